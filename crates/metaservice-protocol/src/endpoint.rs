@@ -1,0 +1,90 @@
+//! The end-points and header names.
+
+/// The header by which a get-artifact reply says that it carries no file.
+pub const ERROR_HEADER: &str = "X-Taskcluster-Worker-Error";
+
+/// The value of [`ERROR_HEADER`] for a file that cannot be opened.
+pub const FILE_NOT_FOUND: &str = "file-not-found";
+
+/// Extension: the header of `success` and `failed` requests that carries an
+/// [`Ending`](crate::Ending) as one line of JSON.
+pub const RESULT_HEADER: &str = "Metaservice-Result";
+
+/// An end-point of the service.
+///
+/// ```
+/// use metaservice_protocol::Endpoint;
+///
+/// assert_eq!(Endpoint::from_path("/engine/v1/poll"), Some(Endpoint::Poll));
+/// assert_eq!(Endpoint::from_path("/engine/v1/poll/"), None);
+/// assert!(Endpoint::Success.allows("PUT") && !Endpoint::Success.allows("POST"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// The command and its environment.
+    Execute,
+    /// The job's log.
+    Log,
+    /// The job has succeeded.
+    Success,
+    /// The job has failed.
+    Failed,
+    /// The next action.
+    Poll,
+    /// The guest's answer to an action.
+    Reply,
+    /// The guest's answer to a list-folder action, as older agents send it.
+    ListFolder,
+    /// Is the service there?
+    Ping,
+}
+
+impl Endpoint {
+    /// All end-points, in the order of the protocol page.
+    pub const ALL: [Self; 8] = [
+        Self::Execute,
+        Self::Log,
+        Self::Success,
+        Self::Failed,
+        Self::Poll,
+        Self::Reply,
+        Self::ListFolder,
+        Self::Ping,
+    ];
+
+    /// The path of this end-point, without a query.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Execute => "/engine/v1/execute",
+            Self::Log => "/engine/v1/log",
+            Self::Success => "/engine/v1/success",
+            Self::Failed => "/engine/v1/failed",
+            Self::Poll => "/engine/v1/poll",
+            Self::Reply => "/engine/v1/reply",
+            Self::ListFolder => "/engine/v1/list-folder",
+            Self::Ping => "/engine/v1/ping",
+        }
+    }
+
+    /// The end-point at `path`, compared to the letter; `None` is `NoSuchEndPoint`.
+    #[must_use]
+    pub fn from_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+
+    /// Whether `method` may be used here; `false` is `MethodNotAllowed`.
+    ///
+    /// `reply` allows the two methods that some action is answered with; which of
+    /// them is right depends on the action, see
+    /// [`Request::reply_method`](crate::Request::reply_method).
+    #[must_use]
+    pub fn allows(self, method: &str) -> bool {
+        match self {
+            Self::Execute | Self::Poll | Self::Ping => method == "GET",
+            Self::Log | Self::ListFolder => method == "POST",
+            Self::Success | Self::Failed => method == "PUT",
+            Self::Reply => method == "GET" || method == "POST",
+        }
+    }
+}
