@@ -1,0 +1,324 @@
+//! The end-points of version 1, to the letter.
+//!
+//! One dispatcher compares path and method exactly, instead of a routing table that
+//! knows HTTP better than the protocol does: a HEAD of `poll`, for instance, must not
+//! take an action along. Handlers translate between HTTP and the job; they decide nothing.
+
+use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use bytes::BytesMut;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use metaservice_protocol::endpoint::{ERROR_HEADER, FILE_NOT_FOUND, RESULT_HEADER};
+use metaservice_protocol::limits::{
+    MAX_FILES_BYTES, SHELL_HANDSHAKE_TIMEOUT, SHELL_MESSAGE, STALL_TIMEOUT,
+};
+use metaservice_protocol::{
+    Action, ActionId, Ending, Endpoint, ErrorBody, ErrorCode, Files, Request as Asked,
+};
+
+use tokio::sync::oneshot;
+
+use crate::MetaService;
+use crate::actions::{Outcome, Reply};
+use crate::artifact::{ReceiveError, next_chunk, receive};
+use crate::connection::{AnswerBody, Outbox};
+use crate::error::{ArtifactError, TransportError};
+use crate::queue::Refusal;
+use crate::result::JobResult;
+use crate::service::new_id;
+use crate::shell::Shell;
+
+const CONTENT_TYPE_JSON: (header::HeaderName, HeaderValue) =
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// The service's end-points.
+pub(crate) fn router(service: MetaService) -> Router {
+    Router::new().fallback(dispatch).with_state(service)
+}
+
+/// What a request is refused with.
+struct Refused {
+    code: ErrorCode,
+    message: String,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn unknown_action() -> Self {
+        Self::new(
+            ErrorCode::UnknownActionId,
+            "no action of this id is pending: it was never issued, has timed out, or is answered",
+        )
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { code: self.code, message: self.message };
+        let status = StatusCode::from_u16(self.code.status());
+        json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &body)
+    }
+}
+
+async fn dispatch(
+    State(service): State<MetaService>,
+    outbox: Option<Extension<Outbox>>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let path = request.uri().path();
+    let Some(endpoint) = Endpoint::from_path(path) else {
+        return Err(Refused::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path"));
+    };
+    if !endpoint.allows(request.method().as_str()) {
+        let message = format!("{endpoint:?} is not used by this method");
+        return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
+    }
+    match endpoint {
+        Endpoint::Execute => Ok(execute(&service)),
+        Endpoint::Log => log(&service, request.into_body()).await,
+        Endpoint::Success => resolve(&service, true, request.headers()),
+        Endpoint::Failed => resolve(&service, false, request.headers()),
+        Endpoint::Poll => Ok(poll(&service, outbox.map(|Extension(outbox)| outbox)).await),
+        Endpoint::Reply => reply(&service, request).await,
+        Endpoint::ListFolder => list_folder(&service, request).await,
+        Endpoint::Ping => Ok(StatusCode::OK.into_response()),
+    }
+}
+
+fn execute(service: &MetaService) -> Response {
+    service.0.fetched.send_replace(true);
+    json(StatusCode::OK, &service.0.execute)
+}
+
+async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused> {
+    use http_body_util::BodyExt;
+    let refused = |error| {
+        tracing::debug!(%error, "a log request is refused");
+        Refused::new(ErrorCode::InternalError, "the log cannot be written")
+    };
+    // A log may be silent for hours: only its end or a broken connection ends it.
+    while let Some(frame) = body.frame().await {
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(chunk)) => service.0.log.write(chunk).await.map_err(refused)?,
+            Ok(Err(_trailers)) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a log request was cut");
+                return Err(Refused::new(ErrorCode::InternalError, "the log was cut off"));
+            }
+        }
+    }
+    service.0.log.flush().await.map_err(refused)?;
+    Ok(StatusCode::OK.into_response())
+}
+
+fn resolve(service: &MetaService, success: bool, headers: &HeaderMap) -> Result<Response, Refused> {
+    let detail = headers.get(RESULT_HEADER).and_then(|value| value.to_str().ok());
+    let ending = detail.and_then(Ending::from_header);
+    match service.0.outcome.resolve(JobResult { success, ending }) {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Err(_conflict) => Err(Refused::new(
+            ErrorCode::ResourceConflict,
+            "the job has already been resolved the other way",
+        )),
+    }
+}
+
+async fn poll(service: &MetaService, outbox: Option<Outbox>) -> Response {
+    let answer = service.0.actions.poll().await;
+    let none = || Action { id: new_id(), request: Asked::None };
+    let action = answer.action().cloned().unwrap_or_else(none);
+    let data = serde_json::to_vec(&action).unwrap_or_default();
+    let body = AnswerBody { data: Some(data.into()), answer: Some(answer), outbox };
+    ([CONTENT_TYPE_JSON], Body::from(body)).into_response()
+}
+
+async fn reply(service: &MetaService, request: Request) -> Result<Response, Refused> {
+    let reply = begin_reply(service, &request)?;
+    match reply.request() {
+        Asked::GetArtifact { .. } => artifact_reply(service, reply, request).await,
+        Asked::ListFolder { .. } => files_reply(reply, request).await,
+        Asked::ExecShell { .. } => shell_reply(service, reply, request.into_parts().0).await,
+        Asked::KillProcess => finish(reply, Outcome::Killed),
+        Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
+    }
+}
+
+async fn list_folder(service: &MetaService, request: Request) -> Result<Response, Refused> {
+    let reply = begin_reply(service, &request)?;
+    if !matches!(reply.request(), Asked::ListFolder { .. }) {
+        reply.refuse();
+        let message = "this action is not a list-folder";
+        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+    }
+    files_reply(reply, request).await
+}
+
+fn begin_reply(service: &MetaService, request: &Request) -> Result<Reply, Refused> {
+    let query = request.uri().query().unwrap_or_default();
+    let id = query.split('&').find_map(|pair| pair.strip_prefix("id="));
+    let id = id.and_then(|id| ActionId::parse(id).ok()).ok_or_else(Refused::unknown_action)?;
+    service.0.actions.reply(&id, request.method().as_str()).map_err(|refusal| match refusal {
+        Refusal::Unknown => Refused::unknown_action(),
+        Refusal::WrongMethod => Refused::new(
+            ErrorCode::MethodNotAllowed,
+            "this action is not replied to by this method",
+        ),
+    })
+}
+
+/// Hands the outcome over. A caller that has gone away meanwhile has withdrawn the action.
+fn finish(reply: Reply, outcome: Outcome) -> Result<Response, Refused> {
+    if reply.finish(outcome) {
+        Ok(StatusCode::OK.into_response())
+    } else {
+        Err(Refused::unknown_action())
+    }
+}
+
+async fn artifact_reply(
+    service: &MetaService,
+    mut reply: Reply,
+    request: Request,
+) -> Result<Response, Refused> {
+    match request.headers().get(ERROR_HEADER).map(HeaderValue::as_bytes) {
+        None => {}
+        Some(value) if value == FILE_NOT_FOUND.as_bytes() => {
+            return finish(reply, Outcome::Artifact(Err(ArtifactError::NotFound)));
+        }
+        Some(_) => {
+            reply.refuse();
+            let message = format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}");
+            return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        }
+    }
+    let folder = service.0.temporary_folder.clone();
+    let received = tokio::select! {
+        received = receive(request.into_body(), folder) => received,
+        () = reply.abandoned() => return Err(Refused::unknown_action()),
+    };
+    match received {
+        Ok(artifact) => finish(reply, Outcome::Artifact(Ok(artifact))),
+        Err(ReceiveError::Transport(cause)) => Err(broken(reply, cause)),
+        Err(ReceiveError::Storage(cause)) => {
+            reply.finish(Outcome::Artifact(Err(ArtifactError::Storage(cause))));
+            Err(Refused::new(ErrorCode::InternalError, "the file cannot be stored"))
+        }
+    }
+}
+
+/// The guest hears of it only if its connection can still be written.
+fn broken(reply: Reply, cause: TransportError) -> Refused {
+    reply.finish(Outcome::Broken(cause));
+    Refused::new(ErrorCode::InternalError, "the reply did not arrive whole")
+}
+
+async fn files_reply(mut reply: Reply, request: Request) -> Result<Response, Refused> {
+    if !is_json(request.headers()) {
+        reply.refuse();
+        let message = "the content type of this reply is application/json";
+        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+    }
+    let body = tokio::select! {
+        body = read_files(request.into_body()) => body,
+        () = reply.abandoned() => return Err(Refused::unknown_action()),
+    };
+    let invalid = match body {
+        Ok(Some(json)) => match serde_json::from_slice::<Files>(&json) {
+            Ok(files) => return finish(reply, Outcome::Files(files)),
+            Err(error) => format!("not a Files payload: {error}"),
+        },
+        Ok(None) => format!("a Files payload has at most {MAX_FILES_BYTES} bytes"),
+        Err(ReceiveError::Transport(cause)) => return Err(broken(reply, cause)),
+        Err(ReceiveError::Storage(_)) => return Err(broken(reply, TransportError::Closed)),
+    };
+    reply.refuse();
+    Err(Refused::new(ErrorCode::InvalidPayload, invalid))
+}
+
+/// A list-folder body, `None` when it is too long.
+async fn read_files(mut body: Body) -> Result<Option<BytesMut>, ReceiveError> {
+    let mut json = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut body, STALL_TIMEOUT).await? {
+        if json.len() + chunk.len() > MAX_FILES_BYTES {
+            return Ok(None);
+        }
+        json.extend_from_slice(&chunk);
+    }
+    Ok(Some(json))
+}
+
+async fn shell_reply(
+    service: &MetaService,
+    reply: Reply,
+    mut parts: Parts,
+) -> Result<Response, Refused> {
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => {
+            reply.refuse();
+            let message = format!("a shell begins with a websocket upgrade: {rejection}");
+            return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        }
+    };
+    let terminated = service.0.terminated.subscribe();
+    // The reply travels with whichever of the two ends the handshake.
+    let (connected, failed) = share(reply);
+    let upgrade = upgrade
+        .max_message_size(SHELL_MESSAGE)
+        .max_frame_size(SHELL_MESSAGE)
+        .on_failed_upgrade(move |error| {
+            if let Some(reply) = failed.take() {
+                reply.finish(Outcome::Broken(TransportError::Handshake(Some(error))));
+            }
+        });
+    let (handshake, ended) = oneshot::channel::<()>();
+    let late = connected.clone();
+    tokio::spawn(async move {
+        // The sender goes with the callback below, called or not.
+        if tokio::time::timeout(SHELL_HANDSHAKE_TIMEOUT, ended).await.is_err()
+            && let Some(reply) = late.take()
+        {
+            reply.finish(Outcome::Broken(TransportError::Handshake(None)));
+        }
+    });
+    Ok(upgrade.on_upgrade(async move |socket| {
+        drop(handshake);
+        if let Some(reply) = connected.take() {
+            reply.finish(Outcome::Shell(Box::new(Shell::start(socket, terminated))));
+        }
+    }))
+}
+
+/// A reply that several may want and one gets.
+#[derive(Clone)]
+struct Shared(std::sync::Arc<std::sync::Mutex<Option<Reply>>>);
+
+impl Shared {
+    fn take(&self) -> Option<Reply> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+fn share(reply: Reply) -> (Shared, Shared) {
+    let shared = Shared(std::sync::Arc::new(std::sync::Mutex::new(Some(reply))));
+    (shared.clone(), shared)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    // Plain structs of strings: turning them into JSON cannot fail.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    (status, [CONTENT_TYPE_JSON], body).into_response()
+}

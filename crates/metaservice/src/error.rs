@@ -1,0 +1,90 @@
+//! One small error for each operation of the handle.
+
+use std::io;
+
+pub use crate::queue::Stage;
+
+/// Why an action has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// The guest did not do its part in time: no agent polled, or it never replied.
+    #[error("{}", match .0 {
+        Stage::Pickup => "the guest did not ask for the action in time (no agent polls)",
+        Stage::Reply => "the guest took the action and did not reply in time",
+    })]
+    TimedOut(Stage),
+    /// The reply's connection broke, in each of the attempts that the protocol allows.
+    /// The job itself is unharmed; asking again may work.
+    #[error("the connection broke while the guest replied")]
+    Transport(#[source] TransportError),
+    /// The service has been [shut down](crate::MetaService::shutdown).
+    #[error("the service has been shut down")]
+    Terminated,
+}
+
+/// How a reply's connection broke.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The body could not be read to its end.
+    #[error("the reply was cut off")]
+    Cut(#[source] axum::Error),
+    /// The body did not move for [`STALL_TIMEOUT`](metaservice_protocol::limits::STALL_TIMEOUT).
+    #[error("the reply stalled")]
+    Stalled,
+    /// The connection was closed before the reply was complete.
+    #[error("the connection was closed")]
+    Closed,
+    /// The websocket handshake did not complete.
+    #[error("the websocket handshake failed")]
+    Handshake(#[source] Option<axum::Error>),
+}
+
+/// Why [`get_artifact`](crate::MetaService::get_artifact) has no file.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The guest cannot open the file, or it is not a plain file.
+    #[error("the guest has no such file")]
+    NotFound,
+    /// The temporary storage on the host failed, for instance by a full disk.
+    #[error("cannot store the file on the host")]
+    Storage(#[source] io::Error),
+    /// The action itself failed.
+    #[error(transparent)]
+    Action(#[from] ActionError),
+}
+
+/// Why [`list_folder`](crate::MetaService::list_folder) has no list.
+#[derive(Debug, thiserror::Error)]
+pub enum ListFolderError {
+    /// The folder does not exist in the guest.
+    #[error("the guest has no such folder")]
+    NotFound,
+    /// The action itself failed.
+    #[error(transparent)]
+    Action(#[from] ActionError),
+}
+
+/// Why a shell has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShellError {
+    /// The host side has [aborted](crate::Shell::abort) it.
+    #[error("the shell was aborted")]
+    Aborted,
+    /// The service was shut down while the shell ran.
+    #[error("the service has been shut down")]
+    Terminated,
+    /// The connection broke, went silent, or broke the rules before the shell's end.
+    #[error("the connection to the shell was lost")]
+    Disconnected,
+}
+
+impl From<ShellError> for io::Error {
+    fn from(error: ShellError) -> Self {
+        let kind = match error {
+            ShellError::Aborted => io::ErrorKind::ConnectionAborted,
+            ShellError::Terminated => io::ErrorKind::BrokenPipe,
+            ShellError::Disconnected => io::ErrorKind::ConnectionReset,
+        };
+        Self::new(kind, error)
+    }
+}

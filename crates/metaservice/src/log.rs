@@ -1,0 +1,163 @@
+//! The job's log: one writer, any number of log requests.
+//!
+//! A task owns the drain, so bytes that came in are written even if the request that
+//! brought them is cut a moment later. Requests hand it chunks over a short bounded
+//! channel: when the drain is slow the channel fills, the request's body is no longer
+//! read, the connection's window closes and the guest's command blocks. Memory stays at
+//! [`CHUNKS_IN_FLIGHT`] chunks whatever the drain does.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many chunks may wait for the drain. A chunk is what one read of a connection gave.
+const CHUNKS_IN_FLIGHT: usize = 4;
+
+enum Entry {
+    Chunk(Bytes),
+    /// Everything before this is to be flushed, then the sender told.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The drain has failed; the first cause is kept and given to everyone who asks.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the log cannot be written")]
+pub struct LogError(#[source] Arc<io::Error>);
+
+/// The sending side of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    entries: mpsc::Sender<Entry>,
+    failure: Arc<OnceLock<LogError>>,
+}
+
+impl Log {
+    /// Starts the task that owns `drain`; it ends when the last clone of the log is dropped.
+    pub(crate) fn start(drain: Pin<Box<dyn AsyncWrite + Send>>) -> Self {
+        let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let failure = Arc::new(OnceLock::new());
+        let log = Self { entries, failure: Arc::clone(&failure) };
+        tokio::spawn(run(drain, receiver, failure));
+        log
+    }
+
+    /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
+    /// over whole or not at all, also when this future is dropped.
+    pub(crate) async fn write(&self, chunk: Bytes) -> Result<(), LogError> {
+        let sent = self.entries.send(Entry::Chunk(chunk)).await;
+        sent.map_err(|_| self.failure())
+    }
+
+    /// Waits until everything handed over so far has been written and flushed.
+    pub(crate) async fn flush(&self) -> Result<(), LogError> {
+        let (done, flushed) = oneshot::channel();
+        self.entries.send(Entry::Flush(done)).await.map_err(|_| self.failure())?;
+        flushed.await.map_err(|_| self.failure())
+    }
+
+    fn failure(&self) -> LogError {
+        let ended = || LogError(Arc::new(io::Error::from(io::ErrorKind::BrokenPipe)));
+        self.failure.get().cloned().unwrap_or_else(ended)
+    }
+}
+
+async fn run(
+    mut drain: Pin<Box<dyn AsyncWrite + Send>>,
+    mut entries: mpsc::Receiver<Entry>,
+    failure: Arc<OnceLock<LogError>>,
+) {
+    while let Some(entry) = entries.recv().await {
+        // Live: nothing is kept back when nothing more is on its way.
+        let flush = entries.is_empty();
+        if let Err(error) = apply(&mut drain, &entry, flush).await {
+            tracing::warn!(%error, "the log cannot be written");
+            // Before the entry is dropped, so that who waits for it finds the cause.
+            let _ = failure.set(LogError(Arc::new(error)));
+            return;
+        }
+        if let Entry::Flush(done) = entry {
+            let _ = done.send(());
+        }
+    }
+    let _ = drain.shutdown().await;
+}
+
+async fn apply(
+    drain: &mut Pin<Box<dyn AsyncWrite + Send>>,
+    entry: &Entry,
+    flush: bool,
+) -> io::Result<()> {
+    match entry {
+        Entry::Chunk(chunk) => drain.write_all(chunk).await?,
+        Entry::Flush(_) => {}
+    }
+    if flush || matches!(entry, Entry::Flush(_)) {
+        drain.flush().await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// Accepts `room` bytes, then fails as a full disk does.
+    struct FullDisk {
+        room: usize,
+    }
+
+    impl AsyncWrite for FullDisk {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = buf.len().min(self.room);
+            self.room -= count;
+            Poll::Ready(if count == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(count) })
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_with_its_cause_and_for_good() {
+        let log = Log::start(Box::pin(FullDisk { room: 3 }));
+        log.write(Bytes::from_static(b"four")).await.unwrap();
+        for _ in 0..2 {
+            let error = log.flush().await.unwrap_err();
+            assert_eq!(error.0.kind(), io::ErrorKind::StorageFull);
+        }
+        assert!(log.write(Bytes::from_static(b"x")).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_drain_stops_the_writer_and_loses_nothing() {
+        use tokio::io::AsyncReadExt;
+        let (drain, mut reader) = tokio::io::duplex(10);
+        let log = Log::start(Box::pin(drain));
+        let writer = tokio::spawn(async move {
+            for n in 0..100u8 {
+                log.write(Bytes::from(vec![n; 10])).await.unwrap();
+            }
+        });
+        // Time only passes when nobody can move: the writer is held back.
+        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+        assert!(!writer.is_finished());
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        writer.await.unwrap();
+        let expected: Vec<u8> = (0..100u8).flat_map(|n| [n; 10]).collect();
+        assert_eq!(all, expected);
+    }
+}

@@ -1,0 +1,210 @@
+//! The queue by value, and against a model of what must never happen.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn action(name: &str) -> Action {
+    let id = ActionId::parse(name).unwrap();
+    Action { id, request: Request::GetArtifact { path: "/f".into() } }
+}
+
+fn decisions(queue: &mut Queue) -> Vec<Decision> {
+    std::iter::from_fn(|| queue.next_decision()).collect()
+}
+
+#[test]
+fn a_waiting_poll_takes_the_action_at_once() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let poll = queue.poll(now);
+    assert_eq!(decisions(&mut queue), []);
+    queue.submit(now, action("a"));
+    assert_eq!(decisions(&mut queue), [Decision::Answer(poll, Some(action("a")))]);
+    queue.poll_answered(now, poll);
+    assert_eq!(queue.reply(&action("a").id, "POST"), Ok(action("a").request));
+    queue.withdraw(&action("a").id);
+    assert_eq!(queue.reply(&action("a").id, "POST"), Err(Refusal::Unknown));
+}
+
+#[test]
+fn a_lost_poll_gives_its_action_to_the_next_ahead_of_later_ones() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let first = queue.poll(now);
+    queue.submit(now, action("a"));
+    queue.submit(now, action("b"));
+    queue.poll_lost(first);
+    let second = queue.poll(now);
+    assert_eq!(
+        decisions(&mut queue),
+        [Decision::Answer(first, Some(action("a"))), Decision::Answer(second, Some(action("a"))),]
+    );
+}
+
+#[test]
+fn a_poll_lost_after_its_answer_was_written_gives_nothing_back() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let first = queue.poll(now);
+    queue.submit(now, action("a"));
+    queue.poll_answered(now, first);
+    queue.poll_lost(first);
+    queue.poll(now);
+    assert_eq!(decisions(&mut queue), [Decision::Answer(first, Some(action("a")))]);
+}
+
+#[test]
+fn each_stage_has_its_time() {
+    let (mut queue, start) = (Queue::default(), Instant::now());
+    let millisecond = Duration::from_millis(1);
+    queue.submit(start, action("a"));
+    queue.advance(start + PICKUP_TIMEOUT - millisecond);
+    assert_eq!(decisions(&mut queue), []);
+    queue.advance(start + PICKUP_TIMEOUT);
+    assert_eq!(decisions(&mut queue), [Decision::Expire(action("a").id, Stage::Pickup)]);
+
+    let poll = queue.poll(start);
+    queue.submit(start, action("b"));
+    decisions(&mut queue);
+    let delivered = start + Duration::from_secs(7);
+    queue.poll_answered(delivered, poll);
+    assert_eq!(queue.deadline(&action("b").id), Some(delivered + REPLY_TIMEOUT));
+    queue.advance(delivered + REPLY_TIMEOUT);
+    assert_eq!(decisions(&mut queue), [Decision::Expire(action("b").id, Stage::Reply)]);
+    assert_eq!(queue.reply(&action("b").id, "POST"), Err(Refusal::Unknown));
+}
+
+#[test]
+fn a_poll_without_an_action_is_answered_with_none() {
+    let (mut queue, start) = (Queue::default(), Instant::now());
+    let poll = queue.poll(start);
+    queue.advance(start + POLL_TIMEOUT);
+    assert_eq!(decisions(&mut queue), [Decision::Answer(poll, None)]);
+    let (a, b) = (queue.poll(start), queue.poll(start));
+    queue.stop_pollers();
+    assert_eq!(decisions(&mut queue), [Decision::Answer(a, None), Decision::Answer(b, None)]);
+}
+
+#[test]
+fn a_refused_reply_does_not_use_the_action_up() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let poll = queue.poll(now);
+    queue.submit(now, action("a"));
+    queue.poll_answered(now, poll);
+    let id = action("a").id;
+    assert_eq!(queue.reply(&id, "GET"), Err(Refusal::WrongMethod));
+    assert!(queue.reply(&id, "POST").is_ok());
+    assert_eq!(queue.reply(&id, "POST"), Err(Refusal::Unknown), "one reply at a time");
+    queue.reply_refused(&id);
+    assert!(queue.reply(&id, "POST").is_ok());
+    assert_eq!(queue.deadline(&id), None);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Submit,
+    Poll,
+    Lose(usize),
+    Answer(usize),
+    Reply(usize),
+    Refuse(usize),
+    Withdraw(usize),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Submit),
+        Just(Step::Poll),
+        (0usize..9).prop_map(Step::Lose),
+        (0usize..9).prop_map(Step::Answer),
+        (0usize..9).prop_map(Step::Reply),
+        (0usize..9).prop_map(Step::Refuse),
+        (0usize..9).prop_map(Step::Withdraw),
+        (0u64..20).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: a poll is answered once, an action is in one hand at a time, and
+    /// every action ends by a reply, by withdrawal, or by an expiry.
+    #[test]
+    fn no_action_is_lost_or_in_two_hands(steps in proptest::collection::vec(step(), 0..120)) {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        let mut open: Vec<PollId> = Vec::new();
+        let mut answered = HashSet::new();
+        let mut hands: HashMap<ActionId, PollId> = HashMap::new();
+        let mut alive: Vec<ActionId> = Vec::new();
+        let (mut replying, mut proven) = (HashSet::new(), HashSet::new());
+        let pick = |list: &[ActionId], n: usize| list.get(n % list.len().max(1)).cloned();
+        for (n, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Submit => {
+                    let action = action(&format!("a{n}"));
+                    alive.push(action.id.clone());
+                    queue.submit(now, action);
+                }
+                Step::Poll => open.push(queue.poll(now)),
+                Step::Lose(n) | Step::Answer(n) if open.is_empty() => { let _ = n; }
+                Step::Lose(n) => {
+                    let poll = open.remove(n % open.len());
+                    queue.poll_lost(poll);
+                    // A reply proves that the answer had arrived.
+                    hands.retain(|id, hand| *hand != poll || proven.contains(id));
+                }
+                Step::Answer(n) => {
+                    let poll = open[n % open.len()];
+                    if answered.contains(&poll) {
+                        open.retain(|other| *other != poll);
+                        queue.poll_answered(now, poll);
+                    }
+                }
+                Step::Reply(n) => if let Some(id) = pick(&alive, n) {
+                    let accepted = queue.reply(&id, "POST").is_ok();
+                    prop_assert_eq!(accepted, hands.contains_key(&id) && !replying.contains(&id));
+                    if accepted {
+                        proven.insert(id.clone());
+                        replying.insert(id);
+                    }
+                },
+                Step::Refuse(n) => if let Some(id) = pick(&alive, n)
+                    && replying.remove(&id) { queue.reply_refused(&id); },
+                Step::Withdraw(n) => if let Some(id) = pick(&alive, n) {
+                    queue.withdraw(&id);
+                    alive.retain(|other| *other != id);
+                    hands.remove(&id);
+                    replying.remove(&id);
+                },
+                Step::Pass(seconds) => {
+                    now += Duration::from_secs(seconds);
+                    queue.advance(now);
+                }
+            }
+            for decision in decisions(&mut queue) {
+                match decision {
+                    Decision::Answer(poll, action) => {
+                        prop_assert!(answered.insert(poll), "a poll answered twice");
+                        if let Some(action) = action {
+                            prop_assert!(alive.contains(&action.id));
+                            let twice = hands.insert(action.id, poll);
+                            prop_assert!(twice.is_none(), "an action in two hands");
+                        }
+                    }
+                    Decision::Expire(id, _) => {
+                        prop_assert!(!replying.contains(&id));
+                        alive.retain(|other| *other != id);
+                        hands.remove(&id);
+                    }
+                }
+            }
+        }
+        let end = now + Duration::from_secs(120);
+        queue.advance(end);
+        for decision in decisions(&mut queue) {
+            if let Decision::Expire(id, _) = decision { alive.retain(|other| *other != id); }
+        }
+        alive.retain(|id| !replying.contains(id));
+        prop_assert!(alive.is_empty(), "an action that nobody will ever hear of");
+    }
+}

@@ -1,0 +1,124 @@
+//! The job's result: set once, the same for everyone who asks.
+
+use metaservice_protocol::Ending;
+use tokio::sync::watch;
+
+/// How the job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobResult {
+    /// Whether the guest reported success.
+    pub success: bool,
+    /// The detail, from an agent that gives it (an extension of version 1).
+    pub ending: Option<Ending>,
+}
+
+impl JobResult {
+    /// The exit status to hand on: the agent's detail where it says so, else 0 or 1.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match &self.ending {
+            _ if self.success => 0,
+            // A guest that reports failure never becomes a success by its detail.
+            Some(ending) => ending.shell_status().max(1),
+            None => 1,
+        }
+    }
+}
+
+type Callback = Box<dyn FnOnce(JobResult) + Send>;
+
+/// The job has already been resolved the other way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Conflict;
+
+/// Where the result is kept. The callback sits beside it and is taken by the first
+/// resolution, under the same lock.
+pub(crate) struct Outcome {
+    sender: watch::Sender<Option<JobResult>>,
+    callback: std::sync::Mutex<Option<Callback>>,
+}
+
+impl Outcome {
+    pub(crate) fn new(callback: Option<Callback>) -> Self {
+        Self { sender: watch::Sender::new(None), callback: std::sync::Mutex::new(callback) }
+    }
+
+    /// Resolves the job, or finds that it was resolved the same way before.
+    pub(crate) fn resolve(&self, result: JobResult) -> Result<(), Conflict> {
+        let mut answer = Ok(());
+        let first = self.sender.send_if_modified(|current| match current {
+            None => {
+                *current = Some(result.clone());
+                true
+            }
+            Some(earlier) => {
+                if earlier.success != result.success {
+                    answer = Err(Conflict);
+                }
+                false
+            }
+        });
+        if first
+            && let Ok(mut callback) = self.callback.lock()
+            && let Some(callback) = callback.take()
+        {
+            // It may block; the guest's answer does not wait for it.
+            tokio::task::spawn_blocking(move || callback(result));
+        }
+        answer
+    }
+
+    /// Waits for the result.
+    pub(crate) async fn wait(&self) -> JobResult {
+        let mut receiver = self.sender.subscribe();
+        let result = receiver.wait_for(Option::is_some).await;
+        match result.ok().and_then(|result| result.clone()) {
+            Some(result) => result,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The result, if there is one yet.
+    pub(crate) fn get(&self) -> Option<JobResult> {
+        self.sender.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use metaservice_protocol::Reason;
+
+    use super::*;
+
+    fn result(success: bool) -> JobResult {
+        JobResult { success, ending: None }
+    }
+
+    #[tokio::test]
+    async fn the_first_resolution_counts_and_calls_back_once() {
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let (called, was_called) = tokio::sync::oneshot::channel();
+        let outcome = Outcome::new(Some(Box::new(move |result| {
+            CALLS.fetch_add(1, Ordering::SeqCst);
+            let _ = called.send(result);
+        })));
+        assert_eq!(outcome.get(), None);
+        assert_eq!(outcome.resolve(result(true)), Ok(()));
+        assert_eq!(outcome.resolve(result(true)), Ok(()));
+        assert_eq!(outcome.resolve(result(false)), Err(Conflict));
+        assert_eq!(was_called.await.unwrap(), result(true));
+        assert_eq!(outcome.wait().await, result(true));
+        assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_failure_is_never_status_0() {
+        let zero = Ending { exit_code: Some(0), ..Ending::new(Reason::Exited) };
+        assert_eq!(JobResult { success: false, ending: Some(zero) }.status(), 1);
+        assert_eq!(result(true).status(), 0);
+    }
+}

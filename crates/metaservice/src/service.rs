@@ -1,0 +1,321 @@
+//! The service of one job: how it is built, and what the host does with it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::serve::Listener;
+use metaservice_protocol::limits::ACTION_ATTEMPTS;
+use metaservice_protocol::{Action, ActionId, Execute, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::actions::{Actions, Outcome};
+use crate::artifact::Artifact;
+use crate::error::{ActionError, ArtifactError, ListFolderError};
+use crate::log::{Log, LogError};
+use crate::result::{self, JobResult};
+use crate::shell::Shell;
+use crate::{connection, endpoints};
+
+/// How many connections [`MetaService::serve`] keeps open at once; one more waits.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// The settings of a service that has not started yet; see [`MetaService::builder`].
+pub struct Builder {
+    execute: Execute,
+    log: Pin<Box<dyn AsyncWrite + Send>>,
+    on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
+    temporary_folder: PathBuf,
+}
+
+/// Why a service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The temporary folder does not exist, is no folder, or cannot be written.
+    #[error("cannot use {} for temporary files", .folder.display())]
+    TemporaryFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Builder {
+    /// Adds a variable to the command's environment; a later one of the same name wins.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.execute.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds several variables.
+    #[must_use]
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.execute.env.extend(variables);
+        self
+    }
+
+    /// Where the log goes; by default nowhere. When it is slow, the guest is held back.
+    #[must_use]
+    pub fn log(mut self, drain: impl AsyncWrite + Send + 'static) -> Self {
+        self.log = Box::pin(drain);
+        self
+    }
+
+    /// Called once when the guest reports the result, on a thread where it may block.
+    /// [`MetaService::result`] is the same as a future.
+    #[must_use]
+    pub fn on_result(mut self, callback: impl FnOnce(JobResult) + Send + 'static) -> Self {
+        self.on_result = Some(Box::new(callback));
+        self
+    }
+
+    /// Where files of the guest's are kept while somebody reads them; by default the
+    /// system's folder for temporary files. The files have no names there.
+    #[must_use]
+    pub fn temporary_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.temporary_folder = folder.into();
+        self
+    }
+
+    /// Starts the service.
+    ///
+    /// # Errors
+    /// [`StartError`] when the temporary folder cannot be used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub fn start(self) -> Result<MetaService, StartError> {
+        let folder = self.temporary_folder;
+        tempfile::tempfile_in(&folder)
+            .map_err(|source| StartError::TemporaryFolder { folder: folder.clone(), source })?;
+        let terminated = watch::Sender::new(false);
+        Ok(MetaService(Arc::new(Inner {
+            execute: self.execute,
+            log: Log::start(self.log),
+            outcome: result::Outcome::new(self.on_result),
+            fetched: watch::Sender::new(false),
+            actions: Actions::new(terminated.subscribe()),
+            terminated,
+            temporary_folder: folder,
+        })))
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) execute: Execute,
+    pub(crate) log: Log,
+    pub(crate) outcome: result::Outcome,
+    pub(crate) fetched: watch::Sender<bool>,
+    pub(crate) actions: Actions,
+    pub(crate) terminated: watch::Sender<bool>,
+    pub(crate) temporary_folder: PathBuf,
+}
+
+/// The metadata service of one job, and the host's handle on it. Clones share the job.
+///
+/// *Serving:* [`serve`](Self::serve), [`serve_connection`](Self::serve_connection),
+/// [`router`](Self::router). *The job:* [`fetched`](Self::fetched), [`result`](Self::result),
+/// [`try_result`](Self::try_result). *Actions:* [`get_artifact`](Self::get_artifact),
+/// [`list_folder`](Self::list_folder), [`exec_shell`](Self::exec_shell),
+/// [`kill_process`](Self::kill_process). *The end:* [`stop_pollers`](Self::stop_pollers),
+/// [`shutdown`](Self::shutdown).
+#[derive(Clone)]
+pub struct MetaService(pub(crate) Arc<Inner>);
+
+impl MetaService {
+    /// Begins the service of a job that runs `command`, a program and its arguments. An
+    /// empty command leaves it to the guest's configured entry point.
+    #[must_use]
+    pub fn builder<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Builder {
+        let command = command.into_iter().map(Into::into).collect();
+        Builder {
+            execute: Execute { env: BTreeMap::new(), command },
+            log: Box::pin(tokio::io::sink()),
+            on_result: None,
+            temporary_folder: std::env::temp_dir(),
+        }
+    }
+
+    /// The end-points as a router, for a server of your own. Websocket upgrades need a
+    /// server that supports them. Such a server does not tell when an answer has
+    /// left: an action then counts as handed out once the server has read the answer.
+    pub fn router(&self) -> Router {
+        endpoints::router(self.clone())
+    }
+
+    /// Serves one byte stream until it ends. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// What hyper says of a connection that broke or did not speak HTTP/1.1.
+    pub async fn serve_connection<IO>(&self, io: IO) -> Result<(), hyper::Error>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        connection::serve(io, self.router()).await
+    }
+
+    /// Serves every connection of `listener`, up to 1024 at once, until the
+    /// service is [shut down](Self::shutdown). Dropping the future closes them all.
+    pub async fn serve<L: Listener>(self, mut listener: L) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut terminated = self.0.terminated.subscribe();
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await.0)
+            };
+            tokio::select! {
+                (place, io) = next => {
+                    let service = self.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        if let Err(error) = service.serve_connection(io).await {
+                            tracing::debug!(%error, "a connection ended with an error");
+                        }
+                    });
+                }
+                // Finished connections are let go as they finish.
+                Some(_) = connections.join_next() => {}
+                _ = terminated.wait_for(|terminated| *terminated) => return,
+            }
+        }
+    }
+
+    /// Waits until the guest has fetched its command, which is the first sign of life.
+    pub async fn fetched(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.0.fetched.subscribe().wait_for(|fetched| *fetched).await;
+    }
+
+    /// Waits for the result. Dropping the future changes nothing.
+    pub async fn result(&self) -> JobResult {
+        self.0.outcome.wait().await
+    }
+
+    /// The result, if the guest has reported it.
+    #[must_use]
+    pub fn try_result(&self) -> Option<JobResult> {
+        self.0.outcome.get()
+    }
+
+    /// Fetches a file of the guest's as it is now.
+    ///
+    /// # Errors
+    /// [`ArtifactError`]; a broken transport is tried three times.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action and frees what was received.
+    pub async fn get_artifact(&self, path: impl Into<String>) -> Result<Artifact, ArtifactError> {
+        match self.attempt(&Request::GetArtifact { path: path.into() }).await {
+            Outcome::Artifact(artifact) => artifact,
+            other => Err(ActionError::from(other).into()),
+        }
+    }
+
+    /// Lists every plain file below a folder of the guest's, recursively, by absolute path.
+    /// The names are the guest's words: treat them as text, never as host paths.
+    ///
+    /// # Errors
+    /// [`ListFolderError`]; a broken transport is tried three times.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action.
+    pub async fn list_folder(
+        &self,
+        path: impl Into<String>,
+    ) -> Result<Vec<String>, ListFolderError> {
+        match self.attempt(&Request::ListFolder { path: path.into() }).await {
+            Outcome::Files(files) if files.not_found => Err(ListFolderError::NotFound),
+            Outcome::Files(files) => Ok(files.files.unwrap_or_default()),
+            other => Err(ActionError::from(other).into()),
+        }
+    }
+
+    /// Starts a command in the guest, beside the job, with streams of its own. An empty
+    /// command is the guest's default shell; `tty` gives it a terminal.
+    ///
+    /// # Errors
+    /// [`ActionError`]; this is tried once only, as a second try could run it twice.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action; a shell that had just started is aborted.
+    pub async fn exec_shell<S: Into<String>>(
+        &self,
+        command: impl IntoIterator<Item = S>,
+        tty: bool,
+    ) -> Result<Shell, ActionError> {
+        let command = command.into_iter().map(Into::into).collect();
+        match self.once(Request::ExecShell { command, tty }).await {
+            Outcome::Shell(shell) => Ok(*shell),
+            other => Err(other.into()),
+        }
+    }
+
+    /// Tells the guest to kill the job's command and everything under it. Returns when
+    /// the guest has done so; the result is then reported as of any command that died.
+    /// A guest may be beyond listening: also end its machine where it matters.
+    ///
+    /// # Errors
+    /// [`ActionError`]; a broken transport is tried three times.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action, unless the guest has it already.
+    pub async fn kill_process(&self) -> Result<(), ActionError> {
+        match self.attempt(&Request::KillProcess).await {
+            Outcome::Killed => Ok(()),
+            other => Err(other.into()),
+        }
+    }
+
+    /// Answers every poll that waits now with `none`, so that the guest asks anew: for
+    /// a machine that is about to be paused, saved or moved.
+    pub fn stop_pollers(&self) {
+        self.0.actions.stop_pollers();
+    }
+
+    /// Ends the service: every pending action and every shell ends as terminated,
+    /// [`serve`](Self::serve) returns, and what was received of the log is written and
+    /// flushed before this returns.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log could not be written.
+    pub async fn shutdown(&self) -> Result<(), LogError> {
+        self.0.terminated.send_replace(true);
+        self.0.actions.stop_pollers();
+        self.0.log.flush().await
+    }
+
+    async fn attempt(&self, request: &Request) -> Outcome {
+        let mut attempts = 1;
+        loop {
+            match self.once(request.clone()).await {
+                Outcome::Broken(cause) if attempts < ACTION_ATTEMPTS => {
+                    tracing::debug!(%cause, attempts, action = request.name(), "trying again");
+                    attempts += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn once(&self, request: Request) -> Outcome {
+        self.0.actions.submit(Action { id: new_id(), request }).await
+    }
+}
+
+/// An id that no action had before and no guest can guess: 128 random bits.
+pub(crate) fn new_id() -> ActionId {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("Linux gives random bytes once it has booted");
+    let id = format!("{:032x}", u128::from_ne_bytes(bits));
+    ActionId::parse(&id).expect("hexadecimal digits are URL-safe")
+}

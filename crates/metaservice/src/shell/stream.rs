@@ -1,0 +1,150 @@
+//! The streams of a shell as `AsyncWrite` and `AsyncRead`.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use metaservice_protocol::shell::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Shared, State};
+
+/// The stdin of a shell. A write waits while the guest has not consumed what was sent
+/// before; shutting down or dropping this ends the command's stdin.
+///
+/// Writes fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe) after the shell's end,
+/// and with the [`ShellError`](crate::ShellError) inside when it was cut or aborted.
+pub struct ShellInput(Arc<Shared>);
+
+/// The stdout or stderr of a shell. A guest that writes faster than this is read is
+/// held back; dropping this discards what still comes.
+///
+/// A read fails with the [`ShellError`](crate::ShellError) inside when the shell was
+/// cut or aborted before the stream ended; what came before can be read first.
+pub struct ShellOutput {
+    shared: Arc<Shared>,
+    stream: Stream,
+    /// What was taken from the session and not yet read.
+    block: Bytes,
+}
+
+impl ShellInput {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::clone(shared))
+    }
+
+    fn finish(&self) {
+        self.0.update(|state| state.session.finish(Stream::Stdin));
+    }
+}
+
+impl AsyncWrite for ShellInput {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // Under the lock, so that an end that comes now finds the waker.
+        let mut state = self.0.lock();
+        if let Some(error) = self.0.error() {
+            return Poll::Ready(Err(error.into()));
+        }
+        if state.closed || state.session.is_finished(Stream::Stdin) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let count = buf.len().min(state.session.writable(Stream::Stdin));
+        if count == 0 && !buf.is_empty() {
+            return wait(&mut state, Stream::Stdin, cx);
+        }
+        state.session.write(Stream::Stdin, Bytes::copy_from_slice(&buf[..count]));
+        drop(state);
+        self.0.outgoing.notify_one();
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The pump sends at once; there is nothing to hurry.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ShellInput {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl ShellOutput {
+    pub(super) fn new(shared: &Arc<Shared>, stream: Stream) -> Self {
+        Self { shared: Arc::clone(shared), stream, block: Bytes::new() }
+    }
+}
+
+impl AsyncRead for ShellOutput {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.block.is_empty() {
+            let stream = self.stream;
+            let mut state = self.shared.lock();
+            match state.session.read(stream) {
+                Some(block) => {
+                    drop(state);
+                    self.shared.outgoing.notify_one();
+                    self.block = block;
+                }
+                None if state.session.is_ended(stream) => return Poll::Ready(Ok(())),
+                None => {
+                    if let Some(error) = self.shared.error() {
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    if state.closed {
+                        return Poll::Ready(Ok(()));
+                    }
+                    return wait(&mut state, stream, cx);
+                }
+            }
+        }
+        let count = self.block.len().min(buf.remaining());
+        buf.put_slice(&self.block[..count]);
+        self.block.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ShellOutput {
+    fn drop(&mut self) {
+        let stream = self.stream;
+        self.shared.update(|state| {
+            state.discarded[usize::from(stream.number())] = true;
+            while state.session.read(stream).is_some() {}
+        });
+    }
+}
+
+fn wait<T>(state: &mut State, stream: Stream, cx: &Context<'_>) -> Poll<T> {
+    state.wakers[usize::from(stream.number())] = Some(cx.waker().clone());
+    Poll::Pending
+}
+
+impl fmt::Debug for ShellInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShellInput").finish()
+    }
+}
+
+impl fmt::Debug for ShellOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShellOutput").field(&self.stream).finish()
+    }
+}

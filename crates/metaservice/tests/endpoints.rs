@@ -1,0 +1,208 @@
+//! The end-points and codes of version 1, over byte streams, against a guest by hand.
+
+#![allow(clippy::unwrap_used)]
+
+mod guest;
+
+use guest::{get, head, post, request};
+use metaservice::MetaService;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn execute_gives_command_and_environment() {
+    let service = MetaService::builder(["echo", "a b"]).env("K", "v=1").start().unwrap();
+    let answer = get(&service, "/engine/v1/execute").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.json(), json!({"env": {"K": "v=1"}, "command": ["echo", "a b"]}));
+    service.fetched().await;
+}
+
+#[tokio::test]
+async fn ping_is_empty() {
+    let answer = get(&guest::service(), "/engine/v1/ping").await;
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[tokio::test]
+async fn anything_else_is_no_end_point() {
+    let service = guest::service();
+    for path in ["/", "/engine/v1", "/engine/v1/poll/", "/engine/v1/Poll", "/engine/v2/poll"] {
+        let refusal = get(&service, path).await.refusal();
+        assert_eq!(refusal, (404, "NoSuchEndPoint".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_refused_everywhere() {
+    let service = guest::service();
+    for (method, name) in [
+        ("POST", "execute"),
+        ("PUT", "log"),
+        ("POST", "success"),
+        ("GET", "failed"),
+        ("PUT", "poll"),
+        ("GET", "list-folder"),
+        ("DELETE", "ping"),
+        ("PUT", "reply"),
+    ] {
+        let answer = request(&service, method, &format!("/engine/v1/{name}"), &[], b"").await;
+        assert_eq!(answer.refusal(), (405, "MethodNotAllowed".to_owned()), "{method} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_poll_takes_no_action_along() {
+    let service = guest::service();
+    let killing = tokio::spawn({
+        let service = service.clone();
+        async move { service.kill_process().await }
+    });
+    assert_eq!(request(&service, "HEAD", "/engine/v1/poll", &[], b"").await.status, 405);
+    let action = guest::poll(&service).await;
+    assert_eq!(post(&service, &guest::reply_to(&action), b"").await.status, 200);
+    killing.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_result_is_set_once_and_idempotent() {
+    let (sender, mut results) = tokio::sync::mpsc::unbounded_channel();
+    let service = MetaService::builder(["true"])
+        .on_result(move |result| sender.send(result).unwrap())
+        .start()
+        .unwrap();
+    let put = async |name: &str| {
+        let headers = [("Metaservice-Result", r#"{"reason":"exited","exitCode":3}"#)];
+        request(&service, "PUT", &format!("/engine/v1/{name}"), &headers, b"").await
+    };
+    assert_eq!(service.try_result(), None);
+    assert_eq!(put("failed").await.status, 200);
+    assert_eq!(put("failed").await.status, 200);
+    assert_eq!(put("success").await.refusal(), (409, "ResourceConflict".to_owned()));
+    let result = service.result().await;
+    assert_eq!((result.success, result.status()), (false, 3));
+    assert_eq!(results.recv().await, Some(result));
+    drop(service);
+    assert_eq!(results.recv().await, None, "the callback ran more than once");
+}
+
+#[tokio::test]
+async fn a_callback_that_blocks_does_not_block_the_answer() {
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let service = MetaService::builder(["true"])
+        .on_result(move |_| assert!(blocked.recv().is_err()))
+        .start()
+        .unwrap();
+    assert_eq!(request(&service, "PUT", "/engine/v1/success", &[], b"").await.status, 200);
+    assert!(service.result().await.success);
+    drop(release);
+}
+
+#[tokio::test]
+async fn each_byte_of_the_log_is_visible_at_once() {
+    let (drain, mut reader) = tokio::io::duplex(1024);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let mut stream = guest::dial(&service);
+    let chunked = [("Transfer-Encoding", "chunked"), ("Connection", "close")];
+    stream.write_all(&head("POST", "/engine/v1/log", &chunked)).await.unwrap();
+    for byte in [b'a', b'\xff', b'\n'] {
+        stream.write_all(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']).await.unwrap();
+        assert_eq!(reader.read_u8().await.unwrap(), byte);
+    }
+    // A second log while the first is open.
+    assert_eq!(post(&service, "/engine/v1/log", b"second").await.status, 200);
+    let mut second = [0; 6];
+    reader.read_exact(&mut second).await.unwrap();
+    assert_eq!(&second, b"second");
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = guest::parse(&answer);
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[tokio::test]
+async fn what_came_before_a_cut_is_in_the_log() {
+    let (drain, mut reader) = tokio::io::duplex(4);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let mut stream = guest::dial(&service);
+    let length = [("Content-Length", "1000")];
+    stream.write_all(&head("POST", "/engine/v1/log", &length)).await.unwrap();
+    stream.write_all(b"0123456789").await.unwrap();
+    let mut first = [0; 2];
+    reader.read_exact(&mut first).await.unwrap();
+    drop(stream);
+    let mut rest = [0; 8];
+    reader.read_exact(&mut rest).await.unwrap();
+    assert_eq!((&first, &rest), (b"01", b"23456789"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_log_holds_the_guest_back() {
+    let (drain, mut reader) = tokio::io::duplex(16);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let body: Vec<u8> = (0..8 * 1024 * 1024u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut stream = guest::dial(&service);
+    let length = body.len().to_string();
+    let headers = [("Content-Length", length.as_str()), ("Connection", "close")];
+    stream.write_all(&head("POST", "/engine/v1/log", &headers)).await.unwrap();
+    let (mut from_service, mut to_service) = tokio::io::split(stream);
+    let (sent, progress) = tokio::sync::watch::channel(0);
+    let writing = tokio::spawn({
+        let body = body.clone();
+        async move {
+            for chunk in body.chunks(4096) {
+                to_service.write_all(chunk).await.unwrap();
+                sent.send_modify(|sent| *sent += chunk.len());
+            }
+            to_service
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    let held = *progress.borrow();
+    assert!(held < 4 * 1024 * 1024, "{held} bytes were taken while nobody read the log");
+    let mut log = vec![0; body.len()];
+    reader.read_exact(&mut log).await.unwrap();
+    assert!(log == body, "the log differs from what was sent");
+    drop(writing.await.unwrap());
+    let mut answer = Vec::new();
+    from_service.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).status, 200);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_is_an_internal_error() {
+    let (drain, reader) = tokio::io::duplex(16);
+    drop(reader);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    for _ in 0..2 {
+        let answer = post(&service, "/engine/v1/log", b"lost").await;
+        assert_eq!(answer.refusal(), (500, "InternalError".to_owned()));
+    }
+    assert_eq!(get(&service, "/engine/v1/ping").await.status, 200);
+    assert!(service.shutdown().await.is_err());
+}
+
+#[tokio::test]
+async fn a_temporary_folder_that_is_none_is_told_at_the_start() {
+    let started = MetaService::builder(["true"]).temporary_folder("/proc/nowhere").start();
+    let error = started.err().unwrap().to_string();
+    assert_eq!(error, "cannot use /proc/nowhere for temporary files");
+}
+
+#[tokio::test]
+async fn a_real_socket_serves_until_shutdown() {
+    let service = guest::service();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(service.clone().serve(listener));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&head("GET", "/engine/v1/ping", &[("Connection", "close")])).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).status, 200);
+    service.shutdown().await.unwrap();
+    serving.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
