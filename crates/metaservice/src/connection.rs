@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use crate::actions::Answer;
 
@@ -33,21 +34,32 @@ const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head, and of what is read ahead of a body.
 const MAX_BUFFER: usize = 256 * 1024;
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve<IO>(io: IO, router: Router) -> Result<(), hyper::Error>
+/// Serves one connection until it ends, or until what is being answered when
+/// `terminated` becomes true is answered.
+pub(crate) async fn serve<IO>(
+    io: IO,
+    router: Router,
+    mut terminated: watch::Receiver<bool>,
+) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let outbox = Outbox::default();
     let router = router.layer(axum::Extension(outbox.clone()));
-    http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(Watched { io, outbox }), TowerToHyperService::new(router))
-        .with_upgrades()
-        .await
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        _ = terminated.wait_for(|terminated| *terminated) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
 
 /// The answers of a connection that are in hyper's buffer.

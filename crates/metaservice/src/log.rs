@@ -8,11 +8,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many chunks may wait for the drain. A chunk is what one read of a connection gave.
 const CHUNKS_IN_FLIGHT: usize = 4;
@@ -32,17 +32,16 @@ pub struct LogError(#[source] Arc<io::Error>);
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     entries: mpsc::Sender<Entry>,
-    failure: Arc<OnceLock<LogError>>,
+    failure: watch::Receiver<Option<LogError>>,
 }
 
 impl Log {
     /// Starts the task that owns `drain`; it ends when the last clone of the log is dropped.
     pub(crate) fn start(drain: Pin<Box<dyn AsyncWrite + Send>>) -> Self {
         let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let failure = Arc::new(OnceLock::new());
-        let log = Self { entries, failure: Arc::clone(&failure) };
-        tokio::spawn(run(drain, receiver, failure));
-        log
+        let (failed, failure) = watch::channel(None);
+        tokio::spawn(run(drain, receiver, failed));
+        Self { entries, failure }
     }
 
     /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
@@ -60,15 +59,27 @@ impl Log {
     }
 
     fn failure(&self) -> LogError {
-        let ended = || LogError(Arc::new(io::Error::from(io::ErrorKind::BrokenPipe)));
-        self.failure.get().cloned().unwrap_or_else(ended)
+        self.failure.borrow().clone().unwrap_or_else(ended)
     }
+
+    /// Waits until the drain fails; for ever while it does not.
+    pub(crate) async fn failed(&self) -> LogError {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(ended),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+fn ended() -> LogError {
+    LogError(Arc::new(io::Error::from(io::ErrorKind::BrokenPipe)))
 }
 
 async fn run(
     mut drain: Pin<Box<dyn AsyncWrite + Send>>,
     mut entries: mpsc::Receiver<Entry>,
-    failure: Arc<OnceLock<LogError>>,
+    failed: watch::Sender<Option<LogError>>,
 ) {
     while let Some(entry) = entries.recv().await {
         // Live: nothing is kept back when nothing more is on its way.
@@ -76,7 +87,7 @@ async fn run(
         if let Err(error) = apply(&mut drain, &entry, flush).await {
             tracing::warn!(%error, "the log cannot be written");
             // Before the entry is dropped, so that who waits for it finds the cause.
-            let _ = failure.set(LogError(Arc::new(error)));
+            failed.send_replace(Some(LogError(Arc::new(error))));
             return;
         }
         if let Entry::Flush(done) = entry {

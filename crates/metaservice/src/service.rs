@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
@@ -24,6 +25,9 @@ use crate::{connection, endpoints};
 
 /// How many connections [`MetaService::serve`] keeps open at once; one more waits.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// How long answers may still be written after a shutdown.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The settings of a service that has not started yet; see [`MetaService::builder`].
 pub struct Builder {
@@ -151,7 +155,8 @@ impl MetaService {
         endpoints::router(self.clone())
     }
 
-    /// Serves one byte stream until it ends. Dropping the future closes the connection.
+    /// Serves one byte stream until it ends, or until the answer under way at
+    /// [`shutdown`](Self::shutdown) is written. Dropping the future closes the connection.
     ///
     /// # Errors
     /// What hyper says of a connection that broke or did not speak HTTP/1.1.
@@ -159,11 +164,12 @@ impl MetaService {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        connection::serve(io, self.router()).await
+        connection::serve(io, self.router(), self.0.terminated.subscribe()).await
     }
 
     /// Serves every connection of `listener`, up to 1024 at once, until the
-    /// service is [shut down](Self::shutdown). Dropping the future closes them all.
+    /// service is [shut down](Self::shutdown); then answers that are on their way may
+    /// take another two seconds. Dropping the future closes everything at once.
     pub async fn serve<L: Listener>(self, mut listener: L) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
@@ -185,9 +191,12 @@ impl MetaService {
                 }
                 // Finished connections are let go as they finish.
                 Some(_) = connections.join_next() => {}
-                _ = terminated.wait_for(|terminated| *terminated) => return,
+                _ = terminated.wait_for(|terminated| *terminated) => break,
             }
         }
+        drop(listener);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LINGER, finished).await;
     }
 
     /// Waits until the guest has fetched its command, which is the first sign of life.
@@ -205,6 +214,12 @@ impl MetaService {
     #[must_use]
     pub fn try_result(&self) -> Option<JobResult> {
         self.0.outcome.get()
+    }
+
+    /// Waits until the log drain fails; for ever while it does not. The guest is told by
+    /// an `InternalError`; what becomes of the job is the caller's decision.
+    pub async fn log_failed(&self) -> LogError {
+        self.0.log.failed().await
     }
 
     /// Fetches a file of the guest's as it is now.

@@ -206,3 +206,23 @@ async fn a_real_socket_serves_until_shutdown() {
     serving.await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn the_answer_under_way_survives_the_shutdown() {
+    let service = guest::service();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(service.clone().serve(listener));
+    // A worker that ends as soon as it has the result.
+    let ending = tokio::spawn(async move {
+        service.result().await;
+        service.shutdown().await.unwrap();
+        serving.await.unwrap();
+    });
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&head("PUT", "/engine/v1/success", &[])).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).status, 200);
+    ending.await.unwrap();
+}
