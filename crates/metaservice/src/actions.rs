@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::extract::ws::WebSocket;
 use metaservice_protocol::limits::POLL_TIMEOUT;
 use metaservice_protocol::{Action, ActionId, Files, Request};
 use tokio::sync::{oneshot, watch};
@@ -15,14 +16,13 @@ use tokio::time::Instant;
 use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, Stage, TransportError};
 use crate::queue::{Decision, PollId, Queue, Refusal};
-use crate::shell::Shell;
 
 /// The outcome of one attempt, as the connection that carried the reply saw it.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Artifact(Result<Artifact, ArtifactError>),
     Files(Files),
-    Shell(Box<Shell>),
+    Shell(Box<WebSocket>),
     Killed,
     Broken(TransportError),
     Expired(Stage),

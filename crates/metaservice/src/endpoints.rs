@@ -30,7 +30,6 @@ use crate::error::{ArtifactError, TransportError};
 use crate::queue::Refusal;
 use crate::result::JobResult;
 use crate::service::new_id;
-use crate::shell::Shell;
 
 const CONTENT_TYPE_JSON: (header::HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -144,7 +143,7 @@ async fn reply(service: &MetaService, request: Request) -> Result<Response, Refu
     match reply.request() {
         Asked::GetArtifact { .. } => artifact_reply(service, reply, request).await,
         Asked::ListFolder { .. } => files_reply(reply, request).await,
-        Asked::ExecShell { .. } => shell_reply(service, reply, request.into_parts().0).await,
+        Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0).await,
         Asked::KillProcess => finish(reply, Outcome::Killed),
         Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
     }
@@ -254,11 +253,7 @@ async fn read_files(mut body: Body) -> Result<Option<BytesMut>, ReceiveError> {
     Ok(Some(json))
 }
 
-async fn shell_reply(
-    service: &MetaService,
-    reply: Reply,
-    mut parts: Parts,
-) -> Result<Response, Refused> {
+async fn shell_reply(reply: Reply, mut parts: Parts) -> Result<Response, Refused> {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
@@ -267,7 +262,6 @@ async fn shell_reply(
             return Err(Refused::new(ErrorCode::InvalidPayload, message));
         }
     };
-    let terminated = service.0.terminated.subscribe();
     // The reply travels with whichever of the two ends the handshake.
     let (connected, failed) = share(reply);
     let upgrade = upgrade
@@ -291,7 +285,7 @@ async fn shell_reply(
     Ok(upgrade.on_upgrade(async move |socket| {
         drop(handshake);
         if let Some(reply) = connected.take() {
-            reply.finish(Outcome::Shell(Box::new(Shell::start(socket, terminated))));
+            reply.finish(Outcome::Shell(Box::new(socket)));
         }
     }))
 }

@@ -40,6 +40,7 @@
 mod actions;
 mod artifact;
 mod connection;
+pub mod control;
 mod endpoints;
 mod error;
 mod log;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ws::WebSocket;
 use axum::serve::Listener;
 use metaservice_protocol::limits::ACTION_ATTEMPTS;
 use metaservice_protocol::{Action, ActionId, Execute, Request};
@@ -20,7 +21,7 @@ use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::log::{Log, LogError};
 use crate::result::{self, JobResult};
-use crate::shell::Shell;
+use crate::shell::{Shell, Wire};
 use crate::{connection, endpoints};
 
 /// How many connections [`MetaService::serve`] keeps open at once; one more waits.
@@ -269,8 +270,18 @@ impl MetaService {
         tty: bool,
     ) -> Result<Shell, ActionError> {
         let command = command.into_iter().map(Into::into).collect();
+        let socket = self.exec_socket(command, tty).await?;
+        Ok(Shell::start(Wire::from_axum(socket), self.0.terminated.subscribe()))
+    }
+
+    /// A shell as the guest dialled it, before anything has been read or sent.
+    pub(crate) async fn exec_socket(
+        &self,
+        command: Vec<String>,
+        tty: bool,
+    ) -> Result<WebSocket, ActionError> {
         match self.once(Request::ExecShell { command, tty }).await {
-            Outcome::Shell(shell) => Ok(*shell),
+            Outcome::Shell(socket) => Ok(*socket),
             other => Err(other.into()),
         }
     }

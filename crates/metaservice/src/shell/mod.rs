@@ -8,16 +8,17 @@
 
 mod pump;
 mod stream;
+mod wire;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use axum::extract::ws::WebSocket;
 use metaservice_protocol::shell::{Role, Session, Stream};
 use tokio::sync::{Notify, watch};
 
 pub use self::stream::{ShellInput, ShellOutput};
+pub(crate) use self::wire::Wire;
 use crate::error::ShellError;
 
 /// A shell that runs in the guest.
@@ -51,7 +52,7 @@ pub struct Shell {
 impl Shell {
     /// Starts the pump of a connected shell. When `terminated` becomes true the shell
     /// ends as [`Terminated`](ShellError::Terminated).
-    pub(crate) fn start(socket: WebSocket, terminated: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(socket: Wire, terminated: watch::Receiver<bool>) -> Self {
         let (sender, end) = watch::channel(None);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new()),

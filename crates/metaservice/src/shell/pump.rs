@@ -8,9 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use metaservice_protocol::limits::SHELL_WRITE_TIMEOUT;
 use metaservice_protocol::shell::{Event, Keepalive, Pulse, Stream};
@@ -18,22 +16,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
+use super::wire::{Message, Receiver, Sender, Wire};
 use crate::error::ShellError;
 
 /// How long a peer may take to close the websocket after the shell's end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(
-    socket: WebSocket,
-    shared: Arc<Shared>,
-    mut terminated: watch::Receiver<bool>,
-) {
-    let (sink, stream) = socket.split();
+pub(super) async fn run(wire: Wire, shared: Arc<Shared>, mut terminated: watch::Receiver<bool>) {
+    let Wire { sender, receiver } = wire;
     let reason = tokio::select! {
-        () = read(stream, &shared) => ShellError::Disconnected,
-        () = write(sink, &shared) => ShellError::Disconnected,
+        () = read(receiver, &shared) => ShellError::Disconnected,
+        () = write(sender, &shared) => ShellError::Disconnected,
         () = closing(&shared) => ShellError::Disconnected,
-        _ = terminated.wait_for(|terminated| *terminated) => ShellError::Terminated,
+        Ok(_) = terminated.wait_for(|terminated| *terminated) => ShellError::Terminated,
     };
     shared.lock().closed = true;
     shared.finish(Err(reason));
@@ -50,12 +45,12 @@ async fn closing(shared: &Shared) {
 }
 
 /// Reads until the connection ends or has to be cut.
-async fn read(mut stream: SplitStream<WebSocket>, shared: &Shared) {
+async fn read(mut receiver: Receiver, shared: &Shared) {
     let mut keepalive = Keepalive::new(now());
     loop {
-        let message = match timeout_at(keepalive.deadline().into(), stream.next()).await {
-            Ok(Some(Ok(message))) => message,
-            Ok(None | Some(Err(_))) => return,
+        let message = match timeout_at(keepalive.deadline().into(), receiver.next()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
             Err(_) => match keepalive.pulse(now()) {
                 Pulse::Quiet => continue,
                 Pulse::Ping => {
@@ -107,20 +102,20 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
 }
 
 /// Writes until the connection ends or is stuck.
-async fn write(mut sink: SplitSink<WebSocket, Message>, shared: &Shared) {
+async fn write(mut sender: Sender, shared: &Shared) {
     loop {
         let next = {
             let mut state = shared.lock();
             if std::mem::take(&mut state.ping_due) {
-                Some(Message::Ping(Bytes::new()))
+                Some(Message::Ping)
             } else {
                 state.session.next_message().map(Message::Binary)
             }
         };
         let progress = match next {
-            Some(message) => timeout(SHELL_WRITE_TIMEOUT, sink.feed(message)).await,
+            Some(message) => timeout(SHELL_WRITE_TIMEOUT, sender.feed(message)).await,
             None => {
-                let flushed = timeout(SHELL_WRITE_TIMEOUT, sink.flush()).await;
+                let flushed = timeout(SHELL_WRITE_TIMEOUT, sender.flush()).await;
                 if matches!(flushed, Ok(Ok(()))) {
                     shared.outgoing.notified().await;
                 }
