@@ -1,0 +1,43 @@
+# The commands of the README. Each says what it installs before it does.
+
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_TARGETS = shell_frame shell_session action payload nic_frame
+# Coverage-guided fuzzing on a stable toolchain: what libFuzzer needs of the compiler.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+.PHONY: help build setup demo test lint deny fuzz
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## the command line tool, at target/release/metaservice
+	$(CARGO) build --release --package metaservice-cli
+
+setup: ## QEMU, a guest kernel and busybox, where they are missing
+	@sh crates/metaservice-cli/setup.sh
+
+demo: setup build ## boot a real VM, run a command in it, show log, status and an artifact
+	@sh scripts/demo.sh target/release/metaservice
+
+test: setup ## all tests, those in real VMs too
+	@sh scripts/test.sh
+
+lint: ## format, clippy, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
+
+deny: ## the dependency policy: licences, duplicates, sources, advisories
+	@sh scripts/deny.sh
+
+fuzz: ## each fuzz target for FUZZ_SECONDS seconds
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --target $(HOST)
+	@for target in $(FUZZ_TARGETS); do \
+	  echo "== $$target"; mkdir -p fuzz/artifacts/$$target fuzz/target/corpus/$$target; \
+	  fuzz/target/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 -rss_limit_mb=1024 \
+	    -artifact_prefix=fuzz/artifacts/$$target/ fuzz/target/corpus/$$target fuzz/corpus/$$target || exit 1; \
+	done

@@ -1,0 +1,197 @@
+//! The command line as it is written: words and flags, nothing resolved yet.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Exit status of run and serve:
+  the command's own, 124 on --timeout, 125 when metaservice itself failed,
+  126 when the command cannot be run, 127 when it is not found, 128+N after signal N.";
+
+/// Run a command inside a virtual machine.
+#[derive(Debug, Parser)]
+#[command(name = "metaservice", version, styles = STYLES, after_help = AFTER_HELP)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Say what happens as lines of JSON on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a virtual machine, run a command in it, and exit with its status.
+    #[command(after_help = AFTER_HELP)]
+    Run(RunArgs),
+    /// Serve a job to a virtual machine that somebody else starts.
+    #[command(after_help = AFTER_HELP)]
+    Serve(ServeArgs),
+    /// List the jobs that run.
+    Ps,
+    /// Run a command beside the job's own.
+    Exec(ExecArgs),
+    /// List the plain files below a folder of the guest's.
+    Ls(LsArgs),
+    /// Kill the job's command and everything under it.
+    Kill {
+        /// The job's name.
+        job: String,
+    },
+    /// Show what is there, what is missing, and what to type.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArgs,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where the guest reaches the service: IP:PORT, unix:PATH or vsock:PORT.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Hand on our standard input.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// The job's name.
+    pub(crate) job: String,
+    /// The command and its arguments; the guest's default shell if there is none.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// The job's name.
+    pub(crate) job: String,
+    /// The folder in the guest.
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Install what is missing (Debian and Ubuntu).
+    #[arg(long)]
+    pub(crate) install: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Job options")]
+pub(crate) struct JobArgs {
+    /// A name for the job; it is also the built-in guest's host name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Set a variable of the command's environment; without =VALUE, hand on our own.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Read variables from a file of NAME=VALUE lines; --env wins over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Fetch a file when the command has ended, whether it succeeded or not.
+    #[arg(long, value_name = "GUEST_PATH[:DEST]")]
+    pub(crate) artifact: Vec<String>,
+    /// Kill the command after this time: 90, 90s, 5m, 1h 30m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// Write the log to a file too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "VM options")]
+pub(crate) struct VmArgs {
+    /// Boot a disk image. It is never written: changes go to a throw-away overlay.
+    #[arg(long, value_name = "DISK")]
+    pub(crate) image: Option<PathBuf>,
+    /// Use a folder of the host as root: read-only, under a throw-away overlay.
+    #[arg(long, value_name = "DIR", conflicts_with = "image")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Boot this kernel; with --image, "builtin" boots our own kernel on the image's root.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Boot with this initial RAM disk instead of our own.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// How many processors the machine has.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u32,
+    /// How much memory the machine has: 512M, 2G.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: String,
+    /// What runs the machine's processors.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
+    /// Whether the machine sees the outside world, on a second card.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
+    pub(crate) net: Net,
+    /// How long the machine may take until the guest fetches its command.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) boot_timeout: String,
+    /// Write every frame between machine and service to a capture file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Write the machine's console to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) console: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where it works, else software emulation.
+    Auto,
+    /// The processor's own virtualization.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Net {
+    /// Nothing but the service.
+    None,
+    /// The outside world by QEMU's user network.
+    User,
+}

@@ -1,0 +1,30 @@
+//! `metaservice ps`: the jobs of this user that run on this host.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::printer::{Printer, printable};
+use crate::sockets;
+use crate::status::ExitStatus;
+
+pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
+    let mut jobs = Vec::new();
+    for client in sockets::all().await? {
+        // A job that ends this moment is no error of the listing.
+        if let Ok(job) = client.job().await {
+            jobs.push(job);
+        }
+    }
+    if printer.is_json() {
+        println!("{}", json!(jobs));
+        return Ok(ExitStatus::SUCCESS);
+    }
+    println!("{:<20} {:<10} {:<8} COMMAND", "NAME", "STATE", "PID");
+    for job in jobs {
+        let state = serde_json::to_value(job.state)?;
+        let state = state.as_str().unwrap_or_default();
+        let command = printable(&job.command.join(" ")).replace('\n', " ");
+        println!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid);
+    }
+    Ok(ExitStatus::SUCCESS)
+}

@@ -1,0 +1,83 @@
+//! `metaservice run`: boot a machine, run a command in it, exit with its status.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use metaservice_vm::Machine;
+use serde_json::json;
+
+use crate::args::{RunArgs, VmArgs};
+use crate::interrupts::Interrupts;
+use crate::listeners::Card;
+use crate::printer::Printer;
+use crate::settings::{JobSettings, parse_duration};
+use crate::status::ExitStatus;
+use crate::{conduct, machine};
+
+/// How long a machine may take to power itself off in order.
+const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How many of the console's last lines are shown when a machine fails.
+const CONSOLE_LINES: usize = 20;
+
+pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
+    let settings = JobSettings::resolve(args.job)?;
+    let boot_timeout = parse_duration(&args.vm.boot_timeout).context("in --boot-timeout")?;
+    let mut interrupts = Interrupts::listen()?;
+    let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
+    let (nic, driver) = machine::attach(&args.vm, ours)?;
+    let (service, _control) = conduct::start(&settings, printer).await?;
+    let driving = tokio::spawn(driver.run());
+    let serving = tokio::spawn(service.clone().serve(Card(nic)));
+
+    let machine = tokio::select! {
+        machine = boot(&args.vm, &settings.name, theirs, printer) => machine?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    let gone = async {
+        let how = machine.wait().await.how;
+        failure(&format!("the machine ended before the job did: {how}"), &machine)
+    };
+    let boot = async {
+        tokio::time::sleep(boot_timeout).await;
+        let after = humantime::format_duration(boot_timeout);
+        failure(&format!("the guest never fetched its command within {after}"), &machine)
+    };
+    let status =
+        conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot).await?;
+    // The guest's last request deserves its answer.
+    let _ = serving.await;
+
+    let spinner = printer.spinner("powering off");
+    tokio::select! {
+        exit = machine.power_down(POWER_DOWN_GRACE) => tracing::info!("{}", exit.how),
+        _ = interrupts.next() => drop(machine.kill().await),
+    }
+    drop(spinner);
+    driving.abort();
+    Ok(status)
+}
+
+async fn boot(
+    args: &VmArgs,
+    hostname: &str,
+    card: UnixStream,
+    printer: Printer,
+) -> Result<Machine> {
+    let spinner = printer.spinner("starting the machine");
+    let spec = tokio::task::block_in_place(|| machine::describe(args, hostname, card))?;
+    let machine = Machine::start(spec).await?;
+    drop(spinner);
+    printer.event("booting", json!({}));
+    Ok(machine)
+}
+
+/// What went wrong, with what the guest's console said last.
+fn failure(what: &str, machine: &Machine) -> Error {
+    let lines = machine.console().tail(CONSOLE_LINES);
+    if lines.is_empty() {
+        return Error::msg(format!("{what}; its console is empty"));
+    }
+    Error::msg(format!("{what}; last console lines:\n  {}", lines.join("\n  ")))
+}

@@ -1,0 +1,67 @@
+//! `metaservice serve`: the service of one job for a machine that somebody else starts.
+
+use anyhow::{Context, Result};
+use metaservice::MetaService;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::args::ServeArgs;
+use crate::conduct;
+use crate::interrupts::Interrupts;
+use crate::listeners::{NoDelay, Vsock};
+use crate::printer::Printer;
+use crate::settings::{Address, JobSettings};
+use crate::sockets::{self, SocketFile};
+use crate::status::ExitStatus;
+
+pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatus> {
+    let address = Address::parse(&args.listen)?;
+    let settings = JobSettings::resolve(args.job)?;
+    let mut interrupts = Interrupts::listen()?;
+    let (service, _control) = conduct::start(&settings, printer).await?;
+    let (serving, _socket) = listen(&address, service.clone(), printer).await?;
+    let status = conduct::conduct(
+        &service,
+        &settings,
+        printer,
+        &mut interrupts,
+        // Somebody else's machine may come late, and come back: it is never given up.
+        std::future::pending(),
+        std::future::pending(),
+    )
+    .await?;
+    // The guest's last request deserves its answer.
+    let _ = serving.await;
+    Ok(status)
+}
+
+async fn listen(
+    address: &Address,
+    service: MetaService,
+    printer: Printer,
+) -> Result<(JoinHandle<()>, Option<SocketFile>)> {
+    let text = match address {
+        Address::Tcp(address) => {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+            let text = listener.local_addr()?.to_string();
+            printer.note(&format!("serving on {text}"));
+            printer.event("serving", json!({ "address": text }));
+            return Ok((tokio::spawn(service.serve(NoDelay(listener))), None));
+        }
+        Address::Unix(path) => path,
+        Address::Vsock(port) => {
+            let listener = Vsock::bind(*port);
+            let listener =
+                listener.with_context(|| format!("cannot listen on vsock port {port}"))?;
+            printer.note(&format!("serving on vsock port {port}"));
+            printer.event("serving", json!({ "address": format!("vsock:{port}") }));
+            return Ok((tokio::spawn(service.serve(listener)), None));
+        }
+    };
+    let (listener, socket) = sockets::bind(text).await?;
+    printer.note(&format!("serving on {}", text.display()));
+    printer.event("serving", json!({ "address": format!("unix:{}", text.display()) }));
+    Ok((tokio::spawn(service.serve(listener)), Some(socket)))
+}

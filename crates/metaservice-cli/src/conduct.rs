@@ -1,0 +1,199 @@
+//! A job from the guest's first sign of life to the last artifact.
+//!
+//! ```text
+//!  waiting ──fetched──► running ──result──────────────────────────► ended ─► artifacts
+//!     │                    ├─ --timeout, a signal, a broken log ─► killing ─┘
+//!     ▼                    ▼
+//!   lost: the machine is gone, the guest never came
+//! ```
+//!
+//! `run` and `serve` share this; they differ in what it means that the guest is gone.
+
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use metaservice::{JobResult, LogError, MetaService, control};
+use serde_json::json;
+
+use crate::interrupts::{Interrupt, Interrupts};
+use crate::printer::Printer;
+use crate::settings::JobSettings;
+use crate::sockets::SocketFile;
+use crate::status::ExitStatus;
+use crate::{artifacts, drain, sockets};
+
+/// How long a killed command may take until the guest reports it: the agent's own
+/// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why the job is over.
+#[derive(Debug)]
+enum End {
+    Result(JobResult),
+    TimedOut(Duration),
+    Interrupted(Interrupt),
+    LogFailed(LogError),
+}
+
+/// Starts the service that the settings describe, and its control socket.
+pub(crate) async fn start(
+    settings: &JobSettings,
+    printer: Printer,
+) -> Result<(MetaService, Option<SocketFile>)> {
+    let control = match sockets::bind_control(&settings.name).await {
+        Ok(control) => Some(control),
+        Err(error) if settings.named => return Err(error),
+        // The job does not depend on it, and nobody asked for it by name.
+        Err(error) => {
+            printer.error(&error.context("the job cannot be controlled from outside"));
+            None
+        }
+    };
+    let service = MetaService::builder(settings.command.clone())
+        .envs(settings.env.clone())
+        .log(drain::open(settings).await?)
+        .start()?;
+    let socket = control.map(|(listener, socket)| {
+        tokio::spawn(control::serve(settings.name.clone(), service.clone(), listener));
+        socket
+    });
+    Ok((service, socket))
+}
+
+/// Sees the job through and says what to exit with. `gone` completes when the guest
+/// can do nothing any longer, `boot` when its first request is overdue; both say why.
+pub(crate) async fn conduct(
+    service: &MetaService,
+    settings: &JobSettings,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+    gone: impl Future<Output = Error>,
+    boot: impl Future<Output = Error>,
+) -> Result<ExitStatus> {
+    let mut gone = pin!(gone);
+    let end = tokio::select! {
+        biased;
+        end = run(service, settings, printer, interrupts, boot) => end?,
+        error = &mut gone => match service.try_result() {
+            Some(result) => End::Result(result),
+            None => return Err(error),
+        },
+    };
+    announce(printer, &end);
+    tokio::select! {
+        biased;
+        status = finish(service, settings, printer, end, gone) => Ok(status),
+        interrupt = interrupts.next() => {
+            printer.note(&format!("{}: stopped at once", interrupt.name));
+            Ok(ExitStatus::signal(interrupt.number))
+        }
+    }
+}
+
+/// Kills a command that has not ended, fetches the artifacts, ends the service.
+async fn finish(
+    service: &MetaService,
+    settings: &JobSettings,
+    printer: Printer,
+    end: End,
+    mut gone: Pin<&mut impl Future<Output = Error>>,
+) -> ExitStatus {
+    if !matches!(end, End::Result(_)) {
+        tokio::select! {
+            () = kill(service, printer) => {}
+            error = &mut gone => printer.error(&error),
+        }
+    }
+    let fetched = tokio::select! {
+        biased;
+        fetched = artifacts::fetch(service, &settings.artifacts, printer) => fetched,
+        error = gone => Err(error.context("the artifacts were not fetched")),
+    };
+    let complete = service.shutdown().await.context("the log is not complete");
+    match end {
+        End::LogFailed(_) => ExitStatus::FAILED,
+        End::Interrupted(interrupt) => ExitStatus::signal(interrupt.number),
+        End::TimedOut(_) => ExitStatus::TIMED_OUT,
+        End::Result(result) => match (report(printer, &result), fetched.and(complete)) {
+            (status, Ok(())) => status,
+            (status, Err(error)) => {
+                printer.error(&error);
+                if status == ExitStatus::SUCCESS { ExitStatus::FAILED } else { status }
+            }
+        },
+    }
+}
+
+async fn run(
+    service: &MetaService,
+    settings: &JobSettings,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+    boot: impl Future<Output = Error>,
+) -> Result<End> {
+    let spinner = printer.spinner("waiting for the guest");
+    tokio::select! {
+        () = service.fetched() => {}
+        error = boot => return Err(error),
+        interrupt = interrupts.next() => return Ok(End::Interrupted(interrupt)),
+    }
+    drop(spinner);
+    printer.event("started", json!({ "job": settings.name }));
+    let late = async {
+        match settings.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok(tokio::select! {
+        biased;
+        result = service.result() => End::Result(result),
+        error = service.log_failed() => End::LogFailed(error),
+        interrupt = interrupts.next() => End::Interrupted(interrupt),
+        () = late => End::TimedOut(settings.timeout.unwrap_or_default()),
+    })
+}
+
+fn announce(printer: Printer, end: &End) {
+    match end {
+        End::Result(_) => {}
+        End::TimedOut(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            printer.note(&format!("the command is killed: --timeout of {timeout} has passed"));
+            printer.event("timeout", json!({}));
+        }
+        End::Interrupted(interrupt) => {
+            let name = interrupt.name;
+            printer.note(&format!("{name}: the command is killed (once more to stop at once)"));
+            printer.event("interrupted", json!({ "signal": name }));
+        }
+        End::LogFailed(error) => {
+            let error = Error::new(error.clone()).context("the command is killed");
+            printer.error(&error);
+        }
+    }
+}
+
+/// Asks the guest to kill the command and waits for its report, within bounds.
+async fn kill(service: &MetaService, printer: Printer) {
+    let killed = async {
+        let spinner = printer.spinner("killing the command");
+        service.kill_process().await?;
+        service.result().await;
+        drop(spinner);
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(KILL_PATIENCE, killed).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => printer.error(&error.context("the guest did not kill the command")),
+        Err(_) => printer.note("the guest has not reported the command's end"),
+    }
+}
+
+fn report(printer: Printer, result: &JobResult) -> ExitStatus {
+    let status = ExitStatus(result.status());
+    let details = json!({ "success": result.success, "status": status.0, "ending": result.ending });
+    printer.event("ended", details);
+    status
+}

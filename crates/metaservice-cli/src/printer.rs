@@ -1,0 +1,110 @@
+//! Everything that is said on stderr: notes, errors, progress. stdout is the log's.
+//!
+//! Texts are ours or the user's; what a guest says is made printable before it gets here.
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::args::OutputArgs;
+
+/// How output looks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    json: bool,
+    quiet: bool,
+    terminal: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(args: &OutputArgs) -> Self {
+        Self { json: args.json, quiet: args.quiet, terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Something worth knowing that is no error.
+    pub(crate) fn note(self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("metaservice: {text}");
+        }
+    }
+
+    /// Something for programs only, as a line of JSON.
+    pub(crate) fn event(self, name: &str, mut details: serde_json::Value) {
+        if self.json {
+            details["event"] = name.into();
+            eprintln!("{details}");
+        }
+    }
+
+    /// An error with its causes, and what to do about it.
+    pub(crate) fn error(self, error: &anyhow::Error) {
+        let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
+        let causes = error.chain().filter(|cause| cause.downcast_ref::<Hint>().is_none());
+        let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        if self.json {
+            let hint = hint.map(|Hint(hint)| hint);
+            self.event("error", json!({ "message": text, "hint": hint }));
+            return;
+        }
+        eprintln!("metaservice: {}", printable(&text));
+        if let Some(Hint(hint)) = hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+
+    /// A spinner while something takes its time; only on a terminal.
+    pub(crate) fn spinner(self, text: impl Into<Cow<'static, str>>) -> Spinner {
+        if self.quiet || self.json || !self.terminal {
+            return Spinner(None);
+        }
+        let bar = ProgressBar::new_spinner().with_message(text);
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Spinner(Some(bar))
+    }
+}
+
+/// Gone from the terminal when dropped.
+pub(crate) struct Spinner(Option<ProgressBar>);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The innermost cause of an error may say what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Hint(pub(crate) String);
+
+/// `text` without anything that a terminal would act on; line breaks stay.
+pub(crate) fn printable(text: &str) -> String {
+    let show = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_do_not_reach_the_terminal() {
+        assert_eq!(
+            printable("a\u{1b}[31mb\u{9b}c\r\n\x07"),
+            "a\u{fffd}[31mb\u{fffd}c\u{fffd}\n\u{fffd}"
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! What the words of the command line mean: every value checked before anything starts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::args::JobArgs;
+
+/// The longest name of a job: what a host name can be.
+const MAX_NAME: usize = 63;
+
+/// One job, as `run` and `serve` share it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct JobSettings {
+    pub(crate) name: String,
+    /// Whether the user chose the name.
+    pub(crate) named: bool,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) artifacts: Vec<ArtifactSettings>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) command: Vec<String>,
+}
+
+/// A file to fetch and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ArtifactSettings {
+    /// The path in the guest, as the user wrote it.
+    pub(crate) source: String,
+    /// The file on the host.
+    pub(crate) destination: PathBuf,
+}
+
+/// Where `serve` listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+    Vsock(u32),
+}
+
+impl JobSettings {
+    pub(crate) fn resolve(args: JobArgs) -> Result<Self> {
+        let mut env = BTreeMap::new();
+        for file in &args.env_file {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read --env-file {}", file.display()))?;
+            parse_env_file(&text, &mut env)
+                .with_context(|| format!("in --env-file {}", file.display()))?;
+        }
+        for variable in &args.env {
+            set_variable(variable, &mut env).context("in --env")?;
+        }
+        let artifacts = args.artifact.iter().map(|text| parse_artifact(text));
+        Ok(Self {
+            named: args.name.is_some(),
+            name: parse_name(args.name)?,
+            env,
+            artifacts: artifacts.collect::<Result<_>>()?,
+            timeout: args
+                .timeout
+                .as_deref()
+                .map(parse_duration)
+                .transpose()
+                .context("in --timeout")?,
+            log: args.log,
+            command: args.command,
+        })
+    }
+}
+
+fn parse_name(name: Option<String>) -> Result<String> {
+    let Some(name) = name else { return Ok(format!("job-{}", std::process::id())) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    ensure!(
+        !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(plain),
+        "--name is 1 to {MAX_NAME} letters, digits and dashes, not {name:?}"
+    );
+    ensure!(!name.starts_with('-'), "--name cannot begin with a dash");
+    Ok(name)
+}
+
+/// The format of `docker run --env-file`: a variable a line, `#` begins a comment line,
+/// a name alone hands on our own variable.
+fn parse_env_file(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if !line.is_empty() && !line.starts_with('#') {
+            set_variable(line, env).with_context(|| format!("line {}", number + 1))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => match std::env::var(text) {
+            Ok(value) => (text, Some(value)),
+            Err(std::env::VarError::NotPresent) => (text, None),
+            Err(error) => return Err(error).context(format!("cannot hand on {text}")),
+        },
+    };
+    ensure!(!name.is_empty(), "a variable needs a name: {text:?}");
+    ensure!(!name.contains(char::is_whitespace), "a variable's name has no blanks: {name:?}");
+    ensure!(!text.contains('\0'), "a variable cannot contain a zero byte: {name}");
+    if let Some(value) = value {
+        env.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+fn parse_artifact(text: &str) -> Result<ArtifactSettings> {
+    let (source, destination) = match text.split_once(':') {
+        Some((source, destination)) => (source, Some(destination)),
+        None => (text, None),
+    };
+    ensure!(!source.is_empty(), "--artifact needs a path in the guest: {text:?}");
+    ensure!(!source.contains('\0'), "--artifact cannot contain a zero byte");
+    let name = Path::new(source).file_name();
+    let Some(name) = name.filter(|_| !source.ends_with('/')) else {
+        bail!("--artifact {source} names no file");
+    };
+    let destination = match destination {
+        None => PathBuf::from(name),
+        Some("") => bail!("--artifact {text} has nothing after its colon"),
+        Some("-") => bail!("--artifact cannot go to standard output: the log does"),
+        Some(folder) if folder.ends_with('/') || Path::new(folder).is_dir() => {
+            Path::new(folder).join(name)
+        }
+        Some(file) => PathBuf::from(file),
+    };
+    let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        ensure!(parent.is_dir(), "--artifact {text}: there is no folder {}", parent.display());
+    }
+    Ok(ArtifactSettings { source: source.to_owned(), destination })
+}
+
+/// Seconds, or numbers with units.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    let duration = match seconds {
+        Some(duration) => duration,
+        None => humantime::parse_duration(text)
+            .with_context(|| format!("{text:?} is no duration; write 90, 90s, 5m or 1h30m"))?,
+    };
+    ensure!(!duration.is_zero(), "a duration of zero leaves no time to run");
+    Ok(duration)
+}
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            ensure!(!path.is_empty(), "--listen unix: needs a path");
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(port) = text.strip_prefix("vsock:") {
+            let port = port.parse().with_context(|| format!("{port:?} is no vsock port"))?;
+            return Ok(Self::Vsock(port));
+        }
+        let address = text.parse().with_context(|| {
+            format!("--listen {text:?} is neither IP:PORT nor unix:PATH nor vsock:PORT")
+        })?;
+        Ok(Self::Tcp(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(text: &str) -> Result<BTreeMap<String, String>> {
+        let mut env = BTreeMap::new();
+        parse_env_file(text, &mut env)?;
+        Ok(env)
+    }
+
+    #[test]
+    fn an_env_file_reads_as_docker_reads_it() {
+        let read = env("# note\n\nA=1\n  B= two = 2 \nA=3\nNOT_SET_ANYWHERE\nE=\n").unwrap();
+        let expected = [("A", "3"), ("B", " two = 2 "), ("E", "")];
+        assert_eq!(read, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert!(format!("{:#}", env("A=1\n=x").unwrap_err()).starts_with("line 2: "));
+        assert!(env("A B=1").is_err());
+        assert_eq!(env("PATH").unwrap()["PATH"], std::env::var("PATH").unwrap());
+    }
+
+    #[test]
+    fn an_artifact_goes_where_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().display();
+        let destination = |text: &str| parse_artifact(text).map(|a| a.destination);
+        assert_eq!(destination("/var/log/out.txt").unwrap(), Path::new("out.txt"));
+        assert_eq!(destination(&format!("/o.txt:{here}")).unwrap(), folder.path().join("o.txt"));
+        assert_eq!(destination(&format!("/o.txt:{here}/n")).unwrap(), folder.path().join("n"));
+        for wrong in ["", ":x", "/dir/", "/", "/..", "/o:", "/o:-", "/o:/nowhere/at/all/"] {
+            assert!(destination(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_seconds_or_have_units() {
+        assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
+        for wrong in ["", "0", "0s", "soon", "-1", "5 parsecs"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_three_forms() {
+        let tcp = "127.0.0.1:80".parse().unwrap();
+        assert_eq!(Address::parse("127.0.0.1:80").unwrap(), Address::Tcp(tcp));
+        assert!(matches!(Address::parse("[::1]:80").unwrap(), Address::Tcp(_)));
+        assert_eq!(Address::parse("unix:/s").unwrap(), Address::Unix("/s".into()));
+        assert_eq!(Address::parse("vsock:80").unwrap(), Address::Vsock(80));
+        for wrong in ["", "80", "localhost:80", "unix:", "vsock:x", "127.0.0.1"] {
+            assert!(Address::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_host_names() {
+        assert_eq!(parse_name(Some("a-1".into())).unwrap(), "a-1");
+        for wrong in ["", "-a", "a b", "a/b", "ä", &"a".repeat(64)] {
+            assert!(parse_name(Some(wrong.into())).is_err(), "{wrong}");
+        }
+    }
+}

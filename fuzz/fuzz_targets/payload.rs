@@ -1,0 +1,27 @@
+//! The other JSON payloads: decoded, encoded, decoded to the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metaservice_protocol::{Ending, ErrorBody, Execute, Files};
+
+fn check<T>(data: &[u8])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    if let Ok(value) = serde_json::from_slice::<T>(data) {
+        let json = serde_json::to_vec(&value).unwrap();
+        assert_eq!(serde_json::from_slice::<T>(&json).unwrap(), value);
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    check::<Execute>(data);
+    check::<Files>(data);
+    check::<ErrorBody>(data);
+    if let Some(ending) = std::str::from_utf8(data).ok().and_then(Ending::from_header) {
+        let again = Ending::from_header(&ending.to_header());
+        assert_eq!(again.as_ref(), Some(&ending));
+        let _ = ending.shell_status();
+    }
+});

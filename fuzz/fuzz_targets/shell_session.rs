@@ -1,0 +1,31 @@
+//! A session survives any sequence of messages, and holds no more than its windows.
+
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use metaservice_protocol::limits::{SHELL_MESSAGE, SHELL_WINDOW};
+use metaservice_protocol::shell::{Role, Session, Stream};
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&first, mut rest)) = data.split_first() else { return };
+    let role = if first & 1 == 0 { Role::Host } else { Role::Guest };
+    let mut session = Session::new(role);
+    // Each message is preceded by its length and by whether something is read first.
+    while let [length, read, tail @ ..] = rest {
+        let (message, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        if session.handle(&Bytes::copy_from_slice(message)).is_err() {
+            return;
+        }
+        if read & 1 == 1 {
+            let stream = Stream::ALL[usize::from(*read) % 3];
+            while session.read(stream).is_some() {}
+        }
+        while let Some(message) = session.next_message() {
+            assert!(message.len() <= SHELL_MESSAGE);
+        }
+    }
+    let mut held = |stream| std::iter::from_fn(|| session.read(stream)).map(|b| b.len()).sum::<usize>();
+    assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= SHELL_WINDOW));
+});

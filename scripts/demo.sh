@@ -1,0 +1,19 @@
+#!/bin/sh
+# A command in a real virtual machine, with its log, its exit status and a file of its.
+set -eu
+metaservice=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+run() {
+    printf '\n$ metaservice run %s\n' "$*"
+    status=0
+    "$metaservice" run "$@" || status=$?
+    printf '(exit status %s)\n' "$status"
+}
+
+run -- uname -a
+run -e GREETING=hello -- sh -c 'for n in 1 2 3; do echo "$GREETING $n"; sleep 1; done; exit 3'
+run --artifact "/tmp/report.txt:$folder/report.txt" -- sh -c 'free > /tmp/report.txt'
+printf '\nThe artifact, now on the host:\n'
+cat "$folder/report.txt"

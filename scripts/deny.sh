@@ -1,0 +1,16 @@
+#!/bin/sh
+# The dependency policy of deny.toml. Advisories need the advisory database: where it
+# cannot be fetched that is said, and the rest is checked all the same.
+set -eu
+if ! command -v cargo-deny > /dev/null; then
+    echo 'installing cargo-deny (cargo install, some minutes)'
+    cargo install --quiet --locked cargo-deny
+fi
+cargo deny --log-level error check bans licenses sources
+if ! advisories=$(cargo deny --log-level error check advisories 2>&1); then
+    case $advisories in
+        *'failed to fetch advisory database'* | *'failed to load advisory database'*)
+            echo 'advisories: not checked, the database cannot be fetched from here' ;;
+        *) printf '%s\n' "$advisories" >&2; exit 1 ;;
+    esac
+fi
