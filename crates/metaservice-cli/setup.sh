@@ -82,6 +82,14 @@ locate() { # OVERRIDE NAME
 
 runs() { "$1" --version >/dev/null 2>&1 </dev/null; }
 
+# True for version 7.2 and newer: older ones cannot hand network frames to a socket.
+is_new_enough() { # VERSION
+    major=${1%%.*} minor=${1#*.}
+    minor=${minor%%[!0-9]*}
+    case $major$minor in '' | *[!0-9]*) return 1 ;; esac
+    [ "$major" -gt 7 ] || { [ "$major" -eq 7 ] && [ "${minor:-0}" -ge 2 ]; }
+}
+
 is_static() {
     [ -x "$1" ] || return 1
     case $(ldd "$1" 2>&1) in
@@ -90,7 +98,14 @@ is_static() {
     esac
 }
 
-find_qemu() { qemu=$(locate "${METASERVICE_QEMU:-}" "$emulator") && runs "$qemu"; }
+find_qemu() {
+    for qemu in "${METASERVICE_QEMU:-$(command -v "$emulator" || :)}" "$cache/bin/$emulator"; do
+        [ -n "$qemu" ] || continue
+        qemu_version=$("$qemu" --version 2>/dev/null </dev/null | sed -n 's/.* version \([0-9][0-9.]*\).*/\1/p')
+        if is_new_enough "$qemu_version"; then return 0; fi
+    done
+    return 1
+}
 find_qemu_img() { qemu_img=$(locate "${METASERVICE_QEMU_IMG:-}" qemu-img) && runs "$qemu_img"; }
 
 find_busybox() {
@@ -113,7 +128,7 @@ find_kernel() {
 missing=
 look() {
     missing=
-    if find_qemu; then say "there:   QEMU      $qemu"; else missing="$missing qemu"; fi
+    if find_qemu; then say "there:   QEMU      $qemu ($qemu_version)"; else missing="$missing qemu"; fi
     if find_qemu_img; then say "there:   qemu-img  $qemu_img"; else missing="$missing qemu-img"; fi
     if find_busybox; then say "there:   busybox   $busybox"; else missing="$missing busybox"; fi
     if find_kernel; then say "there:   kernel    $kernel"; else missing="$missing kernel"; fi
@@ -392,7 +407,13 @@ get_qemu() {
     wanted=
     case " $missing " in *' qemu '*) wanted=$qemu_package ;; esac
     case " $missing " in *' qemu-img '*) wanted="$wanted qemu-utils" ;; esac
-    for package in $wanted; do require_known "$package"; done
+    for package in $wanted; do
+        require_known "$package"
+        # Versions look like 1:7.2+dfsg-7.
+        candidate=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}//p')
+        is_new_enough "$candidate" || fail "this release has QEMU $candidate, and 7.2 or newer is needed" \
+            "install a newer QEMU by hand and set METASERVICE_QEMU to its $emulator"
+    done
     # shellcheck disable=SC2086 # one word a package
     if may_install $wanted; then
         say "QEMU: installing packages:$(sed -n 's/^Inst \([^ ]*\).*/ \1/p' "$staging/plan" | tr -d '\n')"

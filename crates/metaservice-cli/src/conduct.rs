@@ -36,6 +36,14 @@ enum End {
     LogFailed(LogError),
 }
 
+/// How a job was seen through.
+pub(crate) enum Conclusion {
+    /// In order: the service is shut down, the guest's last request may get its answer.
+    Orderly(ExitStatus),
+    /// The user does not want to wait for anything any longer.
+    AtOnce(ExitStatus),
+}
+
 /// Starts the service that the settings describe, and its control socket.
 pub(crate) async fn start(
     settings: &JobSettings,
@@ -70,7 +78,7 @@ pub(crate) async fn conduct(
     interrupts: &mut Interrupts,
     gone: impl Future<Output = Error>,
     boot: impl Future<Output = Error>,
-) -> Result<ExitStatus> {
+) -> Result<Conclusion> {
     let mut gone = pin!(gone);
     let end = tokio::select! {
         biased;
@@ -83,10 +91,10 @@ pub(crate) async fn conduct(
     announce(printer, &end);
     tokio::select! {
         biased;
-        status = finish(service, settings, printer, end, gone) => Ok(status),
+        status = finish(service, settings, printer, end, gone) => Ok(Conclusion::Orderly(status)),
         interrupt = interrupts.next() => {
             printer.note(&format!("{}: stopped at once", interrupt.name));
-            Ok(ExitStatus::signal(interrupt.number))
+            Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)))
         }
     }
 }

@@ -1,1 +1,60 @@
-//! Placeholder while the crate is being laid out.
+//! A user-space network card for one QEMU guest, ending in async byte streams.
+//!
+//! QEMU's `-netdev stream` is a socket that carries Ethernet frames. [`attach`] takes its
+//! other end and is the whole network of the guest: a host at 169.254.169.254 that answers
+//! ARP, ping and DHCP, and accepts TCP connections. Each is a [`Connection`], which reads and
+//! writes like any stream. No root, no tap device, no port on the host.
+//!
+//! ```
+//! use metaservice_nic::{Config, attach};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # async fn serve(socket: tokio::net::UnixStream) -> Result<(), Box<dyn std::error::Error>> {
+//! // `socket` is connected to QEMU: -netdev stream,id=n0,addr.type=fd,addr.str=...
+//! let (mut nic, driver) = attach(socket, Config::default());
+//! let driver = tokio::spawn(driver.run());
+//! while let Some(mut connection) = nic.accept().await {
+//!     tokio::spawn(async move {
+//!         connection.write_all(b"hello, guest\n").await?;
+//!         connection.shutdown().await
+//!     });
+//! }
+//! println!("{:?}", driver.await??);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crate has two layers. [`interface`] and [`frame`] are the card as plain values, without
+//! I/O and without a clock; [`Driver`], [`Nic`] and [`Connection`] are a thin async shell.
+//!
+//! It refuses everything that a guest with an HTTP client does not need: IPv6, routing, UDP
+//! services but DHCP, IP fragments. It knows neither HTTP nor QEMU's command line. The guest
+//! is taken to be hostile: whatever it sends costs bounded memory ([`Limits`]), and is counted
+//! where it is dropped ([`Statistics`]).
+
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod interface;
+
+mod config;
+mod connection;
+mod dhcp;
+mod driver;
+mod error;
+mod ethernet;
+mod nic;
+mod pcap;
+mod statistics;
+
+pub use config::{
+    Config, Gateway, GuestAddress, InvalidGuestAddress, InvalidMtu, Limits, Mtu, PREFIX_LENGTH,
+    SERVICE_ADDRESS, SERVICE_HARDWARE_ADDRESS, SERVICE_PORT,
+};
+pub use connection::Connection;
+pub use driver::Driver;
+pub use error::{Error, StreamError};
+pub use frame::FramingError;
+pub use nic::{Nic, attach};
+pub use pcap::Pcap;
+pub use statistics::{DropReason, Dropped, Statistics};

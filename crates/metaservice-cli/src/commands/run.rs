@@ -8,12 +8,13 @@ use metaservice_vm::Machine;
 use serde_json::json;
 
 use crate::args::{RunArgs, VmArgs};
+use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
 use crate::listeners::Card;
+use crate::machine;
 use crate::printer::Printer;
 use crate::settings::{JobSettings, parse_duration};
 use crate::status::ExitStatus;
-use crate::{conduct, machine};
 
 /// How long a machine may take to power itself off in order.
 const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
@@ -44,8 +45,14 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         let after = humantime::format_duration(boot_timeout);
         failure(&format!("the guest never fetched its command within {after}"), &machine)
     };
-    let status =
-        conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot).await?;
+    let conducting = conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot);
+    let status = match conducting.await? {
+        Conclusion::Orderly(status) => status,
+        Conclusion::AtOnce(status) => {
+            machine.kill().await;
+            return Ok(status);
+        }
+    };
     // The guest's last request deserves its answer.
     let _ = serving.await;
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::args::ServeArgs;
-use crate::conduct;
+use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
 use crate::listeners::{NoDelay, Vsock};
 use crate::printer::Printer;
@@ -21,7 +21,7 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     let mut interrupts = Interrupts::listen()?;
     let (service, _control) = conduct::start(&settings, printer).await?;
     let (serving, _socket) = listen(&address, service.clone(), printer).await?;
-    let status = conduct::conduct(
+    let conclusion = conduct::conduct(
         &service,
         &settings,
         printer,
@@ -31,9 +31,14 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
         std::future::pending(),
     )
     .await?;
-    // The guest's last request deserves its answer.
-    let _ = serving.await;
-    Ok(status)
+    match conclusion {
+        Conclusion::AtOnce(status) => Ok(status),
+        Conclusion::Orderly(status) => {
+            // The guest's last request deserves its answer.
+            let _ = serving.await;
+            Ok(status)
+        }
+    }
 }
 
 async fn listen(

@@ -1,0 +1,89 @@
+//! What is typed wrong is told in one line, with status 125; what asks for help gets it.
+#![allow(clippy::unwrap_used)]
+
+mod vm;
+
+use vm::Sandbox;
+
+#[track_caller]
+fn refused(args: &[&str], told: &str) {
+    let sandbox = Sandbox::new();
+    let finished = sandbox.run(args);
+    assert_eq!(finished.text(125), "");
+    assert!(finished.stderr.contains(told), "{args:?}: {}", finished.stderr);
+}
+
+#[test]
+fn a_wrong_value_is_told_before_anything_starts() {
+    refused(&["run"], "COMMAND");
+    refused(&["run", "--memory", "1", "--", "true"], "in --memory: 1 MiB of memory");
+    refused(&["run", "--memory", "much", "--", "true"], "in --memory: \"much\"");
+    refused(&["run", "--cpus", "0", "--", "true"], "in --cpus: 0 processors");
+    refused(&["run", "--timeout", "soon", "--", "true"], "in --timeout: \"soon\" is no duration");
+    refused(&["run", "--boot-timeout", "0", "--", "true"], "in --boot-timeout");
+    refused(&["run", "--env-file", "none", "--", "true"], "cannot read --env-file none");
+    refused(&["run", "-e", "=x", "--", "true"], "a variable needs a name");
+    refused(&["run", "--artifact", "/x:/no/where/f", "--", "true"], "there is no folder /no/where");
+    refused(&["run", "--name", "a b", "--", "true"], "--name is 1 to 63 letters");
+    refused(&["run", "--log", "/no/where", "--", "true"], "cannot write --log /no/where");
+    refused(&["run", "--pcap", "/no/where", "--", "true"], "cannot write --pcap /no/where");
+    refused(&["run", "--image", "/no/where", "--", "true"], "in --image");
+    refused(&["run", "--rootfs", "/no/where", "--", "true"], "/no/where");
+    refused(&["run", "--image", "a", "--rootfs", "b", "--", "true"], "cannot be used with");
+    refused(&["run", "--kernel", "/no/where", "--", "true"], "needs the --initrd");
+    refused(&["run", "--accel", "magic", "--", "true"], "magic");
+    refused(&["serve", "--listen", "localhost:80", "--", "true"], "neither IP:PORT nor unix:PATH");
+    refused(&["serve", "--listen", "192.0.2.1:1", "--", "true"], "cannot listen on 192.0.2.1:1");
+    refused(&["exec", "nobody", "ls"], "no job named \"nobody\" is running");
+    refused(&["kill", "../x"], "no job named \"../x\" is running");
+}
+
+#[test]
+fn help_and_completions_go_to_stdout() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.run(&["--help"]).text(0).contains("Run a command inside a virtual machine"));
+    assert!(sandbox.run(&["run", "--help"]).text(0).contains("124 on --timeout"));
+    assert!(sandbox.run(&["--version"]).text(0).starts_with("metaservice "));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(sandbox.run(&["completions", shell]).text(0).contains("artifact"), "{shell}");
+    }
+}
+
+#[test]
+fn errors_are_json_for_programs() {
+    let sandbox = Sandbox::new();
+    let finished = sandbox.run(&["--json", "kill", "nobody"]);
+    finished.text(125);
+    let error: serde_json::Value = serde_json::from_str(finished.stderr.trim()).unwrap();
+    assert_eq!((error["event"].as_str(), error["hint"].is_string()), (Some("error"), true));
+}
+
+#[test]
+fn the_doctor_says_what_is_missing_and_what_to_type() {
+    let sandbox = Sandbox::new();
+    let well = sandbox.run(&["doctor"]).text(0);
+    for thing in ["qemu", "kernel", "busybox"] {
+        assert!(well.lines().any(|line| line.starts_with("ok") && line.contains(thing)), "{well}");
+    }
+    let mut command = sandbox.command(["doctor"]);
+    command
+        .env("PATH", "/nowhere")
+        .env("XDG_CACHE_HOME", sandbox.work())
+        .env("METASERVICE_KERNEL", "/nowhere");
+    let ill = vm::finish(command.spawn().unwrap());
+    let told = ill.text(1);
+    assert!(
+        told.contains("missing  qemu") && told.contains("metaservice doctor --install"),
+        "{told}"
+    );
+
+    let mut command = sandbox.command(["run", "--", "true"]);
+    command.env("PATH", "/nowhere").env("XDG_CACHE_HOME", sandbox.work());
+    let failed = vm::finish(command.spawn().unwrap());
+    failed.text(125);
+    assert!(
+        failed.stderr.contains("hint: type 'metaservice doctor --install'"),
+        "{}",
+        failed.stderr
+    );
+}

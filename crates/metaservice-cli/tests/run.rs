@@ -1,0 +1,229 @@
+//! `metaservice run` in real machines: commands, statuses, logs, artifacts.
+#![allow(clippy::unwrap_used)]
+
+mod vm;
+
+use std::path::Path;
+
+use vm::{Sandbox, finish, sha256};
+
+#[test]
+fn a_command_greets_with_its_environment() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.work().join("env"), "# two\nWHO=nobody\nPLACE=machine\n").unwrap();
+    let script = r#"echo "hello $WHO in the $PLACE"; id -u; cat /proc/sys/kernel/hostname"#;
+    let args = [
+        "run",
+        "--name",
+        "greeter",
+        "--env-file",
+        "env",
+        "-e",
+        "WHO=world",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    assert_eq!(sandbox.run(&args).text(0), "hello world in the machine\n0\ngreeter\n");
+}
+
+#[test]
+fn the_commands_status_is_ours() {
+    let sandbox = Sandbox::new();
+    let finished = sandbox.run(&["run", "--", "sh", "-c", "echo before; exit 3"]);
+    assert_eq!(finished.text(3), "before\n");
+    assert_eq!(sandbox.run(&["run", "--", "sh", "-c", "kill -9 $$"]).text(137), "");
+}
+
+#[test]
+fn a_command_that_cannot_be_run_or_found_says_why_in_the_log() {
+    let sandbox = Sandbox::new();
+    let missing = sandbox.run(&["run", "--", "no-such-program"]).text(127);
+    assert!(missing.contains("no-such-program"), "{missing}");
+    let unfit = sandbox.run(&["run", "--", "/etc/passwd"]).text(126);
+    assert!(unfit.contains("/etc/passwd"), "{unfit}");
+}
+
+#[test]
+fn fifty_megabytes_of_binary_log_arrive_exactly() {
+    let sandbox = Sandbox::new();
+    let script =
+        "head -c 50000000 /dev/urandom > /tmp/b; sha256sum < /tmp/b > /tmp/sum; cat /tmp/b";
+    let args = ["run", "--artifact", "/tmp/sum", "--log", "copy", "--", "sh", "-c", script];
+    let finished = sandbox.run(&args);
+    assert_eq!((finished.status, finished.stdout.len()), (Some(0), 50_000_000));
+    let out = sandbox.work().join("out");
+    std::fs::write(&out, &finished.stdout).unwrap();
+    let sum = std::fs::read_to_string(sandbox.work().join("sum")).unwrap();
+    assert_eq!(sum.split(' ').next().unwrap(), sha256(&out));
+    assert_eq!(sha256(&sandbox.work().join("copy")), sha256(&out));
+}
+
+#[test]
+fn an_artifact_of_200_megabytes_arrives_exactly_though_the_command_failed() {
+    let sandbox = Sandbox::new();
+    let script = "head -c 200000000 /dev/urandom > /tmp/a; sha256sum < /tmp/a; exit 9";
+    let finished = sandbox.run(&[
+        "run",
+        "--artifact",
+        "/tmp/a:big",
+        "--artifact",
+        "/tmp/none",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let log = finished.text(9);
+    let big = sandbox.work().join("big");
+    assert_eq!(std::fs::metadata(&big).unwrap().len(), 200_000_000);
+    assert_eq!(log.split(' ').next().unwrap(), sha256(&big));
+    assert!(finished.stderr.contains("cannot fetch /tmp/none: the guest has no such plain file"));
+    assert!(!sandbox.work().join("none").exists());
+}
+
+#[test]
+fn an_artifact_that_is_missing_fails_a_run_that_succeeded() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.work().join("x"), "what was there").unwrap();
+    let finished = sandbox.run(&["run", "--artifact", "/tmp/x", "--", "true"]);
+    finished.text(125);
+    assert_eq!(std::fs::read_to_string(sandbox.work().join("x")).unwrap(), "what was there");
+}
+
+#[test]
+fn a_timeout_kills_the_command_and_keeps_what_it_wrote() {
+    let sandbox = Sandbox::new();
+    let script = "trap '' TERM; echo kept > /tmp/kept; echo started; while :; do sleep 1; done";
+    let args = ["run", "--timeout", "2", "--artifact", "/tmp/kept", "--", "sh", "-c", script];
+    let finished = sandbox.run(&args);
+    assert_eq!(finished.text(124), "started\n");
+    assert!(finished.stderr.contains("--timeout of 2s has passed"), "{}", finished.stderr);
+    assert_eq!(std::fs::read_to_string(sandbox.work().join("kept")).unwrap(), "kept\n");
+}
+
+#[test]
+fn a_guest_that_panics_is_told_at_once_with_its_console() {
+    let sandbox = Sandbox::new();
+    let script = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 100";
+    let finished = sandbox.run(&["run", "--", "sh", "-c", script]);
+    finished.text(125);
+    assert!(finished.stderr.contains("the guest's kernel panicked"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("last console lines:"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_guest_that_powers_off_before_the_job_is_done_is_told() {
+    let sandbox = Sandbox::new();
+    let finished = sandbox.run(&["run", "--", "sh", "-c", "poweroff -f; sleep 100"]);
+    finished.text(125);
+    let told = "the machine ended before the job did: the guest powered off";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
+}
+
+#[test]
+fn a_guest_that_never_fetches_its_command_is_given_up() {
+    let sandbox = Sandbox::new();
+    let tools = metaservice_vm::find().require().unwrap();
+    let init = b"#!/bin/busybox sh\necho this init waits for nothing\nexec sleep 1000\n";
+    let contents = metaservice_vm::initramfs::Contents::new(init.to_vec(), &tools);
+    let initrd = metaservice_vm::initramfs::build(&contents.cache(sandbox.work())).unwrap();
+    let (kernel, initrd) = (tools.kernel.image.to_str().unwrap(), initrd.to_str().unwrap());
+    let args =
+        ["run", "--kernel", kernel, "--initrd", initrd, "--boot-timeout", "15s", "--", "true"];
+    let finished = sandbox.run(&args);
+    finished.text(125);
+    let told = "the guest never fetched its command within 15s; last console lines:";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
+    assert!(finished.stderr.contains("this init waits for nothing"), "{}", finished.stderr);
+}
+
+#[test]
+fn two_machines_run_side_by_side() {
+    let sandbox = Sandbox::new();
+    let script = "cat /proc/sys/kernel/random/boot_id; echo $N > /tmp/n; sleep 2; cat /tmp/n";
+    let start = |n: &str| {
+        let variable = format!("N={n}");
+        let artifact = format!("/tmp/n:n{n}");
+        let args = ["run", "-e", &variable, "--artifact", &artifact, "--", "sh", "-c", script];
+        sandbox.command(args).spawn().unwrap()
+    };
+    let running = [start("1"), start("2")];
+    let [one, two] = running.map(|child| finish(child).text(0));
+    assert_ne!(one.lines().next(), two.lines().next(), "one machine, not two");
+    assert_eq!((one.lines().nth(1), two.lines().nth(1)), (Some("1"), Some("2")));
+    for n in ["1", "2"] {
+        let artifact = std::fs::read_to_string(sandbox.work().join(format!("n{n}")));
+        assert_eq!(artifact.unwrap().trim(), n);
+    }
+}
+
+#[test]
+fn the_hosts_own_userland_runs_and_stays_as_it_is() {
+    let sandbox = Sandbox::new();
+    let mark = format!("/var/tmp/metaservice-{}", std::process::id());
+    let script = format!(
+        "import os; open('{mark}', 'w').write('x'); print(sorted(os.listdir('/'))[:1], 6 * 7)"
+    );
+    let finished = sandbox.run(&["run", "--rootfs", "/", "--", "python3", "-c", &script]);
+    assert!(finished.text(0).ends_with("42\n"));
+    assert!(!Path::new(&mark).exists(), "the guest wrote to the host");
+}
+
+#[test]
+fn a_disk_image_is_the_root_and_stays_as_it_is() {
+    let sandbox = Sandbox::new();
+    let image = disk_image(&sandbox.work());
+    let before = sha256(&image);
+    let script = "cat /etc/mark; echo changed > /etc/mark; sync; cat /etc/mark";
+    let args = ["run", "--image", "disk.qcow2", "--kernel", "builtin", "--", "sh", "-c", script];
+    assert_eq!(sandbox.run(&args).text(0), "the image's own\nchanged\n");
+    assert_eq!(sha256(&image), before, "the image was written");
+}
+
+/// A qcow2 image of an ext4 file system with a busybox userland.
+fn disk_image(work: &Path) -> std::path::PathBuf {
+    let run = |program: &str, args: &[&str]| {
+        let output =
+            std::process::Command::new(program).args(args).current_dir(work).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+    };
+    let tools = metaservice_vm::find().require().unwrap();
+    let root = work.join("root");
+    for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    std::fs::copy(&tools.busybox, root.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "echo", "sync"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    std::fs::write(root.join("etc/mark"), "the image's own\n").unwrap();
+    run("mke2fs", &["-q", "-t", "ext4", "-d", "root", "disk.raw", "64M"]);
+    run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
+    work.join("disk.qcow2")
+}
+
+#[test]
+fn the_wire_and_the_console_can_be_kept() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "--pcap", "wire.pcap", "--console", "console.txt", "--", "echo", "done"];
+    assert_eq!(sandbox.run(&args).text(0), "done\n");
+    let wire = std::fs::read(sandbox.work().join("wire.pcap")).unwrap();
+    let magic = u32::from_le_bytes(wire[..4].try_into().unwrap());
+    assert!([0xa1b2_c3d4, 0xa1b2_3c4d].contains(&magic), "{magic:x}");
+    let fetch = b"GET /engine/v1/execute HTTP/1.1";
+    assert!(wire.windows(fetch.len()).any(|bytes| bytes == fetch), "the wire lacks the fetch");
+    assert!(sandbox.work().join("console.txt").exists());
+}
+
+#[test]
+fn a_second_card_reaches_the_outside_and_the_service_stays_on_ours() {
+    let sandbox = Sandbox::new();
+    let script = "ip -4 -o addr show | grep -c inet; ip route | grep -c ^default; ip route get 169.254.169.254 | head -n 1";
+    let isolated = sandbox.run(&["run", "--", "sh", "-c", script]).text(0);
+    assert!(isolated.starts_with("2\n0\n"), "{isolated}");
+    let networked = sandbox.run(&["run", "--net", "user", "--", "sh", "-c", script]).text(0);
+    assert!(networked.starts_with("3\n1\n"), "{networked}");
+    assert!(networked.contains("169.254.169.254 dev eth0"), "{networked}");
+}

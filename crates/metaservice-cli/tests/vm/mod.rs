@@ -1,0 +1,235 @@
+//! What tests of the real tool in real machines share.
+//!
+//! A [`Sandbox`] runs the tool with folders of its own and a mark in its environment, which
+//! every process under it inherits; when it is dropped it looks for anything left.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses its part.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use metaservice::control::Client;
+
+/// No machine here takes longer, software emulation and a busy host included.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const MARK: &str = "METASERVICE_TEST_MARK";
+
+pub(crate) struct Sandbox {
+    folder: tempfile::TempDir,
+    mark: String,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tmp", "runtime", "work"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let mark = folder.path().display().to_string();
+        Self { folder, mark }
+    }
+
+    /// A folder for the test's own files; it is the tool's working folder.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metaservice"));
+        command
+            .args(args)
+            .current_dir(self.work())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env("TMPDIR", self.folder.path().join("tmp"))
+            .env("XDG_RUNTIME_DIR", self.folder.path().join("runtime"))
+            .env(MARK, &self.mark);
+        command
+    }
+
+    /// Runs the tool to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
+        finish(self.command(args).spawn().unwrap())
+    }
+
+    /// Starts the tool and waits until the guest runs its command.
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> Job {
+        let args = ["run", "--json", "--name", name].into_iter().chain(args.iter().copied());
+        let mut child = self.command(args).spawn().unwrap();
+        let stderr = wait_for(&mut child, "\"event\":\"started\"");
+        Job { child, stderr, client: self.client(name) }
+    }
+
+    /// The control socket of the job `name`.
+    pub(crate) fn client(&self, name: &str) -> Client {
+        let folder = self.folder.path().join("runtime/metaservice");
+        Client::new(folder.join(format!("{name}.sock")))
+    }
+
+    /// Processes that carry our mark.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("{MARK}={}", self.mark);
+        let carries = |pid: &Path| {
+            let environment = std::fs::read(pid.join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let pids = entries.map(|entry| entry.path()).filter(|path| carries(path));
+        let command = |pid: PathBuf| std::fs::read_to_string(pid.join("cmdline")).ok();
+        pids.filter_map(command).map(|words| words.replace('\0', " ")).collect()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().join("tmp"), self.folder.path().join("runtime")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found
+    }
+
+    /// Waits until no process of ours is left, as when the tool was killed: then its
+    /// machine dies a moment later.
+    pub(crate) fn wait_for_no_process(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.processes().is_empty() {
+            assert!(Instant::now() < deadline, "left behind: {:?}", self.processes());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.processes(), Vec::<String>::new(), "processes are left behind");
+            assert_eq!(self.files(), Vec::<PathBuf>::new(), "files are left behind");
+        }
+    }
+}
+
+/// How a run of the tool ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// stdout as text, when the run ended as it should.
+    #[track_caller]
+    pub(crate) fn text(&self, status: i32) -> String {
+        assert_eq!(self.status, Some(status), "stderr: {}", self.stderr);
+        String::from_utf8(self.stdout.clone()).unwrap()
+    }
+}
+
+/// A running job of the tool's.
+pub(crate) struct Job {
+    pub(crate) child: Child,
+    /// What it said until it started, and will say.
+    stderr: std::sync::mpsc::Receiver<String>,
+    pub(crate) client: Client,
+}
+
+impl Job {
+    /// Sends a signal to the tool.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until the log has `text`.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        let stdout = self.child.stdout.as_mut().unwrap();
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let mut byte = [0];
+            assert_eq!(stdout.read(&mut byte).unwrap(), 1, "the log ended: {seen:?}");
+            seen.push(byte[0]);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Finished {
+        let mut stdout = self.child.stdout.take().unwrap();
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            stdout.read_to_end(&mut all).map(|_| all)
+        });
+        let status = wait(&mut self.child).code();
+        let stdout = reading.join().unwrap().unwrap();
+        Finished { status, stdout, stderr: self.stderr.iter().collect() }
+    }
+}
+
+/// Reads the child's stderr in the background; returns once `text` has come.
+fn wait_for(child: &mut Child, text: &str) -> std::sync::mpsc::Receiver<String> {
+    use std::io::BufRead;
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            let _ = sender.send(line + "\n");
+        }
+    });
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(line) => seen += &line,
+            Err(_) => {
+                let _ = child.kill();
+                panic!("never said {text:?}: {seen}");
+            }
+        }
+    }
+    receiver
+}
+
+#[track_caller]
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("the tool did not end in time");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[track_caller]
+pub(crate) fn finish(mut child: Child) -> Finished {
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut all = Vec::new();
+            pipe.read_to_end(&mut all).map(|_| all)
+        })
+    };
+    let stdout = child.stdout.take().map(|pipe| read(Box::new(pipe)));
+    let stderr = child.stderr.take().map(|pipe| read(Box::new(pipe)));
+    let status = wait(&mut child).code();
+    let all = |reading: Option<std::thread::JoinHandle<std::io::Result<Vec<u8>>>>| {
+        reading.map(|reading| reading.join().unwrap().unwrap()).unwrap_or_default()
+    };
+    let stderr = String::from_utf8_lossy(&all(stderr)).into_owned();
+    Finished { status, stdout: all(stdout), stderr }
+}
+
+/// The SHA-256 of a file of the host's, by the host's own tool.
+pub(crate) fn sha256(path: &Path) -> String {
+    let Output { stdout, .. } = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(stdout).unwrap().split(' ').next().unwrap().to_owned()
+}

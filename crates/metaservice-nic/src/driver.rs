@@ -1,0 +1,227 @@
+//! The task that moves frames between QEMU's socket and the card.
+//!
+//! It owns the socket, the clock and the copy of the wire, and decides nothing: each turn
+//! reads as much as there is (many frames in one call), hands all of it to the interface under
+//! one lock, polls the interface once, and writes all frames that came of it in one call. It
+//! waits for the socket, for a connection that has something to send, and for the
+//! interface's next deadline; for nothing else.
+//!
+//! QEMU may stop reading, as with a guest that is paused. Then the outgoing queue stays full
+//! and TCP waits, while what QEMU sends is still read: two ends that both insist on writing
+//! would wait for each other.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::UnixStream, time::Sleep};
+
+use crate::{
+    error::Error,
+    frame::{Outgoing, Splitter},
+    nic::Shared,
+    pcap::Pcap,
+    statistics::Statistics,
+};
+
+/// How many turns the driver takes before it lets other tasks run.
+const TURNS: usize = 16;
+
+/// Moves frames for as long as it [runs](Self::run).
+///
+/// Dropping it, before or while it runs, pulls the plug: connections end with an error, once
+/// what had arrived is read.
+#[must_use = "nothing is on the wire unless the driver runs"]
+pub struct Driver {
+    socket: UnixStream,
+    splitter: Splitter,
+    outgoing: Outgoing,
+    pcap: Option<Pcap>,
+    /// The wall clock at the beginning of the card's time, counted from 1970.
+    epoch: Duration,
+    timer: Pin<Box<Sleep>>,
+    armed: Option<Duration>,
+    wakers: Vec<Waker>,
+    /// QEMU takes no more; it may still have left something to read.
+    mute: bool,
+    shared: Arc<Shared>,
+}
+
+/// What a turn under the lock says about the next.
+struct Turn {
+    deadline: Option<Duration>,
+    backlog: bool,
+    finished: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(socket: UnixStream, pcap: Option<Pcap>, shared: Arc<Shared>) -> Self {
+        Self {
+            socket,
+            splitter: Splitter::new(),
+            outgoing: Outgoing::new(),
+            pcap,
+            epoch: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            timer: Box::pin(tokio::time::sleep_until(shared.start)),
+            armed: None,
+            wakers: Vec::new(),
+            mute: false,
+            shared,
+        }
+    }
+
+    /// Runs until QEMU closes the socket, or until the [`Nic`](crate::Nic) and all
+    /// connections are dropped and what they wrote is delivered.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the socket fails otherwise, and [`Error::Framing`] when what
+    /// comes is not a stream of frames. Connections see the same as at a normal end.
+    pub async fn run(mut self) -> Result<Statistics, Error> {
+        poll_fn(|context| self.poll_run(context)).await?;
+        Ok(self.shared.lock().interface.statistics())
+    }
+
+    fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        for _ in 0..TURNS {
+            let read = match self.poll_fill(context) {
+                Poll::Ready(Ok(0)) => {
+                    tracing::debug!("the machine has closed its network card");
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(_)) => true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => false,
+            };
+            let turn = self.take_turn(context)?;
+            self.poll_drain(context)?;
+            let drained = self.outgoing.unsent().is_empty();
+            if turn.finished && drained {
+                return Poll::Ready(Ok(()));
+            }
+            if read || (turn.backlog && drained) {
+                continue;
+            }
+            if let Some(pcap) = &mut self.pcap {
+                pcap.flush();
+            }
+            if self.poll_timer(turn.deadline, context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once. `Ok(0)`: there will be no more.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_read_ready(context))?;
+            return match self.socket.try_read(self.splitter.unfilled()) {
+                Ok(count) => {
+                    self.splitter.filled(count);
+                    Poll::Ready(Ok(count))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if is_end(&error) => Poll::Ready(Ok(0)),
+                Err(error) => Poll::Ready(Err(error)),
+            };
+        }
+    }
+
+    /// Everything that is decided, and everybody who is to know of it.
+    fn take_turn(&mut self, context: &mut Context<'_>) -> Result<Turn, Error> {
+        let now = self.shared.now();
+        let mark = self.outgoing.mark();
+        let mut state = self.shared.lock();
+        if !state.driver.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.driver = Some(context.waker().clone());
+        }
+        while let Some(frame) = self.splitter.next_frame()? {
+            if let Some(pcap) = &mut self.pcap {
+                pcap.record(self.epoch + now, frame);
+            }
+            state.interface.receive(frame, now, &mut self.outgoing);
+        }
+        state.interface.poll(now, &mut self.outgoing);
+        state.collect_wakers(&mut self.wakers);
+        let turn = Turn {
+            deadline: state.interface.deadline(),
+            backlog: state.interface.has_backlog(),
+            finished: !state.accepting && state.interface.is_idle(),
+        };
+        drop(state);
+        self.wakers.drain(..).for_each(Waker::wake);
+        if let Some(pcap) = &mut self.pcap {
+            for frame in self.outgoing.frames_since(mark) {
+                pcap.record(self.epoch + now, frame);
+            }
+        }
+        Ok(turn)
+    }
+
+    /// Writes as much as QEMU takes.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while !self.outgoing.unsent().is_empty() {
+            let unsent = self.outgoing.unsent();
+            if self.mute {
+                let count = unsent.len();
+                self.outgoing.sent(count);
+                continue;
+            }
+            let result = match self.socket.poll_write_ready(context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => self.socket.try_write(unsent),
+                Poll::Ready(Err(error)) => Err(error),
+            };
+            match result {
+                Ok(count) => self.outgoing.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The last of what the machine said may still be there to be read.
+                Err(error) if is_end(&error) => self.mute = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when the deadline has come.
+    fn poll_timer(&mut self, deadline: Option<Duration>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = deadline else {
+            self.armed = None;
+            return Poll::Pending;
+        };
+        if self.armed != Some(deadline) {
+            self.armed = Some(deadline);
+            self.timer.as_mut().reset(self.shared.start + deadline);
+        }
+        ready!(self.timer.as_mut().poll(context));
+        self.armed = None;
+        Poll::Ready(())
+    }
+}
+
+/// Whether QEMU has gone, rather than something broken.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.lock().close(&mut self.wakers);
+        self.wakers.drain(..).for_each(Waker::wake);
+        if let Some(pcap) = &mut self.pcap {
+            pcap.flush();
+        }
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Driver").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,433 @@
+//! The card without I/O and without a clock: frames in, frames out, the time as an argument.
+//!
+//! ```text
+//!   receive(frame) ─► Ethernet ─┬─► ARP ──────────────────────────────┐
+//!                               └─► IPv4 ─┬─► DHCP ───────────────────┤
+//!                                         ├─► ICMP, UDP ─► smoltcp ───┼─► Outgoing
+//!                                         └─► TCP ─► table ─► smoltcp ┤
+//!   poll(now) ──────────────────────────────── timers, windows, data ─┘
+//! ```
+//!
+//! It owns every decision of the card, and the memory that a guest can fill, all of which is
+//! bounded by [`Limits`](crate::Limits). What it refuses, it counts: [`DropReason`]. smoltcp
+//! does TCP; the table of connections around it finds the one that a segment is for, makes a
+//! socket for each SYN just before smoltcp sees it (so that no two SYNs compete for one), and
+//! knows which connection has something to send.
+
+mod budget;
+mod device;
+mod table;
+mod tcb;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use smoltcp::{
+    iface::{self, SocketSet},
+    phy::ChecksumCapabilities,
+    socket::tcp::State,
+    time::Instant,
+    wire::{
+        DHCP_SERVER_PORT, EthernetAddress, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet,
+        Ipv4Repr, TcpControl, TcpPacket, TcpRepr, UdpPacket,
+    },
+};
+
+use self::{device::Wire, table::Table};
+use crate::{
+    config::{Config, Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
+    dhcp,
+    error::StreamError,
+    ethernet::{self, Neighbours},
+    frame::Outgoing,
+    statistics::{DropReason, Statistics},
+};
+
+/// Names a connection for as long as the card lives; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+/// The guest's address and port, and the port of the service: what tells connections apart,
+/// as the service has one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Flow {
+    peer: Ipv4Addr,
+    peer_port: u16,
+    port: u16,
+}
+
+/// How much one connection sends before others have their turn, in bytes.
+const QUANTUM: usize = 128 * 1024;
+
+/// When to look again at a connection that says it has something to do now, and does nothing.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The card, as a value.
+///
+/// Give it what comes from the wire ([`receive`](Self::receive)) and the time; then
+/// [`poll`](Self::poll) it, send what is [`Outgoing`], and poll it again at its
+/// [`deadline`](Self::deadline) or after any call that acts on a connection. Times are counted
+/// from any one moment, and never run backwards.
+///
+/// ```
+/// use std::time::Duration;
+/// use metaservice_nic::{Config, DropReason, frame::Outgoing, interface::Interface};
+///
+/// let (mut interface, mut outgoing) = (Interface::new(&Config::default(), 7), Outgoing::new());
+/// interface.receive(b"not a frame", Duration::ZERO, &mut outgoing);
+/// interface.poll(Duration::ZERO, &mut outgoing);
+/// assert_eq!(interface.statistics().dropped.of(DropReason::Truncated), 1);
+/// assert_eq!(interface.deadline(), None);
+/// ```
+pub struct Interface {
+    mtu: Mtu,
+    stack: iface::Interface,
+    /// The sockets of what belongs to no connection: none.
+    no_sockets: SocketSet<'static>,
+    checksums: ChecksumCapabilities,
+    dhcp: dhcp::Server,
+    neighbours: Neighbours,
+    table: Table,
+    statistics: Statistics,
+}
+
+impl Interface {
+    /// A card without connections. `seed` varies the initial sequence numbers.
+    #[must_use]
+    pub fn new(config: &Config, seed: u64) -> Self {
+        let mut outgoing = Outgoing::new();
+        let neighbours = Neighbours::default();
+        let mut wire = Wire {
+            incoming: None,
+            outgoing: &mut outgoing,
+            neighbours: &neighbours,
+            mtu: config.mtu,
+        };
+        let mut stack_config = iface::Config::new(HardwareAddress::Ip);
+        stack_config.random_seed = seed;
+        let mut stack = iface::Interface::new(stack_config, &mut wire, Instant::ZERO);
+        stack.update_ip_addrs(|addresses| {
+            // The list is empty and has room for at least one.
+            let _ = addresses.push(IpCidr::new(SERVICE_ADDRESS.into(), PREFIX_LENGTH));
+        });
+        Self {
+            mtu: config.mtu,
+            stack,
+            no_sockets: SocketSet::new(Vec::new()),
+            checksums: device::checksums(),
+            dhcp: dhcp::Server::new(config),
+            neighbours,
+            table: Table::new(config),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Takes one frame from the guest, without its length prefix. Replies that cannot wait
+    /// are appended to `outgoing`; the rest comes with the next [`poll`](Self::poll).
+    pub fn receive(&mut self, frame: &[u8], now: Duration, outgoing: &mut Outgoing) {
+        self.statistics.frames_received += 1;
+        self.statistics.bytes_received += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        if let Err(reason) = self.dispatch(frame, now, outgoing) {
+            tracing::trace!(?reason, length = frame.len(), "frame dropped");
+            self.statistics.dropped.count(reason);
+        }
+        self.count(outgoing);
+    }
+
+    fn dispatch(
+        &mut self,
+        frame: &[u8],
+        now: Duration,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), DropReason> {
+        match ethernet::parse(frame, usize::from(self.mtu.get()))? {
+            ethernet::Incoming::Arp(packet) => {
+                ethernet::answer_arp(packet, &mut self.neighbours, outgoing)?;
+                self.statistics.arp_replies += 1;
+                Ok(())
+            }
+            ethernet::Incoming::Ipv4 { source, packet } => {
+                self.receive_ipv4(source, packet, now, outgoing)
+            }
+        }
+    }
+
+    fn receive_ipv4(
+        &mut self,
+        source: EthernetAddress,
+        bytes: &[u8],
+        now: Duration,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), DropReason> {
+        let packet = Ipv4Packet::new_checked(bytes).map_err(|_| DropReason::MalformedIpv4)?;
+        if packet.more_frags() || packet.frag_offset() != 0 {
+            return Err(DropReason::Fragment);
+        }
+        let header =
+            Ipv4Repr::parse(&packet, &self.checksums).map_err(|_| DropReason::MalformedIpv4)?;
+        let payload = packet.payload();
+        let for_service = header.dst_addr == SERVICE_ADDRESS;
+        if header.next_header == IpProtocol::Udp
+            && (for_service || header.dst_addr.is_broadcast())
+            && UdpPacket::new_checked(payload).is_ok_and(|udp| udp.dst_port() == DHCP_SERVER_PORT)
+        {
+            let answered = self.dhcp.receive(&header, payload, &self.checksums, outgoing)?;
+            self.statistics.dhcp_replies += u64::from(answered);
+            return Ok(());
+        }
+        if !for_service {
+            return Err(DropReason::ForeignDestination);
+        }
+        let from = header.src_addr;
+        if from.is_unspecified()
+            || from.is_broadcast()
+            || from.is_multicast()
+            || from == SERVICE_ADDRESS
+        {
+            return Err(DropReason::InvalidSource);
+        }
+        self.neighbours.learn(from, source);
+        if header.next_header == IpProtocol::Tcp {
+            return self.receive_tcp(&header, bytes, payload, now, outgoing);
+        }
+        // ICMP echo is answered, other ports and protocols are called unreachable.
+        self.process_stray(bytes, now, outgoing);
+        Ok(())
+    }
+
+    fn receive_tcp(
+        &mut self,
+        header: &Ipv4Repr,
+        bytes: &[u8],
+        payload: &[u8],
+        now: Duration,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), DropReason> {
+        let segment = TcpPacket::new_checked(payload)
+            .and_then(|packet| {
+                let (from, to) = (header.src_addr.into(), header.dst_addr.into());
+                TcpRepr::parse(&packet, &from, &to, &self.checksums)
+            })
+            .map_err(|_| DropReason::MalformedTcp)?;
+        let flow =
+            Flow { peer: header.src_addr, peer_port: segment.src_port, port: segment.dst_port };
+        let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
+        let id = if opens {
+            self.table.syn(flow, segment.seq_number, now, &mut self.statistics)
+        } else {
+            self.table.find(flow)
+        };
+        let Some(id) = id else {
+            self.process_stray(bytes, now, outgoing);
+            return Ok(());
+        };
+        let Some(tcb) = self.table.get_mut(id) else {
+            return Ok(());
+        };
+        let mut wire =
+            Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
+        self.stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
+        if segment.control == TcpControl::Rst && tcb.socket().state() == State::Closed && !tcb.reset
+        {
+            tcb.reset = true;
+            self.statistics.resets += 1;
+        }
+        self.table.enqueue(id);
+        Ok(())
+    }
+
+    /// Lets smoltcp answer what belongs to no connection.
+    fn process_stray(&mut self, bytes: &[u8], now: Duration, outgoing: &mut Outgoing) {
+        let mut wire =
+            Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
+        self.stack.poll_ingress_single(instant(now), &mut wire, &mut self.no_sockets);
+    }
+
+    /// Lets every connection that has something to send, or whose time has come, act, as far
+    /// as there is room in `outgoing`.
+    pub fn poll(&mut self, now: Duration, outgoing: &mut Outgoing) {
+        self.table.enqueue_due(now);
+        while !outgoing.is_full()
+            && let Some(id) = self.table.dequeue()
+        {
+            self.serve(id, now, outgoing);
+        }
+        self.count(outgoing);
+    }
+
+    /// One connection's turn.
+    fn serve(&mut self, id: ConnectionId, now: Duration, outgoing: &mut Outgoing) {
+        let Some(tcb) = self.table.get_mut(id) else {
+            return;
+        };
+        let expired = tcb.expire(now);
+        let begin = outgoing.mark();
+        // Whether it sent all it had, or only its share.
+        let mut settled = true;
+        while !tcb.over {
+            if outgoing.is_full() || outgoing.mark() - begin >= QUANTUM {
+                settled = false;
+                break;
+            }
+            let before = outgoing.mark();
+            let mut wire = Wire {
+                incoming: None,
+                outgoing: &mut *outgoing,
+                neighbours: &self.neighbours,
+                mtu: self.mtu,
+            };
+            self.stack.poll_egress(instant(now), &mut wire, &mut tcb.sockets);
+            if outgoing.mark() == before {
+                break;
+            }
+        }
+        let next = if tcb.over || !settled {
+            None
+        } else {
+            self.stack.poll_at(instant(now), &tcb.sockets).map(|at| {
+                let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
+                if at <= now { now + RETRY } else { at }
+            })
+        };
+        self.table.served(id, now, settled, next, expired, &mut self.statistics);
+    }
+
+    fn count(&mut self, outgoing: &Outgoing) {
+        self.statistics.frames_sent = outgoing.frames();
+        self.statistics.bytes_sent = outgoing.bytes();
+        self.statistics.dropped.set(DropReason::NoRoom, outgoing.refused());
+        self.statistics.open_connections = self.table.len();
+        self.statistics.peak_connections = self.statistics.peak_connections.max(self.table.len());
+    }
+
+    /// When to [`poll`](Self::poll) next, if nothing happens before. Connections that wait
+    /// for room in the outgoing queue are not in this: poll when there is some.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.table.deadline()
+    }
+
+    /// Whether a connection waits for room in the outgoing queue, or for its first poll.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        self.table.has_backlog()
+    }
+
+    /// The numbers up to the last [`receive`](Self::receive) or [`poll`](Self::poll).
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// Whether there is no connection in any state.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.table.len() == 0
+    }
+
+    /// The next connection that the guest has opened, oldest first.
+    pub fn accept(&mut self) -> Option<ConnectionId> {
+        self.table.accept()
+    }
+
+    /// Whether [`accept`](Self::accept) has one.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.table.has_waiting()
+    }
+
+    /// From now on every SYN is answered with a reset, and so is what waits to be accepted.
+    pub fn stop_listening(&mut self) {
+        self.table.stop_listening();
+    }
+
+    /// The guest's address and port, and the service's port.
+    #[must_use]
+    pub fn endpoints(&self, id: ConnectionId) -> Option<(std::net::SocketAddrV4, u16)> {
+        let flow = self.table.get(id)?.flow;
+        Some((std::net::SocketAddrV4::new(flow.peer, flow.peer_port), flow.port))
+    }
+
+    /// Hands received bytes to `take`, in order, until it takes less than it was given.
+    /// `Ok(None)`: none are there yet. `Ok(Some(0))`: the guest has sent its last.
+    ///
+    /// # Errors
+    /// [`StreamError::Reset`] when the guest has reset the connection, after the bytes that
+    /// came before; [`StreamError::Gone`] when there is no such connection.
+    pub fn read(
+        &mut self,
+        id: ConnectionId,
+        take: impl FnMut(&[u8]) -> usize,
+    ) -> Result<Option<usize>, StreamError> {
+        let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
+        let result = tcb.read(take)?;
+        // The window may have become so much larger that the guest should hear of it.
+        if !tcb.over && result.is_some_and(|count| count > 0) {
+            let now = Instant::ZERO;
+            if self.stack.poll_at(now, &tcb.sockets).is_some_and(|at| at <= now) {
+                self.table.enqueue(id);
+            }
+        }
+        Ok(result)
+    }
+
+    /// Takes bytes to be sent, as many as there is room for. `Ok(None)`: there is no room.
+    /// What is taken is delivered even if the connection is [released](Self::release).
+    ///
+    /// # Errors
+    /// [`StreamError::ShutDown`] after [`shut_down`](Self::shut_down);
+    /// [`StreamError::Reset`] and [`StreamError::Gone`] as for [`read`](Self::read).
+    pub fn write(&mut self, id: ConnectionId, bytes: &[u8]) -> Result<Option<usize>, StreamError> {
+        let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
+        let result = tcb.write(bytes)?;
+        if result.is_some() {
+            self.table.enqueue(id);
+        }
+        Ok(result)
+    }
+
+    /// Ends this direction of the connection, behind everything that was written.
+    pub fn shut_down(&mut self, id: ConnectionId) {
+        if let Some(tcb) = self.table.get_mut(id) {
+            tcb.shut_down();
+            self.table.enqueue(id);
+        }
+    }
+
+    /// Gives a connection up: what was written is still delivered, what comes is thrown
+    /// away, and the guest sees an orderly end. The id is of no use any more.
+    pub fn release(&mut self, id: ConnectionId, now: Duration) {
+        self.table.release(id, now);
+    }
+
+    /// Whether [`read`](Self::read) has something to say.
+    #[must_use]
+    pub fn is_readable(&self, id: ConnectionId) -> bool {
+        self.table.get(id).is_none_or(tcb::Tcb::is_readable)
+    }
+
+    /// Whether [`write`](Self::write) has something to say, and some room.
+    #[must_use]
+    pub fn is_writable(&self, id: ConnectionId) -> bool {
+        self.table.get(id).is_none_or(tcb::Tcb::is_writable)
+    }
+
+    /// The connections that were served since this was last asked, some of which can now be
+    /// read or written.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = ConnectionId> + use<> {
+        self.table.take_changes()
+    }
+}
+
+impl std::fmt::Debug for Interface {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Interface")
+            .field("mtu", &self.mtu)
+            .field("connections", &self.table.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn instant(time: Duration) -> Instant {
+    Instant::from_micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,288 @@
+//! One connection: a transmission control block (RFC 9293, section 3.3.1) and who holds it.
+//!
+//! ```text
+//!  SYN ─► HalfOpen ──ACK──► Waiting ──accept──► Held ──release──► Delivering ──FIN acknowledged──► Lingering
+//!             │ too old,        │ nobody listens   │                   │ no progress                  │ too long,
+//!             │ displaced       ▼                  │ over and          ▼                              ▼ or over
+//!             ▼               reset                ▼ released        reset                          gone
+//!           gone                                 gone
+//! ```
+//!
+//! It owns the deadlines of these phases. It refuses to end a connection that somebody holds:
+//! a guest that is frozen for hours finds all of them where it left them. TCP's own
+//! retransmission goes on for as long, at most once a minute.
+
+use std::time::Duration;
+
+use smoltcp::{
+    iface::{SocketHandle, SocketSet},
+    socket::tcp::{CongestionControl, ListenError, RecvError, Socket, SocketBuffer, State},
+    wire::{IpListenEndpoint, TcpSeqNumber},
+};
+
+use super::{Flow, budget::Grant};
+use crate::{config::SERVICE_ADDRESS, error::StreamError};
+
+/// How long the guest may take to complete a handshake.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the guest may go without taking another byte of a connection that nobody holds
+/// any more, before the rest is given up.
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How long the guest may keep its own direction of such a connection open, once it has
+/// everything. What it sends in that time is thrown away: a reset at once could overtake the
+/// answer in the guest's own reading.
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    HalfOpen { deadline: Duration },
+    Waiting,
+    Held,
+    Delivering { deadline: Duration, unacknowledged: usize },
+    Lingering { deadline: Duration },
+}
+
+/// What [`Tcb::advance`] asks the table of connections to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Advance {
+    Nothing,
+    /// The handshake is complete.
+    Established,
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// Why a deadline has struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    Handshake,
+    Delivery,
+    Linger,
+}
+
+pub(super) struct Tcb {
+    pub(super) flow: Flow,
+    pub(super) phase: Phase,
+    pub(super) grant: Grant,
+    /// The sequence number of the SYN, by which its repetitions are known.
+    pub(super) syn: TcpSeqNumber,
+    /// When the connection is to be served next, as it stands in the table's timers.
+    pub(super) due: Option<Duration>,
+    /// Whether the connection is in the table's queue of those to be served.
+    pub(super) queued: bool,
+    /// TCP has nothing more to say: what is left is to be read.
+    pub(super) over: bool,
+    /// The end came by a reset of the guest's.
+    pub(super) reset: bool,
+    shut_down: bool,
+    /// The socket, alone in its set: smoltcp searches a set from its beginning for every
+    /// segment, and the table of connections knows better.
+    pub(super) sockets: SocketSet<'static>,
+    handle: SocketHandle,
+}
+
+impl Tcb {
+    /// A socket that listens for the SYN of this flow, and for nothing else.
+    pub(super) fn listen(
+        flow: Flow,
+        syn: TcpSeqNumber,
+        grant: Grant,
+        now: Duration,
+    ) -> Result<Self, ListenError> {
+        // Zeroed memory comes from the system page by page, as it is first written to.
+        let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
+        let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
+        // One acknowledgement goes out for each batch of frames that came in, which is as few
+        // as a delay would make and holds nothing up.
+        socket.set_ack_delay(None);
+        // Writers are buffered already; what is written is wanted now.
+        socket.set_nagle_enabled(false);
+        // The wire has one sender each way and loses nothing.
+        socket.set_congestion_control(CongestionControl::None);
+        socket.listen(IpListenEndpoint { addr: Some(SERVICE_ADDRESS.into()), port: flow.port })?;
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let handle = sockets.add(socket);
+        Ok(Self {
+            flow,
+            phase: Phase::HalfOpen { deadline: now + HANDSHAKE_TIMEOUT },
+            grant,
+            syn,
+            due: None,
+            queued: false,
+            over: false,
+            reset: false,
+            shut_down: false,
+            sockets,
+            handle,
+        })
+    }
+
+    pub(super) fn socket(&self) -> &Socket<'static> {
+        self.sockets.get(self.handle)
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    /// The deadline of the phase; none once the connection is aborted, whose reset waits for
+    /// nothing but room.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match self.phase {
+            _ if self.socket().state() == State::Closed => None,
+            Phase::HalfOpen { deadline }
+            | Phase::Delivering { deadline, .. }
+            | Phase::Lingering { deadline } => Some(deadline),
+            Phase::Waiting | Phase::Held => None,
+        }
+    }
+
+    /// Which deadline has struck, if any. The connection is aborted then.
+    pub(super) fn expire(&mut self, now: Duration) -> Option<Expired> {
+        if self.over || self.deadline().is_none_or(|deadline| now < deadline) {
+            return None;
+        }
+        self.abort();
+        match self.phase {
+            Phase::HalfOpen { .. } => Some(Expired::Handshake),
+            Phase::Delivering { .. } => Some(Expired::Delivery),
+            Phase::Lingering { .. } => Some(Expired::Linger),
+            Phase::Waiting | Phase::Held => None,
+        }
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.socket_mut().abort();
+    }
+
+    /// Takes note of what TCP has done. `settled` says that everything that could be sent
+    /// was, the acknowledgement of the guest's FIN among it.
+    pub(super) fn advance(&mut self, now: Duration, settled: bool) -> Advance {
+        let state = self.socket().state();
+        let mut advance = Advance::Nothing;
+        match self.phase {
+            Phase::HalfOpen { .. } => match state {
+                State::SynReceived => return Advance::Nothing,
+                State::Listen | State::Closed => return Advance::Gone,
+                _ => {
+                    self.phase = Phase::Waiting;
+                    advance = Advance::Established;
+                }
+            },
+            Phase::Waiting | Phase::Held => {}
+            Phase::Delivering { unacknowledged, .. } => {
+                self.discard();
+                let left = self.socket().send_queue();
+                if state == State::FinWait2 {
+                    self.phase = Phase::Lingering { deadline: now + LINGER_TIMEOUT };
+                } else if left < unacknowledged {
+                    self.phase = Phase::delivering(now, left);
+                }
+            }
+            Phase::Lingering { .. } => self.discard(),
+        }
+        // TIME-WAIT protects the next connection of the same ports from segments of this one
+        // that are still on their way. On this wire nothing overtakes or gets lost, and a
+        // guest that polls would soon have all its connections in that state.
+        let over = match state {
+            State::TimeWait => settled,
+            State::Closed => self.socket().remote_endpoint().is_none(),
+            _ => false,
+        };
+        if over {
+            self.over = true;
+            if matches!(self.phase, Phase::Delivering { .. } | Phase::Lingering { .. }) {
+                return Advance::Gone;
+            }
+        }
+        advance
+    }
+
+    /// Nobody holds the connection any more: what was written is delivered, then it ends.
+    pub(super) fn release(&mut self, now: Duration) {
+        self.socket_mut().close();
+        self.discard();
+        self.phase = Phase::delivering(now, self.socket().send_queue());
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        self.shut_down = true;
+        self.socket_mut().close();
+    }
+
+    fn discard(&mut self) {
+        let socket = self.socket_mut();
+        while socket.recv_queue() > 0 && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
+    }
+
+    /// Hands received bytes to `take` until it takes less than it is given. `Ok(None)`: there
+    /// is nothing yet; `Ok(Some(0))`: there will be nothing more.
+    pub(super) fn read(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> usize,
+    ) -> Result<Option<usize>, StreamError> {
+        let reset = self.reset;
+        let socket = self.socket_mut();
+        let mut total = 0;
+        // Twice at most: to the end of the ring, and from its beginning.
+        while socket.recv_queue() > 0 {
+            let result = socket.recv(|bytes| {
+                let taken = take(bytes).min(bytes.len());
+                (taken, (taken, bytes.len()))
+            });
+            match result {
+                Ok((taken, offered)) => {
+                    total += taken;
+                    if taken < offered {
+                        return Ok(Some(total));
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        if total > 0 {
+            return Ok(Some(total));
+        }
+        match socket.recv(|_| (0, ())) {
+            Ok(()) => Ok(None),
+            Err(RecvError::Finished) => Ok(Some(0)),
+            Err(RecvError::InvalidState) if reset => Err(StreamError::Reset),
+            Err(RecvError::InvalidState) => Err(StreamError::Gone),
+        }
+    }
+
+    /// Takes bytes to be sent. `Ok(None)`: there is no room yet.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<Option<usize>, StreamError> {
+        if self.shut_down {
+            return Err(StreamError::ShutDown);
+        }
+        let reset = self.reset;
+        match self.socket_mut().send_slice(bytes) {
+            Ok(0) if !bytes.is_empty() => Ok(None),
+            Ok(count) => Ok(Some(count)),
+            Err(_) if reset => Err(StreamError::Reset),
+            Err(_) => Err(StreamError::Gone),
+        }
+    }
+
+    /// Whether [`read`](Self::read) would not have to wait.
+    pub(super) fn is_readable(&self) -> bool {
+        let socket = self.socket();
+        socket.can_recv() || !socket.may_recv()
+    }
+
+    /// Whether [`write`](Self::write) would not have to wait, and has enough room for a wake
+    /// to be worth it.
+    pub(super) fn is_writable(&self) -> bool {
+        let socket = self.socket();
+        !socket.may_send() || socket.send_queue() <= socket.send_capacity() / 2
+    }
+}
+
+impl Phase {
+    fn delivering(now: Duration, unacknowledged: usize) -> Self {
+        Self::Delivering { deadline: now + DELIVERY_TIMEOUT, unacknowledged }
+    }
+}

@@ -1,0 +1,191 @@
+//! The card as its user holds it, and what it shares with its driver and its connections.
+//!
+//! One lock guards the whole card. Every holder keeps it for a bounded piece of work in
+//! memory, never across I/O or a wake.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{net::UnixStream, time::Instant};
+
+use crate::{
+    config::Config,
+    connection::Connection,
+    driver::Driver,
+    interface::{ConnectionId, Interface},
+    statistics::Statistics,
+};
+
+/// Makes a card at the other end of a connected `-netdev stream` socket.
+///
+/// Nothing happens on the wire before the [`Driver`] is run. The [`Nic`] accepts connections.
+///
+/// # Panics
+/// Outside of a tokio runtime with its time driver: the driver holds a timer.
+pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
+    // The hasher's keys are the standard library's source of randomness. Sequence numbers
+    // that cannot be guessed matter little where the only peer sees them all.
+    let seed = RandomState::new().hash_one("initial sequence numbers");
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            interface: Interface::new(&config, seed),
+            driver: None,
+            acceptor: None,
+            streams: HashMap::new(),
+            accepting: true,
+            closed: false,
+        }),
+        start: Instant::now(),
+    });
+    let driver = Driver::new(socket, config.pcap.take(), Arc::clone(&shared));
+    (Nic { shared }, driver)
+}
+
+/// What driver, card and connections share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// When the card's time begins.
+    pub(crate) start: Instant,
+}
+
+pub(crate) struct State {
+    pub(crate) interface: Interface,
+    /// Woken when a connection has something to be sent, or the card is given up.
+    pub(crate) driver: Option<Waker>,
+    pub(crate) acceptor: Option<Waker>,
+    /// Who waits on which connection.
+    pub(crate) streams: HashMap<ConnectionId, StreamWakers>,
+    /// Whether there is somebody to accept.
+    pub(crate) accepting: bool,
+    /// Whether the driver is gone.
+    pub(crate) closed: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct StreamWakers {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+}
+
+impl Shared {
+    /// A thread that panicked inside of the card leaves it to the others as it is: the driver
+    /// closes it on its way out.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Does something to the card, then wakes the driver if there is something for it to do.
+    pub(crate) fn act<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        let result = action(&mut state);
+        let driver = if state.interface.has_backlog() { state.driver.take() } else { None };
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+}
+
+impl State {
+    /// Collects whoever waits for what the interface has changed.
+    pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
+        if self.interface.has_waiting() {
+            wakers.extend(self.acceptor.take());
+        }
+        for id in self.interface.take_changes() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            if stream.reader.is_some() && self.interface.is_readable(id) {
+                wakers.extend(stream.reader.take());
+            }
+            if stream.writer.is_some() && self.interface.is_writable(id) {
+                wakers.extend(stream.writer.take());
+            }
+        }
+    }
+
+    /// The driver is gone: nothing will ever change again.
+    pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
+        self.closed = true;
+        wakers.extend(self.acceptor.take());
+        for stream in self.streams.values_mut() {
+            wakers.extend(stream.reader.take());
+            wakers.extend(stream.writer.take());
+        }
+    }
+}
+
+/// A network card, from which the guest's connections are accepted.
+///
+/// Dropping it refuses further connections and resets those that were not accepted; the
+/// accepted ones live on. Its [`Driver`] ends when they have ended too.
+pub struct Nic {
+    shared: Arc<Shared>,
+}
+
+impl Nic {
+    /// The next connection that the guest has opened; `None` when the driver is gone and no
+    /// connection is left to accept.
+    ///
+    /// Cancel safe: a connection that was not returned is returned by the next call.
+    pub async fn accept(&mut self) -> Option<Connection> {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// [`accept`](Self::accept) as a poll. Only the last task to ask is woken.
+    pub fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Connection>> {
+        let mut state = self.shared.lock();
+        while let Some(id) = state.interface.accept() {
+            if let Some((peer, port)) = state.interface.endpoints(id) {
+                state.streams.insert(id, StreamWakers::default());
+                drop(state);
+                tracing::debug!(%peer, port, "connection accepted");
+                let shared = Arc::clone(&self.shared);
+                return Poll::Ready(Some(Connection::new(shared, id, peer, port)));
+            }
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        state.acceptor = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// What the card has seen and done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared.lock().interface.statistics()
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.accepting = false;
+        state.interface.stop_listening();
+        // The driver may have nothing left to do, which it has to notice.
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+impl std::fmt::Debug for Nic {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Nic").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether a machine runs on the processor's own virtualisation or is emulated.
+//!
+//! Owns the choice and its reason. It never trusts the mere presence of `/dev/kvm`: the
+//! device can exist on a host whose processor (itself virtual) cannot run guests, and
+//! then fails only in the middle of a boot.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// What the caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accelerator {
+    /// KVM where it works, emulation otherwise.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation (QEMU's TCG), which works everywhere.
+    Tcg,
+}
+
+impl FromStr for Accelerator {
+    type Err = AcceleratorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(AcceleratorError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+/// An accelerator that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceleratorError {
+    /// KVM was asked for by name and does not work here.
+    #[error("KVM does not work here: {0}")]
+    KvmUnusable(String),
+    /// Not the name of an accelerator.
+    #[error("{0:?} is no accelerator: say auto, kvm or tcg")]
+    Unknown(String),
+}
+
+/// What a machine is going to use, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceleratorChoice {
+    /// Whether KVM is used; emulation otherwise.
+    pub kvm: bool,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl fmt::Display for AcceleratorChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", if self.kvm { "kvm" } else { "tcg" }, self.reason)
+    }
+}
+
+impl Accelerator {
+    /// Decides by what this host can do.
+    ///
+    /// # Errors
+    /// When KVM is wanted by name and does not work.
+    pub fn choose(self) -> Result<AcceleratorChoice, AcceleratorError> {
+        match self {
+            Self::Tcg => Ok(AcceleratorChoice { kvm: false, reason: "asked for".into() }),
+            Self::Kvm => match kvm_obstacle() {
+                None => Ok(AcceleratorChoice { kvm: true, reason: "asked for".into() }),
+                Some(obstacle) => Err(AcceleratorError::KvmUnusable(obstacle)),
+            },
+            Self::Auto => Ok(match kvm_obstacle() {
+                None => AcceleratorChoice { kvm: true, reason: "/dev/kvm works".into() },
+                Some(obstacle) => AcceleratorChoice { kvm: false, reason: obstacle },
+            }),
+        }
+    }
+}
+
+fn kvm_obstacle() -> Option<String> {
+    let device = Path::new("/dev/kvm");
+    if let Err(error) = std::fs::File::options().read(true).write(true).open(device) {
+        return Some(format!("{} cannot be opened: {error}", device.display()));
+    }
+    if cfg!(target_arch = "x86_64") {
+        let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if !has_virtualisation(&processors) {
+            return Some("/dev/kvm exists, but the processor has neither vmx nor svm".into());
+        }
+    }
+    None
+}
+
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.strip_prefix("flags"))
+        .any(|flags| flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_whole_words_of_the_flags_line() {
+        assert!(has_virtualisation("model: x\nflags\t\t: fpu vmx sse\n"));
+        assert!(has_virtualisation("flags : svm"));
+        assert!(!has_virtualisation("flags\t: fpu vmxoff svm_lock\n"));
+        assert!(!has_virtualisation("vmx flags\t: ept\nmodel name : svm\n"));
+        assert!(!has_virtualisation(""));
+    }
+
+    #[test]
+    fn emulation_is_always_there() {
+        let choice = Accelerator::Tcg.choose().unwrap();
+        assert!(!choice.kvm);
+        assert_eq!(choice.to_string(), "tcg (asked for)");
+    }
+
+    #[test]
+    fn auto_always_chooses() {
+        assert!(!Accelerator::Auto.choose().unwrap().reason.is_empty());
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!("kvm".parse::<Accelerator>().unwrap(), Accelerator::Kvm);
+        assert!("hvf".parse::<Accelerator>().is_err());
+    }
+}

@@ -1,0 +1,150 @@
+use super::*;
+use crate::find::{Qemu, QemuVersion};
+use crate::hardware::{Cpus, Memory};
+use crate::image::Disk;
+use crate::spec::Card;
+
+const INHERITED: Inherited = Inherited { monitor: 11, console: 12, card: Some(13) };
+
+fn spec(boot: Boot) -> MachineSpec {
+    let version = QemuVersion { major: 7, minor: 2 };
+    MachineSpec::new(&Qemu { path: "/bin/qemu".into(), version }, boot)
+}
+
+fn direct() -> Boot {
+    Boot::Direct { kernel: "/proc/self/exe".into(), initramfs: None, arguments: Vec::new() }
+}
+
+fn build(spec: &MachineSpec) -> Result<Vec<String>, InvalidSpec> {
+    let choice = AcceleratorChoice { kvm: false, reason: String::new() };
+    let words = qemu(spec, &choice, INHERITED)?;
+    Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+}
+
+/// The values of an option, in order.
+fn values(words: &[String], option: &str) -> Vec<String> {
+    words.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].clone()).collect()
+}
+
+#[test]
+fn a_small_machine_in_full() {
+    let image = Path::new("/proc/self/exe").canonicalize().unwrap();
+    let words = build(&spec(direct())).unwrap();
+    let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
+    let expected = format!(
+        "-nodefaults -no-user-config -no-reboot -display none -machine {MACHINE_TYPE} \
+         -accel tcg -cpu max -smp 1 -m 1024M \
+         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+         -chardev socket,id=monitor,fd=11 -mon chardev=monitor,mode=control \
+         -chardev socket,id=console,fd=12 -serial chardev:console \
+         -device virtio-rng-pci -device pvpanic-pci -kernel {} -append \
+         console={console} {KERNEL_ARGUMENTS}{TIMER_ARGUMENT}",
+        image.display()
+    );
+    assert_eq!(words.join(" "), expected);
+}
+
+#[test]
+fn the_card_is_the_first_and_the_user_network_the_second() {
+    let (_, stream) = std::os::unix::net::UnixStream::pair().unwrap();
+    let card = Card::new(stream.into(), "52:54:00:12:34:56".parse().unwrap()).mtu(1500);
+    let words = build(&spec(direct()).card(card).network(Network::User)).unwrap();
+    assert_eq!(
+        values(&words, "-netdev"),
+        ["stream,id=service,server=off,addr.type=fd,addr.str=13", "user,id=user"]
+    );
+    assert_eq!(
+        values(&words, "-device")[2..],
+        [
+            "virtio-net-pci,netdev=service,mac=52:54:00:12:34:56,host_mtu=1500,romfile=",
+            "virtio-net-pci,netdev=user,romfile="
+        ]
+    );
+    assert!(values(&words, "-append")[0].ends_with(" metaservice.net=user"));
+}
+
+#[test]
+fn commas_in_paths_are_doubled() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a,b,,c");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("disk,0"), [0; 512]).unwrap();
+    let spec = spec(direct())
+        .root(Root::Folder(root.clone()))
+        .disk(Disk::open(root.join("disk,0")).unwrap());
+    let words = build(&spec).unwrap();
+    let above = folder.path().canonicalize().unwrap().display().to_string();
+    let fsdev = &values(&words, "-fsdev")[0];
+    assert_eq!(
+        *fsdev,
+        format!(
+            "local,id=root,security_model=none,readonly=on,multidevs=remap,path={above}/a,,b,,,,c"
+        )
+    );
+    let drive = &values(&words, "-drive")[0];
+    assert_eq!(
+        *drive,
+        format!("if=none,id=disk,snapshot=on,format=raw,file={above}/a,,b,,,,c/disk,,0")
+    );
+    assert!(values(&words, "-append")[0].contains(" metaservice.root=9p:metaservice"));
+}
+
+#[test]
+fn a_relative_folder_becomes_absolute_and_a_missing_one_is_named() {
+    let words = build(&spec(direct()).root(Root::Folder("src".into()))).unwrap();
+    assert!(values(&words, "-fsdev")[0].ends_with("/metaservice-vm/src"));
+    let error = build(&spec(direct()).root(Root::Folder("/no/such".into()))).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use the folder /no/such");
+    assert!(build(&spec(direct()).root(Root::Folder("/proc/self/exe".into()))).is_err());
+}
+
+#[test]
+fn firmware_boots_a_disk() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    assert!(matches!(build(&spec(Boot::Firmware)), Err(InvalidSpec::NothingToBoot)));
+    let words = build(&spec(Boot::Firmware).disk(Disk::open(disk.path()).unwrap())).unwrap();
+    assert!(values(&words, "-kernel").is_empty() && values(&words, "-append").is_empty());
+}
+
+#[test]
+fn the_init_is_told_everything() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    let spec = spec(direct().argument("loglevel=7"))
+        .disk(Disk::open(disk.path()).unwrap())
+        .root(Root::Disk)
+        .guest_address([169, 254, 1, 2].into(), 16)
+        .hostname("ci-7.example");
+    let words = build(&spec).unwrap();
+    assert!(values(&words, "-append")[0].ends_with(
+        " metaservice.root=disk metaservice.address=169.254.1.2/16 metaservice.hostname=ci-7.example loglevel=7"
+    ));
+}
+
+#[test]
+fn what_would_break_the_command_line_is_refused() {
+    assert!(matches!(build(&spec(direct()).root(Root::Disk)), Err(InvalidSpec::NoRoot("a disk"))));
+    for argument in ["", "a b", "a\nb", "a\0b", "a\u{a0}b"] {
+        let result = build(&spec(direct().argument(argument)));
+        assert!(matches!(result, Err(InvalidSpec::KernelArgument(_))), "{argument:?}");
+    }
+    for name in ["", "-a", "a-", "a..b", "a b", "a=b", &"a".repeat(65), "ä"] {
+        assert!(
+            matches!(build(&spec(direct()).hostname(name)), Err(InvalidSpec::HostName(_))),
+            "{name:?}"
+        );
+    }
+    let long = spec(direct().argument("x".repeat(MAX_COMMAND_LINE)));
+    assert!(matches!(build(&long), Err(InvalidSpec::CommandLineTooLong(_))));
+}
+
+#[test]
+fn the_size_and_the_accelerator() {
+    let spec = spec(direct()).cpus(Cpus::new(4).unwrap()).memory(Memory::parse("2G").unwrap());
+    let choice = AcceleratorChoice { kvm: true, reason: String::new() };
+    let words = qemu(&spec, &choice, INHERITED).unwrap();
+    let words: Vec<_> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
+    assert_eq!(values(&words, "-accel"), ["kvm"]);
+    assert_eq!(values(&words, "-cpu"), ["host"]);
+    assert_eq!(values(&words, "-smp"), ["4"]);
+    assert_eq!(values(&words, "-m"), ["2048M"]);
+}

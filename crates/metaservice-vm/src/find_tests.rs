@@ -1,0 +1,94 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn program(folder: &Path, name: &str, script: &str) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn qemu_name() -> String {
+    format!("qemu-system-{}", env::consts::ARCH)
+}
+
+#[test]
+fn versions() {
+    let parse = |text| QemuVersion::parse(text).map(|version| (version.major, version.minor));
+    assert_eq!(
+        parse("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\n"),
+        Some((7, 2))
+    );
+    assert_eq!(
+        parse("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)"),
+        Some((10, 0))
+    );
+    assert_eq!(parse("QEMU emulator version x"), None);
+    assert_eq!(parse(""), None);
+    assert!(OLDEST_QEMU < QemuVersion { major: 10, minor: 0 });
+}
+
+#[test]
+fn an_old_qemu_on_the_path_is_passed_over_for_a_new_one_in_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    program(&folder.path().join("path"), &qemu_name(), "echo QEMU emulator version 6.2.0");
+    let mut search = Search { path: vec![folder.path().join("path")], ..Search::default() };
+    let Finding::Missing { problem, hint } = search.report().qemu else { panic!("found") };
+    assert!(problem.ends_with("is version 6.2, and 7.2 or newer is needed"), "{problem}");
+    assert_eq!(hint, INSTALL_HINT);
+
+    program(&folder.path().join("cache/bin"), &qemu_name(), "echo QEMU emulator version 8.1.0");
+    search.cache = Some(folder.path().join("cache"));
+    let report = search.report();
+    let qemu = report.qemu.found().unwrap();
+    assert_eq!(qemu.version, QemuVersion { major: 8, minor: 1 });
+    assert!(qemu.path.starts_with(folder.path().join("cache")));
+
+    search.qemu = Some(folder.path().join("none"));
+    assert!(search.report().qemu.found().is_none(), "a named program is not replaced by another");
+}
+
+#[test]
+fn everything_that_is_missing_is_named() {
+    let missing = Search::default().report().require().unwrap_err();
+    assert_eq!(missing.problems.len(), 3, "{missing}");
+    assert_eq!(missing.hint, INSTALL_HINT);
+    assert_eq!(Search::default().report().to_string().matches("missing").count(), 4);
+}
+
+#[test]
+fn a_busybox_that_needs_libraries_is_refused() {
+    let search = Search { busybox: Some(env::current_exe().unwrap()), ..Search::default() };
+    let Finding::Missing { problem, .. } = search.report().busybox else { panic!("found") };
+    assert!(problem.contains("static"), "{problem}");
+}
+
+#[test]
+fn a_kernel_in_the_cache_is_found_by_its_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("kernel/6.1.0");
+    fs::create_dir_all(kernel.join("modules")).unwrap();
+    fs::write(kernel.join("vmlinuz"), "").unwrap();
+    let search = Search { cache: Some(folder.path().to_owned()), ..Search::default() };
+    assert!(search.report().kernel.found().is_none());
+    fs::write(kernel.join("modules/modules.dep"), "").unwrap();
+    std::os::unix::fs::symlink("6.1.0", folder.path().join("kernel/current")).unwrap();
+    let report = search.report();
+    assert!(report.kernel.found().unwrap().image.ends_with("kernel/6.1.0/vmlinuz"));
+}
+
+#[test]
+fn a_named_kernel_finds_the_modules_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("my-kernel");
+    let search = Search { kernel: Some(image.clone()), ..Search::default() };
+    assert!(search.report().kernel.found().is_none());
+    fs::write(&image, "").unwrap();
+    assert_eq!(search.report().kernel.found().unwrap().modules, None);
+    fs::create_dir(folder.path().join("modules")).unwrap();
+    fs::write(folder.path().join("modules/modules.dep"), "").unwrap();
+    assert_eq!(
+        search.report().kernel.found().unwrap().modules,
+        Some(folder.path().join("modules"))
+    );
+}

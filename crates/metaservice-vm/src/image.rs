@@ -1,0 +1,300 @@
+//! Which disk images a machine may be given.
+//!
+//! Owns the look into an image's first bytes. QEMU is always told the format, so that bytes
+//! which a guest wrote into a raw disk are never taken for a header. An image that names
+//! other files of the host (a backing file, a data file, an extent) is refused unless the
+//! caller says that it may.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// How much of an image is looked at: as far as the descriptor in a VMDK file lies.
+const LOOKED_AT: u64 = 64 * 1024;
+
+/// How the bytes of an image are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The disk's own bytes.
+    Raw,
+    /// QEMU's format, versions 2 and 3.
+    Qcow2,
+    /// VMware's format.
+    Vmdk,
+    /// Hyper-V's format.
+    Vhdx,
+}
+
+impl Format {
+    /// QEMU's name for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhdx => "vhdx",
+        }
+    }
+}
+
+/// An image that a machine is not given.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// It cannot be read.
+    #[error("cannot read the disk image {path}")]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is neither a file nor a block device.
+    #[error("the disk image {0} is neither a file nor a block device")]
+    NotADisk(PathBuf),
+    /// It is of a kind that is not taken.
+    #[error(
+        "the disk image {path} is in the format {format}: convert it with 'qemu-img convert -O qcow2'"
+    )]
+    Unsupported {
+        /// The image.
+        path: PathBuf,
+        /// What it looks like.
+        format: &'static str,
+    },
+    /// It refers to another file of the host.
+    #[error(
+        "the disk image {path} refers to another file ({what}), which could be any file of this host"
+    )]
+    RefersElsewhere {
+        /// The image.
+        path: PathBuf,
+        /// By what.
+        what: &'static str,
+    },
+}
+
+/// A disk image that was looked at. The machine never writes it: what the guest writes goes
+/// to a scratch file without a name, which is gone with the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    path: PathBuf,
+    format: Format,
+}
+
+impl Disk {
+    /// Looks at an image and finds its format by its content.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no disk, or refers to other files.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DiskError> {
+        Self::look(path.as_ref(), false)
+    }
+
+    /// As [`open`](Self::open), for an image whose author is trusted as much as the caller:
+    /// it may refer to other files.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no disk.
+    pub fn open_trusted(path: impl AsRef<Path>) -> Result<Self, DiskError> {
+        Self::look(path.as_ref(), true)
+    }
+
+    /// An image whose every byte is the disk's own, whatever they look like.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no disk.
+    pub fn raw(path: impl AsRef<Path>) -> Result<Self, DiskError> {
+        let (path, _) = first_bytes(path.as_ref())?;
+        Ok(Self { path, format: Format::Raw })
+    }
+
+    /// The image, as an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its format.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    fn look(path: &Path, trusted: bool) -> Result<Self, DiskError> {
+        let (path, bytes) = first_bytes(path)?;
+        match probe(&bytes) {
+            Probe::Is(format) => Ok(Self { path, format }),
+            Probe::Refers(format, _) if trusted => Ok(Self { path, format }),
+            Probe::Refers(_, what) => Err(DiskError::RefersElsewhere { path, what }),
+            Probe::Unsupported(format) => Err(DiskError::Unsupported { path, format }),
+        }
+    }
+}
+
+fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>), DiskError> {
+    use std::os::unix::fs::FileTypeExt;
+    let failed = |source| DiskError::Read { path: path.to_owned(), source };
+    let path = path.canonicalize().map_err(failed)?;
+    let kind = path.metadata().map_err(failed)?.file_type();
+    // Asked before opening: opening a pipe would wait for its writer.
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(DiskError::NotADisk(path));
+    }
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    Ok((path, bytes))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Probe {
+    Is(Format),
+    /// Refers to another file of the host, by what is said.
+    Refers(Format, &'static str),
+    Unsupported(&'static str),
+}
+
+fn probe(bytes: &[u8]) -> Probe {
+    if bytes.starts_with(b"QFI\xfb") {
+        return probe_qcow2(bytes);
+    }
+    if bytes.starts_with(b"KDMV") {
+        return probe_vmdk(bytes);
+    }
+    if bytes.starts_with(b"# Disk DescriptorFile") {
+        return Probe::Refers(Format::Vmdk, "an extent");
+    }
+    if bytes.starts_with(b"vhdxfile") {
+        return Probe::Is(Format::Vhdx);
+    }
+    let unsupported = [
+        (0, b"conectix".as_slice(), "vpc"),
+        (0, b"QED\0", "qed"),
+        (0, b"LUKS\xba\xbe", "luks"),
+        (0, b"COWD", "vmdk version 3"),
+        (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+    ];
+    for (offset, magic, name) in unsupported {
+        if bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic)) {
+            return Probe::Unsupported(name);
+        }
+    }
+    Probe::Is(Format::Raw)
+}
+
+fn probe_qcow2(bytes: &[u8]) -> Probe {
+    const DATA_FILE: u64 = 1 << 2;
+    let number = |offset: usize| {
+        let field = bytes.get(offset..).and_then(<[u8]>::first_chunk);
+        field.map(|bytes| u64::from_be_bytes(*bytes))
+    };
+    // Version, then the offset of the backing file's name.
+    let (Some(version), Some(backing)) = (number(0).map(|magic| magic & 0xffff_ffff), number(8))
+    else {
+        return Probe::Unsupported("qcow2, cut off");
+    };
+    if !(2..=3).contains(&version) {
+        return Probe::Unsupported("qcow of another version than 2 and 3");
+    }
+    if backing != 0 {
+        return Probe::Refers(Format::Qcow2, "a backing file");
+    }
+    if version == 3 {
+        match number(72) {
+            None => return Probe::Unsupported("qcow2, cut off"),
+            Some(features) if features & DATA_FILE != 0 => {
+                return Probe::Refers(Format::Qcow2, "a data file");
+            }
+            Some(_) => {}
+        }
+    }
+    Probe::Is(Format::Qcow2)
+}
+
+fn probe_vmdk(bytes: &[u8]) -> Probe {
+    let capacity = bytes.get(12..20).unwrap_or_default();
+    // Without a capacity the descriptor rules, and it may name any extent. A child image
+    // names its parent. Flat extents are files of their own.
+    let contains =
+        |text: &[u8]| bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text));
+    if capacity == [0; 8] || contains(b"parentFileNameHint") || contains(b" FLAT \"") {
+        return Probe::Refers(Format::Vmdk, "a parent or an extent");
+    }
+    Probe::Is(Format::Vmdk)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn qcow2(version: u32, backing: u64, features: u64) -> Vec<u8> {
+        let mut header = vec![0; 104];
+        header[..4].copy_from_slice(b"QFI\xfb");
+        header[4..8].copy_from_slice(&version.to_be_bytes());
+        header[8..16].copy_from_slice(&backing.to_be_bytes());
+        header[72..80].copy_from_slice(&features.to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn formats_by_their_content() {
+        assert_eq!(probe(b""), Probe::Is(Format::Raw));
+        assert_eq!(probe(&[0; 512]), Probe::Is(Format::Raw));
+        assert_eq!(probe(&qcow2(2, 0, 0)), Probe::Is(Format::Qcow2));
+        assert_eq!(probe(&qcow2(3, 0, 0)), Probe::Is(Format::Qcow2));
+        assert_eq!(probe(b"vhdxfile and more"), Probe::Is(Format::Vhdx));
+        let mut vmdk = b"KDMV\x01\0\0\0\x03\0\0\0".to_vec();
+        vmdk.extend([1; 500]);
+        assert_eq!(probe(&vmdk), Probe::Is(Format::Vmdk));
+        assert_eq!(probe(b"conectix"), Probe::Unsupported("vpc"));
+        assert_eq!(
+            probe(&qcow2(1, 0, 0)),
+            Probe::Unsupported("qcow of another version than 2 and 3")
+        );
+    }
+
+    #[test]
+    fn images_that_refer_elsewhere() {
+        assert_eq!(probe(&qcow2(2, 512, 0)), Probe::Refers(Format::Qcow2, "a backing file"));
+        assert_eq!(probe(&qcow2(3, 1 << 63, 0)), Probe::Refers(Format::Qcow2, "a backing file"));
+        assert_eq!(probe(&qcow2(3, 0, 4)), Probe::Refers(Format::Qcow2, "a data file"));
+        assert!(matches!(
+            probe(b"# Disk DescriptorFile\nRW 1 FLAT \"/etc/shadow\" 0"),
+            Probe::Refers(..)
+        ));
+        assert!(matches!(probe(&[b"KDMV".as_slice(), &[0; 100]].concat()), Probe::Refers(..)));
+    }
+
+    #[test]
+    fn trust_lets_a_backing_file_through_and_raw_is_raw() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, qcow2(3, 512, 0)).unwrap();
+        assert!(matches!(
+            Disk::open(&path),
+            Err(DiskError::RefersElsewhere { what: "a backing file", .. })
+        ));
+        assert_eq!(Disk::open_trusted(&path).unwrap().format(), Format::Qcow2);
+        assert_eq!(Disk::raw(&path).unwrap().format(), Format::Raw);
+    }
+
+    #[test]
+    fn what_is_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Disk::open(folder.path()), Err(DiskError::NotADisk(_))));
+        assert!(matches!(Disk::open(folder.path().join("none")), Err(DiskError::Read { .. })));
+        assert!(matches!(Disk::open("/dev/null"), Err(DiskError::NotADisk(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(magic in prop::sample::select(vec![&b"QFI\xfb"[..], b"KDMV", b""]),
+                                bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = probe(&[magic, &bytes].concat());
+        }
+    }
+}

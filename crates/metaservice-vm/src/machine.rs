@@ -1,0 +1,419 @@
+//! One running machine, from start to exit.
+//!
+//! Owns the order of things: descriptors, process, monitor, the watch over all three, and the
+//! ladder by which a machine is ended. What is said over the monitor is [`qmp`](crate::qmp)'s,
+//! how an end is judged is [`exit`](crate::exit)'s.
+//!
+//! ```text
+//!   Machine::start                pause                      the process has ended,
+//!        │                     ┌──────────► paused ──┐       however it came to it
+//!        ▼                     │ ◄──────────┘ resume │
+//!    starting ─── greeted ─► running                 ├──────────────► exited
+//!        │                     │     power_down      │                  ▲
+//!        │                     └──────────► powering │                  │
+//!        │                                    down ──┘                  │
+//!        └─ QEMU ends, or does not greet in time: StartError            │
+//!                                                                       │
+//!    power_down: power button ─ grace ─► quit ─ 2 s ─► SIGKILL ─────────┘
+//! ```
+//!
+//! - *starting* is the future of [`Machine::start`]; nobody holds a machine in this state.
+//! - *running* and *paused* follow QEMU's events, whoever asked for the change.
+//! - *powering down* begins with the power button and is never left but for *exited*.
+//! - *exited* is final, reached once the process is reaped and all that it said is read.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use command_fds::CommandFdExt;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::accelerator::AcceleratorChoice;
+use crate::arguments::{self, Inherited};
+use crate::console::Console;
+use crate::exit::{Evidence, Exit, How};
+use crate::process::Process;
+use crate::qmp::{Event, Monitor, QmpError};
+use crate::spec::{InvalidSpec, MachineSpec};
+
+/// How long QEMU may take until its monitor answers. It takes some 100 ms; a host that is
+/// short of memory or time may need far longer.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the power button is pressed: a guest that is still booting misses a press.
+const PRESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long QEMU may take to end by itself when it is told to.
+const QUIT_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the ends of the console and the monitor may take once QEMU is gone.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Console lines that are searched for a panic.
+const PANIC_LINES: usize = 400;
+
+/// A machine that could not be started. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The description is at fault.
+    #[error("the machine cannot be started as described")]
+    Spec(#[from] InvalidSpec),
+    /// The console log cannot be written.
+    #[error("cannot write the console log {path}")]
+    ConsoleLog {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host has no process, thread or descriptor to give.
+    #[error("cannot start QEMU")]
+    Process(#[source] io::Error),
+    /// QEMU ended before it ran the machine.
+    #[error("QEMU did not start the machine: {stderr}")]
+    Ended {
+        /// What QEMU said; fit to be shown.
+        stderr: String,
+    },
+    /// QEMU runs and does not answer. It has been killed.
+    #[error("QEMU did not answer in time: {stderr}")]
+    Silent {
+        /// What QEMU said; fit to be shown.
+        stderr: String,
+    },
+}
+
+/// A command to a machine that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CommandFailed(#[from] QmpError);
+
+/// Where a machine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its processors run.
+    Running,
+    /// Its processors stand still.
+    Paused,
+    /// It has been asked to end.
+    PoweringDown,
+    /// It has ended.
+    Exited,
+}
+
+/// What events have told, for the verdict at the end.
+#[derive(Debug, Default)]
+struct Observed {
+    shutdown: Option<String>,
+    panicked: bool,
+}
+
+/// A running machine. Dropping it kills it at once.
+///
+/// See [the crate's example](crate) for how one is started.
+#[derive(Debug)]
+pub struct Machine {
+    process: Process,
+    monitor: Monitor,
+    console: Console,
+    accelerator: AcceleratorChoice,
+    killed: Arc<AtomicBool>,
+    state: watch::Sender<State>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Machine {
+    /// Starts QEMU and returns when it runs the machine, some 100 ms later. Must be called
+    /// within a tokio runtime with I/O and time. Dropping the future kills what was started.
+    ///
+    /// # Errors
+    /// When the description is at fault, or QEMU does not start, with what it said.
+    pub async fn start(mut spec: MachineSpec) -> Result<Self, StartError> {
+        let accelerator = spec.accelerator.choose().map_err(InvalidSpec::from)?;
+        let (monitor, qemu_monitor) =
+            std::os::unix::net::UnixStream::pair().map_err(StartError::Process)?;
+        let (console, qemu_console) =
+            std::os::unix::net::UnixStream::pair().map_err(StartError::Process)?;
+        let inherited = Inherited {
+            monitor: qemu_monitor.as_raw_fd(),
+            console: qemu_console.as_raw_fd(),
+            card: spec.card.as_ref().map(|card| card.stream.as_raw_fd()),
+        };
+        let words = arguments::qemu(&spec, &accelerator, inherited)?;
+        let log = match &spec.console_log {
+            Some(path) => Some(
+                std::fs::File::create(path)
+                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?,
+            ),
+            None => None,
+        };
+
+        tracing::debug!(qemu = %spec.qemu.path.display(), arguments = ?words, "starting");
+        let mut command = Command::new(&spec.qemu.path);
+        command.args(words);
+        if let Some(scratch) = &spec.scratch {
+            command.env("TMPDIR", scratch);
+        }
+        let mut kept: Vec<OwnedFd> = vec![qemu_monitor.into(), qemu_console.into()];
+        kept.extend(spec.card.take().map(|card| card.stream));
+        // The numbers stay the same in QEMU: moving them could hit a descriptor in use.
+        command.preserved_fds(kept);
+        let process = Process::start(command).await.map_err(StartError::Process)?;
+        let console = Console::read(console, log).map_err(StartError::Process)?;
+
+        let observed = Arc::new(Mutex::new(Observed::default()));
+        let state = watch::Sender::new(State::Running);
+        monitor.set_nonblocking(true).map_err(StartError::Process)?;
+        let stream = UnixStream::from_std(monitor).map_err(StartError::Process)?;
+        let (monitor, monitor_end) =
+            Monitor::new(stream, observe(Arc::clone(&observed), state.clone()));
+        let greeted = tokio::select! {
+            biased;
+            _ = process.ended() => return Err(StartError::Ended { stderr: process.stderr().shown() }),
+            greeted = monitor.greet(START_TIMEOUT) => greeted,
+        };
+        match greeted {
+            Ok(()) => {}
+            // The monitor closes a moment before the process has ended.
+            Err(QmpError::Closed | QmpError::Write(_)) => {
+                let _ = timeout(QUIT_GRACE, process.ended()).await;
+                return Err(StartError::Ended { stderr: process.stderr().shown() });
+            }
+            Err(_) => return Err(StartError::Silent { stderr: process.stderr().shown() }),
+        }
+
+        let killed = Arc::new(AtomicBool::new(false));
+        let (end, exit) = watch::channel(None);
+        let attendance = Attendance {
+            ended: process.ended(),
+            stderr: process.stderr(),
+            console: console.clone(),
+            monitor_end,
+            observed,
+            killed: Arc::clone(&killed),
+        };
+        let exited = state.clone();
+        tokio::spawn(async move {
+            if let Some(outcome) = attendance.wait().await {
+                tracing::debug!(how = %outcome.how, "exited");
+                end.send_replace(Some(outcome));
+                exited.send_replace(State::Exited);
+            }
+        });
+        Ok(Self { process, monitor, console, accelerator, killed, state, exit })
+    }
+
+    /// The console, readable during and after the machine's life.
+    #[must_use]
+    pub fn console(&self) -> Console {
+        self.console.clone()
+    }
+
+    /// What the machine runs on, and why.
+    #[must_use]
+    pub const fn accelerator(&self) -> &AcceleratorChoice {
+        &self.accelerator
+    }
+
+    /// The number of QEMU's process.
+    #[must_use]
+    pub const fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The state now, and every change of it.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Waits for the machine's end. Cancel-safe; any number may wait, and later calls give the
+    /// same answer.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
+            Ok(Some(exit)) => exit,
+            // The watching task is gone only with its runtime, and then nobody waits; were it
+            // otherwise, an end that cannot be known is none.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What QEMU says of the machine: `running`, `paused`, `shutdown`, ...
+    ///
+    /// # Errors
+    /// When QEMU does not answer within 10 s or is gone.
+    pub async fn status(&self) -> Result<String, CommandFailed> {
+        let status = self.monitor.execute("query-status").await?;
+        Ok(status.get("status").and_then(serde_json::Value::as_str).unwrap_or("unknown").to_owned())
+    }
+
+    /// Stops the processors.
+    ///
+    /// # Errors
+    /// When QEMU does not answer within 10 s or is gone.
+    pub async fn pause(&self) -> Result<(), CommandFailed> {
+        Ok(self.monitor.execute("stop").await.map(drop)?)
+    }
+
+    /// Lets the processors run again.
+    ///
+    /// # Errors
+    /// When QEMU does not answer within 10 s or is gone.
+    pub async fn resume(&self) -> Result<(), CommandFailed> {
+        Ok(self.monitor.execute("cont").await.map(drop)?)
+    }
+
+    /// Ends the machine in order: presses its power button, again every 2 s, and gives the
+    /// guest `grace` to act on it; then tells QEMU to quit; then kills it. Takes at most
+    /// `grace` and some 2 s. A dropped future leaves the machine where it is on this way.
+    pub async fn power_down(&self, grace: Duration) -> Exit {
+        let deadline = Instant::now() + grace;
+        let paused = *self.state.borrow() == State::Paused;
+        set_unless_final(&self.state, State::PoweringDown);
+        if paused {
+            // Who stands still does not hear the button.
+            let _ = timeout(grace, self.resume()).await;
+        }
+        loop {
+            let press = async {
+                if let Err(error) = self.monitor.execute("system_powerdown").await {
+                    tracing::debug!(%error, "the power button was not pressed");
+                }
+                sleep(PRESS_INTERVAL).await;
+            };
+            tokio::select! {
+                biased;
+                exit = self.wait() => return exit,
+                () = sleep_until(deadline) => break,
+                () = press => {}
+            }
+        }
+        tracing::debug!("the guest did not power off in time");
+        self.killed.store(true, Ordering::Relaxed);
+        let quit = async {
+            let _ = self.monitor.execute("quit").await;
+            self.wait().await
+        };
+        match timeout(QUIT_GRACE, quit).await {
+            Ok(exit) => exit,
+            Err(_) => self.kill().await,
+        }
+    }
+
+    /// Ends the machine at once and waits until nothing of it is left. It works on a QEMU that
+    /// is frozen, too. A dropped future has killed the machine.
+    pub async fn kill(&self) -> Exit {
+        self.killed.store(true, Ordering::Relaxed);
+        self.process.kill();
+        self.wait().await
+    }
+}
+
+/// What the watching task holds: everything that it needs to judge the end, and nothing that
+/// would keep a dropped machine alive.
+struct Attendance<E> {
+    ended: E,
+    stderr: crate::process::Stderr,
+    console: Console,
+    monitor_end: JoinHandle<()>,
+    observed: Arc<Mutex<Observed>>,
+    killed: Arc<AtomicBool>,
+}
+
+impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
+    async fn wait(self) -> Option<Exit> {
+        let status = self.ended.await?;
+        // What QEMU said last may still be on its way to us.
+        let drained = async {
+            self.console.ended().await;
+            let _ = self.monitor_end.await;
+        };
+        if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("QEMU is gone, and its console or monitor does not end");
+        }
+        let observed =
+            std::mem::take(&mut *self.observed.lock().unwrap_or_else(PoisonError::into_inner));
+        let evidence = Evidence {
+            shutdown: observed.shutdown,
+            panicked: observed.panicked,
+            killed: self.killed.load(Ordering::Relaxed),
+            console: self.console.tail(PANIC_LINES),
+            stderr: self.stderr.shown(),
+        };
+        let how: How = evidence.verdict();
+        Some(Exit { how, status })
+    }
+}
+
+/// Notes what events tell.
+fn observe(
+    observed: Arc<Mutex<Observed>>,
+    state: watch::Sender<State>,
+) -> impl FnMut(Event) + Send {
+    move |event| match event.name.as_str() {
+        "STOP" => set_unless_final(&state, State::Paused),
+        "RESUME" => set_unless_final(&state, State::Running),
+        "GUEST_PANICKED" => observed.lock().unwrap_or_else(PoisonError::into_inner).panicked = true,
+        "SHUTDOWN" => {
+            let reason = event.text("reason").unwrap_or("unknown").to_owned();
+            // The first reason is the cause, later ones its consequences.
+            observed.lock().unwrap_or_else(PoisonError::into_inner).shutdown.get_or_insert(reason);
+        }
+        _ => {}
+    }
+}
+
+/// Changes the state, but never back from the way down.
+fn set_unless_final(state: &watch::Sender<State>, next: State) {
+    state.send_if_modified(|state| {
+        let change = matches!(*state, State::Running | State::Paused) && *state != next;
+        if change {
+            *state = next;
+        }
+        change
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_become_states_and_evidence() {
+        let observed = Arc::new(Mutex::new(Observed::default()));
+        let state = watch::Sender::new(State::Running);
+        let mut observe = observe(Arc::clone(&observed), state.clone());
+        let event = |name: &str, data| Event { name: name.into(), data };
+        observe(event("STOP", json!(null)));
+        assert_eq!(*state.borrow(), State::Paused);
+        observe(event("RESUME", json!(null)));
+        assert_eq!(*state.borrow(), State::Running);
+        observe(event("SHUTDOWN", json!({"guest": true, "reason": "guest-reset"})));
+        observe(event("SHUTDOWN", json!({"guest": false, "reason": "host-signal"})));
+        assert_eq!(observed.lock().unwrap().shutdown.as_deref(), Some("guest-reset"));
+        observe(event("GUEST_PANICKED", json!({"action": "poweroff"})));
+        assert!(observed.lock().unwrap().panicked);
+    }
+
+    #[test]
+    fn nothing_leads_back_from_the_way_down() {
+        let state = watch::Sender::new(State::Running);
+        set_unless_final(&state, State::PoweringDown);
+        set_unless_final(&state, State::Running);
+        assert_eq!(*state.borrow(), State::PoweringDown);
+        state.send_replace(State::Exited);
+        set_unless_final(&state, State::PoweringDown);
+        assert_eq!(*state.borrow(), State::Exited);
+    }
+}

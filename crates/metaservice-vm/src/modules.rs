@@ -1,0 +1,334 @@
+//! Which kernel modules a machine needs, and in which order they load.
+//!
+//! Owns the reading of a kernel's module folder: `modules.dep` (who needs whom),
+//! `modules.builtin` (what needs no loading) and the files, compressed or not. The order is
+//! worked out here, on the host: the guest loads a flat list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The largest module that is taken, uncompressed: 64 MiB.
+const MAX_MODULE: u64 = 64 * 1024 * 1024;
+
+/// What a machine has modules for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ModuleNeed {
+    /// The virtio bus and network card, the power button, the random source. Always there.
+    Base,
+    /// A shared folder (9p) with a writable layer over it.
+    SharedFolder,
+    /// A virtio disk and the usual file systems.
+    Disk,
+}
+
+impl ModuleNeed {
+    /// Names, and whether a machine is of no use without.
+    const fn modules(self) -> &'static [(&'static str, bool)] {
+        match self {
+            Self::Base => &[
+                ("virtio_pci", true),
+                ("virtio_net", true),
+                ("virtio_rng", false),
+                ("button", false),
+                ("evdev", false),
+                ("pvpanic-pci", false),
+                // Clients of DHCP need raw sockets.
+                ("af_packet", false),
+            ],
+            Self::SharedFolder => &[("9pnet_virtio", true), ("9p", true), ("overlay", true)],
+            Self::Disk => &[
+                ("virtio_blk", true),
+                ("ext4", true),
+                // Asked for by ext4, xfs and btrfs at run time, so no dependency says it.
+                ("crc32c_generic", false),
+                ("xfs", false),
+                ("xxhash_generic", false),
+                ("blake2b_generic", false),
+                ("btrfs", false),
+                ("overlay", false),
+            ],
+        }
+    }
+}
+
+/// Modules that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// The module folder cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A module without which the machine is of no use is neither there nor built in.
+    #[error("the kernel in {folder} has no module {name} and does not have it built in")]
+    Missing {
+        /// The module.
+        name: String,
+        /// The kernel's module folder.
+        folder: PathBuf,
+    },
+    /// The modules need each other in a circle, or more deeply than any kernel's do.
+    #[error("the dependencies of module {0} lead nowhere")]
+    Circle(String),
+    /// A compressed module that cannot be decompressed.
+    #[error("cannot decompress {path} with {tool}: is it installed?")]
+    Decompress {
+        /// The module.
+        path: PathBuf,
+        /// The program that was tried.
+        tool: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The modules of one kernel.
+pub(crate) struct ModuleIndex {
+    folder: PathBuf,
+    /// Path and dependencies of each module, by its name.
+    modules: BTreeMap<String, (String, Vec<String>)>,
+    builtin: BTreeSet<String>,
+}
+
+impl ModuleIndex {
+    pub(crate) fn read(folder: &Path) -> Result<Self, ModuleError> {
+        let text = |name| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).map_err(|source| ModuleError::Read { path, source })
+        };
+        Ok(Self::parse(folder, &text("modules.dep")?, &text("modules.builtin").unwrap_or_default()))
+    }
+
+    fn parse(folder: &Path, dependencies: &str, builtin: &str) -> Self {
+        let mut modules = BTreeMap::new();
+        for line in dependencies.lines() {
+            let Some((path, needed)) = line.split_once(':') else { continue };
+            let needed = needed.split_ascii_whitespace().map(name_of).collect();
+            modules.insert(name_of(path), (path.to_owned(), needed));
+        }
+        Self { folder: folder.to_owned(), modules, builtin: builtin.lines().map(name_of).collect() }
+    }
+
+    /// The files for `needs`, each after those it depends on.
+    pub(crate) fn in_load_order(
+        &self,
+        needs: &BTreeSet<ModuleNeed>,
+    ) -> Result<Vec<PathBuf>, ModuleError> {
+        let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+        for (name, required) in needs.iter().flat_map(|need| need.modules()) {
+            let name = canonical(name);
+            if self.builtin.contains(&name) {
+                continue;
+            }
+            if !self.modules.contains_key(&name) {
+                if *required {
+                    return Err(ModuleError::Missing { name, folder: self.folder.clone() });
+                }
+                tracing::debug!(module = name, "left out: this kernel does not have it");
+                continue;
+            }
+            self.visit(&name, &mut order, &mut seen, 0)?;
+        }
+        Ok(order.into_iter().map(|path| self.folder.join(path)).collect())
+    }
+
+    fn visit<'a>(
+        &'a self,
+        name: &str,
+        order: &mut Vec<&'a str>,
+        seen: &mut BTreeSet<String>,
+        depth: usize,
+    ) -> Result<(), ModuleError> {
+        // Far deeper than any real kernel's.
+        const MAX_DEPTH: usize = 64;
+        if self.builtin.contains(name) || seen.contains(name) {
+            return Ok(());
+        }
+        if depth > MAX_DEPTH {
+            return Err(ModuleError::Circle(name.to_owned()));
+        }
+        let Some((path, needed)) = self.modules.get(name) else {
+            return Err(ModuleError::Missing {
+                name: name.to_owned(),
+                folder: self.folder.clone(),
+            });
+        };
+        for dependency in needed {
+            self.visit(dependency, order, seen, depth + 1)?;
+        }
+        seen.insert(name.to_owned());
+        order.push(path);
+        Ok(())
+    }
+}
+
+/// The name that a kernel knows a module file by: `kernel/x/virtio-rng.ko.xz` is
+/// `virtio_rng`.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path).trim();
+    canonical(file.split(".ko").next().unwrap_or(file))
+}
+
+fn canonical(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// A module's bytes, uncompressed.
+pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
+    let tool = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        Some("gz") => "gzip",
+        _ => {
+            return fs::read(path)
+                .map_err(|source| ModuleError::Read { path: path.to_owned(), source });
+        }
+    };
+    let file = fs::File::open(path)
+        .map_err(|source| ModuleError::Read { path: path.to_owned(), source })?;
+    decompress(tool, file.into(), MAX_MODULE).map_err(|source| ModuleError::Decompress {
+        path: path.to_owned(),
+        tool,
+        source,
+    })
+}
+
+/// Runs `tool -dc` over `input`. More than `limit` bytes are an error.
+pub(crate) fn decompress(tool: &str, input: Stdio, limit: u64) -> io::Result<Vec<u8>> {
+    let mut child = Command::new(tool)
+        .arg("-dc")
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut output = Vec::new();
+    let read = match child.stdout.take() {
+        Some(stdout) => stdout.take(limit + 1).read_to_end(&mut output),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    if output.len() as u64 > limit {
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    read?;
+    if output.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    // A kernel image's payload has bytes after its end, which xz and zstd complain about:
+    // the caller knows the size that it expects.
+    if !status.success() && output.is_empty() {
+        return Err(io::Error::other(format!("{tool} ended with {status}")));
+    }
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEPENDENCIES: &str = "\
+kernel/drivers/virtio/virtio_ring.ko:
+kernel/drivers/virtio/virtio.ko: kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/virtio/virtio_pci_modern_dev.ko:
+kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_pci_modern_dev.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko kernel/net/core/failover.ko
+kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
+kernel/net/core/failover.ko:
+kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+not a line
+";
+
+    fn order(
+        dependencies: &str,
+        builtin: &str,
+        needs: &[ModuleNeed],
+    ) -> Result<Vec<String>, ModuleError> {
+        let index = ModuleIndex::parse(Path::new("/m"), dependencies, builtin);
+        let paths = index.in_load_order(&needs.iter().copied().collect())?;
+        Ok(paths.iter().map(|path| name_of(path.to_str().unwrap())).collect())
+    }
+
+    #[test]
+    fn what_is_needed_comes_first_and_once() {
+        let order = order(DEPENDENCIES, "", &[ModuleNeed::Base]).unwrap();
+        assert_eq!(
+            order,
+            [
+                "virtio_pci_modern_dev",
+                "virtio_ring",
+                "virtio",
+                "virtio_pci",
+                "failover",
+                "net_failover",
+                "virtio_net",
+                "virtio_rng"
+            ]
+        );
+    }
+
+    #[test]
+    fn builtin_modules_are_left_out() {
+        let builtin = "kernel/drivers/virtio/virtio_ring.ko\nkernel/drivers/virtio/virtio.ko\nkernel/drivers/virtio/virtio_pci.ko\n";
+        let order = order(DEPENDENCIES, builtin, &[ModuleNeed::Base]).unwrap();
+        assert_eq!(order, ["failover", "net_failover", "virtio_net", "virtio_rng"]);
+    }
+
+    #[test]
+    fn a_required_module_that_is_missing_is_named() {
+        let error =
+            order(DEPENDENCIES, "", &[ModuleNeed::Base, ModuleNeed::SharedFolder]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the kernel in /m has no module 9pnet_virtio and does not have it built in"
+        );
+    }
+
+    #[test]
+    fn a_dependency_that_is_missing_is_named() {
+        let broken = "virtio_pci.ko: gone.ko\n";
+        assert!(
+            matches!(order(broken, "", &[ModuleNeed::Base]), Err(ModuleError::Missing { name, .. }) if name == "gone")
+        );
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let circle = "virtio_pci.ko: virtio.ko\nvirtio.ko: virtio_pci.ko\n";
+        assert!(matches!(order(circle, "", &[ModuleNeed::Base]), Err(ModuleError::Circle(_))));
+    }
+
+    #[test]
+    fn compressed_modules_are_read_as_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = folder.path().join("x.ko");
+        fs::write(&plain, b"a module").unwrap();
+        assert_eq!(read_module(&plain).unwrap(), b"a module");
+        assert!(Command::new("gzip").arg(&plain).status().unwrap().success());
+        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), b"a module");
+    }
+
+    #[test]
+    fn what_decompresses_to_too_much_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zeros");
+        fs::write(&path, vec![0; 100_000]).unwrap();
+        assert!(Command::new("gzip").arg(&path).status().unwrap().success());
+        let open = || fs::File::open(folder.path().join("zeros.gz")).unwrap().into();
+        assert_eq!(decompress("gzip", open(), 100_000).unwrap().len(), 100_000);
+        assert_eq!(
+            decompress("gzip", open(), 99_999).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! QEMU's monitor: commands with answers, and events.
+//!
+//! Owns the protocol's client side over one connected stream: [`message`] reads lines, this
+//! module matches answers to commands. It knows no command's meaning.
+//!
+//! Each line is at most [`MAX_LINE`] bytes; QEMU is trusted more than its guest, but a guest
+//! that has broken into QEMU shall not get further by this way.
+
+mod message;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) use message::Event;
+use message::Message;
+
+/// The longest line that is read: 1 MiB.
+const MAX_LINE: usize = 1024 * 1024;
+
+/// How long a command waits for its answer. QEMU answers in milliseconds unless it is frozen.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A monitor command that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QmpError {
+    #[error("QEMU refused {command}: {description}")]
+    Refused { command: &'static str, description: String },
+    #[error("QEMU's monitor is gone")]
+    Closed,
+    #[error("QEMU did not answer {0}")]
+    TimedOut(&'static str),
+    #[error("QEMU's monitor cannot be written to")]
+    Write(#[source] io::Error),
+}
+
+type Answer = Result<Value, String>;
+type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+
+/// The client.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    pending: Pending,
+    next: AtomicU64,
+}
+
+impl Monitor {
+    /// Takes a connected stream. `observe` is called for every event, in order; the handle
+    /// ends when the stream has. Before other commands, [`greet`](Self::greet).
+    pub(crate) fn new(
+        stream: UnixStream,
+        observe: impl FnMut(Event) + Send + 'static,
+    ) -> (Self, JoinHandle<()>) {
+        let (reader, writer) = stream.into_split();
+        let pending = Pending::default();
+        let task = tokio::spawn(read(reader, Arc::clone(&pending), observe));
+        (Self { writer: writer.into(), pending, next: AtomicU64::new(1) }, task)
+    }
+
+    /// Ends the negotiation that every connection begins with.
+    pub(crate) async fn greet(&self, patience: Duration) -> Result<(), QmpError> {
+        // QEMU takes commands before it has sent its greeting, so that need not be waited for.
+        self.execute_within("qmp_capabilities", patience).await.map(drop)
+    }
+
+    /// Gives a command without arguments, and waits for the answer for at most
+    /// [`ANSWER_TIMEOUT`]. A dropped future may have given the command.
+    pub(crate) async fn execute(&self, command: &'static str) -> Result<Value, QmpError> {
+        self.execute_within(command, ANSWER_TIMEOUT).await
+    }
+
+    async fn execute_within(
+        &self,
+        command: &'static str,
+        patience: Duration,
+    ) -> Result<Value, QmpError> {
+        let (sender, answer) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let _forget = Forget { pending: &self.pending, id };
+        lock(&self.pending).insert(id, sender);
+        let line = format!("{}\n", json!({ "execute": command, "id": id }));
+        let exchange = async {
+            // One write for a line that fits the socket's buffer: never half a line.
+            self.writer.lock().await.write_all(line.as_bytes()).await.map_err(QmpError::Write)?;
+            match answer.await {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(description)) => Err(QmpError::Refused { command, description }),
+                Err(_) => Err(QmpError::Closed),
+            }
+        };
+        tokio::time::timeout(patience, exchange).await.unwrap_or(Err(QmpError::TimedOut(command)))
+    }
+}
+
+/// Takes a command off the list of those that wait, however the waiting ends.
+struct Forget<'a> {
+    pending: &'a Pending,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        lock(self.pending).remove(&self.id);
+    }
+}
+
+fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read(reader: OwnedReadHalf, pending: Pending, mut observe: impl FnMut(Event)) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = MAX_LINE as u64 + 1;
+        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) if count > MAX_LINE => {
+                tracing::warn!("QEMU's monitor sent a line that is too long");
+                break;
+            }
+            Ok(_) => {}
+        }
+        match Message::decode(&line) {
+            Message::Answer { id, answer } => {
+                if let Some(sender) = lock(&pending).remove(&id) {
+                    // Nobody may wait any more.
+                    let _ = sender.send(answer);
+                }
+            }
+            Message::Event(event) => {
+                tracing::debug!(name = %event.name, "event");
+                observe(event);
+            }
+            Message::Other => {}
+        }
+    }
+    // Wakes all that wait: their senders are gone.
+    lock(&pending).clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn monitor() -> (Monitor, BufReader<UnixStream>, Arc<Mutex<Vec<String>>>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&events);
+        let (monitor, _) = Monitor::new(ours, move |event| seen.lock().unwrap().push(event.name));
+        (monitor, BufReader::new(theirs), events)
+    }
+
+    async fn request(qemu: &mut BufReader<UnixStream>) -> Value {
+        let mut line = String::new();
+        qemu.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    async fn say(qemu: &mut BufReader<UnixStream>, line: &str) {
+        qemu.get_mut().write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_commands_in_any_order() {
+        let (monitor, mut qemu, events) = monitor();
+        let script = async {
+            say(&mut qemu, r#"{"QMP": {"version": {}, "capabilities": []}}"#).await;
+            let first = request(&mut qemu).await;
+            let second = request(&mut qemu).await;
+            assert_eq!(first["execute"], "stop");
+            say(&mut qemu, r#"{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}"#)
+                .await;
+            say(&mut qemu, &json!({"return": 2, "id": second["id"]}).to_string()).await;
+            say(
+                &mut qemu,
+                &json!({"error": {"class": "X", "desc": "no"}, "id": first["id"]}).to_string(),
+            )
+            .await;
+        };
+        let (first, second, ()) =
+            tokio::join!(monitor.execute("stop"), monitor.execute("cont"), script);
+        assert!(
+            matches!(first, Err(QmpError::Refused { command: "stop", description }) if description == "no")
+        );
+        assert_eq!(second.unwrap(), 2);
+        assert_eq!(*events.lock().unwrap(), ["STOP"]);
+        assert!(lock(&monitor.pending).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_goes_wakes_who_waits() {
+        let (monitor, mut qemu, _) = monitor();
+        let script = async move { drop(request(&mut qemu).await) };
+        let (answer, ()) = tokio::join!(monitor.execute("quit"), script);
+        assert!(matches!(answer, Err(QmpError::Closed)));
+        let after = monitor.execute("quit").await;
+        assert!(matches!(after, Err(QmpError::Write(_) | QmpError::Closed)), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_that_is_silent_is_not_waited_for_for_ever() {
+        let (monitor, _qemu, _) = monitor();
+        assert!(matches!(monitor.execute("quit").await, Err(QmpError::TimedOut("quit"))));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_the_end() {
+        let (monitor, mut qemu, _) = monitor();
+        let script = async move {
+            let flood = vec![b'x'; MAX_LINE + 2];
+            let _ = qemu.get_mut().write_all(&flood).await;
+            qemu
+        };
+        let (answer, _qemu) = tokio::join!(monitor.execute("quit"), script);
+        assert!(matches!(answer, Err(QmpError::Closed)));
+    }
+}

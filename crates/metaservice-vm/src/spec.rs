@@ -1,0 +1,277 @@
+//! What a machine is made of.
+//!
+//! Owns the description and its defaults; [`arguments`](crate::arguments) turns it into
+//! QEMU's words and checks it against the host while it does.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::accelerator::{Accelerator, AcceleratorError};
+use crate::find::{Kernel, Qemu};
+use crate::hardware::{Cpus, MacAddress, Memory};
+use crate::image::Disk;
+use crate::kernel;
+
+/// The largest MTU that a virtio card takes and a 16-bit IP length allows for.
+const JUMBO_MTU: u16 = 65520;
+
+/// A description that no machine can be started from.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSpec {
+    /// The accelerator cannot be had.
+    #[error(transparent)]
+    Accelerator(#[from] AcceleratorError),
+    /// A kernel, initramfs or folder is not there.
+    #[error("cannot use {what} {path}")]
+    Path {
+        /// What it was to be.
+        what: &'static str,
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The root file system is to come from a disk or folder that the machine does not have.
+    #[error("the root file system is to come from {0}, which the machine does not have")]
+    NoRoot(&'static str),
+    /// Firmware finds nothing to boot without a disk.
+    #[error("a machine without a kernel needs a disk to boot from")]
+    NothingToBoot,
+    /// Not a host name.
+    #[error("{0:?} is no host name")]
+    HostName(String),
+    /// A kernel argument with a character that would end it or the command line.
+    #[error("{0:?} cannot be a kernel argument")]
+    KernelArgument(String),
+    /// Longer than a kernel reads.
+    #[error("a kernel command line of {0} bytes is too long")]
+    CommandLineTooLong(usize),
+}
+
+/// How a machine starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// QEMU loads a kernel.
+    Direct {
+        /// The kernel image.
+        kernel: PathBuf,
+        /// The first file system.
+        initramfs: Option<PathBuf>,
+        /// Kernel arguments after our own.
+        arguments: Vec<String>,
+    },
+    /// The firmware boots the disk.
+    Firmware,
+}
+
+impl Boot {
+    /// Boots a kernel. On x86 it is taken out of its self-extracting image first, once, into
+    /// the cache (blocks for about a second then), because that takes a guest longest.
+    #[must_use]
+    pub fn from_kernel(kernel: &Kernel) -> Self {
+        Self::Direct {
+            kernel: kernel::unpacked(&kernel.image),
+            initramfs: None,
+            arguments: Vec::new(),
+        }
+    }
+
+    /// With this first file system. Firmware has none: nothing changes.
+    #[must_use]
+    pub fn initramfs(mut self, path: impl Into<PathBuf>) -> Self {
+        if let Self::Direct { initramfs, .. } = &mut self {
+            *initramfs = Some(path.into());
+        }
+        self
+    }
+
+    /// With one more kernel argument. Firmware takes none: nothing changes.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        if let Self::Direct { arguments, .. } = &mut self {
+            arguments.push(argument.into());
+        }
+        self
+    }
+}
+
+/// What a guest's command sees as `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Root {
+    /// The initramfs itself.
+    #[default]
+    Initramfs,
+    /// A folder of this host, shared read-only, under a layer that the guest writes to and
+    /// that is gone with it.
+    Folder(PathBuf),
+    /// The root partition of the disk.
+    Disk,
+}
+
+/// Whether the guest reaches more than the card's other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// No.
+    #[default]
+    None,
+    /// By a second card with an address of its own, what this host reaches: QEMU opens the
+    /// connections, as this user.
+    User,
+}
+
+/// The network card whose other end the caller holds.
+#[derive(Debug)]
+pub struct Card {
+    pub(crate) stream: OwnedFd,
+    pub(crate) address: MacAddress,
+    pub(crate) mtu: u16,
+}
+
+impl Card {
+    /// A card on one end of a connected stream socket. On the other end each Ethernet frame
+    /// follows its length in four bytes, big-endian.
+    #[must_use]
+    pub fn new(stream: OwnedFd, address: MacAddress) -> Self {
+        Self { stream, address, mtu: JUMBO_MTU }
+    }
+
+    /// The MTU that the guest is told, at least 68; 65520 if nobody says otherwise.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = mtu.clamp(68, JUMBO_MTU);
+        self
+    }
+}
+
+/// What a machine is made of.
+///
+/// ```
+/// use metaservice_vm::{Boot, Cpus, MachineSpec, Memory, Qemu, QemuVersion};
+///
+/// let qemu = Qemu {
+///     path: "/usr/bin/qemu-system-x86_64".into(),
+///     version: QemuVersion { major: 8, minor: 2 },
+/// };
+/// let spec = MachineSpec::new(&qemu, Boot::Firmware)
+///     .cpus(Cpus::new(2).unwrap())
+///     .memory(Memory::parse("2G").unwrap());
+/// ```
+#[derive(Debug)]
+pub struct MachineSpec {
+    pub(crate) qemu: Qemu,
+    pub(crate) boot: Boot,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) cpus: Cpus,
+    pub(crate) memory: Memory,
+    pub(crate) disk: Option<Disk>,
+    pub(crate) root: Root,
+    pub(crate) network: Network,
+    pub(crate) card: Option<Card>,
+    pub(crate) guest_address: Option<(Ipv4Addr, u8)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) console_log: Option<PathBuf>,
+    pub(crate) scratch: Option<PathBuf>,
+}
+
+impl MachineSpec {
+    /// A machine with one processor, 1 GiB of memory, and nothing else.
+    #[must_use]
+    pub fn new(qemu: &Qemu, boot: Boot) -> Self {
+        Self {
+            qemu: qemu.clone(),
+            boot,
+            accelerator: Accelerator::default(),
+            cpus: Cpus::default(),
+            memory: Memory::default(),
+            disk: None,
+            root: Root::default(),
+            network: Network::default(),
+            card: None,
+            guest_address: None,
+            hostname: None,
+            console_log: None,
+            scratch: None,
+        }
+    }
+
+    /// Sets how the machine is run.
+    #[must_use]
+    pub const fn accelerator(mut self, accelerator: Accelerator) -> Self {
+        self.accelerator = accelerator;
+        self
+    }
+
+    /// Sets the number of processors.
+    #[must_use]
+    pub const fn cpus(mut self, cpus: Cpus) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Sets the memory.
+    #[must_use]
+    pub const fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Adds a disk, which is never written.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// Sets what the guest's command sees as `/`.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// Sets whether the guest reaches more than the card's other end.
+    #[must_use]
+    pub const fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Adds the network card.
+    #[must_use]
+    pub fn card(mut self, card: Card) -> Self {
+        self.card = Some(card);
+        self
+    }
+
+    /// Tells the init which address the card has, and how many bits of it are the network's.
+    #[must_use]
+    pub const fn guest_address(mut self, address: Ipv4Addr, prefix: u8) -> Self {
+        self.guest_address = Some((address, prefix));
+        self
+    }
+
+    /// Tells the init the host name.
+    #[must_use]
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
+    /// Writes all that comes over the console to a file, as it comes. It is created, or
+    /// emptied if it is there, and holds whatever bytes the guest sends.
+    #[must_use]
+    pub fn console_log(mut self, path: impl AsRef<Path>) -> Self {
+        self.console_log = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// The folder of the scratch file that takes what the guest writes to its disk. If nobody
+    /// sets it: `$TMPDIR`, else `/var/tmp`.
+    #[must_use]
+    pub fn scratch(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(folder.into());
+        self
+    }
+}
