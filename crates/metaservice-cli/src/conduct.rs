@@ -143,6 +143,8 @@ async fn run(
     let spinner = printer.spinner("waiting for the guest");
     tokio::select! {
         () = service.fetched() => {}
+        // A guest may know its command already; what it reports counts.
+        result = service.result() => return Ok(End::Result(result)),
         error = boot => return Err(error),
         interrupt = interrupts.next() => return Ok(End::Interrupted(interrupt)),
     }

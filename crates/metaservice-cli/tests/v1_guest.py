@@ -36,18 +36,27 @@ def shell(action):
         sock.sendall(bytes([0x80 | opcode]) + length + b"\0\0\0\0" + payload)  # masked with zeroes
 
     send(b"\0\2" + json.dumps(action["command"]).encode())
-    while True:
+    backlog, flying, ended = [], 0, False  # what stdin brought, what of stdout is not acknowledged
+    while backlog or not ended:
         opcode, length = exact(sock, 2)
         length = struct.unpack(">H", exact(sock, 2))[0] if length == 126 else length
         message = exact(sock, length)
         if opcode == 0x89:
             send(message, 10)
-        elif opcode == 0x82 and message[:2] == b"\0\0":  # stdin: back on stdout, and acknowledged
-            send(b"\0\1" + message[2:])
-            if len(message) == 2:
-                break
-            send(b"\1\0" + struct.pack(">I", len(message) - 2))
+        elif opcode == 0x82 and message[:2] == b"\0\0":
+            backlog.append(message[2:])
+            ended = len(message) == 2
+        elif opcode == 0x82 and message[:2] == b"\1\1":
+            flying -= struct.unpack(">I", message[2:])[0]
+        while backlog and flying + len(backlog[0]) <= 65536:  # back on stdout, and acknowledged
+            block = backlog.pop(0)
+            flying += len(block)
+            send(b"\0\1" + block)
+            if block:
+                send(b"\1\0" + struct.pack(">I", len(block)))
     send(b"\0\2"), send(b"\5\1"), send(b"\3\350", 8)  # stderr ends, exit failed, close
+    while sock.recv(65536):  # until the host has closed too
+        pass
 
 def serve(action):
     kind, reply = action["type"], "/reply?id=" + action["id"]
@@ -56,13 +65,13 @@ def serve(action):
         found = action["path"] == "/there"
         options = [] if found else ["-H", "X-Taskcluster-Worker-Error: file-not-found"]
         expect(curl("POST", reply, *options, body=b"\0content\xff" if found else b""), 200)
-        expect(curl("POST", reply), 400, "UnknownActionId")
     elif kind == "list-folder":
         typed = ["-H", "Content-Type: application/json"]
         expect(curl("POST", reply, body=b"{}"), 400, "InvalidPayload")
         expect(curl("POST", reply, *typed, body=b"{broken"), 400, "InvalidPayload")
         files = {"files": [action["path"] + "/a", action["path"] + "/b"], "notFound": False}
         expect(curl("POST", "/list-folder?id=" + action["id"], *typed, body=json.dumps(files).encode()), 200)
+        expect(curl("POST", reply), 400, "UnknownActionId")  # answered already
     elif kind == "exec-shell":
         expect(curl("GET", reply), 400, "InvalidPayload")
         shell(action)

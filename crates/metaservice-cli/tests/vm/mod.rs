@@ -73,15 +73,18 @@ impl Sandbox {
 
     /// Processes that carry our mark.
     fn processes(&self) -> Vec<String> {
+        let command = |pid: PathBuf| std::fs::read_to_string(pid.join("cmdline")).ok();
+        self.pids().into_iter().filter_map(command).map(|words| words.replace('\0', " ")).collect()
+    }
+
+    fn pids(&self) -> Vec<PathBuf> {
         let mark = format!("{MARK}={}", self.mark);
         let carries = |pid: &Path| {
             let environment = std::fs::read(pid.join("environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
         };
         let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        let pids = entries.map(|entry| entry.path()).filter(|path| carries(path));
-        let command = |pid: PathBuf| std::fs::read_to_string(pid.join("cmdline")).ok();
-        pids.filter_map(command).map(|words| words.replace('\0', " ")).collect()
+        entries.map(|entry| entry.path()).filter(|path| carries(path)).collect()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -109,7 +112,12 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            // A test that failed says so itself; nothing of it may disturb the others.
+            for pid in self.pids() {
+                let _ = Command::new("kill").arg("-KILL").arg(pid.file_name().unwrap()).status();
+            }
+        } else {
             assert_eq!(self.processes(), Vec::<String>::new(), "processes are left behind");
             assert_eq!(self.files(), Vec::<PathBuf>::new(), "files are left behind");
         }
