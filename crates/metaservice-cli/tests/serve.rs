@@ -54,8 +54,13 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     let mut shell =
         sandbox.command(["exec", "-i", "v1", "cat", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     let content: Vec<u8> = (0..1_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
-    shell.stdin.take().unwrap().write_all(&content).unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    let feeding = std::thread::spawn({
+        let content = content.clone();
+        move || stdin.write_all(&content)
+    });
     let shell = finish(shell);
+    feeding.join().unwrap().unwrap();
     assert_eq!(shell.stderr, r#"["cat", "-"]"#);
     assert_eq!(shell.status, Some(1));
     assert!(shell.stdout == content);
