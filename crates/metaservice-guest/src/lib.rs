@@ -1,1 +1,60 @@
-//! Placeholder while the crate is being laid out.
+//! The agent inside the virtual machine.
+//!
+//! It fetches one job from the metadata service, runs it, streams its output, reports its
+//! end, and answers the host's actions all the while: files, lists of files, shells, a kill. As
+//! the first process of a machine it is the init as well. The protocol is version 1 of
+//! `docs/protocol.md`.
+//!
+//! # Four programs in one
+//!
+//! One static file is all of these, each in a process of its own:
+//!
+//! | | process | lives | why it is one |
+//! | --- | --- | --- | --- |
+//! | [`init`] | pid 1 | as long as the machine | whatever may crash must not be pid 1 |
+//! | [`run`] | the agent | as long as somebody may ask | it talks to strangers, and may be restarted |
+//! | [`supervise`] | one for the job, one for each shell | as long as the command's tree | it outlives the agent, and is the parent of orphans |
+//! | [`launch`] | becomes the command | a moment | between fork and exec nothing safe can be done |
+//!
+//! The agent and a supervisor share nothing but a state folder and a signal.
+//!
+//! # Modules
+//!
+//! `agent` puts together `job` (take up, follow, report), `poll` (actions) and, for each kind
+//! of action, `artifact`, `folder` and `shell`. `log` carries output, `client` speaks HTTP,
+//! `state` keeps what must outlive an agent.
+
+#![deny(unsafe_code)]
+
+mod account;
+mod agent;
+mod artifact;
+mod backoff;
+mod blocks;
+mod body;
+mod client;
+mod config;
+mod descriptor;
+mod folder;
+mod host;
+mod init;
+mod job;
+mod log;
+mod poll;
+mod processes;
+mod program;
+mod shell;
+mod state;
+mod supervise;
+mod watched;
+pub mod words;
+
+pub use account::AccountError;
+pub use agent::{AgentError, Settings, run};
+pub use client::ClientError;
+pub use config::{Config, ConfigError};
+pub use host::{Host, InvalidHost};
+pub use init::init;
+pub use log::{PostLogError, post_log};
+pub use state::StateError;
+pub use supervise::{InvalidOrder, KILL_GRACE, Kind, Order, SuperviseError, launch, supervise};

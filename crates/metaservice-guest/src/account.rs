@@ -1,0 +1,102 @@
+//! Users and groups, read from `/etc/passwd` and `/etc/group`.
+//!
+//! Owns the two file formats. It refuses the name service switch: a static program
+//! cannot load its modules, and a guest that runs jobs has its users in files.
+
+use std::{fs, io};
+
+/// A user that a command can be run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: String,
+    /// All groups, the primary one first.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// A user that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The file of users cannot be read.
+    #[error("cannot read /etc/passwd")]
+    Unreadable(#[source] io::Error),
+    /// The file has no such user.
+    #[error("there is no user '{0}' in /etc/passwd")]
+    Unknown(String),
+}
+
+impl Account {
+    /// Finds a user by name or by number.
+    pub(crate) fn find(user: &str) -> Result<Self, AccountError> {
+        let passwd = fs::read("/etc/passwd").map_err(AccountError::Unreadable)?;
+        let group = fs::read("/etc/group").unwrap_or_default();
+        let (passwd, group) = (String::from_utf8_lossy(&passwd), String::from_utf8_lossy(&group));
+        Self::parse(user, &passwd, &group).ok_or_else(|| AccountError::Unknown(user.to_owned()))
+    }
+
+    fn parse(user: &str, passwd: &str, group: &str) -> Option<Self> {
+        let number: Option<u32> = user.parse().ok();
+        let users = || passwd.lines().filter_map(user_line);
+        let by_name = users().find(|account| account.name == user);
+        let mut account =
+            by_name.or_else(|| users().find(|account| Some(account.uid) == number))?;
+        for line in group.lines() {
+            let mut fields = line.split(':').skip(2);
+            let gid = fields.next().and_then(|gid| gid.parse().ok());
+            let member = fields.next().is_some_and(|m| m.split(',').any(|m| m == account.name));
+            if let Some(gid) = gid
+                && member
+                && !account.groups.contains(&gid)
+            {
+                account.groups.push(gid);
+            }
+        }
+        Some(account)
+    }
+}
+
+fn user_line(line: &str) -> Option<Account> {
+    let mut fields = line.split(':');
+    let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
+    let uid = fields.nth(1)?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
+    Some(Account { name, uid, gid, home, groups: vec![gid] })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\n# a comment\nbroken:x:none\n\
+        builder:x:1000:100:Builder,,,:/home/builder:/bin/sh\n7:x:8:8::/:/bin/sh\nbare:x:7:7::\n";
+    const GROUP: &str = "root:x:0:\nusers:x:100:builder\ndocker:x:998:alice,builder\nkvm:x:5:ali\nbad:x:y:builder\n";
+
+    #[test]
+    fn a_user_has_all_its_groups() {
+        let account = Account::parse("builder", PASSWD, GROUP).unwrap();
+        assert_eq!((account.uid, account.gid, account.home.as_str()), (1000, 100, "/home/builder"));
+        assert_eq!(account.groups, [100, 998]);
+        assert_eq!(Account::parse("1000", PASSWD, GROUP).unwrap(), account);
+    }
+
+    #[test]
+    fn names_go_before_numbers_and_an_empty_home_is_the_root() {
+        assert_eq!(Account::parse("7", PASSWD, GROUP).unwrap().uid, 8);
+        assert_eq!(Account::parse("bare", PASSWD, GROUP).unwrap().home, "/");
+        for missing in ["nobody", "", "broken", "4242", "# a comment"] {
+            assert_eq!(Account::parse(missing, PASSWD, GROUP), None, "{missing}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_files_are_survived(user in ".{0,8}", passwd in "[a:0\n,]{0,80}", group in "[a:0\n,]{0,80}") {
+            let _ = Account::parse(&user, &passwd, &group);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The agent: one job, and the host's actions all the while.
+//!
+//! Owns the order of things and the end of it. Job and polls run side by side; an action is a
+//! task of its own, so nothing that an action does delays the next or the job.
+//!
+//! ```text
+//!   fetch execute ─► job to its reported end ─► host silent for 60 s ─► state removed, exit
+//!                └─► polls, actions ..............................┘     (not under our init)
+//!   SIGTERM, SIGINT at any time: job and shells are killed, exit; the state stays
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metaservice_protocol::Execute;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::config::Config;
+use crate::host::Host;
+use crate::job::{self, Running};
+use crate::poll;
+use crate::state::{Folder, StateError};
+use crate::supervise::KILL_GRACE;
+use crate::words::{chain, say};
+
+/// How long shells may take to end when the agent is stopped: their supervisors' grace and some.
+const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
+
+/// How an agent is to work.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where the service is.
+    pub host: Host,
+    /// What the image wants.
+    pub config: Config,
+    /// Where the state is kept; `None` is `/run/metaservice` for root, else
+    /// `metaservice-guest` in `$XDG_RUNTIME_DIR`, else `/tmp/metaservice-guest-UID`.
+    pub state: Option<PathBuf>,
+    /// Whether a job that was begun or finished already is run again.
+    pub again: bool,
+    /// Whether to serve actions for ever, also when the host is gone after the result.
+    pub stay: bool,
+}
+
+/// An agent that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// What the actions need of their agent.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) execute: Execute,
+    pub(crate) folder: Folder,
+    pub(crate) running: Running,
+    shells: AtomicU64,
+}
+
+impl Service {
+    /// A number for a shell's folder, used once.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.shells.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A path of the host's: a relative one refers to the job's folder.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        if path.is_absolute() || path == Path::new("") {
+            return path.to_owned();
+        }
+        match &self.config.workdir {
+            Some(workdir) => workdir.join(path),
+            None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        }
+    }
+}
+
+/// Fetches the job, runs it, reports it and serves actions, until there is nothing left to do.
+///
+/// Must be called in a tokio runtime with I/O and time. Dropping the future cuts all
+/// conversations and leaves a running command to an agent that is started later.
+///
+/// # Errors
+/// [`AgentError`] before the job has begun, or when the state folder fails in the middle of it.
+pub async fn run(settings: Settings) -> Result<(), AgentError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    let (folder, _lock) = Folder::open(settings.state.clone())?;
+    folder.remove_shells();
+    let running = Running::default();
+    let (stop, stopping) = watch::channel(false);
+    let mut actions = JoinSet::new();
+    let worked = tokio::select! {
+        worked = work(settings, &folder, &running, stopping, &mut actions) => Some(worked),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    stop.send_replace(true);
+    let ended = async { while actions.join_next().await.is_some() {} };
+    match worked {
+        None => {
+            let stopped = running.stop(&folder);
+            let (_, ()) = tokio::join!(timeout(SHELLS_TIMEOUT, ended), stopped);
+            Ok(())
+        }
+        Some(Ok(())) => {
+            let _ = timeout(SHELLS_TIMEOUT, ended).await;
+            folder.forget()?;
+            folder.remove();
+            Ok(())
+        }
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+async fn work(
+    settings: Settings,
+    folder: &Folder,
+    running: &Running,
+    stopping: watch::Receiver<bool>,
+    actions: &mut JoinSet<()>,
+) -> Result<(), StateError> {
+    let client = Client::new(settings.host);
+    let execute = fetch(&client).await;
+    let service = Arc::new(Service {
+        client: client.clone(),
+        config: settings.config,
+        execute,
+        folder: folder.clone(),
+        running: running.clone(),
+        shells: AtomicU64::new(0),
+    });
+    let (reported, leave) = watch::channel(false);
+    let job = async {
+        let Service { config, execute, .. } = &*service;
+        job::see_through(&client, folder, config, execute, settings.again, running).await?;
+        reported.send_replace(!settings.stay);
+        Ok(())
+    };
+    let polls = async {
+        poll::run(&service, &stopping, leave, actions).await;
+        Ok(())
+    };
+    tokio::try_join!(job, polls).map(drop)
+}
+
+/// Fetches the job, as soon as there is a network and a service on it.
+async fn fetch(client: &Client) -> Execute {
+    let mut backoff = Backoff::new();
+    let mut said = false;
+    loop {
+        match client.execute().await {
+            Ok(execute) => return execute,
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    let reason = chain(&error);
+                    say(&format!("waiting for the service at {}: {reason}", client.host()));
+                }
+                tokio::time::sleep(backoff.delay()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The command line.
+//!
+//! Owns flags and their words; what they lead to is `main`'s.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use metaservice_guest::{Host, InvalidHost, InvalidOrder, Order};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+The agent inside a virtual machine: runs the job of its metadata service.
+
+Usage: metaservice-guest [OPTIONS] [run]
+       metaservice-guest [OPTIONS] post-log FILE
+
+Commands:
+  run              fetch the job, run it, report it, serve the host's actions (default)
+  post-log FILE    send a file as an additional log; - is the standard input
+
+Options:
+      --host HOST[:PORT]   where the service is [default: 169.254.169.254:80];
+                           an address, or a name from /etc/hosts
+      --config FILE        a YAML file with entrypoint, env, shell, user, workdir
+      --state DIR          where a job's state outlives a restart of the agent
+                           [default: /run/metaservice for root]
+      --again              run the job even if it was begun or finished before
+  -h, --help               print this
+  -V, --version            print the version
+
+As process 1 and without arguments it is the machine's init.
+";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) enum Arguments {
+    Help,
+    Version,
+    Run { host: Host, config: Option<PathBuf>, state: Option<PathBuf>, again: bool, stay: bool },
+    PostLog { host: Host, file: PathBuf },
+    Supervise(Order),
+    Launch(Order),
+}
+
+/// A command line that asks for nothing that there is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    #[error(transparent)]
+    Syntax(#[from] lexopt::Error),
+    #[error(transparent)]
+    Host(#[from] InvalidHost),
+    #[error(transparent)]
+    Order(#[from] InvalidOrder),
+    #[error("post-log needs a FILE (- is the standard input)")]
+    NoFile,
+    #[error("there is no command '{0}': there are run and post-log")]
+    NoSuchCommand(String),
+    #[error("{option} does not go with post-log")]
+    NotForPostLog { option: &'static str },
+}
+
+/// Reads a command line without the program's name.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Arguments, UsageError> {
+    use lexopt::prelude::{Long, Short, Value, ValueExt};
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (mut host, mut config, mut state) = (Host::default(), None, None);
+    let (mut again, mut stay) = (false, false);
+    let mut words: Vec<OsString> = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Arguments::Help),
+            Short('V') | Long("version") => return Ok(Arguments::Version),
+            Long("host") => host = Host::parse(&parser.value()?.string()?)?,
+            Long("config") => config = Some(parser.value()?.into()),
+            Long("state") => state = Some(parser.value()?.into()),
+            Long("again") => again = true,
+            // The init's: an agent in a machine of ours serves until the machine ends.
+            Long("stay") => stay = true,
+            Value(stage) if words.is_empty() && stage == "supervise" => {
+                return Ok(Arguments::Supervise(Order::parse(&mut parser)?));
+            }
+            Value(stage) if words.is_empty() && stage == "launch" => {
+                return Ok(Arguments::Launch(Order::parse(&mut parser)?));
+            }
+            Value(word) if words.len() < 2 => words.push(word),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let mut words = words.into_iter();
+    match (words.next(), words.next()) {
+        (None, None) => {}
+        (Some(command), None) if command == "run" => {}
+        (Some(command), file) if command == "post-log" => {
+            let file = file.ok_or(UsageError::NoFile)?.into();
+            let option = if config.is_some() {
+                "--config"
+            } else if state.is_some() {
+                "--state"
+            } else if again {
+                "--again"
+            } else {
+                return Ok(Arguments::PostLog { host, file });
+            };
+            return Err(UsageError::NotForPostLog { option });
+        }
+        (Some(command), word) => {
+            let surplus = if command == "run" { word.unwrap_or(command) } else { command };
+            return Err(UsageError::NoSuchCommand(surplus.to_string_lossy().into_owned()));
+        }
+        (None, Some(_)) => return Err(UsageError::NoFile),
+    }
+    Ok(Arguments::Run { host, config, state, again, stay })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Arguments, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        for line in ["", "run"] {
+            let Ok(Arguments::Run { host, config: None, state: None, again: false, stay: false }) =
+                parse_line(line)
+            else {
+                panic!("{line}")
+            };
+            assert_eq!(host, Host::default());
+        }
+        let line = "--host 127.0.0.1:8080 --config c.yml run --state=s --again";
+        let Ok(Arguments::Run { host, config, state, again: true, .. }) = parse_line(line) else {
+            panic!()
+        };
+        assert_eq!(host.authority(), "127.0.0.1:8080");
+        assert_eq!((config, state), (Some("c.yml".into()), Some("s".into())));
+    }
+
+    #[test]
+    fn post_log_takes_a_file() {
+        let Ok(Arguments::PostLog { file, .. }) = parse_line("post-log --host 10.0.0.1 -") else {
+            panic!()
+        };
+        assert_eq!(file, PathBuf::from("-"));
+        assert!(parse_line("post-log").unwrap_err().contains("needs a FILE"));
+        assert!(parse_line("post-log a --again").unwrap_err().contains("--again"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(parse_line("walk").unwrap_err().contains("'walk'"));
+        assert!(parse_line("run fast").unwrap_err().contains("'fast'"));
+        assert!(parse_line("--hots a").unwrap_err().contains("--hots"));
+        assert!(parse_line("--host a:b").unwrap_err().contains("HOST[:PORT]"));
+        assert!(parse_line("supervise").is_err());
+        assert!(matches!(parse_line("--help"), Ok(Arguments::Help)));
+        assert!(matches!(parse_line("-V"), Ok(Arguments::Version)));
+    }
+}

@@ -1,0 +1,174 @@
+//! What a request carries: nothing, some bytes, or a stream that is still being made.
+//!
+//! Owns the rule that a stream cut short never looks whole: a sender that is dropped before
+//! it said [`end`](BodySender::end) breaks the request instead of ending it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Bytes that are there already.
+    Whole(Bytes),
+    /// Bytes that come through a [`BodySender`].
+    Stream(BodyStream),
+}
+
+/// The receiving side of a [`BodySender`].
+#[derive(Debug)]
+pub(crate) struct BodyStream {
+    parts: mpsc::Receiver<Part>,
+    length: Option<u64>,
+    given: u64,
+    taken: Arc<AtomicU64>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Part {
+    Bytes(Bytes),
+    End,
+}
+
+/// Feeds a [`Body`].
+#[derive(Debug)]
+pub(crate) struct BodySender {
+    parts: mpsc::Sender<Part>,
+    taken: Arc<AtomicU64>,
+}
+
+/// The source of a stream went away before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its source has ended early")]
+pub(crate) struct CutShort;
+
+/// The request that was to carry the body is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestOver;
+
+impl Body {
+    pub(crate) const fn empty() -> Self {
+        Self::Whole(Bytes::new())
+    }
+
+    /// A body that is fed part by part, one part waiting at most; `length` is announced as
+    /// the content length, without it the body is chunked.
+    pub(crate) fn stream(length: Option<u64>) -> (BodySender, Self) {
+        let (sender, parts) = mpsc::channel(1);
+        let taken = Arc::new(AtomicU64::new(0));
+        let stream =
+            BodyStream { parts, length, given: 0, taken: Arc::clone(&taken), ended: false };
+        (BodySender { parts: sender, taken }, Self::Stream(stream))
+    }
+}
+
+impl BodySender {
+    /// Sends a part; waits while the one before has not been taken.
+    pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), RequestOver> {
+        self.parts.send(Part::Bytes(bytes)).await.map_err(|_| RequestOver)
+    }
+
+    /// Ends the body. Dropping the sender without it breaks the request.
+    pub(crate) async fn end(&self) -> Result<(), RequestOver> {
+        self.parts.send(Part::End).await.map_err(|_| RequestOver)
+    }
+
+    /// How many bytes the connection has written out: it came back for more after them.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The number behind [`taken`](Self::taken), which outlives the sender.
+    pub(crate) fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = CutShort;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let stream = match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Self::Whole(bytes) => {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))));
+            }
+            Self::Stream(stream) => stream,
+        };
+        if stream.ended {
+            return Poll::Ready(None);
+        }
+        stream.taken.store(stream.given, Ordering::Relaxed);
+        stream.parts.poll_recv(cx).map(|part| match part {
+            Some(Part::Bytes(bytes)) => {
+                stream.given += bytes.len() as u64;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Some(Part::End) => {
+                stream.ended = true;
+                None
+            }
+            None => Some(Err(CutShort)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stream(stream) => stream.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.length.map_or_else(SizeHint::default, |all| {
+                SizeHint::with_exact(all.saturating_sub(stream.given))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn next(body: &mut Body) -> Option<Result<Bytes, CutShort>> {
+        let frame =
+            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx));
+        frame.await.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn taken_counts_what_the_connection_came_back_after() {
+        let (sender, mut body) = Body::stream(None);
+        sender.send(Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"abc"))));
+        assert_eq!(sender.taken(), 0);
+        sender.send(Bytes::from_static(b"d")).await.unwrap();
+        next(&mut body).await;
+        assert_eq!(sender.taken(), 3);
+        sender.end().await.unwrap();
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_sender_breaks_the_body() {
+        let (sender, mut body) = Body::stream(Some(5));
+        sender.send(Bytes::from_static(b"abc")).await.unwrap();
+        drop(sender);
+        assert!(next(&mut body).await.unwrap().is_ok());
+        assert_eq!(next(&mut body).await, Some(Err(CutShort)));
+    }
+}

@@ -1,0 +1,319 @@
+//! The conversation with the service, one request at a time.
+//!
+//! Owns connecting, the end-points and what their answers mean. Every request has a
+//! connection of its own, which is driven inside the request's future: dropping the future
+//! cuts the connection, and one request that is stuck never holds up another. A poll every
+//! 30 s and a handful of actions do not make a pool worth its states.
+//!
+//! A request is given up when no byte has moved in either direction for its patience; the
+//! log alone has endless patience, because a host that does not read is back-pressure.
+//! There TCP keep-alive notices a host that is gone.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use hyper::client::conn::http1;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, WARNING,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use metaservice_protocol::endpoint::{ERROR_HEADER, FILE_NOT_FOUND, RESULT_HEADER};
+use metaservice_protocol::limits::{
+    POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, SHELL_MESSAGE, STALL_TIMEOUT,
+};
+use metaservice_protocol::{Action, ActionId, Ending, Endpoint, ErrorBody, Execute};
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::protocol::WebSocketConfig;
+
+use crate::body::Body;
+use crate::host::Host;
+use crate::watched::{Activity, Watched};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a poll may go without a byte: a little more than the host may take.
+const POLL_PATIENCE: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(15));
+
+/// The largest payload of [`Execute`].
+const MAX_EXECUTE: usize = 16 * 1024 * 1024;
+
+/// The largest payload of [`Action`].
+const MAX_ACTION: usize = 1024 * 1024;
+
+/// The most that is read of an answer that is not a payload.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// How much hyper may hold of a body: the least it allows. What it has not taken can be sent
+/// again on another connection.
+const HELD_BY_HYPER: usize = 8 * 1024;
+
+/// Keep-alive: idle time, interval and count of probes.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 4);
+
+/// A request that did not get the answer it was made for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection could be made.
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    /// The connection broke, or what came over it was not HTTP.
+    #[error("the connection failed")]
+    Transport(#[from] hyper::Error),
+    /// The service went silent.
+    #[error("no answer for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The service answered with a status that is not success.
+    #[error("the service answered {status}{}{message}", if .message.is_empty() { "" } else { ": " })]
+    Status {
+        /// The status.
+        status: u16,
+        /// The service's own words, if it sent any; cleared of control characters.
+        message: String,
+    },
+    /// The answer is larger than any answer has to be.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The answer is not the JSON that was expected.
+    #[error("the answer cannot be read")]
+    Payload(#[from] serde_json::Error),
+    /// A shell's websocket could not be opened.
+    #[error("the websocket handshake failed")]
+    Handshake(#[source] Box<tungstenite::Error>),
+}
+
+impl ClientError {
+    /// The status, if the service answered at all.
+    pub(crate) const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// What a get-artifact or list-folder reply carries besides its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyKind {
+    /// Bytes, or nothing.
+    Plain,
+    /// JSON.
+    Json,
+    /// The header that says that there is no such file.
+    FileNotFound,
+}
+
+/// The way to the service. Clones share it; dropping any of its futures cuts the connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    host: Arc<Host>,
+}
+
+impl Client {
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host: Arc::new(host) }
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What to run.
+    pub(crate) async fn execute(&self) -> Result<Execute, ClientError> {
+        let request = self.request(&Method::GET, Endpoint::Execute.path(), Body::empty());
+        let answer = self.exchange(request, Some(STALL_TIMEOUT), MAX_EXECUTE).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// The next action.
+    pub(crate) async fn poll(&self) -> Result<Action, ClientError> {
+        let request = self.request(&Method::GET, Endpoint::Poll.path(), Body::empty());
+        let answer = self.exchange(request, Some(POLL_PATIENCE), MAX_ACTION).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Resolves the job.
+    pub(crate) async fn report(&self, ending: &Ending) -> Result<(), ClientError> {
+        let endpoint = if ending.is_success() { Endpoint::Success } else { Endpoint::Failed };
+        let mut request = self.request(&Method::PUT, endpoint.path(), Body::empty());
+        if let Ok(value) = ending.to_header().try_into() {
+            request.headers_mut().insert(header(RESULT_HEADER), value);
+        }
+        self.exchange(request, Some(STALL_TIMEOUT), MAX_ANSWER).await.map(drop)
+    }
+
+    /// Answers an action.
+    pub(crate) async fn reply(
+        &self,
+        id: &ActionId,
+        kind: ReplyKind,
+        body: Body,
+    ) -> Result<(), ClientError> {
+        let path = format!("{}?id={id}", Endpoint::Reply.path());
+        let mut request = self.request(&Method::POST, &path, body);
+        let (name, value) = match kind {
+            ReplyKind::Plain => (CONTENT_TYPE, "application/octet-stream"),
+            ReplyKind::Json => (CONTENT_TYPE, "application/json"),
+            ReplyKind::FileNotFound => (header(ERROR_HEADER), FILE_NOT_FOUND),
+        };
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+        self.exchange(request, Some(STALL_TIMEOUT * 2), MAX_ANSWER).await.map(drop)
+    }
+
+    /// Sends one log stream, for as long as it takes.
+    pub(crate) async fn log(&self, body: Body) -> Result<(), ClientError> {
+        let request = self.request(&Method::POST, Endpoint::Log.path(), body);
+        self.exchange(request, None, MAX_ANSWER).await.map(drop)
+    }
+
+    /// Opens the websocket of a shell.
+    pub(crate) async fn shell(
+        &self,
+        id: &ActionId,
+    ) -> Result<WebSocketStream<TcpStream>, ClientError> {
+        let handshake = async {
+            let stream = self.connect().await?;
+            let failed = |error| ClientError::Handshake(Box::new(error));
+            let uri = format!("ws://{}{}?id={id}", self.host.authority(), Endpoint::Reply.path());
+            let request = uri.into_client_request().map_err(failed)?;
+            let config = WebSocketConfig::default()
+                .read_buffer_size(SHELL_MESSAGE * 2)
+                .write_buffer_size(0)
+                .max_message_size(Some(SHELL_MESSAGE))
+                .max_frame_size(Some(SHELL_MESSAGE));
+            let (socket, _) =
+                tokio_tungstenite::client_async_with_config(request, stream, Some(config))
+                    .await
+                    .map_err(failed)?;
+            Ok(socket)
+        };
+        let result = timeout(SHELL_HANDSHAKE_TIMEOUT, handshake).await;
+        result.unwrap_or(Err(ClientError::Silent(SHELL_HANDSHAKE_TIMEOUT)))
+    }
+
+    async fn connect(&self) -> Result<TcpStream, ClientError> {
+        let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.host.address()));
+        let stream = connecting
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(ClientError::Connect)?;
+        let (idle, interval, count) = KEEPALIVE;
+        // None of these is worth losing the connection for.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        let _ = sockopt::set_tcp_keepidle(&stream, idle);
+        let _ = sockopt::set_tcp_keepintvl(&stream, interval);
+        let _ = sockopt::set_tcp_keepcnt(&stream, count);
+        Ok(stream)
+    }
+
+    fn request(&self, method: &Method, path: &str, body: Body) -> Request<Body> {
+        let empty = body.is_end_stream();
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        // Paths are constants, and ids hold nothing that a URI would not.
+        *request.uri_mut() = path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        if let Ok(authority) = self.host.authority().try_into() {
+            headers.insert(HOST, authority);
+        }
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if empty && *method != Method::GET {
+            // An old host may wait for a body where none is announced.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        request
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Body>,
+        patience: Option<Duration>,
+        limit: usize,
+    ) -> Result<Bytes, ClientError> {
+        let activity = Activity::new();
+        let stream = Watched::new(self.connect().await?, &activity);
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(HELD_BY_HYPER)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let mut answer = pin!(async move {
+            let response = sender.send_request(request).await?;
+            let success = response.status() == StatusCode::OK;
+            let status = response.status().as_u16();
+            let body = collect(response, if success { limit } else { MAX_ANSWER }).await;
+            if success { body } else { Err(refusal(status, body.as_deref().unwrap_or_default())) }
+        });
+        let mut connection = pin!(connection);
+        let mut silent = pin!(activity.silent(patience));
+        let mut connected = true;
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                patience = &mut silent => return Err(ClientError::Silent(patience)),
+                // What has been read of the answer is still to be taken.
+                _ = &mut connection, if connected => connected = false,
+            }
+        }
+    }
+}
+
+/// The protocol crate writes names as people do; HTTP's library wants them small.
+fn header(name: &str) -> HeaderName {
+    // The fallback is for a name that is no header name, which a test rules out.
+    HeaderName::from_bytes(name.as_bytes()).unwrap_or(WARNING)
+}
+
+async fn collect(
+    response: Response<hyper::body::Incoming>,
+    limit: usize,
+) -> Result<Bytes, ClientError> {
+    let mut body = response.into_body();
+    let mut all = BytesMut::new();
+    loop {
+        let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
+        let Some(frame) = frame else { return Ok(all.freeze()) };
+        if let Ok(data) = frame?.into_data() {
+            if all.len() + data.len() > limit {
+                return Err(ClientError::TooLarge(limit));
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+}
+
+fn refusal(status: u16, body: &[u8]) -> ClientError {
+    let message = serde_json::from_slice(body).map_or(String::new(), |body: ErrorBody| {
+        body.message.chars().filter(|c| !c.is_control()).take(300).collect()
+    });
+    ClientError::Status { status, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_the_services_words_and_no_escapes() {
+        let error = refusal(500, br#"{"code":"InternalError","message":"disk \u001b[31mfull"}"#);
+        assert_eq!(error.to_string(), "the service answered 500: disk [31mfull");
+        assert_eq!(refusal(404, b"<html>").to_string(), "the service answered 404");
+        assert_eq!(refusal(404, b"").status(), Some(404));
+    }
+
+    #[test]
+    fn the_protocols_headers_are_header_names() {
+        assert_eq!(header(ERROR_HEADER), "x-taskcluster-worker-error");
+        assert_eq!(header(RESULT_HEADER), "metaservice-result");
+    }
+}

@@ -1,0 +1,134 @@
+//! What the host tells the init on the kernel's command line.
+//!
+//! Owns the words that begin with `metaservice.`; all others are the kernel's. A word that it
+//! does not know is an error: a machine that is not what was asked for shall not run a job.
+
+use std::net::Ipv4Addr;
+
+/// What becomes `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Root {
+    /// What the kernel has unpacked.
+    Initramfs,
+    /// A shared folder of this name, read-only, under a scratch layer.
+    Shared(String),
+    /// The root partition of the first disk.
+    Disk,
+}
+
+/// An IPv4 address with the length of its network's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) ip: Ipv4Addr,
+    pub(super) prefix: u8,
+}
+
+/// All that can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BootArguments {
+    pub(super) address: Address,
+    pub(super) root: Root,
+    /// Whether a second card leads to the world.
+    pub(super) user_network: bool,
+    pub(super) hostname: Option<String>,
+}
+
+/// A word that the init does not understand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel argument '{0}' is not understood")]
+pub(super) struct InvalidArgument(String);
+
+impl Default for BootArguments {
+    fn default() -> Self {
+        let address = Address { ip: Ipv4Addr::new(169, 254, 1, 2), prefix: 16 };
+        Self { address, root: Root::Initramfs, user_network: false, hostname: None }
+    }
+}
+
+impl BootArguments {
+    /// Reads the kernel's command line. Of two words of the same name the last counts.
+    pub(super) fn parse(line: &str) -> Result<Self, InvalidArgument> {
+        let mut arguments = Self::default();
+        for word in line.split_ascii_whitespace() {
+            let Some((name, value)) = word
+                .strip_prefix("metaservice.")
+                .map(|rest| rest.split_once('=').unwrap_or((rest, "")))
+            else {
+                continue;
+            };
+            let invalid = || InvalidArgument(word.to_owned());
+            match name {
+                "address" => arguments.address = address(value).ok_or_else(invalid)?,
+                "root" => arguments.root = root(value).ok_or_else(invalid)?,
+                "net" if value == "user" => arguments.user_network = true,
+                "net" if value == "none" => arguments.user_network = false,
+                "hostname" if !value.is_empty() && value.len() <= 64 => {
+                    arguments.hostname = Some(value.to_owned());
+                }
+                _ => return Err(invalid()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+fn address(text: &str) -> Option<Address> {
+    let (ip, prefix) = text.split_once('/')?;
+    let address = Address { ip: ip.parse().ok()?, prefix: prefix.parse().ok()? };
+    (address.prefix <= 32).then_some(address)
+}
+
+fn root(text: &str) -> Option<Root> {
+    match text.split_once(':') {
+        Some(("9p", tag)) if !tag.is_empty() => Some(Root::Shared(tag.to_owned())),
+        None if text == "initramfs" => Some(Root::Initramfs),
+        None if text == "disk" => Some(Root::Disk),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn all_words_of_the_contract_are_read() {
+        let line = "console=ttyS0 quiet metaservice.address=169.254.7.9/24 metaservice.root=9p:tag \
+                    metaservice.net=user metaservice.hostname=ci-7 panic=-1\n";
+        let arguments = BootArguments::parse(line).unwrap();
+        assert_eq!(arguments.address, Address { ip: [169, 254, 7, 9].into(), prefix: 24 });
+        assert_eq!(arguments.root, Root::Shared("tag".into()));
+        assert!(arguments.user_network);
+        assert_eq!(arguments.hostname.as_deref(), Some("ci-7"));
+        let disk = BootArguments::parse("metaservice.root=disk metaservice.net=none").unwrap();
+        assert_eq!(disk, BootArguments { root: Root::Disk, ..BootArguments::default() });
+        assert_eq!(BootArguments::parse("quiet"), Ok(BootArguments::default()));
+    }
+
+    #[test]
+    fn a_word_that_is_not_understood_is_named() {
+        for word in [
+            "root=nfs",
+            "root=9p:",
+            "address=1.2.3.4",
+            "address=1.2.3.4/33",
+            "address",
+            "net=bridge",
+            "hostname=",
+            "speed=9",
+            "root",
+        ] {
+            let word = format!("metaservice.{word}");
+            assert_eq!(BootArguments::parse(&word), Err(InvalidArgument(word.clone())), "{word}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_survived(line in "[metaservice.=:/ 0-9a-z]{0,80}") {
+            let _ = BootArguments::parse(&line);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The job as its agent sees it: taken up, followed to its end, reported.
+//!
+//! Owns what a restarted agent does. A command is started once, by the supervisor that makes
+//! the claim, and only where there is none; what else the folder says decides the rest.
+//!
+//! | in the folder | the agent |
+//! | --- | --- |
+//! | another job, or `--again` | stops what still runs, forgets it, begins |
+//! | the same job, no claim | starts the command |
+//! | claim, its supervisor runs | streams the log until the ending, reports |
+//! | claim, no supervisor, ending | reports; the log was delivered, or died with the machine |
+//! | claim, no supervisor, no ending | reports the job as lost, and says so in the log |
+//! | reported | serves actions |
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use metaservice_protocol::{Ending, Execute, Reason};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::body::Body;
+use crate::client::Client;
+use crate::config::Config;
+use crate::log::{Output, deliver};
+use crate::program::Program;
+use crate::state::{Folder, StateError};
+use crate::supervise::{self, KILL_GRACE, Kind, Order, Supervisor};
+use crate::words::{chain, say};
+
+/// How long a supervisor may take to end its command and itself: both of its graces and some.
+const STOP_TIMEOUT: Duration = KILL_GRACE.saturating_mul(2).saturating_add(Duration::from_secs(1));
+
+/// What is to be done about a job.
+#[derive(Debug)]
+enum Standing {
+    Running(Arc<Supervisor>),
+    /// Over: what the log should still say, and how it ended.
+    Over(Option<String>, Ending),
+    Reported,
+}
+
+/// The running job, for whoever wants it killed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    supervisor: Option<Arc<Supervisor>>,
+    killed: bool,
+}
+
+impl Running {
+    /// Tells the job to die, now or as soon as it has begun.
+    pub(crate) fn kill(&self) {
+        let mut state = self.lock();
+        state.killed = true;
+        if let Some(supervisor) = &state.supervisor {
+            supervisor.end();
+        }
+    }
+
+    fn begins(&self, supervisor: &Arc<Supervisor>) {
+        let mut state = self.lock();
+        state.supervisor = Some(Arc::clone(supervisor));
+        if state.killed {
+            supervisor.end();
+        }
+    }
+
+    fn is_over(&self) {
+        self.lock().supervisor = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the job, if it runs, and waits until nothing of it is left.
+    pub(crate) async fn stop(&self, folder: &Folder) {
+        let supervisor = self.lock().supervisor.clone();
+        if let Some(supervisor) = supervisor {
+            stop(folder, &supervisor).await;
+        }
+    }
+}
+
+async fn stop(folder: &Folder, supervisor: &Supervisor) {
+    if folder.ending().is_none() {
+        supervisor.end();
+    }
+    let stopped = timeout(STOP_TIMEOUT, async {
+        let _ = ending(folder, supervisor).await;
+        // It waits for somebody to take the log. Nobody will.
+        supervisor.end();
+        supervisor.gone().await;
+    });
+    if stopped.await.is_err() {
+        say("the command's supervisor does not end");
+    }
+}
+
+/// Takes the job up where the folder says it is, and brings it to its reported end.
+///
+/// Dropping the future leaves the command running, and everything in the folder that another
+/// call needs to go on.
+///
+/// # Errors
+/// [`StateError`] when the folder cannot be used. Whatever else goes wrong is the job's result.
+pub(crate) async fn see_through(
+    client: &Client,
+    folder: &Folder,
+    config: &Config,
+    execute: &Execute,
+    again: bool,
+    running: &Running,
+) -> Result<(), StateError> {
+    let same = folder.execute().as_ref() == Some(execute);
+    if again || !same {
+        if let Some(supervisor) = folder.claim().as_ref().and_then(Supervisor::find) {
+            say("an earlier job still runs and is stopped");
+            stop(folder, &supervisor).await;
+        }
+        folder.forget()?;
+        folder.set_execute(execute)?;
+    }
+    let (note, ending) = match look(folder, &Program::job(config, execute)).await? {
+        Standing::Reported => return Ok(()),
+        Standing::Over(note, ending) => (note, ending),
+        Standing::Running(supervisor) => {
+            running.begins(&supervisor);
+            let ending = follow(client, folder, &supervisor).await?;
+            running.is_over();
+            (None, ending)
+        }
+    };
+    if let Some(note) = note {
+        say(&note);
+        say_in_log(client, &format!("metaservice-guest: {note}\n")).await;
+    }
+    report(client, &ending).await;
+    folder.set_reported()
+}
+
+async fn look(folder: &Folder, program: &Program) -> Result<Standing, StateError> {
+    if folder.is_reported() {
+        return Ok(Standing::Reported);
+    }
+    if folder.claim().is_none() {
+        match start(folder, program).await? {
+            Ok(supervisor) => return Ok(Standing::Running(Arc::new(supervisor))),
+            Err(note) if folder.claim().is_none() => {
+                let ending = Ending::new(Reason::NotExecutable);
+                return Ok(Standing::Over(Some(note), ending));
+            }
+            // Another supervisor was faster; it has the job.
+            Err(_) => {}
+        }
+    }
+    let claim = folder.claim();
+    if let Some(supervisor) = claim.as_ref().and_then(Supervisor::find) {
+        return Ok(Standing::Running(Arc::new(supervisor)));
+    }
+    Ok(match folder.ending() {
+        Some(ending) => Standing::Over(None, ending),
+        None => Standing::Over(Some(lost()), Ending::new(Reason::Lost)),
+    })
+}
+
+fn lost() -> String {
+    "the command is lost: its supervisor is gone without a word".to_owned()
+}
+
+/// Starts the command; what went wrong otherwise, in words.
+async fn start(
+    folder: &Folder,
+    program: &Program,
+) -> Result<Result<Supervisor, String>, StateError> {
+    let watch = folder.watch()?;
+    // Made before anybody writes to it.
+    let _output = folder.output()?;
+    let order = Order::new(folder, Kind::Job, false, program);
+    let mut command = supervise::command(&order, &program.env);
+    let null = std::process::Stdio::null;
+    command.stdin(null()).stdout(null()).stderr(std::process::Stdio::inherit());
+    let supervisor = match Supervisor::spawn(&mut command) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            let name = program.words.first().map_or("", String::as_str);
+            return Ok(Err(format!("cannot run '{name}': {}", chain(&error))));
+        }
+    };
+    loop {
+        if folder.claim().is_some() {
+            return Ok(Ok(supervisor));
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            () = supervisor.gone() => {
+                return Ok(Err("the command's supervisor could not start".to_owned()));
+            }
+        }
+    }
+}
+
+/// Streams the log of a running command until it has ended and its log is delivered.
+async fn follow(
+    client: &Client,
+    folder: &Folder,
+    supervisor: &Supervisor,
+) -> Result<Ending, StateError> {
+    let (end, ended) = watch::channel(false);
+    let failed = |source| StateError::Io { path: folder.path().to_owned(), source };
+    let mut output = Output::new(folder.output()?, ended).map_err(failed)?;
+    let over = async {
+        let ending = ending(folder, supervisor).await;
+        end.send_replace(true);
+        ending
+    };
+    let (ending, ()) = tokio::join!(over, deliver(client, &mut output));
+    let ending = ending?;
+    supervisor.end();
+    supervisor.gone().await;
+    if let Some(ending) = ending {
+        return Ok(ending);
+    }
+    say_in_log(client, &format!("metaservice-guest: {}\n", lost())).await;
+    Ok(Ending::new(Reason::Lost))
+}
+
+/// Waits until the supervisor has left word of the ending; `None` when it is gone without.
+async fn ending(folder: &Folder, supervisor: &Supervisor) -> Result<Option<Ending>, StateError> {
+    let watch = folder.watch()?;
+    loop {
+        if let Some(ending) = folder.ending() {
+            return Ok(Some(ending));
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            () = supervisor.gone() => return Ok(folder.ending()),
+        }
+    }
+}
+
+/// Adds a line of the agent's own to the log, if the service takes it.
+async fn say_in_log(client: &Client, line: &str) {
+    let mut backoff = Backoff::new();
+    loop {
+        let body = Body::Whole(Bytes::copy_from_slice(line.as_bytes()));
+        match client.log(body).await {
+            Err(error) if error.status().is_none() => tokio::time::sleep(backoff.delay()).await,
+            _ => return,
+        }
+    }
+}
+
+/// Reports until the service has the result, this one or another.
+async fn report(client: &Client, ending: &Ending) {
+    let mut backoff = Backoff::new();
+    let mut said = false;
+    loop {
+        match client.report(ending).await {
+            Ok(()) => return,
+            Err(error) if error.status() == Some(409) => {
+                say("the service has another result for this job");
+                return;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    say(&format!("the result is not reported yet: {}", chain(&error)));
+                }
+                tokio::time::sleep(backoff.delay()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `post-log`: a file as a log stream of its own.
+//!
+//! Owns one request. It is a tool in somebody's script, so it tries once and says what went
+//! wrong instead of waiting for better times.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::blocks;
+use crate::body::Body;
+use crate::client::{Client, ClientError};
+use crate::host::Host;
+
+/// A file that could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum PostLogError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The service did not take it.
+    #[error("cannot send the log to {host}")]
+    Send {
+        /// Where the service was looked for.
+        host: Host,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+}
+
+/// Sends a file, or the standard input for `-`, as an additional log stream.
+///
+/// Dropping the future cuts the request; the service keeps what has arrived.
+///
+/// # Errors
+/// [`PostLogError`] when the file cannot be read to its end or the service does not confirm
+/// to have all of it.
+pub async fn post_log(host: Host, path: &Path) -> Result<(), PostLogError> {
+    let failed = |source| PostLogError::Read { path: path.to_owned(), source };
+    let mut file = open(path).map_err(failed)?;
+    let client = Client::new(host);
+    let (sender, body) = Body::stream(None);
+    let request = client.log(body);
+    let feed = async {
+        loop {
+            let (back, block) = blocks::read(file, None).await.map_err(failed)?;
+            file = back;
+            // A request that is over tells its own reason.
+            if block.is_empty() {
+                let _ = sender.end().await;
+                return Ok(());
+            }
+            if sender.send(block).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let request = async {
+        let host = client.host().clone();
+        request.await.map_err(|source| PostLogError::Send { host, source })
+    };
+    tokio::try_join!(feed, request).map(drop)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if path == Path::new("-") {
+        return Ok(io::stdin().as_fd().try_clone_to_owned()?.into());
+    }
+    File::open(path)
+}

@@ -1,0 +1,135 @@
+//! Polls, and the actions that they bring.
+//!
+//! Owns the loop and the bound on what it starts. An action that is being served already is not
+//! served twice, and one of an unknown type is named and passed over.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metaservice_protocol::{Action, ActionId, Request};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::agent::Service;
+use crate::backoff::Backoff;
+use crate::body::Body;
+use crate::client::{ClientError, ReplyKind};
+use crate::words::{chain, say};
+use crate::{artifact, folder, shell};
+
+/// How many actions are served at once. No polls are made while there are so many.
+const MAX_ACTIONS: usize = 256;
+
+/// How long a host may be silent after the result before nothing more is expected of it.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// An answer that says "nothing yet" sooner than this counts like a failure: a host that
+/// does not wait is asked less often, not more.
+const TOO_SOON: Duration = Duration::from_millis(100);
+
+/// Polls until `leave` is true and the host has been silent for [`FAREWELL`].
+pub(crate) async fn run(
+    service: &Arc<Service>,
+    stopping: &watch::Receiver<bool>,
+    leave: watch::Receiver<bool>,
+    actions: &mut JoinSet<()>,
+) {
+    let served = Arc::new(Mutex::new(HashSet::new()));
+    let mut backoff = Backoff::new();
+    let mut heard = Instant::now();
+    let mut said = false;
+    loop {
+        while actions.try_join_next().is_some() || actions.len() >= MAX_ACTIONS {
+            if actions.len() >= MAX_ACTIONS {
+                actions.join_next().await;
+            }
+        }
+        let asked = Instant::now();
+        match service.client.poll().await {
+            Ok(action) => {
+                heard = Instant::now();
+                said = false;
+                if action.request == Request::None && asked.elapsed() < TOO_SOON {
+                    sleep(backoff.delay()).await;
+                    continue;
+                }
+                backoff.reset();
+                start(service, stopping, &served, action, actions);
+            }
+            Err(error) => {
+                if *leave.borrow() && heard.elapsed() >= FAREWELL {
+                    return;
+                }
+                if !std::mem::replace(&mut said, true) {
+                    say(&format!("polls fail: {}", chain(&error)));
+                }
+                sleep(backoff.delay()).await;
+            }
+        }
+    }
+}
+
+type Served = Arc<Mutex<HashSet<ActionId>>>;
+
+fn start(
+    service: &Arc<Service>,
+    stopping: &watch::Receiver<bool>,
+    served: &Served,
+    action: Action,
+    actions: &mut JoinSet<()>,
+) {
+    let Action { id, request } = action;
+    match &request {
+        Request::None => return,
+        Request::Unknown { name } => {
+            let name: String = name.chars().take(60).collect();
+            say(&format!("an action of the unknown type '{name}' is ignored"));
+            return;
+        }
+        _ => {}
+    }
+    if !served.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+        return;
+    }
+    let (service, stopping) = (Arc::clone(service), stopping.clone());
+    let served = Arc::clone(served);
+    actions.spawn(async move {
+        let name = request.name().to_owned();
+        if let Err(error) = serve(&service, &id, request, stopping).await {
+            say(&format!("the reply to {name} failed: {}", chain(&error)));
+        }
+        served.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    });
+}
+
+async fn serve(
+    service: &Service,
+    id: &ActionId,
+    request: Request,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), ClientError> {
+    let client = &service.client;
+    // A shell has an order of its own in which it stops.
+    if let Request::ExecShell { command, tty } = request {
+        return shell::serve(service, id, command, tty, stopping).await;
+    }
+    let reply = async {
+        match request {
+            Request::GetArtifact { path } => {
+                artifact::serve(client, id, &service.path(&path)).await
+            }
+            Request::ListFolder { path } => folder::serve(client, id, &service.path(&path)).await,
+            Request::KillProcess => {
+                service.running.kill();
+                client.reply(id, ReplyKind::Plain, Body::empty()).await
+            }
+            Request::ExecShell { .. } | Request::None | Request::Unknown { .. } => Ok(()),
+        }
+    };
+    tokio::select! {
+        result = reply => result,
+        _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
+    }
+}

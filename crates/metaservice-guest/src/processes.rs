@@ -1,0 +1,130 @@
+//! The process table, read from `/proc`.
+//!
+//! Owns the parsing of `stat` files and the question who descends from whom. It refuses to
+//! signal anybody: between reading and signalling a process id may change hands, and only
+//! the caller knows how it guards against that.
+
+use std::collections::HashMap;
+use std::{fs, io};
+
+use rustix::process::Pid;
+
+/// One line of the process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    /// When it started, in clock ticks after boot.
+    pub(crate) start: u64,
+    /// Whether it has ended and only waits for its parent.
+    pub(crate) zombie: bool,
+}
+
+impl Process {
+    /// A process that exists.
+    pub(crate) fn find(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Reads `pid (name) state parent ...`, where the name may hold anything, even
+    /// parentheses and line ends.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let open = stat.iter().position(|&c| c == b'(')?;
+        let close = stat.iter().rposition(|&c| c == b')')?;
+        let pid = std::str::from_utf8(&stat[..open]).ok()?.trim().parse().ok()?;
+        let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        let zombie = matches!(fields.next()?, "Z" | "X" | "x");
+        let parent = fields.next()?.parse().ok()?;
+        let start = fields.nth(17)?.parse().ok()?;
+        Some(Self { pid, parent, start, zombie })
+    }
+}
+
+/// Every process that `/proc` shows.
+pub(crate) fn all() -> io::Result<Vec<Process>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(Process::find).collect())
+}
+
+/// The living descendants of a process, parents before their children.
+pub(crate) fn descendants(ancestor: Pid) -> io::Result<Vec<Process>> {
+    Ok(below(ancestor.as_raw_pid(), &all()?))
+}
+
+fn below(ancestor: i32, table: &[Process]) -> Vec<Process> {
+    let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
+    for process in table {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut open = vec![ancestor];
+    // Each list of children is taken once, so a table that contradicts itself ends too.
+    while let Some(parent) = open.pop() {
+        for child in children.remove(&parent).into_iter().flatten() {
+            open.push(child.pid);
+            if !child.zombie && child.pid != ancestor {
+                found.push(*child);
+            }
+        }
+    }
+    found
+}
+
+/// Names this boot of the machine.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn process(pid: i32, parent: i32) -> Process {
+        Process { pid, parent, start: 0, zombie: false }
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat =
+            b"42 (a) R 1 (b) S\n) Z 7 42 42 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 777 4096 1";
+        let expected = Process { pid: 42, parent: 7, start: 777, zombie: true };
+        assert_eq!(Process::parse(stat), Some(expected));
+        assert_eq!(Process::parse(b"42 (a"), None);
+        assert_eq!(Process::parse(b")("), None);
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        let own = Process::find(rustix::process::getpid().as_raw_pid()).unwrap();
+        assert_eq!(Some(own.parent), rustix::process::getppid().map(Pid::as_raw_pid));
+        assert!(own.start > 0 && !own.zombie);
+        assert!(all().unwrap().contains(&own));
+        assert_eq!(boot().len(), 36);
+    }
+
+    #[test]
+    fn descendants_are_found_below_zombies_too() {
+        let mut table =
+            vec![process(9, 8), process(2, 1), process(3, 2), process(8, 3), process(5, 1)];
+        table[3].zombie = true;
+        let pids = |of| below(of, &table).iter().map(|found| found.pid).collect::<Vec<_>>();
+        assert_eq!(pids(2), [3, 9]);
+        assert_eq!(pids(9), [] as [i32; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_and_any_table_are_survived(
+            stat in proptest::collection::vec(any::<u8>(), 0..80),
+            pairs in proptest::collection::vec((0i32..8, 0i32..8), 0..20),
+        ) {
+            let _ = Process::parse(&stat);
+            let table: Vec<Process> = pairs.into_iter().map(|(a, b)| process(a, b)).collect();
+            prop_assert!(below(1, &table).iter().all(|found| found.pid != 1));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a shell's command has for standard streams: three pipes, or a terminal.
+//!
+//! Owns making both ends, sizing the terminal and ending its input. The agent's ends never
+//! block; the command's ends are as any program expects them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use crate::descriptor::Descriptor;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::account::Account;
+
+/// The size of a terminal until the host says another.
+const FIRST_SIZE: (u16, u16) = (80, 24);
+
+/// An end that belongs to the agent.
+pub(super) type End = Arc<Descriptor>;
+
+/// The agent's ends.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// Closed by dropping it.
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Option<End>,
+    pub(super) stderr: Option<End>,
+}
+
+/// Where the host's input goes.
+#[derive(Debug)]
+pub(super) struct Input {
+    end: End,
+    tty: bool,
+}
+
+/// The command's ends.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+impl Streams {
+    pub(super) fn into_stdio(self) -> [Stdio; 3] {
+        [self.stdin.into(), self.stdout.into(), self.stderr.into()]
+    }
+}
+
+/// Three pipes.
+pub(super) fn pipes(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
+    let (stdin, to) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (from, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (from_error, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let streams = Streams { stdin, stdout, stderr };
+    for stream in [&streams.stdin, &streams.stdout, &streams.stderr] {
+        hand_over(stream, user);
+    }
+    let ends = Ends {
+        stdin: Some(Input { end: end(to)?, tty: false }),
+        stdout: Some(end(from)?),
+        stderr: Some(end(from_error)?),
+    };
+    Ok((ends, streams))
+}
+
+/// A terminal, for all three.
+pub(super) fn terminal(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let stdin = ioctl_tiocgptpeer(&ours, flags)?;
+    hand_over(&stdin, user);
+    resize(&ours, FIRST_SIZE);
+    let streams = Streams { stdout: stdin.try_clone()?, stderr: stdin.try_clone()?, stdin };
+    let end = end(ours)?;
+    let stdin = Some(Input { end: Arc::clone(&end), tty: true });
+    Ok((Ends { stdin, stdout: Some(end), stderr: None }, streams))
+}
+
+/// The command may want to open its own streams again by way of `/dev/stdout`.
+fn hand_over(fd: &OwnedFd, user: Option<&Account>) {
+    if let Some(user) = user {
+        let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None);
+    }
+}
+
+fn end(fd: OwnedFd) -> io::Result<End> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+    Ok(Arc::new(Descriptor::new(fd)?))
+}
+
+/// Sets a terminal's size; its processes are told by the kernel.
+pub(super) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) {
+    let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+    // Whoever closed the terminal needs no size.
+    let _ = tcsetwinsize(terminal, size);
+}
+
+impl Input {
+    /// The terminal, if it is one.
+    pub(super) fn terminal(&self) -> Option<End> {
+        self.tty.then(|| Arc::clone(&self.end))
+    }
+
+    /// Writes all of `bytes`; `false` when nobody reads any more.
+    pub(super) async fn write(&self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let Ok(mut ready) = self.end.writable().await else { return false };
+            match ready.try_io(|end| Ok(rustix::io::write(end, bytes)?)) {
+                Ok(Ok(count)) => bytes = &bytes[count..],
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(_)) => return false,
+                Err(_would_block) => {}
+            }
+        }
+        true
+    }
+
+    /// Says that there is no more. A terminal stays open for its output: its end-of-file
+    /// character says it there, to programs that read by lines.
+    pub(super) async fn finish(self) {
+        if !self.tty {
+            return;
+        }
+        if let Ok(mode) = tcgetattr(&*self.end)
+            && mode.local_modes.contains(LocalModes::ICANON)
+        {
+            self.write(&[mode.special_codes[SpecialCodeIndex::VEOF]]).await;
+        }
+    }
+}
+
+/// Reads what is there. `Ok(0)` is the end; a terminal says so by an error of its own.
+pub(super) fn read_now(end: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match rustix::io::read(&end, &mut *buffer) {
+            Err(Errno::INTR) => {}
+            Err(Errno::IO) => return Ok(0),
+            result => return result,
+        }
+    }
+}

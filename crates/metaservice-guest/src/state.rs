@@ -1,0 +1,340 @@
+//! The folder in which a job outlives its agent.
+//!
+//! Owns the files, their atomic appearance and the folder's privacy; what they mean for a
+//! restarted agent is decided in [`job`](crate::job).
+//!
+//! | file | written by | says |
+//! | --- | --- | --- |
+//! | `agent` | agent | locked while an agent works here |
+//! | `execute` | agent | the job that the rest is about |
+//! | `supervisor` | supervisor | who runs the command; made once, before the command is |
+//! | `output` | | the FIFO between command and agent |
+//! | `failure` | launcher | why the command could not be started, empty once it was |
+//! | `ending` | supervisor | how the command ended, once its whole tree is gone |
+//! | `reported` | agent | the service has accepted the result |
+//! | `shell-*` | agent | a folder of the same kind for each shell |
+//!
+//! Everything is meant to be gone after a reboot, so nothing is synchronised to a disk; a
+//! [`Claim`] that did survive one is recognised by its boot.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+use crate::descriptor::Descriptor;
+use metaservice_protocol::{Ending, Execute};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A state folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be made, or something in it cannot be read or written.
+    #[error("cannot use the state folder {}", path.display())]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not a folder of the agent's own.
+    #[error("the state folder {} is not a folder that belongs to this user", .0.display())]
+    Foreign(PathBuf),
+    /// Another agent uses it.
+    #[error("another agent works in the state folder {}", .0.display())]
+    Busy(PathBuf),
+}
+
+/// Who supervises a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub(crate) pid: i32,
+    /// In clock ticks after boot: a process id is used again, the pair of both is not.
+    pub(crate) start: u64,
+    pub(crate) boot: String,
+}
+
+/// A folder for the state of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+/// Held by the one agent that works in a folder. Let go of by the kernel when it dies.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Folder {
+    /// The folder at a path that was checked before.
+    pub(crate) const fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes the folder where it is missing, checks that nobody else can write to it, and
+    /// locks it for this agent.
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<(Self, Lock), StateError> {
+        let path = path.unwrap_or_else(default_path);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let failed = |source| StateError::Io { path: path.clone(), source };
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let metadata = fs::symlink_metadata(&path).map_err(failed)?;
+        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(StateError::Foreign(path));
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let folder = Self { path: path.clone() };
+        let file = File::create(folder.file("agent")).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok((folder, Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Busy(path)),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(io::Error) -> StateError {
+        let path = self.file(name);
+        move |source| StateError::Io { path: path.clone(), source }
+    }
+
+    /// The job of an earlier agent, if there is one that can be read.
+    pub(crate) fn execute(&self) -> Option<Execute> {
+        self.read("execute")
+    }
+
+    pub(crate) fn set_execute(&self, execute: &Execute) -> Result<(), StateError> {
+        self.write("execute", execute)
+    }
+
+    pub(crate) fn claim(&self) -> Option<Claim> {
+        self.read("supervisor")
+    }
+
+    /// Makes a supervisor the one of this folder; `false` when there is one already.
+    /// The file appears whole or not at all, and once.
+    pub(crate) fn make_claim(&self, claim: &Claim) -> Result<bool, StateError> {
+        let draft = format!("supervisor.{}", claim.pid);
+        let failed = self.failed("supervisor");
+        fs::write(self.file(&draft), encode(claim)).map_err(&failed)?;
+        let made = fs::hard_link(self.file(&draft), self.file("supervisor"));
+        let _ = fs::remove_file(self.file(&draft));
+        match made {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.read("ending")
+    }
+
+    pub(crate) fn set_ending(&self, ending: &Ending) -> Result<(), StateError> {
+        self.write("ending", ending)
+    }
+
+    pub(crate) fn is_reported(&self) -> bool {
+        self.file("reported").exists()
+    }
+
+    pub(crate) fn set_reported(&self) -> Result<(), StateError> {
+        self.write("reported", &true)
+    }
+
+    /// Where the launcher says why it failed.
+    pub(crate) fn failure(&self) -> PathBuf {
+        self.file("failure")
+    }
+
+    /// The FIFO for the command's output, made where it is missing, open for reading and
+    /// writing: a FIFO that is open so never ends and never blocks its opener.
+    pub(crate) fn output(&self) -> Result<OwnedFd, StateError> {
+        let path = self.file("output");
+        let failed = self.failed("output");
+        let mode = Mode::RUSR | Mode::WUSR;
+        match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let output = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        Ok(output)
+    }
+
+    /// The writing end that the command gets.
+    pub(crate) fn output_for_command(&self) -> Result<OwnedFd, StateError> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::open(self.file("output"), flags, Mode::empty())
+            .map_err(|error| self.failed("output")(error.into()))
+    }
+
+    /// A fresh folder for a shell. The caller removes it.
+    pub(crate) fn shell(&self, number: u64) -> Result<Self, StateError> {
+        let name = format!("shell-{number}");
+        let failed = self.failed(&name);
+        DirBuilder::new().mode(0o700).create(self.file(&name)).map_err(failed)?;
+        Ok(Self { path: self.file(&name) })
+    }
+
+    /// Removes what an earlier agent's shells have left.
+    pub(crate) fn remove_shells(&self) {
+        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b"shell-") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// Forgets the job. Its payload goes first: without it the rest is nobody's, and an agent
+    /// that finds a half-forgotten job forgets the rest.
+    pub(crate) fn forget(&self) -> Result<(), StateError> {
+        for name in ["execute", "output", "failure", "reported", "ending", "supervisor"] {
+            match fs::remove_file(self.file(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.failed(name)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder with all that is in it.
+    pub(crate) fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+
+    /// Notices files that appear from now on.
+    pub(crate) fn watch(&self) -> Result<Watch, StateError> {
+        let failed = |error: rustix::io::Errno| self.failed("")(error.into());
+        let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(failed)?;
+        let flags = WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR;
+        inotify::add_watch(&queue, &self.path, flags).map_err(failed)?;
+        Ok(Watch { queue: Descriptor::new(queue).map_err(self.failed(""))? })
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.file(name)).ok()?).ok()
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        let draft = self.file(&format!("{name}.new"));
+        fs::write(&draft, encode(value))
+            .and_then(|()| fs::rename(&draft, self.file(name)))
+            .map_err(self.failed(name))
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn default_path() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return "/run/metaservice".into();
+    }
+    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute());
+    let in_tmp = || OsString::from(format!("/tmp/metaservice-guest-{}", uid.as_raw()));
+    runtime.map_or_else(|| in_tmp().into(), |path| Path::new(&path).join("metaservice-guest"))
+}
+
+/// Notices files that appear in a [`Folder`].
+#[derive(Debug)]
+pub(crate) struct Watch {
+    queue: Descriptor,
+}
+
+impl Watch {
+    /// Completes when something has appeared since the watch was made or this was last called.
+    pub(crate) async fn changed(&self) {
+        loop {
+            let Ok(mut ready) = self.queue.readable().await else { return };
+            let mut events = [0; 4096];
+            let read = ready.try_io(|queue| Ok(rustix::io::read(queue, &mut events)?));
+            if !matches!(read, Err(_would_block)) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metaservice_protocol::Reason;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(parent.path().join("state"))).unwrap().0;
+        (parent, folder)
+    }
+
+    #[test]
+    fn a_folder_is_private_and_has_one_agent() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let (folder, lock) = Folder::open(Some(path.clone())).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert!(matches!(Folder::open(Some(path.clone())), Err(StateError::Busy(_))));
+        drop(lock);
+        assert_eq!(Folder::open(Some(path.clone())).unwrap().0, folder);
+
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(Folder::open(Some(link)), Err(StateError::Foreign(_))));
+        let missing = parent.path().join("a/b");
+        assert!(matches!(Folder::open(Some(missing)), Err(StateError::Io { .. })));
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_a_claim_is_made_once() {
+        let (_parent, folder) = folder();
+        assert_eq!((folder.execute(), folder.ending(), folder.claim()), (None, None, None));
+        let execute = Execute { command: vec!["a".into()], ..Execute::default() };
+        folder.set_execute(&execute).unwrap();
+        let ending = Ending { exit_code: Some(3), ..Ending::new(Reason::Exited) };
+        folder.set_ending(&ending).unwrap();
+        let claim = Claim { pid: 4, start: 5, boot: "b".into() };
+        assert!(folder.make_claim(&claim).unwrap());
+        assert!(!folder.make_claim(&Claim { pid: 6, ..claim.clone() }).unwrap());
+        assert_eq!(folder.execute(), Some(execute));
+        assert_eq!((folder.ending(), folder.claim()), (Some(ending), Some(claim)));
+        assert!(!folder.is_reported());
+        folder.set_reported().unwrap();
+        assert!(folder.is_reported());
+        folder.forget().unwrap();
+        assert!(folder.execute().is_none() && folder.claim().is_none() && !folder.is_reported());
+    }
+
+    #[tokio::test]
+    async fn a_watch_notices_an_ending() {
+        let (_parent, folder) = folder();
+        let watch = folder.watch().unwrap();
+        folder.set_ending(&Ending::new(Reason::Lost)).unwrap();
+        watch.changed().await;
+        assert!(folder.ending().is_some());
+    }
+}

@@ -1,0 +1,302 @@
+//! The small process between the agent and a command.
+//!
+//! Owns one command's life: it starts it, waits for it, takes its tree down, and leaves word
+//! of the ending in the state folder. It is a process of its own, with one thread, because
+//! it must outlive the agent's death, be the parent that orphans of the command come to, and
+//! do things to itself that no thread of a larger program may.
+//!
+//! ```text
+//!            main process ends, nothing left ────────────────────────────┐
+//!   running ── main process ends, tree left ─► asked (1 s) ── all gone ──┤
+//!      └───── SIGTERM (= kill) ──────────────► asked (5 s) ── all gone ──┼─► ending written
+//!                                                └ grace over ─► forced ─┘   job:   wait for SIGTERM, exit
+//!                                                               (5 s at most) shell: exit
+//! ```
+//!
+//! A job ends with its command, as a container does: what is left of its tree is killed. A
+//! shell that ends by itself leaves its background processes alone, as users of ssh expect.
+//!
+//! A job's supervisor holds the output FIFO open and stays until it is told to go, so that the
+//! command's last words wait for an agent that is away. SIGTERM is the one thing it is told.
+
+mod cgroup;
+mod handle;
+mod launch;
+mod order;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use metaservice_protocol::{Ending, Reason};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant as Deadline, sleep_until};
+
+use self::cgroup::Cgroup;
+pub(crate) use self::handle::Supervisor;
+pub use self::launch::launch;
+pub use self::order::{InvalidOrder, Kind, Order};
+use self::tree::Tree;
+pub(crate) use self::tree::signal as signal_process;
+use crate::processes::{Process, boot};
+use crate::state::{Claim, Folder, StateError};
+
+/// How long a command may take to end after it was asked to.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long what is left of a tree may take, after the command itself has ended.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+
+/// How long the killed may take to be gone. Only those in the midst of broken I/O take longer,
+/// and those that are not ours to kill; they are left.
+const FORCE_GRACE: Duration = Duration::from_secs(5);
+
+/// A supervisor that could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The kernel refused something that it normally grants.
+    #[error("the supervisor cannot work")]
+    Io(#[from] io::Error),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The agent that ordered it has died already.
+    #[error("the agent is gone")]
+    Orphaned,
+    /// The folder's command has a supervisor.
+    #[error("the command is supervised already")]
+    Claimed,
+}
+
+/// Runs a command from its start to its end. This process must have no other thread and no
+/// other purpose.
+///
+/// # Errors
+/// [`SuperviseError`] when the command could not even be launched; once it was, however it
+/// ends is an [`Ending`].
+pub fn supervise(order: &Order) -> Result<(), SuperviseError> {
+    let _ = rustix::thread::set_name(c"metaservice-sup");
+    // Not a leader yet, since its parent has just forked it: this cannot fail.
+    let _ = rustix::process::setsid();
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).map_err(io::Error::from)?;
+    if order.kind == Kind::Shell {
+        let death = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        death.map_err(io::Error::from)?;
+        if rustix::process::getppid().map(Pid::as_raw_pid) != Some(order.parent) {
+            return Err(SuperviseError::Orphaned);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Supervision::run(order))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Asked(Deadline),
+    Forced(Deadline),
+}
+
+/// One command under supervision.
+#[derive(Debug)]
+struct Supervision<'a> {
+    order: &'a Order,
+    tree: Tree,
+    main: Pid,
+    started: Instant,
+    phase: Phase,
+    ended: Option<(WaitStatus, Duration)>,
+    killed: bool,
+}
+
+impl<'a> Supervision<'a> {
+    async fn run(order: &'a Order) -> Result<(), SuperviseError> {
+        // Before the claim: who reads it may signal at once.
+        let mut child_ended = signal(SignalKind::child())?;
+        let mut told = signal(SignalKind::terminate())?;
+        let _ignored = [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
+
+        let folder = Folder::at(order.folder.clone());
+        let own = rustix::process::getpid();
+        let output = if order.kind == Kind::Job {
+            let output = folder.output()?;
+            let found = Process::find(own.as_raw_pid()).ok_or(io::ErrorKind::NotFound);
+            let start = found.map_err(io::Error::from)?.start;
+            let claim = Claim { pid: own.as_raw_pid(), start, boot: boot() };
+            if !folder.make_claim(&claim)? {
+                return Err(SuperviseError::Claimed);
+            }
+            Some(output)
+        } else {
+            None
+        };
+        let mut supervision = Self::start(order, &folder, own)?;
+        loop {
+            let children = supervision.reap();
+            if supervision.is_over(children) {
+                break;
+            }
+            let deadline = match supervision.phase {
+                Phase::Running => None,
+                Phase::Asked(deadline) | Phase::Forced(deadline) => Some(deadline),
+            };
+            tokio::select! {
+                _ = child_ended.recv() => {}
+                _ = told.recv() => supervision.kill(),
+                () = until(deadline) => {
+                    if let Phase::Forced(_) = supervision.phase {
+                        break;
+                    }
+                    supervision.phase = Phase::Forced(Deadline::now() + FORCE_GRACE);
+                    supervision.tree.force();
+                }
+            }
+        }
+        folder.set_ending(&supervision.ending(&folder))?;
+        if output.is_some() {
+            told.recv().await;
+        }
+        Ok(())
+    }
+
+    fn start(order: &'a Order, folder: &Folder, own: Pid) -> Result<Self, SuperviseError> {
+        let name = if order.kind == Kind::Job { "job" } else { "shell" };
+        let cgroup = Cgroup::make(&format!("{name}-{}", own.as_raw_pid()));
+        let launching = Order {
+            parent: own.as_raw_pid(),
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            ..order.clone()
+        };
+        let mut command = launching.as_command("launch");
+        if order.kind == Kind::Job {
+            let output = folder.output_for_command()?;
+            if let Some(user) = &order.user {
+                hand_over(&output, &user.to_string_lossy());
+            }
+            let error = output.try_clone()?;
+            command.stdin(Stdio::null()).stdout(output).stderr(error);
+        }
+        let started = Instant::now();
+        let main = Pid::from_child(&command.spawn()?);
+        drop(command);
+        let_go_of_standard_streams()?;
+        Ok(Self {
+            order,
+            tree: Tree::new(cgroup),
+            main,
+            started,
+            phase: Phase::Running,
+            ended: None,
+            killed: false,
+        })
+    }
+
+    /// Takes the status of all children that have ended; `false` when there are no others.
+    fn reap(&mut self) -> bool {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.main => {
+                    self.ended = Some((status, self.started.elapsed()));
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return true,
+                Err(_no_child) => return false,
+            }
+        }
+    }
+
+    /// Whether there is nothing more to wait for; moves on when the command itself has ended.
+    fn is_over(&mut self, children: bool) -> bool {
+        if !children {
+            return true;
+        }
+        match self.phase {
+            Phase::Running if self.ended.is_none() => false,
+            Phase::Running if self.order.kind == Kind::Shell => true,
+            Phase::Running => {
+                self.ask(&[Signal::TERM], LEFTOVER_GRACE);
+                false
+            }
+            // Looks again: somebody may have forked while the others were being killed.
+            Phase::Forced(_) => {
+                self.tree.force();
+                false
+            }
+            Phase::Asked(_) => false,
+        }
+    }
+
+    fn kill(&mut self) {
+        if self.phase == Phase::Running && self.ended.is_none() {
+            self.killed = true;
+            match self.order.kind {
+                Kind::Job => self.ask(&[Signal::TERM], KILL_GRACE),
+                // Interactive shells ignore SIGTERM.
+                Kind::Shell => self.ask(&[Signal::HUP, Signal::TERM], KILL_GRACE),
+            }
+        }
+    }
+
+    fn ask(&mut self, signals: &[Signal], grace: Duration) {
+        self.phase = Phase::Asked(Deadline::now() + grace);
+        self.tree.ask(signals);
+    }
+
+    fn ending(&self, folder: &Folder) -> Ending {
+        let failure = fs::read(folder.failure()).unwrap_or_default();
+        let Some((status, wall)) = self.ended else {
+            return Ending::new(if self.killed { Reason::Killed } else { Reason::Lost });
+        };
+        if let Ok(reason) = serde_json::from_slice(&failure) {
+            return Ending::new(reason);
+        }
+        let signal = status.terminating_signal().and_then(|signal| signal.try_into().ok());
+        let reason = match (self.killed, signal) {
+            (true, _) => Reason::Killed,
+            (false, Some(_)) => Reason::Signaled,
+            (false, None) => Reason::Exited,
+        };
+        Ending {
+            exit_code: status.exit_status().and_then(|code| code.try_into().ok()),
+            signal,
+            wall_ms: Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+            ..Ending::new(reason)
+        }
+    }
+}
+
+async fn until(deadline: Option<Deadline>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives the FIFO to the user that the command runs as, who may want to open it again by way
+/// of `/dev/stderr`. Its folder lets nobody else near it.
+fn hand_over(output: &std::os::fd::OwnedFd, user: &str) {
+    if let Ok(account) = crate::account::Account::find(user) {
+        let uid = rustix::fs::Uid::from_raw(account.uid);
+        let _ = rustix::fs::fchown(output, Some(uid), None);
+    }
+}
+
+/// The command has its own copies; a pipe must end when those are closed.
+fn let_go_of_standard_streams() -> io::Result<()> {
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// The supervisor's command line, for an agent.
+pub(crate) fn command(order: &Order, env: &[(String, String)]) -> Command {
+    let mut command = order.as_command("supervise");
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    command
+}

@@ -1,0 +1,182 @@
+//! What an agent tells the supervisor, and the supervisor the launcher: as a command line.
+//!
+//! Both are this program again. Command and environment of the job travel as their own
+//! command and environment, so that whatever the kernel could not carry to the job fails
+//! before anything has begun, and nothing has to be written down for them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program::Program;
+use crate::state::Folder;
+
+/// This program, also after its file was replaced or a new root entered.
+const SELF: &str = "/proc/self/exe";
+
+/// What is supervised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The job's command: outlives its agent, and takes its whole tree with it when it ends.
+    Job,
+    /// A shell: dies with its agent, and leaves what it put in the background when it ends
+    /// by itself.
+    Shell,
+}
+
+/// One order to a supervisor or launcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The state folder.
+    pub folder: PathBuf,
+    /// What is supervised.
+    pub kind: Kind,
+    /// Whether the command's standard streams are a terminal that it is to control.
+    pub tty: bool,
+    /// Whom to run it as.
+    pub user: Option<OsString>,
+    /// Where to run it.
+    pub workdir: Option<PathBuf>,
+    /// The process that has given the order.
+    pub parent: i32,
+    /// The control group that the launcher enters.
+    pub cgroup: Option<PathBuf>,
+    /// The command.
+    pub command: Vec<OsString>,
+}
+
+/// A command line that is no order.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidOrder {
+    /// It cannot be parsed.
+    #[error(transparent)]
+    Arguments(#[from] lexopt::Error),
+    /// It says too little.
+    #[error("this is for the agent's own use")]
+    Incomplete,
+}
+
+impl Order {
+    /// The agent's order to supervise `program`.
+    pub(crate) fn new(folder: &Folder, kind: Kind, tty: bool, program: &Program) -> Self {
+        Self {
+            folder: folder.path().to_owned(),
+            kind,
+            tty,
+            user: program.user.as_ref().map(Into::into),
+            workdir: program.workdir.clone(),
+            parent: rustix::process::getpid().as_raw_pid(),
+            cgroup: None,
+            command: program.words.iter().map(Into::into).collect(),
+        }
+    }
+
+    /// This program as `stage`, with this order.
+    pub(crate) fn as_command(&self, stage: &str) -> Command {
+        let mut command = Command::new(SELF);
+        // What `ps` shows.
+        command.arg0("metaservice-guest").arg(stage);
+        let mut option = |name: &str, value: &OsStr| {
+            command.arg(name).arg(value);
+        };
+        option("--folder", self.folder.as_os_str());
+        option("--parent", self.parent.to_string().as_ref());
+        option("--kind", if self.kind == Kind::Job { "job" } else { "shell" }.as_ref());
+        if let Some(user) = &self.user {
+            option("--user", user);
+        }
+        if let Some(workdir) = &self.workdir {
+            option("--workdir", workdir.as_os_str());
+        }
+        if let Some(cgroup) = &self.cgroup {
+            option("--cgroup", cgroup.as_os_str());
+        }
+        if self.tty {
+            command.arg("--tty");
+        }
+        command.arg("--").args(&self.command);
+        command
+    }
+
+    /// Reads what [`as_command`](Self::as_command) wrote, behind the stage.
+    ///
+    /// # Errors
+    /// [`InvalidOrder`] for anything else.
+    pub fn parse(parser: &mut lexopt::Parser) -> Result<Self, InvalidOrder> {
+        use lexopt::prelude::{Long, Value, ValueExt};
+        let mut order = Self {
+            folder: PathBuf::new(),
+            kind: Kind::Job,
+            tty: false,
+            user: None,
+            workdir: None,
+            parent: 0,
+            cgroup: None,
+            command: Vec::new(),
+        };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("folder") => order.folder = parser.value()?.into(),
+                Long("parent") => order.parent = parser.value()?.parse()?,
+                Long("kind") => {
+                    let job = parser.value()? == "job";
+                    order.kind = if job { Kind::Job } else { Kind::Shell };
+                }
+                Long("user") => order.user = Some(parser.value()?),
+                Long("workdir") => order.workdir = Some(parser.value()?.into()),
+                Long("cgroup") => order.cgroup = Some(parser.value()?.into()),
+                Long("tty") => order.tty = true,
+                Value(first) => {
+                    order.command.push(first);
+                    order.command.extend(parser.raw_args()?);
+                }
+                _ => return Err(argument.unexpected().into()),
+            }
+        }
+        let complete = order.parent > 0 && order.folder != Path::new("");
+        if complete { Ok(order) } else { Err(InvalidOrder::Incomplete) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parse_inverts_as_command(
+            folder in "/[^\0]{0,8}",
+            shell in any::<bool>(),
+            tty in any::<bool>(),
+            user in proptest::option::of("[^\0]{1,8}"),
+            workdir in proptest::option::of("/[^\0]{0,8}"),
+            cgroup in proptest::option::of("/[^\0]{0,8}"),
+            parent in 1i32..,
+            command in proptest::collection::vec("[^\0]{0,8}", 0..4),
+        ) {
+            let order = Order {
+                folder: folder.into(),
+                kind: if shell { Kind::Shell } else { Kind::Job },
+                tty,
+                user: user.map(Into::into),
+                workdir: workdir.map(Into::into),
+                parent,
+                cgroup: cgroup.map(Into::into),
+                command: command.into_iter().map(Into::into).collect(),
+            };
+            let line = order.as_command("supervise");
+            let mut parser = lexopt::Parser::from_args(line.get_args().skip(1));
+            prop_assert_eq!(Order::parse(&mut parser).unwrap(), order);
+        }
+    }
+
+    #[test]
+    fn half_an_order_is_none() {
+        for line in [&["--folder", "/a"][..], &["--parent", "4"], &[], &["--what"]] {
+            assert!(Order::parse(&mut lexopt::Parser::from_args(line)).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! A strict host of version 1, written from the protocol page alone, and an agent under it.
+//!
+//! It serves nothing but the page's end-points, knows no extension, and remembers every
+//! request that the page does not allow. An [`Agent`] runs the real program with a mark in its
+//! environment, which every process of the job and its shells inherits: what is left of them
+//! in the end is found by it.
+
+#![allow(dead_code, reason = "no test binary uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+pub(crate) mod shell;
+
+/// No test waits longer for any one thing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What an agent has answered to an action.
+pub(crate) enum Reply {
+    Post { headers: HeaderMap, body: Body },
+    Shell(Box<WebSocket>),
+}
+
+struct Shared {
+    execute: Mutex<String>,
+    /// The status for log requests; 200 takes them.
+    log_status: Mutex<u16>,
+    log: watch::Sender<Vec<u8>>,
+    log_requests: AtomicU64,
+    /// How much of the log is taken before the connection is cut, once.
+    cut_log_after: Mutex<Option<usize>>,
+    result: watch::Sender<Option<(bool, Option<String>)>>,
+    polls: watch::Sender<u64>,
+    fetched: watch::Sender<u64>,
+    actions: mpsc::UnboundedSender<String>,
+    queue: AsyncMutex<mpsc::UnboundedReceiver<String>>,
+    pending: Mutex<HashMap<String, oneshot::Sender<Reply>>>,
+    next: AtomicU64,
+    violations: Mutex<Vec<String>>,
+}
+
+/// The host's side of one job.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) address: std::net::SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// A get-artifact reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Artifact {
+    File { bytes: Vec<u8>, length: Option<u64> },
+    NotFound,
+    Broken,
+}
+
+impl Host {
+    /// Serves a job with this command.
+    pub(crate) async fn start(command: &[&str]) -> Self {
+        Self::start_with(command, &[]).await
+    }
+
+    /// Serves a job with this command and environment.
+    pub(crate) async fn start_with(command: &[&str], env: &[(&str, &str)]) -> Self {
+        let env: HashMap<_, _> = env.iter().copied().collect();
+        let execute = serde_json::json!({ "env": env, "command": command }).to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (actions, queue) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            execute: Mutex::new(execute),
+            log_status: Mutex::new(200),
+            log: watch::channel(Vec::new()).0,
+            log_requests: AtomicU64::new(0),
+            cut_log_after: Mutex::new(None),
+            result: watch::channel(None).0,
+            polls: watch::channel(0).0,
+            fetched: watch::channel(0).0,
+            actions,
+            queue: AsyncMutex::new(queue),
+            pending: Mutex::default(),
+            next: AtomicU64::new(0),
+            violations: Mutex::default(),
+        });
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(serve).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, shared }
+    }
+
+    pub(crate) fn set_execute(&self, execute: &str) {
+        *self.shared.execute.lock().unwrap() = execute.to_owned();
+    }
+
+    pub(crate) fn refuse_log(&self, status: u16) {
+        *self.shared.log_status.lock().unwrap() = status;
+    }
+
+    pub(crate) fn cut_log_after(&self, bytes: usize) {
+        *self.shared.cut_log_after.lock().unwrap() = Some(bytes);
+    }
+
+    pub(crate) fn log(&self) -> Vec<u8> {
+        self.shared.log.borrow().clone()
+    }
+
+    pub(crate) fn log_text(&self) -> String {
+        String::from_utf8_lossy(&self.log()).into_owned()
+    }
+
+    pub(crate) fn log_requests(&self) -> u64 {
+        self.shared.log_requests.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the log contains `text`.
+    pub(crate) async fn log_says(&self, text: &str) {
+        let mut log = self.shared.log.subscribe();
+        let found = log.wait_for(|log| log.windows(text.len()).any(|w| w == text.as_bytes()));
+        let found = timeout(PATIENCE, found).await.map(drop);
+        assert!(found.is_ok(), "no {text:?} in {:?}", self.log_text());
+    }
+
+    /// Waits for the result: whether it is success, and the value of our header.
+    pub(crate) async fn result(&self) -> (bool, Option<String>) {
+        let mut result = self.shared.result.subscribe();
+        let result = timeout(PATIENCE, result.wait_for(Option::is_some)).await;
+        result.expect("a result").unwrap().clone().unwrap()
+    }
+
+    pub(crate) fn has_result(&self) -> bool {
+        self.shared.result.borrow().is_some()
+    }
+
+    /// Waits until the job has been fetched `count` times.
+    pub(crate) async fn fetched(&self, count: u64) {
+        let mut fetched = self.shared.fetched.subscribe();
+        timeout(PATIENCE, fetched.wait_for(|n| *n >= count)).await.expect("a fetch").unwrap();
+    }
+
+    pub(crate) fn polls(&self) -> u64 {
+        *self.shared.polls.borrow()
+    }
+
+    /// Queues an action, with all five fields.
+    pub(crate) fn push(
+        &self,
+        id: &str,
+        kind: &str,
+        path: &str,
+        command: Option<&[&str]>,
+        tty: bool,
+    ) {
+        let action = serde_json::json!({
+            "id": id, "type": kind, "path": path, "command": command, "tty": tty,
+        });
+        self.shared.actions.send(action.to_string()).unwrap();
+    }
+
+    async fn ask(&self, kind: &str, path: &str, command: Option<&[&str]>, tty: bool) -> Reply {
+        let id = format!("a-{}", self.shared.next.fetch_add(1, Ordering::SeqCst));
+        let reply = self.expect(&id);
+        self.push(&id, kind, path, command, tty);
+        timeout(PATIENCE, reply).await.expect("a reply in time").expect("a reply")
+    }
+
+    /// Makes `id` pending.
+    pub(crate) fn expect(&self, id: &str) -> oneshot::Receiver<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.pending.lock().unwrap().insert(id.to_owned(), sender);
+        receiver
+    }
+
+    pub(crate) async fn artifact(&self, path: impl AsRef<Path>) -> Artifact {
+        let path = path.as_ref().to_str().unwrap();
+        let Reply::Post { headers, mut body } = self.ask("get-artifact", path, None, false).await
+        else {
+            panic!("a shell instead of a file")
+        };
+        read_artifact(&headers, &mut body).await
+    }
+
+    /// The reply as far as it has come: the headers and the body to be read.
+    pub(crate) async fn artifact_begun(&self, path: impl AsRef<Path>) -> (HeaderMap, Body) {
+        let path = path.as_ref().to_str().unwrap();
+        match self.ask("get-artifact", path, None, false).await {
+            Reply::Post { headers, body } => (headers, body),
+            Reply::Shell(_) => panic!("a shell instead of a file"),
+        }
+    }
+
+    /// The files of a list, and whether the path was not found.
+    pub(crate) async fn list(&self, path: impl AsRef<Path>) -> (Option<Vec<String>>, bool) {
+        let path = path.as_ref().to_str().unwrap();
+        let Reply::Post { headers, body } = self.ask("list-folder", path, None, false).await else {
+            panic!("a shell instead of a list")
+        };
+        assert_eq!(headers["content-type"], "application/json");
+        let body = axum::body::to_bytes(body, 10 * 1024 * 1024).await.unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let files = value["files"]
+            .as_array()
+            .map(|files| files.iter().map(|file| file.as_str().unwrap().to_owned()).collect());
+        (files, value["notFound"].as_bool().unwrap())
+    }
+
+    pub(crate) async fn kill(&self) {
+        let Reply::Post { body, .. } = self.ask("kill-process", "", None, false).await else {
+            panic!("a shell instead of an answer")
+        };
+        assert!(axum::body::to_bytes(body, 1).await.unwrap().is_empty());
+    }
+
+    pub(crate) async fn shell(&self, command: &[&str], tty: bool) -> shell::Shell {
+        match self.ask("exec-shell", "", Some(command), tty).await {
+            Reply::Shell(socket) => shell::Shell::new(*socket),
+            Reply::Post { .. } => panic!("a body instead of a shell"),
+        }
+    }
+
+    /// Everything that came was allowed.
+    pub(crate) fn assert_strict(&self) {
+        let violations = self.shared.violations.lock().unwrap();
+        assert!(violations.is_empty(), "{violations:?}");
+    }
+}
+
+pub(crate) async fn read_artifact(headers: &HeaderMap, body: &mut Body) -> Artifact {
+    let mut bytes = Vec::new();
+    let mut stream = std::mem::take(body).into_data_stream();
+    while let Some(chunk) = timeout(PATIENCE, stream.next()).await.expect("progress") {
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(_) => return Artifact::Broken,
+        }
+    }
+    if let Some(error) = headers.get("X-Taskcluster-Worker-Error") {
+        assert_eq!(error, "file-not-found");
+        assert!(bytes.is_empty());
+        return Artifact::NotFound;
+    }
+    let length = headers.get("content-length").map(|l| l.to_str().unwrap().parse().unwrap());
+    Artifact::File { bytes, length }
+}
+
+fn error(status: u16, code: &str) -> Response {
+    let body = serde_json::json!({ "code": code, "message": format!("{code} it is") });
+    (StatusCode::from_u16(status).unwrap(), body.to_string()).into_response()
+}
+
+async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let violation = |what: &str| {
+        shared.violations.lock().unwrap().push(format!("{method} {path}: {what}"));
+    };
+    let allowed: &[Method] = match path.as_str() {
+        "/engine/v1/execute" | "/engine/v1/poll" | "/engine/v1/ping" => &[Method::GET],
+        "/engine/v1/log" | "/engine/v1/list-folder" => &[Method::POST],
+        "/engine/v1/success" | "/engine/v1/failed" => &[Method::PUT],
+        "/engine/v1/reply" => &[Method::GET, Method::POST],
+        _ => {
+            violation("no such end-point");
+            return error(404, "NoSuchEndPoint");
+        }
+    };
+    if !allowed.contains(&method) {
+        violation("method");
+        return error(405, "MethodNotAllowed");
+    }
+    match path.as_str() {
+        "/engine/v1/execute" => {
+            shared.fetched.send_modify(|n| *n += 1);
+            shared.execute.lock().unwrap().clone().into_response()
+        }
+        "/engine/v1/log" => log(&shared, request).await,
+        "/engine/v1/success" => resolve(&shared, true, request.headers()),
+        "/engine/v1/failed" => resolve(&shared, false, request.headers()),
+        "/engine/v1/poll" => poll(&shared).await,
+        "/engine/v1/reply" => reply(&shared, request).await,
+        _ => ().into_response(),
+    }
+}
+
+async fn log(shared: &Shared, request: Request) -> Response {
+    shared.log_requests.fetch_add(1, Ordering::SeqCst);
+    let status = *shared.log_status.lock().unwrap();
+    if status != 200 {
+        return error(status, "InternalError");
+    }
+    let mut body = request.into_body().into_data_stream();
+    while let Some(chunk) = body.next().await {
+        let Ok(mut chunk) = chunk else { return error(500, "InternalError") };
+        let have = shared.log.borrow().len();
+        let cut = shared.cut_log_after.lock().unwrap().take_if(|at| have + chunk.len() >= *at);
+        if let Some(at) = cut {
+            chunk.truncate(at - have);
+        }
+        shared.log.send_modify(|log| log.extend_from_slice(&chunk));
+        if cut.is_some() {
+            // Drops the connection: nothing is answered.
+            panic!("the log's connection is cut, as the test wants it");
+        }
+    }
+    StatusCode::OK.into_response()
+}
+
+fn resolve(shared: &Shared, success: bool, headers: &HeaderMap) -> Response {
+    let header = headers.get("Metaservice-Result").map(|v| v.to_str().unwrap().to_owned());
+    let mut answer = StatusCode::OK.into_response();
+    shared.result.send_modify(|result| match result {
+        None => *result = Some((success, header)),
+        Some((before, _)) if *before == success => {}
+        Some(_) => answer = error(409, "ResourceConflict"),
+    });
+    answer
+}
+
+async fn poll(shared: &Shared) -> Response {
+    shared.polls.send_modify(|polls| *polls += 1);
+    let mut queue = shared.queue.lock().await;
+    match timeout(Duration::from_secs(30), queue.recv()).await {
+        Ok(Some(action)) => action.into_response(),
+        _ => {
+            let id = shared.next.fetch_add(1, Ordering::SeqCst);
+            let none = serde_json::json!({
+                "id": format!("n-{id}"), "type": "none", "path": "", "command": null, "tty": false,
+            });
+            none.to_string().into_response()
+        }
+    }
+}
+
+async fn reply(shared: &Arc<Shared>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri);
+    let id = query.ok().and_then(|query| query.0.get("id").cloned()).unwrap_or_default();
+    let Some(pending) = shared.pending.lock().unwrap().remove(&id) else {
+        return error(400, "UnknownActionId");
+    };
+    if parts.method == Method::GET {
+        return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+            Ok(upgrade) => upgrade.on_upgrade(move |socket| async move {
+                let _ = pending.send(Reply::Shell(Box::new(socket)));
+            }),
+            Err(refused) => refused.into_response(),
+        };
+    }
+    // The answer comes when the body has: as a host that keeps it does.
+    let (relay, sent) = mpsc::channel::<Result<Bytes, axum::Error>>(1);
+    let relayed = futures_util::stream::unfold(sent, |mut sent| async move {
+        sent.recv().await.map(|chunk| (chunk, sent))
+    });
+    let reply = Reply::Post { headers: parts.headers, body: Body::from_stream(relayed) };
+    let _ = pending.send(reply);
+    let mut body = body.into_data_stream();
+    while let Some(chunk) = body.next().await {
+        if relay.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    StatusCode::OK.into_response()
+}
+
+/// The real agent.
+pub(crate) struct Agent {
+    child: tokio::process::Child,
+    mark: String,
+    state: PathBuf,
+    host: Host,
+    _folder: Arc<tempfile::TempDir>,
+}
+
+impl Agent {
+    pub(crate) async fn start(host: &Host) -> Self {
+        Self::start_with(host, &[], &[]).await
+    }
+
+    /// With more options and environment.
+    pub(crate) async fn start_with(host: &Host, options: &[&str], env: &[(&str, &str)]) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let state = folder.path().join("state");
+        let mark = format!("metaservice-test-{}", folder.path().display());
+        let child = Self::spawn(host, &state, &mark, options, env);
+        Self { child, mark, state, host: host.clone(), _folder: folder }
+    }
+
+    fn spawn(
+        host: &Host,
+        state: &Path,
+        mark: &str,
+        options: &[&str],
+        env: &[(&str, &str)],
+    ) -> tokio::process::Child {
+        tokio::process::Command::new(env!("CARGO_BIN_EXE_metaservice-guest"))
+            .args(["--host", &host.address.to_string(), "--state"])
+            .arg(state)
+            .args(options)
+            .env("METASERVICE_TEST", mark)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Kills the agent alone, as a crash does.
+    pub(crate) async fn crash(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Starts it again on the same state.
+    pub(crate) fn restart(&mut self, options: &[&str]) {
+        self.child = Self::spawn(&self.host, &self.state, &self.mark, options, &[]);
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().unwrap().try_into().unwrap()
+    }
+
+    pub(crate) async fn exit_status(&mut self) -> std::process::ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("the agent's end").unwrap()
+    }
+
+    /// Stops it as a service manager does, and looks that nothing is left.
+    pub(crate) async fn stop(mut self) {
+        if let Some(pid) = self.child.id() {
+            let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+        assert!(self.exit_status().await.success());
+        self.assert_nothing_left();
+        self.host.assert_strict();
+    }
+
+    pub(crate) fn assert_nothing_left(&self) {
+        let left = self.processes();
+        assert!(left.is_empty(), "left running: {left:?}");
+        let shells = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
+        let shells: Vec<_> = shells
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("shell-"))
+            .collect();
+        assert!(shells.is_empty(), "left behind: {shells:?}");
+    }
+
+    /// Only the agent itself, or its supervisor on its way out, is left.
+    pub(crate) fn assert_no_job_left(&self) {
+        let mut left = self.processes();
+        left.retain(|line| !line.contains("metaservice-guest") && !line.contains("/proc/self/exe"));
+        assert!(left.is_empty(), "left running: {left:?}");
+    }
+
+    /// The command lines of all processes of this agent, itself included.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let mark = format!("METASERVICE_TEST={}\0", self.mark);
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|e| e.file_name().to_str().unwrap_or("").parse::<u32>().ok());
+        pids.filter(|pid| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.windows(mark.len()).any(|window| window == mark.as_bytes())
+        })
+        .map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            format!("{pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+        })
+        .collect()
+    }
+}
+
+/// Bytes that no shift or repetition of blocks leaves the same.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n * 31 / 7 % 253).to_le_bytes()[0]).collect()
+}
+
+pub(crate) fn make_fifo(path: &Path) {
+    let status = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(status.success());
+}
+
+/// Whether a process exists and has not ended.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
+}

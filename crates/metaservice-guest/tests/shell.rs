@@ -1,0 +1,226 @@
+//! Shells, with and without a terminal.
+
+mod host;
+
+use std::time::{Duration, Instant};
+
+use host::{Agent, Host, is_alive, make_fifo, pattern};
+
+async fn idle() -> (Host, Agent) {
+    let host = Host::start_with(&["sleep", "1000"], &[("JOB", "env of the job")]).await;
+    let agent = Agent::start(&host).await;
+    (host, agent)
+}
+
+#[tokio::test]
+async fn five_megabytes_go_through_a_shell_and_back() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["cat"], false).await;
+    let bytes = pattern(5 * 1024 * 1024 + 7);
+    shell.write(&bytes).await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(shell.stdout_bytes() == bytes);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn outputs_are_apart_and_the_status_arrives() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $JOB; echo err >&2; exit 1"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    assert_eq!((shell.stdout().as_str(), shell.stderr().as_str()), ("env of the job\n", "err\n"));
+    for (script, status) in [("exit 0", 0), ("exit 42", 1), ("kill -9 $$", 1)] {
+        let mut shell = host.shell(&["sh", "-c", script], false).await;
+        assert_eq!(shell.finish().await, (Some(status), true), "{script}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shell_that_cannot_be_started_says_why() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["no-such-program"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    let why = "metaservice-guest: cannot run 'no-such-program': No such file or directory\n";
+    assert_eq!(shell.stderr(), why);
+    let mut shell = host.shell(&["echo", "a\0b"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    assert!(shell.stderr().contains("cannot run 'echo"), "{}", shell.stderr());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_default_shell_reads_commands() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&[], false).await;
+    shell.write(b"echo $((6 * 7))\nexit 0\n").await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "42\n");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_terminal_has_a_size_that_follows() {
+    let (host, agent) = idle().await;
+    let mut shell =
+        host.shell(&["sh", "-c", "stty size; echo to-err >&2; read x; stty size; tty"], true).await;
+    shell.says("24 80").await;
+    shell.says("to-err").await;
+    shell.resize(132, 43).await;
+    shell.write(b"\n").await;
+    shell.says("43 132").await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(shell.stdout().contains("/dev/pts/"), "{}", shell.stdout());
+    assert_eq!(shell.stderr(), "");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_terminal_interrupts_and_ends_its_input() {
+    let (host, agent) = idle().await;
+    let mut shell = host
+        .shell(&["sh", "-c", "trap 'echo caught' INT; echo ready; sleep 1000; cat"], true)
+        .await;
+    shell.says("ready").await;
+    shell.write(&[3]).await;
+    shell.says("caught").await;
+    shell.write(b"line\n").await;
+    shell.says("line\r\nline\r\n").await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_abort_kills_the_whole_tree() {
+    let (host, agent) = idle().await;
+    let script = "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 1000; done' & sleep 0.2; echo ready; while :; do sleep 1000; done";
+    for tty in [false, true] {
+        let mut shell = host.shell(&["sh", "-c", script], tty).await;
+        shell.says("ready").await;
+        let pid = shell.stdout().lines().next().unwrap().trim().to_owned();
+        assert!(is_alive(&pid), "{pid}");
+        shell.abort().await;
+        let (_, closed) = shell.finish().await;
+        assert!(closed);
+        wait_until(|| !is_alive(&pid)).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_takes_the_shell_along() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $$; sleep 1000"], false).await;
+    shell.says("\n").await;
+    let pid = shell.stdout();
+    assert!(is_alive(&pid));
+    drop(shell);
+    wait_until(|| !is_alive(&pid)).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn shells_die_with_their_agent() {
+    let (host, mut agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "setsid sleep 1000 & echo $! $$; wait"], true).await;
+    shell.says("\n").await;
+    let pids: Vec<String> = shell.stdout().split_whitespace().map(Into::into).collect();
+    agent.crash().await;
+    wait_until(|| !pids.iter().any(|pid| is_alive(pid))).await;
+    agent.restart(&[]);
+    host.fetched(2).await;
+    assert_eq!(host.artifact("/nowhere").await, host::Artifact::NotFound);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn background_processes_do_not_hold_up_the_exit() {
+    let (host, agent) = idle().await;
+    let begun = Instant::now();
+    let mut shell = host.shell(&["sh", "-c", "sleep 1000 & echo $!"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let pid = shell.stdout();
+    // It was put there to stay.
+    assert!(is_alive(&pid));
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_waited_for() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["head", "-c", "1000000", "/dev/zero"], false).await;
+    shell.reads = false;
+    shell.has(64 * 1024).await;
+    shell.assert_quiet().await;
+    shell.reads = true;
+    shell.catch_up().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout_bytes().len(), 1_000_000);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn input_that_nobody_reads_holds_up_no_output() {
+    let (host, agent) = idle().await;
+    let script = "echo ready; read x < \"$0\"; head -c 300000 /dev/zero";
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    make_fifo(&gate);
+    let mut shell = host.shell(&["sh", "-c", script, gate.to_str().unwrap()], false).await;
+    shell.says("ready").await;
+    // More than the pipe takes, less than the pipe and the window.
+    shell.write(&vec![1; 120_000]).await;
+    tokio::fs::write(&gate, "x\n").await.unwrap();
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout_bytes().len(), "ready\n".len() + 300_000);
+
+    // Input for a command that has closed its own is taken and dropped.
+    let mut shell = host.shell(&["sh", "-c", "exec <&-; echo shut; sleep 1"], false).await;
+    shell.says("shut").await;
+    shell.write(&vec![1; 300_000]).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_to_be_ignored_are() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["cat"], false).await;
+    shell.send_nonsense().await;
+    shell.write(b"still here").await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "still here");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn many_shells_run_at_once() {
+    let (host, agent) = idle().await;
+    let mut shells = Vec::new();
+    for _ in 0..20 {
+        shells.push(host.shell(&["cat"], false).await);
+    }
+    for (n, shell) in shells.iter_mut().enumerate() {
+        shell.write(format!("shell {n}").as_bytes()).await;
+        shell.end_input().await;
+    }
+    for (n, shell) in shells.iter_mut().enumerate() {
+        assert_eq!(shell.finish().await, (Some(0), true));
+        assert_eq!(shell.stdout(), format!("shell {n}"));
+    }
+    agent.stop().await;
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not come true");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
