@@ -135,7 +135,8 @@ fn mount_disk() -> Result<(), MountError> {
 /// Mounts a partition; keeps it only if it looks like a root.
 fn try_root(device: &Path, kind: &str, options: &str) -> bool {
     let options = CString::new(options).unwrap_or_default();
-    if mount(device, NEW_ROOT, kind, MountFlags::empty(), &*options).is_err() {
+    // What does not fit is no news for the console.
+    if mount(device, NEW_ROOT, kind, MountFlags::SILENT, &*options).is_err() {
         return false;
     }
     if looks_like_root(Path::new(NEW_ROOT)) {
