@@ -182,13 +182,45 @@ fn a_disk_image_is_the_root_and_stays_as_it_is() {
     assert_eq!(sha256(&image), before, "the image was written");
 }
 
+#[test]
+fn an_image_boots_by_its_own_boot_loader() {
+    let sandbox = Sandbox::new();
+    let image = bootable_image(&sandbox.work());
+    let before = sha256(&image);
+    let args = ["run", "--image", "boot.qcow2", "--", "sh", "-c", "echo booted; exit 4"];
+    assert_eq!(sandbox.run(&args).text(4), "booted\n");
+    assert_eq!(sha256(&image), before, "the image was written");
+}
+
+/// A qcow2 image with a boot loader, a kernel, and an initramfs with the agent in it: what
+/// knows nothing of `--kernel`.
+fn bootable_image(work: &Path) -> std::path::PathBuf {
+    let tools = metaservice_vm::find().require().unwrap();
+    let agent = std::fs::read(env!("METASERVICE_AGENT")).unwrap();
+    let contents = metaservice_vm::initramfs::Contents::new(agent, &tools);
+    let initramfs = metaservice_vm::initramfs::build(&contents.cache(work)).unwrap();
+    std::fs::copy(&tools.kernel.image, work.join("kernel")).unwrap();
+    std::fs::rename(initramfs, work.join("initrd")).unwrap();
+    let menu =
+        "default job\nlabel job\n kernel kernel\n append initrd=initrd console=ttyS0 quiet\n";
+    std::fs::write(work.join("syslinux.cfg"), menu).unwrap();
+    tool(work, "truncate", &["-s", "64M", "boot.raw"]);
+    tool(work, "mkfs.fat", &["boot.raw"]);
+    tool(work, "mcopy", &["-i", "boot.raw", "kernel", "initrd", "syslinux.cfg", "::"]);
+    tool(work, "syslinux", &["--install", "boot.raw"]);
+    tool(work, "qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "boot.raw", "boot.qcow2"]);
+    work.join("boot.qcow2")
+}
+
+/// Runs a program that makes a part of an image.
+fn tool(work: &Path, program: &str, args: &[&str]) {
+    let output = std::process::Command::new(program).args(args).current_dir(work).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program}: {output:?}");
+}
+
 /// A qcow2 image of an ext4 file system with a busybox userland.
 fn disk_image(work: &Path) -> std::path::PathBuf {
-    let run = |program: &str, args: &[&str]| {
-        let output =
-            std::process::Command::new(program).args(args).current_dir(work).output().unwrap();
-        assert!(output.status.success(), "{program}: {output:?}");
-    };
     let tools = metaservice_vm::find().require().unwrap();
     let root = work.join("root");
     for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {
@@ -199,8 +231,8 @@ fn disk_image(work: &Path) -> std::path::PathBuf {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/mark"), "the image's own\n").unwrap();
-    run("mke2fs", &["-q", "-t", "ext4", "-d", "root", "disk.raw", "64M"]);
-    run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
+    tool(work, "mke2fs", &["-q", "-t", "ext4", "-d", "root", "disk.raw", "64M"]);
+    tool(work, "qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
     work.join("disk.qcow2")
 }
 
