@@ -8,11 +8,11 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metaservice::control::Client;
 
-/// No machine here takes longer, software emulation and a busy host included.
+/// How long a sign of life may take, software emulation and a busy host included.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 const MARK: &str = "METASERVICE_TEST_MARK";
@@ -102,11 +102,17 @@ impl Sandbox {
     /// Waits until no process of ours is left, as when the tool was killed: then its
     /// machine dies a moment later.
     pub(crate) fn wait_for_no_process(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.processes().is_empty() {
-            assert!(Instant::now() < deadline, "left behind: {:?}", self.processes());
-            std::thread::yield_now();
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        for pid in self.pids() {
+            let pid = pid.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            // Who is gone already needs no waiting for.
+            if let Ok(process) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
+                let patience = PATIENCE.try_into().unwrap();
+                poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap();
+            }
         }
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes are left behind");
     }
 }
 
@@ -174,7 +180,7 @@ impl Job {
             let mut all = Vec::new();
             stdout.read_to_end(&mut all).map(|_| all)
         });
-        let status = wait(&mut self.child).code();
+        let status = self.child.wait().unwrap().code();
         let stdout = reading.join().unwrap().unwrap();
         Finished { status, stdout, stderr: self.stderr.iter().collect() }
     }
@@ -204,21 +210,6 @@ fn wait_for(child: &mut Child, text: &str) -> std::sync::mpsc::Receiver<String> 
 }
 
 #[track_caller]
-fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("the tool did not end in time");
-        }
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-#[track_caller]
 pub(crate) fn finish(mut child: Child) -> Finished {
     let read = |mut pipe: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
@@ -228,7 +219,7 @@ pub(crate) fn finish(mut child: Child) -> Finished {
     };
     let stdout = child.stdout.take().map(|pipe| read(Box::new(pipe)));
     let stderr = child.stderr.take().map(|pipe| read(Box::new(pipe)));
-    let status = wait(&mut child).code();
+    let status = child.wait().unwrap().code();
     let all = |reading: Option<std::thread::JoinHandle<std::io::Result<Vec<u8>>>>| {
         reading.map(|reading| reading.join().unwrap().unwrap()).unwrap_or_default()
     };
