@@ -33,7 +33,7 @@ fn a_small_machine_in_full() {
     let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
     let expected = format!(
         "-nodefaults -no-user-config -no-reboot -display none -machine {MACHINE_TYPE} \
-         -accel tcg -cpu max -smp 1 -m 1024M \
+         -accel tcg -cpu {EMULATED_CPU} -smp 1 -m 1024M \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -chardev socket,id=monitor,fd=11 -mon chardev=monitor,mode=control \
          -chardev socket,id=console,fd=12 -serial chardev:console \
