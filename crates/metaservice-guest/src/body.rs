@@ -75,6 +75,11 @@ impl BodySender {
         self.parts.send(Part::Bytes(bytes)).await.map_err(|_| RequestOver)
     }
 
+    /// [`send`](Self::send) for a thread that may wait.
+    pub(crate) fn send_blocking(&self, bytes: Bytes) -> Result<(), RequestOver> {
+        self.parts.blocking_send(Part::Bytes(bytes)).map_err(|_| RequestOver)
+    }
+
     /// Ends the body. Dropping the sender without it breaks the request.
     pub(crate) async fn end(&self) -> Result<(), RequestOver> {
         self.parts.send(Part::End).await.map_err(|_| RequestOver)

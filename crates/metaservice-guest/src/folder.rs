@@ -14,53 +14,90 @@
 //! | more paths than 10 MiB of JSON | as many as fit, in order, with a warning |
 //!
 //! Paths come sorted by their bytes. A link is followed where the host itself named it.
+//!
+//! The reply is sent while the walk goes on. A host waits for a reply to start and then for it
+//! to move, so a large tree on a slow disk is no reason to give up; where nothing is found for
+//! a while, a space moves instead. A reply that the host has given up ends the walk.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metaservice_protocol::ActionId;
 use metaservice_protocol::limits::MAX_FILES_BYTES;
 use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use tokio::sync::Semaphore;
 
-use crate::body::Body;
+use crate::body::{Body, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
 use crate::words::say;
 
 /// How deep the walk goes; each level keeps a file open.
 const MAX_DEPTH: usize = 256;
 
+/// How many walks go on at once.
+const MAX_WALKS: usize = 8;
+
+/// How much of the reply is sent at once.
+const PART: usize = 64 * 1024;
+
+/// How long a walk may find nothing before it moves the reply all the same.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
 const HEAD: &[u8] = br#"{"files":["#;
 const TAIL: &[u8] = br#"],"notFound":false}"#;
 const NOT_FOUND: &[u8] = br#"{"files":null,"notFound":true}"#;
 
-/// Answers a list-folder action. Dropping the future cuts the reply; a walk under way ends
-/// by itself.
+/// Answers a list-folder action. Dropping the future cuts the reply and ends the walk.
 pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result<(), ClientError> {
-    let owned = path.to_owned();
-    let listing = tokio::task::spawn_blocking(move || Listing::of(&owned, MAX_FILES_BYTES)).await;
-    let listing = listing.unwrap_or_default();
-    if listing.unnamed > 0 {
-        let count = listing.unnamed;
-        say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
-    }
-    if listing.full {
-        say(&format!("more files are below {} than a reply can carry", path.display()));
-    }
-    client.reply(id, ReplyKind::Json, Body::Whole(listing.into_json())).await
+    // A host that gives up waiting for a walk that has not begun asks again.
+    let _permit = WALKS.acquire().await;
+    let (sender, body) = Body::stream(None);
+    let path = path.to_owned();
+    let walk = async {
+        let walked = tokio::task::spawn_blocking(move || {
+            let listing = Listing::of(&path, MAX_FILES_BYTES, |part| sender.send_blocking(part));
+            listing.map(|omitted| (omitted, sender, path))
+        });
+        // The walk ends early when the request is over, which has its own reason.
+        let Ok(Ok((omitted, sender, path))) = walked.await else { return };
+        if omitted.names > 0 {
+            let count = omitted.names;
+            say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
+        }
+        if omitted.rest {
+            say(&format!("more files are below {} than a reply can carry", path.display()));
+        }
+        let _ = sender.end().await;
+    };
+    let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Json, body), walk);
+    replied
 }
 
-/// The files that were found, as JSON in the making.
-#[derive(Debug, Default)]
-struct Listing {
+/// A walk holds one of the runtime's blocking threads, which artifacts need as well.
+static WALKS: Semaphore = Semaphore::const_new(MAX_WALKS);
+
+/// The files that were found, as JSON on its way out.
+struct Listing<S> {
+    send: S,
     json: Vec<u8>,
+    sent: usize,
+    last_sent: Instant,
     limit: usize,
-    found: bool,
-    full: bool,
-    unnamed: u64,
+    any: bool,
+    omitted: Omitted,
     may_read_all: bool,
+}
+
+/// What a reply does not have.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Omitted {
+    /// How many names are not UTF-8.
+    names: u64,
+    /// Whether there is more than fits.
+    rest: bool,
 }
 
 struct Entry {
@@ -75,49 +112,68 @@ impl Entry {
     }
 }
 
-impl Listing {
-    fn of(path: &Path, limit: usize) -> Self {
-        let may_read_all = rustix::process::geteuid().is_root();
-        let mut listing = Self { limit, may_read_all, ..Self::default() };
+impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
+    /// Sends a whole reply of at most `limit` bytes, part by part.
+    fn of(path: &Path, limit: usize, send: S) -> Result<Omitted, RequestOver> {
+        let mut listing = Self {
+            send,
+            json: HEAD.to_vec(),
+            sent: 0,
+            last_sent: Instant::now(),
+            limit,
+            any: false,
+            omitted: Omitted::default(),
+            may_read_all: rustix::process::geteuid().is_root(),
+        };
         // No doubled slashes and single dots in what is reported.
         let path: std::path::PathBuf = path.components().collect();
-        let Some(text) = path.to_str() else { return listing };
-        let Ok(status) = rustix::fs::stat(&path) else { return listing };
-        listing.found = true;
+        let status = rustix::fs::stat(&path);
+        let (Some(text), Ok(status)) = (path.to_str(), status) else {
+            listing.json = NOT_FOUND.to_vec();
+            listing.flush()?;
+            return Ok(listing.omitted);
+        };
+        listing.flush()?;
         match FileType::from_raw_mode(status.st_mode) {
             FileType::RegularFile => {
                 let name = CString::new(text).unwrap_or_default();
                 if listing.is_readable(CWD, &name) {
-                    listing.add(text);
+                    listing.add(text)?;
                 }
             }
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 if let Ok(folder) = rustix::fs::open(&path, flags, Mode::empty()) {
                     let prefix = text.trim_end_matches('/').to_owned();
-                    listing.walk(&folder, prefix, &mut Vec::new());
+                    listing.walk(&folder, prefix, &mut Vec::new())?;
                 }
             }
             _ => {}
         }
-        listing
+        listing.json.extend(TAIL);
+        listing.flush()?;
+        Ok(listing.omitted)
     }
 
-    fn walk(&mut self, folder: &OwnedFd, path: String, above: &mut Vec<(u64, u64)>) {
-        let Ok(status) = rustix::fs::fstat(folder) else { return };
+    fn walk(
+        &mut self,
+        folder: &OwnedFd,
+        mut path: String,
+        above: &mut Vec<(u64, u64)>,
+    ) -> Result<(), RequestOver> {
+        let Ok(status) = rustix::fs::fstat(folder) else { return Ok(()) };
         let identity = (status.st_dev, status.st_ino);
         if above.len() >= MAX_DEPTH || above.contains(&identity) {
-            return;
+            return Ok(());
         }
         above.push(identity);
-        let mut path = path;
         let length = path.len();
-        for entry in self.entries(folder) {
-            if self.full {
+        for entry in entries(folder) {
+            if self.omitted.rest {
                 break;
             }
             let Ok(name) = entry.name.to_str() else {
-                self.unnamed += 1;
+                self.omitted.names += 1;
                 continue;
             };
             path.truncate(length);
@@ -126,38 +182,14 @@ impl Listing {
             if entry.folder {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 if let Ok(child) = rustix::fs::openat(folder, &entry.name, flags, Mode::empty()) {
-                    self.walk(&child, path.clone(), above);
+                    self.walk(&child, path.clone(), above)?;
                 }
             } else if self.is_readable(folder.as_fd(), &entry.name) {
-                self.add(&path);
+                self.add(&path)?;
             }
         }
         above.pop();
-    }
-
-    /// The plain files and folders in a folder, in the order of the paths they lead to: a
-    /// folder sorts as its name with a slash.
-    fn entries(&self, folder: &OwnedFd) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        let Ok(mut names) = Dir::read_from(folder) else { return entries };
-        while let Some(entry) = names.read() {
-            // A folder on a broken disk is listed as far as it can be read.
-            let Ok(entry) = entry else { break };
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                FileType::Unknown => kind_of(folder, name),
-                kind => kind,
-            };
-            if matches!(kind, FileType::RegularFile | FileType::Directory) {
-                let folder = kind == FileType::Directory;
-                entries.push(Entry { name: name.to_owned(), folder });
-            }
-        }
-        entries.sort_by(|a, b| a.key().cmp(b.key()));
-        entries
+        self.move_on()
     }
 
     fn is_readable(&self, folder: impl AsFd, name: &CStr) -> bool {
@@ -165,30 +197,73 @@ impl Listing {
             || rustix::fs::accessat(folder, name, Access::READ_OK, AtFlags::EACCESS).is_ok()
     }
 
-    fn add(&mut self, path: &str) {
+    fn add(&mut self, path: &str) -> Result<(), RequestOver> {
         let before = self.json.len();
-        if before > 0 {
+        if self.any {
             self.json.push(b',');
         }
         let written = serde_json::to_writer(&mut self.json, path).is_ok();
-        if !written || HEAD.len() + self.json.len() + TAIL.len() > self.limit {
+        if !written || self.sent + self.json.len() + TAIL.len() > self.limit {
             self.json.truncate(before);
-            self.full = true;
+            self.omitted.rest = true;
+            return Ok(());
         }
+        self.any = true;
+        if self.json.len() >= PART {
+            self.flush()?;
+        }
+        self.move_on()
     }
 
-    fn into_json(self) -> Bytes {
-        if !self.found {
-            return Bytes::from_static(NOT_FOUND);
+    /// Lets the host see that the walk goes on.
+    fn move_on(&mut self) -> Result<(), RequestOver> {
+        if self.last_sent.elapsed() < SIGN_OF_LIFE {
+            return Ok(());
         }
-        [HEAD, &self.json, TAIL].concat().into()
+        let room = self.sent + self.json.len() + TAIL.len() < self.limit;
+        if self.json.is_empty() && room {
+            self.json.push(b' ');
+        }
+        self.flush()
     }
+
+    fn flush(&mut self) -> Result<(), RequestOver> {
+        self.last_sent = Instant::now();
+        self.sent += self.json.len();
+        let part = std::mem::take(&mut self.json);
+        if part.is_empty() { Ok(()) } else { (self.send)(part.into()) }
+    }
+}
+
+/// The plain files and folders in a folder, in the order of the paths they lead to: a
+/// folder sorts as its name with a slash.
+fn entries(folder: &OwnedFd) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let Ok(mut names) = Dir::read_from(folder) else { return entries };
+    while let Some(entry) = names.read() {
+        // A folder on a broken disk is listed as far as it can be read.
+        let Ok(entry) = entry else { break };
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => kind_of(folder, name),
+            kind => kind,
+        };
+        if matches!(kind, FileType::RegularFile | FileType::Directory) {
+            let folder = kind == FileType::Directory;
+            entries.push(Entry { name: name.to_owned(), folder });
+        }
+    }
+    entries.sort_by(|a, b| a.key().cmp(b.key()));
+    entries
 }
 
 fn kind_of(folder: &OwnedFd, name: &CStr) -> FileType {
     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(status) => FileType::from_raw_mode(status.st_mode),
-        Err(Errno::NOENT | _) => FileType::Unknown,
+        Err(_) => FileType::Unknown,
     }
 }
 
@@ -201,15 +276,26 @@ mod tests {
 
     use super::*;
 
-    fn list(path: &Path, limit: usize) -> (Files, Listing) {
-        let listing = Listing::of(path, limit);
-        let copy = Listing {
-            json: listing.json.clone(),
-            ..Listing { found: listing.found, ..Listing::default() }
-        };
-        let json = copy.into_json();
+    struct Listed {
+        files: Files,
+        length: usize,
+        unnamed: u64,
+        full: bool,
+    }
+
+    fn list(path: &Path, limit: usize) -> Listed {
+        let mut json = Vec::new();
+        let listing = Listing::of(path, limit, |part| {
+            json.extend(part);
+            Ok(())
+        });
+        let Ok(Omitted { names: unnamed, rest: full }) = listing else { unreachable!() };
         assert!(json.len() <= limit.max(NOT_FOUND.len()));
-        (serde_json::from_slice(&json).unwrap(), listing)
+        Listed { files: serde_json::from_slice(&json).unwrap(), length: json.len(), unnamed, full }
+    }
+
+    fn files(path: &Path) -> Files {
+        list(path, MAX_FILES_BYTES).files
     }
 
     #[test]
@@ -227,33 +313,35 @@ mod tests {
         std::os::unix::fs::symlink(root.join("b"), root.join("link")).unwrap();
         rustix::fs::mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
 
-        let (files, listing) = list(&root.join(".//"), MAX_FILES_BYTES);
-        let names = files.files.unwrap();
+        let listed = list(&root.join(".//"), MAX_FILES_BYTES);
+        let names = listed.files.files.unwrap();
         let expected = ["a-b", "a/b", "a/c/d", "b", "\u{e9} \"x\""];
         assert_eq!(names, expected.map(|name| format!("{}/{name}", root.display())));
         assert!(names.is_sorted());
-        assert_eq!((listing.unnamed, listing.full, files.not_found), (1, false, false));
+        assert_eq!((listed.unnamed, listed.full, listed.files.not_found), (1, false, false));
 
-        let (files, _) = list(&root.join("link"), MAX_FILES_BYTES);
-        assert_eq!(files.files.unwrap(), [root.join("link").to_str().unwrap()]);
-        let (files, _) = list(&root.join("none"), MAX_FILES_BYTES);
-        assert_eq!(files, Files { files: None, not_found: true });
-        let (files, _) = list(&root.join("fifo"), MAX_FILES_BYTES);
-        assert_eq!(files, Files { files: Some(vec![]), not_found: false });
-        assert!(list(&root.join("b/c"), MAX_FILES_BYTES).0.not_found);
+        let alone = |name: &str| files(&root.join(name)).files.unwrap();
+        assert_eq!(alone("link"), [root.join("link").to_str().unwrap()]);
+        assert_eq!(files(&root.join("none")), Files { files: None, not_found: true });
+        assert_eq!(files(&root.join("fifo")), Files { files: Some(vec![]), not_found: false });
+        assert!(files(&root.join("b/c")).not_found);
     }
 
     #[test]
     fn what_does_not_fit_is_left_out_from_the_end() {
         let folder = tempfile::tempdir().unwrap();
         (0..20).for_each(|n| fs::write(folder.path().join(format!("{n:02}")), b"").unwrap());
-        let (all, listing) = list(folder.path(), MAX_FILES_BYTES);
-        let all = all.files.unwrap();
-        let exact = HEAD.len() + listing.json.len() + TAIL.len();
-        assert!(!list(folder.path(), exact).1.full);
-        let (some, listing) = list(folder.path(), exact - 1);
-        assert!(listing.full);
-        assert_eq!(some.files.unwrap(), all[..19]);
+        let all = list(folder.path(), MAX_FILES_BYTES);
+        assert!(!list(folder.path(), all.length).full);
+        let some = list(folder.path(), all.length - 1);
+        assert!(some.full);
+        assert_eq!(some.files.files.unwrap(), all.files.files.unwrap()[..19]);
+    }
+
+    #[test]
+    fn a_reply_that_is_over_ends_the_walk() {
+        let listing = Listing::of(Path::new("/usr"), MAX_FILES_BYTES, |_| Err(RequestOver));
+        assert!(listing.is_err());
     }
 
     proptest! {
@@ -266,7 +354,7 @@ mod tests {
                 let _ = path.parent().map(fs::create_dir_all);
                 let _ = fs::write(path, b"");
             }
-            let files = list(folder.path(), MAX_FILES_BYTES).0.files.unwrap();
+            let files = files(folder.path()).files.unwrap();
             prop_assert!(files.is_sorted(), "{files:?}");
         }
     }

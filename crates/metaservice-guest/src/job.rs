@@ -12,6 +12,7 @@
 //! | claim, no supervisor, no ending | reports the job as lost, and says so in the log |
 //! | reported | serves actions |
 
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct Running(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     supervisor: Option<Arc<Supervisor>>,
+    /// Whether the supervisor has made its claim: before that it may not be ready for a signal.
+    begun: bool,
     killed: bool,
 }
 
@@ -57,14 +60,19 @@ impl Running {
     pub(crate) fn kill(&self) {
         let mut state = self.lock();
         state.killed = true;
-        if let Some(supervisor) = &state.supervisor {
+        if let Some(supervisor) = state.supervisor.as_ref().filter(|_| state.begun) {
             supervisor.end();
         }
     }
 
-    fn begins(&self, supervisor: &Arc<Supervisor>) {
+    fn starts(&self, supervisor: &Arc<Supervisor>) {
+        self.lock().supervisor = Some(Arc::clone(supervisor));
+    }
+
+    fn has_begun(&self, supervisor: &Arc<Supervisor>) {
         let mut state = self.lock();
         state.supervisor = Some(Arc::clone(supervisor));
+        state.begun = true;
         if state.killed {
             supervisor.end();
         }
@@ -88,10 +96,12 @@ impl Running {
 }
 
 async fn stop(folder: &Folder, supervisor: &Supervisor) {
-    if folder.ending().is_none() {
-        supervisor.end();
-    }
     let stopped = timeout(STOP_TIMEOUT, async {
+        // One that has only just been started could not make sense of a signal yet.
+        let _ = is_claimed(folder, supervisor).await;
+        if folder.ending().is_none() {
+            supervisor.end();
+        }
         let _ = ending(folder, supervisor).await;
         // It waits for somebody to take the log. Nobody will.
         supervisor.end();
@@ -126,11 +136,11 @@ pub(crate) async fn see_through(
         folder.forget()?;
         folder.set_execute(execute)?;
     }
-    let (note, ending) = match look(folder, &Program::job(config, execute)).await? {
+    let (note, ending) = match look(folder, &Program::job(config, execute), running).await? {
         Standing::Reported => return Ok(()),
         Standing::Over(note, ending) => (note, ending),
         Standing::Running(supervisor) => {
-            running.begins(&supervisor);
+            running.has_begun(&supervisor);
             let ending = follow(client, folder, &supervisor).await?;
             running.is_over();
             (None, ending)
@@ -144,13 +154,17 @@ pub(crate) async fn see_through(
     folder.set_reported()
 }
 
-async fn look(folder: &Folder, program: &Program) -> Result<Standing, StateError> {
+async fn look(
+    folder: &Folder,
+    program: &Program,
+    running: &Running,
+) -> Result<Standing, StateError> {
     if folder.is_reported() {
         return Ok(Standing::Reported);
     }
     if folder.claim().is_none() {
-        match start(folder, program).await? {
-            Ok(supervisor) => return Ok(Standing::Running(Arc::new(supervisor))),
+        match start(folder, program, running).await? {
+            Ok(supervisor) => return Ok(Standing::Running(supervisor)),
             Err(note) if folder.claim().is_none() => {
                 let ending = Ending::new(Reason::NotExecutable);
                 return Ok(Standing::Over(Some(note), ending));
@@ -177,30 +191,38 @@ fn lost() -> String {
 async fn start(
     folder: &Folder,
     program: &Program,
-) -> Result<Result<Supervisor, String>, StateError> {
-    let watch = folder.watch()?;
+    running: &Running,
+) -> Result<Result<Arc<Supervisor>, String>, StateError> {
     // Made before anybody writes to it.
     let _output = folder.output()?;
     let order = Order::new(folder, Kind::Job, false, program);
     let mut command = supervise::command(&order, &program.env);
-    let null = std::process::Stdio::null;
-    command.stdin(null()).stdout(null()).stderr(std::process::Stdio::inherit());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let supervisor = match Supervisor::spawn(&mut command) {
-        Ok(supervisor) => supervisor,
+        Ok(supervisor) => Arc::new(supervisor),
         Err(error) => {
             let name = program.words.first().map_or("", String::as_str);
             return Ok(Err(format!("cannot run '{name}': {}", chain(&error))));
         }
     };
+    running.starts(&supervisor);
+    if is_claimed(folder, &supervisor).await? {
+        Ok(Ok(supervisor))
+    } else {
+        Ok(Err("the command's supervisor could not start".to_owned()))
+    }
+}
+
+/// Waits until the folder has a claim; `false` when the supervisor is gone without one.
+async fn is_claimed(folder: &Folder, supervisor: &Supervisor) -> Result<bool, StateError> {
+    let watch = folder.watch()?;
     loop {
         if folder.claim().is_some() {
-            return Ok(Ok(supervisor));
+            return Ok(true);
         }
         tokio::select! {
             () = watch.changed() => {}
-            () = supervisor.gone() => {
-                return Ok(Err("the command's supervisor could not start".to_owned()));
-            }
+            () = supervisor.gone() => return Ok(folder.claim().is_some()),
         }
     }
 }

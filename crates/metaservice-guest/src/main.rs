@@ -13,8 +13,9 @@ use metaservice_guest::{Config, Settings, words};
 
 use arguments::{Arguments, HELP};
 
-/// How many files are read at once at most; each reads a block and makes room.
-const BLOCKING_THREADS: usize = 4;
+/// How many threads may wait for disks: more than there are walks through folders at once, so
+/// that files, which need one for a block at a time, always find one.
+const BLOCKING_THREADS: usize = 16;
 
 /// How long a blocking thread without work is kept.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);
@@ -56,6 +57,8 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
             writeln!(io::stdout(), "metaservice-guest {}", env!("CARGO_PKG_VERSION"))?;
         }
         Arguments::Run { host, config, state, again, stay } => {
+            // Started by way of /proc/self/exe it would be known as `exe`.
+            let _ = rustix::thread::set_name(c"metaservice");
             let config = config.map(|path| Config::read(&path)).transpose()?;
             let config = config.unwrap_or_default();
             block_on(metaservice_guest::run(Settings { host, config, state, again, stay }))?;

@@ -18,7 +18,12 @@ pub(crate) struct Process {
     pub(crate) start: u64,
     /// Whether it has ended and only waits for its parent.
     pub(crate) zombie: bool,
+    /// Whether it is about to end: its files may be closed already, its signals not sent yet.
+    pub(crate) exiting: bool,
 }
+
+/// The kernel's mark of a process that is on its way out.
+const EXITING: u32 = 0x4;
 
 impl Process {
     /// A process that exists.
@@ -36,8 +41,9 @@ impl Process {
         let mut fields = rest.split_ascii_whitespace();
         let zombie = matches!(fields.next()?, "Z" | "X" | "x");
         let parent = fields.next()?.parse().ok()?;
-        let start = fields.nth(17)?.parse().ok()?;
-        Some(Self { pid, parent, start, zombie })
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
+        let start = fields.nth(12)?.parse().ok()?;
+        Some(Self { pid, parent, start, zombie, exiting: flags & EXITING != 0 })
     }
 }
 
@@ -84,14 +90,14 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, parent, start: 0, zombie: false }
+        Process { pid, parent, start: 0, zombie: false, exiting: false }
     }
 
     #[test]
     fn a_name_may_hold_anything() {
         let stat =
-            b"42 (a) R 1 (b) S\n) Z 7 42 42 0 -1 4194304 1 0 0 0 1 2 0 0 20 0 1 0 777 4096 1";
-        let expected = Process { pid: 42, parent: 7, start: 777, zombie: true };
+            b"42 (a) R 1 (b) S\n) Z 7 42 42 0 -1 4194308 1 0 0 0 1 2 0 0 20 0 1 0 777 4096 1";
+        let expected = Process { pid: 42, parent: 7, start: 777, zombie: true, exiting: true };
         assert_eq!(Process::parse(stat), Some(expected));
         assert_eq!(Process::parse(b"42 (a"), None);
         assert_eq!(Process::parse(b")("), None);
@@ -101,7 +107,7 @@ mod tests {
     fn this_process_is_in_the_table() {
         let own = Process::find(rustix::process::getpid().as_raw_pid()).unwrap();
         assert_eq!(Some(own.parent), rustix::process::getppid().map(Pid::as_raw_pid));
-        assert!(own.start > 0 && !own.zombie);
+        assert!(own.start > 0 && !own.zombie && !own.exiting);
         assert!(all().unwrap().contains(&own));
         assert_eq!(boot().len(), 36);
     }

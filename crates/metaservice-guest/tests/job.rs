@@ -4,9 +4,11 @@ mod host;
 
 use std::time::{Duration, Instant};
 
-use host::{Agent, Host, is_alive, make_fifo};
+use host::agent::is_alive;
+use host::{Agent, Host, make_fifo};
 use serde_json::Value;
 
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 fn ending(header: Option<String>) -> Value {
     serde_json::from_str(&header.expect("the header of our extension")).unwrap()
 }

@@ -4,7 +4,8 @@ mod host;
 
 use std::time::{Duration, Instant};
 
-use host::{Agent, Host, is_alive, make_fifo, pattern};
+use host::agent::is_alive;
+use host::{Agent, Host, make_fifo, pattern};
 
 async fn idle() -> (Host, Agent) {
     let host = Host::start_with(&["sleep", "1000"], &[("JOB", "env of the job")]).await;

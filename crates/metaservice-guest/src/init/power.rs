@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn the_kernel_and_the_init_are_not_asked_to_end() {
-        let process = |pid, parent| Process { pid, parent, start: 0, zombie: false };
+        let process =
+            |pid, parent| Process { pid, parent, start: 0, zombie: false, exiting: false };
         assert!(is_user(&process(80, 1)));
         assert!(!is_user(&process(1, 0)) && !is_user(&process(2, 0)) && !is_user(&process(9, 2)));
     }

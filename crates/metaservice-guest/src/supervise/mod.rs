@@ -86,7 +86,7 @@ pub fn supervise(order: &Order) -> Result<(), SuperviseError> {
     if order.kind == Kind::Shell {
         let death = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
         death.map_err(io::Error::from)?;
-        if rustix::process::getppid().map(Pid::as_raw_pid) != Some(order.parent) {
+        if agent_is_gone(order.parent) {
             return Err(SuperviseError::Orphaned);
         }
     }
@@ -216,7 +216,16 @@ impl<'a> Supervision<'a> {
         }
         match self.phase {
             Phase::Running if self.ended.is_none() => false,
-            Phase::Running if self.order.kind == Kind::Shell => true,
+            Phase::Running if self.order.kind == Kind::Shell => {
+                // A terminal hangs up when its agent dies, and that may end the command
+                // before the agent's death is told.
+                let orphaned = agent_is_gone(self.order.parent);
+                if orphaned {
+                    self.killed = true;
+                    self.ask(&[Signal::HUP, Signal::TERM], KILL_GRACE);
+                }
+                !orphaned
+            }
             Phase::Running => {
                 self.ask(&[Signal::TERM], LEFTOVER_GRACE);
                 false
@@ -267,6 +276,11 @@ impl<'a> Supervision<'a> {
             ..Ending::new(reason)
         }
     }
+}
+
+fn agent_is_gone(agent: i32) -> bool {
+    rustix::process::getppid().map(Pid::as_raw_pid) != Some(agent)
+        || Process::find(agent).is_none_or(|process| process.zombie || process.exiting)
 }
 
 async fn until(deadline: Option<Deadline>) {

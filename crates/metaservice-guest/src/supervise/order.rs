@@ -99,7 +99,7 @@ impl Order {
         command
     }
 
-    /// Reads what [`as_command`](Self::as_command) wrote, behind the stage.
+    /// Reads the arguments behind `supervise` or `launch`.
     ///
     /// # Errors
     /// [`InvalidOrder`] for anything else.
