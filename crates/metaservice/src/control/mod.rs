@@ -1,7 +1,7 @@
 //! A running job in the hands of another process on the same host.
 //!
 //! HTTP with JSON over a unix socket that only its owner may open. [`serve`] puts it in
-//! front of a [`MetaService`]; [`Client`] is the other end. Everything here is a thin
+//! front of a [`MetaService`](crate::MetaService); [`Client`] is the other end. Everything here is a thin
 //! layer over the service's own handle: it decides nothing.
 //!
 //! | request | answer |
