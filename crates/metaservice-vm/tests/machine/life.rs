@@ -135,12 +135,10 @@ async fn what_qemu_says_when_it_cannot_start_is_told() {
     assert!(matches!(error, StartError::Spec(_)), "{error:?}");
 }
 
-/// Not a test of its own: the process that the next one kills.
-#[tokio::test]
-#[ignore = "run by the_machine_dies_with_a_killed_parent"]
-async fn parent_to_be_killed() {
-    let Some(scratch) = std::env::var_os("METASERVICE_TEST_SCRATCH") else { return };
-    let scratch = std::path::PathBuf::from(scratch);
+/// Names the folder in which this test, run once more by itself, is the parent to be killed.
+const PARENT: &str = "METASERVICE_TEST_PARENT";
+
+async fn be_killed(scratch: &std::path::Path) {
     let disk = metaservice_vm::Disk::open(scratch.join("disk")).unwrap();
     let machine = start(with_script(SLEEP).disk(disk).scratch(scratch.join("empty"))).await;
     hear(&machine, "ready").await;
@@ -148,14 +146,17 @@ async fn parent_to_be_killed() {
     std::future::pending::<()>().await;
 }
 
-#[test]
-fn the_machine_dies_with_a_killed_parent() {
+#[tokio::test]
+async fn the_machine_dies_with_a_killed_parent() {
+    if let Some(scratch) = std::env::var_os(PARENT) {
+        return be_killed(scratch.as_ref()).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("disk"), vec![0; 1 << 20]).unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     let mut parent = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "life::parent_to_be_killed", "--ignored", "--nocapture"])
-        .env("METASERVICE_TEST_SCRATCH", folder.path())
+        .args(["--exact", "life::the_machine_dies_with_a_killed_parent", "--nocapture"])
+        .env(PARENT, folder.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
