@@ -16,25 +16,13 @@ pub(crate) const BLOCK: usize = 256 * 1024;
 /// which counts as one.
 pub(crate) async fn read(mut file: File, limit: Option<u64>) -> io::Result<(File, Bytes)> {
     let reading = tokio::task::spawn_blocking(move || {
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-        let mut block = vec![0; limit.map_or(BLOCK, |limit| limit.min(BLOCK))];
-        let count = fill(&mut file, &mut block)?;
-        block.truncate(count);
-        Ok((file, Bytes::from(block)))
+        let most = limit.unwrap_or(u64::MAX).min(BLOCK as u64);
+        // Into memory that nobody clears first.
+        let mut block = Vec::with_capacity(usize::try_from(most).unwrap_or(BLOCK));
+        match file.by_ref().take(most).read_to_end(&mut block) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok((file, Bytes::from(block))),
+        }
     });
     reading.await.unwrap_or_else(|_| Err(ErrorKind::Interrupted.into()))
-}
-
-fn fill(file: &mut File, block: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < block.len() {
-        match file.read(&mut block[count..]) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
 }

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 
 use crate::descriptor::Descriptor;
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
@@ -67,15 +68,15 @@ impl Output {
     }
 
     fn read_now(&mut self) -> Result<Bytes, Errno> {
-        self.buffer.resize(CHUNK, 0);
-        let count = rustix::io::read(&self.pipe, &mut self.buffer[..])?;
+        self.buffer.clear();
+        self.buffer.reserve_exact(CHUNK);
+        let count = rustix::io::read(&self.pipe, spare_capacity(&mut self.buffer))?;
         if count == 0 {
             return Err(Errno::AGAIN);
         }
         if count < CHUNK / 4 {
-            return Ok(Bytes::copy_from_slice(&self.buffer[..count]));
+            return Ok(Bytes::copy_from_slice(&self.buffer));
         }
-        self.buffer.truncate(count);
         Ok(std::mem::take(&mut self.buffer).into())
     }
 }
