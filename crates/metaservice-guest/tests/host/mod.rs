@@ -42,7 +42,7 @@ struct Shared {
     /// The status for log requests; 200 takes them.
     log_status: Mutex<u16>,
     log: watch::Sender<Vec<u8>>,
-    log_requests: AtomicU64,
+    log_requests: watch::Sender<u64>,
     /// How much of the log is taken before the connection is cut, once.
     cut_log_after: Mutex<Option<usize>>,
     result: watch::Sender<Option<(bool, Option<String>)>>,
@@ -86,7 +86,7 @@ impl Host {
             execute: Mutex::new(execute),
             log_status: Mutex::new(200),
             log: watch::channel(Vec::new()).0,
-            log_requests: AtomicU64::new(0),
+            log_requests: watch::channel(0).0,
             cut_log_after: Mutex::new(None),
             result: watch::channel(None).0,
             polls: watch::channel(0).0,
@@ -124,7 +124,7 @@ impl Host {
     }
 
     pub(crate) fn log_requests(&self) -> u64 {
-        self.shared.log_requests.load(Ordering::SeqCst)
+        *self.shared.log_requests.borrow()
     }
 
     /// Waits until the log contains `text`.
@@ -144,6 +144,13 @@ impl Host {
 
     pub(crate) fn has_result(&self) -> bool {
         self.shared.result.borrow().is_some()
+    }
+
+    /// Waits until `count` log requests have begun.
+    pub(crate) async fn log_requested(&self, count: u64) {
+        let mut requests = self.shared.log_requests.subscribe();
+        let begun = timeout(PATIENCE, requests.wait_for(|n| *n >= count)).await.map(drop);
+        begun.expect("a log request");
     }
 
     /// Waits until the job has been fetched `count` times.
@@ -296,7 +303,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
 }
 
 async fn log(shared: &Shared, request: Request) -> Response {
-    shared.log_requests.fetch_add(1, Ordering::SeqCst);
+    shared.log_requests.send_modify(|n| *n += 1);
     let status = *shared.log_status.lock().unwrap();
     if status != 200 {
         return error(status, "InternalError");
