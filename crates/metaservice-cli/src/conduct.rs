@@ -88,6 +88,11 @@ pub(crate) async fn conduct(
             None => return Err(error),
         },
     };
+    if let (End::Interrupted(interrupt), false) = (&end, service.is_fetched()) {
+        // There is no command to kill, and no agent to ask for anything.
+        printer.note(&format!("{}: stopped before the guest fetched its command", interrupt.name));
+        return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
+    }
     announce(printer, &end);
     tokio::select! {
         biased;

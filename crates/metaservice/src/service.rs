@@ -127,7 +127,7 @@ pub(crate) struct Inner {
 /// The metadata service of one job, and the host's handle on it. Clones share the job.
 ///
 /// *Serving:* [`serve`](Self::serve), [`serve_connection`](Self::serve_connection),
-/// [`router`](Self::router). *The job:* [`fetched`](Self::fetched), [`result`](Self::result),
+/// [`router`](Self::router). *The job:* [`fetched`](Self::fetched), [`is_fetched`](Self::is_fetched), [`result`](Self::result),
 /// [`try_result`](Self::try_result). *Actions:* [`get_artifact`](Self::get_artifact),
 /// [`list_folder`](Self::list_folder), [`exec_shell`](Self::exec_shell),
 /// [`kill_process`](Self::kill_process). *The end:* [`stop_pollers`](Self::stop_pollers),
@@ -204,6 +204,12 @@ impl MetaService {
     pub async fn fetched(&self) {
         // The sender lives as long as `self`.
         let _ = self.0.fetched.subscribe().wait_for(|fetched| *fetched).await;
+    }
+
+    /// Whether the guest has fetched its command.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        *self.0.fetched.borrow()
     }
 
     /// Waits for the result. Dropping the future changes nothing.

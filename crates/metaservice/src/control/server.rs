@@ -83,7 +83,7 @@ async fn job(State(served): State<Served>) -> Json<Job> {
     let state = match &result {
         Some(result) if result.success => JobState::Succeeded,
         Some(_) => JobState::Failed,
-        None if *served.service.0.fetched.borrow() => JobState::Running,
+        None if served.service.is_fetched() => JobState::Running,
         None => JobState::Waiting,
     };
     Json(Job {
