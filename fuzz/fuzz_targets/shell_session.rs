@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::limits::{SHELL_MESSAGE, SHELL_WINDOW};
-use metaservice_protocol::shell::{Role, Session, Stream};
+use metaservice_protocol::shell::{Dialect, Role, Session, Stream};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&first, mut rest)) = data.split_first() else { return };
     let role = if first & 1 == 0 { Role::Host } else { Role::Guest };
-    let mut session = Session::new(role);
+    let dialect = if first & 2 == 0 { Dialect::V1 } else { Dialect::V2 };
+    let mut session = Session::with_dialect(role, dialect);
     // Each message is preceded by its length and by whether something is read first.
     while let [length, read, tail @ ..] = rest {
         let (message, tail) = tail.split_at(usize::from(*length).min(tail.len()));
@@ -23,9 +23,9 @@ fuzz_target!(|data: &[u8]| {
             while session.read(stream).is_some() {}
         }
         while let Some(message) = session.next_message() {
-            assert!(message.len() <= SHELL_MESSAGE);
+            assert!(message.len() <= dialect.message());
         }
     }
     let mut held = |stream| std::iter::from_fn(|| session.read(stream)).map(|b| b.len()).sum::<usize>();
-    assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= SHELL_WINDOW));
+    assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= dialect.window()));
 });

@@ -125,7 +125,7 @@ async fn serve(
                 service.running.kill();
                 client.reply(id, ReplyKind::Plain, Body::empty()).await
             }
-            Request::ExecShell { .. } | Request::None | Request::Unknown { .. } => Ok(()),
+            _ => Ok(()),
         }
     };
     tokio::select! {

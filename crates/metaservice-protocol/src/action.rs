@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::announcement::Capability;
 use crate::limits::MAX_ACTION_ID;
+use crate::options::{Dial, Exec, List, Read, Signal, StatsOptions, Write};
 
 /// The name of one action, unique among all that a service ever issues.
 ///
@@ -84,6 +86,20 @@ pub enum Request {
     },
     /// The end of the job's main process and its descendants.
     KillProcess,
+    /// Extension: a command beside the job's own.
+    Exec(Exec),
+    /// Extension: a TCP connection to a port in the guest.
+    Dial(Dial),
+    /// Extension: a file or a folder out of the guest.
+    Read(Read),
+    /// Extension: a file or a folder into the guest.
+    Write(Write),
+    /// Extension: the entries of a folder.
+    List(List),
+    /// Extension: what the guest is doing.
+    Stats(StatsOptions),
+    /// Extension: a signal to the job's main process.
+    Signal(Signal),
     /// A type that this version does not know. A guest ignores it with a warning.
     Unknown {
         /// The unknown type's name.
@@ -101,17 +117,44 @@ impl Request {
             Self::ListFolder { .. } => "list-folder",
             Self::ExecShell { .. } => "exec-shell",
             Self::KillProcess => "kill-process",
+            Self::Exec(_) => "exec",
+            Self::Dial(_) => "dial",
+            Self::Read(_) => "read",
+            Self::Write(_) => "write",
+            Self::List(_) => "list",
+            Self::Stats(_) => "stats",
+            Self::Signal(_) => "signal",
             Self::Unknown { name } => name,
         }
     }
 
-    /// The method by which a guest replies; `None` where no reply is due.
+    /// Whether a guest may reply by this method. An extended action may always be refused
+    /// by a POST; those that end in a stream are granted by a GET.
     #[must_use]
-    pub const fn reply_method(&self) -> Option<&'static str> {
+    pub fn is_replied_by(&self, method: &str) -> bool {
         match self {
-            Self::GetArtifact { .. } | Self::ListFolder { .. } | Self::KillProcess => Some("POST"),
-            Self::ExecShell { .. } => Some("GET"),
-            Self::None | Self::Unknown { .. } => None,
+            Self::GetArtifact { .. } | Self::ListFolder { .. } | Self::KillProcess => {
+                method == "POST"
+            }
+            Self::ExecShell { .. } => method == "GET",
+            Self::Exec(_) | Self::Dial(_) | Self::Write(_) => method == "GET" || method == "POST",
+            Self::Read(_) | Self::List(_) | Self::Stats(_) | Self::Signal(_) => method == "POST",
+            Self::None | Self::Unknown { .. } => false,
+        }
+    }
+
+    /// What an agent must have announced to be sent this; `None` for what version 1 has.
+    #[must_use]
+    pub const fn needs(&self) -> Option<Capability> {
+        match self {
+            Self::Exec(_) => Some(Capability::Exec),
+            Self::Dial(_) => Some(Capability::Dial),
+            Self::Read(_) => Some(Capability::Read),
+            Self::Write(_) => Some(Capability::Write),
+            Self::List(_) => Some(Capability::List),
+            Self::Stats(_) => Some(Capability::Stats),
+            Self::Signal(_) => Some(Capability::Signal),
+            _ => None,
         }
     }
 }
@@ -126,7 +169,7 @@ pub struct Action {
     pub request: Request,
 }
 
-/// The five fields that are always present on the wire.
+/// The five fields that are always present on the wire, and the one that extended types have.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     id: ActionId,
@@ -138,37 +181,84 @@ struct Wire {
     command: Option<Vec<String>>,
     #[serde(default)]
     tty: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    options: Option<serde_json::Value>,
 }
 
 impl From<Wire> for Action {
     fn from(wire: Wire) -> Self {
-        let path = wire.path.unwrap_or_default();
-        let request = match wire.name.as_str() {
-            "none" => Request::None,
-            "get-artifact" => Request::GetArtifact { path },
-            "list-folder" => Request::ListFolder { path },
-            "exec-shell" => Request::ExecShell {
-                command: wire.command.unwrap_or_default(),
-                tty: wire.tty.unwrap_or_default(),
-            },
-            "kill-process" => Request::KillProcess,
-            _ => Request::Unknown { name: wire.name },
+        let Wire { id, name, path, command, tty, options } = wire;
+        let path = path.unwrap_or_default();
+        let command = command.unwrap_or_default();
+        let tty = tty.unwrap_or_default();
+        let request = match name.as_str() {
+            "none" => Some(Request::None),
+            "get-artifact" => Some(Request::GetArtifact { path }),
+            "list-folder" => Some(Request::ListFolder { path }),
+            "exec-shell" => Some(Request::ExecShell { command, tty }),
+            "kill-process" => Some(Request::KillProcess),
+            "exec" => read(options).map(|options| Request::Exec(Exec { command, tty, options })),
+            "dial" => read(options).map(Request::Dial),
+            "read" => read(options).map(|options| Request::Read(Read { path, options })),
+            "write" => read(options).map(|options| Request::Write(Write { path, options })),
+            "list" => read(options).map(|options| Request::List(List { path, options })),
+            "stats" => read(options).map(Request::Stats),
+            "signal" => read(options).map(Request::Signal),
+            _ => None,
         };
-        Self { id: wire.id, request }
+        // Options that make no sense are of a version that is not ours, like unknown types.
+        Self { id, request: request.unwrap_or(Request::Unknown { name }) }
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(options: Option<serde_json::Value>) -> Option<T> {
+    serde_json::from_value(options?).ok()
+}
+
+fn write<T: Serialize>(options: &T) -> Option<serde_json::Value> {
+    serde_json::to_value(options).ok()
 }
 
 impl From<Action> for Wire {
     fn from(action: Action) -> Self {
         let name = action.request.name().to_owned();
-        let (path, command, tty) = match action.request {
-            Request::GetArtifact { path } | Request::ListFolder { path } => (path, None, false),
-            Request::ExecShell { command, tty } => (String::new(), Some(command), tty),
-            Request::None | Request::KillProcess | Request::Unknown { .. } => {
-                (String::new(), None, false)
-            }
+        let mut wire = Self {
+            id: action.id,
+            name,
+            path: Some(String::new()),
+            command: None,
+            tty: Some(false),
+            options: None,
         };
-        Self { id: action.id, name, path: Some(path), command, tty: Some(tty) }
+        match action.request {
+            Request::GetArtifact { path } | Request::ListFolder { path } => wire.path = Some(path),
+            Request::ExecShell { command, tty } => {
+                wire.command = Some(command);
+                wire.tty = Some(tty);
+            }
+            Request::Exec(exec) => {
+                wire.command = Some(exec.command);
+                wire.tty = Some(exec.tty);
+                wire.options = write(&exec.options);
+            }
+            Request::Dial(dial) => wire.options = write(&dial),
+            Request::Read(Read { path, options }) => {
+                wire.path = Some(path);
+                wire.options = write(&options);
+            }
+            Request::Write(Write { path, options }) => {
+                wire.path = Some(path);
+                wire.options = write(&options);
+            }
+            Request::List(List { path, options }) => {
+                wire.path = Some(path);
+                wire.options = write(&options);
+            }
+            Request::Stats(options) => wire.options = write(&options),
+            Request::Signal(signal) => wire.options = write(&signal),
+            Request::None | Request::KillProcess | Request::Unknown { .. } => {}
+        }
+        wire
     }
 }
 
@@ -177,6 +267,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::options::{
+        ExecOptions, Form, ListOptions, ReadOptions, Resume, TerminalSize, WriteOptions,
+    };
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
@@ -187,6 +280,41 @@ mod tests {
                 .prop_map(|(command, tty)| Request::ExecShell { command, tty }),
             Just(Request::KillProcess),
             "x-[a-z]{1,8}".prop_map(|name| Request::Unknown { name }),
+            (any::<String>(), any::<u16>())
+                .prop_map(|(host, port)| Request::Dial(Dial { host, port })),
+            (any::<String>(), any::<bool>()).prop_map(|(path, recursive)| {
+                Request::List(List { path, options: ListOptions { recursive } })
+            }),
+            any::<Option<u32>>()
+                .prop_map(|interval_ms| Request::Stats(StatsOptions { interval_ms })),
+            any::<u8>().prop_map(|signal| Request::Signal(Signal { signal })),
+            (any::<String>(), any::<u64>(), any::<Option<u64>>(), any::<bool>()).prop_map(
+                |(path, offset, length, compress)| {
+                    let resume =
+                        length.map(|skip| Resume { cursor: path.clone(), skip, digest: offset });
+                    let form = Form::Any;
+                    Request::Read(Read {
+                        path,
+                        options: ReadOptions { form, offset, length, compress, resume },
+                    })
+                }
+            ),
+            (any::<String>(), any::<Option<String>>(), any::<Option<u32>>(), any::<Option<i64>>())
+                .prop_map(|(path, name, mode, mtime_ns)| {
+                    let transfer = ActionId::parse("t1").unwrap();
+                    let form = Form::Archive;
+                    Request::Write(Write {
+                        path,
+                        options: WriteOptions { form, transfer, name, mode, mtime_ns },
+                    })
+                }),
+            (any::<Option<String>>(), any::<Option<(u16, u16)>>(), any::<bool>()).prop_map(
+                |(user, size, detach)| {
+                    let size = size.map(|(columns, rows)| TerminalSize { columns, rows });
+                    let options = ExecOptions { user, size, detach, ..ExecOptions::default() };
+                    Request::Exec(Exec { command: vec!["a".into()], tty: true, options })
+                }
+            ),
         ]
     }
 
@@ -217,7 +345,14 @@ mod tests {
 
     #[test]
     fn a_type_of_the_future_is_kept_by_name() {
-        let json = r#"{"id":"x","type":"dial","path":"","command":null,"tty":false,"port":22}"#;
+        let json = r#"{"id":"x","type":"fly","path":"","command":null,"tty":false,"port":22}"#;
+        let action: Action = serde_json::from_str(json).unwrap();
+        assert_eq!(action.request, Request::Unknown { name: "fly".into() });
+    }
+
+    #[test]
+    fn an_extended_type_without_its_options_is_of_another_version() {
+        let json = r#"{"id":"x","type":"dial","path":"","command":null,"tty":false}"#;
         let action: Action = serde_json::from_str(json).unwrap();
         assert_eq!(action.request, Request::Unknown { name: "dial".into() });
     }

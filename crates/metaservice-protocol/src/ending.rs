@@ -19,6 +19,8 @@ pub enum Reason {
     Signaled,
     /// The host asked for its end by kill-process.
     Killed,
+    /// The host asked for its end because its time was over.
+    TimedOut,
     /// It could not be started: the program does not exist.
     NotFound,
     /// It could not be started: the program exists but cannot be run.
@@ -54,13 +56,30 @@ pub struct Ending {
     /// How long it ran, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
+    /// Processor time that it and its waited-for descendants spent in user mode, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_user_ms: Option<u64>,
+    /// Processor time that they spent in the kernel, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_system_ms: Option<u64>,
+    /// The most memory that one of them held, in bytes (resident).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 impl Ending {
     /// An ending with nothing but its reason.
     #[must_use]
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, exit_code: None, signal: None, wall_ms: None }
+        Self {
+            reason,
+            exit_code: None,
+            signal: None,
+            wall_ms: None,
+            cpu_user_ms: None,
+            cpu_system_ms: None,
+            peak_memory: None,
+        }
     }
 
     /// Whether this is what the protocol calls success: exit code 0.

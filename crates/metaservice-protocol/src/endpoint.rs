@@ -10,6 +10,31 @@ pub const FILE_NOT_FOUND: &str = "file-not-found";
 /// [`Ending`](crate::Ending) as one line of JSON.
 pub const RESULT_HEADER: &str = "Metaservice-Result";
 
+/// Extension: the header by which an agent announces itself
+/// ([`Agent`](crate::Agent)), in `execute` and `poll` requests.
+pub const AGENT_HEADER: &str = "Metaservice-Agent";
+
+/// Extension: the header by which a service announces itself
+/// ([`Service`](crate::Service)), in answers to those.
+pub const SERVICE_HEADER: &str = "Metaservice-Service";
+
+/// Extension: the header of a POST to `reply` that refuses an extended action; its value is
+/// a [`Failure`](crate::Failure).
+pub const FAILURE_HEADER: &str = "Metaservice-Failure";
+
+/// Extension: the header of a reply to read, with a [`FileHead`](crate::FileHead).
+pub const FILE_HEADER: &str = "Metaservice-File";
+
+/// Extension: the content type of a [`transfer`](crate::transfer).
+pub const TRANSFER_TYPE: &str = "application/vnd.metaservice.transfer";
+
+/// Extension: the content type of lines of JSON, as list and stats are answered with.
+pub const JSON_LINES_TYPE: &str = "application/jsonl";
+
+/// Extension: the websocket subprotocol of shell streams with larger windows, signals and a
+/// detailed exit ([`Dialect::V2`](crate::shell::Dialect)).
+pub const SHELL_PROTOCOL: &str = "shell.2.metaservice";
+
 /// An end-point of the service.
 ///
 /// ```
@@ -77,7 +102,7 @@ impl Endpoint {
     ///
     /// `reply` allows the two methods that some action is answered with; which of
     /// them is right depends on the action, see
-    /// [`Request::reply_method`](crate::Request::reply_method).
+    /// [`Request::is_replied_by`](crate::Request::is_replied_by).
     #[must_use]
     pub fn allows(self, method: &str) -> bool {
         match self {

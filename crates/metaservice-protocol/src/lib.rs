@@ -1,10 +1,10 @@
-//! The guest protocol, version 1, as plain data.
+//! The guest protocol, version 1 and our extensions of it, as plain data.
 //!
 //! This crate is the whole contract between a guest and the metadata service that
 //! it reaches at `http://169.254.169.254`. It owns the payloads ([`Execute`],
 //! [`Action`], [`Files`], [`ErrorBody`]), the error codes, the end-points, every
-//! limit and timing, and the shell stream (its frames, its flow control and the
-//! [`shell::Session`] state machine that both ends run).
+//! limit and timing, the shell stream (its frames, its flow control and the
+//! [`shell::Session`] state machine that both ends run) and the [`transfer`] of files.
 //!
 //! It refuses everything else: no sockets, no clock, no async, no HTTP library.
 //! Time, where a rule needs it, comes in as an argument. Decoders never panic and
@@ -26,14 +26,24 @@
 pub mod endpoint;
 pub mod limits;
 pub mod shell;
+pub mod transfer;
 
 mod action;
+mod announcement;
 mod ending;
 mod error;
+mod failure;
+mod options;
 mod payload;
 
 pub use action::{Action, ActionId, InvalidActionId, Request};
+pub use announcement::{Agent, Capabilities, Capability, Service};
 pub use ending::{Ending, Reason};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, ErrorCode};
+pub use failure::{Failure, FailureCode};
+pub use options::{
+    Detached, Dial, Entry, EntryKind, Exec, ExecOptions, FileHead, Form, List, ListOptions, Read,
+    ReadOptions, Resume, Signal, Stats, StatsOptions, TerminalSize, Write, WriteFrom, WriteOptions,
+};
 pub use payload::{Execute, Files};

@@ -52,3 +52,42 @@ pub const SHELL_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest value of the [`RESULT_HEADER`](crate::endpoint::RESULT_HEADER), in bytes.
 pub const MAX_RESULT_HEADER: usize = 1024;
+
+/// Extension: the longest announcement of either side, in bytes.
+pub const MAX_ANNOUNCEMENT: usize = 2048;
+
+/// Extension: the most capabilities that are read of an announcement.
+pub const MAX_CAPABILITIES: usize = 64;
+
+/// Extension: the longest message of a failure, in characters.
+pub const MAX_FAILURE_MESSAGE: usize = 500;
+
+/// Extension: the longest failure, in bytes of JSON: room for every character escaped.
+pub const MAX_FAILURE: usize = 12 * MAX_FAILURE_MESSAGE + 256;
+
+/// Extension: [`SHELL_WINDOW`] of the second dialect.
+pub const SHELL2_WINDOW: usize = 1024 * 1024;
+
+/// Extension: [`SHELL_BLOCK`] of the second dialect.
+pub const SHELL2_BLOCK: usize = 64 * 1024;
+
+/// Extension: [`SHELL_MESSAGE`] of the second dialect.
+pub const SHELL2_MESSAGE: usize = SHELL2_BLOCK + 4 * 1024;
+
+/// Extension: the most bytes of data in one block of a transfer, compressed or not.
+pub const TRANSFER_BLOCK: usize = 256 * 1024;
+
+/// Extension: the longest cursor of a transfer, in bytes: a path and some.
+pub const MAX_CURSOR: usize = 8 * 1024;
+
+/// Extension: how long a guest keeps a write whose stream was cut, for another to go on with it.
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Extension: the longest line of an answer to list or stats, in bytes.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Extension: the least milliseconds between two lines of stats.
+pub const MIN_STATS_INTERVAL_MS: u32 = 100;
+
+/// Extension: the most milliseconds between two lines of stats: less than [`STALL_TIMEOUT`].
+pub const MAX_STATS_INTERVAL_MS: u32 = 10_000;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::options::TerminalSize;
+
 /// What the guest is to run: the answer of `GET /engine/v1/execute`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execute {
@@ -13,6 +15,10 @@ pub struct Execute {
     /// The command and its arguments; `null` from an old peer means empty.
     #[serde(default, deserialize_with = "null_is_default")]
     pub command: Vec<String>,
+    /// Extension: give the command a terminal of this size. An agent that does not know it runs
+    /// the command without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
 }
 
 /// The answer to a list-folder action.

@@ -145,7 +145,7 @@ async fn reply(service: &MetaService, request: Request) -> Result<Response, Refu
         Asked::ListFolder { .. } => files_reply(reply, request).await,
         Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0).await,
         Asked::KillProcess => finish(reply, Outcome::Killed),
-        Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
+        _ => Err(Refused::unknown_action()),
     }
 }
 

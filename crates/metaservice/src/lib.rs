@@ -43,6 +43,7 @@ mod connection;
 pub mod control;
 mod endpoints;
 mod error;
+mod extension;
 mod log;
 mod queue;
 mod result;
@@ -52,8 +53,12 @@ mod shell;
 pub use artifact::Artifact;
 pub use axum::serve::Listener;
 pub use error::{ActionError, ArtifactError, ListFolderError, ShellError, Stage, TransportError};
+pub use extension::{Destination, Dialled, ExtensionError, Lines, Reading};
 pub use log::LogError;
-pub use metaservice_protocol::{Ending, Reason};
+pub use metaservice_protocol::{
+    Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
+    Form, Reason, Stats, TerminalSize,
+};
 pub use result::JobResult;
 pub use service::{Builder, MetaService, StartError};
 pub use shell::{Shell, ShellInput, ShellOutput};

@@ -126,7 +126,7 @@ impl Queue {
         if !matches!(entry.state, State::Offered(_) | State::Delivered) {
             return Err(Refusal::Unknown);
         }
-        if entry.request.reply_method() != Some(method) {
+        if !entry.request.is_replied_by(method) {
             return Err(Refusal::WrongMethod);
         }
         entry.state = State::Replying;

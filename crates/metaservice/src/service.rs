@@ -1,6 +1,5 @@
 //! The service of one job: how it is built, and what the host does with it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -142,7 +141,7 @@ impl MetaService {
     pub fn builder<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Builder {
         let command = command.into_iter().map(Into::into).collect();
         Builder {
-            execute: Execute { env: BTreeMap::new(), command },
+            execute: Execute { command, ..Execute::default() },
             log: Box::pin(tokio::io::sink()),
             on_result: None,
             temporary_folder: std::env::temp_dir(),

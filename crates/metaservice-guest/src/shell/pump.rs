@@ -82,7 +82,7 @@ impl Shared {
 
     fn exit(&self, success: bool) {
         self.update(|state| {
-            state.session.exit(success);
+            state.session.exit(success, &[]);
             state.closing = true;
         });
     }
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Ok(Some(Event::Aborted)) => return Some(Over::Aborted),
-            Ok(Some(Event::Exited { .. }) | None) => {}
+            Ok(Some(Event::Exited { .. } | Event::Signalled(_)) | None) => {}
             Err(_violation) => return Some(Over::Gone),
         }
         None

@@ -5,11 +5,13 @@
 //! what may be sent and what must be answered, and which knows neither the
 //! websocket nor the clock; [`Keepalive`] decides when to ping and when to give up.
 
+mod dialect;
 mod frame;
 mod keepalive;
 mod session;
 mod window;
 
+pub use dialect::Dialect;
 pub use frame::{Frame, InvalidFrame, Stream};
 pub use keepalive::{Keepalive, Pulse};
 pub use session::{Event, Role, Session, Violation};

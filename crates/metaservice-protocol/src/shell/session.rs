@@ -19,8 +19,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Frame, InvalidFrame, ReceiveWindow, SendWindow, Stream, WindowExceeded};
-use crate::limits::{SHELL_BLOCK, SHELL_WINDOW};
+use super::{Dialect, Frame, InvalidFrame, ReceiveWindow, SendWindow, Stream, WindowExceeded};
 
 /// Which end of a shell a [`Session`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +37,7 @@ impl Role {
 }
 
 /// What a message from the peer has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// There is something to [`read`](Session::read), or the stream has ended.
     Readable(Stream),
@@ -57,7 +56,11 @@ pub enum Event {
     Exited {
         /// Whether with exit status 0.
         success: bool,
+        /// Extension: JSON that says more; empty in the first dialect.
+        detail: Bytes,
     },
+    /// Extension: the command is to be sent a signal (at a guest).
+    Signalled(u8),
 }
 
 /// The peer has broken a rule that cannot be passed over; the shell is to be cut.
@@ -111,6 +114,7 @@ enum Half {
 #[derive(Debug)]
 pub struct Session {
     role: Role,
+    dialect: Dialect,
     halves: [Half; 3],
     /// Acknowledgements not sent yet, per stream: consecutive reads share a message.
     acks: [u32; 3],
@@ -120,15 +124,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// A shell at its beginning: all streams open, all windows empty.
+    /// A shell of version 1 at its beginning: all streams open, all windows empty.
     #[must_use]
     pub fn new(role: Role) -> Self {
+        Self::with_dialect(role, Dialect::V1)
+    }
+
+    /// A shell in the dialect that the handshake has agreed on.
+    #[must_use]
+    pub fn with_dialect(role: Role, dialect: Dialect) -> Self {
+        let window = dialect.window();
         let half = |stream| {
             if role.sends(stream) {
-                Half::Outgoing(Outgoing { window: SendWindow::new(SHELL_WINDOW), finished: false })
+                Half::Outgoing(Outgoing { window: SendWindow::new(window), finished: false })
             } else {
                 Half::Incoming(Incoming {
-                    window: ReceiveWindow::new(SHELL_WINDOW),
+                    window: ReceiveWindow::new(window),
                     blocks: VecDeque::new(),
                     ended: false,
                 })
@@ -136,6 +147,7 @@ impl Session {
         };
         Self {
             role,
+            dialect,
             halves: Stream::ALL.map(half),
             acks: [0; 3],
             frames: VecDeque::new(),
@@ -144,13 +156,19 @@ impl Session {
         }
     }
 
+    /// How the two ends speak.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// How many bytes [`write`](Self::write) takes now: 0 for a full window, a finished
     /// stream, or one that this end does not send.
     #[must_use]
     pub fn writable(&self, stream: Stream) -> usize {
         match self.half(stream) {
             Half::Outgoing(out) if !out.finished && !self.exited => {
-                out.window.room().min(SHELL_BLOCK)
+                out.window.room().min(self.dialect.block())
             }
             _ => 0,
         }
@@ -222,13 +240,23 @@ impl Session {
         }
     }
 
-    /// Tells the host that the shell has ended, after finishing what is not finished yet.
-    pub fn exit(&mut self, success: bool) {
+    /// Extension: sends the command a signal. In the first dialect nothing is sent.
+    pub fn signal(&mut self, number: u8) {
+        if self.role == Role::Host && self.dialect == Dialect::V2 {
+            self.frames.push_back(Frame::Signal(number));
+        }
+    }
+
+    /// Tells the host that the shell has ended, after finishing what is not finished yet. The
+    /// `detail` is not sent in the first dialect, nor when it is longer than a message.
+    pub fn exit(&mut self, success: bool, detail: &[u8]) {
         if self.role == Role::Guest && !self.exited {
             self.finish(Stream::Stdout);
             self.finish(Stream::Stderr);
             self.exited = true;
-            self.frames.push_back(Frame::Exit { success });
+            let fits = self.dialect == Dialect::V2 && detail.len() <= self.dialect.block();
+            let detail = Bytes::copy_from_slice(if fits { detail } else { &[] });
+            self.frames.push_back(Frame::Exit { success, detail });
         }
     }
 
@@ -255,7 +283,7 @@ impl Session {
     /// # Errors
     /// [`Violation`] when the peer sends more than the window allows.
     pub fn handle(&mut self, message: &Bytes) -> Result<Option<Event>, Violation> {
-        let frame: Result<Frame, InvalidFrame> = Frame::decode(message);
+        let frame: Result<Frame, InvalidFrame> = Frame::decode(message, self.dialect);
         let Ok(frame) = frame else { return Ok(None) };
         let guest = self.role == Role::Guest;
         match frame {
@@ -263,11 +291,12 @@ impl Session {
             Frame::Ack { stream, consumed } => Ok(self.handle_ack(stream, consumed)),
             Frame::Size { columns, rows } if guest => Ok(Some(Event::Resized { columns, rows })),
             Frame::Abort if guest => Ok(Some(Event::Aborted)),
-            Frame::Exit { success } if !guest && !self.exited => {
+            Frame::Signal(number) if guest => Ok(Some(Event::Signalled(number))),
+            Frame::Exit { success, detail } if !guest && !self.exited => {
                 self.exited = true;
-                Ok(Some(Event::Exited { success }))
+                Ok(Some(Event::Exited { success, detail }))
             }
-            Frame::Size { .. } | Frame::Abort | Frame::Exit { .. } => Ok(None),
+            Frame::Size { .. } | Frame::Abort | Frame::Exit { .. } | Frame::Signal(_) => Ok(None),
         }
     }
 

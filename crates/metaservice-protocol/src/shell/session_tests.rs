@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{SHELL_BLOCK, SHELL_WINDOW};
 
 /// Both ends, the messages on their way, and what each stream has carried.
 struct Pair {
@@ -15,9 +16,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn new(dialect: Dialect) -> Self {
         Self {
-            ends: [Session::new(Role::Host), Session::new(Role::Guest)],
+            ends: [Role::Host, Role::Guest].map(|role| Session::with_dialect(role, dialect)),
             wires: Default::default(),
             written: Default::default(),
             read: Default::default(),
@@ -46,7 +47,7 @@ impl Pair {
 
     fn transmit(&mut self, end: usize) {
         if let Some(message) = self.ends[end].next_message() {
-            assert!(message.len() <= crate::limits::SHELL_MESSAGE);
+            assert!(message.len() <= self.ends[end].dialect().message());
             self.wires[end].push_back(message);
         }
     }
@@ -71,9 +72,10 @@ impl Pair {
 proptest! {
     #[test]
     fn no_byte_is_lost_and_no_window_exceeded(
-        steps in proptest::collection::vec((0u8..5, super::super::frame::tests::stream(), 0usize..40_000), 0..400),
+        steps in proptest::collection::vec((0u8..5, super::super::frame::tests::stream(), 0usize..80_000), 0..400),
+        second in any::<bool>(),
     ) {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(if second { Dialect::V2 } else { Dialect::V1 });
         for (step, stream, amount) in steps {
             match step {
                 0 => pair.write(stream, amount),
@@ -84,7 +86,7 @@ proptest! {
             }
         }
         pair.ends[0].finish(Stream::Stdin);
-        pair.ends[1].exit(true);
+        pair.ends[1].exit(true, b"{}");
         pair.settle();
         prop_assert_eq!(&pair.read, &pair.written);
         for stream in Stream::ALL {
@@ -96,8 +98,11 @@ proptest! {
     fn any_bytes_from_the_peer_are_survived(
         messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..100),
         guest in any::<bool>(),
+        second in any::<bool>(),
     ) {
-        let mut session = Session::new(if guest { Role::Guest } else { Role::Host });
+        let dialect = if second { Dialect::V2 } else { Dialect::V1 };
+        let role = if guest { Role::Guest } else { Role::Host };
+        let mut session = Session::with_dialect(role, dialect);
         for message in messages {
             let _ = session.handle(&message.into());
             let _ = session.next_message();
@@ -107,7 +112,7 @@ proptest! {
 
 #[test]
 fn a_full_window_opens_by_what_is_read() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(Dialect::V1);
     for _ in 0..10 {
         pair.write(Stream::Stdout, SHELL_BLOCK);
     }
@@ -146,17 +151,21 @@ fn what_only_the_other_role_sends_is_ignored() {
         assert_eq!(host.handle(&frame.encode()), Ok(None));
     }
     let mut guest = Session::new(Role::Guest);
-    assert_eq!(guest.handle(&Frame::Exit { success: true }.encode()), Ok(None));
+    assert_eq!(
+        guest.handle(&Frame::Exit { success: true, detail: Bytes::new() }.encode()),
+        Ok(None)
+    );
 }
 
 #[test]
 fn exit_ends_both_outputs_first_and_counts_once() {
     let mut guest = Session::new(Role::Guest);
     guest.write(Stream::Stdout, Bytes::from_static(b"bye"));
-    guest.exit(false);
-    guest.exit(true);
-    let frames: Vec<Frame> =
-        std::iter::from_fn(|| guest.next_message()).map(|m| Frame::decode(&m).unwrap()).collect();
+    guest.exit(false, b"detail");
+    guest.exit(true, b"");
+    let frames: Vec<Frame> = std::iter::from_fn(|| guest.next_message())
+        .map(|m| Frame::decode(&m, Dialect::V1).unwrap())
+        .collect();
     let data = |stream, payload: &'static [u8]| Frame::Data { stream, payload: payload.into() };
     assert_eq!(
         frames,
@@ -164,7 +173,23 @@ fn exit_ends_both_outputs_first_and_counts_once() {
             data(Stream::Stdout, b"bye"),
             data(Stream::Stdout, b""),
             data(Stream::Stderr, b""),
-            Frame::Exit { success: false },
+            Frame::Exit { success: false, detail: Bytes::new() },
         ]
     );
+}
+
+#[test]
+fn the_second_dialect_has_signals_and_a_detailed_exit() {
+    let [mut host, mut guest] =
+        [Role::Host, Role::Guest].map(|role| Session::with_dialect(role, Dialect::V2));
+    host.signal(15);
+    assert_eq!(guest.handle(&host.next_message().unwrap()), Ok(Some(Event::Signalled(15))));
+    guest.exit(false, br#"{"reason":"signaled"}"#);
+    let last = std::iter::from_fn(|| guest.next_message()).last().unwrap();
+    let detail = Bytes::from_static(br#"{"reason":"signaled"}"#);
+    assert_eq!(host.handle(&last), Ok(Some(Event::Exited { success: false, detail })));
+
+    let mut first = Session::new(Role::Host);
+    first.signal(15);
+    assert_eq!(first.next_message(), None, "version 1 has no signals");
 }

@@ -82,6 +82,19 @@ impl Shell {
         }
     }
 
+    /// Extension: sends the command a signal, by its number on Linux. A guest of version 1 is sent
+    /// nothing.
+    pub fn signal(&self, number: u8) {
+        self.shared.update(|state| state.session.signal(number));
+    }
+
+    /// Extension: how the command ended, once [`wait`](Self::wait) has returned and where the
+    /// guest says so.
+    #[must_use]
+    pub fn ending(&self) -> Option<metaservice_protocol::Ending> {
+        todo!()
+    }
+
     /// Waits for the end: whether the command's exit status was 0. What the command
     /// wrote can still be read afterwards. Dropping the future changes nothing.
     ///

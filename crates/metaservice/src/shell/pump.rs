@@ -92,11 +92,11 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
             state.wake(stream);
         }
         Some(Event::Writable(stream)) => state.wake(stream),
-        Some(Event::Exited { success }) => {
+        Some(Event::Exited { success, .. }) => {
             drop(state);
             shared.finish(Ok(success));
         }
-        Some(Event::Resized { .. } | Event::Aborted) | None => {}
+        Some(Event::Resized { .. } | Event::Aborted | Event::Signalled(_)) | None => {}
     }
     true
 }

@@ -1,0 +1,117 @@
+//! The sending side of a transfer.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use crate::failure::Failure;
+use crate::limits::{MAX_CURSOR, TRANSFER_BLOCK};
+
+/// Makes blocks of content. It holds nothing but a digest.
+///
+/// ```
+/// use bytes::Bytes;
+/// use metaservice_protocol::transfer::{Decoder, Encoder, Item};
+///
+/// let mut encoder = Encoder::new();
+/// let mut decoder = Decoder::new();
+/// let [head, content] = encoder.data(Bytes::from_static(b"hello"));
+/// for chunk in [head, content, encoder.end()] {
+///     decoder.push(chunk);
+/// }
+/// assert_eq!(decoder.next(), Ok(Some(Item::Data(Bytes::from_static(b"hello")))));
+/// assert_eq!(decoder.next(), Ok(Some(Item::End)));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Encoder {
+    digest: Digest,
+}
+
+impl Encoder {
+    /// A transfer at its beginning, or at the place where it is resumed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A block of content as it is: its head, and the content itself, which is not copied.
+    ///
+    /// # Panics
+    /// When `content` is empty or longer than [`TRANSFER_BLOCK`]: the caller's own mistake.
+    #[must_use]
+    pub fn data(&mut self, content: Bytes) -> [Bytes; 2] {
+        assert!((1..=TRANSFER_BLOCK).contains(&content.len()), "a block of {}", content.len());
+        self.digest.update(&content);
+        let mut head = BytesMut::with_capacity(HEAD);
+        put_head(&mut head, DATA, content.len());
+        [head.freeze(), content]
+    }
+
+    /// A block of content, compressed; `None` when it does not become smaller. Then nothing
+    /// has happened.
+    ///
+    /// # Panics
+    /// As [`data`](Self::data).
+    #[must_use]
+    pub fn compressed(&mut self, content: &[u8]) -> Option<Bytes> {
+        assert!((1..=TRANSFER_BLOCK).contains(&content.len()), "a block of {}", content.len());
+        let packed = lz4_flex::block::compress(content);
+        if packed.len() + 4 >= content.len() {
+            return None;
+        }
+        self.digest.update(content);
+        let mut block = BytesMut::with_capacity(HEAD + 4 + packed.len());
+        put_head(&mut block, COMPRESSED, 4 + packed.len());
+        block.put_u32(u32::try_from(content.len()).unwrap_or(0));
+        block.put_slice(&packed);
+        Some(block.freeze())
+    }
+
+    /// A place from which the transfer can be resumed by this cursor; `None` for a cursor that
+    /// is longer than [`MAX_CURSOR`]: then there is no such place.
+    #[must_use]
+    pub fn mark(&self, cursor: &str) -> Option<Bytes> {
+        if cursor.len() > MAX_CURSOR {
+            return None;
+        }
+        let mut block = BytesMut::with_capacity(HEAD + 16 + cursor.len());
+        put_head(&mut block, MARK, 16 + cursor.len());
+        self.put_digest(&mut block);
+        block.put_slice(cursor.as_bytes());
+        Some(block.freeze())
+    }
+
+    /// The end.
+    #[must_use]
+    pub fn end(&self) -> Bytes {
+        let mut block = BytesMut::with_capacity(HEAD + 16);
+        put_head(&mut block, END, 16);
+        self.put_digest(&mut block);
+        block.freeze()
+    }
+
+    /// The end of a transfer that cannot go on.
+    #[must_use]
+    pub fn failed(failure: &Failure) -> Bytes {
+        let json = failure.to_json();
+        let mut block = BytesMut::with_capacity(HEAD + json.len());
+        put_head(&mut block, FAILED, json.len());
+        block.put_slice(&json);
+        block.freeze()
+    }
+
+    /// Bytes of content so far.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.digest.length()
+    }
+
+    fn put_digest(&self, block: &mut BytesMut) {
+        block.put_u64(self.digest.length());
+        block.put_u64(self.digest.value());
+    }
+}
+
+fn put_head(block: &mut BytesMut, kind: u32, length: usize) {
+    // Every block is bounded far below 2^29 bytes.
+    block.put_u32(kind << LENGTH_BITS | u32::try_from(length).unwrap_or(0));
+}
