@@ -1,0 +1,34 @@
+//! A minimal worker: it serves one job to whatever guest connects, shows the log while it
+//! comes, kills the command when it takes too long, and ends with the job's status.
+//!
+//!     cargo run -p metaservice-examples --bin worker -- 127.0.0.1:8080 make test
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use metaservice::MetaService;
+use tokio::net::TcpListener;
+
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().ok_or("usage: worker IP:PORT COMMAND [ARGUMENT]...")?;
+
+    let service = MetaService::builder(arguments).log(tokio::io::stdout()).start()?;
+    let listener = TcpListener::bind(address).await?;
+    eprintln!("a guest may connect to {}", listener.local_addr()?);
+    let serving = tokio::spawn(service.clone().serve(listener));
+
+    service.fetched().await;
+    if tokio::time::timeout(PATIENCE, service.result()).await.is_err() {
+        service.kill_process().await?;
+    }
+    let result = service.result().await;
+    service.shutdown().await?;
+    // The guest's last request deserves its answer.
+    serving.await?;
+    Ok(ExitCode::from(result.status()))
+}
