@@ -165,7 +165,7 @@ async fn raw(client: &Client, method: &str, target: &str, body: &str) -> (u16, s
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_in_json() {
-    let Controlled { client, .. } = controlled();
+    let Controlled { client, _folder, .. } = controlled();
     for (method, target, body, status, code) in [
         ("GET", "/v1/files", "", 400, "InvalidRequest"),
         ("GET", "/v1/entries?path=/&recursive=perhaps", "", 400, "InvalidRequest"),
@@ -195,8 +195,8 @@ async fn what_makes_no_sense_is_refused_in_json() {
 #[tokio::test]
 async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
     let Controlled { service, client, _folder } = controlled();
-    // A guest without an announcement has been here.
-    guest::get(&service, "/engine/v1/execute").await;
+    // A guest without an announcement waits for something to do, and gets nothing of this.
+    let poll = tokio::spawn(async move { guest::get(&service, "/engine/v1/poll").await });
     let options = ExecOptions { workdir: Some("/".into()), ..ExecOptions::default() };
     let exec = Exec { command: vec!["true".into()], tty: false, options };
     let refusals = [
@@ -211,6 +211,7 @@ async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
     for refusal in refusals {
         assert_eq!(refusal.expect("a refusal").code(), Some(Code::Unsupported));
     }
+    assert!(!poll.is_finished());
 }
 
 #[tokio::test]
@@ -264,7 +265,7 @@ async fn waiting_ends_with_the_job() {
 
 #[tokio::test]
 async fn the_document_tells_every_operation_and_its_errors() {
-    let Controlled { client, .. } = controlled();
+    let Controlled { client, _folder, .. } = controlled();
     let (status, document) = raw(&client, "GET", "/v1/openapi.json", "").await;
     assert_eq!((status, &document), (200, &control::openapi()));
     for (path, item) in document["paths"].as_object().unwrap() {
