@@ -280,3 +280,45 @@ async fn the_document_tells_every_operation_and_its_errors() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_exec_goes_through_in_the_second_dialect_with_its_large_window() {
+    use metaservice_protocol::endpoint::{AGENT_HEADER, SHELL_PROTOCOL};
+    use metaservice_protocol::{Agent, Capabilities};
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    const SENT: usize = 600_000;
+
+    let Controlled { service, client, _folder } = controlled();
+    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let options = ExecOptions { workdir: Some("/tmp".into()), ..ExecOptions::default() };
+    let exec = Exec { command: vec!["cat".into()], tty: false, options };
+    let announced = [(AGENT_HEADER, agent.as_str())];
+    let guest = async {
+        let action = guest::request(&service, "GET", "/engine/v1/poll", &announced, b"").await;
+        let action = action.json();
+        assert_eq!(action["type"], "exec");
+        let url = format!("ws://169.254.169.254{}", guest::reply_to(&action));
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", SHELL_PROTOCOL.parse().unwrap());
+        tokio_tungstenite::client_async(request, guest::dial(&service)).await.unwrap().0
+    };
+    let (shell, mut socket) = tokio::join!(client.exec(exec), guest);
+    let mut shell = shell.unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    let writing = async { stdin.write_all(&vec![7; SENT]).await.unwrap() };
+    // Nothing is acknowledged: more than the first dialect's window comes all the same.
+    let reading = async {
+        let mut received = 0;
+        while received < SENT {
+            if let Message::Binary(block) = socket.next().await.unwrap().unwrap()
+                && block[..2] == [0, 0]
+            {
+                received += block.len() - 2;
+            }
+        }
+        received
+    };
+    let ((), received) = tokio::join!(writing, reading);
+    assert_eq!(received, SENT);
+    assert_eq!(client.job().await.unwrap().agent.unwrap().capabilities, Capabilities::all());
+}
