@@ -26,6 +26,8 @@ fn build() -> PathBuf {
     for part in [
         "metaservice-guest/src",
         "metaservice-guest/Cargo.toml",
+        "metaservice-archive/src",
+        "metaservice-archive/Cargo.toml",
         "metaservice-protocol/src",
         "../Cargo.lock",
     ] {

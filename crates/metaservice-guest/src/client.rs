@@ -100,6 +100,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the connection is to blame, and not what was said over it.
+    pub(crate) const fn is_transport(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Transport(_) | Self::Silent(_))
+            || matches!(self, Self::Handshake(error) if !matches!(**error, tungstenite::Error::Http(_)))
+    }
+
     /// The status, if the service answered at all.
     pub(crate) const fn status(&self) -> Option<u16> {
         match self {

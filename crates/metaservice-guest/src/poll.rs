@@ -22,6 +22,9 @@ use crate::{artifact, dial, entries, folder, shell, stats, transfer};
 /// How many actions are served at once. No polls are made while there are so many.
 const MAX_ACTIONS: usize = 256;
 
+/// How often an action is answered when connections fail.
+const ANSWER_ATTEMPTS: u32 = 3;
+
 /// How long a host may be silent after the result before nothing more is expected of it.
 const FAREWELL: Duration = Duration::from_secs(60);
 
@@ -97,11 +100,36 @@ fn start(
     let served = Arc::clone(served);
     actions.spawn(async move {
         let name = request.name().to_owned();
-        if let Err(error) = serve(&service, &id, request, stopping).await {
+        if let Err(error) = answer(&service, &id, request, &stopping).await {
             say(&format!("the reply to {name} failed: {}", chain(&error)));
         }
         served.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     });
+}
+
+/// Serves an action, and again when the connection failed: the host may never have seen the
+/// reply begin, and would wait for it. If it did, it says that it knows of no such action.
+async fn answer(
+    service: &Service,
+    id: &ActionId,
+    request: Request,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(), ClientError> {
+    let mut backoff = Backoff::new();
+    let repeatable = !matches!(request, Request::Signal(_));
+    let mut failure = None;
+    for _ in 0..ANSWER_ATTEMPTS {
+        match serve(service, id, request.clone(), stopping.clone()).await {
+            Err(error) if repeatable && error.is_transport() => {
+                failure.get_or_insert(error);
+                sleep(backoff.delay()).await;
+            }
+            // The first failure is the reason; that the host knew of it already is none.
+            Err(_) if failure.is_some() => break,
+            outcome => return outcome,
+        }
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 async fn serve(

@@ -50,31 +50,36 @@ impl Sink {
         Ok(Self { parts: Some(parts), writing })
     }
 
-    /// Hands bytes over; waits while the disk is slow.
-    pub(super) async fn push(&mut self, bytes: Bytes) -> Result<(), Failure> {
-        self.send(Part::Data(bytes)).await
+    /// Takes bytes out of `pending` and hands them over; waits while the disk is slow. Can be
+    /// dropped and called again: what was not handed over is still there.
+    pub(super) async fn push(&mut self, pending: &mut Option<Bytes>) -> Result<(), Failure> {
+        let Some(parts) = &self.parts else { return Err(died()) };
+        if let Ok(permit) = parts.reserve().await {
+            if let Some(bytes) = pending.take() {
+                permit.send(Part::Data(bytes));
+            }
+            return Ok(());
+        }
+        Err(self.cause().await)
     }
 
-    /// All bytes have come: completes when the file or folder is in its place.
+    /// All bytes have come: completes when the file or folder is in its place. Can be dropped and
+    /// called again.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
-        self.send(Part::End).await?;
-        self.parts = None;
+        if let Some(parts) = &self.parts {
+            if parts.send(Part::End).await.is_err() {
+                return Err(self.cause().await);
+            }
+            self.parts = None;
+        }
         (&mut self.writing).await.unwrap_or_else(|_| Err(died()))
     }
 
-    async fn send(&mut self, part: Part) -> Result<(), Failure> {
-        let sent = match &self.parts {
-            Some(parts) => parts.send(part).await.is_ok(),
-            None => return Err(died()),
-        };
-        if sent {
-            return Ok(());
-        }
-        // It has given up, and says why.
-        self.parts = None;
+    /// Why it has given up.
+    async fn cause(&mut self) -> Failure {
         match (&mut self.writing).await {
-            Ok(Err(failure)) => Err(failure),
-            _ => Err(died()),
+            Ok(Err(failure)) => failure,
+            _ => died(),
         }
     }
 }
@@ -195,7 +200,6 @@ fn refusal(error: &metaservice_archive::Error, path: &Path) -> Failure {
     let code = match &error.reason {
         Reason::System(errno) => crate::entries::failure(*errno, path).code,
         Reason::Io(error) if error.raw_os_error().is_some() => failure(error, path).code,
-        Reason::Io(_) => FailureCode::Other,
         _ => FailureCode::Invalid,
     };
     Failure::new(code, format!("{}: {}", path.display(), chain(error)))

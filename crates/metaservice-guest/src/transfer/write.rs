@@ -6,7 +6,7 @@
 //!     └─► kept for WRITE_PATIENCE ── a stream of the same transfer ─► goes on at the very byte
 //! ```
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ use metaservice_protocol::limits::WRITE_PATIENCE;
 use metaservice_protocol::shell::Stream;
 use metaservice_protocol::transfer::{Decoder, Item};
 use metaservice_protocol::{ActionId, Failure, FailureCode, Write, WriteFrom};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use super::sink::Sink;
@@ -25,12 +25,18 @@ use crate::client::ClientError;
 use crate::wire::{Over, Reader, Socket, Wire, goodbye};
 use crate::words::chain;
 
-/// How many transfers are kept at once: each holds one of the runtime's blocking threads.
+/// How many transfers are written at once: each holds one of the runtime's blocking threads.
 const MAX_WRITES: usize = 8;
 
-/// The writes that have begun and not ended.
-#[derive(Debug, Default)]
-pub(crate) struct Transfers(Mutex<HashMap<ActionId, Arc<Entry>>>);
+/// How many transfers are remembered that have ended.
+const MAX_ENDED: usize = 256;
+
+/// The writes that have begun and not ended, and the last that have.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    entries: Mutex<VecDeque<(ActionId, Arc<Entry>)>>,
+    writing: Arc<Semaphore>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -44,39 +50,66 @@ struct Transfer {
     decoder: Decoder,
     /// Bytes of the transfer, as it is encoded, that streams have brought.
     consumed: u64,
-    sink: Sink,
+    /// What was decoded and not handed over when a stream was cut.
+    pending: Option<Bytes>,
+    writing: Option<Writing>,
     /// How it ended, for a host that did not hear of it.
     ended: Option<Result<(), Failure>>,
 }
 
+#[derive(Debug)]
+struct Writing {
+    sink: Sink,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), writing: Arc::new(Semaphore::new(MAX_WRITES)) }
+    }
+}
+
 impl Transfers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ActionId, Arc<Entry>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(ActionId, Arc<Entry>)>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, id: &ActionId) -> Option<Arc<Entry>> {
+        let entries = self.lock();
+        let known = entries.iter().find(|(known, _)| known == id);
+        known.map(|(_, entry)| Arc::clone(entry))
     }
 
     /// The transfer of this name, begun where there is none.
     async fn find(&self, service: &Service, write: Write) -> Result<Arc<Entry>, Failure> {
         let id = write.options.transfer.clone();
-        if let Some(entry) = self.lock().get(&id) {
-            return Ok(Arc::clone(entry));
+        if let Some(entry) = self.known(&id) {
+            return Ok(entry);
         }
-        if self.lock().len() >= MAX_WRITES {
+        let Ok(permit) = Arc::clone(&self.writing).try_acquire_owned() else {
             return Err(Failure::new(FailureCode::Other, "too many writes are under way"));
-        }
+        };
         let path = service.path(&write.path);
         let sink = Sink::open(path, write.options, service.config.user.clone()).await?;
-        let transfer = Transfer { decoder: Decoder::new(), consumed: 0, sink, ended: None };
-        let turn = watch::Sender::new(0);
-        let entry = Arc::new(Entry { transfer: AsyncMutex::new(transfer), turn });
-        self.lock().insert(id, Arc::clone(&entry));
+        let transfer = Transfer {
+            decoder: Decoder::new(),
+            consumed: 0,
+            pending: None,
+            writing: Some(Writing { sink, _permit: permit }),
+            ended: None,
+        };
+        let (transfer, turn) = (AsyncMutex::new(transfer), watch::Sender::new(0));
+        let entry = Arc::new(Entry { transfer, turn });
+        let mut entries = self.lock();
+        if entries.len() >= MAX_ENDED + MAX_WRITES {
+            entries.pop_front();
+        }
+        entries.push_back((id, Arc::clone(&entry)));
         Ok(entry)
     }
 
-    fn forget(&self, id: &ActionId, entry: &Arc<Entry>) {
-        let mut entries = self.lock();
-        if entries.get(id).is_some_and(|known| Arc::ptr_eq(known, entry)) {
-            entries.remove(id);
-        }
+    fn forget(&self, entry: &Arc<Entry>) {
+        self.lock().retain(|(_, known)| !Arc::ptr_eq(known, entry));
     }
 }
 
@@ -87,53 +120,64 @@ pub(crate) async fn write(
     id: &ActionId,
     write: Write,
 ) -> Result<(), ClientError> {
-    let name = write.options.transfer.clone();
     let entry = match service.transfers.find(service, write).await {
         Ok(entry) => entry,
         Err(failure) => return service.client.refuse(id, &failure).await,
     };
-    let _forget = Forget { transfers: &service.transfers, id: &name, entry: &entry };
     let mut turn = entry.turn.subscribe();
     entry.turn.send_modify(|turn| *turn += 1);
     let own = *turn.borrow_and_update();
+    let mut forgetting = Forgetting { transfers: &service.transfers, entry: &entry, due: true };
     let superseded = async {
         // The sender lives in the entry.
         let _ = turn.wait_for(|turn| *turn != own).await;
     };
     let serve = async {
         let mut transfer = entry.transfer.lock().await;
-        let (socket, dialect) = service.client.stream(id).await?;
-        let over = carry(socket, &Wire::new(dialect), &mut transfer).await;
+        let carried = match service.client.stream(id).await {
+            Ok((socket, dialect)) => {
+                carry(socket, &Wire::new(dialect), &mut transfer).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let ended = transfer.ended.is_some();
         drop(transfer);
-        if !over {
+        if !ended {
             sleep(WRITE_PATIENCE).await;
         }
-        Ok(())
+        (carried, ended)
     };
     tokio::select! {
-        served = serve => served,
-        () = superseded => Ok(()),
-    }
-}
-
-/// Forgets a transfer unless another stream has taken it over.
-struct Forget<'a> {
-    transfers: &'a Transfers,
-    id: &'a ActionId,
-    entry: &'a Arc<Entry>,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        // The entry, the map and this one: whoever has taken over holds one more.
-        if Arc::strong_count(self.entry) <= 2 {
-            self.transfers.forget(self.id, self.entry);
+        (carried, ended) = serve => {
+            // One that has ended is remembered: its host may not have heard of it.
+            forgetting.due = !ended;
+            carried
+        }
+        () = superseded => {
+            forgetting.due = false;
+            Ok(())
         }
     }
 }
 
-/// Takes what one stream brings; `false` when it was cut before the end.
-async fn carry(socket: Socket, wire: &Wire, transfer: &mut Transfer) -> bool {
+/// Forgets a transfer for which nobody waits any longer, with what it has left.
+struct Forgetting<'a> {
+    transfers: &'a Transfers,
+    entry: &'a Arc<Entry>,
+    due: bool,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        if self.due {
+            self.transfers.forget(self.entry);
+        }
+    }
+}
+
+/// Takes what one stream brings, to its end or to the cut.
+async fn carry(socket: Socket, wire: &Wire, transfer: &mut Transfer) {
     let (sink, stream) = socket.split();
     let ignore = |_| {};
     let mut reader = Reader::new(stream, wire, &ignore);
@@ -155,43 +199,56 @@ async fn carry(socket: Socket, wire: &Wire, transfer: &mut Transfer) -> bool {
             () = &mut sending => None,
         }
     };
-    let Some(outcome) = outcome else { return false };
-    match outcome {
+    let Some(outcome) = outcome else { return };
+    match &outcome {
         Ok(()) => wire.exit(true, &[]),
-        Err(failure) => wire.fail(&failure),
+        Err(failure) => wire.fail(failure),
     }
+    // With it go its thread, and what is not in its place.
+    transfer.writing = None;
+    transfer.ended = Some(outcome);
     goodbye(sending, &mut reader).await;
-    true
 }
 
-/// Takes blocks until the transfer is over; `None` when the host ends the stream before that.
+/// Takes blocks until the transfer is over; `None` when the host ends the stream before that. Can
+/// be dropped at any time: nothing that was taken is lost.
 async fn take(wire: &Wire, transfer: &mut Transfer) -> Option<Result<(), Failure>> {
     if let Some(ended) = &transfer.ended {
         return Some(ended.clone());
     }
-    while let Some(block) = wire.read().await {
-        if let Some(ended) = transfer.push(block).await {
-            transfer.ended = Some(ended.clone());
+    loop {
+        if let Some(ended) = transfer.hand_over().await {
             return Some(ended);
         }
+        // No pause between these two: what is acknowledged is what is counted.
+        let block = wire.read().await?;
+        transfer.consumed += block.len() as u64;
+        transfer.decoder.push(block);
     }
-    None
 }
 
 impl Transfer {
-    async fn push(&mut self, block: Bytes) -> Option<Result<(), Failure>> {
-        self.consumed += block.len() as u64;
-        self.decoder.push(block);
+    /// Hands over what has come; tells when that was the end.
+    async fn hand_over(&mut self) -> Option<Result<(), Failure>> {
+        let Some(Writing { sink, .. }) = &mut self.writing else {
+            return Some(Err(Failure::new(FailureCode::Other, "the writing has ended")));
+        };
         loop {
-            let pushed = match self.decoder.next() {
-                Ok(None) => return None,
-                Ok(Some(Item::Data(data))) => self.sink.push(data).await,
-                Ok(Some(Item::End)) => return Some(self.sink.finish().await),
-                Ok(Some(Item::Failed(failure))) => Err(failure),
-                Err(error) => Err(Failure::new(FailureCode::Corrupt, chain(&error))),
-            };
-            if let Err(failure) = pushed {
+            if self.pending.is_some()
+                && let Err(failure) = sink.push(&mut self.pending).await
+            {
                 return Some(Err(failure));
+            }
+            match self.decoder.next() {
+                Ok(None) if self.decoder.is_over() => return Some(sink.finish().await),
+                Ok(None) => return None,
+                Ok(Some(Item::Data(data))) => self.pending = Some(data),
+                // Its time comes with the next look, as often as it takes.
+                Ok(Some(Item::End)) => {}
+                Ok(Some(Item::Failed(failure))) => return Some(Err(failure)),
+                Err(error) => {
+                    return Some(Err(Failure::new(FailureCode::Corrupt, chain(&error))));
+                }
             }
         }
     }

@@ -1,0 +1,202 @@
+//! Commands beside the job, and the job's own.
+
+use std::time::Duration;
+
+use metaservice::{
+    Exec, ExecOptions, ExtensionError, FailureCode, MetaService, Reason, TerminalSize,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::peers::Pair;
+
+fn sh(script: &str) -> Exec {
+    Exec { command: vec!["sh".into(), "-c".into(), script.into()], ..Exec::default() }
+}
+
+/// What a command writes, and its exit code or signal.
+async fn run(service: &MetaService, exec: Exec) -> (String, String, Option<u8>, Option<u8>) {
+    let mut shell = service.exec(exec).await.unwrap();
+    drop(shell.stdin.take());
+    let (mut out, mut error) = (String::new(), String::new());
+    let (mut stdout, mut stderr) = (shell.stdout.take().unwrap(), shell.stderr.take().unwrap());
+    let (a, b) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut error));
+    a.and(b).unwrap();
+    let success = shell.wait().await.unwrap();
+    let ending = shell.ending().unwrap();
+    assert_eq!(success, ending.is_success());
+    (out, error, ending.exit_code, ending.signal)
+}
+
+#[tokio::test]
+async fn a_command_has_its_environment_folder_and_exit_code() {
+    let pair = Pair::idle().await;
+    let options = ExecOptions {
+        env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        workdir: Some("/usr".into()),
+        ..ExecOptions::default()
+    };
+    let exec = Exec { options, ..sh("echo $GREETING $PWD; echo bad >&2; exit 42") };
+    let (out, error, code, signal) = run(&pair.service, exec).await;
+    assert_eq!((out.as_str(), error.as_str()), ("hello /usr\n", "bad\n"));
+    assert_eq!((code, signal), (Some(42), None));
+    assert_eq!(run(&pair.service, sh("kill -9 $$")).await.3, Some(9));
+
+    let mut missing =
+        pair.service.exec(Exec { command: vec!["/none".into()], ..Exec::default() }).await.unwrap();
+    missing.stdout = None;
+    assert!(!missing.wait().await.unwrap());
+    assert_eq!(missing.ending().unwrap().reason, Reason::NotFound);
+    assert_eq!(missing.ending().unwrap().shell_status(), 127);
+
+    let agent = pair.service.agent().unwrap();
+    assert_eq!((agent.os.as_str(), agent.version.as_str()), ("linux", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn an_unknown_user_is_refused_before_anything_runs() {
+    let pair = Pair::idle().await;
+    let options = ExecOptions { user: Some("nobody-at-all".into()), ..ExecOptions::default() };
+    for detach in [false, true] {
+        let exec = Exec { options: options.clone(), ..sh("true") };
+        let refused = match detach {
+            false => pair.service.exec(exec).await.map(drop),
+            true => pair.service.exec_detached(exec).await.map(drop),
+        };
+        let Err(ExtensionError::Refused(failure)) = refused else { panic!("{refused:?}") };
+        assert_eq!(failure.code, FailureCode::NotFound);
+        assert!(failure.message.contains("nobody-at-all"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
+    let pair = Pair::idle().await;
+    let script = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done";
+    for tty in [false, true] {
+        let size = Some(TerminalSize { columns: 91, rows: 37 });
+        let options = ExecOptions { size, ..ExecOptions::default() };
+        let mut shell = pair.service.exec(Exec { tty, options, ..sh(script) }).await.unwrap();
+        let mut stdout = shell.stdout.take().unwrap();
+        let mut seen = String::new();
+        while !seen.contains("ready") {
+            let mut bytes = [0; 100];
+            let count = stdout.read(&mut bytes).await.unwrap();
+            seen += std::str::from_utf8(&bytes[..count]).unwrap();
+        }
+        shell.signal(10);
+        stdout.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.contains("caught"), "{seen}");
+        assert!(!shell.wait().await.unwrap());
+        assert_eq!(shell.ending().unwrap().exit_code, Some(7));
+    }
+    let size = Some(TerminalSize { columns: 91, rows: 37 });
+    let options = ExecOptions { size, ..ExecOptions::default() };
+    let (out, ..) = run(&pair.service, Exec { tty: true, options, ..sh("stty size") }).await;
+    assert_eq!(out, "37 91\r\n");
+}
+
+#[tokio::test]
+async fn a_detached_command_goes_on_and_dies_with_the_agent() {
+    let pair = Pair::idle().await;
+    let file = pair.folder.path().join("it-ran");
+    let script = format!("echo yes > {}; exec sleep 500", file.display());
+    let pid = pair.service.exec_detached(sh(&script)).await.unwrap();
+    let mut found = String::new();
+    while found != "yes\n" {
+        found = std::fs::read_to_string(&file).unwrap_or_default();
+        tokio::task::yield_now().await;
+    }
+    let alive = || std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(alive());
+    drop(pair);
+    assert!(!alive(), "the agent has ended, and it has not");
+}
+
+#[tokio::test]
+async fn a_port_of_the_guest_is_reached_with_half_closes() {
+    let pair = Pair::idle().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let echo = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut all = Vec::new();
+        connection.read_to_end(&mut all).await.unwrap();
+        connection.write_all(&all).await.unwrap();
+    });
+    let dialled = pair.service.dial("localhost", port).await.unwrap();
+    let (mut from, mut to) = tokio::io::split(dialled);
+    let sent: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+    let writing = async {
+        to.write_all(&sent).await.unwrap();
+        to.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (read, ()) = tokio::join!(from.read_to_end(&mut got), writing);
+    read.unwrap();
+    assert!(got == sent);
+    echo.await.unwrap();
+
+    let Err(ExtensionError::Refused(failure)) = pair.service.dial("127.0.0.1", port).await else {
+        panic!("nobody listens any longer")
+    };
+    assert_eq!(failure.code, FailureCode::Refused);
+    let Err(ExtensionError::Refused(failure)) = pair.service.dial("example.org", 80).await else {
+        panic!("a name")
+    };
+    assert_eq!(failure.code, FailureCode::Invalid);
+}
+
+#[tokio::test]
+async fn the_job_is_signalled_and_its_ending_told_in_detail() {
+    let script = "trap 'exit 5' HUP; echo ready; while :; do sleep 0.05; done";
+    let (log, mut reader) = tokio::io::duplex(1000);
+    let pair = Pair::with(MetaService::builder(["sh", "-c", script]).log(log), None).await;
+    let mut ready = [0; 6];
+    reader.read_exact(&mut ready).await.unwrap();
+    pair.service.signal(1).await.unwrap();
+    let ending = pair.service.result().await.ending.unwrap();
+    assert_eq!((ending.reason, ending.exit_code), (Reason::Exited, Some(5)));
+    assert!(ending.cpu_user_ms.is_some() && ending.peak_memory.unwrap() > 100_000);
+    let Err(ExtensionError::Refused(failure)) = pair.service.signal(1).await else {
+        panic!("it has ended")
+    };
+    assert_eq!(failure.code, FailureCode::NotRunning);
+}
+
+#[tokio::test]
+async fn a_job_killed_for_its_time_says_so() {
+    let pair = Pair::idle().await;
+    pair.service.time_out().await.unwrap();
+    let result = pair.service.result().await;
+    assert_eq!(result.ending.unwrap().reason, Reason::TimedOut);
+}
+
+#[tokio::test]
+async fn a_job_may_have_a_terminal() {
+    let (log, mut reader) = tokio::io::duplex(1000);
+    let size = TerminalSize { columns: 101, rows: 33 };
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && exit 3";
+    let builder = MetaService::builder(["sh", "-c", script]).log(log).terminal(size);
+    let pair = Pair::with(builder, None).await;
+    let result = pair.service.result().await;
+    assert_eq!(result.status(), 3);
+    pair.service.shutdown().await.unwrap();
+    drop(pair);
+    let mut log = String::new();
+    reader.read_to_string(&mut log).await.unwrap();
+    assert_eq!(log, "33 101\r\n");
+}
+
+#[tokio::test]
+async fn the_guest_tells_what_it_is_doing() {
+    let pair = Pair::idle().await;
+    let mut lines = pair.service.stats(Some(Duration::from_millis(100))).await.unwrap();
+    let first = lines.next().await.unwrap().unwrap();
+    let second = lines.next().await.unwrap().unwrap();
+    assert!(first.cpus > 0 && first.memory_total > 0);
+    assert!(second.uptime_ms >= first.uptime_ms);
+    let mut once = pair.service.stats(None).await.unwrap();
+    assert!(once.next().await.unwrap().is_some());
+    assert!(once.next().await.unwrap().is_none());
+}

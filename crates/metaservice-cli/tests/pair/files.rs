@@ -1,0 +1,206 @@
+//! Files and folders, both ways, also across cuts.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use metaservice::{Destination, EntryKind, ExtensionError, FailureCode, Form};
+use metaservice_archive::{Extractor, Packer};
+use tokio::io::AsyncReadExt;
+
+use crate::peers::Pair;
+
+/// Bytes that do not repeat and do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x1234_5678_9abc_def0_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Places at which connections are cut: some before anything has arrived, some far on. Three
+/// of the former in a row would be one too many.
+fn cuts() -> Vec<u64> {
+    vec![0, 90_000, 1, 300_001, 16_000, 1_000_000, 5, 40_000, 2_000_000, 123_456]
+}
+
+/// A tree with a bit of everything.
+fn make_tree(root: &Path) {
+    for n in 0..60 {
+        let folder = root.join(format!("d{}/e{}", n % 5, n % 7));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("file {n}")), noise(n * 3000)).unwrap();
+    }
+    std::fs::write(root.join("d0/exact"), noise(512)).unwrap();
+    std::fs::write(root.join("d0/empty"), b"").unwrap();
+    std::fs::write(root.join("d0/zeros"), vec![0; 2_000_000]).unwrap();
+    std::fs::set_permissions(root.join("d0/exact"), std::fs::Permissions::from_mode(0o751))
+        .unwrap();
+    std::fs::set_permissions(root.join("d1"), std::fs::Permissions::from_mode(0o705)).unwrap();
+    symlink("../d0/exact", root.join("d1/link")).unwrap();
+    std::fs::hard_link(root.join("d0/exact"), root.join("d2/same")).unwrap();
+}
+
+type Tree = BTreeMap<String, (u32, i64, i64, Vec<u8>)>;
+
+fn look(root: &Path) -> Tree {
+    let mut tree = Tree::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        let status = std::fs::symlink_metadata(&path).unwrap();
+        let content = if status.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        } else if status.is_symlink() {
+            std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            std::fs::read(&path).unwrap()
+        };
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        // A link's own time is not kept by everyone.
+        let (seconds, nanoseconds) =
+            if status.is_symlink() { (0, 0) } else { (status.mtime(), status.mtime_nsec()) };
+        tree.insert(name, (status.mode(), seconds, nanoseconds, content));
+    }
+    tree
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (look(a), look(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, one) in &a {
+        let other = &b[name];
+        assert_eq!((one.0, one.1, one.2), (other.0, other.1, other.2), "{name:?}");
+        assert!(one.3 == other.3, "the content of {name:?}");
+    }
+}
+
+async fn read_all(pair: &Pair, path: &Path, form: Form) -> Vec<u8> {
+    let mut reading = pair.service.read(path.to_str().unwrap(), form).await.unwrap();
+    let mut all = Vec::new();
+    reading.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
+    for cuts in [vec![], cuts()] {
+        let pair = Pair::cut(cuts).await;
+        let path = pair.folder.path().join("file");
+        let content = noise(6_000_000);
+        std::fs::write(&path, &content).unwrap();
+        assert!(read_all(&pair, &path, Form::Any).await == content);
+        let mut artifact = pair.service.get_artifact(path.to_str().unwrap()).await.unwrap();
+        let mut fetched = Vec::new();
+        artifact.read_to_end(&mut fetched).await.unwrap();
+        assert!(fetched == content);
+        let mut range =
+            pair.service.read_range(path.to_str().unwrap(), 1000, Some(10)).await.unwrap();
+        assert_eq!(range.head().size, Some(6_000_000));
+        assert_eq!(range.chunk().await.unwrap().unwrap(), content[1000..1010]);
+        assert_eq!(range.chunk().await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
+    let pair = Pair::cut(cuts()).await;
+    let (from, to) = (pair.folder.path().join("from"), pair.folder.path().join("to"));
+    std::fs::create_dir(&from).unwrap();
+    std::fs::create_dir(&to).unwrap();
+    make_tree(&from);
+    let archive = read_all(&pair, &from, Form::Archive).await;
+    Extractor::open(&to, Default::default()).unwrap().extract(&archive[..]).unwrap();
+    assert_same(&from, &to);
+}
+
+#[tokio::test]
+async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
+    for cuts in [vec![], cuts()] {
+        let pair = Pair::cut(cuts).await;
+        let path = pair.folder.path().join("file");
+        let content = noise(6_000_000);
+        let destination = Destination {
+            mode: Some(0o640),
+            mtime_ns: Some(1_234_567_890_123_456_789),
+            ..Destination::file(path.to_str().unwrap())
+        };
+        let length = pair.service.write(destination, &content[..]).await.unwrap();
+        assert_eq!(length, 6_000_000);
+        assert!(std::fs::read(&path).unwrap() == content);
+        let status = std::fs::metadata(&path).unwrap();
+        assert_eq!(status.mode() & 0o7777, 0o640);
+        assert_eq!((status.mtime(), status.mtime_nsec()), (1_234_567_890, 123_456_789));
+        let left: Vec<_> = std::fs::read_dir(pair.folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 2, "the file and the agent's state: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
+    let pair = Pair::cut(cuts()).await;
+    let (from, to) = (pair.folder.path().join("from"), pair.folder.path().join("to"));
+    std::fs::create_dir(&from).unwrap();
+    make_tree(&from);
+    let mut packer = Packer::open(&from).unwrap();
+    let mut archive = Vec::new();
+    while let Some(block) = packer.next_block().unwrap() {
+        archive.extend(block.bytes);
+    }
+    pair.service.write(Destination::folder(to.to_str().unwrap()), &archive[..]).await.unwrap();
+    assert_same(&from, &to);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() {
+    let pair = Pair::idle().await;
+    let folder = pair.folder.path();
+    let code = async |destination: Destination| {
+        let content = noise(3_000_000);
+        match pair.service.write(destination, &content[..]).await {
+            Err(ExtensionError::Refused(failure)) => failure.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    assert_eq!(code(Destination::file(path("none/file"))).await, FailureCode::NotFound);
+    assert_eq!(code(Destination::file(path(""))).await, FailureCode::NotAFile);
+    let named = |name: &str| Destination { name: Some(name.into()), ..Destination::file(path("")) };
+    for name in ["../x", "..", ".", "", "a/b"] {
+        assert_eq!(code(named(name)).await, FailureCode::Invalid, "{name}");
+    }
+    // Noise is no archive.
+    assert_eq!(code(Destination::folder(path("new"))).await, FailureCode::Invalid);
+    std::fs::write(folder.join("plain"), b"x").unwrap();
+    assert_eq!(code(Destination::folder(path("plain"))).await, FailureCode::NotAFolder);
+    let hidden = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(hidden.into_iter().all(|name| !name.to_str().unwrap().starts_with(".metaservice")));
+
+    pair.service.write(named("inside"), &b"content"[..]).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("inside")).unwrap(), b"content");
+}
+
+#[tokio::test]
+async fn a_folder_is_listed() {
+    let pair = Pair::idle().await;
+    let folder = pair.folder.path().join("tree");
+    std::fs::create_dir(&folder).unwrap();
+    make_tree(&folder);
+    let mut lines = pair.service.list(folder.to_str().unwrap(), true).await.unwrap();
+    let mut seen = BTreeMap::new();
+    while let Some(entry) = lines.next().await.unwrap() {
+        seen.insert(entry.path.clone(), entry);
+    }
+    let expected: Vec<String> = look(&folder).into_keys().filter(|name| !name.is_empty()).collect();
+    assert_eq!(seen.keys().cloned().collect::<Vec<_>>(), expected);
+    assert_eq!(seen["d1/link"].kind, EntryKind::Link);
+    assert_eq!((seen["d0/exact"].mode, seen["d0/exact"].links), (0o751, 2));
+    let missing = pair.service.list("/none", false).await.map(drop);
+    assert!(matches!(missing, Err(ExtensionError::Refused(f)) if f.code == FailureCode::NotFound));
+}

@@ -1,0 +1,7 @@
+//! A real agent and a real service, on one machine, over real sockets: what the two say to each
+//! other, and what becomes of it when their connections are cut.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod commands;
+mod files;
+mod peers;

@@ -1,0 +1,130 @@
+//! The two, and a proxy between them that cuts.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metaservice::{Builder, MetaService};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A service and the agent that works for it.
+pub(crate) struct Pair {
+    pub(crate) service: MetaService,
+    agent: Child,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // In order: what it runs dies with it.
+        let pid = rustix::process::Pid::from_child(&self.agent);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.agent.wait();
+    }
+}
+
+impl Pair {
+    /// A pair with a job that does nothing for a long time.
+    pub(crate) async fn idle() -> Self {
+        Self::with(MetaService::builder(["sleep", "1000"]), None).await
+    }
+
+    /// A pair whose connections are cut, each one after so many bytes as `cuts` says, until
+    /// there are no more cuts.
+    pub(crate) async fn cut(cuts: Vec<u64>) -> Self {
+        Self::with(MetaService::builder(["sleep", "1000"]), Some(cuts)).await
+    }
+
+    pub(crate) async fn with(builder: Builder, cuts: Option<Vec<u64>>) -> Self {
+        let service = builder.start().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut address = listener.local_addr().unwrap();
+        tokio::spawn(service.clone().serve(listener));
+        if let Some(cuts) = cuts {
+            address = cutting_proxy(address, cuts).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let agent = Command::new(env!("METASERVICE_AGENT"))
+            .args(["--host", &address.to_string(), "--state"])
+            .arg(folder.path().join("state"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        service.fetched().await;
+        Self { service, agent, folder }
+    }
+}
+
+/// Passes connections on. Those that carry much are cut after so many bytes as the next cut says,
+/// counted in both directions together.
+async fn cutting_proxy(to: SocketAddr, cuts: Vec<u64>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let next = Arc::new(AtomicU64::new(0));
+    let cuts = Arc::new(cuts);
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            let (next, cuts) = (Arc::clone(&next), Arc::clone(&cuts));
+            tokio::spawn(async move {
+                let Ok(far) = TcpStream::connect(to).await else { return };
+                carry(near, far, &next, &cuts).await;
+            });
+        }
+    });
+    address
+}
+
+/// What a poll or a small reply needs: the cuts are for those that carry files.
+const SMALL: u64 = 3000;
+
+async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) {
+    let (mut near_read, mut near_write) = near.into_split();
+    let (mut far_read, mut far_write) = far.into_split();
+    let carried = AtomicU64::new(0);
+    let limit = AtomicU64::new(u64::MAX);
+    let over = |count: usize| {
+        let carried = carried.fetch_add(count as u64, Ordering::SeqCst) + count as u64;
+        if carried > SMALL && limit.load(Ordering::SeqCst) == u64::MAX {
+            let cut = usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap();
+            limit.store(cuts.get(cut).map_or(u64::MAX - 1, |cut| SMALL + cut), Ordering::SeqCst);
+        }
+        carried > limit.load(Ordering::SeqCst)
+    };
+    let up = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let Ok(count @ 1..) = near_read.read(&mut buffer).await else { break };
+            if over(count) {
+                return true;
+            }
+            if far_write.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        let _ = far_write.shutdown().await;
+        false
+    };
+    let down = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let Ok(count @ 1..) = far_read.read(&mut buffer).await else { break };
+            if over(count) {
+                return true;
+            }
+            if near_write.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        let _ = near_write.shutdown().await;
+        false
+    };
+    // A cut ends both directions at once, by dropping the streams.
+    tokio::pin!(up, down);
+    tokio::select! {
+        cut = &mut up => if !cut { down.await; },
+        cut = &mut down => if !cut { up.await; },
+    }
+}
