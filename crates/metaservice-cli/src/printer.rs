@@ -28,6 +28,11 @@ impl Printer {
         self.json
     }
 
+    /// Whether only what was asked for is to be said.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// Something worth knowing that is no error.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet && !self.json {
