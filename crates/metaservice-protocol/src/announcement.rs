@@ -108,6 +108,7 @@ impl From<Capabilities> for Vec<&'static str> {
 /// What an agent says of itself: the value of the agent header.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Agent {
     /// The agent's version.
     pub version: String,
@@ -118,6 +119,7 @@ pub struct Agent {
     /// The kernel's release, for instance `6.1.0-56-amd64`.
     pub kernel: String,
     /// What it can do beyond version 1.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub capabilities: Capabilities,
 }
 

@@ -12,6 +12,7 @@ use crate::limits::MAX_RESULT_HEADER;
 /// Why the command is no longer running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Reason {
     /// It returned an exit code.
     Exited,
@@ -44,6 +45,7 @@ pub enum Reason {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Ending {
     /// Why it ended.
     pub reason: Reason,

@@ -35,6 +35,10 @@ pub const JSON_LINES_TYPE: &str = "application/jsonl";
 /// detailed exit ([`Dialect::V2`](crate::shell::Dialect)).
 pub const SHELL_PROTOCOL: &str = "shell.2.metaservice";
 
+/// Extension: the first dialect by name, offered beside [`SHELL_PROTOCOL`] so that a host that
+/// wants the first can take something: a websocket client may insist that an offer is taken.
+pub const SHELL1_PROTOCOL: &str = "shell.1.metaservice";
+
 /// An end-point of the service.
 ///
 /// ```

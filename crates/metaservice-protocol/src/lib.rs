@@ -34,6 +34,7 @@ mod ending;
 mod error;
 mod failure;
 mod options;
+mod outbox;
 mod payload;
 
 pub use action::{Action, ActionId, InvalidActionId, Request};
@@ -46,4 +47,5 @@ pub use options::{
     Detached, Dial, Entry, EntryKind, Exec, ExecOptions, FileHead, Form, List, ListOptions, Read,
     ReadOptions, Resume, Signal, Stats, StatsOptions, TerminalSize, Write, WriteFrom, WriteOptions,
 };
+pub use outbox::Outbox;
 pub use payload::{Execute, Files};

@@ -9,6 +9,7 @@ use crate::action::ActionId;
 
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TerminalSize {
     /// Characters in a row.
     pub columns: u16,
@@ -216,6 +217,7 @@ pub struct ListOptions {
 /// What kind of thing an [`Entry`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum EntryKind {
     /// A plain file.
     File,
@@ -239,6 +241,7 @@ pub enum EntryKind {
 /// One entry of a folder: a line of the answer to [`List`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Its path below the listed folder; the file's own name where one file was listed. Bytes
     /// that are not UTF-8 are replaced by U+FFFD.
@@ -281,6 +284,7 @@ pub struct StatsOptions {
 /// reader's to compute, from two lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Stats {
     /// Milliseconds since the boot.
     pub uptime_ms: u64,

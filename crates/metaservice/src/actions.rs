@@ -8,13 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::ws::WebSocket;
+use bytes::Bytes;
 use metaservice_protocol::limits::POLL_TIMEOUT;
-use metaservice_protocol::{Action, ActionId, Files, Request};
+use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::{Action, ActionId, Capabilities, Capability, Failure, Files, Request};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, Stage, TransportError};
+use crate::extension::Incoming;
 use crate::queue::{Decision, PollId, Queue, Refusal};
 
 /// The outcome of one attempt, as the connection that carried the reply saw it.
@@ -22,8 +25,15 @@ use crate::queue::{Decision, PollId, Queue, Refusal};
 pub(crate) enum Outcome {
     Artifact(Result<Artifact, ArtifactError>),
     Files(Files),
-    Shell(Box<WebSocket>),
-    Killed,
+    Shell(Box<WebSocket>, Dialect),
+    /// A body that the caller reads while it comes.
+    Incoming(Box<Incoming>),
+    /// A small body.
+    Json(Bytes),
+    /// Done, and there is nothing to say of it.
+    Done,
+    Refused(Failure),
+    Unsupported(Capability),
     Broken(TransportError),
     Expired(Stage),
     Terminated,
@@ -46,7 +56,13 @@ impl From<Outcome> for ActionError {
 struct Waiting {
     queue: Queue,
     polls: HashMap<PollId, oneshot::Sender<Option<Action>>>,
-    callers: HashMap<ActionId, oneshot::Sender<Outcome>>,
+    callers: HashMap<ActionId, Caller>,
+}
+
+/// Who waits for an outcome.
+struct Caller {
+    sender: oneshot::Sender<Outcome>,
+    dialect: Dialect,
 }
 
 /// All pending actions and waiting polls of one service.
@@ -64,12 +80,13 @@ impl Actions {
 
     /// Offers an action to the guest and waits for the outcome of this one attempt.
     /// Dropping the future withdraws the action.
-    pub(crate) async fn submit(&self, action: Action) -> Outcome {
+    /// A stream that the guest dials for it is of this dialect at most.
+    pub(crate) async fn submit(&self, action: Action, dialect: Dialect) -> Outcome {
         let id = action.id.clone();
         let (sender, mut outcome) = oneshot::channel();
         {
             let mut waiting = self.lock();
-            waiting.callers.insert(id.clone(), sender);
+            waiting.callers.insert(id.clone(), Caller { sender, dialect });
             waiting.queue.submit(now(), action);
             waiting.carry_out();
         }
@@ -94,12 +111,13 @@ impl Actions {
         }
     }
 
-    /// Waits for the answer to one poll. Dropping the future is losing the poll.
-    pub(crate) async fn poll(&self) -> Answer {
+    /// Waits for the answer to one poll of a guest that can do these things beyond version 1.
+    /// Dropping the future is losing the poll.
+    pub(crate) async fn poll(&self, capabilities: Capabilities) -> Answer {
         let (sender, mut action) = oneshot::channel();
         let poll = {
             let mut waiting = self.lock();
-            let poll = waiting.queue.poll(now());
+            let poll = waiting.queue.poll(now(), capabilities);
             waiting.polls.insert(poll, sender);
             waiting.carry_out();
             poll
@@ -156,7 +174,12 @@ impl Waiting {
                 }
                 Decision::Expire(id, stage) => {
                     if let Some(caller) = self.callers.remove(&id) {
-                        let _ = caller.send(Outcome::Expired(stage));
+                        let _ = caller.sender.send(Outcome::Expired(stage));
+                    }
+                }
+                Decision::Unsupported(id, capability) => {
+                    if let Some(caller) = self.callers.remove(&id) {
+                        let _ = caller.sender.send(Outcome::Unsupported(capability));
                     }
                 }
             }
@@ -220,10 +243,15 @@ pub(crate) struct Reply {
     actions: Actions,
     id: ActionId,
     request: Request,
-    caller: Option<oneshot::Sender<Outcome>>,
+    caller: Option<Caller>,
 }
 
 impl Reply {
+    /// The most that a stream may be of.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.caller.as_ref().map_or_else(Dialect::default, |caller| caller.dialect)
+    }
+
     /// What is being replied to.
     pub(crate) fn request(&self) -> &Request {
         &self.request
@@ -232,14 +260,14 @@ impl Reply {
     /// The outcome for the caller. `false` when the caller is gone.
     pub(crate) fn finish(mut self, outcome: Outcome) -> bool {
         self.actions.lock().queue.withdraw(&self.id);
-        self.caller.take().is_some_and(|caller| caller.send(outcome).is_ok())
+        self.caller.take().is_some_and(|caller| caller.sender.send(outcome).is_ok())
     }
 
     /// This was no reply to the action; the guest may try again.
     pub(crate) fn refuse(mut self) {
         let Some(caller) = self.caller.take() else { return };
         let mut waiting = self.actions.lock();
-        if !caller.is_closed() {
+        if !caller.sender.is_closed() {
             waiting.callers.insert(self.id.clone(), caller);
             waiting.queue.reply_refused(&self.id);
             // The caller's timer may have fired while the reply went on.
@@ -251,7 +279,7 @@ impl Reply {
     /// Completes when the caller no longer wants the outcome.
     pub(crate) async fn abandoned(&mut self) {
         match &mut self.caller {
-            Some(caller) => caller.closed().await,
+            Some(caller) => caller.sender.closed().await,
             None => std::future::pending().await,
         }
     }
@@ -261,7 +289,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(caller) = self.caller.take() {
             self.actions.lock().queue.withdraw(&self.id);
-            let _ = caller.send(Outcome::Broken(TransportError::Closed));
+            let _ = caller.sender.send(Outcome::Broken(TransportError::Closed));
         }
     }
 }

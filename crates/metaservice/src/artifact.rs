@@ -129,7 +129,7 @@ enum Disk {
     Moved,
 }
 
-struct Spool {
+pub(crate) struct Spool {
     disk: Disk,
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
@@ -137,12 +137,12 @@ struct Spool {
 }
 
 impl Spool {
-    async fn create(folder: PathBuf) -> io::Result<Self> {
+    pub(crate) async fn create(folder: PathBuf) -> io::Result<Self> {
         let file = blocking(move || unnamed_file(&folder)).await?;
         Ok(Self { disk: Disk::Idle(file), gathered: Vec::new(), gathered_bytes: 0, length: 0 })
     }
 
-    async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
+    pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.length += chunk.len() as u64;
         self.gathered_bytes += chunk.len();
         self.gathered.push(chunk);
@@ -173,7 +173,7 @@ impl Spool {
         }
     }
 
-    async fn finish(mut self) -> io::Result<Artifact> {
+    pub(crate) async fn finish(mut self) -> io::Result<Artifact> {
         if self.gathered_bytes > 0 {
             self.write().await?;
         }

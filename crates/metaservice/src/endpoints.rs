@@ -12,12 +12,17 @@ use axum::{Extension, Router};
 use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use metaservice_protocol::endpoint::{ERROR_HEADER, FILE_NOT_FOUND, RESULT_HEADER};
-use metaservice_protocol::limits::{
-    MAX_FILES_BYTES, SHELL_HANDSHAKE_TIMEOUT, SHELL_MESSAGE, STALL_TIMEOUT,
+use metaservice_protocol::endpoint::{
+    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, RESULT_HEADER,
+    SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL,
 };
+use metaservice_protocol::limits::{
+    MAX_FILES_BYTES, MAX_LINE, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT,
+};
+use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
-    Action, ActionId, Ending, Endpoint, ErrorBody, ErrorCode, Files, Request as Asked,
+    Action, ActionId, Agent, Ending, Endpoint, ErrorBody, ErrorCode, Failure, FileHead, Files,
+    Request as Asked, Service,
 };
 
 use tokio::sync::oneshot;
@@ -27,6 +32,7 @@ use crate::actions::{Outcome, Reply};
 use crate::artifact::{ReceiveError, next_chunk, receive};
 use crate::connection::{AnswerBody, Outbox};
 use crate::error::{ArtifactError, TransportError};
+use crate::extension::Incoming;
 use crate::queue::Refusal;
 use crate::result::JobResult;
 use crate::service::new_id;
@@ -80,20 +86,42 @@ async fn dispatch(
         return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
     }
     match endpoint {
-        Endpoint::Execute => Ok(execute(&service)),
+        Endpoint::Execute => Ok(execute(&service, request.headers())),
         Endpoint::Log => log(&service, request.into_body()).await,
         Endpoint::Success => resolve(&service, true, request.headers()),
         Endpoint::Failed => resolve(&service, false, request.headers()),
-        Endpoint::Poll => Ok(poll(&service, outbox.map(|Extension(outbox)| outbox)).await),
+        Endpoint::Poll => {
+            let outbox = outbox.map(|Extension(outbox)| outbox);
+            Ok(poll(&service, request.headers(), outbox).await)
+        }
         Endpoint::Reply => reply(&service, request).await,
         Endpoint::ListFolder => list_folder(&service, request).await,
         Endpoint::Ping => Ok(StatusCode::OK.into_response()),
     }
 }
 
-fn execute(service: &MetaService) -> Response {
+fn execute(service: &MetaService, headers: &HeaderMap) -> Response {
+    let agent = announced(headers);
     service.0.fetched.send_replace(true);
-    json(StatusCode::OK, &service.0.execute)
+    let response = json(StatusCode::OK, &service.0.execute);
+    introduce(service, agent, response)
+}
+
+/// What an agent of ours says of itself.
+fn announced(headers: &HeaderMap) -> Option<Agent> {
+    headers.get(AGENT_HEADER)?.to_str().ok().and_then(Agent::from_header)
+}
+
+/// Remembers who asked, and says who we are to those who want to know.
+fn introduce(service: &MetaService, agent: Option<Agent>, mut response: Response) -> Response {
+    if agent.is_some() {
+        let ours = Service { version: env!("CARGO_PKG_VERSION").to_owned(), shell2: true };
+        if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
+            response.headers_mut().insert(SERVICE_HEADER, value);
+        }
+    }
+    service.0.agent.send_replace(agent);
+    response
 }
 
 async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused> {
@@ -129,13 +157,15 @@ fn resolve(service: &MetaService, success: bool, headers: &HeaderMap) -> Result<
     }
 }
 
-async fn poll(service: &MetaService, outbox: Option<Outbox>) -> Response {
-    let answer = service.0.actions.poll().await;
+async fn poll(service: &MetaService, headers: &HeaderMap, outbox: Option<Outbox>) -> Response {
+    let agent = announced(headers);
+    let capabilities = agent.as_ref().map(|agent| agent.capabilities).unwrap_or_default();
+    let answer = service.0.actions.poll(capabilities).await;
     let none = || Action { id: new_id(), request: Asked::None };
     let action = answer.action().cloned().unwrap_or_else(none);
     let data = serde_json::to_vec(&action).unwrap_or_default();
     let body = AnswerBody { data: Some(data.into()), answer: Some(answer), outbox };
-    ([CONTENT_TYPE_JSON], Body::from(body)).into_response()
+    introduce(service, agent, ([CONTENT_TYPE_JSON], Body::from(body)).into_response())
 }
 
 async fn reply(service: &MetaService, request: Request) -> Result<Response, Refused> {
@@ -144,8 +174,72 @@ async fn reply(service: &MetaService, request: Request) -> Result<Response, Refu
         Asked::GetArtifact { .. } => artifact_reply(service, reply, request).await,
         Asked::ListFolder { .. } => files_reply(reply, request).await,
         Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0).await,
-        Asked::KillProcess => finish(reply, Outcome::Killed),
-        _ => Err(Refused::unknown_action()),
+        Asked::KillProcess => finish(reply, Outcome::Done),
+        Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
+        _ => extended_reply(reply, request).await,
+    }
+}
+
+/// The reply to an action that version 1 does not have.
+async fn extended_reply(reply: Reply, request: Request) -> Result<Response, Refused> {
+    if let Some(value) = request.headers().get(FAILURE_HEADER) {
+        let failure = Failure::from_header(value.to_str().unwrap_or_default());
+        return finish(reply, Outcome::Refused(failure));
+    }
+    let posted = request.method() == http::Method::POST;
+    match reply.request() {
+        Asked::Signal(_) => finish(reply, Outcome::Done),
+        Asked::Exec(exec) if exec.options.detach && posted => detached_reply(reply, request).await,
+        Asked::Exec(exec) if exec.options.detach => Err(wrong_method(reply)),
+        Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) if posted => Err(wrong_method(reply)),
+        Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) => {
+            shell_reply(reply, request.into_parts().0).await
+        }
+        _ => incoming_reply(reply, request).await,
+    }
+}
+
+fn wrong_method(reply: Reply) -> Refused {
+    reply.refuse();
+    Refused::new(ErrorCode::MethodNotAllowed, "this action is not replied to by this method")
+}
+
+async fn detached_reply(mut reply: Reply, request: Request) -> Result<Response, Refused> {
+    let read = async {
+        let mut json = BytesMut::new();
+        let mut body = request.into_body();
+        while let Some(chunk) = next_chunk(&mut body, STALL_TIMEOUT).await? {
+            json.extend_from_slice(&chunk[..chunk.len().min(MAX_LINE - json.len())]);
+        }
+        Ok::<_, ReceiveError>(json)
+    };
+    let read = tokio::select! {
+        read = read => read,
+        () = reply.abandoned() => return Err(Refused::unknown_action()),
+    };
+    match read {
+        Ok(json) => finish(reply, Outcome::Json(json.freeze())),
+        Err(_) => Err(broken(reply, TransportError::Closed)),
+    }
+}
+
+/// Hands the body to whoever waits for it, and answers when they are done with it.
+async fn incoming_reply(reply: Reply, request: Request) -> Result<Response, Refused> {
+    let head = request.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
+    let head = head.and_then(FileHead::from_header);
+    if head.is_none() && matches!(reply.request(), Asked::Read(_)) {
+        reply.refuse();
+        let message = format!("a file comes with the header {FILE_HEADER}");
+        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+    }
+    let (done, taken) = oneshot::channel();
+    let incoming = Incoming { head, body: request.into_body(), done };
+    if !reply.finish(Outcome::Incoming(Box::new(incoming))) {
+        return Err(Refused::unknown_action());
+    }
+    match taken.await {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Err(_) => Err(Refused::new(ErrorCode::InternalError, "the reply is no longer wanted")),
     }
 }
 
@@ -262,11 +356,19 @@ async fn shell_reply(reply: Reply, mut parts: Parts) -> Result<Response, Refused
             return Err(Refused::new(ErrorCode::InvalidPayload, message));
         }
     };
+    let offered = offers_second_dialect(&parts.headers);
+    let dialect = if offered { reply.dialect() } else { Dialect::V1 };
+    if dialect == Dialect::V1 && reply.request().needs().is_some() {
+        reply.refuse();
+        let message = format!("this stream is of the subprotocol {SHELL_PROTOCOL}");
+        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+    }
+    let upgrade = upgrade.protocols([subprotocol(dialect)]);
     // The reply travels with whichever of the two ends the handshake.
     let (connected, failed) = share(reply);
     let upgrade = upgrade
-        .max_message_size(SHELL_MESSAGE)
-        .max_frame_size(SHELL_MESSAGE)
+        .max_message_size(dialect.message())
+        .max_frame_size(dialect.message())
         .on_failed_upgrade(move |error| {
             if let Some(reply) = failed.take() {
                 reply.finish(Outcome::Broken(TransportError::Handshake(Some(error))));
@@ -285,9 +387,25 @@ async fn shell_reply(reply: Reply, mut parts: Parts) -> Result<Response, Refused
     Ok(upgrade.on_upgrade(async move |socket| {
         drop(handshake);
         if let Some(reply) = connected.take() {
-            reply.finish(Outcome::Shell(Box::new(socket)));
+            reply.finish(Outcome::Shell(Box::new(socket), dialect));
         }
     }))
+}
+
+/// The name of a dialect, for those who offer names.
+pub(crate) const fn subprotocol(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::V1 => SHELL1_PROTOCOL,
+        Dialect::V2 => SHELL_PROTOCOL,
+    }
+}
+
+pub(crate) fn offers_second_dialect(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    offers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim() == SHELL_PROTOCOL)
 }
 
 /// A reply that several may want and one gets.

@@ -45,6 +45,12 @@ pub enum ArtifactError {
     /// The guest cannot open the file, or it is not a plain file.
     #[error("the guest has no such file")]
     NotFound,
+    /// The guest has the file and cannot send it, and says why.
+    #[error("the guest cannot send the file: {0}")]
+    Refused(#[source] metaservice_protocol::Failure),
+    /// What came is not what the guest sent.
+    #[error("the file arrived damaged")]
+    Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The temporary storage on the host failed, for instance by a full disk.
     #[error("cannot store the file on the host")]
     Storage(#[source] io::Error),

@@ -54,7 +54,7 @@ pub use artifact::Artifact;
 pub use axum::serve::Listener;
 pub use error::{ActionError, ArtifactError, ListFolderError, ShellError, Stage, TransportError};
 pub use extension::{Destination, Dialled, ExtensionError, Lines, Reading};
-pub use log::LogError;
+pub use log::{LogError, LogFrom, LogItem, LogReader};
 pub use metaservice_protocol::{
     Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
     Form, Reason, Stats, TerminalSize,

@@ -10,6 +10,9 @@
 //!                                                  Offered ──► Replying
 //! ```
 //!
+//! An action that version 1 does not have goes to a poll that has announced it; if polls wait
+//! and none of them has, it is over at once as unsupported, and the next one has its turn.
+//!
 //! Every state but `Replying` has a deadline; in `Replying` it is the transport that
 //! watches for a stall. [`Queue::withdraw`] leaves from any state. An action whose poll
 //! is lost before its answer was written goes back to the *front* of the queue, so it is
@@ -20,7 +23,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use metaservice_protocol::limits::{PICKUP_TIMEOUT, POLL_TIMEOUT, REPLY_TIMEOUT};
-use metaservice_protocol::{Action, ActionId, Request};
+use metaservice_protocol::{Action, ActionId, Capabilities, Capability, Request};
 
 /// The name of one waiting poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +45,8 @@ pub(crate) enum Decision {
     Answer(PollId, Option<Action>),
     /// Tell whoever submitted this action that its time ran out.
     Expire(ActionId, Stage),
+    /// Tell whoever submitted this action that the guest that polls cannot do it.
+    Unsupported(ActionId, Capability),
 }
 
 /// Why a reply cannot be accepted.
@@ -75,7 +80,7 @@ pub(crate) struct Queue {
     /// Actions in state `Queued`, in the order in which they are handed out.
     queued: VecDeque<ActionId>,
     /// Polls without an answer, oldest first, with the end of their patience.
-    polls: VecDeque<(PollId, Instant)>,
+    polls: VecDeque<(PollId, Instant, Capabilities)>,
     next_poll: u64,
     decisions: VecDeque<Decision>,
 }
@@ -90,18 +95,18 @@ impl Queue {
         self.match_up();
     }
 
-    /// A guest polls.
-    pub(crate) fn poll(&mut self, now: Instant) -> PollId {
+    /// A guest polls that can do these things beyond version 1.
+    pub(crate) fn poll(&mut self, now: Instant, capabilities: Capabilities) -> PollId {
         let poll = PollId(self.next_poll);
         self.next_poll += 1;
-        self.polls.push_back((poll, now + POLL_TIMEOUT));
+        self.polls.push_back((poll, now + POLL_TIMEOUT, capabilities));
         self.match_up();
         poll
     }
 
     /// A poll's connection is gone before its answer was written.
     pub(crate) fn poll_lost(&mut self, poll: PollId) {
-        self.polls.retain(|(waiting, _)| *waiting != poll);
+        self.polls.retain(|(waiting, ..)| *waiting != poll);
         let offered = self.entries.iter().find(|(_, e)| e.state == State::Offered(poll));
         if let Some(id) = offered.map(|(id, _)| id.clone()) {
             self.set_state(&id, State::Queued);
@@ -149,7 +154,7 @@ impl Queue {
     /// Answers every waiting poll with `none`.
     pub(crate) fn stop_pollers(&mut self) {
         let polls = self.polls.drain(..);
-        self.decisions.extend(polls.map(|(poll, _)| Decision::Answer(poll, None)));
+        self.decisions.extend(polls.map(|(poll, ..)| Decision::Answer(poll, None)));
     }
 
     /// When [`advance`](Self::advance) has something to do for this action.
@@ -160,7 +165,7 @@ impl Queue {
 
     /// Time has passed.
     pub(crate) fn advance(&mut self, now: Instant) {
-        while let Some((poll, _)) = self.polls.pop_front_if(|(_, until)| *until <= now) {
+        while let Some((poll, ..)) = self.polls.pop_front_if(|(_, until, _)| *until <= now) {
             self.decisions.push_back(Decision::Answer(poll, None));
         }
         let is_late = |e: &Entry| e.state != State::Replying && e.deadline <= now;
@@ -182,14 +187,21 @@ impl Queue {
     }
 
     fn match_up(&mut self) {
-        while !self.queued.is_empty()
-            && let Some((poll, _)) = self.polls.pop_front()
+        while !self.polls.is_empty()
+            && let Some(id) = self.queued.pop_front()
         {
-            let Some(id) = self.queued.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            entry.state = State::Offered(poll);
-            let action = Action { id, request: entry.request.clone() };
-            self.decisions.push_back(Decision::Answer(poll, Some(action)));
+            let needs = entry.request.needs();
+            let can = |capabilities: Capabilities| needs.is_none_or(|need| capabilities.has(need));
+            let place = self.polls.iter().position(|(.., capabilities)| can(*capabilities));
+            if let Some((poll, ..)) = place.and_then(|place| self.polls.remove(place)) {
+                entry.state = State::Offered(poll);
+                let action = Action { id, request: entry.request.clone() };
+                self.decisions.push_back(Decision::Answer(poll, Some(action)));
+            } else if let Some(need) = needs {
+                self.entries.remove(&id);
+                self.decisions.push_back(Decision::Unsupported(id, need));
+            }
         }
     }
 

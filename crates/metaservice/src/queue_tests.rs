@@ -12,6 +12,11 @@ fn action(name: &str) -> Action {
     Action { id, request: Request::GetArtifact { path: "/f".into() } }
 }
 
+fn list() -> Request {
+    let options = metaservice_protocol::ListOptions::default();
+    Request::List(metaservice_protocol::List { path: "/".into(), options })
+}
+
 fn decisions(queue: &mut Queue) -> Vec<Decision> {
     std::iter::from_fn(|| queue.next_decision()).collect()
 }
@@ -19,7 +24,7 @@ fn decisions(queue: &mut Queue) -> Vec<Decision> {
 #[test]
 fn a_waiting_poll_takes_the_action_at_once() {
     let (mut queue, now) = (Queue::default(), Instant::now());
-    let poll = queue.poll(now);
+    let poll = queue.poll(now, Capabilities::default());
     assert_eq!(decisions(&mut queue), []);
     queue.submit(now, action("a"));
     assert_eq!(decisions(&mut queue), [Decision::Answer(poll, Some(action("a")))]);
@@ -32,11 +37,11 @@ fn a_waiting_poll_takes_the_action_at_once() {
 #[test]
 fn a_lost_poll_gives_its_action_to_the_next_ahead_of_later_ones() {
     let (mut queue, now) = (Queue::default(), Instant::now());
-    let first = queue.poll(now);
+    let first = queue.poll(now, Capabilities::default());
     queue.submit(now, action("a"));
     queue.submit(now, action("b"));
     queue.poll_lost(first);
-    let second = queue.poll(now);
+    let second = queue.poll(now, Capabilities::default());
     assert_eq!(
         decisions(&mut queue),
         [Decision::Answer(first, Some(action("a"))), Decision::Answer(second, Some(action("a"))),]
@@ -46,11 +51,11 @@ fn a_lost_poll_gives_its_action_to_the_next_ahead_of_later_ones() {
 #[test]
 fn a_poll_lost_after_its_answer_was_written_gives_nothing_back() {
     let (mut queue, now) = (Queue::default(), Instant::now());
-    let first = queue.poll(now);
+    let first = queue.poll(now, Capabilities::default());
     queue.submit(now, action("a"));
     queue.poll_answered(now, first);
     queue.poll_lost(first);
-    queue.poll(now);
+    queue.poll(now, Capabilities::default());
     assert_eq!(decisions(&mut queue), [Decision::Answer(first, Some(action("a")))]);
 }
 
@@ -64,7 +69,7 @@ fn each_stage_has_its_time() {
     queue.advance(start + PICKUP_TIMEOUT);
     assert_eq!(decisions(&mut queue), [Decision::Expire(action("a").id, Stage::Pickup)]);
 
-    let poll = queue.poll(start);
+    let poll = queue.poll(start, Capabilities::default());
     queue.submit(start, action("b"));
     decisions(&mut queue);
     let delivered = start + Duration::from_secs(7);
@@ -78,10 +83,11 @@ fn each_stage_has_its_time() {
 #[test]
 fn a_poll_without_an_action_is_answered_with_none() {
     let (mut queue, start) = (Queue::default(), Instant::now());
-    let poll = queue.poll(start);
+    let poll = queue.poll(start, Capabilities::default());
     queue.advance(start + POLL_TIMEOUT);
     assert_eq!(decisions(&mut queue), [Decision::Answer(poll, None)]);
-    let (a, b) = (queue.poll(start), queue.poll(start));
+    let (a, b) =
+        (queue.poll(start, Capabilities::default()), queue.poll(start, Capabilities::default()));
     queue.stop_pollers();
     assert_eq!(decisions(&mut queue), [Decision::Answer(a, None), Decision::Answer(b, None)]);
 }
@@ -89,7 +95,7 @@ fn a_poll_without_an_action_is_answered_with_none() {
 #[test]
 fn a_refused_reply_does_not_use_the_action_up() {
     let (mut queue, now) = (Queue::default(), Instant::now());
-    let poll = queue.poll(now);
+    let poll = queue.poll(now, Capabilities::default());
     queue.submit(now, action("a"));
     queue.poll_answered(now, poll);
     let id = action("a").id;
@@ -101,10 +107,31 @@ fn a_refused_reply_does_not_use_the_action_up() {
     assert_eq!(queue.deadline(&id), None);
 }
 
+#[test]
+fn an_extended_action_goes_to_a_poll_that_has_announced_it() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let extended = Action { request: list(), ..action("x") };
+    queue.submit(now, extended.clone());
+    queue.submit(now, action("a"));
+    let old = queue.poll(now, Capabilities::default());
+    assert_eq!(
+        decisions(&mut queue),
+        [
+            Decision::Unsupported(extended.id.clone(), Capability::List),
+            Decision::Answer(old, Some(action("a"))),
+        ]
+    );
+    let [_, new] = [Capabilities::default(), Capabilities::all()].map(|c| queue.poll(now, c));
+    queue.submit(now, extended.clone());
+    assert_eq!(decisions(&mut queue), [Decision::Answer(new, Some(extended))]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Submit,
-    Poll,
+    /// Whether it needs what version 1 has not.
+    Submit(bool),
+    /// Whether it can.
+    Poll(bool),
     Lose(usize),
     Answer(usize),
     Reply(usize),
@@ -115,8 +142,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        Just(Step::Submit),
-        Just(Step::Poll),
+        any::<bool>().prop_map(Step::Submit),
+        any::<bool>().prop_map(Step::Poll),
         (0usize..9).prop_map(Step::Lose),
         (0usize..9).prop_map(Step::Answer),
         (0usize..9).prop_map(Step::Reply),
@@ -136,16 +163,26 @@ proptest! {
         let mut answered = HashSet::new();
         let mut hands: HashMap<ActionId, PollId> = HashMap::new();
         let mut alive: Vec<ActionId> = Vec::new();
+        let (mut demanding, mut able) = (HashSet::new(), HashSet::new());
         let (mut replying, mut proven) = (HashSet::new(), HashSet::new());
         let pick = |list: &[ActionId], n: usize| list.get(n % list.len().max(1)).cloned();
         for (n, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Submit => {
-                    let action = action(&format!("a{n}"));
+                Step::Submit(extended) => {
+                    let mut action = action(&format!("a{n}"));
+                    if extended {
+                        action.request = list();
+                        demanding.insert(action.id.clone());
+                    }
                     alive.push(action.id.clone());
                     queue.submit(now, action);
                 }
-                Step::Poll => open.push(queue.poll(now)),
+                Step::Poll(capable) => {
+                    let capabilities = if capable { Capabilities::all() } else { Capabilities::default() };
+                    let poll = queue.poll(now, capabilities);
+                    open.push(poll);
+                    if capable { able.insert(poll); }
+                }
                 Step::Lose(n) | Step::Answer(n) if open.is_empty() => { let _ = n; }
                 Step::Lose(n) => {
                     let poll = open.remove(n % open.len());
@@ -187,9 +224,15 @@ proptest! {
                         prop_assert!(answered.insert(poll), "a poll answered twice");
                         if let Some(action) = action {
                             prop_assert!(alive.contains(&action.id));
+                            prop_assert!(!demanding.contains(&action.id) || able.contains(&poll));
                             let twice = hands.insert(action.id, poll);
                             prop_assert!(twice.is_none(), "an action in two hands");
                         }
+                    }
+                    Decision::Unsupported(id, need) => {
+                        prop_assert!(demanding.contains(&id) && !hands.contains_key(&id));
+                        prop_assert_eq!(need, Capability::List);
+                        alive.retain(|other| *other != id);
                     }
                     Decision::Expire(id, _) => {
                         prop_assert!(!replying.contains(&id));

@@ -1,6 +1,6 @@
 //! The job's result: set once, the same for everyone who asks.
 
-use metaservice_protocol::Ending;
+use metaservice_protocol::{Ending, Reason};
 use tokio::sync::watch;
 
 /// How the job ended.
@@ -37,15 +37,32 @@ pub(crate) struct Conflict;
 pub(crate) struct Outcome {
     sender: watch::Sender<Option<JobResult>>,
     callback: std::sync::Mutex<Option<Callback>>,
+    /// Why this side had the command killed, if it had a reason.
+    killed_for: std::sync::Mutex<Option<Reason>>,
 }
 
 impl Outcome {
     pub(crate) fn new(callback: Option<Callback>) -> Self {
-        Self { sender: watch::Sender::new(None), callback: std::sync::Mutex::new(callback) }
+        Self {
+            sender: watch::Sender::new(None),
+            callback: std::sync::Mutex::new(callback),
+            killed_for: std::sync::Mutex::new(None),
+        }
+    }
+
+    /// A command that is reported as killed from now on was killed for this reason.
+    pub(crate) fn killed_for(&self, reason: Reason) {
+        *self.killed_for.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);
     }
 
     /// Resolves the job, or finds that it was resolved the same way before.
-    pub(crate) fn resolve(&self, result: JobResult) -> Result<(), Conflict> {
+    pub(crate) fn resolve(&self, mut result: JobResult) -> Result<(), Conflict> {
+        if let Some(ending) = &mut result.ending
+            && ending.reason == Reason::Killed
+            && let Ok(killed_for) = self.killed_for.lock()
+        {
+            ending.reason = killed_for.unwrap_or(Reason::Killed);
+        }
         let mut answer = Ok(());
         let first = self.sender.send_if_modified(|current| match current {
             None => {
@@ -90,8 +107,6 @@ impl Outcome {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use metaservice_protocol::Reason;
-
     use super::*;
 
     fn result(success: bool) -> JobResult {
@@ -113,6 +128,19 @@ mod tests {
         assert_eq!(was_called.await.unwrap(), result(true));
         assert_eq!(outcome.wait().await, result(true));
         assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_killed_for_a_reason_has_that_reason() {
+        for (reported, reason) in
+            [(Reason::Killed, Reason::TimedOut), (Reason::Exited, Reason::Exited)]
+        {
+            let outcome = Outcome::new(None);
+            outcome.killed_for(Reason::TimedOut);
+            let ending = Some(Ending::new(reported));
+            outcome.resolve(JobResult { success: false, ending }).unwrap();
+            assert_eq!(outcome.wait().await.ending.unwrap().reason, reason);
+        }
     }
 
     #[test]

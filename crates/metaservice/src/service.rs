@@ -10,7 +10,10 @@ use axum::Router;
 use axum::extract::ws::WebSocket;
 use axum::serve::Listener;
 use metaservice_protocol::limits::ACTION_ATTEMPTS;
-use metaservice_protocol::{Action, ActionId, Execute, Request};
+use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::{
+    Action, ActionId, Agent, Capability, Execute, Reason, Request, TerminalSize,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -18,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
-use crate::log::{Log, LogError};
+use crate::log::{History, Log, LogError, LogFrom, LogReader};
 use crate::result::{self, JobResult};
 use crate::shell::{Shell, Wire};
 use crate::{connection, endpoints};
@@ -35,6 +38,7 @@ pub struct Builder {
     log: Pin<Box<dyn AsyncWrite + Send>>,
     on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
     temporary_folder: PathBuf,
+    keep_log: u64,
 }
 
 /// Why a service cannot start.
@@ -66,6 +70,14 @@ impl Builder {
         self
     }
 
+    /// Gives the command a terminal of this size, whose output is the log (an extension: an
+    /// agent of version 1 runs the command without).
+    #[must_use]
+    pub fn terminal(mut self, size: TerminalSize) -> Self {
+        self.execute.terminal = Some(size);
+        self
+    }
+
     /// Where the log goes; by default nowhere. When it is slow, the guest is held back.
     #[must_use]
     pub fn log(mut self, drain: impl AsyncWrite + Send + 'static) -> Self {
@@ -78,6 +90,14 @@ impl Builder {
     #[must_use]
     pub fn on_result(mut self, callback: impl FnOnce(JobResult) + Send + 'static) -> Self {
         self.on_result = Some(Box::new(callback));
+        self
+    }
+
+    /// Keeps the last so many bytes of the log in the temporary folder, for
+    /// [`MetaService::log_reader`]; 0, the default, keeps nothing.
+    #[must_use]
+    pub fn keep_log(mut self, bytes: u64) -> Self {
+        self.keep_log = bytes;
         self
     }
 
@@ -100,12 +120,19 @@ impl Builder {
         let folder = self.temporary_folder;
         tempfile::tempfile_in(&folder)
             .map_err(|source| StartError::TemporaryFolder { folder: folder.clone(), source })?;
+        let history = match self.keep_log {
+            0 => None,
+            bytes => Some(History::create(&folder, bytes).map_err(|source| {
+                StartError::TemporaryFolder { folder: folder.clone(), source }
+            })?),
+        };
         let terminated = watch::Sender::new(false);
         Ok(MetaService(Arc::new(Inner {
             execute: self.execute,
-            log: Log::start(self.log),
+            log: Log::start(self.log, history),
             outcome: result::Outcome::new(self.on_result),
             fetched: watch::Sender::new(false),
+            agent: watch::Sender::new(None),
             actions: Actions::new(terminated.subscribe()),
             terminated,
             temporary_folder: folder,
@@ -118,6 +145,7 @@ pub(crate) struct Inner {
     pub(crate) log: Log,
     pub(crate) outcome: result::Outcome,
     pub(crate) fetched: watch::Sender<bool>,
+    pub(crate) agent: watch::Sender<Option<Agent>>,
     pub(crate) actions: Actions,
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_folder: PathBuf,
@@ -145,6 +173,7 @@ impl MetaService {
             log: Box::pin(tokio::io::sink()),
             on_result: None,
             temporary_folder: std::env::temp_dir(),
+            keep_log: 0,
         }
     }
 
@@ -228,15 +257,29 @@ impl MetaService {
         self.0.log.failed().await
     }
 
+    /// A reader of what is [kept](Builder::keep_log) of the log, from a place on; with `follow`
+    /// it waits for more until the service is shut down. `None` when nothing is kept.
+    ///
+    /// # Errors
+    /// What the system says of the file in which it is kept.
+    pub async fn log_reader(&self, from: LogFrom, follow: bool) -> io::Result<Option<LogReader>> {
+        self.0.log.reader(from, follow).await.transpose()
+    }
+
     /// Fetches a file of the guest's as it is now.
     ///
     /// # Errors
-    /// [`ArtifactError`]; a broken transport is tried three times.
+    /// [`ArtifactError`]; a broken transport is tried three times. With an agent of ours a cut
+    /// file is resumed where it was cut, and checked by its digest.
     ///
     /// # Cancellation
     /// Dropping the future withdraws the action and frees what was received.
     pub async fn get_artifact(&self, path: impl Into<String>) -> Result<Artifact, ArtifactError> {
-        match self.attempt(&Request::GetArtifact { path: path.into() }).await {
+        let path = path.into();
+        if self.can(Capability::Read) {
+            return self.spool(path).await;
+        }
+        match self.attempt(&Request::GetArtifact { path }).await {
             Outcome::Artifact(artifact) => artifact,
             other => Err(ActionError::from(other).into()),
         }
@@ -275,20 +318,14 @@ impl MetaService {
         tty: bool,
     ) -> Result<Shell, ActionError> {
         let command = command.into_iter().map(Into::into).collect();
-        let socket = self.exec_socket(command, tty).await?;
-        Ok(Shell::start(Wire::from_axum(socket), self.0.terminated.subscribe()))
-    }
-
-    /// A shell as the guest dialled it, before anything has been read or sent.
-    pub(crate) async fn exec_socket(
-        &self,
-        command: Vec<String>,
-        tty: bool,
-    ) -> Result<WebSocket, ActionError> {
-        match self.once(Request::ExecShell { command, tty }).await {
-            Outcome::Shell(socket) => Ok(*socket),
+        match self.once(Request::ExecShell { command, tty }, Dialect::V2).await {
+            Outcome::Shell(socket, dialect) => Ok(self.start_shell(*socket, dialect)),
             other => Err(other.into()),
         }
+    }
+
+    pub(crate) fn start_shell(&self, socket: WebSocket, dialect: Dialect) -> Shell {
+        Shell::start(Wire::from_axum(socket), dialect, self.0.terminated.subscribe())
     }
 
     /// Tells the guest to kill the job's command and everything under it. Returns when
@@ -302,9 +339,19 @@ impl MetaService {
     /// Dropping the future withdraws the action, unless the guest has it already.
     pub async fn kill_process(&self) -> Result<(), ActionError> {
         match self.attempt(&Request::KillProcess).await {
-            Outcome::Killed => Ok(()),
+            Outcome::Done => Ok(()),
             other => Err(other.into()),
         }
+    }
+
+    /// As [`kill_process`](Self::kill_process), because the command's time is over: a guest that
+    /// reports it as killed has its ending's reason changed to [`Reason::TimedOut`].
+    ///
+    /// # Errors
+    /// [`ActionError`]; a broken transport is tried three times.
+    pub async fn time_out(&self) -> Result<(), ActionError> {
+        self.0.outcome.killed_for(Reason::TimedOut);
+        self.kill_process().await
     }
 
     /// Answers every poll that waits now with `none`, so that the guest asks anew: for
@@ -322,13 +369,20 @@ impl MetaService {
     pub async fn shutdown(&self) -> Result<(), LogError> {
         self.0.terminated.send_replace(true);
         self.0.actions.stop_pollers();
-        self.0.log.flush().await
+        let flushed = self.0.log.flush().await;
+        self.0.log.complete().await;
+        flushed
+    }
+
+    /// Whether the agent has announced this.
+    pub(crate) fn can(&self, capability: Capability) -> bool {
+        self.0.agent.borrow().as_ref().is_some_and(|agent| agent.capabilities.has(capability))
     }
 
     async fn attempt(&self, request: &Request) -> Outcome {
         let mut attempts = 1;
         loop {
-            match self.once(request.clone()).await {
+            match self.once(request.clone(), Dialect::V2).await {
                 Outcome::Broken(cause) if attempts < ACTION_ATTEMPTS => {
                     tracing::debug!(%cause, attempts, action = request.name(), "trying again");
                     attempts += 1;
@@ -338,8 +392,8 @@ impl MetaService {
         }
     }
 
-    async fn once(&self, request: Request) -> Outcome {
-        self.0.actions.submit(Action { id: new_id(), request }).await
+    pub(crate) async fn once(&self, request: Request, dialect: Dialect) -> Outcome {
+        self.0.actions.submit(Action { id: new_id(), request }, dialect).await
     }
 }
 

@@ -9,14 +9,14 @@
 //! and the rest of the output is read and dropped so that the command is not blocked for
 //! ever by a log that nobody takes. Its result is reported all the same.
 
-mod outbox;
 mod output;
 mod post;
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
-use self::outbox::Outbox;
+use metaservice_protocol::Outbox;
+
 pub(crate) use self::output::Output;
 pub use self::post::{PostLogError, post_log};
 use crate::backoff::Backoff;

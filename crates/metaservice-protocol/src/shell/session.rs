@@ -77,6 +77,8 @@ pub struct Violation {
 #[derive(Debug)]
 struct Outgoing {
     window: SendWindow,
+    /// Bytes that the peer has consumed, in all.
+    acknowledged: u64,
     finished: bool,
 }
 
@@ -136,7 +138,11 @@ impl Session {
         let window = dialect.window();
         let half = |stream| {
             if role.sends(stream) {
-                Half::Outgoing(Outgoing { window: SendWindow::new(window), finished: false })
+                Half::Outgoing(Outgoing {
+                    window: SendWindow::new(window),
+                    acknowledged: 0,
+                    finished: false,
+                })
             } else {
                 Half::Incoming(Incoming {
                     window: ReceiveWindow::new(window),
@@ -205,6 +211,15 @@ impl Session {
     #[must_use]
     pub fn is_finished(&self, stream: Stream) -> bool {
         matches!(self.half(stream), Half::Outgoing(out) if out.finished)
+    }
+
+    /// How many bytes of a stream of this end's own the peer has consumed, in all.
+    #[must_use]
+    pub fn acknowledged(&self, stream: Stream) -> u64 {
+        match self.half(stream) {
+            Half::Outgoing(out) => out.acknowledged,
+            Half::Incoming(_) => 0,
+        }
     }
 
     /// Takes the next block that came on a stream and acknowledges it.
@@ -317,7 +332,9 @@ impl Session {
 
     fn handle_ack(&mut self, stream: Stream, consumed: u32) -> Option<Event> {
         let Half::Outgoing(out) = self.half_mut(stream) else { return None };
+        let before = out.window.in_flight();
         out.window.acknowledged(consumed);
+        out.acknowledged += (before - out.window.in_flight()) as u64;
         Some(Event::Writable(stream))
     }
 

@@ -2,24 +2,38 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use metaservice_protocol::endpoint::{SHELL_PROTOCOL, SHELL1_PROTOCOL};
+use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::{Entry, Exec, FileHead, Form, Stats};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::protocol::WebSocketConfig;
 
-use super::{Code, Job, Problem};
+use super::{Code, ExecRequest, FILE_HEADER, Job, MISSED_HEADER, Problem, Started, Written};
+use crate::extension::{Destination, Dialled, Lines};
+use crate::log::LogFrom;
 use crate::shell::{Shell, Wire};
-use metaservice_protocol::limits::SHELL_MESSAGE;
 
 /// The largest answer that is kept in memory: a list of files is at most 10 MiB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 /// Why a call has no outcome.
 #[derive(Debug, thiserror::Error)]
@@ -37,18 +51,35 @@ pub enum ClientError {
     },
     /// The connection to the job broke.
     #[error("the connection to the job broke")]
-    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Connection(#[source] BoxError),
     /// What was fetched cannot be written.
     #[error("cannot write what was fetched")]
     Write(#[source] io::Error),
 }
 
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+impl ClientError {
+    /// The job's word for a refusal.
+    #[must_use]
+    pub const fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+fn broken(error: impl Into<BoxError>) -> ClientError {
     ClientError::Connection(error.into())
 }
 
 /// A job's control socket. Every call makes a connection of its own; dropping the
-/// future of a call closes it, which withdraws what was asked.
+/// future of a call, or what it returned, closes it, which withdraws what was asked.
+///
+/// *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
+/// [`signal`](Self::signal), [`stats`](Self::stats). *Commands:* [`exec`](Self::exec),
+/// [`exec_detached`](Self::exec_detached), [`exec_shell`](Self::exec_shell). *Files:*
+/// [`list`](Self::list), [`list_folder`](Self::list_folder), [`read`](Self::read),
+/// [`write`](Self::write), [`get_artifact`](Self::get_artifact). *Network:* [`dial`](Self::dial).
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
@@ -72,8 +103,40 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn job(&self) -> Result<Job, ClientError> {
-        let body = self.fetch(Method::GET, "/v1/job").await?;
-        serde_json::from_slice(&body).map_err(broken)
+        self.fetch(Method::GET, "/v1/job").await
+    }
+
+    /// The job, once its command has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn wait(&self) -> Result<Job, ClientError> {
+        self.fetch(Method::GET, "/v1/wait").await
+    }
+
+    /// What is kept of the log, as [`MetaService::log_reader`](crate::MetaService::log_reader).
+    ///
+    /// # Errors
+    /// [`ClientError`]; later ones come out of the body.
+    pub async fn log(&self, from: LogFrom, follow: bool) -> Result<LogBody, ClientError> {
+        let (key, number) = match from {
+            LogFrom::Start => ("", 0),
+            LogFrom::Tail(lines) => ("tail", lines),
+            LogFrom::Offset(offset) => ("offset", offset),
+            LogFrom::Since(time) => {
+                let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                ("sinceMs", u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        let (number, follow) = (number.to_string(), follow.to_string());
+        let mut query = vec![("follow", follow.as_str())];
+        if !key.is_empty() {
+            query.push((key, &number));
+        }
+        let response = self.request(Method::GET, &target("log", &query)).await?;
+        let missed = response.headers().get(MISSED_HEADER).and_then(|value| value.to_str().ok());
+        let missed = missed.and_then(|missed| missed.parse().ok()).unwrap_or(0);
+        Ok(LogBody { missed, body: BodyReader::new(response.into_body()) })
     }
 
     /// As [`MetaService::kill_process`](crate::MetaService::kill_process).
@@ -81,7 +144,27 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn kill(&self) -> Result<(), ClientError> {
-        self.fetch(Method::POST, "/v1/kill").await.map(drop)
+        self.request(Method::POST, "/v1/kill").await.map(drop)
+    }
+
+    /// As [`MetaService::signal`](crate::MetaService::signal).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn signal(&self, signal: u8) -> Result<(), ClientError> {
+        let target = target("signal", &[("signal", &signal.to_string())]);
+        self.request(Method::POST, &target).await.map(drop)
+    }
+
+    /// As [`MetaService::stats`](crate::MetaService::stats).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stats(&self, interval: Option<Duration>) -> Result<Lines<Stats>, ClientError> {
+        let interval = interval.map(|interval| interval.as_millis().to_string());
+        let query: Vec<_> =
+            interval.iter().map(|interval| ("intervalMs", interval.as_str())).collect();
+        self.lines(&target("stats", &query)).await
     }
 
     /// As [`MetaService::list_folder`](crate::MetaService::list_folder).
@@ -89,8 +172,16 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn list_folder(&self, path: &str) -> Result<Vec<String>, ClientError> {
-        let body = self.fetch(Method::GET, &target("files", &[("path", path)])).await?;
-        serde_json::from_slice(&body).map_err(broken)
+        self.fetch(Method::GET, &target("files", &[("path", path)])).await
+    }
+
+    /// As [`MetaService::list`](crate::MetaService::list).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list(&self, path: &str, recursive: bool) -> Result<Lines<Entry>, ClientError> {
+        let recursive = recursive.to_string();
+        self.lines(&target("entries", &[("path", path), ("recursive", &recursive)])).await
     }
 
     /// Writes a file of the guest's to `to`; returns its length in bytes.
@@ -102,7 +193,8 @@ impl Client {
         path: &str,
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64, ClientError> {
-        let mut body = self.request(Method::GET, &target("artifact", &[("path", path)])).await?;
+        let response = self.request(Method::GET, &target("artifact", &[("path", path)])).await?;
+        let mut body = response.into_body();
         let mut length = 0;
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(broken)?.into_data() {
@@ -114,6 +206,67 @@ impl Client {
         Ok(length)
     }
 
+    /// As [`MetaService::read`](crate::MetaService::read): the attributes, and the bytes.
+    ///
+    /// # Errors
+    /// [`ClientError`]; later ones come out of the body.
+    pub async fn read(
+        &self,
+        path: &str,
+        form: Form,
+    ) -> Result<(FileHead, BodyReader), ClientError> {
+        let target = target("read", &[("path", path), ("form", form_word(form))]);
+        let response = self.request(Method::GET, &target).await?;
+        let head = response.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
+        let head = head.and_then(FileHead::from_header);
+        let head = head.ok_or_else(|| broken("the job sent a file without its attributes"))?;
+        Ok((head, BodyReader::new(response.into_body())))
+    }
+
+    /// As [`MetaService::write`](crate::MetaService::write).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn write<R>(&self, destination: Destination, source: R) -> Result<u64, ClientError>
+    where
+        R: AsyncRead + Send + 'static,
+    {
+        let Destination { path, name, form, mode, mtime_ns } = destination;
+        let (mode, mtime) = (mode.map(|m| m.to_string()), mtime_ns.map(|m| m.to_string()));
+        let mut query = vec![("path", path.as_str()), ("form", form_word(form))];
+        query.extend(name.as_deref().map(|name| ("name", name)));
+        query.extend(mode.as_deref().map(|mode| ("mode", mode)));
+        query.extend(mtime.as_deref().map(|mtime| ("mtimeNs", mtime)));
+        let chunks = tokio_util::io::ReaderStream::with_capacity(source, 256 * 1024);
+        let frames = futures_util::StreamExt::map(chunks, |chunk| chunk.map(Frame::data));
+        let body = StreamBody::new(frames).boxed_unsync();
+        let response = self.send(Method::PUT, &target("write", &query), None, body).await?;
+        let Written { length } = read_json(response).await?;
+        Ok(length)
+    }
+
+    /// As [`MetaService::exec`](crate::MetaService::exec).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn exec(&self, exec: Exec) -> Result<Shell, ClientError> {
+        let exec = serde_json::to_string(&ExecRequest::from(exec)).map_err(broken)?;
+        self.stream(&target("exec", &[("exec", &exec)])).await
+    }
+
+    /// As [`MetaService::exec_detached`](crate::MetaService::exec_detached).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn exec_detached(&self, exec: Exec) -> Result<u32, ClientError> {
+        let json = to_json(&ExecRequest::from(exec))?;
+        let body = Full::new(json).map_err(|never| match never {}).boxed_unsync();
+        let kind = Some("application/json");
+        let response = self.send(Method::POST, "/v1/exec", kind, body).await?;
+        let Started { pid } = read_json(response).await?;
+        Ok(pid)
+    }
+
     /// As [`MetaService::exec_shell`](crate::MetaService::exec_shell).
     ///
     /// # Errors
@@ -121,17 +274,36 @@ impl Client {
     pub async fn exec_shell(&self, command: &[String], tty: bool) -> Result<Shell, ClientError> {
         let command = serde_json::to_string(command).map_err(broken)?;
         let tty = tty.to_string();
-        let target = target("shell", &[("command", &command), ("tty", &tty)]);
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(SHELL_MESSAGE))
-            .max_frame_size(Some(SHELL_MESSAGE));
-        let url = format!("ws://localhost{target}");
+        self.stream(&target("shell", &[("command", &command), ("tty", &tty)])).await
+    }
+
+    /// As [`MetaService::dial`](crate::MetaService::dial).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn dial(&self, host: &str, port: u16) -> Result<Dialled, ClientError> {
+        let target = target("dial", &[("host", host), ("port", &port.to_string())]);
+        self.stream(&target).await.map(Dialled::new)
+    }
+
+    async fn stream(&self, target: &str) -> Result<Shell, ClientError> {
+        let most = Dialect::V2.message();
+        let config =
+            WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
+        let mut request =
+            format!("ws://localhost{target}").into_client_request().map_err(broken)?;
+        let offer = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
+        let offer = HeaderValue::try_from(offer).map_err(broken)?;
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
         let stream = self.connect().await?;
-        match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
-            Ok((socket, _)) => {
+        match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, response)) => {
+                let taken = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+                let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
+                let dialect = if second { Dialect::V2 } else { Dialect::V1 };
                 // A client is never shut down: its shells end with their connections.
                 let (_, never) = watch::channel(false);
-                Ok(Shell::start(Wire::from_tungstenite(socket), never))
+                Ok(Shell::start(Wire::from_tungstenite(socket), dialect, never))
             }
             Err(tungstenite::Error::Http(response)) => {
                 Err(refused(response.status(), response.body().as_deref().unwrap_or_default()))
@@ -145,28 +317,132 @@ impl Client {
         stream.map_err(|error| ClientError::Unreachable(self.socket.clone(), error))
     }
 
-    async fn request(&self, method: Method, target: &str) -> Result<Incoming, ClientError> {
+    async fn request(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let body = Full::default().map_err(|never| match never {}).boxed_unsync();
+        self.send(method, target, None, body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        kind: Option<&'static str>,
+        body: RequestBody,
+    ) -> Result<Response<Incoming>, ClientError> {
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
         // The connection ends with the request that it is for.
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(target).header("Host", "localhost");
-        let request = request.body(Empty::<bytes::Bytes>::new()).map_err(broken)?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let (status, body) = (response.status(), response.into_body());
-        if status.is_success() {
-            return Ok(body);
+        let mut request = Request::builder().method(method).uri(target).header("Host", "localhost");
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
         }
-        Err(refused(status, &read_all(body).await?))
+        let request = request.body(body).map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        Err(refused(status, &read_all(response).await?))
     }
 
-    async fn fetch(&self, method: Method, target: &str) -> Result<bytes::Bytes, ClientError> {
-        read_all(self.request(method, target).await?).await
+    async fn fetch<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<T, ClientError> {
+        read_json(self.request(method, target).await?).await
+    }
+
+    async fn lines<T: DeserializeOwned>(&self, target: &str) -> Result<Lines<T>, ClientError> {
+        let response = self.request(Method::GET, target).await?;
+        Ok(Lines::from_body(axum::body::Body::new(response.into_body())))
     }
 }
 
-async fn read_all(body: Incoming) -> Result<bytes::Bytes, ClientError> {
-    let body = http_body_util::Limited::new(body, MAX_ANSWER).collect().await;
+/// A body that is read while it comes. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct BodyReader {
+    body: Incoming,
+    rest: Bytes,
+}
+
+impl BodyReader {
+    fn new(body: Incoming) -> Self {
+        Self { body, rest: Bytes::new() }
+    }
+
+    /// The next bytes as they came; `None` at the end. May be dropped and called again.
+    ///
+    /// # Errors
+    /// A body that breaks off before its end.
+    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
+        }
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Poll::Ready(Ok(Some(data))),
+                    _ => {}
+                },
+            }
+        }
+    }
+}
+
+impl AsyncRead for BodyReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut chunk) = ready!(self.poll_chunk(cx))? else { return Poll::Ready(Ok(())) };
+        let count = chunk.len().min(buf.remaining());
+        buf.put_slice(&chunk[..count]);
+        chunk.advance(count);
+        self.rest = chunk;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A log on its way.
+#[derive(Debug)]
+pub struct LogBody {
+    /// How many bytes before the first one are no longer kept.
+    pub missed: u64,
+    /// The rest.
+    pub body: BodyReader,
+}
+
+const fn form_word(form: Form) -> &'static str {
+    match form {
+        Form::File => "file",
+        Form::Archive => "archive",
+        Form::Any => "any",
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<Bytes, ClientError> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(broken)
+}
+
+async fn read_json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    serde_json::from_slice(&read_all(response).await?).map_err(broken)
+}
+
+async fn read_all(response: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     Ok(body.map_err(broken)?.to_bytes())
 }
 

@@ -14,7 +14,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use metaservice_protocol::shell::{Role, Session, Stream};
+use bytes::Bytes;
+use metaservice_protocol::limits::MAX_FAILURE;
+use metaservice_protocol::shell::{Dialect, Role, Session, Stream};
+use metaservice_protocol::{Ending, Failure};
 use tokio::sync::{Notify, watch};
 
 pub use self::stream::{ShellInput, ShellOutput};
@@ -52,10 +55,10 @@ pub struct Shell {
 impl Shell {
     /// Starts the pump of a connected shell. When `terminated` becomes true the shell
     /// ends as [`Terminated`](ShellError::Terminated).
-    pub(crate) fn start(socket: Wire, terminated: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(socket: Wire, dialect: Dialect, terminated: watch::Receiver<bool>) -> Self {
         let (sender, end) = watch::channel(None);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(dialect)),
             outgoing: Notify::new(),
             end: sender,
         });
@@ -91,8 +94,17 @@ impl Shell {
     /// Extension: how the command ended, once [`wait`](Self::wait) has returned and where the
     /// guest says so.
     #[must_use]
-    pub fn ending(&self) -> Option<metaservice_protocol::Ending> {
-        todo!()
+    pub fn ending(&self) -> Option<Ending> {
+        let success = matches!(*self.end.borrow(), Some(Ok(true)));
+        let state = self.shared.lock();
+        let ending = Ending::from_header(std::str::from_utf8(&state.detail).ok()?)?;
+        // The status byte is what counts; a detail that contradicts it is worth nothing.
+        (ending.is_success() == success).then_some(ending)
+    }
+
+    /// Why a dial or a write has failed.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::from_json(&self.shared.lock().detail)
     }
 
     /// Waits for the end: whether the command's exit status was 0. What the command
@@ -126,14 +138,17 @@ struct State {
     /// Outputs whose reader is gone: what comes is thrown away.
     discarded: [bool; 3],
     ping_due: bool,
+    /// What the exit said beside success or failure; at most [`MAX_FAILURE`] bytes.
+    detail: Bytes,
     /// No message will come or go any longer.
     closed: bool,
 }
 
 impl State {
-    fn new() -> Self {
+    fn new(dialect: Dialect) -> Self {
         Self {
-            session: Session::new(Role::Host),
+            session: Session::with_dialect(Role::Host, dialect),
+            detail: Bytes::new(),
             wakers: [const { None }; 3],
             discarded: [false; 3],
             ping_due: false,
@@ -177,6 +192,10 @@ impl Shared {
             Stream::ALL.into_iter().for_each(|stream| state.wake(stream));
         }
         first
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.borrow().is_some()
     }
 
     /// The error that the streams report once there is nothing more to read or write.

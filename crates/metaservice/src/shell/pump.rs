@@ -92,7 +92,10 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
             state.wake(stream);
         }
         Some(Event::Writable(stream)) => state.wake(stream),
-        Some(Event::Exited { success, .. }) => {
+        Some(Event::Exited { success, mut detail }) => {
+            detail.truncate(super::MAX_FAILURE);
+            // A copy, so that it does not keep a larger message alive.
+            state.detail = Bytes::copy_from_slice(&detail);
             drop(state);
             shared.finish(Ok(success));
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use metaservice_protocol::shell::Stream;
@@ -36,6 +36,45 @@ impl ShellInput {
         Self(Arc::clone(shared))
     }
 
+    /// Sends as much of `bytes` as there is room for, at least one byte; takes that off the front.
+    pub(crate) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let (mut state, count) = ready!(self.poll_room(cx, bytes.len()))?;
+        state.session.write(Stream::Stdin, bytes.split_to(count));
+        drop(state);
+        self.0.outgoing.notify_one();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for room for up to `wanted` bytes. The lock is handed on, so that the room stays.
+    fn poll_room(
+        &self,
+        cx: &Context<'_>,
+        wanted: usize,
+    ) -> Poll<io::Result<(MutexGuard<'_, State>, usize)>> {
+        // Under the lock, so that an end that comes now finds the waker.
+        let mut state = self.0.lock();
+        if let Some(error) = self.0.error() {
+            return Poll::Ready(Err(error.into()));
+        }
+        if state.closed || self.0.is_over() || state.session.is_finished(Stream::Stdin) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let count = wanted.min(state.session.writable(Stream::Stdin));
+        if count == 0 && wanted > 0 {
+            return wait(&mut state, Stream::Stdin, cx);
+        }
+        Poll::Ready(Ok((state, count)))
+    }
+
+    /// How many bytes the guest has consumed.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.0.lock().session.acknowledged(Stream::Stdin)
+    }
+
     fn finish(&self) {
         self.0.update(|state| state.session.finish(Stream::Stdin));
     }
@@ -47,18 +86,7 @@ impl AsyncWrite for ShellInput {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Under the lock, so that an end that comes now finds the waker.
-        let mut state = self.0.lock();
-        if let Some(error) = self.0.error() {
-            return Poll::Ready(Err(error.into()));
-        }
-        if state.closed || state.session.is_finished(Stream::Stdin) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let count = buf.len().min(state.session.writable(Stream::Stdin));
-        if count == 0 && !buf.is_empty() {
-            return wait(&mut state, Stream::Stdin, cx);
-        }
+        let (mut state, count) = ready!(self.poll_room(cx, buf.len()))?;
         state.session.write(Stream::Stdin, Bytes::copy_from_slice(&buf[..count]));
         drop(state);
         self.0.outgoing.notify_one();

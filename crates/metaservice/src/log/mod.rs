@@ -1,10 +1,13 @@
-//! The job's log: one writer, any number of log requests.
+//! The job's log: one writer, any number of log requests, any number of later readers.
 //!
 //! A task owns the drain, so bytes that came in are written even if the request that
 //! brought them is cut a moment later. Requests hand it chunks over a short bounded
 //! channel: when the drain is slow the channel fills, the request's body is no longer
 //! read, the connection's window closes and the guest's command blocks. Memory stays at
 //! [`CHUNKS_IN_FLIGHT`] chunks whatever the drain does.
+
+mod history;
+mod index;
 
 use std::io;
 use std::pin::Pin;
@@ -14,13 +17,22 @@ use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::history::History;
+use self::history::Readers;
+pub use self::history::{LogFrom, LogItem, LogReader};
+
 /// How many chunks may wait for the drain. A chunk is what one read of a connection gave.
 const CHUNKS_IN_FLIGHT: usize = 4;
+
+/// How many bytes are gathered for the history while more is coming.
+const GATHERED: usize = 256 * 1024;
 
 enum Entry {
     Chunk(Bytes),
     /// Everything before this is to be flushed, then the sender told.
     Flush(oneshot::Sender<()>),
+    /// Whoever follows the log need not wait for more.
+    Complete,
 }
 
 /// The drain has failed; the first cause is kept and given to everyone who asks.
@@ -33,15 +45,17 @@ pub struct LogError(#[source] Arc<io::Error>);
 pub(crate) struct Log {
     entries: mpsc::Sender<Entry>,
     failure: watch::Receiver<Option<LogError>>,
+    readers: Option<Readers>,
 }
 
 impl Log {
     /// Starts the task that owns `drain`; it ends when the last clone of the log is dropped.
-    pub(crate) fn start(drain: Pin<Box<dyn AsyncWrite + Send>>) -> Self {
+    pub(crate) fn start(drain: Pin<Box<dyn AsyncWrite + Send>>, history: Option<History>) -> Self {
         let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let (failed, failure) = watch::channel(None);
-        tokio::spawn(run(drain, receiver, failed));
-        Self { entries, failure }
+        let readers = history.as_ref().map(History::readers);
+        tokio::spawn(run(drain, history, receiver, failed));
+        Self { entries, failure, readers }
     }
 
     /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
@@ -56,6 +70,20 @@ impl Log {
         let (done, flushed) = oneshot::channel();
         self.entries.send(Entry::Flush(done)).await.map_err(|_| self.failure())?;
         flushed.await.map_err(|_| self.failure())
+    }
+
+    /// A reader of what is kept; `None` where nothing is.
+    pub(crate) async fn reader(
+        &self,
+        from: LogFrom,
+        follow: bool,
+    ) -> Option<io::Result<LogReader>> {
+        Some(self.readers.as_ref()?.open(from, follow).await)
+    }
+
+    /// Nothing more will come: readers that follow have an end.
+    pub(crate) async fn complete(&self) {
+        let _ = self.entries.send(Entry::Complete).await;
     }
 
     fn failure(&self) -> LogError {
@@ -78,9 +106,12 @@ fn ended() -> LogError {
 
 async fn run(
     mut drain: Pin<Box<dyn AsyncWrite + Send>>,
+    mut history: Option<History>,
     mut entries: mpsc::Receiver<Entry>,
     failed: watch::Sender<Option<LogError>>,
 ) {
+    let mut gathered = Vec::new();
+    let mut gathered_bytes = 0;
     while let Some(entry) = entries.recv().await {
         // Live: nothing is kept back when nothing more is on its way.
         let flush = entries.is_empty();
@@ -89,6 +120,19 @@ async fn run(
             // Before the entry is dropped, so that who waits for it finds the cause.
             failed.send_replace(Some(LogError(Arc::new(error))));
             return;
+        }
+        if let Some(history) = &mut history {
+            if let Entry::Chunk(chunk) = &entry {
+                gathered_bytes += chunk.len();
+                gathered.push(chunk.clone());
+            }
+            if flush || gathered_bytes >= GATHERED || !matches!(entry, Entry::Chunk(_)) {
+                gathered_bytes = 0;
+                history.append(std::mem::take(&mut gathered)).await;
+            }
+            if matches!(entry, Entry::Complete) {
+                history.complete();
+            }
         }
         if let Entry::Flush(done) = entry {
             let _ = done.send(());
@@ -104,7 +148,7 @@ async fn apply(
 ) -> io::Result<()> {
     match entry {
         Entry::Chunk(chunk) => drain.write_all(chunk).await?,
-        Entry::Flush(_) => {}
+        Entry::Flush(_) | Entry::Complete => {}
     }
     if flush || matches!(entry, Entry::Flush(_)) {
         drain.flush().await?;
@@ -143,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_told_with_its_cause_and_for_good() {
-        let log = Log::start(Box::pin(FullDisk { room: 3 }));
+        let log = Log::start(Box::pin(FullDisk { room: 3 }), None);
         log.write(Bytes::from_static(b"four")).await.unwrap();
         for _ in 0..2 {
             let error = log.flush().await.unwrap_err();
@@ -156,7 +200,7 @@ mod tests {
     async fn a_slow_drain_stops_the_writer_and_loses_nothing() {
         use tokio::io::AsyncReadExt;
         let (drain, mut reader) = tokio::io::duplex(10);
-        let log = Log::start(Box::pin(drain));
+        let log = Log::start(Box::pin(drain), None);
         let writer = tokio::spawn(async move {
             for n in 0..100u8 {
                 log.write(Bytes::from(vec![n; 10])).await.unwrap();

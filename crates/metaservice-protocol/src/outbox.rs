@@ -1,4 +1,4 @@
-//! What of the log is on its way, as a value.
+//! What of a byte stream is on its way, as a value.
 //!
 //! ```text
 //!   offset 0 ......... released ......... next ......... end
@@ -6,17 +6,28 @@
 //!                      │◄──── kept here: `held` bytes ───►│
 //! ```
 //!
-//! Owns the order of bytes and which of them can still be sent again. In version 1 of the
-//! protocol a byte is released once the connection has taken it, for nobody says what has
-//! arrived; a peer that does say so releases by its own offsets, and nothing else changes.
+//! Owns the order of bytes and which of them can still be sent again. Where nobody says what has
+//! arrived, as with the log of version 1, a byte is released once the connection has taken it; a
+//! peer that does say so releases by its own offsets, and nothing else changes.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
 /// Bytes between a source and a connection that may break.
+///
+/// ```
+/// use metaservice_protocol::Outbox;
+///
+/// let mut outbox = Outbox::default();
+/// outbox.push("abc".into());
+/// assert_eq!(outbox.take().unwrap(), "abc");
+/// outbox.release(1); // the peer says that it has one byte
+/// outbox.rewind(); // and the connection breaks
+/// assert_eq!(outbox.take().unwrap(), "bc");
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     chunks: VecDeque<Bytes>,
     /// The offset of the first byte that is kept.
     released: u64,
@@ -28,18 +39,19 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// How many bytes are kept.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> u64 {
+    #[must_use]
+    pub const fn held(&self) -> u64 {
         self.end - self.released
     }
 
     /// The offset of the next byte to be sent.
-    pub(crate) fn next(&self) -> u64 {
+    #[must_use]
+    pub const fn next(&self) -> u64 {
         self.next
     }
 
     /// Queues bytes behind all others.
-    pub(crate) fn push(&mut self, chunk: Bytes) {
+    pub fn push(&mut self, chunk: Bytes) {
         self.end += chunk.len() as u64;
         if !chunk.is_empty() {
             self.chunks.push_back(chunk);
@@ -47,7 +59,7 @@ impl Outbox {
     }
 
     /// The next bytes to send, which are in doubt from now on.
-    pub(crate) fn take(&mut self) -> Option<Bytes> {
+    pub fn take(&mut self) -> Option<Bytes> {
         let mut offset = self.released;
         for chunk in &self.chunks {
             let behind = offset + chunk.len() as u64;
@@ -63,7 +75,7 @@ impl Outbox {
 
     /// Forgets everything before `offset`. An offset behind what was sent counts as all that
     /// was sent, and one before what was released as nothing.
-    pub(crate) fn release(&mut self, offset: u64) {
+    pub fn release(&mut self, offset: u64) {
         let offset = offset.min(self.next);
         while self.released < offset {
             let Some(first) = self.chunks.front_mut() else { return };
@@ -78,7 +90,7 @@ impl Outbox {
     }
 
     /// The connection broke: what is in doubt is to be sent again.
-    pub(crate) fn rewind(&mut self) {
+    pub fn rewind(&mut self) {
         self.next = self.released;
     }
 }

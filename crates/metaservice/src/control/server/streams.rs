@@ -1,0 +1,192 @@
+//! Websockets: the guest's on one side, the caller's on the other.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use futures_util::{SinkExt, StreamExt, stream};
+use http::HeaderMap;
+use metaservice_protocol::endpoint::SHELL_PROTOCOL;
+use metaservice_protocol::limits::{SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
+use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::{Dial, Exec, Request};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::super::{Code, ExecRequest, Problem, Started};
+use super::Served;
+use super::problem::{Body, Query, refuse};
+use crate::endpoints::{offers_second_dialect, subprotocol};
+use crate::extension::ExtensionError;
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// A command in the guest's first words.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ShellQuery {
+    /// The command as a JSON array of strings; empty means the guest's default shell.
+    command: String,
+    /// Whether it gets a terminal.
+    #[serde(default)]
+    #[param(required = false)]
+    tty: bool,
+}
+
+/// A shell by the means of version 1: any agent can do this.
+#[utoipa::path(get, path = "/v1/shell", params(ShellQuery), responses(
+    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect where both sides know it"),
+    (status = 400, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
+    (status = 504, body = Problem),
+))]
+pub(crate) async fn shell(
+    State(served): State<Served>,
+    Query(query): Query<ShellQuery>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    let Ok(command) = serde_json::from_str(&query.command) else {
+        return refuse(Code::InvalidRequest, "the command is not a JSON array of strings");
+    };
+    let request = Request::ExecShell { command, tty: query.tty };
+    open(served, &headers, upgrade, Ask::Action(request)).await
+}
+
+/// A command and all about it.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExecQuery {
+    /// An `ExecRequest` as JSON.
+    exec: String,
+}
+
+/// Runs a command beside the job's own. An agent of version 1 can do so where no more than a
+/// command and a terminal are asked for.
+#[utoipa::path(get, path = "/v1/exec", params(ExecQuery), responses(
+    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect where both sides know it"),
+    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
+    (status = 504, body = Problem),
+))]
+pub(crate) async fn exec(
+    State(served): State<Served>,
+    Query(query): Query<ExecQuery>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    match serde_json::from_str::<ExecRequest>(&query.exec) {
+        Ok(exec) => open(served, &headers, upgrade, Ask::Exec(exec.into())).await,
+        Err(error) => refuse(Code::InvalidRequest, format!("exec is no ExecRequest: {error}")),
+    }
+}
+
+/// Starts a command and leaves it alone. It lives no longer than the job.
+#[utoipa::path(post, path = "/v1/exec", request_body = ExecRequest, responses(
+    (status = 200, body = Started),
+    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
+    (status = 504, body = Problem),
+))]
+pub(crate) async fn exec_detached(
+    State(served): State<Served>,
+    Body(exec): Body<ExecRequest>,
+) -> Response {
+    match served.service.exec_detached(exec.into()).await {
+        Ok(pid) => Json(Started { pid }).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Where to connect to.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DialQuery {
+    /// An address, or `localhost`.
+    host: String,
+    /// The port.
+    port: u16,
+}
+
+/// Connects to a TCP port in the guest: stdin is what is sent, stdout what is received.
+#[utoipa::path(get, path = "/v1/dial", params(DialQuery), responses(
+    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect"),
+    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
+    (status = 504, body = Problem),
+))]
+pub(crate) async fn dial(
+    State(served): State<Served>,
+    Query(query): Query<DialQuery>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    if !offers_second_dialect(&headers) {
+        let message = format!("this websocket is of the subprotocol {SHELL_PROTOCOL}");
+        return refuse(Code::InvalidRequest, message);
+    }
+    let request = Request::Dial(Dial { host: query.host, port: query.port });
+    open(served, &headers, upgrade, Ask::Action(request)).await
+}
+
+enum Ask {
+    Action(Request),
+    Exec(Exec),
+}
+
+/// Asks the guest for a stream, and joins it to the caller's. Both are of one dialect.
+async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return refuse(Code::InvalidRequest, rejection.body_text()),
+    };
+    let most = if offers_second_dialect(headers) { Dialect::V2 } else { Dialect::V1 };
+    let opened: Result<(WebSocket, Dialect), ExtensionError> = match ask {
+        Ask::Action(request) => served.service.socket(request, most).await,
+        Ask::Exec(exec) => served.service.exec_socket(exec, most).await,
+    };
+    let (guest, dialect) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return error.into_response(),
+    };
+    let upgrade = upgrade.protocols([subprotocol(dialect)]);
+    let mut terminated = served.service.0.terminated.subscribe();
+    let size = dialect.message();
+    upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
+        tokio::select! {
+            () = relay(client, guest) => {}
+            _ = terminated.wait_for(|terminated| *terminated) => {}
+        }
+    })
+}
+
+/// Hands messages on in both directions, as they are. The windows are between the two
+/// ends: what one has not acknowledged the other does not send, so nothing piles up here.
+async fn relay(client: WebSocket, guest: WebSocket) {
+    let (to_client, from_client) = client.split();
+    let (to_guest, from_guest) = guest.split();
+    tokio::join!(forward(from_client, to_guest), forward(from_guest, to_client));
+}
+
+type Sender = stream::SplitSink<WebSocket, axum::extract::ws::Message>;
+
+async fn forward(mut from: stream::SplitStream<WebSocket>, mut to: Sender) {
+    use axum::extract::ws::Message;
+    while let Ok(Some(Ok(message))) = timeout(SHELL_SILENCE_TIMEOUT, from.next()).await {
+        // Pings are answered hop by hop; ours go out so that neither hop falls silent.
+        let message = match message {
+            Message::Pong(_) => continue,
+            Message::Ping(_) => Message::Ping(bytes::Bytes::new()),
+            other => other,
+        };
+        let ends = matches!(message, Message::Close(_));
+        let sent = timeout(SHELL_WRITE_TIMEOUT, to.send(message)).await;
+        if ends || !matches!(sent, Ok(Ok(()))) {
+            break;
+        }
+    }
+    let _ = timeout(SHELL_WRITE_TIMEOUT, to.close()).await;
+}

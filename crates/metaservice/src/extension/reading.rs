@@ -1,0 +1,196 @@
+//! Files and archives out of the guest, across cuts.
+//!
+//! A task takes the transfer apart and takes it up again when it was cut; what it has decoded
+//! waits in a channel of one chunk, so that a slow reader holds the guest back.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use metaservice_protocol::limits::{ACTION_ATTEMPTS, STALL_TIMEOUT};
+use metaservice_protocol::transfer::{Decoder, Item};
+use metaservice_protocol::{FileHead, Read, Request};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+
+use super::{ExtensionError, Incoming};
+use crate::MetaService;
+use crate::artifact::{ReceiveError, next_chunk};
+use crate::error::{ActionError, TransportError};
+
+type Chunk = Result<Bytes, ExtensionError>;
+
+/// A file or an archive on its way out of the guest. The bytes are checked as they come, and a
+/// cut connection is resumed behind the last byte that came. Dropping it cuts the guest off.
+///
+/// ```no_run
+/// # async fn example(service: metaservice::MetaService) -> Result<(), Box<dyn std::error::Error>> {
+/// use metaservice::Form;
+///
+/// let mut tar = service.read("/etc", Form::Archive).await?;
+/// let mut file = tokio::fs::File::create("etc.tar").await?;
+/// tokio::io::copy(&mut tar, &mut file).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Reading {
+    head: FileHead,
+    chunks: mpsc::Receiver<Chunk>,
+    /// What was taken from the channel and not yet read.
+    rest: Bytes,
+}
+
+impl Reading {
+    pub(super) async fn begin(service: &MetaService, read: Read) -> Result<Self, ExtensionError> {
+        let incoming = service.incoming(Request::Read(read.clone())).await?;
+        // The end-point accepts no reply without a head.
+        let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
+        let (sender, chunks) = mpsc::channel(1);
+        let pump = Pump { service: service.clone(), read, head, decoder: Decoder::new(), sender };
+        tokio::spawn(pump.run(incoming));
+        Ok(Self { head, chunks, rest: Bytes::new() })
+    }
+
+    /// Its attributes, and whether the bytes are a file's own or an archive's.
+    #[must_use]
+    pub const fn head(&self) -> FileHead {
+        self.head
+    }
+
+    /// The next bytes, as they came; `None` once all of them have come and are right. May be
+    /// dropped and called again.
+    ///
+    /// # Errors
+    /// [`ExtensionError`]; what came before is of no worth where the whole is needed.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ExtensionError> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
+        self.chunks.recv().await.transpose().map(|chunk| chunk.filter(|chunk| !chunk.is_empty()))
+    }
+}
+
+impl AsyncRead for Reading {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            match ready!(self.chunks.poll_recv(cx)) {
+                Some(Ok(chunk)) => self.rest = chunk,
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let count = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest[..count]);
+        self.rest.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Pump {
+    service: MetaService,
+    read: Read,
+    head: FileHead,
+    decoder: Decoder,
+    sender: mpsc::Sender<Chunk>,
+}
+
+/// How one reply has ended.
+enum Pass {
+    /// The reader has everything, or wants no more.
+    Over,
+    /// The connection was cut; whether anything had come over it.
+    Cut(TransportError, bool),
+}
+
+impl Pump {
+    async fn run(mut self, incoming: Incoming) {
+        let sender = self.sender.clone();
+        let read = async {
+            if let Err(error) = self.read(incoming).await {
+                let _ = self.sender.send(Err(error)).await;
+            }
+        };
+        tokio::select! {
+            () = read => {}
+            // Nobody wants the rest.
+            () = sender.closed() => {}
+        }
+    }
+
+    async fn read(&mut self, incoming: Incoming) -> Result<(), ExtensionError> {
+        let mut incoming = Some(incoming);
+        let mut attempts = 1;
+        loop {
+            let pass = match incoming.take() {
+                Some(incoming) => self.pass(incoming).await?,
+                None => match self.again().await {
+                    Ok(again) => {
+                        incoming = Some(again);
+                        continue;
+                    }
+                    Err(ExtensionError::Action(ActionError::Transport(cause))) => {
+                        Pass::Cut(cause, false)
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            match pass {
+                Pass::Over => return Ok(()),
+                Pass::Cut(_, true) => attempts = 1,
+                Pass::Cut(cause, false) if attempts >= ACTION_ATTEMPTS => {
+                    return Err(ActionError::Transport(cause).into());
+                }
+                Pass::Cut(cause, false) => {
+                    tracing::debug!(%cause, attempts, "a read is taken up again");
+                    attempts += 1;
+                }
+            }
+        }
+    }
+
+    /// Asks for the rest.
+    async fn again(&mut self) -> Result<Incoming, ExtensionError> {
+        self.read.options.resume = Some(self.decoder.resume());
+        let incoming = self.service.incoming(Request::Read(self.read.clone())).await?;
+        if incoming.head.map(|head| head.form) != Some(self.head.form) {
+            return Err(ExtensionError::invalid("a file became a folder, or a folder a file"));
+        }
+        self.decoder = std::mem::take(&mut self.decoder).resumed();
+        Ok(incoming)
+    }
+
+    async fn pass(&mut self, mut incoming: Incoming) -> Result<Pass, ExtensionError> {
+        let mut progress = false;
+        loop {
+            while let Some(item) = self.decoder.next().map_err(ExtensionError::invalid)? {
+                match item {
+                    Item::Data(data) => {
+                        progress = true;
+                        if self.sender.send(Ok(data)).await.is_err() {
+                            return Ok(Pass::Over);
+                        }
+                    }
+                    Item::End => {
+                        let _ = incoming.done.send(());
+                        return Ok(Pass::Over);
+                    }
+                    Item::Failed(failure) => return Err(ExtensionError::Refused(failure)),
+                }
+            }
+            match next_chunk(&mut incoming.body, STALL_TIMEOUT).await {
+                Ok(Some(chunk)) => self.decoder.push(chunk),
+                Ok(None) => return Ok(Pass::Cut(TransportError::Closed, progress)),
+                Err(ReceiveError::Transport(cause)) => return Ok(Pass::Cut(cause, progress)),
+                Err(ReceiveError::Storage(_)) => {
+                    return Ok(Pass::Cut(TransportError::Closed, progress));
+                }
+            }
+        }
+    }
+}
