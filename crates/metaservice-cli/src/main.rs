@@ -13,6 +13,7 @@ mod attachment;
 mod candidates;
 mod commands;
 mod conduct;
+mod copy;
 mod drain;
 mod gauges;
 mod interrupts;
@@ -20,6 +21,7 @@ mod listeners;
 mod listing;
 mod machine;
 mod printer;
+mod progress;
 mod settings;
 mod signals;
 mod sockets;
@@ -66,7 +68,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
         Command::Ps => runtime.block_on(commands::ps::ps(printer)),
         Command::Inspect(name) => runtime.block_on(commands::inspect::inspect(name)),
         Command::Wait(name) => runtime.block_on(commands::wait::wait(name, printer)),
-        Command::Logs(args) => runtime.block_on(commands::logs::logs(args)),
+        Command::Logs(args) => runtime.block_on(commands::logs::logs(args, printer)),
         Command::Exec(args) => runtime.block_on(commands::exec::exec(args, printer)),
         Command::Shell(args) => runtime.block_on(commands::exec::shell(args, printer)),
         Command::Ls(args) => runtime.block_on(commands::ls::ls(args, printer)),

@@ -32,6 +32,11 @@ impl Progress {
         Counted { source, bar: self.0.clone() }
     }
 
+    /// Counts bytes that went another way.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
     /// The bytes so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.position()

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use metaservice::TerminalSize;
+
 use crate::args::JobArgs;
 
 /// The longest name of a job: what a host name can be.
@@ -23,6 +25,8 @@ pub(crate) struct JobSettings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) command: Vec<String>,
+    /// The terminal that the command gets.
+    pub(crate) terminal: Option<TerminalSize>,
 }
 
 /// A file to fetch and where it goes.
@@ -68,6 +72,7 @@ impl JobSettings {
                 .context("in --timeout")?,
             log: args.log,
             command: args.command,
+            terminal: None,
         })
     }
 }

@@ -5,6 +5,7 @@
 //! is filled in place, file by file.
 
 mod fetch;
+mod folder;
 mod place;
 mod send;
 

@@ -26,7 +26,11 @@ impl Input {
         if !termios::isatty(&stdin) {
             return Ok(Self::Other(tokio::io::stdin()));
         }
-        Ok(Self::Terminal(AsyncFd::register_with_interest(reopen(&stdin)?, Interest::READABLE)?))
+        // The successor is an unsafe function: it wants a descriptor that stays the same, and of
+        // all types an `OwnedFd` promises that.
+        #[expect(deprecated, reason = "sound for an OwnedFd, and this crate has no unsafe code")]
+        let tty = AsyncFd::with_interest(reopen(&stdin)?, Interest::READABLE)?;
+        Ok(Self::Terminal(tty))
     }
 }
 
