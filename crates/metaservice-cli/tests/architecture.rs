@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("metaservice-protocol", &[]),
     ("metaservice-nic", &[]),
+    ("metaservice-archive", &[]),
     ("metaservice-vm", &[]),
     ("metaservice", &["metaservice-protocol"]),
     ("metaservice-guest", &["metaservice-protocol"]),

@@ -1,0 +1,246 @@
+//! Members written below the destination in the order of the stream.
+//!
+//! A file gets a temporary name beside its place and is renamed when it is whole, so a cut leaves
+//! no half a file under a real name, and nothing that exists is ever written through. Folders get
+//! their modes and times at the end: until then they must be writable, and their contents change.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use tar::{Archive, EntryType, Header};
+
+use crate::member::{Error, Extension, Reason};
+use crate::place::{Temporary, components, folder, settable};
+
+/// What an archive may not exceed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Headers in the archive, those of extensions included.
+    pub members: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
+    /// Bytes of the names of all folders together, which stay in memory until the end.
+    pub folder_names: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { members: 4 << 20, bytes: u64::MAX, folder_names: 64 << 20 }
+    }
+}
+
+/// How to extract.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Give members the owner that the archive says; the process must be allowed to.
+    pub keep_owner: bool,
+    /// Keep set-user-id, set-group-id and sticky bits.
+    pub keep_special: bool,
+    /// What the archive may not exceed.
+    pub limits: Limits,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Plain files.
+    pub files: u64,
+    /// Folders, those that existed included.
+    pub folders: u64,
+    /// Symbolic and hard links.
+    pub links: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+}
+
+/// Writes an archive below one folder.
+#[derive(Debug)]
+pub struct Extractor {
+    root: OwnedFd,
+    options: Options,
+}
+
+struct Attributes {
+    mode: Mode,
+    owner: Option<(Uid, Gid)>,
+    times: Timestamps,
+}
+
+impl Extractor {
+    /// Opens the destination, which must exist; links in `path` itself are followed.
+    ///
+    /// # Errors
+    /// It is not a folder, or cannot be opened.
+    pub fn open(path: &Path, options: Options) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { root: fs::open(path, flags, Mode::empty())?, options })
+    }
+
+    /// Writes every member. Blocks; whatever `from` returns as an error ends it.
+    ///
+    /// # Errors
+    /// The first member that is refused; those before it stay.
+    pub fn extract(self, from: impl Read) -> Result<Counts, Error> {
+        let error = |member: &[u8], reason| Error { member: member.to_vec(), reason };
+        let mut archive = Archive::new(from);
+        let entries = archive.entries().map_err(|e| error(b"", e.into()))?.raw(true);
+        let (mut counts, mut extension) = (Counts::default(), Extension::default());
+        let (mut folders, mut folder_names) = (BTreeMap::new(), 0_usize);
+        for (number, entry) in (1_u64..).zip(entries) {
+            let mut entry = entry.map_err(|e| error(b"", e.into()))?;
+            if number > self.options.limits.members {
+                return Err(error(b"", Reason::Limit));
+            }
+            if extension.take(&mut entry).map_err(|reason| error(b"", reason))? {
+                continue;
+            }
+            let said = std::mem::take(&mut extension);
+            let header = entry.header().clone();
+            let name = said.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+            let mut member = || -> Result<(), Reason> {
+                let parts = components(&name)?;
+                let attributes = self.attributes(&header, &said)?;
+                let size = entry.size();
+                if said.size.is_some_and(|said| said != size) {
+                    return Err(Reason::Corrupt);
+                }
+                if header.entry_type() == EntryType::Directory {
+                    folder(&self.root, &parts, true)?;
+                    folder_names = folder_names.saturating_add(name.len());
+                    if folder_names > self.options.limits.folder_names {
+                        return Err(Reason::Limit);
+                    }
+                    folders.insert(parts.join(&b'/'), attributes);
+                    counts.folders += 1;
+                    return Ok(());
+                }
+                let (last, parents) = parts.split_last().ok_or(Reason::Name)?;
+                // A trailing slash or dot names a folder.
+                if !name.ends_with(last) {
+                    return Err(Reason::Name);
+                }
+                match header.entry_type() {
+                    EntryType::Regular | EntryType::Continuous => {
+                        counts.bytes = counts.bytes.saturating_add(size);
+                        if counts.bytes > self.options.limits.bytes {
+                            return Err(Reason::Limit);
+                        }
+                        let parent = folder(&self.root, parents, true)?;
+                        file(&parent, last, &mut entry, size, &attributes)?;
+                        counts.files += 1;
+                    }
+                    kind @ (EntryType::Symlink | EntryType::Link) => {
+                        let target = said.link.clone();
+                        let target = target
+                            .or_else(|| header.link_name_bytes().map(|name| name.into_owned()))
+                            .ok_or(Reason::Corrupt)?;
+                        let parent = folder(&self.root, parents, true)?;
+                        if kind == EntryType::Symlink {
+                            symlink(&parent, last, &target, &attributes)?;
+                        } else {
+                            self.link(&parent, last, &target)?;
+                        }
+                        counts.links += 1;
+                    }
+                    _ => return Err(Reason::Kind),
+                }
+                Ok(())
+            };
+            member().map_err(|reason| error(&name, reason))?;
+        }
+        // Children before their parents: a parent's mode may close the way.
+        for (name, attributes) in folders.iter().rev() {
+            self.finish(name, attributes).map_err(|reason| error(name, reason))?;
+        }
+        Ok(counts)
+    }
+
+    fn attributes(&self, header: &Header, said: &Extension) -> Result<Attributes, Reason> {
+        let corrupt = |_| Reason::Corrupt;
+        let mask = if self.options.keep_special { 0o7777 } else { 0o777 };
+        let mode = Mode::from_raw_mode(header.mode().map_err(corrupt)? & mask);
+        let (seconds, nanos) = match said.mtime {
+            Some(time) => time,
+            None => (header.mtime().map_err(corrupt)?.try_into().unwrap_or(0), 0),
+        };
+        let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let owner = if self.options.keep_owner {
+            // The highest number means "leave it" to the kernel.
+            let id = |said: Option<u64>, plain: io::Result<u64>| {
+                let id = said.map_or(plain, Ok).map_err(corrupt)?;
+                u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Reason::Corrupt)
+            };
+            let (uid, gid) = (id(said.uid, header.uid())?, id(said.gid, header.gid())?);
+            Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+        } else {
+            None
+        };
+        Ok(Attributes { mode, owner, times })
+    }
+
+    /// A hard link to what is already below the destination.
+    fn link(&self, parent: &OwnedFd, name: &[u8], target: &[u8]) -> Result<(), Reason> {
+        let target = components(target)?;
+        let (last, parents) = target.split_last().ok_or(Reason::Name)?;
+        let from = folder(&self.root, parents, false)?;
+        let (temporary, ()) = Temporary::make(parent, |temporary| {
+            fs::linkat(&from, *last, parent, temporary, AtFlags::empty())
+        })?;
+        Ok(temporary.put(name)?)
+    }
+
+    fn finish(&self, name: &[u8], attributes: &Attributes) -> Result<(), Reason> {
+        let parts: Vec<&[u8]> =
+            name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        set(&settable(&folder(&self.root, &parts, false)?)?, attributes)
+    }
+}
+
+/// Owner first: a change of owner clears bits of the mode.
+fn set(file: &OwnedFd, attributes: &Attributes) -> Result<(), Reason> {
+    if let Some((uid, gid)) = attributes.owner {
+        fs::fchown(file, Some(uid), Some(gid))?;
+    }
+    fs::fchmod(file, attributes.mode)?;
+    Ok(fs::futimens(file, &attributes.times)?)
+}
+
+fn file(
+    parent: &OwnedFd,
+    name: &[u8],
+    content: &mut impl Read,
+    size: u64,
+    attributes: &Attributes,
+) -> Result<(), Reason> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (temporary, file) = Temporary::make(parent, |temporary| {
+        fs::openat(parent, temporary, flags, Mode::RUSR | Mode::WUSR)
+    })?;
+    let mut file = File::from(file);
+    if io::copy(content, &mut file)? != size {
+        return Err(Reason::Corrupt);
+    }
+    set(&file.into(), attributes)?;
+    Ok(temporary.put(name)?)
+}
+
+fn symlink(
+    parent: &OwnedFd,
+    name: &[u8],
+    target: &[u8],
+    attributes: &Attributes,
+) -> Result<(), Reason> {
+    let (temporary, ()) =
+        Temporary::make(parent, |temporary| fs::symlinkat(target, parent, temporary))?;
+    let (path, nofollow) = (temporary.name(), AtFlags::SYMLINK_NOFOLLOW);
+    if let Some((uid, gid)) = attributes.owner {
+        fs::chownat(parent, path, Some(uid), Some(gid), nofollow)?;
+    }
+    fs::utimensat(parent, path, &attributes.times, nofollow)?;
+    Ok(temporary.put(name)?)
+}
