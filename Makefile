@@ -9,7 +9,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help build setup demo test lint deny fuzz
+.PHONY: help build setup demo api test lint deny fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -22,6 +22,9 @@ setup: ## QEMU, a guest kernel and busybox, where they are missing
 
 demo: setup build ## boot a real VM, run a command in it, show log, status and an artifact
 	@sh scripts/demo.sh target/release/metaservice
+
+api: setup build ## the control API of a job in a real VM against a property-based tester
+	@bash scripts/api.sh target/release/metaservice
 
 test: setup ## all tests, those in real VMs too
 	@sh scripts/test.sh

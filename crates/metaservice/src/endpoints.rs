@@ -130,6 +130,7 @@ async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused>
         tracing::debug!(%error, "a log request is refused");
         Refused::new(ErrorCode::InternalError, "the log cannot be written")
     };
+    let _request = service.0.log.request();
     // A log may be silent for hours: only its end or a broken connection ends it.
     while let Some(frame) = body.frame().await {
         match frame.map(http_body::Frame::into_data) {

@@ -86,6 +86,11 @@ impl Outcome {
         answer
     }
 
+    /// For a task that waits for the result and does not keep the service.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<JobResult>> {
+        self.sender.subscribe()
+    }
+
     /// Waits for the result.
     pub(crate) async fn wait(&self) -> JobResult {
         let mut receiver = self.sender.subscribe();

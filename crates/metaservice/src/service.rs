@@ -127,10 +127,20 @@ impl Builder {
             })?),
         };
         let terminated = watch::Sender::new(false);
+        let log = Log::start(self.log, history);
+        let outcome = result::Outcome::new(self.on_result);
+        let (completed, mut resolved) = (log.clone(), outcome.subscribe());
+        tokio::spawn(async move {
+            // An error means that the service is gone, and its log with this clone.
+            if resolved.wait_for(Option::is_some).await.is_ok() {
+                completed.idle().await;
+                completed.complete().await;
+            }
+        });
         Ok(MetaService(Arc::new(Inner {
             execute: self.execute,
-            log: Log::start(self.log, history),
-            outcome: result::Outcome::new(self.on_result),
+            log,
+            outcome,
             fetched: watch::Sender::new(false),
             agent: watch::Sender::new(None),
             actions: Actions::new(terminated.subscribe()),
@@ -258,7 +268,8 @@ impl MetaService {
     }
 
     /// A reader of what is [kept](Builder::keep_log) of the log, from a place on; with `follow`
-    /// it waits for more until the service is shut down. `None` when nothing is kept.
+    /// it waits for more until the job has a result and no log request is under way, or the service
+    /// is shut down. `None` when nothing is kept.
     ///
     /// # Errors
     /// What the system says of the file in which it is kept.

@@ -4,8 +4,8 @@
 mod guest;
 
 use futures_util::{SinkExt, StreamExt};
-use metaservice::MetaService;
 use metaservice::control::{self, Client, ClientError, Code, JobState};
+use metaservice::{Exec, ExecOptions, Form, LogFrom, MetaService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio_tungstenite::tungstenite::Message;
@@ -19,7 +19,8 @@ struct Controlled {
 fn controlled() -> Controlled {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("job.sock");
-    let service = MetaService::builder(["make", "test"]).start().unwrap();
+    let service = MetaService::builder(["make", "test"]).env("SECRET", "hunter2").keep_log(16);
+    let service = service.start().unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(control::serve("job", service.clone(), listener));
     Controlled { service, client: Client::new(socket), _folder: folder }
@@ -30,6 +31,7 @@ async fn a_job_is_told_from_waiting_to_its_end() {
     let Controlled { service, client, _folder } = controlled();
     let job = client.job().await.unwrap();
     assert_eq!((job.name.as_str(), job.state), ("job", JobState::Waiting));
+    assert_eq!(job.env, ["SECRET"], "names only");
     assert_eq!((job.command, job.pid), (vec!["make".into(), "test".into()], std::process::id()));
     guest::get(&service, "/engine/v1/execute").await;
     assert_eq!(client.job().await.unwrap().state, JobState::Running);
@@ -144,4 +146,136 @@ async fn a_guest_that_is_not_there_is_told_in_words() {
 async fn nobody_at_the_socket_is_unreachable() {
     let client = Client::new("/nowhere/job.sock");
     assert!(matches!(client.job().await, Err(ClientError::Unreachable(..))));
+}
+
+/// Sends one request as it is and returns the answer's status and JSON.
+async fn raw(client: &Client, method: &str, target: &str, body: &str) -> (u16, serde_json::Value) {
+    let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = guest::parse(&answer);
+    (answer.status, answer.json())
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_in_json() {
+    let Controlled { client, .. } = controlled();
+    for (method, target, body, status, code) in [
+        ("GET", "/v1/files", "", 400, "InvalidRequest"),
+        ("GET", "/v1/entries?path=/&recursive=perhaps", "", 400, "InvalidRequest"),
+        ("GET", "/v1/log?tail=-1", "", 400, "InvalidRequest"),
+        ("GET", "/v1/log?tail=1&offset=1", "", 400, "InvalidRequest"),
+        ("GET", "/v1/log?sinceMs=18446744073709551616", "", 400, "InvalidRequest"),
+        ("GET", "/v1/read?path=/&form=zip", "", 400, "InvalidRequest"),
+        ("GET", "/v1/stats?intervalMs=99", "", 400, "InvalidRequest"),
+        ("GET", "/v1/stats?intervalMs=10001", "", 400, "InvalidRequest"),
+        ("GET", "/v1/dial?host=localhost&port=70000", "", 400, "InvalidRequest"),
+        ("GET", "/v1/shell?command=[]", "", 400, "InvalidRequest"),
+        ("GET", "/v1/exec?exec=7", "", 400, "InvalidRequest"),
+        ("POST", "/v1/exec", "{\"command\":7}", 400, "InvalidRequest"),
+        ("POST", "/v1/exec", "{", 400, "InvalidRequest"),
+        ("POST", "/v1/signal?signal=65", "", 400, "InvalidRequest"),
+        ("PUT", "/v1/write?path=/x&form=any", "", 400, "InvalidRequest"),
+        ("PUT", "/v1/write?path=/x&form=file&mode=4096", "", 400, "InvalidRequest"),
+        ("DELETE", "/v1/job", "", 405, "MethodNotAllowed"),
+        ("GET", "/v2/job", "", 404, "NoSuchEndPoint"),
+    ] {
+        let (answered, problem) = raw(&client, method, target, body).await;
+        assert_eq!((answered, problem["code"].as_str()), (status, Some(code)), "{method} {target}");
+        assert!(!problem["message"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
+    let Controlled { service, client, _folder } = controlled();
+    // A guest without an announcement has been here.
+    guest::get(&service, "/engine/v1/execute").await;
+    let options = ExecOptions { workdir: Some("/".into()), ..ExecOptions::default() };
+    let exec = Exec { command: vec!["true".into()], tty: false, options };
+    let refusals = [
+        client.list("/", true).await.err(),
+        client.read("/", Form::Any).await.err(),
+        client.stats(None).await.err(),
+        client.signal(15).await.err(),
+        client.dial("localhost", 80).await.err(),
+        client.exec(exec.clone()).await.err(),
+        client.exec_detached(exec).await.err(),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.expect("a refusal").code(), Some(Code::Unsupported));
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_followed_to_the_jobs_end_and_read_after_it() {
+    let Controlled { service, client, _folder } = controlled();
+    let log = client.log(LogFrom::Start, true).await.unwrap();
+    assert_eq!(log.missed, 0);
+    let mut body = log.body;
+    guest::post(&service, "/engine/v1/log", b"one\n").await;
+    assert_eq!(body.chunk().await.unwrap().unwrap(), "one\n");
+    // The command's end waits for the log request that is under way.
+    let mut request = guest::dial(&service);
+    let head = guest::head("POST", "/engine/v1/log", &[("Content-Length", "4")]);
+    request.write_all(&head).await.unwrap();
+    request.write_all(b"tw").await.unwrap();
+    assert_eq!(body.chunk().await.unwrap().unwrap(), "tw");
+    guest::request(&service, "PUT", "/engine/v1/success", &[], b"").await;
+    request.write_all(b"o\n").await.unwrap();
+    let mut rest = String::new();
+    body.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "o\n");
+
+    let mut tail = String::new();
+    let log = client.log(LogFrom::Tail(1), true).await.unwrap();
+    { log.body }.read_to_string(&mut tail).await.unwrap();
+    assert_eq!(tail, "two\n");
+}
+
+#[tokio::test]
+async fn what_is_no_longer_kept_is_counted() {
+    let Controlled { service, client, _folder } = controlled();
+    guest::post(&service, "/engine/v1/log", b"0123456789abcdefXYZ").await;
+    guest::request(&service, "PUT", "/engine/v1/success", &[], b"").await;
+    for (from, missed) in [(LogFrom::Start, 3), (LogFrom::Offset(1), 2)] {
+        let mut kept = String::new();
+        let log = client.log(from, true).await.unwrap();
+        assert_eq!(log.missed, missed);
+        { log.body }.read_to_string(&mut kept).await.unwrap();
+        assert_eq!(kept, "3456789abcdefXYZ");
+    }
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_job() {
+    let Controlled { service, client, _folder } = controlled();
+    let (job, _) = tokio::join!(client.wait(), async {
+        guest::request(&service, "PUT", "/engine/v1/success", &[], b"").await
+    });
+    assert_eq!(job.unwrap().state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn the_document_tells_every_operation_and_its_errors() {
+    let Controlled { client, .. } = controlled();
+    let (status, document) = raw(&client, "GET", "/v1/openapi.json", "").await;
+    assert_eq!((status, &document), (200, &control::openapi()));
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            assert!(operation["description"].is_string() || operation["summary"].is_string());
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                if status.starts_with(['4', '5']) {
+                    let schema = &answer["content"]["application/json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
+                }
+            }
+        }
+    }
 }

@@ -27,8 +27,8 @@ pub enum LogFrom {
     Start,
     /// So many lines before the end.
     Tail(u64),
-    /// With what came at this time or later. The resolution is a second, and coarser for jobs of
-    /// more than an hour.
+    /// With what came at this time or later. The resolution is a second, and coarser for logs
+    /// that went on for more than an hour.
     Since(SystemTime),
     /// At this byte, counted from the log's beginning.
     Offset(u64),
@@ -255,7 +255,7 @@ impl LogReader {
     }
 
     /// The next bytes, or how many are missing before them; `None` at the end, which a following
-    /// reader reaches when the service is shut down. May be dropped and called again.
+    /// reader reaches when the log is complete or no longer kept. May be dropped and called again.
     ///
     /// # Errors
     /// What the system says of the file in which the log is kept.

@@ -1,63 +1,73 @@
 //! When which byte of the log came, coarsely: a value without a clock.
+//!
+//! A span is a stretch of the log whose bytes came within one resolution. Both its ends are kept, so
+//! that what came before a long silence is not taken for what came during it.
 
 use std::time::{Duration, SystemTime};
 
-/// The most entries that are kept; when there are more, every second one goes.
-const MAX_ENTRIES: usize = 4096;
+/// The most spans that are kept; when there are more, neighbours are joined.
+const MAX_SPANS: usize = 4096;
 
 /// The finest resolution.
 const FINEST: Duration = Duration::from_secs(1);
 
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    offset: u64,
+    first: SystemTime,
+    last: SystemTime,
+}
+
+impl Span {
+    fn reaches(&self, time: SystemTime, resolution: Duration) -> bool {
+        time.duration_since(self.first).is_ok_and(|since| since < resolution)
+    }
+}
+
 /// Offsets by time. The resolution is a second at first and doubles whenever the
-/// entries have become too many, so it is about a 2000th of the job's time.
+/// spans have become too many, so it is about a 2000th of the time in which there was output.
 #[derive(Debug)]
 pub(super) struct TimeIndex {
-    /// At this time the byte at this offset came; both ascend.
-    entries: Vec<(SystemTime, u64)>,
+    spans: Vec<Span>,
     resolution: Duration,
 }
 
 impl Default for TimeIndex {
     fn default() -> Self {
-        Self { entries: Vec::new(), resolution: FINEST }
+        Self { spans: Vec::new(), resolution: FINEST }
     }
 }
 
 impl TimeIndex {
-    /// The byte at `offset` came at `time`.
+    /// The byte at `offset` came at `time`. A clock that is set back is taken to stand still.
     pub(super) fn note(&mut self, time: SystemTime, offset: u64) {
-        let due = self.entries.last().is_none_or(|(last, _)| {
-            // A clock that was set back adds nothing until it has caught up.
-            time.duration_since(*last).is_ok_and(|since| since >= self.resolution)
-        });
-        if !due {
-            return;
+        let time = self.spans.last().map_or(time, |span| time.max(span.last));
+        match self.spans.last_mut() {
+            Some(span) if span.reaches(time, self.resolution) => span.last = time,
+            _ => self.spans.push(Span { offset, first: time, last: time }),
         }
-        self.entries.push((time, offset));
-        if self.entries.len() > MAX_ENTRIES {
-            let mut keep = false;
-            self.entries.retain(|_| {
-                keep = !keep;
-                keep
-            });
+        while self.spans.len() > MAX_SPANS {
             self.resolution *= 2;
+            self.join();
         }
     }
 
-    /// An offset that is not behind any byte that came at `time` or later, and as near to
-    /// that as the resolution allows. `end` is the log's end.
+    /// An offset that is not behind any byte that came at `time` or later, and before it by less
+    /// than the resolution. `end` is the log's end.
     pub(super) fn since(&self, time: SystemTime, end: u64) -> u64 {
-        let after = self.entries.partition_point(|(noted, _)| *noted < time);
-        match (after.checked_sub(1), self.entries.get(after)) {
-            // What came between these two came before the later of them.
-            (Some(before), Some(_)) => self.entries[before].1,
-            (Some(before), None) => {
-                let (noted, offset) = self.entries[before];
-                let old = time.duration_since(noted).is_ok_and(|age| age >= self.resolution * 2);
-                if old { end } else { offset }
+        let at = self.spans.partition_point(|span| span.last < time);
+        self.spans.get(at).map_or(end, |span| span.offset)
+    }
+
+    fn join(&mut self) {
+        let resolution = self.resolution;
+        self.spans.dedup_by(|next, kept| {
+            let joined = kept.reaches(next.last, resolution);
+            if joined {
+                kept.last = next.last;
             }
-            (None, _) => 0,
-        }
+            joined
+        });
     }
 }
 
@@ -67,42 +77,51 @@ mod tests {
 
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    fn at(milliseconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + milliseconds)
     }
 
     proptest! {
         #[test]
-        fn nothing_that_came_since_is_left_out(
-            gaps in proptest::collection::vec(0u64..5, 1..300), asked in 0u64..600,
+        fn nothing_that_came_since_is_left_out_and_little_comes_before(
+            gaps in proptest::collection::vec(0u64..5000, 1..6000), asked in 0u64..20_000_000,
         ) {
-            let (mut index, mut time, mut offset) = (TimeIndex::default(), 0, 0);
-            let mut bytes = Vec::new();
-            for gap in gaps {
+            let (mut index, mut times, mut time) = (TimeIndex::default(), Vec::new(), 0);
+            for (offset, gap) in gaps.iter().enumerate() {
                 time += gap;
-                index.note(at(time), offset);
-                bytes.push((time, offset));
-                offset += 10;
+                times.push(at(time));
+                index.note(at(time), offset as u64);
             }
-            let since = index.since(at(asked), offset);
-            // A second is the resolution: what came within it may hide behind the last entry.
-            for (came, offset) in bytes {
-                prop_assert!(came < asked + 2 || offset >= since, "{} {}", came, offset);
-                if came >= asked && asked <= time { prop_assert!(offset + 20 >= since); }
+            prop_assert!(index.spans.len() <= MAX_SPANS);
+            let end = times.len();
+            let exact = times.iter().position(|came| *came >= at(asked)).unwrap_or(end);
+            let found = usize::try_from(index.since(at(asked), end as u64)).unwrap();
+            prop_assert!(found <= exact && (found == end) == (exact == end));
+            if let Some(came) = times.get(found) {
+                prop_assert!(*came + index.resolution > at(asked));
             }
         }
+    }
+
+    #[test]
+    fn what_came_before_a_silence_did_not_come_in_it() {
+        let mut index = TimeIndex::default();
+        index.note(at(0), 0);
+        index.note(at(3_600_000), 10);
+        assert_eq!(index.since(at(1_800_000), 20), 10);
+        assert_eq!(index.since(at(3_600_001), 20), 20);
+        assert_eq!(index.since(at(0), 20), 0);
     }
 
     #[test]
     fn a_long_log_is_indexed_more_coarsely_and_never_without_bound() {
         let mut index = TimeIndex::default();
         for second in 0..1_000_000 {
-            index.note(at(second), second);
+            index.note(at(second * 1000), second);
         }
-        assert!(index.entries.len() <= MAX_ENTRIES);
-        let since = index.since(at(500_000), 1_000_000);
+        assert!(index.spans.len() <= MAX_SPANS);
+        let since = index.since(at(500_000_000), 1_000_000);
         assert!((499_000..=500_000).contains(&since), "{since}");
-        assert_eq!(index.since(at(0), 1_000_000), 0);
-        assert_eq!(index.since(at(2_000_000), 1_000_000), 1_000_000);
+        assert_eq!(index.since(at(2_000_000_000), 1_000_000), 1_000_000);
     }
 }

@@ -46,6 +46,18 @@ pub(crate) struct Log {
     entries: mpsc::Sender<Entry>,
     failure: watch::Receiver<Option<LogError>>,
     readers: Option<Readers>,
+    /// How many log requests are under way.
+    requests: Arc<watch::Sender<usize>>,
+}
+
+/// A log request that is under way, for as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct LogRequest(Arc<watch::Sender<usize>>);
+
+impl Drop for LogRequest {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| *requests -= 1);
+    }
 }
 
 impl Log {
@@ -55,7 +67,7 @@ impl Log {
         let (failed, failure) = watch::channel(None);
         let readers = history.as_ref().map(History::readers);
         tokio::spawn(run(drain, history, receiver, failed));
-        Self { entries, failure, readers }
+        Self { entries, failure, readers, requests: Arc::default() }
     }
 
     /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
@@ -79,6 +91,18 @@ impl Log {
         follow: bool,
     ) -> Option<io::Result<LogReader>> {
         Some(self.readers.as_ref()?.open(from, follow).await)
+    }
+
+    /// A log request begins.
+    pub(crate) fn request(&self) -> LogRequest {
+        self.requests.send_modify(|requests| *requests += 1);
+        LogRequest(Arc::clone(&self.requests))
+    }
+
+    /// Waits until no log request is under way.
+    pub(crate) async fn idle(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.requests.subscribe().wait_for(|requests| *requests == 0).await;
     }
 
     /// Nothing more will come: readers that follow have an end.

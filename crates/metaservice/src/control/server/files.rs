@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use futures_util::{TryStreamExt, stream};
 use http::header;
 use metaservice_protocol::endpoint::JSON_LINES_TYPE;
+use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
 use metaservice_protocol::{Entry, Form, Stats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,12 @@ pub(crate) async fn stats(
     State(served): State<Served>,
     Query(query): Query<StatsQuery>,
 ) -> Response {
+    if query
+        .interval_ms
+        .is_some_and(|ms| !(MIN_STATS_INTERVAL_MS..=MAX_STATS_INTERVAL_MS).contains(&ms))
+    {
+        return refuse(Code::InvalidRequest, "intervalMs is a number from 100 to 10000");
+    }
     let interval = query.interval_ms.map(|interval| Duration::from_millis(interval.into()));
     match served.service.stats(interval).await {
         Ok(lines) => lines_response::<Stats>(lines),

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The control API of a real job in a real virtual machine against a property-based tester.
+# The tester goes to a folder of its own under target/, at the version that is written here.
+set -euo pipefail
+metaservice=$1
+seconds=${API_SECONDS:-90}
+root=$(cd "$(dirname "$0")/.." && pwd)
+tools=$root/target/api-tools
+version=4.32.5
+folder=$(mktemp -d)
+job=api-$$
+
+if ! "$tools/bin/schemathesis" --version 2> /dev/null | grep -qF "$version"; then
+    echo "installing schemathesis $version into $tools"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install -q "schemathesis==$version"
+fi
+
+cleanup() {
+    kill "${bridge:-}" "${machine:-}" 2> /dev/null || true
+    wait 2> /dev/null || true
+    rm -rf "$folder"
+}
+trap cleanup EXIT
+
+export XDG_RUNTIME_DIR=$folder
+mkfifo "$folder/started"
+# The job says its first word when its command runs: nobody has to guess when.
+"$metaservice" run --name "$job" -- sh -c 'echo started; exec sleep 3600' > "$folder/started" 2> "$folder/job.err" &
+machine=$!
+if ! timeout 120 grep -q -m 1 started < <(tee "$folder/job.log" < "$folder/started"); then
+    echo 'the job did not start:' >&2
+    cat "$folder/job.err" >&2
+    exit 1
+fi
+
+# The tester speaks TCP only. The bridge tells its port and serves this host alone.
+mkfifo "$folder/port"
+python3 "$root/scripts/bridge.py" "$folder/metaservice/$job.sock" > "$folder/port" &
+bridge=$!
+read -r port < "$folder/port"
+url=http://127.0.0.1:$port
+
+# An answer that never ends is no test: scripts/api_hooks.py takes `follow` and `intervalMs` away, and
+# `wait` is left out. A 501 is the truth about an agent of version 1; what is not documented,
+# a 500 among it, fails.
+export SCHEMATHESIS_HOOKS=api_hooks PYTHONPATH=$root/scripts
+check() {
+    "$tools/bin/schemathesis" run "$url/v1/openapi.json" --no-color --warnings off \
+        --phases examples,coverage,fuzzing --max-examples 20 --max-time "$seconds" \
+        --generation-deterministic --request-timeout 60 \
+        --checks status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection \
+        "$@"
+}
+
+status=0
+echo "== operations that leave the job alone"
+check --exclude-operation-id-regex '^(kill|signal|wait|exec|shell|dial)$' || status=1
+echo "== a websocket that is no websocket is refused"
+for target in 'exec?exec=%7B%7D' 'shell?command=%5B%5D' 'dial?host=localhost&port=1'; do
+    code=$(curl -s -o /dev/null -w '%{http_code}' "$url/v1/$target")
+    [ "$code" = 400 ] || { echo "$target: $code instead of 400"; status=1; }
+done
+echo "== operations that end the job"
+check --include-operation-id-regex '^(signal|kill)$' || status=1
+exit "$status"
