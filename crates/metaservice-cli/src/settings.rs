@@ -162,7 +162,8 @@ pub(crate) fn parse_since(text: &str, now: SystemTime) -> Result<SystemTime> {
     let since = if let Ok(seconds) = text.parse::<u64>() {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     } else if let Ok(ago) = humantime::parse_duration(text) {
-        Some(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
+        // Older than anything is as good as any time before.
+        now.checked_sub(ago).map(|since| since.max(SystemTime::UNIX_EPOCH))
     } else {
         humantime::parse_rfc3339_weak(text).ok()
     };

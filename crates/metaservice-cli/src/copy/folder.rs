@@ -4,31 +4,27 @@
 //! behind a pipe: whoever drops the other end ends the thread, and waits for that before anything
 //! is removed that it may still write to.
 //!
-//! What comes out of a guest is hostile. No member leaves the folder that it is unpacked to, be
-//! it by `..`, an absolute name or a link; there are no devices, owners or set-user-id bits.
+//! What comes out of a guest is hostile: the extractor keeps it in its folder.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-use tar::{Archive, Builder, Entry, EntryType, Header};
-use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
+use metaservice_archive::{Counts, Extractor, Options};
+use tar::{Builder, Header};
+use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
 use super::place;
 
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;
-
-/// The most folders that an archive may have: they are kept until its end.
-const MAX_FOLDERS: usize = 1_000_000;
 
 /// A thread behind a pipe; dropping this ends it.
 struct Worker<P, T> {
@@ -64,43 +60,36 @@ impl<P, T> Drop for Worker<P, T> {
 /// the folder that is there.
 pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Result<()> {
     if target.is_dir() {
-        let unpacked = pump(body, target.to_owned()).await?;
-        return match unpacked {
-            Unpacked::Folder => Ok(()),
-            Unpacked::Single(_) => Ok(()),
-        };
+        pump(body, target.to_owned()).await?;
+        return Ok(());
     }
     let folder = place::parent(target);
     let temporary = tempfile::Builder::new().prefix(".metaservice-").tempdir_in(folder);
     let temporary = temporary.with_context(|| format!("cannot write to {}", folder.display()))?;
-    let within = temporary.path().join("content");
-    std::fs::create_dir(&within)?;
-    match pump(body, within.clone()).await? {
-        Unpacked::Folder => std::fs::rename(&within, target)?,
-        Unpacked::Single(name) => std::fs::rename(within.join(name), target)?,
+    let counts = pump(body, temporary.path().to_owned()).await?;
+    if counts.folders > 0 {
+        std::fs::rename(temporary.path(), target)?;
+        // It has another name now: there is nothing to remove.
+        let _ = temporary.keep();
+        return Ok(());
     }
+    // Without the folder itself it is one thing of its own name: a link.
+    let mut entries = std::fs::read_dir(temporary.path())?;
+    let single = entries.next().context("the archive is empty")??;
+    std::fs::rename(single.path(), target)?;
     Ok(())
 }
 
-/// What an archive was.
-enum Unpacked {
-    /// A folder and what is in it.
-    Folder,
-    /// One thing of this name: no folder.
-    Single(PathBuf),
-}
-
-async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Unpacked> {
+async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Counts> {
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
-    let mut worker = Worker::new(sender, move || extract(reader, &folder));
+    let mut worker = Worker::new(sender, move || {
+        Ok(Extractor::open(&folder, Options::default())?.extract(reader)?)
+    });
     let mut body = BufReader::with_capacity(BLOCK, body);
     let pumped = match &mut worker.pipe {
-        Some(sender) => match tokio::io::copy_buf(&mut body, sender).await {
-            Ok(_) => sender.shutdown().await,
-            Err(error) => Err(error),
-        },
-        None => Ok(()),
+        Some(sender) => tokio::io::copy_buf(&mut body, sender).await,
+        None => Ok(0),
     };
     let extracted = worker.finish().await;
     match pumped {
@@ -108,98 +97,8 @@ async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Unpacked>
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => extracted,
         // A cut archive may look complete.
         Err(error) => Err(error.into()),
-        Ok(()) => extracted,
+        Ok(_) => extracted,
     }
-}
-
-fn extract(reader: PipeReader, folder: &Path) -> Result<Unpacked> {
-    let mut archive = Archive::new(reader);
-    archive.set_preserve_mtime(false);
-    let mut folders = Vec::new();
-    let mut first = None;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = entry.path()?.into_owned();
-        let shown = name.display().to_string();
-        if first.is_none() {
-            first = Some((name.clone(), entry.header().entry_type()));
-        }
-        match entry.header().entry_type() {
-            EntryType::Directory => {
-                if folders.len() == MAX_FOLDERS {
-                    bail!("the archive has more than {MAX_FOLDERS} folders");
-                }
-                folders.push(entry);
-            }
-            EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link => {
-                place_in(&mut entry, folder).with_context(|| format!("cannot unpack {shown:?}"))?;
-            }
-            kind => bail!("{shown:?} is neither file, folder nor link ({kind:?})"),
-        }
-    }
-    // A folder that may not be written to is made so when all is in it; the deepest first.
-    folders.sort_by_cached_key(|entry| std::cmp::Reverse(entry.path_bytes().into_owned()));
-    for mut entry in folders {
-        place_in(&mut entry, folder)?;
-    }
-    let Some((name, kind)) = first else { bail!("the archive is empty") };
-    let single = kind != EntryType::Directory && name.components().count() == 1;
-    Ok(if single { Unpacked::Single(name) } else { Unpacked::Folder })
-}
-
-/// Unpacks one member, if it stays in `folder`, with its own time.
-fn place_in<R: io::Read>(entry: &mut Entry<'_, R>, folder: &Path) -> Result<()> {
-    let name = entry.path()?.into_owned();
-    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !name.components().all(plain) {
-        bail!("its name leads out of the folder");
-    }
-    let time = modified(entry)?;
-    if entry.header().entry_type() == EntryType::Directory && name.components().all(|c| c == Component::CurDir) {
-        // The folder itself, which is there.
-        if let Ok(mode) = entry.header().mode() {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode & 0o777))?;
-        }
-    } else if !entry.unpack_in(folder)? {
-        bail!("it leads out of the folder");
-    }
-    if entry.header().entry_type() != EntryType::Link {
-        let times = Timestamps { last_access: time, last_modification: time };
-        let path = folder.join(name);
-        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    Ok(())
-}
-
-/// A member's time, to the nanosecond where the archive tells it.
-fn modified<R: io::Read>(entry: &mut Entry<'_, R>) -> Result<Timespec> {
-    let seconds = i64::try_from(entry.header().mtime()?).unwrap_or_default();
-    let mut time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let Some(extensions) = entry.pax_extensions()? else { return Ok(time) };
-    for extension in extensions {
-        let extension = extension?;
-        if extension.key_bytes() == b"mtime"
-            && let Some(exact) = extension.value().ok().and_then(parse_time)
-        {
-            time = exact;
-        }
-    }
-    Ok(time)
-}
-
-/// Reads `1714564800.25` of a pax header.
-fn parse_time(text: &str) -> Option<Timespec> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let negative = whole.starts_with('-');
-    let whole: i64 = whole.parse().ok()?;
-    let digits: String = part.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let nanoseconds: i64 = digits.parse().ok()?;
-    let (tv_sec, tv_nsec) = match (negative, nanoseconds) {
-        (true, 1..) => (whole.checked_sub(1)?, 1_000_000_000 - nanoseconds),
-        _ => (whole, nanoseconds),
-    };
-    Some(Timespec { tv_sec, tv_nsec })
 }
 
 /// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself.

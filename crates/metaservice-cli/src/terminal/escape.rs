@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn words_are_those_of_docker() {
         assert_eq!(Escape::parse("a,ctrl-@,ctrl-_").unwrap().sequence, [b'a', 0, 31]);
-        assert_eq!(Escape::parse("none").unwrap().sequence, []);
+        assert!(Escape::parse("none").unwrap().sequence.is_empty());
         for wrong in ["", "ctrl-", "ctrl-P", "ab", "a,", "ctrl-1", "\u{1b}"] {
             assert!(Escape::parse(wrong).is_err(), "{wrong:?}");
         }
