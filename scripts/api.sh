@@ -57,10 +57,21 @@ status=0
 echo "== operations that leave the job alone"
 check --exclude-operation-id-regex '^(kill|signal|wait|exec|shell|dial)$' || status=1
 echo "== a websocket that is no websocket is refused"
+expect() { # codes, then what curl is given
+    codes=$1
+    shift
+    code=$(curl -s -o /dev/null -w '%{http_code}' "$@")
+    case " $codes " in *" $code "*) echo "$*: $code" ;; *) echo "$*: $code instead of $codes"; status=1 ;; esac
+}
 for target in 'exec?exec=%7B%7D' 'shell?command=%5B%5D' 'dial?host=localhost&port=1'; do
-    code=$(curl -s -o /dev/null -w '%{http_code}' "$url/v1/$target")
-    [ "$code" = 400 ] || { echo "$target: $code instead of 400"; status=1; }
+    expect 400 "$url/v1/$target"
 done
-echo "== operations that end the job"
-check --include-operation-id-regex '^(signal|kill)$' || status=1
+echo "== operations that end the job: what is wrong is refused, then one of each"
+check --include-operation-id signal --mode negative || status=1
+expect '204 501' -X POST "$url/v1/signal?signal=18"
+curl -s -o "$folder/wait.json" "$url/v1/wait" &
+waiting=$!
+expect 204 -X POST "$url/v1/kill"
+wait "$waiting" || true
+grep -q '"state":"failed"' "$folder/wait.json" || { echo 'wait did not tell the end'; status=1; }
 exit "$status"

@@ -165,7 +165,7 @@ async fn raw(client: &Client, method: &str, target: &str, body: &str) -> (u16, s
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_in_json() {
-    let Controlled { client, .. } = controlled();
+    let Controlled { client, _folder, .. } = controlled();
     for (method, target, body, status, code) in [
         ("GET", "/v1/files", "", 400, "InvalidRequest"),
         ("GET", "/v1/entries?path=/&recursive=perhaps", "", 400, "InvalidRequest"),
@@ -195,8 +195,8 @@ async fn what_makes_no_sense_is_refused_in_json() {
 #[tokio::test]
 async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
     let Controlled { service, client, _folder } = controlled();
-    // A guest without an announcement has been here.
-    guest::get(&service, "/engine/v1/execute").await;
+    // A guest without an announcement waits for something to do, and gets nothing of this.
+    let poll = tokio::spawn(async move { guest::get(&service, "/engine/v1/poll").await });
     let options = ExecOptions { workdir: Some("/".into()), ..ExecOptions::default() };
     let exec = Exec { command: vec!["true".into()], tty: false, options };
     let refusals = [
@@ -211,6 +211,7 @@ async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
     for refusal in refusals {
         assert_eq!(refusal.expect("a refusal").code(), Some(Code::Unsupported));
     }
+    assert!(!poll.is_finished());
 }
 
 #[tokio::test]
@@ -264,7 +265,7 @@ async fn waiting_ends_with_the_job() {
 
 #[tokio::test]
 async fn the_document_tells_every_operation_and_its_errors() {
-    let Controlled { client, .. } = controlled();
+    let Controlled { client, _folder, .. } = controlled();
     let (status, document) = raw(&client, "GET", "/v1/openapi.json", "").await;
     assert_eq!((status, &document), (200, &control::openapi()));
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -278,4 +279,46 @@ async fn the_document_tells_every_operation_and_its_errors() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn an_exec_goes_through_in_the_second_dialect_with_its_large_window() {
+    use metaservice_protocol::endpoint::{AGENT_HEADER, SHELL_PROTOCOL};
+    use metaservice_protocol::{Agent, Capabilities};
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    const SENT: usize = 600_000;
+
+    let Controlled { service, client, _folder } = controlled();
+    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let options = ExecOptions { workdir: Some("/tmp".into()), ..ExecOptions::default() };
+    let exec = Exec { command: vec!["cat".into()], tty: false, options };
+    let announced = [(AGENT_HEADER, agent.as_str())];
+    let guest = async {
+        let action = guest::request(&service, "GET", "/engine/v1/poll", &announced, b"").await;
+        let action = action.json();
+        assert_eq!(action["type"], "exec");
+        let url = format!("ws://169.254.169.254{}", guest::reply_to(&action));
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", SHELL_PROTOCOL.parse().unwrap());
+        tokio_tungstenite::client_async(request, guest::dial(&service)).await.unwrap().0
+    };
+    let (shell, mut socket) = tokio::join!(client.exec(exec), guest);
+    let mut shell = shell.unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    let writing = async { stdin.write_all(&vec![7; SENT]).await.unwrap() };
+    // Nothing is acknowledged: more than the first dialect's window comes all the same.
+    let reading = async {
+        let mut received = 0;
+        while received < SENT {
+            if let Message::Binary(block) = socket.next().await.unwrap().unwrap()
+                && block[..2] == [0, 0]
+            {
+                received += block.len() - 2;
+            }
+        }
+        received
+    };
+    let ((), received) = tokio::join!(writing, reading);
+    assert_eq!(received, SENT);
+    assert_eq!(client.job().await.unwrap().agent.unwrap().capabilities, Capabilities::all());
 }

@@ -29,7 +29,13 @@ pub struct Description {
 
 impl From<&str> for Description {
     fn from(name: &str) -> Self {
-        Self { name: name.to_owned(), machine: serde_json::Value::Null }
+        Self::from(name.to_owned())
+    }
+}
+
+impl From<String> for Description {
+    fn from(name: String) -> Self {
+        Self { name, machine: serde_json::Value::Null }
     }
 }
 
