@@ -86,13 +86,17 @@ fn show(
 /// What an agent of version 1 can tell.
 async fn plain(client: &Client, args: &LsArgs) -> Result<Vec<String>, ClientError> {
     let files = client.list_folder(&args.path).await?;
-    let prefix = format!("{}/", args.path.trim_end_matches('/'));
-    let below = files.iter().map(|file| file.strip_prefix(&prefix).unwrap_or(file));
+    let folder = args.path.trim_end_matches('/');
+    let below = |file: &str| match file.strip_prefix(folder) {
+        Some(below) => below.trim_start_matches('/').to_owned(),
+        None => file.to_owned(),
+    };
+    let below = files.iter().map(|file| below(file));
     if args.recursive {
-        return Ok(below.map(str::to_owned).collect());
+        return Ok(below.collect());
     }
-    let first = below.filter_map(|path| path.split('/').find(|name| !name.is_empty()));
-    Ok(first.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect())
+    let first = below.filter_map(|path| path.split('/').next().map(str::to_owned));
+    Ok(first.collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 fn show_names(names: &[String], printer: Printer) -> Result<ExitStatus> {
