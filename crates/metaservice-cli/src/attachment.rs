@@ -30,8 +30,6 @@ pub(crate) struct Attachment {
     pub(crate) terminal: Option<Terminal>,
     /// What leaves it.
     pub(crate) escape: Escape,
-    /// Whether the guest understands signals.
-    pub(crate) signals: bool,
 }
 
 /// Why nobody attends the command any longer.
@@ -52,7 +50,7 @@ pub(crate) async fn attach(
     with: Attachment,
     interrupts: &mut Interrupts,
 ) -> Result<Parting> {
-    let Attachment { interactive, terminal, escape, mut signals } = with;
+    let Attachment { interactive, terminal, escape } = with;
     let mut resized = listen(SignalKind::window_change())?;
     let mut continued = listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
@@ -61,7 +59,8 @@ pub(crate) async fn attach(
         Some(terminal) if interactive => Some(terminal.make_raw()?),
         _ => None,
     };
-    signals &= raw.is_none();
+    // With a raw terminal a signal is not the user's key: it is meant for us.
+    let mut patient = raw.is_none();
     let shell = &*shell;
     let follow = || {
         if let Some(size) = terminal.as_ref().and_then(Terminal::size) {
@@ -78,11 +77,11 @@ pub(crate) async fn attach(
             biased;
             status = &mut ended => return Ok(Parting::Ended(status?)),
             interrupt = interrupts.next() => {
-                if !std::mem::take(&mut signals) || interrupt.name == "SIGHUP" {
+                let first = std::mem::take(&mut patient) && interrupt.name != "SIGHUP";
+                if !(first && shell.signal(interrupt.number)) {
                     shell.abort();
                     return Ok(Parting::Ended(ExitStatus::signal(interrupt.number)));
                 }
-                shell.signal(interrupt.number);
             }
             _ = resized.recv() => follow(),
             _ = continued.recv() => {
@@ -106,10 +105,8 @@ async fn end(
     stdout: Option<ShellOutput>,
     stderr: Option<ShellOutput>,
 ) -> Result<ExitStatus> {
-    let shown = tokio::try_join!(
-        show(stdout, tokio::io::stdout()),
-        show(stderr, tokio::io::stderr()),
-    );
+    let shown =
+        tokio::try_join!(show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()),);
     match shown {
         Ok(_) => {}
         Err(Unshown::Cut) => {}
@@ -139,10 +136,7 @@ enum Unshown {
     Here(io::Error),
 }
 
-async fn show(
-    output: Option<ShellOutput>,
-    mut to: impl AsyncWrite + Unpin,
-) -> Result<(), Unshown> {
+async fn show(output: Option<ShellOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Unshown> {
     let Some(mut output) = output else { return Ok(()) };
     let mut block = vec![0; BLOCK];
     loop {

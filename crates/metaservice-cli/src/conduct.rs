@@ -203,7 +203,11 @@ async fn kill(service: &MetaService, late: bool, printer: Printer) {
     let killed = async {
         let spinner = printer.spinner("killing the command");
         // Killed is killed; why is what the guest reports.
-        if late { service.time_out().await? } else { service.kill_process().await? }
+        if late {
+            service.time_out().await?
+        } else {
+            service.kill_process().await?
+        }
         service.result().await;
         drop(spinner);
         anyhow::Ok(())

@@ -22,7 +22,12 @@ impl Columns {
     /// Wide enough for all of these.
     pub(crate) fn of(entries: &[Entry]) -> Self {
         let widest = |text: fn(&Entry) -> String| {
-            entries.iter().map(|entry| text(entry).chars().count()).max().unwrap_or(0).min(MAX_WIDTH)
+            entries
+                .iter()
+                .map(|entry| text(entry).chars().count())
+                .max()
+                .unwrap_or(0)
+                .min(MAX_WIDTH)
         };
         Self {
             links: widest(|entry| entry.links.to_string()),

@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Of a known length: a bar, bytes of bytes, rate, time left.
-const KNOWN: &str = "{msg} {bar:24.cyan/dim} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+const KNOWN: &str =
+    "{msg} {bar:24.cyan/dim} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
 /// Of an unknown one.
 const UNKNOWN: &str = "{msg} {spinner:.cyan} {binary_bytes} {binary_bytes_per_sec} {elapsed:.dim}";
 

@@ -42,8 +42,16 @@ mod tests {
     #[test]
     fn a_signal_has_a_name_with_and_without_sig_and_a_number() {
         for (text, number) in [
-            ("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("2", 2), ("SYS", 31), ("USR1", 10),
-            ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmax-1", 63), ("64", 64),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigkill", 9),
+            ("2", 2),
+            ("SYS", 31),
+            ("USR1", 10),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("rtmax-1", 63),
+            ("64", 64),
         ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }

@@ -86,7 +86,8 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
     sandbox.run(&["exec", "grove", "mkdir", "/tmp/unpacked"]).text(0);
     let mut command = sandbox.command(["cp", "-", "grove:/tmp/unpacked"]);
     finish(command.stdin(Stdio::from(tar)).spawn().unwrap()).text(0);
-    let check = "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
+    let check =
+        "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
     assert_eq!(sandbox.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
 
     // A link is copied as a link; a file into a folder that is not there is an error.
@@ -96,8 +97,11 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
     assert!(nowhere.status == Some(125) && nowhere.stderr.contains("there is no folder nowhere/"));
     let missing = sandbox.run(&["cp", "grove:/no/such", "."]);
     assert!(missing.status == Some(125) && missing.stderr.lines().count() == 1, "{missing:?}");
-    let left: Vec<_> = std::fs::read_dir(sandbox.work()).unwrap().map(|e| e.unwrap().file_name())
-        .filter(|name| name.to_string_lossy().starts_with(".metaservice")).collect();
+    let left: Vec<_> = std::fs::read_dir(sandbox.work())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with(".metaservice"))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     sandbox.run(&["exec", "grove", "touch", "/tmp/done"]).text(0);
     job.finish().text(0);
@@ -108,7 +112,10 @@ fn a_gibibyte_goes_in_and_comes_out_the_same() {
     let sandbox = Sandbox::new();
     let source = sandbox.work().join("big");
     // Not compressible, and quickly made.
-    let make = format!("openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2> /dev/null | head -c 1073741824 > '{}'", source.display());
+    let make = format!(
+        "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2> /dev/null | head -c 1073741824 > '{}'",
+        source.display()
+    );
     assert!(Command::new("sh").args(["-c", &make]).status().unwrap().success());
     std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o750)).unwrap();
     let mut job = sandbox.start("large", &["--memory", "3G", "--", "sh", "-c", WAIT]);
@@ -122,7 +129,10 @@ fn a_gibibyte_goes_in_and_comes_out_the_same() {
     let again = sandbox.work().join("again");
     assert_eq!(sha256(&again), digest);
     let (before, after) = (source.metadata().unwrap(), again.metadata().unwrap());
-    assert_eq!((before.mode(), before.mtime(), before.mtime_nsec()), (after.mode(), after.mtime(), after.mtime_nsec()));
+    assert_eq!(
+        (before.mode(), before.mtime(), before.mtime_nsec()),
+        (after.mode(), after.mtime(), after.mtime_nsec())
+    );
     sandbox.run(&["exec", "large", "touch", "/tmp/done"]).text(0);
     job.finish().text(0);
 }

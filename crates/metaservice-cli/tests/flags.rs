@@ -124,9 +124,9 @@ fn the_names_of_running_jobs_complete() {
 fn every_verb_has_a_manual_page_and_an_example() {
     let sandbox = Sandbox::new();
     sandbox.run(&["man", "man1"]).text(0);
-    for verb in [
-        "ps", "inspect", "wait", "logs", "exec", "shell", "ls", "cp", "kill", "stats", "forward",
-    ] {
+    for verb in
+        ["ps", "inspect", "wait", "logs", "exec", "shell", "ls", "cp", "kill", "stats", "forward"]
+    {
         let page = sandbox.work().join(format!("man1/metaservice-{verb}.1"));
         let page = std::fs::read_to_string(page).unwrap();
         assert!(page.contains(&format!("metaservice {verb}")), "{verb}: {page}");

@@ -66,8 +66,7 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     let mut forward = sandbox.command(["forward", "v1", "0:7"]).spawn().unwrap();
     let mut told = String::new();
     BufReader::new(forward.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    let mut stream =
-        std::net::TcpStream::connect(told.split_once(' ').unwrap().0).unwrap();
+    let mut stream = std::net::TcpStream::connect(told.split_once(' ').unwrap().0).unwrap();
     assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
 
     let mut shell =

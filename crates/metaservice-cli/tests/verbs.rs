@@ -55,8 +55,20 @@ fn a_command_runs_in_its_own_surroundings() {
     let script = format!("trap 'echo hup' HUP; echo ready; {WAIT}");
     let mut job = sandbox.start("around", &["-e", "A=1", "--", "sh", "-c", &script]);
     job.wait_for_log("ready");
-    let show = ["exec", "-e", "B=2", "-w", "/tmp", "-u", "7:8", "around", "--", "sh", "-c",
-        "echo $A $B $(pwd) $(id -u):$(id -g)"];
+    let show = [
+        "exec",
+        "-e",
+        "B=2",
+        "-w",
+        "/tmp",
+        "-u",
+        "7:8",
+        "around",
+        "--",
+        "sh",
+        "-c",
+        "echo $A $B $(pwd) $(id -u):$(id -g)",
+    ];
     assert_eq!(sandbox.run(&show).text(0), "1 2 /tmp 7:8\n");
     let nobody = sandbox.run(&["exec", "-u", "no-such-user", "around", "true"]);
     assert!(nobody.stderr.contains("no-such-user"), "{}", nobody.stderr);

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use metaservice::control::{Client, ClientError, Code};
-use metaservice::{Exec, ExecOptions, Shell};
+use metaservice::{Exec, ExecOptions};
 
 use crate::args::{AroundArgs, ExecArgs, ShellArgs};
 use crate::attachment::{Attachment, Parting, attach};
@@ -59,30 +58,16 @@ async fn attend(
     exec.options.size = terminal.as_ref().and_then(Terminal::size);
     let client = sockets::find(job).await?;
     let mut interrupts = Interrupts::listen()?;
-    let (mut shell, signals) = tokio::select! {
-        shell = open(&client, exec) => shell.with_context(|| format!("cannot run in {job}"))?,
+    let mut shell = tokio::select! {
+        shell = client.exec(exec) => shell.with_context(|| format!("cannot run in {job}"))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    let attachment = Attachment { interactive, terminal, escape, signals };
+    let attachment = Attachment { interactive, terminal, escape };
     match attach(&mut shell, attachment, &mut interrupts).await? {
         Parting::Ended(status) => Ok(status),
         Parting::Detached => {
             printer.note("left; what ran in this terminal ends");
             Ok(ExitStatus::SUCCESS)
         }
-    }
-}
-
-/// Runs the command, and whether it can be sent signals. An agent of version 1 runs it too,
-/// unless it needs more than that.
-async fn open(client: &Client, exec: Exec) -> Result<(Shell, bool), ClientError> {
-    let plain = ExecOptions { size: exec.options.size, ..ExecOptions::default() } == exec.options;
-    let (command, tty) = (exec.command.clone(), exec.tty);
-    match client.exec(exec).await {
-        Err(ClientError::Refused { code: Code::Unsupported, .. }) if plain => {
-            Ok((client.exec_shell(&command, tty).await?, false))
-        }
-        Err(error) => Err(error),
-        Ok(shell) => Ok((shell, true)),
     }
 }

@@ -26,7 +26,9 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let mut entries = match client.list(&args.path, args.recursive).await {
         Ok(entries) => entries,
         Err(ClientError::Refused { code: Code::Unsupported, .. }) if args.long => {
-            bail!("the guest's agent speaks version 1 of the protocol: -l needs one that can 'list'");
+            bail!(
+                "the guest's agent speaks version 1 of the protocol: -l needs one that can 'list'"
+            );
         }
         Err(ClientError::Refused { code: Code::Unsupported, .. }) => {
             let names = plain(&client, &args).await.with_context(cannot)?;

@@ -26,12 +26,7 @@ const MODE: u32 = 0o777;
 ///
 /// # Cancellation
 /// Dropping the future removes what was written, unless it went into a folder that was there.
-pub(crate) async fn fetch(
-    client: &Client,
-    path: &str,
-    to: Place,
-    printer: Printer,
-) -> Result<()> {
+pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Printer) -> Result<()> {
     let cannot = || format!("cannot copy {path}");
     let to = match to {
         Place::Host(to) => to,

@@ -201,3 +201,103 @@ impl io::Read for Exactly {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn plant(folder: &Path) {
+        std::fs::create_dir_all(folder.join("a/locked")).unwrap();
+        std::fs::write(folder.join("a/file"), "content").unwrap();
+        std::fs::write(folder.join("a/locked/inner"), vec![7; 100_000]).unwrap();
+        std::fs::write(folder.join("n".repeat(180)), "long").unwrap();
+        std::os::unix::fs::symlink("../gone", folder.join("a/link")).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, 9);
+        File::options()
+            .write(true)
+            .open(folder.join("a/file"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        let locked = std::fs::Permissions::from_mode(0o555);
+        std::fs::set_permissions(folder.join("a/locked"), locked).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_unpacked_as_it_was_packed() {
+        let here = tempfile::tempdir().unwrap();
+        let (from, to) = (here.path().join("from"), here.path().join("to"));
+        plant(&from);
+        unpack(pack(from.clone()).unwrap(), &to).await.unwrap();
+        for name in ["a/file", "a/locked/inner", &"n".repeat(180)] {
+            let (one, other) = (from.join(name), to.join(name));
+            assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
+            let (one, other) = (one.metadata().unwrap(), other.metadata().unwrap());
+            assert_eq!(
+                (one.mode(), one.modified().unwrap()),
+                (other.mode(), other.modified().unwrap())
+            );
+        }
+        assert_eq!(std::fs::read_link(to.join("a/link")).unwrap(), Path::new("../gone"));
+        assert_eq!(to.join("a/locked").metadata().unwrap().mode() & 0o777, 0o555);
+        let link = here.path().join("alone");
+        unpack(pack(from.join("a/link")).unwrap(), &link).await.unwrap();
+        assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../gone"));
+        // Once more, into what is there.
+        unpack(pack(from).unwrap(), &to).await.unwrap();
+        assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_cut_archive_leaves_nothing() {
+        let here = tempfile::tempdir().unwrap();
+        let (from, to) = (here.path().join("from"), here.path().join("to"));
+        plant(&from);
+        for cut in [0, 700, 50_000] {
+            let cut = pack(from.clone()).unwrap().take(cut).chain(Broken);
+            assert!(unpack(cut, &to).await.is_err());
+            assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+        }
+        let never = pack(from.clone()).unwrap().take(50_000).chain(Silent);
+        let quickly = std::time::Duration::from_millis(200);
+        assert!(tokio::time::timeout(quickly, unpack(never, &to)).await.is_err());
+        assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+    }
+
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_packed_never_looks_complete() {
+        let here = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(here.path().join("socket")).unwrap());
+        let mut packed = Vec::new();
+        let error = pack(here.path().to_owned()).unwrap().read_to_end(&mut packed).await;
+        assert!(error.unwrap_err().to_string().contains("neither file, folder nor link"));
+    }
+}

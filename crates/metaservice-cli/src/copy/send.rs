@@ -18,12 +18,7 @@ use crate::progress::Progress;
 ///
 /// # Cancellation
 /// Dropping the future cuts the transfer: of a file nothing is left, of a folder what came.
-pub(crate) async fn send(
-    client: &Client,
-    from: Place,
-    path: &str,
-    printer: Printer,
-) -> Result<()> {
+pub(crate) async fn send(client: &Client, from: Place, path: &str, printer: Printer) -> Result<()> {
     let from = match from {
         Place::Host(from) => from,
         _ => return send_stream(client, path, printer).await,

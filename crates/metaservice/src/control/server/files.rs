@@ -286,9 +286,9 @@ pub(crate) async fn write(
         Err(error) => {
             // A caller that is still sending when the connection closes sees a broken pipe and no
             // answer: it is read until it has seen the answer and goes.
-            tokio::spawn(async move {
-                tokio::io::copy_buf(&mut source, &mut tokio::io::sink()).await
-            });
+            tokio::spawn(
+                async move { tokio::io::copy_buf(&mut source, &mut tokio::io::sink()).await },
+            );
             error.into_response()
         }
     }
