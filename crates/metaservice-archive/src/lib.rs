@@ -1,4 +1,7 @@
-//! A tar stream, written below a folder: synchronous file I/O, no network. The archive is hostile.
+//! A folder as a tar stream, and a tar stream as a folder: synchronous file I/O, no network.
+//!
+//! [`Packer`] makes an archive that can be begun again in its middle; [`Extractor`] writes one
+//! below a folder, and takes it to be hostile.
 //!
 //! ```
 //! let folder = tempfile::tempdir()?;
@@ -11,7 +14,9 @@
 
 mod extract;
 mod member;
+mod pack;
 mod place;
 
 pub use extract::{Counts, Extractor, Limits, Options};
 pub use member::{Error, Reason};
+pub use pack::{BLOCK, Block, Packer, Skipped};

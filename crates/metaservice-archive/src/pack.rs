@@ -1,0 +1,543 @@
+//! A folder as a tar stream that can be begun again in its middle.
+//!
+//! Owns the walk and the headers (POSIX pax). The walk goes down by folder descriptors, visits the
+//! names of each folder sorted by their bytes, and opens nothing but plain files and folders,
+//! never through a link: what is renamed meanwhile cannot lead it elsewhere. What cannot be read is
+//! left out and [told](Packer::skipped).
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use tar::{EntryType, Header};
+
+/// The most bytes of a block.
+pub const BLOCK: usize = 256 * 1024;
+
+/// How deep the walk goes; each level keeps a folder open.
+const MAX_DEPTH: usize = 256;
+
+/// How many of the files that were left out are remembered.
+const MAX_SKIPPED: usize = 1000;
+
+/// How many files with several names are remembered: one more is sent again under each.
+const MAX_LINKS: usize = 100_000;
+
+const SECTOR: usize = 512;
+
+/// The next bytes of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// 1 to [`BLOCK`] bytes.
+    pub bytes: Vec<u8>,
+    /// Where these bytes end a member, and [`Packer::mark_every`] says so: the place, for
+    /// [`Packer::resume`].
+    pub cursor: Option<String>,
+}
+
+/// Something that was left out of an archive, or is not as it was.
+#[derive(Debug)]
+pub struct Skipped {
+    /// Its path below the folder.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: io::Error,
+}
+
+/// Makes an archive of a folder, or of one file or link, block by block.
+///
+/// ```
+/// use metaservice_archive::{Extractor, Packer};
+///
+/// let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// std::fs::write(from.path().join("greeting"), "hello")?;
+/// let mut packer = Packer::open(from.path())?;
+/// let mut archive = Vec::new();
+/// while let Some(block) = packer.next_block()? {
+///     archive.extend(block.bytes);
+/// }
+/// Extractor::open(to.path(), Default::default())?.extract(&archive[..])?;
+/// assert_eq!(std::fs::read_to_string(to.path().join("greeting"))?, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Packer {
+    levels: Vec<Level>,
+    /// A member whose bytes are under way.
+    content: Option<Content>,
+    buffer: Vec<u8>,
+    /// The member that was completed last.
+    last: Option<Vec<u8>>,
+    since_mark: u64,
+    mark_every: u64,
+    links: HashMap<(u64, u64), Vec<u8>>,
+    skipped: Vec<Skipped>,
+    ended: bool,
+}
+
+/// A folder that is being walked.
+#[derive(Debug)]
+struct Level {
+    folder: OwnedFd,
+    identity: (u64, u64),
+    /// Its path below the root, with a slash at its end unless it is the root.
+    prefix: Vec<u8>,
+    /// What is still to be visited, the next one last.
+    names: Vec<CString>,
+}
+
+#[derive(Debug)]
+struct Content {
+    file: File,
+    path: Vec<u8>,
+    left: u64,
+    padding: usize,
+}
+
+/// How a walk begins.
+enum Root {
+    Folder(Level, Box<Stat>),
+    /// The parent, and the name in it.
+    Single(OwnedFd, CString),
+}
+
+impl Packer {
+    /// Begins with the folder itself, as the member `./`, or with the one file or link that is at
+    /// `path`, under its own name. A link at the end of `path` is not followed.
+    ///
+    /// # Errors
+    /// Nothing is there, or it cannot be opened, or it is neither a folder, a plain file nor a link.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut packer = Self::new();
+        match Root::open(path)? {
+            Root::Folder(level, status) => {
+                packer.header(b"./", EntryType::Directory, &status, 0, None);
+                packer.last = Some(b"./".to_vec());
+                packer.levels.push(level);
+            }
+            Root::Single(parent, name) => {
+                let status = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                packer.member(parent.as_fd(), &name, name.to_bytes().to_vec(), &status)?;
+            }
+        }
+        Ok(packer)
+    }
+
+    /// Begins behind the member that a cursor names.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a cursor that no packer made is [`InvalidInput`](io::ErrorKind::InvalidInput).
+    pub fn resume(path: &Path, cursor: &str) -> io::Result<Self> {
+        let behind = unescape(cursor).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut packer = Self::new();
+        match Root::open(path)? {
+            // One member, and it is behind us.
+            Root::Single(..) => {}
+            Root::Folder(level, _) => packer.go_behind(level, &behind)?,
+        }
+        packer.last = Some(behind);
+        Ok(packer)
+    }
+
+    fn new() -> Self {
+        Self {
+            levels: Vec::new(),
+            content: None,
+            buffer: Vec::new(),
+            last: None,
+            since_mark: 0,
+            mark_every: u64::MAX,
+            links: HashMap::new(),
+            skipped: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Ends a block at the first end of a member that lies so many bytes behind the last such
+    /// place, and gives a cursor with it. Without this call there are no cursors.
+    pub fn mark_every(&mut self, bytes: u64) {
+        self.mark_every = bytes;
+    }
+
+    /// What was left out so far: at most the first thousand.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// The next bytes; `None` at the end. Blocks.
+    ///
+    /// # Errors
+    /// A file that could be opened and cannot be read. The archive cannot be gone on with then.
+    pub fn next_block(&mut self) -> io::Result<Option<Block>> {
+        while self.buffer.len() < BLOCK && !self.ended {
+            if self.content.is_some() {
+                self.read_content()?;
+            } else if self.is_mark_due() {
+                break;
+            } else {
+                self.step()?;
+            }
+        }
+        let rest = self.buffer.split_off(self.buffer.len().min(BLOCK));
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        self.since_mark += bytes.len() as u64;
+        let complete = self.content.is_none() && self.buffer.is_empty() && !self.ended;
+        let cursor =
+            self.last.as_deref().filter(|_| complete && self.since_mark >= self.mark_every);
+        let cursor = cursor.map(escape);
+        if cursor.is_some() {
+            self.since_mark = 0;
+        }
+        Ok((!bytes.is_empty()).then_some(Block { bytes, cursor }))
+    }
+
+    fn is_mark_due(&self) -> bool {
+        !self.buffer.is_empty() && self.since_mark + self.buffer.len() as u64 >= self.mark_every
+    }
+
+    /// The next member, or the end.
+    fn step(&mut self) -> io::Result<()> {
+        let Some(level) = self.levels.last_mut() else {
+            self.buffer.resize(self.buffer.len() + 2 * SECTOR, 0);
+            self.ended = true;
+            return Ok(());
+        };
+        let Some(name) = level.names.pop() else {
+            self.levels.pop();
+            return Ok(());
+        };
+        let path = [&level.prefix[..], name.to_bytes()].concat();
+        let folder = level.folder.try_clone()?;
+        match rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => self.member(folder.as_fd(), &name, path, &status),
+            // Gone since the folder was read.
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => {
+                self.skip(&path, errno.into());
+                Ok(())
+            }
+        }
+    }
+
+    fn member(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        path: Vec<u8>,
+        status: &Stat,
+    ) -> io::Result<()> {
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => self.file(folder, name, path),
+            FileType::Directory => self.folder(folder, name, path, status),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
+                self.header(&path, EntryType::Symlink, status, 0, Some(target.to_bytes()));
+                self.last = Some(path);
+                Ok(())
+            }
+            // Sockets, FIFOs and devices mean nothing elsewhere.
+            _ if self.levels.is_empty() => Err(io::ErrorKind::InvalidInput.into()),
+            _ => {
+                self.skip(&path, io::Error::from(io::ErrorKind::Unsupported));
+                Ok(())
+            }
+        }
+    }
+
+    fn file(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: Vec<u8>) -> io::Result<()> {
+        // Without blocking: it may have become a FIFO.
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(folder, name, flags, Mode::empty());
+        let opened = opened.and_then(|file| rustix::fs::fstat(&file).map(|status| (file, status)));
+        let (file, status) = match opened {
+            Ok(opened) => opened,
+            Err(errno) if self.levels.is_empty() => return Err(errno.into()),
+            Err(errno) => {
+                self.skip(&path, errno.into());
+                return Ok(());
+            }
+        };
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            self.skip(&path, io::Error::from(io::ErrorKind::Unsupported));
+            return Ok(());
+        }
+        if status.st_nlink > 1 {
+            let identity = (status.st_dev, status.st_ino);
+            if let Some(first) = self.links.get(&identity).cloned() {
+                self.header(&path, EntryType::Link, &status, 0, Some(&first));
+                self.last = Some(path);
+                return Ok(());
+            }
+            if self.links.len() < MAX_LINKS {
+                self.links.insert(identity, path.clone());
+            }
+        }
+        let left = u64::try_from(status.st_size).unwrap_or(0);
+        self.header(&path, EntryType::Regular, &status, left, None);
+        let padding = usize::try_from(left.next_multiple_of(SECTOR as u64) - left).unwrap_or(0);
+        self.content = Some(Content { file: file.into(), path, left, padding });
+        Ok(())
+    }
+
+    fn folder(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        mut path: Vec<u8>,
+        status: &Stat,
+    ) -> io::Result<()> {
+        path.push(b'/');
+        let identity = (status.st_dev, status.st_ino);
+        if self.levels.iter().any(|level| level.identity == identity) {
+            // A folder that is mounted into itself.
+            return Ok(());
+        }
+        self.header(&path, EntryType::Directory, status, 0, None);
+        self.last = Some(path.clone());
+        if self.levels.len() >= MAX_DEPTH {
+            self.skip(&path, io::Error::other("too deep"));
+            return Ok(());
+        }
+        match Level::open(parent, name, path.clone()) {
+            Ok(level) => self.levels.push(level),
+            Err(error) => self.skip(&path, error),
+        }
+        Ok(())
+    }
+
+    /// Reads on in the file under way, as far as the block has room.
+    fn read_content(&mut self) -> io::Result<()> {
+        let Some(content) = &mut self.content else { return Ok(()) };
+        let room = (BLOCK - self.buffer.len()) as u64;
+        let wanted = content.left.min(room);
+        let read = content.file.by_ref().take(wanted).read_to_end(&mut self.buffer)? as u64;
+        content.left -= read;
+        if read < wanted {
+            // It has become shorter since its header was written.
+            let missing = usize::try_from(content.left.min(room - read)).unwrap_or(0);
+            self.buffer.resize(self.buffer.len() + missing, 0);
+            content.left -= missing as u64;
+            let (path, reason) = (content.path.clone(), io::ErrorKind::UnexpectedEof);
+            self.skip(&path, reason.into());
+        }
+        if let Some(content) = self.content.take_if(|content| content.left == 0) {
+            self.buffer.resize(self.buffer.len() + content.padding, 0);
+            self.last = Some(content.path);
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, path: &[u8], reason: io::Error) {
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        let known = self.skipped.last().is_some_and(|last| last.path == path);
+        if self.skipped.len() < MAX_SKIPPED && !known {
+            self.skipped.push(Skipped { path, reason });
+        }
+    }
+
+    /// Opens the folders on the way to a member, as if all before it had been visited.
+    fn go_behind(&mut self, root: Level, member: &[u8]) -> io::Result<()> {
+        self.levels.push(root);
+        if member == b"./" {
+            return Ok(());
+        }
+        let mut parts =
+            member.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            let Some(level) = self.levels.last_mut() else { return Ok(()) };
+            // The next one is last: what is left is what sorts behind this part.
+            level.names.retain(|name| name.to_bytes() > part);
+            let inside = parts.peek().is_some() || member.ends_with(b"/");
+            let Ok(name) = CString::new(part) else { return Ok(()) };
+            if !inside || self.levels.len() >= MAX_DEPTH {
+                return Ok(());
+            }
+            let parent = self.levels.last().map(|level| (level.folder.try_clone(), &level.prefix));
+            let Some((parent, prefix)) = parent else { return Ok(()) };
+            let path = [&prefix[..], part, b"/"].concat();
+            match Level::open(parent?.as_fd(), &name, path) {
+                Ok(level) => self.levels.push(level),
+                // It is gone, and what was in it.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn header(
+        &mut self,
+        path: &[u8],
+        kind: EntryType,
+        status: &Stat,
+        size: u64,
+        link: Option<&[u8]>,
+    ) {
+        let mut records = Vec::new();
+        let mut header = Header::new_ustar();
+        set_name(&mut header.as_old_mut().name, path, b"path", &mut records);
+        if let Some(link) = link {
+            set_name(&mut header.as_old_mut().linkname, link, b"linkpath", &mut records);
+        }
+        header.set_entry_type(kind);
+        header.set_mode(status.st_mode & 0o7777);
+        set_number(status.st_uid.into(), OCTAL_7, b"uid", &mut records, |n| header.set_uid(n));
+        set_number(status.st_gid.into(), OCTAL_7, b"gid", &mut records, |n| header.set_gid(n));
+        set_number(size, OCTAL_11, b"size", &mut records, |n| header.set_size(n));
+        header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0).min(OCTAL_11));
+        let fraction = i64::try_from(status.st_mtime_nsec).unwrap_or(0);
+        if fraction != 0
+            || status.st_mtime < 0
+            || u64::try_from(status.st_mtime).is_ok_and(|t| t > OCTAL_11)
+        {
+            record(&mut records, b"mtime", time(status.st_mtime, fraction).as_bytes());
+        }
+        if !records.is_empty() {
+            let mut extension = Header::new_ustar();
+            set_name(
+                &mut extension.as_old_mut().name,
+                b"./PaxHeaders/member",
+                b"",
+                &mut Vec::new(),
+            );
+            extension.set_entry_type(EntryType::XHeader);
+            extension.set_mode(0o644);
+            extension.set_size(records.len() as u64);
+            extension.set_cksum();
+            self.buffer.extend_from_slice(extension.as_bytes());
+            records.resize(records.len().next_multiple_of(SECTOR), 0);
+            self.buffer.extend_from_slice(&records);
+        }
+        header.set_cksum();
+        self.buffer.extend_from_slice(header.as_bytes());
+    }
+}
+
+/// The largest number of seven octal digits.
+const OCTAL_7: u64 = 0o7_777_777;
+
+/// The largest number of eleven octal digits.
+const OCTAL_11: u64 = 0o77_777_777_777;
+
+/// A name goes into the header, or, if it is too long for that, into a record, and its beginning
+/// into the header.
+fn set_name(field: &mut [u8; 100], name: &[u8], key: &[u8], records: &mut Vec<u8>) {
+    let fits = name.len().min(field.len());
+    field[..fits].copy_from_slice(&name[..fits]);
+    if fits < name.len() {
+        record(records, key, name);
+    }
+}
+
+fn set_number(number: u64, most: u64, key: &[u8], records: &mut Vec<u8>, set: impl FnOnce(u64)) {
+    set(number.min(most));
+    if number > most {
+        record(records, key, number.to_string().as_bytes());
+    }
+}
+
+/// Adds `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() > length {
+        length += 1;
+    }
+    records.extend_from_slice(length.to_string().as_bytes());
+    records.push(b' ');
+    records.extend_from_slice(key);
+    records.push(b'=');
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+/// Seconds with a fraction, as pax writes them: before 1970 the fraction counts the other way.
+fn time(seconds: i64, nanoseconds: i64) -> String {
+    if seconds >= 0 || nanoseconds == 0 {
+        return format!("{seconds}.{nanoseconds:09}");
+    }
+    let (seconds, nanoseconds) = (seconds + 1, 1_000_000_000 - nanoseconds);
+    format!("-{}.{nanoseconds:09}", -seconds)
+}
+
+impl Root {
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // A slash at the end of a path follows a link before it.
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(folder) => {
+                let status = rustix::fs::fstat(&folder)?;
+                return Ok(Self::Folder(Level::of(folder, Vec::new())?, Box::new(status)));
+            }
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent =
+            path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+        let name = CString::new(name.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self::Single(parent, name))
+    }
+}
+
+impl Level {
+    fn open(parent: BorrowedFd<'_>, name: &CStr, prefix: Vec<u8>) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Self::of(rustix::fs::openat(parent, name, flags, Mode::empty())?, prefix)
+    }
+
+    fn of(folder: OwnedFd, prefix: Vec<u8>) -> io::Result<Self> {
+        let status = rustix::fs::fstat(&folder)?;
+        let mut names = Vec::new();
+        let mut entries = Dir::read_from(&folder)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Self { folder, identity: (status.st_dev, status.st_ino), prefix, names })
+    }
+}
+
+/// A path as printable ASCII.
+fn escape(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for &byte in path {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut path = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            path.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            path.push(byte);
+        }
+    }
+    Some(path)
+}
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;
