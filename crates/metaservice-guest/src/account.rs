@@ -3,6 +3,7 @@
 //! Owns the two file formats. It refuses the name service switch: a static program
 //! cannot load its modules, and a guest that runs jobs has its users in files.
 
+use std::collections::HashMap;
 use std::{fs, io};
 
 /// A user that a command can be run as.
@@ -25,15 +26,40 @@ pub enum AccountError {
     /// The file has no such user.
     #[error("there is no user '{0}' in /etc/passwd")]
     Unknown(String),
+    /// The file has no such group.
+    #[error("there is no group '{0}' in /etc/group")]
+    UnknownGroup(String),
 }
 
 impl Account {
-    /// Finds a user by name or by number.
+    /// Finds a user by name or by number; behind a colon the primary group may follow, by name or
+    /// number. Numbers need not be in the files where both are given, as with containers.
     pub(crate) fn find(user: &str) -> Result<Self, AccountError> {
         let passwd = fs::read("/etc/passwd").map_err(AccountError::Unreadable)?;
         let group = fs::read("/etc/group").unwrap_or_default();
         let (passwd, group) = (String::from_utf8_lossy(&passwd), String::from_utf8_lossy(&group));
-        Self::parse(user, &passwd, &group).ok_or_else(|| AccountError::Unknown(user.to_owned()))
+        let (name, own_group) = match user.split_once(':') {
+            Some((name, group)) => (name, Some(group)),
+            None => (user, None),
+        };
+        let unknown = || AccountError::Unknown(name.to_owned());
+        let mut account = match (Self::parse(name, &passwd, &group), own_group) {
+            (Some(account), _) => account,
+            (None, Some(_)) => Self::numbered(name.parse().map_err(|_| unknown())?),
+            (None, None) => return Err(unknown()),
+        };
+        if let Some(wanted) = own_group {
+            let gid = group_number(wanted, &group);
+            account.gid = gid.ok_or_else(|| AccountError::UnknownGroup(wanted.to_owned()))?;
+            account.groups = vec![account.gid];
+        }
+        Ok(account)
+    }
+
+    /// A user that is no more than a number.
+    fn numbered(uid: u32) -> Self {
+        let (name, home) = (uid.to_string(), "/".to_owned());
+        Self { name, uid, gid: uid, home, groups: vec![uid] }
     }
 
     fn parse(user: &str, passwd: &str, group: &str) -> Option<Self> {
@@ -55,6 +81,34 @@ impl Account {
         }
         Some(account)
     }
+}
+
+/// The names of all users, or of all groups, by number: of `/etc/passwd` or `/etc/group`.
+pub(crate) fn names(file: &str) -> HashMap<u32, String> {
+    let file = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&file);
+    let mut names = HashMap::new();
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty());
+        let number = fields.nth(1).and_then(|number| number.parse().ok());
+        if let (Some(name), Some(number)) = (name, number) {
+            // Of two names for one number the first is the usual one.
+            names.entry(number).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
+}
+
+/// A group by its name, else by its number.
+fn group_number(wanted: &str, group: &str) -> Option<u32> {
+    let by_name = group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let gid = fields.nth(1)?.parse().ok()?;
+        (name == wanted).then_some(gid)
+    });
+    by_name.or_else(|| wanted.parse().ok())
 }
 
 fn user_line(line: &str) -> Option<Account> {
@@ -82,6 +136,18 @@ mod tests {
         assert_eq!((account.uid, account.gid, account.home.as_str()), (1000, 100, "/home/builder"));
         assert_eq!(account.groups, [100, 998]);
         assert_eq!(Account::parse("1000", PASSWD, GROUP).unwrap(), account);
+    }
+
+    #[test]
+    fn a_group_has_a_name_or_a_number() {
+        assert_eq!(group_number("users", GROUP), Some(100));
+        assert_eq!(group_number("4", GROUP), Some(4));
+        assert_eq!(group_number("nobody", GROUP), None);
+        let both = Account::find("4242:17").unwrap();
+        assert_eq!((both.uid, both.gid, both.groups), (4242, 17, vec![17]));
+        assert!(matches!(Account::find("4242"), Err(AccountError::Unknown(_))));
+        assert!(matches!(Account::find("root:none"), Err(AccountError::UnknownGroup(_))));
+        assert_eq!(names("/etc/passwd").get(&0).map(String::as_str), Some("root"));
     }
 
     #[test]

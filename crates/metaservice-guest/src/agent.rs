@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metaservice_protocol::Execute;
+use metaservice_protocol::{Execute, Failure, FailureCode};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,8 +27,10 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::job::{self, Running};
 use crate::poll;
+use crate::processes::Process;
 use crate::state::{Folder, StateError};
-use crate::supervise::KILL_GRACE;
+use crate::supervise::{KILL_GRACE, signal_process};
+use crate::transfer::Transfers;
 use crate::words::{chain, say};
 
 /// How long shells may take to end when the agent is stopped: their supervisors' grace and some.
@@ -68,10 +71,24 @@ pub(crate) struct Service {
     pub(crate) execute: Execute,
     pub(crate) folder: Folder,
     pub(crate) running: Running,
+    pub(crate) transfers: Transfers,
     shells: AtomicU64,
 }
 
 impl Service {
+    /// Sends the job's main process a signal.
+    pub(crate) fn signal(&self, number: u8) -> Result<(), Failure> {
+        let invalid = || Failure::new(FailureCode::Invalid, format!("there is no signal {number}"));
+        let signal = Some(number).filter(|number| (1..=64).contains(number));
+        let signal = signal.and_then(|number| Signal::from_named_raw(number.into()));
+        let signal = signal.ok_or_else(invalid)?;
+        let running = self.folder.main().filter(|_| self.folder.ending().is_none());
+        let process = running.and_then(|main| Process::same(&main));
+        let not_running = || Failure::new(FailureCode::NotRunning, "the command is not running");
+        signal_process(&process.ok_or_else(not_running)?, signal);
+        Ok(())
+    }
+
     /// A number for a shell's folder, used once.
     pub(crate) fn next_number(&self) -> u64 {
         self.shells.fetch_add(1, Ordering::Relaxed)
@@ -143,6 +160,7 @@ async fn work(
         execute,
         folder: folder.clone(),
         running: running.clone(),
+        transfers: Transfers::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);

@@ -85,6 +85,11 @@ impl BodySender {
         self.parts.send(Part::End).await.map_err(|_| RequestOver)
     }
 
+    /// Completes when the request is over, however it ended.
+    pub(crate) async fn over(&self) {
+        self.parts.closed().await;
+    }
+
     /// How many bytes the connection has written out: it came back for more after them.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)

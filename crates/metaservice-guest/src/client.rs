@@ -12,21 +12,28 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, WARNING,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_PROTOCOL, WARNING,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use metaservice_protocol::endpoint::{ERROR_HEADER, FILE_NOT_FOUND, RESULT_HEADER};
-use metaservice_protocol::limits::{
-    POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, SHELL_MESSAGE, STALL_TIMEOUT,
+use metaservice_protocol::endpoint::{
+    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, JSON_LINES_TYPE,
+    RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL, TRANSFER_TYPE,
 };
-use metaservice_protocol::{Action, ActionId, Ending, Endpoint, ErrorBody, Execute};
+use metaservice_protocol::limits::{POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT};
+use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::{
+    Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
+    Service,
+};
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -111,17 +118,41 @@ pub(crate) enum ReplyKind {
     Json,
     /// The header that says that there is no such file.
     FileNotFound,
+    /// Extension: lines of JSON.
+    Lines,
+    /// Extension: a transfer of this.
+    Transfer(FileHead),
+}
+
+impl ReplyKind {
+    /// How long the reply may stand still. A version 1 host takes what it asked for; one that
+    /// reads at its leisure is waited for while its connection lives.
+    const fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Plain | Self::Json | Self::FileNotFound => Some(STALL_TIMEOUT.saturating_mul(2)),
+            Self::Lines | Self::Transfer(_) => None,
+        }
+    }
 }
 
 /// The way to the service. Clones share it; dropping any of its futures cuts the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     host: Arc<Host>,
+    announcement: HeaderValue,
+    /// Whether the host has announced the second dialect of streams.
+    second_dialect: Arc<AtomicBool>,
 }
 
 impl Client {
     pub(crate) fn new(host: Host) -> Self {
-        Self { host: Arc::new(host) }
+        let announcement = HeaderValue::try_from(announcement().to_header());
+        Self {
+            host: Arc::new(host),
+            // What the header is made of is printable ASCII.
+            announcement: announcement.unwrap_or(HeaderValue::from_static("{}")),
+            second_dialect: Arc::default(),
+        }
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -130,14 +161,14 @@ impl Client {
 
     /// What to run.
     pub(crate) async fn execute(&self) -> Result<Execute, ClientError> {
-        let request = self.request(&Method::GET, Endpoint::Execute.path(), Body::empty());
+        let request = self.announcing(Endpoint::Execute);
         let answer = self.exchange(request, Some(STALL_TIMEOUT), MAX_EXECUTE).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
     /// The next action.
     pub(crate) async fn poll(&self) -> Result<Action, ClientError> {
-        let request = self.request(&Method::GET, Endpoint::Poll.path(), Body::empty());
+        let request = self.announcing(Endpoint::Poll);
         let answer = self.exchange(request, Some(POLL_PATIENCE), MAX_ACTION).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
@@ -165,9 +196,26 @@ impl Client {
             ReplyKind::Plain => (CONTENT_TYPE, "application/octet-stream"),
             ReplyKind::Json => (CONTENT_TYPE, "application/json"),
             ReplyKind::FileNotFound => (header(ERROR_HEADER), FILE_NOT_FOUND),
+            ReplyKind::Lines => (CONTENT_TYPE, JSON_LINES_TYPE),
+            ReplyKind::Transfer(_) => (CONTENT_TYPE, TRANSFER_TYPE),
         };
         request.headers_mut().insert(name, HeaderValue::from_static(value));
-        self.exchange(request, Some(STALL_TIMEOUT * 2), MAX_ANSWER).await.map(drop)
+        if let ReplyKind::Transfer(head) = kind
+            && let Ok(value) = HeaderValue::try_from(head.to_header())
+        {
+            request.headers_mut().insert(header(FILE_HEADER), value);
+        }
+        self.exchange(request, kind.patience(), MAX_ANSWER).await.map(drop)
+    }
+
+    /// Extension: answers an action by saying why it is not done.
+    pub(crate) async fn refuse(&self, id: &ActionId, failure: &Failure) -> Result<(), ClientError> {
+        let path = format!("{}?id={id}", Endpoint::Reply.path());
+        let mut request = self.request(&Method::POST, &path, Body::empty());
+        if let Ok(value) = HeaderValue::try_from(failure.to_header()) {
+            request.headers_mut().insert(header(FAILURE_HEADER), value);
+        }
+        self.exchange(request, Some(STALL_TIMEOUT), MAX_ANSWER).await.map(drop)
     }
 
     /// Sends one log stream, for as long as it takes.
@@ -176,26 +224,35 @@ impl Client {
         self.exchange(request, None, MAX_ANSWER).await.map(drop)
     }
 
-    /// Opens the websocket of a shell.
-    pub(crate) async fn shell(
+    /// Opens the websocket of a stream, of the second dialect where the host wants it.
+    pub(crate) async fn stream(
         &self,
         id: &ActionId,
-    ) -> Result<WebSocketStream<TcpStream>, ClientError> {
+    ) -> Result<(WebSocketStream<TcpStream>, Dialect), ClientError> {
         let handshake = async {
             let stream = self.connect().await?;
             let failed = |error| ClientError::Handshake(Box::new(error));
             let uri = format!("ws://{}{}?id={id}", self.host.authority(), Endpoint::Reply.path());
-            let request = uri.into_client_request().map_err(failed)?;
+            let mut request = uri.into_client_request().map_err(failed)?;
+            // Only a host that knows the names is offered them: one of version 1 sees nothing new.
+            let offer = self.second_dialect.load(Ordering::Relaxed);
+            let names = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
+            if offer && let Ok(names) = HeaderValue::try_from(names) {
+                request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, names);
+            }
+            let most = if offer { Dialect::V2 } else { Dialect::V1 }.message();
             let config = WebSocketConfig::default()
-                .read_buffer_size(SHELL_MESSAGE * 2)
+                .read_buffer_size(most * 2)
                 .write_buffer_size(0)
-                .max_message_size(Some(SHELL_MESSAGE))
-                .max_frame_size(Some(SHELL_MESSAGE));
-            let (socket, _) =
+                .max_message_size(Some(most))
+                .max_frame_size(Some(most));
+            let (socket, response) =
                 tokio_tungstenite::client_async_with_config(request, stream, Some(config))
                     .await
                     .map_err(failed)?;
-            Ok(socket)
+            let taken = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
+            let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
+            Ok((socket, if second { Dialect::V2 } else { Dialect::V1 }))
         };
         let result = timeout(SHELL_HANDSHAKE_TIMEOUT, handshake).await;
         result.unwrap_or(Err(ClientError::Silent(SHELL_HANDSHAKE_TIMEOUT)))
@@ -215,6 +272,13 @@ impl Client {
         let _ = sockopt::set_tcp_keepintvl(&stream, interval);
         let _ = sockopt::set_tcp_keepcnt(&stream, count);
         Ok(stream)
+    }
+
+    /// A request that says what this agent can do.
+    fn announcing(&self, endpoint: Endpoint) -> Request<Body> {
+        let mut request = self.request(&Method::GET, endpoint.path(), Body::empty());
+        request.headers_mut().insert(header(AGENT_HEADER), self.announcement.clone());
+        request
     }
 
     fn request(&self, method: &Method, path: &str, body: Body) -> Request<Body> {
@@ -247,8 +311,16 @@ impl Client {
             .max_buf_size(HELD_BY_HYPER)
             .handshake(TokioIo::new(stream))
             .await?;
+        let second_dialect = Arc::clone(&self.second_dialect);
         let mut answer = pin!(async move {
+            let announcing = request.headers().contains_key(AGENT_HEADER);
             let response = sender.send_request(request).await?;
+            if announcing {
+                let service = response.headers().get(SERVICE_HEADER);
+                let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
+                let second = service.is_some_and(|service| service.shell2);
+                second_dialect.store(second, Ordering::Relaxed);
+            }
             let success = response.status() == StatusCode::OK;
             let status = response.status().as_u16();
             let body = collect(response, if success { limit } else { MAX_ANSWER }).await;
@@ -265,6 +337,17 @@ impl Client {
                 _ = &mut connection, if connected => connected = false,
             }
         }
+    }
+}
+
+fn announcement() -> Agent {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    Agent {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        kernel,
+        capabilities: Capabilities::all(),
     }
 }
 
@@ -315,5 +398,8 @@ mod tests {
     fn the_protocols_headers_are_header_names() {
         assert_eq!(header(ERROR_HEADER), "x-taskcluster-worker-error");
         assert_eq!(header(RESULT_HEADER), "metaservice-result");
+        assert_eq!(header(AGENT_HEADER), "metaservice-agent");
+        assert_eq!(header(FAILURE_HEADER), "metaservice-failure");
+        assert_eq!(header(FILE_HEADER), "metaservice-file");
     }
 }

@@ -136,16 +136,17 @@ pub(crate) async fn see_through(
         folder.forget()?;
         folder.set_execute(execute)?;
     }
-    let (note, ending) = match look(folder, &Program::job(config, execute), running).await? {
-        Standing::Reported => return Ok(()),
-        Standing::Over(note, ending) => (note, ending),
-        Standing::Running(supervisor) => {
-            running.has_begun(&supervisor);
-            let ending = follow(client, folder, &supervisor).await?;
-            running.is_over();
-            (None, ending)
-        }
-    };
+    let (note, ending) =
+        match look(folder, execute, &Program::job(config, execute), running).await? {
+            Standing::Reported => return Ok(()),
+            Standing::Over(note, ending) => (note, ending),
+            Standing::Running(supervisor) => {
+                running.has_begun(&supervisor);
+                let ending = follow(client, folder, &supervisor).await?;
+                running.is_over();
+                (None, ending)
+            }
+        };
     if let Some(note) = note {
         say(&note);
         say_in_log(client, &format!("metaservice-guest: {note}\n")).await;
@@ -156,6 +157,7 @@ pub(crate) async fn see_through(
 
 async fn look(
     folder: &Folder,
+    execute: &Execute,
     program: &Program,
     running: &Running,
 ) -> Result<Standing, StateError> {
@@ -163,7 +165,7 @@ async fn look(
         return Ok(Standing::Reported);
     }
     if folder.claim().is_none() {
-        match start(folder, program, running).await? {
+        match start(folder, execute, program, running).await? {
             Ok(supervisor) => return Ok(Standing::Running(supervisor)),
             Err(note) if folder.claim().is_none() => {
                 let ending = Ending::new(Reason::NotExecutable);
@@ -190,12 +192,14 @@ fn lost() -> String {
 /// Starts the command; what went wrong otherwise, in words.
 async fn start(
     folder: &Folder,
+    execute: &Execute,
     program: &Program,
     running: &Running,
 ) -> Result<Result<Arc<Supervisor>, String>, StateError> {
     // Made before anybody writes to it.
     let _output = folder.output()?;
-    let order = Order::new(folder, Kind::Job, false, program);
+    let terminal = execute.terminal;
+    let order = Order { terminal, ..Order::new(folder, Kind::Job, false, program) };
     let mut command = supervise::command(&order, &program.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let supervisor = match Supervisor::spawn(&mut command) {

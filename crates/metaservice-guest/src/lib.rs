@@ -21,8 +21,8 @@
 //! # Modules
 //!
 //! `agent` puts together `job` (take up, follow, report), `poll` (actions) and, for each kind
-//! of action, `artifact`, `folder` and `shell`. `log` carries output, `client` speaks HTTP,
-//! `state` keeps what must outlive an agent.
+//! of action, `artifact`, `folder`, `shell`, `dial`, `transfer`, `entries` and `stats`. `log` carries
+//! output, `client` speaks HTTP, `wire` the websockets, `state` keeps what must outlive an agent.
 
 #![deny(unsafe_code)]
 
@@ -35,6 +35,8 @@ mod body;
 mod client;
 mod config;
 mod descriptor;
+mod dial;
+mod entries;
 mod folder;
 mod host;
 mod init;
@@ -45,8 +47,11 @@ mod processes;
 mod program;
 mod shell;
 mod state;
+mod stats;
 mod supervise;
+mod transfer;
 mod watched;
+mod wire;
 pub mod words;
 
 pub use account::AccountError;

@@ -13,9 +13,9 @@ use metaservice_guest::{Config, Settings, words};
 
 use arguments::{Arguments, HELP};
 
-/// How many threads may wait for disks: more than there are walks through folders at once, so
-/// that files, which need one for a block at a time, always find one.
-const BLOCKING_THREADS: usize = 16;
+/// How many threads may wait for disks: more than there are walks, reads and writes at once, so
+/// that files, which need one for a block at a time, always find one. Idle ones go.
+const BLOCKING_THREADS: usize = 48;
 
 /// How long a blocking thread without work is kept.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);

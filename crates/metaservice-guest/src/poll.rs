@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use metaservice_protocol::{Action, ActionId, Request};
+use metaservice_protocol::{Action, ActionId, Exec, Request, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
 use crate::words::{chain, say};
-use crate::{artifact, folder, shell};
+use crate::{artifact, dial, entries, folder, shell, stats, transfer};
 
 /// How many actions are served at once. No polls are made while there are so many.
 const MAX_ACTIONS: usize = 256;
@@ -112,9 +112,17 @@ async fn serve(
 ) -> Result<(), ClientError> {
     let client = &service.client;
     // A shell has an order of its own in which it stops.
-    if let Request::ExecShell { command, tty } = request {
-        return shell::serve(service, id, command, tty, stopping).await;
-    }
+    let request = match request {
+        Request::ExecShell { command, tty } => {
+            let exec = Exec { command, tty, ..Exec::default() };
+            return shell::serve(service, id, exec, stopping).await;
+        }
+        Request::Exec(exec) if exec.options.detach => {
+            return shell::detach(service, id, exec, stopping).await;
+        }
+        Request::Exec(exec) => return shell::serve(service, id, exec, stopping).await,
+        other => other,
+    };
     let reply = async {
         match request {
             Request::GetArtifact { path } => {
@@ -125,7 +133,21 @@ async fn serve(
                 service.running.kill();
                 client.reply(id, ReplyKind::Plain, Body::empty()).await
             }
-            _ => Ok(()),
+            Request::Dial(dial) => dial::serve(client, id, &dial).await,
+            Request::Read(read) => transfer::read(service, id, read).await,
+            Request::Write(write) => transfer::write(service, id, write).await,
+            Request::List(list) => {
+                entries::serve(client, id, &service.path(&list.path), list.options).await
+            }
+            Request::Stats(options) => stats::serve(client, id, options).await,
+            Request::Signal(Signal { signal }) => match service.signal(signal) {
+                Ok(()) => client.reply(id, ReplyKind::Plain, Body::empty()).await,
+                Err(failure) => client.refuse(id, &failure).await,
+            },
+            Request::ExecShell { .. }
+            | Request::Exec(_)
+            | Request::None
+            | Request::Unknown { .. } => Ok(()),
         }
     };
     tokio::select! {

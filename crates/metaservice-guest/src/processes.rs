@@ -9,6 +9,8 @@ use std::{fs, io};
 
 use rustix::process::Pid;
 
+use crate::state::Claim;
+
 /// One line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -29,6 +31,18 @@ impl Process {
     /// A process that exists.
     pub(crate) fn find(pid: i32) -> Option<Self> {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The very process that this names, if it still runs.
+    pub(crate) fn same(claim: &Claim) -> Option<Self> {
+        let found = Self::find(claim.pid)?;
+        let same = found.start == claim.start && claim.boot == boot() && !found.zombie;
+        same.then_some(found)
+    }
+
+    /// Names a process for others.
+    pub(crate) fn claim(self) -> Claim {
+        Claim { pid: self.pid, start: self.start, boot: boot() }
     }
 
     /// Reads `pid (name) state parent ...`, where the name may hold anything, even

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use metaservice_protocol::Execute;
+use metaservice_protocol::{Exec, Execute};
 
 use crate::account::Account;
 use crate::config::Config;
@@ -27,24 +27,40 @@ impl Program {
     /// The job's command. With an entrypoint an empty command is the entrypoint alone.
     pub(crate) fn job(config: &Config, execute: &Execute) -> Self {
         let words = config.entrypoint.iter().chain(&execute.command).cloned().collect();
-        Self::new(config, execute, words, None)
+        let term = execute.terminal.map(|_| TERMINAL);
+        Self::new(config, execute, words, term, config.user.as_ref())
     }
 
-    /// A shell beside the job: same environment, user and folder, no entrypoint.
-    pub(crate) fn shell(config: &Config, execute: &Execute, words: Vec<String>, tty: bool) -> Self {
+    /// A shell beside the job: same environment, user and folder unless it says otherwise, no
+    /// entrypoint.
+    pub(crate) fn shell(config: &Config, execute: &Execute, exec: Exec) -> Self {
+        let Exec { command: words, tty, options } = exec;
         let words = match (words.is_empty(), config.shell.is_empty()) {
             (false, _) => words,
             (true, false) => config.shell.clone(),
             (true, true) => vec![default_shell().to_owned()],
         };
-        Self::new(config, execute, words, tty.then_some(TERMINAL))
+        let user = options.user.as_ref().or(config.user.as_ref());
+        let mut program = Self::new(config, execute, words, tty.then_some(TERMINAL), user);
+        program.env.extend(options.env);
+        if let Some(workdir) = options.workdir {
+            let base = program.workdir.take().unwrap_or_default();
+            program.workdir = Some(base.join(workdir));
+        }
+        program
     }
 
-    fn new(config: &Config, execute: &Execute, words: Vec<String>, term: Option<&str>) -> Self {
+    fn new(
+        config: &Config,
+        execute: &Execute,
+        words: Vec<String>,
+        term: Option<&str>,
+        user: Option<&String>,
+    ) -> Self {
         let mut env: Vec<(String, String)> = Vec::new();
         env.extend(term.map(|term| ("TERM".to_owned(), term.to_owned())));
         // A user who does not exist is reported where the command is started.
-        if let Some(Ok(account)) = config.user.as_deref().map(Account::find) {
+        if let Some(Ok(account)) = user.map(|user| Account::find(user)) {
             env.push(("HOME".to_owned(), account.home));
             env.push(("USER".to_owned(), account.name.clone()));
             env.push(("LOGNAME".to_owned(), account.name));
@@ -52,7 +68,7 @@ impl Program {
         for layer in [&config.env, &execute.env] {
             env.extend(layer.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
-        Self { words, env, user: config.user.clone(), workdir: config.workdir.clone() }
+        Self { words, env, user: user.cloned(), workdir: config.workdir.clone() }
     }
 }
 
@@ -62,6 +78,8 @@ fn default_shell() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use metaservice_protocol::ExecOptions;
+
     use super::*;
 
     fn value<'a>(program: &'a Program, name: &str) -> Option<&'a str> {
@@ -78,6 +96,7 @@ mod tests {
         let execute = Execute {
             env: [("B".to_owned(), "job".to_owned())].into(),
             command: vec!["x".to_owned()],
+            ..Execute::default()
         };
         let job = Program::job(&config, &execute);
         assert_eq!(job.words, ["env", "x"]);
@@ -87,17 +106,29 @@ mod tests {
         assert_eq!(value(&job, "USER"), Some("root"));
         assert_eq!(value(&job, "TERM"), None);
 
-        let shell = Program::shell(&config, &execute, vec!["y".to_owned()], true);
+        let exec = Exec { command: vec!["y".to_owned()], tty: true, ..Exec::default() };
+        let shell = Program::shell(&config, &execute, exec);
         assert_eq!(shell.words, ["y"]);
         assert_eq!(value(&shell, "B"), Some("job"));
         assert_eq!(value(&shell, "TERM"), Some("xterm-256color"));
         assert_eq!(shell.workdir.as_deref(), Some(Path::new("/w")));
+
+        let options = ExecOptions {
+            env: [("B".to_owned(), "exec".to_owned())].into(),
+            workdir: Some("sub".to_owned()),
+            user: Some("0".to_owned()),
+            ..ExecOptions::default()
+        };
+        let exec = Program::shell(&config, &execute, Exec { options, ..Exec::default() });
+        assert_eq!(value(&exec, "B"), Some("exec"));
+        assert_eq!(exec.user.as_deref(), Some("0"));
+        assert_eq!(exec.workdir.as_deref(), Some(Path::new("/w/sub")));
     }
 
     #[test]
     fn a_shell_without_a_command_is_the_configured_one() {
         let config = Config { shell: vec!["zsh".to_owned(), "-l".to_owned()], ..Config::default() };
-        let words = |config| Program::shell(config, &Execute::default(), vec![], false).words;
+        let words = |config| Program::shell(config, &Execute::default(), Exec::default()).words;
         assert_eq!(words(&config), ["zsh", "-l"]);
         assert!(words(&Config::default())[0].starts_with("/bin/"));
     }

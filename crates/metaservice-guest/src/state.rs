@@ -8,6 +8,7 @@
 //! | `agent` | agent | locked while an agent works here |
 //! | `execute` | agent | the job that the rest is about |
 //! | `supervisor` | supervisor | who runs the command; made once, before the command is |
+//! | `main` | supervisor | which process the command is, for signals |
 //! | `output` | | the FIFO between command and agent |
 //! | `failure` | launcher | why the command could not be started, empty once it was |
 //! | `ending` | supervisor | how the command ended, once its whole tree is gone |
@@ -51,7 +52,7 @@ pub enum StateError {
     Busy(PathBuf),
 }
 
-/// Who supervises a command.
+/// A process that others may look for: who supervises a command, or the command itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) pid: i32,
@@ -145,6 +146,15 @@ impl Folder {
         }
     }
 
+    /// The command's main process, once it was started.
+    pub(crate) fn main(&self) -> Option<Claim> {
+        self.read("main")
+    }
+
+    pub(crate) fn set_main(&self, main: &Claim) -> Result<(), StateError> {
+        self.write("main", main)
+    }
+
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.read("ending")
     }
@@ -209,7 +219,7 @@ impl Folder {
     /// Forgets the job. Its payload goes first: without it the rest is nobody's, and an agent
     /// that finds a half-forgotten job forgets the rest.
     pub(crate) fn forget(&self) -> Result<(), StateError> {
-        for name in ["execute", "output", "failure", "reported", "ending", "supervisor"] {
+        for name in ["execute", "output", "failure", "reported", "ending", "main", "supervisor"] {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed(name)(error));

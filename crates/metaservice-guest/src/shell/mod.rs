@@ -1,4 +1,4 @@
-//! exec-shell: a command whose streams are a websocket.
+//! exec-shell and exec: a command whose streams are a websocket.
 //!
 //! Owns one shell from the dialling to the close. Its command runs under a supervisor of its
 //! own, like the job, so that an abort, a connection that dies or the agent's own end take
@@ -8,17 +8,20 @@
 //! a background process that still holds the output open is not waited for.
 
 mod pump;
-mod terminal;
+pub(crate) mod terminal;
+
+use std::process::Stdio;
 
 use bytes::Bytes;
-use metaservice_protocol::ActionId;
+use metaservice_protocol::{ActionId, Detached, Ending, Exec, Failure, FailureCode, Reason};
 use tokio::sync::watch;
 
 use crate::account::Account;
 use crate::agent::Service;
-use crate::client::ClientError;
+use crate::body::Body;
+use crate::client::{ClientError, ReplyKind};
 use crate::program::Program;
-use crate::state::Folder;
+use crate::state::{Claim, Folder};
 use crate::supervise::{self, Kind, Order, Supervisor};
 use crate::words::{chain, say};
 
@@ -31,6 +34,22 @@ struct Running {
     folder: Folder,
 }
 
+impl Running {
+    /// The command's main process, once it is there; `None` when its supervisor is gone before.
+    async fn main(&self) -> Option<Claim> {
+        let watch = self.folder.watch().ok()?;
+        loop {
+            if let Some(main) = self.folder.main() {
+                return Some(main);
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = self.supervisor.gone() => return self.folder.main(),
+            }
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.supervisor.end();
@@ -38,28 +57,83 @@ impl Drop for Running {
     }
 }
 
-/// Answers an exec-shell action; returns when the shell is over and its processes are gone.
-/// When `stopping` becomes true, the shell is killed. Dropping the future kills it too, but
-/// does not wait for that.
+/// Answers an exec or exec-shell action; returns when the shell is over and its processes are
+/// gone. When `stopping` becomes true, the shell is killed. Dropping the future kills it too,
+/// but does not wait for that.
 pub(crate) async fn serve(
     service: &Service,
     id: &ActionId,
-    words: Vec<String>,
-    tty: bool,
+    exec: Exec,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
+    if let Err(failure) = check(&exec) {
+        return service.client.refuse(id, &failure).await;
+    }
     // The host first: a command that nobody would hear is not started.
-    let socket = service.client.shell(id).await?;
-    let program = Program::shell(&service.config, &service.execute, words, tty);
-    match start(service, &program, tty) {
-        Ok((running, ends)) => pump::run(socket, &running, ends, stopping).await,
+    let (socket, dialect) = service.client.stream(id).await?;
+    match start(service, exec) {
+        Ok((running, ends)) => pump::run(socket, dialect, &running, ends, stopping).await,
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
             say(line.trim_end());
-            pump::refuse(socket, Bytes::from(line)).await;
+            let ending = Ending::new(Reason::NotExecutable).to_header();
+            pump::refuse(socket, dialect, Bytes::from(line), ending.as_bytes()).await;
         }
     }
     Ok(())
+}
+
+/// Starts a command and leaves it alone: its streams are `/dev/null`. It is killed when
+/// `stopping` becomes true, which is the agent's end, and with it the job's.
+pub(crate) async fn detach(
+    service: &Service,
+    id: &ActionId,
+    exec: Exec,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), ClientError> {
+    let started = check(&exec).and_then(|()| {
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null");
+        let started = null().map_err(StartError::Streams).and_then(|null| {
+            let copy = || null.try_clone().map(Stdio::from).map_err(StartError::Streams);
+            spawn(service, exec, [copy()?, copy()?, copy()?])
+        });
+        started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
+    });
+    let running = match started {
+        Ok(running) => running,
+        Err(failure) => return service.client.refuse(id, &failure).await,
+    };
+    let answered = match running.main().await {
+        Some(main) => {
+            let pid = u32::try_from(main.pid).unwrap_or(0);
+            let json = serde_json::to_vec(&Detached { pid }).unwrap_or_default();
+            service.client.reply(id, ReplyKind::Json, Body::Whole(json.into())).await
+        }
+        None => {
+            let failure = Failure::new(FailureCode::Other, "the command could not be started");
+            service.client.refuse(id, &failure).await
+        }
+    };
+    let stopped = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    tokio::select! {
+        () = running.supervisor.gone() => {}
+        () = stopped => {
+            running.supervisor.end();
+            running.supervisor.gone().await;
+        }
+    }
+    answered
+}
+
+/// What can be known to fail before anything is started.
+fn check(exec: &Exec) -> Result<(), Failure> {
+    let Some(user) = &exec.options.user else { return Ok(()) };
+    match Account::find(user) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(FailureCode::NotFound, chain(&error))),
+    }
 }
 
 /// A shell that could not be started.
@@ -73,19 +147,29 @@ enum StartError {
     State(#[from] crate::state::StateError),
 }
 
-fn start(service: &Service, program: &Program, tty: bool) -> Result<(Running, Ends), StartError> {
+fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
     // A user who does not exist is reported by the launcher.
-    let user = program.user.as_deref().and_then(|user| Account::find(user).ok());
-    let made = if tty { terminal::terminal(user.as_ref()) } else { terminal::pipes(user.as_ref()) };
+    let name = exec.options.user.as_ref().or(service.config.user.as_ref());
+    let user = name.and_then(|user| Account::find(user).ok());
+    let made = if exec.tty {
+        terminal::terminal(user.as_ref(), exec.options.size)
+    } else {
+        terminal::pipes(user.as_ref())
+    };
     let (ends, streams) = made.map_err(StartError::Streams)?;
+    Ok((spawn(service, exec, streams.into_stdio())?, ends))
+}
+
+fn spawn(service: &Service, exec: Exec, streams: [Stdio; 3]) -> Result<Running, StartError> {
+    let tty = exec.tty && !exec.options.detach;
+    let program = Program::shell(&service.config, &service.execute, exec);
     let folder = service.folder.shell(service.next_number())?;
-    let order = Order::new(&folder, Kind::Shell, tty, program);
+    let order = Order::new(&folder, Kind::Shell, tty, &program);
     let mut command = supervise::command(&order, &program.env);
-    let [stdin, stdout, stderr] = streams.into_stdio();
+    let [stdin, stdout, stderr] = streams;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    let spawned = Supervisor::spawn(&mut command);
-    match spawned {
-        Ok(supervisor) => Ok((Running { supervisor, folder }, ends)),
+    match Supervisor::spawn(&mut command) {
+        Ok(supervisor) => Ok(Running { supervisor, folder }),
         Err(source) => {
             folder.remove();
             Err(StartError::Spawn(program.words.join(" "), source))

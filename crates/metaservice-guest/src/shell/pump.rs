@@ -1,7 +1,7 @@
 //! Between a shell's processes and its websocket.
 //!
 //! Owns four flows that never wait for each other, as futures of one task around a shared
-//! [`Session`]: messages in, messages out, outputs, input. If one waited for another, a command
+//! [`Wire`]: messages in, messages out, outputs, input. If one waited for another, a command
 //! that does not read its input would hold up its own output.
 //!
 //! ```text
@@ -11,103 +11,46 @@
 //! ```
 
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
-use metaservice_protocol::limits::{SHELL_BLOCK, SHELL_WRITE_TIMEOUT};
-use metaservice_protocol::shell::{Event, Keepalive, Pulse, Role, Session, Stream};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use futures_util::StreamExt;
+use metaservice_protocol::shell::{Dialect, Stream};
+use rustix::process::{Signal, kill_process_group};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::Running;
-use super::terminal::{End, Ends, Input, read_now, resize};
+use super::terminal::{End, Ends, Input, foreground, read_now, resize};
+use crate::processes::Process;
+use crate::wire::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
 
-/// How long the host may take to close after the shell's end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-type Socket = WebSocketStream<TcpStream>;
-
-/// Why the messages from the host have ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
-    /// The host wants the shell killed.
-    Aborted,
-    /// The connection is of no more use.
-    Gone,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    outgoing: Notify,
-    input: Notify,
-    room: [Notify; 2],
-}
-
-#[derive(Debug)]
-struct State {
-    session: Session,
-    ping_due: bool,
-    /// Once all messages are sent, the websocket is to be closed.
-    closing: bool,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let state = State { session: Session::new(Role::Guest), ping_due: false, closing: false };
-        Self {
-            state: Mutex::new(state),
-            outgoing: Notify::new(),
-            input: Notify::new(),
-            room: [Notify::new(), Notify::new()],
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the state, and looks whether there is something to send then.
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.outgoing.notify_one();
-        result
-    }
-
-    fn exit(&self, success: bool) {
-        self.update(|state| {
-            state.session.exit(success, &[]);
-            state.closing = true;
-        });
-    }
-
-    fn room(&self, stream: Stream) -> &Notify {
-        &self.room[usize::from(stream == Stream::Stderr)]
-    }
-}
+/// How much is read of an output at once, where there is room for it.
+const READ: usize = 64 * 1024;
 
 /// Carries a shell from its start to its end. It is killed when `stopping` becomes true.
 pub(super) async fn run(
     socket: Socket,
+    dialect: Dialect,
     running: &Running,
     ends: Ends,
     mut stopping: watch::Receiver<bool>,
 ) {
     let Running { supervisor, folder } = running;
     let Ends { stdin, stdout, stderr } = ends;
-    let shared = Shared::new();
+    let wire = Wire::new(dialect);
     let (sink, stream) = socket.split();
     let terminal = stdin.as_ref().and_then(Input::terminal);
+    let control = |control| match (control, &terminal) {
+        (Control::Resized(columns, rows), Some(terminal)) => {
+            resize(&**terminal, (columns, rows));
+        }
+        (Control::Resized(..), None) => {}
+        (Control::Signalled(number), terminal) => signal(running, terminal.as_ref(), number),
+    };
     let (end, ended) = watch::channel(false);
-    let mut reader = Reader::new(stream, &shared, terminal);
-    let mut writing = pin!(write(sink, &shared));
-    let mut input = pin!(feed(stdin, &shared));
+    let mut reader = Reader::new(stream, &wire, &control);
+    let mut sending = pin!(wire.send(sink));
+    let mut input = pin!(feed(stdin, &wire));
     let mut working = pin!(async {
         let gone = async {
             supervisor.gone().await;
@@ -115,159 +58,73 @@ pub(super) async fn run(
         };
         tokio::join!(
             gone,
-            drain(Stream::Stdout, stdout, &shared, ended.clone()),
-            drain(Stream::Stderr, stderr, &shared, ended.clone()),
+            drain(Stream::Stdout, stdout, &wire, ended.clone()),
+            drain(Stream::Stderr, stderr, &wire, ended.clone()),
         );
     });
     let over = tokio::select! {
         () = &mut working => None,
         over = reader.run() => Some(over),
-        () = &mut writing => Some(Over::Gone),
+        () = &mut sending => Some(Over::Gone),
         _ = stopping.wait_for(|stopping| *stopping) => Some(Over::Aborted),
         () = &mut input => Some(Over::Gone),
     };
     if over.is_some() {
         supervisor.end();
     }
-    shared.exit(over.is_none() && folder.ending().is_some_and(|ending| ending.is_success()));
+    let ending = folder.ending().filter(|_| over.is_none());
+    let detail = ending.as_ref().map(metaservice_protocol::Ending::to_header).unwrap_or_default();
+    wire.exit(ending.is_some_and(|ending| ending.is_success()), detail.as_bytes());
     let goodbye = async {
-        if over == Some(Over::Gone) {
-            return;
-        }
-        // What the host still sends is read all the while: it may be what it waits for.
-        let closing = async {
-            writing.await;
-            sleep(CLOSE_TIMEOUT).await;
-        };
-        let closed = async { while reader.run().await == Over::Aborted {} };
-        tokio::select! {
-            () = closing => {}
-            () = closed => {}
+        if over != Some(Over::Gone) {
+            goodbye(sending, &mut reader).await;
         }
     };
     tokio::join!(goodbye, supervisor.gone());
 }
 
+/// With a terminal its foreground hears the signal, as if it came from the keyboard; else
+/// the command's own process group, which it leads as long as it lives.
+fn signal(running: &Running, terminal: Option<&End>, number: u8) {
+    let Some(signal) = Signal::from_named_raw(number.into()) else { return };
+    let group = match terminal {
+        Some(terminal) => foreground(&**terminal),
+        None => {
+            let main = running.folder.main().and_then(|main| Process::same(&main));
+            main.and_then(|main| rustix::process::Pid::from_raw(main.pid))
+        }
+    };
+    if let Some(group) = group {
+        // It may be gone by now.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
 /// Says why there is no shell, and ends it.
-pub(super) async fn refuse(socket: Socket, reason: Bytes) {
-    let shared = Shared::new();
+pub(super) async fn refuse(socket: Socket, dialect: Dialect, reason: Bytes, detail: &[u8]) {
+    let wire = Wire::new(dialect);
     let (sink, stream) = socket.split();
-    shared.update(|state| {
-        let room = state.session.writable(Stream::Stderr);
-        let length = reason.len().min(room);
-        state.session.write(Stream::Stderr, reason.slice(..length));
-    });
-    shared.exit(false);
-    let mut reader = Reader::new(stream, &shared, None);
-    let goodbye = async { tokio::join!(write(sink, &shared), reader.run()) };
+    let room = wire.room(Stream::Stderr).await;
+    wire.write(Stream::Stderr, reason.slice(..reason.len().min(room)));
+    wire.exit(false, detail);
+    let ignore = |_| {};
+    let mut reader = Reader::new(stream, &wire, &ignore);
+    let goodbye = async { tokio::join!(wire.send(sink), reader.run()) };
     let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
 }
 
-/// The messages from the host.
-struct Reader<'a> {
-    stream: SplitStream<Socket>,
-    shared: &'a Shared,
-    terminal: Option<End>,
-    keepalive: Keepalive,
-}
-
-impl<'a> Reader<'a> {
-    fn new(stream: SplitStream<Socket>, shared: &'a Shared, terminal: Option<End>) -> Self {
-        Self { stream, shared, terminal, keepalive: Keepalive::new(now()) }
-    }
-
-    /// Takes messages until there is a reason to stop. Can be dropped and called again.
-    async fn run(&mut self) -> Over {
-        loop {
-            let deadline = self.keepalive.deadline().into();
-            let message = match timeout_at(deadline, self.stream.next()).await {
-                Ok(Some(Ok(Message::Close(_))) | None | Some(Err(_))) => return Over::Gone,
-                Ok(Some(Ok(message))) => Some(message),
-                Err(_elapsed) => None,
-            };
-            if message.is_some() {
-                self.keepalive.heard(now());
-            }
-            // The host may be talking without a pause: pings come due all the same.
-            match self.keepalive.pulse(now()) {
-                Pulse::Quiet => {}
-                Pulse::Ping => self.shared.update(|state| state.ping_due = true),
-                Pulse::GiveUp => return Over::Gone,
-            }
-            if let Some(Message::Binary(message)) = message
-                && let Some(over) = self.handle(&message)
-            {
-                return over;
-            }
-        }
-    }
-
-    fn handle(&self, message: &Bytes) -> Option<Over> {
-        let event = self.shared.lock().session.handle(message);
-        match event {
-            Ok(Some(Event::Readable(_))) => self.shared.input.notify_one(),
-            Ok(Some(Event::Writable(stream))) => self.shared.room(stream).notify_one(),
-            Ok(Some(Event::Resized { columns, rows })) => {
-                if let Some(terminal) = &self.terminal {
-                    resize(&**terminal, (columns, rows));
-                }
-            }
-            Ok(Some(Event::Aborted)) => return Some(Over::Aborted),
-            Ok(Some(Event::Exited { .. } | Event::Signalled(_)) | None) => {}
-            Err(_violation) => return Some(Over::Gone),
-        }
-        None
-    }
-}
-
-/// Sends messages until the close has been sent, or the connection is gone or stuck.
-async fn write(mut sink: SplitSink<Socket, Message>, shared: &Shared) {
-    loop {
-        let next = {
-            let mut state = shared.lock();
-            if std::mem::take(&mut state.ping_due) {
-                Some(Message::Ping(Bytes::new()))
-            } else {
-                let message = state.session.next_message().map(Message::Binary);
-                message.or_else(|| state.closing.then_some(Message::Close(None)))
-            }
-        };
-        let Some(message) = next else {
-            shared.outgoing.notified().await;
-            continue;
-        };
-        let last = matches!(message, Message::Close(_));
-        let sent = timeout(SHELL_WRITE_TIMEOUT, sink.send(message)).await;
-        if last || !matches!(sent, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
 /// Moves one output into the session until it ends, or the command has and it is empty.
-async fn drain(
-    stream: Stream,
-    end: Option<End>,
-    shared: &Shared,
-    mut ended: watch::Receiver<bool>,
-) {
+async fn drain(stream: Stream, end: Option<End>, wire: &Wire, mut ended: watch::Receiver<bool>) {
     let Some(end) = end else { return };
-    let mut buffer = vec![0; SHELL_BLOCK];
+    let mut buffer = vec![0; READ];
     loop {
-        let room = shared.lock().session.writable(stream);
-        if room == 0 {
-            shared.room(stream).notified().await;
-            continue;
-        }
+        let room = wire.room(stream).await.min(buffer.len());
         match read_some(&end, &mut buffer[..room], &mut ended).await {
             0 => break,
-            count => {
-                let block = Bytes::copy_from_slice(&buffer[..count]);
-                shared.update(|state| state.session.write(stream, block));
-            }
+            count => wire.write(stream, Bytes::copy_from_slice(&buffer[..count])),
         }
     }
-    shared.update(|state| state.session.finish(stream));
+    wire.finish(stream);
 }
 
 async fn read_some(end: &End, buffer: &mut [u8], ended: &mut watch::Receiver<bool>) -> usize {
@@ -293,31 +150,20 @@ async fn read_some(end: &End, buffer: &mut [u8], ended: &mut watch::Receiver<boo
 
 /// Moves the host's input to the command. Never completes: an input that has ended, or that
 /// nobody reads, ends nothing else.
-async fn feed(input: Option<Input>, shared: &Shared) {
+async fn feed(input: Option<Input>, wire: &Wire) {
     let mut input = input;
-    loop {
-        let (block, ended) = shared.update(|state| {
-            let block = state.session.read(Stream::Stdin);
-            (block, state.session.is_ended(Stream::Stdin))
-        });
-        if let Some(block) = block {
-            let broken = match &input {
-                Some(input) => !input.write(&block).await,
-                // Taken and dropped, so that the host can go on.
-                None => false,
-            };
-            if broken {
-                input = None;
-            }
-            continue;
+    while let Some(block) = wire.read().await {
+        let broken = match &input {
+            Some(input) => !input.write(&block).await,
+            // Taken and dropped, so that the host can go on.
+            None => false,
+        };
+        if broken {
+            input = None;
         }
-        if ended && let Some(input) = input.take() {
-            input.finish().await;
-        }
-        shared.input.notified().await;
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+    if let Some(input) = input.take() {
+        input.finish().await;
+    }
+    std::future::pending().await
 }

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use crate::descriptor::Descriptor;
+use metaservice_protocol::TerminalSize;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,34 +22,34 @@ use crate::account::Account;
 const FIRST_SIZE: (u16, u16) = (80, 24);
 
 /// An end that belongs to the agent.
-pub(super) type End = Arc<Descriptor>;
+pub(crate) type End = Arc<Descriptor>;
 
 /// The agent's ends.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     /// Closed by dropping it.
-    pub(super) stdin: Option<Input>,
-    pub(super) stdout: Option<End>,
-    pub(super) stderr: Option<End>,
+    pub(crate) stdin: Option<Input>,
+    pub(crate) stdout: Option<End>,
+    pub(crate) stderr: Option<End>,
 }
 
 /// Where the host's input goes.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     end: End,
     tty: bool,
 }
 
 /// The command's ends.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
 
 impl Streams {
-    pub(super) fn into_stdio(self) -> [Stdio; 3] {
+    pub(crate) fn into_stdio(self) -> [Stdio; 3] {
         [self.stdin.into(), self.stdout.into(), self.stderr.into()]
     }
 }
@@ -71,14 +72,17 @@ pub(super) fn pipes(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
 }
 
 /// A terminal, for all three.
-pub(super) fn terminal(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
+pub(crate) fn terminal(
+    user: Option<&Account>,
+    size: Option<TerminalSize>,
+) -> io::Result<(Ends, Streams)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours = openpt(flags)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;
     let stdin = ioctl_tiocgptpeer(&ours, flags)?;
     hand_over(&stdin, user);
-    resize(&ours, FIRST_SIZE);
+    resize(&ours, size.map_or(FIRST_SIZE, |size| (size.columns, size.rows)));
     let streams = Streams { stdout: stdin.try_clone()?, stderr: stdin.try_clone()?, stdin };
     let end = end(ours)?;
     let stdin = Some(Input { end: Arc::clone(&end), tty: true });
@@ -96,6 +100,11 @@ fn end(fd: OwnedFd) -> io::Result<End> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
     Ok(Arc::new(Descriptor::new(fd)?))
+}
+
+/// The process group that hears a terminal's keyboard.
+pub(super) fn foreground(terminal: impl AsFd) -> Option<rustix::process::Pid> {
+    rustix::termios::tcgetpgrp(terminal).ok()
 }
 
 /// Sets a terminal's size; its processes are told by the kernel.
@@ -140,7 +149,7 @@ impl Input {
 }
 
 /// Reads what is there. `Ok(0)` is the end; a terminal says so by an error of its own.
-pub(super) fn read_now(end: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub(crate) fn read_now(end: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         match rustix::io::read(&end, &mut *buffer) {
             Err(Errno::INTR) => {}

@@ -11,7 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
 
-use crate::processes::{Process, boot};
+use crate::processes::Process;
 use crate::state::Claim;
 
 /// A running supervisor. Dropping it changes nothing for the process.
@@ -35,9 +35,8 @@ impl Supervisor {
     pub(crate) fn find(claim: &Claim) -> Option<Self> {
         let pid = Pid::from_raw(claim.pid)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let found = Process::find(claim.pid)?;
-        let same = found.start == claim.start && claim.boot == boot() && !found.zombie;
-        same.then_some(Self { pid, process: Descriptor::new(process).ok()? })
+        Process::same(claim)?;
+        Some(Self { pid, process: Descriptor::new(process).ok()? })
     }
 
     /// Tells it to end: to kill its command, or, when that has ended, to go itself.

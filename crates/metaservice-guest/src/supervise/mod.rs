@@ -20,6 +20,7 @@
 //! command's last words wait for an agent that is away. SIGTERM is the one thing it is told.
 
 mod cgroup;
+mod console;
 mod handle;
 mod launch;
 mod order;
@@ -27,22 +28,27 @@ mod tree;
 
 use std::fs;
 use std::io;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use metaservice_protocol::{Ending, Reason};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant as Deadline, sleep_until};
+use tokio::time::{Instant as Deadline, sleep, sleep_until};
 
 use self::cgroup::Cgroup;
+use self::console::Console;
 pub(crate) use self::handle::Supervisor;
 pub use self::launch::launch;
 pub use self::order::{InvalidOrder, Kind, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
-use crate::processes::{Process, boot};
-use crate::state::{Claim, Folder, StateError};
+use crate::account::Account;
+use crate::processes::Process;
+use crate::state::{Folder, StateError};
 
 /// How long a command may take to end after it was asked to.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -111,6 +117,7 @@ struct Supervision<'a> {
     phase: Phase,
     ended: Option<(WaitStatus, Duration)>,
     killed: bool,
+    console: Option<Console>,
 }
 
 impl<'a> Supervision<'a> {
@@ -125,8 +132,7 @@ impl<'a> Supervision<'a> {
         let output = if order.kind == Kind::Job {
             let output = folder.output()?;
             let found = Process::find(own.as_raw_pid()).ok_or(io::ErrorKind::NotFound);
-            let start = found.map_err(io::Error::from)?.start;
-            let claim = Claim { pid: own.as_raw_pid(), start, boot: boot() };
+            let claim = found.map_err(io::Error::from)?.claim();
             if !folder.make_claim(&claim)? {
                 return Err(SuperviseError::Claimed);
             }
@@ -135,6 +141,16 @@ impl<'a> Supervision<'a> {
             None
         };
         let mut supervision = Self::start(order, &folder, own)?;
+        if let Some(main) = Process::find(supervision.main.as_raw_pid()) {
+            folder.set_main(&main.claim())?;
+        }
+        let console = supervision.console.take();
+        let mut copied = console.is_none();
+        let mut copying = pin!(async {
+            if let Some(console) = console {
+                console.copy().await;
+            }
+        });
         loop {
             let children = supervision.reap();
             if supervision.is_over(children) {
@@ -147,6 +163,7 @@ impl<'a> Supervision<'a> {
             tokio::select! {
                 _ = child_ended.recv() => {}
                 _ = told.recv() => supervision.kill(),
+                () = &mut copying, if !copied => copied = true,
                 () = until(deadline) => {
                     if let Phase::Forced(_) = supervision.phase {
                         break;
@@ -154,6 +171,20 @@ impl<'a> Supervision<'a> {
                     supervision.phase = Phase::Forced(Deadline::now() + FORCE_GRACE);
                     supervision.tree.force();
                 }
+            }
+        }
+        if !copied {
+            // The command's last words, for as long as it takes an agent to take them; but what
+            // even SIGKILL did not end may hold the terminal for ever.
+            let stuck = async {
+                match supervision.phase {
+                    Phase::Forced(_) => sleep(FORCE_GRACE).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut copying => {}
+                () = stuck => {}
             }
         }
         folder.set_ending(&supervision.ending(&folder))?;
@@ -169,10 +200,19 @@ impl<'a> Supervision<'a> {
         let launching = Order {
             parent: own.as_raw_pid(),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            tty: order.tty || order.terminal.is_some(),
             ..order.clone()
         };
         let mut command = launching.as_command("launch");
-        if order.kind == Kind::Job {
+        let mut console = None;
+        if let Some(size) = order.terminal {
+            let user =
+                order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
+            let (made, streams) = Console::open(folder, user.as_ref(), size)?;
+            let [stdin, stdout, stderr] = streams.into_stdio();
+            command.stdin(stdin).stdout(stdout).stderr(stderr);
+            console = Some(made);
+        } else if order.kind == Kind::Job {
             let output = folder.output_for_command()?;
             if let Some(user) = &order.user {
                 hand_over(&output, &user.to_string_lossy());
@@ -192,6 +232,7 @@ impl<'a> Supervision<'a> {
             phase: Phase::Running,
             ended: None,
             killed: false,
+            console,
         })
     }
 
@@ -273,8 +314,23 @@ impl<'a> Supervision<'a> {
             exit_code: status.exit_status().and_then(|code| code.try_into().ok()),
             signal,
             wall_ms: Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
-            ..Ending::new(reason)
+            ..used(reason)
         }
+    }
+}
+
+/// An ending with what the command and all descendants that ended have used: they were this
+/// process's children in the end, and it has no others.
+fn used(reason: Reason) -> Ending {
+    let ending = Ending::new(reason);
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return ending };
+    let milliseconds = |time: nix::sys::time::TimeVal| u64::try_from(time.num_milliseconds()).ok();
+    Ending {
+        cpu_user_ms: milliseconds(usage.user_time()),
+        cpu_system_ms: milliseconds(usage.system_time()),
+        // In KiB on Linux (getrusage(2)).
+        peak_memory: u64::try_from(usage.max_rss()).ok().map(|kib| kib.saturating_mul(1024)),
+        ..ending
     }
 }
 

@@ -9,6 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use metaservice_protocol::TerminalSize;
+
 use crate::program::Program;
 use crate::state::Folder;
 
@@ -34,6 +36,8 @@ pub struct Order {
     pub kind: Kind,
     /// Whether the command's standard streams are a terminal that it is to control.
     pub tty: bool,
+    /// The terminal that the supervisor makes for a job.
+    pub terminal: Option<TerminalSize>,
     /// Whom to run it as.
     pub user: Option<OsString>,
     /// Where to run it.
@@ -64,6 +68,7 @@ impl Order {
             folder: folder.path().to_owned(),
             kind,
             tty,
+            terminal: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
             parent: rustix::process::getpid().as_raw_pid(),
@@ -95,6 +100,9 @@ impl Order {
         if self.tty {
             command.arg("--tty");
         }
+        if let Some(TerminalSize { columns, rows }) = self.terminal {
+            command.arg("--terminal").arg(format!("{columns}x{rows}"));
+        }
         command.arg("--").args(&self.command);
         command
     }
@@ -109,6 +117,7 @@ impl Order {
             folder: PathBuf::new(),
             kind: Kind::Job,
             tty: false,
+            terminal: None,
             user: None,
             workdir: None,
             parent: 0,
@@ -127,6 +136,13 @@ impl Order {
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
                 Long("cgroup") => order.cgroup = Some(parser.value()?.into()),
                 Long("tty") => order.tty = true,
+                Long("terminal") => {
+                    let size = parser.value()?.string()?;
+                    let (columns, rows) = size.split_once('x').ok_or(InvalidOrder::Incomplete)?;
+                    let number = |text: &str| text.parse().map_err(|_| InvalidOrder::Incomplete);
+                    let (columns, rows) = (number(columns)?, number(rows)?);
+                    order.terminal = Some(TerminalSize { columns, rows });
+                }
                 Value(first) => {
                     order.command.push(first);
                     order.command.extend(parser.raw_args()?);
@@ -151,6 +167,7 @@ mod tests {
             folder in "/[^\0]{0,8}",
             shell in any::<bool>(),
             tty in any::<bool>(),
+            terminal in proptest::option::of((any::<u16>(), any::<u16>())),
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
             cgroup in proptest::option::of("/[^\0]{0,8}"),
@@ -161,6 +178,7 @@ mod tests {
                 folder: folder.into(),
                 kind: if shell { Kind::Shell } else { Kind::Job },
                 tty,
+                terminal: terminal.map(|(columns, rows)| TerminalSize { columns, rows }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
                 parent,

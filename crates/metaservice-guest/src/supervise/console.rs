@@ -1,0 +1,72 @@
+//! The terminal of a job that has one.
+//!
+//! Owns copying its output into the FIFO that an agent reads. The supervisor does it, because a
+//! terminal hangs up with whoever holds its other end, and the job must outlive its agent. Its
+//! input stays open, and nobody types.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use metaservice_protocol::TerminalSize;
+
+use crate::account::Account;
+use crate::descriptor::Descriptor;
+use crate::shell::terminal::{End, Ends, Input, Streams, read_now, terminal};
+use crate::state::Folder;
+
+/// How much is copied at once.
+const CHUNK: usize = 64 * 1024;
+
+/// A terminal's other end, and where its output goes.
+#[derive(Debug)]
+pub(super) struct Console {
+    screen: Option<End>,
+    /// Held, so that the terminal does not hang up.
+    _keyboard: Option<Input>,
+    output: Descriptor,
+}
+
+impl Console {
+    /// Makes a terminal; gives the command's streams.
+    pub(super) fn open(
+        folder: &Folder,
+        user: Option<&Account>,
+        size: TerminalSize,
+    ) -> io::Result<(Self, Streams)> {
+        let (Ends { stdin, stdout, stderr: _ }, streams) = terminal(user, Some(size))?;
+        let output = folder.output().map_err(io::Error::other)?;
+        let output = Descriptor::new(output)?;
+        Ok((Self { screen: stdout, _keyboard: stdin, output }, streams))
+    }
+
+    /// Copies until nobody has the terminal any longer. Waits while the FIFO is full.
+    pub(super) async fn copy(self) {
+        let Some(screen) = &self.screen else { return };
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let Ok(mut ready) = screen.readable().await else { return };
+            match ready.try_io(|screen| read_now(screen, &mut buffer).map_err(Into::into)) {
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(count)) => {
+                    if !write(&self.output, &buffer[..count]).await {
+                        return;
+                    }
+                }
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+async fn write(output: &Descriptor, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok(mut ready) = output.writable().await else { return false };
+        match ready.try_io(|output| Ok(rustix::io::write(output.as_fd(), bytes)?)) {
+            Ok(Ok(count)) => bytes = &bytes[count..],
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(_)) => return false,
+            Err(_would_block) => {}
+        }
+    }
+    true
+}

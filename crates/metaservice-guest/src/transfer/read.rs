@@ -1,0 +1,87 @@
+//! read: a reply that is a transfer.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use metaservice_protocol::transfer::{Choice, Encoder};
+use metaservice_protocol::{ActionId, Failure, FailureCode, Read};
+use tokio::sync::Semaphore;
+
+use super::source::{Block, Source};
+use crate::agent::Service;
+use crate::body::{Body, BodySender, RequestOver};
+use crate::client::{ClientError, ReplyKind};
+use crate::words::say;
+
+/// How many reads go on at once: each holds one of the runtime's blocking threads.
+const MAX_READS: usize = 8;
+
+static READS: Semaphore = Semaphore::const_new(MAX_READS);
+
+/// Answers a read action. Dropping the future cuts the reply and ends the reading.
+pub(crate) async fn read(service: &Service, id: &ActionId, read: Read) -> Result<(), ClientError> {
+    let _permit = READS.acquire().await;
+    let Read { path, options } = read;
+    let path = service.path(&path);
+    let compress = options.compress;
+    let opened = tokio::task::spawn_blocking(move || Source::open(&path, &options)).await;
+    let opened = opened
+        .unwrap_or_else(|_| Err(Failure::new(FailureCode::Other, "the file cannot be looked at")));
+    let source = match opened {
+        Ok(source) => source,
+        Err(failure) => return service.client.refuse(id, &failure).await,
+    };
+    let kind = ReplyKind::Transfer(source.head);
+    let (sender, body) = Body::stream(None);
+    let feeding = async {
+        // The feeding ends early when the request is over, which has its own reason.
+        let fed =
+            tokio::task::spawn_blocking(move || feed(source, compress, &sender).map(|()| sender));
+        if let Ok(Ok(sender)) = fed.await {
+            let _ = sender.end().await;
+        }
+    };
+    let (replied, ()) = tokio::join!(service.client.reply(id, kind, body), feeding);
+    replied
+}
+
+fn feed(mut source: Source, compress: bool, sender: &BodySender) -> Result<(), RequestOver> {
+    let mut encoder = Encoder::new();
+    let mut choice = Choice::new(compress);
+    let last = loop {
+        let begun = Instant::now();
+        match source.next() {
+            Ok(Some(Block { bytes, cursor })) => {
+                let length = bytes.len();
+                send(&mut encoder, choice.compress(), bytes, sender)?;
+                choice.took(length, begun.elapsed());
+                if let Some(mark) = cursor.and_then(|cursor| encoder.mark(&cursor)) {
+                    sender.send_blocking(mark)?;
+                }
+            }
+            Ok(None) => break encoder.end(),
+            Err(failure) => break Encoder::failed(&failure),
+        }
+    };
+    if source.left_out() > 0 {
+        say(&format!(
+            "{} things are left out of an archive: they cannot be read",
+            source.left_out()
+        ));
+    }
+    sender.send_blocking(last)
+}
+
+fn send(
+    encoder: &mut Encoder,
+    compress: bool,
+    bytes: Bytes,
+    sender: &BodySender,
+) -> Result<(), RequestOver> {
+    if compress && let Some(block) = encoder.compressed(&bytes) {
+        return sender.send_blocking(block);
+    }
+    let [head, content] = encoder.data(bytes);
+    sender.send_blocking(head)?;
+    sender.send_blocking(content)
+}

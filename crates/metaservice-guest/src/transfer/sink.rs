@@ -1,0 +1,280 @@
+//! Where a write's bytes go: a file beside its place, or a folder.
+//!
+//! Owns a blocking thread behind a channel of two blocks. Until its end has come, a file has a
+//! name of its own, which nothing else uses and which is gone when the sink is dropped.
+
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
+use metaservice_archive::{Extractor, Options, Reason};
+use metaservice_protocol::{ActionId, Failure, FailureCode, Form, WriteOptions};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::failure;
+use crate::account::Account;
+use crate::words::chain;
+
+/// A file's permission bits where the host says nothing.
+const FILE_MODE: u32 = 0o644;
+
+#[derive(Debug)]
+enum Part {
+    Data(Bytes),
+    /// All of it has come: only now a file takes its place.
+    End,
+}
+
+/// The writing of one file or folder.
+#[derive(Debug)]
+pub(super) struct Sink {
+    parts: Option<mpsc::Sender<Part>>,
+    writing: JoinHandle<Result<(), Failure>>,
+}
+
+impl Sink {
+    /// Begins; what can be known to fail fails here.
+    pub(super) async fn open(
+        path: PathBuf,
+        options: WriteOptions,
+        user: Option<String>,
+    ) -> Result<Self, Failure> {
+        let (parts, receiver) = mpsc::channel(2);
+        let prepare = move || Target::open(path, &options, user.as_deref());
+        let target = tokio::task::spawn_blocking(prepare).await.unwrap_or_else(|_| Err(died()))?;
+        let writing = tokio::task::spawn_blocking(move || target.write(Parts::new(receiver)));
+        Ok(Self { parts: Some(parts), writing })
+    }
+
+    /// Hands bytes over; waits while the disk is slow.
+    pub(super) async fn push(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        self.send(Part::Data(bytes)).await
+    }
+
+    /// All bytes have come: completes when the file or folder is in its place.
+    pub(super) async fn finish(&mut self) -> Result<(), Failure> {
+        self.send(Part::End).await?;
+        self.parts = None;
+        (&mut self.writing).await.unwrap_or_else(|_| Err(died()))
+    }
+
+    async fn send(&mut self, part: Part) -> Result<(), Failure> {
+        let sent = match &self.parts {
+            Some(parts) => parts.send(part).await.is_ok(),
+            None => return Err(died()),
+        };
+        if sent {
+            return Ok(());
+        }
+        // It has given up, and says why.
+        self.parts = None;
+        match (&mut self.writing).await {
+            Ok(Err(failure)) => Err(failure),
+            _ => Err(died()),
+        }
+    }
+}
+
+fn died() -> Failure {
+    Failure::new(FailureCode::Other, "the writing has ended")
+}
+
+/// The parts as a stream of bytes, which breaks off where the end has not come.
+struct Parts {
+    receiver: mpsc::Receiver<Part>,
+    rest: Bytes,
+    ended: bool,
+}
+
+impl Parts {
+    fn new(receiver: mpsc::Receiver<Part>) -> Self {
+        Self { receiver, rest: Bytes::new(), ended: false }
+    }
+
+    /// The next bytes in one piece; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.receiver.blocking_recv() {
+            Some(Part::Data(bytes)) => Ok(Some(bytes)),
+            Some(Part::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Read for Parts {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.next()? {
+                Some(bytes) => self.rest = bytes,
+                None => return Ok(0),
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.rest[..count]);
+        self.rest.advance(count);
+        Ok(count)
+    }
+}
+
+#[derive(Debug)]
+enum Target {
+    File(Box<Beside>),
+    Folder(PathBuf, Extractor),
+}
+
+/// A file on its way to its place.
+#[derive(Debug)]
+struct Beside {
+    folder: OwnedFd,
+    draft: String,
+    name: PathBuf,
+    path: PathBuf,
+    file: File,
+    mode: u32,
+    mtime_ns: Option<i64>,
+    owner: Option<Account>,
+    placed: bool,
+}
+
+impl Target {
+    fn open(path: PathBuf, options: &WriteOptions, user: Option<&str>) -> Result<Self, Failure> {
+        let path = resolve(path, options.name.as_deref())?;
+        match options.form {
+            Form::File => Beside::open(path, options, user).map(|file| Self::File(Box::new(file))),
+            Form::Archive => {
+                let failed = |error: io::Error| failure(&error, &path);
+                match std::fs::create_dir(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(failed(error));
+                    }
+                    _ => {}
+                }
+                if !path.is_dir() {
+                    let message = format!("{} is not a folder", path.display());
+                    return Err(Failure::new(FailureCode::NotAFolder, message));
+                }
+                let extractor = Extractor::open(&path, Options::default()).map_err(failed)?;
+                Ok(Self::Folder(path, extractor))
+            }
+            Form::Any => {
+                Err(Failure::new(FailureCode::Invalid, "a write is of a file or an archive"))
+            }
+        }
+    }
+
+    fn write(self, mut parts: Parts) -> Result<(), Failure> {
+        match self {
+            Self::File(mut beside) => {
+                let failed = |path: &Path, error: io::Error| failure(&error, path);
+                while let Some(bytes) = parts.next().map_err(|e| failed(&beside.path, e))? {
+                    beside.file.write_all(&bytes).map_err(|e| failed(&beside.path, e))?;
+                }
+                beside.put_in_place().map_err(|e| failed(&beside.path, e))
+            }
+            Self::Folder(path, extractor) => {
+                extractor.extract(&mut parts).map_err(|error| refusal(&error, &path))?;
+                // Behind an archive's end there may be more zeros.
+                while parts.next().map_err(|error| failure(&error, &path))?.is_some() {}
+                Ok(())
+            }
+        }
+    }
+}
+
+fn refusal(error: &metaservice_archive::Error, path: &Path) -> Failure {
+    let code = match &error.reason {
+        Reason::System(errno) => crate::entries::failure(*errno, path).code,
+        Reason::Io(error) if error.raw_os_error().is_some() => failure(error, path).code,
+        Reason::Io(_) => FailureCode::Other,
+        _ => FailureCode::Invalid,
+    };
+    Failure::new(code, format!("{}: {}", path.display(), chain(error)))
+}
+
+/// The place itself: in a folder that is there already, if a name for that is given.
+fn resolve(path: PathBuf, name: Option<&str>) -> Result<PathBuf, Failure> {
+    let Some(name) = name.filter(|_| path.is_dir()) else { return Ok(path) };
+    let component = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+    if !component {
+        let message = format!("'{name}' is no name in a folder");
+        return Err(Failure::new(FailureCode::Invalid, message));
+    }
+    Ok(path.join(name))
+}
+
+impl Beside {
+    fn open(path: PathBuf, options: &WriteOptions, user: Option<&str>) -> Result<Self, Failure> {
+        let failed = |error: io::Error| failure(&error, &path);
+        let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let name = match path.file_name() {
+            Some(name) if !slash && !path.is_dir() => PathBuf::from(name),
+            _ => {
+                let message = format!("{} is a folder", path.display());
+                return Err(Failure::new(FailureCode::NotAFile, message));
+            }
+        };
+        let parent = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, parent, flags, Mode::empty());
+        let folder = folder.map_err(|errno| failed(errno.into()))?;
+        let draft = draft(&options.transfer);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &draft, flags, Mode::RUSR | Mode::WUSR);
+        let file = file.map_err(|errno| failed(errno.into()))?.into();
+        let owner = user.and_then(|user| Account::find(user).ok());
+        let (mode, mtime_ns) = (options.mode.unwrap_or(FILE_MODE) & 0o7777, options.mtime_ns);
+        Ok(Self { folder, draft, name, path, file, mode, mtime_ns, owner, placed: false })
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
+        if let Some(owner) = &self.owner {
+            let (uid, gid) = (owner.uid, owner.gid);
+            // An agent that may not is that user, or cannot be any other.
+            let _ = rustix::fs::fchown(
+                &self.file,
+                Some(rustix::fs::Uid::from_raw(uid)),
+                Some(rustix::fs::Gid::from_raw(gid)),
+            );
+        }
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(self.mode))?;
+        if let Some(mtime_ns) = self.mtime_ns {
+            let seconds = mtime_ns.div_euclid(1_000_000_000);
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                last_modification: Timespec {
+                    tv_sec: seconds,
+                    tv_nsec: mtime_ns.rem_euclid(1_000_000_000),
+                },
+            };
+            rustix::fs::futimens(&self.file, &times)?;
+        }
+        rustix::fs::renameat(&self.folder, &self.draft, &self.folder, &self.name)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+/// A name that nothing else has: the transfer's is used once.
+fn draft(transfer: &ActionId) -> String {
+    let name: String = transfer.as_str().chars().take(64).collect();
+    format!(".metaservice-{name}.part")
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = rustix::fs::unlinkat(&self.folder, &self.draft, AtFlags::empty());
+        }
+    }
+}
