@@ -99,7 +99,7 @@ fn a_command_runs_in_its_own_surroundings() {
 #[test]
 fn ports_lead_into_the_guest() {
     let sandbox = Sandbox::new();
-    let script = format!("ip link set lo up; nc -lk -p 7 -e cat & echo ready; {WAIT}; kill %1");
+    let script = format!("ip link set lo up; nc -ll -p 7 -e cat & echo ready; {WAIT}; kill %1");
     let mut job = sandbox.start("ports", &["--", "sh", "-c", &script]);
     job.wait_for_log("ready");
     let mut forward = sandbox.command(["forward", "ports", "0:7", "0:9"]).spawn().unwrap();
