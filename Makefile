@@ -9,7 +9,9 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help build setup demo api test lint deny fuzz
+.PHONY: help build setup demo api test lint deny fuzz man
+
+MAN ?= $(HOME)/.local/share/man/man1
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -19,6 +21,9 @@ build: ## the command line tool, at target/release/metaservice
 
 setup: ## QEMU, a guest kernel and busybox, where they are missing
 	@sh crates/metaservice-cli/setup.sh
+
+man: build ## manual pages, in MAN (by default ~/.local/share/man/man1)
+	target/release/metaservice man "$(MAN)"
 
 demo: setup build ## boot a real VM, run a command in it, show log, status and an artifact
 	@sh scripts/demo.sh target/release/metaservice

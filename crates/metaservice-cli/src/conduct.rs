@@ -27,6 +27,9 @@ use crate::{artifacts, drain, sockets};
 /// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How much of the log's end is kept for `logs`, in a file without a name.
+const KEPT_LOG: u64 = 64 * 1024 * 1024;
+
 /// Why the job is over.
 #[derive(Debug)]
 enum End {
@@ -58,12 +61,17 @@ pub(crate) async fn start(
             None
         }
     };
-    let service = MetaService::builder(settings.command.clone())
+    let mut builder = MetaService::builder(settings.command.clone())
         .envs(settings.env.clone())
         .log(drain::open(settings).await?)
-        .start()?;
+        .keep_log(KEPT_LOG);
+    if let Some(size) = settings.terminal {
+        builder = builder.terminal(size);
+    }
+    let service = builder.start()?;
     let socket = control.map(|(listener, socket)| {
-        tokio::spawn(control::serve(settings.name.clone(), service.clone(), listener));
+        let description = control::Description::from(settings.name.as_str());
+        tokio::spawn(control::serve(description, service.clone(), listener));
         socket
     });
     Ok((service, socket))
@@ -114,7 +122,7 @@ async fn finish(
 ) -> ExitStatus {
     if !matches!(end, End::Result(_)) {
         tokio::select! {
-            () = kill(service, printer) => {}
+            () = kill(service, matches!(end, End::TimedOut(_)), printer) => {}
             error = &mut gone => printer.error(&error),
         }
     }
@@ -191,10 +199,15 @@ fn announce(printer: Printer, end: &End) {
 }
 
 /// Asks the guest to kill the command and waits for its report, within bounds.
-async fn kill(service: &MetaService, printer: Printer) {
+async fn kill(service: &MetaService, late: bool, printer: Printer) {
     let killed = async {
         let spinner = printer.spinner("killing the command");
-        service.kill_process().await?;
+        // Killed is killed; why is what the guest reports.
+        if late {
+            service.time_out().await?
+        } else {
+            service.kill_process().await?
+        }
         service.result().await;
         drop(spinner);
         anyhow::Ok(())

@@ -9,28 +9,39 @@
 mod agent;
 mod args;
 mod artifacts;
+mod attachment;
+mod candidates;
 mod commands;
 mod conduct;
+mod copy;
 mod drain;
+mod gauges;
 mod interrupts;
 mod listeners;
+mod listing;
 mod machine;
 mod printer;
+mod progress;
 mod settings;
+mod signals;
 mod sockets;
 mod status;
+mod terminal;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::args::{Cli, Command};
 use crate::printer::Printer;
 use crate::status::ExitStatus;
 
 fn main() -> ExitCode {
+    // Ends the process when it is the completion script that asks.
+    CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -55,11 +66,19 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
         Command::Run(args) => runtime.block_on(commands::run::run(args, printer)),
         Command::Serve(args) => runtime.block_on(commands::serve::serve(args, printer)),
         Command::Ps => runtime.block_on(commands::ps::ps(printer)),
-        Command::Exec(args) => runtime.block_on(commands::exec::exec(args)),
+        Command::Inspect(name) => runtime.block_on(commands::inspect::inspect(name)),
+        Command::Wait(name) => runtime.block_on(commands::wait::wait(name, printer)),
+        Command::Logs(args) => runtime.block_on(commands::logs::logs(args, printer)),
+        Command::Exec(args) => runtime.block_on(commands::exec::exec(args, printer)),
+        Command::Shell(args) => runtime.block_on(commands::exec::shell(args, printer)),
         Command::Ls(args) => runtime.block_on(commands::ls::ls(args, printer)),
-        Command::Kill { job } => runtime.block_on(commands::kill::kill(&job)),
+        Command::Cp(args) => runtime.block_on(commands::cp::cp(args, printer)),
+        Command::Kill(args) => runtime.block_on(commands::kill::kill(args)),
+        Command::Stats(args) => runtime.block_on(commands::stats::stats(args, printer)),
+        Command::Forward(args) => runtime.block_on(commands::forward::forward(args, printer)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::doctor(&args, printer)),
-        Command::Completions { shell } => Ok(commands::completions::completions(shell)),
+        Command::Completions { shell } => commands::completions::completions(shell),
+        Command::Man(args) => commands::man::man(args.folder.as_deref()),
     };
     // A write to a full pipe cannot be cancelled; nobody waits for it.
     runtime.shutdown_background();

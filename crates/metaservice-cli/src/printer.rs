@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::args::OutputArgs;
+use crate::progress::Progress;
 
 /// How output looks.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,11 @@ impl Printer {
 
     pub(crate) fn is_json(self) -> bool {
         self.json
+    }
+
+    /// Whether only what was asked for is to be said.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
     }
 
     /// Something worth knowing that is no error.
@@ -57,6 +63,12 @@ impl Printer {
         if let Some(Hint(hint)) = hint {
             eprintln!("hint: {hint}");
         }
+    }
+
+    /// A bar while bytes move; only on a terminal.
+    pub(crate) fn progress(self, text: &str, total: Option<u64>) -> Progress {
+        let shown = !self.quiet && !self.json && self.terminal;
+        Progress::new(shown, printable(text), total)
     }
 
     /// A spinner while something takes its time; only on a terminal.

@@ -1,11 +1,13 @@
 //! What the words of the command line mean: every value checked before anything starts.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use metaservice::TerminalSize;
 
 use crate::args::JobArgs;
 
@@ -23,6 +25,8 @@ pub(crate) struct JobSettings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) command: Vec<String>,
+    /// The terminal that the command gets.
+    pub(crate) terminal: Option<TerminalSize>,
 }
 
 /// A file to fetch and where it goes.
@@ -68,6 +72,7 @@ impl JobSettings {
                 .context("in --timeout")?,
             log: args.log,
             command: args.command,
+            terminal: None,
         })
     }
 }
@@ -95,7 +100,7 @@ fn parse_env_file(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> 
     Ok(())
 }
 
-fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => match std::env::var(text) {
@@ -150,6 +155,44 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
     };
     ensure!(!duration.is_zero(), "a duration of zero leaves no time to run");
     Ok(duration)
+}
+
+/// How long ago, or when: 10m, an RFC 3339 time, or seconds since 1970.
+pub(crate) fn parse_since(text: &str, now: SystemTime) -> Result<SystemTime> {
+    let since = if let Ok(seconds) = text.parse::<u64>() {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    } else if let Ok(ago) = humantime::parse_duration(text) {
+        // Older than anything is as good as any time before.
+        now.checked_sub(ago).map(|since| since.max(SystemTime::UNIX_EPOCH))
+    } else {
+        humantime::parse_rfc3339_weak(text).ok()
+    };
+    since.with_context(|| {
+        format!("{text:?} is no time; write 10m, 2024-05-01T12:00:00Z or a Unix time")
+    })
+}
+
+/// A port of ours that leads to one of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ForwardSettings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) port: u16,
+}
+
+impl ForwardSettings {
+    /// Reads `[ADDR:]PORT:PORT`; an address of IPv6 stands in brackets.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let forward = || {
+            let (listen, port) = text.rsplit_once(':')?;
+            let listen = match listen.parse::<u16>() {
+                Ok(own) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), own),
+                Err(_) => listen.parse().ok()?,
+            };
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            Some(Self { listen, port })
+        };
+        forward().with_context(|| format!("{text:?} is not [ADDR:]PORT:GUEST_PORT"))
+    }
 }
 
 impl Address {
@@ -209,6 +252,33 @@ mod tests {
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         for wrong in ["", "0", "0s", "soon", "-1", "5 parsecs"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_forward_has_an_address_or_not() {
+        let parsed = |text: &str| {
+            ForwardSettings::parse(text).map(|f| (f.listen.to_string(), f.port)).unwrap()
+        };
+        assert_eq!(parsed("8080:80"), ("127.0.0.1:8080".into(), 80));
+        assert_eq!(parsed("0.0.0.0:0:443"), ("0.0.0.0:0".into(), 443));
+        assert_eq!(parsed("[::1]:1:2"), ("[::1]:1".into(), 2));
+        for wrong in ["", "80", "80:", ":80", "80:0", "a:1:2", "::1:1:2", "1:2:3", "1:65536"] {
+            assert!(ForwardSettings::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn since_is_an_age_or_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let seconds = |text: &str| {
+            let since = parse_since(text, now).unwrap();
+            since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!((seconds("10m"), seconds("1000h"), seconds("77")), (400, 0, 77));
+        assert_eq!(seconds("1970-01-01T00:01:00Z"), 60);
+        for wrong in ["", "soon", "-1", "99999999999999999999"] {
+            assert!(parse_since(wrong, now).is_err(), "{wrong}");
         }
     }
 

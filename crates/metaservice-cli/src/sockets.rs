@@ -51,10 +51,31 @@ pub(crate) async fn bind_control(name: &str) -> Result<(UnixListener, SocketFile
 pub(crate) async fn find(name: &str) -> Result<Client> {
     let path = folder()?.join(format!("{name}{SUFFIX}"));
     if name.contains('/') || !is_live(&path).await? {
-        let hint = Hint("`metaservice ps` lists the jobs that run".into());
+        let hint = match names() {
+            Ok(names) if !names.is_empty() => format!("running: {}", names.join(", ")),
+            _ => "none is running: `metaservice run` starts one".into(),
+        };
+        let hint = Hint(hint);
         return Err(anyhow::Error::new(hint).context(format!("no job named {name:?} is running")));
     }
     Ok(Client::new(path))
+}
+
+/// The names of the jobs that run, without a runtime: nothing here waits for long.
+pub(crate) fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder()?)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.strip_suffix(SUFFIX));
+        if let Some(name) = name
+            && std::os::unix::net::UnixStream::connect(&path).is_ok()
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The control sockets of all jobs that run, by name.

@@ -11,7 +11,10 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("metaservice-vm", &[]),
     ("metaservice", &["metaservice-protocol"]),
     ("metaservice-guest", &["metaservice-protocol"]),
-    ("metaservice-cli", &["metaservice", "metaservice-nic", "metaservice-vm"]),
+    (
+        "metaservice-cli",
+        &["metaservice", "metaservice-archive", "metaservice-nic", "metaservice-vm"],
+    ),
 ];
 
 /// The crates of ours that a manifest names as dependencies.

@@ -45,7 +45,8 @@ fn help_and_completions_go_to_stdout() {
     assert!(sandbox.run(&["run", "--help"]).text(0).contains("124 on --timeout"));
     assert!(sandbox.run(&["--version"]).text(0).starts_with("metaservice "));
     for shell in ["bash", "zsh", "fish"] {
-        assert!(sandbox.run(&["completions", shell]).text(0).contains("artifact"), "{shell}");
+        let script = sandbox.run(&["completions", shell]).text(0);
+        assert!(script.contains("METASERVICE_COMPLETE"), "{shell}: {script}");
     }
 }
 
@@ -86,4 +87,65 @@ fn the_doctor_says_what_is_missing_and_what_to_type() {
         "{}",
         failed.stderr
     );
+}
+
+#[test]
+fn the_names_of_running_jobs_complete() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--name", "builder", "--", "true"];
+    let mut service = sandbox.command(args).spawn().unwrap();
+    let mut line = String::new();
+    let stderr = service.stderr.take().unwrap();
+    let mut stderr = std::io::BufReader::new(stderr);
+    std::io::BufRead::read_line(&mut stderr, &mut line).unwrap();
+    let complete = |words: &[&str]| {
+        let mut command = sandbox.command(["--", "metaservice"].iter().chain(words));
+        command.env("METASERVICE_COMPLETE", "fish");
+        vm::finish(command.spawn().unwrap()).text(0)
+    };
+    assert_eq!(complete(&["shell", "bu"]), "builder\n");
+    assert_eq!(complete(&["cp", "bu"]), "builder:\n");
+    assert_eq!(complete(&["kill", "x"]), "");
+    assert!(complete(&["insp"]).starts_with("inspect"));
+
+    let missing = sandbox.run(&["logs", "bui"]);
+    missing.text(125);
+    assert!(missing.stderr.contains("hint: running: builder"), "{}", missing.stderr);
+    assert_eq!(sandbox.run(&["ps", "-q"]).text(0), "builder\n");
+    let inspected = sandbox.run(&["inspect", "builder"]).text(0);
+    let job: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!((job["name"].as_str(), job["state"].as_str()), (Some("builder"), Some("waiting")));
+    let pid = service.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    assert_eq!(service.wait().unwrap().code(), Some(129));
+}
+
+#[test]
+fn every_verb_has_a_manual_page_and_an_example() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["man", "man1"]).text(0);
+    for verb in
+        ["ps", "inspect", "wait", "logs", "exec", "shell", "ls", "cp", "kill", "stats", "forward"]
+    {
+        let page = sandbox.work().join(format!("man1/metaservice-{verb}.1"));
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(&format!("metaservice {verb}")), "{verb}: {page}");
+        let help = sandbox.run(&[verb, "--help"]).text(0);
+        assert!(help.contains("Example"), "{verb}");
+    }
+    assert!(sandbox.run(&["man"]).text(0).starts_with(".ie"));
+}
+
+#[test]
+fn what_cannot_be_meant_is_told() {
+    refused(&["kill", "-s", "NOSUCH", "x"], "\"NOSUCH\" is no signal");
+    refused(&["logs", "--since", "soon", "x"], "\"soon\" is no time");
+    refused(&["forward", "x", "80"], "\"80\" is not [ADDR:]PORT:GUEST_PORT");
+    refused(&["cp", "a", "b"], "one of SRC and DEST is JOB:PATH");
+    refused(&["cp", "a:/b", "c:/d"], "copy in two steps");
+    refused(&["exec", "--escape", "ctrl", "x"], "in --escape");
+    refused(&["exec", "-d", "-i", "x"], "cannot be used with");
+    refused(&["stats", "--interval", "1ms", "x"], "--interval is 100ms to 10s");
+    refused(&["shell", "x"], "-t needs a terminal");
+    refused(&["logs", "x"], "hint: none is running");
 }

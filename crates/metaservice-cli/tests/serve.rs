@@ -49,7 +49,25 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     let (service, address) = serve(&sandbox, &args);
     let guest = guest(&address);
 
-    assert_eq!(sandbox.run(&["ls", "v1", "/a folder"]).text(0), "/a folder/a\n/a folder/b\n");
+    assert_eq!(sandbox.run(&["ls", "v1", "/a folder"]).text(0), "a\nb\n");
+    assert_eq!(sandbox.run(&["ls", "-R", "v1", "/a folder/"]).text(0), "a\nb\n");
+    sandbox.run(&["cp", "v1:/there", "copied"]).text(0);
+    assert_eq!(std::fs::read(sandbox.work().join("copied")).unwrap(), b"\0content\xff");
+    assert_eq!(sandbox.run(&["logs", "v1"]).text(0), "the log\n");
+    needs_more(&sandbox, &["ls", "-l", "v1", "/a folder"], "list");
+    needs_more(&sandbox, &["exec", "-e", "A=1", "v1", "true"], "exec");
+    needs_more(&sandbox, &["exec", "-w", "/", "v1", "true"], "exec");
+    needs_more(&sandbox, &["exec", "-u", "nobody", "v1", "true"], "exec");
+    needs_more(&sandbox, &["exec", "-d", "v1", "true"], "exec");
+    needs_more(&sandbox, &["cp", "v1:/there", "-"], "read");
+    needs_more(&sandbox, &["cp", "copied", "v1:/"], "write");
+    needs_more(&sandbox, &["kill", "-s", "HUP", "v1"], "signal");
+    needs_more(&sandbox, &["stats", "v1"], "stats");
+    let mut forward = sandbox.command(["forward", "v1", "0:7"]).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(forward.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    let mut stream = std::net::TcpStream::connect(told.split_once(' ').unwrap().0).unwrap();
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
 
     let mut shell =
         sandbox.command(["exec", "-i", "v1", "cat", "-"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -66,12 +84,25 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     assert!(shell.stdout == content);
 
     sandbox.run(&["kill", "v1"]).text(0);
+    let forward = finish(forward);
+    assert_eq!(forward.status, Some(0), "it ends with the job");
+    assert!(forward.stderr.lines().count() == 1 && forward.stderr.contains("'dial'"));
     let finished = finish(service);
     assert_eq!(finished.text(1), "the log\nkilled\n");
     assert_eq!(std::fs::read(sandbox.work().join("there")).unwrap(), b"\0content\xff");
     assert!(!sandbox.work().join("gone").exists());
     let guest = finish(guest);
     assert_eq!((guest.status, guest.stderr.as_str()), (Some(0), ""));
+}
+
+/// What an agent of version 1 cannot do is told in one line.
+#[track_caller]
+fn needs_more(sandbox: &Sandbox, args: &[&str], capability: &str) {
+    let finished = sandbox.run(args);
+    assert_eq!(finished.text(125), "", "{args:?}");
+    let told = &finished.stderr;
+    assert_eq!(told.lines().count(), 1, "{args:?}: {told}");
+    assert!(told.contains(&format!("'{capability}'")) && told.contains("version 1"), "{told}");
 }
 
 #[test]

@@ -1,12 +1,19 @@
-//! `metaservice completions SHELL`.
+//! `metaservice completions SHELL`: a script that asks this tool, so that the names of the
+//! jobs that run complete too.
 
-use clap::CommandFactory;
+use anyhow::{Context, Result};
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use crate::args::Cli;
 use crate::status::ExitStatus;
 
-pub(crate) fn completions(shell: Shell) -> ExitStatus {
-    clap_complete::generate(shell, &mut Cli::command(), "metaservice", &mut std::io::stdout());
-    ExitStatus::SUCCESS
+/// The variable by which the script asks for candidates; also named in `main`.
+pub(crate) const VARIABLE: &str = "METASERVICE_COMPLETE";
+
+pub(crate) fn completions(shell: Shell) -> Result<ExitStatus> {
+    let shells = Shells::builtins();
+    let script = shells.completer(&shell.to_string()).context("no script for this shell")?;
+    let name = "metaservice";
+    script.write_registration(VARIABLE, name, name, name, &mut std::io::stdout())?;
+    Ok(ExitStatus::SUCCESS)
 }

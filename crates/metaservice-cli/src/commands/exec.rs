@@ -1,63 +1,73 @@
-//! `metaservice exec [-i] JOB -- COMMAND`: a command beside the job's own.
+//! `metaservice exec JOB -- COMMAND` and `shell JOB`: a command beside the job's own.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use metaservice::{Shell, ShellOutput};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use metaservice::{Exec, ExecOptions};
 
-use crate::args::ExecArgs;
+use crate::args::{AroundArgs, ExecArgs, ShellArgs};
+use crate::attachment::{Attachment, Parting, attach};
 use crate::interrupts::Interrupts;
+use crate::printer::Printer;
+use crate::settings;
 use crate::sockets;
 use crate::status::ExitStatus;
+use crate::terminal::{Escape, Terminal};
 
-pub(crate) async fn exec(args: ExecArgs) -> Result<ExitStatus> {
-    let client = sockets::find(&args.job).await?;
+pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result<ExitStatus> {
+    let escape = Escape::parse(&args.around.escape)?;
+    let exec = describe(args.around, args.command, args.tty)?;
+    if args.detach {
+        return start(&args.name.job, exec).await;
+    }
+    attend(&args.name.job, exec, args.interactive, escape, printer).await
+}
+
+pub(crate) async fn shell(args: ShellArgs, printer: Printer) -> Result<ExitStatus> {
+    let escape = Escape::parse(&args.around.escape)?;
+    let exec = describe(args.around, args.command, true)?;
+    attend(&args.name.job, exec, true, escape, printer).await
+}
+
+fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Exec> {
+    let mut env = BTreeMap::new();
+    for variable in &around.env {
+        settings::set_variable(variable, &mut env).context("in --env")?;
+    }
+    let AroundArgs { workdir, user, .. } = around;
+    Ok(Exec { command, tty, options: ExecOptions { env, workdir, user, ..ExecOptions::default() } })
+}
+
+/// Starts a command and leaves it alone.
+async fn start(job: &str, mut exec: Exec) -> Result<ExitStatus> {
+    exec.options.detach = true;
+    let client = sockets::find(job).await?;
+    let pid = client.exec_detached(exec).await.with_context(|| format!("cannot run in {job}"))?;
+    println!("{pid}");
+    Ok(ExitStatus::SUCCESS)
+}
+
+async fn attend(
+    job: &str,
+    mut exec: Exec,
+    interactive: bool,
+    escape: Escape,
+    printer: Printer,
+) -> Result<ExitStatus> {
+    let terminal = exec.tty.then(Terminal::open).transpose()?;
+    exec.options.size = terminal.as_ref().and_then(Terminal::size);
+    let client = sockets::find(job).await?;
     let mut interrupts = Interrupts::listen()?;
-    let opening = async {
-        client
-            .exec_shell(&args.command, false)
-            .await
-            .with_context(|| format!("cannot run in {}", args.job))
-    };
     let mut shell = tokio::select! {
-        shell = opening => shell?,
+        shell = client.exec(exec) => shell.with_context(|| format!("cannot run in {job}"))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    tokio::select! {
-        success = attend(&mut shell, args.interactive) => {
-            Ok(if success? { ExitStatus::SUCCESS } else { ExitStatus(1) })
-        }
-        interrupt = interrupts.next() => {
-            shell.abort();
-            Ok(ExitStatus::signal(interrupt.number))
+    let attachment = Attachment { interactive, terminal, escape };
+    match attach(&mut shell, attachment, &mut interrupts).await? {
+        Parting::Ended(status) => Ok(status),
+        Parting::Detached => {
+            printer.note("left; what ran in this terminal ends");
+            Ok(ExitStatus::SUCCESS)
         }
     }
-}
-
-async fn attend(shell: &mut Shell, interactive: bool) -> Result<bool> {
-    let stdin = shell.stdin.take();
-    // Reading our stdin cannot be cancelled; it does not outlive the process.
-    let feeding = stdin.filter(|_| interactive).map(|mut stdin| {
-        tokio::spawn(async move {
-            // A command that no longer reads has ended, which is told by its status.
-            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await;
-            let _ = stdin.shutdown().await;
-        })
-    });
-    let outputs = tokio::try_join!(
-        show(shell.stdout.take(), tokio::io::stdout()),
-        show(shell.stderr.take(), tokio::io::stderr()),
-    );
-    let success = shell.wait().await;
-    if let Some(feeding) = feeding {
-        feeding.abort();
-    }
-    let success = success?;
-    outputs.context("cannot show the command's output")?;
-    Ok(success)
-}
-
-async fn show(output: Option<ShellOutput>, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
-    let Some(mut output) = output else { return Ok(()) };
-    tokio::io::copy(&mut output, &mut to).await?;
-    to.flush().await
 }

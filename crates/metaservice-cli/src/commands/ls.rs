@@ -1,31 +1,115 @@
-//! `metaservice ls JOB PATH`: the plain files below a folder of the guest's.
+//! `metaservice ls [-l] [-R] JOB PATH`: a folder of the guest's.
+//!
+//! An agent of version 1 knows plain files below a folder and no more: of it the entries of one
+//! folder are the first components of their paths, without folders that hold none.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use metaservice::Entry;
+use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use crate::args::LsArgs;
-use crate::printer::{Printer, printable};
+use crate::listing::{self, Columns};
+use crate::printer::Printer;
 use crate::sockets;
 use crate::status::ExitStatus;
 
+/// How many lines of a long list are lined up with each other.
+const ALIGNED: usize = 1000;
+
 pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
-    let client = sockets::find(&args.job).await?;
-    let files = client
-        .list_folder(&args.path)
-        .await
-        .with_context(|| format!("cannot list {}", args.path))?;
+    let client = sockets::find(&args.name.job).await?;
+    let cannot = || format!("cannot list {}", args.path);
+    let mut entries = match client.list(&args.path, args.recursive).await {
+        Ok(entries) => entries,
+        Err(ClientError::Refused { code: Code::Unsupported, .. }) if args.long => {
+            bail!(
+                "the guest's agent speaks version 1 of the protocol: -l needs one that can 'list'"
+            );
+        }
+        Err(ClientError::Refused { code: Code::Unsupported, .. }) => {
+            let names = plain(&client, &args).await.with_context(cannot)?;
+            return show_names(&names, printer);
+        }
+        Err(error) => return Err(error).with_context(cannot),
+    };
     let mut stdout = std::io::stdout().lock();
-    let show = stdout.is_terminal();
+    let tame = stdout.is_terminal();
+    let now = std::time::SystemTime::now();
+    let mut waiting: Vec<Entry> = Vec::new();
+    let (mut first, mut all) = (true, Vec::new());
+    while let Some(entry) = entries.next().await.with_context(cannot)? {
+        if printer.is_json() {
+            // An array needs its end; what is in it comes as it comes.
+            write!(stdout, "{}{}", if first { "[" } else { ",\n" }, json!(entry))?;
+            first = false;
+        } else if args.recursive {
+            // Folder before content: what comes first is shown first.
+            waiting.push(entry);
+            if waiting.len() == ALIGNED {
+                show(&mut stdout, &mut waiting, args.long, tame, now)?;
+            }
+        } else {
+            all.push(entry);
+        }
+    }
     if printer.is_json() {
-        writeln!(stdout, "{}", json!(files))?;
+        writeln!(stdout, "{}", if first { "[]" } else { "]" })?;
+    } else {
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        waiting.append(&mut all);
+        show(&mut stdout, &mut waiting, args.long, tame, now)?;
+    }
+    stdout.flush()?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn show(
+    to: &mut impl Write,
+    entries: &mut Vec<Entry>,
+    long: bool,
+    tame: bool,
+    now: std::time::SystemTime,
+) -> std::io::Result<()> {
+    let columns = Columns::of(entries);
+    for entry in entries.drain(..) {
+        if long {
+            writeln!(to, "{}", columns.line(&entry, now))?;
+        } else {
+            writeln!(to, "{}", listing::name(&entry.path, tame))?;
+        }
+    }
+    Ok(())
+}
+
+/// What an agent of version 1 can tell.
+async fn plain(client: &Client, args: &LsArgs) -> Result<Vec<String>, ClientError> {
+    let files = client.list_folder(&args.path).await?;
+    let folder = args.path.trim_end_matches('/');
+    let below = |file: &str| match file.strip_prefix(folder) {
+        Some(below) => below.trim_start_matches('/').to_owned(),
+        None => file.to_owned(),
+    };
+    let below = files.iter().map(|file| below(file));
+    if args.recursive {
+        return Ok(below.collect());
+    }
+    let first = below.filter_map(|path| path.split('/').next().map(str::to_owned));
+    Ok(first.collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+fn show_names(names: &[String], printer: Printer) -> Result<ExitStatus> {
+    let mut stdout = std::io::stdout().lock();
+    let tame = stdout.is_terminal();
+    if printer.is_json() {
+        writeln!(stdout, "{}", json!(names))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    for file in files {
-        // The names are the guest's words.
-        let file = if show { printable(&file).replace('\n', "\u{fffd}") } else { file };
-        writeln!(stdout, "{file}")?;
+    for path in names {
+        writeln!(stdout, "{}", listing::name(path, tame))?;
     }
     Ok(ExitStatus::SUCCESS)
 }

@@ -15,6 +15,12 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
             jobs.push(job);
         }
     }
+    if printer.is_quiet() {
+        for job in jobs {
+            println!("{}", printable(&job.name));
+        }
+        return Ok(ExitStatus::SUCCESS);
+    }
     if printer.is_json() {
         println!("{}", json!(jobs));
         return Ok(ExitStatus::SUCCESS);

@@ -15,6 +15,7 @@ use crate::machine;
 use crate::printer::Printer;
 use crate::settings::{JobSettings, parse_duration};
 use crate::status::ExitStatus;
+use crate::terminal;
 
 /// How long a machine may take to power itself off in order.
 const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
@@ -23,7 +24,8 @@ const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
 const CONSOLE_LINES: usize = 20;
 
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
-    let settings = JobSettings::resolve(args.job)?;
+    let mut settings = JobSettings::resolve(args.job)?;
+    settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
     let boot_timeout = parse_duration(&args.vm.boot_timeout).context("in --boot-timeout")?;
     let mut interrupts = Interrupts::listen()?;
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;

@@ -336,7 +336,7 @@ impl Client {
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
         // The connection ends with the request that it is for.
-        tokio::spawn(connection);
+        let connection = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(target).header("Host", "localhost");
         if let Some(kind) = kind {
             request = request.header(header::CONTENT_TYPE, kind);
@@ -347,7 +347,10 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        Err(refused(status, &read_all(response).await?))
+        let refusal = refused(status, &read_all(response).await?);
+        // What of the body was not sent is not wanted.
+        connection.abort();
+        Err(refusal)
     }
 
     async fn fetch<T: DeserializeOwned>(

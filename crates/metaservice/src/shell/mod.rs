@@ -86,9 +86,10 @@ impl Shell {
     }
 
     /// Extension: sends the command a signal, by its number on Linux. A guest of version 1 is sent
-    /// nothing.
-    pub fn signal(&self, number: u8) {
+    /// nothing: then this is false.
+    pub fn signal(&self, number: u8) -> bool {
         self.shared.update(|state| state.session.signal(number));
+        self.shared.lock().session.dialect() == Dialect::V2
     }
 
     /// Extension: how the command ended, once [`wait`](Self::wait) has returned and where the

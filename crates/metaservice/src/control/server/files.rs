@@ -280,9 +280,16 @@ pub(crate) async fn write(
     }
     let destination = Destination { path, name, form: form.into(), mode, mtime_ns };
     let chunks = body.into_data_stream().map_err(std::io::Error::other);
-    let source = tokio_util::io::StreamReader::new(chunks);
-    match served.service.write(destination, Box::pin(source)).await {
+    let mut source = Box::pin(tokio_util::io::StreamReader::new(chunks));
+    match served.service.write(destination, &mut source).await {
         Ok(length) => Json(Written { length }).into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => {
+            // A caller that is still sending when the connection closes sees a broken pipe and no
+            // answer: it is read until it has seen the answer and goes.
+            tokio::spawn(
+                async move { tokio::io::copy_buf(&mut source, &mut tokio::io::sink()).await },
+            );
+            error.into_response()
+        }
     }
 }

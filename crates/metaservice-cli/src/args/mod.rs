@@ -1,10 +1,17 @@
 //! The command line as it is written: words and flags, nothing resolved yet.
 
+mod verbs;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use self::verbs::{
+    AroundArgs, CpArgs, ExecArgs, ForwardArgs, JobName, KillArgs, LogsArgs, LsArgs, ManArgs,
+    ShellArgs, StatsArgs,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -16,6 +23,12 @@ const AFTER_HELP: &str = "\
 Exit status of run and serve:
   the command's own, 124 on --timeout, 125 when metaservice itself failed,
   126 when the command cannot be run, 127 when it is not found, 128+N after signal N.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  echo 'source <(metaservice completions bash)' >> ~/.bashrc
+  echo 'source <(metaservice completions zsh)' >> ~/.zshrc
+  metaservice completions fish > ~/.config/fish/completions/metaservice.fish";
 
 /// Run a command inside a virtual machine.
 #[derive(Debug, Parser)]
@@ -49,28 +62,57 @@ pub(crate) enum Command {
     /// Serve a job to a virtual machine that somebody else starts.
     #[command(after_help = AFTER_HELP)]
     Serve(ServeArgs),
-    /// List the jobs that run.
+    /// List the jobs that run; with -q, only their names.
+    #[command(after_help = verbs::PS_HELP)]
     Ps,
+    /// Show all that is known of a job, as JSON.
+    #[command(after_help = verbs::INSPECT_HELP)]
+    Inspect(JobName),
+    /// Wait until a job ends, print its status and exit with it.
+    #[command(after_help = verbs::WAIT_HELP)]
+    Wait(JobName),
+    /// Show what a job has logged.
+    #[command(after_help = verbs::LOGS_HELP)]
+    Logs(LogsArgs),
     /// Run a command beside the job's own.
+    #[command(after_help = verbs::EXEC_HELP)]
     Exec(ExecArgs),
-    /// List the plain files below a folder of the guest's.
+    /// Open a shell beside the job's command, in this terminal.
+    #[command(after_help = verbs::SHELL_HELP)]
+    Shell(ShellArgs),
+    /// List a folder of the guest's.
+    #[command(after_help = verbs::LS_HELP)]
     Ls(LsArgs),
-    /// Kill the job's command and everything under it.
-    Kill {
-        /// The job's name.
-        job: String,
-    },
+    /// Copy files and folders between a guest and here.
+    #[command(after_help = verbs::CP_HELP)]
+    Cp(CpArgs),
+    /// Kill the job's command and everything under it, or send it a signal.
+    #[command(after_help = verbs::KILL_HELP)]
+    Kill(KillArgs),
+    /// Show what a guest is doing: processors, memory, disk, network.
+    #[command(after_help = verbs::STATS_HELP)]
+    Stats(StatsArgs),
+    /// Forward TCP ports of ours to ports in a guest.
+    #[command(after_help = verbs::FORWARD_HELP)]
+    Forward(ForwardArgs),
     /// Show what is there, what is missing, and what to type.
     Doctor(DoctorArgs),
-    /// Print a completion script for a shell.
+    /// Print a completion script for a shell; it completes the names of jobs too.
+    #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell.
         shell: Shell,
     },
+    /// Write the manual pages.
+    #[command(after_help = "Example:\n  metaservice man ~/.local/share/man/man1")]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    /// Give the command a terminal of our terminal's size; what it shows is the log.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
     #[command(flatten)]
     pub(crate) vm: VmArgs,
     #[command(flatten)]
@@ -84,26 +126,6 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: String,
     #[command(flatten)]
     pub(crate) job: JobArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExecArgs {
-    /// Hand on our standard input.
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// The job's name.
-    pub(crate) job: String,
-    /// The command and its arguments; the guest's default shell if there is none.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LsArgs {
-    /// The job's name.
-    pub(crate) job: String,
-    /// The folder in the guest.
-    pub(crate) path: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,194 @@
+//! Our terminal, streams and signals as those of a command in the guest.
+//!
+//! With a terminal: every key goes to the guest, Ctrl-C among them; only the escape sequence and
+//! signals from elsewhere end us. Without one, the first Ctrl-C goes to the guest as a signal,
+//! the second ends us. However it ends, the terminal is as it was when [`attach`] returns.
+
+use std::io;
+use std::pin::pin;
+
+use anyhow::{Context, Result};
+use metaservice::{Shell, ShellInput, ShellOutput};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::interrupts::Interrupts;
+use crate::status::ExitStatus;
+use crate::terminal::{Escape, Input, Terminal};
+
+/// How much is read of our stdin at once.
+const BLOCK: usize = 64 * 1024;
+
+/// What ends a program whose output nobody reads.
+const SIGPIPE: u8 = 13;
+
+/// What of ours the command gets.
+pub(crate) struct Attachment {
+    /// Whether it gets our stdin.
+    pub(crate) interactive: bool,
+    /// Our terminal, where the command has one.
+    pub(crate) terminal: Option<Terminal>,
+    /// What leaves it.
+    pub(crate) escape: Escape,
+}
+
+/// Why nobody attends the command any longer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It ended, or we were told to.
+    Ended(ExitStatus),
+    /// The user left it.
+    Detached,
+}
+
+/// Attends the command until it ends or is left.
+///
+/// # Errors
+/// When the command is lost, or its output cannot be shown.
+pub(crate) async fn attach(
+    shell: &mut Shell,
+    with: Attachment,
+    interrupts: &mut Interrupts,
+) -> Result<Parting> {
+    let Attachment { interactive, terminal, escape } = with;
+    let mut resized = listen(SignalKind::window_change())?;
+    let mut continued = listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
+    let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
+    // Whatever leaves this function puts the terminal back.
+    let raw = match &terminal {
+        Some(terminal) if interactive => Some(terminal.make_raw()?),
+        _ => None,
+    };
+    // With a raw terminal a signal is not the user's key: it is meant for us.
+    let mut patient = raw.is_none();
+    let shell = &*shell;
+    let follow = || {
+        if let Some(size) = terminal.as_ref().and_then(Terminal::size) {
+            shell.set_size(size.columns, size.rows);
+        }
+    };
+    follow();
+
+    let mut ended = pin!(end(shell, stdout, stderr));
+    let mut feeding = pin!(feed(stdin, interactive, terminal.is_some(), escape));
+    let mut fed = false;
+    loop {
+        tokio::select! {
+            biased;
+            status = &mut ended => return Ok(Parting::Ended(status?)),
+            interrupt = interrupts.next() => {
+                let first = std::mem::take(&mut patient) && interrupt.name != "SIGHUP";
+                if !(first && shell.signal(interrupt.number)) {
+                    shell.abort();
+                    return Ok(Parting::Ended(ExitStatus::signal(interrupt.number)));
+                }
+            }
+            _ = resized.recv() => follow(),
+            _ = continued.recv() => {
+                // Who had the terminal meanwhile has left it as a shell wants it.
+                if let Some(raw) = &raw {
+                    raw.apply().context("cannot change the terminal's settings")?;
+                }
+                follow();
+            }
+            left = &mut feeding, if !fed => match left? {
+                true => return Ok(Parting::Detached),
+                false => fed = true,
+            },
+        }
+    }
+}
+
+/// Shows what the command writes until it ends.
+async fn end(
+    shell: &Shell,
+    stdout: Option<ShellOutput>,
+    stderr: Option<ShellOutput>,
+) -> Result<ExitStatus> {
+    let shown =
+        tokio::try_join!(show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()),);
+    match shown {
+        Ok(_) => {}
+        Err(Unshown::Cut) => {}
+        Err(Unshown::Here(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            shell.abort();
+            return Ok(ExitStatus::signal(SIGPIPE));
+        }
+        Err(Unshown::Here(error)) => {
+            shell.abort();
+            return Err(error).context("cannot show the command's output");
+        }
+    }
+    let success = shell.wait().await?;
+    Ok(match shell.ending() {
+        _ if success => ExitStatus::SUCCESS,
+        // What failed never becomes a success by its detail.
+        Some(ending) => ExitStatus(ending.shell_status().max(1)),
+        None => ExitStatus(1),
+    })
+}
+
+/// Why output was not shown to its end.
+enum Unshown {
+    /// It was cut in the guest or on the way; the shell says how.
+    Cut,
+    /// We cannot write it.
+    Here(io::Error),
+}
+
+async fn show(output: Option<ShellOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Unshown> {
+    let Some(mut output) = output else { return Ok(()) };
+    let mut block = vec![0; BLOCK];
+    loop {
+        let count = match output.read(&mut block).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(_) => return Err(Unshown::Cut),
+        };
+        to.write_all(&block[..count]).await.map_err(Unshown::Here)?;
+        to.flush().await.map_err(Unshown::Here)?;
+    }
+}
+
+/// Hands on our stdin to its end. Whether it was left by the escape sequence.
+async fn feed(
+    stdin: Option<ShellInput>,
+    interactive: bool,
+    tty: bool,
+    mut escape: Escape,
+) -> Result<bool> {
+    let Some(mut stdin) = stdin else { return Ok(false) };
+    if !interactive {
+        if tty {
+            // The end of a terminal's input would end what reads there.
+            std::future::pending::<()>().await;
+        }
+        return Ok(false);
+    }
+    let mut input = Input::open()?;
+    let mut block = vec![0; BLOCK];
+    loop {
+        let count = input.read(&mut block).await.context("cannot read standard input")?;
+        let written = if tty {
+            let keys = escape.feed(&block[..count]);
+            if keys.detach {
+                return Ok(true);
+            }
+            stdin.write_all(&keys.send).await
+        } else {
+            stdin.write_all(&block[..count]).await
+        };
+        // A command that no longer reads has ended, which is told by its status.
+        if written.is_err() {
+            return Ok(false);
+        }
+        if count == 0 {
+            let _ = stdin.shutdown().await;
+            return Ok(false);
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).context("cannot listen for signals")
+}

@@ -1,0 +1,86 @@
+//! `metaservice forward JOB [ADDR:]PORT:PORT`: TCP ports of ours that lead to ports in the guest.
+//!
+//! Each connection is independent: one that the guest refuses is closed, and told, and the
+//! others go on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use metaservice::control::Client;
+use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::args::ForwardArgs;
+use crate::interrupts::Interrupts;
+use crate::printer::Printer;
+use crate::settings::ForwardSettings;
+use crate::sockets;
+use crate::status::ExitStatus;
+
+/// Where connections go that the guest's port gets.
+const HOST: &str = "localhost";
+
+pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitStatus> {
+    let specs = args.specs.iter().map(|spec| ForwardSettings::parse(spec));
+    let specs = specs.collect::<Result<Vec<_>>>()?;
+    let client = sockets::find(&args.name.job).await?;
+    let mut interrupts = Interrupts::listen()?;
+    let mut forwarding = JoinSet::new();
+    for spec in specs {
+        let listener = TcpListener::bind(spec.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", spec.listen))?;
+        told(listener.local_addr()?, spec.port, printer);
+        forwarding.spawn(accept(listener, client.clone(), spec.port, printer));
+    }
+    // What is forwarded ends with this function: the tasks are dropped with their set.
+    tokio::select! {
+        _ = client.wait() => Ok(ExitStatus::SUCCESS),
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+fn told(address: SocketAddr, port: u16, printer: Printer) {
+    if printer.is_json() {
+        printer.event("forwarding", json!({ "address": address.to_string(), "port": port }));
+    } else {
+        println!("{address} -> {port}");
+    }
+}
+
+async fn accept(listener: TcpListener, client: Client, port: u16, printer: Printer) {
+    let client = Arc::new(client);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(carry(stream, Arc::clone(&client), port, printer));
+                }
+                // The peer is gone already, or descriptors are short until some connection ends.
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    connections.join_next().await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn carry(mut stream: TcpStream, client: Arc<Client>, port: u16, printer: Printer) {
+    let _ = stream.set_nodelay(true);
+    let mut dialled = match client.dial(HOST, port).await {
+        Ok(dialled) => dialled,
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            printer.error(&error.context(format!("cannot connect to the guest's port {port}")));
+            return;
+        }
+    };
+    if let Err(error) = copy_bidirectional(&mut stream, &mut dialled).await {
+        tracing::debug!("a connection to port {port} broke: {error}");
+    }
+}

@@ -1,0 +1,83 @@
+//! `metaservice stats [--follow] JOB`: what a guest is doing.
+//!
+//! Rates need two observations: without --follow they are taken a moment apart. On a terminal
+//! the table is written over itself; else there is a line for each observation.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use metaservice::Stats;
+
+use crate::args::StatsArgs;
+use crate::gauges::Gauges;
+use crate::interrupts::Interrupts;
+use crate::printer::Printer;
+use crate::settings::parse_duration;
+use crate::sockets;
+use crate::status::ExitStatus;
+
+/// How far apart the two observations of one line are.
+const MOMENT: Duration = Duration::from_millis(500);
+
+pub(crate) async fn stats(args: StatsArgs, printer: Printer) -> Result<ExitStatus> {
+    let interval = parse_duration(&args.interval).context("in --interval")?;
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(10);
+    ensure!(bounds.contains(&interval), "--interval is 100ms to 10s");
+    let client = sockets::find(&args.name.job).await?;
+    let mut interrupts = Interrupts::listen()?;
+    let watching = async {
+        let interval = if args.follow { interval } else { MOMENT };
+        let mut lines = client.stats(Some(interval)).await?;
+        let mut table = Table::new(printer.is_json());
+        let mut last: Option<Stats> = None;
+        while let Some(stats) = lines.next().await? {
+            if let Some(last) = last {
+                table.show(&Gauges::between(&last, &stats))?;
+                if !args.follow {
+                    break;
+                }
+            }
+            last = Some(stats);
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        watched = watching => {
+            watched.with_context(|| format!("cannot watch {}", args.name.job))?;
+            Ok(ExitStatus::SUCCESS)
+        }
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+/// Where observations are shown.
+struct Table {
+    json: bool,
+    terminal: bool,
+    lines: u64,
+}
+
+impl Table {
+    fn new(json: bool) -> Self {
+        Self { json, terminal: std::io::stdout().is_terminal(), lines: 0 }
+    }
+
+    fn show(&mut self, gauges: &Gauges) -> Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            writeln!(stdout, "{}", serde_json::to_string(gauges)?)?;
+        } else {
+            if self.lines == 0 {
+                writeln!(stdout, "{}", Gauges::HEADINGS)?;
+            } else if self.terminal {
+                // Up a line, and what it had goes.
+                write!(stdout, "\x1b[1A\x1b[2K")?;
+            }
+            writeln!(stdout, "{gauges}")?;
+        }
+        self.lines += 1;
+        stdout.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! A folder as a tar archive, from and to our file system.
+//!
+//! Archives are read and written by a thread with the blocking calls that they are made of,
+//! behind a pipe: whoever drops the other end ends the thread, and waits for that before anything
+//! is removed that it may still write to.
+//!
+//! What comes out of a guest is hostile: the extractor keeps it in its folder.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow, bail};
+use metaservice_archive::{Counts, Extractor, Options};
+use tar::{Builder, Header};
+use tokio::io::{AsyncRead, BufReader};
+use tokio::net::unix::pipe;
+
+use super::place;
+
+/// How much is read at once.
+const BLOCK: usize = 256 * 1024;
+
+/// A thread behind a pipe; dropping this ends it.
+struct Worker<P, T> {
+    pipe: Option<P>,
+    thread: Option<JoinHandle<Result<T>>>,
+}
+
+impl<P, T: Send + 'static> Worker<P, T> {
+    fn new(pipe: P, work: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
+        Self { pipe: Some(pipe), thread: Some(std::thread::spawn(work)) }
+    }
+
+    /// What came of it; our end of the pipe is closed.
+    async fn finish(&mut self) -> Result<T> {
+        self.pipe = None;
+        let thread = self.thread.take().context("finished before")?;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+        joined.map_err(|_| anyhow!("the archive's thread panicked"))?
+    }
+}
+
+impl<P, T> Drop for Worker<P, T> {
+    fn drop(&mut self) {
+        self.pipe = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends at the next byte that it wants: at once.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Unpacks an archive from a guest as `target`: beside it first if nothing is there, else into
+/// the folder that is there.
+pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Result<()> {
+    if target.is_dir() {
+        pump(body, target.to_owned()).await?;
+        return Ok(());
+    }
+    let folder = place::parent(target);
+    let temporary = tempfile::Builder::new().prefix(".metaservice-").tempdir_in(folder);
+    let temporary = temporary.with_context(|| format!("cannot write to {}", folder.display()))?;
+    let counts = pump(body, temporary.path().to_owned()).await?;
+    if counts.folders > 0 {
+        std::fs::rename(temporary.path(), target)?;
+        // It has another name now: there is nothing to remove.
+        let _ = temporary.keep();
+        return Ok(());
+    }
+    // Without the folder itself it is one thing of its own name: a link.
+    let mut entries = std::fs::read_dir(temporary.path())?;
+    let single = entries.next().context("the archive is empty")??;
+    std::fs::rename(single.path(), target)?;
+    Ok(())
+}
+
+async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Counts> {
+    let (reader, writer) = io::pipe()?;
+    let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
+    let mut worker = Worker::new(sender, move || {
+        Ok(Extractor::open(&folder, Options::default())?.extract(reader)?)
+    });
+    let mut body = BufReader::with_capacity(BLOCK, body);
+    let pumped = match &mut worker.pipe {
+        Some(sender) => tokio::io::copy_buf(&mut body, sender).await,
+        None => Ok(0),
+    };
+    let extracted = worker.finish().await;
+    match pumped {
+        // The thread has given up, and says why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => extracted,
+        // A cut archive may look complete.
+        Err(error) => Err(error.into()),
+        Ok(_) => extracted,
+    }
+}
+
+/// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself.
+pub(super) fn pack(path: PathBuf) -> Result<Packing> {
+    let (reader, writer) = io::pipe()?;
+    let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+    Ok(Packing(Worker::new(receiver, move || write_archive(writer, &path))))
+}
+
+/// An archive while it is made. A folder that cannot be read is an error of the reading, so
+/// that what was sent of it never counts as complete.
+pub(super) struct Packing(Worker<pipe::Receiver, ()>);
+
+impl AsyncRead for Packing {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        use std::task::{Poll, ready};
+        let worker = &mut self.0;
+        let Some(pipe) = &mut worker.pipe else { return Poll::Ready(Ok(())) };
+        let before = buf.filled().len();
+        ready!(std::pin::Pin::new(pipe).poll_read(cx, buf))?;
+        if buf.filled().len() == before {
+            // The thread has closed its end as its last act.
+            worker.pipe = None;
+            let joined = worker.thread.take().map(JoinHandle::join);
+            if let Some(Err(_) | Ok(Err(_))) = joined {
+                let error = joined.and_then(Result::ok).and_then(Result::err);
+                let error = error.unwrap_or_else(|| anyhow!("the archive's thread panicked"));
+                return Poll::Ready(Err(io::Error::other(format!("{error:#}"))));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn write_archive(writer: PipeWriter, path: &Path) -> Result<()> {
+    let mut builder = Builder::new(io::BufWriter::with_capacity(BLOCK, writer));
+    let metadata = std::fs::symlink_metadata(path)?;
+    if metadata.is_dir() {
+        append(&mut builder, path, Path::new("./"))?;
+    } else {
+        let name = path.file_name().context("it has no name")?;
+        append(&mut builder, path, Path::new(name))?;
+    }
+    builder.into_inner()?.flush()?;
+    Ok(())
+}
+
+fn append(builder: &mut Builder<impl Write>, path: &Path, name: &Path) -> Result<()> {
+    let cannot = || format!("cannot read {}", path.display());
+    let metadata = std::fs::symlink_metadata(path).with_context(cannot)?;
+    let mut header = Header::new_ustar();
+    header.set_metadata(&metadata);
+    let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
+    if metadata.mtime() >= 0 {
+        builder.append_pax_extensions([("mtime", time.as_bytes())])?;
+    }
+    if metadata.is_dir() {
+        builder.append_data(&mut header, name, io::empty())?;
+        let mut names = BTreeMap::new();
+        for entry in std::fs::read_dir(path).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            names.insert(entry.file_name(), entry.path());
+        }
+        for (below, path) in names {
+            append(builder, &path, &name.join::<&OsStr>(&below))?;
+        }
+    } else if metadata.is_symlink() {
+        let to = std::fs::read_link(path).with_context(cannot)?;
+        header.set_size(0);
+        builder.append_link(&mut header, name, to)?;
+    } else if metadata.is_file() {
+        let file = File::open(path).with_context(cannot)?;
+        // A file that shrinks meanwhile would leave the archive without its order.
+        let size = metadata.len();
+        builder.append_data(&mut header, name, Exactly { file, left: size })?;
+    } else {
+        bail!("{} is neither file, folder nor link", path.display());
+    }
+    Ok(())
+}
+
+/// So many bytes of a file, and an error where it has fewer.
+struct Exactly {
+    file: File,
+    left: u64,
+}
+
+impl io::Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(io::Error::other("it has shrunk while it was read"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn plant(folder: &Path) {
+        std::fs::create_dir_all(folder.join("a/locked")).unwrap();
+        std::fs::write(folder.join("a/file"), "content").unwrap();
+        std::fs::write(folder.join("a/locked/inner"), vec![7; 100_000]).unwrap();
+        std::fs::write(folder.join("n".repeat(180)), "long").unwrap();
+        std::os::unix::fs::symlink("../gone", folder.join("a/link")).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, 9);
+        File::options()
+            .write(true)
+            .open(folder.join("a/file"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        let locked = std::fs::Permissions::from_mode(0o555);
+        std::fs::set_permissions(folder.join("a/locked"), locked).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_unpacked_as_it_was_packed() {
+        let here = tempfile::tempdir().unwrap();
+        let (from, to) = (here.path().join("from"), here.path().join("to"));
+        plant(&from);
+        unpack(pack(from.clone()).unwrap(), &to).await.unwrap();
+        for name in ["a/file", "a/locked/inner", &"n".repeat(180)] {
+            let (one, other) = (from.join(name), to.join(name));
+            assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
+            let (one, other) = (one.metadata().unwrap(), other.metadata().unwrap());
+            assert_eq!(
+                (one.mode(), one.modified().unwrap()),
+                (other.mode(), other.modified().unwrap())
+            );
+        }
+        assert_eq!(std::fs::read_link(to.join("a/link")).unwrap(), Path::new("../gone"));
+        assert_eq!(to.join("a/locked").metadata().unwrap().mode() & 0o777, 0o555);
+        let link = here.path().join("alone");
+        unpack(pack(from.join("a/link")).unwrap(), &link).await.unwrap();
+        assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../gone"));
+        // Once more, into what is there.
+        unpack(pack(from).unwrap(), &to).await.unwrap();
+        assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_cut_archive_leaves_nothing() {
+        let here = tempfile::tempdir().unwrap();
+        let (from, to) = (here.path().join("from"), here.path().join("to"));
+        plant(&from);
+        for cut in [0, 700, 50_000] {
+            let cut = pack(from.clone()).unwrap().take(cut).chain(Broken);
+            assert!(unpack(cut, &to).await.is_err());
+            assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+        }
+        let never = pack(from.clone()).unwrap().take(50_000).chain(Silent);
+        let quickly = std::time::Duration::from_millis(200);
+        assert!(tokio::time::timeout(quickly, unpack(never, &to)).await.is_err());
+        assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+    }
+
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_packed_never_looks_complete() {
+        let here = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(here.path().join("socket")).unwrap());
+        let mut packed = Vec::new();
+        let error = pack(here.path().to_owned()).unwrap().read_to_end(&mut packed).await;
+        assert!(error.unwrap_err().to_string().contains("neither file, folder nor link"));
+    }
+}

@@ -1,0 +1,138 @@
+//! What two observations of a guest say: shares and rates, as a line of a table or of JSON.
+//! The numbers are the guest's: none of them is trusted to grow, or to fit another.
+
+use std::fmt;
+
+use indicatif::HumanBytes;
+use metaservice::Stats;
+use serde::Serialize;
+
+/// What a guest was doing between two observations.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Gauges {
+    /// Of one processor: two that are busy make 200.
+    pub(crate) cpu_percent: f64,
+    pub(crate) cpus: u32,
+    /// Bytes that programs cannot have.
+    pub(crate) memory_used: u64,
+    pub(crate) memory_total: u64,
+    /// Bytes of the root file system.
+    pub(crate) root_used: u64,
+    pub(crate) root_total: u64,
+    /// Bytes a second.
+    pub(crate) disk_read_rate: u64,
+    pub(crate) disk_write_rate: u64,
+    pub(crate) network_receive_rate: u64,
+    pub(crate) network_send_rate: u64,
+    /// Bytes since the boot.
+    pub(crate) disk_read: u64,
+    pub(crate) disk_written: u64,
+    pub(crate) network_received: u64,
+    pub(crate) network_sent: u64,
+    pub(crate) processes: u32,
+    pub(crate) uptime_ms: u64,
+}
+
+impl Gauges {
+    pub(crate) const HEADINGS: &str = "    CPU %             MEMORY               ROOT     DISK READ/WRITE      NET IN/OUT         PROCESSES";
+
+    pub(crate) fn between(before: &Stats, after: &Stats) -> Self {
+        let elapsed = after.uptime_ms.saturating_sub(before.uptime_ms).max(1);
+        let rate = |from: u64, to: u64| {
+            let bytes = u128::from(to.saturating_sub(from));
+            u64::try_from(bytes * 1000 / u128::from(elapsed)).unwrap_or(u64::MAX)
+        };
+        let busy = after.cpu_busy_ms.saturating_sub(before.cpu_busy_ms);
+        // Whole hundredths: no guest makes an odd number of it.
+        let share = u128::from(busy) * 10_000 / u128::from(elapsed);
+        let most = u128::from(after.cpus.max(1)) * 10_000;
+        let share = u32::try_from(share.min(most)).unwrap_or(u32::MAX);
+        Self {
+            cpu_percent: f64::from(share) / 100.0,
+            cpus: after.cpus,
+            memory_used: after.memory_total.saturating_sub(after.memory_available),
+            memory_total: after.memory_total,
+            root_used: after.root_total.saturating_sub(after.root_free),
+            root_total: after.root_total,
+            disk_read_rate: rate(before.disk_read, after.disk_read),
+            disk_write_rate: rate(before.disk_written, after.disk_written),
+            network_receive_rate: rate(before.network_received, after.network_received),
+            network_send_rate: rate(before.network_sent, after.network_sent),
+            disk_read: after.disk_read,
+            disk_written: after.disk_written,
+            network_received: after.network_received,
+            network_sent: after.network_sent,
+            processes: after.processes,
+            uptime_ms: after.uptime_ms,
+        }
+    }
+}
+
+impl fmt::Display for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |a: u64, b: u64| format!("{} / {}", short(a), short(b));
+        write!(
+            f,
+            "{:>8.1}% {:>18} {:>18} {:>19} {:>19} {:>9}",
+            self.cpu_percent,
+            of(self.memory_used, self.memory_total),
+            of(self.root_used, self.root_total),
+            of(self.disk_read_rate, self.disk_write_rate) + "/s",
+            of(self.network_receive_rate, self.network_send_rate) + "/s",
+            self.processes,
+        )
+    }
+}
+
+/// `12.3M` and the like.
+fn short(bytes: u64) -> String {
+    let text = HumanBytes(bytes).to_string();
+    let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
+    let number = number.split_once('.').map_or_else(
+        || number.to_owned(),
+        |(whole, part)| format!("{whole}.{}", &part[..1.min(part.len())]),
+    );
+    format!("{number}{}", unit.trim_end_matches('B').trim_end_matches('i'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_differences_in_time() {
+        let before = Stats { uptime_ms: 1000, cpus: 2, cpu_busy_ms: 100, ..Stats::default() };
+        let after = Stats {
+            uptime_ms: 3000,
+            cpu_busy_ms: 3100,
+            network_sent: 4096,
+            memory_total: 100,
+            memory_available: 40,
+            ..before
+        };
+        let gauges = Gauges::between(&before, &after);
+        assert_eq!(gauges.cpu_percent, 150.0);
+        assert_eq!((gauges.network_send_rate, gauges.memory_used), (2048, 60));
+        assert!(gauges.to_string().contains("150.0%"), "{gauges}");
+    }
+
+    #[test]
+    fn wild_numbers_do_no_harm() {
+        let wild = Stats {
+            cpu_busy_ms: u64::MAX,
+            disk_read: u64::MAX,
+            memory_available: u64::MAX,
+            ..Stats::default()
+        };
+        for (before, after) in [(Stats::default(), wild), (wild, Stats::default())] {
+            let gauges = Gauges::between(&before, &after);
+            assert!(gauges.cpu_percent <= 100.0 && !gauges.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([0, 1023, 1536, 3 << 30].map(short), ["0", "1023", "1.5K", "3.0G"]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The names of Linux' signals.
+
+use anyhow::{Result, bail};
+
+/// By number, from 1.
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// Other words for some of them.
+const ALIASES: [(&str, u8); 5] =
+    [("IOT", 6), ("CLD", 17), ("POLL", 29), ("RTMIN", 34), ("RTMAX", 64)];
+
+/// A signal's number from its name, with or without SIG, or from the number itself.
+pub(crate) fn parse(text: &str) -> Result<u8> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(number) = (1u8..).zip(NAMES).find(|(_, known)| *known == name).map(|(n, _)| n) {
+        return Ok(number);
+    }
+    if let Some((_, number)) = ALIASES.into_iter().find(|(known, _)| *known == name) {
+        return Ok(number);
+    }
+    let offset = |words: &str| words.parse::<u8>().ok();
+    let number = match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+        (Some(above), _) => offset(above).and_then(|above| 34u8.checked_add(above)),
+        (_, Some(below)) => offset(below).and_then(|below| 64u8.checked_sub(below)),
+        _ => text.parse().ok(),
+    };
+    match number {
+        Some(number @ 1..=64) => Ok(number),
+        _ => bail!("{text:?} is no signal; write TERM, SIGTERM or 15"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_signal_has_a_name_with_and_without_sig_and_a_number() {
+        for (text, number) in [
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigkill", 9),
+            ("2", 2),
+            ("SYS", 31),
+            ("USR1", 10),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("rtmax-1", 63),
+            ("64", 64),
+        ] {
+            assert_eq!(parse(text).unwrap(), number, "{text}");
+        }
+        for wrong in ["", "SIG", "0", "65", "TERMINATE", "-1", "RTMIN+31", "RTMAX-64", "1x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

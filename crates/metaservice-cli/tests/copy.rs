@@ -1,0 +1,175 @@
+//! `cp` in real machines: trees and large files, both ways, byte for byte.
+#![allow(clippy::unwrap_used)]
+
+mod vm;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use vm::{Sandbox, finish, sha256};
+
+const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
+
+/// Everything that a copy keeps, by path: kind, mode, time, content.
+fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = path.symlink_metadata().unwrap();
+            let content = if metadata.is_dir() {
+                folders.push(path.clone());
+                Vec::new()
+            } else if metadata.is_symlink() {
+                std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            } else {
+                std::fs::read(&path).unwrap()
+            };
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+            found.insert(name, (metadata.mode(), seconds, nanos, content));
+        }
+    }
+    found
+}
+
+fn plant(root: &Path) {
+    for folder in 0..50 {
+        let folder = root.join(format!("folder {folder}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for n in 0..100usize {
+            let path = folder.join(format!("file-{n}"));
+            std::fs::write(&path, vec![u8::try_from(n).unwrap(); n * 37]).unwrap();
+            let mode = if n % 3 == 0 { 0o755 } else { 0o640 };
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::new(1_700_000_000 + n as u64, 123_456_789);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        }
+        symlink("file-1", folder.join("link")).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o750)).unwrap();
+    }
+}
+
+#[test]
+fn five_thousand_files_go_in_and_come_out_the_same() {
+    let sandbox = Sandbox::new();
+    plant(&sandbox.work().join("tree"));
+    let mut job = sandbox.start("grove", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    sandbox.run(&["cp", "tree", "grove:/tmp"]).text(0);
+    let count = ["exec", "grove", "sh", "-c", "find /tmp/tree -type f | wc -l"];
+    assert_eq!(sandbox.run(&count).text(0).trim(), "5000");
+    sandbox.run(&["cp", "grove:/tmp/tree", "back"]).text(0);
+    let (there, back) = (tree(&sandbox.work().join("tree")), tree(&sandbox.work().join("back")));
+    assert_eq!(there.len(), 5000 + 100);
+    assert!(there == back, "{:?}", there.iter().find(|(name, what)| back.get(*name) != Some(what)));
+
+    // Into a folder that exists goes the folder itself, of FOLDER/. only what is in it.
+    std::fs::create_dir(sandbox.work().join("into")).unwrap();
+    sandbox.run(&["cp", "grove:/tmp/tree/folder 1", "into"]).text(0);
+    sandbox.run(&["cp", "grove:/tmp/tree/folder 2/.", "into"]).text(0);
+    let into = sandbox.work().join("into");
+    assert!(into.join("folder 1/file-7").is_file() && into.join("file-7").is_file());
+
+    // As tar on the standard streams.
+    let packed = sandbox.run(&["cp", "grove:/tmp/tree/folder 3", "-"]);
+    assert_eq!(packed.status, Some(0), "{}", packed.stderr);
+    std::fs::write(sandbox.work().join("folder.tar"), &packed.stdout).unwrap();
+    let listed = Command::new("tar").arg("tf").arg(sandbox.work().join("folder.tar")).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    assert!(listed.lines().any(|line| line == "file-99"), "{listed}");
+    let tar = std::fs::File::open(sandbox.work().join("folder.tar")).unwrap();
+    sandbox.run(&["exec", "grove", "mkdir", "/tmp/unpacked"]).text(0);
+    let mut command = sandbox.command(["cp", "-", "grove:/tmp/unpacked"]);
+    finish(command.stdin(Stdio::from(tar)).spawn().unwrap()).text(0);
+    let check =
+        "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
+    assert_eq!(sandbox.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
+
+    // A link by itself is what it leads to: the agent follows it. A file into a folder that is not there is an error.
+    sandbox.run(&["cp", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
+    assert_eq!(std::fs::read(sandbox.work().join("alone")).unwrap(), vec![1; 37]);
+    let nowhere = sandbox.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
+    assert!(nowhere.status == Some(125) && nowhere.stderr.contains("there is no folder nowhere/"));
+    let missing = sandbox.run(&["cp", "grove:/no/such", "."]);
+    assert!(missing.status == Some(125) && missing.stderr.lines().count() == 1, "{missing:?}");
+    let left: Vec<_> = std::fs::read_dir(sandbox.work())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with(".metaservice"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    sandbox.run(&["exec", "grove", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn a_gibibyte_goes_in_and_comes_out_the_same() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.work().join("big");
+    // Not compressible, and quickly made.
+    let make = format!(
+        "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2> /dev/null | head -c 1073741824 > '{}'",
+        source.display()
+    );
+    assert!(Command::new("sh").args(["-c", &make]).status().unwrap().success());
+    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o750)).unwrap();
+    let mut job = sandbox.start("large", &["--memory", "3G", "--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    sandbox.run(&["exec", "large", "mount", "-t", "tmpfs", "-o", "size=2G", "none", "/mnt"]);
+    sandbox.run(&["cp", "big", "large:/tmp/big"]).text(0);
+    let digest = sha256(&source);
+    let there = sandbox.run(&["exec", "large", "sha256sum", "/tmp/big"]).text(0);
+    assert!(there.starts_with(&digest), "{there} is not {digest}");
+    sandbox.run(&["cp", "large:/tmp/big", "again"]).text(0);
+    let again = sandbox.work().join("again");
+    assert_eq!(sha256(&again), digest);
+    let (before, after) = (source.metadata().unwrap(), again.metadata().unwrap());
+    assert_eq!(
+        (before.mode(), before.mtime(), before.mtime_nsec()),
+        (after.mode(), after.mtime(), after.mtime_nsec())
+    );
+    sandbox.run(&["exec", "large", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn an_interrupted_copy_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let mut job = sandbox.start("endless", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    // A file that grows for ever is one that no copy completes.
+    let make = "mkdir /tmp/d; dd if=/dev/zero of=/tmp/d/f bs=1M count=300 2> /dev/null";
+    sandbox.run(&["exec", "endless", "sh", "-c", make]).text(0);
+    for source in ["endless:/tmp/d/f", "endless:/tmp/d"] {
+        let copy = sandbox.command(["cp", source, "part"]).spawn().unwrap();
+        wait_for_entry(&sandbox.work());
+        let pid = copy.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let copied = finish(copy);
+        // It may have been faster than we are: then it is whole.
+        if copied.status == Some(130) {
+            assert_eq!(std::fs::read_dir(sandbox.work()).unwrap().count(), 0);
+        } else {
+            copied.text(0);
+            let _ = std::fs::remove_file(sandbox.work().join("part"));
+            let _ = std::fs::remove_dir_all(sandbox.work().join("part"));
+        }
+    }
+    sandbox.run(&["exec", "endless", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+/// Waits until something is in a folder.
+fn wait_for_entry(folder: &Path) {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, folder, WatchFlags::CREATE).unwrap();
+    if std::fs::read_dir(folder).unwrap().next().is_none() {
+        rustix::io::read(&watch, &mut [0; 1024]).unwrap();
+    }
+}

@@ -1,0 +1,194 @@
+//! `shell` and `exec -t` through a real pseudo-terminal, into real machines.
+#![allow(clippy::unwrap_used)]
+
+mod vm;
+
+use std::os::fd::AsFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use pty_process::{Pty, Size};
+use rustix::termios::{Termios, tcgetattr};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vm::{Job, Sandbox};
+
+/// How long a terminal may be silent while something is expected of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
+
+/// The tool on a terminal of its own.
+struct Session {
+    pty: Pty,
+    child: tokio::process::Child,
+    seen: String,
+    before: String,
+}
+
+impl Session {
+    fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
+        let (pty, pts) = pty_process::open().unwrap();
+        pty.resize(Size::new(31, 97)).unwrap();
+        let before = settings(&pty);
+        let template = sandbox.command(args);
+        let mut command = pty_process::Command::new(template.get_program())
+            .args(args)
+            .current_dir(sandbox.work());
+        for (name, value) in template.get_envs() {
+            command = command.env(name, value.unwrap_or_default());
+        }
+        let child = command.kill_on_drop(true).spawn(pts).unwrap();
+        Self { pty, child, seen: String::new(), before }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.pty.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until `text` is shown, and forgets all up to there.
+    async fn until(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            let mut buffer = [0; 4096];
+            let read = tokio::time::timeout(PATIENCE, self.pty.read(&mut buffer)).await;
+            let count = read.unwrap_or_else(|_| panic!("{text:?} never came: {:?}", self.seen));
+            let count = count.unwrap_or_else(|_| panic!("{text:?} never came: {:?}", self.seen));
+            self.seen += &String::from_utf8_lossy(&buffer[..count]);
+        }
+    }
+
+    /// The status, and whether the terminal is as it was before.
+    async fn finish(mut self) -> i32 {
+        let status = loop {
+            // What is still shown must not hold the tool up.
+            let mut buffer = [0; 4096];
+            tokio::select! {
+                status = self.child.wait() => break status.unwrap(),
+                Ok(count) = self.pty.read(&mut buffer) => {
+                    self.seen += &String::from_utf8_lossy(&buffer[..count]);
+                }
+            }
+        };
+        assert_eq!(settings(&self.pty), self.before, "the terminal is not as it was");
+        status.code().unwrap()
+    }
+}
+
+/// A terminal's settings in words.
+fn settings(pty: &Pty) -> String {
+    let Termios { input_modes, output_modes, local_modes, control_modes, .. } =
+        tcgetattr(pty.as_fd()).unwrap();
+    format!("{input_modes:?} {output_modes:?} {local_modes:?} {control_modes:?}")
+}
+
+fn start(sandbox: &Sandbox, name: &str) -> Job {
+    let mut job = sandbox.start(name, &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    job
+}
+
+async fn end(sandbox: &Sandbox, job: Job, name: &str) {
+    sandbox.run(&["exec", name, "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[tokio::test]
+async fn a_shell_is_as_if_one_sat_at_it() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "seat");
+    let mut shell = Session::start(&sandbox, &["shell", "seat", "sh"]);
+    // The size is there from the beginning, and follows the window.
+    shell.send("stty size; echo $((6*7))\r").await;
+    shell.until("31 97").await;
+    shell.until("42").await;
+    shell.pty.resize(Size::new(43, 132)).unwrap();
+    shell.send("trap 'stty size; echo resized' WINCH; kill -WINCH $$; sleep 0\r").await;
+    shell.until("43 132").await;
+    // The terminal here is raw: a Ctrl-C is the guest's.
+    assert_ne!(settings(&shell.pty), shell.before);
+    shell.send("sleep 1000; echo inter''rupted $?\r").await;
+    shell.until("sleep 1000").await;
+    shell.send("\x03").await;
+    shell.until("#").await;
+    shell.send("echo al''ive\r").await;
+    shell.until("alive").await;
+    shell.send("exit 42\r").await;
+    assert_eq!(shell.finish().await, 42);
+    end(&sandbox, job, "seat").await;
+}
+
+#[tokio::test]
+async fn the_escape_sequence_leaves() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "left");
+    let mut shell = Session::start(&sandbox, &["shell", "left", "sh", "-c", "echo he''re; cat"]);
+    shell.until("here").await;
+    // A beginning that is none goes to the guest; the sequence does not.
+    shell.send("\x10x\r").await;
+    shell.until("x").await;
+    shell.send("\x10\x11").await;
+    assert_eq!(shell.finish().await, 0);
+
+    let own = ["shell", "--escape", "~,.", "left", "sh", "-c", "echo he''re; cat"];
+    let mut shell = Session::start(&sandbox, &own);
+    shell.until("here").await;
+    shell.send("~.").await;
+    assert_eq!(shell.finish().await, 0);
+    end(&sandbox, job, "left").await;
+}
+
+#[tokio::test]
+async fn the_terminal_is_restored_when_its_machine_or_its_tool_is_killed() {
+    let sandbox = Sandbox::new();
+    let mut job = start(&sandbox, "doomed");
+    let mut shell = Session::start(&sandbox, &["shell", "doomed", "sh", "-c", "echo he''re; cat"]);
+    shell.until("here").await;
+    assert_ne!(settings(&shell.pty), shell.before);
+    let pid = shell.child.id().unwrap().to_string();
+    let killed = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(shell.finish().await, 143);
+
+    let mut shell = Session::start(&sandbox, &["shell", "doomed", "sh", "-c", "echo he''re; cat"]);
+    shell.until("here").await;
+    job.signal("-KILL");
+    job.child.wait().unwrap();
+    assert_eq!(shell.finish().await, 125);
+    sandbox.wait_for_no_process();
+    sandbox.run(&["ps"]).text(0);
+}
+
+#[tokio::test]
+async fn without_a_terminal_signals_and_ends_go_through() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "plain");
+    let refused = sandbox.run(&["exec", "-it", "plain", "sh"]);
+    assert_eq!(refused.status, Some(125));
+    assert!(refused.stderr.contains("-t needs a terminal"), "{}", refused.stderr);
+    assert_eq!(refused.stderr.lines().count(), 2, "{}", refused.stderr);
+
+    let script = "trap 'echo told; exit 7' INT; echo ready; while :; do sleep 1; done";
+    let mut child = sandbox.command(["exec", "plain", "sh", "-c", script]).spawn().unwrap();
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let finished = vm::finish(child);
+    assert_eq!((finished.status, finished.stdout.as_slice()), (Some(7), &b"told\n"[..]));
+
+    // The end of our stdin is the end of the command's.
+    let mut child =
+        sandbox.command(["exec", "-i", "plain", "wc", "-c"]).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"12345").unwrap();
+    assert_eq!(vm::finish(child).text(0).trim(), "5");
+
+    for (command, status) in [("exit 42", 42), ("kill -9 $$", 137)] {
+        assert_eq!(sandbox.run(&["exec", "plain", "sh", "-c", command]).status, Some(status));
+    }
+    assert_eq!(sandbox.run(&["exec", "plain", "/no/such"]).status, Some(127));
+    assert_eq!(sandbox.run(&["exec", "plain", "/etc"]).status, Some(126));
+    end(&sandbox, job, "plain").await;
+}
