@@ -136,7 +136,7 @@ impl Extractor {
                     kind @ (EntryType::Symlink | EntryType::Link) => {
                         let target = said.link.clone();
                         let target = target
-                            .or_else(|| header.link_name_bytes().map(|name| name.into_owned()))
+                            .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
                             .ok_or(Reason::Corrupt)?;
                         let parent = folder(&self.root, parents, true)?;
                         if kind == EntryType::Symlink {

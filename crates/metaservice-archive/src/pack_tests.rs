@@ -26,7 +26,8 @@ fn read(archive: &[u8]) -> Vec<Member> {
         .map(|entry| {
             let mut entry = entry.unwrap();
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let mut content = entry.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default();
+            let mut content =
+                entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
             entry.read_to_end(&mut content).unwrap();
             (name, entry.header().entry_type(), content, entry.header().mode().unwrap())
         })

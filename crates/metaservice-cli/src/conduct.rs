@@ -204,9 +204,9 @@ async fn kill(service: &MetaService, late: bool, printer: Printer) {
         let spinner = printer.spinner("killing the command");
         // Killed is killed; why is what the guest reports.
         if late {
-            service.time_out().await?
+            service.time_out().await?;
         } else {
-            service.kill_process().await?
+            service.kill_process().await?;
         }
         service.result().await;
         drop(spinner);

@@ -86,7 +86,7 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
             }
             Ok(Err(error)) => last = failure(&error),
             Err(_) => {
-                last = Failure::new(FailureCode::Refused, format!("{address} does not answer"))
+                last = Failure::new(FailureCode::Refused, format!("{address} does not answer"));
             }
         }
     }

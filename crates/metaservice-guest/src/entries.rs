@@ -127,7 +127,7 @@ impl Lines {
         match start {
             Start::Folder(folder) => self.walk(folder, "", recursive, &mut Vec::new())?,
             Start::Single(name, status, target) => {
-                self.add(name.clone(), status, target.clone())?
+                self.add(name.clone(), status, target.clone())?;
             }
         }
         self.flush()
@@ -184,11 +184,8 @@ impl Lines {
             mtime_ns: mtime_ns(status),
             uid: status.st_uid,
             gid: status.st_gid,
-            #[allow(
-                clippy::unnecessary_fallible_conversions,
-                reason = "its width varies by target"
-            )]
-            links: u64::try_from(status.st_nlink).unwrap_or(0),
+            // Its width varies by target.
+            links: status.st_nlink as _,
             user: self.names.users.get(&status.st_uid).cloned(),
             group: self.names.groups.get(&status.st_gid).cloned(),
             target,

@@ -95,8 +95,7 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
     };
     let up = async {
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let Ok(count @ 1..) = near_read.read(&mut buffer).await else { break };
+        while let Ok(count @ 1..) = near_read.read(&mut buffer).await {
             if over(count) {
                 return true;
             }
@@ -109,8 +108,7 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
     };
     let down = async {
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let Ok(count @ 1..) = far_read.read(&mut buffer).await else { break };
+        while let Ok(count @ 1..) = far_read.read(&mut buffer).await {
             if over(count) {
                 return true;
             }

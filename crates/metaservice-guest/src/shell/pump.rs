@@ -165,5 +165,5 @@ async fn feed(input: Option<Input>, wire: &Wire) {
     if let Some(input) = input.take() {
         input.finish().await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
