@@ -10,7 +10,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("metaservice-archive", &[]),
     ("metaservice-vm", &[]),
     ("metaservice", &["metaservice-protocol"]),
-    ("metaservice-guest", &["metaservice-protocol"]),
+    ("metaservice-guest", &["metaservice-archive", "metaservice-protocol"]),
     (
         "metaservice-cli",
         &["metaservice", "metaservice-archive", "metaservice-nic", "metaservice-vm"],

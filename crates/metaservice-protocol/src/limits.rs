@@ -74,6 +74,10 @@ pub const SHELL2_BLOCK: usize = 64 * 1024;
 /// Extension: [`SHELL_MESSAGE`] of the second dialect.
 pub const SHELL2_MESSAGE: usize = SHELL2_BLOCK + 4 * 1024;
 
+/// Extension: how many connections in a row may break without a byte of progress before a read or
+/// a write is given up. More than [`ACTION_ATTEMPTS`]: none of them begins anything twice.
+pub const TRANSFER_ATTEMPTS: u32 = 6;
+
 /// Extension: the most bytes of data in one block of a transfer, compressed or not.
 pub const TRANSFER_BLOCK: usize = 256 * 1024;
 

@@ -24,7 +24,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Places at which connections are cut: some before anything has arrived, some far on. Three
+/// Places at which connections are cut: some before anything has arrived, some far on. Six
 /// of the former in a row would be one too many.
 fn cuts() -> Vec<u64> {
     vec![0, 90_000, 1, 300_001, 16_000, 1_000_000, 5, 40_000, 2_000_000, 123_456]

@@ -192,7 +192,8 @@ impl MetaService {
     }
 
     /// Reads a file's bytes, or a folder as a tar archive, while they come. A cut connection is
-    /// resumed behind the last byte; three cuts in a row without one are too many.
+    /// resumed behind the last byte; [`TRANSFER_ATTEMPTS`](metaservice_protocol::limits::TRANSFER_ATTEMPTS)
+    /// cuts in a row without one are too many.
     ///
     /// # Errors
     /// [`ExtensionError`]; later ones come out of the reading.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use metaservice_protocol::limits::{ACTION_ATTEMPTS, STALL_TIMEOUT};
+use metaservice_protocol::limits::{STALL_TIMEOUT, TRANSFER_ATTEMPTS};
 use metaservice_protocol::transfer::{Decoder, Item};
 use metaservice_protocol::{FileHead, Read, Request};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -143,7 +143,7 @@ impl Pump {
             match pass {
                 Pass::Over => return Ok(()),
                 Pass::Cut(_, true) => attempts = 1,
-                Pass::Cut(cause, false) if attempts >= ACTION_ATTEMPTS => {
+                Pass::Cut(cause, false) if attempts >= TRANSFER_ATTEMPTS => {
                     return Err(ActionError::Transport(cause).into());
                 }
                 Pass::Cut(cause, false) => {

@@ -7,7 +7,7 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
-use metaservice_protocol::limits::{ACTION_ATTEMPTS, STALL_TIMEOUT, TRANSFER_BLOCK};
+use metaservice_protocol::limits::{STALL_TIMEOUT, TRANSFER_ATTEMPTS, TRANSFER_BLOCK};
 use metaservice_protocol::transfer::Encoder;
 use metaservice_protocol::{Form, Outbox, Request, Write, WriteFrom, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -70,7 +70,7 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
         };
         if content.acknowledged > before {
             attempts = 1;
-        } else if attempts >= ACTION_ATTEMPTS {
+        } else if attempts >= TRANSFER_ATTEMPTS {
             return Err(ActionError::Transport(cause).into());
         } else {
             attempts += 1;
