@@ -4,6 +4,7 @@
 mod vm;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -111,16 +112,10 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
 fn a_gibibyte_goes_in_and_comes_out_the_same() {
     let sandbox = Sandbox::new();
     let source = sandbox.work().join("big");
-    // Not compressible, and quickly made.
-    let make = format!(
-        "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2> /dev/null | head -c 1073741824 > '{}'",
-        source.display()
-    );
-    assert!(Command::new("sh").args(["-c", &make]).status().unwrap().success());
+    make_noise(&source, 1 << 30);
     std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o750)).unwrap();
     let mut job = sandbox.start("large", &["--memory", "3G", "--", "sh", "-c", WAIT]);
     job.wait_for_log("ready");
-    sandbox.run(&["exec", "large", "mount", "-t", "tmpfs", "-o", "size=2G", "none", "/mnt"]);
     sandbox.run(&["cp", "big", "large:/tmp/big"]).text(0);
     let digest = sha256(&source);
     let there = sandbox.run(&["exec", "large", "sha256sum", "/tmp/big"]).text(0);
@@ -162,6 +157,23 @@ fn an_interrupted_copy_leaves_nothing() {
     }
     sandbox.run(&["exec", "endless", "touch", "/tmp/done"]).text(0);
     job.finish().text(0);
+}
+
+/// A file that is not compressible, and quickly made.
+fn make_noise(path: &Path, length: usize) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut block = Vec::with_capacity(1 << 20);
+    for _ in 0..length >> 20 {
+        block.clear();
+        while block.len() < 1 << 20 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            block.extend_from_slice(&state.to_le_bytes());
+        }
+        file.write_all(&block).unwrap();
+    }
 }
 
 /// Waits until something is in a folder.

@@ -6,18 +6,13 @@
 //!
 //! What comes out of a guest is hostile: the extractor keeps it in its folder.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
-use metaservice_archive::{Counts, Extractor, Options};
-use tar::{Builder, Header};
+use metaservice_archive::{Counts, Extractor, Options, Packer, Skipped};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
@@ -137,74 +132,25 @@ impl AsyncRead for Packing {
     }
 }
 
-fn write_archive(writer: PipeWriter, path: &Path) -> Result<()> {
-    let mut builder = Builder::new(io::BufWriter::with_capacity(BLOCK, writer));
-    let metadata = std::fs::symlink_metadata(path)?;
-    if metadata.is_dir() {
-        append(&mut builder, path, Path::new("./"))?;
-    } else {
-        let name = path.file_name().context("it has no name")?;
-        append(&mut builder, path, Path::new(name))?;
+fn write_archive(mut writer: PipeWriter, path: &Path) -> Result<()> {
+    let mut packer = Packer::open(path)?;
+    while let Some(block) = packer.next_block()? {
+        writer.write_all(&block.bytes)?;
     }
-    builder.into_inner()?.flush()?;
-    Ok(())
-}
-
-fn append(builder: &mut Builder<impl Write>, path: &Path, name: &Path) -> Result<()> {
-    let cannot = || format!("cannot read {}", path.display());
-    let metadata = std::fs::symlink_metadata(path).with_context(cannot)?;
-    let mut header = Header::new_ustar();
-    header.set_metadata(&metadata);
-    let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
-    if metadata.mtime() >= 0 {
-        builder.append_pax_extensions([("mtime", time.as_bytes())])?;
-    }
-    if metadata.is_dir() {
-        builder.append_data(&mut header, name, io::empty())?;
-        let mut names = BTreeMap::new();
-        for entry in std::fs::read_dir(path).with_context(cannot)? {
-            let entry = entry.with_context(cannot)?;
-            names.insert(entry.file_name(), entry.path());
+    // Sockets and the like mean nothing elsewhere; what else is missing would be missed.
+    let missing = |skipped: &&Skipped| skipped.reason.kind() != io::ErrorKind::Unsupported;
+    match packer.skipped().iter().find(missing) {
+        None => Ok(()),
+        Some(Skipped { path: below, reason }) => {
+            bail!("cannot read {}: {reason}", path.join(below).display())
         }
-        for (below, path) in names {
-            append(builder, &path, &name.join::<&OsStr>(&below))?;
-        }
-    } else if metadata.is_symlink() {
-        let to = std::fs::read_link(path).with_context(cannot)?;
-        header.set_size(0);
-        builder.append_link(&mut header, name, to)?;
-    } else if metadata.is_file() {
-        let file = File::open(path).with_context(cannot)?;
-        // A file that shrinks meanwhile would leave the archive without its order.
-        let size = metadata.len();
-        builder.append_data(&mut header, name, Exactly { file, left: size })?;
-    } else {
-        bail!("{} is neither file, folder nor link", path.display());
-    }
-    Ok(())
-}
-
-/// So many bytes of a file, and an error where it has fewer.
-struct Exactly {
-    file: File,
-    left: u64,
-}
-
-impl io::Read for Exactly {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read(&mut buffer[..most])?;
-        if count == 0 && most > 0 {
-            return Err(io::Error::other("it has shrunk while it was read"));
-        }
-        self.left -= count as u64;
-        Ok(count)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use tokio::io::AsyncReadExt;
 
@@ -293,11 +239,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_packed_never_looks_complete() {
+    async fn sockets_are_left_out_and_what_cannot_be_packed_never_looks_complete() {
         let here = tempfile::tempdir().unwrap();
         drop(std::os::unix::net::UnixListener::bind(here.path().join("socket")).unwrap());
         let mut packed = Vec::new();
-        let error = pack(here.path().to_owned()).unwrap().read_to_end(&mut packed).await;
-        assert!(error.unwrap_err().to_string().contains("neither file, folder nor link"));
+        pack(here.path().to_owned()).unwrap().read_to_end(&mut packed).await.unwrap();
+        assert!(!packed.is_empty());
+        for nothing in ["none", "socket"] {
+            let packed = pack(here.path().join(nothing)).unwrap().read_to_end(&mut packed).await;
+            assert!(packed.is_err(), "{nothing}");
+        }
     }
 }
