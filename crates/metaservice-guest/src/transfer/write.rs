@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use metaservice_protocol::limits::WRITE_PATIENCE;
-use metaservice_protocol::shell::Stream;
+use metaservice_protocol::shell::{Dialect, Stream};
 use metaservice_protocol::transfer::{Decoder, Item};
 use metaservice_protocol::{ActionId, Failure, FailureCode, Write, WriteFrom};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
@@ -21,12 +21,16 @@ use tokio::time::sleep;
 
 use super::sink::Sink;
 use crate::agent::Service;
+use crate::backoff::Backoff;
 use crate::client::ClientError;
 use crate::wire::{Over, Reader, Socket, Wire, goodbye};
 use crate::words::chain;
 
 /// How many transfers are written at once: each holds one of the runtime's blocking threads.
 const MAX_WRITES: usize = 8;
+
+/// How often a stream is dialled when connections fail.
+const DIAL_ATTEMPTS: u32 = 3;
 
 /// How many transfers are remembered that have ended.
 const MAX_ENDED: usize = 256;
@@ -134,7 +138,7 @@ pub(crate) async fn write(
     };
     let serve = async {
         let mut transfer = entry.transfer.lock().await;
-        let carried = match service.client.stream(id).await {
+        let carried = match dial(service, id).await {
             Ok((socket, dialect)) => {
                 carry(socket, &Wire::new(dialect), &mut transfer).await;
                 Ok(())
@@ -159,6 +163,19 @@ pub(crate) async fn write(
             Ok(())
         }
     }
+}
+
+/// Opens the stream, again where the connection failed before the host can have seen it: it would
+/// wait for it.
+async fn dial(service: &Service, id: &ActionId) -> Result<(Socket, Dialect), ClientError> {
+    let mut backoff = Backoff::new();
+    for _ in 1..DIAL_ATTEMPTS {
+        match service.client.stream(id).await {
+            Err(error) if error.is_transport() => tokio::time::sleep(backoff.delay()).await,
+            outcome => return outcome,
+        }
+    }
+    service.client.stream(id).await
 }
 
 /// Forgets a transfer for which nobody waits any longer, with what it has left.

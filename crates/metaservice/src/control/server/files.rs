@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 
 use super::super::{Code, FILE_HEADER, Problem, Written};
 use super::Served;
-use super::problem::{Query, refuse};
+use super::problem::{Natural, Query, refuse};
 use crate::artifact::Artifact;
 use crate::extension::{Destination, ExtensionError, Lines, Reading};
 
@@ -194,9 +194,11 @@ pub(crate) struct ReadQuery {
     #[param(inline, required = false)]
     form: FormWord,
     /// Where to begin in a file; only with `form=file`.
-    offset: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    offset: Option<Natural>,
     /// How much of a file is wanted at most; only with `form=file`.
-    length: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    length: Option<Natural>,
 }
 
 /// A file's bytes, or a folder as a tar archive, while they come. A header tells which, and the
@@ -215,7 +217,8 @@ pub(crate) async fn read(State(served): State<Served>, Query(query): Query<ReadQ
         return refuse(Code::InvalidRequest, "offset and length go with form=file");
     }
     let reading = if ranged {
-        served.service.read_range(path, offset.unwrap_or(0), length).await
+        let number = |number: Option<Natural>| number.map(|Natural(number)| number);
+        served.service.read_range(path, number(offset).unwrap_or(0), number(length)).await
     } else {
         served.service.read(path, form.into()).await
     };

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::super::{Code, Job, JobState, MISSED_HEADER, Problem};
 use super::Served;
-use super::problem::{Query, refuse};
+use super::problem::{Natural, Query, refuse};
 use crate::log::{LogFrom, LogItem, LogReader};
 
 /// What is to be told of the job.
@@ -67,11 +67,14 @@ fn describe(served: &Served) -> Job {
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 pub(crate) struct LogQuery {
     /// So many lines before the end.
-    tail: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    tail: Option<Natural>,
     /// What came since this time, in milliseconds since 1970; to the second, and more coarsely in long jobs.
-    since_ms: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    since_ms: Option<Natural>,
     /// From this byte on, counted from the log's beginning.
-    offset: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    offset: Option<Natural>,
     /// Go on until the job's end.
     #[serde(default)]
     #[param(required = false)]
@@ -88,7 +91,8 @@ pub(crate) struct LogQuery {
     (status = 507, body = Problem),
 ))]
 pub(crate) async fn log(State(served): State<Served>, Query(query): Query<LogQuery>) -> Response {
-    let from = match (query.tail, query.since_ms, query.offset) {
+    let number = |number: Option<Natural>| number.map(|Natural(number)| number);
+    let from = match (number(query.tail), number(query.since_ms), number(query.offset)) {
         (None, None, None) => LogFrom::Start,
         (Some(lines), None, None) => LogFrom::Tail(lines),
         (None, Some(since), None) => {

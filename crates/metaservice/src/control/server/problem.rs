@@ -93,6 +93,20 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Que
     }
 }
 
+/// A number from zero up that OpenAPI's `int64` can say: what is beyond it is refused as what is
+/// below zero is.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(try_from = "i64")]
+pub(in super::super) struct Natural(pub(super) u64);
+
+impl TryFrom<i64> for Natural {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        number.try_into().map(Self)
+    }
+}
+
 /// A body of JSON; what cannot be read of it is told as our error.
 #[derive(Debug)]
 pub(in super::super) struct Body<T>(pub(super) T);
