@@ -10,8 +10,7 @@ const NAMES: [&str; 31] = [
 ];
 
 /// Other words for some of them.
-const ALIASES: [(&str, u8); 5] =
-    [("IOT", 6), ("CLD", 17), ("POLL", 29), ("RTMIN", 34), ("RTMAX", 64)];
+const ALIASES: [(&str, u8); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 
 /// A signal's number from its name, with or without SIG, or from the number itself.
 pub(crate) fn parse(text: &str) -> Result<u8> {
@@ -23,14 +22,9 @@ pub(crate) fn parse(text: &str) -> Result<u8> {
     if let Some((_, number)) = ALIASES.into_iter().find(|(known, _)| *known == name) {
         return Ok(number);
     }
-    let offset = |words: &str| words.parse::<u8>().ok();
-    let number = match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
-        (Some(above), _) => offset(above).and_then(|above| 34u8.checked_add(above)),
-        (_, Some(below)) => offset(below).and_then(|below| 64u8.checked_sub(below)),
-        _ => text.parse().ok(),
-    };
+    let number = text.parse().ok();
     match number {
-        Some(number @ 1..=64) => Ok(number),
+        Some(number @ 1..=31) => Ok(number),
         _ => bail!("{text:?} is no signal; write TERM, SIGTERM or 15"),
     }
 }
@@ -41,21 +35,12 @@ mod tests {
 
     #[test]
     fn a_signal_has_a_name_with_and_without_sig_and_a_number() {
-        for (text, number) in [
-            ("TERM", 15),
-            ("SIGTERM", 15),
-            ("sigkill", 9),
-            ("2", 2),
-            ("SYS", 31),
-            ("USR1", 10),
-            ("RTMIN", 34),
-            ("SIGRTMIN+3", 37),
-            ("rtmax-1", 63),
-            ("64", 64),
-        ] {
+        for (text, number) in
+            [("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("2", 2), ("SYS", 31), ("USR1", 10)]
+        {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
-        for wrong in ["", "SIG", "0", "65", "TERMINATE", "-1", "RTMIN+31", "RTMAX-64", "1x"] {
+        for wrong in ["", "SIG", "0", "32", "RTMIN", "TERMINATE", "-1", "1x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metaservice_protocol::{Execute, Failure, FailureCode};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -78,15 +79,21 @@ pub(crate) struct Service {
 impl Service {
     /// Sends the job's main process a signal.
     pub(crate) fn signal(&self, number: u8) -> Result<(), Failure> {
-        let invalid = || Failure::new(FailureCode::Invalid, format!("there is no signal {number}"));
-        let signal = Some(number).filter(|number| (1..=64).contains(number));
+        let invalid = || Failure::new(FailureCode::Invalid, format!("signal {number} has no name"));
+        let signal = Some(number).filter(|number| (1..=31).contains(number));
         let signal = signal.and_then(|number| Signal::from_named_raw(number.into()));
         let signal = signal.ok_or_else(invalid)?;
         let running = self.folder.main().filter(|_| self.folder.ending().is_none());
         let process = running.and_then(|main| Process::same(&main));
         let not_running = || Failure::new(FailureCode::NotRunning, "the command is not running");
-        signal_process(&process.ok_or_else(not_running)?, signal);
-        Ok(())
+        match signal_process(&process.ok_or_else(not_running)?, signal) {
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(not_running()),
+            Err(errno) => {
+                let reason = chain(&std::io::Error::from(errno));
+                Err(Failure::new(FailureCode::PermissionDenied, reason))
+            }
+        }
     }
 
     /// A number for a shell's folder, used once.

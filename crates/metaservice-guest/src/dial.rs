@@ -42,12 +42,16 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, dial: &Dial) -> Result
     let mut sending = pin!(wire.send(sink));
     let over = {
         let (from, to) = connection.split();
-        let mut carrying = pin!(async { tokio::try_join!(receive(from, &wire), send(to, &wire)) });
+        // One direction that breaks leaves the other: what was received before is still wanted.
+        let mut carrying = pin!(async {
+            let (received, sent) = tokio::join!(receive(from, &wire), send(to, &wire));
+            received.and(sent)
+        });
         wire.finish(Stream::Stderr);
         tokio::select! {
             carried = &mut carrying => {
                 match carried {
-                    Ok(_) => wire.exit(true, &[]),
+                    Ok(()) => wire.exit(true, &[]),
                     Err(error) => wire.fail(&failure(&error)),
                 }
                 None
@@ -76,7 +80,7 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
             Failure::new(FailureCode::Invalid, message)
         })?],
     };
-    let mut last = Failure::new(FailureCode::Invalid, "there is no address");
+    let mut refused = None;
     for address in addresses {
         let address = SocketAddr::new(address, dial.port);
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -84,13 +88,17 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
                 let _ = connection.set_nodelay(true);
                 return Ok(connection);
             }
-            Ok(Err(error)) => last = failure(&error),
+            Ok(Err(error)) => {
+                // A guest without IPv6 has no more to say than what its IPv4 has said.
+                refused.get_or_insert_with(|| failure(&error));
+            }
             Err(_) => {
-                last = Failure::new(FailureCode::Refused, format!("{address} does not answer"));
+                let message = format!("{address} does not answer");
+                refused.get_or_insert_with(|| Failure::new(FailureCode::Refused, message));
             }
         }
     }
-    Err(last)
+    Err(refused.unwrap_or_else(|| Failure::new(FailureCode::Invalid, "there is no address")))
 }
 
 fn failure(error: &io::Error) -> Failure {
@@ -120,8 +128,15 @@ async fn receive(mut from: ReadHalf<'_>, wire: &Wire) -> io::Result<()> {
 
 /// From the host to the connection.
 async fn send(mut to: WriteHalf<'_>, wire: &Wire) -> io::Result<()> {
+    let mut broken = None;
     while let Some(block) = wire.read().await {
-        to.write_all(&block).await?;
+        // What a closed connection no longer takes is taken and dropped.
+        if broken.is_none() {
+            broken = to.write_all(&block).await.err();
+        }
     }
-    to.shutdown().await
+    match broken {
+        Some(error) => Err(error),
+        None => to.shutdown().await,
+    }
 }

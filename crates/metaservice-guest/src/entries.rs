@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bytes::Bytes;
+use metaservice_protocol::limits::MAX_LINE;
 use metaservice_protocol::{ActionId, Entry, EntryKind, Failure, FailureCode, ListOptions};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -28,8 +29,9 @@ use crate::client::{Client, ClientError, ReplyKind};
 /// How deep the walk goes; each level keeps a file open.
 const MAX_DEPTH: usize = 256;
 
-/// How many walks go on at once: each holds one of the runtime's blocking threads.
-const MAX_WALKS: usize = 4;
+/// How many walks go on at once: each holds one of the runtime's blocking threads for as long as
+/// its host reads. One more is refused.
+const MAX_WALKS: usize = 8;
 
 /// How much of the reply is sent at once.
 const PART: usize = 64 * 1024;
@@ -43,7 +45,10 @@ pub(crate) async fn serve(
     path: &Path,
     options: ListOptions,
 ) -> Result<(), ClientError> {
-    let _permit = WALKS.acquire().await;
+    let Ok(_permit) = WALKS.try_acquire() else {
+        let failure = Failure::new(FailureCode::Other, "too many lists are under way");
+        return client.refuse(id, &failure).await;
+    };
     let start = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || Start::open(&start)).await;
     let start = match opened {
@@ -54,7 +59,7 @@ pub(crate) async fn serve(
     let (sender, body) = Body::stream(None);
     let walk = async {
         let walked = tokio::task::spawn_blocking(move || {
-            let mut lines = Lines { sender, json: Vec::new(), names: Names::read() };
+            let mut lines = Lines::new(sender);
             lines.all(&start, options.recursive).map(|()| lines.sender)
         });
         // The walk ends early when the request is over, which has its own reason.
@@ -120,15 +125,26 @@ struct Lines {
     sender: BodySender,
     json: Vec<u8>,
     names: Names,
+    /// Why not everything could be listed; the first reason counts.
+    failure: Option<Failure>,
 }
 
 impl Lines {
+    fn new(sender: BodySender) -> Self {
+        Self { sender, json: Vec::new(), names: Names::read(), failure: None }
+    }
+
     fn all(&mut self, start: &Start, recursive: bool) -> Result<(), RequestOver> {
         match start {
             Start::Folder(folder) => self.walk(folder, "", recursive, &mut Vec::new())?,
             Start::Single(name, status, target) => {
                 self.add(name.clone(), status, target.clone())?;
             }
+        }
+        if let Some(failure) = self.failure.take() {
+            let line = serde_json::json!({ "failure": failure });
+            self.json.extend_from_slice(line.to_string().as_bytes());
+            self.json.push(b'\n');
         }
         self.flush()
     }
@@ -143,11 +159,19 @@ impl Lines {
         let Ok(status) = rustix::fs::fstat(folder) else { return Ok(()) };
         let identity = (status.st_dev, status.st_ino);
         // Only a folder that is mounted into itself leads back.
-        if above.len() >= MAX_DEPTH || above.contains(&identity) {
+        if above.contains(&identity) {
+            return Ok(());
+        }
+        if above.len() >= MAX_DEPTH {
+            self.incomplete(prefix, "it lies too deep");
             return Ok(());
         }
         above.push(identity);
-        for name in names(folder) {
+        let (names, whole) = names(folder);
+        if !whole {
+            self.incomplete(prefix, "it cannot be read to its end");
+        }
+        for name in names {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             let Ok(status) = rustix::fs::statat(folder, &name, flags) else { continue };
             let path = format!("{prefix}{}", lossy(&name));
@@ -170,6 +194,12 @@ impl Lines {
         Ok(())
     }
 
+    fn incomplete(&mut self, folder: &str, reason: &str) {
+        let folder = if folder.is_empty() { "the folder" } else { folder };
+        let message = format!("the list is not complete: {folder}: {reason}");
+        self.failure.get_or_insert_with(|| Failure::new(FailureCode::Other, message));
+    }
+
     fn add(
         &mut self,
         path: String,
@@ -190,8 +220,13 @@ impl Lines {
             group: self.names.groups.get(&status.st_gid).cloned(),
             target,
         };
-        if serde_json::to_writer(&mut self.json, &entry).is_ok() {
+        let before = self.json.len();
+        let written = serde_json::to_writer(&mut self.json, &entry).is_ok();
+        if written && self.json.len() - before < MAX_LINE {
             self.json.push(b'\n');
+        } else {
+            self.json.truncate(before);
+            self.incomplete("", "a name is too long for a line");
         }
         if self.json.len() >= PART { self.flush() } else { Ok(()) }
     }
@@ -221,20 +256,24 @@ const fn kind(kind: FileType) -> EntryKind {
     }
 }
 
-/// The names in a folder, sorted by their bytes.
-fn names(folder: impl AsFd) -> Vec<CString> {
+/// The names in a folder, sorted by their bytes, and whether these are all.
+fn names(folder: impl AsFd) -> (Vec<CString>, bool) {
     let mut names = Vec::new();
-    let Ok(mut entries) = Dir::read_from(folder) else { return names };
+    let Ok(mut entries) = Dir::read_from(folder) else { return (names, false) };
+    let mut whole = true;
     while let Some(entry) = entries.read() {
         // A folder on a broken disk is listed as far as it can be read.
-        let Ok(entry) = entry else { break };
+        let Ok(entry) = entry else {
+            whole = false;
+            break;
+        };
         let name = entry.file_name();
         if name != c"." && name != c".." {
             names.push(name.to_owned());
         }
     }
     names.sort_unstable();
-    names
+    (names, whole)
 }
 
 #[cfg(test)]
@@ -248,7 +287,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (sender, mut body) = Body::stream(None);
         let walk = std::thread::spawn(move || {
-            let mut lines = Lines { sender, json: Vec::new(), names: Names::read() };
+            let mut lines = Lines::new(sender);
             lines.all(&start, recursive).unwrap();
             lines.sender.send_blocking(Bytes::new()).unwrap();
         });

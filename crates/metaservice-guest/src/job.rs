@@ -44,8 +44,11 @@ enum Standing {
 }
 
 /// The running job, for whoever wants it killed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<State>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    state: Arc<Mutex<State>>,
+    over: Arc<watch::Sender<bool>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -55,7 +58,20 @@ struct State {
     killed: bool,
 }
 
+impl Default for Running {
+    fn default() -> Self {
+        Self { state: Arc::default(), over: Arc::new(watch::Sender::new(false)) }
+    }
+}
+
 impl Running {
+    /// Completes when the job has ended, also when it had before.
+    pub(crate) async fn over(&self) {
+        let mut over = self.over.subscribe();
+        // The sender lives as long as `self`.
+        let _ = over.wait_for(|over| *over).await;
+    }
+
     /// Tells the job to die, now or as soon as it has begun.
     pub(crate) fn kill(&self) {
         let mut state = self.lock();
@@ -80,10 +96,11 @@ impl Running {
 
     fn is_over(&self) {
         self.lock().supervisor = None;
+        self.over.send_replace(true);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Kills the job, if it runs, and waits until nothing of it is left.
@@ -138,8 +155,14 @@ pub(crate) async fn see_through(
     }
     let (note, ending) =
         match look(folder, execute, &Program::job(config, execute), running).await? {
-            Standing::Reported => return Ok(()),
-            Standing::Over(note, ending) => (note, ending),
+            Standing::Reported => {
+                running.is_over();
+                return Ok(());
+            }
+            Standing::Over(note, ending) => {
+                running.is_over();
+                (note, ending)
+            }
             Standing::Running(supervisor) => {
                 running.has_begun(&supervisor);
                 let ending = follow(client, folder, &supervisor).await?;

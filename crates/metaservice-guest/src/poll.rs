@@ -116,7 +116,12 @@ async fn answer(
     stopping: &watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
     let mut backoff = Backoff::new();
-    let repeatable = !matches!(request, Request::Signal(_));
+    let repeatable = match &request {
+        // What has begun does not begin twice.
+        Request::Signal(_) => false,
+        Request::Exec(exec) => !exec.options.detach,
+        _ => true,
+    };
     let mut failure = None;
     for _ in 0..ANSWER_ATTEMPTS {
         match serve(service, id, request.clone(), stopping.clone()).await {

@@ -315,6 +315,6 @@ pub struct Stats {
 /// signal: to the job's main process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
-    /// The signal's number as on Linux, 1 to 64.
+    /// The signal's number as on Linux, 1 to 31.
     pub signal: u8,
 }

@@ -287,8 +287,10 @@ impl MetaService {
     /// Dropping the future withdraws the action and frees what was received.
     pub async fn get_artifact(&self, path: impl Into<String>) -> Result<Artifact, ArtifactError> {
         let path = path.into();
-        if self.can(Capability::Read) {
-            return self.spool(path).await;
+        if self.can(Capability::Read)
+            && let Some(spooled) = self.spool(&path).await
+        {
+            return spooled;
         }
         match self.attempt(&Request::GetArtifact { path }).await {
             Outcome::Artifact(artifact) => artifact,

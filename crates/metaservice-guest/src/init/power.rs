@@ -76,7 +76,7 @@ fn is_press(event: &[u8]) -> bool {
 pub(super) async fn end_everyone(ended: &mut SignalStream) {
     for (signal, grace) in [(Signal::TERM, STOP_GRACE), (Signal::KILL, KILLED_GRACE)] {
         for process in processes::all().unwrap_or_default().iter().filter(|p| is_user(p)) {
-            signal_process(process, signal);
+            let _ = signal_process(process, signal);
         }
         let deadline = Instant::now() + grace;
         // Every orphan is a child of ours, so nobody is left when there are no children.

@@ -83,8 +83,8 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Starts a command and leaves it alone: its streams are `/dev/null`. It is killed when
-/// `stopping` becomes true, which is the agent's end, and with it the job's.
+/// Starts a command and leaves it alone: its streams are `/dev/null`. It is killed when the job
+/// is over, or when `stopping` becomes true, which is the agent's end.
 pub(crate) async fn detach(
     service: &Service,
     id: &ActionId,
@@ -106,8 +106,13 @@ pub(crate) async fn detach(
     let answered = match running.main().await {
         Some(main) => {
             let pid = u32::try_from(main.pid).unwrap_or(0);
-            let json = serde_json::to_vec(&Detached { pid }).unwrap_or_default();
-            service.client.reply(id, ReplyKind::Json, Body::Whole(json.into())).await
+            let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
+            let reply = || service.client.reply(id, ReplyKind::Json, Body::Whole(json.clone()));
+            match reply().await {
+                // The host may not have seen it begin. The command is not started again.
+                Err(error) if error.is_transport() => reply().await,
+                outcome => outcome,
+            }
         }
         None => {
             let failure = Failure::new(FailureCode::Other, "the command could not be started");
@@ -119,6 +124,10 @@ pub(crate) async fn detach(
     };
     tokio::select! {
         () = running.supervisor.gone() => {}
+        () = service.running.over() => {
+            running.supervisor.end();
+            running.supervisor.gone().await;
+        }
         () = stopped => {
             running.supervisor.end();
             running.supervisor.gone().await;

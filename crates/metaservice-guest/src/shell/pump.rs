@@ -15,7 +15,7 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use metaservice_protocol::shell::{Dialect, Stream};
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -89,14 +89,15 @@ fn signal(running: &Running, terminal: Option<&End>, number: u8) {
     let Some(signal) = Signal::from_named_raw(number.into()) else { return };
     let group = match terminal {
         Some(terminal) => foreground(&**terminal),
-        None => {
-            let main = running.folder.main().and_then(|main| Process::same(&main));
-            main.and_then(|main| rustix::process::Pid::from_raw(main.pid))
-        }
+        None => None,
     };
-    if let Some(group) = group {
+    let main = || running.folder.main().and_then(|main| Process::same(&main));
+    let group = group.or_else(|| Pid::from_raw(main()?.pid));
+    let told = group.is_some_and(|group| kill_process_group(group, signal).is_ok());
+    // One that has only just been started leads no group yet.
+    if !told && let Some(main) = main() {
         // It may be gone by now.
-        let _ = kill_process_group(group, signal);
+        let _ = crate::supervise::signal_process(&main, signal);
     }
 }
 

@@ -185,6 +185,8 @@ impl<'a> Supervision<'a> {
             tokio::select! {
                 () = &mut copying => {}
                 () = stuck => {}
+                // Nobody will take the rest.
+                _ = told.recv() => {}
             }
         }
         folder.set_ending(&supervision.ending(&folder))?;

@@ -5,6 +5,7 @@
 //! the same as "nothing left". That makes waiting simple: after every child's death the
 //! supervisor looks again, until there is none.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::Cgroup;
@@ -29,9 +30,9 @@ impl Tree {
     pub(crate) fn ask(&self, signals: &[Signal]) {
         for process in descendants(getpid()).unwrap_or_default() {
             for &name in signals {
-                signal(&process, name);
+                tell(&process, name);
             }
-            signal(&process, Signal::CONT);
+            tell(&process, Signal::CONT);
         }
     }
 
@@ -47,21 +48,26 @@ impl Tree {
             }
             known = found.len();
             for process in &found {
-                signal(process, Signal::STOP);
+                tell(process, Signal::STOP);
             }
         }
         for process in descendants(getpid()).unwrap_or_default() {
-            signal(&process, Signal::KILL);
+            tell(&process, Signal::KILL);
         }
     }
 }
 
+/// It may have ended meanwhile, or belong to somebody else: then it is left.
+fn tell(process: &Process, name: Signal) {
+    let _ = signal(process, name);
+}
+
 /// Signals the very process that was found: not another that has got its number since.
-pub(crate) fn signal(process: &Process, signal: Signal) {
-    let Some(pid) = Pid::from_raw(process.pid) else { return };
-    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if Process::find(process.pid).is_some_and(|now| now.start == process.start) {
-        // It may have ended meanwhile, or belong to somebody else: then it is left.
-        let _ = pidfd_send_signal(fd, signal);
+pub(crate) fn signal(process: &Process, signal: Signal) -> rustix::io::Result<()> {
+    let pid = Pid::from_raw(process.pid).ok_or(Errno::SRCH)?;
+    let fd = pidfd_open(pid, PidfdFlags::empty())?;
+    if Process::find(process.pid).is_none_or(|now| now.start != process.start) {
+        return Err(Errno::SRCH);
     }
+    pidfd_send_signal(fd, signal)
 }

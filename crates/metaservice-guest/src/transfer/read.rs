@@ -13,14 +13,18 @@ use crate::body::{Body, BodySender, RequestOver};
 use crate::client::{ClientError, ReplyKind};
 use crate::words::say;
 
-/// How many reads go on at once: each holds one of the runtime's blocking threads.
-const MAX_READS: usize = 8;
+/// How many reads go on at once: each holds one of the runtime's blocking threads for as long as
+/// its host reads. One more is refused.
+const MAX_READS: usize = 16;
 
 static READS: Semaphore = Semaphore::const_new(MAX_READS);
 
 /// Answers a read action. Dropping the future cuts the reply and ends the reading.
 pub(crate) async fn read(service: &Service, id: &ActionId, read: Read) -> Result<(), ClientError> {
-    let _permit = READS.acquire().await;
+    let Ok(_permit) = READS.try_acquire() else {
+        let failure = Failure::new(FailureCode::Other, "too many reads are under way");
+        return service.client.refuse(id, &failure).await;
+    };
     let Read { path, options } = read;
     let path = service.path(&path);
     let compress = options.compress;

@@ -11,7 +11,7 @@ const PROBE: u32 = 2;
 /// Chooses for each block between sending it as it is and compressing it, whichever has moved
 /// more content per second. Without a clock: the caller measures and tells.
 ///
-/// It tries [`PROBE`] blocks of each way, keeps to the faster one for [`HOLD`] blocks, and tries
+/// It tries a few blocks of each way, keeps to the faster one for a stretch, and tries
 /// again: links and contents change.
 ///
 /// ```

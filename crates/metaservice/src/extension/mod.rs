@@ -294,9 +294,17 @@ impl MetaService {
         }
     }
 
-    /// A file to temporary storage, by the extended read.
-    pub(crate) async fn spool(&self, path: String) -> Result<Artifact, ArtifactError> {
-        let mut reading = self.read(path, Form::File).await.map_err(as_artifact)?;
+    /// A file to temporary storage, by the extended read; `None` where the agent that was asked
+    /// cannot do that: it is not the one that had announced itself.
+    pub(crate) async fn spool(&self, path: &str) -> Option<Result<Artifact, ArtifactError>> {
+        match self.read(path, Form::File).await {
+            Err(ExtensionError::Unsupported(_)) => None,
+            Err(error) => Some(Err(as_artifact(error))),
+            Ok(reading) => Some(self.store(reading).await),
+        }
+    }
+
+    async fn store(&self, mut reading: Reading) -> Result<Artifact, ArtifactError> {
         let folder = self.0.temporary_folder.clone();
         let mut spool = Spool::create(folder).await.map_err(ArtifactError::Storage)?;
         while let Some(chunk) = reading.chunk().await.map_err(as_artifact)? {

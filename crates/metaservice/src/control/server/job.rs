@@ -147,7 +147,7 @@ pub(crate) async fn kill(State(served): State<Served>) -> Response {
 #[into_params(parameter_in = Query)]
 pub(crate) struct SignalQuery {
     /// Its number on Linux.
-    #[param(minimum = 1, maximum = 64)]
+    #[param(minimum = 1, maximum = 31)]
     signal: u8,
 }
 
@@ -163,8 +163,8 @@ pub(crate) async fn signal(
     State(served): State<Served>,
     Query(query): Query<SignalQuery>,
 ) -> Response {
-    if !(1..=64).contains(&query.signal) {
-        return refuse(Code::InvalidRequest, "signals have the numbers 1 to 64");
+    if !(1..=31).contains(&query.signal) {
+        return refuse(Code::InvalidRequest, "signals have the numbers 1 to 31");
     }
     match served.service.signal(query.signal).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
