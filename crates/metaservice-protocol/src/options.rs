@@ -119,7 +119,7 @@ const fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// The sender's word for a place, from its last mark; empty for the beginning.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub cursor: String,
     /// Bytes received since.
     #[serde(default)]

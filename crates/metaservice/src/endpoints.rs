@@ -210,16 +210,24 @@ async fn detached_reply(mut reply: Reply, request: Request) -> Result<Response, 
         let mut json = BytesMut::new();
         let mut body = request.into_body();
         while let Some(chunk) = next_chunk(&mut body, STALL_TIMEOUT).await? {
-            json.extend_from_slice(&chunk[..chunk.len().min(MAX_LINE - json.len())]);
+            if json.len() + chunk.len() > MAX_LINE {
+                return Ok(None);
+            }
+            json.extend_from_slice(&chunk);
         }
-        Ok::<_, ReceiveError>(json)
+        Ok::<_, ReceiveError>(Some(json))
     };
     let read = tokio::select! {
         read = read => read,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
     match read {
-        Ok(json) => finish(reply, Outcome::Json(json.freeze())),
+        Ok(Some(json)) => finish(reply, Outcome::Json(json.freeze())),
+        Ok(None) => {
+            reply.refuse();
+            let message = format!("this reply has at most {MAX_LINE} bytes");
+            Err(Refused::new(ErrorCode::InvalidPayload, message))
+        }
         Err(_) => Err(broken(reply, TransportError::Closed)),
     }
 }

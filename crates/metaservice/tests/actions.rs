@@ -6,22 +6,14 @@ mod guest;
 
 use std::time::Duration;
 
-use guest::{head, poll, post, reply_to, request};
+use guest::{head, poll, post, reply_to, request, start};
 use metaservice::{
     ActionError, ArtifactError, ListFolderError, MetaService, Stage, TransportError,
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
-
-fn start<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
-    service: &MetaService,
-    action: impl FnOnce(MetaService) -> F,
-) -> JoinHandle<T> {
-    tokio::spawn(action(service.clone()))
-}
 
 #[tokio::test]
 async fn an_artifact_is_a_seekable_reader() {

@@ -7,12 +7,10 @@ mod guest;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use guest::{Socket, next};
 use metaservice::{ActionError, MetaService, Shell, ShellError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio_tungstenite::WebSocketStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
-
-type Socket = WebSocketStream<DuplexStream>;
 
 async fn open(service: &MetaService, tty: bool) -> (Shell, Socket) {
     let opening = tokio::spawn({
@@ -29,17 +27,6 @@ async fn open(service: &MetaService, tty: bool) -> (Shell, Socket) {
 
 async fn send(socket: &mut Socket, message: &[u8]) {
     socket.send(Message::binary(message.to_vec())).await.unwrap();
-}
-
-/// The next binary message.
-async fn next(socket: &mut Socket) -> Vec<u8> {
-    loop {
-        match socket.next().await.expect("an open websocket").unwrap() {
-            Message::Binary(message) => return message.into(),
-            Message::Ping(_) | Message::Pong(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 async fn read_all(output: Option<metaservice::ShellOutput>) -> std::io::Result<Vec<u8>> {

@@ -53,12 +53,12 @@ impl<T: DeserializeOwned> Lines<T> {
                 return Ok(None);
             }
             Err(error) => {
-                self.incoming = None;
+                self.end();
                 return Err(error);
             }
         };
         serde_json::from_slice(&line).map(Some).map_err(|error| {
-            self.incoming = None;
+            self.end();
             match serde_json::from_slice::<Last>(&line) {
                 Ok(Last { failure }) => {
                     ExtensionError::Refused(Failure::new(failure.code, failure.message))
@@ -66,6 +66,12 @@ impl<T: DeserializeOwned> Lines<T> {
                 Err(_) => ExtensionError::invalid(error),
             }
         })
+    }
+
+    /// Cuts the guest off and forgets what came.
+    fn end(&mut self) {
+        self.incoming = None;
+        self.buffer = BytesMut::new();
     }
 
     /// The next line, without its end.

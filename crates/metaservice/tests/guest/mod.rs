@@ -112,12 +112,57 @@ pub(crate) fn reply_to(action: &Value) -> String {
 }
 
 /// Dials the shell that `action` asks for.
-pub(crate) async fn dial_shell(
-    service: &MetaService,
-    action: &Value,
-) -> WebSocketStream<DuplexStream> {
+pub(crate) async fn dial_shell(service: &MetaService, action: &Value) -> Socket {
     let url = format!("ws://169.254.169.254{}", reply_to(action));
     tokio_tungstenite::client_async(url, dial(service)).await.expect("a handshake").0
+}
+
+/// What an agent that can do everything says of itself.
+pub(crate) const AGENT: &str = r#"{"version":"9","os":"linux","arch":"x86_64","kernel":"6.1","capabilities":["exec","dial","read","write","list","stats","signal","terminal","to-come"]}"#;
+
+pub(crate) type Socket = WebSocketStream<DuplexStream>;
+
+/// Takes the next action as an agent that can do everything.
+pub(crate) async fn announce(service: &MetaService) -> Value {
+    let announced = [("Metaservice-Agent", AGENT)];
+    let answer = request(service, "GET", "/engine/v1/poll", &announced, b"").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.headers.contains_key("metaservice-service"));
+    answer.json()
+}
+
+/// Dials the stream that `action` asks for, in the second dialect.
+pub(crate) async fn dial_dialect(service: &MetaService, action: &Value) -> Socket {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let url = format!("ws://169.254.169.254{}", reply_to(action));
+    let mut request = url.into_client_request().expect("a request");
+    let offer = http::HeaderValue::from_static("shell.2.metaservice, shell.1.metaservice");
+    request.headers_mut().insert("sec-websocket-protocol", offer);
+    let (socket, response) =
+        tokio_tungstenite::client_async(request, dial(service)).await.expect("a handshake");
+    assert_eq!(response.headers()["sec-websocket-protocol"], "shell.2.metaservice");
+    socket
+}
+
+/// The next binary message.
+pub(crate) async fn next(socket: &mut Socket) -> Vec<u8> {
+    use futures_util::StreamExt;
+    use tokio_tungstenite::tungstenite::Message;
+    loop {
+        match socket.next().await.expect("an open websocket").expect("a message") {
+            Message::Binary(message) => return message.into(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Begins something with the handle, beside the test.
+pub(crate) fn start<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    service: &MetaService,
+    action: impl FnOnce(MetaService) -> F,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(action(service.clone()))
 }
 
 /// A service without a log, for tests that need none.
