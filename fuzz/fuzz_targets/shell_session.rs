@@ -26,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(message.len() <= dialect.message());
         }
     }
-    let mut held = |stream| std::iter::from_fn(|| session.read(stream)).map(|b| b.len()).sum::<usize>();
+    let mut held =
+        |stream| std::iter::from_fn(|| session.read(stream)).map(|b| b.len()).sum::<usize>();
     assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= dialect.window()));
 });

@@ -11,7 +11,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
-use tar::{Archive, EntryType, Header};
+use rustix::io::Errno;
+use tar::{Archive, Entry, EntryType, Header};
 
 use crate::member::{Error, Extension, Reason};
 use crate::place::{Temporary, components, folder, settable};
@@ -85,78 +86,23 @@ impl Extractor {
     /// # Errors
     /// The first member that is refused; those before it stay.
     pub fn extract(self, from: impl Read) -> Result<Counts, Error> {
-        let error = |member: &[u8], reason| Error { member: member.to_vec(), reason };
         let mut archive = Archive::new(from);
-        let entries = archive.entries().map_err(|e| error(b"", e.into()))?.raw(true);
-        let (mut counts, mut extension) = (Counts::default(), Extension::default());
-        let (mut folders, mut folder_names) = (BTreeMap::new(), 0_usize);
+        let entries = archive.entries().map_err(unnamed)?.raw(true);
+        let mut extraction = Extraction::new(self);
+        let mut extension = Extension::default();
         for (number, entry) in (1_u64..).zip(entries) {
-            let mut entry = entry.map_err(|e| error(b"", e.into()))?;
-            if number > self.options.limits.members {
-                return Err(error(b"", Reason::Limit));
+            let mut entry = entry.map_err(unnamed)?;
+            if number > extraction.extractor.options.limits.members {
+                return Err(unnamed(Reason::Limit));
             }
-            if extension.take(&mut entry).map_err(|reason| error(b"", reason))? {
+            if extension.take(&mut entry).map_err(unnamed)? {
                 continue;
             }
             let said = std::mem::take(&mut extension);
-            let header = entry.header().clone();
-            let name = said.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
-            let mut member = || -> Result<(), Reason> {
-                let parts = components(&name)?;
-                let attributes = self.attributes(&header, &said)?;
-                let size = entry.size();
-                if said.size.is_some_and(|said| said != size) {
-                    return Err(Reason::Corrupt);
-                }
-                if header.entry_type() == EntryType::Directory {
-                    folder(&self.root, &parts, true)?;
-                    folder_names = folder_names.saturating_add(name.len());
-                    if folder_names > self.options.limits.folder_names {
-                        return Err(Reason::Limit);
-                    }
-                    folders.insert(parts.join(&b'/'), attributes);
-                    counts.folders += 1;
-                    return Ok(());
-                }
-                let (last, parents) = parts.split_last().ok_or(Reason::Name)?;
-                // A trailing slash or dot names a folder.
-                if !name.ends_with(last) {
-                    return Err(Reason::Name);
-                }
-                match header.entry_type() {
-                    EntryType::Regular | EntryType::Continuous => {
-                        counts.bytes = counts.bytes.saturating_add(size);
-                        if counts.bytes > self.options.limits.bytes {
-                            return Err(Reason::Limit);
-                        }
-                        let parent = folder(&self.root, parents, true)?;
-                        file(&parent, last, &mut entry, size, &attributes)?;
-                        counts.files += 1;
-                    }
-                    kind @ (EntryType::Symlink | EntryType::Link) => {
-                        let target = said.link.clone();
-                        let target = target
-                            .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
-                            .ok_or(Reason::Corrupt)?;
-                        let parent = folder(&self.root, parents, true)?;
-                        if kind == EntryType::Symlink {
-                            symlink(&parent, last, &target, &attributes)?;
-                        } else {
-                            self.link(&parent, last, &target)?;
-                        }
-                        counts.links += 1;
-                    }
-                    _ => return Err(Reason::Kind),
-                }
-                Ok(())
-            };
-            member().map_err(|reason| error(&name, reason))?;
+            let name = said.path.clone().unwrap_or_else(|| entry.header().path_bytes().into());
+            extraction.member(&name, &said, &mut entry).map_err(|reason| named(&name, reason))?;
         }
-        // Children before their parents: a parent's mode may close the way.
-        for (name, attributes) in folders.iter().rev() {
-            self.finish(name, attributes).map_err(|reason| error(name, reason))?;
-        }
-        Ok(counts)
+        extraction.finish()
     }
 
     fn attributes(&self, header: &Header, said: &Extension) -> Result<Attributes, Reason> {
@@ -184,21 +130,120 @@ impl Extractor {
     }
 
     /// A hard link to what is already below the destination.
-    fn link(&self, parent: &OwnedFd, name: &[u8], target: &[u8]) -> Result<(), Reason> {
+    fn hard_link(&self, parent: &OwnedFd, name: &[u8], target: &[u8]) -> Result<(), Reason> {
         let target = components(target)?;
         let (last, parents) = target.split_last().ok_or(Reason::Name)?;
-        let from = folder(&self.root, parents, false)?;
+        let from = folder(&self.root, parents, None)?;
         let (temporary, ()) = Temporary::make(parent, |temporary| {
             fs::linkat(&from, *last, parent, temporary, AtFlags::empty())
         })?;
         Ok(temporary.put(name)?)
     }
+}
 
-    fn finish(&self, name: &[u8], attributes: &Attributes) -> Result<(), Reason> {
-        let parts: Vec<&[u8]> =
-            name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
-        set(&settable(&folder(&self.root, &parts, false)?)?, attributes)
+/// An archive on its way into the destination.
+struct Extraction {
+    extractor: Extractor,
+    counts: Counts,
+    /// What the folders are to be like in the end.
+    folders: BTreeMap<Vec<u8>, Attributes>,
+    folder_names: usize,
+}
+
+impl Extraction {
+    fn new(extractor: Extractor) -> Self {
+        Self { extractor, counts: Counts::default(), folders: BTreeMap::new(), folder_names: 0 }
     }
+
+    fn member<R: Read>(
+        &mut self,
+        name: &[u8],
+        said: &Extension,
+        entry: &mut Entry<'_, R>,
+    ) -> Result<(), Reason> {
+        let parts = components(name)?;
+        let attributes = self.extractor.attributes(entry.header(), said)?;
+        if said.size.is_some_and(|said| said != entry.size()) {
+            return Err(Reason::Corrupt);
+        }
+        if entry.header().entry_type() == EntryType::Directory {
+            return self.folder(&parts, attributes);
+        }
+        let (last, parents) = parts.split_last().ok_or(Reason::Name)?;
+        // A trailing slash or dot names a folder.
+        if !name.ends_with(last) {
+            return Err(Reason::Name);
+        }
+        let kind = entry.header().entry_type();
+        match kind {
+            EntryType::Regular | EntryType::Continuous => {
+                let size = entry.size();
+                self.counts.bytes = self.counts.bytes.saturating_add(size);
+                if self.counts.bytes > self.extractor.options.limits.bytes {
+                    return Err(Reason::Limit);
+                }
+                file(&self.parent(parents)?, last, entry, size, &attributes)?;
+                self.counts.files += 1;
+            }
+            EntryType::Symlink | EntryType::Link => {
+                let target = said.link.clone();
+                let target = target
+                    .or_else(|| entry.header().link_name_bytes().map(Into::into))
+                    .ok_or(Reason::Corrupt)?;
+                let parent = self.parent(parents)?;
+                if kind == EntryType::Symlink {
+                    symlink(&parent, last, &target, &attributes)?;
+                } else {
+                    self.extractor.hard_link(&parent, last, &target)?;
+                }
+                self.counts.links += 1;
+            }
+            _ => return Err(Reason::Kind),
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, parts: &[&[u8]], attributes: Attributes) -> Result<(), Reason> {
+        if let Some((_, parents)) = parts.split_last() {
+            self.parent(parents)?;
+        }
+        // Nobody else's until it is as the archive wants it.
+        folder(&self.extractor.root, parts, Some(Mode::RWXU))?;
+        let name = parts.join(&b'/');
+        self.folder_names = self.folder_names.saturating_add(name.len());
+        if self.folder_names > self.extractor.options.limits.folder_names {
+            return Err(Reason::Limit);
+        }
+        self.folders.insert(name, attributes);
+        self.counts.folders += 1;
+        Ok(())
+    }
+
+    /// The folder of a member; what the archive does not have of it is made as `mkdir -p` would.
+    fn parent(&self, parts: &[&[u8]]) -> Result<OwnedFd, Errno> {
+        folder(&self.extractor.root, parts, Some(Mode::from_raw_mode(0o777)))
+    }
+
+    fn finish(self) -> Result<Counts, Error> {
+        // Children before their parents: a parent's mode may close the way.
+        for (name, attributes) in self.folders.iter().rev() {
+            let finish = || {
+                let parts: Vec<&[u8]> =
+                    name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+                set(&settable(&folder(&self.extractor.root, &parts, None)?)?, attributes)
+            };
+            finish().map_err(|reason| named(name, reason))?;
+        }
+        Ok(self.counts)
+    }
+}
+
+fn named(member: &[u8], reason: Reason) -> Error {
+    Error { member: member.to_vec(), reason }
+}
+
+fn unnamed(reason: impl Into<Reason>) -> Error {
+    named(b"", reason.into())
 }
 
 /// Owner first: a change of owner clears bits of the mode.

@@ -30,12 +30,16 @@ fn step(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, E
     fs::openat2(parent, name, flags, Mode::empty(), resolve)
 }
 
-/// Walks to the folder `parts`, making what is missing if `make` says so.
-pub(crate) fn folder(root: &OwnedFd, parts: &[&[u8]], make: bool) -> Result<OwnedFd, Errno> {
+/// Walks to the folder `parts`, making what is missing with the mode of `make`, less the umask.
+pub(crate) fn folder(
+    root: &OwnedFd,
+    parts: &[&[u8]],
+    make: Option<Mode>,
+) -> Result<OwnedFd, Errno> {
     let mut at = step(root.as_fd(), b".", OFlags::PATH)?;
     for part in parts {
-        if make {
-            match fs::mkdirat(&at, *part, Mode::RWXU) {
+        if let Some(mode) = make {
+            match fs::mkdirat(&at, *part, mode) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }

@@ -1,0 +1,36 @@
+//! Whatever an archive says, what is beside the destination stays as it was, and no temporary
+//! name is left in it.
+
+#![no_main]
+
+use std::fs;
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use metaservice_archive::{Extractor, Limits, Options};
+
+fn leftovers(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| {
+        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entry.file_name().to_string_lossy().ends_with(".part") || folder && leftovers(&entry.path())
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let ground = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let (inside, outside) = (ground.path().join("in"), ground.path().join("out"));
+    fs::create_dir(&inside).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("kept"), "kept").unwrap();
+    let limits = Limits { members: 64, bytes: 1 << 20, folder_names: 4096 };
+    let options = Options { limits, ..Options::default() };
+    let extracted = Extractor::open(&inside, options).unwrap().extract(data);
+    assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(ground.path()).unwrap().count(), 2);
+    assert!(!leftovers(&inside) || data.windows(5).any(|bytes| bytes == b".part"));
+    if let Ok(counts) = extracted {
+        assert!(counts.bytes <= data.len() as u64);
+    }
+});
