@@ -288,6 +288,17 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         violation("method");
         return error(405, "MethodNotAllowed");
     }
+    for name in request.headers().keys().map(axum::http::HeaderName::as_str) {
+        // What is said before anybody has asked; everything else of ours has to be negotiated.
+        let allowed = match path.rsplit('/').next().unwrap_or_default() {
+            "execute" | "poll" => name == "metaservice-agent",
+            "success" | "failed" => name == "metaservice-result",
+            _ => false,
+        };
+        if !allowed && (name.starts_with("metaservice") || name == "sec-websocket-protocol") {
+            violation(name);
+        }
+    }
     match path.as_str() {
         "/engine/v1/execute" => {
             shared.fetched.send_modify(|n| *n += 1);
