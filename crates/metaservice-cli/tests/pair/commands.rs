@@ -162,6 +162,11 @@ async fn the_job_is_signalled_and_its_ending_told_in_detail() {
         panic!("it has ended")
     };
     assert_eq!(failure.code, FailureCode::NotRunning);
+    // A detached command lives no longer than the job: now it cannot begin.
+    let Err(ExtensionError::Refused(failure)) = pair.service.exec_detached(sh("true")).await else {
+        panic!("it has ended")
+    };
+    assert_eq!(failure.code, FailureCode::NotRunning);
 }
 
 #[tokio::test]
