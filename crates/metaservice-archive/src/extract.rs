@@ -39,6 +39,9 @@ impl Default for Limits {
 pub struct Options {
     /// Give members the owner that the archive says; the process must be allowed to.
     pub keep_owner: bool,
+    /// The destination was made for this archive: it gets the mode and times of the archive's
+    /// `./`. One that was there before keeps its own, as every folder in it does.
+    pub new: bool,
     /// Keep set-user-id, set-group-id and sticky bits.
     pub keep_special: bool,
     /// What the archive may not exceed.
@@ -207,15 +210,31 @@ impl Extraction {
         if let Some((_, parents)) = parts.split_last() {
             self.parent(parents)?;
         }
-        // Nobody else's until it is as the archive wants it.
-        folder(&self.extractor.root, parts, Some(Mode::RWXU))?;
+        let is_new = match parts.split_last() {
+            None => self.extractor.options.new,
+            Some((last, parents)) => {
+                // Nobody else's until it is as the archive wants it.
+                let parent = folder(&self.extractor.root, parents, None)?;
+                let made = fs::mkdirat(&parent, *last, Mode::RWXU);
+                if made != Err(Errno::EXIST) {
+                    made?;
+                }
+                // A folder, and not a link to one.
+                folder(&parent, &[last], None)?;
+                made.is_ok()
+            }
+        };
+        self.counts.folders += 1;
         let name = parts.join(&b'/');
+        // One that this archive made earlier counts as new.
+        if !is_new && !self.folders.contains_key(&name) {
+            return Ok(());
+        }
         self.folder_names = self.folder_names.saturating_add(name.len());
         if self.folder_names > self.extractor.options.limits.folder_names {
             return Err(Reason::Limit);
         }
         self.folders.insert(name, attributes);
-        self.counts.folders += 1;
         Ok(())
     }
 

@@ -236,7 +236,16 @@ impl Packer {
             FileType::RegularFile => self.file(folder, name, path),
             FileType::Directory => self.folder(folder, name, path, status),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
+                let target = match rustix::fs::readlinkat(folder, name, Vec::new()) {
+                    Ok(target) => target,
+                    Err(errno) if self.levels.is_empty() => return Err(errno.into()),
+                    // Gone since it was looked at.
+                    Err(rustix::io::Errno::NOENT) => return Ok(()),
+                    Err(errno) => {
+                        self.skip(&path, errno.into());
+                        return Ok(());
+                    }
+                };
                 self.header(&path, EntryType::Symlink, status, 0, Some(target.to_bytes()));
                 self.last = Some(path);
                 Ok(())
@@ -389,7 +398,9 @@ impl Packer {
         header.set_mode(status.st_mode & 0o7777);
         set_number(status.st_uid.into(), OCTAL_7, b"uid", &mut records, |n| header.set_uid(n));
         set_number(status.st_gid.into(), OCTAL_7, b"gid", &mut records, |n| header.set_gid(n));
-        set_number(size, OCTAL_11, b"size", &mut records, |n| header.set_size(n));
+        // In the form of GNU's where it is too large for octal digits: unlike an extended record it
+        // is where every reader looks.
+        header.set_size(size);
         header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0).min(OCTAL_11));
         let fraction = i64::try_from(status.st_mtime_nsec).unwrap_or(0);
         if fraction != 0

@@ -173,3 +173,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_too_large_for_octal_digits_keeps_its_size() {
+    use crate::{Extractor, Limits, Options, Reason};
+    let folder = tempfile::tempdir().unwrap();
+    let size = (8 << 30) + 5;
+    std::fs::File::create(folder.path().join("large")).unwrap().set_len(size).unwrap();
+    let mut packer = Packer::open(&folder.path().join("large")).unwrap();
+    let block = packer.next_block().unwrap().unwrap().bytes;
+    let mut archive = tar::Archive::new(&block[..]);
+    let mut entries = archive.entries().unwrap().raw(true).map(Result::unwrap);
+    let entry = entries.find(|entry| entry.header().entry_type().is_file()).unwrap();
+    assert_eq!(entry.size(), size);
+    // The extractor understands it: it is too large, and nothing worse.
+    for (bytes, limited) in [(size - 1, true), (size, false)] {
+        let limits = Limits { bytes, ..Limits::default() };
+        let to = tempfile::tempdir().unwrap();
+        let extractor =
+            Extractor::open(to.path(), Options { limits, ..Options::default() }).unwrap();
+        let error = extractor.extract(&block[..]).unwrap_err();
+        assert_eq!(matches!(error.reason, Reason::Limit), limited, "{error}");
+    }
+}

@@ -66,8 +66,10 @@ impl<'a> Temporary<'a> {
         folder: &'a OwnedFd,
         mut make: impl FnMut(&str) -> Result<T, Errno>,
     ) -> Result<(Self, T), Errno> {
-        for number in 0..64 {
-            let name = format!(".metaservice-{}-{number}.part", std::process::id());
+        use std::hash::{BuildHasher, RandomState};
+        for attempt in 0..64 {
+            // A name that nobody else has had, so that the right file is removed by it.
+            let name = format!(".metaservice-{:016x}.part", RandomState::new().hash_one(attempt));
             match make(&name) {
                 Ok(made) => return Ok((Self { folder, name }, made)),
                 Err(Errno::EXIST) => {}

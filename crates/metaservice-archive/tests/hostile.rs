@@ -132,7 +132,9 @@ fn folders_get_their_times_last() {
     add(&mut archive, EntryType::Directory, "./", "", b"");
     add(&mut archive, EntryType::Directory, "a/", "", b"");
     add(&mut archive, EntryType::Regular, "a/b", "", b"b");
-    let counts = ground.extract(&archive.into_inner().unwrap()).unwrap();
+    let options = Options { new: true, ..Options::default() };
+    let extractor = Extractor::open(&ground.path("in"), options).unwrap();
+    let counts = extractor.extract(&archive.into_inner().unwrap()[..]).unwrap();
     assert_eq!(counts, Counts { files: 1, folders: 2, links: 0, bytes: 1 });
     for name in ["in", "in/a", "in/a/b"] {
         assert_eq!(fs::metadata(ground.path(name)).unwrap().mtime(), 1_000_000, "{name}");
@@ -264,6 +266,25 @@ fn limits_hold_at_the_bound_and_one_past_it() {
             Err(error) => assert!(!allowed && matches!(error.reason, Reason::Limit), "{error}"),
         }
     }
+}
+
+#[test]
+fn a_folder_that_was_there_keeps_its_attributes() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut archive = Builder::new(Vec::new());
+    for name in ["./", "old/", "made/"] {
+        add(&mut archive, EntryType::Directory, name, "", b"");
+    }
+    let archive = archive.into_inner().unwrap();
+    let ground = Ground::new();
+    fs::create_dir(ground.path("in/old")).unwrap();
+    for name in ["in", "in/old"] {
+        fs::set_permissions(ground.path(name), fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    ground.extract(&archive).unwrap();
+    let mode = |name| fs::metadata(ground.path(name)).unwrap().mode() & 0o7777;
+    assert_eq!([mode("in"), mode("in/old"), mode("in/made")], [0o711, 0o711, 0o755]);
+    assert_eq!(fs::metadata(ground.path("in/made")).unwrap().mtime(), 1_000_000);
 }
 
 mod any {

@@ -12,9 +12,10 @@
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use metaservice::{JobResult, LogError, MetaService, control};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::printer::Printer;
@@ -26,6 +27,12 @@ use crate::{artifacts, drain, sockets};
 /// How long a killed command may take until the guest reports it: the agent's own
 /// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long what was received of the log may take to be written, where there is an error to tell.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long clients of the control socket may take to read what they have asked for.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much of the log's end is kept for `logs`, in a file without a name.
 const KEPT_LOG: u64 = 64 * 1024 * 1024;
@@ -47,12 +54,29 @@ pub(crate) enum Conclusion {
     AtOnce(ExitStatus),
 }
 
+/// The control socket of a job and those who serve it.
+pub(crate) struct Control {
+    socket: Option<SocketFile>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Waits a little until those who ask have their answers: after a shutdown.
+    pub(crate) async fn end(mut self) {
+        // Nobody finds it any longer.
+        self.socket = None;
+        if let Some(serving) = self.serving.take() {
+            let _ = tokio::time::timeout(CONTROL_PATIENCE, serving).await;
+        }
+    }
+}
+
 /// Starts the service that the settings describe, and its control socket.
 pub(crate) async fn start(
     settings: &JobSettings,
     printer: Printer,
-) -> Result<(MetaService, Option<SocketFile>)> {
-    let control = match sockets::bind_control(&settings.name).await {
+) -> Result<(MetaService, Control)> {
+    let bound = match sockets::bind_control(&settings.name).await {
         Ok(control) => Some(control),
         Err(error) if settings.named => return Err(error),
         // The job does not depend on it, and nobody asked for it by name.
@@ -69,12 +93,13 @@ pub(crate) async fn start(
         builder = builder.terminal(size);
     }
     let service = builder.start()?;
-    let socket = control.map(|(listener, socket)| {
+    let mut control = Control { socket: None, serving: None };
+    if let Some((listener, socket)) = bound {
         let description = control::Description::from(settings.name.as_str());
-        tokio::spawn(control::serve(description, service.clone(), listener));
-        socket
-    });
-    Ok((service, socket))
+        let serving = control::serve(description, service.clone(), listener);
+        control = Control { socket: Some(socket), serving: Some(tokio::spawn(serving)) };
+    }
+    Ok((service, control))
 }
 
 /// Sees the job through and says what to exit with. `gone` completes when the guest
@@ -88,13 +113,25 @@ pub(crate) async fn conduct(
     boot: impl Future<Output = Error>,
 ) -> Result<Conclusion> {
     let mut gone = pin!(gone);
+    let mut lost = None;
     let end = tokio::select! {
         biased;
-        end = run(service, settings, printer, interrupts, boot) => end?,
+        end = run(service, settings, printer, interrupts, boot) => end,
         error = &mut gone => match service.try_result() {
-            Some(result) => End::Result(result),
-            None => return Err(error),
+            Some(result) => {
+                lost = Some(error);
+                Ok(End::Result(result))
+            }
+            None => Err(error),
         },
+    };
+    let end = match end {
+        Ok(end) => end,
+        Err(error) => {
+            // What the guest said last explains it best.
+            let _ = tokio::time::timeout(LAST_WORDS, service.shutdown()).await;
+            return Err(error);
+        }
     };
     if let (End::Interrupted(interrupt), false) = (&end, service.is_fetched()) {
         // There is no command to kill, and no agent to ask for anything.
@@ -104,7 +141,9 @@ pub(crate) async fn conduct(
     announce(printer, &end);
     tokio::select! {
         biased;
-        status = finish(service, settings, printer, end, gone) => Ok(Conclusion::Orderly(status)),
+        status = finish(service, settings, printer, end, lost, gone) => {
+            Ok(Conclusion::Orderly(status))
+        }
         interrupt = interrupts.next() => {
             printer.note(&format!("{}: stopped at once", interrupt.name));
             Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)))
@@ -118,20 +157,35 @@ async fn finish(
     settings: &JobSettings,
     printer: Printer,
     end: End,
+    mut lost: Option<Error>,
     mut gone: Pin<&mut impl Future<Output = Error>>,
 ) -> ExitStatus {
     if !matches!(end, End::Result(_)) {
         tokio::select! {
             () = kill(service, matches!(end, End::TimedOut(_)), printer) => {}
-            error = &mut gone => printer.error(&error),
+            error = &mut gone => {
+                printer.error(&error);
+                lost = Some(anyhow!("the machine has ended"));
+            }
         }
     }
-    let fetched = tokio::select! {
-        biased;
-        fetched = artifacts::fetch(service, &settings.artifacts, printer) => fetched,
-        error = gone => Err(error.context("the artifacts were not fetched")),
+    // Once it has said that the machine is gone, it has nothing more to say.
+    let fetched = match lost {
+        None => tokio::select! {
+            biased;
+            fetched = artifacts::fetch(service, &settings.artifacts, printer) => fetched,
+            error = gone => Err(error.context("the artifacts were not fetched")),
+        },
+        Some(_) if settings.artifacts.is_empty() => Ok(()),
+        Some(error) => Err(error.context("the artifacts were not fetched")),
     };
     let complete = service.shutdown().await.context("the log is not complete");
+    if matches!(end, End::TimedOut(_) | End::Interrupted(_)) {
+        // They do not change the status.
+        [&fetched, &complete].into_iter().filter_map(|r| r.as_ref().err()).for_each(|error| {
+            printer.error(error);
+        });
+    }
     match end {
         End::LogFailed(_) => ExitStatus::FAILED,
         End::Interrupted(interrupt) => ExitStatus::signal(interrupt.number),

@@ -20,6 +20,7 @@ mod interrupts;
 mod listeners;
 mod listing;
 mod machine;
+mod output;
 mod printer;
 mod progress;
 mod settings;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
     trace(cli.output.verbose);
     let printer = Printer::new(&cli.output);
     let status = dispatch(cli, printer).unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            return ExitStatus::SUCCESS;
+        }
         printer.error(&error);
         ExitStatus::FAILED
     });

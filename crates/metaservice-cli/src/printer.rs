@@ -45,7 +45,7 @@ impl Printer {
     pub(crate) fn event(self, name: &str, mut details: serde_json::Value) {
         if self.json {
             details["event"] = name.into();
-            eprintln!("{details}");
+            eprintln!("{}", json_text(&details.to_string()));
         }
     }
 
@@ -102,15 +102,50 @@ impl Drop for Spinner {
 #[error("{0}")]
 pub(crate) struct Hint(pub(crate) String);
 
-/// `text` without anything that a terminal would act on; line breaks stay.
+/// `text` without anything that a terminal would act on or that would be read otherwise than it
+/// is written; line breaks stay.
 pub(crate) fn printable(text: &str) -> String {
-    let show = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let show = |c: char| if is_unfit(c) && c != '\n' { '\u{fffd}' } else { c };
     text.chars().map(show).collect()
+}
+
+/// JSON of which a terminal acts on nothing: a reader has the same values.
+pub(crate) fn json_text(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Between the strings there are line breaks at most.
+        if is_unfit(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text += &format!("\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Whether a terminal acts on it, or it shows nothing and changes the order of others.
+fn is_unfit(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_the_same_and_moves_no_terminal() {
+        let value = json!({ "name": "a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}gnp.exe \u{1f600}\n" });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = json_text(&text);
+            assert!(shown.chars().all(|c| !is_unfit(c) || c == '\n'), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
+    }
 
     #[test]
     fn escapes_do_not_reach_the_terminal() {

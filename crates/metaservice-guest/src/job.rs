@@ -72,6 +72,11 @@ impl Running {
         let _ = over.wait_for(|over| *over).await;
     }
 
+    /// Whether the job has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.over.borrow()
+    }
+
     /// Tells the job to die, now or as soon as it has begun.
     pub(crate) fn kill(&self) {
         let mut state = self.lock();

@@ -30,6 +30,7 @@ pub mod transfer;
 
 mod action;
 mod announcement;
+mod chunks;
 mod ending;
 mod error;
 mod failure;
@@ -39,6 +40,7 @@ mod payload;
 
 pub use action::{Action, ActionId, InvalidActionId, Request};
 pub use announcement::{Agent, Capabilities, Capability, Service};
+pub use chunks::Chunks;
 pub use ending::{Ending, Reason};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, ErrorCode};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use metaservice_protocol::limits::POLL_TIMEOUT;
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{Action, ActionId, Capabilities, Capability, Failure, Files, Request};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::artifact::Artifact;
@@ -63,6 +63,8 @@ struct Waiting {
 struct Caller {
     sender: oneshot::Sender<Outcome>,
     dialect: Dialect,
+    /// Told when a reply was refused: the action has a deadline again.
+    refused: Arc<Notify>,
 }
 
 /// All pending actions and waiting polls of one service.
@@ -84,9 +86,11 @@ impl Actions {
     pub(crate) async fn submit(&self, action: Action, dialect: Dialect) -> Outcome {
         let id = action.id.clone();
         let (sender, mut outcome) = oneshot::channel();
+        let refused = Arc::new(Notify::new());
         {
             let mut waiting = self.lock();
-            waiting.callers.insert(id.clone(), Caller { sender, dialect });
+            let caller = Caller { sender, dialect, refused: Arc::clone(&refused) };
+            waiting.callers.insert(id.clone(), caller);
             waiting.queue.submit(now(), action);
             waiting.carry_out();
         }
@@ -107,6 +111,7 @@ impl Actions {
                 }
                 _ = terminated.wait_for(|terminated| *terminated) => return Outcome::Terminated,
                 () = late => self.advance(),
+                () = refused.notified() => {}
             }
         }
     }
@@ -267,10 +272,11 @@ impl Reply {
     pub(crate) fn refuse(mut self) {
         let Some(caller) = self.caller.take() else { return };
         let mut waiting = self.actions.lock();
-        if !caller.sender.is_closed() {
+        // Not if its caller has withdrawn it meanwhile.
+        if waiting.queue.reply_refused(&self.id) {
+            // It has waited without a timer while the reply went on.
+            caller.refused.notify_one();
             waiting.callers.insert(self.id.clone(), caller);
-            waiting.queue.reply_refused(&self.id);
-            // The caller's timer may have fired while the reply went on.
             waiting.queue.advance(now());
             waiting.carry_out();
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use metaservice_protocol::Chunks;
 use metaservice_protocol::limits::STALL_TIMEOUT;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::JoinHandle;
@@ -131,24 +132,22 @@ enum Disk {
 
 pub(crate) struct Spool {
     disk: Disk,
-    gathered: Vec<Bytes>,
-    gathered_bytes: usize,
+    gathered: Chunks,
     length: u64,
 }
 
 impl Spool {
     pub(crate) async fn create(folder: PathBuf) -> io::Result<Self> {
         let file = blocking(move || unnamed_file(&folder)).await?;
-        Ok(Self { disk: Disk::Idle(file), gathered: Vec::new(), gathered_bytes: 0, length: 0 })
+        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), length: 0 })
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.length += chunk.len() as u64;
-        self.gathered_bytes += chunk.len();
         self.gathered.push(chunk);
         let busy = matches!(&self.disk, Disk::Writing(task) if !task.is_finished());
         let enough = if busy { MAX_GATHERED } else { BATCH };
-        if self.gathered_bytes >= enough {
+        if self.gathered.len() >= enough {
             self.write().await?;
         }
         Ok(())
@@ -157,8 +156,8 @@ impl Spool {
     /// Waits for the write under way and begins the next one.
     async fn write(&mut self) -> io::Result<()> {
         let mut file = self.settle().await?;
-        let batch = std::mem::take(&mut self.gathered);
-        self.gathered_bytes = 0;
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let batch: Vec<Bytes> = std::iter::from_fn(|| gathered.pop()).collect();
         let write = move || write_vectored(&mut file, &batch).map(|()| file);
         self.disk = Disk::Writing(tokio::task::spawn_blocking(write));
         Ok(())
@@ -174,7 +173,7 @@ impl Spool {
     }
 
     pub(crate) async fn finish(mut self) -> io::Result<Artifact> {
-        if self.gathered_bytes > 0 {
+        if !self.gathered.is_empty() {
             self.write().await?;
         }
         let mut file = self.settle().await?;

@@ -140,8 +140,9 @@ impl Queue {
 
     /// The reply that had begun is not one for this action; the guest may try again
     /// until the action's first deadline.
-    pub(crate) fn reply_refused(&mut self, id: &ActionId) {
-        self.set_state(id, State::Delivered);
+    /// `false` when it is over.
+    pub(crate) fn reply_refused(&mut self, id: &ActionId) -> bool {
+        self.set_state(id, State::Delivered)
     }
 
     /// The action is over: answered, failed, or nobody waits for it any longer.
@@ -205,10 +206,8 @@ impl Queue {
         }
     }
 
-    fn set_state(&mut self, id: &ActionId, state: State) {
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.state = state;
-        }
+    fn set_state(&mut self, id: &ActionId, state: State) -> bool {
+        self.entries.get_mut(id).map(|entry| entry.state = state).is_some()
     }
 }
 

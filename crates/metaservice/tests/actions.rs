@@ -303,3 +303,26 @@ async fn shutdown_ends_what_is_pending_and_what_comes_later() {
     assert!(matches!(service.kill_process().await, Err(ActionError::Terminated)));
     assert_eq!(begun.elapsed().as_secs(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_action_whose_reply_was_refused_late_times_out_all_the_same() {
+    let service = guest::service();
+    let listing = start(&service, async |s: MetaService| s.list_folder("/d").await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let action = poll(&service).await;
+    let mut stream = guest::dial(&service);
+    let headers = [JSON, ("Content-Length", "50"), ("Connection", "close")];
+    stream.write_all(&head("POST", &reply_to(&action), &headers)).await.unwrap();
+    // Its caller's timer comes and goes while the reply is under way.
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(610)).await;
+        stream.write_all(b"x").await.unwrap();
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).refusal(), (400, "InvalidPayload".to_owned()));
+    // Nobody polls any longer.
+    let ended = tokio::time::timeout(Duration::from_secs(60), listing).await;
+    let error = ended.expect("an end").unwrap().unwrap_err();
+    assert!(matches!(error, ListFolderError::Action(ActionError::TimedOut(Stage::Reply))));
+}

@@ -485,3 +485,21 @@ async fn an_extended_action_is_tried_once_and_times_out() {
     let next = tokio::time::timeout(Duration::from_secs(31), announce(&service)).await.unwrap();
     assert_eq!(next["type"], "none");
 }
+
+#[tokio::test]
+async fn a_write_notices_a_guest_that_is_gone_while_its_source_is_silent() {
+    let service = guest::service();
+    let writing = start(&service, async |s: MetaService| {
+        let (source, _silent) = tokio::io::duplex(16);
+        s.write(Destination::file("/f"), source).await
+    });
+    let action = announce(&service).await;
+    let mut socket = dial_dialect(&service, &action).await;
+    let failure = br#"{"code":"no-space","message":"full"}"#;
+    let exit = [&[5, 1][..], failure].concat();
+    for message in [&b"\0\x01{\"from\":0}\n"[..], b"\0\x01", b"\0\x02", &exit] {
+        socket.send(Message::binary(message.to_vec())).await.unwrap();
+    }
+    let Err(ExtensionError::Refused(failure)) = writing.await.unwrap() else { panic!() };
+    assert_eq!(failure.code, FailureCode::NoSpace);
+}

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::args::DoctorArgs;
+use crate::output;
 use crate::printer::Printer;
 use crate::status::ExitStatus;
 
@@ -22,16 +23,16 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
     let report = tokio::task::block_in_place(metaservice_vm::find);
     let accelerator = Accelerator::Auto.choose()?;
     if printer.is_json() {
-        println!("{}", as_json(&report, &accelerator.to_string()));
+        output::line(as_json(&report, &accelerator.to_string()))?;
     } else {
         print!("{report}");
-        println!("ok       {:<9} {accelerator}", "speed");
+        output::line(format_args!("ok       {:<9} {accelerator}", "speed"))?;
     }
     match report.require() {
         Ok(_) => Ok(ExitStatus::SUCCESS),
         Err(missing) => {
             if !printer.is_json() {
-                println!("\nTo mend this: {}", missing.hint);
+                output::line(format_args!("\nTo mend this: {}", missing.hint))?;
             }
             Ok(ExitStatus::MISSING)
         }

@@ -8,6 +8,7 @@ use metaservice::{Exec, ExecOptions};
 use crate::args::{AroundArgs, ExecArgs, ShellArgs};
 use crate::attachment::{Attachment, Parting, attach};
 use crate::interrupts::Interrupts;
+use crate::output;
 use crate::printer::Printer;
 use crate::settings;
 use crate::sockets;
@@ -43,7 +44,7 @@ async fn start(job: &str, mut exec: Exec) -> Result<ExitStatus> {
     exec.options.detach = true;
     let client = sockets::find(job).await?;
     let pid = client.exec_detached(exec).await.with_context(|| format!("cannot run in {job}"))?;
-    println!("{pid}");
+    output::line(format_args!("{pid}"))?;
     Ok(ExitStatus::SUCCESS)
 }
 

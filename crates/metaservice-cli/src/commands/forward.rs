@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::args::ForwardArgs;
 use crate::interrupts::Interrupts;
+use crate::output;
 use crate::printer::Printer;
 use crate::settings::ForwardSettings;
 use crate::sockets;
@@ -32,22 +33,26 @@ pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitS
     for spec in specs {
         let listener = TcpListener::bind(spec.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", spec.listen))?;
-        told(listener.local_addr()?, spec.port, printer);
+        told(listener.local_addr()?, spec.port, printer)?;
         forwarding.spawn(accept(listener, client.clone(), spec.port, printer));
     }
     // What is forwarded ends with this function: the tasks are dropped with their set.
     tokio::select! {
-        _ = client.wait() => Ok(ExitStatus::SUCCESS),
+        waited = client.wait() => {
+            waited.with_context(|| format!("lost the job {}", args.name.job))?;
+            Ok(ExitStatus::SUCCESS)
+        }
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
     }
 }
 
-fn told(address: SocketAddr, port: u16, printer: Printer) {
+fn told(address: SocketAddr, port: u16, printer: Printer) -> std::io::Result<()> {
     if printer.is_json() {
         printer.event("forwarding", json!({ "address": address.to_string(), "port": port }));
     } else {
-        println!("{address} -> {port}");
+        output::line(format_args!("{address} -> {port}"))?;
     }
+    Ok(())
 }
 
 async fn accept(listener: TcpListener, client: Client, port: u16, printer: Printer) {

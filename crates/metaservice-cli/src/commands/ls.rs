@@ -13,12 +13,19 @@ use serde_json::json;
 
 use crate::args::LsArgs;
 use crate::listing::{self, Columns};
-use crate::printer::Printer;
+use crate::output::Output;
+use crate::printer::{Printer, json_text};
 use crate::sockets;
 use crate::status::ExitStatus;
 
 /// How many lines of a long list are lined up with each other.
 const ALIGNED: usize = 1000;
+
+/// How many entries are sorted with each other; of a larger folder so many at a time.
+const SORTED: usize = 100_000;
+
+/// And how many bytes of names.
+const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let client = sockets::find(&args.name.job).await?;
@@ -36,15 +43,16 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
         }
         Err(error) => return Err(error).with_context(cannot),
     };
-    let mut stdout = std::io::stdout().lock();
-    let tame = stdout.is_terminal();
+    let mut stdout = Output::lock();
+    let tame = std::io::stdout().is_terminal();
     let now = std::time::SystemTime::now();
     let mut waiting: Vec<Entry> = Vec::new();
-    let (mut first, mut all) = (true, Vec::new());
+    let (mut first, mut all, mut kept) = (true, Vec::<Entry>::new(), 0);
     while let Some(entry) = entries.next().await.with_context(cannot)? {
         if printer.is_json() {
             // An array needs its end; what is in it comes as it comes.
-            write!(stdout, "{}{}", if first { "[" } else { ",\n" }, json!(entry))?;
+            let text = json_text(&json!(entry).to_string());
+            write!(stdout, "{}{text}", if first { "[" } else { ",\n" })?;
             first = false;
         } else if args.recursive {
             // Folder before content: what comes first is shown first.
@@ -53,7 +61,13 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
                 show(&mut stdout, &mut waiting, args.long, tame, now)?;
             }
         } else {
+            kept += entry.path.len() + entry.target.as_ref().map_or(0, String::len);
             all.push(entry);
+            if all.len() == SORTED || kept > SORTED_BYTES {
+                kept = 0;
+                all.sort_by(|a, b| a.path.cmp(&b.path));
+                show(&mut stdout, &mut all, args.long, tame, now)?;
+            }
         }
     }
     if printer.is_json() {
@@ -102,10 +116,10 @@ async fn plain(client: &Client, args: &LsArgs) -> Result<Vec<String>, ClientErro
 }
 
 fn show_names(names: &[String], printer: Printer) -> Result<ExitStatus> {
-    let mut stdout = std::io::stdout().lock();
-    let tame = stdout.is_terminal();
+    let mut stdout = Output::lock();
+    let tame = std::io::stdout().is_terminal();
     if printer.is_json() {
-        writeln!(stdout, "{}", json!(names))?;
+        writeln!(stdout, "{}", json_text(&json!(names).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
     for path in names {

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::printer::{Printer, printable};
+use crate::output;
+use crate::printer::{Printer, json_text, printable};
 use crate::sockets;
 use crate::status::ExitStatus;
 
@@ -17,20 +18,20 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
     }
     if printer.is_quiet() {
         for job in jobs {
-            println!("{}", printable(&job.name));
+            output::line(printable(&job.name))?;
         }
         return Ok(ExitStatus::SUCCESS);
     }
     if printer.is_json() {
-        println!("{}", json!(jobs));
+        output::line(json_text(&json!(jobs).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    println!("{:<20} {:<10} {:<8} COMMAND", "NAME", "STATE", "PID");
+    output::line(format_args!("{:<20} {:<10} {:<8} COMMAND", "NAME", "STATE", "PID"))?;
     for job in jobs {
         let state = serde_json::to_value(job.state)?;
         let state = state.as_str().unwrap_or_default();
         let command = printable(&job.command.join(" ")).replace('\n', " ");
-        println!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid);
+        output::line(format_args!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid))?;
     }
     Ok(ExitStatus::SUCCESS)
 }

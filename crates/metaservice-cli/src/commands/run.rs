@@ -30,7 +30,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
     let (nic, driver) = machine::attach(&args.vm, ours)?;
-    let (service, _control) = conduct::start(&settings, printer).await?;
+    let (service, control) = conduct::start(&settings, printer).await?;
     let driving = tokio::spawn(driver.run());
     let serving = tokio::spawn(service.clone().serve(Card(nic)));
 
@@ -65,6 +65,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     }
     drop(spinner);
     driving.abort();
+    control.end().await;
     Ok(status)
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     let address = Address::parse(&args.listen)?;
     let settings = JobSettings::resolve(args.job)?;
     let mut interrupts = Interrupts::listen()?;
-    let (service, _control) = conduct::start(&settings, printer).await?;
+    let (service, control) = conduct::start(&settings, printer).await?;
     let (serving, _socket) = listen(&address, service.clone(), printer).await?;
     let conclusion = conduct::conduct(
         &service,
@@ -36,6 +36,7 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
         Conclusion::Orderly(status) => {
             // The guest's last request deserves its answer.
             let _ = serving.await;
+            control.end().await;
             Ok(status)
         }
     }

@@ -12,6 +12,7 @@ use metaservice::Stats;
 use crate::args::StatsArgs;
 use crate::gauges::Gauges;
 use crate::interrupts::Interrupts;
+use crate::output::Output;
 use crate::printer::Printer;
 use crate::settings::parse_duration;
 use crate::sockets;
@@ -64,7 +65,7 @@ impl Table {
     }
 
     fn show(&mut self, gauges: &Gauges) -> Result<()> {
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = Output::lock();
         if self.json {
             writeln!(stdout, "{}", serde_json::to_string(gauges)?)?;
         } else {

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::args::JobName;
 use crate::interrupts::Interrupts;
-use crate::printer::Printer;
+use crate::output;
+use crate::printer::{Printer, json_text};
 use crate::sockets;
 use crate::status::ExitStatus;
 
@@ -16,11 +17,12 @@ pub(crate) async fn wait(name: JobName, printer: Printer) -> Result<ExitStatus> 
         job = client.wait() => job.with_context(|| format!("cannot wait for {}", name.job))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
+    // The status is told in either way, whether or not anybody reads it.
     let status = job.status.context("the job ended without a status")?;
     if printer.is_json() {
-        println!("{}", json!(job));
+        let _ = output::line(json_text(&json!(job).to_string()));
     } else {
-        println!("{status}");
+        let _ = output::line(status);
     }
     Ok(ExitStatus(status))
 }

@@ -55,13 +55,14 @@ impl<P, T> Drop for Worker<P, T> {
 /// the folder that is there.
 pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Result<()> {
     if target.is_dir() {
-        pump(body, target.to_owned()).await?;
+        pump(body, target.to_owned(), Options::default()).await?;
         return Ok(());
     }
     let folder = place::parent(target);
     let temporary = tempfile::Builder::new().prefix(".metaservice-").tempdir_in(folder);
     let temporary = temporary.with_context(|| format!("cannot write to {}", folder.display()))?;
-    let counts = pump(body, temporary.path().to_owned()).await?;
+    let options = Options { new: true, ..Options::default() };
+    let counts = pump(body, temporary.path().to_owned(), options).await?;
     if counts.folders > 0 {
         std::fs::rename(temporary.path(), target)?;
         // It has another name now: there is nothing to remove.
@@ -75,11 +76,15 @@ pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Resul
     Ok(())
 }
 
-async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Counts> {
+async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf, options: Options) -> Result<Counts> {
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
     let mut worker = Worker::new(sender, move || {
-        Ok(Extractor::open(&folder, Options::default())?.extract(reader)?)
+        let counts = Extractor::open(&folder, options)?.extract(&reader)?;
+        // What is behind the archive's end, if only so that the transfer's own end is reached:
+        // there its digest is checked.
+        io::copy(&mut &reader, &mut io::sink())?;
+        Ok(counts)
     });
     let mut body = BufReader::with_capacity(BLOCK, body);
     let pumped = match &mut worker.pipe {
@@ -88,10 +93,8 @@ async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf) -> Result<Counts> {
     };
     let extracted = worker.finish().await;
     match pumped {
-        // The thread has given up, and says why.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => extracted,
-        // A cut archive may look complete.
-        Err(error) => Err(error.into()),
+        // A cut archive may look complete, but if the thread has given up it says why.
+        Err(error) => Err(extracted.err().unwrap_or_else(|| error.into())),
         Ok(_) => extracted,
     }
 }
@@ -212,6 +215,19 @@ mod tests {
         let quickly = std::time::Duration::from_millis(200);
         assert!(tokio::time::timeout(quickly, unpack(never, &to)).await.is_err());
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_an_archives_end_counts() {
+        let here = tempfile::tempdir().unwrap();
+        let (from, to) = (here.path().join("from"), here.path().join("to"));
+        plant(&from);
+        // As other programs pad it, and more than a pipe holds.
+        let zeros = || tokio::io::repeat(0).take(200_000);
+        let failed = pack(from.clone()).unwrap().chain(zeros()).chain(Broken);
+        assert!(unpack(failed, &to).await.is_err(), "its digest was wrong");
+        assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
+        unpack(pack(from).unwrap().chain(zeros()), &to).await.unwrap();
     }
 
     struct Broken;

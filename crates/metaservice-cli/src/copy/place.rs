@@ -44,7 +44,7 @@ pub(crate) fn target(destination: &Path, name: Option<&str>, folder: bool) -> Re
     let shown = destination.display();
     if destination.is_dir() {
         return match name {
-            Some(name) => Ok(destination.join(name)),
+            Some(name) => unlinked(destination.join(name), folder),
             None if folder => Ok(destination.to_owned()),
             None => bail!("the file has no name for the folder {shown}"),
         };
@@ -56,6 +56,18 @@ pub(crate) fn target(destination: &Path, name: Option<&str>, folder: bool) -> Re
     let parent = parent(destination);
     ensure!(parent.is_dir(), "there is no folder {}", parent.display());
     Ok(destination.to_owned())
+}
+
+/// A place whose last name is not the user's: if it is a link, nothing goes through it. A guest
+/// may have made it, by an earlier copy.
+fn unlinked(target: PathBuf, folder: bool) -> Result<PathBuf> {
+    let link = std::fs::symlink_metadata(&target).is_ok_and(|found| found.is_symlink());
+    ensure!(
+        !link || !folder,
+        "{} is a link, and a folder is not copied through it: remove it, or name it as the destination",
+        target.display()
+    );
+    Ok(target)
 }
 
 /// The folder that a path is in.
@@ -108,5 +120,10 @@ mod tests {
         assert_eq!(go("file", Some("x"), false), Some(here.join("file")));
         assert_eq!(go("file", Some("x"), true), None);
         assert_eq!(go("no/new", Some("x"), false), None);
+        // A link that a guest may have made: a file replaces it, a folder does not go through it.
+        std::os::unix::fs::symlink("/", here.join("link")).unwrap();
+        assert_eq!(go("", Some("link"), false), Some(here.join("link")));
+        assert_eq!(go("", Some("link"), true), None);
+        assert_eq!(go("link", None, true), Some(here.join("link")));
     }
 }

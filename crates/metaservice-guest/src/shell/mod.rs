@@ -91,6 +91,10 @@ pub(crate) async fn detach(
     exec: Exec,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
+    if service.running.has_ended() {
+        let failure = Failure::new(FailureCode::NotRunning, "the job has ended");
+        return service.client.refuse(id, &failure).await;
+    }
     let started = check(&exec).and_then(|()| {
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null");
         let started = null().map_err(StartError::Streams).and_then(|null| {

@@ -11,7 +11,6 @@ use super::source::{Block, Source};
 use crate::agent::Service;
 use crate::body::{Body, BodySender, RequestOver};
 use crate::client::{ClientError, ReplyKind};
-use crate::words::say;
 
 /// How many reads go on at once: each holds one of the runtime's blocking threads for as long as
 /// its host reads. One more is refused.
@@ -59,20 +58,20 @@ fn feed(mut source: Source, compress: bool, sender: &BodySender) -> Result<(), R
                 let length = bytes.len();
                 send(&mut encoder, choice.compress(), bytes, sender)?;
                 choice.took(length, begun.elapsed());
+                // Behind something that is missing there is no mark: who resumes comes by it again.
+                let cursor = cursor.filter(|_| source.left_out().is_none());
                 if let Some(mark) = cursor.and_then(|cursor| encoder.mark(&cursor)) {
                     sender.send_blocking(mark)?;
                 }
             }
-            Ok(None) => break encoder.end(),
+            // An archive that lacks something must not look complete.
+            Ok(None) => match source.left_out() {
+                None => break encoder.end(),
+                Some(failure) => break Encoder::failed(&failure),
+            },
             Err(failure) => break Encoder::failed(&failure),
         }
     };
-    if source.left_out() > 0 {
-        say(&format!(
-            "{} things are left out of an archive: they cannot be read",
-            source.left_out()
-        ));
-    }
     sender.send_blocking(last)
 }
 

@@ -158,17 +158,18 @@ impl Target {
             Form::File => Beside::open(path, options, user).map(|file| Self::File(Box::new(file))),
             Form::Archive => {
                 let failed = |error: io::Error| failure(&error, &path);
-                match std::fs::create_dir(&path) {
+                let new = match std::fs::create_dir(&path) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(failed(error));
                     }
-                    _ => {}
-                }
+                    made => made.is_ok(),
+                };
                 if !path.is_dir() {
                     let message = format!("{} is not a folder", path.display());
                     return Err(Failure::new(FailureCode::NotAFolder, message));
                 }
-                let extractor = Extractor::open(&path, Options::default()).map_err(failed)?;
+                let options = Options { new, ..Options::default() };
+                let extractor = Extractor::open(&path, options).map_err(failed)?;
                 Ok(Self::Folder(path, extractor))
             }
             Form::Any => {

@@ -186,12 +186,13 @@ impl Source {
         }
     }
 
-    /// What an archive had to leave out, for the agent's own log.
-    pub(super) fn left_out(&self) -> usize {
-        match &self.content {
-            Content::Archive(packer) => packer.skipped().len(),
-            Content::File(..) => 0,
-        }
+    /// What an archive had to leave out although it would be missed. Sockets and the like mean
+    /// nothing elsewhere.
+    pub(super) fn left_out(&self) -> Option<Failure> {
+        let Content::Archive(packer) = &self.content else { return None };
+        let mut missing = packer.skipped().iter();
+        let missing = missing.find(|left| left.reason.kind() != io::ErrorKind::Unsupported)?;
+        Some(failure(&missing.reason, &self.path.join(&missing.path)))
     }
 }
 

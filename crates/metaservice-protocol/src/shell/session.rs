@@ -19,6 +19,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::chunks::Chunks;
+
 use super::{Dialect, Frame, InvalidFrame, ReceiveWindow, SendWindow, Stream, WindowExceeded};
 
 /// Which end of a shell a [`Session`] is.
@@ -85,7 +87,7 @@ struct Outgoing {
 #[derive(Debug)]
 struct Incoming {
     window: ReceiveWindow,
-    blocks: VecDeque<Bytes>,
+    blocks: Chunks,
     ended: bool,
 }
 
@@ -146,7 +148,7 @@ impl Session {
             } else {
                 Half::Incoming(Incoming {
                     window: ReceiveWindow::new(window),
-                    blocks: VecDeque::new(),
+                    blocks: Chunks::default(),
                     ended: false,
                 })
             }
@@ -225,7 +227,7 @@ impl Session {
     /// Takes the next block that came on a stream and acknowledges it.
     pub fn read(&mut self, stream: Stream) -> Option<Bytes> {
         let Half::Incoming(incoming) = self.half_mut(stream) else { return None };
-        let block = incoming.blocks.pop_front()?;
+        let block = incoming.blocks.pop()?;
         let consumed = incoming.window.consumed(block.len());
         let ended = incoming.ended;
         if !ended {
@@ -325,7 +327,7 @@ impl Session {
         } else {
             let received = incoming.window.received(payload.len());
             received.map_err(|source| Violation { stream, source })?;
-            incoming.blocks.push_back(payload);
+            incoming.blocks.push(payload);
         }
         Ok(Some(Event::Readable(stream)))
     }

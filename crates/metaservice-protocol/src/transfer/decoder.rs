@@ -7,11 +7,10 @@
 //!                                       └─► an error, and the same again for ever  │ failed
 //! ```
 
-use std::collections::VecDeque;
-
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use crate::chunks::Chunks;
 use crate::failure::Failure;
 use crate::limits::{MAX_CURSOR, MAX_FAILURE, TRANSFER_BLOCK};
 use crate::options::Resume;
@@ -64,8 +63,7 @@ pub enum InvalidTransfer {
 /// sender and [`resumed`](Self::resumed) to the rest.
 #[derive(Debug)]
 pub struct Decoder {
-    pending: VecDeque<Bytes>,
-    pending_bytes: usize,
+    pending: Chunks,
     /// Kind, and bytes that are left (of data) or that the whole block has (of others).
     block: Option<(u32, usize)>,
     digest: Digest,
@@ -87,8 +85,7 @@ impl Decoder {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            pending: Chunks::default(),
             block: None,
             digest: Digest::new(),
             cursor: String::new(),
@@ -117,10 +114,7 @@ impl Decoder {
 
     /// Takes bytes that came. Empty ones change nothing.
     pub fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.pending_bytes += bytes.len();
-            self.pending.push_back(bytes);
-        }
+        self.pending.push(bytes);
     }
 
     /// Whether the end has come, or a failure. Without it, the end of the bytes is a cut.
@@ -148,21 +142,24 @@ impl Decoder {
     fn advance(&mut self) -> Result<Option<Item>, InvalidTransfer> {
         loop {
             if self.over {
-                let more = self.pending_bytes > 0;
-                return if more { Err(InvalidTransfer::AfterEnd) } else { Ok(None) };
+                return if !self.pending.is_empty() {
+                    Err(InvalidTransfer::AfterEnd)
+                } else {
+                    Ok(None)
+                };
             }
             let Some((kind, length)) = self.block else {
-                let Some(mut head) = self.take(HEAD) else { return Ok(None) };
+                let Some(mut head) = self.pending.pop_exactly(HEAD) else { return Ok(None) };
                 self.block = Some(parse_head(head.get_u32())?);
                 continue;
             };
             if kind == DATA {
-                let Some(content) = self.take_some(length) else { return Ok(None) };
+                let Some(content) = self.pending.pop_some(length) else { return Ok(None) };
                 let left = length - content.len();
                 self.block = (left > 0).then_some((kind, left));
                 return Ok(Some(self.content(content)));
             }
-            let Some(body) = self.take(length) else { return Ok(None) };
+            let Some(body) = self.pending.pop_exactly(length) else { return Ok(None) };
             self.block = None;
             if let Some(item) = self.whole(kind, body)? {
                 return Ok(Some(item));
@@ -214,33 +211,6 @@ impl Decoder {
         let (length, digest) = (body.get_u64(), body.get_u64());
         let same = length == self.digest.length() && digest == self.digest.value();
         if same { Ok(()) } else { Err(InvalidTransfer::Digest) }
-    }
-
-    /// Exactly `length` bytes, in one piece.
-    fn take(&mut self, length: usize) -> Option<Bytes> {
-        if self.pending_bytes < length {
-            return None;
-        }
-        if let Some(front) = self.pending.front()
-            && front.len() >= length
-        {
-            return self.take_some(length);
-        }
-        let mut whole = BytesMut::with_capacity(length);
-        while whole.len() < length {
-            let part = self.take_some(length - whole.len())?;
-            whole.extend_from_slice(&part);
-        }
-        Some(whole.freeze())
-    }
-
-    /// Between 1 and `most` bytes, as they lie there.
-    fn take_some(&mut self, most: usize) -> Option<Bytes> {
-        let front = self.pending.front_mut()?;
-        let part =
-            if front.len() <= most { self.pending.pop_front()? } else { front.split_to(most) };
-        self.pending_bytes -= part.len();
-        Some(part)
     }
 }
 

@@ -96,7 +96,7 @@ async fn attempt(
     };
     content.go_back(from)?;
     let sent = match shell.stdin.take() {
-        Some(input) => send(input, from, content).await,
+        Some(input) => send(&shell, input, from, content).await,
         None => Ok(()),
     };
     // What the guest says of the end counts more than that it no longer takes anything.
@@ -136,11 +136,18 @@ async fn first_line(shell: &mut Shell) -> Result<u64, ExtensionError> {
 }
 
 async fn send(
+    shell: &Shell,
     mut input: ShellInput,
     from: u64,
     content: &mut Content<impl AsyncRead + Send + Unpin>,
 ) -> Result<(), ExtensionError> {
-    while let Some(mut bytes) = content.next().await? {
+    loop {
+        // A source may be silent for hours, and the guest gone meanwhile.
+        let next = tokio::select! {
+            next = content.next() => next?,
+            _ = shell.wait() => return Err(cut(TransportError::Closed)),
+        };
+        let Some(mut bytes) = next else { break };
         while !bytes.is_empty() {
             let sent = std::future::poll_fn(|cx| input.poll_send(cx, &mut bytes)).await;
             sent.map_err(|_| cut(TransportError::Closed))?;
@@ -170,7 +177,8 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
         }
     }
 
-    /// The next encoded bytes; `None` when there are no more.
+    /// The next encoded bytes; `None` when there are no more. Nothing is lost when this future is
+    /// dropped.
     async fn next(&mut self) -> Result<Option<Bytes>, ExtensionError> {
         loop {
             if let Some(bytes) = self.outbox.take() {
@@ -200,10 +208,14 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
 
     /// The guest wants the transfer from this byte on.
     fn go_back(&mut self, from: u64) -> Result<(), ExtensionError> {
-        if from < self.acknowledged || from > self.outbox.next() {
+        if from < self.acknowledged {
+            return Err(ExtensionError::invalid(
+                "the guest has given up what it had of the transfer: it was cut for too long",
+            ));
+        }
+        if from > self.outbox.next() {
             return Err(ExtensionError::invalid(format!(
-                "the guest wants byte {from} of a transfer that is between {} and {}",
-                self.acknowledged,
+                "the guest wants byte {from} of a transfer of which {} were sent",
                 self.outbox.next(),
             )));
         }

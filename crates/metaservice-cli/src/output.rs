@@ -1,0 +1,54 @@
+//! Standard output of the verbs that show something.
+//!
+//! Whoever reads it may have seen enough (`| head -1`): that ends the verb, and is no error.
+
+use std::fmt;
+use std::io::{self, Write};
+
+/// The reader has closed its end.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any longer")]
+struct Closed;
+
+/// Standard output, locked.
+pub(crate) struct Output(io::StdoutLock<'static>);
+
+impl Output {
+    pub(crate) fn lock() -> Self {
+        Self(io::stdout().lock())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(mark)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(mark)
+    }
+}
+
+/// One line.
+///
+/// # Errors
+/// What the system says of standard output.
+pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
+    writeln!(Output::lock(), "{text}")
+}
+
+fn mark(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        io::Error::new(error.kind(), Closed)
+    } else {
+        error
+    }
+}
+
+/// Whether an error is that nobody reads standard output any longer.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.and_then(|inner| inner.downcast_ref::<Closed>()).is_some()
+    })
+}
