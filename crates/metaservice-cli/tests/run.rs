@@ -93,6 +93,17 @@ fn an_artifact_that_is_missing_fails_a_run_that_succeeded() {
 }
 
 #[test]
+fn a_machine_that_goes_while_its_command_is_killed_has_timed_out() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'echo 1 > /proc/sys/kernel/sysrq; echo o > /proc/sysrq-trigger' TERM; \
+                  echo last words; while :; do sleep 0.1; done";
+    let args = ["run", "--timeout", "2s", "--artifact", "/none", "--", "sh", "-c", script];
+    let finished = sandbox.run(&args);
+    assert!(finished.text(124).starts_with("last words\n"));
+    assert!(finished.stderr.contains("artifacts were not fetched"), "{}", finished.stderr);
+}
+
+#[test]
 fn a_timeout_kills_the_command_and_keeps_what_it_wrote() {
     let sandbox = Sandbox::new();
     let script = "trap '' TERM; echo kept > /tmp/kept; echo started; while :; do sleep 1; done";

@@ -116,7 +116,8 @@ async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
     std::fs::create_dir(&to).unwrap();
     make_tree(&from);
     let archive = read_all(&pair, &from, Form::Archive).await;
-    Extractor::open(&to, Default::default()).unwrap().extract(&archive[..]).unwrap();
+    let options = Options { new: true, ..Options::default() };
+    Extractor::open(&to, options).unwrap().extract(&archive[..]).unwrap();
     assert_same(&from, &to);
 }
 
