@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use metaservice::{Destination, EntryKind, ExtensionError, FailureCode, Form};
-use metaservice_archive::{Extractor, Packer};
+use metaservice_archive::{Extractor, Options, Packer};
 use tokio::io::AsyncReadExt;
 
 use crate::peers::Pair;
