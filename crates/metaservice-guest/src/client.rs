@@ -11,8 +11,7 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,13 +25,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use metaservice_protocol::endpoint::{
     AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, JSON_LINES_TYPE,
-    RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL, TRANSFER_TYPE,
+    LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL, TRANSFER_TYPE,
 };
 use metaservice_protocol::limits::{POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
-    Service,
+    LogPlace, Service,
 };
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
@@ -64,6 +63,10 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// How much hyper may hold of a body: the least it allows. What it has not taken can be sent
 /// again on another connection.
 const HELD_BY_HYPER: usize = 8 * 1024;
+
+/// How long a host may take nothing of a numbered log before another connection is tried. It
+/// may be busy, and it may be gone without a word.
+const LOG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Keep-alive: idle time, interval and count of probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 4);
@@ -146,8 +149,8 @@ impl ReplyKind {
 pub(crate) struct Client {
     host: Arc<Host>,
     announcement: HeaderValue,
-    /// Whether the host has announced the second dialect of streams.
-    second_dialect: Arc<AtomicBool>,
+    /// What the host has announced last.
+    service: Arc<Mutex<Service>>,
 }
 
 impl Client {
@@ -157,7 +160,7 @@ impl Client {
             host: Arc::new(host),
             // What the header is made of is printable ASCII.
             announcement: announcement.unwrap_or(HeaderValue::from_static("{}")),
-            second_dialect: Arc::default(),
+            service: Arc::default(),
         }
     }
 
@@ -224,6 +227,20 @@ impl Client {
         self.exchange(request, Some(STALL_TIMEOUT), MAX_ANSWER).await.map(drop)
     }
 
+    /// What the host has announced last; of one of version 1 nothing.
+    pub(crate) fn service(&self) -> Service {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a part of a numbered log.
+    pub(crate) async fn log_at(&self, place: &LogPlace, body: Body) -> Result<(), ClientError> {
+        let mut request = self.request(&Method::POST, Endpoint::Log.path(), body);
+        if let Ok(value) = HeaderValue::try_from(place.to_header()) {
+            request.headers_mut().insert(header(LOG_HEADER), value);
+        }
+        self.exchange(request, Some(LOG_PATIENCE), MAX_ANSWER).await.map(drop)
+    }
+
     /// Sends one log stream, for as long as it takes.
     pub(crate) async fn log(&self, body: Body) -> Result<(), ClientError> {
         let request = self.request(&Method::POST, Endpoint::Log.path(), body);
@@ -241,7 +258,7 @@ impl Client {
             let uri = format!("ws://{}{}?id={id}", self.host.authority(), Endpoint::Reply.path());
             let mut request = uri.into_client_request().map_err(failed)?;
             // Only a host that knows the names is offered them: one of version 1 sees nothing new.
-            let offer = self.second_dialect.load(Ordering::Relaxed);
+            let offer = self.service().shell2;
             let names = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
             if offer && let Ok(names) = HeaderValue::try_from(names) {
                 request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, names);
@@ -317,15 +334,15 @@ impl Client {
             .max_buf_size(HELD_BY_HYPER)
             .handshake(TokioIo::new(stream))
             .await?;
-        let second_dialect = Arc::clone(&self.second_dialect);
+        let known = Arc::clone(&self.service);
         let mut answer = pin!(async move {
             let announcing = request.headers().contains_key(AGENT_HEADER);
             let response = sender.send_request(request).await?;
             if announcing {
                 let service = response.headers().get(SERVICE_HEADER);
                 let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
-                let second = service.is_some_and(|service| service.shell2);
-                second_dialect.store(second, Ordering::Relaxed);
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                *known = service.unwrap_or_default();
             }
             let success = response.status() == StatusCode::OK;
             let status = response.status().as_u16();

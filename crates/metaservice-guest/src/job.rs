@@ -7,8 +7,8 @@
 //! | --- | --- |
 //! | another job, or `--again` | stops what still runs, forgets it, begins |
 //! | the same job, no claim | starts the command |
-//! | claim, its supervisor runs | streams the log until the ending, reports |
-//! | claim, no supervisor, ending | reports; the log was delivered, or died with the machine |
+//! | claim, its supervisor runs | waits for the ending and the log, reports |
+//! | claim, no supervisor, ending | reports; where the log was not delivered, says so in it |
 //! | claim, no supervisor, no ending | reports the job as lost, and says so in the log |
 //! | reported | serves actions |
 
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use metaservice_protocol::{Ending, Execute, Reason};
+use metaservice_protocol::{Ending, Execute, LogPlace, Reason};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -25,10 +25,10 @@ use crate::backoff::Backoff;
 use crate::body::Body;
 use crate::client::Client;
 use crate::config::Config;
-use crate::log::{Output, deliver};
+use crate::processes::Process;
 use crate::program::Program;
 use crate::state::{Folder, StateError};
-use crate::supervise::{self, KILL_GRACE, Kind, Order, Supervisor};
+use crate::supervise::{self, KILL_GRACE, Kind, LogRoute, Order, Supervisor};
 use crate::words::{chain, say};
 
 /// How long a supervisor may take to end its command and itself: both of its graces and some.
@@ -81,7 +81,9 @@ impl Running {
     pub(crate) fn kill(&self) {
         let mut state = self.lock();
         state.killed = true;
-        if let Some(supervisor) = state.supervisor.as_ref().filter(|_| state.begun) {
+        // Once it has ended, its supervisor would take that for the end of the log's time.
+        let running = state.begun && !self.has_ended();
+        if let Some(supervisor) = state.supervisor.as_ref().filter(|_| running) {
             supervisor.end();
         }
     }
@@ -97,6 +99,12 @@ impl Running {
         if state.killed {
             supervisor.end();
         }
+    }
+
+    /// The command has ended; its log may still be on its way.
+    fn ends(&self) {
+        let _state = self.lock();
+        self.over.send_replace(true);
     }
 
     fn is_over(&self) {
@@ -159,7 +167,7 @@ pub(crate) async fn see_through(
         folder.set_execute(execute)?;
     }
     let (note, ending) =
-        match look(folder, execute, &Program::job(config, execute), running).await? {
+        match look(client, folder, execute, &Program::job(config, execute), running).await? {
             Standing::Reported => {
                 running.is_over();
                 return Ok(());
@@ -170,9 +178,11 @@ pub(crate) async fn see_through(
             }
             Standing::Running(supervisor) => {
                 running.has_begun(&supervisor);
-                let ending = follow(client, folder, &supervisor).await?;
-                running.is_over();
-                (None, ending)
+                match follow(folder, &supervisor, running).await? {
+                    Some(ending) if folder.is_delivered() => (None, ending),
+                    Some(ending) => (Some(CUT_LOG.to_owned()), ending),
+                    None => (Some(lost()), Ending::new(Reason::Lost)),
+                }
             }
         };
     if let Some(note) = note {
@@ -184,6 +194,7 @@ pub(crate) async fn see_through(
 }
 
 async fn look(
+    client: &Client,
     folder: &Folder,
     execute: &Execute,
     program: &Program,
@@ -193,7 +204,7 @@ async fn look(
         return Ok(Standing::Reported);
     }
     if folder.claim().is_none() {
-        match start(folder, execute, program, running).await? {
+        match start(client, folder, execute, program, running).await? {
             Ok(supervisor) => return Ok(Standing::Running(supervisor)),
             Err(note) if folder.claim().is_none() => {
                 let ending = Ending::new(Reason::NotExecutable);
@@ -208,10 +219,13 @@ async fn look(
         return Ok(Standing::Running(Arc::new(supervisor)));
     }
     Ok(match folder.ending() {
-        Some(ending) => Standing::Over(None, ending),
+        Some(ending) if folder.is_delivered() => Standing::Over(None, ending),
+        Some(ending) => Standing::Over(Some(CUT_LOG.to_owned()), ending),
         None => Standing::Over(Some(lost()), Ending::new(Reason::Lost)),
     })
 }
+
+const CUT_LOG: &str = "the end of the command's log is lost: its supervisor was stopped";
 
 fn lost() -> String {
     "the command is lost: its supervisor is gone without a word".to_owned()
@@ -219,15 +233,16 @@ fn lost() -> String {
 
 /// Starts the command; what went wrong otherwise, in words.
 async fn start(
+    client: &Client,
     folder: &Folder,
     execute: &Execute,
     program: &Program,
     running: &Running,
 ) -> Result<Result<Arc<Supervisor>, String>, StateError> {
-    // Made before anybody writes to it.
-    let _output = folder.output()?;
     let terminal = execute.terminal;
-    let order = Order { terminal, ..Order::new(folder, Kind::Job, false, program) };
+    let numbered = client.service().log;
+    let log = Some(LogRoute { host: client.host().authority().to_owned(), numbered });
+    let order = Order { terminal, log, ..Order::new(folder, Kind::Job, false, program) };
     let mut command = supervise::command(&order, &program.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let supervisor = match Supervisor::spawn(&mut command) {
@@ -259,29 +274,17 @@ async fn is_claimed(folder: &Folder, supervisor: &Supervisor) -> Result<bool, St
     }
 }
 
-/// Streams the log of a running command until it has ended and its log is delivered.
+/// Waits until a running command has ended and its supervisor has delivered the log.
 async fn follow(
-    client: &Client,
     folder: &Folder,
     supervisor: &Supervisor,
-) -> Result<Ending, StateError> {
-    let (end, ended) = watch::channel(false);
-    let failed = |source| StateError::Io { path: folder.path().to_owned(), source };
-    let mut output = Output::new(folder.output()?, ended).map_err(failed)?;
-    let over = async {
-        let ending = ending(folder, supervisor).await;
-        end.send_replace(true);
-        ending
-    };
-    let (ending, ()) = tokio::join!(over, deliver(client, &mut output));
-    let ending = ending?;
-    supervisor.end();
+    running: &Running,
+) -> Result<Option<Ending>, StateError> {
+    let ending = ending(folder, supervisor).await?;
+    running.ends();
     supervisor.gone().await;
-    if let Some(ending) = ending {
-        return Ok(ending);
-    }
-    say_in_log(client, &format!("metaservice-guest: {}\n", lost())).await;
-    Ok(Ending::new(Reason::Lost))
+    running.is_over();
+    Ok(ending)
 }
 
 /// Waits until the supervisor has left word of the ending; `None` when it is gone without.
@@ -300,10 +303,17 @@ async fn ending(folder: &Folder, supervisor: &Supervisor) -> Result<Option<Endin
 
 /// Adds a line of the agent's own to the log, if the service takes it.
 async fn say_in_log(client: &Client, line: &str) {
+    let own = Process::find(rustix::process::getpid().as_raw_pid()).map(Process::claim);
+    let stream = own.and_then(|own| own.as_id()).filter(|_| client.service().log);
+    let place = stream.map(|stream| LogPlace { stream, offset: 0 });
     let mut backoff = Backoff::new();
     loop {
         let body = Body::Whole(Bytes::copy_from_slice(line.as_bytes()));
-        match client.log(body).await {
+        let said = match &place {
+            Some(place) => client.log_at(place, body).await,
+            None => client.log(body).await,
+        };
+        match said {
             Err(error) if error.status().is_none() => tokio::time::sleep(backoff.delay()).await,
             _ => return,
         }

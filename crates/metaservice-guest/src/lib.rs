@@ -62,4 +62,6 @@ pub use host::{Host, InvalidHost};
 pub use init::init;
 pub use log::{PostLogError, post_log};
 pub use state::StateError;
-pub use supervise::{InvalidOrder, KILL_GRACE, Kind, Order, SuperviseError, launch, supervise};
+pub use supervise::{
+    InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, launch, supervise,
+};

@@ -9,9 +9,9 @@
 //! | `execute` | agent | the job that the rest is about |
 //! | `supervisor` | supervisor | who runs the command; made once, before the command is |
 //! | `main` | supervisor | which process the command is, for signals |
-//! | `output` | | the FIFO between command and agent |
 //! | `failure` | launcher | why the command could not be started, empty once it was |
 //! | `ending` | supervisor | how the command ended, once its whole tree is gone |
+//! | `delivered` | supervisor | the service has confirmed the whole log |
 //! | `reported` | agent | the service has accepted the result |
 //! | `shell-*` | agent | a folder of the same kind for each shell |
 //!
@@ -20,15 +20,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
 use crate::descriptor::Descriptor;
-use metaservice_protocol::{Ending, Execute};
+use metaservice_protocol::{ActionId, Ending, Execute};
+use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +58,14 @@ pub(crate) struct Claim {
     /// In clock ticks after boot: a process id is used again, the pair of both is not.
     pub(crate) start: u64,
     pub(crate) boot: String,
+}
+
+impl Claim {
+    /// A name that no other process of any boot has.
+    pub(crate) fn as_id(&self) -> Option<ActionId> {
+        let Self { pid, start, boot } = self;
+        ActionId::parse(&format!("{}-{pid}-{start}", boot.trim())).ok()
+    }
 }
 
 /// A folder for the state of one command.
@@ -176,26 +183,13 @@ impl Folder {
         self.file("failure")
     }
 
-    /// The FIFO for the command's output, made where it is missing, open for reading and
-    /// writing: a FIFO that is open so never ends and never blocks its opener.
-    pub(crate) fn output(&self) -> Result<OwnedFd, StateError> {
-        let path = self.file("output");
-        let failed = self.failed("output");
-        let mode = Mode::RUSR | Mode::WUSR;
-        match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let output = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        Ok(output)
+    /// Whether the log has been delivered to its end.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.file("delivered").exists()
     }
 
-    /// The writing end that the command gets.
-    pub(crate) fn output_for_command(&self) -> Result<OwnedFd, StateError> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::open(self.file("output"), flags, Mode::empty())
-            .map_err(|error| self.failed("output")(error.into()))
+    pub(crate) fn set_delivered(&self) -> Result<(), StateError> {
+        self.write("delivered", &true)
     }
 
     /// A fresh folder for a shell. The caller removes it.
@@ -219,7 +213,8 @@ impl Folder {
     /// Forgets the job. Its payload goes first: without it the rest is nobody's, and an agent
     /// that finds a half-forgotten job forgets the rest.
     pub(crate) fn forget(&self) -> Result<(), StateError> {
-        for name in ["execute", "output", "failure", "reported", "ending", "main", "supervisor"] {
+        for name in ["execute", "delivered", "failure", "reported", "ending", "main", "supervisor"]
+        {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed(name)(error));

@@ -132,6 +132,9 @@ pub struct Service {
     /// Whether a shell's websocket may be dialled as
     /// [`SHELL_PROTOCOL`](crate::endpoint::SHELL_PROTOCOL).
     pub shell2: bool,
+    /// Whether log requests may be numbered, with a
+    /// [`LOG_HEADER`](crate::endpoint::LOG_HEADER).
+    pub log: bool,
 }
 
 impl Agent {

@@ -25,6 +25,10 @@ pub const FAILURE_HEADER: &str = "Metaservice-Failure";
 /// Extension: the header of a reply to read, with a [`FileHead`](crate::FileHead).
 pub const FILE_HEADER: &str = "Metaservice-File";
 
+/// Extension: the header of a `log` request that says where its body belongs, a
+/// [`LogPlace`](crate::LogPlace).
+pub const LOG_HEADER: &str = "Metaservice-Log";
+
 /// Extension: the content type of a [`transfer`](crate::transfer).
 pub const TRANSFER_TYPE: &str = "application/vnd.metaservice.transfer";
 

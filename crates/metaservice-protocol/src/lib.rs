@@ -34,6 +34,7 @@ mod chunks;
 mod ending;
 mod error;
 mod failure;
+mod log;
 mod options;
 mod outbox;
 mod payload;
@@ -45,6 +46,7 @@ pub use ending::{Ending, Reason};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, ErrorCode};
 pub use failure::{Failure, FailureCode};
+pub use log::LogPlace;
 pub use options::{
     Detached, Dial, Entry, EntryKind, Exec, ExecOptions, FileHead, Form, List, ListOptions, Read,
     ReadOptions, Resume, Signal, Stats, StatsOptions, TerminalSize, Write, WriteFrom, WriteOptions,

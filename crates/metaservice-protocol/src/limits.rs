@@ -87,6 +87,18 @@ pub const MAX_CURSOR: usize = 8 * 1024;
 /// Extension: how long a guest keeps a write whose stream was cut, for another to go on with it.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Extension: the longest value of the [`LOG_HEADER`](crate::endpoint::LOG_HEADER), in bytes.
+pub const MAX_LOG_HEADER: usize = 512;
+
+/// Extension: how many numbered logs a host keeps apart for one job.
+pub const MAX_LOG_STREAMS: usize = 256;
+
+/// Extension: the most bytes of a numbered log request. A guest keeps what is not confirmed.
+pub const LOG_SEGMENT: u64 = 4 * 1024 * 1024;
+
+/// Extension: how long a numbered log request is kept open for more bytes.
+pub const LOG_LINGER: Duration = Duration::from_millis(100);
+
 /// Extension: the longest line of an answer to list or stats, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
 

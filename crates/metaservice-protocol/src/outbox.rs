@@ -44,6 +44,12 @@ impl Outbox {
         self.end - self.released
     }
 
+    /// The offset of the first byte that is kept: everything before it was released.
+    #[must_use]
+    pub const fn released(&self) -> u64 {
+        self.released
+    }
+
     /// The offset of the next byte to be sent.
     #[must_use]
     pub const fn next(&self) -> u64 {

@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metaservice_protocol::endpoint::{
-    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, RESULT_HEADER,
-    SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL,
+    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, LOG_HEADER,
+    RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL,
 };
 use metaservice_protocol::limits::{
     MAX_FILES_BYTES, MAX_LINE, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT,
@@ -22,7 +22,7 @@ use metaservice_protocol::limits::{
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Action, ActionId, Agent, Ending, Endpoint, ErrorBody, ErrorCode, Failure, FileHead, Files,
-    Request as Asked, Service,
+    LogPlace, Request as Asked, Service,
 };
 
 use tokio::sync::oneshot;
@@ -33,6 +33,7 @@ use crate::artifact::{ReceiveError, next_chunk, receive};
 use crate::connection::{AnswerBody, Outbox};
 use crate::error::{ArtifactError, TransportError};
 use crate::extension::Incoming;
+use crate::log::{Misplaced, Untaken};
 use crate::queue::Refusal;
 use crate::result::JobResult;
 use crate::service::new_id;
@@ -87,7 +88,7 @@ async fn dispatch(
     }
     match endpoint {
         Endpoint::Execute => Ok(execute(&service, request.headers())),
-        Endpoint::Log => log(&service, request.into_body()).await,
+        Endpoint::Log => log(&service, request).await,
         Endpoint::Success => resolve(&service, true, request.headers()),
         Endpoint::Failed => resolve(&service, false, request.headers()),
         Endpoint::Poll => {
@@ -115,7 +116,8 @@ fn announced(headers: &HeaderMap) -> Option<Agent> {
 /// Remembers who asked, and says who we are to those who want to know.
 fn introduce(service: &MetaService, agent: Option<Agent>, mut response: Response) -> Response {
     if agent.is_some() {
-        let ours = Service { version: env!("CARGO_PKG_VERSION").to_owned(), shell2: true };
+        let ours =
+            Service { version: env!("CARGO_PKG_VERSION").to_owned(), shell2: true, log: true };
         if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
             response.headers_mut().insert(SERVICE_HEADER, value);
         }
@@ -124,8 +126,10 @@ fn introduce(service: &MetaService, agent: Option<Agent>, mut response: Response
     response
 }
 
-async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused> {
+async fn log(service: &MetaService, request: Request) -> Result<Response, Refused> {
     use http_body_util::BodyExt;
+    let mut place = log_place(request.headers())?;
+    let mut body = request.into_body();
     let refused = |error| {
         tracing::debug!(%error, "a log request is refused");
         Refused::new(ErrorCode::InternalError, "the log cannot be written")
@@ -134,7 +138,16 @@ async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused>
     // A log may be silent for hours: only its end or a broken connection ends it.
     while let Some(frame) = body.frame().await {
         match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(chunk)) => service.0.log.write(chunk).await.map_err(refused)?,
+            Ok(Ok(chunk)) => match &mut place {
+                None => service.0.log.write(chunk).await.map_err(refused)?,
+                Some(place) => {
+                    let written = service.0.log.write_at(place, chunk).await;
+                    written.map_err(|untaken| match untaken {
+                        Untaken::Failed(error) => refused(error),
+                        Untaken::Misplaced(misplaced) => misplacement(misplaced),
+                    })?;
+                }
+            },
             Ok(Err(_trailers)) => {}
             Err(error) => {
                 tracing::debug!(%error, "a log request was cut");
@@ -144,6 +157,26 @@ async fn log(service: &MetaService, mut body: Body) -> Result<Response, Refused>
     }
     service.0.log.flush().await.map_err(refused)?;
     Ok(StatusCode::OK.into_response())
+}
+
+/// Where a log request's body belongs, if it says so.
+fn log_place(headers: &HeaderMap) -> Result<Option<LogPlace>, Refused> {
+    let Some(value) = headers.get(LOG_HEADER) else { return Ok(None) };
+    match value.to_str().ok().and_then(LogPlace::from_header) {
+        Some(place) => Ok(Some(place)),
+        None => {
+            let message = format!("{LOG_HEADER} is not a place in a log");
+            Err(Refused::new(ErrorCode::InvalidPayload, message))
+        }
+    }
+}
+
+fn misplacement(misplaced: Misplaced) -> Refused {
+    let message = match misplaced {
+        Misplaced::Gap => "what comes before this in the log has never come",
+        Misplaced::TooMany => "there are too many logs",
+    };
+    Refused::new(ErrorCode::InvalidPayload, message)
 }
 
 fn resolve(service: &MetaService, success: bool, headers: &HeaderMap) -> Result<Response, Refused> {

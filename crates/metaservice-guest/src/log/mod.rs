@@ -1,40 +1,57 @@
 //! The job's log on its way to the service.
 //!
-//! Owns one stream from the command's output to one log request, or to several when
-//! connections break. A chunk is read from the FIFO only when the connection has taken the
-//! one before, so a slow host blocks the command through its pipe, and the agent holds a few
-//! chunks at most.
+//! Owns one stream from the command's output to log requests. The process that holds the
+//! command's output sends it, so that what it has read and nobody has confirmed does not die with
+//! an agent. A slow host blocks the command through its pipe; a few megabytes are kept at most.
 //!
-//! A service that refuses the log (500, or any 4xx) will refuse it again: that is said once,
-//! and the rest of the output is read and dropped so that the command is not blocked for
-//! ever by a log that nobody takes. Its result is reported all the same.
+//! A service that refuses the log (500, or any 4xx) will refuse it again: the rest of the output
+//! is read and dropped, so that the command is not blocked for ever by a log that nobody takes.
+//! Its result is reported all the same.
 
+mod numbered;
 mod output;
+mod plain;
 mod post;
 
-use std::pin::pin;
-use std::sync::atomic::Ordering;
+use metaservice_protocol::{ActionId, Outbox};
 
-use metaservice_protocol::Outbox;
-
+use self::numbered::Numbered;
 pub(crate) use self::output::Output;
 pub use self::post::{PostLogError, post_log};
 use crate::backoff::Backoff;
-use crate::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError};
 use crate::words::{chain, say};
 
-/// Sends all of `output`, whatever it takes. Returns when the service has confirmed it, or
-/// has refused it and the output has been dropped to its end.
-pub(crate) async fn deliver(client: &Client, output: &mut Output) {
+const EARLY: &str = "the service ended the log request early";
+
+/// Sends all of `output` as the log of this name, whatever it takes. Returns when the service has
+/// confirmed it, or has refused it and the output has been dropped to its end.
+pub(crate) async fn deliver(client: &Client, stream: ActionId, output: &mut Output) {
+    let mut numbered = Numbered::new(client, stream, output);
+    let mut interruption = Interruption::new();
+    while numbered.pending().await {
+        let before = numbered.confirmed();
+        match numbered.send().await {
+            Ok(true) => interruption.is_over(),
+            Ok(false) => interruption.wait(false, EARLY).await,
+            Err(error) if is_refusal(&error) => {
+                say(&format!("the log is dropped from here on: {}", chain(&error)));
+                return numbered.drop_rest().await;
+            }
+            Err(error) => interruption.wait(numbered.confirmed() > before, &chain(&error)).await,
+        }
+    }
+}
+
+/// As [`deliver`], to a service of version 1.
+pub(crate) async fn deliver_plain(client: &Client, output: &mut Output) {
     let mut outbox = Outbox::default();
-    let mut backoff = Backoff::new();
-    let mut said = false;
+    let mut interruption = Interruption::new();
     loop {
         let before = outbox.next();
-        let error = match attempt(client, output, &mut outbox).await {
+        let error = match plain::send(client, output, &mut outbox).await {
             Ok(true) => return,
-            Ok(false) => "the service ended the log request early".to_owned(),
+            Ok(false) => EARLY.to_owned(),
             Err(error) if is_refusal(&error) => {
                 say(&format!("the log is dropped from here on: {}", chain(&error)));
                 while output.read().await.is_some() {}
@@ -42,14 +59,7 @@ pub(crate) async fn deliver(client: &Client, output: &mut Output) {
             }
             Err(error) => chain(&error),
         };
-        if outbox.next() > before {
-            backoff.reset();
-            said = false;
-        }
-        if !std::mem::replace(&mut said, true) {
-            say(&format!("the log is interrupted and will be continued: {error}"));
-        }
-        tokio::time::sleep(backoff.delay()).await;
+        interruption.wait(outbox.next() > before, &error).await;
     }
 }
 
@@ -57,51 +67,29 @@ fn is_refusal(error: &ClientError) -> bool {
     error.status().is_some_and(|status| status == 500 || (400..500).contains(&status))
 }
 
-/// One log request. `true` when it carried everything to the end; else what the connection
-/// has not taken is queued again.
-async fn attempt(
-    client: &Client,
-    output: &mut Output,
-    outbox: &mut Outbox,
-) -> Result<bool, ClientError> {
-    let base = outbox.next();
-    let (sender, body) = Body::stream(None);
-    let taken = sender.counter();
-    let result = {
-        let mut request = pin!(client.log(body));
-        let mut feed = pin!(feed(&sender, base, output, outbox));
-        let mut fed = None;
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut request => break result.map(|()| fed == Some(Ok(()))),
-                over = &mut feed, if fed.is_none() => fed = Some(over),
-            }
-        }
-    };
-    outbox.release(base + taken.load(Ordering::Relaxed));
-    outbox.rewind();
-    result
+/// The time between two connections, and one word for many that fail.
+struct Interruption {
+    backoff: Backoff,
+    said: bool,
 }
 
-async fn feed(
-    sender: &BodySender,
-    base: u64,
-    output: &mut Output,
-    outbox: &mut Outbox,
-) -> Result<(), RequestOver> {
-    loop {
-        outbox.release(base + sender.taken());
-        let chunk = match outbox.take() {
-            Some(chunk) => chunk,
-            None => match output.read().await {
-                Some(chunk) => {
-                    outbox.push(chunk);
-                    continue;
-                }
-                None => return sender.end().await,
-            },
-        };
-        sender.send(chunk).await?;
+impl Interruption {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(), said: false }
+    }
+
+    fn is_over(&mut self) {
+        self.backoff.reset();
+        self.said = false;
+    }
+
+    async fn wait(&mut self, progress: bool, error: &str) {
+        if progress {
+            self.is_over();
+        }
+        if !std::mem::replace(&mut self.said, true) {
+            say(&format!("the log is interrupted and will be continued: {error}"));
+        }
+        tokio::time::sleep(self.backoff.delay()).await;
     }
 }

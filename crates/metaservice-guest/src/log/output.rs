@@ -11,6 +11,7 @@ use crate::descriptor::Descriptor;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use tokio::sync::watch;
 
 /// The most that one read takes.
@@ -29,8 +30,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// `pipe` is open for writing too, so that it never reports an end of its own; `ended`
-    /// becomes true when the command has ended.
+    /// A pipe for a command's output: the end for [`new`](Self::new), and the command's.
+    pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        Ok((reader, writer))
+    }
+
+    /// `ended` becomes true when the command has ended. Its `pipe` is kept open for writing, so that
+    /// it never reports an end of its own.
     pub(crate) fn new(pipe: OwnedFd, ended: watch::Receiver<bool>) -> io::Result<Self> {
         // A smaller pipe is slower, not wrong.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
@@ -84,15 +92,12 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Folder;
 
     #[tokio::test]
     async fn an_output_ends_with_its_command_and_not_before_it_is_empty() {
-        let parent = tempfile::tempdir().unwrap();
-        let (folder, _lock) = Folder::open(Some(parent.path().join("s"))).unwrap();
+        let (reader, writer) = Output::pipe().unwrap();
         let (end, ended) = watch::channel(false);
-        let mut output = Output::new(folder.output().unwrap(), ended).unwrap();
-        let writer = folder.output_for_command().unwrap();
+        let mut output = Output::new(reader, ended).unwrap();
         let read = tokio::spawn(async move {
             let mut all = Vec::new();
             while let Some(chunk) = output.read().await {

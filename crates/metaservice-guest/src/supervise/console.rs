@@ -1,18 +1,17 @@
 //! The terminal of a job that has one.
 //!
-//! Owns copying its output into the FIFO that an agent reads. The supervisor does it, because a
+//! Owns copying its output into the pipe that becomes the log. The supervisor does it, because a
 //! terminal hangs up with whoever holds its other end, and the job must outlive its agent. Its
 //! input stays open, and nobody types.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use metaservice_protocol::TerminalSize;
 
 use crate::account::Account;
 use crate::descriptor::Descriptor;
 use crate::shell::terminal::{End, Ends, Input, Streams, read_now, terminal};
-use crate::state::Folder;
 
 /// How much is copied at once.
 const CHUNK: usize = 64 * 1024;
@@ -29,17 +28,18 @@ pub(super) struct Console {
 impl Console {
     /// Makes a terminal; gives the command's streams.
     pub(super) fn open(
-        folder: &Folder,
+        writer: &OwnedFd,
         user: Option<&Account>,
         size: TerminalSize,
     ) -> io::Result<(Self, Streams)> {
         let (Ends { stdin, stdout, stderr: _ }, streams) = terminal(user, Some(size))?;
-        let output = folder.output().map_err(io::Error::other)?;
-        let output = Descriptor::new(output)?;
+        // The command has the terminal instead: nobody else writes to this.
+        rustix::io::ioctl_fionbio(writer, true)?;
+        let output = Descriptor::new(writer.try_clone()?)?;
         Ok((Self { screen: stdout, _keyboard: stdin, output }, streams))
     }
 
-    /// Copies until nobody has the terminal any longer. Waits while the FIFO is full.
+    /// Copies until nobody has the terminal any longer. Waits while the pipe is full.
     pub(super) async fn copy(self) {
         let Some(screen) = &self.screen else { return };
         let mut buffer = vec![0; CHUNK];

@@ -9,15 +9,16 @@
 //!            main process ends, nothing left ────────────────────────────┐
 //!   running ── main process ends, tree left ─► asked (1 s) ── all gone ──┤
 //!      └───── SIGTERM (= kill) ──────────────► asked (5 s) ── all gone ──┼─► ending written
-//!                                                └ grace over ─► forced ─┘   job:   wait for SIGTERM, exit
+//!                                                └ grace over ─► forced ─┘   job:   log delivered, exit
 //!                                                               (5 s at most) shell: exit
 //! ```
 //!
 //! A job ends with its command, as a container does: what is left of its tree is killed. A
 //! shell that ends by itself leaves its background processes alone, as users of ssh expect.
 //!
-//! A job's supervisor holds the output FIFO open and stays until it is told to go, so that the
-//! command's last words wait for an agent that is away. SIGTERM is the one thing it is told.
+//! A job's supervisor sends the command's output to the service itself and stays until that is
+//! delivered, so that no byte dies with an agent. SIGTERM is the one thing it is told: first to
+//! kill the command, and once that has ended, that nobody waits for the rest of the log.
 
 mod cgroup;
 mod console;
@@ -28,6 +29,7 @@ mod tree;
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,16 +39,20 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, sleep, sleep_until};
 
 use self::cgroup::Cgroup;
 use self::console::Console;
 pub(crate) use self::handle::Supervisor;
 pub use self::launch::launch;
-pub use self::order::{InvalidOrder, Kind, Order};
+pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
 use crate::account::Account;
+use crate::client::Client;
+use crate::host::Host;
+use crate::log::{self, Output};
 use crate::processes::Process;
 use crate::state::{Folder, StateError};
 
@@ -129,18 +135,17 @@ impl<'a> Supervision<'a> {
 
         let folder = Folder::at(order.folder.clone());
         let own = rustix::process::getpid();
-        let output = if order.kind == Kind::Job {
-            let output = folder.output()?;
+        let mut output = None;
+        if order.kind == Kind::Job {
             let found = Process::find(own.as_raw_pid()).ok_or(io::ErrorKind::NotFound);
             let claim = found.map_err(io::Error::from)?.claim();
             if !folder.make_claim(&claim)? {
                 return Err(SuperviseError::Claimed);
             }
-            Some(output)
-        } else {
-            None
-        };
-        let mut supervision = Self::start(order, &folder, own)?;
+            output = Some(Output::pipe()?);
+        }
+        let writer = output.as_ref().map(|(_, writer)| writer);
+        let mut supervision = Self::start(order, writer, own)?;
         if let Some(main) = Process::find(supervision.main.as_raw_pid()) {
             folder.set_main(&main.claim())?;
         }
@@ -151,6 +156,9 @@ impl<'a> Supervision<'a> {
                 console.copy().await;
             }
         });
+        let (end, ended) = watch::channel(false);
+        let mut delivering = pin!(deliver(order, &folder, output, ended));
+        let mut delivered = false;
         loop {
             let children = supervision.reap();
             if supervision.is_over(children) {
@@ -164,6 +172,7 @@ impl<'a> Supervision<'a> {
                 _ = child_ended.recv() => {}
                 _ = told.recv() => supervision.kill(),
                 () = &mut copying, if !copied => copied = true,
+                () = &mut delivering, if !delivered => delivered = true,
                 () = until(deadline) => {
                     if let Phase::Forced(_) = supervision.phase {
                         break;
@@ -174,7 +183,7 @@ impl<'a> Supervision<'a> {
             }
         }
         if !copied {
-            // The command's last words, for as long as it takes an agent to take them; but what
+            // The command's last words, for as long as it takes the service to take them; but what
             // even SIGKILL did not end may hold the terminal for ever.
             let stuck = async {
                 match supervision.phase {
@@ -185,18 +194,25 @@ impl<'a> Supervision<'a> {
             tokio::select! {
                 () = &mut copying => {}
                 () = stuck => {}
+                // What is copied has to go on; it has no end before it is told of one.
+                () = &mut delivering, if !delivered => delivered = true,
                 // Nobody will take the rest.
                 _ = told.recv() => {}
             }
         }
         folder.set_ending(&supervision.ending(&folder))?;
-        if output.is_some() {
-            told.recv().await;
+        end.send_replace(true);
+        if !delivered {
+            tokio::select! {
+                () = &mut delivering => {}
+                // Nobody waits for the rest.
+                _ = told.recv() => {}
+            }
         }
         Ok(())
     }
 
-    fn start(order: &'a Order, folder: &Folder, own: Pid) -> Result<Self, SuperviseError> {
+    fn start(order: &'a Order, writer: Option<&OwnedFd>, own: Pid) -> Result<Self, SuperviseError> {
         let name = if order.kind == Kind::Job { "job" } else { "shell" };
         let cgroup = Cgroup::make(&format!("{name}-{}", own.as_raw_pid()));
         let launching = Order {
@@ -207,15 +223,15 @@ impl<'a> Supervision<'a> {
         };
         let mut command = launching.as_command("launch");
         let mut console = None;
-        if let Some(size) = order.terminal {
+        if let (Some(size), Some(writer)) = (order.terminal, writer) {
             let user =
                 order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
-            let (made, streams) = Console::open(folder, user.as_ref(), size)?;
+            let (made, streams) = Console::open(writer, user.as_ref(), size)?;
             let [stdin, stdout, stderr] = streams.into_stdio();
             command.stdin(stdin).stdout(stdout).stderr(stderr);
             console = Some(made);
-        } else if order.kind == Kind::Job {
-            let output = folder.output_for_command()?;
+        } else if let Some(writer) = writer {
+            let output = writer.try_clone()?;
             if let Some(user) = &order.user {
                 hand_over(&output, &user.to_string_lossy());
             }
@@ -348,9 +364,35 @@ async fn until(deadline: Option<Deadline>) {
     }
 }
 
-/// Gives the FIFO to the user that the command runs as, who may want to open it again by way
-/// of `/dev/stderr`. Its folder lets nobody else near it.
-fn hand_over(output: &std::os::fd::OwnedFd, user: &str) {
+/// Sends a job's output until it has ended and the service has it.
+async fn deliver(
+    order: &Order,
+    folder: &Folder,
+    output: Option<(OwnedFd, OwnedFd)>,
+    ended: watch::Receiver<bool>,
+) {
+    // The writing end is kept: without it the output would end with whoever closes it.
+    let Some((reader, _writer)) = output else { return };
+    let route = order.log.as_ref().and_then(|log| Some((log, Host::parse(&log.host).ok()?)));
+    let claim = Process::find(rustix::process::getpid().as_raw_pid()).map(Process::claim);
+    let stream = claim.and_then(|claim| claim.as_id());
+    let (Some((log, host)), Some(stream), Ok(mut output)) =
+        (route, stream, Output::new(reader, ended))
+    else {
+        return;
+    };
+    let client = Client::new(host);
+    if log.numbered {
+        log::deliver(&client, stream, &mut output).await;
+    } else {
+        log::deliver_plain(&client, &mut output).await;
+    }
+    let _ = folder.set_delivered();
+}
+
+/// Gives the pipe to the user that the command runs as, who may want to open it again by way
+/// of `/dev/stderr`.
+fn hand_over(output: &OwnedFd, user: &str) {
     if let Ok(account) = crate::account::Account::find(user) {
         let uid = rustix::fs::Uid::from_raw(account.uid);
         let _ = rustix::fs::fchown(output, Some(uid), None);

@@ -27,6 +27,15 @@ pub enum Kind {
     Shell,
 }
 
+/// The way of a job's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRoute {
+    /// The service, as its `Host` header names it.
+    pub host: String,
+    /// Whether the service takes numbered log requests.
+    pub numbered: bool,
+}
+
 /// One order to a supervisor or launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -38,6 +47,8 @@ pub struct Order {
     pub tty: bool,
     /// The terminal that the supervisor makes for a job.
     pub terminal: Option<TerminalSize>,
+    /// Where a job's log goes.
+    pub log: Option<LogRoute>,
     /// Whom to run it as.
     pub user: Option<OsString>,
     /// Where to run it.
@@ -69,6 +80,7 @@ impl Order {
             kind,
             tty,
             terminal: None,
+            log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
             parent: rustix::process::getpid().as_raw_pid(),
@@ -88,6 +100,9 @@ impl Order {
         option("--folder", self.folder.as_os_str());
         option("--parent", self.parent.to_string().as_ref());
         option("--kind", if self.kind == Kind::Job { "job" } else { "shell" }.as_ref());
+        if let Some(LogRoute { host, numbered }) = &self.log {
+            option(if *numbered { "--log" } else { "--plain-log" }, host.as_ref());
+        }
         if let Some(user) = &self.user {
             option("--user", user);
         }
@@ -118,6 +133,7 @@ impl Order {
             kind: Kind::Job,
             tty: false,
             terminal: None,
+            log: None,
             user: None,
             workdir: None,
             parent: 0,
@@ -131,6 +147,11 @@ impl Order {
                 Long("kind") => {
                     let job = parser.value()? == "job";
                     order.kind = if job { Kind::Job } else { Kind::Shell };
+                }
+                Long(name @ ("log" | "plain-log")) => {
+                    let numbered = name == "log";
+                    let host = parser.value()?.string()?;
+                    order.log = Some(LogRoute { host, numbered });
                 }
                 Long("user") => order.user = Some(parser.value()?),
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
@@ -168,6 +189,7 @@ mod tests {
             shell in any::<bool>(),
             tty in any::<bool>(),
             terminal in proptest::option::of((any::<u16>(), any::<u16>())),
+            log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
             cgroup in proptest::option::of("/[^\0]{0,8}"),
@@ -179,6 +201,7 @@ mod tests {
                 kind: if shell { Kind::Shell } else { Kind::Job },
                 tty,
                 terminal: terminal.map(|(columns, rows)| TerminalSize { columns, rows }),
+                log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
                 parent,

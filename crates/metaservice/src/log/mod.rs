@@ -8,18 +8,22 @@
 
 mod history;
 mod index;
+mod streams;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use metaservice_protocol::LogPlace;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub(crate) use self::history::History;
 use self::history::Readers;
 pub use self::history::{LogFrom, LogItem, LogReader};
+pub(crate) use self::streams::Misplaced;
+use self::streams::Streams;
 
 /// How many chunks may wait for the drain. A chunk is what one read of a connection gave.
 const CHUNKS_IN_FLIGHT: usize = 4;
@@ -48,6 +52,15 @@ pub(crate) struct Log {
     readers: Option<Readers>,
     /// How many log requests are under way.
     requests: Arc<watch::Sender<usize>>,
+    /// Held while a chunk of a numbered log is handed over.
+    streams: Arc<Mutex<Streams>>,
+}
+
+/// Why a chunk of a numbered log is not taken.
+#[derive(Debug)]
+pub(crate) enum Untaken {
+    Misplaced(Misplaced),
+    Failed(LogError),
 }
 
 /// A log request that is under way, for as long as this is kept.
@@ -67,7 +80,7 @@ impl Log {
         let (failed, failure) = watch::channel(None);
         let readers = history.as_ref().map(History::readers);
         tokio::spawn(run(drain, history, receiver, failed));
-        Self { entries, failure, readers, requests: Arc::default() }
+        Self { entries, failure, readers, requests: Arc::default(), streams: Arc::default() }
     }
 
     /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
@@ -75,6 +88,26 @@ impl Log {
     pub(crate) async fn write(&self, chunk: Bytes) -> Result<(), LogError> {
         let sent = self.entries.send(Entry::Chunk(chunk)).await;
         sent.map_err(|_| self.failure())
+    }
+
+    /// Hands what is new of a chunk of a numbered log to the drain, as [`write`](Self::write), and
+    /// moves `place` behind the chunk.
+    pub(crate) async fn write_at(
+        &self,
+        place: &mut LogPlace,
+        mut chunk: Bytes,
+    ) -> Result<(), Untaken> {
+        let mut streams = self.streams.lock().await;
+        let known = streams.known(&place.stream, place.offset, chunk.len());
+        let known = known.map_err(Untaken::Misplaced)?;
+        let end = place.offset.saturating_add(chunk.len() as u64);
+        if known < chunk.len() {
+            self.write(chunk.split_off(known)).await.map_err(Untaken::Failed)?;
+        }
+        // Nothing can come between: it is handed over, and known to be.
+        streams.took(&place.stream, end);
+        place.offset = end;
+        Ok(())
     }
 
     /// Waits until everything handed over so far has been written and flushed.

@@ -1,0 +1,128 @@
+//! A log in numbered requests, of which nothing is lost and nothing comes twice.
+//!
+//! ```text
+//!   output ─► Outbox ─► a request: live for LOG_LINGER, then ended ─► confirmed: forgotten
+//!                ▲                                                       │ cut
+//!                └───────────── sent again, from where it began ◄────────┘
+//! ```
+//!
+//! What is not confirmed is kept, [`HELD`] bytes at most: then the output is not read, its pipe
+//! fills, and the command waits. While there is nothing to send there is no request.
+
+use std::cell::Cell;
+use std::pin::pin;
+
+use metaservice_protocol::limits::{LOG_LINGER, LOG_SEGMENT};
+use metaservice_protocol::{ActionId, LogPlace, Outbox};
+use tokio::time::{Instant, timeout_at};
+
+use super::Output;
+use crate::body::{Body, BodySender, RequestOver};
+use crate::client::{Client, ClientError};
+
+/// The most bytes that are kept: a request that is not confirmed, and some for the next one.
+const HELD: u64 = LOG_SEGMENT + 1024 * 1024;
+
+/// A log on its way.
+pub(super) struct Numbered<'a> {
+    client: &'a Client,
+    stream: ActionId,
+    output: &'a mut Output,
+    outbox: Outbox,
+}
+
+impl<'a> Numbered<'a> {
+    pub(super) fn new(client: &'a Client, stream: ActionId, output: &'a mut Output) -> Self {
+        Self { client, stream, output, outbox: Outbox::default() }
+    }
+
+    /// Waits until there is something to send; `false` when everything has been sent and more
+    /// will not come.
+    pub(super) async fn pending(&mut self) -> bool {
+        if self.outbox.held() > 0 {
+            return true;
+        }
+        match self.output.read().await {
+            Some(chunk) => {
+                self.outbox.push(chunk);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How far the confirmed part goes.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.outbox.released()
+    }
+
+    /// One request, from the first byte that is not confirmed. `false` when the service has ended
+    /// it before it was whole.
+    pub(super) async fn send(&mut self) -> Result<bool, ClientError> {
+        let offset = self.outbox.next();
+        let place = LogPlace { stream: self.stream.clone(), offset };
+        let (sender, body) = Body::stream(None);
+        let fed = Cell::new(false);
+        let result = {
+            let mut request = pin!(self.client.log_at(&place, body));
+            let mut work = pin!(async {
+                // A request that is over tells its own reason.
+                if feed(&sender, self.output, &mut self.outbox, offset).await.is_err() {
+                    return;
+                }
+                fed.set(true);
+                read_ahead(self.output, &mut self.outbox).await;
+            });
+            let mut working = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut request => break result,
+                    () = &mut work, if working => working = false,
+                }
+            }
+        };
+        if result.is_ok() && fed.get() {
+            self.outbox.release(self.outbox.next());
+        } else {
+            self.outbox.rewind();
+        }
+        result.map(|()| fed.get())
+    }
+
+    /// Reads the rest of the output for nobody.
+    pub(super) async fn drop_rest(&mut self) {
+        while self.output.read().await.is_some() {}
+    }
+}
+
+/// Sends what there is, and what comes within a moment, up to the bound.
+async fn feed(
+    sender: &BodySender,
+    output: &mut Output,
+    outbox: &mut Outbox,
+    begin: u64,
+) -> Result<(), RequestOver> {
+    let until = Instant::now() + LOG_LINGER;
+    while outbox.next() - begin < LOG_SEGMENT {
+        if let Some(chunk) = outbox.take() {
+            sender.send(chunk).await?;
+            continue;
+        }
+        match timeout_at(until, output.read()).await {
+            Ok(Some(chunk)) => outbox.push(chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    sender.end().await
+}
+
+/// While the answer is awaited the command may go on.
+async fn read_ahead(output: &mut Output, outbox: &mut Outbox) {
+    while outbox.held() < HELD {
+        match output.read().await {
+            Some(chunk) => outbox.push(chunk),
+            None => return,
+        }
+    }
+}
