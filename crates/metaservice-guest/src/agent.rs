@@ -124,7 +124,7 @@ impl Service {
 pub async fn run(settings: Settings) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
-    let (folder, _lock) = Folder::open(settings.state.clone())?;
+    let (folder, _lock) = Folder::open_soon(settings.state.clone()).await?;
     folder.remove_shells();
     let running = Running::default();
     let (stop, stopping) = watch::channel(false);

@@ -253,7 +253,9 @@ async fn start(
         }
     };
     running.starts(&supervisor);
-    if is_claimed(folder, &supervisor).await? {
+    is_claimed(folder, &supervisor).await?;
+    // It may be the claim of another one, which an agent before this one had started.
+    if folder.claim().is_some_and(|claim| supervisor.made(&claim)) {
         Ok(Ok(supervisor))
     } else {
         Ok(Err("the command's supervisor could not start".to_owned()))

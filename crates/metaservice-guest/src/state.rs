@@ -22,6 +22,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, io};
 
 use crate::descriptor::Descriptor;
@@ -30,6 +31,11 @@ use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// How long another agent may take to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A state folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +95,27 @@ impl Folder {
     /// Makes the folder where it is missing, checks that nobody else can write to it, and
     /// locks it for this agent.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<(Self, Lock), StateError> {
+        Self::open_by(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// As [`open`](Self::open), for an agent that another one may just have made room for: one
+    /// that was killed while it started a process lives on in that for a moment.
+    pub(crate) async fn open_soon(path: Option<PathBuf>) -> Result<(Self, Lock), StateError> {
+        let busy = match Self::open(path.clone()) {
+            Err(StateError::Busy(busy)) => busy,
+            opened => return opened,
+        };
+        let waiting = spawn_blocking(move || Self::open_by(path, FlockOperation::LockExclusive));
+        match timeout(LOCK_PATIENCE, waiting).await {
+            Ok(Ok(opened)) => opened,
+            _ => Err(StateError::Busy(busy)),
+        }
+    }
+
+    fn open_by(
+        path: Option<PathBuf>,
+        operation: FlockOperation,
+    ) -> Result<(Self, Lock), StateError> {
         let path = path.unwrap_or_else(default_path);
         let path = std::path::absolute(&path).unwrap_or(path);
         let failed = |source| StateError::Io { path: path.clone(), source };
@@ -105,7 +132,7 @@ impl Folder {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         let folder = Self { path: path.clone() };
         let file = File::create(folder.file("agent")).map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok((folder, Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Busy(path)),
             Err(error) => Err(failed(error.into())),

@@ -4,4 +4,5 @@
 
 mod commands;
 mod files;
+mod log;
 mod peers;

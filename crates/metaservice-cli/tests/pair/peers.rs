@@ -1,6 +1,7 @@
 //! The two, and a proxy between them that cuts.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct Pair {
     pub(crate) service: MetaService,
     agent: Child,
+    address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -46,15 +48,40 @@ impl Pair {
             address = cutting_proxy(address, cuts).await;
         }
         let folder = tempfile::tempdir().unwrap();
-        let agent = Command::new(env!("METASERVICE_AGENT"))
-            .args(["--host", &address.to_string(), "--state"])
-            .arg(folder.path().join("state"))
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let agent = agent(address, folder.path());
         service.fetched().await;
-        Self { service, agent, folder }
+        Self { service, agent, address, folder }
     }
+
+    /// What the agent has left in its folder, and what it says.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(self.folder.path().join("state")).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let content = std::fs::read_to_string(&path).unwrap_or_default();
+            text += &format!("{}: {content}\n", path.file_name().unwrap().display());
+        }
+        text + &std::fs::read_to_string(self.folder.path().join("said")).unwrap_or_default()
+    }
+
+    /// Kills the agent as a crash does, and starts it again.
+    pub(crate) fn restart_agent(&mut self) {
+        self.agent.kill().unwrap();
+        self.agent.wait().unwrap();
+        self.agent = agent(self.address, self.folder.path());
+    }
+}
+
+fn agent(address: SocketAddr, folder: &Path) -> Child {
+    let said = std::fs::File::options().append(true).create(true).open(folder.join("said"));
+    let said = said.unwrap();
+    Command::new(env!("METASERVICE_AGENT"))
+        .args(["--host", &address.to_string(), "--state"])
+        .arg(folder.join("state"))
+        .stdin(Stdio::null())
+        .stderr(said)
+        .spawn()
+        .unwrap()
 }
 
 /// Passes connections on. Those that carry much are cut after so many bytes as the next cut says,

@@ -39,6 +39,11 @@ impl Supervisor {
         Some(Self { pid, process: Descriptor::new(process).ok()? })
     }
 
+    /// Whether a claim is this one's.
+    pub(crate) fn made(&self, claim: &Claim) -> bool {
+        claim.pid == self.pid.as_raw_pid()
+    }
+
     /// Tells it to end: to kill its command, or, when that has ended, to go itself.
     pub(crate) fn end(&self) {
         // It may be gone already.

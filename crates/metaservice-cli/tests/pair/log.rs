@@ -1,0 +1,171 @@
+//! The log: whatever is cut, stopped or killed, it is what the command wrote.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metaservice::MetaService;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::peers::Pair;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A drain that keeps everything.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl AsyncWrite for Kept {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Kept {
+    /// It is the lines from 1 to `last`.
+    fn assert_counts_to(&self, last: usize, what: &str) {
+        let expected: Vec<u8> = (1..=last).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let log = self.0.lock().unwrap();
+        let same = log.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+        let (got, wanted) = (log.len(), expected.len());
+        assert!(*log == expected, "{what}: {got} bytes of {wanted}, the first {same} are right");
+    }
+}
+
+fn counting_to(last: usize) -> [String; 2] {
+    ["seq".to_owned(), last.to_string()]
+}
+
+/// Cuts behind random numbers of bytes, a few of them soon.
+fn cuts(random: &mut StdRng, most: u64) -> Vec<u64> {
+    let count = random.random_range(1..8);
+    (0..count).map(|_| random.random_range(0..most)).collect()
+}
+
+#[tokio::test]
+async fn a_log_is_whole_however_often_its_connections_are_cut() {
+    let kept = Kept::default();
+    let cuts = vec![0, 1, 100_000, 3, 5_000_000, 70_000, 0, 4_000_000];
+    let builder = MetaService::builder(counting_to(3_000_000)).log(kept.clone());
+    let pair = Pair::with(builder, Some(cuts)).await;
+    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    kept.assert_counts_to(3_000_000, "cut");
+}
+
+#[tokio::test]
+async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
+    let kept = Kept::default();
+    let script =
+        "for n in $(seq 1 40); do seq $((n * 10000 - 9999)) $((n * 10000)); sleep 0.02; done";
+    let builder = MetaService::builder(["sh", "-c", script]).log(kept.clone());
+    let mut pair = Pair::with(builder, None).await;
+    for restart in 1..=5 {
+        while kept.0.lock().unwrap().len() < restart * 300_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        pair.restart_agent();
+    }
+    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    kept.assert_counts_to(400_000, "killed");
+}
+
+/// The host takes nothing for a while: the command waits, and the guest keeps some megabytes.
+#[tokio::test]
+async fn a_host_that_stalls_holds_the_command_back() {
+    let (log, mut reader) = tokio::io::duplex(1000);
+    let folder = tempfile::tempdir().unwrap();
+    let progress = folder.path().join("progress");
+    let script = format!(
+        "for n in $(seq 1 100); do head -c 1000000 /dev/zero; echo $n > {}; done",
+        progress.display()
+    );
+    let pair = Pair::with(MetaService::builder(["sh", "-c", &script]).log(log), None).await;
+    let written = || {
+        let text = std::fs::read_to_string(&progress).unwrap_or_default();
+        text.trim().parse::<usize>().unwrap_or(0)
+    };
+    let (mut before, mut still) = (0, 0);
+    // It comes to rest.
+    while still < 10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        still = if before == written() { still + 1 } else { 0 };
+        before = written();
+    }
+    assert!((1..16).contains(&before), "{before} MB are under way");
+    let mut all = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while all < 100_000_000 {
+        let count = timeout(PATIENCE, reader.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(buffer[..count].iter().all(|byte| *byte == 0));
+        all += count;
+    }
+    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    assert_eq!(all, 100_000_000);
+}
+
+/// A proxy that cuts at random bytes, and an agent that is killed at random moments, a thousand
+/// times. `METASERVICE_SEED` runs one of them again, `METASERVICE_CHAOS` so many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos_loses_nothing() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let first = number("METASERVICE_SEED");
+    let seeds: Vec<u64> = match first {
+        Some(seed) => vec![seed],
+        None => (0..number("METASERVICE_CHAOS").unwrap_or(1000)).collect(),
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(4));
+    let mut runs = tokio::task::JoinSet::new();
+    for seed in seeds {
+        let places = Arc::clone(&places);
+        runs.spawn(async move {
+            let _place = places.acquire().await.unwrap();
+            let ran = timeout(PATIENCE, tokio::spawn(chaos(seed))).await;
+            assert!(matches!(ran, Ok(Ok(()))), "METASERVICE_SEED={seed} fails: {ran:?}");
+        });
+    }
+    while let Some(ran) = runs.join_next().await {
+        ran.unwrap();
+    }
+}
+
+async fn chaos(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let last = random.random_range(1..60_000usize);
+    let status = random.random_range(0..3u8);
+    let pause = if random.random_bool(0.3) { "sleep 0.03; " } else { "" };
+    let script = format!(
+        "seq 1 {half}; {pause}seq {next} {last}; exit {status}",
+        half = last / 2,
+        next = last / 2 + 1,
+    );
+    let kept = Kept::default();
+    let builder = MetaService::builder(["sh", "-c", &script]).log(kept.clone());
+    let cuts = cuts(&mut random, 400_000);
+    let mut pair = Pair::with(builder, Some(cuts)).await;
+    if random.random_bool(0.2) {
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
+        pair.restart_agent();
+    }
+    let result = timeout(PATIENCE / 2, pair.service.result()).await;
+    let Ok(result) = result else {
+        panic!("no result, {} bytes of log; {}", kept.0.lock().unwrap().len(), pair.describe())
+    };
+    assert_eq!(result.success, status == 0);
+    assert_eq!(result.ending.unwrap().exit_code, Some(status));
+    kept.assert_counts_to(last, "chaos");
+}
