@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metaservice_protocol::{Execute, Failure, FailureCode};
+use metaservice_protocol::{Execute, Failure, FailureCode, SessionGrant};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::host::Host;
 use crate::job::{self, Running};
@@ -160,7 +160,7 @@ async fn work(
     actions: &mut JoinSet<()>,
 ) -> Result<(), StateError> {
     let client = Client::new(settings.host);
-    let execute = fetch(&client).await;
+    let execute = fetch(&client, folder).await?;
     let service = Arc::new(Service {
         client: client.clone(),
         config: settings.config,
@@ -184,20 +184,61 @@ async fn work(
     tokio::try_join!(job, polls).map(drop)
 }
 
-/// Fetches the job, as soon as there is a network and a service on it.
-async fn fetch(client: &Client) -> Execute {
+/// Fetches the job, as soon as there is a network and a service on it, and claims it where the
+/// service wants that.
+async fn fetch(client: &Client, folder: &Folder) -> Result<Execute, StateError> {
+    let mut grant = None;
     let mut backoff = Backoff::new();
     let mut said = false;
     loop {
-        match client.execute().await {
-            Ok(execute) => return execute,
-            Err(error) => {
-                if !std::mem::replace(&mut said, true) {
-                    let reason = chain(&error);
-                    say(&format!("waiting for the service at {}: {reason}", client.host()));
-                }
-                tokio::time::sleep(backoff.delay()).await;
+        let error = match client.execute().await {
+            Ok(execute) if client.has_session() || !client.service().session => {
+                return Ok(with_secrets(execute, grant));
             }
+            // It has not been claimed, or what we have is of another service.
+            Ok(_) | Err(ClientError::Status { status: 401, .. }) => {
+                match claim(client, folder).await? {
+                    Ok(granted) => {
+                        client.set_session(Some(&granted.secret));
+                        grant = Some(granted);
+                        continue;
+                    }
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut said, true) {
+            let reason = chain(&error);
+            say(&format!("waiting for the service at {}: {reason}", client.host()));
         }
+        tokio::time::sleep(backoff.delay()).await;
+    }
+}
+
+/// The variables that only the claimant gets win over the job's others.
+fn with_secrets(mut execute: Execute, grant: Option<SessionGrant>) -> Execute {
+    execute.env.extend(grant.into_iter().flat_map(|grant| grant.env));
+    execute
+}
+
+/// Claims the job, and remembers what comes of it for an agent that is started after this one.
+async fn claim(
+    client: &Client,
+    folder: &Folder,
+) -> Result<Result<SessionGrant, ClientError>, StateError> {
+    client.set_session(None);
+    // Written down first: an answer that is cut, or an agent that dies, can be asked for again.
+    let nonce = folder.nonce()?;
+    match client.claim(&nonce).await {
+        Ok(mut grant) => {
+            // What is given once was given to the agent before this one.
+            if let Some(before) = folder.session().filter(|before| before.secret == grant.secret) {
+                grant.env.extend(before.env);
+            }
+            folder.set_session(&grant)?;
+            Ok(Ok(grant))
+        }
+        Err(error) => Ok(Err(error)),
     }
 }

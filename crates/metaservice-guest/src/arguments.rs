@@ -37,7 +37,7 @@ pub(crate) enum Arguments {
     Help,
     Version,
     Run { host: Host, config: Option<PathBuf>, state: Option<PathBuf>, again: bool, stay: bool },
-    PostLog { host: Host, file: PathBuf },
+    PostLog { host: Host, state: Option<PathBuf>, file: PathBuf },
     Supervise(Order),
     Launch(Order),
 }
@@ -96,12 +96,10 @@ pub(crate) fn parse(
             let file = file.ok_or(UsageError::NoFile)?.into();
             let option = if config.is_some() {
                 "--config"
-            } else if state.is_some() {
-                "--state"
             } else if again {
                 "--again"
             } else {
-                return Ok(Arguments::PostLog { host, file });
+                return Ok(Arguments::PostLog { host, state, file });
             };
             return Err(UsageError::NotForPostLog { option });
         }

@@ -24,14 +24,15 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use metaservice_protocol::endpoint::{
-    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, JSON_LINES_TYPE,
-    LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL, TRANSFER_TYPE,
+    AGENT_HEADER, CLAIM_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND,
+    JSON_LINES_TYPE, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL_PROTOCOL,
+    SHELL1_PROTOCOL, TRANSFER_TYPE,
 };
 use metaservice_protocol::limits::{POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
-    LogPlace, Service,
+    LogPlace, Service, SessionGrant,
 };
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
@@ -151,6 +152,8 @@ pub(crate) struct Client {
     announcement: HeaderValue,
     /// What the host has announced last.
     service: Arc<Mutex<Service>>,
+    /// What proves that the job is ours.
+    session: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 impl Client {
@@ -161,6 +164,7 @@ impl Client {
             // What the header is made of is printable ASCII.
             announcement: announcement.unwrap_or(HeaderValue::from_static("{}")),
             service: Arc::default(),
+            session: Arc::default(),
         }
     }
 
@@ -232,6 +236,35 @@ impl Client {
         self.service.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Claims the job by a word that nobody else knows.
+    pub(crate) async fn claim(&self, nonce: &ActionId) -> Result<SessionGrant, ClientError> {
+        let mut request = self.request(&Method::PUT, Endpoint::Session.path(), Body::empty());
+        if let Ok(mut value) = HeaderValue::try_from(nonce.as_str()) {
+            value.set_sensitive(true);
+            request.headers_mut().insert(header(CLAIM_HEADER), value);
+        }
+        let answer = self.exchange(request, Some(STALL_TIMEOUT), MAX_EXECUTE).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Speaks for the job with this secret from now on, or without one.
+    pub(crate) fn set_session(&self, secret: Option<&str>) {
+        let mut value = secret.and_then(|secret| HeaderValue::try_from(secret).ok());
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
+    fn session(&self) -> Option<HeaderValue> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it speaks with a secret.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session().is_some()
+    }
+
     /// Sends a part of a numbered log.
     pub(crate) async fn log_at(&self, place: &LogPlace, body: Body) -> Result<(), ClientError> {
         let mut request = self.request(&Method::POST, Endpoint::Log.path(), body);
@@ -262,6 +295,9 @@ impl Client {
             let names = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
             if offer && let Ok(names) = HeaderValue::try_from(names) {
                 request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, names);
+            }
+            if let Some(session) = self.session() {
+                request.headers_mut().insert(header(SESSION_HEADER), session);
             }
             let most = if offer { Dialect::V2 } else { Dialect::V1 }.message();
             let config = WebSocketConfig::default()
@@ -313,6 +349,9 @@ impl Client {
         let headers = request.headers_mut();
         if let Ok(authority) = self.host.authority().try_into() {
             headers.insert(HOST, authority);
+        }
+        if let Some(session) = self.session() {
+            headers.insert(header(SESSION_HEADER), session);
         }
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if empty && *method != Method::GET {

@@ -63,8 +63,8 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
             let config = config.unwrap_or_default();
             block_on(metaservice_guest::run(Settings { host, config, state, again, stay }))?;
         }
-        Arguments::PostLog { host, file } => {
-            block_on(metaservice_guest::post_log(host, &file))?;
+        Arguments::PostLog { host, state, file } => {
+            block_on(metaservice_guest::post_log(host, state, &file))?;
         }
         Arguments::Supervise(order) => metaservice_guest::supervise(&order)?,
         Arguments::Launch(order) => return Ok(metaservice_guest::launch(&order).into()),

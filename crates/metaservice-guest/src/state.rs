@@ -6,6 +6,8 @@
 //! | file | written by | says |
 //! | --- | --- | --- |
 //! | `agent` | agent | locked while an agent works here |
+//! | `nonce` | agent | the word by which it claims jobs |
+//! | `session` | agent | what the service has granted: a secret |
 //! | `execute` | agent | the job that the rest is about |
 //! | `supervisor` | supervisor | who runs the command; made once, before the command is |
 //! | `main` | supervisor | which process the command is, for signals |
@@ -20,13 +22,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io};
 
 use crate::descriptor::Descriptor;
-use metaservice_protocol::{ActionId, Ending, Execute};
+use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::de::DeserializeOwned;
@@ -90,6 +93,11 @@ impl Folder {
     /// The folder at a path that was checked before.
     pub(crate) const fn at(path: PathBuf) -> Self {
         Self { path }
+    }
+
+    /// The folder of another agent, to look into.
+    pub(crate) fn of(path: Option<PathBuf>) -> Self {
+        Self { path: path.unwrap_or_else(default_path) }
     }
 
     /// Makes the folder where it is missing, checks that nobody else can write to it, and
@@ -159,6 +167,31 @@ impl Folder {
 
     pub(crate) fn set_execute(&self, execute: &Execute) -> Result<(), StateError> {
         self.write("execute", execute)
+    }
+
+    /// What the service has granted to an agent that works here.
+    pub(crate) fn session(&self) -> Option<SessionGrant> {
+        self.read("session")
+    }
+
+    pub(crate) fn set_session(&self, grant: &SessionGrant) -> Result<(), StateError> {
+        self.write("session", grant)
+    }
+
+    /// The word by which agents of this folder claim a job: made once, of random bits.
+    pub(crate) fn nonce(&self) -> Result<ActionId, StateError> {
+        if let Some(nonce) = self.read("nonce") {
+            return Ok(nonce);
+        }
+        let mut bits = [0; 32];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(&mut bits))
+            .map_err(self.failed("nonce"))?;
+        let text: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+        let invalid = |_| self.failed("nonce")(io::ErrorKind::InvalidData.into());
+        let nonce = ActionId::parse(&text).map_err(invalid)?;
+        self.write("nonce", &nonce)?;
+        Ok(nonce)
     }
 
     pub(crate) fn claim(&self) -> Option<Claim> {

@@ -135,6 +135,8 @@ pub struct Service {
     /// Whether log requests may be numbered, with a
     /// [`LOG_HEADER`](crate::endpoint::LOG_HEADER).
     pub log: bool,
+    /// Whether the job is to be claimed at [`Endpoint::Session`](crate::Endpoint::Session).
+    pub session: bool,
 }
 
 impl Agent {

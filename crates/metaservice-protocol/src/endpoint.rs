@@ -29,6 +29,13 @@ pub const FILE_HEADER: &str = "Metaservice-File";
 /// [`LogPlace`](crate::LogPlace).
 pub const LOG_HEADER: &str = "Metaservice-Log";
 
+/// Extension: the header of a request for the session: a word that only the claimant knows, by
+/// which it may ask again.
+pub const CLAIM_HEADER: &str = "Metaservice-Claim";
+
+/// Extension: the header with the session's secret, of every request but ping once there is one.
+pub const SESSION_HEADER: &str = "Metaservice-Session";
+
 /// Extension: the content type of a [`transfer`](crate::transfer).
 pub const TRANSFER_TYPE: &str = "application/vnd.metaservice.transfer";
 
@@ -70,11 +77,13 @@ pub enum Endpoint {
     ListFolder,
     /// Is the service there?
     Ping,
+    /// Extension: a guest claims the job.
+    Session,
 }
 
 impl Endpoint {
     /// All end-points, in the order of the protocol page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Execute,
         Self::Log,
         Self::Success,
@@ -83,6 +92,7 @@ impl Endpoint {
         Self::Reply,
         Self::ListFolder,
         Self::Ping,
+        Self::Session,
     ];
 
     /// The path of this end-point, without a query.
@@ -97,6 +107,7 @@ impl Endpoint {
             Self::Reply => "/engine/v1/reply",
             Self::ListFolder => "/engine/v1/list-folder",
             Self::Ping => "/engine/v1/ping",
+            Self::Session => "/engine/v1/session",
         }
     }
 
@@ -116,7 +127,7 @@ impl Endpoint {
         match self {
             Self::Execute | Self::Poll | Self::Ping => method == "GET",
             Self::Log | Self::ListFolder => method == "POST",
-            Self::Success | Self::Failed => method == "PUT",
+            Self::Success | Self::Failed | Self::Session => method == "PUT",
             Self::Reply => method == "GET" || method == "POST",
         }
     }

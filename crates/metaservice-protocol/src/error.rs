@@ -17,6 +17,12 @@ pub enum ErrorCode {
     UnknownActionId,
     /// The body is not what this action is answered with (400).
     InvalidPayload,
+    /// Extension: the job has been claimed, or must be, and the request lacks the session's
+    /// secret (401).
+    SessionRequired,
+    /// Extension: the request looks as if it had been made on behalf of somebody who cannot reach
+    /// the service: forwarded, or for another host (403).
+    Forbidden,
 }
 
 impl ErrorCode {
@@ -29,6 +35,8 @@ impl ErrorCode {
             Self::InternalError => 500,
             Self::ResourceConflict => 409,
             Self::UnknownActionId | Self::InvalidPayload => 400,
+            Self::SessionRequired => 401,
+            Self::Forbidden => 403,
         }
     }
 }

@@ -52,4 +52,4 @@ pub use options::{
     ReadOptions, Resume, Signal, Stats, StatsOptions, TerminalSize, Write, WriteFrom, WriteOptions,
 };
 pub use outbox::Outbox;
-pub use payload::{Execute, Files};
+pub use payload::{Execute, Files, SessionGrant};

@@ -21,6 +21,23 @@ pub struct Execute {
     pub terminal: Option<TerminalSize>,
 }
 
+/// Extension: the answer to a claim of the job.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionGrant {
+    /// The value of the [`SESSION_HEADER`](crate::endpoint::SESSION_HEADER) from now on.
+    pub secret: String,
+    /// Variables that only the claimant gets, laid over the job's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for SessionGrant {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionGrant").field("env", &self.env.keys()).finish_non_exhaustive()
+    }
+}
+
 /// The answer to a list-folder action.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {

@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metaservice_protocol::endpoint::{
-    AGENT_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, LOG_HEADER,
-    RESULT_HEADER, SERVICE_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL,
+    AGENT_HEADER, CLAIM_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND,
+    LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL_PROTOCOL, SHELL1_PROTOCOL,
 };
 use metaservice_protocol::limits::{
     MAX_FILES_BYTES, MAX_LINE, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT,
@@ -34,6 +34,7 @@ use crate::connection::{AnswerBody, Outbox};
 use crate::error::{ArtifactError, TransportError};
 use crate::extension::Incoming;
 use crate::log::{Misplaced, Untaken};
+use crate::origin;
 use crate::queue::Refusal;
 use crate::result::JobResult;
 use crate::service::new_id;
@@ -86,6 +87,14 @@ async fn dispatch(
         let message = format!("{endpoint:?} is not used by this method");
         return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
     }
+    origin::check(request.headers(), &service.0.host_names)
+        .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
+    if endpoint != Endpoint::Ping && endpoint != Endpoint::Session && !admits(&service, &request) {
+        let message = "this job's session is another's, or it has to be claimed first";
+        let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
+        let agent = announced(request.headers());
+        return Ok(say_who_we_are(&service, agent.as_ref(), refused));
+    }
     match endpoint {
         Endpoint::Execute => Ok(execute(&service, request.headers())),
         Endpoint::Log => log(&service, request).await,
@@ -98,6 +107,29 @@ async fn dispatch(
         Endpoint::Reply => reply(&service, request).await,
         Endpoint::ListFolder => list_folder(&service, request).await,
         Endpoint::Ping => Ok(StatusCode::OK.into_response()),
+        Endpoint::Session => claim(&service, request.headers()),
+    }
+}
+
+fn admits(service: &MetaService, request: &Request) -> bool {
+    let secret = request.headers().get(SESSION_HEADER).and_then(|value| value.to_str().ok());
+    service.0.session.admits(secret)
+}
+
+fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
+    let session = &service.0.session;
+    let Some(nonce) = headers.get(CLAIM_HEADER).filter(|_| session.is_offered()) else {
+        // As to a guest of version 1.
+        return Err(Refused::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path"));
+    };
+    let nonce = nonce.to_str().ok().and_then(|nonce| ActionId::parse(nonce).ok());
+    let nonce = nonce.ok_or_else(|| {
+        Refused::new(ErrorCode::InvalidPayload, format!("{CLAIM_HEADER} is not a word"))
+    })?;
+    let secret = || format!("{}{}", new_id(), new_id());
+    match session.claim(&nonce, secret) {
+        Some(grant) => Ok(json(StatusCode::OK, &grant)),
+        None => Err(Refused::new(ErrorCode::ResourceConflict, "somebody else has claimed the job")),
     }
 }
 
@@ -114,15 +146,28 @@ fn announced(headers: &HeaderMap) -> Option<Agent> {
 }
 
 /// Remembers who asked, and says who we are to those who want to know.
-fn introduce(service: &MetaService, agent: Option<Agent>, mut response: Response) -> Response {
+fn introduce(service: &MetaService, agent: Option<Agent>, response: Response) -> Response {
+    let response = say_who_we_are(service, agent.as_ref(), response);
+    service.0.agent.send_replace(agent);
+    response
+}
+
+fn say_who_we_are(
+    service: &MetaService,
+    agent: Option<&Agent>,
+    mut response: Response,
+) -> Response {
     if agent.is_some() {
-        let ours =
-            Service { version: env!("CARGO_PKG_VERSION").to_owned(), shell2: true, log: true };
+        let ours = Service {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            shell2: true,
+            log: true,
+            session: service.0.session.is_offered(),
+        };
         if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
             response.headers_mut().insert(SERVICE_HEADER, value);
         }
     }
-    service.0.agent.send_replace(agent);
     response
 }
 

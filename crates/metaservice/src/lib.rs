@@ -45,9 +45,11 @@ mod endpoints;
 mod error;
 mod extension;
 mod log;
+mod origin;
 mod queue;
 mod result;
 mod service;
+mod session;
 mod shell;
 
 pub use artifact::Artifact;
@@ -61,4 +63,5 @@ pub use metaservice_protocol::{
 };
 pub use result::JobResult;
 pub use service::{Builder, MetaService, StartError};
+pub use session::SessionMode;
 pub use shell::{Shell, ShellInput, ShellOutput};

@@ -1,5 +1,6 @@
 //! The service of one job: how it is built, and what the host does with it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::log::{History, Log, LogError, LogFrom, LogReader};
 use crate::result::{self, JobResult};
+use crate::session::{Session, SessionMode};
 use crate::shell::{Shell, Wire};
 use crate::{connection, endpoints};
 
@@ -39,6 +41,9 @@ pub struct Builder {
     on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
     temporary_folder: PathBuf,
     keep_log: u64,
+    session: SessionMode,
+    secrets: BTreeMap<String, String>,
+    host_names: BTreeSet<String>,
 }
 
 /// Why a service cannot start.
@@ -75,6 +80,30 @@ impl Builder {
     #[must_use]
     pub fn terminal(mut self, size: TerminalSize) -> Self {
         self.execute.terminal = Some(size);
+        self
+    }
+
+    /// Whether a guest's agent has to claim the service; see [`SessionMode`].
+    #[must_use]
+    pub fn session(mut self, mode: SessionMode) -> Self {
+        self.session = mode;
+        self
+    }
+
+    /// Adds a variable to the command's environment that is given once, to the agent that claims
+    /// the service: whoever else asks for the job does not see it. With one, nothing is served to
+    /// an agent that has not claimed the service, whatever the [mode](Self::session).
+    #[must_use]
+    pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.secrets.insert(name.into(), value.into());
+        self
+    }
+
+    /// A name by which guests know the service, in their requests' `Host` header. Addresses,
+    /// names without a dot and names under `internal`, `local` and `localhost` need not be told.
+    #[must_use]
+    pub fn host_name(mut self, name: impl Into<String>) -> Self {
+        self.host_names.insert(name.into().to_ascii_lowercase());
         self
     }
 
@@ -146,6 +175,8 @@ impl Builder {
             actions: Actions::new(terminated.subscribe()),
             terminated,
             temporary_folder: folder,
+            session: Session::new(self.session, self.secrets),
+            host_names: self.host_names,
         })))
     }
 }
@@ -159,6 +190,8 @@ pub(crate) struct Inner {
     pub(crate) actions: Actions,
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_folder: PathBuf,
+    pub(crate) session: Session,
+    pub(crate) host_names: BTreeSet<String>,
 }
 
 /// The metadata service of one job, and the host's handle on it. Clones share the job.
@@ -184,6 +217,9 @@ impl MetaService {
             on_result: None,
             temporary_folder: std::env::temp_dir(),
             keep_log: 0,
+            session: SessionMode::default(),
+            secrets: BTreeMap::new(),
+            host_names: BTreeSet::new(),
         }
     }
 

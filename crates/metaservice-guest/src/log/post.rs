@@ -12,6 +12,7 @@ use crate::blocks;
 use crate::body::Body;
 use crate::client::{Client, ClientError};
 use crate::host::Host;
+use crate::state::Folder;
 
 /// A file that could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +39,20 @@ pub enum PostLogError {
 
 /// Sends a file, or the standard input for `-`, as an additional log stream.
 ///
+/// Where the agent whose state is in `state` (by default where [`Settings`](crate::Settings) has
+/// it) has claimed the service, its session is used: for that its folder has to be readable.
+///
 /// Dropping the future cuts the request; the service keeps what has arrived.
 ///
 /// # Errors
 /// [`PostLogError`] when the file cannot be read to its end or the service does not confirm
 /// to have all of it.
-pub async fn post_log(host: Host, path: &Path) -> Result<(), PostLogError> {
+pub async fn post_log(host: Host, state: Option<PathBuf>, path: &Path) -> Result<(), PostLogError> {
     let failed = |source| PostLogError::Read { path: path.to_owned(), source };
     let mut file = open(path).map_err(failed)?;
     let client = Client::new(host);
+    let grant = Folder::of(state).session();
+    client.set_session(grant.as_ref().map(|grant| grant.secret.as_str()));
     let (sender, body) = Body::stream(None);
     let request = client.log(body);
     let feed = async {

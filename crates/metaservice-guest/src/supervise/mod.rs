@@ -382,6 +382,7 @@ async fn deliver(
         return;
     };
     let client = Client::new(host);
+    client.set_session(folder.session().as_ref().map(|grant| grant.secret.as_str()));
     if log.numbered {
         log::deliver(&client, stream, &mut output).await;
     } else {

@@ -1,0 +1,86 @@
+//! Requests that a guest makes for somebody else, as metadata services refuse them.
+//!
+//! A web server in a guest that fetches what strangers name could be made to fetch from here.
+//! Such requests come through proxies that say so, or to a name that a stranger's domain has
+//! turned into our address.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use http::{HeaderMap, header};
+
+/// What a proxy adds to what it passes on.
+const FORWARDING: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// Domains that nobody on the internet can have.
+const PRIVATE: [&str; 3] = ["internal", "local", "localhost"];
+
+/// Why a request is not served, if it is not.
+pub(crate) fn check(headers: &HeaderMap, known: &BTreeSet<String>) -> Result<(), &'static str> {
+    if FORWARDING.iter().any(|name| headers.contains_key(*name)) {
+        return Err("forwarded requests are not served");
+    }
+    let foreign = || Err("the service is not known by this Host");
+    match headers.get(header::HOST) {
+        None => Ok(()),
+        Some(host) => match host.to_str() {
+            Ok(host) if is_own(host, known) => Ok(()),
+            _ => foreign(),
+        },
+    }
+}
+
+fn is_own(host: &str, known: &BTreeSet<String>) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    match name.rsplit_once('.') {
+        None => true,
+        Some((_, last)) => PRIVATE.contains(&last) || known.contains(&name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(name: &'static str, value: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        check(&headers, &BTreeSet::from(["meta.example.org".to_owned()])).is_ok()
+    }
+
+    #[test]
+    fn addresses_and_names_of_no_domain_are_ours() {
+        for host in [
+            "169.254.169.254",
+            "127.0.0.1:8080",
+            "[::1]:80",
+            "metadata",
+            "metadata:80",
+            "localhost",
+            "metadata.internal",
+            "a.b.local",
+            "META.example.org:81",
+            "",
+        ] {
+            assert!(allowed("host", host), "{host}");
+        }
+        assert!(check(&HeaderMap::new(), &BTreeSet::new()).is_ok());
+    }
+
+    #[test]
+    fn other_names_and_forwarded_requests_are_not() {
+        for host in ["evil.example", "169.254.169.254.nip.io", "example.org.", "internal.evil"] {
+            assert!(!allowed("host", host), "{host}");
+        }
+        for name in FORWARDING {
+            assert!(!allowed(name, "1.2.3.4"), "{name}");
+        }
+    }
+}

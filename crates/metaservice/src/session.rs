@@ -1,0 +1,140 @@
+//! Who in the guest may speak for the job: whoever claims it first.
+//!
+//! ```text
+//!   open ──claim (a nonce)──► granted ──the secret is used──► settled
+//!     │                         │ the same nonce again: the same grant
+//!     │                         ▼ another nonce: refused, for ever
+//!     └─ mode `required`: nothing is served before
+//! ```
+//!
+//! A claimant whose answer was cut asks again by the same nonce. Once it has used its secret it
+//! has the answer, and what is given once is given no more.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use metaservice_protocol::{ActionId, SessionGrant};
+
+/// Whether a guest's agent has to claim the service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionMode {
+    /// Nothing is served to a guest that has not claimed it.
+    Required,
+    /// Everything is served until somebody claims it, and to nobody else afterwards. An agent of
+    /// version 1, which never claims, works as ever.
+    #[default]
+    Claimed,
+    /// There are no sessions.
+    Off,
+}
+
+/// The claim of one job.
+pub(crate) struct Session {
+    mode: SessionMode,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    granted: Option<Granted>,
+    /// What the claimant gets once.
+    secrets: BTreeMap<String, String>,
+}
+
+struct Granted {
+    nonce: ActionId,
+    secret: String,
+}
+
+impl Session {
+    pub(crate) fn new(mode: SessionMode, secrets: BTreeMap<String, String>) -> Self {
+        // What only a claimant gets cannot be left out for others.
+        let mode = if secrets.is_empty() { mode } else { SessionMode::Required };
+        Self { mode, state: Mutex::new(State { granted: None, secrets }) }
+    }
+
+    pub(crate) fn is_offered(&self) -> bool {
+        self.mode != SessionMode::Off
+    }
+
+    /// Somebody claims the job; `None` when somebody else has it. `secret` makes a new secret.
+    pub(crate) fn claim(
+        &self,
+        nonce: &ActionId,
+        secret: impl FnOnce() -> String,
+    ) -> Option<SessionGrant> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { granted, secrets } = &mut *state;
+        let granted =
+            granted.get_or_insert_with(|| Granted { nonce: nonce.clone(), secret: secret() });
+        let same = is_same(granted.nonce.as_str(), nonce.as_str());
+        same.then(|| SessionGrant { secret: granted.secret.clone(), env: secrets.clone() })
+    }
+
+    /// Whether a request with this secret, or none, may speak for the job.
+    pub(crate) fn admits(&self, presented: Option<&str>) -> bool {
+        if self.mode == SessionMode::Off {
+            return true;
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(granted) = &state.granted else { return self.mode == SessionMode::Claimed };
+        let admitted = presented.is_some_and(|presented| is_same(presented, &granted.secret));
+        if admitted {
+            // Its owner has the grant.
+            state.secrets.clear();
+        }
+        admitted
+    }
+}
+
+/// Compares without telling by its time where two secrets differ.
+fn is_same(one: &str, other: &str) -> bool {
+    let differing = one.bytes().zip(other.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differing) == 0 && one.len() == other.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce(text: &str) -> ActionId {
+        ActionId::parse(text).unwrap()
+    }
+
+    fn with(mode: SessionMode) -> Session {
+        Session::new(mode, BTreeMap::new())
+    }
+
+    #[test]
+    fn the_first_claimant_has_it_and_may_ask_again() {
+        for mode in [SessionMode::Required, SessionMode::Claimed] {
+            let session = with(mode);
+            let open = mode == SessionMode::Claimed;
+            assert_eq!((session.admits(None), session.admits(Some("?"))), (open, open));
+            let grant = session.claim(&nonce("a"), || "s3cret".to_owned()).unwrap();
+            assert_eq!(session.claim(&nonce("a"), || "other".to_owned()), Some(grant.clone()));
+            assert_eq!(session.claim(&nonce("b"), || "other".to_owned()), None);
+            assert!(session.admits(Some(&grant.secret)));
+            for other in [None, Some(""), Some("s3cre"), Some("s3cretX"), Some("S3cret")] {
+                assert!(!session.admits(other), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_given_until_the_claimant_has_them() {
+        let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
+        let session = Session::new(SessionMode::Claimed, secrets.clone());
+        assert!(!session.admits(None), "they are for a claimant alone");
+        for _ in 0..2 {
+            assert_eq!(session.claim(&nonce("a"), || "s".to_owned()).unwrap().env, secrets);
+        }
+        assert!(session.admits(Some("s")));
+        assert!(session.claim(&nonce("a"), String::new).unwrap().env.is_empty());
+    }
+
+    #[test]
+    fn without_sessions_everybody_is_admitted() {
+        assert!(with(SessionMode::Off).admits(None) && !with(SessionMode::Off).is_offered());
+    }
+}
