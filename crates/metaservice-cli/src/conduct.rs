@@ -88,7 +88,16 @@ pub(crate) async fn start(
     let mut builder = MetaService::builder(settings.command.clone())
         .envs(settings.env.clone())
         .log(drain::open(settings).await?)
-        .keep_log(KEPT_LOG);
+        .keep_log(KEPT_LOG)
+        .session(settings.session)
+        .max_log(settings.max_log)
+        .max_artifact(settings.max_artifact);
+    for (name, value) in &settings.secrets {
+        builder = builder.secret(name, value);
+    }
+    for name in &settings.host_names {
+        builder = builder.host_name(name);
+    }
     if let Some(size) = settings.terminal {
         builder = builder.terminal(size);
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use metaservice::TerminalSize;
+use metaservice::{SessionMode, TerminalSize};
 
-use crate::args::JobArgs;
+use crate::args::{JobArgs, Session};
 
 /// The longest name of a job: what a host name can be.
 const MAX_NAME: usize = 63;
@@ -25,6 +25,14 @@ pub(crate) struct JobSettings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) command: Vec<String>,
+    /// Variables that only the guest's agent gets.
+    pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) session: SessionMode,
+    /// The most bytes of the log, and of an artifact.
+    pub(crate) max_log: u64,
+    pub(crate) max_artifact: u64,
+    /// Domain names by which guests may know the service.
+    pub(crate) host_names: Vec<String>,
     /// The terminal that the command gets.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -72,6 +80,15 @@ impl JobSettings {
                 .context("in --timeout")?,
             log: args.log,
             command: args.command,
+            secrets: secrets(&args.secret, args.session)?,
+            session: match args.session {
+                Session::Required => SessionMode::Required,
+                Session::Claimed => SessionMode::Claimed,
+                Session::Off => SessionMode::Off,
+            },
+            max_log: parse_size(&args.max_log).context("in --max-log")?,
+            max_artifact: parse_size(&args.max_artifact).context("in --max-artifact")?,
+            host_names: Vec::new(),
             terminal: None,
         })
     }
@@ -116,6 +133,41 @@ pub(crate) fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Re
         env.insert(name.to_owned(), value);
     }
     Ok(())
+}
+
+/// Variables of ours, by their names.
+fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String>> {
+    ensure!(
+        names.is_empty() || session != Session::Off,
+        "--secret needs a session: without --session off"
+    );
+    let mut secrets = BTreeMap::new();
+    for name in names {
+        ensure!(
+            !name.contains('='),
+            "--secret takes the name of a variable of ours: a value here could be seen by others"
+        );
+        let before = secrets.len();
+        set_variable(name, &mut secrets).context("in --secret")?;
+        ensure!(secrets.len() > before || secrets.contains_key(name), "--secret {name} is not set");
+    }
+    Ok(secrets)
+}
+
+/// Bytes: 512, 10K, 64M, 2G, 1T.
+fn parse_size(text: &str) -> Result<u64> {
+    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(unit);
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => bail!("{text:?} is no size: a number and K, M, G or T"),
+    };
+    let number: u64 = digits.parse().with_context(|| format!("{text:?} is no size"))?;
+    number.checked_mul(1 << shift).with_context(|| format!("{text:?} is too large"))
 }
 
 fn parse_artifact(text: &str) -> Result<ArtifactSettings> {
@@ -220,6 +272,28 @@ mod tests {
         let mut env = BTreeMap::new();
         parse_env_file(text, &mut env)?;
         Ok(env)
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes = ["0", "512", "10K", "64M", "2G", "1T"].map(|text| parse_size(text).unwrap());
+        assert_eq!(sizes, [0, 512, 10 << 10, 64 << 20, 2 << 30, 1 << 40]);
+        for wrong in ["", "G", "1X", "-1", "1.5G", "99999999T"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_named_and_not_written() {
+        let named = |names: &[&str], session| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            secrets(&names, session)
+        };
+        assert!(named(&["PATH"], Session::Claimed).unwrap().contains_key("PATH"));
+        assert!(named(&["PATH=x"], Session::Claimed).is_err());
+        assert!(named(&["PATH"], Session::Off).is_err());
+        let unset = named(&["METASERVICE_NO_SUCH_VARIABLE"], Session::Claimed).unwrap_err();
+        assert!(unset.to_string().contains("is not set"), "{unset}");
     }
 
     #[test]

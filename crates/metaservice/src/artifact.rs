@@ -93,8 +93,12 @@ impl From<ReceiveError> for Result<ArtifactError, TransportError> {
 }
 
 /// Reads a reply's body to its end. The file is unnamed and lies in `folder`.
-pub(crate) async fn receive(mut body: Body, folder: PathBuf) -> Result<Artifact, ReceiveError> {
-    let mut spool = Spool::create(folder).await.map_err(ReceiveError::Storage)?;
+pub(crate) async fn receive(
+    mut body: Body,
+    folder: PathBuf,
+    most: u64,
+) -> Result<Artifact, ReceiveError> {
+    let mut spool = Spool::create(folder, most).await.map_err(ReceiveError::Storage)?;
     while let Some(chunk) = next_chunk(&mut body, STALL_TIMEOUT).await? {
         spool.push(chunk).await.map_err(ReceiveError::Storage)?;
     }
@@ -134,16 +138,22 @@ pub(crate) struct Spool {
     disk: Disk,
     gathered: Chunks,
     length: u64,
+    most: u64,
 }
 
 impl Spool {
-    pub(crate) async fn create(folder: PathBuf) -> io::Result<Self> {
+    /// A file in `folder` that becomes no longer than `most` bytes.
+    pub(crate) async fn create(folder: PathBuf, most: u64) -> io::Result<Self> {
         let file = blocking(move || unnamed_file(&folder)).await?;
-        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), length: 0 })
+        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), length: 0, most })
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.length += chunk.len() as u64;
+        if self.length > self.most {
+            let message = format!("the guest's file is larger than {} bytes", self.most);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
         self.gathered.push(chunk);
         let busy = matches!(&self.disk, Disk::Writing(task) if !task.is_finished());
         let enough = if busy { MAX_GATHERED } else { BATCH };

@@ -380,7 +380,7 @@ async fn artifact_reply(
     }
     let folder = service.0.temporary_folder.clone();
     let received = tokio::select! {
-        received = receive(request.into_body(), folder) => received,
+        received = receive(request.into_body(), folder, service.0.max_artifact) => received,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
     match received {

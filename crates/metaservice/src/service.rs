@@ -31,6 +31,9 @@ use crate::{connection, endpoints};
 /// How many connections [`MetaService::serve`] keeps open at once; one more waits.
 const MAX_CONNECTIONS: usize = 1024;
 
+/// The most bytes of a log, and of a file, where nothing else was said.
+const MAX_BYTES: u64 = 64 << 30;
+
 /// How long answers may still be written after a shutdown.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -44,6 +47,8 @@ pub struct Builder {
     session: SessionMode,
     secrets: BTreeMap<String, String>,
     host_names: BTreeSet<String>,
+    max_log: u64,
+    max_artifact: u64,
 }
 
 /// Why a service cannot start.
@@ -122,6 +127,22 @@ impl Builder {
         self
     }
 
+    /// The most bytes of the log; by default 64 GiB. One more is a [failure](MetaService::log_failed)
+    /// of the log, after what came before.
+    #[must_use]
+    pub fn max_log(mut self, bytes: u64) -> Self {
+        self.max_log = bytes;
+        self
+    }
+
+    /// The most bytes of a file of the guest's in temporary storage; by default 64 GiB. One more
+    /// is [`ArtifactError::Storage`](crate::ArtifactError::Storage).
+    #[must_use]
+    pub fn max_artifact(mut self, bytes: u64) -> Self {
+        self.max_artifact = bytes;
+        self
+    }
+
     /// Keeps the last so many bytes of the log in the temporary folder, for
     /// [`MetaService::log_reader`]; 0, the default, keeps nothing.
     #[must_use]
@@ -156,7 +177,7 @@ impl Builder {
             })?),
         };
         let terminated = watch::Sender::new(false);
-        let log = Log::start(self.log, history);
+        let log = Log::start(self.log, self.max_log, history);
         let outcome = result::Outcome::new(self.on_result);
         let (completed, mut resolved) = (log.clone(), outcome.subscribe());
         tokio::spawn(async move {
@@ -177,6 +198,7 @@ impl Builder {
             temporary_folder: folder,
             session: Session::new(self.session, self.secrets),
             host_names: self.host_names,
+            max_artifact: self.max_artifact,
         })))
     }
 }
@@ -192,6 +214,7 @@ pub(crate) struct Inner {
     pub(crate) temporary_folder: PathBuf,
     pub(crate) session: Session,
     pub(crate) host_names: BTreeSet<String>,
+    pub(crate) max_artifact: u64,
 }
 
 /// The metadata service of one job, and the host's handle on it. Clones share the job.
@@ -220,6 +243,8 @@ impl MetaService {
             session: SessionMode::default(),
             secrets: BTreeMap::new(),
             host_names: BTreeSet::new(),
+            max_log: MAX_BYTES,
+            max_artifact: MAX_BYTES,
         }
     }
 

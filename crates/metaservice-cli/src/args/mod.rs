@@ -124,6 +124,10 @@ pub(crate) struct ServeArgs {
     /// Where the guest reaches the service: IP:PORT, unix:PATH or vsock:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: String,
+    /// A domain name by which the guest knows the service. Requests to others are refused;
+    /// addresses and names without a dot need not be told.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host_name: Vec<String>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
 }
@@ -156,6 +160,19 @@ pub(crate) struct JobArgs {
     /// Write the log to a file too.
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+    /// Give the command a variable of ours that only its agent can ask for, and once: the value
+    /// is not in any argument, and no other process of the guest gets it from the service.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
+    /// Whether the guest's agent has to claim the job before it is served.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Session::Claimed)]
+    pub(crate) session: Session,
+    /// Kill the command when its log becomes larger.
+    #[arg(long, value_name = "SIZE", default_value = "64G")]
+    pub(crate) max_log: String,
+    /// Refuse an artifact that is larger.
+    #[arg(long, value_name = "SIZE", default_value = "64G")]
+    pub(crate) max_artifact: String,
     /// The command and its arguments.
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     #[arg(allow_hyphen_values = true)]
@@ -208,6 +225,16 @@ pub(crate) enum Accel {
     Kvm,
     /// Software emulation.
     Tcg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Session {
+    /// Nothing is served to an agent that has not claimed the job.
+    Required,
+    /// Whoever claims it is served alone; an agent of version 1 never claims, and works.
+    Claimed,
+    /// Whoever reaches the service is served.
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -17,7 +17,8 @@ use crate::status::ExitStatus;
 
 pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatus> {
     let address = Address::parse(&args.listen)?;
-    let settings = JobSettings::resolve(args.job)?;
+    let mut settings = JobSettings::resolve(args.job)?;
+    settings.host_names = args.host_name;
     let mut interrupts = Interrupts::listen()?;
     let (service, control) = conduct::start(&settings, printer).await?;
     let (serving, _socket) = listen(&address, service.clone(), printer).await?;

@@ -139,7 +139,7 @@ async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
         assert_eq!(status.mode() & 0o7777, 0o640);
         assert_eq!((status.mtime(), status.mtime_nsec()), (1_234_567_890, 123_456_789));
         let left: Vec<_> = std::fs::read_dir(pair.folder.path()).unwrap().collect();
-        assert_eq!(left.len(), 2, "the file and the agent's state: {left:?}");
+        assert_eq!(left.len(), 3, "the file, the agent's state and what it said: {left:?}");
     }
 }
 

@@ -6,3 +6,4 @@ mod commands;
 mod files;
 mod log;
 mod peers;
+mod session;

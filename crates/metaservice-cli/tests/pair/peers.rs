@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct Pair {
     pub(crate) service: MetaService,
     agent: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -61,7 +61,12 @@ impl Pair {
             let content = std::fs::read_to_string(&path).unwrap_or_default();
             text += &format!("{}: {content}\n", path.file_name().unwrap().display());
         }
-        text + &std::fs::read_to_string(self.folder.path().join("said")).unwrap_or_default()
+        text + &self.describe_said()
+    }
+
+    /// What the agent has said.
+    pub(crate) fn describe_said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("said")).unwrap_or_default()
     }
 
     /// Kills the agent as a crash does, and starts it again.

@@ -74,11 +74,16 @@ impl Drop for LogRequest {
 }
 
 impl Log {
-    /// Starts the task that owns `drain`; it ends when the last clone of the log is dropped.
-    pub(crate) fn start(drain: Pin<Box<dyn AsyncWrite + Send>>, history: Option<History>) -> Self {
+    /// Starts the task that owns `drain` and gives it `most` bytes; it ends when the last clone of the log is dropped.
+    pub(crate) fn start(
+        drain: Pin<Box<dyn AsyncWrite + Send>>,
+        most: u64,
+        history: Option<History>,
+    ) -> Self {
         let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let (failed, failure) = watch::channel(None);
         let readers = history.as_ref().map(History::readers);
+        let drain = Drain { drain, left: most, most };
         tokio::spawn(run(drain, history, receiver, failed));
         Self { entries, failure, readers, requests: Arc::default(), streams: Arc::default() }
     }
@@ -162,7 +167,7 @@ fn ended() -> LogError {
 }
 
 async fn run(
-    mut drain: Pin<Box<dyn AsyncWrite + Send>>,
+    mut drain: Drain,
     mut history: Option<History>,
     mut entries: mpsc::Receiver<Entry>,
     failed: watch::Sender<Option<LogError>>,
@@ -172,7 +177,7 @@ async fn run(
     while let Some(entry) = entries.recv().await {
         // Live: nothing is kept back when nothing more is on its way.
         let flush = entries.is_empty();
-        if let Err(error) = apply(&mut drain, &entry, flush).await {
+        if let Err(error) = drain.apply(&entry, flush).await {
             tracing::warn!(%error, "the log cannot be written");
             // Before the entry is dropped, so that who waits for it finds the cause.
             failed.send_replace(Some(LogError(Arc::new(error))));
@@ -195,22 +200,33 @@ async fn run(
             let _ = done.send(());
         }
     }
-    let _ = drain.shutdown().await;
+    let _ = drain.drain.shutdown().await;
 }
 
-async fn apply(
-    drain: &mut Pin<Box<dyn AsyncWrite + Send>>,
-    entry: &Entry,
-    flush: bool,
-) -> io::Result<()> {
-    match entry {
-        Entry::Chunk(chunk) => drain.write_all(chunk).await?,
-        Entry::Flush(_) | Entry::Complete => {}
+/// Where the log goes, and how much of it.
+struct Drain {
+    drain: Pin<Box<dyn AsyncWrite + Send>>,
+    left: u64,
+    most: u64,
+}
+
+impl Drain {
+    async fn apply(&mut self, entry: &Entry, flush: bool) -> io::Result<()> {
+        if let Entry::Chunk(chunk) = entry {
+            let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
+            self.drain.write_all(&chunk[..allowed]).await?;
+            self.left -= allowed as u64;
+            if allowed < chunk.len() {
+                self.drain.flush().await?;
+                let message = format!("it is longer than {} bytes", self.most);
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+            }
+        }
+        if flush || matches!(entry, Entry::Flush(_)) {
+            self.drain.flush().await?;
+        }
+        Ok(())
     }
-    if flush || matches!(entry, Entry::Flush(_)) {
-        drain.flush().await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -244,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_told_with_its_cause_and_for_good() {
-        let log = Log::start(Box::pin(FullDisk { room: 3 }), None);
+        let log = Log::start(Box::pin(FullDisk { room: 3 }), u64::MAX, None);
         log.write(Bytes::from_static(b"four")).await.unwrap();
         for _ in 0..2 {
             let error = log.flush().await.unwrap_err();
@@ -257,7 +273,7 @@ mod tests {
     async fn a_slow_drain_stops_the_writer_and_loses_nothing() {
         use tokio::io::AsyncReadExt;
         let (drain, mut reader) = tokio::io::duplex(10);
-        let log = Log::start(Box::pin(drain), None);
+        let log = Log::start(Box::pin(drain), u64::MAX, None);
         let writer = tokio::spawn(async move {
             for n in 0..100u8 {
                 log.write(Bytes::from(vec![n; 10])).await.unwrap();

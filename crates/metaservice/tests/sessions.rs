@@ -1,0 +1,165 @@
+//! Who may speak for the job, and how much: sessions, origins, bounds.
+
+#![allow(clippy::unwrap_used)]
+
+mod guest;
+
+use guest::{get, poll, post, reply_to, request, start};
+use metaservice::{ArtifactError, MetaService, SessionMode};
+use tokio::io::AsyncReadExt;
+
+const CLAIM: &str = "Metaservice-Claim";
+const SESSION: &str = "Metaservice-Session";
+const EVERYTHING: [(&str, &str); 7] = [
+    ("GET", "execute"),
+    ("POST", "log"),
+    ("GET", "poll"),
+    ("POST", "reply?id=x"),
+    ("POST", "list-folder?id=x"),
+    ("PUT", "success"),
+    ("PUT", "failed"),
+];
+
+async fn claim(service: &MetaService, nonce: &str) -> guest::Answer {
+    request(service, "PUT", "/engine/v1/session", &[(CLAIM, nonce)], b"").await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claimed_job_is_its_claimants_alone() {
+    let service = guest::service();
+    assert_eq!(get(&service, "/engine/v1/execute").await.status, 200);
+    let secret = claim(&service, "mine").await.json()["secret"].as_str().unwrap().to_owned();
+    assert!(secret.len() >= 64);
+    assert_eq!(claim(&service, "mine").await.json()["secret"], secret);
+    assert_eq!(claim(&service, "yours").await.refusal(), (409, "ResourceConflict".to_owned()));
+    let wrong = "0".repeat(secret.len());
+    for (method, path) in EVERYTHING {
+        let path = format!("/engine/v1/{path}");
+        for headers in [&[][..], &[(SESSION, wrong.as_str())], &[(SESSION, "")]] {
+            let refusal = request(&service, method, &path, headers, b"forged").await.refusal();
+            assert_eq!(refusal, (401, "SessionRequired".to_owned()), "{path}");
+        }
+        let own = request(&service, method, &path, &[(SESSION, &secret)], b"").await;
+        assert_ne!(own.status, 401, "{path}");
+    }
+    assert_eq!(get(&service, "/engine/v1/ping").await.status, 200);
+    assert!(service.try_result().unwrap().success, "the claimant's word, and nobody else's");
+}
+
+#[tokio::test]
+async fn a_required_session_serves_nothing_before_and_secrets_require_one() {
+    let required = MetaService::builder(["true"]).session(SessionMode::Required);
+    let secret = MetaService::builder(["true"]).secret("TOKEN", "t0ken");
+    for builder in [required, secret] {
+        let service = builder.env("A", "b").start().unwrap();
+        for (method, path) in EVERYTHING {
+            let answer = request(&service, method, &format!("/engine/v1/{path}"), &[], b"").await;
+            assert_eq!(answer.refusal(), (401, "SessionRequired".to_owned()), "{path}");
+        }
+        // An agent of ours is told who it is that refuses.
+        let announced = [("Metaservice-Agent", guest::AGENT)];
+        let answer = request(&service, "GET", "/engine/v1/execute", &announced, b"").await;
+        assert_eq!(answer.status, 401);
+        assert!(answer.headers["metaservice-service"].contains("\"session\":true"));
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_in_the_claimants_answer_and_nowhere_else() {
+    let service = MetaService::builder(["true"]).secret("TOKEN", "t0ken").start().unwrap();
+    for _ in 0..2 {
+        assert_eq!(claim(&service, "mine").await.json()["env"]["TOKEN"], "t0ken");
+    }
+    let secret = claim(&service, "mine").await.json()["secret"].as_str().unwrap().to_owned();
+    let own = [(SESSION, secret.as_str())];
+    let execute = request(&service, "GET", "/engine/v1/execute", &own, b"").await;
+    assert_eq!(execute.json()["env"], serde_json::json!({}));
+    assert!(claim(&service, "mine").await.json().get("env").is_none(), "it is given once");
+}
+
+#[tokio::test]
+async fn without_sessions_there_is_nothing_to_claim_and_without_a_claim_nothing_is_there() {
+    let service = MetaService::builder(["true"]).session(SessionMode::Off).start().unwrap();
+    assert_eq!(claim(&service, "mine").await.refusal(), (404, "NoSuchEndPoint".to_owned()));
+    let service = guest::service();
+    let answer = request(&service, "PUT", "/engine/v1/session", &[], b"").await;
+    assert_eq!(answer.refusal(), (404, "NoSuchEndPoint".to_owned()));
+    let refusal = claim(&service, "a b").await.refusal();
+    assert_eq!(refusal, (400, "InvalidPayload".to_owned()));
+}
+
+#[tokio::test]
+async fn what_somebody_else_makes_the_guest_ask_for_is_refused() {
+    let service = guest::service();
+    let forwarded = [("X-Forwarded-For", "1.2.3.4")];
+    let refusal = request(&service, "GET", "/engine/v1/execute", &forwarded, b"").await.refusal();
+    assert_eq!(refusal, (403, "Forbidden".to_owned()));
+    let (mut reader, mut writer) = tokio::io::split(guest::dial(&service));
+    let foreign =
+        b"GET /engine/v1/execute HTTP/1.1\r\nHost: rebound.example\r\nConnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut writer, foreign).await.unwrap();
+    let mut answer = Vec::new();
+    reader.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).refusal(), (403, "Forbidden".to_owned()));
+}
+
+#[tokio::test]
+async fn a_log_is_taken_up_to_its_bound() {
+    for (length, allowed) in [(1000usize, true), (1001, false)] {
+        let (log, mut reader) = tokio::io::duplex(10_000);
+        let service = MetaService::builder(["true"]).log(log).max_log(1000).start().unwrap();
+        let answer = post(&service, "/engine/v1/log", &vec![b'x'; length]).await;
+        assert_eq!(answer.status, if allowed { 200 } else { 500 });
+        if !allowed {
+            let error = service.log_failed().await;
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(cause, "it is longer than 1000 bytes");
+        }
+        drop(service);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), 1000, "what is within the bound is kept");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_taken_up_to_its_bound() {
+    for (length, allowed) in [(500_000usize, true), (500_001, false)] {
+        let service = MetaService::builder(["true"]).max_artifact(500_000).start().unwrap();
+        let fetching = start(&service, async |s: MetaService| s.get_artifact("/f").await);
+        let action = poll(&service).await;
+        let answer = post(&service, &reply_to(&action), &vec![b'x'; length]).await;
+        assert_eq!(answer.status, if allowed { 200 } else { 500 });
+        match fetching.await.unwrap() {
+            Ok(artifact) => assert!(allowed && artifact.len() == 500_000),
+            Err(ArtifactError::Storage(cause)) => {
+                assert!(!allowed);
+                assert_eq!(cause.to_string(), "the guest's file is larger than 500000 bytes");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_numbered_log_passes_over_what_it_has() {
+    let (log, mut reader) = tokio::io::duplex(10_000);
+    let service = MetaService::builder(["true"]).log(log).start().unwrap();
+    let send = async |offset: u64, text: &str| {
+        let place = format!(r#"{{"stream":"s","offset":{offset}}}"#);
+        let headers = [("Metaservice-Log", place.as_str())];
+        request(&service, "POST", "/engine/v1/log", &headers, text.as_bytes()).await.status
+    };
+    assert_eq!(send(0, "one two ").await, 200);
+    assert_eq!(send(4, "two three ").await, 200);
+    assert_eq!(send(0, "one two three ").await, 200);
+    assert_eq!(send(15, "a gap").await, 400);
+    assert_eq!(send(14, "four").await, 200);
+    let wrong = [("Metaservice-Log", "somewhere")];
+    let answer = request(&service, "POST", "/engine/v1/log", &wrong, b"x").await;
+    assert_eq!(answer.refusal(), (400, "InvalidPayload".to_owned()));
+    drop(service);
+    let mut all = String::new();
+    reader.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "one two three four");
+}
