@@ -6,8 +6,9 @@
 //!                └───────────── sent again, from where it began ◄────────┘
 //! ```
 //!
-//! What is not confirmed is kept, [`HELD`] bytes at most: then the output is not read, its pipe
-//! fills, and the command waits. While there is nothing to send there is no request.
+//! What is not confirmed is kept: one request's bytes, [`LOG_SEGMENT`] and a chunk at most. Until
+//! the answer comes the output is not read, its pipe fills, and the command waits. While there is
+//! nothing to send there is no request.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -19,9 +20,6 @@ use tokio::time::{Instant, timeout_at};
 use super::Output;
 use crate::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError};
-
-/// The most bytes that are kept: a request that is not confirmed, and some for the next one.
-const HELD: u64 = LOG_SEGMENT + 1024 * 1024;
 
 /// A log on its way.
 pub(super) struct Numbered<'a> {
@@ -66,12 +64,9 @@ impl<'a> Numbered<'a> {
         let result = {
             let mut request = pin!(self.client.log_at(&place, body));
             let mut work = pin!(async {
-                // A request that is over tells its own reason.
-                if feed(&sender, self.output, &mut self.outbox, offset).await.is_err() {
-                    return;
-                }
-                fed.set(true);
-                read_ahead(self.output, &mut self.outbox).await;
+                // A request that is over tells its own reason. While the answer is awaited nothing
+                // is read: the pipe gathers what comes, and a few large pieces cost less.
+                fed.set(feed(&sender, self.output, &mut self.outbox, offset).await.is_ok());
             });
             let mut working = true;
             loop {
@@ -115,14 +110,4 @@ async fn feed(
         }
     }
     sender.end().await
-}
-
-/// While the answer is awaited the command may go on.
-async fn read_ahead(output: &mut Output, outbox: &mut Outbox) {
-    while outbox.held() < HELD {
-        match output.read().await {
-            Some(chunk) => outbox.push(chunk),
-            None => return,
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::descriptor::Descriptor;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use tokio::sync::watch;
 /// The most that one read takes.
 const CHUNK: usize = 256 * 1024;
 
+/// How many buffers are kept for their next use: about as many as can be under way.
+const POOLED: usize = 24;
+
 /// How much the kernel holds for a command while its agent is busy or away: the most that it
 /// grants without privileges.
 const PIPE: usize = 1024 * 1024;
@@ -27,6 +31,39 @@ pub(crate) struct Output {
     pipe: Descriptor,
     ended: watch::Receiver<bool>,
     buffer: Vec<u8>,
+    pool: Pool,
+}
+
+/// Buffers that were used: memory that the kernel has already given costs much less than fresh
+/// one, in an emulated machine above all.
+#[derive(Debug, Clone, Default)]
+struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+}
+
+/// A buffer that goes back when nobody needs its bytes any longer.
+struct Pooled {
+    buffer: Vec<u8>,
+    pool: Pool,
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let mut pool = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < POOLED {
+            pool.push(std::mem::take(&mut self.buffer));
+        }
+    }
 }
 
 impl Output {
@@ -42,7 +79,7 @@ impl Output {
     pub(crate) fn new(pipe: OwnedFd, ended: watch::Receiver<bool>) -> io::Result<Self> {
         // A smaller pipe is slower, not wrong.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
-        Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: Vec::new() })
+        Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: Vec::new(), pool: Pool::default() })
     }
 
     /// The next bytes; `None` at the end. Nothing is lost when this future is dropped.
@@ -85,7 +122,8 @@ impl Output {
         if count < CHUNK / 4 {
             return Ok(Bytes::copy_from_slice(&self.buffer));
         }
-        Ok(std::mem::take(&mut self.buffer).into())
+        let buffer = std::mem::replace(&mut self.buffer, self.pool.take());
+        Ok(Bytes::from_owner(Pooled { buffer, pool: self.pool.clone() }))
     }
 }
 
