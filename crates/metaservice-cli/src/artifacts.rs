@@ -1,8 +1,6 @@
 //! Files of the guest's, stored under the names that the user gave.
 //!
-//! A file is written beside its destination and renamed into place when it is whole:
-//! there is never half a file under the asked name, and what was there before stays
-//! until then.
+//! What fails to come leaves its place as it was.
 
 use std::path::Path;
 
@@ -10,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use metaservice::{Artifact, ArtifactError, MetaService};
 use serde_json::json;
 
+use crate::destination::Destination;
 use crate::printer::Printer;
 use crate::settings::ArtifactSettings;
 
@@ -64,19 +63,12 @@ async fn fetch_one(service: &MetaService, artifact: &ArtifactSettings) -> Result
     Ok(length)
 }
 
-fn store(mut content: std::fs::File, destination: &Path) -> Result<()> {
-    let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+fn store(mut content: std::fs::File, path: &Path) -> Result<()> {
     let mut write = || -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
         // The umask takes from this what the user does not want.
-        let permissions = std::fs::Permissions::from_mode(0o666);
-        let mut builder = tempfile::Builder::new();
-        let mut file =
-            builder.prefix(".metaservice-").permissions(permissions).tempfile_in(folder)?;
-        std::io::copy(&mut content, file.as_file_mut())?;
-        file.persist(destination)?;
-        Ok(())
+        let destination = Destination::open(path, 0o666)?;
+        std::io::copy(&mut content, &mut destination.file())?;
+        destination.keep()
     };
-    write().with_context(|| format!("cannot write {}", destination.display()))
+    write().with_context(|| format!("cannot write {}", path.display()))
 }

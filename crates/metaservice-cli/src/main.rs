@@ -14,6 +14,7 @@ mod candidates;
 mod commands;
 mod conduct;
 mod copy;
+mod destination;
 mod drain;
 mod gauges;
 mod interrupts;

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use metaservice::control::{BodyReader, Client, ClientError, Code};
 use metaservice::{FileHead, Form};
 use serde_json::json;
-use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 
 use super::folder;
 use super::place::{self, Place};
+use crate::destination::Destination;
 use crate::printer::Printer;
 use crate::progress::Progress;
 
@@ -75,36 +75,34 @@ async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
 async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -> Result<()> {
     let target = place::target(to, place::name(path), false)?;
     let progress = printer.progress(path, None);
-    let temporary = beside(&target, 0o666)?;
-    let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone()?);
+    let place = open(&target, 0o666)?;
+    let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
     let bytes = client.get_artifact(path, &mut file).await?;
-    temporary.persist(&target)?;
+    file.flush().await?;
+    place.keep()?;
     progress.count(bytes);
     told(printer, path, &target.display().to_string(), &progress);
     Ok(())
 }
 
-/// A file beside its place, then in it.
+/// A file with its attributes.
 async fn store(body: impl AsyncRead + Unpin, target: &Path, head: FileHead) -> Result<()> {
-    let temporary = beside(target, 0o600)?;
-    let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone()?);
+    let place = open(target, 0o600)?;
+    let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
     tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, body), &mut file).await?;
     file.flush().await?;
     let file = file.into_std().await;
-    file.set_permissions(std::fs::Permissions::from_mode(head.mode & MODE))?;
-    if let Some(modified) = time(head.mtime_ns) {
-        file.set_modified(modified)?;
+    if place.is_file() {
+        file.set_permissions(std::fs::Permissions::from_mode(head.mode & MODE))?;
+        if let Some(modified) = time(head.mtime_ns) {
+            file.set_modified(modified)?;
+        }
     }
-    temporary.persist(target)?;
-    Ok(())
+    Ok(place.keep()?)
 }
 
-/// A new file in the folder of `target`.
-fn beside(target: &Path, mode: u32) -> Result<NamedTempFile> {
-    let folder = place::parent(target);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".metaservice-").permissions(std::fs::Permissions::from_mode(mode));
-    builder.tempfile_in(folder).with_context(|| format!("cannot write to {}", folder.display()))
+fn open(target: &Path, mode: u32) -> Result<Destination> {
+    Destination::open(target, mode).with_context(|| format!("cannot write {}", target.display()))
 }
 
 /// A moment that the guest claims; none that the host cannot express.

@@ -137,6 +137,10 @@ impl Pump {
                     Err(ExtensionError::Action(ActionError::Transport(cause))) => {
                         Pass::Cut(cause, false)
                     }
+                    // A guest that is frozen asks for nothing, and goes on one day.
+                    Err(ExtensionError::Action(ActionError::TimedOut(_))) => {
+                        Pass::Cut(TransportError::Stalled, false)
+                    }
                     Err(error) => return Err(error),
                 },
             };
