@@ -9,6 +9,7 @@ use metaservice::{Artifact, ArtifactError, MetaService};
 use serde_json::json;
 
 use crate::destination::Destination;
+use crate::ledger::Ledger;
 use crate::printer::Printer;
 use crate::settings::ArtifactSettings;
 
@@ -19,12 +20,13 @@ use crate::settings::ArtifactSettings;
 pub(crate) async fn fetch(
     service: &MetaService,
     artifacts: &[ArtifactSettings],
+    ledger: &mut Ledger,
     printer: Printer,
 ) -> Result<()> {
     let mut missing = 0;
-    for artifact in artifacts {
+    for artifact in artifacts.iter().filter(|artifact| !ledger.has(artifact)).collect::<Vec<_>>() {
         let spinner = printer.spinner(format!("fetching {}", artifact.source));
-        let fetched = fetch_one(service, artifact).await;
+        let fetched = fetch_one(service, artifact, ledger).await;
         drop(spinner);
         match fetched {
             Ok(length) => {
@@ -50,7 +52,11 @@ pub(crate) async fn fetch(
     }
 }
 
-async fn fetch_one(service: &MetaService, artifact: &ArtifactSettings) -> Result<u64> {
+async fn fetch_one(
+    service: &MetaService,
+    artifact: &ArtifactSettings,
+    ledger: &mut Ledger,
+) -> Result<u64> {
     let content = match service.get_artifact(&*artifact.source).await {
         Ok(content) => content,
         Err(ArtifactError::NotFound) => bail!("the guest has no such plain file"),
@@ -59,16 +65,18 @@ async fn fetch_one(service: &MetaService, artifact: &ArtifactSettings) -> Result
     let length = content.len();
     let destination = artifact.destination.clone();
     let content = Artifact::into_std(content).await;
-    tokio::task::spawn_blocking(move || store(content, &destination)).await??;
+    let for_good = ledger.is_kept();
+    tokio::task::spawn_blocking(move || store(content, &destination, for_good)).await??;
+    ledger.fetched(artifact)?;
     Ok(length)
 }
 
-fn store(mut content: std::fs::File, path: &Path) -> Result<()> {
+fn store(mut content: std::fs::File, path: &Path, for_good: bool) -> Result<()> {
     let mut write = || -> std::io::Result<()> {
         // The umask takes from this what the user does not want.
         let destination = Destination::open(path, 0o666)?;
         std::io::copy(&mut content, &mut destination.file())?;
-        destination.keep()
+        if for_good { destination.keep_for_good() } else { destination.keep() }
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::interrupts::{Interrupt, Interrupts};
+use crate::ledger::Ledger;
 use crate::printer::Printer;
 use crate::settings::JobSettings;
 use crate::sockets::SocketFile;
@@ -101,6 +102,9 @@ pub(crate) async fn start(
     if let Some(size) = settings.terminal {
         builder = builder.terminal(size);
     }
+    if let Some(folder) = &settings.state {
+        builder = builder.state(folder);
+    }
     let service = builder.start()?;
     let mut control = Control { socket: None, serving: None };
     if let Some((listener, socket)) = bound {
@@ -147,11 +151,18 @@ pub(crate) async fn conduct(
         printer.note(&format!("{}: stopped before the guest fetched its command", interrupt.name));
         return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
     }
+    if let (End::Interrupted(interrupt), Some(folder)) = (&end, &settings.state) {
+        let saved = service.shutdown().await;
+        let folder = folder.display();
+        printer.note(&format!("{}: the job goes on by the state in {folder}", interrupt.name));
+        saved.context("the log is not complete")?;
+        return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
+    }
     announce(printer, &end);
     tokio::select! {
         biased;
         status = finish(service, settings, printer, end, lost, gone) => {
-            Ok(Conclusion::Orderly(status))
+            Ok(Conclusion::Orderly(status?))
         }
         interrupt = interrupts.next() => {
             printer.note(&format!("{}: stopped at once", interrupt.name));
@@ -168,7 +179,8 @@ async fn finish(
     end: End,
     mut lost: Option<Error>,
     mut gone: Pin<&mut impl Future<Output = Error>>,
-) -> ExitStatus {
+) -> Result<ExitStatus> {
+    let mut ledger = Ledger::open(settings.state.as_deref())?;
     if !matches!(end, End::Result(_)) {
         tokio::select! {
             () = kill(service, matches!(end, End::TimedOut(_)), printer) => {}
@@ -182,7 +194,7 @@ async fn finish(
     let fetched = match lost {
         None => tokio::select! {
             biased;
-            fetched = artifacts::fetch(service, &settings.artifacts, printer) => fetched,
+            fetched = artifacts::fetch(service, &settings.artifacts, &mut ledger, printer) => fetched,
             error = gone => Err(error.context("the artifacts were not fetched")),
         },
         Some(_) if settings.artifacts.is_empty() => Ok(()),
@@ -195,7 +207,7 @@ async fn finish(
             printer.error(error);
         });
     }
-    match end {
+    let status = match end {
         End::LogFailed(_) => ExitStatus::FAILED,
         End::Interrupted(interrupt) => ExitStatus::signal(interrupt.number),
         End::TimedOut(_) => ExitStatus::TIMED_OUT,
@@ -206,7 +218,9 @@ async fn finish(
                 if status == ExitStatus::SUCCESS { ExitStatus::FAILED } else { status }
             }
         },
-    }
+    };
+    ledger.ended(status)?;
+    Ok(status)
 }
 
 async fn run(
@@ -228,7 +242,10 @@ async fn run(
     printer.event("started", json!({ "job": settings.name }));
     let late = async {
         match settings.timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
+            Some(timeout) => {
+                let begun = service.fetched_at().and_then(|begun| begun.elapsed().ok());
+                tokio::time::sleep(timeout.saturating_sub(begun.unwrap_or_default())).await;
+            }
             None => std::future::pending().await,
         }
     };

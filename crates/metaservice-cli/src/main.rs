@@ -18,6 +18,7 @@ mod destination;
 mod drain;
 mod gauges;
 mod interrupts;
+mod ledger;
 mod listeners;
 mod listing;
 mod machine;

@@ -33,6 +33,8 @@ pub(crate) struct JobSettings {
     pub(crate) max_artifact: u64,
     /// Domain names by which guests may know the service.
     pub(crate) host_names: Vec<String>,
+    /// Where the job's state is kept, if it outlives its service.
+    pub(crate) state: Option<PathBuf>,
     /// The terminal that the command gets.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -89,6 +91,7 @@ impl JobSettings {
             max_log: parse_size(&args.max_log).context("in --max-log")?,
             max_artifact: parse_size(&args.max_artifact).context("in --max-artifact")?,
             host_names: Vec::new(),
+            state: None,
             terminal: None,
         })
     }

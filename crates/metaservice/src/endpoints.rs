@@ -4,6 +4,8 @@
 //! knows HTTP better than the protocol does: a HEAD of `poll`, for instance, must not
 //! take an action along. Handlers translate between HTTP and the job; they decide nothing.
 
+use std::time::SystemTime;
+
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
@@ -38,6 +40,7 @@ use crate::origin;
 use crate::queue::Refusal;
 use crate::result::JobResult;
 use crate::service::new_id;
+use crate::state::Promised;
 
 const CONTENT_TYPE_JSON: (header::HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -96,10 +99,10 @@ async fn dispatch(
         return Ok(say_who_we_are(&service, agent.as_ref(), refused));
     }
     match endpoint {
-        Endpoint::Execute => Ok(execute(&service, request.headers())),
+        Endpoint::Execute => execute(&service, request.headers()).await,
         Endpoint::Log => log(&service, request).await,
-        Endpoint::Success => resolve(&service, true, request.headers()),
-        Endpoint::Failed => resolve(&service, false, request.headers()),
+        Endpoint::Success => resolve(&service, true, request.headers()).await,
+        Endpoint::Failed => resolve(&service, false, request.headers()).await,
         Endpoint::Poll => {
             let outbox = outbox.map(|Extension(outbox)| outbox);
             Ok(poll(&service, request.headers(), outbox).await)
@@ -107,7 +110,7 @@ async fn dispatch(
         Endpoint::Reply => reply(&service, request).await,
         Endpoint::ListFolder => list_folder(&service, request).await,
         Endpoint::Ping => Ok(StatusCode::OK.into_response()),
-        Endpoint::Session => claim(&service, request.headers()),
+        Endpoint::Session => claim(&service, request.headers()).await,
     }
 }
 
@@ -116,7 +119,7 @@ fn admits(service: &MetaService, request: &Request) -> bool {
     service.0.session.admits(secret)
 }
 
-fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
+async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
     let session = &service.0.session;
     let Some(nonce) = headers.get(CLAIM_HEADER).filter(|_| session.is_offered()) else {
         // As to a guest of version 1.
@@ -128,16 +131,38 @@ fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused
     })?;
     let secret = || format!("{}{}", new_id(), new_id());
     match session.claim(&nonce, secret) {
-        Some(grant) => Ok(json(StatusCode::OK, &grant)),
+        Some(grant) => {
+            let granted = session.granted();
+            promise(service, move |promised| promised.session = granted).await?;
+            Ok(json(StatusCode::OK, &grant))
+        }
         None => Err(Refused::new(ErrorCode::ResourceConflict, "somebody else has claimed the job")),
     }
 }
 
-fn execute(service: &MetaService, headers: &HeaderMap) -> Response {
+async fn execute(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
     let agent = announced(headers);
-    service.0.fetched.send_replace(true);
+    if !service.is_fetched() {
+        let now = SystemTime::now();
+        promise(service, move |promised| promised.fetch(now)).await?;
+        service.0.fetched.send_if_modified(|fetched| match fetched {
+            Some(_) => false,
+            None => fetched.replace(now).is_none(),
+        });
+    }
     let response = json(StatusCode::OK, &service.0.execute);
-    introduce(service, agent, response)
+    Ok(introduce(service, agent, response))
+}
+
+/// Promises what the guest is about to be told.
+async fn promise(
+    service: &MetaService,
+    what: impl FnOnce(&mut Promised) + Send + 'static,
+) -> Result<(), Refused> {
+    service.promise(what).await.map_err(|error| {
+        tracing::warn!(%error, "the job's state cannot be written");
+        Refused::new(ErrorCode::InternalError, "the job's state cannot be written")
+    })
 }
 
 /// What an agent of ours says of itself.
@@ -224,11 +249,20 @@ fn misplacement(misplaced: Misplaced) -> Refused {
     Refused::new(ErrorCode::InvalidPayload, message)
 }
 
-fn resolve(service: &MetaService, success: bool, headers: &HeaderMap) -> Result<Response, Refused> {
+async fn resolve(
+    service: &MetaService,
+    success: bool,
+    headers: &HeaderMap,
+) -> Result<Response, Refused> {
     let detail = headers.get(RESULT_HEADER).and_then(|value| value.to_str().ok());
     let ending = detail.and_then(Ending::from_header);
     match service.0.outcome.resolve(JobResult { success, ending }) {
-        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Ok(()) => {
+            if let Some(result) = service.try_result() {
+                promise(service, move |promised| promised.resolve(result)).await?;
+            }
+            Ok(StatusCode::OK.into_response())
+        }
         Err(_conflict) => Err(Refused::new(
             ErrorCode::ResourceConflict,
             "the job has already been resolved the other way",

@@ -51,6 +51,7 @@ mod result;
 mod service;
 mod session;
 mod shell;
+mod state;
 
 pub use artifact::Artifact;
 pub use axum::serve::Listener;
@@ -65,3 +66,4 @@ pub use result::JobResult;
 pub use service::{Builder, MetaService, StartError};
 pub use session::SessionMode;
 pub use shell::{Shell, ShellInput, ShellOutput};
+pub use state::StateError;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::ws::WebSocket;
@@ -22,10 +22,11 @@ use tokio::task::JoinSet;
 use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
-use crate::log::{History, Log, LogError, LogFrom, LogReader};
+use crate::log::{History, Log, LogError, LogFrom, LogReader, Record};
 use crate::result::{self, JobResult};
 use crate::session::{Session, SessionMode};
 use crate::shell::{Shell, Wire};
+use crate::state::{Promised, StateError, Store};
 use crate::{connection, endpoints};
 
 /// How many connections [`MetaService::serve`] keeps open at once; one more waits.
@@ -49,6 +50,7 @@ pub struct Builder {
     host_names: BTreeSet<String>,
     max_log: u64,
     max_artifact: u64,
+    state: Option<PathBuf>,
 }
 
 /// Why a service cannot start.
@@ -62,6 +64,15 @@ pub enum StartError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The folder of the [state](Builder::state) cannot be used.
+    #[error("cannot use {} for the job's state", .folder.display())]
+    State {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: StateError,
     },
 }
 
@@ -159,10 +170,23 @@ impl Builder {
         self
     }
 
+    /// Keeps in this folder what the guest has been promised: a service that is started there
+    /// later, for the same command and environment, goes on where this one ended, however it
+    /// ended. The guest notices a pause. The folder is made if need be, and holds the whole log in
+    /// a file `log`. One service uses it at a time.
+    ///
+    /// What an agent of version 1 has logged is promised after a second; everything else before
+    /// the guest's request is answered.
+    #[must_use]
+    pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state = Some(folder.into());
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
-    /// [`StartError`] when the temporary folder cannot be used.
+    /// [`StartError`] when the temporary folder or the one for the state cannot be used.
     ///
     /// # Panics
     /// Outside a tokio runtime with time enabled.
@@ -177,8 +201,18 @@ impl Builder {
             })?),
         };
         let terminated = watch::Sender::new(false);
-        let log = Log::start(self.log, self.max_log, history);
+        let state = |folder: &PathBuf| {
+            let opened = open_state(folder, &self.execute, history.as_ref());
+            opened.map_err(|source| StartError::State { folder: folder.clone(), source })
+        };
+        let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
+        let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
+        let log = Log::start(self.log, self.max_log, history, record);
         let outcome = result::Outcome::new(self.on_result);
+        if let Some(result) = promised.result() {
+            // The first resolution conflicts with nothing.
+            let _ = outcome.resolve(result);
+        }
         let (completed, mut resolved) = (log.clone(), outcome.subscribe());
         tokio::spawn(async move {
             // An error means that the service is gone, and its log with this clone.
@@ -191,12 +225,13 @@ impl Builder {
             execute: self.execute,
             log,
             outcome,
-            fetched: watch::Sender::new(false),
+            fetched: watch::Sender::new(promised.fetched()),
             agent: watch::Sender::new(None),
             actions: Actions::new(terminated.subscribe()),
             terminated,
             temporary_folder: folder,
-            session: Session::new(self.session, self.secrets),
+            session: Session::new(self.session, self.secrets, promised.session),
+            store,
             host_names: self.host_names,
             max_artifact: self.max_artifact,
         })))
@@ -207,12 +242,13 @@ pub(crate) struct Inner {
     pub(crate) execute: Execute,
     pub(crate) log: Log,
     pub(crate) outcome: result::Outcome,
-    pub(crate) fetched: watch::Sender<bool>,
+    pub(crate) fetched: watch::Sender<Option<SystemTime>>,
     pub(crate) agent: watch::Sender<Option<Agent>>,
     pub(crate) actions: Actions,
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_folder: PathBuf,
     pub(crate) session: Session,
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,
     pub(crate) max_artifact: u64,
 }
@@ -245,6 +281,7 @@ impl MetaService {
             host_names: BTreeSet::new(),
             max_log: MAX_BYTES,
             max_artifact: MAX_BYTES,
+            state: None,
         }
     }
 
@@ -302,12 +339,18 @@ impl MetaService {
     /// Waits until the guest has fetched its command, which is the first sign of life.
     pub async fn fetched(&self) {
         // The sender lives as long as `self`.
-        let _ = self.0.fetched.subscribe().wait_for(|fetched| *fetched).await;
+        let _ = self.0.fetched.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Whether the guest has fetched its command.
     #[must_use]
     pub fn is_fetched(&self) -> bool {
+        self.fetched_at().is_some()
+    }
+
+    /// When the guest has fetched its command first, perhaps from a service before this one.
+    #[must_use]
+    pub fn fetched_at(&self) -> Option<SystemTime> {
         *self.0.fetched.borrow()
     }
 
@@ -448,6 +491,17 @@ impl MetaService {
         flushed
     }
 
+    /// Promises something, where promises are kept.
+    pub(crate) async fn promise(
+        &self,
+        what: impl FnOnce(&mut Promised) + Send + 'static,
+    ) -> io::Result<()> {
+        match &self.0.store {
+            Some(store) => store.promise(what).await,
+            None => Ok(()),
+        }
+    }
+
     /// Whether the agent has announced this.
     pub(crate) fn can(&self, capability: Capability) -> bool {
         self.0.agent.borrow().as_ref().is_some_and(|agent| agent.capabilities.has(capability))
@@ -469,6 +523,21 @@ impl MetaService {
     pub(crate) async fn once(&self, request: Request, dialect: Dialect) -> Outcome {
         self.0.actions.submit(Action { id: new_id(), request }, dialect).await
     }
+}
+
+/// The state in a folder, and the log in it.
+fn open_state(
+    folder: &Path,
+    execute: &Execute,
+    history: Option<&History>,
+) -> Result<(Arc<Store>, Record), StateError> {
+    let store = Arc::new(Store::open(folder, execute)?);
+    let log = store.log()?;
+    if let Some(history) = history {
+        history.refill(&log, store.promised().log.length)?;
+    }
+    let record = Record::new(log, Arc::clone(&store));
+    Ok((store, record))
 }
 
 /// An id that no action had before and no guest can guess: 128 random bits.

@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 
 use metaservice_protocol::{ActionId, SessionGrant};
 
+use crate::state::PromisedSession;
+
 /// Whether a guest's agent has to claim the service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SessionMode {
@@ -36,21 +38,21 @@ pub(crate) struct Session {
 
 #[derive(Default)]
 struct State {
-    granted: Option<Granted>,
+    granted: Option<PromisedSession>,
     /// What the claimant gets once.
     secrets: BTreeMap<String, String>,
 }
 
-struct Granted {
-    nonce: ActionId,
-    secret: String,
-}
-
 impl Session {
-    pub(crate) fn new(mode: SessionMode, secrets: BTreeMap<String, String>) -> Self {
+    /// A session, that `granted` already if it goes on.
+    pub(crate) fn new(
+        mode: SessionMode,
+        secrets: BTreeMap<String, String>,
+        granted: Option<PromisedSession>,
+    ) -> Self {
         // What only a claimant gets cannot be left out for others.
         let mode = if secrets.is_empty() { mode } else { SessionMode::Required };
-        Self { mode, state: Mutex::new(State { granted: None, secrets }) }
+        Self { mode, state: Mutex::new(State { granted, secrets }) }
     }
 
     pub(crate) fn is_offered(&self) -> bool {
@@ -65,10 +67,15 @@ impl Session {
     ) -> Option<SessionGrant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { granted, secrets } = &mut *state;
-        let granted =
-            granted.get_or_insert_with(|| Granted { nonce: nonce.clone(), secret: secret() });
+        let granted = granted
+            .get_or_insert_with(|| PromisedSession { nonce: nonce.clone(), secret: secret() });
         let same = is_same(granted.nonce.as_str(), nonce.as_str());
         same.then(|| SessionGrant { secret: granted.secret.clone(), env: secrets.clone() })
+    }
+
+    /// Whose it is.
+    pub(crate) fn granted(&self) -> Option<PromisedSession> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.clone()
     }
 
     /// Whether a request with this secret, or none, may speak for the job.
@@ -102,7 +109,7 @@ mod tests {
     }
 
     fn with(mode: SessionMode) -> Session {
-        Session::new(mode, BTreeMap::new())
+        Session::new(mode, BTreeMap::new(), None)
     }
 
     #[test]
@@ -124,7 +131,7 @@ mod tests {
     #[test]
     fn secrets_are_given_until_the_claimant_has_them() {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
-        let session = Session::new(SessionMode::Claimed, secrets.clone());
+        let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
         assert!(!session.admits(None), "they are for a claimant alone");
         for _ in 0..2 {
             assert_eq!(session.claim(&nonce("a"), || "s".to_owned()).unwrap().env, secrets);

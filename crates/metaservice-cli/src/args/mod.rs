@@ -128,6 +128,10 @@ pub(crate) struct ServeArgs {
     /// addresses and names without a dot need not be told.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
+    /// Keep what the guest has been promised, and the log, in this folder. A service that is
+    /// started again by the same command line, after whatever end, goes on with the job.
+    #[arg(long, value_name = "DIR", conflicts_with = "log")]
+    pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use crate::args::ServeArgs;
 use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
+use crate::ledger::Ledger;
 use crate::listeners::{NoDelay, Vsock};
 use crate::printer::Printer;
 use crate::settings::{Address, JobSettings};
@@ -19,7 +20,12 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     let address = Address::parse(&args.listen)?;
     let mut settings = JobSettings::resolve(args.job)?;
     settings.host_names = args.host_name;
+    settings.state = args.state;
     let mut interrupts = Interrupts::listen()?;
+    if let Some(status) = Ledger::open(settings.state.as_deref())?.status() {
+        printer.note("the job has ended before, with this status; its state is not touched");
+        return Ok(status);
+    }
     let (service, control) = conduct::start(&settings, printer).await?;
     let (serving, _socket) = listen(&address, service.clone(), printer).await?;
     let conclusion = conduct::conduct(

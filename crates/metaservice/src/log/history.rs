@@ -136,6 +136,23 @@ impl History {
         Readers(Arc::clone(&self.shared))
     }
 
+    /// Takes the end of what a log of `length` bytes had before; to be called first.
+    pub(crate) fn refill(&self, log: &File, length: u64) -> io::Result<()> {
+        let ring = &self.shared.ring;
+        let mut offset = ring.first(length);
+        let mut block = vec![0; usize::try_from(READ).unwrap_or(usize::MAX)];
+        while offset < length {
+            let rest = usize::try_from(length - offset).unwrap_or(usize::MAX);
+            let count = rest.min(block.len());
+            log.read_exact_at(&mut block[..count], offset)?;
+            ring.write(offset, &block[..count])?;
+            offset += count as u64;
+        }
+        self.shared.claimed.store(length, Ordering::SeqCst);
+        self.shared.extent.send_modify(|extent| extent.end = length);
+        Ok(())
+    }
+
     /// Adds bytes, in order. Once it has failed, nothing is added any longer.
     pub(crate) async fn append(&mut self, chunks: Vec<Bytes>) {
         let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();

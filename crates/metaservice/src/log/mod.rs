@@ -8,6 +8,7 @@
 
 mod history;
 mod index;
+mod record;
 mod streams;
 
 use std::io;
@@ -22,6 +23,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 pub(crate) use self::history::History;
 use self::history::Readers;
 pub use self::history::{LogFrom, LogItem, LogReader};
+pub(crate) use self::record::Record;
 pub(crate) use self::streams::Misplaced;
 use self::streams::Streams;
 
@@ -32,9 +34,12 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 const GATHERED: usize = 256 * 1024;
 
 enum Entry {
-    Chunk(Bytes),
+    /// Bytes, and to where the numbered log they are of has come with them.
+    Chunk(Bytes, Option<LogPlace>),
     /// Everything before this is to be flushed, then the sender told.
     Flush(oneshot::Sender<()>),
+    /// What is in the record is to be promised.
+    Promise,
     /// Whoever follows the log need not wait for more.
     Complete,
 }
@@ -74,24 +79,32 @@ impl Drop for LogRequest {
 }
 
 impl Log {
-    /// Starts the task that owns `drain` and gives it `most` bytes; it ends when the last clone of the log is dropped.
+    /// Starts the task that owns `drain` and gives it `most` bytes, with what a `record` has of
+    /// them; it ends when the last clone of the log is dropped.
     pub(crate) fn start(
         drain: Pin<Box<dyn AsyncWrite + Send>>,
         most: u64,
         history: Option<History>,
+        record: Option<Record>,
     ) -> Self {
         let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let (failed, failure) = watch::channel(None);
         let readers = history.as_ref().map(History::readers);
-        let drain = Drain { drain, left: most, most };
+        let had = record.as_ref().map(Record::written).unwrap_or_default();
+        let streams = Arc::new(Mutex::new(Streams::from(had.received)));
+        let drain = Drain { drain, record, left: most.saturating_sub(had.length), most };
         tokio::spawn(run(drain, history, receiver, failed));
-        Self { entries, failure, readers, requests: Arc::default(), streams: Arc::default() }
+        Self { entries, failure, readers, requests: Arc::default(), streams }
     }
 
     /// Hands a chunk to the drain; waits while the drain is slow. A chunk is handed
     /// over whole or not at all, also when this future is dropped.
     pub(crate) async fn write(&self, chunk: Bytes) -> Result<(), LogError> {
-        let sent = self.entries.send(Entry::Chunk(chunk)).await;
+        self.hand_over(chunk, None).await
+    }
+
+    async fn hand_over(&self, chunk: Bytes, place: Option<LogPlace>) -> Result<(), LogError> {
+        let sent = self.entries.send(Entry::Chunk(chunk, place)).await;
         sent.map_err(|_| self.failure())
     }
 
@@ -107,7 +120,9 @@ impl Log {
         let known = known.map_err(Untaken::Misplaced)?;
         let end = place.offset.saturating_add(chunk.len() as u64);
         if known < chunk.len() {
-            self.write(chunk.split_off(known)).await.map_err(Untaken::Failed)?;
+            let come = LogPlace { stream: place.stream.clone(), offset: end };
+            let new = chunk.split_off(known);
+            self.hand_over(new, Some(come)).await.map_err(Untaken::Failed)?;
         }
         // Nothing can come between: it is handed over, and known to be.
         streams.took(&place.stream, end);
@@ -174,7 +189,15 @@ async fn run(
 ) {
     let mut gathered = Vec::new();
     let mut gathered_bytes = 0;
-    while let Some(entry) = entries.recv().await {
+    loop {
+        let entry = tokio::select! {
+            biased;
+            entry = entries.recv() => match entry {
+                Some(entry) => entry,
+                None => break,
+            },
+            () = due(drain.record.as_ref()) => Entry::Promise,
+        };
         // Live: nothing is kept back when nothing more is on its way.
         let flush = entries.is_empty();
         if let Err(error) = drain.apply(&entry, flush).await {
@@ -184,11 +207,11 @@ async fn run(
             return;
         }
         if let Some(history) = &mut history {
-            if let Entry::Chunk(chunk) = &entry {
+            if let Entry::Chunk(chunk, _) = &entry {
                 gathered_bytes += chunk.len();
                 gathered.push(chunk.clone());
             }
-            if flush || gathered_bytes >= GATHERED || !matches!(entry, Entry::Chunk(_)) {
+            if flush || gathered_bytes >= GATHERED || !matches!(entry, Entry::Chunk(..)) {
                 gathered_bytes = 0;
                 history.append(std::mem::take(&mut gathered)).await;
             }
@@ -203,17 +226,29 @@ async fn run(
     let _ = drain.drain.shutdown().await;
 }
 
+/// Completes when something is to be promised that nobody has asked for.
+async fn due(record: Option<&Record>) {
+    match record.and_then(Record::due) {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Where the log goes, and how much of it.
 struct Drain {
     drain: Pin<Box<dyn AsyncWrite + Send>>,
+    record: Option<Record>,
     left: u64,
     most: u64,
 }
 
 impl Drain {
     async fn apply(&mut self, entry: &Entry, flush: bool) -> io::Result<()> {
-        if let Entry::Chunk(chunk) = entry {
+        if let Entry::Chunk(chunk, place) = entry {
             let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
+            if let Some(record) = &mut self.record {
+                record.write(&chunk[..allowed], place.as_ref()).await?;
+            }
             self.drain.write_all(&chunk[..allowed]).await?;
             self.left -= allowed as u64;
             if allowed < chunk.len() {
@@ -224,6 +259,9 @@ impl Drain {
         }
         if flush || matches!(entry, Entry::Flush(_)) {
             self.drain.flush().await?;
+        }
+        if let (Entry::Flush(_) | Entry::Promise, Some(record)) = (entry, &mut self.record) {
+            record.promise().await?;
         }
         Ok(())
     }
@@ -260,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_told_with_its_cause_and_for_good() {
-        let log = Log::start(Box::pin(FullDisk { room: 3 }), u64::MAX, None);
+        let log = Log::start(Box::pin(FullDisk { room: 3 }), u64::MAX, None, None);
         log.write(Bytes::from_static(b"four")).await.unwrap();
         for _ in 0..2 {
             let error = log.flush().await.unwrap_err();
@@ -273,7 +311,7 @@ mod tests {
     async fn a_slow_drain_stops_the_writer_and_loses_nothing() {
         use tokio::io::AsyncReadExt;
         let (drain, mut reader) = tokio::io::duplex(10);
-        let log = Log::start(Box::pin(drain), u64::MAX, None);
+        let log = Log::start(Box::pin(drain), u64::MAX, None, None);
         let writer = tokio::spawn(async move {
             for n in 0..100u8 {
                 log.write(Bytes::from(vec![n; 10])).await.unwrap();

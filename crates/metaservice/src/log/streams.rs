@@ -4,7 +4,7 @@
 //! still reads what the first connection has left. Whatever comes in whatever order, each byte
 //! is let through once, and only behind the one before it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use metaservice_protocol::ActionId;
 use metaservice_protocol::limits::MAX_LOG_STREAMS;
@@ -21,7 +21,14 @@ pub(crate) enum Misplaced {
 /// How far each log has come.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    received: HashMap<ActionId, u64>,
+    received: BTreeMap<ActionId, u64>,
+}
+
+impl From<BTreeMap<ActionId, u64>> for Streams {
+    /// Logs that have come so far.
+    fn from(received: BTreeMap<ActionId, u64>) -> Self {
+        Self { received }
+    }
 }
 
 impl Streams {
