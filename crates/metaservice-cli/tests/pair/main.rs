@@ -7,3 +7,4 @@ mod files;
 mod log;
 mod peers;
 mod session;
+mod state;

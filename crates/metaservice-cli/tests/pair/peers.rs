@@ -77,7 +77,7 @@ impl Pair {
     }
 }
 
-fn agent(address: SocketAddr, folder: &Path) -> Child {
+pub(crate) fn agent(address: SocketAddr, folder: &Path) -> Child {
     let said = std::fs::File::options().append(true).create(true).open(folder.join("said"));
     let said = said.unwrap();
     Command::new(env!("METASERVICE_AGENT"))

@@ -1,0 +1,147 @@
+//! A service that dies goes on with its job when it is started again.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::peers::agent;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A service with a folder for its state, killed as often as one likes.
+struct Service<'a> {
+    folder: &'a Path,
+    port: u16,
+    script: String,
+}
+
+impl Service<'_> {
+    fn start(&self) -> Child {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let said = std::fs::File::options().append(true).create(true).open(path("said")).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_metaservice"))
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--state", &path("kept"), "--secret", "SECRET"])
+            .args(["--artifact", &format!("{}:{}", path("made"), path("fetched"))])
+            .args(["sh", "-c", &self.script])
+            .env("SECRET", "only once")
+            .env("XDG_RUNTIME_DIR", self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .unwrap()
+    }
+}
+
+/// Killed with -9 at random moments: the log is what the command wrote, the result what it
+/// reported, the artifact what it made. `METASERVICE_SEED` runs one of them again,
+/// `METASERVICE_KILLS` so many.
+#[test]
+fn a_killed_service_goes_on_with_its_job() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seeds = match number("METASERVICE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("METASERVICE_KILLS").unwrap_or(40),
+    };
+    for seed in seeds {
+        let ran = std::panic::catch_unwind(|| killed(seed));
+        assert!(ran.is_ok(), "METASERVICE_SEED={seed} fails");
+    }
+}
+
+fn killed(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (parts, lines) = (random.random_range(1..20), random.random_range(1..30_000));
+    let status = random.random_range(0..3);
+    let script = format!(
+        "for n in $(seq 1 {parts}); do seq 1 {lines}; sleep 0.01; done; \
+         head -c 3000000 /dev/urandom > {made}; echo \"$SECRET\"; exit {status}",
+        made = folder.join("made").display(),
+    );
+    let service = Service { folder, port, script };
+    let mut guest = agent(([127, 0, 0, 1], port).into(), folder);
+    let begun = Instant::now();
+    let mut kills = random.random_range(1..8);
+    let ended = loop {
+        let mut running = service.start();
+        let until = Instant::now() + Duration::from_millis(random.random_range(1..250));
+        let ended = loop {
+            match running.try_wait().unwrap() {
+                Some(ended) => break Some(ended),
+                None if kills > 0 && Instant::now() >= until => break None,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+            let said = || std::fs::read_to_string(folder.join("said")).unwrap_or_default();
+            assert!(begun.elapsed() < PATIENCE, "no end: {}", said());
+        };
+        if let Some(ended) = ended {
+            break ended;
+        }
+        kills -= 1;
+        running.kill().unwrap();
+        running.wait().unwrap();
+    };
+    let said = std::fs::read_to_string(folder.join("said")).unwrap();
+    assert_eq!(ended.code(), Some(status), "{said}");
+    let part: String = (1..=lines).map(|n| format!("{n}\n")).collect();
+    let expected = part.repeat(parts) + "only once\n";
+    let log = std::fs::read_to_string(folder.join("kept/log")).unwrap();
+    let same = log.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
+    assert!(log == expected, "{} of {} bytes, {same} right", log.len(), expected.len());
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    assert!(read("made") == read("fetched"));
+    // Once more: it is over.
+    let again = service.start().wait().unwrap();
+    assert_eq!(again.code(), Some(status));
+    let pid = rustix::process::Pid::from_child(&guest);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    guest.wait().unwrap();
+}
+
+#[test]
+fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let go = folder.join("go").display().to_string();
+    let made = folder.join("made").display().to_string();
+    let service = Service { folder, port, script: script_of(&go, &made) };
+    let said = || std::fs::read_to_string(folder.join("said")).unwrap_or_default();
+    let mut guest = agent(([127, 0, 0, 1], port).into(), folder);
+    let mut running = service.start();
+    while !folder.join("made").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let second = service.start().wait().unwrap();
+    assert_eq!(second.code(), Some(125), "{}", said());
+    assert!(said().contains("another service is using it"), "{}", said());
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(143));
+    assert!(said().contains("SIGTERM: the job goes on by the state in"), "{}", said());
+
+    let other = Service { script: "echo other".to_owned(), ..service };
+    assert_eq!(other.start().wait().unwrap().code(), Some(125));
+    assert!(said().contains("it belongs to another job"), "{}", said());
+
+    let service = Service { script: script_of(&go, &made), ..other };
+    let mut running = service.start();
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{}", said());
+    assert_eq!(std::fs::read(folder.join("kept/log")).unwrap(), b"begun\n");
+    let pid = rustix::process::Pid::from_child(&guest);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    guest.wait().unwrap();
+}
+
+fn script_of(go: &str, made: &str) -> String {
+    format!("echo begun; touch {made}; until test -e {go}; do sleep 0.01; done")
+}
