@@ -87,6 +87,16 @@ impl Sandbox {
         entries.map(|entry| entry.path()).filter(|path| carries(path)).collect()
     }
 
+    /// The process id of the machine that runs.
+    pub(crate) fn machine(&self) -> String {
+        let is_machine = |pid: &PathBuf| {
+            let words = std::fs::read_to_string(pid.join("cmdline")).unwrap_or_default();
+            words.split('\0').next().is_some_and(|program| program.contains("qemu-system"))
+        };
+        let pid = self.pids().into_iter().find(is_machine).unwrap();
+        pid.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path().join("tmp"), self.folder.path().join("runtime")];

@@ -1,0 +1,120 @@
+//! A machine that stands still, a disk that is full: what becomes of the job.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod vm;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use vm::{Sandbox, finish, sha256};
+
+/// How long the machine stands still: longer than any connection's patience.
+const FROZEN: Duration = Duration::from_secs(120);
+
+const LENGTH: u64 = 200 * 1024 * 1024;
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Stopped in the middle of 200 MB of log and of a file as long, for two minutes.
+#[test]
+fn a_machine_that_was_frozen_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    let script = "dd if=/dev/urandom of=/blob bs=1M count=200 2>/dev/null; \
+                  until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob";
+    let mut job = sandbox.start("frozen", &["--", "sh", "-c", script]);
+    let mut log = job.child.stdout.take().unwrap();
+    job.child.stdout = Some(empty());
+    let received = Arc::new(AtomicU64::new(0));
+    let reading = std::thread::spawn({
+        let received = Arc::clone(&received);
+        move || {
+            let mut all = Vec::new();
+            let mut block = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = log.read(&mut block) {
+                all.extend_from_slice(&block[..count]);
+                received.fetch_add(count as u64, Ordering::SeqCst);
+            }
+            all
+        }
+    });
+    // Not before all of it is there: the command stops it itself when it has been made.
+    let made = [
+        "exec",
+        "frozen",
+        "sh",
+        "-c",
+        "until test $(stat -c %s /blob) = 209715200; do sleep 0.2; done",
+    ];
+    sandbox.run(&made).text(0);
+    let copy = sandbox.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
+    sandbox.run(&["exec", "frozen", "touch", "/go"]).text(0);
+    let copied = || {
+        let entries = std::fs::read_dir(sandbox.work()).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let midst = LENGTH / 100..LENGTH;
+    wait_until("in the midst", || {
+        midst.contains(&received.load(Ordering::SeqCst)) && midst.contains(&copied())
+    });
+    let machine = sandbox.machine();
+    let signal = |name: &str| Command::new("kill").args([name, &machine]).status().unwrap();
+    assert!(signal("-STOP").success());
+    std::thread::sleep(FROZEN);
+    let before = (received.load(Ordering::SeqCst), copied());
+    assert!(signal("-CONT").success());
+    assert!(midst.contains(&before.0) && midst.contains(&before.1), "it was over before");
+    finish(copy).text(0);
+    assert_eq!(job.finish().status, Some(0));
+    let log = reading.join().unwrap();
+    let (blob, told) = log.split_at(usize::try_from(LENGTH).unwrap());
+    std::fs::write(sandbox.work().join("log"), blob).unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert_eq!(told.split(' ').next().unwrap(), sha256(&sandbox.work().join("log")));
+    assert_eq!(sha256(&sandbox.work().join("copied")), sha256(&sandbox.work().join("log")));
+}
+
+/// Something to read instead of what somebody else reads.
+fn empty() -> std::process::ChildStdout {
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    stdout
+}
+
+#[test]
+fn a_full_disk_costs_the_artifact_and_not_the_job() {
+    let sandbox = Sandbox::new();
+    let mount = "mount -t tmpfs -o size=2m none \"$TMPDIR\" && exec \"$@\"";
+    let script = "head -c 8000000 /dev/zero > /big; echo small > /small; echo fine; exit 3";
+    let tool = sandbox.command([
+        "run",
+        "--artifact",
+        "/big",
+        "--artifact",
+        "/small",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]);
+    command.arg(tool.get_program()).args(tool.get_args()).current_dir(sandbox.work());
+    command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let finished = finish(command.spawn().unwrap());
+    assert_eq!(finished.text(3), "fine\n");
+    let told = &finished.stderr;
+    assert!(told.contains("cannot fetch /big") && told.contains("No space left"), "{told}");
+    assert_eq!(std::fs::read_to_string(sandbox.work().join("small")).unwrap(), "small\n");
+    assert!(!sandbox.work().join("big").exists());
+}
