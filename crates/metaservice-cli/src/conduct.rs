@@ -91,8 +91,7 @@ pub(crate) async fn start(
         .log(drain::open(settings).await?)
         .keep_log(KEPT_LOG)
         .session(settings.session)
-        .max_log(settings.max_log)
-        .max_artifact(settings.max_artifact);
+        .bounds(settings.bounds.clone());
     for (name, value) in &settings.secrets {
         builder = builder.secret(name, value);
     }

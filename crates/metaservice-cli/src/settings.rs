@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use metaservice::{SessionMode, TerminalSize};
+use metaservice::{Bounds, SessionMode, TerminalSize};
 
 use crate::args::{JobArgs, Session};
 
@@ -28,9 +28,8 @@ pub(crate) struct JobSettings {
     /// Variables that only the guest's agent gets.
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) session: SessionMode,
-    /// The most bytes of the log, and of an artifact.
-    pub(crate) max_log: u64,
-    pub(crate) max_artifact: u64,
+    /// What the guest may take of the host.
+    pub(crate) bounds: Bounds,
     /// Domain names by which guests may know the service.
     pub(crate) host_names: Vec<String>,
     /// Where the job's state is kept, if it outlives its service.
@@ -88,8 +87,7 @@ impl JobSettings {
                 Session::Claimed => SessionMode::Claimed,
                 Session::Off => SessionMode::Off,
             },
-            max_log: parse_size(&args.max_log).context("in --max-log")?,
-            max_artifact: parse_size(&args.max_artifact).context("in --max-artifact")?,
+            bounds: bounds(&args.bound, &args.max_log, &args.max_artifact)?,
             host_names: Vec::new(),
             state: None,
             terminal: None,
@@ -155,6 +153,47 @@ fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String
         ensure!(secrets.len() > before || secrets.contains_key(name), "--secret {name} is not set");
     }
     Ok(secrets)
+}
+
+/// The bounds with the changes that the user wants.
+fn bounds(words: &[String], log: &str, artifact: &str) -> Result<Bounds> {
+    let mut bounds = Bounds::default();
+    bounds.log = parse_size(log).context("in --max-log")?;
+    bounds.artifact = parse_size(artifact).context("in --max-artifact")?;
+    for word in words {
+        set_bound(&mut bounds, word).with_context(|| format!("in --bound {word}"))?;
+    }
+    Ok(bounds)
+}
+
+fn set_bound(bounds: &mut Bounds, word: &str) -> Result<()> {
+    let (name, value) = word.split_once('=').context("a bound is NAME=VALUE")?;
+    let count = || {
+        let size = usize::try_from(parse_size(value)?)?;
+        ensure!(size > 0, "a guest needs at least one");
+        Ok(size)
+    };
+    let time = || {
+        let time = parse_duration(value)?;
+        ensure!(!time.is_zero(), "a guest needs some time");
+        Ok(time)
+    };
+    match name {
+        "connections" => bounds.connections = count()?,
+        "headers" => bounds.headers = count()?,
+        "head" => bounds.head = count()?,
+        "head-time" => bounds.head_time = time()?,
+        "stall" => bounds.stall = time()?,
+        "list" => bounds.list = count()?,
+        "names" => bounds.names = count()?,
+        "streams" => bounds.streams = count()?,
+        "storage" => bounds.storage = parse_size(value)?,
+        _ => bail!(
+            "there is no bound {name}: connections, headers, head, head-time, stall, list, names, \
+             streams, storage"
+        ),
+    }
+    Ok(())
 }
 
 /// Bytes: 512, 10K, 64M, 2G, 1T.

@@ -15,10 +15,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use metaservice_protocol::Chunks;
-use metaservice_protocol::limits::STALL_TIMEOUT;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::JoinHandle;
 
+use crate::bounds::Share;
 use crate::error::{ArtifactError, TransportError};
 
 /// How many bytes are gathered before they are written, while no write is under way.
@@ -34,23 +34,24 @@ const MAX_GATHERED: usize = 4 * BATCH;
 #[derive(Debug)]
 pub struct Artifact {
     file: tokio::fs::File,
-    length: u64,
+    share: Share,
 }
 
 impl Artifact {
     /// The file's length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.length
+        self.share.taken()
     }
 
     /// Whether the file has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
     }
 
-    /// The underlying unnamed file, for callers that read it without async.
+    /// The underlying unnamed file, for callers that read it without async. It no longer counts
+    /// among what the guest takes of the [storage](crate::Bounds::storage).
     pub async fn into_std(self) -> std::fs::File {
         self.file.into_std().await
     }
@@ -96,10 +97,11 @@ impl From<ReceiveError> for Result<ArtifactError, TransportError> {
 pub(crate) async fn receive(
     mut body: Body,
     folder: PathBuf,
-    most: u64,
+    share: Share,
+    stall: Duration,
 ) -> Result<Artifact, ReceiveError> {
-    let mut spool = Spool::create(folder, most).await.map_err(ReceiveError::Storage)?;
-    while let Some(chunk) = next_chunk(&mut body, STALL_TIMEOUT).await? {
+    let mut spool = Spool::create(folder, share).await.map_err(ReceiveError::Storage)?;
+    while let Some(chunk) = next_chunk(&mut body, stall).await? {
         spool.push(chunk).await.map_err(ReceiveError::Storage)?;
     }
     spool.finish().await.map_err(ReceiveError::Storage)
@@ -137,23 +139,18 @@ enum Disk {
 pub(crate) struct Spool {
     disk: Disk,
     gathered: Chunks,
-    length: u64,
-    most: u64,
+    share: Share,
 }
 
 impl Spool {
-    /// A file in `folder` that becomes no longer than `most` bytes.
-    pub(crate) async fn create(folder: PathBuf, most: u64) -> io::Result<Self> {
+    /// A file in `folder` that takes its share of the storage.
+    pub(crate) async fn create(folder: PathBuf, share: Share) -> io::Result<Self> {
         let file = blocking(move || unnamed_file(&folder)).await?;
-        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), length: 0, most })
+        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), share })
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
-        self.length += chunk.len() as u64;
-        if self.length > self.most {
-            let message = format!("the guest's file is larger than {} bytes", self.most);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-        }
+        self.share.take(chunk.len() as u64)?;
         self.gathered.push(chunk);
         let busy = matches!(&self.disk, Disk::Writing(task) if !task.is_finished());
         let enough = if busy { MAX_GATHERED } else { BATCH };
@@ -188,7 +185,7 @@ impl Spool {
         }
         let mut file = self.settle().await?;
         io::Seek::rewind(&mut file)?;
-        Ok(Artifact { file: tokio::fs::File::from_std(file), length: self.length })
+        Ok(Artifact { file: tokio::fs::File::from_std(file), share: self.share })
     }
 }
 

@@ -11,7 +11,6 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,21 +23,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::actions::Answer;
+use crate::bounds::Bounds;
 
-/// How long the head of a request may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The most headers of a request.
-const MAX_HEADERS: usize = 64;
-
-/// The most bytes of a request's head, and of what is read ahead of a body.
-const MAX_BUFFER: usize = 256 * 1024;
+/// The least that hyper's buffer can be bounded to.
+const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Serves one connection until it ends, or until what is being answered when
 /// `terminated` becomes true is answered.
 pub(crate) async fn serve<IO>(
     io: IO,
     router: Router,
+    bounds: &Bounds,
     mut terminated: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error>
 where
@@ -48,9 +43,9 @@ where
     let router = router.layer(axum::Extension(outbox.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_BUFFER)
+        .header_read_timeout(bounds.head_time)
+        .max_headers(bounds.headers)
+        .max_buf_size(bounds.head.max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(Watched { io, outbox }), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);

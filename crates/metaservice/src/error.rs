@@ -20,6 +20,9 @@ pub enum ActionError {
     /// The service has been [shut down](crate::MetaService::shutdown).
     #[error("the service has been shut down")]
     Terminated,
+    /// So many [streams](crate::Bounds::streams) are open already.
+    #[error("there are {0} shells and other streams already: end one of them")]
+    TooMany(usize),
 }
 
 /// How a reply's connection broke.

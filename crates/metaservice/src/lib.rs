@@ -39,6 +39,8 @@
 
 mod actions;
 mod artifact;
+mod bounds;
+mod builder;
 mod connection;
 pub mod control;
 mod endpoints;
@@ -47,6 +49,7 @@ mod extension;
 mod log;
 mod origin;
 mod queue;
+mod replies;
 mod result;
 mod service;
 mod session;
@@ -55,6 +58,8 @@ mod state;
 
 pub use artifact::Artifact;
 pub use axum::serve::Listener;
+pub use bounds::Bounds;
+pub use builder::{Builder, StartError};
 pub use error::{ActionError, ArtifactError, ListFolderError, ShellError, Stage, TransportError};
 pub use extension::{Destination, Dialled, ExtensionError, Lines, Reading};
 pub use log::{LogError, LogFrom, LogItem, LogReader};
@@ -63,7 +68,7 @@ pub use metaservice_protocol::{
     Form, Reason, Stats, TerminalSize,
 };
 pub use result::JobResult;
-pub use service::{Builder, MetaService, StartError};
+pub use service::MetaService;
 pub use session::SessionMode;
 pub use shell::{Shell, ShellInput, ShellOutput};
 pub use state::StateError;

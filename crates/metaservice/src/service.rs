@@ -1,242 +1,34 @@
 //! The service of one job: how it is built, and what the host does with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::ws::WebSocket;
 use axum::serve::Listener;
 use metaservice_protocol::limits::ACTION_ATTEMPTS;
 use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{
-    Action, ActionId, Agent, Capability, Execute, Reason, Request, TerminalSize,
-};
+use metaservice_protocol::{Action, ActionId, Agent, Capability, Execute, Reason, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
+use crate::bounds::{Bounds, Storage};
+use crate::builder::Builder;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
-use crate::log::{History, Log, LogError, LogFrom, LogReader, Record};
+use crate::log::{Log, LogError, LogFrom, LogReader};
 use crate::result::{self, JobResult};
-use crate::session::{Session, SessionMode};
-use crate::shell::{Shell, Wire};
-use crate::state::{Promised, StateError, Store};
+use crate::session::Session;
+use crate::shell::{Connected, Shell, Wire};
+use crate::state::{Promised, Store};
 use crate::{connection, endpoints};
-
-/// How many connections [`MetaService::serve`] keeps open at once; one more waits.
-const MAX_CONNECTIONS: usize = 1024;
-
-/// The most bytes of a log, and of a file, where nothing else was said.
-const MAX_BYTES: u64 = 64 << 30;
 
 /// How long answers may still be written after a shutdown.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// The settings of a service that has not started yet; see [`MetaService::builder`].
-pub struct Builder {
-    execute: Execute,
-    log: Pin<Box<dyn AsyncWrite + Send>>,
-    on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
-    temporary_folder: PathBuf,
-    keep_log: u64,
-    session: SessionMode,
-    secrets: BTreeMap<String, String>,
-    host_names: BTreeSet<String>,
-    max_log: u64,
-    max_artifact: u64,
-    state: Option<PathBuf>,
-}
-
-/// Why a service cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The temporary folder does not exist, is no folder, or cannot be written.
-    #[error("cannot use {} for temporary files", .folder.display())]
-    TemporaryFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The folder of the [state](Builder::state) cannot be used.
-    #[error("cannot use {} for the job's state", .folder.display())]
-    State {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
-        #[source]
-        source: StateError,
-    },
-}
-
-impl Builder {
-    /// Adds a variable to the command's environment; a later one of the same name wins.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.execute.env.insert(name.into(), value.into());
-        self
-    }
-
-    /// Adds several variables.
-    #[must_use]
-    pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.execute.env.extend(variables);
-        self
-    }
-
-    /// Gives the command a terminal of this size, whose output is the log (an extension: an
-    /// agent of version 1 runs the command without).
-    #[must_use]
-    pub fn terminal(mut self, size: TerminalSize) -> Self {
-        self.execute.terminal = Some(size);
-        self
-    }
-
-    /// Whether a guest's agent has to claim the service; see [`SessionMode`].
-    #[must_use]
-    pub fn session(mut self, mode: SessionMode) -> Self {
-        self.session = mode;
-        self
-    }
-
-    /// Adds a variable to the command's environment that is given once, to the agent that claims
-    /// the service: whoever else asks for the job does not see it. With one, nothing is served to
-    /// an agent that has not claimed the service, whatever the [mode](Self::session).
-    #[must_use]
-    pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.secrets.insert(name.into(), value.into());
-        self
-    }
-
-    /// A name by which guests know the service, in their requests' `Host` header. Addresses,
-    /// names without a dot and names under `internal`, `local` and `localhost` need not be told.
-    #[must_use]
-    pub fn host_name(mut self, name: impl Into<String>) -> Self {
-        self.host_names.insert(name.into().to_ascii_lowercase());
-        self
-    }
-
-    /// Where the log goes; by default nowhere. When it is slow, the guest is held back.
-    #[must_use]
-    pub fn log(mut self, drain: impl AsyncWrite + Send + 'static) -> Self {
-        self.log = Box::pin(drain);
-        self
-    }
-
-    /// Called once when the guest reports the result, on a thread where it may block.
-    /// [`MetaService::result`] is the same as a future.
-    #[must_use]
-    pub fn on_result(mut self, callback: impl FnOnce(JobResult) + Send + 'static) -> Self {
-        self.on_result = Some(Box::new(callback));
-        self
-    }
-
-    /// The most bytes of the log; by default 64 GiB. One more is a [failure](MetaService::log_failed)
-    /// of the log, after what came before.
-    #[must_use]
-    pub fn max_log(mut self, bytes: u64) -> Self {
-        self.max_log = bytes;
-        self
-    }
-
-    /// The most bytes of a file of the guest's in temporary storage; by default 64 GiB. One more
-    /// is [`ArtifactError::Storage`](crate::ArtifactError::Storage).
-    #[must_use]
-    pub fn max_artifact(mut self, bytes: u64) -> Self {
-        self.max_artifact = bytes;
-        self
-    }
-
-    /// Keeps the last so many bytes of the log in the temporary folder, for
-    /// [`MetaService::log_reader`]; 0, the default, keeps nothing.
-    #[must_use]
-    pub fn keep_log(mut self, bytes: u64) -> Self {
-        self.keep_log = bytes;
-        self
-    }
-
-    /// Where files of the guest's are kept while somebody reads them; by default the
-    /// system's folder for temporary files. The files have no names there.
-    #[must_use]
-    pub fn temporary_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.temporary_folder = folder.into();
-        self
-    }
-
-    /// Keeps in this folder what the guest has been promised: a service that is started there
-    /// later, for the same command and environment, goes on where this one ended, however it
-    /// ended. The guest notices a pause. The folder is made if need be, and holds the whole log in
-    /// a file `log`. One service uses it at a time.
-    ///
-    /// What an agent of version 1 has logged is promised after a second; everything else before
-    /// the guest's request is answered.
-    #[must_use]
-    pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.state = Some(folder.into());
-        self
-    }
-
-    /// Starts the service.
-    ///
-    /// # Errors
-    /// [`StartError`] when the temporary folder or the one for the state cannot be used.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with time enabled.
-    pub fn start(self) -> Result<MetaService, StartError> {
-        let folder = self.temporary_folder;
-        tempfile::tempfile_in(&folder)
-            .map_err(|source| StartError::TemporaryFolder { folder: folder.clone(), source })?;
-        let history = match self.keep_log {
-            0 => None,
-            bytes => Some(History::create(&folder, bytes).map_err(|source| {
-                StartError::TemporaryFolder { folder: folder.clone(), source }
-            })?),
-        };
-        let terminated = watch::Sender::new(false);
-        let state = |folder: &PathBuf| {
-            let opened = open_state(folder, &self.execute, history.as_ref());
-            opened.map_err(|source| StartError::State { folder: folder.clone(), source })
-        };
-        let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
-        let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
-        let log = Log::start(self.log, self.max_log, history, record);
-        let outcome = result::Outcome::new(self.on_result);
-        if let Some(result) = promised.result() {
-            // The first resolution conflicts with nothing.
-            let _ = outcome.resolve(result);
-        }
-        let (completed, mut resolved) = (log.clone(), outcome.subscribe());
-        tokio::spawn(async move {
-            // An error means that the service is gone, and its log with this clone.
-            if resolved.wait_for(Option::is_some).await.is_ok() {
-                completed.idle().await;
-                completed.complete().await;
-            }
-        });
-        Ok(MetaService(Arc::new(Inner {
-            execute: self.execute,
-            log,
-            outcome,
-            fetched: watch::Sender::new(promised.fetched()),
-            agent: watch::Sender::new(None),
-            actions: Actions::new(terminated.subscribe()),
-            terminated,
-            temporary_folder: folder,
-            session: Session::new(self.session, self.secrets, promised.session),
-            store,
-            host_names: self.host_names,
-            max_artifact: self.max_artifact,
-        })))
-    }
-}
 
 pub(crate) struct Inner {
     pub(crate) execute: Execute,
@@ -250,7 +42,9 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,
-    pub(crate) max_artifact: u64,
+    pub(crate) bounds: Bounds,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 /// The metadata service of one job, and the host's handle on it. Clones share the job.
@@ -269,20 +63,7 @@ impl MetaService {
     /// empty command leaves it to the guest's configured entry point.
     #[must_use]
     pub fn builder<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Builder {
-        let command = command.into_iter().map(Into::into).collect();
-        Builder {
-            execute: Execute { command, ..Execute::default() },
-            log: Box::pin(tokio::io::sink()),
-            on_result: None,
-            temporary_folder: std::env::temp_dir(),
-            keep_log: 0,
-            session: SessionMode::default(),
-            secrets: BTreeMap::new(),
-            host_names: BTreeSet::new(),
-            max_log: MAX_BYTES,
-            max_artifact: MAX_BYTES,
-            state: None,
-        }
+        Builder::new(command.into_iter().map(Into::into).collect())
     }
 
     /// The end-points as a router, for a server of your own. Websocket upgrades need a
@@ -301,14 +82,15 @@ impl MetaService {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        connection::serve(io, self.router(), self.0.terminated.subscribe()).await
+        connection::serve(io, self.router(), &self.0.bounds, self.0.terminated.subscribe()).await
     }
 
-    /// Serves every connection of `listener`, up to 1024 at once, until the
+    /// Serves every connection of `listener`, up to [so many](Bounds::connections) at once, until the
     /// service is [shut down](Self::shutdown); then answers that are on their way may
     /// take another two seconds. Dropping the future closes everything at once.
     pub async fn serve<L: Listener>(self, mut listener: L) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places =
+            Arc::new(Semaphore::new(self.0.bounds.connections.clamp(1, Semaphore::MAX_PERMITS)));
         let mut connections = JoinSet::new();
         let mut terminated = self.0.terminated.subscribe();
         loop {
@@ -435,14 +217,24 @@ impl MetaService {
         tty: bool,
     ) -> Result<Shell, ActionError> {
         let command = command.into_iter().map(Into::into).collect();
+        let place = self.place()?;
         match self.once(Request::ExecShell { command, tty }, Dialect::V2).await {
-            Outcome::Shell(socket, dialect) => Ok(self.start_shell(*socket, dialect)),
+            Outcome::Shell(socket, dialect) => {
+                Ok(self.start_shell(Connected { socket: *socket, dialect, place }))
+            }
             other => Err(other.into()),
         }
     }
 
-    pub(crate) fn start_shell(&self, socket: WebSocket, dialect: Dialect) -> Shell {
-        Shell::start(Wire::from_axum(socket), dialect, self.0.terminated.subscribe())
+    pub(crate) fn start_shell(&self, connected: Connected) -> Shell {
+        let Connected { socket, dialect, place } = connected;
+        Shell::start(Wire::from_axum(socket, place), dialect, self.0.terminated.subscribe())
+    }
+
+    /// A place for one stream more.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, ActionError> {
+        let place = Arc::clone(&self.0.streams).try_acquire_owned();
+        place.map_err(|_| ActionError::TooMany(self.0.bounds.streams))
     }
 
     /// Tells the guest to kill the job's command and everything under it. Returns when
@@ -523,21 +315,6 @@ impl MetaService {
     pub(crate) async fn once(&self, request: Request, dialect: Dialect) -> Outcome {
         self.0.actions.submit(Action { id: new_id(), request }, dialect).await
     }
-}
-
-/// The state in a folder, and the log in it.
-fn open_state(
-    folder: &Path,
-    execute: &Execute,
-    history: Option<&History>,
-) -> Result<(Arc<Store>, Record), StateError> {
-    let store = Arc::new(Store::open(folder, execute)?);
-    let log = store.log()?;
-    if let Some(history) = history {
-        history.refill(&log, store.promised().log.length)?;
-    }
-    let record = Record::new(log, Arc::clone(&store));
-    Ok((store, record))
 }
 
 /// An id that no action had before and no guest can guess: 128 random bits.

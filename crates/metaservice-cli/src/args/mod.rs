@@ -177,6 +177,13 @@ pub(crate) struct JobArgs {
     /// Refuse an artifact that is larger.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
+    /// What the guest may take of this machine at most; may be given several times. The names:
+    /// connections (1024 at once), headers (64 of a request), head (64K of a request's line and
+    /// headers), head-time (30s for them), stall (30s without a byte of a reply), list (10M of a
+    /// folder's listing), names (1000000 in it), streams (256 shells and such at once), storage
+    /// (128G in temporary files).
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) bound: Vec<String>,
     /// The command and its arguments.
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     #[arg(allow_hyphen_values = true)]

@@ -12,7 +12,6 @@ mod writing;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::ws::WebSocket;
 use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
@@ -30,6 +29,7 @@ use crate::MetaService;
 use crate::actions::Outcome;
 use crate::artifact::{Artifact, Spool};
 use crate::error::{ActionError, ArtifactError, TransportError};
+use crate::shell::Connected;
 use crate::shell::Shell;
 
 /// Why an extended action has no outcome.
@@ -117,8 +117,7 @@ impl MetaService {
     /// As [`exec_shell`](Self::exec_shell).
     pub async fn exec(&self, exec: Exec) -> Result<Shell, ExtensionError> {
         let size = exec.options.size;
-        let (socket, dialect) = self.exec_socket(exec, Dialect::V2).await?;
-        let shell = self.start_shell(socket, dialect);
+        let shell = self.start_shell(self.exec_socket(exec, Dialect::V2).await?);
         // An exec-shell knows it no other way; for an exec it changes nothing.
         if let Some(TerminalSize { columns, rows }) = size {
             shell.set_size(columns, rows);
@@ -131,7 +130,7 @@ impl MetaService {
         &self,
         mut exec: Exec,
         most: Dialect,
-    ) -> Result<(WebSocket, Dialect), ExtensionError> {
+    ) -> Result<Connected, ExtensionError> {
         exec.options.detach = false;
         let ExecOptions { env, workdir, user, size: _, detach: _ } = &exec.options;
         let plain = env.is_empty() && workdir.is_none() && user.is_none();
@@ -151,9 +150,10 @@ impl MetaService {
         &self,
         request: Request,
         most: Dialect,
-    ) -> Result<(WebSocket, Dialect), ExtensionError> {
+    ) -> Result<Connected, ExtensionError> {
+        let place = self.place()?;
         match self.once(request, most).await {
-            Outcome::Shell(socket, dialect) => Ok((*socket, dialect)),
+            Outcome::Shell(socket, dialect) => Ok(Connected { socket: *socket, dialect, place }),
             other => Err(other.into()),
         }
     }
@@ -282,8 +282,7 @@ impl MetaService {
 
     /// An action that is answered by a stream of the second dialect.
     pub(crate) async fn stream(&self, request: Request) -> Result<Shell, ExtensionError> {
-        let (socket, dialect) = self.socket(request, Dialect::V2).await?;
-        Ok(self.start_shell(socket, dialect))
+        Ok(self.start_shell(self.socket(request, Dialect::V2).await?))
     }
 
     /// An action that is answered by a body that is read while it comes.
@@ -306,8 +305,8 @@ impl MetaService {
 
     async fn store(&self, mut reading: Reading) -> Result<Artifact, ArtifactError> {
         let folder = self.0.temporary_folder.clone();
-        let mut spool =
-            Spool::create(folder, self.0.max_artifact).await.map_err(ArtifactError::Storage)?;
+        let share = self.0.storage.file(self.0.bounds.artifact);
+        let mut spool = Spool::create(folder, share).await.map_err(ArtifactError::Storage)?;
         while let Some(chunk) = reading.chunk().await.map_err(as_artifact)? {
             spool.push(chunk).await.map_err(ArtifactError::Storage)?;
         }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use metaservice_protocol::limits::{STALL_TIMEOUT, TRANSFER_ATTEMPTS};
+use metaservice_protocol::limits::TRANSFER_ATTEMPTS;
 use metaservice_protocol::transfer::{Decoder, Item};
 use metaservice_protocol::{FileHead, Read, Request};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -187,7 +187,7 @@ impl Pump {
                     Item::Failed(failure) => return Err(ExtensionError::Refused(failure)),
                 }
             }
-            match next_chunk(&mut incoming.body, STALL_TIMEOUT).await {
+            match next_chunk(&mut incoming.body, self.service.0.bounds.stall).await {
                 Ok(Some(chunk)) => self.decoder.push(chunk),
                 Ok(None) => return Ok(Pass::Cut(TransportError::Closed, progress)),
                 Err(ReceiveError::Transport(cause)) => return Ok(Pass::Cut(cause, progress)),

@@ -21,6 +21,7 @@ use metaservice_protocol::{Ending, Failure};
 use tokio::sync::{Notify, watch};
 
 pub use self::stream::{ShellInput, ShellOutput};
+pub(crate) use self::wire::Connected;
 pub(crate) use self::wire::Wire;
 use crate::error::ShellError;
 

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use axum::extract::ws;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, future};
+use metaservice_protocol::shell::Dialect;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 /// What the pump says and hears.
@@ -32,10 +34,19 @@ pub(super) struct Closed;
 pub(crate) struct Wire {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
+    /// Among the streams that a guest may have; free again when this is dropped.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// A stream as the guest has dialled it.
+pub(crate) struct Connected {
+    pub(crate) socket: ws::WebSocket,
+    pub(crate) dialect: Dialect,
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 impl Wire {
-    pub(crate) fn from_axum(socket: ws::WebSocket) -> Self {
+    pub(crate) fn from_axum(socket: ws::WebSocket, place: OwnedSemaphorePermit) -> Self {
         let (sink, stream) = socket.split();
         let receiver = stream.scan((), |(), message| {
             future::ready(match message {
@@ -50,7 +61,7 @@ impl Wire {
                 Message::Ping | Message::Other => ws::Message::Ping(Bytes::new()),
             }))
         });
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver) }
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: Some(place) }
     }
 
     pub(crate) fn from_tungstenite<IO>(socket: WebSocketStream<IO>) -> Self
@@ -71,6 +82,6 @@ impl Wire {
                 Message::Ping | Message::Other => tungstenite::Message::Ping(Bytes::new()),
             }))
         });
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver) }
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: None }
     }
 }

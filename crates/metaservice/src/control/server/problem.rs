@@ -30,6 +30,7 @@ impl IntoResponse for ActionError {
             Self::TimedOut(_) => Code::TimedOut,
             Self::Transport(_) => Code::Transport,
             Self::Terminated => Code::Terminated,
+            Self::TooMany(_) => Code::Refused,
         };
         refuse(code, self.to_string())
     }

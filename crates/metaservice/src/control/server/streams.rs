@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use super::super::{Code, ExecRequest, Problem, Started};
 use super::Served;
 use super::problem::{Body, Query, refuse};
-use crate::endpoints::{offers_second_dialect, subprotocol};
 use crate::extension::ExtensionError;
+use crate::replies::{offers_second_dialect, subprotocol};
+use crate::shell::Connected;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -144,11 +145,11 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
         Err(rejection) => return refuse(Code::InvalidRequest, rejection.body_text()),
     };
     let most = if offers_second_dialect(headers) { Dialect::V2 } else { Dialect::V1 };
-    let opened: Result<(WebSocket, Dialect), ExtensionError> = match ask {
+    let opened: Result<Connected, ExtensionError> = match ask {
         Ask::Action(request) => served.service.socket(request, most).await,
         Ask::Exec(exec) => served.service.exec_socket(exec, most).await,
     };
-    let (guest, dialect) = match opened {
+    let Connected { socket: guest, dialect, place } = match opened {
         Ok(opened) => opened,
         Err(error) => return error.into_response(),
     };
@@ -156,6 +157,7 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
     let mut terminated = served.service.0.terminated.subscribe();
     let size = dialect.message();
     upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
+        let _place = place;
         tokio::select! {
             () = relay(client, guest) => {}
             _ = terminated.wait_for(|terminated| *terminated) => {}
