@@ -339,6 +339,36 @@ mod tests {
     }
 
     #[test]
+    fn bounds_have_names_and_units() {
+        let set = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            bounds(&words, "1K", "2K")
+        };
+        let set_all = set(&[
+            "connections=1",
+            "headers=2",
+            "head=3K",
+            "head-time=4",
+            "stall=5s",
+            "list=6M",
+            "names=7",
+            "streams=8",
+            "storage=9G",
+        ]);
+        let mut expected = Bounds::default();
+        (expected.log, expected.artifact) = (1024, 2048);
+        (expected.connections, expected.headers, expected.head) = (1, 2, 3 << 10);
+        (expected.head_time, expected.stall) = (Duration::from_secs(4), Duration::from_secs(5));
+        (expected.list, expected.names, expected.streams) = (6 << 20, 7, 8);
+        expected.storage = 9 << 30;
+        assert_eq!(set_all.unwrap(), expected);
+        for wrong in ["", "list", "list=", "list=0", "list=x", "stall=0", "speed=1"] {
+            let error = format!("{:#}", set(&[wrong]).unwrap_err());
+            assert!(error.starts_with(&format!("in --bound {wrong}: ")), "{error}");
+        }
+    }
+
+    #[test]
     fn an_env_file_reads_as_docker_reads_it() {
         let read = env("# note\n\nA=1\n  B= two = 2 \nA=3\nNOT_SET_ANYWHERE\nE=\n").unwrap();
         let expected = [("A", "3"), ("B", " two = 2 "), ("E", "")];

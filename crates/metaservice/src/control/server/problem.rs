@@ -61,7 +61,9 @@ impl IntoResponse for ArtifactError {
             Self::NotFound => Code::NotFound,
             Self::Refused(ref failure) => failure.code.into(),
             Self::Damaged(_) => Code::Transport,
-            Self::Storage(_) => Code::Storage,
+            Self::Storage(ref cause) => {
+                return refuse(Code::Storage, format!("{self}: {cause}"));
+            }
         };
         refuse(code, self.to_string())
     }
