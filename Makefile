@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-FUZZ_TARGETS = shell_frame shell_session action payload nic_frame transfer archive requests
+FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame transfer archive requests
 # Coverage-guided fuzzing on a stable toolchain: what libFuzzer needs of the compiler.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use metaservice::{Bounds, MetaService, SessionMode};
+use metaservice::{Bounds, DiskWork, MetaService, SessionMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -49,9 +49,8 @@ struct Request {
 }
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS"];
-const PATHS: [&str; 10] = [
-    "execute", "log", "success", "failed", "poll", "reply", "list-folder", "ping", "session", "x",
-];
+const PATHS: [&str; 10] =
+    ["execute", "log", "success", "failed", "poll", "reply", "list-folder", "ping", "session", "x"];
 const HEADERS: [&str; 12] = [
     "Content-Type",
     "X-Taskcluster-Worker-Error",
@@ -69,8 +68,8 @@ const HEADERS: [&str; 12] = [
 const AGENT: &str = r#"{"version":"9","os":"linux","arch":"x86_64","kernel":"6","capabilities":["exec","dial","read","write","list","stats","signal","terminal"]}"#;
 
 fuzz_target!(|steps: Vec<Step>| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-    runtime.build().expect("a runtime").block_on(converse(steps));
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().expect("a runtime").block_on(converse(steps));
 });
 
 async fn converse(steps: Vec<Step>) {
@@ -81,6 +80,7 @@ async fn converse(steps: Vec<Step>) {
     let service = MetaService::builder(["true"])
         .session(SessionMode::Claimed)
         .bounds(bounds)
+        .disk_work(DiskWork::InPlace)
         .start()
         .expect("a service");
     let mut wishes = JoinSet::new();
@@ -89,7 +89,8 @@ async fn converse(steps: Vec<Step>) {
         match step {
             Step::Ask(wish) => drop(wishes.spawn(ask(service.clone(), wish))),
             Step::Poll { ours } => {
-                let agent = if ours { format!("Metaservice-Agent: {AGENT}\r\n") } else { String::new() };
+                let agent =
+                    if ours { format!("Metaservice-Agent: {AGENT}\r\n") } else { String::new() };
                 let head = format!("GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n{agent}\r\n");
                 let answer = exchange(&service, head.into_bytes(), false).await;
                 let id = answer.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"'));

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use metaservice_protocol::Chunks;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::JoinHandle;
 
 use crate::bounds::Share;
+use crate::disk::{DiskWork, Working};
 use crate::error::{ArtifactError, TransportError};
 
 /// How many bytes are gathered before they are written, while no write is under way.
@@ -96,11 +96,11 @@ impl From<ReceiveError> for Result<ArtifactError, TransportError> {
 /// Reads a reply's body to its end. The file is unnamed and lies in `folder`.
 pub(crate) async fn receive(
     mut body: Body,
-    folder: PathBuf,
+    (folder, work): (PathBuf, DiskWork),
     share: Share,
     stall: Duration,
 ) -> Result<Artifact, ReceiveError> {
-    let mut spool = Spool::create(folder, share).await.map_err(ReceiveError::Storage)?;
+    let mut spool = Spool::create(folder, work, share).await.map_err(ReceiveError::Storage)?;
     while let Some(chunk) = next_chunk(&mut body, stall).await? {
         spool.push(chunk).await.map_err(ReceiveError::Storage)?;
     }
@@ -127,16 +127,15 @@ pub(crate) async fn next_chunk(
     }
 }
 
-type WriteTask = JoinHandle<io::Result<std::fs::File>>;
-
 enum Disk {
     Idle(std::fs::File),
-    Writing(WriteTask),
+    Writing(Working<std::fs::File>),
     /// Only between two of the others.
     Moved,
 }
 
 pub(crate) struct Spool {
+    work: DiskWork,
     disk: Disk,
     gathered: Chunks,
     share: Share,
@@ -144,15 +143,15 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// A file in `folder` that takes its share of the storage.
-    pub(crate) async fn create(folder: PathBuf, share: Share) -> io::Result<Self> {
-        let file = blocking(move || unnamed_file(&folder)).await?;
-        Ok(Self { disk: Disk::Idle(file), gathered: Chunks::default(), share })
+    pub(crate) async fn create(folder: PathBuf, work: DiskWork, share: Share) -> io::Result<Self> {
+        let file = work.run(move || unnamed_file(&folder)).await?;
+        Ok(Self { work, disk: Disk::Idle(file), gathered: Chunks::default(), share })
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.share.take(chunk.len() as u64)?;
         self.gathered.push(chunk);
-        let busy = matches!(&self.disk, Disk::Writing(task) if !task.is_finished());
+        let busy = matches!(&self.disk, Disk::Writing(working) if !working.is_finished());
         let enough = if busy { MAX_GATHERED } else { BATCH };
         if self.gathered.len() >= enough {
             self.write().await?;
@@ -166,14 +165,14 @@ impl Spool {
         let mut gathered = std::mem::take(&mut self.gathered);
         let batch: Vec<Bytes> = std::iter::from_fn(|| gathered.pop()).collect();
         let write = move || write_vectored(&mut file, &batch).map(|()| file);
-        self.disk = Disk::Writing(tokio::task::spawn_blocking(write));
+        self.disk = Disk::Writing(self.work.begin(write));
         Ok(())
     }
 
     async fn settle(&mut self) -> io::Result<std::fs::File> {
         match std::mem::replace(&mut self.disk, Disk::Moved) {
             Disk::Idle(file) => Ok(file),
-            Disk::Writing(task) => task.await.map_err(io::Error::other)?,
+            Disk::Writing(working) => working.finish().await,
             // An earlier write has failed, and its error was returned then.
             Disk::Moved => Err(io::ErrorKind::BrokenPipe.into()),
         }
@@ -205,10 +204,4 @@ fn write_vectored(file: &mut std::fs::File, batch: &[Bytes]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::MetaService;
 use crate::actions::Actions;
 use crate::bounds::{Bounds, Storage};
+use crate::disk::DiskWork;
 use crate::log::{History, Log, Record};
 use crate::result::{self, JobResult};
 use crate::service::Inner;
@@ -31,6 +32,7 @@ pub struct Builder {
     host_names: BTreeSet<String>,
     bounds: Bounds,
     state: Option<PathBuf>,
+    disk_work: DiskWork,
 }
 
 /// Why a service cannot start.
@@ -69,6 +71,7 @@ impl Builder {
             host_names: BTreeSet::new(),
             bounds: Bounds::default(),
             state: None,
+            disk_work: DiskWork::default(),
         }
     }
 
@@ -185,6 +188,13 @@ impl Builder {
         self
     }
 
+    /// Where the service's blocking work on files is done; by default on threads of its own.
+    #[must_use]
+    pub fn disk_work(mut self, work: DiskWork) -> Self {
+        self.disk_work = work;
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -204,7 +214,7 @@ impl Builder {
         };
         let terminated = watch::Sender::new(false);
         let state = |folder: &PathBuf| {
-            let opened = open_state(folder, &self.execute, history.as_ref());
+            let opened = open_state(folder, &self.execute, self.disk_work, history.as_ref());
             opened.map_err(|source| StartError::State { folder: folder.clone(), source })
         };
         let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
@@ -232,6 +242,7 @@ impl Builder {
             actions: Actions::new(terminated.subscribe()),
             terminated,
             temporary_folder: folder,
+            disk_work: self.disk_work,
             session: Session::new(self.session, self.secrets, promised.session),
             store,
             host_names: self.host_names,
@@ -246,9 +257,10 @@ impl Builder {
 fn open_state(
     folder: &Path,
     execute: &Execute,
+    work: DiskWork,
     history: Option<&History>,
 ) -> Result<(Arc<Store>, Record), StateError> {
-    let store = Arc::new(Store::open(folder, execute)?);
+    let store = Arc::new(Store::open(folder, execute, work)?);
     let log = store.log()?;
     if let Some(history) = history {
         history.refill(&log, store.promised().log.length)?;

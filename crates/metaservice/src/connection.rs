@@ -50,6 +50,7 @@ where
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         ended = connection.as_mut() => return ended,
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }

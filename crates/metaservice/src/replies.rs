@@ -86,6 +86,7 @@ async fn detached_reply(
         Ok::<_, ReceiveError>(Some(json))
     };
     let read = tokio::select! {
+        biased;
         read = read => read,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
@@ -171,9 +172,10 @@ async fn artifact_reply(
             return Err(Refused::new(ErrorCode::InvalidPayload, message));
         }
     }
-    let folder = service.0.temporary_folder.clone();
+    let folder = (service.0.temporary_folder.clone(), service.0.disk_work);
     let share = service.0.storage.file(service.0.bounds.artifact);
     let received = tokio::select! {
+        biased;
         received = receive(request.into_body(), folder, share, service.0.bounds.stall) => received,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
@@ -205,6 +207,7 @@ async fn files_reply(
     }
     let bounds = &service.0.bounds;
     let body = tokio::select! {
+        biased;
         body = read_files(request.into_body(), bounds) => body,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };

@@ -19,6 +19,7 @@ use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
 use crate::bounds::{Bounds, Storage};
 use crate::builder::Builder;
+use crate::disk::DiskWork;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::log::{Log, LogError, LogFrom, LogReader};
 use crate::result::{self, JobResult};
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) actions: Actions,
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_folder: PathBuf,
+    pub(crate) disk_work: DiskWork,
     pub(crate) session: Session,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,

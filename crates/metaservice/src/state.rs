@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use metaservice_protocol::{ActionId, Ending, Execute};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskWork;
 use crate::result::JobResult;
 
 /// The layout of the folder.
@@ -103,12 +104,17 @@ impl Promised {
 pub(crate) struct Store {
     folder: PathBuf,
     promised: Mutex<Promised>,
+    work: DiskWork,
     _lock: File,
 }
 
 impl Store {
     /// Takes the folder, and makes it if need be, for the job that runs `execute`.
-    pub(crate) fn open(folder: &Path, execute: &Execute) -> Result<Self, StateError> {
+    pub(crate) fn open(
+        folder: &Path,
+        execute: &Execute,
+        work: DiskWork,
+    ) -> Result<Self, StateError> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
@@ -125,7 +131,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => begin(),
             Err(error) => return Err(error.into()),
         };
-        let store = Self { folder: folder.to_owned(), promised: Mutex::new(promised), _lock: lock };
+        let promised = Mutex::new(promised);
+        let store = Self { folder: folder.to_owned(), promised, work, _lock: lock };
         store.write(&store.promised())?;
         Ok(store)
     }
@@ -134,6 +141,11 @@ impl Store {
     pub(crate) fn promised(&self) -> MutexGuard<'_, Promised> {
         // What is behind the lock changes all at once.
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the folder's files are written.
+    pub(crate) fn work(&self) -> DiskWork {
+        self.work
     }
 
     /// The log's file, without what was never confirmed.
@@ -164,7 +176,7 @@ impl Store {
             *promised = next;
             Ok(())
         };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+        self.work.run(work).await
     }
 
     fn write(&self, promised: &Promised) -> io::Result<()> {
@@ -212,8 +224,11 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1234);
         let log = PromisedLog { length: 3, received: [(id("s"), 7)].into() };
         {
-            let store = Arc::new(Store::open(&folder, &job).unwrap());
-            assert!(matches!(Store::open(&folder, &job), Err(StateError::InUse)));
+            let store = Arc::new(Store::open(&folder, &job, DiskWork::Threads).unwrap());
+            assert!(matches!(
+                Store::open(&folder, &job, DiskWork::Threads),
+                Err(StateError::InUse)
+            ));
             store.log().unwrap().write_all(b"abcdef").unwrap();
             let kept = log.clone();
             let promise = store.promise(move |promised| {
@@ -227,9 +242,9 @@ mod tests {
         }
         // A process that died while it wrote.
         std::fs::write(folder.join("state.next"), "{").unwrap();
-        let other = Store::open(&folder, &execute("false"));
+        let other = Store::open(&folder, &execute("false"), DiskWork::Threads);
         assert!(matches!(other, Err(StateError::OtherJob)));
-        let store = Store::open(&folder, &job).unwrap();
+        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
         assert_eq!(store.promised().fetched(), Some(now));
         assert_eq!(store.promised().result(), Some(JobResult { success: false, ending: None }));
         assert_eq!(store.promised().log, log);
@@ -245,11 +260,11 @@ mod tests {
         let job = execute("true");
         for json in ["", "{}", "[1]", r#"{"layout":2,"execute":{},"log":{}}"#] {
             std::fs::write(folder.path().join(STATE), json).unwrap();
-            let refused = Store::open(folder.path(), &job);
+            let refused = Store::open(folder.path(), &job, DiskWork::Threads);
             assert!(matches!(refused, Err(StateError::Damaged(_))), "{json}");
             assert_eq!(std::fs::read_to_string(folder.path().join(STATE)).unwrap(), json);
         }
-        let none = Store::open(&folder.path().join("not/there"), &job);
+        let none = Store::open(&folder.path().join("not/there"), &job, DiskWork::Threads);
         assert!(matches!(none, Err(StateError::Io(_))));
     }
 

@@ -306,7 +306,8 @@ impl MetaService {
     async fn store(&self, mut reading: Reading) -> Result<Artifact, ArtifactError> {
         let folder = self.0.temporary_folder.clone();
         let share = self.0.storage.file(self.0.bounds.artifact);
-        let mut spool = Spool::create(folder, share).await.map_err(ArtifactError::Storage)?;
+        let mut spool =
+            Spool::create(folder, self.0.disk_work, share).await.map_err(ArtifactError::Storage)?;
         while let Some(chunk) = reading.chunk().await.map_err(as_artifact)? {
             spool.push(chunk).await.map_err(ArtifactError::Storage)?;
         }

@@ -117,6 +117,7 @@ impl Pump {
             }
         };
         tokio::select! {
+            biased;
             () = read => {}
             // Nobody wants the rest.
             () = sender.closed() => {}

@@ -144,6 +144,7 @@ async fn send(
     loop {
         // A source may be silent for hours, and the guest gone meanwhile.
         let next = tokio::select! {
+            biased;
             next = content.next() => next?,
             _ = shell.wait() => return Err(cut(TransportError::Closed)),
         };

@@ -247,7 +247,7 @@ impl Drain {
         if let Entry::Chunk(chunk, place) = entry {
             let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
             if let Some(record) = &mut self.record {
-                record.write(&chunk[..allowed], place.as_ref()).await?;
+                record.write(chunk.slice(..allowed), place.as_ref()).await?;
             }
             self.drain.write_all(&chunk[..allowed]).await?;
             self.left -= allowed as u64;

@@ -1,11 +1,12 @@
 //! The log in a file that outlives the process, and what has been promised of it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use metaservice_protocol::LogPlace;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::state::{PromisedLog, Store};
@@ -15,7 +16,7 @@ use crate::state::{PromisedLog, Store};
 const UNPROMISED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Record {
-    file: tokio::fs::File,
+    file: Arc<File>,
     store: Arc<Store>,
     /// What the file has.
     written: PromisedLog,
@@ -24,9 +25,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(file: std::fs::File, store: Arc<Store>) -> Self {
+    pub(crate) fn new(file: File, store: Arc<Store>) -> Self {
         let written = store.promised().log.clone();
-        Self { file: tokio::fs::File::from_std(file), store, written, due: None }
+        Self { file: Arc::new(file), store, written, due: None }
     }
 
     /// What the file has.
@@ -35,9 +36,10 @@ impl Record {
     }
 
     /// Adds bytes, with which the numbered log they are of has come to `place`.
-    pub(super) async fn write(&mut self, bytes: &[u8], place: Option<&LogPlace>) -> io::Result<()> {
-        self.file.write_all(bytes).await?;
-        self.written.length += bytes.len() as u64;
+    pub(super) async fn write(&mut self, bytes: Bytes, place: Option<&LogPlace>) -> io::Result<()> {
+        let (file, length) = (Arc::clone(&self.file), bytes.len() as u64);
+        self.store.work().run(move || (&*file).write_all(&bytes)).await?;
+        self.written.length += length;
         if let Some(place) = place {
             self.written.received.insert(place.stream.clone(), place.offset);
         }
@@ -50,8 +52,8 @@ impl Record {
         if self.due.take().is_none() {
             return Ok(());
         }
-        self.file.flush().await?;
-        self.file.sync_data().await?;
+        let file = Arc::clone(&self.file);
+        self.store.work().run(move || file.sync_data()).await?;
         let written = self.written.clone();
         self.store.promise(move |promised| promised.log = written).await
     }

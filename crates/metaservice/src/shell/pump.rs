@@ -25,6 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn run(wire: Wire, shared: Arc<Shared>, mut terminated: watch::Receiver<bool>) {
     let Wire { sender, receiver, place: _place } = wire;
     let reason = tokio::select! {
+        biased;
         () = read(receiver, &shared) => ShellError::Disconnected,
         () = write(sender, &shared) => ShellError::Disconnected,
         () = closing(&shared) => ShellError::Disconnected,

@@ -1,0 +1,50 @@
+//! What guests and hosts say in headers and lines: whatever is read can be written, and is the
+//! same when it is read again.
+
+#![no_main]
+
+use std::fmt::Debug;
+
+use libfuzzer_sys::fuzz_target;
+use metaservice_protocol::{
+    Agent, Detached, Entry, Failure, FileHead, LogPlace, Service, SessionGrant, Stats, WriteFrom,
+};
+
+fn same<T: PartialEq + Debug>(
+    value: Option<T>,
+    write: impl Fn(&T) -> String,
+    read: impl Fn(&str) -> Option<T>,
+) {
+    if let Some(value) = value {
+        let text = write(&value);
+        assert!(text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_control()), "{text}");
+        assert_eq!(read(&text), Some(value));
+    }
+}
+
+fn line<T>(data: &[u8])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + Debug,
+{
+    if let Ok(value) = serde_json::from_slice::<T>(data) {
+        let json = serde_json::to_vec(&value).expect("JSON");
+        assert_eq!(serde_json::from_slice::<T>(&json).expect("JSON"), value);
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    line::<Entry>(data);
+    line::<Stats>(data);
+    line::<Detached>(data);
+    line::<WriteFrom>(data);
+    line::<SessionGrant>(data);
+    let failure = Failure::from_json(data);
+    assert!(!failure.message.chars().any(char::is_control));
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    same(Agent::from_header(text), Agent::to_header, Agent::from_header);
+    same(Service::from_header(text), Service::to_header, Service::from_header);
+    same(LogPlace::from_header(text), LogPlace::to_header, LogPlace::from_header);
+    same(FileHead::from_header(text), FileHead::to_header, FileHead::from_header);
+    let failure = Failure::from_header(text);
+    assert_eq!(Failure::from_header(&failure.to_header()), failure);
+});
