@@ -96,7 +96,11 @@ fn hinted(missing: &MissingTools) -> Error {
 }
 
 /// The service's end of the network card and the task that drives it.
-pub(crate) fn attach(args: &VmArgs, socket: UnixStream) -> Result<(nic::Nic, nic::Driver)> {
+pub(crate) fn attach(
+    args: &VmArgs,
+    limits: nic::Limits,
+    socket: UnixStream,
+) -> Result<(nic::Nic, nic::Driver)> {
     socket.set_nonblocking(true).context("cannot set up the network card")?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
     let pcap = match &args.pcap {
@@ -107,6 +111,6 @@ pub(crate) fn attach(args: &VmArgs, socket: UnixStream) -> Result<(nic::Nic, nic
         }
         None => None,
     };
-    let config = nic::Config { pcap, ..nic::Config::default() };
+    let config = nic::Config { pcap, limits, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 
 use metaservice::{Bounds, SessionMode, TerminalSize};
+use metaservice_nic::Limits;
 
 use crate::args::{JobArgs, Session};
 
@@ -30,6 +31,8 @@ pub(crate) struct JobSettings {
     pub(crate) session: SessionMode,
     /// What the guest may take of the host.
     pub(crate) bounds: Bounds,
+    /// What it may take of the card.
+    pub(crate) limits: Limits,
     /// Domain names by which guests may know the service.
     pub(crate) host_names: Vec<String>,
     /// Where the job's state is kept, if it outlives its service.
@@ -57,6 +60,7 @@ pub(crate) enum Address {
 
 impl JobSettings {
     pub(crate) fn resolve(args: JobArgs) -> Result<Self> {
+        let (bounds, limits) = bounds(&args.bound, &args.max_log, &args.max_artifact)?;
         let mut env = BTreeMap::new();
         for file in &args.env_file {
             let text = std::fs::read_to_string(file)
@@ -87,7 +91,8 @@ impl JobSettings {
                 Session::Claimed => SessionMode::Claimed,
                 Session::Off => SessionMode::Off,
             },
-            bounds: bounds(&args.bound, &args.max_log, &args.max_artifact)?,
+            bounds,
+            limits,
             host_names: Vec::new(),
             state: None,
             terminal: None,
@@ -156,17 +161,18 @@ fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String
 }
 
 /// The bounds with the changes that the user wants.
-fn bounds(words: &[String], log: &str, artifact: &str) -> Result<Bounds> {
-    let mut bounds = Bounds::default();
+fn bounds(words: &[String], log: &str, artifact: &str) -> Result<(Bounds, Limits)> {
+    let (mut bounds, mut limits) = (Bounds::default(), Limits::default());
     bounds.log = parse_size(log).context("in --max-log")?;
     bounds.artifact = parse_size(artifact).context("in --max-artifact")?;
     for word in words {
-        set_bound(&mut bounds, word).with_context(|| format!("in --bound {word}"))?;
+        set_bound(&mut bounds, &mut limits, word).with_context(|| format!("in --bound {word}"))?;
     }
-    Ok(bounds)
+    limits.connections = limits.connections.max(bounds.connections);
+    Ok((bounds, limits))
 }
 
-fn set_bound(bounds: &mut Bounds, word: &str) -> Result<()> {
+fn set_bound(bounds: &mut Bounds, limits: &mut Limits, word: &str) -> Result<()> {
     let (name, value) = word.split_once('=').context("a bound is NAME=VALUE")?;
     let count = || {
         let size = usize::try_from(parse_size(value)?)?;
@@ -188,9 +194,10 @@ fn set_bound(bounds: &mut Bounds, word: &str) -> Result<()> {
         "names" => bounds.names = count()?,
         "streams" => bounds.streams = count()?,
         "storage" => bounds.storage = parse_size(value)?,
+        "frames" => limits.frames = u32::try_from(count()?)?,
         _ => bail!(
             "there is no bound {name}: connections, headers, head, head-time, stall, list, names, \
-             streams, storage"
+             streams, storage, frames"
         ),
     }
     Ok(())
@@ -354,6 +361,7 @@ mod tests {
             "names=7",
             "streams=8",
             "storage=9G",
+            "frames=10K",
         ]);
         let mut expected = Bounds::default();
         (expected.log, expected.artifact) = (1024, 2048);
@@ -361,8 +369,11 @@ mod tests {
         (expected.head_time, expected.stall) = (Duration::from_secs(4), Duration::from_secs(5));
         (expected.list, expected.names, expected.streams) = (6 << 20, 7, 8);
         expected.storage = 9 << 30;
-        assert_eq!(set_all.unwrap(), expected);
-        for wrong in ["", "list", "list=", "list=0", "list=x", "stall=0", "speed=1"] {
+        let limits = Limits { frames: 10 << 10, ..Limits::default() };
+        assert_eq!(set_all.unwrap(), (expected, limits));
+        for wrong in
+            ["", "list", "list=", "list=0", "list=x", "stall=0", "speed=1", "frames=0", "frames=5G"]
+        {
             let error = format!("{:#}", set(&[wrong]).unwrap_err());
             assert!(error.starts_with(&format!("in --bound {wrong}: ")), "{error}");
         }

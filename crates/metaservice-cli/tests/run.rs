@@ -183,6 +183,27 @@ fn the_hosts_own_userland_runs_and_stays_as_it_is() {
 }
 
 #[test]
+fn no_guest_writes_through_its_root_folder_whatever_it_mounts() {
+    let sandbox = Sandbox::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::write(folder.path().join("kept"), "kept").unwrap();
+    let here = folder.path().display();
+    // The share by another mount, the one that the overlay is on, and the init's own view of it.
+    let script = format!(
+        "mkdir /tmp/m; mount -t 9p -o trans=virtio,version=9p2000.L,rw metaservice /tmp/m; \
+         grep 9p /proc/mounts | while read -r tag place rest; do mount -o remount,rw $place; done; \
+         for root in '' /tmp/m /proc/1/root /sysroot /proc/1/root/sysroot; do \
+           echo lost > $root{here}/kept; echo new > $root{here}/new; chmod 777 $root{here}; \
+           ln -s / $root{here}/link; \
+         done; echo tried"
+    );
+    let finished = sandbox.run(&["run", "--rootfs", "/", "--", "sh", "-c", &script]);
+    assert!(finished.text(0).ends_with("tried\n"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the guest wrote to the host");
+    assert_eq!(std::fs::read_to_string(folder.path().join("kept")).unwrap(), "kept");
+}
+
+#[test]
 fn a_disk_image_is_the_root_and_stays_as_it_is() {
     let sandbox = Sandbox::new();
     let image = disk_image(&sandbox.work());

@@ -150,11 +150,14 @@ pub struct Limits {
     pub receive_buffer: usize,
     /// The largest send buffer of one connection in bytes.
     pub send_buffer: usize,
+    /// Frames that the guest may send in a second, on average over a tenth of one. While it has
+    /// sent more, none is read; none is lost.
+    pub frames: u32,
 }
 
 impl Default for Limits {
     /// 1024 connections, 256 of them half open; 256 MiB in all, 4 MiB to receive and 2 MiB
-    /// to send for each while there are few.
+    /// to send for each while there are few; 1,000,000 frames a second.
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -162,6 +165,7 @@ impl Default for Limits {
             buffers: 256 << 20,
             receive_buffer: 4 << 20,
             send_buffer: 2 << 20,
+            frames: 1_000_000,
         }
     }
 }

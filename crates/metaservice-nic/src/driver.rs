@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     frame::{Outgoing, Splitter},
     nic::Shared,
+    pace::Pace,
     pcap::Pcap,
     statistics::Statistics,
 };
@@ -40,6 +41,7 @@ const TURNS: usize = 16;
 pub struct Driver {
     socket: UnixStream,
     splitter: Splitter,
+    pace: Pace,
     outgoing: Outgoing,
     pcap: Option<Pcap>,
     /// The wall clock at the beginning of the card's time, counted from 1970.
@@ -60,10 +62,16 @@ struct Turn {
 }
 
 impl Driver {
-    pub(crate) fn new(socket: UnixStream, pcap: Option<Pcap>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        socket: UnixStream,
+        frames: u32,
+        pcap: Option<Pcap>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             socket,
             splitter: Splitter::new(),
+            pace: Pace::new(frames),
             outgoing: Outgoing::new(),
             pcap,
             epoch: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
@@ -88,14 +96,19 @@ impl Driver {
 
     fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         for _ in 0..TURNS {
-            let read = match self.poll_fill(context) {
-                Poll::Ready(Ok(0)) => {
-                    tracing::debug!("the machine has closed its network card");
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(Ok(_)) => true,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => false,
+            let held = self.pace.held_until(self.shared.now());
+            let read = match held {
+                // The timer wakes us; who sends too much waits.
+                Some(_) => false,
+                None => match self.poll_fill(context) {
+                    Poll::Ready(Ok(0)) => {
+                        tracing::debug!("the machine has closed its network card");
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Ok(_)) => true,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => false,
+                },
             };
             let turn = self.take_turn(context)?;
             self.poll_drain(context)?;
@@ -109,7 +122,8 @@ impl Driver {
             if let Some(pcap) = &mut self.pcap {
                 pcap.flush();
             }
-            if self.poll_timer(turn.deadline, context).is_pending() {
+            let deadline = turn.deadline.into_iter().chain(held).min();
+            if self.poll_timer(deadline, context).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -141,12 +155,15 @@ impl Driver {
         if !state.driver.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.driver = Some(context.waker().clone());
         }
+        let mut frames = 0;
         while let Some(frame) = self.splitter.next_frame()? {
+            frames += 1;
             if let Some(pcap) = &mut self.pcap {
                 pcap.record(self.epoch + now, frame);
             }
             state.interface.receive(frame, now, &mut self.outgoing);
         }
+        self.pace.came(frames, now);
         state.interface.poll(now, &mut self.outgoing);
         state.collect_wakers(&mut self.wakers);
         let turn = Turn {

@@ -44,6 +44,7 @@ mod driver;
 mod error;
 mod ethernet;
 mod nic;
+mod pace;
 mod pcap;
 mod statistics;
 

@@ -43,7 +43,7 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
         }),
         start: Instant::now(),
     });
-    let driver = Driver::new(socket, config.pcap.take(), Arc::clone(&shared));
+    let driver = Driver::new(socket, config.limits.frames, config.pcap.take(), Arc::clone(&shared));
     (Nic { shared }, driver)
 }
 

@@ -257,3 +257,30 @@ proptest! {
         prop_assert!(card.serves());
     }
 }
+
+/// Five thousand frames at a bound of a thousand a second: the guest waits, nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_sends_more_frames_than_it_may_is_held_back() {
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+
+    let (mut guest, host) = tokio::net::UnixStream::pair().expect("a socket pair");
+    let limits = Limits { frames: 1000, ..Limits::default() };
+    let (nic, driver) = metaservice_nic::attach(host, Config { limits, ..Config::default() });
+    let begin = tokio::time::Instant::now();
+    let running = tokio::spawn(driver.run());
+    let frame = [&20u32.to_be_bytes()[..], &[0xff; 20]].concat();
+    for _ in 0..500 {
+        guest.write_all(&frame.repeat(10)).await.expect("a card that reads");
+    }
+    drop(guest);
+    let statistics = running.await.expect("a driver").expect("a stream in step");
+    assert_eq!(statistics.frames_received, 5000);
+    // What one read takes comes on top of the rate.
+    let elapsed = begin.elapsed();
+    assert!(
+        elapsed > Duration::from_millis(500) && elapsed < Duration::from_secs(6),
+        "{elapsed:?}"
+    );
+    drop(nic);
+}

@@ -29,7 +29,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let boot_timeout = parse_duration(&args.vm.boot_timeout).context("in --boot-timeout")?;
     let mut interrupts = Interrupts::listen()?;
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-    let (nic, driver) = machine::attach(&args.vm, ours)?;
+    let (nic, driver) = machine::attach(&args.vm, settings.limits, ours)?;
     let (service, control) = conduct::start(&settings, printer).await?;
     let driving = tokio::spawn(driver.run());
     let serving = tokio::spawn(service.clone().serve(Card(nic)));

@@ -80,7 +80,9 @@ mod tests {
             connections in 0usize..300, buffers in 0usize..(64 << 20),
             receive_buffer in 0usize..(8 << 20), send_buffer in 0usize..(8 << 20),
         ) {
-            let limits = Limits { connections, half_open: 8, buffers, receive_buffer, send_buffer };
+            let frames = 1;
+            let limits =
+                Limits { connections, half_open: 8, buffers, receive_buffer, send_buffer, frames };
             let grants = fill(&limits);
             prop_assert_eq!(grants.len(), connections.min(buffers / LEAST));
             for grant in grants {
