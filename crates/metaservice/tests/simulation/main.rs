@@ -305,7 +305,7 @@ fn whatever_the_weather_the_job_is_whole() {
             scope.spawn(move || {
                 seeds.for_each(|seed| {
                     run(seed);
-                })
+                });
             });
         }
     });
