@@ -18,6 +18,7 @@ mod plot;
 mod runner;
 mod statistics;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -48,6 +49,12 @@ enum Command {
     Render,
     /// Name the measures.
     List,
+    /// Write so many bytes to the standard output: a part of some measures.
+    #[command(hide = true)]
+    Source { bytes: u64 },
+    /// Host so many jobs: a part of some measures.
+    #[command(hide = true)]
+    CrowdHost { jobs: usize },
 }
 
 #[derive(clap::Args)]
@@ -79,7 +86,22 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Source { bytes } => source(bytes),
+        Command::CrowdHost { jobs } => loopback::crowd_host(jobs),
     }
+}
+
+/// A command that writes as fast as it can.
+fn source(bytes: u64) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    let block = vec![b'x'; 256 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let count = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        output.write_all(&block[..count])?;
+        left -= count as u64;
+    }
+    Ok(())
 }
 
 /// All measures, in the order of the page.
