@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::artifact::MEMORY;
 use super::exec::times;
@@ -22,7 +22,7 @@ pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
         .quantity("p50", "ms", Better::Less)
         .quantity("p99", "ms", Better::Less)
         .subject("list-folder", Role::Ours, move || {
-            times(calls, || {
+            times(calls, Duration::ZERO, || {
                 let listed = pair.service.list_folder(folder.path().to_string_lossy());
                 let files = pair.runtime.block_on(listed)?;
                 anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());

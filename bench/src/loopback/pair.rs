@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::artifact::MEMORY;
 use anyhow::Context;
 use metaservice::{Builder, MetaService};
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,7 +48,8 @@ impl Pair {
     pub(super) fn start(agent: &Path, builder: Builder, speaks: Speaks) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
         let (service, address) = runtime.block_on(serve(builder, speaks))?;
-        let state = tempfile::tempdir()?;
+        // In memory, as a guest's /run is.
+        let state = tempfile::tempdir_in(MEMORY)?;
         let agent = Command::new(agent)
             .args(["--host", &address.to_string(), "--state"])
             .arg(state.path())
