@@ -9,12 +9,12 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help build setup demo api test lint deny fuzz man
+.PHONY: help build setup demo api test lint deny fuzz man bench bench-quick
 
 MAN ?= $(HOME)/.local/share/man/man1
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 build: ## the command line tool, at target/release/metaservice
 	$(CARGO) build --release --package metaservice-cli
@@ -41,6 +41,12 @@ lint: ## format, clippy, documentation
 
 deny: ## the dependency policy: licences, duplicates, sources, advisories
 	@sh scripts/deny.sh
+
+bench: setup build ## measure all against peers and limits: docs/performance.md (BENCH=loopback/log for less)
+	@sh scripts/bench.sh run $(BENCH)
+
+bench-quick: setup build ## a minute's measures, and what moved against docs/performance/data.json
+	@sh scripts/bench.sh quick $(BENCH)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS seconds
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --target $(HOST)

@@ -29,6 +29,7 @@ use crate::host::Host;
 use crate::job::{self, Running};
 use crate::poll;
 use crate::processes::Process;
+use crate::shell;
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
 use crate::transfer::Transfers;
@@ -73,6 +74,7 @@ pub(crate) struct Service {
     pub(crate) folder: Folder,
     pub(crate) running: Running,
     pub(crate) transfers: Transfers,
+    pub(crate) prepared: shell::Reserve,
     shells: AtomicU64,
 }
 
@@ -168,6 +170,7 @@ async fn work(
         folder: folder.clone(),
         running: running.clone(),
         transfers: Transfers::default(),
+        prepared: shell::Reserve::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);

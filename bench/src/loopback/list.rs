@@ -1,0 +1,73 @@
+//! list-folder: of one file, as a round trip; of many, against `find`.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::artifact::MEMORY;
+use super::exec::times;
+use super::pair::Pair;
+use crate::measure::{Better, Goal, Measure, Role, Setting};
+
+pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
+    let calls = setting.pick(500, 3000);
+    let pair = Pair::idle(setting.agent()?)?;
+    let folder = tempfile::tempdir_in(MEMORY)?;
+    fs::write(folder.path().join("file"), "one")?;
+    let how = format!(
+        "`list_folder` of a folder with one file, {calls} times one after the other: the action goes out on a poll that waits, the reply comes on \
+         a connection of its own."
+    );
+    Ok(Measure::new("List a folder of one file", how)
+        .quantity("p50", "ms", Better::Less)
+        .quantity("p99", "ms", Better::Less)
+        .subject("list-folder", Role::Ours, move || {
+            times(calls, Duration::ZERO, || {
+                let listed = pair.service.list_folder(folder.path().to_string_lossy());
+                let files = pair.runtime.block_on(listed)?;
+                anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());
+                Ok(())
+            })
+        })
+        .goal(Goal::absolute("list-folder", "p50", 0.15))
+        .goal(Goal::absolute("list-folder", "p99", 0.5)))
+}
+
+pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
+    let (folders, files) = (100, setting.pick(200, 1000));
+    let all = folders * files;
+    let pair = Pair::idle(setting.agent()?)?;
+    let tree = tempfile::tempdir_in(MEMORY)?;
+    for folder in 0..folders {
+        let folder = tree.path().join(format!("{folder:03}"));
+        fs::create_dir(&folder)?;
+        for file in 0..files {
+            fs::write(folder.join(format!("file-{file:05}")), "")?;
+        }
+    }
+    let path = tree.path().to_owned();
+    let how = format!(
+        "`list_folder` of {all} files in {folders} folders in memory, until the caller has their names, against `find -type f` that writes to a pipe which is \
+         read to its end."
+    );
+    Ok(Measure::new("List a folder of many files", how)
+        .quantity("time", "ms", Better::Less)
+        .subject("find", Role::Limit, move || {
+            let begun = Instant::now();
+            let mut find = Command::new("find");
+            let find = find.arg(&path).args(["-type", "f"]).stderr(Stdio::null()).output()?;
+            let time = begun.elapsed().as_secs_f64() * 1e3;
+            let lines = find.stdout.iter().filter(|byte| **byte == b'\n').count();
+            anyhow::ensure!(lines == all, "find has found {lines} files");
+            Ok(vec![("time", time)])
+        })
+        .subject("list-folder", Role::Ours, move || {
+            let begun = Instant::now();
+            let listed = pair.service.list_folder(tree.path().to_string_lossy());
+            let files = pair.runtime.block_on(listed)?;
+            let time = begun.elapsed().as_secs_f64() * 1e3;
+            anyhow::ensure!(files.len() == all, "{} files are listed", files.len());
+            Ok(vec![("time", time)])
+        })
+        .goal(Goal::ratio("list-folder", "time", 1.5, "find")))
+}

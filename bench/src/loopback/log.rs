@@ -1,0 +1,80 @@
+//! A command's output to a drain that drops it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+use std::{io, path::Path};
+
+use metaservice::MetaService;
+use tokio::io::AsyncWrite;
+
+use super::pair::{Pair, Speaks};
+use super::{BYTES, QUICK_BYTES, raw, source_words};
+use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
+
+pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
+    let bytes = setting.pick(QUICK_BYTES, 2 * BYTES);
+    let agent = setting.agent()?.to_owned();
+    let buffer = raw::best_buffer(QUICK_BYTES)?;
+    let how = format!(
+        "A command writes {} MiB to its standard output in writes of 256 KiB; the agent sends them over loopback as the job's log, the service \
+         hands them to a drain that drops them. Timed from the first byte at the drain to the result, which comes after the log has been confirmed. \
+         *Raw TCP* is one thread that writes and one that reads, with buffers of {} KiB, the best of 64, 256 and 1024; *pipe and raw TCP* has the same \
+         command write into a pipe that a thread reads and writes to the connection.",
+        bytes >> 20,
+        buffer >> 10,
+    );
+    Ok(Measure::new("Log to a null drain", how)
+        .quantity("rate", "MB/s", Better::More)
+        .subject("raw TCP", Role::Limit, move || Ok(vec![("rate", raw::copy(bytes, buffer)?)]))
+        .subject("log", Role::Ours, move || ours(&agent, bytes))
+        .subject("pipe and raw TCP", Role::Limit, move || {
+            Ok(vec![("rate", raw::copy_piped(bytes, buffer)?)])
+        })
+        .goal(Goal::ratio("log", "rate", 0.8, "raw TCP")))
+}
+
+fn ours(agent: &Path, bytes: u64) -> anyhow::Result<Values> {
+    let drain = Null::default();
+    let seen = Arc::clone(&drain.0);
+    let builder = MetaService::builder(source_words(bytes)).log(drain);
+    let pair = Pair::start(agent, builder, Speaks::Extensions)?;
+    let result = pair.runtime.block_on(pair.service.result());
+    anyhow::ensure!(result.success, "the command has failed");
+    let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+    anyhow::ensure!(seen.bytes == bytes, "{} bytes came of {bytes}", seen.bytes);
+    let begun = seen.first.ok_or_else(|| anyhow::anyhow!("nothing came"))?;
+    Ok(vec![("rate", raw::rate(bytes, begun))])
+}
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    bytes: u64,
+    first: Option<Instant>,
+}
+
+/// Counts what it drops.
+#[derive(Default)]
+struct Null(Arc<Mutex<Seen>>);
+
+impl AsyncWrite for Null {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.first.get_or_insert_with(Instant::now);
+        seen.bytes += buf.len() as u64;
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

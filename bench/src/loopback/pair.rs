@@ -1,0 +1,91 @@
+//! Our service in this process and our agent as a process beside it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::artifact::MEMORY;
+use anyhow::Context;
+use metaservice::{Builder, MetaService};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// How long an agent may take to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What of version 2 a service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Extensions,
+    /// Nothing: the agent finds a host of version 1.
+    Version1,
+}
+
+/// A service, its agent, and the runtime on which the service runs.
+pub(super) struct Pair {
+    pub(super) service: MetaService,
+    pub(super) runtime: Runtime,
+    agent: Child,
+    _state: tempfile::TempDir,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // In order: what it runs dies with it.
+        let _ = kill_process(Pid::from_child(&self.agent), Signal::TERM);
+        let _ = self.agent.wait();
+    }
+}
+
+impl Pair {
+    /// A job that does nothing for as long as it is measured.
+    pub(super) fn idle(agent: &Path) -> anyhow::Result<Self> {
+        Self::start(agent, MetaService::builder(["sleep", "100000"]), Speaks::Extensions)
+    }
+
+    pub(super) fn start(agent: &Path, builder: Builder, speaks: Speaks) -> anyhow::Result<Self> {
+        let runtime = Runtime::new()?;
+        let (service, address) = runtime.block_on(serve(builder, speaks))?;
+        // In memory, as a guest's /run is.
+        let state = tempfile::tempdir_in(MEMORY)?;
+        let agent = Command::new(agent)
+            .args(["--host", &address.to_string(), "--state"])
+            .arg(state.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", agent.display()))?;
+        let pair = Self { service, runtime, agent, _state: state };
+        pair.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, pair.service.fetched()).await })
+            .context("the agent has not come")?;
+        Ok(pair)
+    }
+
+    /// The agent's process.
+    pub(super) fn agent(&self) -> u32 {
+        self.agent.id()
+    }
+}
+
+async fn serve(builder: Builder, speaks: Speaks) -> anyhow::Result<(MetaService, SocketAddr)> {
+    let service = builder.start()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    match speaks {
+        Speaks::Extensions => drop(tokio::spawn(service.clone().serve(listener))),
+        Speaks::Version1 => {
+            // An agent offers only what the host has announced.
+            let silent =
+                axum::middleware::map_response(|mut response: axum::response::Response| {
+                    response.headers_mut().remove("Metaservice-Service");
+                    std::future::ready(response)
+                });
+            let router = service.router().layer(silent);
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
+    }
+    Ok((service, address))
+}

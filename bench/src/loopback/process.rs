@@ -1,0 +1,23 @@
+//! What the kernel says of a process.
+
+use std::fs;
+
+use anyhow::Context;
+
+/// A number of `/proc/PID/status`: `VmRSS` (KiB), `VmHWM` (KiB), `Threads`.
+pub(super) fn status(process: u32, name: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = text.lines().find(|line| line.split(':').next() == Some(name));
+    let value = line.and_then(|line| line.split_whitespace().nth(1));
+    value.with_context(|| format!("process {process} has no {name}"))?.parse().map_err(Into::into)
+}
+
+/// Seconds that all threads of a process have run.
+pub(super) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().context("schedstat is empty")?.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}

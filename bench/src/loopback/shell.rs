@@ -1,0 +1,68 @@
+//! A stream into a command and out of it at once.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use bytes::Bytes;
+use metaservice::MetaService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::pair::{Pair, Speaks};
+use super::{QUICK_BYTES, raw};
+use crate::measure::{Better, Goal, Measure, Role, Setting};
+
+/// What a caller writes and reads at a time.
+const CALLERS: usize = 256 * 1024;
+
+pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
+    let bytes: u64 = setting.pick(64 << 20, 256 << 20);
+    let agent = setting.agent()?;
+    let buffer = raw::best_buffer(QUICK_BYTES)?;
+    let second = Pair::idle(agent)?;
+    let first = MetaService::builder(["sleep", "100000"]);
+    let first = Pair::start(agent, first, Speaks::Version1)?;
+    let how = format!(
+        "`exec_shell([\"cat\"])`; {} MiB are written to its standard input and read back from its standard output at once. The rate is that of one \
+         way. *Version 1* is the same agent under a host that announces no extension: blocks of 16 KiB in windows of 64 KiB. *Raw TCP* is one way alone, \
+         one thread a side.",
+        bytes >> 20,
+    );
+    Ok(Measure::new("Shell: `cat`, in and out at once", how)
+        .quantity("rate", "MB/s", Better::More)
+        .subject("raw TCP", Role::Limit, move || Ok(vec![("rate", raw::copy(2 * bytes, buffer)?)]))
+        .subject("shell", Role::Ours, move || Ok(vec![("rate", cat(&second, bytes)?)]))
+        .subject("shell, version 1", Role::Ours, move || Ok(vec![("rate", cat(&first, bytes)?)]))
+        .goal(Goal::ratio("shell", "rate", 0.15, "raw TCP"))
+        .goal(Goal::ratio("shell, version 1", "rate", 0.06, "raw TCP")))
+}
+
+fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
+    pair.runtime.block_on(async {
+        let mut shell = pair.service.exec_shell(["cat"], false).await?;
+        let mut input = shell.stdin.take().context("a shell has an input")?;
+        let mut output = shell.stdout.take().context("a shell has an output")?;
+        let begun = Instant::now();
+        let write = tokio::spawn(async move {
+            let block = Bytes::from(vec![7; CALLERS]);
+            let mut left = bytes;
+            while left > 0 {
+                let count = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                input.write_all(&block[..count]).await?;
+                left -= count as u64;
+            }
+            input.shutdown().await
+        });
+        let mut room = vec![0; CALLERS];
+        let mut come = 0;
+        loop {
+            match output.read(&mut room).await? {
+                0 => break,
+                count => come += count as u64,
+            }
+        }
+        let rate = raw::rate(bytes, begun);
+        write.await??;
+        anyhow::ensure!(shell.wait().await? && come == bytes, "{come} bytes came of {bytes}");
+        Ok(rate)
+    })
+}
