@@ -238,7 +238,11 @@ mod tests {
         fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).unwrap();
         let modules = folder.join("modules");
         fs::create_dir(&modules).unwrap();
-        fs::write(modules.join("modules.dep"), "virtio_net.ko: virtio.ko\nvirtio.ko:\nevdev.ko: virtio.ko\n").unwrap();
+        fs::write(
+            modules.join("modules.dep"),
+            "virtio_net.ko: virtio.ko\nvirtio.ko:\nevdev.ko: virtio.ko\n",
+        )
+        .unwrap();
         fs::write(modules.join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
         fs::write(modules.join("virtio_net.ko"), "net module").unwrap();
         fs::write(modules.join("virtio.ko"), "bus module").unwrap();

@@ -18,7 +18,7 @@ const LIST: &str = "/lib/metaservice/modules";
 const LATER: &str = "/lib/metaservice/modules.later";
 
 /// How far the loading beside the agent stands back.
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 
 /// A module that has been found.
 struct Module {
