@@ -63,8 +63,10 @@ impl Floor {
             let begun = Instant::now();
             let (_ours, theirs) = std::os::unix::net::UnixStream::pair()?;
             let boot = Boot::from_kernel(&self.tools.kernel).initramfs(&self.initramfs);
-            let card = metaservice_vm::Card::new(theirs.into(), metaservice_vm::MacAddress::random());
-            let machine = Machine::start(MachineSpec::new(&self.tools.qemu, boot).card(card)).await?;
+            let card =
+                metaservice_vm::Card::new(theirs.into(), metaservice_vm::MacAddress::random());
+            let machine =
+                Machine::start(MachineSpec::new(&self.tools.qemu, boot).card(card)).await?;
             let exit = machine.wait().await;
             let time = begun.elapsed().as_secs_f64();
             ensure!(exit.how == metaservice_vm::How::GuestPoweredOff, "{}", exit.how);
@@ -146,12 +148,11 @@ pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
             cold_run(&tool, &options)
         }
     };
-    let keep = move || drop(&folder);
     let compressed = way(elf.clone(), packed);
     Ok(measure("Ways to boot", how.to_owned())
         .subject("plain kernel and initramfs", Role::Ours, way(elf, plain.clone()))
         .subject("compressed initramfs", Role::Limit, move || {
-            keep();
+            let _keep = &folder;
             compressed()
         })
         .subject("kernel image", Role::Limit, way(image, plain)))

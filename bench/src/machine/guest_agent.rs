@@ -62,7 +62,8 @@ impl GuestAgent {
         let handle = self.call("guest-file-open", &json!({ "path": path, "mode": "r" }))?;
         let mut came = 0;
         while came < bytes {
-            let read = self.call("guest-file-read", &json!({ "handle": handle, "count": piece }))?;
+            let read =
+                self.call("guest-file-read", &json!({ "handle": handle, "count": piece }))?;
             match read.get("count").and_then(Value::as_u64) {
                 Some(count @ 1..) => came += count,
                 _ => break,

@@ -41,7 +41,8 @@ const FORWARD: &str = "10.0.2.100:9";
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The job: writes as many zeros into its log as it is told to.
-const JOB: &str = "mkfifo /run/zeros && while read count </run/zeros; do head -c $count /dev/zero; done";
+const JOB: &str =
+    "mkfifo /run/zeros && while read count </run/zeros; do head -c $count /dev/zero; done";
 
 /// A machine with everything in it. Dropping it ends it.
 pub(super) struct Lab {
@@ -50,7 +51,7 @@ pub(super) struct Lab {
     pub(super) log: Tap,
     pub(super) peers: Peers,
     flows: mpsc::UnboundedReceiver<Flow>,
-    machine: Machine,
+    _machine: Machine,
     folder: TempDir,
     ssh_port: u16,
 }
@@ -63,14 +64,21 @@ impl Lab {
         let tools = metaservice_vm::find().require()?;
         // Not in the temporary folder, which is the guest's own.
         let folder = tempfile::Builder::new().prefix("bench.").tempdir_in(peers::cache()?)?;
+        std::fs::copy(std::env::current_exe()?, folder.path().join("bench"))?;
         let agent = std::fs::read(setting.agent()?)?;
         let (flow, flows) = mpsc::unbounded_channel();
         let lab = runtime.block_on(async {
             let discard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let netcat = format!("{} 127.0.0.1 {}", peers.netcat().display(), discard.local_addr()?.port());
+            let netcat =
+                format!("{} -N 127.0.0.1 {}", peers.netcat().display(), discard.local_addr()?.port());
             tokio::spawn(raw::serve(discard, flow.clone()));
             let ssh_port = free_port()?;
-            let qemu = stand_in(&tools.qemu, &peers, folder.path(), &devices(folder.path(), ssh_port, &netcat))?;
+            let qemu = stand_in(
+                &tools.qemu,
+                &peers,
+                folder.path(),
+                &devices(folder.path(), ssh_port, &netcat),
+            )?;
             let (ours, theirs) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
             let ours = tokio::net::UnixStream::from_std(ours)?;
@@ -89,7 +97,7 @@ impl Lab {
         });
         let (service, log, machine, ssh_port) = lab?;
         let runtime = Arc::new(runtime);
-        let lab = Self { runtime, service, log, peers, flows, machine, folder, ssh_port };
+        let lab = Self { runtime, service, log, peers, flows, _machine: machine, folder, ssh_port };
         lab.start_peers()?;
         Ok(lab)
     }
@@ -119,8 +127,8 @@ impl Lab {
 
     /// Runs this program's part in the guest against one of our raw ports, or `guestfwd`'s.
     pub(super) fn stream(&mut self, way: Way, bytes: u64) -> anyhow::Result<f64> {
-        let own = std::env::current_exe()?;
-        let own = own.to_str().context("this program's path is not text")?;
+        let own = self.folder.path().join("bench");
+        let own = text(&own)?;
         let (part, address) = match way {
             Way::Out => ("flood", format!("{SERVICE_ADDRESS}:{DISCARD}")),
             Way::In => ("drain", format!("{SERVICE_ADDRESS}:{GENERATE}")),
@@ -128,7 +136,9 @@ impl Lab {
         };
         while self.flows.try_recv().is_ok() {}
         self.exec(&[own, "guest", part, &address, &bytes.to_string()])?;
-        let flow = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.flows.recv()).await });
+        let flow = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, self.flows.recv()).await });
         let flow = flow.ok().flatten().context("the stream has not ended")?;
         ensure!(flow.bytes == bytes, "{} of {bytes} bytes came", flow.bytes);
         Ok(flow.rate())
@@ -152,6 +162,8 @@ impl Lab {
             "LogLevel=ERROR",
             "BatchMode=yes",
             "Compression=no",
+            // It may still be starting.
+            "ConnectionAttempts=60",
         ] {
             command.args(["-o", option]);
         }
@@ -199,22 +211,17 @@ impl Lab {
         let library_path = format!("LD_LIBRARY_PATH={}", self.peers.libraries());
         let (sshd, ga) = (text(&sshd)?, text(&ga)?);
         self.detach(&["env", &library_path, sshd, "-D", "-e", "-f", "/run/sshd/config"])?;
-        self.detach(&["sh", "-c", &format!("exec {ga} -m virtio-serial -p /dev/vport*p1 -t /run")])?;
-        self.runtime.block_on(async {
-            let ready = tokio::time::timeout(PATIENCE, self.log.at_least(0));
-            let _ = ready.await;
-        });
+        self.detach(&[
+            "sh",
+            "-c",
+            &format!("exec {ga} -m virtio-serial -p /dev/vport*p1 -t /run"),
+        ])?;
         Ok(())
     }
 
     fn detach(&self, words: &[&str]) -> anyhow::Result<()> {
         self.runtime.block_on(self.service.exec_detached(command(words)))?;
         Ok(())
-    }
-
-    /// Where the machine's process is, for a profiler.
-    pub(super) fn process_id(&self) -> u32 {
-        self.machine.process_id()
     }
 }
 
@@ -242,7 +249,12 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(StdListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn describe(qemu: &Qemu, tools: &Tools, agent: Vec<u8>, card: UnixStream) -> anyhow::Result<MachineSpec> {
+fn describe(
+    qemu: &Qemu,
+    tools: &Tools,
+    agent: Vec<u8>,
+    card: UnixStream,
+) -> anyhow::Result<MachineSpec> {
     let contents = initramfs::Contents::new(agent, tools).need(ModuleNeed::SharedFolder);
     let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs::build(&contents)?);
     Ok(MachineSpec::new(qemu, boot)
@@ -287,7 +299,11 @@ fn stand_in(qemu: &Qemu, peers: &Peers, folder: &Path, devices: &[String]) -> an
 }
 
 /// Hands the card's connections to whom their port belongs.
-async fn sort(mut nic: metaservice_nic::Nic, service: MetaService, flow: mpsc::UnboundedSender<Flow>) {
+async fn sort(
+    mut nic: metaservice_nic::Nic,
+    service: MetaService,
+    flow: mpsc::UnboundedSender<Flow>,
+) {
     while let Some(connection) = nic.accept().await {
         tokio::spawn(converse(connection, service.clone(), flow.clone()));
     }

@@ -2,16 +2,14 @@
 
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::ensure;
 use metaservice::{Destination, Form};
-use tokio::io::AsyncReadExt;
 
 use super::guest_agent::GuestAgent;
-use super::lab::{Lab, Way, rate, text};
+use super::lab::{Lab, Way, rate};
 use super::peers;
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
@@ -37,7 +35,11 @@ fn boot(setting: &Setting) -> anyhow::Result<Rc<RefCell<Lab>>> {
     Ok(Rc::new(RefCell::new(Lab::boot(setting)?)))
 }
 
-fn stream(lab: &Rc<RefCell<Lab>>, way: Way, bytes: u64) -> impl FnMut() -> anyhow::Result<Values> + use<> {
+fn stream(
+    lab: &Rc<RefCell<Lab>>,
+    way: Way,
+    bytes: u64,
+) -> impl FnMut() -> anyhow::Result<Values> + use<> {
     let lab = Rc::clone(lab);
     move || speed(lab.borrow_mut().stream(way, bytes)?)
 }
@@ -93,7 +95,9 @@ pub(super) fn artifact(setting: &Setting) -> anyhow::Result<Measure> {
     let how = format!(
         "A file of {} MiB of noise in the guest's memory, until all of it has come and is compared with what was put there \
          (the comparison is not in the time). QEMU's guest agent reads {} MiB of it in pieces of {} KiB: its speed is that of each piece.",
-        bytes / MIB, small / MIB, GUEST_AGENT_PIECE / 1024,
+        bytes / MIB,
+        small / MIB,
+        GUEST_AGENT_PIECE / 1024,
     );
     Ok(measure("A file out of a machine", how)
         .subject("artifact", Role::Ours, move || {
@@ -139,9 +143,10 @@ pub(super) fn artifact(setting: &Setting) -> anyhow::Result<Measure> {
 }
 
 fn compare(file: &std::fs::File, expected: &[u8]) -> anyhow::Result<()> {
-    let mut piece = vec![0; 1 << 20];
-    for (number, part) in expected.chunks(piece.len()).enumerate() {
-        file.read_exact_at(&mut piece[..part.len()], (number * piece.len()) as u64)?;
+    const PIECE: usize = 1 << 20;
+    let mut piece = vec![0; PIECE];
+    for (number, part) in expected.chunks(PIECE).enumerate() {
+        file.read_exact_at(&mut piece[..part.len()], (number * PIECE) as u64)?;
         ensure!(&piece[..part.len()] == part, "the file came damaged");
     }
     Ok(())

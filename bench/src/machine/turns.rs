@@ -18,7 +18,11 @@ const FOLDER: &str = "/run/one";
 type Turn = Box<dyn FnMut(&Lab) -> anyhow::Result<()>>;
 
 /// Takes so many turns, and their median and 99th percentile.
-fn turns(lab: &Rc<RefCell<Lab>>, count: usize, mut turn: Turn) -> impl FnMut() -> anyhow::Result<Values> + use<> {
+fn turns(
+    lab: &Rc<RefCell<Lab>>,
+    count: usize,
+    mut turn: Turn,
+) -> impl FnMut() -> anyhow::Result<Values> + use<> {
     let lab = Rc::clone(lab);
     move || {
         let lab = lab.borrow();
@@ -34,9 +38,7 @@ fn turns(lab: &Rc<RefCell<Lab>>, count: usize, mut turn: Turn) -> impl FnMut() -
 }
 
 fn measure(title: &'static str, how: String) -> Measure {
-    Measure::new(title, how)
-        .quantity("p50", "ms", Better::Less)
-        .quantity("p99", "ms", Better::Less)
+    Measure::new(title, how).quantity("p50", "ms", Better::Less).quantity("p99", "ms", Better::Less)
 }
 
 fn over_ssh(words: &'static [&'static str], reused: bool) -> Turn {
@@ -46,7 +48,11 @@ fn over_ssh(words: &'static [&'static str], reused: bool) -> Turn {
     })
 }
 
-fn over_guest_agent(lab: &Lab, path: &'static str, words: &'static [&'static str]) -> anyhow::Result<Turn> {
+fn over_guest_agent(
+    lab: &Lab,
+    path: &'static str,
+    words: &'static [&'static str],
+) -> anyhow::Result<Turn> {
     let mut agent = GuestAgent::connect(&lab.guest_agent())?;
     Ok(Box::new(move |_| agent.exec(path, words)))
 }
@@ -69,11 +75,19 @@ pub(super) fn list(setting: &Setting) -> anyhow::Result<Measure> {
          `ls` by OpenSSH and by QEMU's guest agent, which is asked for the end without a pause."
     );
     Ok(measure("A folder's listing in a machine", how)
-        .subject("list-folder", Role::Ours, turns(&lab, many, Box::new(|lab| {
-            let files = lab.runtime.block_on(lab.service.list_folder(FOLDER))?;
-            anyhow::ensure!(files.is_some_and(|files| files.len() == 1), "not one file");
-            Ok(())
-        })))
+        .subject(
+            "list-folder",
+            Role::Ours,
+            turns(
+                &lab,
+                many,
+                Box::new(|lab| {
+                    let files = lab.runtime.block_on(lab.service.list_folder(FOLDER))?;
+                    anyhow::ensure!(files.len() == 1, "not one file");
+                    Ok(())
+                }),
+            ),
+        )
         .subject("ssh, reused", Role::Peer, turns(&lab, few, over_ssh(&["ls", FOLDER], true)))
         .subject("qemu-ga", Role::Peer, turns(&lab, many, ga))
         .goal(Goal::ratio("list-folder", "p50", 0.5, "ssh, reused"))
@@ -90,9 +104,11 @@ pub(super) fn exec(setting: &Setting) -> anyhow::Result<Measure> {
          made for each, or one is reused; QEMU's guest agent is asked for the end without a pause."
     );
     Ok(measure("A command in a machine", how)
-        .subject("exec", Role::Ours, turns(&lab, many, Box::new(|lab| {
-            lab.runtime.block_on(run_true(&lab.service))
-        })))
+        .subject(
+            "exec",
+            Role::Ours,
+            turns(&lab, many, Box::new(|lab| lab.runtime.block_on(run_true(&lab.service)))),
+        )
         .subject("ssh, reused", Role::Peer, turns(&lab, few, over_ssh(&["true"], true)))
         .subject("ssh", Role::Peer, turns(&lab, few, over_ssh(&["true"], false)))
         .subject("qemu-ga", Role::Peer, turns(&lab, many, ga))
