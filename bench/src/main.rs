@@ -55,6 +55,9 @@ enum Command {
     /// Host so many jobs: a part of some measures.
     #[command(hide = true)]
     CrowdHost { jobs: usize },
+    /// The guest's part of a measure in a machine.
+    #[command(subcommand, hide = true)]
+    Guest(machine::Part),
 }
 
 #[derive(clap::Args)]
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
     match command {
         Command::Run(choice) => run(&choice, &file),
         Command::Quick(choice) => quick(&choice, &file),
+        Command::Guest(part) => machine::play(&part),
         Command::Render => page::render(&Data::load(&file)?, &file),
         Command::List => {
             for entry in entries() {

@@ -1,8 +1,33 @@
 //! Measures in a virtual machine.
+//!
+//! `lab` is the machine with everything in it, `peers` what people use today, `guest` and `raw` the
+//! two ends of a raw stream. The measures: `streams` (how much per second), `turns` (how long until
+//! an answer), `boot`.
 
-use crate::measure::Entry;
+mod boot;
+mod guest;
+mod guest_agent;
+mod lab;
+mod peers;
+mod raw;
+mod streams;
+mod tap;
+mod turns;
+
+pub(crate) use self::guest::{Part, play};
+use crate::measure::{Entry, Group};
 
 /// All of them, in the order of the page.
 pub(crate) fn entries() -> Vec<Entry> {
-    Vec::new()
+    let entry = |id, quick, prepare| Entry { group: Group::Machine, id, quick, prepare };
+    vec![
+        entry("card", true, streams::card as _),
+        entry("artifact", false, streams::artifact as _),
+        entry("file", false, streams::file as _),
+        entry("log", false, streams::log as _),
+        entry("list", false, turns::list as _),
+        entry("exec", false, turns::exec as _),
+        entry("run", true, boot::run as _),
+        entry("boot", false, boot::ways as _),
+    ]
 }

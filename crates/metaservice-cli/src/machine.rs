@@ -54,6 +54,13 @@ pub(crate) fn describe(args: &VmArgs, hostname: &str, card: UnixStream) -> Resul
     Ok(spec)
 }
 
+/// Whether the first process of the machine is our own init: then nothing in the machine is worth
+/// an orderly end, as no disk of its outlives it.
+pub(crate) fn is_ours(args: &VmArgs) -> bool {
+    let firmware = args.image.is_some() && args.kernel.is_none();
+    !firmware && args.initrd.is_none()
+}
+
 fn boot(args: &VmArgs, report: &Report) -> Result<Boot> {
     let builtin = args.kernel.as_deref().is_none_or(|kernel| kernel == Path::new(BUILTIN));
     if args.image.is_some() && args.kernel.is_none() {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use metaservice_protocol::ActionId;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::blocks::{self, BLOCK};
+use crate::blocks::{self, BLOCK, Pool};
 use crate::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
 
@@ -35,7 +35,8 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     };
     let limit = Some(size).filter(|&size| size > 0);
     // A file that opens and cannot be read, as some of /proc, is as good as none.
-    let Ok((file, first)) = blocks::read(file, limit).await else {
+    let pool = Pool::default();
+    let Ok((file, first)) = blocks::read(&pool, file, limit).await else {
         return client.reply(id, ReplyKind::FileNotFound, Body::empty()).await;
     };
     if first.len() < BLOCK || first.len() as u64 == size {
@@ -44,7 +45,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     let (sender, body) = Body::stream(limit);
     let (sent, ()) = tokio::join!(client.reply(id, ReplyKind::Plain, body), async {
         // Whether it went wrong is told by the reply, which the sender breaks then.
-        let _ = feed(sender, file, first, limit).await;
+        let _ = feed(&pool, sender, file, first, limit).await;
     });
     sent
 }
@@ -52,6 +53,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
 /// Sends the rest of a file up to `limit`. Returns without an end, which breaks the reply,
 /// when the file cannot be read as far.
 async fn feed(
+    pool: &Pool,
     sender: BodySender,
     mut file: File,
     first: Bytes,
@@ -60,7 +62,7 @@ async fn feed(
     let mut left = limit.map(|limit| limit - first.len() as u64);
     sender.send(first).await?;
     while left != Some(0) {
-        let Ok((back, block)) = blocks::read(file, left).await else { return Ok(()) };
+        let Ok((back, block)) = blocks::read(pool, file, left).await else { return Ok(()) };
         file = back;
         if block.is_empty() {
             break;

@@ -28,12 +28,15 @@ pub(crate) struct BodyStream {
     length: Option<u64>,
     given: u64,
     taken: Arc<AtomicU64>,
+    /// The second of a pair whose first has been given.
+    second: Option<Bytes>,
     ended: bool,
 }
 
 #[derive(Debug)]
 enum Part {
     Bytes(Bytes),
+    Pair([Bytes; 2]),
     End,
 }
 
@@ -63,8 +66,14 @@ impl Body {
     pub(crate) fn stream(length: Option<u64>) -> (BodySender, Self) {
         let (sender, parts) = mpsc::channel(1);
         let taken = Arc::new(AtomicU64::new(0));
-        let stream =
-            BodyStream { parts, length, given: 0, taken: Arc::clone(&taken), ended: false };
+        let stream = BodyStream {
+            parts,
+            length,
+            given: 0,
+            taken: Arc::clone(&taken),
+            second: None,
+            ended: false,
+        };
         (BodySender { parts: sender, taken }, Self::Stream(stream))
     }
 }
@@ -78,6 +87,11 @@ impl BodySender {
     /// [`send`](Self::send) for a thread that may wait.
     pub(crate) fn send_blocking(&self, bytes: Bytes) -> Result<(), RequestOver> {
         self.parts.blocking_send(Part::Bytes(bytes)).map_err(|_| RequestOver)
+    }
+
+    /// [`send_blocking`](Self::send_blocking) for two parts that go out together.
+    pub(crate) fn send_pair_blocking(&self, pair: [Bytes; 2]) -> Result<(), RequestOver> {
+        self.parts.blocking_send(Part::Pair(pair)).map_err(|_| RequestOver)
     }
 
     /// Ends the body. Dropping the sender without it breaks the request.
@@ -120,10 +134,19 @@ impl http_body::Body for Body {
             return Poll::Ready(None);
         }
         stream.taken.store(stream.given, Ordering::Relaxed);
+        if let Some(second) = stream.second.take() {
+            stream.given += second.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(second))));
+        }
         stream.parts.poll_recv(cx).map(|part| match part {
             Some(Part::Bytes(bytes)) => {
                 stream.given += bytes.len() as u64;
                 Some(Ok(Frame::data(bytes)))
+            }
+            Some(Part::Pair([first, second])) => {
+                stream.given += first.len() as u64;
+                stream.second = Some(second);
+                Some(Ok(Frame::data(first)))
             }
             Some(Part::End) => {
                 stream.ended = true;
@@ -171,6 +194,21 @@ mod tests {
         assert_eq!(sender.taken(), 3);
         sender.end().await.unwrap();
         assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_pair_is_there_at_once() {
+        let (sender, mut body) = Body::stream(None);
+        let pair = ["ab", "c"].map(|part| Bytes::from_static(part.as_bytes()));
+        let sent = tokio::task::spawn_blocking(move || {
+            sender.send_pair_blocking(pair).unwrap();
+            sender
+        });
+        let sender = sent.await.unwrap();
+        assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"ab"))));
+        assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"c"))));
+        sender.end().await.unwrap();
+        assert_eq!((next(&mut body).await, sender.taken()), (None, 3));
     }
 
     #[tokio::test]

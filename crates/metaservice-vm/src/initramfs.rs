@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `/init` | the caller's program |
 //! | `/lib/metaservice/modules` | the modules in load order, one absolute path a line |
+//! | `/lib/metaservice/modules.later` | those that no command waits for, as many as there are |
 //! | `/bin/busybox` | the userland; every applet is a link to it |
 //! | `/etc/passwd`, `group`, `hosts`, `profile` | the least that programs ask for |
 //! | `/proc /sys /dev /run /tmp /root /sysroot` | empty folders to mount over |
@@ -26,7 +27,7 @@ use crate::find::Tools;
 use crate::modules::{ModuleError, ModuleIndex, ModuleNeed, read_module};
 
 /// Changes whenever the layout does, so that no file of an older layout is used.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
 
 /// The largest init program: 128 MiB.
 const MAX_INIT: usize = 128 * 1024 * 1024;
@@ -108,22 +109,40 @@ pub fn build(contents: &Contents) -> Result<PathBuf, InitramfsError> {
     }
     let folder = contents.cache.as_deref().ok_or(InitramfsError::NoCache)?;
     let modules = match &contents.modules {
-        Some(folder) => ModuleIndex::read(folder)?.in_load_order(&contents.needs)?,
-        None => Vec::new(),
+        Some(folder) => Modules::choose(&ModuleIndex::read(folder)?, &contents.needs)?,
+        None => Modules::default(),
     };
     let mut key = Key::default();
     key.bytes(LAYOUT).bytes(&contents.init).file(&contents.busybox)?;
-    for module in &modules {
+    for module in &modules.all {
         let read = |source| ModuleError::Read { path: module.clone(), source };
         key.file(module).map_err(read)?;
     }
     cache::get_or_make(folder, key, "cpio", |output| write(output, contents, &modules))
 }
 
+/// Modules in load order.
+#[derive(Default)]
+struct Modules {
+    all: Vec<PathBuf>,
+    /// How many of them, from the first, the agent needs.
+    first: usize,
+}
+
+impl Modules {
+    fn choose(index: &ModuleIndex, needs: &BTreeSet<ModuleNeed>) -> Result<Self, ModuleError> {
+        let first = index.in_load_order(needs)?.len();
+        // It is the last of all needs, so the others' modules stay where they are.
+        let mut needs = needs.clone();
+        needs.insert(ModuleNeed::Later);
+        Ok(Self { all: index.in_load_order(&needs)?, first })
+    }
+}
+
 fn write(
     output: &mut dyn Write,
     contents: &Contents,
-    modules: &[PathBuf],
+    modules: &Modules,
 ) -> Result<(), InitramfsError> {
     let mut archive = Archive::new(output);
     for folder in [
@@ -155,16 +174,18 @@ fn write(
     archive.file("/etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
     archive.file("/etc/profile", 0o644, b"export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n")?;
 
-    let mut list = String::new();
-    for path in modules {
+    let mut lists = [String::new(), String::new()];
+    for (number, path) in modules.all.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.split(".ko").next().unwrap_or_default();
         let in_guest = format!("/lib/metaservice/{name}.ko");
         archive.file(&in_guest, 0o644, &read_module(path)?)?;
+        let list = &mut lists[usize::from(number >= modules.first)];
         list.push_str(&in_guest);
         list.push('\n');
     }
-    archive.file("/lib/metaservice/modules", 0o644, list.as_bytes())?;
+    archive.file("/lib/metaservice/modules", 0o644, lists[0].as_bytes())?;
+    archive.file("/lib/metaservice/modules.later", 0o644, lists[1].as_bytes())?;
 
     archive.file("/bin/busybox", 0o755, &std::fs::read(&contents.busybox)?)?;
     for applet in applets(&contents.busybox)? {
@@ -217,10 +238,15 @@ mod tests {
         fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).unwrap();
         let modules = folder.join("modules");
         fs::create_dir(&modules).unwrap();
-        fs::write(modules.join("modules.dep"), "virtio_net.ko: virtio.ko\nvirtio.ko:\n").unwrap();
+        fs::write(
+            modules.join("modules.dep"),
+            "virtio_net.ko: virtio.ko\nvirtio.ko:\nevdev.ko: virtio.ko\n",
+        )
+        .unwrap();
         fs::write(modules.join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
         fs::write(modules.join("virtio_net.ko"), "net module").unwrap();
         fs::write(modules.join("virtio.ko"), "bus module").unwrap();
+        fs::write(modules.join("evdev.ko"), "input module").unwrap();
         Contents {
             init: b"the init".to_vec(),
             busybox,
@@ -239,7 +265,10 @@ mod tests {
             "the init",
             "net module",
             "bus module",
-            "/lib/metaservice/virtio.ko\n/lib/metaservice/virtio_net.ko\n",
+            "input module",
+            "/lib/metaservice/virtio.ko\n/lib/metaservice/virtio_net.ko\n\0",
+            "modules.later\0",
+            "\0/lib/metaservice/evdev.ko\n",
         ] {
             assert!(text.contains(part), "{part}");
         }

@@ -16,12 +16,15 @@ const MAX_MODULE: u64 = 64 * 1024 * 1024;
 /// What a machine has modules for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleNeed {
-    /// The virtio bus and network card, the power button, the random source. Always there.
+    /// The virtio bus and network card. Always there.
     Base,
     /// A shared folder (9p) with a writable layer over it.
     SharedFolder,
     /// A virtio disk and the usual file systems.
     Disk,
+    /// The power button, the random source, the report of a panic: what no command waits for. Always
+    /// there, loaded when the agent has been started.
+    Later,
 }
 
 impl ModuleNeed {
@@ -31,10 +34,6 @@ impl ModuleNeed {
             Self::Base => &[
                 ("virtio_pci", true),
                 ("virtio_net", true),
-                ("virtio_rng", false),
-                ("button", false),
-                ("evdev", false),
-                ("pvpanic-pci", false),
                 // Clients of DHCP need raw sockets.
                 ("af_packet", false),
             ],
@@ -49,6 +48,12 @@ impl ModuleNeed {
                 ("blake2b_generic", false),
                 ("btrfs", false),
                 ("overlay", false),
+            ],
+            Self::Later => &[
+                ("virtio_rng", false),
+                ("button", false),
+                ("evdev", false),
+                ("pvpanic-pci", false),
             ],
         }
     }
@@ -177,24 +182,40 @@ fn name_of(path: &str) -> String {
     canonical(file.split(".ko").next().unwrap_or(file))
 }
 
+/// A module without the signature behind it. A kernel that need not check one does not: its own
+/// modules come with it from the same hand, and under emulation the check costs a good part of the
+/// loading.
+fn without_signature(mut module: Vec<u8>) -> Vec<u8> {
+    const MARK: &[u8] = b"~Module signature appended~\n";
+    /// Kinds and lengths, of which the last four bytes are the signature's own, big-endian.
+    const HEAD: usize = 12;
+    let length = module.strip_suffix(MARK).and_then(|rest| {
+        let (rest, length) = rest.split_last_chunk::<4>()?;
+        let signature = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.len().checked_sub(HEAD - length.len())?.checked_sub(signature)
+    });
+    if let Some(length) = length {
+        module.truncate(length);
+    }
+    module
+}
+
 fn canonical(name: &str) -> String {
     name.replace('-', "_")
 }
 
 /// A module's bytes, uncompressed.
 pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
+    let read = |source| ModuleError::Read { path: path.to_owned(), source };
     let tool = match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => "xz",
         Some("zst") => "zstd",
         Some("gz") => "gzip",
-        _ => {
-            return fs::read(path)
-                .map_err(|source| ModuleError::Read { path: path.to_owned(), source });
-        }
+        _ => return fs::read(path).map(without_signature).map_err(read),
     };
-    let file = fs::File::open(path)
-        .map_err(|source| ModuleError::Read { path: path.to_owned(), source })?;
-    decompress(tool, file.into(), MAX_MODULE).map_err(|source| ModuleError::Decompress {
+    let file = fs::File::open(path).map_err(read)?;
+    let module = decompress(tool, file.into(), MAX_MODULE);
+    module.map(without_signature).map_err(|source| ModuleError::Decompress {
         path: path.to_owned(),
         tool,
         source,
@@ -271,17 +292,37 @@ not a line
                 "virtio_pci",
                 "failover",
                 "net_failover",
-                "virtio_net",
-                "virtio_rng"
+                "virtio_net"
             ]
         );
+    }
+
+    #[test]
+    fn what_nothing_waits_for_comes_last() {
+        let order = order(DEPENDENCIES, "", &[ModuleNeed::Later, ModuleNeed::Base]).unwrap();
+        assert_eq!(order[order.len() - 2..], ["virtio_net", "virtio_rng"]);
+    }
+
+    #[test]
+    fn a_signature_is_left_out_and_nothing_else() {
+        let signed = |signature: &[u8], length: u32| {
+            let length = length.to_be_bytes();
+            let mark = b"~Module signature appended~\n";
+            [b"a module", signature, &[0, 0, 2, 0, 0, 0, 0, 0], &length, mark].concat()
+        };
+        assert_eq!(without_signature(signed(&[7; 300], 300)), b"a module");
+        assert_eq!(without_signature(b"a module".to_vec()), b"a module");
+        let wrong = signed(&[7; 3], u32::MAX);
+        assert_eq!(without_signature(wrong.clone()), wrong);
+        let short = b"\0\0\0\0~Module signature appended~\n".to_vec();
+        assert_eq!(without_signature(short.clone()), short);
     }
 
     #[test]
     fn builtin_modules_are_left_out() {
         let builtin = "kernel/drivers/virtio/virtio_ring.ko\nkernel/drivers/virtio/virtio.ko\nkernel/drivers/virtio/virtio_pci.ko\n";
         let order = order(DEPENDENCIES, builtin, &[ModuleNeed::Base]).unwrap();
-        assert_eq!(order, ["failover", "net_failover", "virtio_net", "virtio_rng"]);
+        assert_eq!(order, ["failover", "net_failover", "virtio_net"]);
     }
 
     #[test]

@@ -58,15 +58,25 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     // The guest's last request deserves its answer.
     let _ = serving.await;
 
+    if machine::is_ours(&args.vm) {
+        // As a container's processes when its command has ended. The rest of the console is read.
+        machine.kill().await;
+    } else {
+        power_down(&machine, &mut interrupts, printer).await;
+    }
+    driving.abort();
+    control.end().await;
+    Ok(status)
+}
+
+/// Ends a machine in the order that its own system wants.
+async fn power_down(machine: &Machine, interrupts: &mut Interrupts, printer: Printer) {
     let spinner = printer.spinner("powering off");
     tokio::select! {
         exit = machine.power_down(POWER_DOWN_GRACE) => tracing::info!("{}", exit.how),
         _ = interrupts.next() => drop(machine.kill().await),
     }
     drop(spinner);
-    driving.abort();
-    control.end().await;
-    Ok(status)
 }
 
 async fn boot(

@@ -10,7 +10,8 @@
 //!
 //! ```text
 //!   mount ─► modules ─► service's card ─► root ─► (world's card) ─► agent ◄─┐ crash, back-off
-//!     │ failure                                                      ├──────┘
+//!     │ failure                                                      ├──────┤
+//!     │                                                              │      └ the other modules
 //!     └──► said on the console ──────────► power off ◄── end all ◄── power button, SIGTERM, SIGINT
 //! ```
 //!
@@ -87,6 +88,7 @@ fn boot() -> Result<(), InitError> {
     }
     let mut network = Network::open()?;
     network.connect_service(arguments.address)?;
+    let later = modules::Later::open();
     mount::enter(&arguments.root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -94,31 +96,29 @@ fn boot() -> Result<(), InitError> {
             network.connect_world().await;
         }
         drop(network);
-        run().await
+        run(later).await
     })
 }
 
 /// Keeps the agent running until the machine is to stop, and ends everyone then.
-async fn run() -> Result<(), InitError> {
+async fn run(later: modules::Later) -> Result<(), InitError> {
     let mut ended = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut button = power::button();
     let mut backoff = Backoff::new();
-    let mut agent: Option<Pid> = None;
     let mut started = Instant::now();
     let mut next = started;
+    let mut agent = started_agent();
+    later.load();
+    let mut button = power::button();
     let why = loop {
         tokio::select! {
             _ = ended.recv() => {}
             () = sleep_until(next), if agent.is_none() => {
                 started = Instant::now();
-                match start_agent() {
-                    Ok(pid) => agent = Some(pid),
-                    Err(error) => {
-                        say(&format!("the agent cannot be started: {}", chain(&error)));
-                        next = started + backoff.delay();
-                    }
+                agent = started_agent();
+                if agent.is_none() {
+                    next = started + backoff.delay();
                 }
             }
             Some(()) = button.recv() => break "the power button was pressed",
@@ -147,6 +147,12 @@ fn how(status: WaitStatus) -> String {
         (_, Some(signal)) => format!("by signal {signal}"),
         _ => String::new(),
     }
+}
+
+/// The agent's process, if there is one now.
+fn started_agent() -> Option<Pid> {
+    let agent = start_agent();
+    agent.map_err(|error| say(&format!("the agent cannot be started: {}", chain(&error)))).ok()
 }
 
 fn start_agent() -> io::Result<Pid> {

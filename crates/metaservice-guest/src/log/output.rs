@@ -6,20 +6,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::descriptor::Descriptor;
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::watch;
 
-/// The most that one read takes.
-const CHUNK: usize = 256 * 1024;
-
-/// How many buffers are kept for their next use: about as many as can be under way.
-const POOLED: usize = 24;
+use crate::blocks::{BLOCK, Pool};
+use crate::descriptor::Descriptor;
 
 /// How much the kernel holds for a command while its agent is busy or away: the most that it
 /// grants without privileges.
@@ -32,38 +26,6 @@ pub(crate) struct Output {
     ended: watch::Receiver<bool>,
     buffer: Vec<u8>,
     pool: Pool,
-}
-
-/// Buffers that were used: memory that the kernel has already given costs much less than fresh
-/// one, in an emulated machine above all.
-#[derive(Debug, Clone, Default)]
-struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Pool {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-}
-
-/// A buffer that goes back when nobody needs its bytes any longer.
-struct Pooled {
-    buffer: Vec<u8>,
-    pool: Pool,
-}
-
-impl AsRef<[u8]> for Pooled {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
-}
-
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        let mut pool = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < POOLED {
-            pool.push(std::mem::take(&mut self.buffer));
-        }
-    }
 }
 
 impl Output {
@@ -79,7 +41,8 @@ impl Output {
     pub(crate) fn new(pipe: OwnedFd, ended: watch::Receiver<bool>) -> io::Result<Self> {
         // A smaller pipe is slower, not wrong.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
-        Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: Vec::new(), pool: Pool::default() })
+        let pool = Pool::default();
+        Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: pool.take(), pool })
     }
 
     /// The next bytes; `None` at the end. Nothing is lost when this future is dropped.
@@ -113,17 +76,15 @@ impl Output {
     }
 
     fn read_now(&mut self) -> Result<Bytes, Errno> {
-        self.buffer.clear();
-        self.buffer.reserve_exact(CHUNK);
-        let count = rustix::io::read(&self.pipe, spare_capacity(&mut self.buffer))?;
+        let count = rustix::io::read(&self.pipe, &mut self.buffer)?;
         if count == 0 {
             return Err(Errno::AGAIN);
         }
-        if count < CHUNK / 4 {
-            return Ok(Bytes::copy_from_slice(&self.buffer));
+        if count < BLOCK / 4 {
+            return Ok(Bytes::copy_from_slice(&self.buffer[..count]));
         }
         let buffer = std::mem::replace(&mut self.buffer, self.pool.take());
-        Ok(Bytes::from_owner(Pooled { buffer, pool: self.pool.clone() }))
+        Ok(self.pool.lend(buffer, count))
     }
 }
 

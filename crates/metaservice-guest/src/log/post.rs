@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::blocks;
+use crate::blocks::{self, Pool};
 use crate::body::Body;
 use crate::client::{Client, ClientError};
 use crate::host::Host;
@@ -55,9 +55,10 @@ pub async fn post_log(host: Host, state: Option<PathBuf>, path: &Path) -> Result
     client.set_session(grant.as_ref().map(|grant| grant.secret.as_str()));
     let (sender, body) = Body::stream(None);
     let request = client.log(body);
+    let pool = Pool::default();
     let feed = async {
         loop {
-            let (back, block) = blocks::read(file, None).await.map_err(failed)?;
+            let (back, block) = blocks::read(&pool, file, None).await.map_err(failed)?;
             file = back;
             // A request that is over tells its own reason.
             if block.is_empty() {

@@ -84,7 +84,5 @@ fn send(
     if compress && let Some(block) = encoder.compressed(&bytes) {
         return sender.send_blocking(block);
     }
-    let [head, content] = encoder.data(bytes);
-    sender.send_blocking(head)?;
-    sender.send_blocking(content)
+    sender.send_pair_blocking(encoder.data(bytes))
 }

@@ -4,18 +4,19 @@
 //! of it blocks.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use metaservice_archive::{BLOCK, Packer};
+use metaservice_archive::Packer;
 use metaservice_protocol::transfer::Digest;
 use metaservice_protocol::{Failure, FailureCode, FileHead, Form, ReadOptions, Resume};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::failure;
+use crate::blocks::Pool;
 use crate::entries::mtime_ns;
 
 /// How many bytes lie between two places at which a folder can be resumed.
@@ -34,7 +35,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 enum Content {
     /// How much of the file is still to be read; `None` for as far as it goes.
-    File(File, Option<u64>),
+    File(File, Option<u64>, Pool),
     Archive(Box<Packer>),
 }
 
@@ -105,7 +106,7 @@ impl Source {
             mode: status.st_mode & 0o7777,
             mtime_ns: mtime_ns(status),
         };
-        let content = Content::File(file, left);
+        let content = Content::File(file, left, Pool::default());
         Ok(Self { head, path: path.to_owned(), content, rest: None })
     }
 
@@ -147,7 +148,7 @@ impl Source {
         if digest.value() == resume.digest { Ok(()) } else { Err(changed) }
     }
 
-    /// The next bytes, at most [`BLOCK`]; `None` at the end.
+    /// The next bytes, one block at most; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Block>, Failure> {
         if let Some(rest) = self.rest.take() {
             return Ok(Some(rest));
@@ -158,27 +159,20 @@ impl Source {
                 let block = packer.next_block().map_err(failed)?;
                 Ok(block.map(|block| Block { bytes: block.bytes.into(), cursor: block.cursor }))
             }
-            Content::File(file, left) => {
-                let most = left.unwrap_or(u64::MAX).min(BLOCK as u64);
-                let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or(BLOCK));
-                match file.by_ref().take(most).read_to_end(&mut bytes) {
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                        return Err(failed(error));
-                    }
-                    _ => {}
-                }
+            Content::File(file, left, pool) => {
+                let bytes = pool.read(file, *left).map_err(failed)?;
                 if bytes.is_empty() {
                     return self.at_the_end();
                 }
                 *left = left.map(|left| left - bytes.len() as u64);
-                Ok(Some(Block { bytes: bytes.into(), cursor: None }))
+                Ok(Some(Block { bytes, cursor: None }))
             }
         }
     }
 
     fn at_the_end(&self) -> Result<Option<Block>, Failure> {
         match &self.content {
-            Content::File(_, Some(1..)) if self.head.size.is_some() => {
+            Content::File(_, Some(1..), _) if self.head.size.is_some() => {
                 let message = format!("{} became shorter while it was read", self.path.display());
                 Err(Failure::new(FailureCode::Changed, message))
             }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// How many blocks one decision holds before the other way is tried again.
-const HOLD: u32 = 64;
+/// How many blocks one decision holds before the other way is tried again: at first, and at most,
+/// after it has been the same several times.
+const HOLD: (u32, u32) = (64, 256);
 
 /// How many blocks of each way make a measurement.
 const PROBE: u32 = 2;
@@ -12,7 +13,7 @@ const PROBE: u32 = 2;
 /// more content per second. Without a clock: the caller measures and tells.
 ///
 /// It tries a few blocks of each way, keeps to the faster one for a stretch, and tries
-/// again: links and contents change.
+/// again, less often while it stays the same: links and contents change.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Choice {
     compress: bool,
     blocks: u32,
     phase: Phase,
+    hold: u32,
+    held: bool,
     rates: [Rate; 2],
 }
 
@@ -57,6 +60,8 @@ impl Choice {
             compress: false,
             blocks: 0,
             phase: Phase::First,
+            hold: HOLD.0,
+            held: false,
             rates: [Rate::default(); 2],
         }
     }
@@ -84,9 +89,11 @@ impl Choice {
             }
             Phase::Second if self.blocks >= PROBE => {
                 self.compress = self.compressed_is_faster();
+                let same = std::mem::replace(&mut self.held, self.compress) == self.compress;
+                self.hold = if same { HOLD.1.min(self.hold * 2) } else { HOLD.0 };
                 self.enter(Phase::Held);
             }
-            Phase::Held if self.blocks >= HOLD => {
+            Phase::Held if self.blocks >= self.hold => {
                 self.rates = [Rate::default(); 2];
                 self.enter(Phase::First);
             }

@@ -67,9 +67,10 @@ pub struct Decoder {
     /// Kind, and bytes that are left (of data) or that the whole block has (of others).
     block: Option<(u32, usize)>,
     digest: Digest,
-    /// Since the last mark, for a resumption.
+    /// The last mark, for a resumption.
     cursor: String,
-    since_mark: Digest,
+    /// What came since then; `None` where that is all that came, and `digest` its digest.
+    since_mark: Option<Digest>,
     over: bool,
     broken: Option<InvalidTransfer>,
 }
@@ -89,7 +90,7 @@ impl Decoder {
             block: None,
             digest: Digest::new(),
             cursor: String::new(),
-            since_mark: Digest::new(),
+            since_mark: None,
             over: false,
             broken: None,
         }
@@ -99,16 +100,18 @@ impl Decoder {
     /// forgotten, what was taken counts.
     #[must_use]
     pub fn resumed(self) -> Self {
-        Self { cursor: self.cursor, since_mark: self.since_mark, ..Self::new() }
+        let since_mark = self.since_mark.unwrap_or(self.digest);
+        Self { cursor: self.cursor, since_mark: Some(since_mark), ..Self::new() }
     }
 
     /// How far the content that was taken goes.
     #[must_use]
     pub fn resume(&self) -> Resume {
+        let since_mark = self.since_mark.as_ref().unwrap_or(&self.digest);
         Resume {
             cursor: self.cursor.clone(),
-            skip: self.since_mark.length(),
-            digest: self.since_mark.value(),
+            skip: since_mark.length(),
+            digest: since_mark.value(),
         }
     }
 
@@ -186,7 +189,7 @@ impl Decoder {
                 self.compare(&mut body)?;
                 let cursor = std::str::from_utf8(&body).map_err(|_| InvalidTransfer::Cursor)?;
                 cursor.clone_into(&mut self.cursor);
-                self.since_mark = Digest::new();
+                self.since_mark = Some(Digest::new());
                 Ok(None)
             }
             END => {
@@ -203,7 +206,9 @@ impl Decoder {
 
     fn content(&mut self, content: Bytes) -> Item {
         self.digest.update(&content);
-        self.since_mark.update(&content);
+        if let Some(since_mark) = &mut self.since_mark {
+            since_mark.update(&content);
+        }
         Item::Data(content)
     }
 

@@ -14,7 +14,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-while read module; do insmod $module; done < /lib/metaservice/modules
+cat /lib/metaservice/modules /lib/metaservice/modules.later | while read module; do insmod $module; done
 ";
 
 /// How long a guest may take for anything. Emulation on a busy host is slow.

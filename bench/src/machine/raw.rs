@@ -1,0 +1,69 @@
+//! The host's side of raw streams: the limit of whatever carries them.
+//!
+//! Owns taking the time, from the first byte until the other end knows that all have come.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::guest::PIECE;
+
+/// A stream that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub(super) bytes: u64,
+    time: Duration,
+}
+
+impl Flow {
+    /// Millions of bytes per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.bytes as f64 / self.time.as_secs_f64() / 1e6
+    }
+}
+
+/// Throws away what comes, until its end.
+pub(super) async fn discard(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    flow: &mpsc::UnboundedSender<Flow>,
+) {
+    let mut piece = vec![0; PIECE];
+    let (mut bytes, mut begun) = (0, None);
+    while let Ok(count @ 1..) = stream.read(&mut piece).await {
+        begun.get_or_insert_with(Instant::now);
+        bytes += count as u64;
+    }
+    let time = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+    let _ = flow.send(Flow { bytes, time });
+    let _ = stream.shutdown().await;
+}
+
+/// Sends as much as the first eight bytes ask for, and waits until it has been read.
+pub(super) async fn generate(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    flow: &mpsc::UnboundedSender<Flow>,
+) {
+    let Ok(bytes) = stream.read_u64().await else { return };
+    let piece = vec![0x5a; PIECE];
+    let begun = Instant::now();
+    let mut left = bytes;
+    while left > 0 {
+        let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        if stream.write_all(&piece[..count]).await.is_err() {
+            break;
+        }
+        left -= count as u64;
+    }
+    let _ = stream.read(&mut [0]).await;
+    let _ = flow.send(Flow { bytes: bytes - left, time: begun.elapsed() });
+}
+
+/// [`discard`] for whoever connects.
+pub(super) async fn serve(listener: TcpListener, flow: mpsc::UnboundedSender<Flow>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let flow = flow.clone();
+        tokio::spawn(async move { discard(stream, &flow).await });
+    }
+}
