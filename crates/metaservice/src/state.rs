@@ -56,6 +56,9 @@ pub(crate) struct Promised {
     pub(crate) log: PromisedLog,
     pub(crate) session: Option<PromisedSession>,
     result: Option<PromisedResult>,
+    /// The instance that a cloud image was told it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
 }
 
 /// How far the log is safe.
@@ -134,6 +137,14 @@ impl Store {
     pub(crate) fn promised(&self) -> MutexGuard<'_, Promised> {
         // What is behind the lock changes all at once.
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the instance: the one that was told before, or else this one from now on.
+    pub(crate) fn instance(&self, fresh: &str) -> Result<String, StateError> {
+        let mut promised = self.promised();
+        let id = promised.instance.get_or_insert_with(|| fresh.to_owned()).clone();
+        self.write(&promised)?;
+        Ok(id)
     }
 
     /// The log's file, without what was never confirmed.
