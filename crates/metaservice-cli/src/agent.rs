@@ -3,6 +3,10 @@
 /// The agent's ELF file, for the processor that this tool was built for.
 pub(crate) const AGENT: &[u8] = include_bytes!(env!("METASERVICE_AGENT"));
 
+/// The platform that it is for.
+pub(crate) const PLATFORM: &str =
+    if cfg!(target_arch = "aarch64") { "linux-aarch64" } else { "linux-x86_64" };
+
 #[cfg(test)]
 mod tests {
     use super::AGENT;

@@ -17,6 +17,7 @@ use metaservice::{JobResult, LogError, MetaService, control};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::agent::{AGENT, PLATFORM};
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::ledger::Ledger;
 use crate::printer::Printer;
@@ -100,6 +101,9 @@ pub(crate) async fn start(
     }
     if let Some(size) = settings.terminal {
         builder = builder.terminal(size);
+    }
+    if let Some(cloud) = &settings.cloud {
+        builder = builder.cloud(cloud.clone()).agent(PLATFORM, AGENT);
     }
     if let Some(folder) = &settings.state {
         builder = builder.state(folder);

@@ -3,26 +3,66 @@
 //! This is where the rooms meet: the virtual machine gets one end of a socket pair, the
 //! network card the other, and the card's connections go to the service.
 
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
+use metaservice::{Cloud, CloudCard};
 use metaservice_nic as nic;
 use metaservice_vm::{
     Accelerator, Boot, Card, Cpus, Disk, Finding, MacAddress, MachineSpec, Memory, MissingTools,
-    ModuleNeed, Network, Report, Root, Tools, initramfs,
+    ModuleNeed, Network, Publish, Report, Root, SystemUuid, Tools, Transport, initramfs,
 };
 
 use crate::agent::AGENT;
 use crate::args::{Accel, Net, VmArgs};
 use crate::printer::Hint;
+use crate::settings::JobSettings;
 
 /// The word that stands for our own kernel where a file could.
 const BUILTIN: &str = "builtin";
 
+/// What tells a machine from all others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// The address of the card to the service.
+    card: MacAddress,
+    /// The address of the card to the outside world, if there is one.
+    outside: Option<MacAddress>,
+}
+
+impl Identity {
+    pub(crate) fn random(args: &VmArgs) -> Self {
+        let outside = (args.net == Net::User).then(MacAddress::random);
+        Self { card: MacAddress::random(), outside }
+    }
+
+    /// Tells a cloud image of the cards that it has.
+    pub(crate) fn tell(&self, cloud: Cloud) -> Cloud {
+        let address = Some(nic::GuestAddress::default().get());
+        let cloud = cloud.card(CloudCard { mac: self.card.bytes(), address });
+        match self.outside {
+            Some(mac) => cloud.card(CloudCard { mac: mac.bytes(), address: None }),
+            None => cloud,
+        }
+    }
+}
+
+/// Whether the machine is booted by its image's own boot loader.
+pub(crate) fn boots_itself(args: &VmArgs) -> bool {
+    args.image.is_some() && args.kernel.is_none()
+}
+
 /// Describes the machine; `card` is its end of the network card. Blocks: looks for tools
 /// and may build the initramfs.
-pub(crate) fn describe(args: &VmArgs, hostname: &str, card: UnixStream) -> Result<MachineSpec> {
+pub(crate) fn describe(
+    args: &VmArgs,
+    settings: &JobSettings,
+    identity: &Identity,
+    card: UnixStream,
+) -> Result<MachineSpec> {
+    ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
     let mut spec = MachineSpec::new(qemu, boot(args, &report)?)
@@ -37,8 +77,17 @@ pub(crate) fn describe(args: &VmArgs, hostname: &str, card: UnixStream) -> Resul
             Net::None => Network::None,
             Net::User => Network::User,
         })
-        .card(Card::new(card.into(), MacAddress::random()))
-        .hostname(hostname);
+        .card(Card::new(card.into(), identity.card))
+        .hostname(&settings.name);
+    if let Some(address) = identity.outside {
+        spec = spec.user_address(address);
+    }
+    for word in &args.publish {
+        spec = spec.publish(published(word)?);
+    }
+    if let Some(cloud) = &settings.cloud {
+        spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
+    }
     if let Some(image) = &args.image {
         spec = spec.disk(Disk::open(image).context("in --image")?);
         if args.kernel.is_some() {
@@ -61,9 +110,29 @@ pub(crate) fn is_ours(args: &VmArgs) -> bool {
     !firmware && args.initrd.is_none()
 }
 
+/// A port that leads to one of the guest's: `[ADDR:]PORT:GUEST_PORT[/tcp|/udp]`.
+fn published(word: &str) -> Result<Publish> {
+    let parse = || {
+        let (ports, transport) = match word.rsplit_once('/') {
+            Some((ports, "tcp")) => (ports, Transport::Tcp),
+            Some((ports, "udp")) => (ports, Transport::Udp),
+            Some(_) => return None,
+            None => (word, Transport::Tcp),
+        };
+        let (host, guest_port) = ports.rsplit_once(':')?;
+        let (address, own) = match host.rsplit_once(':') {
+            Some((address, own)) => (address.parse().ok()?, own),
+            None => (Ipv4Addr::LOCALHOST, host),
+        };
+        let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
+        Some(Publish { transport, address, port: port(own)?, guest_port: port(guest_port)? })
+    };
+    parse().with_context(|| format!("in --publish: {word:?} is not [IPV4:]PORT:GUEST_PORT[/udp]"))
+}
+
 fn boot(args: &VmArgs, report: &Report) -> Result<Boot> {
     let builtin = args.kernel.as_deref().is_none_or(|kernel| kernel == Path::new(BUILTIN));
-    if args.image.is_some() && args.kernel.is_none() {
+    if boots_itself(args) {
         return Ok(Boot::Firmware);
     }
     if let (Some(kernel), false) = (&args.kernel, builtin) {
@@ -120,4 +189,38 @@ pub(crate) fn attach(
     };
     let config = nic::Config { pcap, limits, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_port_has_an_address_and_a_protocol_or_not() {
+        let parsed = |word: &str| {
+            let Publish { transport, address, port, guest_port } = published(word).unwrap();
+            (transport, address.to_string(), port, guest_port)
+        };
+        assert_eq!(parsed("8080:80"), (Transport::Tcp, "127.0.0.1".into(), 8080, 80));
+        assert_eq!(parsed("0.0.0.0:53:5353/udp"), (Transport::Udp, "0.0.0.0".into(), 53, 5353));
+        assert_eq!(parsed("127.0.0.2:1:2/tcp").1, "127.0.0.2");
+        for wrong in [
+            "",
+            "80",
+            ":80",
+            "80:",
+            "0:80",
+            "80:0",
+            "80:65536",
+            "[::1]:1:2",
+            "a:1:2",
+            "1:2/sctp",
+            "1:2/",
+            "1,x:2",
+            "1:2:3:4",
+            "1.2.3:1:2",
+        ] {
+            assert!(published(wrong).is_err(), "{wrong}");
+        }
+    }
 }

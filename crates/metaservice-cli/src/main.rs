@@ -11,6 +11,7 @@ mod args;
 mod artifacts;
 mod attachment;
 mod candidates;
+mod cloud;
 mod commands;
 mod conduct;
 mod copy;

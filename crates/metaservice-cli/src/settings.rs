@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use metaservice::{Bounds, SessionMode, TerminalSize};
+use metaservice::{Bounds, Cloud, SessionMode, TerminalSize};
 use metaservice_nic::Limits;
 
 use crate::args::{JobArgs, Session};
@@ -39,6 +39,8 @@ pub(crate) struct JobSettings {
     pub(crate) state: Option<PathBuf>,
     /// The terminal that the command gets.
     pub(crate) terminal: Option<TerminalSize>,
+    /// What a cloud image is told, for one.
+    pub(crate) cloud: Option<Cloud>,
 }
 
 /// A file to fetch and where it goes.
@@ -96,6 +98,7 @@ impl JobSettings {
             host_names: Vec::new(),
             state: None,
             terminal: None,
+            cloud: None,
         })
     }
 }

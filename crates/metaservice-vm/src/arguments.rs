@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::AcceleratorChoice;
-use crate::spec::{Boot, InvalidSpec, MachineSpec, Network, Root};
+use crate::spec::{Boot, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
 
 /// Everything that emulation can do, but for the promise that copying single bytes is fast
 /// (ERMS, FSRM): a Linux guest believes it, and emulated byte by byte its copies take twice
@@ -82,11 +82,10 @@ pub(crate) fn qemu(
             format!("virtio-net-pci,netdev=service,mac={mac},host_mtu={mtu},romfile="),
         );
     }
-    if spec.network == Network::User {
-        words
-            .option("-netdev", "user,id=user")
-            .option("-device", "virtio-net-pci,netdev=user,romfile=");
+    if let Some(uuid) = spec.uuid {
+        words.option("-smbios", format!("type=1,uuid={uuid},serial={uuid}"));
     }
+    user_network(spec, &mut words)?;
     if let Root::Folder(folder) = &spec.root {
         let folder = existing("the folder", folder)?;
         if !folder.is_dir() {
@@ -116,6 +115,26 @@ pub(crate) fn qemu(
         }
     }
     Ok(words.0)
+}
+
+/// The second card, behind the first, so that a guest which sets up one card takes the service's.
+fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec> {
+    if spec.network != Network::User {
+        return if spec.published.is_empty() { Ok(()) } else { Err(InvalidSpec::NothingToPublish) };
+    }
+    let mut network = String::from("user,id=user");
+    for Publish { transport, address, port, guest_port } in &spec.published {
+        let transport = match transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(network, ",hostfwd={transport}:{address}:{port}-:{guest_port}");
+    }
+    let address = spec.user_address.map(|mac| format!(",mac={mac}")).unwrap_or_default();
+    words.option("-netdev", network);
+    words.option("-device", format!("virtio-net-pci,netdev=user{address},romfile="));
+    Ok(())
 }
 
 /// The kernel's command line: our own arguments, what the init is told, the caller's.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::find::{Qemu, QemuVersion};
-use crate::hardware::{Cpus, Memory};
+use crate::hardware::{Cpus, Memory, SystemUuid};
 use crate::image::Disk;
 use crate::spec::Card;
 
@@ -61,6 +61,33 @@ fn the_card_is_the_first_and_the_user_network_the_second() {
         ]
     );
     assert!(values(&words, "-append")[0].ends_with(" metaservice.net=user"));
+}
+
+#[test]
+fn published_ports_lead_into_the_user_network_alone() {
+    let publish = |transport, guest_port| Publish {
+        transport,
+        address: [127, 0, 0, 1].into(),
+        port: 8080,
+        guest_port,
+    };
+    let spec =
+        || spec(direct()).publish(publish(Transport::Tcp, 80)).publish(publish(Transport::Udp, 53));
+    assert!(matches!(build(&spec()), Err(InvalidSpec::NothingToPublish)));
+    let mac = "52:54:00:12:34:57".parse().unwrap();
+    let words = build(&spec().network(Network::User).user_address(mac)).unwrap();
+    let network = "user,id=user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:8080-:53";
+    assert_eq!(values(&words, "-netdev"), [network]);
+    let card = "virtio-net-pci,netdev=user,mac=52:54:00:12:34:57,romfile=";
+    assert!(values(&words, "-device").contains(&card.to_owned()), "{words:?}");
+}
+
+#[test]
+fn the_firmware_tables_name_the_machine() {
+    let words =
+        build(&spec(direct()).uuid(SystemUuid::from(*b"\xec\x20456789abcdef\0\0"))).unwrap();
+    let uuid = "ec203435-3637-3839-6162-636465660000";
+    assert_eq!(values(&words, "-smbios"), [format!("type=1,uuid={uuid},serial={uuid}")]);
 }
 
 #[test]

@@ -212,6 +212,35 @@ impl fmt::Display for MacAddress {
     }
 }
 
+/// The UUID by which firmware tables (DMI) name a machine; its text is the serial number too.
+///
+/// ```
+/// use metaservice_vm::SystemUuid;
+///
+/// let uuid = SystemUuid::from([0xec; 16]);
+/// assert_eq!(uuid.to_string(), "ecececec-ecec-ecec-ecec-ecececececec");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SystemUuid([u8; 16]);
+
+impl From<[u8; 16]> for SystemUuid {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for SystemUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, byte) in self.0.iter().enumerate() {
+            if [4, 6, 8, 10].contains(&n) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::find::{Kernel, Qemu};
-use crate::hardware::{Cpus, MacAddress, Memory};
+use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
 use crate::kernel;
 
@@ -39,6 +39,9 @@ pub enum InvalidSpec {
     /// Firmware finds nothing to boot without a disk.
     #[error("a machine without a kernel needs a disk to boot from")]
     NothingToBoot,
+    /// A port is to lead into a machine that no network leads into.
+    #[error("a published port needs the user network")]
+    NothingToPublish,
     /// Not a host name.
     #[error("{0:?} is no host name")]
     HostName(String),
@@ -121,6 +124,28 @@ pub enum Network {
     User,
 }
 
+/// A port of this host that leads to one of the guest's, by the [user network](Network::User).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish {
+    /// Of which protocol.
+    pub transport: Transport,
+    /// The address of this host, of those that it has; unspecified is all of them.
+    pub address: Ipv4Addr,
+    /// The port of this host, not 0.
+    pub port: u16,
+    /// The port of the guest, not 0.
+    pub guest_port: u16,
+}
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
 /// The network card whose other end the caller holds.
 #[derive(Debug)]
 pub struct Card {
@@ -168,6 +193,9 @@ pub struct MachineSpec {
     pub(crate) disk: Option<Disk>,
     pub(crate) root: Root,
     pub(crate) network: Network,
+    pub(crate) user_address: Option<MacAddress>,
+    pub(crate) published: Vec<Publish>,
+    pub(crate) uuid: Option<SystemUuid>,
     pub(crate) card: Option<Card>,
     pub(crate) guest_address: Option<(Ipv4Addr, u8)>,
     pub(crate) hostname: Option<String>,
@@ -188,6 +216,9 @@ impl MachineSpec {
             disk: None,
             root: Root::default(),
             network: Network::default(),
+            user_address: None,
+            published: Vec::new(),
+            uuid: None,
             card: None,
             guest_address: None,
             hostname: None,
@@ -235,6 +266,28 @@ impl MachineSpec {
     #[must_use]
     pub const fn network(mut self, network: Network) -> Self {
         self.network = network;
+        self
+    }
+
+    /// Sets the hardware address of the second card, that of the user network; QEMU's own choice if
+    /// nobody says.
+    #[must_use]
+    pub const fn user_address(mut self, address: MacAddress) -> Self {
+        self.user_address = Some(address);
+        self
+    }
+
+    /// Opens a port of this host that leads into the guest.
+    #[must_use]
+    pub fn publish(mut self, publish: Publish) -> Self {
+        self.published.push(publish);
+        self
+    }
+
+    /// Sets what the firmware tables call the machine: its UUID, and the same as its serial number.
+    #[must_use]
+    pub const fn uuid(mut self, uuid: SystemUuid) -> Self {
+        self.uuid = Some(uuid);
         self
     }
 

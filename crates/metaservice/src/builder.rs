@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use metaservice_protocol::{Execute, TerminalSize};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, watch};
@@ -13,6 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::MetaService;
 use crate::actions::Actions;
 use crate::bounds::{Bounds, Storage};
+use crate::cloud::{self, Cloud};
+use crate::delivery::Delivery;
 use crate::disk::DiskWork;
 use crate::log::{History, Log, Record};
 use crate::result::{self, JobResult};
@@ -33,6 +36,8 @@ pub struct Builder {
     bounds: Bounds,
     state: Option<PathBuf>,
     disk_work: DiskWork,
+    agents: BTreeMap<String, Bytes>,
+    cloud: Option<Cloud>,
 }
 
 /// Why a service cannot start.
@@ -72,6 +77,8 @@ impl Builder {
             bounds: Bounds::default(),
             state: None,
             disk_work: DiskWork::default(),
+            agents: BTreeMap::new(),
+            cloud: None,
         }
     }
 
@@ -195,6 +202,23 @@ impl Builder {
         self
     }
 
+    /// Hands out a static agent to guests that lack one, by `OS-ARCH` (`linux-x86_64`), and the script
+    /// that installs it: `GET /engine/v1/agent/install`. Anybody in the guest may have them, with or
+    /// without a session. The last agent of a platform wins.
+    #[must_use]
+    pub fn agent(mut self, platform: impl Into<String>, program: impl Into<Bytes>) -> Self {
+        self.agents.insert(platform.into(), program.into());
+        self
+    }
+
+    /// Answers a stock cloud image's cloud-init, so that it sets itself up and takes the
+    /// [agent](Self::agent) in. Without it these paths are none.
+    #[must_use]
+    pub fn cloud(mut self, cloud: Cloud) -> Self {
+        self.cloud = Some(cloud);
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -218,6 +242,16 @@ impl Builder {
             opened.map_err(|source| StartError::State { folder: folder.clone(), source })
         };
         let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
+        let delivery = Delivery::new(self.agents);
+        let mut cloud = self.cloud;
+        if let (Some(store), Some(cloud)) = (&store, &mut cloud) {
+            let instance = store.instance(&cloud.instance_id);
+            cloud.instance_id = instance.map_err(|source| StartError::State {
+                folder: self.state.clone().unwrap_or_default(),
+                source,
+            })?;
+        }
+        let cloud = cloud.map(|cloud| Mutex::new(cloud::Server::new(&cloud, delivery.script())));
         let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
         let log = Log::start(self.log, self.bounds.log, history, record);
         let outcome = result::Outcome::new(self.on_result);
@@ -246,6 +280,8 @@ impl Builder {
             session: Session::new(self.session, self.secrets, promised.session),
             store,
             host_names: self.host_names,
+            delivery,
+            cloud,
             streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
             storage: Storage::new(self.bounds.storage),
             bounds: self.bounds,

@@ -25,7 +25,7 @@ use crate::log::{Misplaced, Untaken};
 use crate::result::JobResult;
 use crate::service::new_id;
 use crate::state::Promised;
-use crate::{origin, replies};
+use crate::{origin, reception, replies};
 
 const CONTENT_TYPE_JSON: (header::HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -44,6 +44,10 @@ pub(crate) struct Refused {
 impl Refused {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    pub(crate) fn no_endpoint() -> Self {
+        Self::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path")
     }
 
     pub(crate) fn unknown_action() -> Self {
@@ -69,7 +73,7 @@ async fn dispatch(
 ) -> Result<Response, Refused> {
     let path = request.uri().path();
     let Some(endpoint) = Endpoint::from_path(path) else {
-        return Err(Refused::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path"));
+        return reception::answer(&service, &request);
     };
     if !endpoint.allows(request.method().as_str()) {
         let message = format!("{endpoint:?} is not used by this method");
@@ -108,7 +112,7 @@ async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, R
     let session = &service.0.session;
     let Some(nonce) = headers.get(CLAIM_HEADER).filter(|_| session.is_offered()) else {
         // As to a guest of version 1.
-        return Err(Refused::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path"));
+        return Err(Refused::no_endpoint());
     };
     let nonce = nonce.to_str().ok().and_then(|nonce| ActionId::parse(nonce).ok());
     let nonce = nonce.ok_or_else(|| {

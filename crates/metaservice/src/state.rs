@@ -57,6 +57,9 @@ pub(crate) struct Promised {
     pub(crate) log: PromisedLog,
     pub(crate) session: Option<PromisedSession>,
     result: Option<PromisedResult>,
+    /// The instance that a cloud image was told it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
 }
 
 /// How far the log is safe.
@@ -146,6 +149,14 @@ impl Store {
     /// Where the folder's files are written.
     pub(crate) fn work(&self) -> DiskWork {
         self.work
+    }
+
+    /// The id of the instance: the one that was told before, or else this one from now on.
+    pub(crate) fn instance(&self, fresh: &str) -> Result<String, StateError> {
+        let mut promised = self.promised();
+        let id = promised.instance.get_or_insert_with(|| fresh.to_owned()).clone();
+        self.write(&promised)?;
+        Ok(id)
     }
 
     /// The log's file, without what was never confirmed.

@@ -116,6 +116,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) vm: VmArgs,
     #[command(flatten)]
+    pub(crate) cloud: CloudArgs,
+    #[command(flatten)]
     pub(crate) job: JobArgs,
 }
 
@@ -132,6 +134,16 @@ pub(crate) struct ServeArgs {
     /// started again by the same command line, after whatever end, goes on with the job.
     #[arg(long, value_name = "DIR", conflicts_with = "log")]
     pub(crate) state: Option<PathBuf>,
+    /// Answer a stock cloud image's cloud-init too, and hand out the agent. The machine has to
+    /// have the UUID that is told, and its text as serial number, or any other that begins with ec2.
+    #[arg(long)]
+    pub(crate) cloud: bool,
+    /// A network card of the machine's, the one to the service first: what the image is to set up
+    /// by DHCP. Without any it sets up its first card.
+    #[arg(long, value_name = "MAC", requires = "cloud")]
+    pub(crate) mac: Vec<String>,
+    #[command(flatten)]
+    pub(crate) image: CloudArgs,
     #[command(flatten)]
     pub(crate) job: JobArgs,
 }
@@ -191,9 +203,22 @@ pub(crate) struct JobArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Cloud image options")]
+pub(crate) struct CloudArgs {
+    /// A key by which the image's user may log in: a file of public keys, or the key itself.
+    #[arg(long, value_name = "FILE|KEY")]
+    pub(crate) ssh_key: Vec<String>,
+    /// User data for the image's cloud-init: a script, #cloud-config or whatever else it knows. It
+    /// is through with them before the command begins. Everybody in the guest can read them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) user_data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "VM options")]
 pub(crate) struct VmArgs {
-    /// Boot a disk image. It is never written: changes go to a throw-away overlay.
+    /// Boot a disk image: a stock cloud image, whose cloud-init fetches the agent, or one with an
+    /// agent. It is never written: changes go to a throw-away overlay.
     #[arg(long, value_name = "DISK")]
     pub(crate) image: Option<PathBuf>,
     /// Use a folder of the host as root: read-only, under a throw-away overlay.
@@ -217,9 +242,14 @@ pub(crate) struct VmArgs {
     /// Whether the machine sees the outside world, on a second card.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
     pub(crate) net: Net,
-    /// How long the machine may take until the guest fetches its command.
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
-    pub(crate) boot_timeout: String,
+    /// Lead a port of ours to one of the guest's, with --net user: [ADDR:]PORT:GUEST_PORT[/udp].
+    /// Without an address it is open to this machine alone.
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) publish: Vec<String>,
+    /// How long the machine may take until the guest fetches its command: 60s, or 5m if
+    /// an image boots by itself.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) boot_timeout: Option<String>,
     /// Write every frame between machine and service to a capture file.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,

@@ -8,10 +8,11 @@ use metaservice_vm::Machine;
 use serde_json::json;
 
 use crate::args::{RunArgs, VmArgs};
+use crate::cloud;
 use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
 use crate::listeners::Card;
-use crate::machine;
+use crate::machine::{self, Identity};
 use crate::printer::Printer;
 use crate::settings::{JobSettings, parse_duration};
 use crate::status::ExitStatus;
@@ -20,13 +21,30 @@ use crate::terminal;
 /// How long a machine may take to power itself off in order.
 const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// How long a guest that we start ourselves may take to come.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long one may take that an image's own boot loader starts, and all that its services do
+/// before ours: minutes under software emulation.
+const OWN_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How many of the console's last lines are shown when a machine fails.
 const CONSOLE_LINES: usize = 20;
 
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
     settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
-    let boot_timeout = parse_duration(&args.vm.boot_timeout).context("in --boot-timeout")?;
+    let boot_timeout = match &args.vm.boot_timeout {
+        Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
+        None if machine::boots_itself(&args.vm) => OWN_BOOT_TIMEOUT,
+        None => BOOT_TIMEOUT,
+    };
+    let identity = Identity::random(&args.vm);
+    if machine::boots_itself(&args.vm) {
+        settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
+    } else {
+        cloud::refuse(&args.cloud, "give --image DISK without --kernel")?;
+    }
     let mut interrupts = Interrupts::listen()?;
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
     let (nic, driver) = machine::attach(&args.vm, settings.limits, ours)?;
@@ -35,7 +53,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let serving = tokio::spawn(service.clone().serve(Card(nic)));
 
     let machine = tokio::select! {
-        machine = boot(&args.vm, &settings.name, theirs, printer) => machine?,
+        machine = boot(&args.vm, &settings, &identity, theirs, printer) => machine?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let gone = async {
@@ -81,12 +99,14 @@ async fn power_down(machine: &Machine, interrupts: &mut Interrupts, printer: Pri
 
 async fn boot(
     args: &VmArgs,
-    hostname: &str,
+    settings: &JobSettings,
+    identity: &Identity,
     card: UnixStream,
     printer: Printer,
 ) -> Result<Machine> {
     let spinner = printer.spinner("starting the machine");
-    let spec = tokio::task::block_in_place(|| machine::describe(args, hostname, card))?;
+    let describe = || machine::describe(args, settings, identity, card);
+    let spec = tokio::task::block_in_place(describe)?;
     let machine = Machine::start(spec).await?;
     drop(spinner);
     printer.event("booting", json!({}));

@@ -1,12 +1,14 @@
 //! `metaservice serve`: the service of one job for a machine that somebody else starts.
 
 use anyhow::{Context, Result};
-use metaservice::MetaService;
+use metaservice::{Cloud, MetaService};
+use metaservice_vm::SystemUuid;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::args::ServeArgs;
+use crate::cloud;
 use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
 use crate::ledger::Ledger;
@@ -21,6 +23,12 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     let mut settings = JobSettings::resolve(args.job)?;
     settings.host_names = args.host_name;
     settings.state = args.state;
+    if args.cloud {
+        let described = cloud::describe(&args.image, &settings.name)?;
+        settings.cloud = Some(cloud::cards(&args.mac)?.into_iter().fold(described, Cloud::card));
+    } else {
+        cloud::refuse(&args.image, "give --cloud")?;
+    }
     let mut interrupts = Interrupts::listen()?;
     if let Some(status) = Ledger::open(settings.state.as_deref())?.status() {
         printer.note("the job has ended before, with this status; its state is not touched");
@@ -28,6 +36,11 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     }
     let (service, control) = conduct::start(&settings, printer).await?;
     let (serving, _socket) = listen(&address, service.clone(), printer).await?;
+    if let Some(cloud) = &settings.cloud {
+        let uuid = SystemUuid::from(cloud.system_uuid()).to_string();
+        printer.note(&format!("the machine is to have this UUID and serial number: {uuid}"));
+        printer.event("cloud", json!({ "uuid": uuid }));
+    }
     let conclusion = conduct::conduct(
         &service,
         &settings,

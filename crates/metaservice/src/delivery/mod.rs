@@ -1,0 +1,64 @@
+//! The agent's way into a guest that lacks it: the static program, and the script that installs it.
+//!
+//! Owns the script's text and the digests in it. Nothing that a guest or a user has said gets
+//! into it: names of platforms are checked, everything else is constant.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+const TEMPLATE: &str = include_str!("install.sh");
+
+/// The line that the digests replace.
+const DIGESTS: &str = "#DIGESTS#\n";
+
+/// The folder of the agents, and the name of the script in it.
+const FOLDER: &str = "/engine/v1/agent/";
+const SCRIPT: &str = "install";
+
+/// Static agents by their platforms, and the script that installs them.
+pub(crate) struct Delivery {
+    agents: BTreeMap<String, Bytes>,
+    script: String,
+}
+
+impl Delivery {
+    /// Of agents by `OS-ARCH`.
+    pub(crate) fn new(agents: BTreeMap<String, Bytes>) -> Self {
+        let script = script(&agents);
+        Self { agents, script }
+    }
+
+    /// The script, if there is anything to install.
+    pub(crate) fn script(&self) -> Option<&str> {
+        (!self.agents.is_empty()).then_some(self.script.as_str())
+    }
+
+    /// What is at a path, if anything.
+    pub(crate) fn find(&self, path: &str) -> Option<Bytes> {
+        match path.strip_prefix(FOLDER)? {
+            SCRIPT => self.script().map(|script| Bytes::copy_from_slice(script.as_bytes())),
+            platform => self.agents.get(platform).cloned(),
+        }
+    }
+}
+
+/// The script for these agents. A platform with characters that no platform has is left out.
+fn script(agents: &BTreeMap<String, Bytes>) -> String {
+    let mut digests = String::new();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    for (platform, agent) in agents.iter().filter(|(platform, _)| platform.chars().all(plain)) {
+        let _ = write!(digests, "        {platform}) expected=");
+        for byte in Sha256::digest(agent) {
+            let _ = write!(digests, "{byte:02x}");
+        }
+        digests.push_str(" ;;\n");
+    }
+    TEMPLATE.replace(DIGESTS, &digests)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

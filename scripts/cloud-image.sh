@@ -1,0 +1,75 @@
+#!/bin/sh
+# A disk image as clouds have them, from the distribution's packages alone: systemd, cloud-init, a boot
+# loader, and nothing of ours. Beside it, the image's Python with cloud-init in it, for tests without a
+# machine. Both are made once (some minutes) and kept. Prints where: IMAGE.qcow2 and IMAGE.python.
+set -eu
+
+recipe=2 # goes up with every change of what is in the image
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/metaservice/test-images
+image=$cache/debian-12-cloud-$recipe
+if [ -f "$image.qcow2" ]; then
+    echo "$image.qcow2 $image.python"
+    exit 0
+fi
+
+PATH=$PATH:/usr/sbin:/sbin
+for program in mmdebstrap mke2fs mkfs.fat mcopy syslinux sfdisk qemu-img; do
+    command -v "$program" > /dev/null || {
+        echo "error: $program is missing" >&2
+        echo 'hint: sudo apt-get install mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils' >&2
+        exit 1
+    }
+done
+
+echo "making $image.qcow2 (some minutes)" >&2
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/making.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+# Without root everything is done as another user, by user namespaces.
+chmod 755 "$work"
+mkdir -m 1777 "$work/parts"
+export PARTS="$work/parts"
+
+# shellcheck disable=SC2016 # the hooks' own variables
+mmdebstrap --quiet --variant=minbase --format=null \
+    --include=systemd-sysv,udev,dbus,ifupdown,isc-dhcp-client,cloud-init,linux-image-cloud-amd64 \
+    --aptopt='APT::Install-Recommends "false"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/i18n/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-include=/usr/share/locale/locale.alias' \
+    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/etc/hostname' \
+    --customize-hook=': > "$1/etc/machine-id"; echo "LABEL=root / ext4 defaults 0 1" > "$1/etc/fstab"' \
+    --customize-hook='tar -C "$1" -c usr/bin/python3.11 usr/lib/python3 usr/lib/python3.11 usr/lib/x86_64-linux-gnu > "$PARTS/python.tar"' \
+    --customize-hook='cp "$1"/boot/vmlinuz-* "$PARTS/vmlinuz"; cp "$1"/boot/initrd.img-* "$PARTS/initrd"; rm "$1"/boot/initrd.img-*' \
+    --customize-hook='mkdir "$PARTS/root" && tar -C "$1" --one-file-system -c . | tar -C "$PARTS/root" -x' \
+    --customize-hook='mke2fs -q -t ext4 -L root -d "$PARTS/root" "$PARTS/root.ext4" 1G && rm -r "$PARTS/root"' \
+    bookworm - >&2
+
+# A boot partition that its loader reads, and the root.
+cd "$work"
+cat > syslinux.cfg << 'MENU'
+default linux
+label linux
+ kernel vmlinuz
+ append initrd=initrd root=LABEL=root ro console=tty0 console=ttyS0
+MENU
+truncate -s 96M boot.fat
+mkfs.fat -n BOOT boot.fat > /dev/null
+mcopy -i boot.fat parts/vmlinuz parts/initrd syslinux.cfg ::
+syslinux --install boot.fat
+truncate -s 1122M disk.raw
+printf 'label: dos\n1M,96M,c,*\n97M,1024M,83\n' | sfdisk --quiet disk.raw
+dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk.raw bs=440 count=1 conv=notrunc status=none
+dd if=boot.fat of=disk.raw bs=1M seek=1 conv=notrunc,sparse status=none
+dd if=parts/root.ext4 of=disk.raw bs=1M seek=97 conv=notrunc,sparse status=none
+qemu-img convert -f raw -O qcow2 -c disk.raw disk.qcow2
+mkdir python
+tar -C python -x --no-same-owner -f parts/python.tar
+rm -rf "$image.python"
+mv python "$image.python"
+# Last: who finds this finds all.
+mv disk.qcow2 "$image.qcow2"
+echo "$image.qcow2 $image.python"
