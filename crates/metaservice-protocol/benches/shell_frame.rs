@@ -1,0 +1,45 @@
+//! What a shell's frames cost: one block encoded, one decoded, and one through a pair of sessions
+//! with its acknowledgement.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use metaservice_protocol::shell::{Dialect, Frame, Role, Session, Stream};
+
+fn frames(criterion: &mut Criterion) {
+    for (name, dialect, block) in
+        [("version 1", Dialect::V1, 16 * 1024), ("second dialect", Dialect::V2, 64 * 1024)]
+    {
+        let mut group = criterion.benchmark_group(format!("shell frame, {name}"));
+        group.throughput(Throughput::Bytes(block as u64));
+        let payload = Bytes::from(vec![7; block]);
+        let frame = Frame::Data { stream: Stream::Stdout, payload: payload.clone() };
+        group.bench_function("encode", |bencher| bencher.iter(|| black_box(&frame).encode()));
+        let message = frame.encode();
+        group.bench_function("decode", |bencher| {
+            bencher.iter(|| Frame::decode(black_box(&message), dialect).unwrap());
+        });
+        group.bench_function("through two sessions", |bencher| {
+            let mut guest = Session::with_dialect(Role::Guest, dialect);
+            let mut host = Session::with_dialect(Role::Host, dialect);
+            bencher.iter(|| {
+                guest.write(Stream::Stdout, payload.clone());
+                while let Some(message) = guest.next_message() {
+                    host.handle(&message).unwrap();
+                }
+                while let Some(block) = host.read(Stream::Stdout) {
+                    black_box(block);
+                }
+                while let Some(message) = host.next_message() {
+                    guest.handle(&message).unwrap();
+                }
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, frames);
+criterion_main!(benches);
