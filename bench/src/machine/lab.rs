@@ -69,8 +69,11 @@ impl Lab {
         let (flow, flows) = mpsc::unbounded_channel();
         let lab = runtime.block_on(async {
             let discard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let netcat =
-                format!("{} -N 127.0.0.1 {}", peers.netcat().display(), discard.local_addr()?.port());
+            let netcat = format!(
+                "{} -N 127.0.0.1 {}",
+                peers.netcat().display(),
+                discard.local_addr()?.port()
+            );
             tokio::spawn(raw::serve(discard, flow.clone()));
             let ssh_port = free_port()?;
             let qemu = stand_in(
