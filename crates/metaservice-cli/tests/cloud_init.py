@@ -37,7 +37,7 @@ def crawl(platform):
         "token": bool(found._api_token),
         "version": found._crawled_metadata["_metadata_api_version"],
         "instance": found.get_instance_id(),
-        "hostname": str(found.get_hostname()),
+        "hostname": found.get_hostname().hostname,
         "keys": found.get_public_ssh_keys(),
         "zone": found.availability_zone,
         "region": found.region,

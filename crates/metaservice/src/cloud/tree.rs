@@ -22,6 +22,9 @@ const ZONE: &str = "local-1a";
 /// What this machine is called where others have sizes.
 const INSTANCE_TYPE: &str = "metaservice";
 
+/// The network of all cards.
+const NETWORK_ID: &str = "vpc-local";
+
 #[derive(Debug, Default)]
 pub(super) struct Tree(BTreeMap<String, Bytes>);
 
@@ -134,6 +137,9 @@ fn leaves(cloud: &Cloud) -> Vec<(String, Bytes)> {
         let folder = format!("network/interfaces/macs/{}", mac(card));
         add(format!("{folder}/device-number"), n.to_string());
         add(format!("{folder}/mac"), mac(card));
+        // Without one, cloud-init takes the instance for one of the oldest kind, and asks again by
+        // DHCP when its network is up already, which fails.
+        add(format!("{folder}/vpc-id"), NETWORK_ID.into());
         if let Some(address) = card.address {
             add(format!("{folder}/local-ipv4s"), address.to_string());
         }
