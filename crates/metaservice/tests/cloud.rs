@@ -62,9 +62,9 @@ async fn a_token_is_asked_for_and_shown() {
     );
     let token = String::from_utf8(token.body).unwrap();
     for (shown, status) in [(token.as_str(), 200), ("another", 401), ("", 401), ("\u{fe}", 401)] {
-        let answer =
-            request(&service, "GET", HOSTNAME, &[("X-aws-ec2-metadata-token", shown)], b"");
-        assert_eq!(answer.await.status, status, "{shown:?}");
+        let headers = [("X-aws-ec2-metadata-token", shown)];
+        let answer = request(&service, "GET", HOSTNAME, &headers, b"").await;
+        assert_eq!(answer.status, status, "{shown:?}");
     }
     assert_eq!(request(&service, "PUT", "/latest/api/token", &[], b"").await.status, 400);
 }
