@@ -107,7 +107,7 @@ impl Lab {
 
     /// Runs a command in the guest, by our own means; what it wrote.
     pub(super) fn exec(&self, words: &[&str]) -> anyhow::Result<String> {
-        self.runtime.block_on(async {
+        let work = async {
             let mut shell = self.service.exec(command(words)).await?;
             let mut written = String::new();
             let mut complained = String::new();
@@ -125,7 +125,9 @@ impl Lab {
             tokio::join!(out, err);
             ensure!(shell.wait().await?, "{}: {}", words.join(" "), complained.trim());
             Ok(written)
-        })
+        };
+        let ended = async { tokio::time::timeout(PATIENCE, work).await };
+        self.runtime.block_on(ended).with_context(|| format!("{} does not end", words[0]))?
     }
 
     /// Runs this program's part in the guest against one of our raw ports, or `guestfwd`'s.
