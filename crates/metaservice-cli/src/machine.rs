@@ -20,9 +20,21 @@ use crate::printer::Hint;
 /// The word that stands for our own kernel where a file could.
 const BUILTIN: &str = "builtin";
 
-/// Describes the machine; `card` is its end of the network card. Blocks: looks for tools
-/// and may build the initramfs.
-pub(crate) fn describe(args: &VmArgs, hostname: &str, card: UnixStream) -> Result<MachineSpec> {
+/// The address of every machine that may be saved: alone on its wire, it needs none of its own.
+const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 169, 254, 2];
+
+/// Describes the machine; `card` is its end of the network card. Without a name it is one that
+/// may be saved: nothing of it differs from the next. Blocks: looks for tools and may build the
+/// initramfs.
+pub(crate) fn describe(
+    args: &VmArgs,
+    hostname: Option<&str>,
+    card: UnixStream,
+) -> Result<MachineSpec> {
+    let address = match hostname {
+        Some(_) => MacAddress::random(),
+        None => MacAddress::new(ADDRESS)?,
+    };
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
     let mut spec = MachineSpec::new(qemu, boot(args, &report)?)
@@ -37,8 +49,10 @@ pub(crate) fn describe(args: &VmArgs, hostname: &str, card: UnixStream) -> Resul
             Net::None => Network::None,
             Net::User => Network::User,
         })
-        .card(Card::new(card.into(), MacAddress::random()))
-        .hostname(hostname);
+        .card(Card::new(card.into(), address));
+    if let Some(name) = hostname {
+        spec = spec.hostname(name);
+    }
     if let Some(image) = &args.image {
         spec = spec.disk(Disk::open(image).context("in --image")?);
         if args.kernel.is_some() {
@@ -96,7 +110,11 @@ fn hinted(missing: &MissingTools) -> Error {
 }
 
 /// The service's end of the network card and the task that drives it.
-pub(crate) fn attach(args: &VmArgs, socket: UnixStream) -> Result<(nic::Nic, nic::Driver)> {
+pub(crate) fn attach(
+    args: &VmArgs,
+    socket: UnixStream,
+    orphans: Vec<nic::Orphan>,
+) -> Result<(nic::Nic, nic::Driver)> {
     socket.set_nonblocking(true).context("cannot set up the network card")?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
     let pcap = match &args.pcap {
@@ -107,6 +125,6 @@ pub(crate) fn attach(args: &VmArgs, socket: UnixStream) -> Result<(nic::Nic, nic
         }
         None => None,
     };
-    let config = nic::Config { pcap, ..nic::Config::default() };
+    let config = nic::Config { pcap, orphans, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
 }

@@ -44,6 +44,7 @@ mod driver;
 mod error;
 mod ethernet;
 mod nic;
+mod orphan;
 mod pcap;
 mod statistics;
 
@@ -55,6 +56,7 @@ pub use connection::Connection;
 pub use driver::Driver;
 pub use error::{Error, StreamError};
 pub use frame::FramingError;
-pub use nic::{Nic, attach};
+pub use nic::{Nic, Observer, attach};
+pub use orphan::Orphan;
 pub use pcap::Pcap;
 pub use statistics::{DropReason, Dropped, Statistics};

@@ -54,7 +54,7 @@ impl Key {
         Ok(self)
     }
 
-    fn name(self, suffix: &str) -> String {
+    pub(crate) fn name(self, suffix: &str) -> String {
         let digest = self.0.finalize();
         let hexadecimal: String =
             digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();

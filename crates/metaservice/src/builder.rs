@@ -31,6 +31,7 @@ pub struct Builder {
     host_names: BTreeSet<String>,
     bounds: Bounds,
     state: Option<PathBuf>,
+    hostname: Option<String>,
 }
 
 /// Why a service cannot start.
@@ -69,6 +70,7 @@ impl Builder {
             host_names: BTreeSet::new(),
             bounds: Bounds::default(),
             state: None,
+            hostname: None,
         }
     }
 
@@ -185,6 +187,13 @@ impl Builder {
         self
     }
 
+    /// The name that a machine gets which goes on from a [`Preparation`](crate::Preparation).
+    #[must_use]
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -235,6 +244,7 @@ impl Builder {
             session: Session::new(self.session, self.secrets, promised.session),
             store,
             host_names: self.host_names,
+            hostname: self.hostname,
             streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
             storage: Storage::new(self.bounds.storage),
             bounds: self.bounds,

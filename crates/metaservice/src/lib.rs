@@ -48,6 +48,7 @@ mod error;
 mod extension;
 mod log;
 mod origin;
+mod preparation;
 mod queue;
 mod replies;
 mod result;
@@ -67,6 +68,7 @@ pub use metaservice_protocol::{
     Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
     Form, Reason, Stats, TerminalSize,
 };
+pub use preparation::Preparation;
 pub use result::JobResult;
 pub use service::MetaService;
 pub use session::SessionMode;

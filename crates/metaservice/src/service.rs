@@ -42,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,
+    pub(crate) hostname: Option<String>,
     pub(crate) bounds: Bounds,
     pub(crate) storage: Arc<Storage>,
     pub(crate) streams: Arc<Semaphore>,
