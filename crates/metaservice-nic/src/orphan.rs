@@ -59,12 +59,18 @@ impl Orphan {
         };
         let destination = EthernetAddress(self.hardware);
         let length = header.buffer_len() + segment.buffer_len();
-        ethernet::push(outgoing, |_| destination, EthernetProtocol::Ipv4, length, |bytes| {
-            let mut packet = Ipv4Packet::new_unchecked(bytes);
-            header.emit(&mut packet, checksums);
-            let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
-            let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
-            segment.emit(&mut payload, &from, &to, checksums);
-        });
+        ethernet::push(
+            outgoing,
+            |_| destination,
+            EthernetProtocol::Ipv4,
+            length,
+            |bytes| {
+                let mut packet = Ipv4Packet::new_unchecked(bytes);
+                header.emit(&mut packet, checksums);
+                let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
+                let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
+                segment.emit(&mut payload, &from, &to, checksums);
+            },
+        );
     }
 }

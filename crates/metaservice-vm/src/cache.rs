@@ -62,6 +62,21 @@ impl Key {
     }
 }
 
+/// Adds a file to a key. One of the cache's own is known by its name, which says what it was made
+/// of; its time is that of its last use.
+pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    match folder() {
+        Some(folder) if file.starts_with(&folder) => {
+            key.bytes(file.as_os_str().as_bytes());
+        }
+        _ => {
+            key.file(file)?;
+        }
+    }
+    Ok(())
+}
+
 /// Finds the file for `key` in `folder`, or has it written.
 pub(crate) fn get_or_make<E: From<io::Error>>(
     folder: &Path,

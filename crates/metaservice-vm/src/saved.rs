@@ -22,7 +22,6 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::accelerator::AcceleratorError;
 use crate::arguments::{self, Inherited};
 use crate::cache::{self, Key};
 use crate::save::MAX_STATE;
@@ -94,17 +93,17 @@ impl SavedKey {
     /// # Errors
     /// When no machine can be started from the description.
     pub fn of(spec: &MachineSpec) -> Result<Self, SavedError> {
-        let accelerator = spec.accelerator.choose().map_err(|e: AcceleratorError| InvalidSpec::from(e))?;
+        let accelerator = spec.accelerator.choose().map_err(InvalidSpec::from)?;
         let card = spec.card.as_ref().map(|_| 0);
-        let words = arguments::qemu(spec, &accelerator, Inherited { monitor: 0, console: 0, card })?;
+        let words =
+            arguments::qemu(spec, &accelerator, Inherited { monitor: 0, console: 0, card })?;
         let mut base = Key::default();
         base.bytes(LAYOUT).file(&fs::canonicalize(&spec.qemu.path)?)?;
         // A script may stand for the real one.
         base.bytes(spec.qemu.version.to_string().as_bytes()).bytes(&processor());
         if let Boot::Direct { kernel, initramfs, .. } = &spec.boot {
-            base.file(kernel)?;
-            if let Some(initramfs) = initramfs {
-                base.file(initramfs)?;
+            for file in [Some(kernel), initramfs.as_ref()].into_iter().flatten() {
+                cache::identify(&mut base, file)?;
             }
         }
         let base = base.name("base");
@@ -183,8 +182,10 @@ impl SavedMachines {
             }
         }
         let private = Permissions::from_mode(0o700);
-        let folder =
-            tempfile::Builder::new().prefix(MAKING).permissions(private).tempdir_in(&self.folder)?;
+        let folder = tempfile::Builder::new()
+            .prefix(MAKING)
+            .permissions(private)
+            .tempdir_in(&self.folder)?;
         let making = Making { folder, key: key.clone(), saved: self.clone(), _lock: lock };
         let memory = making.memory();
         File::create(&memory)?.set_permissions(Permissions::from_mode(0o600))?;

@@ -4,8 +4,7 @@ use crate::hardware::Cpus;
 
 fn key(cpus: u32) -> SavedKey {
     let qemu = Qemu { path: "/bin/sh".into(), version: QemuVersion { major: 7, minor: 2 } };
-    let boot =
-        Boot::Direct { kernel: "/bin/sh".into(), initramfs: None, arguments: Vec::new() };
+    let boot = Boot::Direct { kernel: "/bin/sh".into(), initramfs: None, arguments: Vec::new() };
     SavedKey::of(&MachineSpec::new(&qemu, boot).cpus(Cpus::new(cpus).unwrap())).unwrap()
 }
 
@@ -62,7 +61,8 @@ fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
     let making = saved.make(&key(1)).unwrap().unwrap();
     assert!(saved.make(&key(2)).unwrap().is_none());
     drop(making);
-    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
 }
 

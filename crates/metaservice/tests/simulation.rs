@@ -219,7 +219,8 @@ async fn agent(world: Arc<World>, kept: Arc<Mutex<Kept>>) {
                 let end = written.min(confirmed + most);
                 let stream = ActionId::parse("s").unwrap();
                 let place = LogPlace { stream, offset: confirmed as u64 }.to_header();
-                let request = head("POST /engine/v1/log") + &format!("Metaservice-Log: {place}\r\n");
+                let request =
+                    head("POST /engine/v1/log") + &format!("Metaservice-Log: {place}\r\n");
                 match exchange(&world, request, &world.log[confirmed..end]).await {
                     Some((200, _)) => {
                         let mut kept = kept.lock().unwrap();
@@ -292,11 +293,13 @@ async fn simulate(seed: u64, folder: &std::path::Path) {
     let success = random.random_bool(0.5);
     let troubles = random.random_range(0..30);
     let rate = random.random_range(50..20_000);
-    let agents: Vec<u64> = (0..random.random_range(1..4)).map(|_| random.random_range(0..90)).collect();
+    let agents: Vec<u64> =
+        (0..random.random_range(1..4)).map(|_| random.random_range(0..90)).collect();
     let wishes: Vec<(u64, bool, u32)> = (0..random.random_range(0..12))
         .map(|_| (random.random_range(0..120), random.random_bool(0.5), random.random()))
         .collect();
-    let restarts: Vec<u64> = (0..random.random_range(0..3)).map(|_| random.random_range(1..80)).collect();
+    let restarts: Vec<u64> =
+        (0..random.random_range(0..3)).map(|_| random.random_range(1..80)).collect();
     let lingers = random.random_bool(0.3);
     let world = Arc::new(World {
         service: Mutex::new(service(folder)),
