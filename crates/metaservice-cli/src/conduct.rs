@@ -91,6 +91,7 @@ pub(crate) async fn start(
         .envs(settings.env.clone())
         .log(drain::open(settings).await?)
         .keep_log(KEPT_LOG)
+        .hostname(&settings.name)
         .session(settings.session)
         .bounds(settings.bounds.clone());
     for (name, value) in &settings.secrets {

@@ -23,6 +23,9 @@ use crate::settings::JobSettings;
 /// The word that stands for our own kernel where a file could.
 const BUILTIN: &str = "builtin";
 
+/// The address of every machine that may be saved: alone on its wire, it needs none of its own.
+const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 169, 254, 2];
+
 /// What tells a machine from all others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
@@ -54,15 +57,19 @@ pub(crate) fn boots_itself(args: &VmArgs) -> bool {
     args.image.is_some() && args.kernel.is_none()
 }
 
-/// Describes the machine; `card` is its end of the network card. Blocks: looks for tools
-/// and may build the initramfs.
+/// Describes the machine; `card` is its end of the network card. Without a job it is one that
+/// may be saved: nothing of it differs from the next. Blocks: looks for tools and may build the
+/// initramfs.
 pub(crate) fn describe(
     args: &VmArgs,
-    settings: &JobSettings,
-    identity: &Identity,
+    job: Option<(&JobSettings, &Identity)>,
     card: UnixStream,
 ) -> Result<MachineSpec> {
     ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
+    let address = match job {
+        Some((_, identity)) => identity.card,
+        None => MacAddress::new(ADDRESS)?,
+    };
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
     let mut spec = MachineSpec::new(qemu, boot(args, &report)?)
@@ -77,16 +84,12 @@ pub(crate) fn describe(
             Net::None => Network::None,
             Net::User => Network::User,
         })
-        .card(Card::new(card.into(), identity.card))
-        .hostname(&settings.name);
-    if let Some(address) = identity.outside {
-        spec = spec.user_address(address);
-    }
+        .card(Card::new(card.into(), address));
     for word in &args.publish {
         spec = spec.publish(published(word)?);
     }
-    if let Some(cloud) = &settings.cloud {
-        spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
+    if let Some((settings, identity)) = job {
+        spec = identify(spec, settings, identity);
     }
     if let Some(image) = &args.image {
         spec = spec.disk(Disk::open(image).context("in --image")?);
@@ -101,6 +104,18 @@ pub(crate) fn describe(
         spec = spec.console_log(path);
     }
     Ok(spec)
+}
+
+/// What tells the machine of a job from all others.
+fn identify(mut spec: MachineSpec, settings: &JobSettings, identity: &Identity) -> MachineSpec {
+    spec = spec.hostname(&settings.name);
+    if let Some(address) = identity.outside {
+        spec = spec.user_address(address);
+    }
+    match &settings.cloud {
+        Some(cloud) => spec.uuid(SystemUuid::from(cloud.system_uuid())),
+        None => spec,
+    }
 }
 
 /// Whether the first process of the machine is our own init: then nothing in the machine is worth
@@ -176,6 +191,7 @@ pub(crate) fn attach(
     args: &VmArgs,
     limits: nic::Limits,
     socket: UnixStream,
+    orphans: Vec<nic::Orphan>,
 ) -> Result<(nic::Nic, nic::Driver)> {
     socket.set_nonblocking(true).context("cannot set up the network card")?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
@@ -187,7 +203,7 @@ pub(crate) fn attach(
         }
         None => None,
     };
-    let config = nic::Config { pcap, limits, ..nic::Config::default() };
+    let config = nic::Config { pcap, limits, orphans, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
 }
 

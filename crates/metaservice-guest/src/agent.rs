@@ -29,6 +29,7 @@ use crate::host::Host;
 use crate::job::{self, Running};
 use crate::poll;
 use crate::processes::Process;
+use crate::renewal;
 use crate::shell;
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
@@ -208,6 +209,9 @@ async fn fetch(client: &Client, folder: &Folder) -> Result<Execute, StateError> 
                     }
                     Err(error) => error,
                 }
+            }
+            Err(ClientError::Status { status: 503, .. }) if client.service().renewal => {
+                renewal::wait(client).await
             }
             Err(error) => error,
         };

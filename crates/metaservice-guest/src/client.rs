@@ -32,7 +32,7 @@ use metaservice_protocol::limits::{POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, STALL_
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
-    LogPlace, Service, SessionGrant,
+    LogPlace, Renewal, Service, SessionGrant,
 };
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
@@ -183,6 +183,13 @@ impl Client {
     pub(crate) async fn poll(&self) -> Result<Action, ClientError> {
         let request = self.announcing(Endpoint::Poll);
         let answer = self.exchange(request, Some(POLL_PATIENCE), MAX_ACTION).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// What is new, once there is a job: waits for as long as the connection lives.
+    pub(crate) async fn renewal(&self) -> Result<Renewal, ClientError> {
+        let request = self.announcing(Endpoint::Renewal);
+        let answer = self.exchange(request, None, MAX_ANSWER).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 

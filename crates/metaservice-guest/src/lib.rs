@@ -45,6 +45,7 @@ mod log;
 mod poll;
 mod processes;
 mod program;
+mod renewal;
 mod shell;
 mod state;
 mod stats;

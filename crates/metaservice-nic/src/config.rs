@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::orphan::Orphan;
 use crate::pcap::Pcap;
 
 /// The address at which the card answers.
@@ -192,6 +193,9 @@ pub struct Config {
     pub limits: Limits,
     /// Where a copy of every frame goes.
     pub pcap: Option<Pcap>,
+    /// Connections that the guest has open with another card than this one, which it had when
+    /// its state was saved: they are reset first of all, so that it learns at once.
+    pub orphans: Vec<Orphan>,
 }
 
 impl Default for Config {
@@ -204,6 +208,7 @@ impl Default for Config {
             ports: vec![SERVICE_PORT],
             limits: Limits::default(),
             pcap: None,
+            orphans: Vec::new(),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     connection::Connection,
     driver::Driver,
     interface::{ConnectionId, Interface},
+    orphan::Orphan,
     statistics::Statistics,
 };
 
@@ -163,10 +164,37 @@ impl Nic {
         Poll::Pending
     }
 
+    /// Looks at the card while another owns it.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared) }
+    }
+
     /// What the card has seen and done so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.shared.lock().interface.statistics()
+    }
+}
+
+/// Sees which connections a card has.
+pub struct Observer {
+    shared: Arc<Shared>,
+}
+
+impl Observer {
+    /// The guest's ends of the connections that are open now. A guest that is stopped, saved
+    /// and continued with another card has them still: give them to that card as
+    /// [`Config::orphans`](crate::Config::orphans).
+    #[must_use]
+    pub fn connections(&self) -> Vec<Orphan> {
+        self.shared.lock().interface.connections().collect()
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Observer").finish_non_exhaustive()
     }
 }
 

@@ -29,11 +29,13 @@ pub enum Capability {
     Signal,
     /// The job's command can have a terminal.
     Terminal,
+    /// renewal: an agent that waits for a job becomes somebody else's when it gets one.
+    Renew,
 }
 
 impl Capability {
     /// All that this version knows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exec,
         Self::Dial,
         Self::Read,
@@ -42,6 +44,7 @@ impl Capability {
         Self::Stats,
         Self::Signal,
         Self::Terminal,
+        Self::Renew,
     ];
 
     /// The word on the wire.
@@ -56,6 +59,7 @@ impl Capability {
             Self::Stats => "stats",
             Self::Signal => "signal",
             Self::Terminal => "terminal",
+            Self::Renew => "renew",
         }
     }
 }
@@ -137,6 +141,10 @@ pub struct Service {
     pub log: bool,
     /// Whether the job is to be claimed at [`Endpoint::Session`](crate::Endpoint::Session).
     pub session: bool,
+    /// Whether there is no job yet, and [`Endpoint::Renewal`](crate::Endpoint::Renewal) is to be
+    /// waited for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub renewal: bool,
 }
 
 impl Agent {
@@ -199,7 +207,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_agent_fits_a_header_and_is_read_back(
-            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=8,
+            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=9,
         ) {
             let capabilities = Capability::ALL.into_iter().take(count).collect();
             let agent = Agent { version, kernel, capabilities, ..Agent::default() };
@@ -224,7 +232,7 @@ mod tests {
     #[test]
     fn the_set_is_written_in_words() {
         let json = serde_json::to_string(&Capabilities::all()).unwrap();
-        let words = r#"["exec","dial","read","write","list","stats","signal","terminal"]"#;
+        let words = r#"["exec","dial","read","write","list","stats","signal","terminal","renew"]"#;
         assert_eq!(json, words);
     }
 }

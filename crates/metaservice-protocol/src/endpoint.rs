@@ -79,11 +79,13 @@ pub enum Endpoint {
     Ping,
     /// Extension: a guest claims the job.
     Session,
+    /// Extension: what is new for a guest that has waited for a job.
+    Renewal,
 }
 
 impl Endpoint {
     /// All end-points, in the order of the protocol page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Execute,
         Self::Log,
         Self::Success,
@@ -93,6 +95,7 @@ impl Endpoint {
         Self::ListFolder,
         Self::Ping,
         Self::Session,
+        Self::Renewal,
     ];
 
     /// The path of this end-point, without a query.
@@ -108,6 +111,7 @@ impl Endpoint {
             Self::ListFolder => "/engine/v1/list-folder",
             Self::Ping => "/engine/v1/ping",
             Self::Session => "/engine/v1/session",
+            Self::Renewal => "/engine/v1/renewal",
         }
     }
 
@@ -125,7 +129,7 @@ impl Endpoint {
     #[must_use]
     pub fn allows(self, method: &str) -> bool {
         match self {
-            Self::Execute | Self::Poll | Self::Ping => method == "GET",
+            Self::Execute | Self::Poll | Self::Ping | Self::Renewal => method == "GET",
             Self::Log | Self::ListFolder => method == "POST",
             Self::Success | Self::Failed | Self::Session => method == "PUT",
             Self::Reply => method == "GET" || method == "POST",

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     /// Extension: the request looks as if it had been made on behalf of somebody who cannot reach
     /// the service: forwarded, or for another host (403).
     Forbidden,
+    /// Extension: there is no job yet, see [`Renewal`](crate::Renewal) (503).
+    NoJob,
 }
 
 impl ErrorCode {
@@ -37,6 +39,7 @@ impl ErrorCode {
             Self::UnknownActionId | Self::InvalidPayload => 400,
             Self::SessionRequired => 401,
             Self::Forbidden => 403,
+            Self::NoJob => 503,
         }
     }
 }

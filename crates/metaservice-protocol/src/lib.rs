@@ -38,6 +38,7 @@ mod log;
 mod options;
 mod outbox;
 mod payload;
+mod renewal;
 
 pub use action::{Action, ActionId, InvalidActionId, Request};
 pub use announcement::{Agent, Capabilities, Capability, Service};
@@ -53,3 +54,4 @@ pub use options::{
 };
 pub use outbox::Outbox;
 pub use payload::{Execute, Files, SessionGrant};
+pub use renewal::Renewal;

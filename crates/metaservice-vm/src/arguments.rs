@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::AcceleratorChoice;
-use crate::spec::{Boot, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
+use crate::spec::{Boot, InvalidSpec, MachineSpec, MemoryFile, Network, Publish, Root, Transport};
 
 /// Everything that emulation can do, but for the promise that copying single bytes is fast
 /// (ERMS, FSRM): a Linux guest believes it, and emulated byte by byte its copies take twice
@@ -56,7 +56,8 @@ pub(crate) fn qemu(
 ) -> Result<Vec<OsString>, InvalidSpec> {
     let mut words = Words::default();
     words.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]);
-    words.option("-display", "none").option("-machine", MACHINE_TYPE);
+    words.option("-display", "none");
+    memory(&mut words, spec);
     words.option("-accel", if accelerator.kvm { "kvm" } else { "tcg" });
     words.option("-cpu", if accelerator.kvm { "host" } else { EMULATED_CPU });
     words.option("-smp", spec.cpus.count().to_string());
@@ -72,6 +73,10 @@ pub(crate) fn qemu(
     words.option("-chardev", format!("socket,id=console,fd={}", inherited.console));
     words.option("-serial", "chardev:console");
     words.option("-device", "virtio-rng-pci").option("-device", "pvpanic-pci");
+    if spec.memory_file.is_some() {
+        // Another number each time: by it a kernel learns that it is another machine now.
+        words.option("-device", "vmgenid,guid=auto");
+    }
 
     if let (Some(card), Some(fd)) = (&spec.card, inherited.card) {
         words.option("-netdev", format!("stream,id=service,server=off,addr.type=fd,addr.str={fd}"));
@@ -135,6 +140,27 @@ fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec
     words.option("-netdev", network);
     words.option("-device", format!("virtio-net-pci,netdev=user{address},romfile="));
     Ok(())
+}
+
+/// The machine's type and where its memory is. A recorded memory is shared with its file, and left
+/// out of the state that QEMU saves; one that goes on is a private view of it, copied on write.
+fn memory(words: &mut Words, spec: &MachineSpec) {
+    let (file, share) = match &spec.memory_file {
+        None => {
+            words.option("-machine", MACHINE_TYPE);
+            return;
+        }
+        Some(MemoryFile::Recorded(file)) => (file, "on"),
+        Some(MemoryFile::Continued(file, _)) => {
+            // Not before it is told where from.
+            words.option("-incoming", "defer");
+            (file, "off")
+        }
+    };
+    words.option("-machine", format!("{MACHINE_TYPE},memory-backend=memory"));
+    let size = spec.memory.mebibytes();
+    let start = format!("memory-backend-file,id=memory,size={size}M,share={share},mem-path=");
+    words.option("-object", with_path(&start, file));
 }
 
 /// The kernel's command line: our own arguments, what the init is told, the caller's.

@@ -54,12 +54,27 @@ impl Key {
         Ok(self)
     }
 
-    fn name(self, suffix: &str) -> String {
+    pub(crate) fn name(self, suffix: &str) -> String {
         let digest = self.0.finalize();
         let hexadecimal: String =
             digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("{hexadecimal}.{suffix}")
     }
+}
+
+/// Adds a file to a key. One of the cache's own is known by its name, which says what it was made
+/// of; its time is that of its last use.
+pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    match folder() {
+        Some(folder) if file.starts_with(&folder) => {
+            key.bytes(file.as_os_str().as_bytes());
+        }
+        _ => {
+            key.file(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Finds the file for `key` in `folder`, or has it written.

@@ -57,6 +57,8 @@ mod machine;
 mod modules;
 mod process;
 mod qmp;
+mod save;
+mod saved;
 mod spec;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
@@ -67,4 +69,6 @@ pub use hardware::{Cpus, InvalidHardware, MacAddress, Memory, SystemUuid};
 pub use image::{Disk, DiskError, Format};
 pub use machine::{CommandFailed, Machine, StartError, State};
 pub use modules::{ModuleError, ModuleNeed};
+pub use save::SaveError;
+pub use saved::{Making, Saved, SavedError, SavedKey, SavedMachines};
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};

@@ -41,7 +41,8 @@ use crate::console::Console;
 use crate::exit::{Evidence, Exit, How};
 use crate::process::Process;
 use crate::qmp::{Event, Monitor, QmpError};
-use crate::spec::{InvalidSpec, MachineSpec};
+use crate::save::SaveError;
+use crate::spec::{InvalidSpec, MachineSpec, MemoryFile};
 
 /// How long QEMU may take until its monitor answers. It takes some 100 ms; a host that is
 /// short of memory or time may need far longer.
@@ -83,6 +84,9 @@ pub enum StartError {
         /// What QEMU said; fit to be shown.
         stderr: String,
     },
+    /// The saved state that the machine was to go on from is of no use. QEMU has been killed.
+    #[error("the machine cannot go on from its saved state")]
+    Saved(#[source] SaveError),
     /// QEMU runs and does not answer. It has been killed.
     #[error("QEMU did not answer in time: {stderr}")]
     Silent {
@@ -116,13 +120,17 @@ struct Observed {
     panicked: bool,
 }
 
+/// How far QEMU is with saving or loading a state, in its own word.
+pub(crate) type Migration = watch::Sender<String>;
+
 /// A running machine. Dropping it kills it at once.
 ///
 /// See [the crate's example](crate) for how one is started.
 #[derive(Debug)]
 pub struct Machine {
     process: Process,
-    monitor: Monitor,
+    pub(crate) monitor: Monitor,
+    pub(crate) migration: Migration,
     console: Console,
     accelerator: AcceleratorChoice,
     killed: Arc<AtomicBool>,
@@ -173,8 +181,9 @@ impl Machine {
         let state = watch::Sender::new(State::Running);
         monitor.set_nonblocking(true).map_err(StartError::Process)?;
         let stream = UnixStream::from_std(monitor).map_err(StartError::Process)?;
-        let (monitor, monitor_end) =
-            Monitor::new(stream, observe(Arc::clone(&observed), state.clone()));
+        let migration = Migration::default();
+        let observe = observe(Arc::clone(&observed), state.clone(), migration.clone());
+        let (monitor, monitor_end) = Monitor::new(stream, observe);
         let greeted = tokio::select! {
             biased;
             _ = process.ended() => return Err(StartError::Ended { stderr: process.stderr().shown() }),
@@ -208,7 +217,12 @@ impl Machine {
                 exited.send_replace(State::Exited);
             }
         });
-        Ok(Self { process, monitor, console, accelerator, killed, state, exit })
+        let machine =
+            Self { process, monitor, migration, console, accelerator, killed, state, exit };
+        if let Some(MemoryFile::Continued(_, state)) = spec.memory_file.take() {
+            machine.load(state).await.map_err(StartError::Saved)?;
+        }
+        Ok(machine)
     }
 
     /// The console, readable during and after the machine's life.
@@ -358,10 +372,14 @@ impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
 fn observe(
     observed: Arc<Mutex<Observed>>,
     state: watch::Sender<State>,
+    migration: Migration,
 ) -> impl FnMut(Event) + Send {
     move |event| match event.name.as_str() {
         "STOP" => set_unless_final(&state, State::Paused),
         "RESUME" => set_unless_final(&state, State::Running),
+        "MIGRATION" => {
+            migration.send_replace(event.text("status").unwrap_or_default().to_owned());
+        }
         "GUEST_PANICKED" => observed.lock().unwrap_or_else(PoisonError::into_inner).panicked = true,
         "SHUTDOWN" => {
             let reason = event.text("reason").unwrap_or("unknown").to_owned();
@@ -393,7 +411,8 @@ mod tests {
     fn events_become_states_and_evidence() {
         let observed = Arc::new(Mutex::new(Observed::default()));
         let state = watch::Sender::new(State::Running);
-        let mut observe = observe(Arc::clone(&observed), state.clone());
+        let migration = Migration::default();
+        let mut observe = observe(Arc::clone(&observed), state.clone(), migration.clone());
         let event = |name: &str, data| Event { name: name.into(), data };
         observe(event("STOP", json!(null)));
         assert_eq!(*state.borrow(), State::Paused);
@@ -402,6 +421,8 @@ mod tests {
         observe(event("SHUTDOWN", json!({"guest": true, "reason": "guest-reset"})));
         observe(event("SHUTDOWN", json!({"guest": false, "reason": "host-signal"})));
         assert_eq!(observed.lock().unwrap().shutdown.as_deref(), Some("guest-reset"));
+        observe(event("MIGRATION", json!({"status": "completed"})));
+        assert_eq!(*migration.borrow(), "completed");
         observe(event("GUEST_PANICKED", json!({"action": "poweroff"})));
         assert!(observed.lock().unwrap().panicked);
     }

@@ -12,6 +12,7 @@ use crate::find::{Kernel, Qemu};
 use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
 use crate::kernel;
+use crate::saved::Saved;
 
 /// The largest MTU that a virtio card takes and a 16-bit IP length allows for.
 const JUMBO_MTU: u16 = 65520;
@@ -170,6 +171,15 @@ impl Card {
     }
 }
 
+/// Where a machine's memory is, when its state is to be kept or goes on from a kept one.
+#[derive(Debug)]
+pub(crate) enum MemoryFile {
+    /// Written to the file, so that [`Machine::save`](crate::Machine::save) works.
+    Recorded(PathBuf),
+    /// Read from the file, which is never written, and the processors' and devices' state beside.
+    Continued(PathBuf, Vec<u8>),
+}
+
 /// What a machine is made of.
 ///
 /// ```
@@ -201,6 +211,7 @@ pub struct MachineSpec {
     pub(crate) hostname: Option<String>,
     pub(crate) console_log: Option<PathBuf>,
     pub(crate) scratch: Option<PathBuf>,
+    pub(crate) memory_file: Option<MemoryFile>,
 }
 
 impl MachineSpec {
@@ -224,6 +235,7 @@ impl MachineSpec {
             hostname: None,
             console_log: None,
             scratch: None,
+            memory_file: None,
         }
     }
 
@@ -317,6 +329,21 @@ impl MachineSpec {
     #[must_use]
     pub fn console_log(mut self, path: impl AsRef<Path>) -> Self {
         self.console_log = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Keeps the memory in a file, which is made, so that the machine can be
+    /// [saved](crate::Machine::save).
+    #[must_use]
+    pub fn record_memory(mut self, file: impl Into<PathBuf>) -> Self {
+        self.memory_file = Some(MemoryFile::Recorded(file.into()));
+        self
+    }
+
+    /// Goes on from a saved machine instead of booting. All else must be as that machine was.
+    #[must_use]
+    pub fn continue_from(mut self, saved: &Saved) -> Self {
+        self.memory_file = Some(MemoryFile::Continued(saved.memory(), saved.state().to_vec()));
         self
     }
 

@@ -38,6 +38,7 @@ pub struct Builder {
     disk_work: DiskWork,
     agents: BTreeMap<String, Bytes>,
     cloud: Option<Cloud>,
+    hostname: Option<String>,
 }
 
 /// Why a service cannot start.
@@ -79,6 +80,7 @@ impl Builder {
             disk_work: DiskWork::default(),
             agents: BTreeMap::new(),
             cloud: None,
+            hostname: None,
         }
     }
 
@@ -219,6 +221,13 @@ impl Builder {
         self
     }
 
+    /// The name that a machine gets which goes on from a [`Preparation`](crate::Preparation).
+    #[must_use]
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -282,6 +291,7 @@ impl Builder {
             host_names: self.host_names,
             delivery,
             cloud,
+            hostname: self.hostname,
             streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
             storage: Storage::new(self.bounds.storage),
             bounds: self.bounds,

@@ -15,8 +15,8 @@ use metaservice_protocol::endpoint::{
     AGENT_HEADER, CLAIM_HEADER, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER,
 };
 use metaservice_protocol::{
-    Action, ActionId, Agent, Ending, Endpoint, ErrorBody, ErrorCode, LogPlace, Request as Asked,
-    Service,
+    Action, ActionId, Agent, Capability, Ending, Endpoint, ErrorBody, ErrorCode, LogPlace, Renewal,
+    Request as Asked, Service,
 };
 
 use crate::MetaService;
@@ -81,7 +81,8 @@ async fn dispatch(
     }
     origin::check(request.headers(), &service.0.host_names)
         .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
-    if endpoint != Endpoint::Ping && endpoint != Endpoint::Session && !admits(&service, &request) {
+    let open = [Endpoint::Ping, Endpoint::Session, Endpoint::Renewal].contains(&endpoint);
+    if !open && !admits(&service, &request) {
         let message = "this job's session is another's, or it has to be claimed first";
         let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
         let agent = announced(request.headers());
@@ -100,6 +101,7 @@ async fn dispatch(
         Endpoint::ListFolder => replies::list_folder(&service, request).await,
         Endpoint::Ping => Ok(StatusCode::OK.into_response()),
         Endpoint::Session => claim(&service, request.headers()).await,
+        Endpoint::Renewal => renew(&service, request.headers()),
     }
 }
 
@@ -129,6 +131,23 @@ async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, R
     }
 }
 
+/// What is new for a machine that has waited for this job, until it has it.
+fn renew(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
+    let agent = announced(headers);
+    let renews = agent.as_ref().is_some_and(|agent| agent.capabilities.has(Capability::Renew));
+    if !renews || service.is_fetched() || service.0.session.granted().is_some() {
+        // As to a guest of version 1.
+        return Err(Refused::new(ErrorCode::NoSuchEndPoint, "nothing is served at this path"));
+    }
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let renewal = Renewal {
+        time_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
+        random: (0..4).map(|_| new_id().as_str().to_owned()).collect(),
+        hostname: service.0.hostname.clone(),
+    };
+    Ok(say_who_we_are(service, agent.as_ref(), json(StatusCode::OK, &renewal)))
+}
+
 async fn execute(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
     let agent = announced(headers);
     if !service.is_fetched() {
@@ -155,7 +174,7 @@ async fn promise(
 }
 
 /// What an agent of ours says of itself.
-fn announced(headers: &HeaderMap) -> Option<Agent> {
+pub(crate) fn announced(headers: &HeaderMap) -> Option<Agent> {
     headers.get(AGENT_HEADER)?.to_str().ok().and_then(Agent::from_header)
 }
 
@@ -177,6 +196,7 @@ fn say_who_we_are(
             shell2: true,
             log: true,
             session: service.0.session.is_offered(),
+            renewal: false,
         };
         if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
             response.headers_mut().insert(SERVICE_HEADER, value);

@@ -51,6 +51,7 @@ mod error;
 mod extension;
 mod log;
 mod origin;
+mod preparation;
 mod queue;
 mod reception;
 mod replies;
@@ -73,6 +74,7 @@ pub use metaservice_protocol::{
     Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
     Form, Reason, Stats, TerminalSize,
 };
+pub use preparation::Preparation;
 pub use result::JobResult;
 pub use service::MetaService;
 pub use session::SessionMode;

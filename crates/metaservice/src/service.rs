@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) host_names: BTreeSet<String>,
     pub(crate) delivery: Delivery,
     pub(crate) cloud: Option<Mutex<cloud::Server>>,
+    pub(crate) hostname: Option<String>,
     pub(crate) bounds: Bounds,
     pub(crate) storage: Arc<Storage>,
     pub(crate) streams: Arc<Semaphore>,

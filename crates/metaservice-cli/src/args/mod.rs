@@ -1,5 +1,6 @@
 //! The command line as it is written: words and flags, nothing resolved yet.
 
+mod image;
 mod verbs;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use self::image::{ImageCommand, SnapshotArgs};
 pub(crate) use self::verbs::{
     AroundArgs, CpArgs, ExecArgs, ForwardArgs, JobName, KillArgs, LogsArgs, LsArgs, ManArgs,
     ShellArgs, StatsArgs,
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     /// Forward TCP ports of ours to ports in a guest.
     #[command(after_help = verbs::FORWARD_HELP)]
     Forward(ForwardArgs),
+    /// Manage what machines start from.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Show what is there, what is missing, and what to type.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell; it completes the names of jobs too.
@@ -250,12 +255,37 @@ pub(crate) struct VmArgs {
     /// an image boots by itself.
     #[arg(long, value_name = "DURATION")]
     pub(crate) boot_timeout: Option<String>,
+    /// Boot, even if a machine like this one was saved before it had a job, and save none after
+    /// the run. Only the built-in guest is saved: see "image snapshot --help".
+    #[arg(long, env = "METASERVICE_NO_WARM", hide_env_values = true)]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_warm: bool,
     /// Write every frame between machine and service to a capture file.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
     /// Write the machine's console to a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) console: Option<PathBuf>,
+}
+
+impl VmArgs {
+    /// The built-in guest, with nothing but these.
+    pub(crate) const fn builtin(cpus: u32, memory: String, accel: Accel) -> Self {
+        Self {
+            image: None,
+            rootfs: None,
+            kernel: None,
+            initrd: None,
+            cpus,
+            memory,
+            accel,
+            net: Net::None,
+            boot_timeout: String::new(),
+            no_warm: false,
+            pcap: None,
+            console: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

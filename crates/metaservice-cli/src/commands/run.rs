@@ -3,9 +3,12 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
+use metaservice::MetaService;
+use metaservice_nic::{Orphan, Statistics};
 use metaservice_vm::Machine;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::args::{RunArgs, VmArgs};
 use crate::cloud;
@@ -17,6 +20,7 @@ use crate::printer::Printer;
 use crate::settings::{JobSettings, parse_duration};
 use crate::status::ExitStatus;
 use crate::terminal;
+use crate::warm::{self, Warm};
 
 /// How long a machine may take to power itself off in order.
 const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
@@ -27,6 +31,9 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one may take that an image's own boot loader starts, and all that its services do
 /// before ours: minutes under software emulation.
 const OWN_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long the agent of a saved machine may take until it fetches its job. It takes some 100 ms.
+const GO_ON_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many of the console's last lines are shown when a machine fails.
 const CONSOLE_LINES: usize = 20;
@@ -46,14 +53,10 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         cloud::refuse(&args.cloud, "give --image DISK without --kernel")?;
     }
     let mut interrupts = Interrupts::listen()?;
-    let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-    let (nic, driver) = machine::attach(&args.vm, settings.limits, ours)?;
     let (service, control) = conduct::start(&settings, printer).await?;
-    let driving = tokio::spawn(driver.run());
-    let serving = tokio::spawn(service.clone().serve(Card(nic)));
 
-    let machine = tokio::select! {
-        machine = boot(&args.vm, &settings, &identity, theirs, printer) => machine?,
+    let Started { machine, wire: Wire { driving, serving }, booted } = tokio::select! {
+        started = start(&args.vm, &settings, &identity, &service, printer) => started?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let gone = async {
@@ -84,6 +87,12 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     }
     driving.abort();
     control.end().await;
+    if booted
+        && warm::fits(&args.vm)
+        && let Err(error) = warm::make_later(&args.vm)
+    {
+        tracing::debug!(%error, "no machine is saved for the next run");
+    }
     Ok(status)
 }
 
@@ -97,20 +106,95 @@ async fn power_down(machine: &Machine, interrupts: &mut Interrupts, printer: Pri
     drop(spinner);
 }
 
-async fn boot(
+/// A machine that runs, and the tasks of its network card.
+struct Started {
+    machine: Machine,
+    wire: Wire,
+    /// Whether it went the long way.
+    booted: bool,
+}
+
+struct Wire {
+    driving: JoinHandle<Result<Statistics, metaservice_nic::Error>>,
+    serving: JoinHandle<()>,
+}
+
+impl Wire {
+    /// A card that serves; the machine's end of it.
+    fn connect(
+        args: &VmArgs,
+        settings: &JobSettings,
+        service: &MetaService,
+        orphans: Vec<Orphan>,
+    ) -> Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
+        let (nic, driver) = machine::attach(args, settings.limits, ours, orphans)?;
+        let driving = tokio::spawn(driver.run());
+        let serving = tokio::spawn(service.clone().serve(Card(nic)));
+        Ok((Self { driving, serving }, theirs))
+    }
+}
+
+/// Starts the machine: goes on from a saved one where there is one, else boots.
+async fn start(
     args: &VmArgs,
     settings: &JobSettings,
     identity: &Identity,
-    card: UnixStream,
+    service: &MetaService,
     printer: Printer,
-) -> Result<Machine> {
+) -> Result<Started> {
     let spinner = printer.spinner("starting the machine");
-    let describe = || machine::describe(args, settings, identity, card);
+    if warm::fits(args) {
+        match tokio::task::block_in_place(|| warm::find(args)) {
+            Ok(None) => {}
+            Ok(Some(saved)) => match go_on(args, settings, &saved, service).await {
+                Ok((machine, wire)) => {
+                    printer.event("continuing", json!({}));
+                    return Ok(Started { machine, wire, booted: false });
+                }
+                Err(error) => {
+                    saved.remove();
+                    let why = error.context("the saved machine is of no use, and booted anew");
+                    printer.note(&format!("{why:#}"));
+                }
+            },
+            Err(error) => printer.note(&format!("{:#}", error.context("booting instead"))),
+        }
+    }
+    let (wire, card) = Wire::connect(args, settings, service, Vec::new())?;
+    let describe = || machine::describe(args, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?;
     let machine = Machine::start(spec).await?;
     drop(spinner);
     printer.event("booting", json!({}));
-    Ok(machine)
+    Ok(Started { machine, wire, booted: true })
+}
+
+/// Goes on from a saved machine, as far as to where its agent has the job.
+async fn go_on(
+    args: &VmArgs,
+    settings: &JobSettings,
+    saved: &Warm,
+    service: &MetaService,
+) -> Result<(Machine, Wire)> {
+    let (wire, card) = Wire::connect(args, settings, service, saved.orphans())?;
+    let spec = tokio::task::block_in_place(|| machine::describe(args, None, card))?;
+    let went_on = async {
+        let machine = Machine::start(spec.continue_from(&saved.saved)).await?;
+        tokio::select! {
+            () = service.fetched() => Ok(machine),
+            exit = machine.wait() => Err(anyhow!("the machine ended: {}", exit.how)),
+            () = tokio::time::sleep(GO_ON_PATIENCE) => Err(anyhow!("its agent is silent")),
+        }
+    };
+    match went_on.await {
+        Ok(machine) => Ok((machine, wire)),
+        Err(error) => {
+            wire.serving.abort();
+            wire.driving.abort();
+            Err(error)
+        }
+    }
 }
 
 /// What went wrong, with what the guest's console said last.

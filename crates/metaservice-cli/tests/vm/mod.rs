@@ -47,6 +47,8 @@ impl Sandbox {
             .stderr(Stdio::piped())
             .env("TMPDIR", self.folder.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", self.folder.path().join("runtime"))
+            // Nothing is to go on behind a test that does not ask for it.
+            .env("METASERVICE_NO_WARM", "1")
             .env(MARK, &self.mark);
         command
     }

@@ -39,6 +39,7 @@ use crate::{
     error::StreamError,
     ethernet::{self, Neighbours},
     frame::Outgoing,
+    orphan::Orphan,
     statistics::{DropReason, Statistics},
 };
 
@@ -94,6 +95,7 @@ pub struct Interface {
     neighbours: Neighbours,
     table: Table,
     statistics: Statistics,
+    orphans: Vec<Orphan>,
 }
 
 impl Interface {
@@ -124,6 +126,7 @@ impl Interface {
             neighbours,
             table: Table::new(config),
             statistics: Statistics::default(),
+            orphans: config.orphans.clone(),
         }
     }
 
@@ -229,6 +232,7 @@ impl Interface {
         let Some(tcb) = self.table.get_mut(id) else {
             return Ok(());
         };
+        tcb.expected = segment.ack_number.or(tcb.expected);
         let mut wire =
             Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
         self.stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
@@ -251,6 +255,9 @@ impl Interface {
     /// Lets every connection that has something to send, or whose time has come, act, as far
     /// as there is room in `outgoing`.
     pub fn poll(&mut self, now: Duration, outgoing: &mut Outgoing) {
+        for orphan in self.orphans.drain(..) {
+            orphan.reset(&self.checksums, outgoing);
+        }
         self.table.enqueue_due(now);
         while !outgoing.is_full()
             && let Some(id) = self.table.dequeue()
@@ -420,6 +427,19 @@ impl Interface {
     #[must_use]
     pub fn is_writable(&self, id: ConnectionId) -> bool {
         self.table.get(id).is_none_or(tcb::Tcb::is_writable)
+    }
+
+    /// The guest's ends of all connections that it may still have, as it has told of them.
+    pub fn connections(&self) -> impl Iterator<Item = Orphan> {
+        self.table.iter().filter_map(|tcb| {
+            Some(Orphan {
+                hardware: self.neighbours.find(tcb.flow.peer).0,
+                peer: tcb.flow.peer,
+                peer_port: tcb.flow.peer_port,
+                port: tcb.flow.port,
+                expected: tcb.expected?.0.cast_unsigned(),
+            })
+        })
     }
 
     /// The connections that were served since this was last asked, some of which can now be

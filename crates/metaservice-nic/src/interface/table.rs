@@ -67,6 +67,10 @@ impl Table {
         self.tcbs.get_mut(&id)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Tcb> {
+        self.tcbs.values().filter(|tcb| !tcb.over)
+    }
+
     pub(super) fn find(&self, flow: Flow) -> Option<ConnectionId> {
         self.flows.get(&flow).copied()
     }

@@ -68,6 +68,8 @@ pub(super) struct Tcb {
     pub(super) grant: Grant,
     /// The sequence number of the SYN, by which its repetitions are known.
     pub(super) syn: TcpSeqNumber,
+    /// The sequence number that the guest has said it expects next.
+    pub(super) expected: Option<TcpSeqNumber>,
     /// When the connection is to be served next, as it stands in the table's timers.
     pub(super) due: Option<Duration>,
     /// Whether the connection is in the table's queue of those to be served.
@@ -109,6 +111,7 @@ impl Tcb {
             phase: Phase::HalfOpen { deadline: now + HANDSHAKE_TIMEOUT },
             grant,
             syn,
+            expected: None,
             due: None,
             queued: false,
             over: false,

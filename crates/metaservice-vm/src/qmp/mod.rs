@@ -9,13 +9,16 @@
 mod message;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
@@ -79,19 +82,60 @@ impl Monitor {
         self.execute_within(command, ANSWER_TIMEOUT).await
     }
 
+    /// Gives a command with arguments, as [`execute`](Self::execute).
+    pub(crate) async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, QmpError> {
+        self.exchange(command, Some(arguments), None, ANSWER_TIMEOUT).await
+    }
+
+    /// Gives QEMU a descriptor, under a name for later commands.
+    pub(crate) async fn give(
+        &self,
+        name: &'static str,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), QmpError> {
+        let arguments = json!({ "fdname": name });
+        let given = self.exchange("getfd", Some(arguments), Some(descriptor), ANSWER_TIMEOUT);
+        given.await.map(drop)
+    }
+
     async fn execute_within(
         &self,
         command: &'static str,
+        patience: Duration,
+    ) -> Result<Value, QmpError> {
+        self.exchange(command, None, None, patience).await
+    }
+
+    async fn exchange(
+        &self,
+        command: &'static str,
+        arguments: Option<Value>,
+        descriptor: Option<BorrowedFd<'_>>,
         patience: Duration,
     ) -> Result<Value, QmpError> {
         let (sender, answer) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let _forget = Forget { pending: &self.pending, id };
         lock(&self.pending).insert(id, sender);
-        let line = format!("{}\n", json!({ "execute": command, "id": id }));
+        let mut message = json!({ "execute": command, "id": id });
+        if let Some(arguments) = arguments {
+            message["arguments"] = arguments;
+        }
+        let line = format!("{message}\n");
         let exchange = async {
             // One write for a line that fits the socket's buffer: never half a line.
-            self.writer.lock().await.write_all(line.as_bytes()).await.map_err(QmpError::Write)?;
+            let mut writer = self.writer.lock().await;
+            let sent = match descriptor {
+                Some(descriptor) => send_with(&writer, line.as_bytes(), descriptor).await,
+                None => Ok(0),
+            };
+            let sent = sent.map_err(QmpError::Write)?;
+            writer.write_all(&line.as_bytes()[sent..]).await.map_err(QmpError::Write)?;
+            drop(writer);
             match answer.await {
                 Ok(Ok(value)) => Ok(value),
                 Ok(Err(description)) => Err(QmpError::Refused { command, description }),
@@ -100,6 +144,24 @@ impl Monitor {
         };
         tokio::time::timeout(patience, exchange).await.unwrap_or(Err(QmpError::TimedOut(command)))
     }
+}
+
+/// Sends a descriptor along with the first bytes, and says how many those were.
+async fn send_with(
+    writer: &OwnedWriteHalf,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let stream: &UnixStream = writer.as_ref();
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let bytes = [IoSlice::new(bytes)];
+        Ok(sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 /// Takes a command off the list of those that wait, however the waiting ends.

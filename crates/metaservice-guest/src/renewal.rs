@@ -1,0 +1,125 @@
+//! Becoming somebody else: an agent that waits for a job may be saved with its machine, and
+//! go on as any number of machines.
+//!
+//! Owns the wait, and what is to be replaced when it ends: the kernel's random state, the clock,
+//! the name, and this process, which starts anew with nothing of its memory. Each of them is
+//! best effort but the last: an agent without rights renews what it can.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use metaservice_protocol::Renewal;
+use rustix::ioctl::{NoArg, ioctl, opcode};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::backoff::Backoff;
+use crate::client::{Client, ClientError};
+use crate::words::{chain, say};
+
+/// A clock that differs by less is left alone: the answer took some time to come.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);
+
+/// The most characters of a name: what the kernel takes.
+const MAX_HOSTNAME: usize = 64;
+
+/// Waits until there is a job, and starts this program anew. Returns only what went wrong: the
+/// service says that there is nothing to be waited for.
+pub(crate) async fn wait(client: &Client) -> ClientError {
+    let mut backoff = Backoff::new();
+    let mut cut = false;
+    loop {
+        match client.renewal().await {
+            Ok(renewal) => {
+                renew(&renewal);
+                let error = ClientError::Connect(again());
+                say(&format!("the agent cannot start anew: {}", chain(&error)));
+                return error;
+            }
+            Err(error) if error.is_transport() => {
+                // The first cut is how a machine learns that it is another one now.
+                if std::mem::replace(&mut cut, true) {
+                    tokio::time::sleep(backoff.delay()).await;
+                }
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+fn renew(renewal: &Renewal) {
+    if let Err(error) = reseed(renewal.random.as_bytes()) {
+        say(&format!("the random state is not renewed: {}", chain(&error)));
+    }
+    if let Err(error) = set_clock(Duration::from_nanos(renewal.time_ns)) {
+        say(&format!("the clock is not set: {}", chain(&error)));
+    }
+    let name = renewal.hostname.as_deref().filter(|name| is_host_name(name));
+    if let Some(name) = name
+        && let Err(errno) = rustix::system::sethostname(name.as_bytes())
+    {
+        say(&format!("the host name is not set: {}", chain(&io::Error::from(errno))));
+    }
+}
+
+/// Mixes the bits into the kernel's pool and has its generator take a new key from there: by
+/// itself it would do so within a minute.
+fn reseed(random: &[u8]) -> io::Result<()> {
+    const RESEED: rustix::ioctl::Opcode = opcode::none(b'R', 7);
+    let mut device = File::options().write(true).open("/dev/urandom")?;
+    device.write_all(random)?;
+    // SAFETY: RNDRESEEDCRNG takes no argument and gives no result but an error.
+    unsafe { ioctl(&device, NoArg::<RESEED>::new()) }?;
+    Ok(())
+}
+
+fn set_clock(now: Duration) -> io::Result<()> {
+    let ours = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    if now.is_zero() || now.abs_diff(ours) < CLOCK_TOLERANCE {
+        return Ok(());
+    }
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let tv_sec = now.as_secs().try_into().map_err(invalid)?;
+    clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec: now.subsec_nanos().into() })?;
+    Ok(())
+}
+
+fn is_host_name(name: &str) -> bool {
+    let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    !name.is_empty() && name.len() <= MAX_HOSTNAME && name.bytes().all(fit)
+}
+
+/// Replaces this process by a new one of the same program and arguments.
+fn again() -> io::Error {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_is_a_name() {
+        assert!(is_host_name("job-1.example"));
+        for other in ["", "a b", "a\n", "\u{e9}", &"x".repeat(65)] {
+            assert!(!is_host_name(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_right_and_a_service_that_does_not_know_change_nothing() {
+        // Without rights an attempt would fail.
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        set_clock(now).unwrap();
+        set_clock(Duration::ZERO).unwrap();
+    }
+}

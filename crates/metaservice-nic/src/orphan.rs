@@ -1,0 +1,76 @@
+//! A connection that outlives its card: the guest was saved while it was open, and goes on
+//! with a card that knows nothing of it.
+//!
+//! Owns what has to be known of such a connection to end it, and the one segment that does.
+//! TCP takes a reset only at the sequence number that it expects next (RFC 9293, section
+//! 3.10.7.4), which is what the guest has acknowledged last.
+
+use std::net::Ipv4Addr;
+
+use smoltcp::{
+    phy::ChecksumCapabilities,
+    wire::{
+        EthernetAddress, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket,
+        TcpRepr, TcpSeqNumber,
+    },
+};
+
+use crate::{config::SERVICE_ADDRESS, ethernet, frame::Outgoing};
+
+/// A guest's end of a connection, as [`Nic::connections`](crate::Observer::connections) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// The hardware address behind which the guest's end is.
+    pub hardware: [u8; 6],
+    /// The guest's address.
+    pub peer: Ipv4Addr,
+    /// The guest's port.
+    pub peer_port: u16,
+    /// The service's port.
+    pub port: u16,
+    /// The sequence number that the guest expects next.
+    pub expected: u32,
+}
+
+impl Orphan {
+    /// Tells the guest that there is nobody at the other end.
+    pub(crate) fn reset(&self, checksums: &ChecksumCapabilities, outgoing: &mut Outgoing) {
+        let segment = TcpRepr {
+            src_port: self.port,
+            dst_port: self.peer_port,
+            control: TcpControl::Rst,
+            // Sequence numbers are the same 32 bits, whichever sign they are read with.
+            seq_number: TcpSeqNumber(self.expected.cast_signed()),
+            ack_number: None,
+            window_len: 0,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let header = Ipv4Repr {
+            src_addr: SERVICE_ADDRESS,
+            dst_addr: self.peer,
+            next_header: IpProtocol::Tcp,
+            payload_len: segment.buffer_len(),
+            hop_limit: 64,
+        };
+        let destination = EthernetAddress(self.hardware);
+        let length = header.buffer_len() + segment.buffer_len();
+        ethernet::push(
+            outgoing,
+            |_| destination,
+            EthernetProtocol::Ipv4,
+            length,
+            |bytes| {
+                let mut packet = Ipv4Packet::new_unchecked(bytes);
+                header.emit(&mut packet, checksums);
+                let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
+                let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
+                segment.emit(&mut payload, &from, &to, checksums);
+            },
+        );
+    }
+}

@@ -1,0 +1,82 @@
+use super::*;
+use crate::find::{Qemu, QemuVersion};
+use crate::hardware::Cpus;
+
+fn key(cpus: u32) -> SavedKey {
+    let qemu = Qemu { path: "/bin/sh".into(), version: QemuVersion { major: 7, minor: 2 } };
+    let boot = Boot::Direct { kernel: "/bin/sh".into(), initramfs: None, arguments: Vec::new() };
+    SavedKey::of(&MachineSpec::new(&qemu, boot).cpus(Cpus::new(cpus).unwrap())).unwrap()
+}
+
+fn keep(saved: &SavedMachines, key: &SavedKey) {
+    let making = saved.make(key).unwrap().unwrap();
+    fs::write(making.memory(), "memory").unwrap();
+    making.keep(b"state", &json!("words")).unwrap();
+}
+
+#[test]
+fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path().join("warm"));
+    assert!(saved.find(&key(1)).unwrap().is_none());
+    keep(&saved, &key(1));
+    let found = saved.find(&key(1)).unwrap().unwrap();
+    assert_eq!((found.state(), found.words()), (&b"state"[..], &json!("words")));
+    assert_eq!(fs::read(found.memory()).unwrap(), b"memory");
+    for path in [folder.path().join("warm"), found.folder.clone()] {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+    }
+    for name in ["memory", "state", "manifest"] {
+        assert_eq!(fs::metadata(found.folder.join(name)).unwrap().mode() & 0o777, 0o600);
+    }
+    assert!(saved.find(&key(2)).unwrap().is_none());
+    assert!(saved.make(&key(1)).unwrap().is_none(), "it is there");
+}
+
+#[test]
+fn what_was_touched_is_broken_and_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path());
+    for (name, content) in
+        [("memory", "longer than before"), ("memory", "mem"), ("state", "stat"), ("manifest", "{")]
+    {
+        keep(&saved, &key(1));
+        let place = folder.path().join(&key(1).name);
+        fs::write(place.join(name), content).unwrap();
+        assert!(matches!(saved.find(&key(1)), Err(SavedError::Broken(_))), "{name}");
+        assert!(!place.exists());
+    }
+    keep(&saved, &key(1));
+    fs::remove_file(folder.path().join(&key(1).name).join("memory")).unwrap();
+    saved.find(&key(1)).unwrap_err();
+    assert!(saved.find(&key(1)).unwrap().is_none());
+}
+
+#[test]
+fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path());
+    // A maker that was killed.
+    fs::create_dir(folder.path().join(".making-before")).unwrap();
+    let making = saved.make(&key(1)).unwrap().unwrap();
+    assert!(saved.make(&key(2)).unwrap().is_none());
+    drop(making);
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn those_of_another_base_go_and_of_the_same_a_few_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path());
+    let other = SavedKey { name: "other".into(), base: "another kernel".into() };
+    keep(&saved, &other);
+    for cpus in 1..=6 {
+        keep(&saved, &key(cpus));
+    }
+    assert!(saved.find(&other).unwrap().is_none());
+    let found = (1..=6).filter(|cpus| saved.find(&key(*cpus)).unwrap().is_some());
+    assert_eq!(found.count(), KEPT);
+    assert!(saved.find(&key(6)).unwrap().is_some());
+}
