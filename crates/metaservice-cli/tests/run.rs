@@ -142,10 +142,10 @@ fn a_guest_that_never_fetches_its_command_is_given_up() {
     let initrd = metaservice_vm::initramfs::build(&contents.cache(sandbox.work())).unwrap();
     let (kernel, initrd) = (tools.kernel.image.to_str().unwrap(), initrd.to_str().unwrap());
     let args =
-        ["run", "--kernel", kernel, "--initrd", initrd, "--boot-timeout", "15s", "--", "true"];
+        ["run", "--kernel", kernel, "--initrd", initrd, "--boot-timeout", "40s", "--", "true"];
     let finished = sandbox.run(&args);
     finished.text(125);
-    let told = "the guest never fetched its command within 15s; last console lines:";
+    let told = "the guest never fetched its command within 40s; last console lines:";
     assert!(finished.stderr.contains(told), "{}", finished.stderr);
     assert!(finished.stderr.contains("this init waits for nothing"), "{}", finished.stderr);
 }
