@@ -196,8 +196,11 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
     let (image, _) = cloud_image();
     let before = vm::sha256(Path::new(&image));
     std::fs::write(sandbox.work().join("own"), "#!/bin/sh\necho mine > /root/mark\n").unwrap();
+    // The image has no ssh to make host keys for, and no data of locales: that is not our doing.
     let script = "apt-get --version | head -n 1; hostname; cat /root/mark; cloud-id; \
-                  systemctl is-active metaservice; grep -c WARN /var/log/cloud-init.log; \
+                  systemctl is-active metaservice; \
+                  grep -E 'WARNING|ERROR|CRITICAL|Traceback' /var/log/cloud-init.log \
+                  | grep -v -e 'Failed generating key type' -e cc_locale -e cc_set_passwords | wc -l; \
                   cat /home/debian/.ssh/authorized_keys; \
                   ip -4 -o addr show scope global | grep -c ' 10\\.0\\.2\\.'; \
                   ip route get 169.254.169.254 | head -n 1; ip route | grep -c ^default";
@@ -269,7 +272,7 @@ fn bare_image(work: &Path) -> String {
     std::fs::write(work.join("syslinux.cfg"), menu).unwrap();
     let busybox = tools.busybox.display();
     let steps = format!(
-        "set -e; (cd root && find . | {busybox} cpio -o -H newc) > initrd; truncate -s 64M bare.raw; \
+        "set -e; PATH=$PATH:/usr/sbin; (cd root && find . | {busybox} cpio -o -H newc) > initrd; truncate -s 64M bare.raw; \
          mkfs.fat bare.raw; mcopy -i bare.raw kernel initrd syslinux.cfg ::; \
          syslinux --install bare.raw; qemu-img convert -f raw -O qcow2 bare.raw bare.qcow2"
     );
