@@ -7,22 +7,31 @@ set -eu
 recipe=2 # goes up with every change of what is in the image
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/metaservice/test-images
 image=$cache/debian-12-cloud-$recipe
-if [ -f "$image.qcow2" ]; then
+told() {
     echo "$image.qcow2 $image.python"
     exit 0
-fi
+}
+if [ -f "$image.qcow2" ]; then told; fi
 
 PATH=$PATH:/usr/sbin:/sbin
-for program in mmdebstrap mke2fs mkfs.fat mcopy syslinux sfdisk qemu-img; do
-    command -v "$program" > /dev/null || {
-        echo "error: $program is missing" >&2
-        echo 'hint: sudo apt-get install mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils' >&2
+boot_record=/usr/lib/syslinux/mbr/mbr.bin
+for needed in mmdebstrap mke2fs mkfs.fat mcopy syslinux $boot_record sfdisk qemu-img flock \
+    $([ "$(id -u)" = 0 ] || echo newuidmap); do
+    command -v "$needed" > /dev/null || [ -f "$needed" ] || {
+        echo "error: $needed is missing, which the test image is made with" >&2
+        echo 'hint: sudo apt-get install mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils uidmap' >&2
         exit 1
     }
 done
 
-echo "making $image.qcow2 (some minutes)" >&2
+# One makes it, and whoever comes meanwhile waits and finds it.
 mkdir -p "$cache"
+exec 9> "$cache/.lock"
+flock 9
+if [ -f "$image.qcow2" ]; then told; fi
+# What was left by one that was killed, and images of earlier recipes.
+rm -rf "$cache"/making.* "$cache"/debian-12-cloud-*
+echo "making $image.qcow2 (some minutes)" >&2
 work=$(mktemp -d "$cache/making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
@@ -46,7 +55,7 @@ mmdebstrap --quiet --variant=minbase --format=null \
     --customize-hook='cp "$1"/boot/vmlinuz-* "$PARTS/vmlinuz"; cp "$1"/boot/initrd.img-* "$PARTS/initrd"; rm "$1"/boot/initrd.img-*' \
     --customize-hook='mkdir "$PARTS/root" && tar -C "$1" --one-file-system -c . | tar -C "$PARTS/root" -x' \
     --customize-hook='mke2fs -q -t ext4 -L root -d "$PARTS/root" "$PARTS/root.ext4" 1G && rm -r "$PARTS/root"' \
-    bookworm - >&2
+    bookworm - >&2 9>&-
 
 # A boot partition that its loader reads, and the root.
 cd "$work"
@@ -62,7 +71,7 @@ mcopy -i boot.fat parts/vmlinuz parts/initrd syslinux.cfg ::
 syslinux --install boot.fat
 truncate -s 1122M disk.raw
 printf 'label: dos\n1M,96M,c,*\n97M,1024M,83\n' | sfdisk --quiet disk.raw
-dd if=/usr/lib/syslinux/mbr/mbr.bin of=disk.raw bs=440 count=1 conv=notrunc status=none
+dd if=$boot_record of=disk.raw bs=440 count=1 conv=notrunc status=none
 dd if=boot.fat of=disk.raw bs=1M seek=1 conv=notrunc,sparse status=none
 dd if=parts/root.ext4 of=disk.raw bs=1M seek=97 conv=notrunc,sparse status=none
 qemu-img convert -f raw -O qcow2 -c disk.raw disk.qcow2
@@ -72,4 +81,4 @@ rm -rf "$image.python"
 mv python "$image.python"
 # Last: who finds this finds all.
 mv disk.qcow2 "$image.qcow2"
-echo "$image.qcow2 $image.python"
+told

@@ -2,19 +2,28 @@
 # All tests. `make setup` has got what a machine needs; this gets what only tests need.
 set -eu
 
-# Program and the Debian package that has it.
+# Program or file and the Debian package that has it.
+PATH=$PATH:/usr/sbin:/sbin
 lacking=''
-while read -r program package; do
-    command -v "$program" > /dev/null || lacking="$lacking $package"
+while read -r needed package; do
+    command -v "$needed" > /dev/null || [ -f "$needed" ] || lacking="$lacking $package"
 done << 'LIST'
 curl curl
+wget wget
+openssl openssl
 python3 python3
 mke2fs e2fsprogs
 mkfs.fat dosfstools
 mcopy mtools
 syslinux syslinux
+/usr/lib/syslinux/mbr/mbr.bin syslinux-common
+sfdisk fdisk
 qemu-img qemu-utils
+mmdebstrap mmdebstrap
+/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 LIST
+# Without root a distribution is unpacked by user namespaces.
+if [ "$(id -u)" != 0 ] && ! command -v newuidmap > /dev/null; then lacking="$lacking uidmap"; fi
 if [ -n "$lacking" ]; then
     if command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
         echo "installing for the tests:$lacking"
@@ -27,6 +36,9 @@ if [ -n "$lacking" ]; then
         exit 1
     fi
 fi
+
+# Beforehand, because it takes longer than a test may. Its output is for the tests.
+sh scripts/cloud-image.sh > /dev/null
 
 if command -v cargo-nextest > /dev/null; then
     cargo nextest run --workspace

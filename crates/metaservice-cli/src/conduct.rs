@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use metaservice::{JobResult, LogError, MetaService, control};
+use metaservice::{Bounds, JobResult, LogError, MetaService, Reason, control};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -32,6 +32,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long what was received of the log may take to be written, where there is an error to tell.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Descriptors that a guest's connections leave to the log, the state, files and control.
+const SPARE_DESCRIPTORS: usize = 256;
 
 /// How long clients of the control socket may take to read what they have asked for.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -93,7 +96,7 @@ pub(crate) async fn start(
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
         .session(settings.session)
-        .bounds(settings.bounds.clone());
+        .bounds(within_descriptors(settings.bounds.clone()));
     for (name, value) in &settings.secrets {
         builder = builder.secret(name, value);
     }
@@ -156,8 +159,16 @@ pub(crate) async fn conduct(
         return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
     }
     if let (End::Interrupted(interrupt), Some(folder)) = (&end, &settings.state) {
-        let saved = service.shutdown().await;
         let folder = folder.display();
+        // A log that stands still is no reason to stay: what was confirmed is on the disk.
+        let saved = tokio::select! {
+            biased;
+            saved = service.shutdown() => saved,
+            again = interrupts.next() => {
+                printer.note(&format!("{}: stopped at once; the state is in {folder}", again.name));
+                return Ok(Conclusion::AtOnce(ExitStatus::signal(again.number)));
+            }
+        };
         printer.note(&format!("{}: the job goes on by the state in {folder}", interrupt.name));
         saved.context("the log is not complete")?;
         return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
@@ -303,8 +314,19 @@ async fn kill(service: &MetaService, late: bool, printer: Printer) {
     }
 }
 
+/// As many connections as there are descriptors for, with some to spare for all else.
+fn within_descriptors(mut bounds: Bounds) -> Bounds {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    bounds.connections = bounds.connections.min(most.saturating_sub(SPARE_DESCRIPTORS).max(16));
+    bounds
+}
+
 fn report(printer: Printer, result: &JobResult) -> ExitStatus {
-    let status = ExitStatus(result.status());
+    // A service before this one may have stopped it.
+    let reason = result.ending.as_ref().map(|ending| ending.reason);
+    let late = !result.success && reason == Some(Reason::TimedOut);
+    let status = if late { ExitStatus::TIMED_OUT } else { ExitStatus(result.status()) };
     let details = json!({ "success": result.success, "status": status.0, "ending": result.ending });
     printer.event("ended", details);
     status

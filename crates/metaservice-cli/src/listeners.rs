@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use metaservice::Listener;
 use metaservice_nic::{Connection, Nic};
@@ -28,6 +29,9 @@ impl Listener for NoDelay {
     }
 }
 
+/// How long nothing is accepted after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A vsock listener for guests of any hypervisor that has vsock.
 pub(crate) struct Vsock(VsockListener);
 
@@ -45,10 +49,11 @@ impl Listener for Vsock {
         loop {
             match self.0.accept().await {
                 Ok(accepted) => return accepted,
-                // A connection that was gone before it was taken; the next one may come.
+                // A connection that was gone before it was taken, and the next one may come; or there
+                // are no descriptors, and it takes a while until there are.
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a vsock connection");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

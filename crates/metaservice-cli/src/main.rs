@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         }
     };
     trace(cli.output.verbose);
+    raise_descriptors();
     let printer = Printer::new(&cli.output);
     let status = dispatch(cli, printer).unwrap_or_else(|error| {
         if output::is_closed(&error) {
@@ -66,6 +67,15 @@ fn main() -> ExitCode {
         ExitStatus::FAILED
     });
     status.into()
+}
+
+/// A guest's connections are descriptors of ours, and the usual limit is no more than they may be.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // It may be refused: then there are fewer connections.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {

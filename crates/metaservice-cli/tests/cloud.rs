@@ -142,8 +142,8 @@ fn the_script_works_with_whatever_programs_there_are() {
     let script = curl(&[&format!("{address}/engine/v1/agent/install")]);
     // Its functions alone: this host is not to have an agent.
     let functions = script.strip_suffix("main \"$@\"\n").unwrap();
-    let (digests, _) = functions.split_once(" ;;\n").unwrap();
-    let expected = digests.rsplit('=').next().unwrap();
+    let (_, digests) = functions.split_once(") expected=").unwrap();
+    let (expected, _) = digests.split_once(" ;;").unwrap();
     let calls = format!(
         "{functions}\nauthority={address} platform=linux-{} expected=$1\nplace \"$2\" && echo placed",
         std::env::consts::ARCH
@@ -196,8 +196,11 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
     let (image, _) = cloud_image();
     let before = vm::sha256(Path::new(&image));
     std::fs::write(sandbox.work().join("own"), "#!/bin/sh\necho mine > /root/mark\n").unwrap();
+    // The image has no ssh to make host keys for, and no data of locales: that is not our doing.
     let script = "apt-get --version | head -n 1; hostname; cat /root/mark; cloud-id; \
-                  systemctl is-active metaservice; grep -c WARN /var/log/cloud-init.log; \
+                  systemctl is-active metaservice; \
+                  grep -E '\\[(WARNING|ERROR|CRITICAL)]' /var/log/cloud-init.log \
+                  | grep -v -e 'Failed generating key type' -e cc_locale -e cc_set_passwords | wc -l; \
                   cat /home/debian/.ssh/authorized_keys; \
                   ip -4 -o addr show scope global | grep -c ' 10\\.0\\.2\\.'; \
                   ip route get 169.254.169.254 | head -n 1; ip route | grep -c ^default";
@@ -269,7 +272,7 @@ fn bare_image(work: &Path) -> String {
     std::fs::write(work.join("syslinux.cfg"), menu).unwrap();
     let busybox = tools.busybox.display();
     let steps = format!(
-        "set -e; (cd root && find . | {busybox} cpio -o -H newc) > initrd; truncate -s 64M bare.raw; \
+        "set -e; PATH=$PATH:/usr/sbin; (cd root && find . | {busybox} cpio -o -H newc) > initrd; truncate -s 64M bare.raw; \
          mkfs.fat bare.raw; mcopy -i bare.raw kernel initrd syslinux.cfg ::; \
          syslinux --install bare.raw; qemu-img convert -f raw -O qcow2 bare.raw bare.qcow2"
     );
@@ -301,20 +304,17 @@ fn modules(folder: Option<&Path>) -> Vec<PathBuf> {
 fn an_image_with_neither_systemd_nor_cloud_init_fetches_the_agent_by_one_line() {
     let sandbox = Sandbox::new();
     let image = bare_image(&sandbox.work());
-    // Again, as after a reboot: there is still one agent.
-    let script = "wget -qO- http://169.254.169.254/engine/v1/agent/install | sh; sleep 1; \
-                  ls /usr/local/bin; cat /proc/1/comm; pidof metaservice-guest-keeper | wc -w; \
-                  cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o -- '--host 169.254.169.254' | wc -l";
+    // Again: what keeps the agent running finds that it is there already, and ends.
+    let script = "wget -qO- http://169.254.169.254/engine/v1/agent/install | sh; \
+                  timeout 60 /usr/local/bin/metaservice-guest-keeper && echo one; ls /usr/local/bin";
     let args = ["run", "--image", &image, "--console", "console", "--", "sh", "-c", script];
     let finished = sandbox.run(&args);
     let console = std::fs::read_to_string(sandbox.work().join("console")).unwrap_or_default();
     assert_eq!(finished.status, Some(0), "{}\n{console}", finished.stderr);
     let text = finished.text(0);
-    assert!(
-        text.starts_with(
-            "metaservice: the agent is started\nmetaservice-guest\nmetaservice-guest-keeper\n"
-        ),
-        "{text}"
+    assert_eq!(
+        text,
+        "metaservice: the agent is started\none\nmetaservice-guest\nmetaservice-guest-keeper\n"
     );
 }
 

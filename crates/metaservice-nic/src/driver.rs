@@ -42,6 +42,8 @@ pub struct Driver {
     socket: UnixStream,
     splitter: Splitter,
     pace: Pace,
+    /// Frames were left in the splitter, for their time to come.
+    unread: bool,
     outgoing: Outgoing,
     pcap: Option<Pcap>,
     /// The wall clock at the beginning of the card's time, counted from 1970.
@@ -72,6 +74,7 @@ impl Driver {
             socket,
             splitter: Splitter::new(),
             pace: Pace::new(frames),
+            unread: false,
             outgoing: Outgoing::new(),
             pcap,
             epoch: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
@@ -100,6 +103,8 @@ impl Driver {
             let read = match held {
                 // The timer wakes us; who sends too much waits.
                 Some(_) => false,
+                // There may be no room for more before these.
+                None if self.unread => true,
                 None => match self.poll_fill(context) {
                     Poll::Ready(Ok(0)) => {
                         tracing::debug!("the machine has closed its network card");
@@ -155,15 +160,18 @@ impl Driver {
         if !state.driver.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.driver = Some(context.waker().clone());
         }
-        let mut frames = 0;
-        while let Some(frame) = self.splitter.next_frame()? {
-            frames += 1;
+        loop {
+            self.unread = self.pace.held_until(now).is_some();
+            if self.unread {
+                break;
+            }
+            let Some(frame) = self.splitter.next_frame()? else { break };
+            self.pace.came(now);
             if let Some(pcap) = &mut self.pcap {
                 pcap.record(self.epoch + now, frame);
             }
             state.interface.receive(frame, now, &mut self.outgoing);
         }
-        self.pace.came(frames, now);
         state.interface.poll(now, &mut self.outgoing);
         state.collect_wakers(&mut self.wakers);
         let turn = Turn {

@@ -276,10 +276,9 @@ async fn a_guest_that_sends_more_frames_than_it_may_is_held_back() {
     drop(guest);
     let statistics = running.await.expect("a driver").expect("a stream in step");
     assert_eq!(statistics.frames_received, 5000);
-    // What one read takes comes on top of the rate.
     let elapsed = begin.elapsed();
     assert!(
-        elapsed > Duration::from_millis(500) && elapsed < Duration::from_secs(6),
+        elapsed > Duration::from_millis(4800) && elapsed < Duration::from_secs(6),
         "{elapsed:?}"
     );
     drop(nic);

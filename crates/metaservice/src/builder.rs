@@ -137,7 +137,8 @@ impl Builder {
         self
     }
 
-    /// Called once when the guest reports the result, on a thread where it may block.
+    /// Called once when the guest reports the result, on a thread where it may block; by a service
+    /// that goes on from a [state](Self::state) with a result in it, once when it starts.
     /// [`MetaService::result`] is the same as a future.
     #[must_use]
     pub fn on_result(mut self, callback: impl FnOnce(JobResult) + Send + 'static) -> Self {

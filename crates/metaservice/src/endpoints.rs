@@ -265,13 +265,19 @@ async fn resolve(
 ) -> Result<Response, Refused> {
     let detail = headers.get(RESULT_HEADER).and_then(|value| value.to_str().ok());
     let ending = detail.and_then(Ending::from_header);
-    match service.0.outcome.resolve(JobResult { success, ending }) {
-        Ok(()) => {
-            if let Some(result) = service.try_result() {
-                promise(service, move |promised| promised.resolve(result)).await?;
-            }
-            Ok(StatusCode::OK.into_response())
+    let result = service.0.outcome.explained(JobResult { success, ending });
+    if let Some(store) = &service.0.store {
+        // The disk has it before anybody is told: of two results at once it takes the first.
+        let kept = result.clone();
+        promise(service, move |promised| promised.resolve(kept)).await?;
+        let first = store.promised().result();
+        if let Some(first) = first {
+            // The same as this one, or this one's conflict.
+            let _ = service.0.outcome.resolve(first);
         }
+    }
+    match service.0.outcome.resolve(result) {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
         Err(_conflict) => Err(Refused::new(
             ErrorCode::ResourceConflict,
             "the job has already been resolved the other way",

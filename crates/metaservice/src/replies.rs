@@ -212,6 +212,10 @@ async fn files_reply(
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
     let invalid = match body {
+        // Before each name takes memory of its own.
+        Ok(Some(json)) if strings(&json) > bounds.names.saturating_add(MEMBERS) => {
+            format!("a Files payload has at most {} names", bounds.names)
+        }
         Ok(Some(json)) => match serde_json::from_slice::<Files>(&json) {
             Ok(files) if files.files.as_ref().map_or(0, Vec::len) > bounds.names => {
                 format!("a Files payload has at most {} names", bounds.names)
@@ -225,6 +229,26 @@ async fn files_reply(
     };
     reply.refuse();
     Err(Refused::new(ErrorCode::InvalidPayload, invalid))
+}
+
+/// How many strings a Files payload has beside the names: its members' own names, and of members to come.
+const MEMBERS: usize = 16;
+
+/// How many strings there are in JSON.
+fn strings(json: &[u8]) -> usize {
+    let (mut count, mut within, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = within,
+            b'"' => {
+                count += usize::from(!within);
+                within = !within;
+            }
+            _ => {}
+        }
+    }
+    count
 }
 
 /// A list-folder body, `None` when it is too long.
@@ -319,4 +343,21 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::strings;
+
+    #[test]
+    fn strings_are_counted_without_being_kept() {
+        for (json, count) in [
+            (r#"{"files":["/a","/b"],"notFound":false}"#, 4),
+            (r#"["a\"b","\\","",1,"\\\""]"#, 4),
+            ("", 0),
+            (r#"""#, 1),
+        ] {
+            assert_eq!(strings(json.as_bytes()), count, "{json}");
+        }
+    }
 }

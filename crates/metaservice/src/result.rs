@@ -55,14 +55,19 @@ impl Outcome {
         *self.killed_for.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);
     }
 
-    /// Resolves the job, or finds that it was resolved the same way before.
-    pub(crate) fn resolve(&self, mut result: JobResult) -> Result<(), Conflict> {
+    /// A result with the reason for which the command was killed, which the guest does not know.
+    pub(crate) fn explained(&self, mut result: JobResult) -> JobResult {
         if let Some(ending) = &mut result.ending
             && ending.reason == Reason::Killed
             && let Ok(killed_for) = self.killed_for.lock()
         {
             ending.reason = killed_for.unwrap_or(Reason::Killed);
         }
+        result
+    }
+
+    /// Resolves the job, or finds that it was resolved the same way before.
+    pub(crate) fn resolve(&self, result: JobResult) -> Result<(), Conflict> {
         let mut answer = Ok(());
         let first = self.sender.send_if_modified(|current| match current {
             None => {

@@ -119,8 +119,13 @@ impl Store {
         work: DiskWork,
     ) -> Result<Self, StateError> {
         match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
+            Ok(()) => {
+                // The folder's own name, too, outlives the machine.
+                let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+                File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
         }
         let lock = private().write(true).create(true).truncate(false).open(folder.join("lock"))?;
         match lock.try_lock() {

@@ -24,7 +24,7 @@ has_applet() {
     [ $? -ne 127 ]
 }
 
-python() {
+by_python() {
     if has python3; then python3 "$@"; else command python "$@"; fi
 }
 
@@ -37,11 +37,12 @@ fetch() {
     if has curl; then
         curl -fsS --connect-timeout 20 -o "$2" "$1"
     elif has wget; then
-        wget -q -T 20 -O "$2" "$1"
+        # Without -T, which some builds of busybox die of.
+        wget -q -O "$2" "$1"
     elif has_applet wget; then
-        busybox wget -q -T 20 -O "$2" "$1"
+        busybox wget -q -O "$2" "$1"
     elif has_python; then
-        python -c '
+        by_python -c '
 import sys
 try:
     from urllib.request import urlopen
@@ -62,7 +63,7 @@ digest() {
     elif has openssl; then
         sum=$(openssl dgst -sha256 -r < "$1")
     elif has_python; then
-        sum=$(python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1")
+        sum=$(by_python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1")
     else
         fail 'there is none of sha256sum, busybox, openssl and python to check the agent by'
     fi

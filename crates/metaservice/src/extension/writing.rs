@@ -7,7 +7,7 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
-use metaservice_protocol::limits::{STALL_TIMEOUT, TRANSFER_ATTEMPTS, TRANSFER_BLOCK};
+use metaservice_protocol::limits::{TRANSFER_ATTEMPTS, TRANSFER_BLOCK};
 use metaservice_protocol::transfer::Encoder;
 use metaservice_protocol::{Form, Outbox, Request, Write, WriteFrom, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -90,7 +90,7 @@ async fn attempt(
 ) -> Result<(), ExtensionError> {
     let mut shell = service.stream(request.clone()).await?;
     shell.stderr = None;
-    let from = match timeout(STALL_TIMEOUT, first_line(&mut shell)).await {
+    let from = match timeout(service.0.bounds.stall, first_line(&mut shell)).await {
         Ok(from) => from?,
         Err(_) => return Err(cut(TransportError::Stalled)),
     };

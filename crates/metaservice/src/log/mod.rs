@@ -192,11 +192,12 @@ async fn run(
     loop {
         let entry = tokio::select! {
             biased;
+            // First, or a guest that never pauses would never be promised anything.
+            () = due(drain.record.as_ref()) => Entry::Promise,
             entry = entries.recv() => match entry {
                 Some(entry) => entry,
                 None => break,
             },
-            () = due(drain.record.as_ref()) => Entry::Promise,
         };
         // Live: nothing is kept back when nothing more is on its way.
         let flush = entries.is_empty();

@@ -29,6 +29,19 @@ pub(crate) struct Agent {
     secret: String,
 }
 
+/// Somebody who knows the secret reports the opposite; the status of the answer.
+pub(crate) async fn contradict(world: &Arc<World>, kept: &Arc<Mutex<Kept>>) -> u16 {
+    let secret = kept.lock().unwrap().secret.clone().unwrap();
+    let agent = Agent { world: Arc::clone(world), kept: Arc::clone(kept), secret };
+    let word = if world.success { "failed" } else { "success" };
+    loop {
+        if let Some((status, _)) = agent.ask(&format!("PUT /engine/v1/{word}"), "", b"").await {
+            return status;
+        }
+        world.pause().await;
+    }
+}
+
 /// Never ends.
 pub(crate) async fn run(world: Arc<World>, kept: Arc<Mutex<Kept>>) {
     let secret = claim(&world, &kept).await;
