@@ -59,7 +59,7 @@ pub struct Order {
     pub parent: i32,
     /// The control group that the launcher enters.
     pub cgroup: Option<PathBuf>,
-    /// Whether command, environment and folder come later, as a [`Late`].
+    /// Whether command, environment and folder come later, through the FIFO of the folder.
     pub prepared: bool,
     /// The command.
     pub command: Vec<OsString>,
