@@ -68,6 +68,7 @@ impl Outcome {
 
     /// Resolves the job, or finds that it was resolved the same way before.
     pub(crate) fn resolve(&self, result: JobResult) -> Result<(), Conflict> {
+        let result = self.explained(result);
         let mut answer = Ok(());
         let first = self.sender.send_if_modified(|current| match current {
             None => {
