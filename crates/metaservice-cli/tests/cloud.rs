@@ -90,6 +90,7 @@ fn the_distributions_cloud_init_reads_the_service_without_complaint() {
         let read = &read[form];
         assert_eq!((&read["token"], &read["version"]), (&json!(token), &json!("2021-03-23")));
         assert_eq!(read["hostname"], "stock");
+        assert_eq!(read["classic"], false);
         assert_eq!(read["keys"], json!(["ssh-ed25519 AAAA me@here"]));
         assert_eq!((&read["zone"], &read["region"]), (&json!("local-1a"), &json!("local-1")));
         let parts = read["parts"].as_array().unwrap();

@@ -39,6 +39,8 @@ def crawl(platform):
         "instance": found.get_instance_id(),
         "hostname": found.get_hostname().hostname,
         "keys": found.get_public_ssh_keys(),
+        # One of the oldest kind would ask for its address twice.
+        "classic": found.is_classic_instance(),
         "zone": found.availability_zone,
         "region": found.region,
         "parts": [
