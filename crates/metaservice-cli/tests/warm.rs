@@ -134,7 +134,7 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
     let machine = warm.machines().remove(0);
     let memory = std::fs::OpenOptions::new().write(true).open(machine.join("memory")).unwrap();
     memory.set_len(4096).unwrap();
-    let finished = warm.run(&["run", "--json", "--", "echo", "fine"]);
+    let finished = warm.run(&["run", "--", "echo", "fine"]);
     assert_eq!(finished.text(0), "fine\n");
     assert!(finished.stderr.contains("the saved machine is broken"), "{}", finished.stderr);
     warm.sandbox.wait_for_no_process();
