@@ -30,7 +30,6 @@ use crate::job::{self, Running};
 use crate::poll;
 use crate::processes::Process;
 use crate::renewal;
-use crate::shell;
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
 use crate::transfer::Transfers;
@@ -75,7 +74,6 @@ pub(crate) struct Service {
     pub(crate) folder: Folder,
     pub(crate) running: Running,
     pub(crate) transfers: Transfers,
-    pub(crate) prepared: shell::Reserve,
     shells: AtomicU64,
 }
 
@@ -171,7 +169,6 @@ async fn work(
         folder: folder.clone(),
         running: running.clone(),
         transfers: Transfers::default(),
-        prepared: shell::Reserve::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);

@@ -30,8 +30,8 @@ use std::{env, io};
 
 use crate::descriptor::Descriptor;
 use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
+use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -243,38 +243,6 @@ impl Folder {
         self.file("failure")
     }
 
-    /// The FIFO through which a launcher that was started beforehand is told its command.
-    pub(crate) fn late(&self) -> PathBuf {
-        self.file("late")
-    }
-
-    /// Makes that FIFO. A launcher waits for what is written to this end of it, and no longer than
-    /// it is there.
-    pub(crate) fn make_late(&self) -> Result<File, StateError> {
-        let failed = self.failed("late");
-        make_fifo(&self.late()).map_err(&failed)?;
-        // For reading too: so it opens although nobody reads yet.
-        File::options().read(true).write(true).open(self.late()).map_err(failed)
-    }
-
-    /// What becomes readable when the ending is there, without waiting for its supervisor to go.
-    pub(crate) fn make_ended(&self) -> Result<Descriptor, StateError> {
-        let failed = self.failed("ended");
-        make_fifo(&self.file("ended")).map_err(&failed)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(self.file("ended"), flags, Mode::empty());
-        opened.map_err(io::Error::from).and_then(Descriptor::new).map_err(failed)
-    }
-
-    /// Makes it readable, where it is waited for.
-    pub(crate) fn tell_ended(&self) {
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Ok(ended) = rustix::fs::open(self.file("ended"), flags, Mode::empty()) {
-            // Nobody waits, or somebody does.
-            let _ = rustix::io::write(&ended, b"!");
-        }
-    }
-
     /// Whether the log has been delivered to its end.
     pub(crate) fn is_delivered(&self) -> bool {
         self.file("delivered").exists()
@@ -341,11 +309,6 @@ impl Folder {
             .and_then(|()| fs::rename(&draft, self.file(name)))
             .map_err(self.failed(name))
     }
-}
-
-fn make_fifo(path: &Path) -> io::Result<()> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0).map_err(Into::into)
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

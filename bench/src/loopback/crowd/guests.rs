@@ -72,7 +72,7 @@ impl Crowd {
 
     /// The guests go on, nothing else happens.
     pub(super) fn wait(&self, time: Duration) {
-        self.runtime.block_on(async { tokio::time::sleep(time).await });
+        self.runtime.block_on(tokio::time::sleep(time));
     }
 
     /// Asks the host something.

@@ -7,13 +7,10 @@
 //! The exit is said when the command itself has ended and what it wrote before has been sent;
 //! a background process that still holds the output open is not waited for.
 
-mod prepared;
 mod pump;
 pub(crate) mod terminal;
 
-use std::fs::File;
 use std::process::Stdio;
-use std::time::Instant;
 
 use bytes::Bytes;
 use metaservice_protocol::{ActionId, Detached, Ending, Exec, Failure, FailureCode, Reason};
@@ -23,13 +20,11 @@ use crate::account::Account;
 use crate::agent::Service;
 use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
-use crate::descriptor::Descriptor;
 use crate::program::Program;
 use crate::state::{Claim, Folder};
 use crate::supervise::{self, Kind, Order, Supervisor};
 use crate::words::{chain, say};
 
-pub(crate) use self::prepared::Reserve;
 use self::terminal::Ends;
 
 /// A shell's command, running. Dropping it kills the command and removes the shell's folder.
@@ -37,34 +32,9 @@ use self::terminal::Ends;
 struct Running {
     supervisor: Supervisor,
     folder: Folder,
-    /// Readable once the ending is there.
-    ended: Descriptor,
-    /// When the command was told to a shell that had been started beforehand.
-    told: Option<Instant>,
-    /// Through what it was told: a launcher that has not read yet still has to.
-    late: Option<File>,
 }
 
 impl Running {
-    /// Completes when the command has ended and its ending is there, or its supervisor is gone
-    /// without one. Can be dropped and called again.
-    async fn ended(&self) {
-        tokio::select! {
-            _ = self.ended.readable() => {}
-            () = self.supervisor.gone() => {}
-        }
-    }
-
-    /// How it has ended.
-    fn ending(&self) -> Option<Ending> {
-        let mut ending = self.folder.ending()?;
-        if let Some(told) = self.told {
-            // Its supervisor has counted from before.
-            ending.wall_ms = Some(u64::try_from(told.elapsed().as_millis()).unwrap_or(u64::MAX));
-        }
-        Some(ending)
-    }
-
     /// The command's main process, once it is there; `None` when its supervisor is gone before.
     async fn main(&self) -> Option<Claim> {
         let watch = self.folder.watch().ok()?;
@@ -102,12 +72,7 @@ pub(crate) async fn serve(
     // The host first: a command that nobody would hear is not started.
     let (socket, dialect) = service.client.stream(id).await?;
     match start(service, exec) {
-        Ok((running, ends)) => {
-            pump::run(socket, dialect, &running, ends, stopping).await;
-            drop(running);
-            // Who has run one command will run another, and not wait for processes then.
-            service.prepared.refill(service);
-        }
+        Ok((running, ends)) => pump::run(socket, dialect, &running, ends, stopping).await,
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
             say(line.trim_end());
@@ -196,10 +161,6 @@ enum StartError {
 }
 
 fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
-    let exec = match service.prepared.give(service, exec) {
-        Ok(running) => return Ok(running),
-        Err(exec) => exec,
-    };
     // A user who does not exist is reported by the launcher.
     let name = exec.options.user.as_ref().or(service.config.user.as_ref());
     let user = name.and_then(|user| Account::find(user).ok());
@@ -217,35 +178,14 @@ fn spawn(service: &Service, exec: Exec, streams: [Stdio; 3]) -> Result<Running, 
     let program = Program::shell(&service.config, &service.execute, exec);
     let folder = service.folder.shell(service.next_number())?;
     let order = Order::new(&folder, Kind::Shell, tty, &program);
-    let running = supervised(folder, &order, &program.env, streams);
-    running.map_err(|error| match error {
-        StartError::Spawn(_, source) => StartError::Spawn(program.words.join(" "), source),
-        other => other,
-    })
-}
-
-/// Starts a shell's supervisor. The folder is the shell's from now on, and goes with it.
-fn supervised(
-    folder: Folder,
-    order: &Order,
-    env: &[(String, String)],
-    streams: [Stdio; 3],
-) -> Result<Running, StartError> {
-    let mut command = supervise::command(order, env);
+    let mut command = supervise::command(&order, &program.env);
     let [stdin, stdout, stderr] = streams;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    let ended = match folder.make_ended() {
-        Ok(ended) => ended,
-        Err(error) => {
-            folder.remove();
-            return Err(error.into());
-        }
-    };
     match Supervisor::spawn(&mut command) {
-        Ok(supervisor) => Ok(Running { supervisor, folder, ended, told: None, late: None }),
+        Ok(supervisor) => Ok(Running { supervisor, folder }),
         Err(source) => {
             folder.remove();
-            Err(StartError::Spawn(String::new(), source))
+            Err(StartError::Spawn(program.words.join(" "), source))
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(
     ends: Ends,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let supervisor = &running.supervisor;
+    let Running { supervisor, folder } = running;
     let Ends { stdin, stdout, stderr } = ends;
     let wire = Wire::new(dialect);
     let (sink, stream) = socket.split();
@@ -53,7 +53,7 @@ pub(super) async fn run(
     let mut input = pin!(feed(stdin, &wire));
     let mut working = pin!(async {
         let gone = async {
-            running.ended().await;
+            supervisor.gone().await;
             end.send_replace(true);
         };
         tokio::join!(
@@ -72,7 +72,7 @@ pub(super) async fn run(
     if over.is_some() {
         supervisor.end();
     }
-    let ending = running.ending().filter(|_| over.is_none());
+    let ending = folder.ending().filter(|_| over.is_none());
     let detail = ending.as_ref().map(metaservice_protocol::Ending::to_header).unwrap_or_default();
     wire.exit(ending.is_some_and(|ending| ending.is_success()), detail.as_bytes());
     let goodbye = async {

@@ -50,11 +50,6 @@ impl Supervisor {
         let _ = pidfd_send_signal(&self.process, Signal::TERM);
     }
 
-    /// Whether it is gone, by now.
-    pub(crate) fn is_gone(&self) -> bool {
-        !matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None))
-    }
-
     /// Completes when it is gone. Can be dropped and called again.
     pub(crate) async fn gone(&self) {
         let _ = self.process.readable().await;

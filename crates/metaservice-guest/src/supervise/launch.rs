@@ -8,11 +8,9 @@
 //! error. The reason for the supervisor goes into a file that was opened beforehand, closes
 //! by itself when the command starts, and is empty then.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 use metaservice_protocol::Reason;
@@ -20,7 +18,7 @@ use rustix::process::{Gid, Signal, Uid};
 use rustix::thread;
 
 use super::cgroup::Cgroup;
-use super::order::{Late, Order};
+use super::order::Order;
 use crate::account::{Account, AccountError};
 use crate::state::Folder;
 
@@ -39,8 +37,6 @@ enum LaunchError {
     Become(String, #[source] io::Error),
     #[error("cannot prepare the command's session")]
     Session(#[source] io::Error),
-    #[error("was not told what to run")]
-    Untold(#[source] io::Error),
 }
 
 impl LaunchError {
@@ -60,14 +56,7 @@ impl LaunchError {
 #[must_use]
 pub fn launch(order: &Order) -> u8 {
     let failure = File::create(Folder::at(order.folder.clone()).failure());
-    let Err(error) = prepare(order).and_then(|late| match late {
-        None => become_command(&order.command, &[], order.workdir.as_deref()),
-        Some(told) => {
-            let late = Late::read(told).map_err(LaunchError::Untold)?;
-            let command: Vec<OsString> = late.command.iter().map(Into::into).collect();
-            become_command(&command, &late.env, late.workdir.as_deref())
-        }
-    });
+    let Err(error) = prepare(order).and_then(|()| become_command(order));
     let _ = writeln!(io::stderr(), "metaservice-guest: {}", crate::words::chain(&error));
     let reason = error.reason();
     if let Ok(mut failure) = failure {
@@ -76,8 +65,7 @@ pub fn launch(order: &Order) -> u8 {
     if reason == Reason::NotFound { 127 } else { 126 }
 }
 
-/// All that can be done before the command is known, and from where it will be told.
-fn prepare(order: &Order) -> Result<Option<File>, LaunchError> {
+fn prepare(order: &Order) -> Result<(), LaunchError> {
     let session = |error: rustix::io::Errno| LaunchError::Session(error.into());
     if let Some(cgroup) = &order.cgroup {
         Cgroup::enter(cgroup);
@@ -86,9 +74,6 @@ fn prepare(order: &Order) -> Result<Option<File>, LaunchError> {
     if order.tty {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;
     }
-    // The folder is the agent's own, so while this is it.
-    let late = order.prepared.then(|| File::open(Folder::at(order.folder.clone()).late()));
-    let late = late.transpose().map_err(LaunchError::Untold)?;
     if let Some(user) = &order.user {
         let name = user.to_string_lossy().into_owned();
         let account = Account::find(&name).map_err(|e| LaunchError::User(name.clone(), e))?;
@@ -101,7 +86,11 @@ fn prepare(order: &Order) -> Result<Option<File>, LaunchError> {
     if rustix::process::getppid().map(rustix::process::Pid::as_raw_pid) != Some(order.parent) {
         return Err(LaunchError::Session(io::Error::other("the supervisor is gone")));
     }
-    Ok(late)
+    if let Some(workdir) = &order.workdir {
+        let name = workdir.to_string_lossy().into_owned();
+        std::env::set_current_dir(workdir).map_err(|e| LaunchError::Folder(name, e))?;
+    }
+    Ok(())
 }
 
 fn switch(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
@@ -115,18 +104,9 @@ fn switch(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
     thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn become_command(
-    command: &[OsString],
-    env: &[(String, String)],
-    workdir: Option<&Path>,
-) -> Result<std::convert::Infallible, LaunchError> {
-    if let Some(workdir) = workdir {
-        let name = workdir.to_string_lossy().into_owned();
-        std::env::set_current_dir(workdir).map_err(|e| LaunchError::Folder(name, e))?;
-    }
-    let (program, arguments) = command.split_first().ok_or(LaunchError::Empty)?;
-    let env = env.iter().map(|(name, value)| (name, value));
-    let error = Command::new(program).args(arguments).envs(env).exec();
+fn become_command(order: &Order) -> Result<std::convert::Infallible, LaunchError> {
+    let (program, arguments) = order.command.split_first().ok_or(LaunchError::Empty)?;
+    let error = Command::new(program).args(arguments).exec();
     Err(LaunchError::Exec(program.to_string_lossy().into_owned(), error))
 }
 

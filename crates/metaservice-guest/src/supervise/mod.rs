@@ -46,7 +46,6 @@ use self::cgroup::Cgroup;
 use self::console::Console;
 pub(crate) use self::handle::Supervisor;
 pub use self::launch::launch;
-pub(crate) use self::order::Late;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
@@ -202,7 +201,6 @@ impl<'a> Supervision<'a> {
             }
         }
         folder.set_ending(&supervision.ending(&folder))?;
-        folder.tell_ended();
         end.send_replace(true);
         if !delivered {
             tokio::select! {

@@ -5,13 +5,11 @@
 //! before anything has begun, and nothing has to be written down for them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use metaservice_protocol::TerminalSize;
-use serde::{Deserialize, Serialize};
 
 use crate::program::Program;
 use crate::state::Folder;
@@ -59,41 +57,8 @@ pub struct Order {
     pub parent: i32,
     /// The control group that the launcher enters.
     pub cgroup: Option<PathBuf>,
-    /// Whether command, environment and folder come later, through the FIFO of the folder.
-    pub prepared: bool,
     /// The command.
     pub command: Vec<OsString>,
-}
-
-/// What a launcher that was started beforehand is told once its command is known: a length and
-/// JSON, through the FIFO of its folder.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Late {
-    pub(crate) command: Vec<String>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) workdir: Option<PathBuf>,
-}
-
-impl Late {
-    /// The most bytes of one: what a pipe takes at once, and never blocks for.
-    const MOST: usize = 32 * 1024;
-
-    /// As bytes; `None` when they are too many.
-    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
-        let json = serde_json::to_vec(self).ok()?;
-        let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= Self::MOST)?;
-        Some([&length.to_be_bytes()[..], &json].concat())
-    }
-
-    /// Waits for one.
-    pub(crate) fn read(mut source: impl Read) -> io::Result<Self> {
-        let mut length = [0; 4];
-        source.read_exact(&mut length)?;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        let mut json = vec![0; length.min(Self::MOST)];
-        source.read_exact(&mut json)?;
-        Ok(serde_json::from_slice(&json)?)
-    }
 }
 
 /// A command line that is no order.
@@ -120,7 +85,6 @@ impl Order {
             workdir: program.workdir.clone(),
             parent: rustix::process::getpid().as_raw_pid(),
             cgroup: None,
-            prepared: false,
             command: program.words.iter().map(Into::into).collect(),
         }
     }
@@ -151,9 +115,6 @@ impl Order {
         if self.tty {
             command.arg("--tty");
         }
-        if self.prepared {
-            command.arg("--prepared");
-        }
         if let Some(TerminalSize { columns, rows }) = self.terminal {
             command.arg("--terminal").arg(format!("{columns}x{rows}"));
         }
@@ -177,7 +138,6 @@ impl Order {
             workdir: None,
             parent: 0,
             cgroup: None,
-            prepared: false,
             command: Vec::new(),
         };
         while let Some(argument) = parser.next()? {
@@ -197,7 +157,6 @@ impl Order {
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
                 Long("cgroup") => order.cgroup = Some(parser.value()?.into()),
                 Long("tty") => order.tty = true,
-                Long("prepared") => order.prepared = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
                     let (columns, rows) = size.split_once('x').ok_or(InvalidOrder::Incomplete)?;
@@ -229,7 +188,6 @@ mod tests {
             folder in "/[^\0]{0,8}",
             shell in any::<bool>(),
             tty in any::<bool>(),
-            prepared in any::<bool>(),
             terminal in proptest::option::of((any::<u16>(), any::<u16>())),
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
@@ -248,27 +206,12 @@ mod tests {
                 workdir: workdir.map(Into::into),
                 parent,
                 cgroup: cgroup.map(Into::into),
-                prepared,
                 command: command.into_iter().map(Into::into).collect(),
             };
             let line = order.as_command("supervise");
             let mut parser = lexopt::Parser::from_args(line.get_args().skip(1));
             prop_assert_eq!(Order::parse(&mut parser).unwrap(), order);
         }
-    }
-
-    #[test]
-    fn a_late_order_arrives_as_it_was_or_not_at_all() {
-        let late = |length| Late {
-            command: vec!["c".repeat(length), "\n\"".to_owned()],
-            env: vec![("A".to_owned(), "=".to_owned())],
-            workdir: Some("/w".into()),
-        };
-        let bytes = late(1000).encode().unwrap();
-        assert_eq!(Late::read(&bytes[..]).unwrap(), late(1000));
-        assert!(Late::read(&bytes[..bytes.len() - 1]).is_err());
-        assert!(Late::read(&[][..]).is_err());
-        assert!(late(Late::MOST).encode().is_none());
     }
 
     #[test]
