@@ -15,7 +15,7 @@ use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
 const MIB: u64 = 1 << 20;
 
-/// The piece in which QEMU's guest agent is asked for a file: the best of those tried.
+/// The piece in which QEMU's guest agent is asked for a file. Whether it is the best is not tried yet.
 const GUEST_AGENT_PIECE: u64 = MIB;
 
 /// The file in the guest that is fetched, and the one that is brought.
