@@ -72,7 +72,8 @@ impl Crowd {
 
     /// The guests go on, nothing else happens.
     pub(super) fn wait(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        // The sleep is made inside: outside of a runtime there is no timer to make it with.
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 
     /// Asks the host something.
