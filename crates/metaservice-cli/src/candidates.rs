@@ -1,9 +1,11 @@
-//! What completes on the command line: the names of the jobs that run.
+//! What completes on the command line: the names of the jobs that run, and of images.
 
 use std::ffi::OsStr;
 
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
+
+use metaservice_vm::ImageStore;
 
 use crate::sockets;
 
@@ -19,10 +21,38 @@ pub(crate) fn places(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates
 }
 
+/// Names of images.
+pub(crate) fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let listed = ImageStore::of_user().and_then(|store| store.list()).unwrap_or_default();
+    let names = listed.into_iter().flat_map(|image| image.names);
+    fitting(names.map(|name| name.to_string()), typed, "")
+}
+
+/// What has a machine saved: an image, or the built-in guest.
+pub(crate) fn snapshots(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let mut candidates = images(typed);
+    candidates.extend(fitting(["builtin".to_owned()], typed, ""));
+    candidates
+}
+
+/// What a machine boots from: an image's name, or a path of ours.
+pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let mut candidates = images(typed);
+    candidates.extend(PathCompleter::any().complete(typed));
+    candidates
+}
+
 fn names(typed: &OsStr, suffix: &str) -> Vec<CompletionCandidate> {
-    let Some(typed) = typed.to_str() else { return Vec::new() };
     // Whoever presses a key wants no error.
-    let names = sockets::names().unwrap_or_default();
+    fitting(sockets::names().unwrap_or_default(), typed, suffix)
+}
+
+fn fitting(
+    names: impl IntoIterator<Item = String>,
+    typed: &OsStr,
+    suffix: &str,
+) -> Vec<CompletionCandidate> {
+    let Some(typed) = typed.to_str() else { return Vec::new() };
     let fitting = names.into_iter().filter(|name| name.starts_with(typed));
     fitting.map(|name| CompletionCandidate::new(format!("{name}{suffix}"))).collect()
 }

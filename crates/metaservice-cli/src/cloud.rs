@@ -25,10 +25,15 @@ pub(crate) fn describe(args: &CloudArgs, hostname: &str) -> Result<Cloud> {
     Ok(cloud)
 }
 
+/// Whether there is anything that only a cloud image would understand.
+pub(crate) const fn is_given(args: &CloudArgs) -> bool {
+    let CloudArgs { ssh_key, user_data } = args;
+    !ssh_key.is_empty() || user_data.is_some()
+}
+
 /// Refuses flags that only a cloud image would understand; `hint` says how one is had.
 pub(crate) fn refuse(args: &CloudArgs, hint: &str) -> Result<()> {
-    let CloudArgs { ssh_key, user_data } = args;
-    if ssh_key.is_empty() && user_data.is_none() {
+    if !is_given(args) {
         return Ok(());
     }
     Err(Error::new(Hint(hint.to_owned()))

@@ -11,20 +11,79 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::{Cloud, CloudCard};
 use metaservice_nic as nic;
 use metaservice_vm::{
-    Accelerator, Boot, Card, Cpus, Disk, Finding, MacAddress, MachineSpec, Memory, MissingTools,
+    Accelerator, Boot, Card, Cpus, Finding, MacAddress, Machine, MachineSpec, Memory, MissingTools,
     ModuleNeed, Network, Publish, Report, Root, SystemUuid, Tools, Transport, initramfs,
 };
 
 use crate::agent::AGENT;
-use crate::args::{Accel, Net, VmArgs};
+use crate::args::{Accel, CloudArgs, HardwareArgs, Net, VmArgs};
+use crate::cloud;
+use crate::image::Image;
 use crate::printer::Hint;
 use crate::settings::JobSettings;
 
 /// The word that stands for our own kernel where a file could.
 const BUILTIN: &str = "builtin";
 
-/// The address of every machine that may be saved: alone on its wire, it needs none of its own.
+/// The addresses of every machine that may be saved, or that an image knows which was kept: alone
+/// on its wire, it needs none of its own.
 const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 169, 254, 2];
+const OUTSIDE_ADDRESS: [u8; 6] = [0x52, 0x54, 0, 169, 254, 3];
+
+/// The machine that the flags ask for, with its image found.
+pub(crate) struct Plan {
+    pub(crate) args: VmArgs,
+    pub(crate) image: Option<Image>,
+    /// Whether the user has something to tell the image.
+    told: bool,
+}
+
+impl Plan {
+    /// Finds the image, and refuses what does not go together.
+    pub(crate) fn resolve(args: VmArgs, cloud: &CloudArgs) -> Result<Self> {
+        ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
+        let image = args.image.as_deref().map(Image::resolve).transpose()?;
+        Self::of(args, image, cloud)
+    }
+
+    /// The machine of an image that was found already.
+    pub(crate) fn of(args: VmArgs, image: Option<Image>, cloud: &CloudArgs) -> Result<Self> {
+        let plan = Self { args, image, told: cloud::is_given(cloud) };
+        match &plan.image {
+            Some(image) if plan.boots_itself() => image.check(plan.args.net, plan.told)?,
+            _ => cloud::refuse(cloud, "give --image DISK without --kernel")?,
+        }
+        Ok(plan)
+    }
+
+    /// The built-in guest.
+    pub(crate) const fn builtin(hardware: HardwareArgs) -> Self {
+        Self { args: VmArgs::plain(hardware), image: None, told: false }
+    }
+
+    /// Whether the machine is booted by its image's own boot loader.
+    pub(crate) const fn boots_itself(&self) -> bool {
+        self.image.is_some() && self.args.kernel.is_none()
+    }
+
+    /// Whether the first process of the machine is our own init: then nothing in the machine is
+    /// worth an orderly end, as no disk of its outlives it.
+    pub(crate) const fn is_ours(&self) -> bool {
+        !self.boots_itself() && self.args.initrd.is_none()
+    }
+
+    /// Whether such a machine may go on from a saved one.
+    pub(crate) fn may_be_saved(&self) -> bool {
+        let VmArgs { rootfs, kernel, initrd, console, .. } = &self.args;
+        let plain = [rootfs, kernel, initrd, console].into_iter().all(Option::is_none);
+        let kept = self.image.as_ref().is_none_or(|image| image.stored.is_some());
+        let quiet = self.args.net == Net::None && !self.told && !self.args.no_warm;
+        plain && kept && quiet && cfg!(target_arch = "x86_64")
+    }
+}
+
+/// How many of the console's last lines are shown when a machine fails.
+const CONSOLE_LINES: usize = 20;
 
 /// What tells a machine from all others.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +95,15 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn random(args: &VmArgs) -> Self {
-        let outside = (args.net == Net::User).then(MacAddress::random);
-        Self { card: MacAddress::random(), outside }
+    /// An image that was kept may have been set up for the cards that it had then.
+    pub(crate) fn of(plan: &Plan) -> Result<Self> {
+        let kept = plan.image.as_ref().is_some_and(|image| image.stored.is_some());
+        let address = |fixed| if kept { MacAddress::new(fixed) } else { Ok(MacAddress::random()) };
+        let outside = plan.args.net == Net::User;
+        Ok(Self {
+            card: address(ADDRESS)?,
+            outside: outside.then(|| address(OUTSIDE_ADDRESS)).transpose()?,
+        })
     }
 
     /// Tells a cloud image of the cards that it has.
@@ -52,30 +117,25 @@ impl Identity {
     }
 }
 
-/// Whether the machine is booted by its image's own boot loader.
-pub(crate) fn boots_itself(args: &VmArgs) -> bool {
-    args.image.is_some() && args.kernel.is_none()
-}
-
 /// Describes the machine; `card` is its end of the network card. Without a job it is one that
 /// may be saved: nothing of it differs from the next. Blocks: looks for tools and may build the
 /// initramfs.
 pub(crate) fn describe(
-    args: &VmArgs,
+    plan: &Plan,
     job: Option<(&JobSettings, &Identity)>,
     card: UnixStream,
 ) -> Result<MachineSpec> {
-    ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
+    let args = &plan.args;
     let address = match job {
         Some((_, identity)) => identity.card,
         None => MacAddress::new(ADDRESS)?,
     };
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
-    let mut spec = MachineSpec::new(qemu, boot(args, &report)?)
-        .cpus(Cpus::new(args.cpus).context("in --cpus")?)
-        .memory(Memory::parse(&args.memory).context("in --memory")?)
-        .accelerator(match args.accel {
+    let mut spec = MachineSpec::new(qemu, boot(plan, &report)?)
+        .cpus(Cpus::new(args.hardware.cpus).context("in --cpus")?)
+        .memory(Memory::parse(&args.hardware.memory).context("in --memory")?)
+        .accelerator(match args.hardware.accel {
             Accel::Auto => Accelerator::Auto,
             Accel::Kvm => Accelerator::Kvm,
             Accel::Tcg => Accelerator::Tcg,
@@ -91,8 +151,8 @@ pub(crate) fn describe(
     if let Some((settings, identity)) = job {
         spec = identify(spec, settings, identity);
     }
-    if let Some(image) = &args.image {
-        spec = spec.disk(Disk::open(image).context("in --image")?);
+    if let Some(image) = &plan.image {
+        spec = spec.disk(image.disk.clone());
         if args.kernel.is_some() {
             spec = spec.root(Root::Disk);
         }
@@ -118,13 +178,6 @@ fn identify(mut spec: MachineSpec, settings: &JobSettings, identity: &Identity) 
     }
 }
 
-/// Whether the first process of the machine is our own init: then nothing in the machine is worth
-/// an orderly end, as no disk of its outlives it.
-pub(crate) fn is_ours(args: &VmArgs) -> bool {
-    let firmware = args.image.is_some() && args.kernel.is_none();
-    !firmware && args.initrd.is_none()
-}
-
 /// A port that leads to one of the guest's: `[ADDR:]PORT:GUEST_PORT[/tcp|/udp]`.
 fn published(word: &str) -> Result<Publish> {
     let parse = || {
@@ -145,9 +198,10 @@ fn published(word: &str) -> Result<Publish> {
     parse().with_context(|| format!("in --publish: {word:?} is not [IPV4:]PORT:GUEST_PORT[/udp]"))
 }
 
-fn boot(args: &VmArgs, report: &Report) -> Result<Boot> {
+fn boot(plan: &Plan, report: &Report) -> Result<Boot> {
+    let args = &plan.args;
     let builtin = args.kernel.as_deref().is_none_or(|kernel| kernel == Path::new(BUILTIN));
-    if boots_itself(args) {
+    if plan.boots_itself() {
         return Ok(Boot::Firmware);
     }
     if let (Some(kernel), false) = (&args.kernel, builtin) {
@@ -160,16 +214,16 @@ fn boot(args: &VmArgs, report: &Report) -> Result<Boot> {
     let tools = report.require().map_err(|missing| hinted(&missing))?;
     Ok(Boot::from_kernel(&tools.kernel).initramfs(match &args.initrd {
         Some(initrd) => initrd.clone(),
-        None => build_initramfs(args, &tools)?,
+        None => build_initramfs(plan, &tools)?,
     }))
 }
 
-fn build_initramfs(args: &VmArgs, tools: &Tools) -> Result<PathBuf> {
+fn build_initramfs(plan: &Plan, tools: &Tools) -> Result<PathBuf> {
     let mut contents = initramfs::Contents::new(AGENT.to_vec(), tools);
-    if args.rootfs.is_some() {
+    if plan.args.rootfs.is_some() {
         contents = contents.need(ModuleNeed::SharedFolder);
     }
-    if args.image.is_some() {
+    if plan.image.is_some() {
         contents = contents.need(ModuleNeed::Disk);
     }
     Ok(initramfs::build(&contents)?)
@@ -205,6 +259,15 @@ pub(crate) fn attach(
     };
     let config = nic::Config { pcap, limits, orphans, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
+}
+
+/// What went wrong, with what the guest's console said last.
+pub(crate) fn failure(what: &str, machine: &Machine) -> Error {
+    let lines = machine.console().tail(CONSOLE_LINES);
+    if lines.is_empty() {
+        return Error::msg(format!("{what}; its console is empty"));
+    }
+    Error::msg(format!("{what}; last console lines:\n  {}", lines.join("\n  ")))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod copy;
 mod destination;
 mod drain;
 mod gauges;
+mod image;
 mod interrupts;
 mod ledger;
 mod listeners;
@@ -40,7 +41,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 
-use crate::args::{Cli, Command, ImageCommand};
+use crate::args::{Cli, Command};
 use crate::printer::Printer;
 use crate::status::ExitStatus;
 
@@ -94,9 +95,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
         Command::Kill(args) => runtime.block_on(commands::kill::kill(args)),
         Command::Stats(args) => runtime.block_on(commands::stats::stats(args, printer)),
         Command::Forward(args) => runtime.block_on(commands::forward::forward(args, printer)),
-        Command::Image(ImageCommand::Snapshot(args)) => {
-            runtime.block_on(commands::image::snapshot(&args, printer))
-        }
+        Command::Image(command) => runtime.block_on(commands::image::image(command, printer)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::doctor(&args, printer)),
         Command::Completions { shell } => commands::completions::completions(shell),
         Command::Man(args) => commands::man::man(args.folder.as_deref()),

@@ -41,6 +41,8 @@ pub(crate) struct JobSettings {
     pub(crate) terminal: Option<TerminalSize>,
     /// What a cloud image is told, for one.
     pub(crate) cloud: Option<Cloud>,
+    /// What is started in the guest when everything is done; nothing, if it has no words.
+    pub(crate) farewell: Vec<String>,
 }
 
 /// A file to fetch and where it goes.
@@ -61,6 +63,28 @@ pub(crate) enum Address {
 }
 
 impl JobSettings {
+    /// A job of ours: nothing but a name, a command and its environment.
+    pub(crate) fn plain(name: String, command: Vec<String>, env: BTreeMap<String, String>) -> Self {
+        Self {
+            name,
+            named: false,
+            env,
+            artifacts: Vec::new(),
+            timeout: None,
+            log: None,
+            command,
+            secrets: BTreeMap::new(),
+            session: SessionMode::Claimed,
+            bounds: Bounds::default(),
+            limits: Limits::default(),
+            host_names: Vec::new(),
+            state: None,
+            terminal: None,
+            cloud: None,
+            farewell: Vec::new(),
+        }
+    }
+
     pub(crate) fn resolve(args: JobArgs) -> Result<Self> {
         let (bounds, limits) = bounds(&args.bound, &args.max_log, &args.max_artifact)?;
         let mut env = BTreeMap::new();
@@ -76,8 +100,6 @@ impl JobSettings {
         let artifacts = args.artifact.iter().map(|text| parse_artifact(text));
         Ok(Self {
             named: args.name.is_some(),
-            name: parse_name(args.name)?,
-            env,
             artifacts: artifacts.collect::<Result<_>>()?,
             timeout: args
                 .timeout
@@ -86,7 +108,6 @@ impl JobSettings {
                 .transpose()
                 .context("in --timeout")?,
             log: args.log,
-            command: args.command,
             secrets: secrets(&args.secret, args.session)?,
             session: match args.session {
                 Session::Required => SessionMode::Required,
@@ -95,15 +116,12 @@ impl JobSettings {
             },
             bounds,
             limits,
-            host_names: Vec::new(),
-            state: None,
-            terminal: None,
-            cloud: None,
+            ..Self::plain(parse_name(args.name)?, args.command, env)
         })
     }
 }
 
-fn parse_name(name: Option<String>) -> Result<String> {
+pub(crate) fn parse_name(name: Option<String>) -> Result<String> {
     let Some(name) = name else { return Ok(format!("job-{}", std::process::id())) };
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     ensure!(

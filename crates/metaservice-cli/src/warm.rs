@@ -1,6 +1,6 @@
 //! Machines that were saved before they had a job.
 //!
-//! Owns which machines may be, what is kept beside one, and how one is made. A guest that goes on
+//! Owns what is kept beside one, and how one is made. A guest that goes on
 //! has connections with a card that is no more: they are kept as numbers, and reset by the new
 //! card first of all, by which the agent learns that it is another machine's now.
 
@@ -11,17 +11,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use metaservice::Preparation;
-use metaservice_nic::Orphan;
-use metaservice_vm::{Machine, MachineSpec, Saved, SavedError, SavedKey, SavedMachines};
+use metaservice::{Cloud, Preparation};
+use metaservice_nic::{Limits, Orphan};
+use metaservice_vm::{
+    Machine, MachineSpec, Saved, SavedError, SavedKey, SavedMachines, SystemUuid,
+};
 use serde_json::{Value, json};
 
-use crate::args::{Net, VmArgs};
+use crate::agent::{AGENT, PLATFORM};
+use crate::args::HardwareArgs;
 use crate::listeners::Card;
-use crate::machine;
+use crate::machine::{self, Identity, Plan};
 
 /// How long a machine that is to be saved may take to boot.
 const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What a machine without a job is called.
+const NOBODY: &str = "metaservice";
 
 /// A saved machine, and where it is.
 pub(crate) struct Warm {
@@ -42,50 +48,51 @@ impl Warm {
     }
 }
 
-/// Whether a machine as asked for may go on from a saved one.
-pub(crate) fn fits(args: &VmArgs) -> bool {
-    let VmArgs { image, rootfs, kernel, initrd, console, .. } = args;
-    let files = [image, rootfs, kernel, initrd, console];
-    let plain = files.into_iter().all(Option::is_none) && args.net == Net::None;
-    plain && !args.no_warm && cfg!(target_arch = "x86_64")
-}
-
 /// The saved machine that is as asked for. Blocks.
-pub(crate) fn find(args: &VmArgs) -> Result<Option<Warm>> {
-    let key = SavedKey::of(&unconnected(args)?)?;
+pub(crate) fn find(plan: &Plan) -> Result<Option<Warm>> {
+    let key = SavedKey::of(&unconnected(plan)?)?;
     let machines = SavedMachines::of_user()?;
     Ok(machines.find(&key)?.map(|saved| Warm { saved, key, machines }))
 }
 
-fn unconnected(args: &VmArgs) -> Result<MachineSpec> {
+fn unconnected(plan: &Plan) -> Result<MachineSpec> {
     let (_, card) = UnixStream::pair().context("cannot make the network card's socket")?;
-    machine::describe(args, None, card)
+    machine::describe(plan, None, card)
 }
 
 /// Boots such a machine and saves it when its agent waits for a job; `false` when there is one,
 /// or when somebody else makes one now. Dropped, it leaves nothing.
-pub(crate) async fn make(args: &VmArgs) -> Result<bool> {
+pub(crate) async fn make(plan: &Plan) -> Result<bool> {
     let begin = || {
-        let key = SavedKey::of(&unconnected(args)?)?;
+        let key = SavedKey::of(&unconnected(plan)?)?;
         anyhow::Ok(SavedMachines::of_user()?.make(&key)?)
     };
     let Some(making) = tokio::task::block_in_place(begin)? else { return Ok(false) };
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-    let (nic, driver) =
-        machine::attach(args, metaservice_nic::Limits::default(), ours, Vec::new())?;
+    let (nic, driver) = machine::attach(&plan.args, Limits::default(), ours, Vec::new())?;
     let observer = nic.observer();
-    let preparation = Preparation::new();
+    let mut spec = tokio::task::block_in_place(|| machine::describe(plan, None, theirs))?;
+    let mut preparation = Preparation::new();
+    if plan.boots_itself() {
+        // An instance that is no job's: it brings the agent in.
+        let cloud = Identity::of(plan)?.tell(Cloud::new(NOBODY));
+        spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
+        preparation = Preparation::cloud(&cloud, PLATFORM, AGENT);
+    }
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { drop(driver.run().await) });
     let serving = preparation.clone().serve(Card(nic));
     tasks.spawn(async move { match serving.await {} });
-    let spec = tokio::task::block_in_place(|| machine::describe(args, None, theirs))?;
-    let machine = Machine::start(spec.record_memory(making.memory())).await?;
+    let machine = Machine::start(spec.record(&making)).await?;
     tokio::select! {
         waiting = tokio::time::timeout(BOOT_PATIENCE, preparation.waiting()) => {
-            waiting.context("the guest never asked for a job")?;
+            let what = "the guest's agent never waited for a job";
+            waiting.map_err(|_| machine::failure(what, &machine))?;
         }
-        exit = machine.wait() => anyhow::bail!("the machine ended: {}", exit.how),
+        exit = machine.wait() => {
+            let what = format!("the machine ended: {}", exit.how);
+            return Err(machine::failure(&what, &machine));
+        }
     }
     let state = machine.save().await.context("cannot save the machine")?;
     let orphans: Value = observer.connections().iter().map(write).collect();
@@ -97,12 +104,13 @@ pub(crate) async fn make(args: &VmArgs) -> Result<bool> {
 }
 
 /// Has such a machine made by a process of its own, which does not hold up anybody.
-pub(crate) fn make_later(args: &VmArgs) -> std::io::Result<()> {
-    let accel = args.accel.to_possible_value();
+pub(crate) fn make_later(hardware: &HardwareArgs) -> std::io::Result<()> {
+    let HardwareArgs { cpus, memory, accel } = hardware;
+    let accel = accel.to_possible_value();
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["--quiet", "image", "snapshot", "builtin", "--background"])
-        .args(["--cpus", &args.cpus.to_string(), "--memory", &args.memory])
+        .args(["--cpus", &cpus.to_string(), "--memory", memory])
         .args(["--accel", accel.as_ref().map_or("auto", |accel| accel.get_name())])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -10,7 +10,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::AcceleratorChoice;
-use crate::spec::{Boot, InvalidSpec, MachineSpec, MemoryFile, Network, Publish, Root, Transport};
+use crate::spec::{
+    Boot, InvalidSpec, MachineSpec, Network, Publish, Record, Root, Transport, Written,
+};
 
 /// Everything that emulation can do, but for the promise that copying single bytes is fast
 /// (ERMS, FSRM): a Linux guest believes it, and emulated byte by byte its copies take twice
@@ -73,7 +75,7 @@ pub(crate) fn qemu(
     words.option("-chardev", format!("socket,id=console,fd={}", inherited.console));
     words.option("-serial", "chardev:console");
     words.option("-device", "virtio-rng-pci").option("-device", "pvpanic-pci");
-    if spec.memory_file.is_some() {
+    if spec.record.is_some() {
         // Another number each time: by it a kernel learns that it is another machine now.
         words.option("-device", "vmgenid,guid=auto");
     }
@@ -101,13 +103,7 @@ pub(crate) fn qemu(
         words.option("-fsdev", with_path(start, &folder));
         words.option("-device", format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"));
     }
-    if let Some(disk) = &spec.disk {
-        // snapshot=on: QEMU opens the image read-only and writes to a temporary file that it
-        // unlinks as soon as it has opened it. Nothing is left however QEMU ends.
-        let start = format!("if=none,id=disk,snapshot=on,format={},file=", disk.format().name());
-        words.option("-drive", with_path(&start, disk.path()));
-        words.option("-device", "virtio-blk-pci,drive=disk");
-    }
+    disk(&mut words, spec);
     match &spec.boot {
         Boot::Firmware if spec.disk.is_none() => return Err(InvalidSpec::NothingToBoot),
         Boot::Firmware => {}
@@ -120,6 +116,24 @@ pub(crate) fn qemu(
         }
     }
     Ok(words.0)
+}
+
+/// The disk. Of what a machine writes nothing is left however QEMU ends, unless it is to stay:
+/// with `snapshot=on` QEMU opens the image read-only and writes to a temporary file that it unlinks
+/// as soon as it has opened it.
+fn disk(words: &mut Words, spec: &MachineSpec) {
+    let Some(disk) = &spec.disk else { return };
+    let (stays, file, format) = match &spec.record {
+        Some(Record::Made(Written { disk: Some(file), .. })) => (true, file.as_path(), "qcow2"),
+        Some(Record::Continued(Written { disk: Some(file), .. }, _)) => {
+            (false, file.as_path(), "qcow2")
+        }
+        _ => (spec.keeps_disk, disk.path(), disk.format().name()),
+    };
+    let stays = if stays { "discard=unmap,detect-zeroes=unmap" } else { "snapshot=on" };
+    let start = format!("if=none,id=disk,{stays},format={format},file=");
+    words.option("-drive", with_path(&start, file));
+    words.option("-device", "virtio-blk-pci,drive=disk");
 }
 
 /// The second card, behind the first, so that a guest which sets up one card takes the service's.
@@ -145,16 +159,16 @@ fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec
 /// The machine's type and where its memory is. A recorded memory is shared with its file, and left
 /// out of the state that QEMU saves; one that goes on is a private view of it, copied on write.
 fn memory(words: &mut Words, spec: &MachineSpec) {
-    let (file, share) = match &spec.memory_file {
+    let (file, share) = match &spec.record {
         None => {
             words.option("-machine", MACHINE_TYPE);
             return;
         }
-        Some(MemoryFile::Recorded(file)) => (file, "on"),
-        Some(MemoryFile::Continued(file, _)) => {
+        Some(Record::Made(written)) => (&written.memory, "on"),
+        Some(Record::Continued(written, _)) => {
             // Not before it is told where from.
             words.option("-incoming", "defer");
-            (file, "off")
+            (&written.memory, "off")
         }
     };
     words.option("-machine", format!("{MACHINE_TYPE},memory-backend=memory"));

@@ -175,3 +175,24 @@ fn the_size_and_the_accelerator() {
     assert_eq!(values(&words, "-smp"), ["4"]);
     assert_eq!(values(&words, "-m"), ["2048M"]);
 }
+
+#[test]
+fn what_a_machine_writes_to_its_disk_stays_only_where_it_is_to() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    let path = disk.path().canonicalize().unwrap().display().to_string();
+    let spec = || spec(direct()).disk(Disk::raw(disk.path()).unwrap());
+    let drive = |spec: &MachineSpec| values(&build(spec).unwrap(), "-drive").remove(0);
+    let thrown_away = format!("if=none,id=disk,snapshot=on,format=raw,file={path}");
+    assert_eq!(drive(&spec()), thrown_away);
+    let kept = MachineSpec { keeps_disk: true, ..spec() };
+    let stays = "if=none,id=disk,discard=unmap,detect-zeroes=unmap";
+    assert_eq!(drive(&kept), format!("{stays},format=raw,file={path}"));
+    let written = || Written { memory: "/m".into(), disk: Some("/o,v".into()) };
+    let made = MachineSpec { record: Some(Record::Made(written())), ..spec() };
+    assert_eq!(drive(&made), format!("{stays},format=qcow2,file=/o,,v"));
+    let on = MachineSpec { record: Some(Record::Continued(written(), Vec::new())), ..spec() };
+    assert_eq!(drive(&on), "if=none,id=disk,snapshot=on,format=qcow2,file=/o,,v");
+    let objects = |spec: &MachineSpec| values(&build(spec).unwrap(), "-object").remove(0);
+    assert!(objects(&made).ends_with(",share=on,mem-path=/m"));
+    assert!(objects(&on).ends_with(",share=off,mem-path=/m"));
+}

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::qcow2::{self, Objection};
+
 /// How much of an image is looked at: as far as the descriptor in a VMDK file lies.
 const LOOKED_AT: u64 = 64 * 1024;
 
@@ -62,6 +64,14 @@ pub enum DiskError {
         /// What it looks like.
         format: &'static str,
     },
+    /// It is packed.
+    #[error("the disk image {path} is packed by {by}: unpack it first")]
+    Packed {
+        /// The image.
+        path: PathBuf,
+        /// What unpacks it.
+        by: &'static str,
+    },
     /// It refers to another file of the host.
     #[error(
         "the disk image {path} refers to another file ({what}), which could be any file of this host"
@@ -105,8 +115,13 @@ impl Disk {
     /// # Errors
     /// When it cannot be read or is no disk.
     pub fn raw(path: impl AsRef<Path>) -> Result<Self, DiskError> {
-        let (path, _) = first_bytes(path.as_ref())?;
+        let (path, ..) = first_bytes(path.as_ref())?;
         Ok(Self { path, format: Format::Raw })
+    }
+
+    /// An image whose format was found out before anybody could write it.
+    pub(crate) const fn known(path: PathBuf, format: Format) -> Self {
+        Self { path, format }
     }
 
     /// The image, as an absolute path.
@@ -121,18 +136,35 @@ impl Disk {
         self.format
     }
 
+    /// The bytes of the disk that is in the image.
+    pub(crate) fn size(&self) -> Result<u64, DiskError> {
+        let (path, bytes, length) = first_bytes(&self.path)?;
+        let unsupported = |format| DiskError::Unsupported { path, format };
+        match self.format {
+            Format::Raw => Ok(length),
+            Format::Qcow2 => match qcow2::Header::read(&bytes, length) {
+                Ok(header) => Ok(header.size),
+                Err(_) => Err(unsupported("qcow2, broken")),
+            },
+            Format::Vmdk | Format::Vhdx => Err(unsupported(self.format.name())),
+        }
+    }
+
     fn look(path: &Path, trusted: bool) -> Result<Self, DiskError> {
-        let (path, bytes) = first_bytes(path)?;
-        match probe(&bytes) {
+        let (path, bytes, length) = first_bytes(path)?;
+        match probe(&bytes, length) {
             Probe::Is(format) => Ok(Self { path, format }),
             Probe::Refers(format, _) if trusted => Ok(Self { path, format }),
             Probe::Refers(_, what) => Err(DiskError::RefersElsewhere { path, what }),
             Probe::Unsupported(format) => Err(DiskError::Unsupported { path, format }),
+            Probe::Packed(by) => Err(DiskError::Packed { path, by }),
         }
     }
 }
 
-fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>), DiskError> {
+/// The path, what it begins with, and how long it is.
+fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>, u64), DiskError> {
+    use std::io::{Seek, SeekFrom};
     use std::os::unix::fs::FileTypeExt;
     let failed = |source| DiskError::Read { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(failed)?;
@@ -142,10 +174,16 @@ fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>), DiskError> {
         return Err(DiskError::NotADisk(path));
     }
     let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    Ok((path, bytes))
+    let mut look = || {
+        let mut file = File::open(&path)?;
+        // A block device tells its length by no other way.
+        let length = file.seek(SeekFrom::End(0))?;
+        file.rewind()?;
+        file.take(LOOKED_AT).read_to_end(&mut bytes)?;
+        Ok(length)
+    };
+    let length = look().map_err(failed)?;
+    Ok((path, bytes, length))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -154,11 +192,14 @@ enum Probe {
     /// Refers to another file of the host, by what is said.
     Refers(Format, &'static str),
     Unsupported(&'static str),
+    /// To be unpacked first, by what.
+    Packed(&'static str),
 }
 
-fn probe(bytes: &[u8]) -> Probe {
-    if bytes.starts_with(b"QFI\xfb") {
-        return probe_qcow2(bytes);
+/// Looks at the first bytes of a file of `length` bytes.
+fn probe(bytes: &[u8], length: u64) -> Probe {
+    if bytes.starts_with(qcow2::MAGIC) {
+        return probe_qcow2(bytes, length);
     }
     if bytes.starts_with(b"KDMV") {
         return probe_vmdk(bytes);
@@ -181,36 +222,26 @@ fn probe(bytes: &[u8]) -> Probe {
             return Probe::Unsupported(name);
         }
     }
-    Probe::Is(Format::Raw)
+    let packed = [
+        (b"\x1f\x8b".as_slice(), "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"BZh", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf", "7z"),
+    ];
+    match packed.into_iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        Some((_, name)) => Probe::Packed(name),
+        None => Probe::Is(Format::Raw),
+    }
 }
 
-fn probe_qcow2(bytes: &[u8]) -> Probe {
-    const DATA_FILE: u64 = 1 << 2;
-    let number = |offset: usize| {
-        let field = bytes.get(offset..).and_then(<[u8]>::first_chunk);
-        field.map(|bytes| u64::from_be_bytes(*bytes))
-    };
-    // Version, then the offset of the backing file's name.
-    let (Some(version), Some(backing)) = (number(0).map(|magic| magic & 0xffff_ffff), number(8))
-    else {
-        return Probe::Unsupported("qcow2, cut off");
-    };
-    if !(2..=3).contains(&version) {
-        return Probe::Unsupported("qcow of another version than 2 and 3");
+fn probe_qcow2(bytes: &[u8], length: u64) -> Probe {
+    match qcow2::Header::read(bytes, length) {
+        Ok(_) => Probe::Is(Format::Qcow2),
+        Err(Objection::Refers(what)) => Probe::Refers(Format::Qcow2, what),
+        Err(Objection::Unsupported(what)) => Probe::Unsupported(what),
     }
-    if backing != 0 {
-        return Probe::Refers(Format::Qcow2, "a backing file");
-    }
-    if version == 3 {
-        match number(72) {
-            None => return Probe::Unsupported("qcow2, cut off"),
-            Some(features) if features & DATA_FILE != 0 => {
-                return Probe::Refers(Format::Qcow2, "a data file");
-            }
-            Some(_) => {}
-        }
-    }
-    Probe::Is(Format::Qcow2)
 }
 
 fn probe_vmdk(bytes: &[u8]) -> Probe {
@@ -231,11 +262,16 @@ mod tests {
 
     use super::*;
 
+    fn probe(bytes: &[u8]) -> Probe {
+        super::probe(bytes, bytes.len() as u64)
+    }
+
     fn qcow2(version: u32, backing: u64, features: u64) -> Vec<u8> {
         let mut header = vec![0; 104];
         header[..4].copy_from_slice(b"QFI\xfb");
         header[4..8].copy_from_slice(&version.to_be_bytes());
         header[8..16].copy_from_slice(&backing.to_be_bytes());
+        header[20..24].copy_from_slice(&16_u32.to_be_bytes());
         header[72..80].copy_from_slice(&features.to_be_bytes());
         header
     }
@@ -251,6 +287,8 @@ mod tests {
         vmdk.extend([1; 500]);
         assert_eq!(probe(&vmdk), Probe::Is(Format::Vmdk));
         assert_eq!(probe(b"conectix"), Probe::Unsupported("vpc"));
+        assert_eq!(probe(b"\x1f\x8b\x08"), Probe::Packed("gzip"));
+        assert_eq!(probe(b"\xfd7zXZ\0 and more"), Probe::Packed("xz"));
         assert_eq!(
             probe(&qcow2(1, 0, 0)),
             Probe::Unsupported("qcow of another version than 2 and 3")

@@ -47,6 +47,7 @@ mod cache;
 mod console;
 mod cpio;
 mod death;
+mod duplicate;
 mod exit;
 mod find;
 mod hardware;
@@ -56,10 +57,12 @@ mod kernel;
 mod machine;
 mod modules;
 mod process;
+mod qcow2;
 mod qmp;
 mod save;
 mod saved;
 mod spec;
+mod store;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
 pub use console::Console;
@@ -72,3 +75,7 @@ pub use modules::{ModuleError, ModuleNeed};
 pub use save::SaveError;
 pub use saved::{Making, Saved, SavedError, SavedKey, SavedMachines};
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
+pub use store::{
+    Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed, StoreError,
+    StoredImage,
+};

@@ -42,7 +42,7 @@ use crate::exit::{Evidence, Exit, How};
 use crate::process::Process;
 use crate::qmp::{Event, Monitor, QmpError};
 use crate::save::SaveError;
-use crate::spec::{InvalidSpec, MachineSpec, MemoryFile};
+use crate::spec::{InvalidSpec, MachineSpec, Record};
 
 /// How long QEMU may take until its monitor answers. It takes some 100 ms; a host that is
 /// short of memory or time may need far longer.
@@ -219,7 +219,7 @@ impl Machine {
         });
         let machine =
             Self { process, monitor, migration, console, accelerator, killed, state, exit };
-        if let Some(MemoryFile::Continued(_, state)) = spec.memory_file.take() {
+        if let Some(Record::Continued(_, state)) = spec.record.take() {
             machine.load(state).await.map_err(StartError::Saved)?;
         }
         Ok(machine)

@@ -2,7 +2,8 @@
 //!
 //! Owns the conversation by which QEMU saves and loads the state of processors and devices. The
 //! memory is no part of it: that is a file which QEMU maps, shared while it is recorded and
-//! private when a machine goes on from it. So a state is small, is loaded in milliseconds, and
+//! private when a machine goes on from it. Neither is the disk: what a machine has written to it
+//! is an image over its own, under another one when a machine goes on. So a state is small, is loaded in milliseconds, and
 //! any number of machines go on from one file at once, none of which can change it.
 
 use std::os::fd::AsFd;
@@ -49,8 +50,8 @@ impl From<QmpError> for SaveError {
 }
 
 impl Machine {
-    /// Saves the state of processors and devices of a machine whose memory is
-    /// [recorded](crate::MachineSpec::record_memory). It stands still from then on, and is of no
+    /// Saves the state of processors and devices of a machine that is
+    /// [recorded](crate::MachineSpec::record). It stands still from then on, and is of no
     /// use but to be killed.
     ///
     /// # Errors

@@ -7,8 +7,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `KEY/memory` | the memory, sparse, mapped by the machines that go on from it |
+//! | `KEY/disk` | what the machine has written to its disk, over the disk's image; if it has one |
 //! | `KEY/state` | the state of processors and devices |
-//! | `KEY/manifest` | sizes, times and digests of these two, and the caller's words |
+//! | `KEY/manifest` | sizes, times and digests of these, and the caller's words |
 //! | `lock` | locked while somebody makes one |
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -18,19 +19,21 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, statvfs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::arguments::{self, Inherited};
 use crate::cache::{self, Key};
+use crate::image::{Disk, DiskError};
+use crate::qcow2;
 use crate::save::MAX_STATE;
-use crate::spec::{Boot, InvalidSpec, MachineSpec};
+use crate::spec::{Boot, InvalidSpec, MachineSpec, Written};
 
 /// Changes with the layout, and with whatever a saved guest and its host agree on.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
 
-/// How many are kept of one kernel, QEMU and agent: for other numbers of processors and sizes.
+/// How many are kept of what boots alike: for other numbers of processors and sizes.
 const KEPT: usize = 4;
 
 /// The largest manifest.
@@ -51,6 +54,17 @@ pub enum SavedError {
     /// No machine can be started from this description at all.
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
+    /// Its disk's image cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The file system has no room for a memory that the guest may fill.
+    #[error("there is no room for the machine's memory: {needed} bytes, and {available} are there")]
+    Full {
+        /// How much it may become.
+        needed: u64,
+        /// How much there is.
+        available: u64,
+    },
     /// There is no folder to keep it in.
     #[error("neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder")]
     NoCache,
@@ -66,14 +80,21 @@ pub struct SavedMachines {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedKey {
     name: String,
-    /// What changes with QEMU, kernel and agent alone.
+    /// What changes with QEMU and the host's processor alone.
+    host: String,
+    /// What it boots from, whatever is in it: a kernel, or a disk.
+    family: String,
+    /// What changes with all that it boots from.
     base: String,
+    disk: Option<Disk>,
+    memory: u64,
 }
 
 /// A saved machine that can be [continued](MachineSpec::continue_from).
 #[derive(Debug)]
 pub struct Saved {
     folder: PathBuf,
+    has_disk: bool,
     state: Vec<u8>,
     words: Value,
 }
@@ -97,14 +118,21 @@ impl SavedKey {
         let card = spec.card.as_ref().map(|_| 0);
         let words =
             arguments::qemu(spec, &accelerator, Inherited { monitor: 0, console: 0, card })?;
-        let mut base = Key::default();
-        base.bytes(LAYOUT).file(&fs::canonicalize(&spec.qemu.path)?)?;
+        let mut host = Key::default();
+        host.bytes(LAYOUT).file(&fs::canonicalize(&spec.qemu.path)?)?;
         // A script may stand for the real one.
-        base.bytes(spec.qemu.version.to_string().as_bytes()).bytes(&processor());
+        host.bytes(spec.qemu.version.to_string().as_bytes()).bytes(&processor());
+        let host = host.name("host");
+        let (mut base, mut family) = (Key::default(), Key::default());
+        base.bytes(host.as_bytes());
         if let Boot::Direct { kernel, initramfs, .. } = &spec.boot {
             for file in [Some(kernel), initramfs.as_ref()].into_iter().flatten() {
                 cache::identify(&mut base, file)?;
             }
+        }
+        if let Some(disk) = &spec.disk {
+            family.bytes(disk.path().as_os_str().as_bytes());
+            base.file(disk.path())?;
         }
         let base = base.name("base");
         let mut key = Key::default();
@@ -112,7 +140,14 @@ impl SavedKey {
         for word in words {
             key.bytes(word.as_bytes());
         }
-        Ok(Self { name: key.name("machine"), base })
+        Ok(Self {
+            name: key.name("machine"),
+            host,
+            family: family.name("family"),
+            base,
+            disk: spec.disk.clone(),
+            memory: spec.memory.mebibytes() << 20,
+        })
     }
 }
 
@@ -181,27 +216,64 @@ impl SavedMachines {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+        check_room(&self.folder, key.memory)?;
         let private = Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new()
             .prefix(MAKING)
             .permissions(private)
             .tempdir_in(&self.folder)?;
         let making = Making { folder, key: key.clone(), saved: self.clone(), _lock: lock };
-        let memory = making.memory();
-        File::create(&memory)?.set_permissions(Permissions::from_mode(0o600))?;
+        let create = |path: &Path| {
+            let file = File::options().read(true).write(true).create_new(true).open(path)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            io::Result::Ok(file)
+        };
+        let written = making.written();
+        create(&written.memory)?;
+        if let (Some(disk), Some(over)) = (&key.disk, &written.disk) {
+            let over = create(over)?;
+            qcow2::write_overlay(&over, disk.path(), disk.format().name(), disk.size()?)?;
+        }
         Ok(Some(making))
     }
 
-    /// Removes those of another QEMU, kernel or agent, and of the others all but a few.
-    fn prune(&self, base: &str) {
+    /// Removes all that go on from a disk.
+    pub fn remove_of(&self, disk: &Path) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let disk = json!(disk.to_str());
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            if manifest_of(&path).is_ok_and(|found| !disk.is_null() && found["image"] == disk) {
+                let _ = fs::remove_dir_all(path);
+            }
+        }
+    }
+
+    /// The disks of all that are saved, one for each machine.
+    #[must_use]
+    pub fn disks(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let manifests = entries.flatten().filter_map(|entry| manifest_of(&entry.path()).ok());
+        manifests.filter_map(|found| Some(found["image"].as_str()?.into())).collect()
+    }
+
+    /// Removes those of another QEMU, of a disk that is gone and of other bytes of what `key`
+    /// boots from; and of those that boot alike all but a few.
+    fn prune(&self, key: &SavedKey) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut kept: Vec<(SystemTime, PathBuf)> = Vec::new();
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-            let manifest = path.join("manifest");
-            let same = manifest_of(&path).is_ok_and(|found| found["base"] == base);
-            match fs::metadata(&manifest).and_then(|metadata| metadata.modified()) {
-                Ok(used) if same => kept.push((used, path)),
-                _ => drop(fs::remove_dir_all(path)),
+            let used = fs::metadata(path.join("manifest")).and_then(|manifest| manifest.modified());
+            let (Ok(found), Ok(used)) = (manifest_of(&path), used) else {
+                let _ = fs::remove_dir_all(path);
+                continue;
+            };
+            let disk_is_gone =
+                found["image"].as_str().is_some_and(|disk| !Path::new(disk).exists());
+            let family = found["family"] == key.family;
+            if found["host"] != key.host || disk_is_gone || (family && found["base"] != key.base) {
+                let _ = fs::remove_dir_all(path);
+            } else if family {
+                kept.push((used, path));
             }
         }
         kept.sort_by(|one, other| other.cmp(one));
@@ -212,10 +284,9 @@ impl SavedMachines {
 }
 
 impl Making {
-    /// The file for the [memory](MachineSpec::record_memory).
-    #[must_use]
-    pub fn memory(&self) -> PathBuf {
-        self.folder.path().join("memory")
+    /// Where the machine writes.
+    pub(crate) fn written(&self) -> Written {
+        written(self.folder.path(), self.key.disk.is_some())
     }
 
     /// Keeps the machine, whose QEMU has ended, with its state and words of the caller's. Blocks
@@ -224,21 +295,27 @@ impl Making {
     /// # Errors
     /// When it cannot be written. Nothing of it is left then.
     pub fn keep(self, state: &[u8], words: &Value) -> Result<(), SavedError> {
-        let memory = File::options().write(true).open(self.memory())?;
-        memory.sync_all()?;
-        let metadata = memory.metadata()?;
-        write(&self.folder.path().join("state"), state)?;
-        let manifest = json!({
+        let written = self.written();
+        let mut manifest = json!({
+            "host": self.key.host,
+            "family": self.key.family,
             "base": self.key.base,
-            "memory": description(&metadata),
+            "image": self.key.disk.as_ref().and_then(|disk| disk.path().to_str()),
             "state": digest(state),
             "words": words,
         });
+        for (name, path) in [("memory", Some(&written.memory)), ("disk", written.disk.as_ref())] {
+            let Some(path) = path else { continue };
+            let file = File::options().write(true).open(path)?;
+            file.sync_all()?;
+            manifest[name] = description(&file.metadata()?);
+        }
+        write(&self.folder.path().join("state"), state)?;
         write(&self.folder.path().join("manifest"), manifest.to_string().as_bytes())?;
         let place = self.saved.folder.join(&self.key.name);
         fs::rename(self.folder.path(), &place)?;
         let _ = File::open(&self.saved.folder).and_then(|folder| folder.sync_all());
-        self.saved.prune(&self.key.base);
+        self.saved.prune(&self.key);
         Ok(())
     }
 }
@@ -250,13 +327,24 @@ impl Saved {
         &self.words
     }
 
-    pub(crate) fn memory(&self) -> PathBuf {
-        self.folder.join("memory")
+    pub(crate) fn written(&self) -> Written {
+        written(&self.folder, self.has_disk)
     }
 
     pub(crate) fn state(&self) -> &[u8] {
         &self.state
     }
+}
+
+fn written(folder: &Path, disk: bool) -> Written {
+    Written { memory: folder.join("memory"), disk: disk.then(|| folder.join("disk")) }
+}
+
+/// Refuses where a memory that becomes full would find no room: QEMU would die of it.
+fn check_room(folder: &Path, needed: u64) -> Result<(), SavedError> {
+    let there = statvfs(folder).map_err(io::Error::from)?;
+    let available = there.f_bavail.saturating_mul(there.f_frsize);
+    if needed > available { Err(SavedError::Full { needed, available }) } else { Ok(()) }
 }
 
 fn manifest_of(folder: &Path) -> Result<Value, SavedError> {
@@ -270,6 +358,10 @@ fn read(folder: &Path) -> Result<Saved, SavedError> {
     if description(&fs::metadata(folder.join("memory"))?) != manifest["memory"] {
         return Err(SavedError::Broken("its memory was changed"));
     }
+    let has_disk = !manifest["image"].is_null();
+    if has_disk && description(&fs::metadata(folder.join("disk"))?) != manifest["disk"] {
+        return Err(SavedError::Broken("its disk was changed"));
+    }
     let mut state = Vec::new();
     File::open(folder.join("state"))?.take(MAX_STATE + 1).read_to_end(&mut state)?;
     if digest(&state) != manifest["state"] {
@@ -278,7 +370,7 @@ fn read(folder: &Path) -> Result<Saved, SavedError> {
     // Used again: the last to be pruned.
     let used = File::options().append(true).open(folder.join("manifest"));
     let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
-    Ok(Saved { folder: folder.to_owned(), state, words: manifest["words"].take() })
+    Ok(Saved { folder: folder.to_owned(), has_disk, state, words: manifest["words"].take() })
 }
 
 /// By what a memory is known to be the same, without reading all of it.

@@ -10,7 +10,7 @@ fn key(cpus: u32) -> SavedKey {
 
 fn keep(saved: &SavedMachines, key: &SavedKey) {
     let making = saved.make(key).unwrap().unwrap();
-    fs::write(making.memory(), "memory").unwrap();
+    fs::write(making.written().memory, "memory").unwrap();
     making.keep(b"state", &json!("words")).unwrap();
 }
 
@@ -22,7 +22,7 @@ fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
     keep(&saved, &key(1));
     let found = saved.find(&key(1)).unwrap().unwrap();
     assert_eq!((found.state(), found.words()), (&b"state"[..], &json!("words")));
-    assert_eq!(fs::read(found.memory()).unwrap(), b"memory");
+    assert_eq!(fs::read(found.written().memory).unwrap(), b"memory");
     for path in [folder.path().join("warm"), found.folder.clone()] {
         assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
     }
@@ -70,13 +70,51 @@ fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
 fn those_of_another_base_go_and_of_the_same_a_few_stay() {
     let folder = tempfile::tempdir().unwrap();
     let saved = SavedMachines::at(folder.path());
-    let other = SavedKey { name: "other".into(), base: "another kernel".into() };
-    keep(&saved, &other);
+    let other = SavedKey { name: "other".into(), base: "another kernel".into(), ..key(1) };
+    let stranger = SavedKey { name: "stranger".into(), family: "a disk".into(), ..other.clone() };
+    let elsewhere = SavedKey { name: "elsewhere".into(), host: "a host".into(), ..key(1) };
+    for key in [&elsewhere, &other, &stranger] {
+        keep(&saved, key);
+    }
     for cpus in 1..=6 {
         keep(&saved, &key(cpus));
     }
     assert!(saved.find(&other).unwrap().is_none());
+    assert!(saved.find(&elsewhere).unwrap().is_none(), "another QEMU");
+    assert!(saved.find(&stranger).unwrap().is_some(), "it boots from something else");
     let found = (1..=6).filter(|cpus| saved.find(&key(*cpus)).unwrap().is_some());
     assert_eq!(found.count(), KEPT);
     assert!(saved.find(&key(6)).unwrap().is_some());
+}
+
+#[test]
+fn a_machine_with_a_disk_writes_over_it_and_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path().join("warm"));
+    let image = folder.path().join("image");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let key = SavedKey { disk: Some(Disk::raw(&image).unwrap()), ..key(1) };
+    let making = saved.make(&key).unwrap().unwrap();
+    let over = making.written().disk.unwrap();
+    assert!(fs::read(&over).unwrap().starts_with(qcow2::MAGIC));
+    making.keep(b"state", &json!(null)).unwrap();
+    let found = saved.find(&key).unwrap().unwrap();
+    assert!(found.written().disk.unwrap().exists());
+    assert_eq!(saved.disks(), std::slice::from_ref(&image));
+    fs::write(found.written().disk.unwrap(), "touched").unwrap();
+    assert!(matches!(saved.find(&key), Err(SavedError::Broken("its disk was changed"))));
+    keep(&saved, &key);
+    saved.remove_of(Path::new("/another"));
+    assert!(saved.find(&key).unwrap().is_some());
+    saved.remove_of(&image);
+    assert!(saved.find(&key).unwrap().is_none());
+}
+
+#[test]
+fn a_memory_that_there_is_no_room_for_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path());
+    let key = SavedKey { memory: 1 << 62, ..key(1) };
+    assert!(matches!(saved.make(&key), Err(SavedError::Full { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the lock");
 }

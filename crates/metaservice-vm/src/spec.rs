@@ -12,7 +12,8 @@ use crate::find::{Kernel, Qemu};
 use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
 use crate::kernel;
-use crate::saved::Saved;
+use crate::saved::{Making, Saved};
+use crate::store::Draft;
 
 /// The largest MTU that a virtio card takes and a 16-bit IP length allows for.
 const JUMBO_MTU: u16 = 65520;
@@ -171,13 +172,23 @@ impl Card {
     }
 }
 
-/// Where a machine's memory is, when its state is to be kept or goes on from a kept one.
+/// What a machine has written, when its state is to be kept or goes on from a kept one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// The memory.
+    pub(crate) memory: PathBuf,
+    /// What the disk has more than its image.
+    pub(crate) disk: Option<PathBuf>,
+}
+
+/// Whether a machine's state is kept.
 #[derive(Debug)]
-pub(crate) enum MemoryFile {
-    /// Written to the file, so that [`Machine::save`](crate::Machine::save) works.
-    Recorded(PathBuf),
-    /// Read from the file, which is never written, and the processors' and devices' state beside.
-    Continued(PathBuf, Vec<u8>),
+pub(crate) enum Record {
+    /// Goes into these files, so that [`Machine::save`](crate::Machine::save) works.
+    Made(Written),
+    /// Comes from these files, which are never written, and from the state of processors and
+    /// devices beside them.
+    Continued(Written, Vec<u8>),
 }
 
 /// What a machine is made of.
@@ -201,6 +212,8 @@ pub struct MachineSpec {
     pub(crate) cpus: Cpus,
     pub(crate) memory: Memory,
     pub(crate) disk: Option<Disk>,
+    /// Whether what is written to the disk stays.
+    pub(crate) keeps_disk: bool,
     pub(crate) root: Root,
     pub(crate) network: Network,
     pub(crate) user_address: Option<MacAddress>,
@@ -211,7 +224,7 @@ pub struct MachineSpec {
     pub(crate) hostname: Option<String>,
     pub(crate) console_log: Option<PathBuf>,
     pub(crate) scratch: Option<PathBuf>,
-    pub(crate) memory_file: Option<MemoryFile>,
+    pub(crate) record: Option<Record>,
 }
 
 impl MachineSpec {
@@ -225,6 +238,7 @@ impl MachineSpec {
             cpus: Cpus::default(),
             memory: Memory::default(),
             disk: None,
+            keeps_disk: false,
             root: Root::default(),
             network: Network::default(),
             user_address: None,
@@ -235,7 +249,7 @@ impl MachineSpec {
             hostname: None,
             console_log: None,
             scratch: None,
-            memory_file: None,
+            record: None,
         }
     }
 
@@ -264,6 +278,14 @@ impl MachineSpec {
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disk = Some(disk);
+        self
+    }
+
+    /// Adds the disk of an image in the making: what the machine writes stays in it.
+    #[must_use]
+    pub fn draft(mut self, draft: &Draft) -> Self {
+        self.disk = Some(draft.disk());
+        self.keeps_disk = true;
         self
     }
 
@@ -332,18 +354,18 @@ impl MachineSpec {
         self
     }
 
-    /// Keeps the memory in a file, which is made, so that the machine can be
+    /// Has the machine write into a saved one in the making, so that it can be
     /// [saved](crate::Machine::save).
     #[must_use]
-    pub fn record_memory(mut self, file: impl Into<PathBuf>) -> Self {
-        self.memory_file = Some(MemoryFile::Recorded(file.into()));
+    pub fn record(mut self, making: &Making) -> Self {
+        self.record = Some(Record::Made(making.written()));
         self
     }
 
     /// Goes on from a saved machine instead of booting. All else must be as that machine was.
     #[must_use]
     pub fn continue_from(mut self, saved: &Saved) -> Self {
-        self.memory_file = Some(MemoryFile::Continued(saved.memory(), saved.state().to_vec()));
+        self.record = Some(Record::Continued(saved.written(), saved.state().to_vec()));
         self
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use metaservice_protocol::{Execute, TerminalSize};
@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, watch};
 use crate::MetaService;
 use crate::actions::Actions;
 use crate::bounds::{Bounds, Storage};
-use crate::cloud::{self, Cloud};
-use crate::delivery::Delivery;
+use crate::cloud::Cloud;
 use crate::disk::DiskWork;
 use crate::log::{History, Log, Record};
+use crate::reception::Reception;
 use crate::result::{self, JobResult};
 use crate::service::Inner;
 use crate::session::{Session, SessionMode};
@@ -252,7 +252,6 @@ impl Builder {
             opened.map_err(|source| StartError::State { folder: folder.clone(), source })
         };
         let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
-        let delivery = Delivery::new(self.agents);
         let mut cloud = self.cloud;
         if let (Some(store), Some(cloud)) = (&store, &mut cloud) {
             let instance = store.instance(&cloud.instance_id);
@@ -261,7 +260,7 @@ impl Builder {
                 source,
             })?;
         }
-        let cloud = cloud.map(|cloud| Mutex::new(cloud::Server::new(&cloud, delivery.script())));
+        let reception = Reception::new(self.agents, cloud.as_ref());
         let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
         let log = Log::start(self.log, self.bounds.log, history, record);
         let outcome = result::Outcome::new(self.on_result);
@@ -290,8 +289,7 @@ impl Builder {
             session: Session::new(self.session, self.secrets, promised.session),
             store,
             host_names: self.host_names,
-            delivery,
-            cloud,
+            reception,
             hostname: self.hostname,
             streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
             storage: Storage::new(self.bounds.storage),

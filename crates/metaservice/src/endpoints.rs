@@ -25,7 +25,7 @@ use crate::log::{Misplaced, Untaken};
 use crate::result::JobResult;
 use crate::service::new_id;
 use crate::state::Promised;
-use crate::{origin, reception, replies};
+use crate::{origin, replies};
 
 const CONTENT_TYPE_JSON: (header::HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -73,7 +73,7 @@ async fn dispatch(
 ) -> Result<Response, Refused> {
     let path = request.uri().path();
     let Some(endpoint) = Endpoint::from_path(path) else {
-        return reception::answer(&service, &request);
+        return service.0.reception.answer(&service.0.host_names, &request);
     };
     if !endpoint.allows(request.method().as_str()) {
         let message = format!("{endpoint:?} is not used by this method");

@@ -2,14 +2,18 @@
 //!
 //! Owns one thing: the guest's agent is told that there is nothing to do, and to wait. It refuses
 //! everything else, so that nothing of any job can be in the machine's memory. An agent that does
-//! not know how to wait is told nothing that it would understand otherwise than as "not yet".
+//! not know how to wait is told nothing that it would understand otherwise than as "not yet". A
+//! stock cloud image is told what brings the agent in, as an instance that is no job's.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use metaservice_protocol::endpoint::SERVICE_HEADER;
 use metaservice_protocol::{Capability, Endpoint, ErrorCode, Service};
@@ -18,8 +22,10 @@ use tokio::task::JoinSet;
 
 use crate::Listener;
 use crate::bounds::Bounds;
+use crate::cloud::Cloud;
 use crate::connection;
 use crate::endpoints::{Refused, announced};
+use crate::reception::Reception;
 
 /// The service of a machine without a job. Clones share it.
 ///
@@ -36,9 +42,18 @@ use crate::endpoints::{Refused, announced};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Preparation {
     waiting: Arc<watch::Sender<bool>>,
+    reception: Arc<Reception>,
+}
+
+impl fmt::Debug for Preparation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preparation")
+            .field("waiting", &*self.waiting.borrow())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Preparation {
@@ -46,6 +61,14 @@ impl Preparation {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For a stock cloud image: what its cloud-init is told, and the static agent that it fetches
+    /// for a platform, as in [`Builder::agent`](crate::Builder::agent).
+    #[must_use]
+    pub fn cloud(cloud: &Cloud, platform: impl Into<String>, agent: impl Into<Bytes>) -> Self {
+        let agents = [(platform.into(), agent.into())].into();
+        Self { reception: Arc::new(Reception::new(agents, Some(cloud))), ..Self::default() }
     }
 
     /// Waits until the guest's agent waits for its job. From then on nothing moves between guest
@@ -90,10 +113,11 @@ async fn dispatch(State(preparation): State<Preparation>, request: Request) -> R
             // There never is a job here: the connection ends, or the machine.
             std::future::pending().await
         }
-        None | Some(Endpoint::Session | Endpoint::Renewal) => {
-            let message = "nothing is served at this path";
-            Refused::new(ErrorCode::NoSuchEndPoint, message).into_response()
-        }
+        None => preparation
+            .reception
+            .answer(&BTreeSet::new(), &request)
+            .unwrap_or_else(Refused::into_response),
+        Some(Endpoint::Session | Endpoint::Renewal) => Refused::no_endpoint().into_response(),
         Some(_) => {
             let message = "there is no job yet";
             let mut response = Refused::new(ErrorCode::NoJob, message).into_response();

@@ -1,48 +1,72 @@
 //! What a machine without an agent is given: the paths beside those of the protocol.
 //!
-//! Owns the way from HTTP to [`cloud`] and [`delivery`](crate::delivery) and back. No session is
+//! Owns the way from HTTP to [`cloud`](crate::cloud) and [`delivery`](crate::delivery) and back. No session is
 //! asked for, because nobody has one before the agent is there, and after a reboot: what is
 //! here has no secret in it. Where neither was set up, every path is none, as in version 1.
 
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use metaservice_protocol::ErrorCode;
 
-use crate::MetaService;
-use crate::cloud::{Answer, Question, TOKEN_HEADER, TTL_HEADER};
+use crate::cloud::{self, Answer, Cloud, Question, TOKEN_HEADER, TTL_HEADER};
+use crate::delivery::Delivery;
 use crate::endpoints::Refused;
 use crate::origin;
 use crate::service::new_id;
 
-/// The answer to a request that is for no end-point of the protocol.
-pub(crate) fn answer(service: &MetaService, request: &Request) -> Result<Response, Refused> {
-    let inner = &service.0;
-    let path = request.uri().path();
-    let delivered = inner.delivery.find(path);
-    if delivered.is_none() && inner.cloud.is_none() {
-        return Err(Refused::no_endpoint());
+/// Both, where they were set up.
+#[derive(Default)]
+pub(crate) struct Reception {
+    delivery: Delivery,
+    cloud: Option<Mutex<cloud::Server>>,
+}
+
+impl Reception {
+    /// With agents by their `OS-ARCH`.
+    pub(crate) fn new(agents: BTreeMap<String, Bytes>, cloud: Option<&Cloud>) -> Self {
+        let delivery = Delivery::new(agents);
+        let server = |cloud| Mutex::new(cloud::Server::new(cloud, delivery.script()));
+        let cloud = cloud.map(server);
+        Self { delivery, cloud }
     }
-    origin::check(request.headers(), &inner.host_names)
-        .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
-    if let Some(delivered) = delivered {
-        return match *request.method() {
-            Method::GET => Ok(plain(StatusCode::OK, delivered)),
-            _ => Err(wrong_method()),
-        };
+
+    /// The answer to a request that is for no end-point of the protocol.
+    pub(crate) fn answer(
+        &self,
+        host_names: &BTreeSet<String>,
+        request: &Request,
+    ) -> Result<Response, Refused> {
+        let path = request.uri().path();
+        let delivered = self.delivery.find(path);
+        if delivered.is_none() && self.cloud.is_none() {
+            return Err(Refused::no_endpoint());
+        }
+        origin::check(request.headers(), host_names)
+            .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
+        if let Some(delivered) = delivered {
+            return match *request.method() {
+                Method::GET => Ok(plain(StatusCode::OK, delivered)),
+                _ => Err(wrong_method()),
+            };
+        }
+        let Some(cloud) = &self.cloud else { return Err(Refused::no_endpoint()) };
+        describe(cloud, request)
     }
-    let Some(cloud) = &inner.cloud else { return Err(Refused::no_endpoint()) };
-    let said =
-        |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+}
+
+/// What the instance is told of itself.
+fn describe(cloud: &Mutex<cloud::Server>, request: &Request) -> Result<Response, Refused> {
+    let headers = request.headers();
+    let said = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let question = Question {
         method: request.method().as_str(),
-        path,
-        token: request
-            .headers()
-            .contains_key(TOKEN_HEADER)
-            .then(|| said(TOKEN_HEADER).unwrap_or_default()),
+        path: request.uri().path(),
+        token: headers.contains_key(TOKEN_HEADER).then(|| said(TOKEN_HEADER).unwrap_or_default()),
         ttl: said(TTL_HEADER),
     };
     let now = tokio::time::Instant::now().into_std();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -19,15 +19,15 @@ use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
 use crate::bounds::{Bounds, Storage};
 use crate::builder::Builder;
-use crate::delivery::Delivery;
 use crate::disk::DiskWork;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::log::{Log, LogError, LogFrom, LogReader};
+use crate::reception::Reception;
 use crate::result::{self, JobResult};
 use crate::session::Session;
 use crate::shell::{Connected, Shell, Wire};
 use crate::state::{Promised, Store};
-use crate::{cloud, connection, endpoints};
+use crate::{connection, endpoints};
 
 /// How long answers may still be written after a shutdown.
 const LINGER: Duration = Duration::from_secs(2);
@@ -45,8 +45,7 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,
-    pub(crate) delivery: Delivery,
-    pub(crate) cloud: Option<Mutex<cloud::Server>>,
+    pub(crate) reception: Reception,
     pub(crate) hostname: Option<String>,
     pub(crate) bounds: Bounds,
     pub(crate) storage: Arc<Storage>,

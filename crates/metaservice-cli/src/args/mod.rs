@@ -8,12 +8,15 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use clap_complete::engine::ArgValueCompleter;
 
-pub(crate) use self::image::{ImageCommand, SnapshotArgs};
+pub(crate) use self::image::{ImageCommand, ImportArgs, PrepareArgs, RmArgs, SnapshotArgs};
 pub(crate) use self::verbs::{
     AroundArgs, CpArgs, ExecArgs, ForwardArgs, JobName, KillArgs, LogsArgs, LsArgs, ManArgs,
     ShellArgs, StatsArgs,
 };
+
+use crate::candidates;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -97,7 +100,7 @@ pub(crate) enum Command {
     /// Forward TCP ports of ours to ports in a guest.
     #[command(after_help = verbs::FORWARD_HELP)]
     Forward(ForwardArgs),
-    /// Manage what machines start from.
+    /// Keep disk images, and what machines start from faster.
     #[command(subcommand)]
     Image(ImageCommand),
     /// Show what is there, what is missing, and what to type.
@@ -207,7 +210,7 @@ pub(crate) struct JobArgs {
     pub(crate) command: Vec<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Cloud image options")]
 pub(crate) struct CloudArgs {
     /// A key by which the image's user may log in: a file of public keys, or the key itself.
@@ -222,9 +225,10 @@ pub(crate) struct CloudArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "VM options")]
 pub(crate) struct VmArgs {
-    /// Boot a disk image: a stock cloud image, whose cloud-init fetches the agent, or one with an
-    /// agent. It is never written: changes go to a throw-away overlay.
-    #[arg(long, value_name = "DISK")]
+    /// Boot a disk image: one of "image ls" by its name or sha256:DIGEST, or a file; a stock cloud
+    /// image, whose cloud-init fetches the agent, or one with an agent. It is never written: changes
+    /// go to a throw-away overlay. A file of an image's name is written ./NAME.
+    #[arg(long, value_name = "NAME|DISK", add = ArgValueCompleter::new(candidates::disks))]
     pub(crate) image: Option<PathBuf>,
     /// Use a folder of the host as root: read-only, under a throw-away overlay.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
@@ -235,15 +239,8 @@ pub(crate) struct VmArgs {
     /// Boot with this initial RAM disk instead of our own.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub(crate) initrd: Option<PathBuf>,
-    /// How many processors the machine has.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) cpus: u32,
-    /// How much memory the machine has: 512M, 2G.
-    #[arg(long, value_name = "SIZE", default_value = "1G")]
-    pub(crate) memory: String,
-    /// What runs the machine's processors.
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Accel::Auto)]
-    pub(crate) accel: Accel,
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
     /// Whether the machine sees the outside world, on a second card.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
     pub(crate) net: Net,
@@ -256,7 +253,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "DURATION")]
     pub(crate) boot_timeout: Option<String>,
     /// Boot, even if a machine like this one was saved before it had a job, and save none after
-    /// the run. Only the built-in guest is saved: see "image snapshot --help".
+    /// the run: see "image snapshot --help".
     #[arg(long, env = "METASERVICE_NO_WARM", hide_env_values = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) no_warm: bool,
@@ -269,16 +266,14 @@ pub(crate) struct VmArgs {
 }
 
 impl VmArgs {
-    /// The built-in guest, with nothing but these.
-    pub(crate) const fn builtin(cpus: u32, memory: String, accel: Accel) -> Self {
+    /// The built-in guest on this hardware, with nothing but it.
+    pub(crate) const fn plain(hardware: HardwareArgs) -> Self {
         Self {
             image: None,
             rootfs: None,
             kernel: None,
             initrd: None,
-            cpus,
-            memory,
-            accel,
+            hardware,
             net: Net::None,
             publish: Vec::new(),
             boot_timeout: None,
@@ -287,6 +282,21 @@ impl VmArgs {
             console: None,
         }
     }
+}
+
+/// What a machine is made of, whatever it boots.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "VM options")]
+pub(crate) struct HardwareArgs {
+    /// How many processors the machine has.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u32,
+    /// How much memory the machine has: 512M, 2G.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: String,
+    /// What runs the machine's processors.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,19 +3,19 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use metaservice::MetaService;
 use metaservice_nic::{Orphan, Statistics};
 use metaservice_vm::Machine;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::args::{RunArgs, VmArgs};
+use crate::args::RunArgs;
 use crate::cloud;
 use crate::conduct::{self, Conclusion};
 use crate::interrupts::Interrupts;
 use crate::listeners::Card;
-use crate::machine::{self, Identity};
+use crate::machine::{self, Identity, Plan};
 use crate::printer::Printer;
 use crate::settings::{JobSettings, parse_duration};
 use crate::status::ExitStatus;
@@ -30,43 +30,39 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long one may take that an image's own boot loader starts, and all that its services do
 /// before ours: minutes under software emulation.
-const OWN_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const OWN_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the agent of a saved machine may take until it fetches its job. It takes some 100 ms.
 const GO_ON_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many of the console's last lines are shown when a machine fails.
-const CONSOLE_LINES: usize = 20;
-
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
     settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
-    let boot_timeout = match &args.vm.boot_timeout {
+    let plan = Plan::resolve(args.vm, &args.cloud)?;
+    let boot_timeout = match &plan.args.boot_timeout {
         Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
-        None if machine::boots_itself(&args.vm) => OWN_BOOT_TIMEOUT,
+        None if plan.boots_itself() => OWN_BOOT_TIMEOUT,
         None => BOOT_TIMEOUT,
     };
-    let identity = Identity::random(&args.vm);
-    if machine::boots_itself(&args.vm) {
+    let identity = Identity::of(&plan)?;
+    if plan.boots_itself() {
         settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
-    } else {
-        cloud::refuse(&args.cloud, "give --image DISK without --kernel")?;
     }
     let mut interrupts = Interrupts::listen()?;
     let (service, control) = conduct::start(&settings, printer).await?;
 
     let Started { machine, wire: Wire { driving, serving }, booted } = tokio::select! {
-        started = start(&args.vm, &settings, &identity, &service, printer) => started?,
+        started = start(&plan, &settings, &identity, &service, printer) => started?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let gone = async {
         let how = machine.wait().await.how;
-        failure(&format!("the machine ended before the job did: {how}"), &machine)
+        machine::failure(&format!("the machine ended before the job did: {how}"), &machine)
     };
     let boot = async {
         tokio::time::sleep(boot_timeout).await;
         let after = humantime::format_duration(boot_timeout);
-        failure(&format!("the guest never fetched its command within {after}"), &machine)
+        machine::failure(&format!("the guest never fetched its command within {after}"), &machine)
     };
     let conducting = conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot);
     let status = match conducting.await? {
@@ -79,7 +75,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     // The guest's last request deserves its answer.
     let _ = serving.await;
 
-    if machine::is_ours(&args.vm) {
+    if plan.is_ours() {
         // As a container's processes when its command has ended. The rest of the console is read.
         machine.kill().await;
     } else {
@@ -88,8 +84,9 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     driving.abort();
     control.end().await;
     if booted
-        && warm::fits(&args.vm)
-        && let Err(error) = warm::make_later(&args.vm)
+        && plan.image.is_none()
+        && plan.may_be_saved()
+        && let Err(error) = warm::make_later(&plan.args.hardware)
     {
         tracing::debug!(%error, "no machine is saved for the next run");
     }
@@ -114,21 +111,21 @@ struct Started {
     booted: bool,
 }
 
-struct Wire {
-    driving: JoinHandle<Result<Statistics, metaservice_nic::Error>>,
-    serving: JoinHandle<()>,
+pub(super) struct Wire {
+    pub(super) driving: JoinHandle<Result<Statistics, metaservice_nic::Error>>,
+    pub(super) serving: JoinHandle<()>,
 }
 
 impl Wire {
     /// A card that serves; the machine's end of it.
-    fn connect(
-        args: &VmArgs,
+    pub(super) fn connect(
+        plan: &Plan,
         settings: &JobSettings,
         service: &MetaService,
         orphans: Vec<Orphan>,
     ) -> Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-        let (nic, driver) = machine::attach(args, settings.limits, ours, orphans)?;
+        let (nic, driver) = machine::attach(&plan.args, settings.limits, ours, orphans)?;
         let driving = tokio::spawn(driver.run());
         let serving = tokio::spawn(service.clone().serve(Card(nic)));
         Ok((Self { driving, serving }, theirs))
@@ -137,17 +134,17 @@ impl Wire {
 
 /// Starts the machine: goes on from a saved one where there is one, else boots.
 async fn start(
-    args: &VmArgs,
+    plan: &Plan,
     settings: &JobSettings,
     identity: &Identity,
     service: &MetaService,
     printer: Printer,
 ) -> Result<Started> {
     let spinner = printer.spinner("starting the machine");
-    if warm::fits(args) {
-        match tokio::task::block_in_place(|| warm::find(args)) {
+    if plan.may_be_saved() {
+        match tokio::task::block_in_place(|| warm::find(plan)) {
             Ok(None) => {}
-            Ok(Some(saved)) => match go_on(args, settings, &saved, service).await {
+            Ok(Some(saved)) => match go_on(plan, settings, &saved, service).await {
                 Ok((machine, wire)) => {
                     printer.event("continuing", json!({}));
                     return Ok(Started { machine, wire, booted: false });
@@ -161,8 +158,8 @@ async fn start(
             Err(error) => printer.note(&format!("{:#}", error.context("booting instead"))),
         }
     }
-    let (wire, card) = Wire::connect(args, settings, service, Vec::new())?;
-    let describe = || machine::describe(args, Some((settings, identity)), card);
+    let (wire, card) = Wire::connect(plan, settings, service, Vec::new())?;
+    let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?;
     let machine = Machine::start(spec).await?;
     drop(spinner);
@@ -172,13 +169,13 @@ async fn start(
 
 /// Goes on from a saved machine, as far as to where its agent has the job.
 async fn go_on(
-    args: &VmArgs,
+    plan: &Plan,
     settings: &JobSettings,
     saved: &Warm,
     service: &MetaService,
 ) -> Result<(Machine, Wire)> {
-    let (wire, card) = Wire::connect(args, settings, service, saved.orphans())?;
-    let spec = tokio::task::block_in_place(|| machine::describe(args, None, card))?;
+    let (wire, card) = Wire::connect(plan, settings, service, saved.orphans())?;
+    let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
     let went_on = async {
         let machine = Machine::start(spec.continue_from(&saved.saved)).await?;
         tokio::select! {
@@ -195,13 +192,4 @@ async fn go_on(
             Err(error)
         }
     }
-}
-
-/// What went wrong, with what the guest's console said last.
-fn failure(what: &str, machine: &Machine) -> Error {
-    let lines = machine.console().tail(CONSOLE_LINES);
-    if lines.is_empty() {
-        return Error::msg(format!("{what}; its console is empty"));
-    }
-    Error::msg(format!("{what}; last console lines:\n  {}", lines.join("\n  ")))
 }

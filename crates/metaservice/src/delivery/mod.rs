@@ -19,6 +19,7 @@ const FOLDER: &str = "/engine/v1/agent/";
 const SCRIPT: &str = "install";
 
 /// Static agents by their platforms, and the script that installs them.
+#[derive(Default)]
 pub(crate) struct Delivery {
     agents: BTreeMap<String, Bytes>,
     script: String,

@@ -1,0 +1,39 @@
+//! `metaservice image import`: a copy of a disk image under a name.
+
+use anyhow::{Context, Error, Result};
+use metaservice_vm::{ImageName, ImageStore};
+use serde_json::json;
+
+use super::at_length;
+use crate::args::ImportArgs;
+use crate::image;
+use crate::interrupts::Interrupts;
+use crate::output;
+use crate::printer::{Hint, Printer};
+use crate::status::ExitStatus;
+
+pub(super) async fn import(args: &ImportArgs, printer: Printer) -> Result<ExitStatus> {
+    let name: ImageName = match &args.name {
+        Some(name) => name.parse().context("in --name")?,
+        None => ImageName::suggested(&args.file).ok_or_else(|| {
+            let file = args.file.display();
+            Error::new(Hint("give it a name: --name NAME".to_owned()))
+                .context(format!("the name of {file} is none that an image can have"))
+        })?,
+    };
+    let store = ImageStore::of_user()?;
+    let mut interrupts = Interrupts::listen()?;
+    let total = std::fs::metadata(&args.file).ok().map(|metadata| metadata.len());
+    let (kept, file, called) = (store.clone(), args.file.clone(), name.clone());
+    let importing = at_length(printer, "importing", total, &mut interrupts, move |observe| {
+        kept.import(&file, &called, &image::origin(&file), observe)
+    });
+    let image = match importing.await.map_err(|error| image::hinted(error, &store))? {
+        Ok(image) => image,
+        Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    printer.note(&format!("{name} is kept"));
+    printer.event("imported", json!({ "name": name.as_str(), "digest": image.digest.to_string() }));
+    output::line(&image.digest)?;
+    Ok(ExitStatus::SUCCESS)
+}

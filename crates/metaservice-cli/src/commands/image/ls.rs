@@ -1,0 +1,89 @@
+//! `metaservice image ls`: the images of this user.
+
+use anyhow::Result;
+use indicatif::BinaryBytes;
+use metaservice_vm::{Format, ImageName, ImageStore, SavedMachines, StoredImage};
+use serde_json::{Value, json};
+
+use crate::image::Prepared;
+use crate::output;
+use crate::printer::{Printer, json_text};
+use crate::status::ExitStatus;
+
+pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
+    let images = ImageStore::of_user()?.list()?;
+    // Without a cache there are no saved machines.
+    let saved = SavedMachines::of_user().map(|saved| saved.disks()).unwrap_or_default();
+    let saved = |image: &StoredImage| {
+        let disk = image.disk();
+        saved.iter().filter(|path| *path == disk.path()).count()
+    };
+    if printer.is_quiet() {
+        for name in images.iter().flat_map(|image| &image.names) {
+            output::line(name)?;
+        }
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if printer.is_json() {
+        let all: Vec<Value> = images.iter().map(|image| describe(image, saved(image))).collect();
+        output::line(json_text(&json!(all).to_string()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let names: Vec<_> = images.iter().map(names).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0).max(4);
+    let head = ["DIGEST", "FORMAT", "SIZE", "CREATED", "SAVED", "PREPARED FROM"];
+    output::line(line(width, "NAME", head))?;
+    for (image, name) in images.iter().zip(&names) {
+        let created = humantime::format_rfc3339_seconds(image.created).to_string();
+        let prepared = Prepared::read(&image.words);
+        let words = [
+            image.digest.short(),
+            format(image.format),
+            &BinaryBytes(image.occupied).to_string(),
+            &created.replace('T', " ")[..16],
+            &saved(image).to_string(),
+            prepared.as_ref().map_or("-", |prepared| &prepared.from),
+        ];
+        output::line(line(width, name, words))?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn line(
+    width: usize,
+    name: &str,
+    [digest, format, size, created, saved, from]: [&str; 6],
+) -> String {
+    format!(
+        "{name:<width$}  {digest:<12}  {format:<6}  {size:>10}  {created:<16}  {saved:<5}  {from}"
+    )
+}
+
+fn names(image: &StoredImage) -> String {
+    match image.names.as_slice() {
+        [] => "-".to_owned(),
+        names => names.iter().map(ImageName::as_str).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn describe(image: &StoredImage, saved: usize) -> Value {
+    json!({
+        "names": image.names.iter().map(ImageName::as_str).collect::<Vec<_>>(),
+        "digest": image.digest.to_string(),
+        "format": format(image.format),
+        "bytes": image.occupied,
+        "created": humantime::format_rfc3339_seconds(image.created).to_string(),
+        "source": image.words.get("source"),
+        "prepared": image.words.get("prepared"),
+        "saved": saved,
+    })
+}
+
+const fn format(format: Format) -> &'static str {
+    match format {
+        Format::Raw => "raw",
+        Format::Qcow2 => "qcow2",
+        Format::Vmdk => "vmdk",
+        Format::Vhdx => "vhdx",
+    }
+}

@@ -1,0 +1,189 @@
+//! `metaservice image prepare`: an image as it is after its first boot.
+//!
+//! ```text
+//!   copy ─► boot ─► the job: settle, the user's command, forget ─► power off ─► digest ─► kept
+//!      └───────┴──────────┴──── anything goes wrong, a signal ──────┴──────────┴──► nothing is left
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, ensure};
+use metaservice_vm::{Draft, How, ImageName, ImageStore, Machine, StoreError, StoredImage};
+use serde_json::json;
+
+use super::at_length;
+use crate::args::{Net, PrepareArgs, VmArgs};
+use crate::cloud;
+use crate::commands::run::{OWN_BOOT_TIMEOUT, Wire};
+use crate::conduct::{self, Conclusion};
+use crate::image::{self, Image, Prepared};
+use crate::interrupts::{Interrupt, Interrupts};
+use crate::machine::{self, Identity, Plan};
+use crate::output;
+use crate::printer::{Hint, Printer};
+use crate::settings::{JobSettings, parse_duration, set_variable};
+use crate::status::ExitStatus;
+
+/// What the image goes through.
+const SCRIPT: &str = include_str!("prepare.sh");
+
+/// What ends it. Some images do not hear the power button.
+const FAREWELL: &str = "poweroff || busybox poweroff";
+
+/// How long an image may take to power itself off: under software emulation half a minute.
+const POWER_DOWN_PATIENCE: Duration = Duration::from_secs(180);
+
+pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitStatus> {
+    let store = ImageStore::of_user()?;
+    let base = Image::kept(&store, &args.name)?;
+    let name: ImageName = match &args.new {
+        Some(name) => name.parse().context("in --as")?,
+        None => {
+            let hint = || Hint("give it a name: --as NEW".to_owned());
+            format!("{}-prepared", args.name)
+                .parse()
+                .map_err(|error| Error::new(hint()).context(error))?
+        }
+    };
+    if store.has(name.as_str()) {
+        return Err(image::hinted(StoreError::NameTaken(name), &store));
+    }
+    let mut interrupts = Interrupts::listen()?;
+    let draft = match copy(&store, &base, printer, &mut interrupts).await? {
+        Ok(draft) => draft,
+        Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
+    let prepared = Prepared { from: args.name.clone(), network };
+    let status = boot(args, base, &draft, printer, &mut interrupts).await?;
+    if status != ExitStatus::SUCCESS {
+        printer.note("nothing is kept");
+        return Ok(status);
+    }
+    match keep(draft, &name, &prepared, printer, &mut interrupts).await? {
+        Ok(image) => {
+            printer.note(&format!("{name} is kept"));
+            let digest = image.digest.to_string();
+            printer.event("prepared", json!({ "name": name.as_str(), "digest": digest }));
+            output::line(digest)?;
+            Ok(ExitStatus::SUCCESS)
+        }
+        Err(interrupt) => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+async fn copy(
+    store: &ImageStore,
+    base: &Image,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+) -> Result<Result<Draft, Interrupt>> {
+    let stored = base.stored.clone().context("only an image that is kept can be prepared")?;
+    let store = store.clone();
+    let total = std::fs::metadata(base.disk.path()).ok().map(|metadata| metadata.len());
+    let copying = at_length(printer, "copying", total, interrupts, move |observe| {
+        store.draft(&stored, observe)
+    });
+    Ok(copying.await?)
+}
+
+async fn keep(
+    draft: Draft,
+    name: &ImageName,
+    prepared: &Prepared,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+) -> Result<Result<StoredImage, Interrupt>> {
+    let (name, words) = (name.clone(), prepared.write());
+    let total = std::fs::metadata(draft.disk().path()).ok().map(|metadata| metadata.len());
+    let keeping = at_length(printer, "keeping", total, interrupts, move |observe| {
+        draft.keep(&name, &words, observe)
+    });
+    Ok(keeping.await?)
+}
+
+/// Boots the copy, has it go through all that, and waits until it has powered itself off.
+async fn boot(
+    args: PrepareArgs,
+    base: Image,
+    draft: &Draft,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+) -> Result<ExitStatus> {
+    let boot_timeout = match &args.boot_timeout {
+        Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
+        None => OWN_BOOT_TIMEOUT,
+    };
+    let mut settings = settings(&args)?;
+    let machine = VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
+    let plan = Plan::of(machine, Some(base), &args.cloud)?;
+    let identity = Identity::of(&plan)?;
+    settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
+    let (service, control) = conduct::start(&settings, printer).await?;
+
+    let (Wire { driving, serving }, card) = Wire::connect(&plan, &settings, &service, Vec::new())?;
+    let describe = || machine::describe(&plan, Some((&settings, &identity)), card);
+    let spec = tokio::task::block_in_place(describe)?.draft(draft);
+    let machine = Machine::start(spec).await?;
+    let gone = async {
+        let how = machine.wait().await.how;
+        machine::failure(&format!("the machine ended before it was prepared: {how}"), &machine)
+    };
+    let late = async {
+        tokio::time::sleep(boot_timeout).await;
+        let after = humantime::format_duration(boot_timeout);
+        machine::failure(&format!("no agent has come within {after}"), &machine)
+    };
+    let status =
+        match conduct::conduct(&service, &settings, printer, interrupts, gone, late).await? {
+            Conclusion::Orderly(status) if status == ExitStatus::SUCCESS => status,
+            Conclusion::Orderly(status) | Conclusion::AtOnce(status) => {
+                machine.kill().await;
+                return Ok(status);
+            }
+        };
+    let _ = serving.await;
+    let status = match power_off(&machine, printer, interrupts).await? {
+        Some(interrupt) => ExitStatus::signal(interrupt.number),
+        None => status,
+    };
+    driving.abort();
+    control.end().await;
+    Ok(status)
+}
+
+/// What is not written down by an orderly end is not there.
+async fn power_off(
+    machine: &Machine,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+) -> Result<Option<Interrupt>> {
+    let _spinner = printer.spinner("powering off");
+    let exit = tokio::select! {
+        exit = machine.power_down(POWER_DOWN_PATIENCE) => exit,
+        interrupt = interrupts.next() => {
+            machine.kill().await;
+            return Ok(Some(interrupt));
+        }
+    };
+    ensure!(
+        exit.how == How::GuestPoweredOff,
+        "the image did not power off in order, and is not kept: {}",
+        exit.how
+    );
+    Ok(None)
+}
+
+fn settings(args: &PrepareArgs) -> Result<JobSettings> {
+    let mut env = BTreeMap::new();
+    for variable in &args.env {
+        set_variable(variable, &mut env).context("in --env")?;
+    }
+    let network = if args.net == Net::User { "user" } else { "none" };
+    let words = ["sh", "-c", SCRIPT, "prepare", network].map(str::to_owned);
+    let command = words.into_iter().chain(args.command.iter().cloned()).collect();
+    let name = format!("prepare-{}", std::process::id());
+    let farewell = ["sh", "-c", FAREWELL].map(str::to_owned).into();
+    Ok(JobSettings { farewell, ..JobSettings::plain(name, command, env) })
+}

@@ -1,0 +1,45 @@
+//! `metaservice image rm`: names of images, and images without names.
+
+use anyhow::{Context, Result, bail};
+use metaservice_vm::{ImageName, ImageStore, SavedMachines};
+use serde_json::json;
+
+use crate::args::RmArgs;
+use crate::image;
+use crate::printer::Printer;
+use crate::status::ExitStatus;
+
+pub(super) fn rm(args: &RmArgs, printer: Printer) -> Result<ExitStatus> {
+    let store = ImageStore::of_user()?;
+    let mut failed = 0;
+    for name in &args.names {
+        if let Err(error) = remove(&store, name, printer) {
+            failed += 1;
+            printer.error(&error);
+        }
+    }
+    match failed {
+        0 => Ok(ExitStatus::SUCCESS),
+        _ if args.names.len() == 1 => Ok(ExitStatus::FAILED),
+        _ => bail!("{failed} of {} names were not removed", args.names.len()),
+    }
+}
+
+fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
+    let name: ImageName = word.parse().with_context(|| format!("cannot remove {word}"))?;
+    let removed = store.remove(&name).map_err(|error| image::hinted(error, store))?;
+    if let Some(disk) = &removed.disk {
+        // No machine can go on without the disk under its own.
+        if let Ok(saved) = SavedMachines::of_user() {
+            saved.remove_of(disk);
+        }
+    }
+    let digest = removed.digest.to_string();
+    let gone = removed.disk.is_some();
+    printer.note(&match gone {
+        true => format!("{name} is removed"),
+        false => format!("{name} is removed; its image has other names"),
+    });
+    printer.event("removed", json!({ "name": word, "digest": digest, "imageIsGone": gone }));
+    Ok(())
+}
