@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use metaservice::{Bounds, Exec, JobResult, LogError, MetaService, Reason, control};
+use metaservice::{Bounds, JobResult, LogError, MetaService, Reason, control};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -32,9 +32,6 @@ const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long what was received of the log may take to be written, where there is an error to tell.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// How long the start of what is started last may take.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Descriptors that a guest's connections leave to the log, the state, files and control.
 const SPARE_DESCRIPTORS: usize = 256;
@@ -218,7 +215,6 @@ async fn finish(
         Some(_) if settings.artifacts.is_empty() => Ok(()),
         Some(error) => Err(error.context("the artifacts were not fetched")),
     };
-    say_farewell(service, settings, printer).await;
     let complete = service.shutdown().await.context("the log is not complete");
     if matches!(end, End::TimedOut(_) | End::Interrupted(_)) {
         // They do not change the status.
@@ -240,16 +236,6 @@ async fn finish(
     };
     ledger.ended(status)?;
     Ok(status)
-}
-
-/// Starts what is to be started last. A guest that is gone has heard it.
-async fn say_farewell(service: &MetaService, settings: &JobSettings, printer: Printer) {
-    let Some(program) = settings.farewell.first() else { return };
-    let farewell = Exec { command: settings.farewell.clone(), ..Exec::default() };
-    let said = tokio::time::timeout(FAREWELL_PATIENCE, service.exec_detached(farewell)).await;
-    if let Ok(Err(error)) = said {
-        printer.error(&Error::new(error).context(format!("{program} was not started")));
-    }
 }
 
 async fn run(

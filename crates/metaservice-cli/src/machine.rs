@@ -66,10 +66,11 @@ impl Plan {
         self.image.is_some() && self.args.kernel.is_none()
     }
 
-    /// Whether the first process of the machine is our own init: then nothing in the machine is
-    /// worth an orderly end, as no disk of its outlives it.
-    pub(crate) const fn is_ours(&self) -> bool {
-        !self.boots_itself() && self.args.initrd.is_none()
+    /// Whether nobody misses an orderly end: no disk of the machine's outlives it, and nobody
+    /// outside has heard of it. Whoever brings an initial RAM disk may have given its end a sense.
+    pub(crate) fn may_be_killed(&self) -> bool {
+        let alone = !self.boots_itself() || self.args.net == Net::None;
+        alone && self.args.initrd.is_none()
     }
 
     /// Whether such a machine may go on from a saved one.

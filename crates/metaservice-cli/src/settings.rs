@@ -13,7 +13,7 @@ use metaservice_nic::Limits;
 use crate::args::{JobArgs, Session};
 
 /// The longest name of a job: what a host name can be.
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 
 /// One job, as `run` and `serve` share it.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,8 +41,6 @@ pub(crate) struct JobSettings {
     pub(crate) terminal: Option<TerminalSize>,
     /// What a cloud image is told, for one.
     pub(crate) cloud: Option<Cloud>,
-    /// What is started in the guest when everything is done; nothing, if it has no words.
-    pub(crate) farewell: Vec<String>,
 }
 
 /// A file to fetch and where it goes.
@@ -81,7 +79,6 @@ impl JobSettings {
             state: None,
             terminal: None,
             cloud: None,
-            farewell: Vec::new(),
         }
     }
 

@@ -4,7 +4,6 @@
 mod vm;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,16 +19,7 @@ struct Warm {
 impl Warm {
     fn new() -> Self {
         let sandbox = Sandbox::new();
-        let cache = sandbox.work().join("cache/metaservice");
-        std::fs::create_dir_all(&cache).unwrap();
-        let home = |name| std::env::var_os(name).map(PathBuf::from);
-        let users = home("XDG_CACHE_HOME").or_else(|| Some(home("HOME")?.join(".cache"))).unwrap();
-        for entry in std::fs::read_dir(users.join("metaservice")).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_name() != "warm" {
-                symlink(entry.path(), cache.join(entry.file_name())).unwrap();
-            }
-        }
+        sandbox.own_cache();
         Self { sandbox }
     }
 

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     // The guest's last request deserves its answer.
     let _ = serving.await;
 
-    if plan.is_ours() {
+    if plan.may_be_killed() {
         // As a container's processes when its command has ended. The rest of the console is read.
         machine.kill().await;
     } else {

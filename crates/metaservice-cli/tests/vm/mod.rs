@@ -4,8 +4,11 @@
 //! every process under it inherits; when it is dropped it looks for anything left.
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses its part.
 
+pub(crate) mod images;
+
 use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -35,6 +38,21 @@ impl Sandbox {
     /// A folder for the test's own files; it is the tool's working folder.
     pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("work")
+    }
+
+    /// Makes a cache of its own below the working folder, in which the tools of the user's are and
+    /// no saved machine is.
+    pub(crate) fn own_cache(&self) {
+        let cache = self.work().join("cache/metaservice");
+        std::fs::create_dir_all(&cache).unwrap();
+        let home = |name| std::env::var_os(name).map(PathBuf::from);
+        let users = home("XDG_CACHE_HOME").or_else(|| Some(home("HOME")?.join(".cache"))).unwrap();
+        for entry in std::fs::read_dir(users.join("metaservice")).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "warm" {
+                symlink(entry.path(), cache.join(entry.file_name())).unwrap();
+            }
+        }
     }
 
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result};
 use metaservice_vm::{Draft, How, ImageName, ImageStore, Machine, StoreError, StoredImage};
 use serde_json::json;
 
@@ -22,14 +22,11 @@ use crate::interrupts::{Interrupt, Interrupts};
 use crate::machine::{self, Identity, Plan};
 use crate::output;
 use crate::printer::{Hint, Printer};
-use crate::settings::{JobSettings, parse_duration, set_variable};
+use crate::settings::{JobSettings, MAX_NAME, parse_duration, set_variable};
 use crate::status::ExitStatus;
 
 /// What the image goes through.
 const SCRIPT: &str = include_str!("prepare.sh");
-
-/// What ends it. Some images do not hear the power button.
-const FAREWELL: &str = "poweroff || busybox poweroff";
 
 /// How long an image may take to power itself off: under software emulation half a minute.
 const POWER_DOWN_PATIENCE: Duration = Duration::from_secs(180);
@@ -56,7 +53,7 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
     };
     let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
     let prepared = Prepared { from: args.name.clone(), network };
-    let status = boot(args, base, &draft, printer, &mut interrupts).await?;
+    let status = boot(args, base, &name, &draft, printer, &mut interrupts).await?;
     if status != ExitStatus::SUCCESS {
         printer.note("nothing is kept");
         return Ok(status);
@@ -107,6 +104,7 @@ async fn keep(
 async fn boot(
     args: PrepareArgs,
     base: Image,
+    name: &ImageName,
     draft: &Draft,
     printer: Printer,
     interrupts: &mut Interrupts,
@@ -115,7 +113,7 @@ async fn boot(
         Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
         None => OWN_BOOT_TIMEOUT,
     };
-    let mut settings = settings(&args)?;
+    let mut settings = settings(&args, name)?;
     let machine = VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
     let plan = Plan::of(machine, Some(base), &args.cloud)?;
     let identity = Identity::of(&plan)?;
@@ -167,15 +165,15 @@ async fn power_off(
             return Ok(Some(interrupt));
         }
     };
-    ensure!(
-        exit.how == How::GuestPoweredOff,
-        "the image did not power off in order, and is not kept: {}",
-        exit.how
-    );
+    if exit.how != How::GuestPoweredOff {
+        let hint = "an image has to hear its power button, as by systemd-logind or acpid";
+        let what = format!("the image did not power off in order, and is not kept: {}", exit.how);
+        return Err(Error::new(Hint(hint.to_owned())).context(what));
+    }
     Ok(None)
 }
 
-fn settings(args: &PrepareArgs) -> Result<JobSettings> {
+fn settings(args: &PrepareArgs, name: &ImageName) -> Result<JobSettings> {
     let mut env = BTreeMap::new();
     for variable in &args.env {
         set_variable(variable, &mut env).context("in --env")?;
@@ -183,7 +181,28 @@ fn settings(args: &PrepareArgs) -> Result<JobSettings> {
     let network = if args.net == Net::User { "user" } else { "none" };
     let words = ["sh", "-c", SCRIPT, "prepare", network].map(str::to_owned);
     let command = words.into_iter().chain(args.command.iter().cloned()).collect();
-    let name = format!("prepare-{}", std::process::id());
-    let farewell = ["sh", "-c", FAREWELL].map(str::to_owned).into();
-    Ok(JobSettings { farewell, ..JobSettings::plain(name, command, env) })
+    Ok(JobSettings::plain(host_name(name), command, env))
+}
+
+/// What the machines of an image are called, of which nobody says it: as the image, where host
+/// names are made of the same.
+fn host_name(name: &ImageName) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = name.as_str().chars().map(plain).take(MAX_NAME).collect();
+    name.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::parse_name;
+
+    #[test]
+    fn the_name_of_an_image_becomes_one_of_a_host() {
+        for (image, host) in [("debian-12.5_x", "debian-12-5-x"), ("a", "a"), ("a...", "a")] {
+            assert_eq!(host_name(&image.parse().unwrap()), host);
+        }
+        let longest = host_name(&"x".repeat(128).parse().unwrap());
+        assert_eq!(parse_name(Some(longest.clone())).unwrap(), longest);
+    }
 }

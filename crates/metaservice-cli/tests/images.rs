@@ -1,0 +1,302 @@
+//! Images that are kept: what comes in, what goes, what they become, and machines of one of them.
+#![allow(clippy::unwrap_used)]
+
+mod vm;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::inotify;
+use serde_json::Value;
+use vm::images::{bare_image, cloud_image};
+use vm::{Finished, Sandbox, finish};
+
+/// A sandbox with images of its own, and saved machines.
+struct Gallery {
+    sandbox: Sandbox,
+}
+
+impl Gallery {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.own_cache();
+        Self { sandbox }
+    }
+
+    fn file(&self, name: &str, content: &[u8]) {
+        fs::write(self.sandbox.work().join(name), content).unwrap();
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.sandbox.work().join("data/metaservice/images")
+    }
+
+    /// What is in the folder of the images.
+    fn entries(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.folder()).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.sandbox.command(args);
+        command
+            .env("XDG_DATA_HOME", self.sandbox.work().join("data"))
+            .env("XDG_CACHE_HOME", self.sandbox.work().join("cache"))
+            .env_remove("METASERVICE_NO_WARM");
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().unwrap()
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> Finished {
+        finish(self.start(args))
+    }
+
+    /// Runs what is refused, with an error that says this.
+    #[track_caller]
+    fn refused(&self, args: &[&str], says: &str) {
+        let finished = self.run(args);
+        assert_eq!(finished.text(125), "");
+        assert!(finished.stderr.contains(says), "{}", finished.stderr);
+    }
+
+    /// Starts something, and interrupts it as soon as it makes something in the folder of images.
+    #[track_caller]
+    fn interrupted(&self, args: &[&str]) {
+        fs::create_dir_all(self.folder()).unwrap();
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, self.folder(), inotify::WatchFlags::CREATE).unwrap();
+        let child = self.start(args);
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let making = |name: &std::ffi::CStr| name.to_bytes().starts_with(b".making-");
+        while !events.next().unwrap().file_name().is_some_and(making) {}
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        finish(child).text(130);
+        self.sandbox.wait_for_no_process();
+    }
+}
+
+#[test]
+fn an_image_comes_and_is_listed_and_goes() {
+    let gallery = Gallery::new();
+    assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "");
+    gallery.file("small.raw", &[7; 4096]);
+    let digest = gallery.run(&["image", "import", "small.raw"]).text(0);
+    let expected = vm::sha256(&gallery.sandbox.work().join("small.raw"));
+    assert_eq!(digest, format!("sha256:{expected}\n"));
+    gallery.run(&["image", "import", "small.raw", "--name", "other"]).text(0);
+    // The file is not needed any longer, and ours is nobody else's.
+    fs::remove_file(gallery.sandbox.work().join("small.raw")).unwrap();
+    assert_eq!(fs::metadata(gallery.folder()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "other\nsmall\n");
+    let table = gallery.run(&["image", "ls"]).text(0);
+    let row = format!("other,small  {}  raw ", &expected[..12]);
+    assert!(table.lines().nth(1).unwrap().starts_with(&row), "{table}");
+    let listed: Value =
+        serde_json::from_str(&gallery.run(&["--json", "image", "ls"]).text(0)).unwrap();
+    assert_eq!(listed[0]["names"], serde_json::json!(["other", "small"]));
+    assert_eq!((&listed[0]["source"], &listed[0]["saved"]), (&"small.raw".into(), &0.into()));
+
+    gallery.refused(&["image", "rm", "nothing"], "hint: there are other, small");
+    gallery.refused(&["image", "rm", "../names"], "is no name of an image");
+    gallery.refused(&["image", "rm", "builtin"], "is the name of the built-in guest");
+    gallery.run(&["image", "rm", "small"]).text(0);
+    assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "other\n");
+    gallery.run(&["image", "rm", "other"]).text(0);
+    assert_eq!(gallery.entries(), ["lock", "names"].map(str::to_owned).into());
+}
+
+#[test]
+fn what_is_no_image_is_refused_in_words_and_leaves_nothing() {
+    let gallery = Gallery::new();
+    let qcow2 = |offset: usize, bytes: &[u8]| {
+        let mut header = vec![0; 104];
+        header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        header[20..24].copy_from_slice(&16_u32.to_be_bytes());
+        header[offset..offset + bytes.len()].copy_from_slice(bytes);
+        header
+    };
+    let wrong: [(&str, Vec<u8>, &str); 7] = [
+        (
+            "backed.qcow2",
+            qcow2(8, &512_u64.to_be_bytes()),
+            "refers to another file (a backing file)",
+        ),
+        ("data.qcow2", qcow2(72, &4_u64.to_be_bytes()), "refers to another file (a data file)"),
+        ("secret.qcow2", qcow2(32, &2_u32.to_be_bytes()), "qcow2, encrypted"),
+        ("broken.qcow2", qcow2(36, &u32::MAX.to_be_bytes()), "qcow2, broken"),
+        ("packed.qcow2", b"\xfd7zXZ\0".to_vec(), "is packed by xz: unpack it first"),
+        ("of-hyper-v", b"vhdxfile".to_vec(), "convert it with 'qemu-img convert -O qcow2'"),
+        ("of-another", b"conectix".to_vec(), "convert it with 'qemu-img convert -O qcow2'"),
+    ];
+    for (name, content, says) in &wrong {
+        gallery.file(name, content);
+        gallery.refused(&["image", "import", name, "--name", "wrong"], says);
+    }
+    gallery.refused(&["image", "import", "nowhere.raw"], "cannot read the disk image nowhere.raw");
+    gallery.refused(&["image", "import", "/dev/null"], "is neither a file nor a block device");
+    gallery.refused(&["image", "import", "."], "hint: give it a name: --name NAME");
+    gallery.file("good.raw", &[1; 512]);
+    gallery.refused(
+        &["image", "import", "good.raw", "--name", "a/b"],
+        "in --name: \"a/b\" is no name",
+    );
+    gallery.refused(&["image", "import", "good.raw", "--name", "builtin"], "the built-in guest");
+    gallery.run(&["image", "import", "good.raw"]).text(0);
+    gallery.file("other.raw", &[2; 512]);
+    let taken = ["image", "import", "other.raw", "--name", "good"];
+    gallery.refused(
+        &taken,
+        "hint: choose another name, or remove that one: metaservice image rm good",
+    );
+    gallery
+        .refused(&["run", "--image", "nothing", "--", "true"], "hint: it is the name of no image");
+    gallery.refused(&["image", "prepare", "nothing"], "hint: there are good");
+    gallery.refused(&["image", "prepare", "good", "--as", "good"], "hint: choose another name");
+    gallery.refused(&["image", "snapshot", "nothing"], "there is no image \"nothing\"");
+    assert_eq!(gallery.entries().len(), 3, "{:?}", gallery.entries());
+}
+
+#[test]
+fn an_interrupted_import_leaves_nothing() {
+    let gallery = Gallery::new();
+    // Larger than anybody reads in the time that this takes.
+    File::create(gallery.sandbox.work().join("huge.raw")).unwrap().set_len(1 << 42).unwrap();
+    gallery.interrupted(&["image", "import", "huge.raw"]);
+    assert_eq!(gallery.entries(), ["lock", "names"].map(str::to_owned).into());
+}
+
+#[test]
+fn a_full_disk_is_said_before_anything_is_copied() {
+    let gallery = Gallery::new();
+    gallery.file("large.raw", &[1; 8 << 20]);
+    let mount = "mkdir \"$XDG_DATA_HOME\" && mount -t tmpfs -o size=2m none \"$XDG_DATA_HOME\" && \
+                 \"$@\"; status=$?; find \"$XDG_DATA_HOME/metaservice/images\" -name '.making*'; exit $status";
+    let args = ["image", "import", "large.raw"];
+    let inner = gallery.command(&args);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.current_dir(gallery.sandbox.work());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("there is no room: "), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+}
+
+#[test]
+fn what_cannot_be_prepared_is_not_kept() {
+    let gallery = Gallery::new();
+    let image = bare_image(&gallery.sandbox.work());
+    gallery.run(&["image", "import", &image, "--name", "bare"]).text(0);
+    let before = gallery.entries();
+    let failing = ["image", "prepare", "bare", "--", "sh", "-c", "echo tried; exit 7"];
+    let failed = gallery.run(&failing);
+    assert_eq!(failed.text(7), "tried\n");
+    assert!(failed.stderr.contains("nothing is kept"), "{}", failed.stderr);
+    gallery.interrupted(&["image", "prepare", "bare"]);
+    assert_eq!(gallery.entries(), before);
+    assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "bare\n");
+}
+
+#[test]
+fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing() {
+    let gallery = Gallery::new();
+    let (image, _) = cloud_image();
+    gallery.run(&["image", "import", &image, "--name", "stock"]).text(0);
+    gallery.file("own", b"#!/bin/sh\necho told > /root/told\n");
+    let console =
+        |name: &str| fs::read_to_string(gallery.sandbox.work().join(name)).unwrap_or_default();
+    let prepare = [
+        "image",
+        "prepare",
+        "stock",
+        "--as",
+        "ready",
+        "--user-data",
+        "own",
+        "--console",
+        "console",
+        "-e",
+        "WHO=me",
+        "--",
+        "sh",
+        "-c",
+        "echo \"$WHO\" > /root/mark",
+    ];
+    let prepared = gallery.run(&prepare);
+    assert_eq!(prepared.status, Some(0), "{}\n{}", prepared.stderr, console("console"));
+    assert!(prepared.text(0).starts_with("sha256:"));
+    gallery.run(&["image", "rm", "stock"]).text(0);
+    for (flag, value) in [("--net", "user"), ("--user-data", "own")] {
+        let args = ["run", "--image", "ready", flag, value, "--", "true"];
+        gallery.refused(&args, "to \"metaservice image prepare\"");
+    }
+
+    let saved = gallery.run(&["image", "snapshot", "ready"]);
+    saved.text(0);
+    let again = gallery.run(&["image", "snapshot", "ready"]);
+    assert!(again.stderr.contains("it is there, or being made"), "{}", again.stderr);
+    let ready = &gallery.folder().join(&prepared.text(0).trim()["sha256:".len()..]).join("disk");
+    let before = vm::sha256(ready);
+    // Each writes to its disk, and sees what was prepared and nothing of the others.
+    let script = "cat /root/mark /root/told; test ! -e /root/mine && echo mine > /root/mine && sync && echo alone; \
+                  test -e /run/cloud-init/disabled && echo ready; \
+                  cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | sha256sum; \
+                  sha256sum < /run/metaservice/session; hostname; \
+                  python3 -c 'import urllib.request as u; \
+                  print(u.urlopen(\"http://169.254.169.254/latest/meta-data/instance-id\").read().decode())'; \
+                  date +%s";
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut seen = BTreeSet::new();
+    for pair in 0..10 {
+        let begun = now();
+        let start = |n: usize| {
+            let name = format!("machine-{}", 2 * pair + n);
+            gallery.start(&[
+                "run", "--json", "--image", "ready", "--name", &name, "--", "sh", "-c", script,
+            ])
+        };
+        for child in [start(0), start(1)] {
+            let finished = finish(child);
+            let text = finished.text(0);
+            assert!(finished.stderr.contains("\"event\":\"continuing\""), "{}", finished.stderr);
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines[..4], ["me", "told", "alone", "ready"], "{text}");
+            let (clock, own) = lines[4..].split_last().unwrap();
+            let clock: u64 = clock.parse().unwrap();
+            assert!((begun..=now()).contains(&clock), "{clock} is not after {begun}");
+            assert_eq!(own.len(), 5, "{text}");
+            assert!(own[3].starts_with("machine-") && own[4].starts_with("i-"), "{text}");
+            for line in own {
+                assert!(seen.insert((*line).to_owned()), "{line} twice");
+            }
+        }
+    }
+    assert_eq!(seen.len(), 100);
+    assert_eq!(vm::sha256(ready), before, "the image was written");
+
+    // With the image goes the machine that was saved of it.
+    let warm = gallery.sandbox.work().join("cache/metaservice/warm");
+    let machines =
+        || fs::read_dir(&warm).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(machines(), 1);
+    gallery.run(&["image", "rm", "ready"]).text(0);
+    assert_eq!((machines(), gallery.entries().len()), (0, 2));
+}
