@@ -24,7 +24,7 @@ pub(crate) fn places(typed: &OsStr) -> Vec<CompletionCandidate> {
 /// Names of images.
 pub(crate) fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
     let listed = ImageStore::of_user().and_then(|store| store.list()).unwrap_or_default();
-    let names = listed.into_iter().flat_map(|image| image.names);
+    let names = listed.0.into_iter().flat_map(|image| image.names);
     fitting(names.map(|name| name.to_string()), typed, "")
 }
 

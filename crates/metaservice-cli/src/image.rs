@@ -22,7 +22,7 @@ pub(crate) struct Image {
 /// What was done to an image before it was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prepared {
-    /// The name and the digest of what it was made of.
+    /// What it was made of, as its user called it.
     pub(crate) from: String,
     /// Whether it knows a card to the outside world.
     pub(crate) network: bool,
@@ -108,7 +108,7 @@ pub(crate) fn hinted(error: StoreError, store: &ImageStore) -> Error {
     let hint = match &error {
         StoreError::NoSuchImage(_) => {
             let listed = store.list().unwrap_or_default();
-            let names = listed.iter().flat_map(|image| &image.names).map(ImageName::as_str);
+            let names = listed.0.iter().flat_map(|image| &image.names).map(ImageName::as_str);
             let names: Vec<_> = names.collect();
             if names.is_empty() {
                 "there is none yet: metaservice image import FILE".to_owned()

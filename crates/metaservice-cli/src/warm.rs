@@ -12,11 +12,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use metaservice::{Cloud, Preparation};
-use metaservice_nic::{Limits, Orphan};
+use metaservice_nic::{Limits, Observer, Orphan};
 use metaservice_vm::{
-    Machine, MachineSpec, Saved, SavedError, SavedKey, SavedMachines, SystemUuid,
+    Begun, Machine, MachineSpec, Saved, SavedError, SavedKey, SavedMachines, SystemUuid,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::agent::{AGENT, PLATFORM};
 use crate::args::HardwareArgs;
@@ -50,7 +51,7 @@ impl Warm {
 
 /// The saved machine that is as asked for. Blocks.
 pub(crate) fn find(plan: &Plan) -> Result<Option<Warm>> {
-    let key = SavedKey::of(&unconnected(plan)?)?;
+    let key = key(plan)?;
     let machines = SavedMachines::of_user()?;
     Ok(machines.find(&key)?.map(|saved| Warm { saved, key, machines }))
 }
@@ -60,14 +61,56 @@ fn unconnected(plan: &Plan) -> Result<MachineSpec> {
     machine::describe(plan, None, card)
 }
 
-/// Boots such a machine and saves it when its agent waits for a job; `false` when there is one,
-/// or when somebody else makes one now. Dropped, it leaves nothing.
-pub(crate) async fn make(plan: &Plan) -> Result<bool> {
-    let begin = || {
-        let key = SavedKey::of(&unconnected(plan)?)?;
-        anyhow::Ok(SavedMachines::of_user()?.make(&key)?)
+fn key(plan: &Plan) -> Result<SavedKey> {
+    let key = SavedKey::of(&unconnected(plan)?)?;
+    // A stock image takes the agent in while it boots.
+    let brought =
+        plan.boots_itself() && plan.image.as_ref().is_some_and(|image| image.prepared().is_none());
+    Ok(if brought { key.besides(AGENT) } else { key })
+}
+
+/// What came of the wish for a saved machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// It is made.
+    Now,
+    /// It was there already.
+    Before,
+    /// Somebody else makes one now, and nobody wanted to wait.
+    Busy,
+}
+
+/// Boots such a machine and saves it when its agent waits for a job. Dropped, it leaves nothing.
+pub(crate) async fn make(plan: &Plan, wait: bool) -> Result<Made> {
+    let key = tokio::task::block_in_place(|| key(plan))?;
+    let begun = tokio::task::spawn_blocking(move || SavedMachines::of_user()?.make(&key, wait));
+    let making = match begun.await?? {
+        Begun::Making(making) => making,
+        Begun::There => return Ok(Made::Before),
+        Begun::Busy => return Ok(Made::Busy),
     };
-    let Some(making) = tokio::task::block_in_place(begin)? else { return Ok(false) };
+    let idle = boot_idle(plan, |spec| spec.record(&making)).await?;
+    let state = idle.machine.save().await.context("cannot save the machine")?;
+    let orphans: Value = idle.observer.connections().iter().map(write).collect();
+    idle.machine.kill().await;
+    let kept: Result<(), SavedError> =
+        tokio::task::block_in_place(|| making.keep(&state, &orphans));
+    kept?;
+    Ok(Made::Now)
+}
+
+/// A machine whose agent waits for a job, and the tasks of its card.
+pub(crate) struct Idle {
+    pub(crate) machine: Machine,
+    observer: Observer,
+    _tasks: JoinSet<()>,
+}
+
+/// Boots a machine as far as that; `alter` has the last word about what it is made of.
+pub(crate) async fn boot_idle(
+    plan: &Plan,
+    alter: impl FnOnce(MachineSpec) -> MachineSpec,
+) -> Result<Idle> {
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
     let (nic, driver) = machine::attach(&plan.args, Limits::default(), ours, Vec::new())?;
     let observer = nic.observer();
@@ -79,14 +122,14 @@ pub(crate) async fn make(plan: &Plan) -> Result<bool> {
         spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
         preparation = Preparation::cloud(&cloud, PLATFORM, AGENT);
     }
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(async move { drop(driver.run().await) });
     let serving = preparation.clone().serve(Card(nic));
     tasks.spawn(async move { match serving.await {} });
-    let machine = Machine::start(spec.record(&making)).await?;
+    let machine = Machine::start(alter(spec)).await?;
     tokio::select! {
         waiting = tokio::time::timeout(BOOT_PATIENCE, preparation.waiting()) => {
-            let what = "the guest's agent never waited for a job";
+            let what = "no agent has come to wait for a job";
             waiting.map_err(|_| machine::failure(what, &machine))?;
         }
         exit = machine.wait() => {
@@ -94,13 +137,7 @@ pub(crate) async fn make(plan: &Plan) -> Result<bool> {
             return Err(machine::failure(&what, &machine));
         }
     }
-    let state = machine.save().await.context("cannot save the machine")?;
-    let orphans: Value = observer.connections().iter().map(write).collect();
-    machine.kill().await;
-    let kept: Result<(), SavedError> =
-        tokio::task::block_in_place(|| making.keep(&state, &orphans));
-    kept?;
-    Ok(true)
+    Ok(Idle { machine, observer, _tasks: tasks })
 }
 
 /// Has such a machine made by a process of its own, which does not hold up anybody.

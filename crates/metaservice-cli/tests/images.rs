@@ -67,6 +67,32 @@ impl Gallery {
         assert!(finished.stderr.contains(says), "{}", finished.stderr);
     }
 
+    /// Runs the tool with a file system of this size for the images, once after the other. The last
+    /// status, what was said, and what is left in the making behind what was printed.
+    fn within(&self, size: &str, runs: &[&[&str]]) -> (Option<i32>, String, String) {
+        let mut script = format!(
+            "mkdir \"$XDG_DATA_HOME\" && mount -t tmpfs -o size={size} none \"$XDG_DATA_HOME\"\n"
+        );
+        for run in runs {
+            let words: Vec<_> = run.iter().map(|word| format!("'{word}'")).collect();
+            script += &format!("\"$0\" {}; status=$?\n", words.join(" "));
+        }
+        script += "find \"$XDG_DATA_HOME/metaservice/images\" -name '.making*'; exit $status";
+        let inner = self.command(&[]);
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        command.arg(inner.get_program()).current_dir(self.sandbox.work());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stderr), text(&output.stdout))
+    }
+
     /// Starts something, and interrupts it as soon as it makes something in the folder of images.
     #[track_caller]
     fn interrupted(&self, args: &[&str]) {
@@ -179,25 +205,22 @@ fn an_interrupted_import_leaves_nothing() {
 fn a_full_disk_is_said_before_anything_is_copied() {
     let gallery = Gallery::new();
     gallery.file("large.raw", &[1; 8 << 20]);
-    let mount = "mkdir \"$XDG_DATA_HOME\" && mount -t tmpfs -o size=2m none \"$XDG_DATA_HOME\" && \
-                 \"$@\"; status=$?; find \"$XDG_DATA_HOME/metaservice/images\" -name '.making*'; exit $status";
-    let args = ["image", "import", "large.raw"];
-    let inner = gallery.command(&args);
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]);
-    command.arg(inner.get_program()).args(inner.get_args());
-    command.current_dir(gallery.sandbox.work());
-    for (name, value) in inner.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
+    let (status, said, left) = gallery.within("2m", &[&["image", "import", "large.raw"]]);
+    assert_eq!(status, Some(125), "{said}");
     assert!(said.contains("there is no room: "), "{said}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    assert_eq!(left, "");
+}
+
+#[test]
+fn a_disk_that_a_guest_fills_ends_its_machine() {
+    let gallery = Gallery::new();
+    let image = bare_image(&gallery.sandbox.work());
+    let import = ["image", "import", &image, "--name", "bare"];
+    let fill = ["image", "prepare", "bare", "--", "dd", "if=/dev/urandom", "of=/dev/vda", "bs=1M"];
+    let (status, said, left) = gallery.within("44m", &[&import, &fill]);
+    assert_eq!(status, Some(125), "{said}");
+    assert!(said.contains("this host has no room left for what the guest writes"), "{said}");
+    assert!(left.starts_with("sha256:") && left.lines().count() == 1, "{left}");
 }
 
 #[test]
@@ -210,7 +233,32 @@ fn what_cannot_be_prepared_is_not_kept() {
     let failed = gallery.run(&failing);
     assert_eq!(failed.text(7), "tried\n");
     assert!(failed.stderr.contains("nothing is kept"), "{}", failed.stderr);
+    let lying = gallery.run(&["image", "prepare", "bare", "--", "exit", "0"]);
+    assert_eq!(
+        lying.status,
+        Some(127),
+        "words of the shell are none of a command: {}",
+        lying.stderr
+    );
     gallery.interrupted(&["image", "prepare", "bare"]);
+    let sleeping = ["--json", "image", "prepare", "bare", "--", "sleep", "1000"];
+    let mut child = gallery.start(&sleeping);
+    let _said = vm::wait_for(&mut child, "\"event\":\"started\"");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(gallery.entries(), before);
+    // What a killed one leaves goes with the next.
+    let mut child = gallery.start(&sleeping);
+    let _said = vm::wait_for(&mut child, "\"event\":\"started\"");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    gallery.sandbox.wait_for_no_process();
+    gallery.sandbox.forget_sockets();
+    assert_eq!(gallery.entries().len(), before.len() + 1);
+    gallery.file("other.raw", &[1; 512]);
+    gallery.run(&["image", "import", "other.raw"]).text(0);
+    gallery.run(&["image", "rm", "other"]).text(0);
     assert_eq!(gallery.entries(), before);
     assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "bare\n");
 }
@@ -242,7 +290,8 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
     ];
     let prepared = gallery.run(&prepare);
     assert_eq!(prepared.status, Some(0), "{}\n{}", prepared.stderr, console("console"));
-    assert!(prepared.text(0).starts_with("sha256:"));
+    assert_eq!(prepared.text(0), "");
+    let (_, digest) = prepared.stderr.split_once("ready is kept: sha256:").unwrap();
     gallery.run(&["image", "rm", "stock"]).text(0);
     for (flag, value) in [("--net", "user"), ("--user-data", "own")] {
         let args = ["run", "--image", "ready", flag, value, "--", "true"];
@@ -252,14 +301,14 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
     let saved = gallery.run(&["image", "snapshot", "ready"]);
     saved.text(0);
     let again = gallery.run(&["image", "snapshot", "ready"]);
-    assert!(again.stderr.contains("it is there, or being made"), "{}", again.stderr);
-    let ready = &gallery.folder().join(&prepared.text(0).trim()["sha256:".len()..]).join("disk");
+    assert!(again.stderr.contains("is saved already"), "{}", again.stderr);
+    let ready = &gallery.folder().join(digest.trim()).join("disk");
     let before = vm::sha256(ready);
     // Each writes to its disk, and sees what was prepared and nothing of the others.
     let script = "cat /root/mark /root/told; test ! -e /root/mine && echo mine > /root/mine && sync && echo alone; \
                   test -e /run/cloud-init/disabled && echo ready; \
                   cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | sha256sum; \
-                  sha256sum < /run/metaservice/session; hostname; \
+                  sha256sum < /run/metaservice/session; sha256sum < /etc/machine-id; hostname; \
                   python3 -c 'import urllib.request as u; \
                   print(u.urlopen(\"http://169.254.169.254/latest/meta-data/instance-id\").read().decode())'; \
                   date +%s";
@@ -282,14 +331,14 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
             let (clock, own) = lines[4..].split_last().unwrap();
             let clock: u64 = clock.parse().unwrap();
             assert!((begun..=now()).contains(&clock), "{clock} is not after {begun}");
-            assert_eq!(own.len(), 5, "{text}");
-            assert!(own[3].starts_with("machine-") && own[4].starts_with("i-"), "{text}");
+            assert_eq!(own.len(), 6, "{text}");
+            assert!(own[4].starts_with("machine-") && own[5].starts_with("i-"), "{text}");
             for line in own {
                 assert!(seen.insert((*line).to_owned()), "{line} twice");
             }
         }
     }
-    assert_eq!(seen.len(), 100);
+    assert_eq!(seen.len(), 120);
     assert_eq!(vm::sha256(ready), before, "the image was written");
 
     // With the image goes the machine that was saved of it.

@@ -2,15 +2,17 @@
 //! go on as any number of machines.
 //!
 //! Owns the wait, and what is to be replaced when it ends: the kernel's random state, the clock,
-//! the name, and this process, which starts anew with nothing of its memory. Each of them is
-//! best effort but the last: an agent without rights renews what it can.
+//! the name, what the image itself knows to be one machine's alone, and this process, which starts
+//! anew with nothing of its memory. Each of them is best effort but the last: an agent without
+//! rights renews what it can.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use metaservice_protocol::Renewal;
@@ -27,6 +29,12 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);
 /// The most characters of a name: what the kernel takes.
 const MAX_HOSTNAME: usize = 64;
 
+/// The image's own part: a program that makes keys and ids anew.
+const OWN_PART: &str = "/etc/metaservice/renew";
+
+/// How long that may take.
+const OWN_PATIENCE: Duration = Duration::from_secs(45);
+
 /// Waits until there is a job, and starts this program anew. Returns only what went wrong: the
 /// service says that there is nothing to be waited for.
 pub(crate) async fn wait(client: &Client) -> ClientError {
@@ -36,6 +44,7 @@ pub(crate) async fn wait(client: &Client) -> ClientError {
         match client.renewal().await {
             Ok(renewal) => {
                 renew(&renewal);
+                renew_image(Path::new(OWN_PART)).await;
                 let error = ClientError::Connect(again());
                 say(&format!("the agent cannot start anew: {}", chain(&error)));
                 return error;
@@ -63,6 +72,24 @@ fn renew(renewal: &Renewal) {
         && let Err(errno) = rustix::system::sethostname(name.as_bytes())
     {
         say(&format!("the host name is not set: {}", chain(&io::Error::from(errno))));
+    }
+}
+
+/// Has the image do its part, if it has one.
+async fn renew_image(program: &Path) {
+    if !program.exists() {
+        return;
+    }
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    let program = program.display();
+    let running = tokio::task::spawn_blocking(move || command.status());
+    match tokio::time::timeout(OWN_PATIENCE, running).await {
+        Ok(Ok(Ok(status))) if status.success() => {}
+        Ok(Ok(Ok(status))) => say(&format!("{program} failed: {status}")),
+        Ok(Ok(Err(error))) => say(&format!("{program} cannot be run: {}", chain(&error))),
+        Ok(Err(error)) => say(&format!("{program} cannot be waited for: {}", chain(&error))),
+        Err(_) => say(&format!("{program} has not ended within {} s", OWN_PATIENCE.as_secs())),
     }
 }
 
@@ -105,7 +132,23 @@ fn again() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_images_part_is_run_to_its_end_and_whatever_it_does_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, mark) = (folder.path().join("renew"), folder.path().join("mark"));
+        renew_image(&program).await;
+        std::fs::write(&program, format!("#!/bin/sh\necho done > {}\nexit 3\n", mark.display()))
+            .unwrap();
+        renew_image(&program).await;
+        assert!(!mark.exists(), "it is no program yet");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        renew_image(&program).await;
+        assert_eq!(std::fs::read_to_string(mark).unwrap(), "done\n");
+    }
 
     #[test]
     fn only_a_name_is_a_name() {

@@ -6,6 +6,7 @@
 //! | file | written by | says |
 //! | --- | --- | --- |
 //! | `agent` | agent | locked while an agent works here |
+//! | `boot` | agent | during which boot the rest was written |
 //! | `nonce` | agent | the word by which it claims jobs |
 //! | `session` | agent | what the service has granted: a secret |
 //! | `execute` | agent | the job that the rest is about |
@@ -17,8 +18,8 @@
 //! | `reported` | agent | the service has accepted the result |
 //! | `shell-*` | agent | a folder of the same kind for each shell |
 //!
-//! Everything is meant to be gone after a reboot, so nothing is synchronised to a disk; a
-//! [`Claim`] that did survive one is recognised by its boot.
+//! Everything is meant to be gone after a reboot, so nothing is synchronised to a disk. What did
+//! survive one is recognised by its boot, and removed: it was another machine's job.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -29,6 +30,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use crate::descriptor::Descriptor;
+use crate::processes;
 use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -141,10 +143,31 @@ impl Folder {
         let folder = Self { path: path.clone() };
         let file = File::create(folder.file("agent")).map_err(failed)?;
         match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok((folder, Lock { _file: file })),
+            Ok(()) => {
+                folder.begin_boot()?;
+                Ok((folder, Lock { _file: file }))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Busy(path)),
             Err(error) => Err(failed(error.into())),
         }
+    }
+
+    /// Removes what is of another boot: files and folders, whatever they are.
+    fn begin_boot(&self) -> Result<(), StateError> {
+        let boot = processes::boot();
+        if self.read::<String>("boot").is_some_and(|before| before != boot) {
+            for entry in fs::read_dir(&self.path).map_err(self.failed(""))?.flatten() {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let path = entry.path();
+                let removed = match entry.file_name().to_str() {
+                    Some("agent") => Ok(()),
+                    _ if is_folder => fs::remove_dir_all(path),
+                    _ => fs::remove_file(path),
+                };
+                removed.map_err(self.failed(""))?;
+            }
+        }
+        self.write("boot", &boot)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -74,3 +74,36 @@ impl Orphan {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::wire::EthernetFrame;
+
+    use super::*;
+
+    #[test]
+    fn a_reset_is_one_that_the_guest_takes() {
+        let orphan = Orphan {
+            hardware: [2, 0, 0, 0, 0, 1],
+            peer: [169, 254, 1, 2].into(),
+            peer_port: 40_000,
+            port: 80,
+            expected: u32::MAX - 1,
+        };
+        let mut outgoing = Outgoing::new();
+        orphan.reset(&ChecksumCapabilities::default(), &mut outgoing);
+        assert_eq!(outgoing.frames(), 1);
+        let frame = outgoing.frames_since(0).next().unwrap();
+        let frame = EthernetFrame::new_checked(frame).unwrap();
+        assert_eq!(frame.dst_addr().0, orphan.hardware);
+        let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+        assert!(packet.verify_checksum());
+        assert_eq!((packet.src_addr(), packet.dst_addr()), (SERVICE_ADDRESS, orphan.peer));
+        let segment = TcpPacket::new_checked(packet.payload()).unwrap();
+        assert!(segment.verify_checksum(&SERVICE_ADDRESS.into(), &orphan.peer.into()));
+        assert!(segment.rst() && !segment.ack() && !segment.syn() && !segment.fin());
+        assert_eq!((segment.src_port(), segment.dst_port()), (80, 40_000));
+        // Any other number, and the guest asks whether it is meant.
+        assert_eq!(segment.seq_number().0.cast_unsigned(), orphan.expected);
+    }
+}

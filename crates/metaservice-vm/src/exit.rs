@@ -18,6 +18,8 @@ pub enum How {
     },
     /// The guest reset the machine, which ends it.
     GuestReset,
+    /// What the guest wrote to its disk found no room on this host, so it was ended.
+    HostDiskFull,
     /// We ended it.
     Killed,
     /// QEMU failed, or somebody else ended it.
@@ -36,6 +38,9 @@ impl fmt::Display for How {
             }
             Self::GuestPanicked { line: None } => write!(f, "the guest's kernel panicked"),
             Self::GuestReset => write!(f, "the guest reset the machine"),
+            Self::HostDiskFull => {
+                write!(f, "this host has no room left for what the guest writes to its disk")
+            }
             Self::Killed => write!(f, "the machine was killed"),
             Self::Crashed { stderr } if stderr.is_empty() => write!(f, "QEMU ended unexpectedly"),
             Self::Crashed { stderr } => write!(f, "QEMU ended unexpectedly: {stderr}"),
@@ -59,6 +64,8 @@ pub(crate) struct Evidence {
     pub(crate) shutdown: Option<String>,
     /// Whether the guest's panic device was rung.
     pub(crate) panicked: bool,
+    /// Whether a write to its disk found no room on this host.
+    pub(crate) no_room: bool,
     /// Whether we have ended the machine.
     pub(crate) killed: bool,
     /// The last lines of the console.
@@ -78,6 +85,7 @@ impl Evidence {
             // A kernel that panics without a panic device resets at once.
             Some("guest-reset") if line.is_some() => How::GuestPanicked { line },
             Some("guest-reset") => How::GuestReset,
+            _ if self.no_room => How::HostDiskFull,
             _ if self.killed => How::Killed,
             _ => How::Crashed { stderr: self.stderr },
         }
@@ -104,6 +112,8 @@ mod tests {
         assert_eq!(reset.verdict(), How::GuestPanicked { line: Some(panic) });
         assert_eq!(evidence("").verdict(), How::Crashed { stderr: "said".into() });
         assert_eq!(evidence("host-signal").verdict(), How::Crashed { stderr: "said".into() });
+        let full = Evidence { no_room: true, killed: true, ..evidence("") };
+        assert_eq!(full.verdict(), How::HostDiskFull);
         assert_eq!(Evidence { killed: true, ..evidence("host-qmp-quit") }.verdict(), How::Killed);
         assert_eq!(Evidence { killed: true, ..evidence("") }.verdict(), How::Killed);
     }

@@ -141,7 +141,8 @@ impl Disk {
         let (path, bytes, length) = first_bytes(&self.path)?;
         let unsupported = |format| DiskError::Unsupported { path, format };
         match self.format {
-            Format::Raw => Ok(length),
+            // As QEMU sees it.
+            Format::Raw => Ok(length.next_multiple_of(512)),
             Format::Qcow2 => match qcow2::Header::read(&bytes, length) {
                 Ok(header) => Ok(header.size),
                 Err(_) => Err(unsupported("qcow2, broken")),
@@ -318,6 +319,15 @@ mod tests {
         ));
         assert_eq!(Disk::open_trusted(&path).unwrap().format(), Format::Qcow2);
         assert_eq!(Disk::raw(&path).unwrap().format(), Format::Raw);
+    }
+
+    #[test]
+    fn the_size_of_a_disk_is_that_of_its_sectors() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, size) in [(0, 0), (512, 512), (1000, 1024)] {
+            file.as_file().set_len(bytes).unwrap();
+            assert_eq!(Disk::raw(file.path()).unwrap().size().unwrap(), size);
+        }
     }
 
     #[test]

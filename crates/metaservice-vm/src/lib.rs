@@ -73,9 +73,9 @@ pub use image::{Disk, DiskError, Format};
 pub use machine::{CommandFailed, Machine, StartError, State};
 pub use modules::{ModuleError, ModuleNeed};
 pub use save::SaveError;
-pub use saved::{Making, Saved, SavedError, SavedKey, SavedMachines};
+pub use saved::{Begun, Making, Saved, SavedError, SavedKey, SavedMachines};
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
 pub use store::{
-    Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed, StoreError,
-    StoredImage,
+    BrokenImage, Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed,
+    StoreError, StoredImage,
 };

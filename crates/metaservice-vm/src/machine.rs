@@ -24,6 +24,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::pin;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use command_fds::CommandFdExt;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -39,7 +40,7 @@ use crate::accelerator::AcceleratorChoice;
 use crate::arguments::{self, Inherited};
 use crate::console::Console;
 use crate::exit::{Evidence, Exit, How};
-use crate::process::Process;
+use crate::process::{Killer, Process};
 use crate::qmp::{Event, Monitor, QmpError};
 use crate::save::SaveError;
 use crate::spec::{InvalidSpec, MachineSpec, Record};
@@ -118,6 +119,7 @@ pub enum State {
 struct Observed {
     shutdown: Option<String>,
     panicked: bool,
+    no_room: bool,
 }
 
 /// How far QEMU is with saving or loading a state, in its own word.
@@ -182,7 +184,9 @@ impl Machine {
         monitor.set_nonblocking(true).map_err(StartError::Process)?;
         let stream = UnixStream::from_std(monitor).map_err(StartError::Process)?;
         let migration = Migration::default();
-        let observe = observe(Arc::clone(&observed), state.clone(), migration.clone());
+        let no_room = Arc::new(Notify::new());
+        let observe =
+            observe(Arc::clone(&observed), state.clone(), migration.clone(), Arc::clone(&no_room));
         let (monitor, monitor_end) = Monitor::new(stream, observe);
         let greeted = tokio::select! {
             biased;
@@ -208,10 +212,11 @@ impl Machine {
             monitor_end,
             observed,
             killed: Arc::clone(&killed),
+            killer: process.killer().map_err(StartError::Process)?,
         };
         let exited = state.clone();
         tokio::spawn(async move {
-            if let Some(outcome) = attendance.wait().await {
+            if let Some(outcome) = attendance.wait(no_room).await {
                 tracing::debug!(how = %outcome.how, "exited");
                 end.send_replace(Some(outcome));
                 exited.send_replace(State::Exited);
@@ -341,11 +346,19 @@ struct Attendance<E> {
     monitor_end: JoinHandle<()>,
     observed: Arc<Mutex<Observed>>,
     killed: Arc<AtomicBool>,
+    killer: Killer,
 }
 
 impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
-    async fn wait(self) -> Option<Exit> {
-        let status = self.ended.await?;
+    async fn wait(self, no_room: Arc<Notify>) -> Option<Exit> {
+        let mut ended = pin!(self.ended);
+        let status = tokio::select! {
+            status = &mut ended => status,
+            () = no_room.notified() => {
+                self.killer.kill();
+                ended.await
+            }
+        }?;
         // What QEMU said last may still be on its way to us.
         let drained = async {
             self.console.ended().await;
@@ -359,6 +372,7 @@ impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
         let evidence = Evidence {
             shutdown: observed.shutdown,
             panicked: observed.panicked,
+            no_room: observed.no_room,
             killed: self.killed.load(Ordering::Relaxed),
             console: self.console.tail(PANIC_LINES),
             stderr: self.stderr.shown(),
@@ -373,12 +387,18 @@ fn observe(
     observed: Arc<Mutex<Observed>>,
     state: watch::Sender<State>,
     migration: Migration,
+    no_room: Arc<Notify>,
 ) -> impl FnMut(Event) + Send {
     move |event| match event.name.as_str() {
         "STOP" => set_unless_final(&state, State::Paused),
         "RESUME" => set_unless_final(&state, State::Running),
         "MIGRATION" => {
             migration.send_replace(event.text("status").unwrap_or_default().to_owned());
+        }
+        // QEMU stops the machine then, and would do so for ever.
+        "BLOCK_IO_ERROR" if event.flag("nospace") => {
+            observed.lock().unwrap_or_else(PoisonError::into_inner).no_room = true;
+            no_room.notify_one();
         }
         "GUEST_PANICKED" => observed.lock().unwrap_or_else(PoisonError::into_inner).panicked = true,
         "SHUTDOWN" => {
@@ -412,7 +432,8 @@ mod tests {
         let observed = Arc::new(Mutex::new(Observed::default()));
         let state = watch::Sender::new(State::Running);
         let migration = Migration::default();
-        let mut observe = observe(Arc::clone(&observed), state.clone(), migration.clone());
+        let no_room = Arc::new(Notify::new());
+        let mut observe = observe(Arc::clone(&observed), state.clone(), migration.clone(), no_room);
         let event = |name: &str, data| Event { name: name.into(), data };
         observe(event("STOP", json!(null)));
         assert_eq!(*state.borrow(), State::Paused);
@@ -423,6 +444,10 @@ mod tests {
         assert_eq!(observed.lock().unwrap().shutdown.as_deref(), Some("guest-reset"));
         observe(event("MIGRATION", json!({"status": "completed"})));
         assert_eq!(*migration.borrow(), "completed");
+        observe(event("BLOCK_IO_ERROR", json!({"nospace": false, "action": "report"})));
+        assert!(!observed.lock().unwrap().no_room);
+        observe(event("BLOCK_IO_ERROR", json!({"nospace": true, "action": "stop"})));
+        assert!(observed.lock().unwrap().no_room);
         observe(event("GUEST_PANICKED", json!({"action": "poweroff"})));
         assert!(observed.lock().unwrap().panicked);
     }

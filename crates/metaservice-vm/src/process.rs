@@ -49,6 +49,11 @@ impl Process {
         let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
+    /// What can kill it besides, and does not by being dropped.
+    pub(crate) fn killer(&self) -> io::Result<Killer> {
+        Ok(Killer(self.handle.try_clone()?))
+    }
+
     /// Waits for the end. Cancel-safe.
     pub(crate) fn ended(&self) -> impl Future<Output = Option<ExitStatus>> + use<> {
         let mut ended = self.ended.clone();
@@ -58,6 +63,16 @@ impl Process {
     /// The end of what it said on stderr, fit to be shown. Complete once it has ended.
     pub(crate) fn stderr(&self) -> Stderr {
         Stderr(Arc::clone(&self.stderr))
+    }
+}
+
+/// Kills a process, even when its number is another's by now: then nothing happens.
+#[derive(Debug)]
+pub(crate) struct Killer(OwnedFd);
+
+impl Killer {
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
     }
 }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -99,6 +100,17 @@ pub struct Saved {
     words: Value,
 }
 
+/// What came of the attempt to make one.
+#[derive(Debug)]
+pub enum Begun {
+    /// It can be made now.
+    Making(Making),
+    /// It is there already.
+    There,
+    /// Somebody else makes one, of this key or another.
+    Busy,
+}
+
 /// A saved machine in the making. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Making {
@@ -151,6 +163,19 @@ impl SavedKey {
     }
 }
 
+impl SavedKey {
+    /// Also depends on these bytes: what somebody brings in while the machine boots.
+    #[must_use]
+    pub fn besides(mut self, bytes: &[u8]) -> Self {
+        for part in [&mut self.base, &mut self.name] {
+            let mut key = Key::default();
+            key.bytes(part.as_bytes()).bytes(bytes);
+            *part = key.name("besides");
+        }
+        self
+    }
+}
+
 /// What this host's processor is: a machine that runs on it directly has its features.
 fn processor() -> Vec<u8> {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -186,7 +211,10 @@ impl SavedMachines {
         match read(&folder) {
             Ok(saved) => Ok(Some(saved)),
             Err(error) => {
-                self.remove(key);
+                // What cannot be read now may be read later.
+                if matches!(error, SavedError::Broken(_)) {
+                    self.remove(key);
+                }
                 Err(error)
             }
         }
@@ -197,18 +225,32 @@ impl SavedMachines {
         let _ = fs::remove_dir_all(self.folder.join(&key.name));
     }
 
-    /// Begins to make the saved machine of this key; `None` when it is there, or when somebody
-    /// makes one now.
+    /// Begins to make the saved machine of this key, where nobody makes any now. Blocks, when it is
+    /// to wait for others.
     ///
     /// # Errors
-    /// When the folder cannot be used.
-    pub fn make(&self, key: &SavedKey) -> Result<Option<Making>, SavedError> {
+    /// When the folder cannot be used, or has no room.
+    pub fn make(&self, key: &SavedKey, wait: bool) -> Result<Begun, SavedError> {
+        if key.disk.as_ref().is_some_and(|disk| disk.path().to_str().is_none()) {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let lock = File::options().create(true).append(true).open(self.folder.join("lock"))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
-            || self.folder.join(&key.name).exists()
-        {
-            return Ok(None);
+        let how = if wait {
+            FlockOperation::LockExclusive
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&lock, how) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(Begun::Busy),
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+        match self.find(key) {
+            Ok(Some(_)) => return Ok(Begun::There),
+            Ok(None) => {}
+            // A broken one is gone by now, and the rest of half of one goes here.
+            Err(_) => self.remove(key),
         }
         // Who made these was killed: it held the lock.
         for entry in fs::read_dir(&self.folder)?.flatten() {
@@ -234,7 +276,7 @@ impl SavedMachines {
             let over = create(over)?;
             qcow2::write_overlay(&over, disk.path(), disk.format().name(), disk.size()?)?;
         }
-        Ok(Some(making))
+        Ok(Begun::Making(making))
     }
 
     /// Removes all that go on from a disk.
@@ -312,6 +354,7 @@ impl Making {
         }
         write(&self.folder.path().join("state"), state)?;
         write(&self.folder.path().join("manifest"), manifest.to_string().as_bytes())?;
+        File::open(self.folder.path())?.sync_all()?;
         let place = self.saved.folder.join(&self.key.name);
         fs::rename(self.folder.path(), &place)?;
         let _ = File::open(&self.saved.folder).and_then(|folder| folder.sync_all());
@@ -355,11 +398,16 @@ fn manifest_of(folder: &Path) -> Result<Value, SavedError> {
 
 fn read(folder: &Path) -> Result<Saved, SavedError> {
     let mut manifest = manifest_of(folder)?;
-    if description(&fs::metadata(folder.join("memory"))?) != manifest["memory"] {
+    let described = |name| match fs::metadata(folder.join(name)) {
+        Ok(metadata) => Ok(description(&metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(error),
+    };
+    if described("memory")? != manifest["memory"] {
         return Err(SavedError::Broken("its memory was changed"));
     }
     let has_disk = !manifest["image"].is_null();
-    if has_disk && description(&fs::metadata(folder.join("disk"))?) != manifest["disk"] {
+    if has_disk && described("disk")? != manifest["disk"] {
         return Err(SavedError::Broken("its disk was changed"));
     }
     let mut state = Vec::new();

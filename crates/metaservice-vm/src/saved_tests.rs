@@ -8,8 +8,15 @@ fn key(cpus: u32) -> SavedKey {
     SavedKey::of(&MachineSpec::new(&qemu, boot).cpus(Cpus::new(cpus).unwrap())).unwrap()
 }
 
+fn begin(saved: &SavedMachines, key: &SavedKey) -> Option<Making> {
+    match saved.make(key, false).unwrap() {
+        Begun::Making(making) => Some(making),
+        Begun::There | Begun::Busy => None,
+    }
+}
+
 fn keep(saved: &SavedMachines, key: &SavedKey) {
-    let making = saved.make(key).unwrap().unwrap();
+    let making = begin(saved, key).unwrap();
     fs::write(making.written().memory, "memory").unwrap();
     making.keep(b"state", &json!("words")).unwrap();
 }
@@ -30,7 +37,10 @@ fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
         assert_eq!(fs::metadata(found.folder.join(name)).unwrap().mode() & 0o777, 0o600);
     }
     assert!(saved.find(&key(2)).unwrap().is_none());
-    assert!(saved.make(&key(1)).unwrap().is_none(), "it is there");
+    assert!(matches!(saved.make(&key(1), false), Ok(Begun::There)));
+    // Half of one, as a removal that was killed leaves it, is none.
+    fs::remove_file(found.folder.join("manifest")).unwrap();
+    assert!(begin(&saved, &key(1)).is_some());
 }
 
 #[test]
@@ -58,12 +68,24 @@ fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
     let saved = SavedMachines::at(folder.path());
     // A maker that was killed.
     fs::create_dir(folder.path().join(".making-before")).unwrap();
-    let making = saved.make(&key(1)).unwrap().unwrap();
-    assert!(saved.make(&key(2)).unwrap().is_none());
+    let making = begin(&saved, &key(1)).unwrap();
+    assert!(matches!(saved.make(&key(2), false), Ok(Begun::Busy)));
     drop(making);
     let left: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn what_is_brought_in_while_a_machine_boots_makes_it_another() {
+    let (one, other) = (key(1).besides(b"agent 1"), key(1).besides(b"agent 2"));
+    assert_ne!(one, other);
+    assert_eq!((&one.host, &one.family), (&other.host, &other.family));
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path());
+    keep(&saved, &one);
+    keep(&saved, &other);
+    assert!(saved.find(&one).unwrap().is_none(), "it is of no use any longer");
 }
 
 #[test]
@@ -94,7 +116,7 @@ fn a_machine_with_a_disk_writes_over_it_and_goes_with_it() {
     let image = folder.path().join("image");
     File::create(&image).unwrap().set_len(1 << 20).unwrap();
     let key = SavedKey { disk: Some(Disk::raw(&image).unwrap()), ..key(1) };
-    let making = saved.make(&key).unwrap().unwrap();
+    let making = begin(&saved, &key).unwrap();
     let over = making.written().disk.unwrap();
     assert!(fs::read(&over).unwrap().starts_with(qcow2::MAGIC));
     making.keep(b"state", &json!(null)).unwrap();
@@ -115,6 +137,6 @@ fn a_memory_that_there_is_no_room_for_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let saved = SavedMachines::at(folder.path());
     let key = SavedKey { memory: 1 << 62, ..key(1) };
-    assert!(matches!(saved.make(&key), Err(SavedError::Full { .. })));
+    assert!(matches!(saved.make(&key, false), Err(SavedError::Full { .. })));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the lock");
 }

@@ -64,6 +64,17 @@ pub(crate) struct Inner {
 pub struct MetaService(pub(crate) Arc<Inner>);
 
 impl MetaService {
+    /// Gives the job to whoever claims it next, with all its secrets, as when the machine that has
+    /// claimed it was given up for another one. `false`, and nothing, once the job was fetched, or
+    /// when a [state](crate::Builder::state) is kept: it was promised then.
+    pub fn release(&self) -> bool {
+        let free = !self.is_fetched() && self.0.store.is_none();
+        if free {
+            self.0.session.release();
+        }
+        free
+    }
+
     /// Begins the service of a job that runs `command`, a program and its arguments. An
     /// empty command leaves it to the guest's configured entry point.
     #[must_use]

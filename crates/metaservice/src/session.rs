@@ -4,6 +4,7 @@
 //!   open ──claim (a nonce)──► granted ──the secret is used──► settled
 //!     │                         │ the same nonce again: the same grant
 //!     │                         ▼ another nonce: refused, for ever
+//!     │ ◄────── released ────── it: its machine was given up
 //!     └─ mode `required`: nothing is served before
 //! ```
 //!
@@ -34,12 +35,14 @@ pub enum SessionMode {
 pub(crate) struct Session {
     mode: SessionMode,
     state: Mutex<State>,
+    /// What a claimant gets.
+    secrets: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
 struct State {
     granted: Option<PromisedSession>,
-    /// What the claimant gets once.
+    /// Of what a claimant gets, what this one has not got for certain.
     secrets: BTreeMap<String, String>,
 }
 
@@ -52,7 +55,8 @@ impl Session {
     ) -> Self {
         // What only a claimant gets cannot be left out for others.
         let mode = if secrets.is_empty() { mode } else { SessionMode::Required };
-        Self { mode, state: Mutex::new(State { granted, secrets }) }
+        let state = State { granted, secrets: secrets.clone() };
+        Self { mode, state: Mutex::new(state), secrets }
     }
 
     pub(crate) fn is_offered(&self) -> bool {
@@ -71,6 +75,12 @@ impl Session {
             .get_or_insert_with(|| PromisedSession { nonce: nonce.clone(), secret: secret() });
         let same = is_same(granted.nonce.as_str(), nonce.as_str());
         same.then(|| SessionGrant { secret: granted.secret.clone(), env: secrets.clone() })
+    }
+
+    /// It is nobody's again.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { granted: None, secrets: self.secrets.clone() };
     }
 
     /// Whose it is.
@@ -138,6 +148,18 @@ mod tests {
         }
         assert!(session.admits(Some("s")));
         assert!(session.claim(&nonce("a"), String::new).unwrap().env.is_empty());
+    }
+
+    #[test]
+    fn a_released_job_is_claimed_as_if_nobody_had() {
+        let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
+        let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
+        session.claim(&nonce("a"), || "s".to_owned()).unwrap();
+        assert!(session.admits(Some("s")));
+        session.release();
+        assert!(!session.admits(Some("s")), "the one before is a stranger now");
+        assert_eq!(session.claim(&nonce("b"), || "z".to_owned()).unwrap().env, secrets);
+        assert_eq!(session.claim(&nonce("a"), || "s".to_owned()), None);
     }
 
     #[test]

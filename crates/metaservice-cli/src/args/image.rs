@@ -22,7 +22,8 @@ const LS_HELP: &str = "\
 With -q only the names, with --json an array of all that is known.";
 
 const RM_HELP: &str = "\
-An image goes with the last of its names, and with it the machines that were saved of it. Machines
+An image goes with the last of its names, or by its sha256:DIGEST with all of them, and with it go
+the machines that were saved of it. Machines
 that run from it do not notice. Prepared images do not need the image that they were made of.
 
 Example:
@@ -30,12 +31,13 @@ Example:
 
 const PREPARE_HELP: &str = "\
 The image boots once, from a copy. Its cloud-init does all that it does, user data among it; the
-agent installs itself; your COMMAND, if there is one, runs as root, and its log is shown. With
---net user the package manager fetches its lists. Then cloud-init is told not to run again, what
-is one machine's alone is removed (the machine's id, keys of its ssh server), and the machine powers
-itself off. The copy becomes an image of its own, which boots straight to the agent.
+agent installs itself; with --net user the package manager fetches its lists; your COMMAND, if there
+is one, runs as root, and its log is shown. Then cloud-init is told not to run again, what is one
+machine's alone is removed (the machine's id, and the keys of its ssh server where systemd can have
+others made), and the machine powers itself off. The copy is booted once more: when its agent comes
+by itself it becomes an image of its own, which boots straight to the agent.
 
-If the command fails nothing is kept, and its exit status is ours.
+If anything fails nothing is kept; where it is the command, its exit status is ours.
 
 Examples:
   metaservice image prepare debian --as debian-git --net user -- apt-get install -y git
@@ -46,8 +48,8 @@ A machine is booted, and saved at the moment at which its agent waits for a job:
 of any. Each run of a machine with as many processors and as much memory goes on from there, with
 random state, clock, name and session of its own. \"run\" makes one by itself, in the background,
 when it had to boot the built-in guest (--no-warm or METASERVICE_NO_WARM=1: never); of an image only
-this command does. Whatever else the programs of an image keep in their memory is the same in all of
-its machines.
+this command does. The machines of an image have an id and ssh server's keys of their own as well;
+whatever else its programs keep in their memory is the same in all of them.
 
 Saved machines are in $XDG_CACHE_HOME/metaservice/warm, for this user alone; one takes about as much
 of the disk as its guest has used of its memory, and written to its disk. Those of another QEMU,
@@ -91,7 +93,7 @@ pub(crate) struct ImportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
-    /// The names.
+    /// Names, or sha256:DIGEST.
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(candidates::images))]
     pub(crate) names: Vec<String>,
 }
@@ -118,6 +120,9 @@ pub(crate) struct PrepareArgs {
     /// How long the machine may take until its agent comes: 5m, if nothing is said.
     #[arg(long, value_name = "DURATION")]
     pub(crate) boot_timeout: Option<String>,
+    /// How long all that may take, from when its agent has come.
+    #[arg(long, value_name = "DURATION", default_value = "2h")]
+    pub(crate) timeout: String,
     /// Write the machine's console to a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) console: Option<PathBuf>,

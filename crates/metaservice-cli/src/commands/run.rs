@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use metaservice::MetaService;
 use metaservice_nic::{Orphan, Statistics};
-use metaservice_vm::Machine;
+use metaservice_vm::{Machine, StartError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -32,8 +32,9 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// before ours: minutes under software emulation.
 pub(super) const OWN_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long the agent of a saved machine may take until it fetches its job. It takes some 100 ms.
-const GO_ON_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the agent of a saved machine may take until it fetches its job: some 100 ms, and what
+/// its image makes anew, as the keys of a server.
+const GO_ON_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
@@ -150,8 +151,13 @@ async fn start(
                     return Ok(Started { machine, wire, booted: false });
                 }
                 Err(error) => {
-                    saved.remove();
-                    let why = error.context("the saved machine is of no use, and booted anew");
+                    // It may be the host's fault, and one of an image is not made again by itself.
+                    if plan.image.is_none() || is_unfit(&error) {
+                        saved.remove();
+                    }
+                    // It may have claimed the job; it is dead by now.
+                    service.release();
+                    let why = error.context("the saved machine does not go on, and one is booted");
                     printer.note(&format!("{why:#}"));
                 }
             },
@@ -165,6 +171,11 @@ async fn start(
     drop(spinner);
     printer.event("booting", json!({}));
     Ok(Started { machine, wire, booted: true })
+}
+
+/// Whether it is the saved machine that QEMU does not take.
+fn is_unfit(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StartError::Saved(_))))
 }
 
 /// Goes on from a saved machine, as far as to where its agent has the job.

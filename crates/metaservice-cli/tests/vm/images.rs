@@ -57,7 +57,7 @@ fn modules(folder: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = folder else { return Vec::new() };
     let list = std::fs::read_to_string(folder.join("modules.dep")).unwrap();
     let mut order: Vec<PathBuf> = Vec::new();
-    for wanted in ["virtio_pci.ko", "virtio_net.ko", "button.ko", "evdev.ko"] {
+    for wanted in ["virtio_pci.ko", "virtio_net.ko", "virtio_blk.ko", "button.ko", "evdev.ko"] {
         let lines = list.lines().filter_map(|line| line.split_once(':'));
         let line = lines.into_iter().find(|(path, _)| path.ends_with(&format!("/{wanted}")));
         let Some((path, needs)) = line else { continue };

@@ -129,6 +129,11 @@ impl Sandbox {
         found
     }
 
+    /// Removes the control sockets of tools that were killed.
+    pub(crate) fn forget_sockets(&self) {
+        let _ = std::fs::remove_dir_all(self.folder.path().join("runtime/metaservice"));
+    }
+
     /// Waits until no process of ours is left, as when the tool was killed: then its
     /// machine dies a moment later.
     pub(crate) fn wait_for_no_process(&self) {
@@ -217,7 +222,7 @@ impl Job {
 }
 
 /// Reads the child's stderr in the background; returns once `text` has come.
-fn wait_for(child: &mut Child, text: &str) -> std::sync::mpsc::Receiver<String> {
+pub(crate) fn wait_for(child: &mut Child, text: &str) -> std::sync::mpsc::Receiver<String> {
     use std::io::BufRead;
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let (sender, receiver) = std::sync::mpsc::channel();

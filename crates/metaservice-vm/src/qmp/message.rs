@@ -19,6 +19,11 @@ impl Event {
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.data.get(key)?.as_str()
     }
+
+    /// Whether the event's data say yes to this.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.data.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, PartialEq)]

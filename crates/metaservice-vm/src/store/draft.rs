@@ -1,5 +1,6 @@
 //! An image that is being made.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -116,6 +117,7 @@ impl Draft {
         name: &ImageName,
         words: &Value,
     ) -> Result<StoredImage, StoreError> {
+        let folder = self.folder.path();
         let seal = || {
             let file = File::open(self.path())?;
             file.set_permissions(Permissions::from_mode(0o400))?;
@@ -126,13 +128,13 @@ impl Draft {
                 "created": SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
                 "words": words,
             });
-            let mut file = File::create(self.folder.path().join("manifest"))?;
+            let mut file = File::create(folder.join("manifest"))?;
             file.write_all(manifest.to_string().as_bytes())?;
-            file.sync_all()?;
-            fs::remove_file(self.folder.path().join("lock"))
+            file.sync_all()
         };
-        seal().map_err(failed(self.folder.path()))?;
+        seal().map_err(failed(folder))?;
         let store = &self.store;
+        // Until it is in its place our own lock tells other makers that we live.
         let _changing = store.lock()?;
         match store.names()?.get(name) {
             Some(other) if other != digest => return Err(StoreError::NameTaken(name.clone())),
@@ -140,17 +142,20 @@ impl Draft {
         }
         let place = store.place(digest);
         let put = || {
-            if !place.join("manifest").exists() {
-                // Half of one, which only a hand can have left.
+            if store.read(digest, &BTreeMap::new()).is_err() {
+                // One that was changed, or half of one.
                 let _ = fs::remove_dir_all(&place);
-                fs::rename(self.folder.path(), &place)?;
+                fs::remove_file(folder.join("lock"))?;
+                File::open(folder)?.sync_all()?;
+                fs::rename(folder, &place)?;
+                File::open(&store.folder)?.sync_all()?;
             }
-            let new = self.store.folder.join("names").join(format!("{MAKING}{name}"));
+            // A name leads to what is there for good, never the other way round.
+            let new = store.folder.join("names").join(format!("{MAKING}{name}"));
             let _ = fs::remove_file(&new);
             symlink(Path::new("..").join(digest.as_str()), &new)?;
             fs::rename(&new, store.link(name))?;
-            File::open(store.folder.join("names"))?.sync_all()?;
-            File::open(&store.folder)?.sync_all()
+            File::open(store.folder.join("names"))?.sync_all()
         };
         put().map_err(failed(&place))?;
         store.read(digest, &store.names()?)
@@ -193,16 +198,20 @@ fn digest_of(digits: &str) -> Result<ImageDigest, StoreError> {
     digits.parse().map_err(|()| StoreError::NoSuchImage(digits.to_owned()))
 }
 
-/// Removes what makers have left that are no more. What cannot be removed stays.
-fn remove_abandoned(folder: &Path) {
+/// Removes what makers have left that are no more; the caller holds the lock of the store. What
+/// cannot be removed stays.
+pub(super) fn remove_abandoned(folder: &Path) {
     for name in entries(folder).unwrap_or_default() {
-        if name.starts_with(MAKING) {
-            let place = folder.join(name);
-            let alive = File::open(place.join("lock"))
-                .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err());
-            if !alive {
-                let _ = fs::remove_dir_all(place);
-            }
+        if name.starts_with(MAKING) && !is_alive(&folder.join(&name)) {
+            let _ = fs::remove_dir_all(folder.join(name));
         }
+    }
+}
+
+/// Whether somebody makes it now. What cannot be told counts as alive.
+fn is_alive(place: &Path) -> bool {
+    match File::open(place.join("lock")) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }

@@ -116,10 +116,21 @@ impl StoredImage {
     }
 }
 
-/// What a removal of a name has removed.
+/// An image that is kept and cannot be used.
+#[derive(Debug)]
+pub struct BrokenImage {
+    /// Its digest.
+    pub digest: ImageDigest,
+    /// Its names, in their order.
+    pub names: Vec<ImageName>,
+    /// What is wrong with it.
+    pub why: StoreError,
+}
+
+/// What a removal has removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// The image that had the name.
+    /// The image.
     pub digest: ImageDigest,
     /// Its disk, if no other name led to it: it is gone.
     pub disk: Option<PathBuf>,
@@ -147,22 +158,26 @@ impl ImageStore {
         Self { folder: folder.into() }
     }
 
-    /// All of them, those with names first, in the order of their names. One that cannot be read
-    /// is left out.
+    /// All of them, those with names first, in the order of their names; and those that cannot be
+    /// used, which can only be removed.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn list(&self) -> Result<Vec<StoredImage>, StoreError> {
+    pub fn list(&self) -> Result<(Vec<StoredImage>, Vec<BrokenImage>), StoreError> {
         let names = self.names()?;
         let digests = entries(&self.folder).map_err(|source| self.failed(source))?;
-        let digests = digests.into_iter().filter_map(|name| name.parse().ok());
-        let mut images: Vec<_> =
-            digests.filter_map(|digest| self.read(&digest, &names).ok()).collect();
+        let (mut images, mut broken) = (Vec::new(), Vec::new());
+        for digest in digests.into_iter().filter_map(|name| name.parse().ok()) {
+            match self.read(&digest, &names) {
+                Ok(image) => images.push(image),
+                Err(why) => broken.push(BrokenImage { names: named(&names, &digest), digest, why }),
+            }
+        }
         images.sort_by(|one, other| {
             let key = |image: &StoredImage| (image.names.is_empty(), image.names.first().cloned());
             key(one).cmp(&key(other)).then_with(|| one.digest.cmp(&other.digest))
         });
-        Ok(images)
+        Ok((images, broken))
     }
 
     /// The image of this name, or whose digest is `sha256:` and this: the beginning of one is
@@ -171,22 +186,29 @@ impl ImageStore {
     /// # Errors
     /// When there is none, or it is not what came.
     pub fn find(&self, word: &str) -> Result<StoredImage, StoreError> {
-        let none = || StoreError::NoSuchImage(word.to_owned());
         let names = self.names()?;
-        let digest = match word.strip_prefix("sha256:") {
-            None => names.get(&word.parse().map_err(|_| none())?).cloned().ok_or_else(none)?,
-            Some(beginning) if beginning.len() < name::LEAST_DIGITS => return Err(none()),
-            Some(beginning) => {
-                let all = entries(&self.folder).map_err(|source| self.failed(source))?;
-                let mut fitting = all.into_iter().filter(|name| name.starts_with(beginning));
-                let found = fitting.next().and_then(|name| name.parse().ok()).ok_or_else(none)?;
-                if fitting.next().is_some() {
-                    return Err(StoreError::Ambiguous(word.to_owned()));
-                }
-                found
-            }
+        self.read(&self.digest_of(word, &names)?, &names)
+    }
+
+    fn digest_of(
+        &self,
+        word: &str,
+        names: &BTreeMap<ImageName, ImageDigest>,
+    ) -> Result<ImageDigest, StoreError> {
+        let none = || StoreError::NoSuchImage(word.to_owned());
+        let Some(beginning) = word.strip_prefix("sha256:") else {
+            return names.get(&word.parse().map_err(|_| none())?).cloned().ok_or_else(none);
         };
-        self.read(&digest, &names)
+        if beginning.len() < name::LEAST_DIGITS {
+            return Err(none());
+        }
+        let all = entries(&self.folder).map_err(|source| self.failed(source))?;
+        let mut fitting = all.into_iter().filter(|name| name.starts_with(beginning));
+        let found = fitting.next().and_then(|name| name.parse().ok()).ok_or_else(none)?;
+        match fitting.next() {
+            None => Ok(found),
+            Some(_) => Err(StoreError::Ambiguous(word.to_owned())),
+        }
     }
 
     /// Whether there is an image of this name, whatever its state.
@@ -229,32 +251,47 @@ impl ImageStore {
         Ok(draft)
     }
 
-    /// Removes a name, and the image with its last one. Machines that run from it do not notice.
+    /// Removes a name, and the image with its last one; or the image of a digest, as
+    /// [`find`](Self::find) takes it, with all its names. Machines that run from it do not notice.
     ///
     /// # Errors
-    /// When there is no such name, or what is there cannot be removed.
-    pub fn remove(&self, name: &ImageName) -> Result<Removed, StoreError> {
-        let missing = || StoreError::NoSuchImage(name.as_str().to_owned());
-        if !self.link(name).is_symlink() {
-            return Err(missing());
+    /// When there is none, or what is there cannot be removed.
+    pub fn remove(&self, word: &str) -> Result<Removed, StoreError> {
+        if !self.folder.exists() {
+            return Err(StoreError::NoSuchImage(word.to_owned()));
         }
-        let _lock = self.lock()?;
-        let digest = self.names()?.remove(name).ok_or_else(missing)?;
-        let link = self.link(name);
-        fs::remove_file(&link).map_err(failed(&link))?;
-        let named = self.names()?.into_values().any(|other| other == digest);
-        if named {
+        let _changing = self.lock()?;
+        draft::remove_abandoned(&self.folder);
+        let names = self.names()?;
+        let digest = self.digest_of(word, &names)?;
+        let mut names = named(&names, &digest);
+        if let (Ok(name), 2..) = (word.parse::<ImageName>(), names.len()) {
+            names.retain(|other| *other == name);
+            self.unlink(&names)?;
             return Ok(Removed { digest, disk: None });
         }
         let place = self.place(&digest);
-        // Whoever looks now finds it whole or not at all.
+        // Whoever looks now finds it whole or not at all, and no name leads to what is not there
+        // for longer than this takes.
         let leaving = self.folder.join(format!("{}{}", draft::MAKING, digest.as_str()));
         match fs::rename(&place, &leaving) {
-            Ok(()) => fs::remove_dir_all(&leaving).map_err(failed(&leaving))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&place)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&place)(error));
+            }
+            _ => {}
         }
+        self.unlink(&names)?;
+        // What stays is removed by whoever comes next.
+        let _ = fs::remove_dir_all(&leaving);
         Ok(Removed { digest, disk: Some(place.join("disk")) })
+    }
+
+    fn unlink(&self, names: &[ImageName]) -> Result<(), StoreError> {
+        for name in names {
+            let link = self.link(name);
+            fs::remove_file(&link).map_err(failed(&link))?;
+        }
+        Ok(())
     }
 
     fn read(
@@ -275,10 +312,9 @@ impl ImageStore {
             return Err(StoreError::Changed(digest.clone()));
         }
         let created = Duration::from_secs(manifest["created"].as_u64().unwrap_or_default());
-        let of_it = names.iter().filter(|(_, other)| *other == digest);
         Ok(StoredImage {
             digest: digest.clone(),
-            names: of_it.map(|(name, _)| name.clone()).collect(),
+            names: named(names, digest),
             format,
             occupied: metadata.blocks() * 512,
             created: SystemTime::UNIX_EPOCH + created,
@@ -321,6 +357,12 @@ impl ImageStore {
     fn failed(&self, source: io::Error) -> StoreError {
         failed(&self.folder)(source)
     }
+}
+
+/// The names that lead to an image.
+fn named(names: &BTreeMap<ImageName, ImageDigest>, digest: &ImageDigest) -> Vec<ImageName> {
+    let of_it = names.iter().filter(|(_, other)| *other == digest);
+    of_it.map(|(name, _)| name.clone()).collect()
 }
 
 /// What was used when this went wrong.

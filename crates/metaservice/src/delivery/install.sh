@@ -188,6 +188,35 @@ SCRIPT
     fi
 }
 
+# What is to be made anew when this machine goes on as another one, with all that is in its memory:
+# the agent runs it before it does anything else.
+renewal() {
+    mkdir -p /etc/metaservice 2> /dev/null || return 0
+    ( cat > /etc/metaservice/renew ) 2> /dev/null << 'SCRIPT' || return 0
+#!/bin/sh
+# Keys of the ssh server, and the machine's id.
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+exec > /dev/null 2>&1
+if ls /etc/ssh/ssh_host_*_key && command -v ssh-keygen; then
+    rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
+    ssh-keygen -A
+    for server in ssh sshd; do
+        if [ -d /run/systemd/system ]; then
+            systemctl try-restart "$server.service"
+        elif command -v rc-service; then
+            rc-service --ifstarted "$server" restart
+        fi
+    done
+fi
+if [ -s /etc/machine-id ]; then
+    umount /etc/machine-id
+    : > /etc/machine-id
+    tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+fi
+SCRIPT
+    chmod 755 /etc/metaservice/renew
+}
+
 main() {
     start=yes
     case ${1:-} in
@@ -215,6 +244,7 @@ main() {
         if place "$folder"; then break; fi
     done
     perhaps restorecon "$agent"
+    renewal
     if [ -d /run/systemd/system ]; then
         by_systemd
     elif [ -d /run/openrc ]; then

@@ -1,8 +1,8 @@
 //! `metaservice image ls`: the images of this user.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use indicatif::BinaryBytes;
-use metaservice_vm::{Format, ImageName, ImageStore, SavedMachines, StoredImage};
+use metaservice_vm::{BrokenImage, Format, ImageName, ImageStore, SavedMachines, StoredImage};
 use serde_json::{Value, json};
 
 use crate::image::Prepared;
@@ -11,7 +11,7 @@ use crate::printer::{Printer, json_text};
 use crate::status::ExitStatus;
 
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
-    let images = ImageStore::of_user()?.list()?;
+    let (images, broken) = ImageStore::of_user()?.list()?;
     // Without a cache there are no saved machines.
     let saved = SavedMachines::of_user().map(|saved| saved.disks()).unwrap_or_default();
     let saved = |image: &StoredImage| {
@@ -28,6 +28,10 @@ pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
         let all: Vec<Value> = images.iter().map(|image| describe(image, saved(image))).collect();
         output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
+    }
+    for BrokenImage { digest, names, why } in broken {
+        let name = names.first().map_or_else(|| digest.to_string(), ToString::to_string);
+        printer.error(&Error::new(why).context(format!("{name} cannot be used")));
     }
     let names: Vec<_> = images.iter().map(names).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0).max(4);

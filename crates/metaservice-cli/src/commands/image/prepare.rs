@@ -1,8 +1,9 @@
 //! `metaservice image prepare`: an image as it is after its first boot.
 //!
 //! ```text
-//!   copy ─► boot ─► the job: settle, the user's command, forget ─► power off ─► digest ─► kept
-//!      └───────┴──────────┴──── anything goes wrong, a signal ──────┴──────────┴──► nothing is left
+//!   copy ─► boot ─► the job: settle, the user's command, forget ─► power off ─► boot again until
+//!    │       │                          │                             │      an agent comes ─► kept
+//!    └───────┴────── anything goes wrong, a signal ─────┴─────────────┴─────────────► nothing is left
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,17 +14,17 @@ use metaservice_vm::{Draft, How, ImageName, ImageStore, Machine, StoreError, Sto
 use serde_json::json;
 
 use super::at_length;
-use crate::args::{Net, PrepareArgs, VmArgs};
+use crate::args::{CloudArgs, HardwareArgs, Net, PrepareArgs, VmArgs};
 use crate::cloud;
 use crate::commands::run::{OWN_BOOT_TIMEOUT, Wire};
 use crate::conduct::{self, Conclusion};
 use crate::image::{self, Image, Prepared};
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::machine::{self, Identity, Plan};
-use crate::output;
 use crate::printer::{Hint, Printer};
 use crate::settings::{JobSettings, MAX_NAME, parse_duration, set_variable};
 use crate::status::ExitStatus;
+use crate::warm;
 
 /// What the image goes through.
 const SCRIPT: &str = include_str!("prepare.sh");
@@ -53,17 +54,22 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
     };
     let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
     let prepared = Prepared { from: args.name.clone(), network };
-    let status = boot(args, base, &name, &draft, printer, &mut interrupts).await?;
+    let hardware = args.hardware.clone();
+    let stored = base.stored.clone();
+    let mut status = boot(args, base, &name, &draft, printer, &mut interrupts).await?;
+    if status == ExitStatus::SUCCESS {
+        status = check(hardware, stored, &draft, printer, &mut interrupts).await?;
+    }
     if status != ExitStatus::SUCCESS {
         printer.note("nothing is kept");
         return Ok(status);
     }
     match keep(draft, &name, &prepared, printer, &mut interrupts).await? {
         Ok(image) => {
-            printer.note(&format!("{name} is kept"));
+            // Standard output is the log's.
+            printer.note(&format!("{name} is kept: {}", image.digest));
             let digest = image.digest.to_string();
             printer.event("prepared", json!({ "name": name.as_str(), "digest": digest }));
-            output::line(digest)?;
             Ok(ExitStatus::SUCCESS)
         }
         Err(interrupt) => Ok(ExitStatus::signal(interrupt.number)),
@@ -151,6 +157,27 @@ async fn boot(
     Ok(status)
 }
 
+/// An image is ready when an agent comes from it by itself. Nothing of this boot stays in it.
+async fn check(
+    hardware: HardwareArgs,
+    stored: Option<StoredImage>,
+    draft: &Draft,
+    printer: Printer,
+    interrupts: &mut Interrupts,
+) -> Result<ExitStatus> {
+    let _spinner = printer.spinner("booting it again");
+    let image = Image { disk: draft.disk(), stored };
+    let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default())?;
+    tokio::select! {
+        idle = warm::boot_idle(&plan, |spec| spec) => {
+            let idle = idle.context("the image does not come back with an agent, and is not kept")?;
+            idle.machine.kill().await;
+            Ok(ExitStatus::SUCCESS)
+        }
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
 /// What is not written down by an orderly end is not there.
 async fn power_off(
     machine: &Machine,
@@ -181,7 +208,9 @@ fn settings(args: &PrepareArgs, name: &ImageName) -> Result<JobSettings> {
     let network = if args.net == Net::User { "user" } else { "none" };
     let words = ["sh", "-c", SCRIPT, "prepare", network].map(str::to_owned);
     let command = words.into_iter().chain(args.command.iter().cloned()).collect();
-    Ok(JobSettings::plain(host_name(name), command, env))
+    let timeout = parse_duration(&args.timeout).context("in --timeout")?;
+    let plain = JobSettings::plain(host_name(name), command, env);
+    Ok(JobSettings { timeout: Some(timeout), ..plain })
 }
 
 /// What the machines of an image are called, of which nobody says it: as the image, where host

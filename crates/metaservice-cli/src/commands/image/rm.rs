@@ -26,8 +26,10 @@ pub(super) fn rm(args: &RmArgs, printer: Printer) -> Result<ExitStatus> {
 }
 
 fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
-    let name: ImageName = word.parse().with_context(|| format!("cannot remove {word}"))?;
-    let removed = store.remove(&name).map_err(|error| image::hinted(error, store))?;
+    if !word.starts_with("sha256:") {
+        word.parse::<ImageName>().with_context(|| format!("cannot remove {word}"))?;
+    }
+    let removed = store.remove(word).map_err(|error| image::hinted(error, store))?;
     if let Some(disk) = &removed.disk {
         // No machine can go on without the disk under its own.
         if let Ok(saved) = SavedMachines::of_user() {
@@ -37,8 +39,8 @@ fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
     let digest = removed.digest.to_string();
     let gone = removed.disk.is_some();
     printer.note(&match gone {
-        true => format!("{name} is removed"),
-        false => format!("{name} is removed; its image has other names"),
+        true => format!("{word} is removed"),
+        false => format!("{word} is removed; its image has other names"),
     });
     printer.event("removed", json!({ "name": word, "digest": digest, "imageIsGone": gone }));
     Ok(())

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use metaservice_vm::ImageStore;
+use serde_json::json;
 
 use crate::args::{CloudArgs, SnapshotArgs, VmArgs};
 use crate::image::Image;
@@ -9,7 +10,7 @@ use crate::interrupts::Interrupts;
 use crate::machine::Plan;
 use crate::printer::Printer;
 use crate::status::ExitStatus;
-use crate::warm;
+use crate::warm::{self, Made};
 
 /// Our own guest.
 const BUILTIN: &str = "builtin";
@@ -28,13 +29,16 @@ pub(super) async fn snapshot(args: &SnapshotArgs, printer: Printer) -> Result<Ex
     };
     let mut interrupts = Interrupts::listen()?;
     let _spinner = printer.spinner(format!("booting and saving {}", args.name));
-    tokio::select! {
-        made = warm::make(&plan) => {
-            if !made? {
-                printer.note("it is there, or being made");
-            }
-            Ok(ExitStatus::SUCCESS)
-        }
-        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    let made = tokio::select! {
+        // Who asks for it waits until others have made theirs.
+        made = warm::make(&plan, !args.background) => made?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    match made {
+        Made::Now => printer.note(&format!("a machine of {} is saved", args.name)),
+        Made::Before => printer.note(&format!("a machine of {} is saved already", args.name)),
+        Made::Busy => {}
     }
+    printer.event("saved", json!({ "name": args.name, "already": made == Made::Before }));
+    Ok(ExitStatus::SUCCESS)
 }
