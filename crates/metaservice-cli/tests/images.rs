@@ -220,7 +220,7 @@ fn a_disk_that_a_guest_fills_ends_its_machine() {
     let (status, said, left) = gallery.within("44m", &[&import, &fill]);
     assert_eq!(status, Some(125), "{said}");
     assert!(said.contains("this host has no room left for what the guest writes"), "{said}");
-    assert!(left.starts_with("sha256:") && left.lines().count() == 1, "{left}");
+    assert!(left.starts_with("sha256:") && !left.contains(".making-"), "{left}");
 }
 
 #[test]
