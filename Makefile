@@ -2,6 +2,9 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+FUZZ_JOBS ?= 1
+# What a release build is of: features are shared within one, so two of different packages build much twice.
+PACKAGES ?= --package metaservice-cli
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame transfer archive requests
 # Coverage-guided fuzzing on a stable toolchain: what libFuzzer needs of the compiler.
@@ -17,7 +20,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 build: ## the command line tool, at target/release/metaservice
-	$(CARGO) build --release --package metaservice-cli
+	$(CARGO) build --release $(PACKAGES)
 
 setup: ## QEMU, a guest kernel and busybox, where they are missing
 	@sh crates/metaservice-cli/setup.sh
@@ -42,16 +45,13 @@ lint: ## format, clippy, documentation
 deny: ## the dependency policy: licences, duplicates, sources, advisories
 	@sh scripts/deny.sh
 
-bench: setup build ## measure all against peers and limits: docs/performance.md (BENCH=loopback/log for less)
+bench: setup ## measure all against peers and limits: docs/performance.md (BENCH=loopback/log for less)
 	@sh scripts/bench.sh run $(BENCH)
 
-bench-quick: setup build ## a minute's measures, and what moved against docs/performance/data.json
+bench-quick: setup ## a minute's measures, and what moved against docs/performance/data.json
 	@sh scripts/bench.sh quick $(BENCH)
 
-fuzz: ## each fuzz target for FUZZ_SECONDS seconds
+fuzz: ## each fuzz target for FUZZ_SECONDS seconds, FUZZ_JOBS at once
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --target $(HOST)
-	@for target in $(FUZZ_TARGETS); do \
-	  echo "== $$target"; mkdir -p fuzz/artifacts/$$target fuzz/target/corpus/$$target; \
-	  fuzz/target/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 -rss_limit_mb=1024 \
-	    -artifact_prefix=fuzz/artifacts/$$target/ fuzz/target/corpus/$$target fuzz/corpus/$$target || exit 1; \
-	done
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P $(FUZZ_JOBS) -I TARGET \
+	  sh scripts/fuzz.sh TARGET fuzz/target/$(HOST)/release/TARGET $(FUZZ_SECONDS)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the measures; `make build` has built the tool and its agent. Arguments are the bench's own.
+# Builds tool and bench, in one go as they share much, and runs the measures. Arguments are the bench's own.
 set -eu
 
-cargo run --quiet --release --package metaservice-bench -- "$@"
+cargo build --quiet --release --package metaservice-cli --package metaservice-bench
+exec target/release/metaservice-bench "$@"

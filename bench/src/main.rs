@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::data::Data;
 use crate::facts::Facts;
@@ -43,7 +44,7 @@ enum Command {
     /// Take samples, put them into the data file and draw the page.
     Run(Choice),
     /// Take fewer and smaller samples, and say what moved by more than 25 % against the data file,
-    /// which stays as it is.
+    /// which stays as it is. A measure that is named is taken though it is none of a quick run's.
     Quick(Choice),
     /// Draw the page and the plots from the data file.
     Render,
@@ -74,6 +75,9 @@ struct Choice {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { data: file, command } = Arguments::parse();
+    if matches!(command, Command::Run(_) | Command::Quick(_)) {
+        clean_up_when_interrupted()?;
+    }
     match command {
         Command::Run(choice) => run(&choice, &file),
         Command::Quick(choice) => quick(&choice, &file),
@@ -93,6 +97,26 @@ fn main() -> anyhow::Result<()> {
         Command::Source { bytes } => source(bytes),
         Command::CrowdHost { jobs } => loopback::crowd_host(jobs),
     }
+}
+
+/// An interrupted run leaves nothing; what it has started ends with it.
+fn clean_up_when_interrupted() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut terminate = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        machine::remove_scratch();
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 /// A command that writes as fast as it can.
@@ -143,7 +167,8 @@ fn quick(choice: &Choice, file: &Path) -> anyhow::Result<()> {
     let setting = choice.setting(true);
     let facts = Facts::gather();
     let mut now = Data::default();
-    for entry in choice.entries()?.into_iter().filter(|entry| entry.quick) {
+    let wanted = |entry: &Entry| entry.quick || !choice.filter.is_empty();
+    for entry in choice.entries()?.into_iter().filter(wanted) {
         match runner::run(&entry, &setting, &facts) {
             Ok(record) => now.put(record),
             Err(error) => println!("not measured: {error:#}"),

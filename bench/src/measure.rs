@@ -45,7 +45,6 @@ pub(crate) struct Setting {
     /// The agent as guests get it: static, optimised for size.
     pub(crate) agent: PathBuf,
     /// The command line tool.
-    #[allow(dead_code)]
     pub(crate) tool: PathBuf,
 }
 
@@ -62,7 +61,6 @@ impl Setting {
     }
 
     /// The command line tool, if it has been built.
-    #[allow(dead_code)]
     pub(crate) fn tool(&self) -> anyhow::Result<&Path> {
         anyhow::ensure!(self.tool.is_file(), "there is no tool at {}", self.tool.display());
         Ok(&self.tool)

@@ -1,7 +1,8 @@
 //! Runs measures: prepares each, asks its subjects in turn, keeps every answer.
 //!
 //! The order is A B A B, so that load that comes and goes is spread over all subjects. A subject
-//! that fails is said to have failed and costs no other its samples.
+//! that fails is said to have failed and costs no other its samples: one that fails twice is not
+//! asked again, as it may take its whole patience each time.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,6 +15,9 @@ use crate::measure::{Entry, Measure, Setting};
 
 /// Rounds of a quick run.
 const QUICK_ROUNDS: usize = 3;
+
+/// After so many failures a subject is not asked any more.
+const FAILURES: usize = 2;
 
 /// Takes all samples of one measure.
 pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Result<Record> {
@@ -35,6 +39,10 @@ pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Re
     for round in 1..=rounds {
         for (subject, samples) in measure.subjects.iter_mut().zip(&mut subjects) {
             let what = format!("{}/{} {round}/{rounds} {}", entry.group, entry.id, subject.name);
+            if samples.rounds.iter().filter(|values| values.is_empty()).count() >= FAILURES {
+                samples.rounds.push(BTreeMap::new());
+                continue;
+            }
             match (subject.sample)() {
                 Ok(values) => {
                     eprintln!("{what}: {}", words(&measure.quantities, &values));

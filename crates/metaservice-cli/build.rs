@@ -45,7 +45,9 @@ fn build() -> PathBuf {
         .arg(&folder)
         .arg("--manifest-path")
         .arg(crates.join("../Cargo.toml"))
-        .env(flags, "-C target-feature=+crt-static")
+        // Always at the same addresses: an emulator that finds code where it was before has it
+        // translated already, which halves the time of each process of ours.
+        .env(flags, "-C target-feature=+crt-static -C relocation-model=static")
         // What the outer build is told is not meant for this one.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")

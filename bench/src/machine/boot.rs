@@ -1,7 +1,9 @@
 //! How long a machine takes from nothing to nothing, and what of that is the kernel's own.
 
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,6 +11,9 @@ use anyhow::{Context, ensure};
 use metaservice_vm::{Boot, Machine, MachineSpec, Tools, initramfs};
 use tokio::runtime::Runtime;
 
+use super::bound::{self, within};
+use super::lab::text;
+use super::scratch::{Scratch, cache};
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
 fn measure(title: &'static str, how: String) -> Measure {
@@ -17,28 +22,72 @@ fn measure(title: &'static str, how: String) -> Measure {
 
 /// A command from the start of the tool to its exit.
 pub(super) fn run(setting: &Setting) -> anyhow::Result<Measure> {
-    let tool = setting.tool()?.to_owned();
+    let tool = Rc::new(Tool::new(setting)?);
     let floor = Floor::new()?;
     // What is unpacked and packed once only is no part of it.
-    cold_run(&tool, &[])?;
-    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to its exit. The floor is the same \
-        QEMU, with the same devices, and the same kernel on the same command line, with an initramfs that holds nothing but an init of \
-        one system call: power off.";
-    Ok(measure("A cold run", how.to_owned())
-        .subject("run -- true", Role::Ours, move || cold_run(&tool, &[]))
+    tool.run(&["--no-warm"], BOOTING)?;
+    tool.save()?;
+    let warm = Rc::clone(&tool);
+    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to its exit: *cold* boots a machine \
+        (`--no-warm`), *warm* goes on from one that `metaservice image snapshot builtin` has saved. The floor is the same QEMU, with the \
+        same devices, and the same kernel on the same command line, with an initramfs that holds nothing but an init of one system call: \
+        power off.";
+    Ok(measure("A run from nothing to nothing", how.to_owned())
+        .subject("cold", Role::Ours, move || tool.run(&["--no-warm"], BOOTING))
+        .subject("warm", Role::Ours, move || warm.run(&[], CONTINUING))
         .subject("floor", Role::Limit, move || floor.sample())
-        .goal(Goal::ratio("run -- true", "time", 1.3, "floor")))
+        .goal(Goal::ratio("cold", "time", 1.3, "floor"))
+        .goal(Goal::ratio("warm", "time", 0.35, "cold")))
 }
 
-fn cold_run(tool: &Path, options: &[&Path]) -> anyhow::Result<Values> {
-    let begun = Instant::now();
-    let mut command = Command::new(tool);
-    command.arg("run").args(options).args(["--", "true"]).stdin(Stdio::null());
-    let output = command.output()?;
-    let time = begun.elapsed().as_secs_f64();
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}", tool.display(), said.trim());
-    Ok(vec![("time", time)])
+/// What the tool says of how its machine starts.
+const BOOTING: &str = "\"event\":\"booting\"";
+const CONTINUING: &str = "\"event\":\"continuing\"";
+
+/// The tool with a cache of its own, in which the user's QEMU, kernel and busybox are and no saved
+/// machine is.
+struct Tool {
+    path: PathBuf,
+    scratch: Scratch,
+}
+
+impl Tool {
+    fn new(setting: &Setting) -> anyhow::Result<Self> {
+        let (path, scratch) = (setting.tool()?.to_owned(), Scratch::new()?);
+        let own = scratch.path().join("metaservice");
+        std::fs::create_dir(&own)?;
+        for name in ["bin", "kernel", "qemu", "vmlinux"] {
+            let theirs = cache()?.join(name);
+            if theirs.exists() {
+                symlink(theirs, own.join(name))?;
+            }
+        }
+        Ok(Self { path, scratch })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.env("XDG_CACHE_HOME", self.scratch.path()).env_remove("METASERVICE_NO_WARM");
+        command
+    }
+
+    /// Saves a machine to go on from.
+    fn save(&self) -> anyhow::Result<()> {
+        let mut command = self.command();
+        command.args(["image", "snapshot", "builtin"]);
+        bound::run(command).map(drop)
+    }
+
+    /// The time of a run, which is to say `event`.
+    fn run(&self, options: &[&str], event: &str) -> anyhow::Result<Values> {
+        let begun = Instant::now();
+        let mut command = self.command();
+        command.args(["run", "--json"]).args(options).args(["--", "true"]);
+        let said = bound::run(command)?;
+        let time = begun.elapsed().as_secs_f64();
+        ensure!(said.contains(event), "it has not said {event}: {said}");
+        Ok(vec![("time", time)])
+    }
 }
 
 /// A machine that is turned off by the first thing that runs in it.
@@ -67,7 +116,8 @@ impl Floor {
                 metaservice_vm::Card::new(theirs.into(), metaservice_vm::MacAddress::random());
             let machine =
                 Machine::start(MachineSpec::new(&self.tools.qemu, boot).card(card)).await?;
-            let exit = machine.wait().await;
+            let exit =
+                within(bound::SAMPLE, "the floor", async { Ok(machine.wait().await) }).await?;
             let time = begun.elapsed().as_secs_f64();
             ensure!(exit.how == metaservice_vm::How::GuestPoweredOff, "{}", exit.how);
             Ok(vec![("time", time)])
@@ -131,37 +181,64 @@ fn archive(init: &[u8]) -> Vec<u8> {
 
 /// Ways to boot, up to the same agent and its command's end.
 pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
-    let tool: Rc<Path> = setting.tool()?.into();
+    let tool = Rc::new(Tool::new(setting)?);
     let tools = metaservice_vm::find().require()?;
     let agent = std::fs::read(setting.agent()?)?;
-    let plain = initramfs::build(&initramfs::Contents::new(agent, &tools))?;
-    let folder = tempfile::tempdir()?;
-    let packed = folder.path().join("packed.cpio.gz");
+    let place = Scratch::new()?;
+    let initramfs = initramfs::Contents::new(agent, &tools).cache(place.path());
+    let plain = initramfs::build(&initramfs)?;
+    let packed = place.path().join("packed.cpio.gz");
     pack(&plain, &packed)?;
+    let q35 = place.path().join("q35");
+    write_q35(&tools, &q35)?;
     let (elf, image) = (unpacked(&tools)?, tools.kernel.image.clone());
-    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends with the machine's own power-off, with the kernel as an ELF file and \
-        as the image that unpacks itself, and with the initramfs as it is and compressed by gzip.";
-    let way = |kernel: PathBuf, initrd: PathBuf| {
-        let tool = Rc::clone(&tool);
-        move || {
-            let options = [Path::new("--kernel"), &kernel, Path::new("--initrd"), &initrd];
-            cold_run(&tool, &options)
-        }
-    };
-    let compressed = way(elf.clone(), packed);
-    Ok(measure("Ways to boot", how.to_owned())
-        .subject("plain kernel and initramfs", Role::Ours, way(elf, plain.clone()))
-        .subject("compressed initramfs", Role::Limit, move || {
-            let _keep = &folder;
-            compressed()
+    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends with the machine's own power-off: with the kernel as an ELF \
+        file and as the image that unpacks itself, with the initramfs as it is and compressed by gzip, and on QEMU's machine type q35 \
+        instead of pc.";
+    let way = |kernel: &Path, initrd: &Path, qemu: Option<&Path>| {
+        let (tool, qemu) = (Rc::clone(&tool), qemu.map(Path::to_owned));
+        let options = ["--kernel", text(kernel)?, "--initrd", text(initrd)?];
+        let options = options.map(str::to_owned);
+        anyhow::Ok(move || {
+            let mut command = tool.command();
+            if let Some(qemu) = &qemu {
+                command.env("METASERVICE_QEMU", qemu);
+            }
+            command.arg("run").args(&options).args(["--", "true"]);
+            let begun = Instant::now();
+            bound::run(command)?;
+            Ok(vec![("time", begun.elapsed().as_secs_f64())])
         })
-        .subject("kernel image", Role::Limit, way(image, plain)))
+    };
+    let other_type = way(&elf, &plain, Some(&q35))?;
+    Ok(measure("Ways to boot", how.to_owned())
+        .subject("plain kernel and initramfs", Role::Ours, way(&elf, &plain, None)?)
+        .subject("compressed initramfs", Role::Limit, way(&elf, &packed, None)?)
+        .subject("kernel image", Role::Limit, way(&image, &plain, None)?)
+        .subject("machine type q35", Role::Limit, move || {
+            let _keep = &place;
+            other_type()
+        }))
 }
 
 fn pack(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let (input, output) = (std::fs::File::open(from)?, std::fs::File::create(to)?);
-    let status = Command::new("gzip").arg("-c").stdin(input).stdout(output).status()?;
+    let mut gzip = Command::new("gzip");
+    gzip.arg("-k").arg("--stdout").arg(from).stdout(std::fs::File::create(to)?);
+    let status = gzip.status()?;
     ensure!(status.success(), "gzip has failed");
+    Ok(())
+}
+
+/// A script that is QEMU with another machine type.
+fn write_q35(tools: &Tools, path: &Path) -> anyhow::Result<()> {
+    let mut script = std::fs::File::create(path)?;
+    write!(
+        script,
+        "#!/bin/sh\nfor word; do shift\ncase $word in pc,*) word=q35,${{word#pc,}} ;; esac\n\
+         set -- \"$@\" \"$word\"; done\nexec {} \"$@\"\n",
+        tools.qemu.path.display()
+    )?;
+    script.set_permissions(std::fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 

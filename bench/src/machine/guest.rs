@@ -14,6 +14,8 @@ pub(super) const PIECE: usize = 256 * 1024;
 pub(crate) enum Part {
     /// Send so many bytes, and wait until they have been taken.
     Flood { address: String, bytes: u64 },
+    /// Send what comes from the standard input, and wait until it has been taken.
+    Relay { address: String },
     /// Ask for so many bytes, and throw them away.
     Drain { address: String, bytes: u64 },
 }
@@ -29,6 +31,18 @@ pub(crate) fn play(part: &Part) -> anyhow::Result<()> {
                 let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
                 stream.write_all(&piece[..count])?;
                 left -= count as u64;
+            }
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new())?;
+        }
+        Part::Relay { address } => {
+            let mut stream = TcpStream::connect(address)?;
+            let mut input = std::io::stdin().lock();
+            loop {
+                match input.read(&mut piece)? {
+                    0 => break,
+                    count => stream.write_all(&piece[..count])?,
+                }
             }
             stream.shutdown(Shutdown::Write)?;
             stream.read_to_end(&mut Vec::new())?;

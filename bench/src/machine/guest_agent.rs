@@ -5,14 +5,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-/// How long it may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::bound;
+use super::lab::{Lab, text};
 
 /// A connection to the agent.
 pub(super) struct GuestAgent {
@@ -20,10 +19,26 @@ pub(super) struct GuestAgent {
 }
 
 impl GuestAgent {
-    /// Connects and waits until it answers.
-    pub(super) fn connect(socket: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Starts it in the guest, and waits until it answers.
+    pub(super) fn start(lab: &Lab) -> anyhow::Result<Self> {
+        let tools = metaservice_vm::find().require()?;
+        let modules = tools.kernel.modules.context("the kernel has no modules")?;
+        // A kernel that has it built in says no.
+        let console = format!(
+            "{} insmod {} 2>/dev/null || true",
+            tools.busybox.display(),
+            modules.join("kernel/drivers/char/virtio_console.ko").display()
+        );
+        lab.exec(&["sh", "-c", &console])?;
+        let program = lab.peers()?.guest_agent();
+        let program = format!(
+            "LD_LIBRARY_PATH={} exec {} -m virtio-serial -p /dev/vport*p1 -t /run",
+            lab.peers()?.libraries(),
+            text(&program)?
+        );
+        lab.detach(&["sh", "-c", &program])?;
+        let stream = UnixStream::connect(lab.folder().join("ga.sock"))?;
+        stream.set_read_timeout(Some(bound::SAMPLE))?;
         let mut agent = Self { stream: BufReader::with_capacity(1 << 20, stream) };
         agent.call("guest-ping", &json!({}))?;
         Ok(agent)
@@ -34,7 +49,8 @@ impl GuestAgent {
         line.push('\n');
         self.stream.get_mut().write_all(line.as_bytes())?;
         let mut answer = Vec::new();
-        self.stream.read_until(b'\n', &mut answer)?;
+        let read = self.stream.read_until(b'\n', &mut answer);
+        read.with_context(|| format!("{name} is not answered"))?;
         let mut answer: Value = serde_json::from_slice(&answer)
             .with_context(|| format!("{name}: {} bytes of no JSON", answer.len()))?;
         match answer.get_mut("return") {
@@ -48,10 +64,12 @@ impl GuestAgent {
         let order = json!({ "path": path, "arg": arguments, "capture-output": true });
         let started = self.call("guest-exec", &order)?;
         let pid = started.get("pid").context("a command without a pid")?.clone();
+        let begun = Instant::now();
         loop {
+            ensure!(begun.elapsed() < bound::SAMPLE, "{path} does not end");
             let status = self.call("guest-exec-status", &json!({ "pid": pid }))?;
             if status.get("exited") == Some(&Value::Bool(true)) {
-                anyhow::ensure!(status.get("exitcode") == Some(&json!(0)), "{path}: {status}");
+                ensure!(status.get("exitcode") == Some(&json!(0)), "{path}: {status}");
                 return Ok(());
             }
         }
@@ -60,8 +78,9 @@ impl GuestAgent {
     /// Reads `bytes` of a file in pieces of so many; how many came. Their text is not decoded.
     pub(super) fn read(&mut self, path: &str, piece: u64, bytes: u64) -> anyhow::Result<u64> {
         let handle = self.call("guest-file-open", &json!({ "path": path, "mode": "r" }))?;
-        let mut came = 0;
+        let (mut came, begun) = (0, Instant::now());
         while came < bytes {
+            ensure!(begun.elapsed() < bound::SAMPLE, "only {came} bytes of {path} have come");
             let read =
                 self.call("guest-file-read", &json!({ "handle": handle, "count": piece }))?;
             match read.get("count").and_then(Value::as_u64) {

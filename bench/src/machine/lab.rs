@@ -5,13 +5,15 @@
 //! QEMU's guest agent. Its root is this host's own, so that the same programs run on both sides.
 //! `metaservice-vm` knows no such devices: a script that stands for QEMU adds them.
 
+use std::cell::OnceCell;
+use std::fmt::Display;
+use std::future::Future;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use metaservice::{Exec, ExecOptions, MetaService};
@@ -19,14 +21,17 @@ use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
 use metaservice_vm::{
     Boot, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools, initramfs,
 };
-use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use super::peers::{self, Peers};
+use super::bound::{self, within};
+use super::peers::Peers;
 use super::raw::{self, Flow};
+use super::scratch::Scratch;
+use super::secure_shell::SecureShell;
 use super::tap::Tap;
 use crate::measure::Setting;
 
@@ -37,51 +42,48 @@ const GENERATE: u16 = 19;
 /// Where the user network leads its `guestfwd`.
 const FORWARD: &str = "10.0.2.100:9";
 
-/// How long anything may take that is no measure.
-const PATIENCE: Duration = Duration::from_secs(240);
-
 /// The job: writes as many zeros into its log as it is told to.
 const JOB: &str =
     "mkfifo /run/zeros && while read count </run/zeros; do head -c $count /dev/zero; done";
 
 /// A machine with everything in it. Dropping it ends it.
+///
+/// Peers that cannot be had, or do not start, are errors of those samples that ask them.
 pub(super) struct Lab {
-    pub(super) runtime: Arc<Runtime>,
+    pub(super) runtime: Runtime,
     pub(super) service: MetaService,
     pub(super) log: Tap,
-    pub(super) peers: Peers,
+    peers: Result<Peers, String>,
+    secure_shell: OnceCell<Result<SecureShell, String>>,
     flows: mpsc::UnboundedReceiver<Flow>,
-    _machine: Machine,
-    folder: TempDir,
+    machine: Machine,
     ssh_port: u16,
+    scratch: Scratch,
 }
 
 impl Lab {
-    /// Boots it and starts the peers in it.
+    /// Boots it.
     pub(super) fn boot(setting: &Setting) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
-        let peers = Peers::get()?;
+        let peers = Peers::get();
         let tools = metaservice_vm::find().require()?;
-        // Not in the temporary folder, which is the guest's own.
-        let folder = tempfile::Builder::new().prefix("bench.").tempdir_in(peers::cache()?)?;
-        std::fs::copy(std::env::current_exe()?, folder.path().join("bench"))?;
+        let scratch = Scratch::new()?;
+        std::fs::copy(std::env::current_exe()?, scratch.path().join("bench"))?;
         let agent = std::fs::read(setting.agent()?)?;
         let (flow, flows) = mpsc::unbounded_channel();
-        let lab = runtime.block_on(async {
-            let discard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let netcat = format!(
-                "{} -N 127.0.0.1 {}",
-                peers.netcat().display(),
-                discard.local_addr()?.port()
-            );
-            tokio::spawn(raw::serve(discard, flow.clone()));
+        let start = async {
             let ssh_port = free_port()?;
-            let qemu = stand_in(
-                &tools.qemu,
-                &peers,
-                folder.path(),
-                &devices(folder.path(), ssh_port, &netcat),
-            )?;
+            let qemu = match &peers {
+                Ok(peers) => {
+                    let discard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                    let port = discard.local_addr()?.port();
+                    tokio::spawn(raw::serve(discard, flow.clone()));
+                    let netcat = format!("{} -N 127.0.0.1 {port}", peers.netcat().display());
+                    let devices = devices(scratch.path(), ssh_port, &netcat);
+                    stand_in(&tools.qemu, peers, scratch.path(), &devices)?
+                }
+                Err(_) => tools.qemu.clone(),
+            };
             let (ours, theirs) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
             let ours = tokio::net::UnixStream::from_std(ours)?;
@@ -92,17 +94,39 @@ impl Lab {
             let service = MetaService::builder(["sh", "-c", JOB]).log(drain).start()?;
             tokio::spawn(sort(nic, service.clone(), flow));
             let machine = Machine::start(describe(&qemu, &tools, agent, theirs)?).await?;
-            let fetched = tokio::time::timeout(PATIENCE, service.fetched()).await;
-            if fetched.is_err() {
-                bail!("the guest does not come: {}", machine.console().tail(20).join("\n"));
+            tokio::select! {
+                fetched = timeout(bound::START, service.fetched()) => if fetched.is_err() {
+                    bail!("the guest does not come: {}", machine.console().tail(20).join("\n"));
+                },
+                exit = machine.wait() => bail!("the machine has ended: {}", exit.how),
             }
             anyhow::Ok((service, tap, machine, ssh_port))
-        });
-        let (service, log, machine, ssh_port) = lab?;
-        let runtime = Arc::new(runtime);
-        let lab = Self { runtime, service, log, peers, flows, _machine: machine, folder, ssh_port };
-        lab.start_peers()?;
+        };
+        let (service, log, machine, ssh_port) = runtime.block_on(start)?;
+        let peers = peers.map_err(|error| format!("{error:#}"));
+        let secure_shell = OnceCell::new();
+        let lab =
+            Self { runtime, service, log, peers, secure_shell, flows, machine, ssh_port, scratch };
+        if lab.peers.is_ok() {
+            let ip = format!("{} ip", tools.busybox.display());
+            let card = format!("{ip} link set eth1 up && {ip} addr add 10.0.2.15/24 dev eth1");
+            lab.exec(&["sh", "-c", &card])?;
+        }
         Ok(lab)
+    }
+
+    /// What is asked of the guest; ends with an error when it takes too long, or the machine ends.
+    pub(super) fn ask<T>(
+        &self,
+        what: impl Display,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = within(bound::SAMPLE, what, work) => done,
+                exit = self.machine.wait() => bail!("the machine has ended: {}", exit.how),
+            }
+        })
     }
 
     /// Runs a command in the guest, by our own means; what it wrote.
@@ -126,107 +150,70 @@ impl Lab {
             ensure!(shell.wait().await?, "{}: {}", words.join(" "), complained.trim());
             Ok(written)
         };
-        let ended = async { tokio::time::timeout(PATIENCE, work).await };
-        self.runtime.block_on(ended).with_context(|| format!("{} does not end", words[0]))?
+        self.ask(words[0], work)
+    }
+
+    /// Starts a command in the guest that goes on by itself.
+    pub(super) fn detach(&self, words: &[&str]) -> anyhow::Result<()> {
+        self.ask(words[0], async { Ok(self.service.exec_detached(command(words)).await?) })?;
+        Ok(())
     }
 
     /// Runs this program's part in the guest against one of our raw ports, or `guestfwd`'s.
     pub(super) fn stream(&mut self, way: Way, bytes: u64) -> anyhow::Result<f64> {
-        let own = self.folder.path().join("bench");
+        let own = self.scratch.path().join("bench");
         let own = text(&own)?;
-        let (part, address) = match way {
-            Way::Out => ("flood", format!("{SERVICE_ADDRESS}:{DISCARD}")),
-            Way::In => ("drain", format!("{SERVICE_ADDRESS}:{GENERATE}")),
-            Way::Forward => ("flood", FORWARD.to_owned()),
-        };
+        let (service, count) = (|port| format!("{SERVICE_ADDRESS}:{port}"), bytes.to_string());
         while self.flows.try_recv().is_ok() {}
-        self.exec(&[own, "guest", part, &address, &bytes.to_string()])?;
-        let flow = self
-            .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, self.flows.recv()).await });
-        let flow = flow.ok().flatten().context("the stream has not ended")?;
+        match way {
+            Way::Out => self.exec(&[own, "guest", "flood", &service(DISCARD), &count])?,
+            Way::In => self.exec(&[own, "guest", "drain", &service(GENERATE), &count])?,
+            Way::Forward => {
+                self.peers()?;
+                self.exec(&[own, "guest", "flood", FORWARD, &count])?
+            }
+            Way::Piped => {
+                let pipe =
+                    format!("head -c {count} /dev/zero | {own} guest relay {}", service(DISCARD));
+                self.exec(&["sh", "-c", &pipe])?
+            }
+        };
+        let mut flows = std::mem::replace(&mut self.flows, mpsc::unbounded_channel().1);
+        let flow = self.ask("the stream", async { Ok(flows.recv().await) });
+        self.flows = flows;
+        let flow = flow?.context("the stream is not accepted")?;
         ensure!(flow.bytes == bytes, "{} of {bytes} bytes came", flow.bytes);
         Ok(flow.rate())
     }
 
-    /// A command line of a peer's program on the host, with its libraries.
-    pub(super) fn peer(&self, program: &Path) -> std::process::Command {
-        let mut command = std::process::Command::new(program);
-        command.env("LD_LIBRARY_PATH", self.peers.libraries());
-        command
+    /// What people use today, if it could be had.
+    pub(super) fn peers(&self) -> anyhow::Result<&Peers> {
+        self.peers.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
 
-    /// `ssh` or `scp` to the guest with one connection for each, or with one that stays.
-    pub(super) fn open_ssh(&self, program: &Path, reused: bool) -> std::process::Command {
-        let mut command = self.peer(program);
-        let key = self.folder.path().join("key");
-        command.arg("-F").arg("/dev/null").arg("-i").arg(key);
-        for option in [
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
-            "BatchMode=yes",
-            "Compression=no",
-            // It may still be starting.
-            "ConnectionAttempts=60",
-        ] {
-            command.args(["-o", option]);
-        }
-        command.arg("-o").arg(format!("Port={}", self.ssh_port));
-        if reused {
-            let control = self.folder.path().join("control").display().to_string();
-            command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=yes"]);
-            command.arg("-o").arg(format!("ControlPath={control}"));
-        }
-        if program == self.peers.scp() {
-            command.arg("-S").arg(self.peers.ssh());
-        }
-        command
+    /// OpenSSH, which is started when it is first asked for.
+    pub(super) fn secure_shell(&self) -> anyhow::Result<&SecureShell> {
+        let start = || SecureShell::start(self).map_err(|error| format!("{error:#}"));
+        let shell = self.secure_shell.get_or_init(start);
+        shell.as_ref().map_err(|reason| anyhow::anyhow!("sshd does not start: {reason}"))
     }
 
-    /// The socket that leads to QEMU's guest agent.
-    pub(super) fn guest_agent(&self) -> PathBuf {
-        self.folder.path().join("ga.sock")
+    /// The host's port that leads to the guest's 22.
+    pub(super) fn ssh_port(&self) -> u16 {
+        self.ssh_port
     }
 
-    fn start_peers(&self) -> anyhow::Result<()> {
-        let folder = self.folder.path();
-        for key in ["key", "host"] {
-            let mut make = self.peer(&self.peers.ssh_keygen());
-            peers::run(make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.join(key)))?;
+    /// A folder that host and guest see.
+    pub(super) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(Ok(shell)) = self.secure_shell.get() {
+            shell.hang_up();
         }
-        let busybox = metaservice_vm::find().require()?.busybox;
-        let modules = metaservice_vm::find().require()?.kernel.modules;
-        let console = modules.context("the kernel has no modules")?;
-        let console = console.join("kernel/drivers/char/virtio_console.ko");
-        let (sshd, ga) = (self.peers.sshd(), self.peers.guest_agent());
-        let script = format!(
-            "set -e; b={busybox}; $b insmod {console} 2>/dev/null || true\n\
-             $b ip link set eth1 up; $b ip addr add 10.0.2.15/24 dev eth1\n\
-             mkdir -p /run/sshd /var/empty; cp -r {folder}/key.pub {folder}/host /run/sshd; chmod 600 /run/sshd/*\n\
-             $b grep -q ^sshd: /etc/passwd || echo sshd:x:998:65534::/run/sshd:/bin/false >>/etc/passwd\n\
-             {{ echo HostKey /run/sshd/host; echo AuthorizedKeysFile /run/sshd/key.pub; echo StrictModes no\n\
-             echo UsePAM no; echo PermitRootLogin yes; echo Subsystem sftp {sftp}; echo UseDNS no; }} >/run/sshd/config\n",
-            busybox = busybox.display(),
-            console = console.display(),
-            folder = folder.display(),
-            sftp = self.peers.sftp_server().display(),
-        );
-        self.exec(&["/bin/sh", "-c", &script])?;
-        let library_path = format!("LD_LIBRARY_PATH={}", self.peers.libraries());
-        let (sshd, ga) = (text(&sshd)?, text(&ga)?);
-        self.detach(&["env", &library_path, sshd, "-D", "-e", "-f", "/run/sshd/config"])?;
-        self.detach(&[
-            "sh",
-            "-c",
-            &format!("exec {ga} -m virtio-serial -p /dev/vport*p1 -t /run"),
-        ])?;
-        Ok(())
-    }
-
-    fn detach(&self, words: &[&str]) -> anyhow::Result<()> {
-        self.runtime.block_on(self.service.exec_detached(command(words)))?;
-        Ok(())
     }
 }
 
@@ -239,6 +226,8 @@ pub(super) enum Way {
     In,
     /// From the guest over the user network and a program for each connection.
     Forward,
+    /// From a command in the guest by way of a pipe, over our card.
+    Piped,
 }
 
 pub(super) fn command(words: &[&str]) -> Exec {

@@ -1,20 +1,24 @@
 //! Measures in a virtual machine.
 //!
-//! `lab` is the machine with everything in it, `peers` what people use today, `guest` and `raw` the
-//! two ends of a raw stream. The measures: `streams` (how much per second), `turns` (how long until
+//! `lab` is the machine with everything in it, `peers` what people use today (`secure_shell` and
+//! `guest_agent` speak to them), `guest` and `raw` the two ends of a raw stream. `bound` ends what hangs. The measures: `streams` (how much per second), `turns` (how long until
 //! an answer), `boot`.
 
 mod boot;
+mod bound;
 mod guest;
 mod guest_agent;
 mod lab;
 mod peers;
 mod raw;
+mod scratch;
+mod secure_shell;
 mod streams;
 mod tap;
 mod turns;
 
 pub(crate) use self::guest::{Part, play};
+pub(crate) use self::scratch::remove_all as remove_scratch;
 use crate::measure::{Entry, Group};
 
 /// All of them, in the order of the page.

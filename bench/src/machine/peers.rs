@@ -4,9 +4,12 @@
 //! are fetched by apt and unpacked into the cache folder, as `setup.sh` does with QEMU.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
+
+use super::bound;
+use super::scratch::cache;
 
 /// QEMU's guest agent, OpenSSH, netcat, and the libraries of theirs that a plain system lacks.
 const PACKAGES: [&str; 7] = [
@@ -63,6 +66,13 @@ impl Peers {
         self.folder.join("bin/nc.openbsd")
     }
 
+    /// A command line of one of their programs on the host, with its libraries.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", self.libraries());
+        command
+    }
+
     /// Where their libraries are, for `LD_LIBRARY_PATH`.
     pub(super) fn libraries(&self) -> String {
         let folder = self.folder.display();
@@ -71,40 +81,24 @@ impl Peers {
     }
 }
 
-/// The folder in which our tools are cached.
-pub(super) fn cache() -> anyhow::Result<PathBuf> {
-    let folder = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    Ok(folder.context("neither XDG_CACHE_HOME nor HOME is set")?.join("metaservice"))
-}
-
 fn fetch(folder: &Path) -> anyhow::Result<()> {
     eprintln!("fetching {} into {}", PACKAGES.join(" "), folder.display());
     let parent = folder.parent().context("a cache folder has a parent")?;
-    std::fs::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".staging.").tempdir_in(parent)?;
     let mut fetching = Command::new("apt-get");
     fetching.arg("download").args(PACKAGES).current_dir(staging.path());
-    run(&mut fetching)?;
+    bound::run(fetching)?;
     let unpacked = staging.path().join("unpacked");
     for entry in std::fs::read_dir(staging.path())? {
         let package = entry?.path();
         if package.extension().is_some_and(|extension| extension == "deb") {
-            run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked))?;
+            let mut unpack = Command::new("dpkg-deb");
+            unpack.arg("-x").arg(package).arg(&unpacked);
+            bound::run(unpack)?;
         }
     }
     // Another run may have been faster.
     let _ = std::fs::rename(&unpacked, folder);
     ensure!(folder.join("usr/sbin/sshd").is_file(), "they are not in {}", folder.display());
     Ok(())
-}
-
-/// Runs a program that says why when it fails.
-pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot run {name}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name} failed: {}", said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
