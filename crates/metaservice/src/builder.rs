@@ -261,7 +261,8 @@ impl Builder {
                 source,
             })?;
         }
-        let cloud = cloud.map(|cloud| Mutex::new(cloud::Server::new(&cloud, delivery.script())));
+        let cloud =
+            cloud.map(|cloud| Mutex::new(cloud::Server::new(&cloud, delivery.script().as_deref())));
         let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
         let log = Log::start(self.log, self.bounds.log, history, record);
         let outcome = result::Outcome::new(self.on_result);
