@@ -61,6 +61,14 @@ impl Body {
         Self::Whole(Bytes::new())
     }
 
+    /// Its bytes, if they are there already.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.clone()),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// A body that is fed part by part, one part waiting at most; `length` is announced as
     /// the content length, without it the body is chunked.
     pub(crate) fn stream(length: Option<u64>) -> (BodySender, Self) {

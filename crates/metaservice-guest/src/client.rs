@@ -1,28 +1,25 @@
 //! The conversation with the service, one request at a time.
 //!
-//! Owns connecting, the end-points and what their answers mean. Every request has a
+//! Owns the end-points and what their answers mean. Every request has a
 //! connection of its own, which is driven inside the request's future: dropping the future
-//! cuts the connection, and one request that is stuck never holds up another. A poll every
-//! 30 s and a handful of actions do not make a pool worth its states.
+//! cuts the connection, and one request that is stuck never holds up another. Where the host has
+//! announced it, a connection that is over with its request is kept for the next one.
 //!
 //! A request is given up when no byte has moved in either direction for its patience; the
 //! log alone has endless patience, because a host that does not read is back-pressure.
 //! There TCP keep-alive notices a host that is gone.
 
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body as _;
-use hyper::client::conn::http1;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
     SEC_WEBSOCKET_PROTOCOL, WARNING,
 };
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, StatusCode};
 use metaservice_protocol::endpoint::{
     AGENT_HEADER, CLAIM_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND,
     JSON_LINES_TYPE, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL_PROTOCOL,
@@ -34,7 +31,6 @@ use metaservice_protocol::{
     Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
     LogPlace, Renewal, Service, SessionGrant,
 };
-use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -43,11 +39,8 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
 use crate::body::Body;
+use crate::connection::{Answer, Connection, Kept, MAX_ANSWER, Patience, connect};
 use crate::host::Host;
-use crate::watched::{Activity, Watched};
-
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a poll may go without a byte: a little more than the host may take.
 const POLL_PATIENCE: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(15));
@@ -58,19 +51,9 @@ const MAX_EXECUTE: usize = 16 * 1024 * 1024;
 /// The largest payload of [`Action`].
 const MAX_ACTION: usize = 1024 * 1024;
 
-/// The most that is read of an answer that is not a payload.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// How much hyper may hold of a body: the least it allows. What it has not taken can be sent
-/// again on another connection.
-const HELD_BY_HYPER: usize = 8 * 1024;
-
 /// How long a host may take nothing of a numbered log before another connection is tried. It
 /// may be busy, and it may be gone without a word.
 const LOG_PATIENCE: Duration = Duration::from_secs(300);
-
-/// Keep-alive: idle time, interval and count of probes.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 4);
 
 /// A request that did not get the answer it was made for.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +91,11 @@ impl ClientError {
     pub(crate) const fn is_transport(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Transport(_) | Self::Silent(_))
             || matches!(self, Self::Handshake(error) if !matches!(**error, tungstenite::Error::Http(_)))
+    }
+
+    /// Whether the connection broke, as one does that the host has closed meanwhile.
+    const fn is_cut(&self) -> bool {
+        matches!(self, Self::Transport(_))
     }
 
     /// The status, if the service answered at all.
@@ -154,6 +142,9 @@ pub(crate) struct Client {
     service: Arc<Mutex<Service>>,
     /// What proves that the job is ours.
     session: Arc<Mutex<Option<HeaderValue>>>,
+    kept: Arc<Kept>,
+    /// The connection of the last poll: a host that serves nothing else on it needs little for it.
+    polled: Arc<Kept>,
 }
 
 impl Client {
@@ -165,6 +156,8 @@ impl Client {
             announcement: announcement.unwrap_or(HeaderValue::from_static("{}")),
             service: Arc::default(),
             session: Arc::default(),
+            kept: Arc::default(),
+            polled: Arc::default(),
         }
     }
 
@@ -182,7 +175,8 @@ impl Client {
     /// The next action.
     pub(crate) async fn poll(&self) -> Result<Action, ClientError> {
         let request = self.announcing(Endpoint::Poll);
-        let answer = self.exchange(request, Some(POLL_PATIENCE), MAX_ACTION).await?;
+        let patience = Patience { time: Some(POLL_PATIENCE), most: MAX_ACTION };
+        let answer = self.exchange_on(&self.polled, request, patience).await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
@@ -243,6 +237,11 @@ impl Client {
         self.service.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the host takes one request after another on a connection.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner).keep_alive
+    }
+
     /// Claims the job by a word that nobody else knows.
     pub(crate) async fn claim(&self, nonce: &ActionId) -> Result<SessionGrant, ClientError> {
         let mut request = self.request(&Method::PUT, Endpoint::Session.path(), Body::empty());
@@ -293,7 +292,7 @@ impl Client {
         id: &ActionId,
     ) -> Result<(WebSocketStream<TcpStream>, Dialect), ClientError> {
         let handshake = async {
-            let stream = self.connect().await?;
+            let stream = connect(&self.host).await?;
             let failed = |error| ClientError::Handshake(Box::new(error));
             let uri = format!("ws://{}{}?id={id}", self.host.authority(), Endpoint::Reply.path());
             let mut request = uri.into_client_request().map_err(failed)?;
@@ -322,22 +321,6 @@ impl Client {
         };
         let result = timeout(SHELL_HANDSHAKE_TIMEOUT, handshake).await;
         result.unwrap_or(Err(ClientError::Silent(SHELL_HANDSHAKE_TIMEOUT)))
-    }
-
-    async fn connect(&self) -> Result<TcpStream, ClientError> {
-        let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.host.address()));
-        let stream = connecting
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(ClientError::Connect)?;
-        let (idle, interval, count) = KEEPALIVE;
-        // None of these is worth losing the connection for.
-        let _ = stream.set_nodelay(true);
-        let _ = sockopt::set_socket_keepalive(&stream, true);
-        let _ = sockopt::set_tcp_keepidle(&stream, idle);
-        let _ = sockopt::set_tcp_keepintvl(&stream, interval);
-        let _ = sockopt::set_tcp_keepcnt(&stream, count);
-        Ok(stream)
     }
 
     /// A request that says what this agent can do.
@@ -371,41 +354,67 @@ impl Client {
     async fn exchange(
         &self,
         request: Request<Body>,
-        patience: Option<Duration>,
-        limit: usize,
+        time: Option<Duration>,
+        most: usize,
     ) -> Result<Bytes, ClientError> {
-        let activity = Activity::new();
-        let stream = Watched::new(self.connect().await?, &activity);
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HELD_BY_HYPER)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let known = Arc::clone(&self.service);
-        let mut answer = pin!(async move {
-            let announcing = request.headers().contains_key(AGENT_HEADER);
-            let response = sender.send_request(request).await?;
-            if announcing {
-                let service = response.headers().get(SERVICE_HEADER);
-                let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                *known = service.unwrap_or_default();
-            }
-            let success = response.status() == StatusCode::OK;
-            let status = response.status().as_u16();
-            let body = collect(response, if success { limit } else { MAX_ANSWER }).await;
-            if success { body } else { Err(refusal(status, body.as_deref().unwrap_or_default())) }
-        });
-        let mut connection = pin!(connection);
-        let mut silent = pin!(activity.silent(patience));
-        let mut connected = true;
-        loop {
-            tokio::select! {
-                answer = &mut answer => return answer,
-                patience = &mut silent => return Err(ClientError::Silent(patience)),
-                // What has been read of the answer is still to be taken.
-                _ = &mut connection, if connected => connected = false,
+        self.exchange_on(&self.kept, request, Patience { time, most }).await
+    }
+
+    /// Makes a request, on a connection that is kept where the host keeps them.
+    async fn exchange_on(
+        &self,
+        kept: &Kept,
+        mut request: Request<Body>,
+        patience: Patience,
+    ) -> Result<Bytes, ClientError> {
+        let announcing = request.headers().contains_key(AGENT_HEADER);
+        let keeps = self.keeps_connections();
+        // Only what can be sent again may meet a connection that the host has just closed.
+        let again = request.body().whole().filter(|_| keeps).map(Body::Whole);
+        if let Some(body) = again {
+            request.headers_mut().remove(CONNECTION);
+            if let Some(mut connection) = kept.take().await {
+                let (parts, whole) = request.into_parts();
+                let first = Request::from_parts(parts.clone(), body);
+                match connection.exchange(first, patience).await {
+                    Ok(answer) => {
+                        let kept = Some((kept, connection));
+                        return self.conclude(answer, announcing, kept).await;
+                    }
+                    Err(error) if !error.is_cut() => return Err(error),
+                    Err(_cut) => {}
+                }
+                request = Request::from_parts(parts, whole);
             }
         }
+        let mut connection = Connection::open(&self.host).await?;
+        let keep = !request.headers().contains_key(CONNECTION);
+        let answer = connection.exchange(request, patience).await?;
+        self.conclude(answer, announcing, keep.then_some((kept, connection))).await
+    }
+
+    /// What an answer means, and whether its connection is kept.
+    async fn conclude(
+        &self,
+        answer: Answer,
+        announcing: bool,
+        keep: Option<(&Kept, Connection)>,
+    ) -> Result<Bytes, ClientError> {
+        if announcing {
+            let service = answer.headers.get(SERVICE_HEADER);
+            let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
+            let mut known = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = service.unwrap_or_default();
+        }
+        if answer.status != StatusCode::OK {
+            let body = answer.body.as_deref().unwrap_or_default();
+            return Err(refusal(answer.status.as_u16(), body));
+        }
+        let body = answer.body?;
+        if let Some((kept, connection)) = keep {
+            kept.put(connection).await;
+        }
+        Ok(body)
     }
 }
 
@@ -424,24 +433,6 @@ fn announcement() -> Agent {
 fn header(name: &str) -> HeaderName {
     // The fallback is for a name that is no header name, which a test rules out.
     HeaderName::from_bytes(name.as_bytes()).unwrap_or(WARNING)
-}
-
-async fn collect(
-    response: Response<hyper::body::Incoming>,
-    limit: usize,
-) -> Result<Bytes, ClientError> {
-    let mut body = response.into_body();
-    let mut all = BytesMut::new();
-    loop {
-        let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
-        let Some(frame) = frame else { return Ok(all.freeze()) };
-        if let Ok(data) = frame?.into_data() {
-            if all.len() + data.len() > limit {
-                return Err(ClientError::TooLarge(limit));
-            }
-            all.extend_from_slice(&data);
-        }
-    }
 }
 
 fn refusal(status: u16, body: &[u8]) -> ClientError {

@@ -28,7 +28,8 @@ use bytes::Bytes;
 use metaservice_protocol::ActionId;
 use metaservice_protocol::limits::MAX_FILES_BYTES;
 use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
 
 use crate::body::{Body, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
@@ -43,6 +44,9 @@ const MAX_WALKS: usize = 8;
 /// How much of the reply is sent at once.
 const PART: usize = 64 * 1024;
 
+/// How long a listing may be held back to go out in one piece.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
 /// How long a walk may find nothing before it moves the reply all the same.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -56,21 +60,41 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     let _permit = WALKS.acquire().await;
     let (sender, body) = Body::stream(None);
     let path = path.to_owned();
-    let walk = async {
-        let walked = tokio::task::spawn_blocking(move || {
-            let listing = Listing::of(&path, MAX_FILES_BYTES, |part| sender.send_blocking(part));
-            listing.map(|omitted| (omitted, sender, path))
+    // One of version 1 sees the reply begin before the walk does.
+    let hold = client.keeps_connections();
+    let (begin, begun) = oneshot::channel::<()>();
+    let mut walking = tokio::task::spawn_blocking(move || {
+        let mut begin = Some(begin);
+        let listing = Listing::of(&path, MAX_FILES_BYTES, hold, |part| {
+            drop(begin.take());
+            sender.send_blocking(part)
         });
+        listing.map(|(rest, omitted)| {
+            omitted.say(&path);
+            (rest, sender)
+        })
+    });
+    let soon = tokio::select! {
+        biased;
+        walked = &mut walking, if hold => Some(walked),
+        _ = begun, if hold => None,
+        () = sleep(HELD_FOR), if hold => None,
+        else => None,
+    };
+    match soon {
+        None => {}
+        Some(Ok(Ok((rest, _sender)))) => {
+            return client.reply(id, ReplyKind::Json, Body::Whole(rest)).await;
+        }
+        // Its sender is gone, by which the reply breaks.
+        Some(_) => return client.reply(id, ReplyKind::Json, body).await,
+    }
+    let walk = async {
         // The walk ends early when the request is over, which has its own reason.
-        let Ok(Ok((omitted, sender, path))) = walked.await else { return };
-        if omitted.names > 0 {
-            let count = omitted.names;
-            say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
+        let Ok(Ok((rest, sender))) = walking.await else { return };
+        if sender.send(rest).await.is_ok() {
+            let _ = sender.end().await;
         }
-        if omitted.rest {
-            say(&format!("more files are below {} than a reply can carry", path.display()));
-        }
-        let _ = sender.end().await;
     };
     let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Json, body), walk);
     replied
@@ -100,6 +124,18 @@ struct Omitted {
     rest: bool,
 }
 
+impl Omitted {
+    fn say(self, path: &Path) {
+        if self.names > 0 {
+            let count = self.names;
+            say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
+        }
+        if self.rest {
+            say(&format!("more files are below {} than a reply can carry", path.display()));
+        }
+    }
+}
+
 struct Entry {
     name: CString,
     folder: bool,
@@ -113,8 +149,9 @@ impl Entry {
 }
 
 impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
-    /// Sends a whole reply of at most `limit` bytes, part by part.
-    fn of(path: &Path, limit: usize, send: S) -> Result<Omitted, RequestOver> {
+    /// Sends a reply of at most `limit` bytes, part by part, up to its last part. With `hold` there
+    /// is no first part before it is full or late.
+    fn of(path: &Path, limit: usize, hold: bool, send: S) -> Result<(Bytes, Omitted), RequestOver> {
         let mut listing = Self {
             send,
             json: HEAD.to_vec(),
@@ -129,11 +166,11 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
         let path: std::path::PathBuf = path.components().collect();
         let status = rustix::fs::stat(&path);
         let (Some(text), Ok(status)) = (path.to_str(), status) else {
-            listing.json = NOT_FOUND.to_vec();
-            listing.flush()?;
-            return Ok(listing.omitted);
+            return Ok((Bytes::from_static(NOT_FOUND), listing.omitted));
         };
-        listing.flush()?;
+        if !hold {
+            listing.flush()?;
+        }
         match FileType::from_raw_mode(status.st_mode) {
             FileType::RegularFile => {
                 let name = CString::new(text).unwrap_or_default();
@@ -151,8 +188,7 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             _ => {}
         }
         listing.json.extend(TAIL);
-        listing.flush()?;
-        Ok(listing.omitted)
+        Ok((listing.json.into(), listing.omitted))
     }
 
     fn walk(
@@ -285,11 +321,12 @@ mod tests {
 
     fn list(path: &Path, limit: usize) -> Listed {
         let mut json = Vec::new();
-        let listing = Listing::of(path, limit, |part| {
+        let listing = Listing::of(path, limit, limit.is_multiple_of(2), |part| {
             json.extend(part);
             Ok(())
         });
-        let Ok(Omitted { names: unnamed, rest: full }) = listing else { unreachable!() };
+        let Ok((rest, Omitted { names: unnamed, rest: full })) = listing else { unreachable!() };
+        json.extend(rest);
         assert!(json.len() <= limit.max(NOT_FOUND.len()));
         Listed { files: serde_json::from_slice(&json).unwrap(), length: json.len(), unnamed, full }
     }
@@ -340,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_is_over_ends_the_walk() {
-        let listing = Listing::of(Path::new("/usr"), MAX_FILES_BYTES, |_| Err(RequestOver));
+        let listing = Listing::of(Path::new("/usr"), MAX_FILES_BYTES, false, |_| Err(RequestOver));
         assert!(listing.is_err());
     }
 

@@ -34,6 +34,7 @@ mod blocks;
 mod body;
 mod client;
 mod config;
+mod connection;
 mod descriptor;
 mod dial;
 mod entries;

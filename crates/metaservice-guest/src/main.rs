@@ -64,7 +64,7 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
             block_on(metaservice_guest::run(Settings { host, config, state, again, stay }))?;
         }
         Arguments::PostLog { host, state, file } => {
-            block_on(metaservice_guest::post_log(host, state, &file))?;
+            block_on(async move { metaservice_guest::post_log(host, state, &file).await })?;
         }
         Arguments::Supervise(order) => metaservice_guest::supervise(&order)?,
         Arguments::Launch(order) => return Ok(metaservice_guest::launch(&order).into()),
@@ -72,17 +72,21 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
     Ok(ExitCode::SUCCESS)
 }
 
-fn block_on<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, Box<dyn std::error::Error>>
+fn block_on<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, Box<dyn std::error::Error>>
 where
-    E: std::error::Error + 'static,
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_IDLE)
         .build()?;
-    let result = runtime.block_on(work);
+    // As a task: the runtime's first future is woken by way of the kernel, each time.
+    let result = runtime.block_on(runtime.spawn(work));
     // A read of a terminal or of a dead network disk is not waited for.
     runtime.shutdown_background();
-    Ok(result?)
+    Ok(result??)
 }

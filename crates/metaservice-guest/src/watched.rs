@@ -27,7 +27,8 @@ impl Activity {
         Self { start: Instant::now(), last_ms: Arc::default() }
     }
 
-    fn note(&self) {
+    /// Something moves now.
+    pub(crate) fn note(&self) {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed, Ordering::Relaxed);
     }

@@ -141,6 +141,8 @@ pub struct Service {
     pub log: bool,
     /// Whether the job is to be claimed at [`Endpoint::Session`](crate::Endpoint::Session).
     pub session: bool,
+    /// Whether the connection of a request may be used for the next one.
+    pub keep_alive: bool,
     /// Whether there is no job yet, and [`Endpoint::Renewal`](crate::Endpoint::Renewal) is to be
     /// waited for.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

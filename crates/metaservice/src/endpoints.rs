@@ -79,14 +79,8 @@ async fn dispatch(
         let message = format!("{endpoint:?} is not used by this method");
         return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
     }
-    origin::check(request.headers(), &service.0.host_names)
-        .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
-    let open = [Endpoint::Ping, Endpoint::Session, Endpoint::Renewal].contains(&endpoint);
-    if !open && !admits(&service, &request) {
-        let message = "this job's session is another's, or it has to be claimed first";
-        let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
-        let agent = announced(request.headers());
-        return Ok(say_who_we_are(&service, agent.as_ref(), refused));
+    if let Some(refusal) = refusal(&service, endpoint, request.headers()) {
+        return Ok(refusal);
     }
     match endpoint {
         Endpoint::Execute => execute(&service, request.headers()).await,
@@ -95,7 +89,8 @@ async fn dispatch(
         Endpoint::Failed => resolve(&service, false, request.headers()).await,
         Endpoint::Poll => {
             let outbox = outbox.map(|Extension(outbox)| outbox);
-            Ok(poll(&service, request.headers(), outbox).await)
+            let agent = announced(request.headers());
+            Ok(poll(&service, agent, outbox).await)
         }
         Endpoint::Reply => replies::reply(&service, request).await,
         Endpoint::ListFolder => replies::list_folder(&service, request).await,
@@ -105,9 +100,19 @@ async fn dispatch(
     }
 }
 
-fn admits(service: &MetaService, request: &Request) -> bool {
-    let secret = request.headers().get(SESSION_HEADER).and_then(|value| value.to_str().ok());
-    service.0.session.admits(secret)
+/// What a request is answered with that is somebody else's than the guest's agent's.
+fn refusal(service: &MetaService, endpoint: Endpoint, headers: &HeaderMap) -> Option<Response> {
+    if let Err(message) = origin::check(headers, &service.0.host_names) {
+        return Some(Refused::new(ErrorCode::Forbidden, message).into_response());
+    }
+    let open = [Endpoint::Ping, Endpoint::Session, Endpoint::Renewal].contains(&endpoint);
+    let secret = || headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok());
+    if open || service.0.session.admits(secret()) {
+        return None;
+    }
+    let message = "this job's session is another's, or it has to be claimed first";
+    let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
+    Some(say_who_we_are(service, announced(headers).as_ref(), refused))
 }
 
 async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
@@ -196,6 +201,7 @@ fn say_who_we_are(
             shell2: true,
             log: true,
             session: service.0.session.is_offered(),
+            keep_alive: true,
             renewal: false,
         };
         if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
@@ -285,8 +291,24 @@ async fn resolve(
     }
 }
 
-async fn poll(service: &MetaService, headers: &HeaderMap, outbox: Option<Outbox>) -> Response {
+/// The answer to a poll with these headers, which goes out by way of `outbox`. The future holds
+/// nothing of the headers while it waits.
+pub(crate) fn answer_poll<'a>(
+    service: &'a MetaService,
+    headers: &HeaderMap,
+    outbox: Outbox,
+) -> impl Future<Output = Response> + use<'a> {
+    let refusal = refusal(service, Endpoint::Poll, headers);
     let agent = announced(headers);
+    async move {
+        match refusal {
+            Some(refusal) => refusal,
+            None => poll(service, agent, Some(outbox)).await,
+        }
+    }
+}
+
+async fn poll(service: &MetaService, agent: Option<Agent>, outbox: Option<Outbox>) -> Response {
     let capabilities = agent.as_ref().map(|agent| agent.capabilities).unwrap_or_default();
     let answer = service.0.actions.poll(capabilities).await;
     let none = || Action { id: new_id(), request: Asked::None };

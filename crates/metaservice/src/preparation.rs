@@ -88,7 +88,7 @@ impl Preparation {
                     let router = Router::new().fallback(dispatch).with_state(self.clone());
                     let (bounds, ended) = (bounds.clone(), ended.clone());
                     connections.spawn(async move {
-                        if let Err(error) = connection::serve(io, router, &bounds, ended).await {
+                        if let Err(error) = connection::serve_router(io, router, &bounds, ended).await {
                             tracing::debug!(%error, "a connection ended with an error");
                         }
                     });

@@ -30,7 +30,7 @@ impl Reception {
     /// With agents by their `OS-ARCH`.
     pub(crate) fn new(agents: BTreeMap<String, Bytes>, cloud: Option<&Cloud>) -> Self {
         let delivery = Delivery::new(agents);
-        let server = |cloud| Mutex::new(cloud::Server::new(cloud, delivery.script()));
+        let server = |cloud| Mutex::new(cloud::Server::new(cloud, delivery.script().as_deref()));
         let cloud = cloud.map(server);
         Self { delivery, cloud }
     }

@@ -93,12 +93,12 @@ impl MetaService {
     /// [`shutdown`](Self::shutdown) is written. Dropping the future closes the connection.
     ///
     /// # Errors
-    /// What hyper says of a connection that broke or did not speak HTTP/1.1.
-    pub async fn serve_connection<IO>(&self, io: IO) -> Result<(), hyper::Error>
+    /// Of a connection that broke or did not speak HTTP/1.1.
+    pub async fn serve_connection<IO>(&self, io: IO) -> io::Result<()>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        connection::serve(io, self.router(), &self.0.bounds, self.0.terminated.subscribe()).await
+        connection::serve(io, self).await
     }
 
     /// Serves every connection of `listener`, up to [so many](Bounds::connections) at once, until the

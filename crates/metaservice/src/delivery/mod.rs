@@ -18,36 +18,38 @@ const DIGESTS: &str = "#DIGESTS#\n";
 const FOLDER: &str = "/engine/v1/agent/";
 const SCRIPT: &str = "install";
 
-/// Static agents by their platforms, and the script that installs them.
+/// Static agents by their platforms, and what the script that installs them says of each. The
+/// script itself is made when it is asked for: most guests have their agent, and a host may have
+/// thousands of guests.
 #[derive(Default)]
 pub(crate) struct Delivery {
     agents: BTreeMap<String, Bytes>,
-    script: String,
+    digests: String,
 }
 
 impl Delivery {
     /// Of agents by `OS-ARCH`.
     pub(crate) fn new(agents: BTreeMap<String, Bytes>) -> Self {
-        let script = script(&agents);
-        Self { agents, script }
+        let digests = digests(&agents);
+        Self { agents, digests }
     }
 
     /// The script, if there is anything to install.
-    pub(crate) fn script(&self) -> Option<&str> {
-        (!self.agents.is_empty()).then_some(self.script.as_str())
+    pub(crate) fn script(&self) -> Option<String> {
+        (!self.agents.is_empty()).then(|| TEMPLATE.replace(DIGESTS, &self.digests))
     }
 
     /// What is at a path, if anything.
     pub(crate) fn find(&self, path: &str) -> Option<Bytes> {
         match path.strip_prefix(FOLDER)? {
-            SCRIPT => self.script().map(|script| Bytes::copy_from_slice(script.as_bytes())),
+            SCRIPT => self.script().map(Bytes::from),
             platform => self.agents.get(platform).cloned(),
         }
     }
 }
 
-/// The script for these agents. A platform with characters that no platform has is left out.
-fn script(agents: &BTreeMap<String, Bytes>) -> String {
+/// The script's lines for these agents. A platform with characters that no platform has is left out.
+fn digests(agents: &BTreeMap<String, Bytes>) -> String {
     let mut digests = String::new();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     for (platform, agent) in agents.iter().filter(|(platform, _)| platform.chars().all(plain)) {
@@ -57,7 +59,7 @@ fn script(agents: &BTreeMap<String, Bytes>) -> String {
         }
         digests.push_str(" ;;\n");
     }
-    TEMPLATE.replace(DIGESTS, &digests)
+    digests
 }
 
 #[cfg(test)]

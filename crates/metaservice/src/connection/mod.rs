@@ -1,20 +1,27 @@
 //! One connection of a guest's, of whatever byte stream.
 //!
-//! What this adds to hyper is the knowledge of when an answer has left the host: an
+//! A guest that waits for an action is all that most connections ever are, so [`polls`] serves
+//! those by themselves, in little memory; from the first other request on a connection is hyper's.
+//!
+//! What both have is the knowledge of when an answer has left the host: an
 //! action counts as handed out when the bytes of the poll's answer have been written
 //! and flushed, not when they were put into a buffer. [`Watched`] sees the flush,
 //! [`Outbox`] holds the answers on their way; if the connection ends first they are
 //! dropped, which gives their actions to the next poll.
 
+mod head;
+mod polls;
+
 use std::convert::Infallible;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,40 +29,72 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+use self::polls::Next;
+use crate::MetaService;
 use crate::actions::Answer;
 use crate::bounds::Bounds;
 
 /// The least that hyper's buffer can be bounded to.
 const LEAST_BUFFER: usize = 8 * 1024;
 
-/// Serves one connection until it ends, or until what is being answered when
-/// `terminated` becomes true is answered.
-pub(crate) async fn serve<IO>(
-    io: IO,
-    router: Router,
-    bounds: &Bounds,
-    mut terminated: watch::Receiver<bool>,
-) -> Result<(), hyper::Error>
+/// How much is read at once of what is not a body.
+const PIECE: usize = 2 * 1024;
+
+/// Serves one connection until it ends, or until what is being answered when the service is
+/// shut down is answered.
+pub(crate) async fn serve<IO>(io: IO, service: &MetaService) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let outbox = Outbox::default();
-    let router = router.layer(axum::Extension(outbox.clone()));
+    let mut io = Watched::new(io);
+    let terminated = service.0.terminated.subscribe();
+    match polls::serve(&mut io, service, terminated.clone()).await? {
+        Next::End => Ok(()),
+        // In a box, so that a connection that only waits has no room for it.
+        Next::Other => {
+            Box::pin(serve_all(io, service.router(), &service.0.bounds, terminated)).await
+        }
+    }
+}
+
+/// Serves one connection by a router, as [`serve`] until `terminated` becomes true.
+pub(crate) async fn serve_router<IO>(
+    io: IO,
+    router: Router,
+    bounds: &Bounds,
+    terminated: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    serve_all(Watched::new(io), router, bounds, terminated).await
+}
+
+async fn serve_all<IO>(
+    io: Watched<IO>,
+    router: Router,
+    bounds: &Bounds,
+    mut terminated: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let router = router.layer(axum::Extension(io.outbox.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_time)
         .max_headers(bounds.headers)
         .max_buf_size(bounds.head.max(LEAST_BUFFER))
-        .serve_connection(TokioIo::new(Watched { io, outbox }), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        ended = connection.as_mut() => return ended,
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    connection.await.map_err(io::Error::other)
 }
 
 /// The answers of a connection that are in hyper's buffer.
@@ -120,6 +159,36 @@ impl From<AnswerBody> for Body {
 struct Watched<IO> {
     io: IO,
     outbox: Outbox,
+    /// What has been read and is not served yet.
+    ahead: BytesMut,
+}
+
+impl<IO> Watched<IO> {
+    fn new(io: IO) -> Self {
+        Self { io, outbox: Outbox::default(), ahead: BytesMut::new() }
+    }
+
+    /// What was read first is served; an empty buffer takes no memory.
+    fn served(&mut self, length: usize) {
+        self.ahead.advance(length);
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Watched<IO> {
+    /// Reads what there is behind what is `ahead`: how much that is, 0 at the stream's end.
+    async fn read_ahead(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let mut room = [MaybeUninit::uninit(); PIECE];
+            let mut piece = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+            self.ahead.extend_from_slice(piece.filled());
+            Poll::Ready(Ok(piece.filled().len()))
+        })
+        .await
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
@@ -128,6 +197,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..count]);
+            self.served(count);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
