@@ -12,7 +12,7 @@ use crate::statistics::percentile;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Calls before those that count.
-const WARM_UP: usize = 20;
+pub(super) const WARM_UP: usize = 20;
 
 pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(60, 300);
@@ -66,8 +66,12 @@ pub(super) fn times(
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }
-    let mut at = |rank| percentile(&mut times, rank).unwrap_or(f64::NAN);
-    Ok(vec![("p50", at(0.5)), ("p99", at(0.99))])
+    Ok(percentiles(&mut times))
+}
+
+pub(super) fn percentiles(times: &mut [f64]) -> Values {
+    let mut at = |rank| percentile(times, rank).unwrap_or(f64::NAN);
+    vec![("p50", at(0.5)), ("p99", at(0.99))]
 }
 
 /// Lets time pass: here that is the subject, not a way to wait for something.

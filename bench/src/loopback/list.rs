@@ -1,36 +1,62 @@
 //! list-folder: of one file, as a round trip; of many, against `find`.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use metaservice::MetaService;
+
 use super::artifact::MEMORY;
-use super::exec::times;
+use super::exec::{WARM_UP, percentiles, times};
 use super::pair::Pair;
 use crate::measure::{Better, Goal, Measure, Role, Setting};
 
 pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(500, 3000);
-    let pair = Pair::idle(setting.agent()?)?;
-    let folder = tempfile::tempdir_in(MEMORY)?;
+    let pair = Rc::new(Pair::idle(setting.agent()?)?);
+    let folder = Rc::new(tempfile::tempdir_in(MEMORY)?);
     fs::write(folder.path().join("file"), "one")?;
     let how = format!(
         "`list_folder` of a folder with one file, {calls} times one after the other: the action goes out on a poll that waits, the reply comes on \
-         a connection of its own."
+         another connection. The caller is a task of the runtime that serves, as in a service; *from another thread* is a thread that blocks \
+         for each call, which adds two wake-ups between threads."
     );
+    let (other, same) = ((Rc::clone(&pair), Rc::clone(&folder)), (pair, folder));
     Ok(Measure::new("List a folder of one file", how)
         .quantity("p50", "ms", Better::Less)
         .quantity("p99", "ms", Better::Less)
         .subject("list-folder", Role::Ours, move || {
+            let (pair, folder) = &same;
+            let (service, path) = (pair.service.clone(), folder.path().to_owned());
+            let mut times = pair.runtime.block_on(pair.runtime.spawn(async move {
+                let mut times = Vec::with_capacity(calls);
+                for number in 0..WARM_UP + calls {
+                    let begun = Instant::now();
+                    list_one(&service, &path).await?;
+                    if number >= WARM_UP {
+                        times.push(begun.elapsed().as_secs_f64() * 1e3);
+                    }
+                }
+                anyhow::Ok(times)
+            }))??;
+            Ok(percentiles(&mut times))
+        })
+        .subject("list-folder, from another thread", Role::Ours, move || {
+            let (pair, folder) = &other;
             times(calls, Duration::ZERO, || {
-                let listed = pair.service.list_folder(folder.path().to_string_lossy());
-                let files = pair.runtime.block_on(listed)?;
-                anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());
-                Ok(())
+                pair.runtime.block_on(list_one(&pair.service, folder.path()))
             })
         })
         .goal(Goal::absolute("list-folder", "p50", 0.15))
         .goal(Goal::absolute("list-folder", "p99", 0.5)))
+}
+
+async fn list_one(service: &MetaService, folder: &Path) -> anyhow::Result<()> {
+    let files = service.list_folder(folder.to_string_lossy()).await?;
+    anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());
+    Ok(())
 }
 
 pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {

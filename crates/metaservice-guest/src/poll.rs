@@ -60,6 +60,8 @@ pub(crate) async fn run(
                 }
                 backoff.reset();
                 start(service, stopping, &served, action, actions);
+                // Its turn comes first: the host waits for the answer, and nobody for the next poll.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 if *leave.borrow() && heard.elapsed() >= FAREWELL {

@@ -172,7 +172,7 @@ mod tests {
     fn heads_are_bounded_as_all_are() {
         let mut bounds = Bounds::default();
         (bounds.headers, bounds.head) = (1, 100);
-        let mut look = |bytes: &[u8]| Search::default().look(bytes, &bounds);
+        let look = |bytes: &[u8]| Search::default().look(bytes, &bounds);
         assert!(matches!(look(&with("")), Head::Poll(_)));
         assert_eq!(look(&with("a: b\r\n")), Head::Other);
         assert_eq!(look(&[b'x'; 99]), Head::Partial);

@@ -19,9 +19,11 @@
 //! to move, so a large tree on a slow disk is no reason to give up; where nothing is found for
 //! a while, a space moves instead. A reply that the host has given up ends the walk.
 
+mod memory;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,6 +46,9 @@ const MAX_WALKS: usize = 8;
 /// How much of the reply is sent at once.
 const PART: usize = 64 * 1024;
 
+/// How many entries a folder may have to be looked at without a thread.
+const AT_ONCE: usize = 128;
+
 /// How long a listing may be held back to go out in one piece.
 const HELD_FOR: Duration = Duration::from_secs(1);
 
@@ -62,6 +67,10 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     let path = path.to_owned();
     // One of version 1 sees the reply begin before the walk does.
     let hold = client.keeps_connections();
+    if hold && let Some((whole, omitted)) = at_once(&path) {
+        omitted.say(&path);
+        return client.reply(id, ReplyKind::Json, Body::Whole(whole)).await;
+    }
     let (begin, begun) = oneshot::channel::<()>();
     let mut walking = tokio::task::spawn_blocking(move || {
         let mut begin = Some(begin);
@@ -98,6 +107,21 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     };
     let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Json, body), walk);
     replied
+}
+
+/// The reply of a small folder that nobody has to be waited for.
+fn at_once(path: &Path) -> Option<(Bytes, Omitted)> {
+    let path: PathBuf = path.components().collect();
+    let folder = memory::open(&path)?;
+    let entries = entries(&folder, AT_ONCE).filter(|entries| entries.iter().all(|e| !e.folder))?;
+    let mut listing = Listing::new(MAX_FILES_BYTES, |_| Err(RequestOver));
+    let mut text = path.to_str()?.trim_end_matches('/').to_owned();
+    let length = text.len();
+    for entry in entries {
+        listing.entry(&folder, &entry, &mut text, length).ok()?;
+    }
+    listing.json.extend(TAIL);
+    Some((listing.json.into(), listing.omitted))
 }
 
 /// A walk holds one of the runtime's blocking threads, which artifacts need as well.
@@ -149,10 +173,8 @@ impl Entry {
 }
 
 impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
-    /// Sends a reply of at most `limit` bytes, part by part, up to its last part. With `hold` there
-    /// is no first part before it is full or late.
-    fn of(path: &Path, limit: usize, hold: bool, send: S) -> Result<(Bytes, Omitted), RequestOver> {
-        let mut listing = Self {
+    fn new(limit: usize, send: S) -> Self {
+        Self {
             send,
             json: HEAD.to_vec(),
             sent: 0,
@@ -161,9 +183,15 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             any: false,
             omitted: Omitted::default(),
             may_read_all: rustix::process::geteuid().is_root(),
-        };
+        }
+    }
+
+    /// Sends a reply of at most `limit` bytes, part by part, up to its last part. With `hold` there
+    /// is no first part before it is full or late.
+    fn of(path: &Path, limit: usize, hold: bool, send: S) -> Result<(Bytes, Omitted), RequestOver> {
+        let mut listing = Self::new(limit, send);
         // No doubled slashes and single dots in what is reported.
-        let path: std::path::PathBuf = path.components().collect();
+        let path: PathBuf = path.components().collect();
         let status = rustix::fs::stat(&path);
         let (Some(text), Ok(status)) = (path.to_str(), status) else {
             return Ok((Bytes::from_static(NOT_FOUND), listing.omitted));
@@ -181,6 +209,7 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 if let Ok(folder) = rustix::fs::open(&path, flags, Mode::empty()) {
+                    memory::learn(&folder, status.st_dev);
                     let prefix = text.trim_end_matches('/').to_owned();
                     listing.walk(&folder, prefix, &mut Vec::new())?;
                 }
@@ -204,28 +233,44 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
         }
         above.push(identity);
         let length = path.len();
-        for entry in entries(folder) {
+        for entry in entries(folder, usize::MAX).unwrap_or_default() {
             if self.omitted.rest {
                 break;
             }
-            let Ok(name) = entry.name.to_str() else {
-                self.omitted.names += 1;
+            if !self.entry(folder, &entry, &mut path, length)? {
                 continue;
-            };
-            path.truncate(length);
-            path.push('/');
-            path.push_str(name);
+            }
             if entry.folder {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 if let Ok(child) = rustix::fs::openat(folder, &entry.name, flags, Mode::empty()) {
                     self.walk(&child, path.clone(), above)?;
                 }
-            } else if self.is_readable(folder.as_fd(), &entry.name) {
-                self.add(&path)?;
             }
         }
         above.pop();
         self.move_on()
+    }
+
+    /// Adds what is a file and can be read, and has `path` end with its name behind the first
+    /// `length` bytes. `false` for a name that cannot be said.
+    fn entry(
+        &mut self,
+        folder: &OwnedFd,
+        entry: &Entry,
+        path: &mut String,
+        length: usize,
+    ) -> Result<bool, RequestOver> {
+        let Ok(name) = entry.name.to_str() else {
+            self.omitted.names += 1;
+            return Ok(false);
+        };
+        path.truncate(length);
+        path.push('/');
+        path.push_str(name);
+        if !entry.folder && self.is_readable(folder.as_fd(), &entry.name) {
+            self.add(path)?;
+        }
+        Ok(true)
     }
 
     fn is_readable(&self, folder: impl AsFd, name: &CStr) -> bool {
@@ -272,11 +317,13 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
 }
 
 /// The plain files and folders in a folder, in the order of the paths they lead to: a
-/// folder sorts as its name with a slash.
-fn entries(folder: &OwnedFd) -> Vec<Entry> {
+/// folder sorts as its name with a slash. `None` when there are more names than `most`.
+fn entries(folder: &OwnedFd, most: usize) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
-    let Ok(mut names) = Dir::read_from(folder) else { return entries };
+    let Ok(mut names) = Dir::read_from(folder) else { return Some(entries) };
+    let mut left = most;
     while let Some(entry) = names.read() {
+        left = left.checked_sub(1)?;
         // A folder on a broken disk is listed as far as it can be read.
         let Ok(entry) = entry else { break };
         let name = entry.file_name();
@@ -293,7 +340,7 @@ fn entries(folder: &OwnedFd) -> Vec<Entry> {
         }
     }
     entries.sort_by(|a, b| a.key().cmp(b.key()));
-    entries
+    Some(entries)
 }
 
 fn kind_of(folder: &OwnedFd, name: &CStr) -> FileType {
@@ -329,6 +376,28 @@ mod tests {
         json.extend(rest);
         assert!(json.len() <= limit.max(NOT_FOUND.len()));
         Listed { files: serde_json::from_slice(&json).unwrap(), length: json.len(), unnamed, full }
+    }
+
+    /// As [`list`], of a folder in memory, which is learned by that.
+    fn list_at_once(path: &Path) -> Option<Files> {
+        let (json, omitted) = at_once(path)?;
+        assert!(!omitted.rest);
+        Some(serde_json::from_slice(&json).unwrap())
+    }
+
+    #[test]
+    fn a_small_folder_in_memory_is_listed_at_once_and_the_same() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let file = |name: &str| fs::write(folder.path().join(name), b"").unwrap();
+        ["b", "a", "c d"].into_iter().for_each(file);
+        let walked = files(&folder.path().join("."));
+        assert_eq!(walked.files.as_ref().unwrap().len(), 3);
+        assert_eq!(list_at_once(&folder.path().join(".")), Some(walked));
+        (0..AT_ONCE).for_each(|n| file(&n.to_string()));
+        assert_eq!(list_at_once(folder.path()), None);
+        let above = tempfile::tempdir_in("/dev/shm").unwrap();
+        fs::create_dir(above.path().join("below")).unwrap();
+        assert_eq!(list_at_once(above.path()), None);
     }
 
     fn files(path: &Path) -> Files {
