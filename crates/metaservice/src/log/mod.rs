@@ -52,7 +52,8 @@ pub struct LogError(#[source] Arc<io::Error>);
 /// The sending side of the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    entries: mpsc::Sender<Entry>,
+    /// In boxes: the channel has room for 32, and most logs are quiet.
+    entries: mpsc::Sender<Box<Entry>>,
     failure: watch::Receiver<Option<LogError>>,
     readers: Option<Readers>,
     /// How many log requests are under way.
@@ -104,7 +105,7 @@ impl Log {
     }
 
     async fn hand_over(&self, chunk: Bytes, place: Option<LogPlace>) -> Result<(), LogError> {
-        let sent = self.entries.send(Entry::Chunk(chunk, place)).await;
+        let sent = self.entries.send(Box::new(Entry::Chunk(chunk, place))).await;
         sent.map_err(|_| self.failure())
     }
 
@@ -133,7 +134,7 @@ impl Log {
     /// Waits until everything handed over so far has been written and flushed.
     pub(crate) async fn flush(&self) -> Result<(), LogError> {
         let (done, flushed) = oneshot::channel();
-        self.entries.send(Entry::Flush(done)).await.map_err(|_| self.failure())?;
+        self.entries.send(Box::new(Entry::Flush(done))).await.map_err(|_| self.failure())?;
         flushed.await.map_err(|_| self.failure())
     }
 
@@ -160,7 +161,7 @@ impl Log {
 
     /// Nothing more will come: readers that follow have an end.
     pub(crate) async fn complete(&self) {
-        let _ = self.entries.send(Entry::Complete).await;
+        let _ = self.entries.send(Box::new(Entry::Complete)).await;
     }
 
     fn failure(&self) -> LogError {
@@ -184,7 +185,7 @@ fn ended() -> LogError {
 async fn run(
     mut drain: Drain,
     mut history: Option<History>,
-    mut entries: mpsc::Receiver<Entry>,
+    mut entries: mpsc::Receiver<Box<Entry>>,
     failed: watch::Sender<Option<LogError>>,
 ) {
     let mut gathered = Vec::new();
@@ -195,7 +196,7 @@ async fn run(
             // First, or a guest that never pauses would never be promised anything.
             () = due(drain.record.as_ref()) => Entry::Promise,
             entry = entries.recv() => match entry {
-                Some(entry) => entry,
+                Some(entry) => *entry,
                 None => break,
             },
         };
