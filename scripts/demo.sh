@@ -6,7 +6,14 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 run() {
-    printf '\n$ metaservice run %s\n' "$*"
+    printf '\n$ metaservice run'
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_=:./-]*) printf " '%s'" "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    echo
     status=0
     "$metaservice" run "$@" || status=$?
     printf '(exit status %s)\n' "$status"

@@ -19,8 +19,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let pair = Rc::new(Pair::idle(setting.agent()?)?);
     let how = format!(
         "`exec_shell([\"true\"])` until its exit status is there, {calls} times with a pause of {} ms before each; *back to back* is the same with no pause. The floor is to spawn \
-         the same command in this process and to wait for it, with the same pauses. After a shell the agent starts the processes for the next one; without a pause that is \
-         waited for. QEMU's guest agent on a local socket that is polled without a pause is known to take 1.2 ms in all, ssh over a connection that is there already \
+         the same command in this process and to wait for it, with the same pauses. QEMU's guest agent on a local socket that is polled without a pause is known to take 1.2 ms in all, ssh over a connection that is there already \
          about 100 ms.",
         PAUSE.as_millis(),
     );

@@ -1,5 +1,7 @@
 //! What a stock cloud image is told: the flags for it, as values that are known to be good.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -8,6 +10,9 @@ use metaservice_vm::MacAddress;
 
 use crate::args::CloudArgs;
 use crate::printer::Hint;
+
+/// How much is read of user data: more than they may have.
+const MOST_READ: u64 = 2 << 20;
 
 /// The instance that the flags describe.
 pub(crate) fn describe(args: &CloudArgs, hostname: &str) -> Result<Cloud> {
@@ -19,7 +24,9 @@ pub(crate) fn describe(args: &CloudArgs, hostname: &str) -> Result<Cloud> {
     }
     if let Some(path) = &args.user_data {
         let about = || format!("in --user-data {}", path.display());
-        let bytes = std::fs::read(path).with_context(about)?;
+        let mut bytes = Vec::new();
+        let file = File::open(path).with_context(about)?;
+        file.take(MOST_READ).read_to_end(&mut bytes).with_context(about)?;
         cloud = cloud.user_data(UserData::parse(bytes).with_context(about)?);
     }
     Ok(cloud)

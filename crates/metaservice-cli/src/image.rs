@@ -106,6 +106,15 @@ pub(crate) fn find(store: &ImageStore, word: &str) -> Result<StoredImage> {
 /// The error, with the names that there are.
 pub(crate) fn hinted(error: StoreError, store: &ImageStore) -> Error {
     let hint = match &error {
+        StoreError::NoSuchImage(word) if word == "builtin" => {
+            "that is our own guest, which is no image".to_owned()
+        }
+        StoreError::NoSuchImage(word) if word.contains('/') => {
+            format!("it is a file: metaservice image import {word}")
+        }
+        StoreError::NoSuchImage(word) if word.starts_with("sha256:") => {
+            "8 digits of it or more, as in metaservice image ls".to_owned()
+        }
         StoreError::NoSuchImage(_) => {
             let listed = store.list().unwrap_or_default();
             let names = listed.0.iter().flat_map(|image| &image.names).map(ImageName::as_str);

@@ -51,7 +51,7 @@ impl Plan {
         let plan = Self { args, image, told: cloud::is_given(cloud) };
         match &plan.image {
             Some(image) if plan.boots_itself() => image.check(plan.args.net, plan.told)?,
-            _ => cloud::refuse(cloud, "give --image DISK without --kernel")?,
+            _ => cloud::refuse(cloud, "give --image DISK as well, and no --kernel")?,
         }
         Ok(plan)
     }

@@ -39,6 +39,42 @@ fn a_wrong_value_is_told_before_anything_starts() {
 }
 
 #[test]
+fn a_mistyped_option_is_none_of_the_command() {
+    refused(&["run", "--memroy", "2G", "--", "true"], "--memory");
+    refused(&["run", "--mac", "52:54:00:12:34:56", "--", "true"], "unexpected argument '--mac'");
+    refused(&["serve", "--listne", "127.0.0.1:0", "--", "true"], "--listen");
+    refused(&["image", "prepare", "x", "--image", "y"], "unexpected argument '--image'");
+    refused(&["exec", "nobody", "--usr", "me", "ls"], "--user");
+    // Behind the first word everything is the command's.
+    refused(&["exec", "nobody", "ls", "--usr"], "no job named \"nobody\" is running");
+    refused(&["exec", "nobody", "--", "--usr"], "no job named \"nobody\" is running");
+}
+
+#[test]
+fn what_is_wrong_is_told_once_where_a_saved_machine_could_be_too() {
+    let sandbox = Sandbox::new();
+    sandbox.own_cache();
+    for args in [["run", "--memory", "1", "true"], ["run", "--pcap", "/no/where", "true"]] {
+        let mut command = sandbox.command(args);
+        command.env("XDG_CACHE_HOME", sandbox.work().join("cache"));
+        command.env_remove("METASERVICE_NO_WARM");
+        let finished = vm::finish(command.spawn().unwrap());
+        finished.text(125);
+        assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn user_data_without_an_end_are_refused() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.work().join("disk"), [0; 512]).unwrap();
+    let args = ["run", "--image", "./disk", "--user-data", "/dev/zero", "--", "true"];
+    let finished = sandbox.run(&args);
+    finished.text(125);
+    assert!(finished.stderr.contains("user data have at most"), "{}", finished.stderr);
+}
+
+#[test]
 fn help_and_completions_go_to_stdout() {
     let sandbox = Sandbox::new();
     assert!(sandbox.run(&["--help"]).text(0).contains("Run a command inside a virtual machine"));

@@ -127,7 +127,7 @@ pub(crate) struct PrepareArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) console: Option<PathBuf>,
     /// What is to be done in it, as root.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 

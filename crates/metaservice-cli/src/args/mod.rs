@@ -204,9 +204,8 @@ pub(crate) struct JobArgs {
     /// (128G in temporary files), frames (1000000 a second from the card of `run`).
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) bound: Vec<String>,
-    /// The command and its arguments.
+    /// The command and its arguments; behind "--", whatever they look like.
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
-    #[arg(allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
 

@@ -106,7 +106,7 @@ pub(crate) struct ExecArgs {
     #[command(flatten)]
     pub(crate) name: JobName,
     /// The command and its arguments; the guest's default shell if there is none.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct ShellArgs {
     #[command(flatten)]
     pub(crate) name: JobName,
     /// Another command than the guest's default shell, and its arguments.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 

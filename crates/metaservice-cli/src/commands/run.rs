@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use metaservice::MetaService;
 use metaservice_nic::{Orphan, Statistics};
-use metaservice_vm::{Machine, StartError};
+use metaservice_vm::{Machine, SavedError, StartError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -145,7 +145,7 @@ async fn start(
     if plan.may_be_saved() {
         match tokio::task::block_in_place(|| warm::find(plan)) {
             Ok(None) => {}
-            Ok(Some(saved)) => match go_on(plan, settings, &saved, service).await {
+            Ok(Some(saved)) => match go_on(plan, settings, &saved, service).await? {
                 Ok((machine, wire)) => {
                     printer.event("continuing", json!({}));
                     return Ok(Started { machine, wire, booted: false });
@@ -161,6 +161,8 @@ async fn start(
                     printer.note(&format!("{why:#}"));
                 }
             },
+            // What is wrong with the machine that was asked for is wrong with one that boots.
+            Err(error) if !is_of_saved(&error) => return Err(error),
             Err(error) => printer.note(&format!("{:#}", error.context("booting instead"))),
         }
     }
@@ -178,13 +180,20 @@ fn is_unfit(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StartError::Saved(_))))
 }
 
-/// Goes on from a saved machine, as far as to where its agent has the job.
+/// Whether the folder of the saved machines is at fault, or one of them.
+fn is_of_saved(error: &anyhow::Error) -> bool {
+    let saved = error.chain().find_map(|cause| cause.downcast_ref::<SavedError>());
+    saved.is_some_and(|error| !matches!(error, SavedError::Spec(_) | SavedError::Disk(_)))
+}
+
+/// Goes on from a saved machine, as far as to where its agent has the job; `Ok(Err)` when that
+/// machine does not.
 async fn go_on(
     plan: &Plan,
     settings: &JobSettings,
     saved: &Warm,
     service: &MetaService,
-) -> Result<(Machine, Wire)> {
+) -> Result<Result<(Machine, Wire)>> {
     let (wire, card) = Wire::connect(plan, settings, service, saved.orphans())?;
     let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
     let went_on = async {
@@ -196,11 +205,11 @@ async fn go_on(
         }
     };
     match went_on.await {
-        Ok(machine) => Ok((machine, wire)),
+        Ok(machine) => Ok(Ok((machine, wire))),
         Err(error) => {
             wire.serving.abort();
             wire.driving.abort();
-            Err(error)
+            Ok(Err(error))
         }
     }
 }

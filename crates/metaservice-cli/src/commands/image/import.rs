@@ -1,7 +1,11 @@
 //! `metaservice image import`: a copy of a disk image under a name.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use anyhow::{Context, Error, Result};
-use metaservice_vm::{ImageName, ImageStore};
+use metaservice_vm::{Format, ImageName, ImageStore};
 use serde_json::json;
 
 use super::at_length;
@@ -33,7 +37,17 @@ pub(super) async fn import(args: &ImportArgs, printer: Printer) -> Result<ExitSt
         Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
     };
     printer.note(&format!("{name} is kept"));
+    if image.format == Format::Raw && !boots(image.disk().path()) {
+        printer.note("it has no boot sector: a machine of it boots with --kernel only");
+    }
     printer.event("imported", json!({ "name": name.as_str(), "digest": image.digest.to_string() }));
     output::line(&image.digest)?;
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Whether a raw disk begins as what firmware boots, or is partitioned, does.
+fn boots(disk: &Path) -> bool {
+    let mut sector = [0; 512];
+    let read = File::open(disk).and_then(|mut file| file.read_exact(&mut sector));
+    read.is_ok() && sector.ends_with(&[0x55, 0xaa])
 }

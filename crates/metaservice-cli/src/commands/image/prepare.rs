@@ -29,6 +29,10 @@ use crate::warm;
 /// What the image goes through.
 const SCRIPT: &str = include_str!("prepare.sh");
 
+/// The variable by which it comes in, so that what is shown of the job is short; how it is run.
+const VARIABLE: &str = "METASERVICE_STEPS";
+const STEPS: &str = "eval \"$METASERVICE_STEPS\"";
+
 /// How long an image may take to power itself off: under software emulation half a minute.
 const POWER_DOWN_PATIENCE: Duration = Duration::from_secs(180);
 
@@ -130,6 +134,7 @@ async fn boot(
     let describe = || machine::describe(&plan, Some((&settings, &identity)), card);
     let spec = tokio::task::block_in_place(describe)?.draft(draft);
     let machine = Machine::start(spec).await?;
+    step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let gone = async {
         let how = machine.wait().await.how;
         machine::failure(&format!("the machine ended before it was prepared: {how}"), &machine)
@@ -165,6 +170,7 @@ async fn check(
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
+    step(printer, "checking", "booting it again, to see that its agent comes");
     let _spinner = printer.spinner("booting it again");
     let image = Image { disk: draft.disk(), stored };
     let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default())?;
@@ -184,6 +190,7 @@ async fn power_off(
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<Option<Interrupt>> {
+    step(printer, "poweringOff", "powering off");
     let _spinner = printer.spinner("powering off");
     let exit = tokio::select! {
         exit = machine.power_down(POWER_DOWN_PATIENCE) => exit,
@@ -200,13 +207,20 @@ async fn power_off(
     Ok(None)
 }
 
+/// Says where we are: each of these takes its time.
+fn step(printer: Printer, event: &str, text: &str) {
+    printer.note(text);
+    printer.event(event, json!({}));
+}
+
 fn settings(args: &PrepareArgs, name: &ImageName) -> Result<JobSettings> {
     let mut env = BTreeMap::new();
     for variable in &args.env {
         set_variable(variable, &mut env).context("in --env")?;
     }
     let network = if args.net == Net::User { "user" } else { "none" };
-    let words = ["sh", "-c", SCRIPT, "prepare", network].map(str::to_owned);
+    env.insert(VARIABLE.to_owned(), SCRIPT.to_owned());
+    let words = ["sh", "-c", STEPS, "prepare", network].map(str::to_owned);
     let command = words.into_iter().chain(args.command.iter().cloned()).collect();
     let timeout = parse_duration(&args.timeout).context("in --timeout")?;
     let plain = JobSettings::plain(host_name(name), command, env);

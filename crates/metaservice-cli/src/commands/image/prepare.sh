@@ -1,5 +1,6 @@
 # What an image goes through before it is kept, in the image, as root. $1 says whether the machine
 # sees the outside world; the rest is the user's command. Whatever fails here fails all of it.
+unset METASERVICE_STEPS
 network=$1
 shift
 
