@@ -147,14 +147,7 @@ fn the_agent_may_die_and_the_command_runs_once() {
     let kill = "for p in /proc/[0-9]*; do set -- $(tr '\\0' ' ' < $p/cmdline); \
         case \"$*\" in *supervise*) ;; *' run') kill -9 ${p#/proc/} ;; esac; done; true";
     let _ = sandbox.run(&["exec", "survivor", "sh", "-c", kill]);
-    // What the dying agent took before its connections were closed is lost with it, and said.
-    let touched = (0..3).any(|_| {
-        let finished = sandbox.run(&["exec", "survivor", "touch", "/tmp/done"]);
-        let lost = finished.stderr.contains("the guest took the action and did not reply in time");
-        assert!(finished.status == Some(0) || lost, "{}", finished.stderr);
-        finished.status == Some(0)
-    });
-    assert!(touched);
+    sandbox.run(&["exec", "survivor", "touch", "/tmp/done"]).text(0);
     assert_eq!(job.finish().text(0), "\nafter\nrun\n");
 }
 

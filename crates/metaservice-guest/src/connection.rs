@@ -41,6 +41,9 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many connections are kept.
 const KEPT: usize = 4;
 
+/// The first number of what is closed first; most processes may have 1024.
+const ABOVE_SHELLS: i32 = 512;
+
 /// The most that is read of an answer that is not a payload.
 pub(crate) const MAX_ANSWER: usize = 64 * 1024;
 
@@ -58,6 +61,17 @@ pub(crate) async fn connect(host: &Host) -> Result<TcpStream, ClientError> {
     let _ = sockopt::set_tcp_keepintvl(&stream, interval);
     let _ = sockopt::set_tcp_keepcnt(&stream, count);
     Ok(stream)
+}
+
+/// Gives a connection a higher number than shells have. What a killed process had open is closed by
+/// Linux from the highest number down (`task_work_run`), and some of it takes milliseconds: whoever
+/// sees a shell end and asks for the next one shall not meet a poll that is still open and that
+/// nobody reads any more.
+fn first_to_close(stream: TcpStream) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    let moved = rustix::io::fcntl_dupfd_cloexec(&stream, ABOVE_SHELLS);
+    // Where there are no such numbers it stays where it is.
+    TcpStream::from_std(moved.map_or(stream, std::net::TcpStream::from))
 }
 
 /// What came back for a request.
@@ -88,7 +102,8 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn open(host: &Host) -> Result<Self, ClientError> {
         let activity = Activity::new();
-        let stream = Watched::new(connect(host).await?, &activity);
+        let stream = first_to_close(connect(host).await?).map_err(ClientError::Connect)?;
+        let stream = Watched::new(stream, &activity);
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HELD_BY_HYPER)
             .handshake(TokioIo::new(stream))
