@@ -49,6 +49,7 @@ impl Plan {
     /// The machine of an image that was found already.
     pub(crate) fn of(args: VmArgs, image: Option<Image>, cloud: &CloudArgs) -> Result<Self> {
         let plan = Self { args, image, told: cloud::is_given(cloud) };
+        hardware(&plan.args.hardware)?;
         match &plan.image {
             Some(image) if plan.boots_itself() => image.check(plan.args.net, plan.told)?,
             _ => cloud::refuse(cloud, "give --image DISK as well, and no --kernel")?,
@@ -127,6 +128,7 @@ pub(crate) fn describe(
     card: UnixStream,
 ) -> Result<MachineSpec> {
     let args = &plan.args;
+    let (cpus, memory) = hardware(&args.hardware)?;
     let address = match job {
         Some((_, identity)) => identity.card,
         None => MacAddress::new(ADDRESS)?,
@@ -134,8 +136,8 @@ pub(crate) fn describe(
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
     let mut spec = MachineSpec::new(qemu, boot(plan, &report)?)
-        .cpus(Cpus::new(args.hardware.cpus).context("in --cpus")?)
-        .memory(Memory::parse(&args.hardware.memory).context("in --memory")?)
+        .cpus(cpus)
+        .memory(memory)
         .accelerator(match args.hardware.accel {
             Accel::Auto => Accelerator::Auto,
             Accel::Kvm => Accelerator::Kvm,
@@ -165,6 +167,12 @@ pub(crate) fn describe(
         spec = spec.console_log(path);
     }
     Ok(spec)
+}
+
+/// What can be told of the hardware before anything is looked for.
+fn hardware(args: &HardwareArgs) -> Result<(Cpus, Memory)> {
+    let cpus = Cpus::new(args.cpus).context("in --cpus")?;
+    Ok((cpus, Memory::parse(&args.memory).context("in --memory")?))
 }
 
 /// What tells the machine of a job from all others.

@@ -191,6 +191,23 @@ fn what_is_no_image_is_refused_in_words_and_leaves_nothing() {
     gallery.refused(&["image", "snapshot", "./good.raw"], "metaservice image import ./good.raw");
     gallery.refused(&["run", "--image", "sha256:12", "--", "true"], "8 digits of it or more");
     gallery.refused(&["image", "prepare", "good", "--as", "good"], "hint: choose another name");
+    // Of a copy there would be a trace.
+    for (flag, value, says) in [
+        ("--memory", "1", "in --memory"),
+        ("--cpus", "0", "in --cpus"),
+        ("--boot-timeout", "soon", "in --boot-timeout"),
+        ("--timeout", "0", "in --timeout"),
+        ("--env", "=x", "in --env"),
+        ("--ssh-key", "nothing", "in --ssh-key"),
+        ("--user-data", "/no/where", "in --user-data"),
+        ("--as", "a b", "in --as"),
+    ] {
+        let wrong = gallery.run(&["image", "prepare", "good", flag, value]);
+        assert_eq!(wrong.text(125), "");
+        assert!(wrong.stderr.contains(says), "{}", wrong.stderr);
+        assert_eq!(wrong.stderr.lines().count(), 1, "{}", wrong.stderr);
+    }
+    gallery.refused(&["image", "snapshot", "good", "--memory", "1"], "in --memory");
     gallery.refused(&["image", "snapshot", "nothing"], "there is no image \"nothing\"");
     assert_eq!(gallery.entries().len(), 3, "{:?}", gallery.entries());
 }

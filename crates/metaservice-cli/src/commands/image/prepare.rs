@@ -51,16 +51,18 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
     if store.has(name.as_str()) {
         return Err(image::hinted(StoreError::NameTaken(name), &store));
     }
-    let mut interrupts = Interrupts::listen()?;
-    let draft = match copy(&store, &base, printer, &mut interrupts).await? {
-        Ok(draft) => draft,
-        Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
-    };
     let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
     let prepared = Prepared { from: args.name.clone(), network };
     let hardware = args.hardware.clone();
-    let stored = base.stored.clone();
-    let mut status = boot(args, base, &name, &draft, printer, &mut interrupts).await?;
+    let stored = base.stored.clone().context("only an image that is kept can be prepared")?;
+    // All that can be wrong with the flags is found before anything takes its time.
+    let task = Task::resolve(args, base, &name)?;
+    let mut interrupts = Interrupts::listen()?;
+    let draft = match copy(&store, &stored, printer, &mut interrupts).await? {
+        Ok(draft) => draft,
+        Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    let mut status = boot(&task, &draft, printer, &mut interrupts).await?;
     if status == ExitStatus::SUCCESS {
         status = check(hardware, stored, &draft, printer, &mut interrupts).await?;
     }
@@ -80,15 +82,38 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
     }
 }
 
+/// What is to be done in which machine.
+struct Task {
+    plan: Plan,
+    identity: Identity,
+    settings: JobSettings,
+    boot_timeout: Duration,
+}
+
+impl Task {
+    fn resolve(args: PrepareArgs, base: Image, name: &ImageName) -> Result<Self> {
+        let boot_timeout = match &args.boot_timeout {
+            Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
+            None => OWN_BOOT_TIMEOUT,
+        };
+        let mut settings = settings(&args, name)?;
+        let machine =
+            VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
+        let plan = Plan::of(machine, Some(base), &args.cloud)?;
+        let identity = Identity::of(&plan)?;
+        settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
+        Ok(Self { plan, identity, settings, boot_timeout })
+    }
+}
+
 async fn copy(
     store: &ImageStore,
-    base: &Image,
+    base: &StoredImage,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<Result<Draft, Interrupt>> {
-    let stored = base.stored.clone().context("only an image that is kept can be prepared")?;
-    let store = store.clone();
-    let total = std::fs::metadata(base.disk.path()).ok().map(|metadata| metadata.len());
+    let (store, stored) = (store.clone(), base.clone());
+    let total = std::fs::metadata(base.disk().path()).ok().map(|metadata| metadata.len());
     let copying = at_length(printer, "copying", total, interrupts, move |observe| {
         store.draft(&stored, observe)
     });
@@ -112,26 +137,15 @@ async fn keep(
 
 /// Boots the copy, has it go through all that, and waits until it has powered itself off.
 async fn boot(
-    args: PrepareArgs,
-    base: Image,
-    name: &ImageName,
+    task: &Task,
     draft: &Draft,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
-    let boot_timeout = match &args.boot_timeout {
-        Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
-        None => OWN_BOOT_TIMEOUT,
-    };
-    let mut settings = settings(&args, name)?;
-    let machine = VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
-    let plan = Plan::of(machine, Some(base), &args.cloud)?;
-    let identity = Identity::of(&plan)?;
-    settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
-    let (service, control) = conduct::start(&settings, printer).await?;
-
-    let (Wire { driving, serving }, card) = Wire::connect(&plan, &settings, &service, Vec::new())?;
-    let describe = || machine::describe(&plan, Some((&settings, &identity)), card);
+    let Task { plan, identity, settings, boot_timeout } = task;
+    let (service, control) = conduct::start(settings, printer).await?;
+    let (Wire { driving, serving }, card) = Wire::connect(plan, settings, &service, Vec::new())?;
+    let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?.draft(draft);
     let machine = Machine::start(spec).await?;
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
@@ -140,18 +154,18 @@ async fn boot(
         machine::failure(&format!("the machine ended before it was prepared: {how}"), &machine)
     };
     let late = async {
-        tokio::time::sleep(boot_timeout).await;
-        let after = humantime::format_duration(boot_timeout);
+        tokio::time::sleep(*boot_timeout).await;
+        let after = humantime::format_duration(*boot_timeout);
         machine::failure(&format!("no agent has come within {after}"), &machine)
     };
-    let status =
-        match conduct::conduct(&service, &settings, printer, interrupts, gone, late).await? {
-            Conclusion::Orderly(status) if status == ExitStatus::SUCCESS => status,
-            Conclusion::Orderly(status) | Conclusion::AtOnce(status) => {
-                machine.kill().await;
-                return Ok(status);
-            }
-        };
+    let status = match conduct::conduct(&service, settings, printer, interrupts, gone, late).await?
+    {
+        Conclusion::Orderly(status) if status == ExitStatus::SUCCESS => status,
+        Conclusion::Orderly(status) | Conclusion::AtOnce(status) => {
+            machine.kill().await;
+            return Ok(status);
+        }
+    };
     let _ = serving.await;
     let status = match power_off(&machine, printer, interrupts).await? {
         Some(interrupt) => ExitStatus::signal(interrupt.number),
@@ -165,14 +179,14 @@ async fn boot(
 /// An image is ready when an agent comes from it by itself. Nothing of this boot stays in it.
 async fn check(
     hardware: HardwareArgs,
-    stored: Option<StoredImage>,
+    stored: StoredImage,
     draft: &Draft,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
     step(printer, "checking", "booting it again, to see that its agent comes");
     let _spinner = printer.spinner("booting it again");
-    let image = Image { disk: draft.disk(), stored };
+    let image = Image { disk: draft.disk(), stored: Some(stored) };
     let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default())?;
     tokio::select! {
         idle = warm::boot_idle(&plan, |spec| spec) => {
