@@ -52,13 +52,9 @@ fn a_mistyped_option_is_none_of_the_command() {
 
 #[test]
 fn what_is_wrong_is_told_once_where_a_saved_machine_could_be_too() {
-    let sandbox = Sandbox::new();
-    sandbox.own_cache();
+    let sandbox = Sandbox::with_machines();
     for args in [["run", "--memory", "1", "true"], ["run", "--pcap", "/no/where", "true"]] {
-        let mut command = sandbox.command(args);
-        command.env("XDG_CACHE_HOME", sandbox.work().join("cache"));
-        command.env_remove("METASERVICE_NO_WARM");
-        let finished = vm::finish(command.spawn().unwrap());
+        let finished = sandbox.run(&args);
         finished.text(125);
         assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
     }

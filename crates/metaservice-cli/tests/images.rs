@@ -22,9 +22,7 @@ struct Gallery {
 
 impl Gallery {
     fn new() -> Self {
-        let sandbox = Sandbox::new();
-        sandbox.own_cache();
-        Self { sandbox }
+        Self { sandbox: Sandbox::with_machines() }
     }
 
     fn file(&self, name: &str, content: &[u8]) {
@@ -41,22 +39,13 @@ impl Gallery {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.sandbox.command(args);
-        command
-            .env("XDG_DATA_HOME", self.sandbox.work().join("data"))
-            .env("XDG_CACHE_HOME", self.sandbox.work().join("cache"))
-            .env_remove("METASERVICE_NO_WARM");
-        command
-    }
-
     fn start(&self, args: &[&str]) -> Child {
-        self.command(args).spawn().unwrap()
+        self.sandbox.command(args).spawn().unwrap()
     }
 
     #[track_caller]
     fn run(&self, args: &[&str]) -> Finished {
-        finish(self.start(args))
+        self.sandbox.run(args)
     }
 
     /// Runs what is refused, with an error that says this.
@@ -78,7 +67,7 @@ impl Gallery {
             script += &format!("\"$0\" {}; status=$?\n", words.join(" "));
         }
         script += "find \"$XDG_DATA_HOME/metaservice/images\" -name '.making*'; exit $status";
-        let inner = self.command(&[]);
+        let inner = self.sandbox.command::<&str>([]);
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
         command.arg(inner.get_program()).current_dir(self.sandbox.work());

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::inotify;
-use vm::{Finished, Sandbox, finish};
+use vm::{Sandbox, finish};
 
 /// A sandbox with a cache of its own, in which the tools of the user's are.
 struct Warm {
@@ -18,9 +18,7 @@ struct Warm {
 
 impl Warm {
     fn new() -> Self {
-        let sandbox = Sandbox::new();
-        sandbox.own_cache();
-        Self { sandbox }
+        Self { sandbox: Sandbox::with_machines() }
     }
 
     /// The folder of the saved machines.
@@ -34,19 +32,8 @@ impl Warm {
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.sandbox.command(args);
-        command.env("XDG_CACHE_HOME", self.sandbox.work().join("cache"));
-        command
-    }
-
-    /// Runs the tool; with a saved machine, and saving none.
-    fn run(&self, args: &[&str]) -> Finished {
-        finish(self.command(args).env_remove("METASERVICE_NO_WARM").spawn().unwrap())
-    }
-
     fn save(&self) {
-        finish(self.command(&["image", "snapshot", "builtin"]).spawn().unwrap()).text(0);
+        self.sandbox.run(&["image", "snapshot", "builtin"]).text(0);
         assert_eq!(self.machines().len(), 1);
     }
 }
@@ -72,7 +59,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
         script,
     ];
     for _ in 0..2 {
-        let finished = warm.run(&args);
+        let finished = warm.sandbox.run(&args);
         assert_eq!(finished.text(3), "hello world of second\n");
         assert!(finished.stderr.contains("\"event\":\"continuing\""), "{}", finished.stderr);
         let zeros = std::fs::read(warm.sandbox.work().join("zeros")).unwrap();
@@ -80,7 +67,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
     }
     // Another machine than the one that was saved boots.
     let args = ["run", "--json", "--no-warm", "--memory", "600M", "--", "echo", "booted"];
-    let finished = warm.run(&args);
+    let finished = warm.sandbox.run(&args);
     assert_eq!(finished.text(0), "booted\n");
     assert!(finished.stderr.contains("\"event\":\"booting\""), "{}", finished.stderr);
 }
@@ -99,7 +86,7 @@ fn twenty_machines_from_one_share_nothing_that_should_be_theirs_alone() {
         let start = |n: usize| {
             let name = format!("machine-{}", 2 * pair + n);
             let args = ["run", "--json", "--name", &name, "--", "sh", "-c", script];
-            warm.command(&args).env_remove("METASERVICE_NO_WARM").spawn().unwrap()
+            warm.sandbox.command(args).spawn().unwrap()
         };
         for child in [start(0), start(1)] {
             let finished = finish(child);
@@ -124,12 +111,12 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
     let machine = warm.machines().remove(0);
     let memory = std::fs::OpenOptions::new().write(true).open(machine.join("memory")).unwrap();
     memory.set_len(4096).unwrap();
-    let finished = warm.run(&["run", "--", "echo", "fine"]);
+    let finished = warm.sandbox.run(&["run", "--", "echo", "fine"]);
     assert_eq!(finished.text(0), "fine\n");
     assert!(finished.stderr.contains("the saved machine is broken"), "{}", finished.stderr);
     warm.sandbox.wait_for_no_process();
     // The one that is there now was made anew, in the background.
-    let again = warm.run(&["run", "--json", "--", "echo", "again"]);
+    let again = warm.sandbox.run(&["run", "--json", "--", "echo", "again"]);
     assert_eq!(again.text(0), "again\n");
     assert!(again.stderr.contains("\"event\":\"continuing\""), "{}", again.stderr);
 }
@@ -140,7 +127,7 @@ fn an_interrupted_save_leaves_nothing() {
     std::fs::create_dir_all(warm.saved()).unwrap();
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, warm.saved(), inotify::WatchFlags::CREATE).unwrap();
-    let child = warm.command(&["image", "snapshot", "builtin"]).spawn().unwrap();
+    let child = warm.sandbox.command(["image", "snapshot", "builtin"]).spawn().unwrap();
     let mut reader = [std::mem::MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(&watch, &mut reader);
     let begins = |name: Option<&std::ffi::CStr>| {

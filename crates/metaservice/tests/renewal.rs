@@ -5,7 +5,7 @@ mod guest;
 
 use std::time::{Duration, SystemTime};
 
-use guest::{Answer, head, parse, request};
+use guest::{Answer, claim, head, parse, request};
 use metaservice::{Cloud, MetaService, Preparation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -124,18 +124,13 @@ async fn a_renewal_is_new_each_time_and_over_once_the_job_is_somebodys() {
     let told = Duration::from_nanos(one["timeNs"].as_u64().unwrap());
     assert!(now.abs_diff(told) < Duration::from_secs(60), "{told:?}");
 
-    let claim = |nonce: &'static str| {
-        let service = service.clone();
-        let headers = [("Metaservice-Claim", nonce)];
-        async move { request(&service, "PUT", "/engine/v1/session", &headers, b"").await.status }
-    };
-    assert_eq!(claim("first").await, 200);
+    assert_eq!(claim(&service, "first").await.status, 200);
     assert_eq!(renewal(&[(AGENT, RENEWS)]).await.refusal().0, 404);
     // Its machine was given up: the next one begins as if there had been none.
     assert!(service.release());
     assert_eq!(renewal(&[(AGENT, RENEWS)]).await.status, 200);
-    assert_eq!(claim("second").await, 200);
-    assert_eq!(claim("first").await, 409);
+    assert_eq!(claim(&service, "second").await.status, 200);
+    assert_eq!(claim(&service, "first").await.status, 409);
 }
 
 #[tokio::test]

@@ -4,11 +4,10 @@
 
 mod guest;
 
-use guest::{get, poll, post, reply_to, request, start};
+use guest::{claim, get, poll, post, reply_to, request, start};
 use metaservice::{ArtifactError, MetaService, SessionMode};
 use tokio::io::AsyncReadExt;
 
-const CLAIM: &str = "Metaservice-Claim";
 const SESSION: &str = "Metaservice-Session";
 const EVERYTHING: [(&str, &str); 7] = [
     ("GET", "execute"),
@@ -19,10 +18,6 @@ const EVERYTHING: [(&str, &str); 7] = [
     ("PUT", "success"),
     ("PUT", "failed"),
 ];
-
-async fn claim(service: &MetaService, nonce: &str) -> guest::Answer {
-    request(service, "PUT", "/engine/v1/session", &[(CLAIM, nonce)], b"").await
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_claimed_job_is_its_claimants_alone() {

@@ -23,6 +23,8 @@ const MARK: &str = "METASERVICE_TEST_MARK";
 pub(crate) struct Sandbox {
     folder: tempfile::TempDir,
     mark: String,
+    /// Whether images and saved machines are its own, too.
+    owns_machines: bool,
 }
 
 impl Sandbox {
@@ -32,7 +34,7 @@ impl Sandbox {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         let mark = folder.path().display().to_string();
-        Self { folder, mark }
+        Self { folder, mark, owns_machines: false }
     }
 
     /// A folder for the test's own files; it is the tool's working folder.
@@ -40,10 +42,12 @@ impl Sandbox {
         self.folder.path().join("work")
     }
 
-    /// Makes a cache of its own below the working folder, in which the tools of the user's are and
-    /// no saved machine is.
-    pub(crate) fn own_cache(&self) {
-        let cache = self.work().join("cache/metaservice");
+    /// One whose images and saved machines are its own, below the working folder; the tools in its
+    /// cache are the user's.
+    pub(crate) fn with_machines() -> Self {
+        let mut sandbox = Self::new();
+        sandbox.owns_machines = true;
+        let cache = sandbox.work().join("cache/metaservice");
         std::fs::create_dir_all(&cache).unwrap();
         let home = |name| std::env::var_os(name).map(PathBuf::from);
         let users = home("XDG_CACHE_HOME").or_else(|| Some(home("HOME")?.join(".cache"))).unwrap();
@@ -53,6 +57,7 @@ impl Sandbox {
                 symlink(entry.path(), cache.join(entry.file_name())).unwrap();
             }
         }
+        sandbox
     }
 
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
@@ -65,9 +70,16 @@ impl Sandbox {
             .stderr(Stdio::piped())
             .env("TMPDIR", self.folder.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", self.folder.path().join("runtime"))
-            // Nothing is to go on behind a test that does not ask for it.
-            .env("METASERVICE_NO_WARM", "1")
             .env(MARK, &self.mark);
+        if self.owns_machines {
+            command
+                .env("XDG_CACHE_HOME", self.work().join("cache"))
+                .env("XDG_DATA_HOME", self.work().join("data"))
+                .env_remove("METASERVICE_NO_WARM");
+        } else {
+            // Nothing is to go on behind a test that does not ask for it.
+            command.env("METASERVICE_NO_WARM", "1");
+        }
         command
     }
 

@@ -77,6 +77,11 @@ pub(crate) async fn request(
     parse(&answer)
 }
 
+/// Claims the job by a word.
+pub(crate) async fn claim(service: &MetaService, nonce: &str) -> Answer {
+    request(service, "PUT", "/engine/v1/session", &[("Metaservice-Claim", nonce)], b"").await
+}
+
 pub(crate) fn parse(answer: &[u8]) -> Answer {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
     let head = std::str::from_utf8(&answer[..end]).expect("a head in ASCII");
