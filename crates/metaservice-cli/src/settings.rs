@@ -205,6 +205,7 @@ fn set_bound(bounds: &mut Bounds, limits: &mut Limits, word: &str) -> Result<()>
     match name {
         "connections" => bounds.connections = count()?,
         "headers" => bounds.headers = count()?,
+        "line" => bounds.line = count()?,
         "head" => bounds.head = count()?,
         "head-time" => bounds.head_time = time()?,
         "stall" => bounds.stall = time()?,
@@ -214,8 +215,8 @@ fn set_bound(bounds: &mut Bounds, limits: &mut Limits, word: &str) -> Result<()>
         "storage" => bounds.storage = parse_size(value)?,
         "frames" => limits.frames = u32::try_from(count()?)?,
         _ => bail!(
-            "there is no bound {name}: connections, headers, head, head-time, stall, list, names, \
-             streams, storage, frames"
+            "there is no bound {name}: connections, headers, line, head, head-time, stall, list, \
+             names, streams, storage, frames"
         ),
     }
     Ok(())
@@ -372,6 +373,7 @@ mod tests {
         let set_all = set(&[
             "connections=1",
             "headers=2",
+            "line=2K",
             "head=3K",
             "head-time=4",
             "stall=5s",
@@ -385,6 +387,7 @@ mod tests {
         (expected.log, expected.artifact) = (1024, 2048);
         (expected.connections, expected.headers, expected.head) = (1, 2, 3 << 10);
         (expected.head_time, expected.stall) = (Duration::from_secs(4), Duration::from_secs(5));
+        expected.line = 2 << 10;
         (expected.list, expected.names, expected.streams) = (6 << 20, 7, 8);
         expected.storage = 9 << 30;
         let limits = Limits { frames: 10 << 10, ..Limits::default() };

@@ -19,13 +19,14 @@ use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, Stage, TransportError};
 use crate::extension::Incoming;
 use crate::queue::{Decision, PollId, Queue, Refusal};
+use crate::session::Admitted;
 
 /// The outcome of one attempt, as the connection that carried the reply saw it.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Artifact(Result<Artifact, ArtifactError>),
     Files(Files),
-    Shell(Box<WebSocket>, Dialect),
+    Shell(Box<WebSocket>, Dialect, Admitted),
     /// A body that the caller reads while it comes.
     Incoming(Box<Incoming>),
     /// A small body.

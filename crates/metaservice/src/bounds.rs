@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use metaservice_protocol::limits::{MAX_FILES_BYTES, STALL_TIMEOUT};
 
 /// What one guest may take of its host at most, whatever it does. A guest that wants more is held
@@ -27,16 +28,17 @@ use metaservice_protocol::limits::{MAX_FILES_BYTES, STALL_TIMEOUT};
 pub struct Bounds {
     /// Connections at once, each with one request at a time; one more waits to be accepted. 1024.
     pub connections: usize,
-    /// Bytes of a request's line and headers together: more is answered with 431. At least 8 KiB;
-    /// 64 KiB.
+    /// Bytes of a request's path and query: more are answered with 414. 8 KiB.
+    pub line: usize,
+    /// Bytes of a request's line and headers together: more are answered with 431. 16 KiB.
     pub head: usize,
     /// Headers of a request: more are answered with 431. 64.
     pub headers: usize,
     /// How long a request's head may take, from the connection's beginning or the answer before:
     /// then the connection is cut. 30 s.
     pub head_time: Duration,
-    /// How long a reply that has begun may go without a byte: then it is cut, and tried again as
-    /// the protocol has it. The log has no such bound: a command may be silent for hours; and
+    /// How long a reply that has begun may go without a byte, and how long a guest may take nothing
+    /// of an answer: then it is cut, and a reply tried again as the protocol has it. The log has no such bound: a command may be silent for hours; and
     /// lists and statistics of the extended actions have always 30 s. 30 s.
     pub stall: Duration,
     /// Bytes of the answer to a version 1 list-folder: more is refused as `InvalidPayload`. 10 MiB.
@@ -62,7 +64,8 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 1024,
-            head: 64 * 1024,
+            line: 8 * 1024,
+            head: 16 * 1024,
             headers: 64,
             head_time: Duration::from_secs(30),
             stall: STALL_TIMEOUT,
@@ -73,6 +76,26 @@ impl Default for Bounds {
             artifact: 64 << 30,
             storage: 128 << 30,
         }
+    }
+}
+
+impl Bounds {
+    /// Whether a request's line and headers are within their bounds; the status that says what is not.
+    /// A connection reads somewhat more than that before it is known how long they are.
+    pub(crate) fn admit_head<B>(&self, request: &http::Request<B>) -> Result<(), StatusCode> {
+        const LINE: usize = " ".len() + " HTTP/1.1\r\n".len();
+        let (uri, headers) = (request.uri(), request.headers());
+        let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        let host = uri.authority().map_or(0, |host| "http://".len() + host.as_str().len());
+        if path + host > self.line {
+            return Err(StatusCode::URI_TOO_LONG);
+        }
+        let line = request.method().as_str().len() + path + host + LINE;
+        let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        if line + lines.sum::<usize>() + 2 > self.head {
+            return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        Ok(())
     }
 }
 

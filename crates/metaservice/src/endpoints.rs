@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use metaservice_protocol::endpoint::{
     AGENT_HEADER, CLAIM_HEADER, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER,
 };
@@ -24,6 +24,7 @@ use crate::connection::{AnswerBody, Outbox};
 use crate::log::{Misplaced, Untaken};
 use crate::result::JobResult;
 use crate::service::new_id;
+use crate::session::Admitted;
 use crate::state::Promised;
 use crate::{origin, replies};
 
@@ -71,6 +72,9 @@ async fn dispatch(
     outbox: Option<Extension<Outbox>>,
     request: Request,
 ) -> Result<Response, Refused> {
+    if let Err(status) = service.0.bounds.admit_head(&request) {
+        return Ok(status.into_response());
+    }
     let path = request.uri().path();
     let Some(endpoint) = Endpoint::from_path(path) else {
         return service.0.reception.answer(&service.0.host_names, &request);
@@ -79,40 +83,62 @@ async fn dispatch(
         let message = format!("{endpoint:?} is not used by this method");
         return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
     }
-    if let Some(refusal) = refusal(&service, endpoint, request.headers()) {
-        return Ok(refusal);
-    }
+    let mut admitted = match admit(&service, endpoint, request.uri(), request.headers()) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(*refusal),
+    };
+    let agent = announced(request.headers());
+    let outbox = outbox.map(|Extension(outbox)| outbox);
     match endpoint {
         Endpoint::Execute => execute(&service, request.headers()).await,
-        Endpoint::Log => log(&service, request).await,
         Endpoint::Success => resolve(&service, true, request.headers()).await,
         Endpoint::Failed => resolve(&service, false, request.headers()).await,
-        Endpoint::Poll => {
-            let outbox = outbox.map(|Extension(outbox)| outbox);
-            let agent = announced(request.headers());
-            Ok(poll(&service, agent, outbox).await)
-        }
-        Endpoint::Reply => replies::reply(&service, request).await,
-        Endpoint::ListFolder => replies::list_folder(&service, request).await,
         Endpoint::Ping => Ok(StatusCode::OK.into_response()),
         Endpoint::Session => claim(&service, request.headers()).await,
         Endpoint::Renewal => renew(&service, request.headers()),
+        // What takes its time ends with the leave that it began with.
+        Endpoint::Log | Endpoint::Poll | Endpoint::Reply | Endpoint::ListFolder => {
+            let leave = admitted.clone();
+            let answer = async {
+                match endpoint {
+                    Endpoint::Log => log(&service, request, outbox).await,
+                    Endpoint::Poll => Ok(poll(&service, agent, outbox).await),
+                    Endpoint::Reply => replies::reply(&service, request, leave).await,
+                    _ => replies::list_folder(&service, request).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = admitted.over() => Ok(session_required(&service, None)),
+                answer = answer => answer,
+            }
+        }
     }
 }
 
-/// What a request is answered with that is somebody else's than the guest's agent's.
-fn refusal(service: &MetaService, endpoint: Endpoint, headers: &HeaderMap) -> Option<Response> {
-    if let Err(message) = origin::check(headers, &service.0.host_names) {
-        return Some(Refused::new(ErrorCode::Forbidden, message).into_response());
+/// Leave for a request to be served, or what it is answered with: it may be somebody else's than
+/// the guest's agent's.
+fn admit(
+    service: &MetaService,
+    endpoint: Endpoint,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Admitted, Box<Response>> {
+    if let Err(message) = origin::check(uri, headers, &service.0.host_names) {
+        return Err(Box::new(Refused::new(ErrorCode::Forbidden, message).into_response()));
     }
-    let open = [Endpoint::Ping, Endpoint::Session, Endpoint::Renewal].contains(&endpoint);
-    let secret = || headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok());
-    if open || service.0.session.admits(secret()) {
-        return None;
+    if [Endpoint::Ping, Endpoint::Session, Endpoint::Renewal].contains(&endpoint) {
+        return Ok(Admitted::always());
     }
+    let secret = headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok());
+    let admitted = service.0.session.admit(secret);
+    admitted.ok_or_else(|| Box::new(session_required(service, announced(headers).as_ref())))
+}
+
+fn session_required(service: &MetaService, agent: Option<&Agent>) -> Response {
     let message = "this job's session is another's, or it has to be claimed first";
     let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
-    Some(say_who_we_are(service, announced(headers).as_ref(), refused))
+    say_who_we_are(service, agent, refused)
 }
 
 async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, Refused> {
@@ -211,7 +237,11 @@ fn say_who_we_are(
     response
 }
 
-async fn log(service: &MetaService, request: Request) -> Result<Response, Refused> {
+async fn log(
+    service: &MetaService,
+    request: Request,
+    outbox: Option<Outbox>,
+) -> Result<Response, Refused> {
     use http_body_util::BodyExt;
     let mut place = log_place(request.headers())?;
     let mut body = request.into_body();
@@ -236,6 +266,11 @@ async fn log(service: &MetaService, request: Request) -> Result<Response, Refuse
             Ok(Err(_trailers)) => {}
             Err(error) => {
                 tracing::debug!(%error, "a log request was cut");
+                // A guest whose connection was cut in this direction alone is not to take an
+                // answer for the log's end: it sends again what was not confirmed.
+                if let Some(outbox) = outbox {
+                    outbox.abandon();
+                }
                 return Err(Refused::new(ErrorCode::InternalError, "the log was cut off"));
             }
         }
@@ -298,12 +333,17 @@ pub(crate) fn answer_poll<'a>(
     headers: &HeaderMap,
     outbox: Outbox,
 ) -> impl Future<Output = Response> + use<'a> {
-    let refusal = refusal(service, Endpoint::Poll, headers);
+    let admitted = admit(service, Endpoint::Poll, &Uri::default(), headers);
     let agent = announced(headers);
     async move {
-        match refusal {
-            Some(refusal) => refusal,
-            None => poll(service, agent, Some(outbox)).await,
+        let mut admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
+        };
+        tokio::select! {
+            biased;
+            () = admitted.over() => session_required(service, None),
+            answer = poll(service, agent, Some(outbox)) => answer,
         }
     }
 }

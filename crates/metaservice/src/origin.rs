@@ -7,27 +7,32 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header};
 
 /// What a proxy adds to what it passes on.
-const FORWARDING: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+const FORWARDING: [&str; 5] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
 /// Domains that nobody on the internet can have.
 const PRIVATE: [&str; 3] = ["internal", "local", "localhost"];
 
 /// Why a request is not served, if it is not.
-pub(crate) fn check(headers: &HeaderMap, known: &BTreeSet<String>) -> Result<(), &'static str> {
+pub(crate) fn check(
+    uri: &Uri,
+    headers: &HeaderMap,
+    known: &BTreeSet<String>,
+) -> Result<(), &'static str> {
     if FORWARDING.iter().any(|name| headers.contains_key(*name)) {
         return Err("forwarded requests are not served");
     }
-    let foreign = || Err("the service is not known by this Host");
-    match headers.get(header::HOST) {
-        None => Ok(()),
-        Some(host) => match host.to_str() {
-            Ok(host) if is_own(host, known) => Ok(()),
-            _ => foreign(),
-        },
+    // A request line may name a host as well, and a stranger's request more hosts than one.
+    let line = uri.authority().map(|authority| Some(authority.as_str()));
+    let headers = headers.get_all(header::HOST).into_iter().map(|host| host.to_str().ok());
+    let foreign = |host: Option<&str>| !host.is_some_and(|host| is_own(host, known));
+    if line.into_iter().chain(headers).any(foreign) {
+        return Err("the service is not known by this Host");
     }
+    Ok(())
 }
 
 fn is_own(host: &str, known: &BTreeSet<String>) -> bool {
@@ -52,7 +57,12 @@ mod tests {
     fn allowed(name: &'static str, value: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        check(&headers, &BTreeSet::from(["meta.example.org".to_owned()])).is_ok()
+        served("/", &headers)
+    }
+
+    fn served(uri: &str, headers: &HeaderMap) -> bool {
+        let known = BTreeSet::from(["meta.example.org".to_owned()]);
+        check(&uri.parse().unwrap(), headers, &known).is_ok()
     }
 
     #[test]
@@ -71,7 +81,8 @@ mod tests {
         ] {
             assert!(allowed("host", host), "{host}");
         }
-        assert!(check(&HeaderMap::new(), &BTreeSet::new()).is_ok());
+        assert!(served("/", &HeaderMap::new()));
+        assert!(served("http://169.254.169.254/", &HeaderMap::new()));
     }
 
     #[test]
@@ -79,6 +90,11 @@ mod tests {
         for host in ["evil.example", "169.254.169.254.nip.io", "example.org.", "internal.evil"] {
             assert!(!allowed("host", host), "{host}");
         }
+        let mut both = HeaderMap::new();
+        both.append("host", "metadata".parse().unwrap());
+        assert!(!served("http://evil.example/", &both), "a host in the request line");
+        both.append("host", "evil.example".parse().unwrap());
+        assert!(!served("/", &both), "a second host");
         for name in FORWARDING {
             assert!(!allowed(name, "1.2.3.4"), "{name}");
         }

@@ -46,7 +46,7 @@ impl Reception {
         if delivered.is_none() && self.cloud.is_none() {
             return Err(Refused::no_endpoint());
         }
-        origin::check(request.headers(), host_names)
+        origin::check(request.uri(), request.headers(), host_names)
             .map_err(|message| Refused::new(ErrorCode::Forbidden, message))?;
         if let Some(delivered) = delivered {
             return match *request.method() {

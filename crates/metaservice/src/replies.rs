@@ -26,16 +26,21 @@ use crate::endpoints::Refused;
 use crate::error::{ArtifactError, TransportError};
 use crate::extension::Incoming;
 use crate::queue::Refusal;
+use crate::session::Admitted;
 
-pub(crate) async fn reply(service: &MetaService, request: Request) -> Result<Response, Refused> {
+pub(crate) async fn reply(
+    service: &MetaService,
+    request: Request,
+    admitted: Admitted,
+) -> Result<Response, Refused> {
     let reply = begin_reply(service, &request)?;
     match reply.request() {
         Asked::GetArtifact { .. } => artifact_reply(service, reply, request).await,
         Asked::ListFolder { .. } => files_reply(service, reply, request).await,
-        Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0).await,
+        Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0, admitted).await,
         Asked::KillProcess => finish(reply, Outcome::Done),
         Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
-        _ => extended_reply(service, reply, request).await,
+        _ => extended_reply(service, reply, request, admitted).await,
     }
 }
 
@@ -44,6 +49,7 @@ async fn extended_reply(
     service: &MetaService,
     reply: Reply,
     request: Request,
+    admitted: Admitted,
 ) -> Result<Response, Refused> {
     if let Some(value) = request.headers().get(FAILURE_HEADER) {
         let failure = Failure::from_header(value.to_str().unwrap_or_default());
@@ -58,7 +64,7 @@ async fn extended_reply(
         Asked::Exec(exec) if exec.options.detach => Err(wrong_method(reply)),
         Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) if posted => Err(wrong_method(reply)),
         Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) => {
-            shell_reply(reply, request.into_parts().0).await
+            shell_reply(reply, request.into_parts().0, admitted).await
         }
         _ => incoming_reply(reply, request).await,
     }
@@ -263,7 +269,11 @@ async fn read_files(mut body: Body, bounds: &Bounds) -> Result<Option<BytesMut>,
     Ok(Some(json))
 }
 
-async fn shell_reply(reply: Reply, mut parts: Parts) -> Result<Response, Refused> {
+async fn shell_reply(
+    reply: Reply,
+    mut parts: Parts,
+    admitted: Admitted,
+) -> Result<Response, Refused> {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
@@ -303,7 +313,7 @@ async fn shell_reply(reply: Reply, mut parts: Parts) -> Result<Response, Refused
     Ok(upgrade.on_upgrade(async move |socket| {
         drop(handshake);
         if let Some(reply) = connected.take() {
-            reply.finish(Outcome::Shell(Box::new(socket), dialect));
+            reply.finish(Outcome::Shell(Box::new(socket), dialect, admitted));
         }
     }))
 }

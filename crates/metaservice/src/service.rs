@@ -235,16 +235,17 @@ impl MetaService {
         let command = command.into_iter().map(Into::into).collect();
         let place = self.place()?;
         match self.once(Request::ExecShell { command, tty }, Dialect::V2).await {
-            Outcome::Shell(socket, dialect) => {
-                Ok(self.start_shell(Connected { socket: *socket, dialect, place }))
+            Outcome::Shell(socket, dialect, admitted) => {
+                Ok(self.start_shell(Connected { socket: *socket, dialect, place, admitted }))
             }
             other => Err(other.into()),
         }
     }
 
     pub(crate) fn start_shell(&self, connected: Connected) -> Shell {
-        let Connected { socket, dialect, place } = connected;
-        Shell::start(Wire::from_axum(socket, place), dialect, self.0.terminated.subscribe())
+        let Connected { socket, dialect, place, admitted } = connected;
+        let wire = Wire::from_axum(socket, place, admitted);
+        Shell::start(wire, dialect, self.0.terminated.subscribe())
     }
 
     /// A place for one stream more.

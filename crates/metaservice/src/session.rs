@@ -10,11 +10,15 @@
 //!
 //! A claimant whose answer was cut asks again by the same nonce. Once it has used its secret it
 //! has the answer, and what is given once is given no more.
+//!
+//! What was admitted before somebody claims the job, or before it is released, is admitted until
+//! then: a request that has begun holds an [`Admitted`] and ends with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use metaservice_protocol::{ActionId, SessionGrant};
+use tokio::sync::watch;
 
 use crate::state::PromisedSession;
 
@@ -37,6 +41,30 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// What a claimant gets.
     secrets: BTreeMap<String, String>,
+    /// Counts the owners.
+    owner: watch::Sender<u64>,
+}
+
+/// Leave to speak for the job, until it is somebody else's.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted(Option<watch::Receiver<u64>>);
+
+impl Admitted {
+    /// Leave that does not end.
+    pub(crate) const fn always() -> Self {
+        Self(None)
+    }
+
+    /// Completes when the leave ends. Can be dropped and called again.
+    pub(crate) async fn over(&mut self) {
+        if let Some(owner) = &mut self.0
+            && owner.changed().await.is_ok()
+        {
+            return;
+        }
+        // Without the job there is nobody who could claim it.
+        std::future::pending().await
+    }
 }
 
 #[derive(Default)]
@@ -56,7 +84,7 @@ impl Session {
         // What only a claimant gets cannot be left out for others.
         let mode = if secrets.is_empty() { mode } else { SessionMode::Required };
         let state = State { granted, secrets: secrets.clone() };
-        Self { mode, state: Mutex::new(state), secrets }
+        Self { mode, state: Mutex::new(state), secrets, owner: watch::Sender::new(0) }
     }
 
     pub(crate) fn is_offered(&self) -> bool {
@@ -71,8 +99,11 @@ impl Session {
     ) -> Option<SessionGrant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { granted, secrets } = &mut *state;
-        let granted = granted
-            .get_or_insert_with(|| PromisedSession { nonce: nonce.clone(), secret: secret() });
+        let granted = granted.get_or_insert_with(|| {
+            // Under the lock: who is admitted has seen the owner that is there.
+            self.owner.send_modify(|owner| *owner += 1);
+            PromisedSession { nonce: nonce.clone(), secret: secret() }
+        });
         let same = is_same(granted.nonce.as_str(), nonce.as_str());
         same.then(|| SessionGrant { secret: granted.secret.clone(), env: secrets.clone() })
     }
@@ -81,6 +112,7 @@ impl Session {
     pub(crate) fn release(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = State { granted: None, secrets: self.secrets.clone() };
+        self.owner.send_modify(|owner| *owner += 1);
     }
 
     /// Whose it is.
@@ -88,19 +120,21 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.clone()
     }
 
-    /// Whether a request with this secret, or none, may speak for the job.
-    pub(crate) fn admits(&self, presented: Option<&str>) -> bool {
+    /// Leave for a request with this secret, or none; `None` when it may not speak for the job.
+    pub(crate) fn admit(&self, presented: Option<&str>) -> Option<Admitted> {
         if self.mode == SessionMode::Off {
-            return true;
+            return Some(Admitted::always());
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(granted) = &state.granted else { return self.mode == SessionMode::Claimed };
-        let admitted = presented.is_some_and(|presented| is_same(presented, &granted.secret));
-        if admitted {
+        let admitted = match &state.granted {
+            Some(granted) => presented.is_some_and(|secret| is_same(secret, &granted.secret)),
+            None => self.mode == SessionMode::Claimed,
+        };
+        if admitted && state.granted.is_some() {
             // Its owner has the grant.
             state.secrets.clear();
         }
-        admitted
+        admitted.then(|| Admitted(Some(self.owner.subscribe())))
     }
 }
 
@@ -112,6 +146,8 @@ pub(crate) fn is_same(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn nonce(text: &str) -> ActionId {
@@ -122,18 +158,43 @@ mod tests {
         Session::new(mode, BTreeMap::new(), None)
     }
 
+    fn admits(session: &Session, secret: Option<&str>) -> bool {
+        session.admit(secret).is_some()
+    }
+
+    /// Whether the leave has ended.
+    fn is_over(admitted: &mut Admitted) -> bool {
+        admitted.over().now_or_never().is_some()
+    }
+
+    #[test]
+    fn what_was_admitted_ends_with_the_next_owner() {
+        let session = with(SessionMode::Claimed);
+        let mut stranger = session.admit(None).unwrap();
+        assert!(!is_over(&mut stranger));
+        session.claim(&nonce("a"), || "s".to_owned()).unwrap();
+        assert!(is_over(&mut stranger));
+        let mut owner = session.admit(Some("s")).unwrap();
+        session.claim(&nonce("a"), String::new).unwrap();
+        assert!(session.claim(&nonce("b"), String::new).is_none());
+        assert!(!is_over(&mut owner), "it is the owner's as long as nobody else has it");
+        session.release();
+        assert!(is_over(&mut owner));
+        assert!(!is_over(&mut Admitted::always()));
+    }
+
     #[test]
     fn the_first_claimant_has_it_and_may_ask_again() {
         for mode in [SessionMode::Required, SessionMode::Claimed] {
             let session = with(mode);
             let open = mode == SessionMode::Claimed;
-            assert_eq!((session.admits(None), session.admits(Some("?"))), (open, open));
+            assert_eq!((admits(&session, None), admits(&session, Some("?"))), (open, open));
             let grant = session.claim(&nonce("a"), || "s3cret".to_owned()).unwrap();
             assert_eq!(session.claim(&nonce("a"), || "other".to_owned()), Some(grant.clone()));
             assert_eq!(session.claim(&nonce("b"), || "other".to_owned()), None);
-            assert!(session.admits(Some(&grant.secret)));
+            assert!(admits(&session, Some(&grant.secret)));
             for other in [None, Some(""), Some("s3cre"), Some("s3cretX"), Some("S3cret")] {
-                assert!(!session.admits(other), "{other:?}");
+                assert!(!admits(&session, other), "{other:?}");
             }
         }
     }
@@ -142,11 +203,11 @@ mod tests {
     fn secrets_are_given_until_the_claimant_has_them() {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
         let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
-        assert!(!session.admits(None), "they are for a claimant alone");
+        assert!(!admits(&session, None), "they are for a claimant alone");
         for _ in 0..2 {
             assert_eq!(session.claim(&nonce("a"), || "s".to_owned()).unwrap().env, secrets);
         }
-        assert!(session.admits(Some("s")));
+        assert!(admits(&session, Some("s")));
         assert!(session.claim(&nonce("a"), String::new).unwrap().env.is_empty());
     }
 
@@ -155,15 +216,15 @@ mod tests {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
         let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
         session.claim(&nonce("a"), || "s".to_owned()).unwrap();
-        assert!(session.admits(Some("s")));
+        assert!(admits(&session, Some("s")));
         session.release();
-        assert!(!session.admits(Some("s")), "the one before is a stranger now");
+        assert!(!admits(&session, Some("s")), "the one before is a stranger now");
         assert_eq!(session.claim(&nonce("b"), || "z".to_owned()).unwrap().env, secrets);
         assert_eq!(session.claim(&nonce("a"), || "s".to_owned()), None);
     }
 
     #[test]
     fn without_sessions_everybody_is_admitted() {
-        assert!(with(SessionMode::Off).admits(None) && !with(SessionMode::Off).is_offered());
+        assert!(admits(&with(SessionMode::Off), None) && !with(SessionMode::Off).is_offered());
     }
 }

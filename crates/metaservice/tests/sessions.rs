@@ -4,9 +4,11 @@
 
 mod guest;
 
+use futures_util::StreamExt;
 use guest::{claim, get, poll, post, reply_to, request, start};
 use metaservice::{ArtifactError, MetaService, SessionMode};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
 
 const SESSION: &str = "Metaservice-Session";
 const EVERYTHING: [(&str, &str); 7] = [
@@ -39,6 +41,50 @@ async fn a_claimed_job_is_its_claimants_alone() {
     }
     assert_eq!(get(&service, "/engine/v1/ping").await.status, 200);
     assert!(service.try_result().unwrap().success, "the claimant's word, and nobody else's");
+}
+
+/// What a stranger has begun before the agent was there is over with the agent's claim.
+#[tokio::test]
+async fn what_began_before_the_claim_ends_with_it() {
+    let (drain, mut written) = tokio::io::duplex(1024);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let begin = async |head: Vec<u8>| {
+        let mut stream = guest::dial(&service);
+        stream.write_all(&head).await.unwrap();
+        stream
+    };
+    let chunked = [("Transfer-Encoding", "chunked"), ("Connection", "close")];
+    let mut log = begin(guest::head("POST", "/engine/v1/log", &chunked)).await;
+    log.write_all(b"6\r\nbefore\r\n").await.unwrap();
+    let mut before = [0; 6];
+    written.read_exact(&mut before).await.unwrap();
+    // A stranger may have taken actions, too, as a guest of version 1 does.
+    let exec = start(&service, async |service| service.exec_shell(["id"], false).await);
+    let mut stream = guest::dial_shell(&service, &poll(&service).await).await;
+    let shell = exec.await.unwrap().unwrap();
+    let fetch = start(&service, async |service| service.get_artifact("/f").await);
+    let reply = guest::head("POST", &reply_to(&poll(&service).await), &chunked);
+    let mut reply = begin(reply).await;
+    reply.write_all(b"6\r\nforged\r\n").await.unwrap();
+    let mut poll = begin(guest::head("GET", "/engine/v1/poll", &[("Connection", "close")])).await;
+    // It is served when the other end of its connection waits for an action.
+    tokio::task::yield_now().await;
+
+    let secret = claim(&service, "agent").await.json()["secret"].as_str().unwrap().to_owned();
+    for stream in [&mut log, &mut reply, &mut poll] {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(guest::parse(&answer).refusal(), (401, "SessionRequired".to_owned()));
+    }
+    let _ = log.write_all(b"6\r\nforged\r\n0\r\n\r\n").await;
+    assert!(shell.wait().await.is_err());
+    assert!(!matches!(stream.next().await, Some(Ok(Message::Binary(_)))));
+    fetch.abort();
+    let own = [(SESSION, secret.as_str())];
+    assert_eq!(request(&service, "POST", "/engine/v1/log", &own, b"behind").await.status, 200);
+    let mut behind = [0; 6];
+    written.read_exact(&mut behind).await.unwrap();
+    assert_eq!(&behind, b"behind", "nothing of a stranger's in between");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use metaservice::{Builder, MetaService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,7 +90,8 @@ pub(crate) fn agent(address: SocketAddr, folder: &Path) -> Child {
 }
 
 /// Passes connections on. Those that carry much are cut after so many bytes as the next cut says,
-/// counted in both directions together.
+/// counted in both directions together: the even ones in both directions, the odd ones in that to
+/// the service alone, so that an answer still comes through.
 async fn cutting_proxy(to: SocketAddr, cuts: Vec<u64>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -117,10 +118,12 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
     let (mut far_read, mut far_write) = far.into_split();
     let carried = AtomicU64::new(0);
     let limit = AtomicU64::new(u64::MAX);
+    let one_way = AtomicBool::new(false);
     let over = |count: usize| {
         let carried = carried.fetch_add(count as u64, Ordering::SeqCst) + count as u64;
         if carried > SMALL && limit.load(Ordering::SeqCst) == u64::MAX {
             let cut = usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap();
+            one_way.store(cut % 2 == 1, Ordering::SeqCst);
             limit.store(cuts.get(cut).map_or(u64::MAX - 1, |cut| SMALL + cut), Ordering::SeqCst);
         }
         carried > limit.load(Ordering::SeqCst)
@@ -129,6 +132,9 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = near_read.read(&mut buffer).await {
             if over(count) {
+                if one_way.load(Ordering::SeqCst) {
+                    break;
+                }
                 return true;
             }
             if far_write.write_all(&buffer[..count]).await.is_err() {
@@ -141,7 +147,7 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
     let down = async {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = far_read.read(&mut buffer).await {
-            if over(count) {
+            if over(count) && !one_way.load(Ordering::SeqCst) {
                 return true;
             }
             if near_write.write_all(&buffer[..count]).await.is_err() {
@@ -151,7 +157,7 @@ async fn carry(near: TcpStream, far: TcpStream, next: &AtomicU64, cuts: &[u64]) 
         let _ = near_write.shutdown().await;
         false
     };
-    // A cut ends both directions at once, by dropping the streams.
+    // A cut of both directions drops the streams.
     tokio::pin!(up, down);
     tokio::select! {
         cut = &mut up => if !cut { down.await; },

@@ -7,7 +7,8 @@
 //! action counts as handed out when the bytes of the poll's answer have been written
 //! and flushed, not when they were put into a buffer. [`Watched`] sees the flush,
 //! [`Outbox`] holds the answers on their way; if the connection ends first they are
-//! dropped, which gives their actions to the next poll.
+//! dropped, which gives their actions to the next poll. [`Watched`] also ends a connection whose
+//! peer takes nothing of what it asked for.
 
 mod head;
 mod polls;
@@ -16,8 +17,9 @@ use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,14 +30,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
 
 use self::polls::Next;
 use crate::MetaService;
 use crate::actions::Answer;
 use crate::bounds::Bounds;
 
-/// The least that hyper's buffer can be bounded to.
-const LEAST_BUFFER: usize = 8 * 1024;
+/// What is read ahead of a body at most.
+const BUFFER: usize = 64 * 1024;
 
 /// How much is read at once of what is not a body.
 const PIECE: usize = 2 * 1024;
@@ -46,7 +49,7 @@ pub(crate) async fn serve<IO>(io: IO, service: &MetaService) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut io = Watched::new(io);
+    let mut io = Watched::new(io, &service.0.bounds);
     let terminated = service.0.terminated.subscribe();
     match polls::serve(&mut io, service, terminated.clone()).await? {
         Next::End => Ok(()),
@@ -67,7 +70,7 @@ pub(crate) async fn serve_router<IO>(
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    serve_all(Watched::new(io), router, bounds, terminated).await
+    serve_all(Watched::new(io, bounds), router, bounds, terminated).await
 }
 
 async fn serve_all<IO>(
@@ -84,7 +87,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_time)
         .max_headers(bounds.headers)
-        .max_buf_size(bounds.head.max(LEAST_BUFFER))
+        .max_header_size(bounds.head)
+        .max_buf_size(BUFFER.max(bounds.head))
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -99,15 +103,30 @@ where
 
 /// The answers of a connection that are in hyper's buffer.
 #[derive(Clone, Default)]
-pub(crate) struct Outbox(Arc<Mutex<Vec<Answer>>>);
+pub(crate) struct Outbox(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    answers: Vec<Answer>,
+    abandoned: bool,
+}
 
 impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, answer: Answer) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        self.lock().answers.push(answer);
     }
 
     fn take(&self) -> Vec<Answer> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.lock().answers)
+    }
+
+    /// Nothing more is written: the connection ends without what it would still be answered.
+    pub(crate) fn abandon(&self) {
+        self.lock().abandoned = true;
     }
 }
 
@@ -161,11 +180,16 @@ struct Watched<IO> {
     outbox: Outbox,
     /// What has been read and is not served yet.
     ahead: BytesMut,
+    /// How long a peer may take nothing of what is written.
+    stall: Duration,
+    /// Runs while the peer takes nothing. In a box, as most connections never have one.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Watched<IO> {
-    fn new(io: IO) -> Self {
-        Self { io, outbox: Outbox::default(), ahead: BytesMut::new() }
+    fn new(io: IO, bounds: &Bounds) -> Self {
+        let (outbox, ahead) = (Outbox::default(), BytesMut::new());
+        Self { io, outbox, ahead, stall: bounds.stall, stalled: None }
     }
 
     /// What was read first is served; an empty buffer takes no memory.
@@ -191,6 +215,31 @@ impl<IO: AsyncRead + Unpin> Watched<IO> {
     }
 }
 
+impl<IO: AsyncWrite + Unpin> Watched<IO> {
+    /// Writes as `step` does, as long as the peer takes something now and then.
+    fn poll_step<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(Pin<&mut IO>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(result) = step(Pin::new(&mut self.io), cx) {
+            self.stalled = None;
+            return Poll::Ready(result);
+        }
+        let stall = self.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.outbox.lock().abandoned {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -213,17 +262,18 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.check()?;
+        self.poll_step(cx, |io, cx| io.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        ready!(self.poll_step(cx, AsyncWrite::poll_flush))?;
         self.outbox.take().into_iter().for_each(Answer::written);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.poll_step(cx, AsyncWrite::poll_shutdown)
     }
 
     fn poll_write_vectored(
@@ -231,7 +281,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        self.check()?;
+        self.poll_step(cx, |io, cx| io.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -153,7 +153,9 @@ impl MetaService {
     ) -> Result<Connected, ExtensionError> {
         let place = self.place()?;
         match self.once(request, most).await {
-            Outcome::Shell(socket, dialect) => Ok(Connected { socket: *socket, dialect, place }),
+            Outcome::Shell(socket, dialect, admitted) => {
+                Ok(Connected { socket: *socket, dialect, place, admitted })
+            }
             other => Err(other.into()),
         }
     }

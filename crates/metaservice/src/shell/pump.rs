@@ -23,12 +23,13 @@ use crate::error::ShellError;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(wire: Wire, shared: Arc<Shared>, mut terminated: watch::Receiver<bool>) {
-    let Wire { sender, receiver, place: _place } = wire;
+    let Wire { sender, receiver, place: _place, mut admitted } = wire;
     let reason = tokio::select! {
         biased;
         () = read(receiver, &shared) => ShellError::Disconnected,
         () = write(sender, &shared) => ShellError::Disconnected,
         () = closing(&shared) => ShellError::Disconnected,
+        () = admitted.over() => ShellError::Disconnected,
         Ok(_) = terminated.wait_for(|terminated| *terminated) => ShellError::Terminated,
     };
     shared.lock().closed = true;

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
+use crate::session::Admitted;
+
 /// What the pump says and hears.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -36,6 +38,8 @@ pub(crate) struct Wire {
     pub(super) receiver: Receiver,
     /// Among the streams that a guest may have; free again when this is dropped.
     pub(super) place: Option<OwnedSemaphorePermit>,
+    /// The guest's leave to answer, with which the stream ends.
+    pub(super) admitted: Admitted,
 }
 
 /// A stream as the guest has dialled it.
@@ -43,10 +47,15 @@ pub(crate) struct Connected {
     pub(crate) socket: ws::WebSocket,
     pub(crate) dialect: Dialect,
     pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) admitted: Admitted,
 }
 
 impl Wire {
-    pub(crate) fn from_axum(socket: ws::WebSocket, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn from_axum(
+        socket: ws::WebSocket,
+        place: OwnedSemaphorePermit,
+        admitted: Admitted,
+    ) -> Self {
         let (sink, stream) = socket.split();
         let receiver = stream.scan((), |(), message| {
             future::ready(match message {
@@ -61,7 +70,8 @@ impl Wire {
                 Message::Ping | Message::Other => ws::Message::Ping(Bytes::new()),
             }))
         });
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: Some(place) }
+        let place = Some(place);
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place, admitted }
     }
 
     pub(crate) fn from_tungstenite<IO>(socket: WebSocketStream<IO>) -> Self
@@ -82,6 +92,7 @@ impl Wire {
                 Message::Ping | Message::Other => tungstenite::Message::Ping(Bytes::new()),
             }))
         });
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: None }
+        let admitted = Admitted::always();
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: None, admitted }
     }
 }

@@ -19,13 +19,18 @@ enum Fate {
     Stall(usize, Duration),
     /// Ends for the guest after so many bytes; what it had sent reaches the host so much later.
     HalfOpen(usize, Duration),
+    /// Ends on the way to the host after so many bytes; what the host says still comes.
+    OneWay(usize),
 }
 
 impl Fate {
     fn limit(self) -> usize {
         match self {
             Self::Fine => usize::MAX,
-            Self::Cut(bytes) | Self::Stall(bytes, _) | Self::HalfOpen(bytes, _) => bytes,
+            Self::Cut(bytes)
+            | Self::Stall(bytes, _)
+            | Self::HalfOpen(bytes, _)
+            | Self::OneWay(bytes) => bytes,
         }
     }
 }
@@ -40,7 +45,8 @@ impl World {
             let bytes = random.random_range(0..3000);
             match random.random_range(0..10) {
                 0..=4 => Fate::Fine,
-                5 | 6 => Fate::Cut(bytes),
+                5 => Fate::Cut(bytes),
+                6 => Fate::OneWay(bytes),
                 7 => Fate::Stall(bytes, Duration::from_secs(random.random_range(1..200))),
                 _ => Fate::HalfOpen(bytes, Duration::from_secs(random.random_range(1..60))),
             }
@@ -120,11 +126,15 @@ impl Way {
             world.note(self.name, count);
             carried = carried.saturating_add(count);
             if carried > limit {
-                let Fate::Stall(_, time) = self.fate else {
-                    self.last.extend_from_slice(&self.block[..count]);
-                    return true;
-                };
-                sleep(time).await;
+                match self.fate {
+                    Fate::Stall(_, time) => sleep(time).await,
+                    Fate::OneWay(_) if self.name == "up" => break,
+                    Fate::OneWay(_) => {}
+                    _ => {
+                        self.last.extend_from_slice(&self.block[..count]);
+                        return true;
+                    }
+                }
             }
             if to.write_all(&self.block[..count]).await.is_err() {
                 break;

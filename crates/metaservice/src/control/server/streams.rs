@@ -149,7 +149,7 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
         Ask::Action(request) => served.service.socket(request, most).await,
         Ask::Exec(exec) => served.service.exec_socket(exec, most).await,
     };
-    let Connected { socket: guest, dialect, place } = match opened {
+    let Connected { socket: guest, dialect, place, mut admitted } = match opened {
         Ok(opened) => opened,
         Err(error) => return error.into_response(),
     };
@@ -160,6 +160,7 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
         let _place = place;
         tokio::select! {
             () = relay(client, guest) => {}
+            () = admitted.over() => {}
             _ = terminated.wait_for(|terminated| *terminated) => {}
         }
     })
