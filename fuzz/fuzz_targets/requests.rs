@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use metaservice::{Bounds, DiskWork, MetaService, SessionMode};
+use metaservice::{
+    Bounds, Cloud, Destination, DiskWork, Exec, ExecOptions, MetaService, SessionMode,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -18,8 +20,12 @@ enum Step {
     Ask(Wish),
     /// The guest takes the next action, as an agent of ours or of version 1.
     Poll { ours: bool },
+    /// The guest claims the job; it has the secret from then on.
+    Claim,
     /// The guest sends a request.
     Request(Request),
+    /// The guest answers an action with a stream.
+    Stream(Stream),
     /// Time passes.
     Wait(u8),
 }
@@ -31,10 +37,17 @@ enum Wish {
     Shell,
     Read,
     Kill,
+    Write,
+    Listing,
+    Statistics,
+    Dial,
+    Detached,
 }
 
 #[derive(Debug, Arbitrary)]
 struct Request {
+    /// With the secret of the session, if there is one.
+    own: bool,
     method: u8,
     path: u8,
     /// Which of the actions it speaks of, if any.
@@ -48,10 +61,34 @@ struct Request {
     cut: Option<u16>,
 }
 
+#[derive(Debug, Arbitrary)]
+struct Stream {
+    id: u8,
+    /// Of the second dialect.
+    second: bool,
+    messages: Vec<(u8, Vec<u8>)>,
+    /// What follows them is no message.
+    rest: Vec<u8>,
+}
+
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS"];
-const PATHS: [&str; 10] =
-    ["execute", "log", "success", "failed", "poll", "reply", "list-folder", "ping", "session", "x"];
-const HEADERS: [&str; 12] = [
+const PATHS: [&str; 14] = [
+    "/engine/v1/execute",
+    "/engine/v1/log",
+    "/engine/v1/success",
+    "/engine/v1/failed",
+    "/engine/v1/poll",
+    "/engine/v1/reply",
+    "/engine/v1/list-folder",
+    "/engine/v1/ping",
+    "/engine/v1/session",
+    "/engine/v1/x",
+    "/engine/v1/renewal",
+    "/latest/api/token",
+    "/latest/meta-data/",
+    "/latest/user-data",
+];
+const HEADERS: [&str; 16] = [
     "Content-Type",
     "X-Taskcluster-Worker-Error",
     "Metaservice-Result",
@@ -64,6 +101,10 @@ const HEADERS: [&str; 12] = [
     "Sec-WebSocket-Key",
     "Upgrade",
     "Host",
+    "Connection",
+    "Sec-WebSocket-Version",
+    "X-aws-ec2-metadata-token",
+    "X-aws-ec2-metadata-token-ttl-seconds",
 ];
 const AGENT: &str = r#"{"version":"9","os":"linux","arch":"x86_64","kernel":"6","capabilities":["exec","dial","read","write","list","stats","signal","terminal"]}"#;
 
@@ -79,26 +120,38 @@ async fn converse(steps: Vec<Step>) {
     bounds.artifact = 4096;
     let service = MetaService::builder(["true"])
         .session(SessionMode::Claimed)
+        .cloud(Cloud::new("fuzzed"))
         .bounds(bounds)
         .disk_work(DiskWork::InPlace)
         .start()
         .expect("a service");
     let mut wishes = JoinSet::new();
-    let mut ids = Vec::new();
+    let (mut ids, mut session) = (Vec::new(), String::new());
     for step in steps.into_iter().take(24) {
         match step {
             Step::Ask(wish) => drop(wishes.spawn(ask(service.clone(), wish))),
             Step::Poll { ours } => {
                 let agent =
                     if ours { format!("Metaservice-Agent: {AGENT}\r\n") } else { String::new() };
-                let head = format!("GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n{agent}\r\n");
+                let head = format!(
+                    "GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n{session}{agent}\r\n"
+                );
                 let answer = exchange(&service, head.into_bytes(), false).await;
-                let id = answer.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"'));
-                ids.extend(id.map(|(id, _)| id.to_owned()));
+                ids.extend(member(&answer, "id"));
+            }
+            Step::Claim => {
+                let head = "PUT /engine/v1/session HTTP/1.1\r\nHost: a\r\nMetaservice-Claim: me\r\n\r\n";
+                let answer = exchange(&service, head.into(), false).await;
+                if let Some(secret) = member(&answer, "secret") {
+                    session = format!("Metaservice-Session: {secret}\r\n");
+                }
+            }
+            Step::Stream(stream) => {
+                exchange(&service, streamed(stream, &ids, &session), true).await;
             }
             Step::Request(request) => {
                 let cut = request.cut;
-                let mut bytes = written(request, &ids);
+                let mut bytes = written(request, &ids, &session);
                 if let Some(cut) = cut {
                     bytes.truncate(usize::from(cut));
                 }
@@ -119,6 +172,28 @@ async fn ask(service: MetaService, wish: Wish) {
         Wish::List => drop(service.list_folder("/").await),
         Wish::Artifact => drop(service.get_artifact("/f").await),
         Wish::Kill => drop(service.kill_process().await),
+        Wish::Write => drop(service.write(Destination::file("/f"), &b"content"[..]).await),
+        Wish::Listing => {
+            if let Ok(mut lines) = service.list("/", true).await {
+                while let Ok(Some(_)) = lines.next().await {}
+            }
+        }
+        Wish::Statistics => {
+            if let Ok(mut lines) = service.stats(None).await {
+                while let Ok(Some(_)) = lines.next().await {}
+            }
+        }
+        Wish::Dial => {
+            if let Ok(mut dialled) = service.dial("localhost", 80).await {
+                let _ = dialled.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+                let _ = dialled.take(1 << 20).read_to_end(&mut Vec::new()).await;
+            }
+        }
+        Wish::Detached => {
+            let options = ExecOptions::default();
+            let exec = Exec { command: vec!["true".to_owned()], tty: false, options };
+            drop(service.exec_detached(exec).await);
+        }
         Wish::Read => {
             if let Ok(mut reading) = service.read("/f", metaservice::Form::Any).await {
                 while let Ok(Some(_)) = reading.chunk().await {}
@@ -136,15 +211,51 @@ async fn ask(service: MetaService, wish: Wish) {
     }
 }
 
-fn written(request: Request, ids: &[String]) -> Vec<u8> {
-    let Request { method, path, id, headers, body, length, chunked, .. } = request;
+/// The text of a member of JSON.
+fn member(json: &str, name: &str) -> Option<String> {
+    let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
+    rest.split_once('"').map(|(text, _)| text.to_owned())
+}
+
+/// A handshake, and messages as a guest masks them.
+fn streamed(stream: Stream, ids: &[String], session: &str) -> Vec<u8> {
+    let Stream { id, second, messages, rest } = stream;
+    let id = ids.get(usize::from(id) % ids.len().max(1)).map_or("0", String::as_str);
+    let offer = if second { "shell.2.metaservice, shell.1.metaservice" } else { "" };
+    let offer = if second { format!("Sec-WebSocket-Protocol: {offer}\r\n") } else { String::new() };
+    let mut bytes = format!(
+        "GET /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\n{session}{offer}Connection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes();
+    for (opcode, payload) in messages {
+        // A binary message as a rule: the others mean nothing to a stream.
+        let opcode = if opcode < 16 { opcode } else { 2 };
+        bytes.push(0x80 | opcode);
+        match u8::try_from(payload.len()) {
+            Ok(length @ ..=125) => bytes.push(0x80 | length),
+            _ => {
+                bytes.push(0x80 | 126);
+                bytes.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
+            }
+        }
+        // A mask of zeros leaves the bytes as they are.
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+    }
+    bytes.extend(rest);
+    bytes
+}
+
+fn written(request: Request, ids: &[String], session: &str) -> Vec<u8> {
+    let Request { own, method, path, id, headers, body, length, chunked, .. } = request;
     let pick = |names: &[&str], n: u8| names[usize::from(n) % names.len()].to_owned();
-    let mut head = format!("{} /engine/v1/{}", pick(&METHODS, method), pick(&PATHS, path));
+    let mut head = format!("{} {}", pick(&METHODS, method), pick(&PATHS, path));
     if let Some(id) = id {
         let known = ids.get(usize::from(id) % ids.len().max(1));
         head += &format!("?id={}", known.map_or("0", String::as_str));
     }
-    head += " HTTP/1.1\r\nHost: a\r\n";
+    head += &format!(" HTTP/1.1\r\nHost: a\r\n{}", if own { session } else { "" });
     for (name, value) in headers {
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
         head += &format!("{}: {value}\r\n", pick(&HEADERS, name));
