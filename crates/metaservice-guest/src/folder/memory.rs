@@ -24,14 +24,17 @@ static KNOWN: Mutex<BTreeSet<(u32, u32)>> = Mutex::new(BTreeSet::new());
 pub(super) fn learn(folder: impl AsFd, device: u64) {
     let device = (rustix::fs::major(device), rustix::fs::minor(device));
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if !known().contains(&device)
-        && rustix::fs::fstatfs(folder).is_ok_and(|system| KINDS.contains(&system.f_type))
-    {
+    if !known().contains(&device) && holds(folder) {
         let mut known = known();
         if known.len() < MOST {
             known.insert(device);
         }
     }
+}
+
+/// Whether an open file is in memory. May wait.
+pub(crate) fn holds(file: impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| KINDS.contains(&system.f_type))
 }
 
 /// Opens a folder that is known to be in memory; never waits.

@@ -19,7 +19,7 @@
 //! to move, so a large tree on a slow disk is no reason to give up; where nothing is found for
 //! a while, a space moves instead. A reply that the host has given up ends the walk.
 
-mod memory;
+pub(crate) mod memory;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};

@@ -48,7 +48,9 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     at("sysfs", "/sys", "sysfs", quiet, c"")?;
     at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755")?;
     at("tmpfs", "/run", "tmpfs", open, c"mode=755")?;
-    at("tmpfs", "/tmp", "tmpfs", open, c"mode=1777")?;
+    // Large pages for what is known to become large; a kernel without them takes no such option.
+    at("tmpfs", "/tmp", "tmpfs", open, c"mode=1777,huge=within_size")
+        .or_else(|_| at("tmpfs", "/tmp", "tmpfs", open, c"mode=1777"))?;
     let terminal = MountFlags::NOSUID | MountFlags::NOEXEC;
     at("devpts", "/dev/pts", "devpts", terminal, c"mode=620,gid=5,ptmxmode=666")?;
     at("tmpfs", "/dev/shm", "tmpfs", open, c"mode=1777")?;

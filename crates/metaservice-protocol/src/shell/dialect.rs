@@ -42,4 +42,15 @@ impl Dialect {
             Self::V2 => SHELL2_MESSAGE,
         }
     }
+
+    /// How many consumed bytes are worth an acknowledgement: one in version 1, whose peers may
+    /// wait for each; a quarter of the window in the second dialect. A sender is never held back
+    /// by what is less, as the window is four times that.
+    #[must_use]
+    pub const fn grain(self) -> usize {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => SHELL2_WINDOW / 4,
+        }
+    }
 }

@@ -120,7 +120,8 @@ pub struct Session {
     role: Role,
     dialect: Dialect,
     halves: [Half; 3],
-    /// Acknowledgements not sent yet, per stream: consecutive reads share a message.
+    /// Acknowledgements not sent yet, per stream: reads share a message, in the second dialect
+    /// until they are worth one.
     acks: [u32; 3],
     frames: VecDeque<Frame>,
     size: Option<(u16, u16)>,
@@ -281,8 +282,9 @@ impl Session {
     /// peer may be waiting for nothing else.
     pub fn next_message(&mut self) -> Option<Bytes> {
         for stream in Stream::ALL {
-            let consumed = std::mem::take(&mut self.acks[usize::from(stream.number())]);
-            if consumed > 0 {
+            let consumed = &mut self.acks[usize::from(stream.number())];
+            if *consumed as usize >= self.dialect.grain() {
+                let consumed = std::mem::take(consumed);
                 return Some(Frame::Ack { stream, consumed }.encode());
             }
         }

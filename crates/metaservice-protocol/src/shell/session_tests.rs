@@ -129,6 +129,23 @@ fn a_full_window_opens_by_what_is_read() {
 }
 
 #[test]
+fn in_the_second_dialect_a_quarter_of_the_window_is_acknowledged_at_once() {
+    let mut pair = Pair::new(Dialect::V2);
+    let grain = Dialect::V2.grain();
+    for _ in 0..grain / Dialect::V2.block() {
+        assert_eq!(pair.ends[0].next_message(), None, "not worth a message yet");
+        pair.write(Stream::Stdout, Dialect::V2.block());
+        pair.transmit(1);
+        pair.deliver(1);
+        pair.read(Stream::Stdout);
+    }
+    pair.transmit(0);
+    assert_eq!(pair.ends[0].next_message(), None, "one message for all of it");
+    pair.deliver(0);
+    assert_eq!(pair.ends[1].acknowledged(Stream::Stdout), grain as u64);
+}
+
+#[test]
 fn a_peer_that_ignores_the_window_is_cut() {
     let mut host = Session::new(Role::Host);
     let block = Frame::Data { stream: Stream::Stderr, payload: vec![7; SHELL_BLOCK].into() };
