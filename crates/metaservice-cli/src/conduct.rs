@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use metaservice::{Bounds, JobResult, LogError, MetaService, Reason, control};
+use metaservice::{Bounds, Builder, JobResult, LogError, MetaService, Reason, control};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -76,6 +76,18 @@ impl Control {
     }
 }
 
+/// What makes the job this one and no other, and where its state is kept.
+pub(crate) fn job(settings: &JobSettings) -> Builder {
+    let mut builder = MetaService::builder(settings.command.clone()).envs(settings.env.clone());
+    if let Some(size) = settings.terminal {
+        builder = builder.terminal(size);
+    }
+    if let Some(folder) = &settings.state {
+        builder = builder.state(folder);
+    }
+    builder
+}
+
 /// Starts the service that the settings describe, and its control socket.
 pub(crate) async fn start(
     settings: &JobSettings,
@@ -90,8 +102,7 @@ pub(crate) async fn start(
             None
         }
     };
-    let mut builder = MetaService::builder(settings.command.clone())
-        .envs(settings.env.clone())
+    let mut builder = job(settings)
         .log(drain::open(settings).await?)
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
@@ -103,14 +114,8 @@ pub(crate) async fn start(
     for name in &settings.host_names {
         builder = builder.host_name(name);
     }
-    if let Some(size) = settings.terminal {
-        builder = builder.terminal(size);
-    }
     if let Some(cloud) = &settings.cloud {
         builder = builder.cloud(cloud.clone()).agent(PLATFORM, AGENT);
-    }
-    if let Some(folder) = &settings.state {
-        builder = builder.state(folder);
     }
     let service = builder.start()?;
     let mut control = Control { socket: None, serving: None };
