@@ -194,14 +194,15 @@ pub(crate) struct JobArgs {
     /// Kill the command when its log becomes larger.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_log: String,
-    /// Refuse an artifact that is larger.
+    /// Refuse an artifact that is larger, and a file or folder that "cp" fetches.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
     /// What the guest may take of this machine at most; may be given several times. The names:
     /// connections (1024 at once), headers (64 of a request), head (64K of a request's line and
     /// headers), head-time (30s for them), stall (30s without a byte of a reply), list (10M of a
     /// folder's listing), names (1000000 in it), streams (256 shells and such at once), storage
-    /// (128G in temporary files), frames (1000000 a second from the card of `run`).
+    /// (128G in temporary files), frames (1000000 a second from the card of `run`). --max-log and
+    /// --max-artifact bound the log, and what "cp" and --artifact fetch.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) bound: Vec<String>,
     /// The command and its arguments; behind "--", whatever they look like.
