@@ -31,6 +31,7 @@ mod settings;
 mod signals;
 mod sockets;
 mod status;
+mod tamer;
 mod terminal;
 mod warm;
 
