@@ -291,3 +291,24 @@ fn a_second_card_reaches_the_outside_and_the_service_stays_on_ours() {
     assert!(networked.starts_with("3\n1\n"), "{networked}");
     assert!(networked.contains("169.254.169.254 dev eth0"), "{networked}");
 }
+
+#[test]
+fn qemu_has_a_filter_and_nothing_of_our_environment_that_is_secret() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "--json", "--secret", "TOKEN", "--", "sh", "-c", "echo $TOKEN; sleep 1000"];
+    let mut child = sandbox.command(args).env("TOKEN", "t0ken-of-mine").spawn().unwrap();
+    let _said = vm::wait_for(&mut child, "\"event\":\"started\"");
+    let mut log = [0; 13];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut log).unwrap();
+    assert_eq!(&log, b"t0ken-of-mine");
+    let machine = sandbox.machine();
+    let read = |name: &str| std::fs::read(format!("/proc/{machine}/{name}")).unwrap();
+    let environment = String::from_utf8(read("environ")).unwrap();
+    assert!(!environment.contains("TOKEN") && !environment.contains("t0ken"), "{environment:?}");
+    let status = String::from_utf8(read("status")).unwrap();
+    assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.wait_for_no_process();
+    sandbox.forget_sockets();
+}
