@@ -107,7 +107,7 @@ pub(crate) async fn start(
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
         .session(settings.session)
-        .bounds(within_descriptors(settings.bounds.clone()));
+        .bounds(within_descriptors(settings.bounds.service.clone()));
     for (name, value) in &settings.secrets {
         builder = builder.secret(name, value);
     }

@@ -10,6 +10,7 @@ mod agent;
 mod args;
 mod artifacts;
 mod attachment;
+mod bounds;
 mod candidates;
 mod cloud;
 mod commands;

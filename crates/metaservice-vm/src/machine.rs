@@ -39,7 +39,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::accelerator::AcceleratorChoice;
 use crate::arguments::{self, Inherited};
-use crate::console::Console;
+use crate::console::{Console, ConsoleLog};
 use crate::exit::{Evidence, Exit, How};
 use crate::process::{Killer, Process};
 use crate::qmp::{Event, Monitor, QmpError};
@@ -164,10 +164,11 @@ impl Machine {
         };
         let words = arguments::qemu(&spec, &accelerator, inherited)?;
         let log = match &spec.console_log {
-            Some(path) => Some(
-                std::fs::File::create(path)
-                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?,
-            ),
+            Some(path) => {
+                let file = std::fs::File::create(path)
+                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?;
+                Some(ConsoleLog::new(file, spec.console_bound))
+            }
             None => None,
         };
 

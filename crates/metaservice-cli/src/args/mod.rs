@@ -201,8 +201,10 @@ pub(crate) struct JobArgs {
     /// connections (1024 at once), headers (64 of a request), head (64K of a request's line and
     /// headers), head-time (30s for them), stall (30s without a byte of a reply), list (10M of a
     /// folder's listing), names (1000000 in it), streams (256 shells and such at once), storage
-    /// (128G in temporary files), frames (1000000 a second from the card of `run`). --max-log and
-    /// --max-artifact bound the log, and what "cp" and --artifact fetch.
+    /// (128G in temporary files), frames (1000000 a second from the card of `run`), farewell (1h
+    /// for all artifacts once the command has ended), console (64M in the file of --console), pcap
+    /// (16G in that of --pcap). --max-log and --max-artifact bound the log, and what "cp" and
+    /// --artifact fetch.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) bound: Vec<String>,
     /// The command and its arguments; behind "--", whatever they look like.
