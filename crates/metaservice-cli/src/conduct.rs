@@ -216,6 +216,12 @@ async fn finish(
             biased;
             fetched = artifacts::fetch(service, &settings.artifacts, &mut ledger, printer) => fetched,
             error = gone => Err(error.context("the artifacts were not fetched")),
+            // A guest that sends a byte now and then is never stalled.
+            () = tokio::time::sleep(settings.bounds.farewell) => {
+                let farewell = humantime::format_duration(settings.bounds.farewell);
+                let late = "the artifacts were not fetched within";
+                Err(anyhow!("{late} {farewell}: more by --bound farewell=DURATION"))
+            }
         },
         Some(_) if settings.artifacts.is_empty() => Ok(()),
         Some(error) => Err(error.context("the artifacts were not fetched")),

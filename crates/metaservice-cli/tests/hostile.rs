@@ -6,6 +6,7 @@ mod vm;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -355,4 +356,43 @@ fn ids_that_were_never_given_or_are_used_up_are_refused() {
     finish(asking).text(0);
     service.is_well();
     service.end();
+}
+
+#[test]
+fn an_artifact_that_comes_byte_by_byte_does_not_hold_its_host_for_ever() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--json", "--listen", "unix:here", "--artifact", "/f"];
+    let command = ["--bound", "farewell=2s", "true"];
+    let mut child = sandbox.command([&args[..], &command].concat()).spawn().unwrap();
+    let said = vm::wait_for(&mut child, "\"event\":\"serving\"");
+    let connect = || UnixStream::connect(sandbox.work().join("here")).unwrap();
+    let ask = |request: &str| {
+        let mut stream = connect();
+        let rest = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(format!("{request} {rest}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    ask("GET /engine/v1/execute");
+    ask("PUT /engine/v1/success");
+    let answer = ask("GET /engine/v1/poll");
+    let action: serde_json::Value =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let id = action["id"].as_str().unwrap();
+    let mut stream = connect();
+    let head = format!(
+        "POST /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let begun = std::time::Instant::now();
+    while stream.write_all(b"x").is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it takes everything");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    let said: String = said.iter().collect();
+    assert!(said.contains("the artifacts were not fetched within 2s"), "{said}");
+    assert!(!sandbox.work().join("f").exists());
 }
