@@ -81,7 +81,13 @@ impl Extractor {
     /// It is not a folder, or cannot be opened.
     pub fn open(path: &Path, options: Options) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(path, flags, Mode::empty())?, options })
+        Ok(Self::within(fs::open(path, flags, Mode::empty())?, options))
+    }
+
+    /// The destination is a folder that is open already.
+    #[must_use]
+    pub const fn within(root: OwnedFd, options: Options) -> Self {
+        Self { root, options }
     }
 
     /// Writes every member. Blocks; whatever `from` returns as an error ends it.

@@ -2,9 +2,11 @@
 //!
 //! With a terminal: every key goes to the guest, Ctrl-C among them; only the escape sequence and
 //! signals from elsewhere end us. Without one, the first Ctrl-C goes to the guest as a signal,
-//! the second ends us. However it ends, the terminal is as it was when [`attach`] returns.
+//! the second ends us; and where its output comes to a terminal of ours nevertheless, that shows it
+//! and acts on nothing of it. However it ends, the terminal is as it was when [`attach`] returns.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
 use std::pin::pin;
 
 use anyhow::{Context, Result};
@@ -14,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::interrupts::Interrupts;
 use crate::status::ExitStatus;
+use crate::tamer::Tamer;
 use crate::terminal::{Escape, Input, Terminal};
 
 /// How much is read of our stdin at once.
@@ -69,7 +72,7 @@ pub(crate) async fn attach(
     };
     follow();
 
-    let mut ended = pin!(end(shell, stdout, stderr));
+    let mut ended = pin!(end(shell, stdout, stderr, terminal.is_none()));
     let mut feeding = pin!(feed(stdin, interactive, terminal.is_some(), escape));
     let mut fed = false;
     loop {
@@ -104,9 +107,14 @@ async fn end(
     shell: &Shell,
     stdout: Option<ShellOutput>,
     stderr: Option<ShellOutput>,
+    tame: bool,
 ) -> Result<ExitStatus> {
-    let shown =
-        tokio::try_join!(show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()),);
+    let tamer = |is_terminal: bool| (tame && is_terminal).then(Tamer::default);
+    let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+    let shown = tokio::try_join!(
+        show(stdout, tokio::io::stdout(), tamer(out)),
+        show(stderr, tokio::io::stderr(), tamer(err)),
+    );
     match shown {
         Ok(_) => {}
         Err(Unshown::Cut) => {}
@@ -136,17 +144,25 @@ enum Unshown {
     Here(io::Error),
 }
 
-async fn show(output: Option<ShellOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Unshown> {
+async fn show(
+    output: Option<ShellOutput>,
+    mut to: impl AsyncWrite + Unpin,
+    mut tamer: Option<Tamer>,
+) -> Result<(), Unshown> {
     let Some(mut output) = output else { return Ok(()) };
     let mut block = vec![0; BLOCK];
     loop {
-        let count = match output.read(&mut block).await {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(_) => return Err(Unshown::Cut),
+        let count = output.read(&mut block).await.map_err(|_| Unshown::Cut)?;
+        let shown = match &mut tamer {
+            None => Cow::Borrowed(&block[..count]),
+            Some(tamer) if count == 0 => Cow::Owned(tamer.end().into_bytes()),
+            Some(tamer) => Cow::Owned(tamer.tame(&block[..count]).into_bytes()),
         };
-        to.write_all(&block[..count]).await.map_err(Unshown::Here)?;
+        to.write_all(&shown).await.map_err(Unshown::Here)?;
         to.flush().await.map_err(Unshown::Here)?;
+        if count == 0 {
+            return Ok(());
+        }
     }
 }
 

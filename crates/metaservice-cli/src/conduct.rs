@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use metaservice::{Bounds, JobResult, LogError, MetaService, Reason, control};
+use metaservice::{Bounds, Builder, JobResult, LogError, MetaService, Reason, control};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -76,6 +76,18 @@ impl Control {
     }
 }
 
+/// What makes the job this one and no other, and where its state is kept.
+pub(crate) fn job(settings: &JobSettings) -> Builder {
+    let mut builder = MetaService::builder(settings.command.clone()).envs(settings.env.clone());
+    if let Some(size) = settings.terminal {
+        builder = builder.terminal(size);
+    }
+    if let Some(folder) = &settings.state {
+        builder = builder.state(folder);
+    }
+    builder
+}
+
 /// Starts the service that the settings describe, and its control socket.
 pub(crate) async fn start(
     settings: &JobSettings,
@@ -90,27 +102,20 @@ pub(crate) async fn start(
             None
         }
     };
-    let mut builder = MetaService::builder(settings.command.clone())
-        .envs(settings.env.clone())
+    let mut builder = job(settings)
         .log(drain::open(settings).await?)
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
         .session(settings.session)
-        .bounds(within_descriptors(settings.bounds.clone()));
+        .bounds(within_descriptors(settings.bounds.service.clone()));
     for (name, value) in &settings.secrets {
         builder = builder.secret(name, value);
     }
     for name in &settings.host_names {
         builder = builder.host_name(name);
     }
-    if let Some(size) = settings.terminal {
-        builder = builder.terminal(size);
-    }
     if let Some(cloud) = &settings.cloud {
         builder = builder.cloud(cloud.clone()).agent(PLATFORM, AGENT);
-    }
-    if let Some(folder) = &settings.state {
-        builder = builder.state(folder);
     }
     let service = builder.start()?;
     let mut control = Control { socket: None, serving: None };
@@ -211,6 +216,12 @@ async fn finish(
             biased;
             fetched = artifacts::fetch(service, &settings.artifacts, &mut ledger, printer) => fetched,
             error = gone => Err(error.context("the artifacts were not fetched")),
+            // A guest that sends a byte now and then is never stalled.
+            () = tokio::time::sleep(settings.bounds.farewell) => {
+                let farewell = humantime::format_duration(settings.bounds.farewell);
+                let late = "the artifacts were not fetched within";
+                Err(anyhow!("{late} {farewell}: more by --bound farewell=DURATION"))
+            }
         },
         Some(_) if settings.artifacts.is_empty() => Ok(()),
         Some(error) => Err(error.context("the artifacts were not fetched")),

@@ -14,12 +14,14 @@ use metaservice_vm::{
     Accelerator, Boot, Card, Cpus, Finding, MacAddress, Machine, MachineSpec, Memory, MissingTools,
     ModuleNeed, Network, Publish, Report, Root, SystemUuid, Tools, Transport, initramfs,
 };
+use serde_json::json;
 
 use crate::agent::AGENT;
 use crate::args::{Accel, CloudArgs, HardwareArgs, Net, VmArgs};
+use crate::bounds::Bounds;
 use crate::cloud;
 use crate::image::Image;
-use crate::printer::Hint;
+use crate::printer::{Hint, Printer};
 use crate::settings::JobSettings;
 
 /// The word that stands for our own kernel where a file could.
@@ -177,7 +179,7 @@ fn hardware(args: &HardwareArgs) -> Result<(Cpus, Memory)> {
 
 /// What tells the machine of a job from all others.
 fn identify(mut spec: MachineSpec, settings: &JobSettings, identity: &Identity) -> MachineSpec {
-    spec = spec.hostname(&settings.name);
+    spec = spec.hostname(&settings.name).console_bound(settings.bounds.console);
     if let Some(address) = identity.outside {
         spec = spec.user_address(address);
     }
@@ -251,23 +253,42 @@ fn hinted(missing: &MissingTools) -> Error {
 
 /// The service's end of the network card and the task that drives it.
 pub(crate) fn attach(
-    args: &VmArgs,
+    pcap: Option<nic::Pcap>,
     limits: nic::Limits,
     socket: UnixStream,
     orphans: Vec<nic::Orphan>,
 ) -> Result<(nic::Nic, nic::Driver)> {
     socket.set_nonblocking(true).context("cannot set up the network card")?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
-    let pcap = match &args.pcap {
-        Some(path) => {
-            let file = std::fs::File::create(path);
-            let file = file.with_context(|| format!("cannot write --pcap {}", path.display()))?;
-            Some(nic::Pcap::new(file))
-        }
-        None => None,
-    };
     let config = nic::Config { pcap, limits, orphans, ..nic::Config::default() };
     Ok(nic::attach(socket, config))
+}
+
+/// The capture file, if one is asked for. That it has reached its bound is told once.
+pub(crate) fn pcap(args: &VmArgs, bounds: &Bounds, printer: Printer) -> Result<Option<nic::Pcap>> {
+    let Some(path) = args.pcap.clone() else { return Ok(None) };
+    let file = std::fs::File::create(&path);
+    let file = file.with_context(|| format!("cannot write --pcap {}", path.display()))?;
+    let bound = bounds.pcap;
+    let told = move || is_full("--pcap", &path, bound, printer);
+    Ok(Some(nic::Pcap::new(file).bound(bound, told)))
+}
+
+/// Tells once that the console's file has reached its bound, if there is one and it does.
+pub(crate) fn watch_console(args: &VmArgs, bounds: &Bounds, machine: &Machine, printer: Printer) {
+    let Some(path) = args.console.clone() else { return };
+    let (console, bound) = (machine.console(), bounds.console);
+    tokio::spawn(async move {
+        console.log_ended().await;
+        is_full("--console", &path, bound, printer);
+    });
+}
+
+fn is_full(flag: &str, path: &Path, bound: u64, printer: Printer) {
+    let name = flag.trim_start_matches('-');
+    let path = path.display();
+    printer.note(&format!("{flag} {path} ends at {bound} bytes: more by --bound {name}=SIZE"));
+    printer.event("bounded", json!({ "bound": name, "bytes": bound }));
 }
 
 /// What went wrong, with what the guest's console said last.

@@ -10,6 +10,7 @@ mod agent;
 mod args;
 mod artifacts;
 mod attachment;
+mod bounds;
 mod candidates;
 mod cloud;
 mod commands;
@@ -31,6 +32,7 @@ mod settings;
 mod signals;
 mod sockets;
 mod status;
+mod tamer;
 mod terminal;
 mod warm;
 

@@ -126,7 +126,7 @@ pub(crate) fn json_text(json: &str) -> String {
 }
 
 /// Whether a terminal acts on it, or it shows nothing and changes the order of others.
-fn is_unfit(c: char) -> bool {
+pub(crate) fn is_unfit(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use metaservice::{Bounds, Cloud, SessionMode, TerminalSize};
-use metaservice_nic::Limits;
+use metaservice::{Cloud, SessionMode, TerminalSize};
 
 use crate::args::{JobArgs, Session};
+use crate::bounds::Bounds;
 
 /// The longest name of a job: what a host name can be.
 pub(crate) const MAX_NAME: usize = 63;
@@ -31,8 +31,6 @@ pub(crate) struct JobSettings {
     pub(crate) session: SessionMode,
     /// What the guest may take of the host.
     pub(crate) bounds: Bounds,
-    /// What it may take of the card.
-    pub(crate) limits: Limits,
     /// Domain names by which guests may know the service.
     pub(crate) host_names: Vec<String>,
     /// Where the job's state is kept, if it outlives its service.
@@ -74,7 +72,6 @@ impl JobSettings {
             secrets: BTreeMap::new(),
             session: SessionMode::Claimed,
             bounds: Bounds::default(),
-            limits: Limits::default(),
             host_names: Vec::new(),
             state: None,
             terminal: None,
@@ -83,7 +80,7 @@ impl JobSettings {
     }
 
     pub(crate) fn resolve(args: JobArgs) -> Result<Self> {
-        let (bounds, limits) = bounds(&args.bound, &args.max_log, &args.max_artifact)?;
+        let bounds = Bounds::parse(&args.bound, &args.max_log, &args.max_artifact)?;
         let mut env = BTreeMap::new();
         for file in &args.env_file {
             let text = std::fs::read_to_string(file)
@@ -112,7 +109,6 @@ impl JobSettings {
                 Session::Off => SessionMode::Off,
             },
             bounds,
-            limits,
             ..Self::plain(parse_name(args.name)?, args.command, env)
         })
     }
@@ -178,52 +174,8 @@ fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String
     Ok(secrets)
 }
 
-/// The bounds with the changes that the user wants.
-fn bounds(words: &[String], log: &str, artifact: &str) -> Result<(Bounds, Limits)> {
-    let (mut bounds, mut limits) = (Bounds::default(), Limits::default());
-    bounds.log = parse_size(log).context("in --max-log")?;
-    bounds.artifact = parse_size(artifact).context("in --max-artifact")?;
-    for word in words {
-        set_bound(&mut bounds, &mut limits, word).with_context(|| format!("in --bound {word}"))?;
-    }
-    limits.connections = limits.connections.max(bounds.connections);
-    Ok((bounds, limits))
-}
-
-fn set_bound(bounds: &mut Bounds, limits: &mut Limits, word: &str) -> Result<()> {
-    let (name, value) = word.split_once('=').context("a bound is NAME=VALUE")?;
-    let count = || {
-        let size = usize::try_from(parse_size(value)?)?;
-        ensure!(size > 0, "a guest needs at least one");
-        Ok(size)
-    };
-    let time = || {
-        let time = parse_duration(value)?;
-        ensure!(!time.is_zero(), "a guest needs some time");
-        Ok(time)
-    };
-    match name {
-        "connections" => bounds.connections = count()?,
-        "headers" => bounds.headers = count()?,
-        "line" => bounds.line = count()?,
-        "head" => bounds.head = count()?,
-        "head-time" => bounds.head_time = time()?,
-        "stall" => bounds.stall = time()?,
-        "list" => bounds.list = count()?,
-        "names" => bounds.names = count()?,
-        "streams" => bounds.streams = count()?,
-        "storage" => bounds.storage = parse_size(value)?,
-        "frames" => limits.frames = u32::try_from(count()?)?,
-        _ => bail!(
-            "there is no bound {name}: connections, headers, line, head, head-time, stall, list, \
-             names, streams, storage, frames"
-        ),
-    }
-    Ok(())
-}
-
 /// Bytes: 512, 10K, 64M, 2G, 1T.
-fn parse_size(text: &str) -> Result<u64> {
+pub(crate) fn parse_size(text: &str) -> Result<u64> {
     let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit);
     let shift = match unit {
@@ -362,42 +314,6 @@ mod tests {
         assert!(named(&["PATH"], Session::Off).is_err());
         let unset = named(&["METASERVICE_NO_SUCH_VARIABLE"], Session::Claimed).unwrap_err();
         assert!(unset.to_string().contains("is not set"), "{unset}");
-    }
-
-    #[test]
-    fn bounds_have_names_and_units() {
-        let set = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            bounds(&words, "1K", "2K")
-        };
-        let set_all = set(&[
-            "connections=1",
-            "headers=2",
-            "line=2K",
-            "head=3K",
-            "head-time=4",
-            "stall=5s",
-            "list=6M",
-            "names=7",
-            "streams=8",
-            "storage=9G",
-            "frames=10K",
-        ]);
-        let mut expected = Bounds::default();
-        (expected.log, expected.artifact) = (1024, 2048);
-        (expected.connections, expected.headers, expected.head) = (1, 2, 3 << 10);
-        (expected.head_time, expected.stall) = (Duration::from_secs(4), Duration::from_secs(5));
-        expected.line = 2 << 10;
-        (expected.list, expected.names, expected.streams) = (6 << 20, 7, 8);
-        expected.storage = 9 << 30;
-        let limits = Limits { frames: 10 << 10, ..Limits::default() };
-        assert_eq!(set_all.unwrap(), (expected, limits));
-        for wrong in
-            ["", "list", "list=", "list=0", "list=x", "stall=0", "speed=1", "frames=0", "frames=5G"]
-        {
-            let error = format!("{:#}", set(&[wrong]).unwrap_err());
-            assert!(error.starts_with(&format!("in --bound {wrong}: ")), "{error}");
-        }
     }
 
     #[test]

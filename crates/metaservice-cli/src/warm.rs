@@ -112,7 +112,7 @@ pub(crate) async fn boot_idle(
     alter: impl FnOnce(MachineSpec) -> MachineSpec,
 ) -> Result<Idle> {
     let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-    let (nic, driver) = machine::attach(&plan.args, Limits::default(), ours, Vec::new())?;
+    let (nic, driver) = machine::attach(None, Limits::default(), ours, Vec::new())?;
     let observer = nic.observer();
     let mut spec = tokio::task::block_in_place(|| machine::describe(plan, None, theirs))?;
     let mut preparation = Preparation::new();

@@ -5,6 +5,7 @@
 mod vm;
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,12 +26,13 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Stopped in the middle of 200 MB of log and of a file as long, for two minutes.
+/// Stopped in the middle of 200 MB of log and of files as long in both directions, for two minutes.
 #[test]
 fn a_machine_that_was_frozen_goes_on_where_it_was() {
     let sandbox = Sandbox::new();
     let script = "dd if=/dev/urandom of=/blob bs=1M count=200 2>/dev/null; \
-                  until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob";
+                  until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob; \
+                  until test -e /in; do sleep 0.1; done; sha256sum </in";
     let mut job = sandbox.start("frozen", &["--", "sh", "-c", script]);
     let mut log = job.child.stdout.take().unwrap();
     job.child.stdout = Some(empty());
@@ -56,6 +58,12 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
         "until test $(stat -c %s /blob) = 209715200; do sleep 0.2; done",
     ];
     sandbox.run(&made).text(0);
+    let source = sandbox.work().join("source/blob");
+    std::fs::create_dir(sandbox.work().join("source")).unwrap();
+    let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LENGTH);
+    std::io::copy(&mut random, &mut std::fs::File::create(&source).unwrap()).unwrap();
+    let sending = sandbox.command(["cp", "-q", "source/blob", "frozen:/in"]).spawn().unwrap();
+    let sent = || position(sending.id(), &source);
     let copy = sandbox.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
     sandbox.run(&["exec", "frozen", "touch", "/go"]).text(0);
     let copied = || {
@@ -64,23 +72,40 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     };
     let midst = LENGTH / 100..LENGTH;
     wait_until("in the midst", || {
-        midst.contains(&received.load(Ordering::SeqCst)) && midst.contains(&copied())
+        let come = received.load(Ordering::SeqCst);
+        [come, copied(), sent()].iter().all(|count| midst.contains(count))
     });
     let machine = sandbox.machine();
     let signal = |name: &str| Command::new("kill").args([name, &machine]).status().unwrap();
     assert!(signal("-STOP").success());
     std::thread::sleep(FROZEN);
-    let before = (received.load(Ordering::SeqCst), copied());
+    let before = [received.load(Ordering::SeqCst), copied(), sent()];
     assert!(signal("-CONT").success());
-    assert!(midst.contains(&before.0) && midst.contains(&before.1), "it was over before");
+    assert!(before.iter().all(|count| midst.contains(count)), "it was over before: {before:?}");
     finish(copy).text(0);
+    finish(sending).text(0);
     assert_eq!(job.finish().status, Some(0));
     let log = reading.join().unwrap();
     let (blob, told) = log.split_at(usize::try_from(LENGTH).unwrap());
     std::fs::write(sandbox.work().join("log"), blob).unwrap();
     let told = String::from_utf8(told.to_vec()).unwrap();
-    assert_eq!(told.split(' ').next().unwrap(), sha256(&sandbox.work().join("log")));
+    let told: Vec<_> = told.split_whitespace().collect();
+    let (logged, sent) = (sha256(&sandbox.work().join("log")), sha256(&source));
+    assert_eq!(told, [&*logged, "-", &*sent, "-"]);
     assert_eq!(sha256(&sandbox.work().join("copied")), sha256(&sandbox.work().join("log")));
+}
+
+/// How far a process has read a file that it has open; 0 when it has none.
+fn position(pid: u32, file: &Path) -> u64 {
+    let position = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let mut descriptors = descriptors.map(|entry| entry.path());
+        let open = descriptors.find(|path| std::fs::read_link(path).is_ok_and(|to| to == file))?;
+        let number = open.file_name()?.to_str()?.to_owned();
+        let said = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        said.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
+    };
+    position().unwrap_or(0)
 }
 
 /// Something to read instead of what somebody else reads.

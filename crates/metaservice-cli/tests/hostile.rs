@@ -6,6 +6,7 @@ mod vm;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -50,9 +51,14 @@ impl Service {
 
     /// Sends a request whole; the answer's first line and its body.
     fn ask(&self, method: &str, path: &str) -> (String, String) {
+        self.ask_with(method, path, "")
+    }
+
+    /// As [`ask`](Self::ask), with another header line.
+    fn ask_with(&self, method: &str, path: &str, line: &str) -> (String, String) {
         let mut stream = self.connect();
         let head = format!(
-            "{method} /engine/v1/{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            "{method} /engine/v1/{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n{line}\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -67,7 +73,13 @@ impl Service {
 
     /// The id of the next action.
     fn poll(&self) -> String {
-        let action: serde_json::Value = serde_json::from_str(&self.ask("GET", "poll").1).unwrap();
+        self.poll_as("")
+    }
+
+    /// As [`poll`](Self::poll), with a header line that announces an agent.
+    fn poll_as(&self, agent: &str) -> String {
+        let answer = self.ask_with("GET", "poll", agent).1;
+        let action: serde_json::Value = serde_json::from_str(&answer).unwrap();
         assert_ne!(action["type"], "none");
         action["id"].as_str().unwrap().to_owned()
     }
@@ -134,12 +146,17 @@ async fn ten_thousand_connections_that_say_little_are_let_go() {
     let service = Service::start(&sandbox, "many", &["--bound", "head-time=2s"]);
     let address = service.address;
     let mut connecting = tokio::task::JoinSet::new();
-    for _ in 0..10_000 {
+    for n in 0..10_000 {
         connecting.spawn(tokio::time::timeout(ATTACK, async move {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             // Those that the socket's queue has no room for are kept waiting by the kernel.
             let mut stream = tokio::net::TcpStream::connect(address).await?;
             stream.write_all(b"GET /engine/v1/ping HTT").await?;
+            if n % 2 == 1 {
+                // Nearly as much as a head may have.
+                stream.write_all(b"P/1.1\r\nname: ").await?;
+                stream.write_all(&[b'v'; 15_000]).await?;
+            }
             // Cut, or told: both are an end.
             stream.read_to_end(&mut Vec::new()).await
         }));
@@ -214,6 +231,62 @@ fn a_listing_without_an_end_and_a_file_without_an_end_are_refused() {
     service.end();
 }
 
+/// The head of a tar archive's member of 8 GiB.
+fn member() -> [u8; 512] {
+    let mut head = [0; 512];
+    head[0] = b'f';
+    head[100..107].copy_from_slice(b"0000644");
+    head[124..135].copy_from_slice(b"77777777777");
+    head[136..147].copy_from_slice(b"00000000000");
+    head[148..156].copy_from_slice(b"        ");
+    head[156] = b'0';
+    head[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+    head[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    head
+}
+
+#[test]
+fn an_agents_file_or_archive_without_an_end_is_refused() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, "growing", &["--max-artifact", "64M"]);
+    let agent = "Metaservice-Agent: {\"version\":\"9\",\"os\":\"linux\",\"arch\":\"x86_64\",\
+                 \"kernel\":\"6\",\"capabilities\":[\"read\"]}\r\n";
+    // Blocks of 256 KiB of content, without an end.
+    let block = [&0x0004_0000_u32.to_be_bytes()[..], &[0; 0x0004_0000]].concat();
+    let begun = [&512_u32.to_be_bytes()[..], &member()].concat();
+    for (head, begin, most) in [
+        (r#"{"form":"file","size":9,"mode":420,"mtimeNs":0}"#, &[][..], 16 << 20),
+        (r#"{"form":"file","mode":420,"mtimeNs":0}"#, &[], 80 << 20),
+        (r#"{"form":"archive","mode":493,"mtimeNs":0}"#, &begun, 80 << 20),
+    ] {
+        let copying = sandbox.command(["cp", "growing:/f", "f"]).spawn().unwrap();
+        let id = service.poll_as(agent);
+        let mut stream = service.connect();
+        let head = format!(
+            "POST /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\nMetaservice-File: {head}\r\n\
+             Content-Type: application/vnd.metaservice.transfer\r\n\
+             Content-Length: 1099511627776\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), begin].concat()).unwrap();
+        let sent = flood(&stream, &block);
+        assert!(sent < most, "{head}: {sent} bytes are taken");
+        let finished = finish(copying);
+        assert_eq!(finished.status, Some(125), "{head}: {}", finished.stderr);
+        let left: Vec<_> = std::fs::read_dir(sandbox.work()).unwrap().collect();
+        assert!(left.is_empty(), "{head}: {left:?}");
+    }
+    // What says of itself that it is too large is refused at once, and why.
+    let copying = sandbox.command(["cp", "growing:/f", "f"]).spawn().unwrap();
+    let head = r#"Metaservice-File: {"form":"file","size":67108865,"mode":420,"mtimeNs":0}"#;
+    let id = service.poll_as(agent);
+    service.ask_with("POST", &format!("reply?id={id}"), &format!("{head}\r\n"));
+    let finished = finish(copying);
+    assert!(finished.stderr.contains("larger than 67108864 bytes"), "{}", finished.stderr);
+    service.is_well();
+    service.end();
+}
+
 #[test]
 fn websocket_frames_of_any_announced_size_are_cut() {
     let sandbox = Sandbox::new();
@@ -258,7 +331,7 @@ fn ids_that_were_never_given_or_are_used_up_are_refused() {
     let asking = sandbox.command(["ls", "ids", "/"]).spawn().unwrap();
     let id = service.poll();
     let forged = format!("{:032x}", u128::from_str_radix(&id, 16).unwrap() ^ 1);
-    let long = "a".repeat(10_000);
+    let long = "a".repeat(5_000);
     for wrong in [&*forged, "", "0", "%00", "../poll", &long, &id.to_uppercase()] {
         if wrong == id {
             continue;
@@ -288,4 +361,43 @@ fn ids_that_were_never_given_or_are_used_up_are_refused() {
     finish(asking).text(0);
     service.is_well();
     service.end();
+}
+
+#[test]
+fn an_artifact_that_comes_byte_by_byte_does_not_hold_its_host_for_ever() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--json", "--listen", "unix:here", "--artifact", "/f"];
+    let command = ["--bound", "farewell=2s", "true"];
+    let mut child = sandbox.command([&args[..], &command].concat()).spawn().unwrap();
+    let said = vm::wait_for(&mut child, "\"event\":\"serving\"");
+    let connect = || UnixStream::connect(sandbox.work().join("here")).unwrap();
+    let ask = |request: &str| {
+        let mut stream = connect();
+        let rest = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(format!("{request} {rest}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    ask("GET /engine/v1/execute");
+    ask("PUT /engine/v1/success");
+    let answer = ask("GET /engine/v1/poll");
+    let action: serde_json::Value =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let id = action["id"].as_str().unwrap();
+    let mut stream = connect();
+    let head = format!(
+        "POST /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let begun = std::time::Instant::now();
+    while stream.write_all(b"x").is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it takes everything");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    let said: String = said.iter().collect();
+    assert!(said.contains("the artifacts were not fetched within 2s"), "{said}");
+    assert!(!sandbox.work().join("f").exists());
 }

@@ -291,3 +291,43 @@ fn a_second_card_reaches_the_outside_and_the_service_stays_on_ours() {
     assert!(networked.starts_with("3\n1\n"), "{networked}");
     assert!(networked.contains("169.254.169.254 dev eth0"), "{networked}");
 }
+
+#[test]
+fn qemu_has_a_filter_and_nothing_of_our_environment_that_is_secret() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "--json", "--secret", "TOKEN", "--", "sh", "-c", "echo $TOKEN; sleep 1000"];
+    let mut child = sandbox.command(args).env("TOKEN", "t0ken-of-mine").spawn().unwrap();
+    let _said = vm::wait_for(&mut child, "\"event\":\"started\"");
+    let mut log = [0; 13];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut log).unwrap();
+    assert_eq!(&log, b"t0ken-of-mine");
+    let machine = sandbox.machine();
+    let read = |name: &str| std::fs::read(format!("/proc/{machine}/{name}")).unwrap();
+    let environment = String::from_utf8(read("environ")).unwrap();
+    assert!(!environment.contains("TOKEN") && !environment.contains("t0ken"), "{environment:?}");
+    let status = String::from_utf8(read("status")).unwrap();
+    assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.wait_for_no_process();
+    sandbox.forget_sockets();
+}
+
+#[test]
+fn files_of_the_wire_and_the_console_end_at_their_bounds_and_the_job_does_not() {
+    let sandbox = Sandbox::new();
+    let script = "head -c 40000 /dev/zero | tr '\\0' x > /dev/console; head -c 100000 /dev/zero";
+    let args = ["run", "--pcap", "wire", "--console", "console", "--bound", "pcap=20K"];
+    let finished =
+        sandbox.run(&[&args[..], &["--bound", "console=20K", "--", "sh", "-c", script]].concat());
+    assert_eq!(finished.text(0).len(), 100_000);
+    let length = |name: &str| std::fs::metadata(sandbox.work().join(name)).unwrap().len();
+    assert!((1 << 10..=20 << 10).contains(&length("wire")), "{}", length("wire"));
+    let console = std::fs::read(sandbox.work().join("console")).unwrap();
+    let (kept, end) = console.split_at(20 << 10);
+    assert!(!kept.windows(9).any(|text| text == b"ends here"));
+    assert_eq!(end, b"\nmetaservice: the console's file ends here, at 20480 bytes\n");
+    for told in ["--pcap wire ends at 20480 bytes", "--console console ends at 20480 bytes"] {
+        assert_eq!(finished.stderr.matches(told).count(), 1, "{}", finished.stderr);
+    }
+}

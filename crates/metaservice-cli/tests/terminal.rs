@@ -192,3 +192,25 @@ async fn without_a_terminal_signals_and_ends_go_through() {
     assert_eq!(sandbox.run(&["exec", "plain", "/etc"]).status, Some(126));
     end(&sandbox, job, "plain").await;
 }
+
+/// What a command writes that was given no terminal moves none of ours; elsewhere it is as it was.
+#[tokio::test]
+async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "tame");
+    let script = r"printf 'out\033[2J\302\2331m\303\244\n'; printf 'err\033]0;x\007\n' >&2; exit 3";
+    let exec = ["exec", "tame", "sh", "-c", script];
+    for line in ["out\u{fffd}[2J\u{fffd}1m\u{e4}\r\n", "err\u{fffd}]0;x\u{fffd}\r\n"] {
+        let mut shown = Session::start(&sandbox, &exec);
+        shown.until(line).await;
+        assert_eq!(shown.finish().await, 3);
+    }
+    let piped = sandbox.run(&exec);
+    assert_eq!(piped.stdout, b"out\x1b[2J\xc2\x9b1m\xc3\xa4\n");
+    assert_eq!(piped.stderr, "err\x1b]0;x\x07\n");
+
+    let mut refused = Session::start(&sandbox, &["cp", "tame:/etc", "-"]);
+    refused.until("an archive is not written to a terminal").await;
+    assert_eq!(refused.finish().await, 125);
+    end(&sandbox, job, "tame").await;
+}

@@ -4,10 +4,13 @@
 //! task of its own, so nothing that an action does delays the next or the job.
 //!
 //! ```text
-//!   fetch execute ─► job to its reported end ─► host silent for 60 s ─► state removed, exit
+//!   fetch execute ─► job to its reported end ─► host silent for 60 s ─► exit
 //!                └─► polls, actions ..............................┘     (not under our init)
-//!   SIGTERM, SIGINT at any time: job and shells are killed, exit; the state stays
+//!   SIGTERM, SIGINT at any time: job and shells are killed, exit
 //! ```
+//!
+//! The state stays until the next boot, whatever ends the agent: a host that was away for longer
+//! finds the one that it knows, and a job that was reported is not run again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +41,9 @@ use crate::words::{chain, say};
 /// How long shells may take to end when the agent is stopped: their supervisors' grace and some.
 const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
 
+/// How long a host may be silent after the result before nothing more is expected of it.
+const FAREWELL: Duration = Duration::from_secs(60);
+
 /// How an agent is to work.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -52,6 +58,8 @@ pub struct Settings {
     pub again: bool,
     /// Whether to serve actions for ever, also when the host is gone after the result.
     pub stay: bool,
+    /// How long a host may be silent after the result before the agent ends; `None` is 60 s.
+    pub farewell: Option<Duration>,
 }
 
 /// An agent that cannot work.
@@ -145,8 +153,6 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         }
         Some(Ok(())) => {
             let _ = timeout(SHELLS_TIMEOUT, ended).await;
-            folder.forget()?;
-            folder.remove();
             Ok(())
         }
         Some(Err(error)) => Err(error.into()),
@@ -179,7 +185,8 @@ async fn work(
         Ok(())
     };
     let polls = async {
-        poll::run(&service, &stopping, leave, actions).await;
+        let farewell = settings.farewell.unwrap_or(FAREWELL);
+        poll::run(&service, &stopping, (leave, farewell), actions).await;
         Ok(())
     };
     tokio::try_join!(job, polls).map(drop)
@@ -208,6 +215,7 @@ async fn fetch(client: &Client, folder: &Folder) -> Result<Execute, StateError> 
                 }
             }
             Err(ClientError::Status { status: 503, .. }) if client.service().renewal => {
+                folder.forget_agent()?;
                 renewal::wait(client).await
             }
             Err(error) => error,
@@ -236,9 +244,13 @@ async fn claim(
     let nonce = folder.nonce()?;
     match client.claim(&nonce).await {
         Ok(mut grant) => {
-            // What is given once was given to the agent before this one.
-            if let Some(before) = folder.session().filter(|before| before.secret == grant.secret) {
-                grant.env.extend(before.env);
+            match folder.session().filter(|before| before.secret == grant.secret) {
+                // What is given once was given to the agent before this one.
+                Some(before) => grant.env.extend(before.env),
+                // Another service has heard nothing of a result: its job is another one, even if it
+                // is the same command.
+                None if folder.is_reported() => folder.forget()?,
+                None => {}
             }
             folder.set_session(&grant)?;
             Ok(Ok(grant))

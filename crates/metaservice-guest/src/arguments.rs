@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use metaservice_guest::{Host, InvalidHost, InvalidOrder, Order};
 
@@ -25,6 +26,8 @@ Options:
       --state DIR          where a job's state outlives a restart of the agent
                            [default: /run/metaservice for root]
       --again              run the job even if it was begun or finished before
+      --farewell SECONDS   how long the host may be silent after the result before the
+                           agent ends [default: 60]
   -h, --help               print this
   -V, --version            print the version
 
@@ -36,8 +39,19 @@ As process 1 and without arguments it is the machine's init.
 pub(crate) enum Arguments {
     Help,
     Version,
-    Run { host: Host, config: Option<PathBuf>, state: Option<PathBuf>, again: bool, stay: bool },
-    PostLog { host: Host, state: Option<PathBuf>, file: PathBuf },
+    Run {
+        host: Host,
+        config: Option<PathBuf>,
+        state: Option<PathBuf>,
+        again: bool,
+        stay: bool,
+        farewell: Option<Duration>,
+    },
+    PostLog {
+        host: Host,
+        state: Option<PathBuf>,
+        file: PathBuf,
+    },
     Supervise(Order),
     Launch(Order),
 }
@@ -66,7 +80,7 @@ pub(crate) fn parse(
     use lexopt::prelude::{Long, Short, Value, ValueExt};
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut host, mut config, mut state) = (Host::default(), None, None);
-    let (mut again, mut stay) = (false, false);
+    let (mut again, mut stay, mut farewell) = (false, false, None);
     let mut words: Vec<OsString> = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -76,6 +90,9 @@ pub(crate) fn parse(
             Long("config") => config = Some(parser.value()?.into()),
             Long("state") => state = Some(parser.value()?.into()),
             Long("again") => again = true,
+            Long("farewell") => {
+                farewell = Some(Duration::from_secs(parser.value()?.parse()?));
+            }
             // The init's: an agent in a machine of ours serves until the machine ends.
             Long("stay") => stay = true,
             Value(stage) if words.is_empty() && stage == "supervise" => {
@@ -109,7 +126,7 @@ pub(crate) fn parse(
         }
         (None, Some(_)) => return Err(UsageError::NoFile),
     }
-    Ok(Arguments::Run { host, config, state, again, stay })
+    Ok(Arguments::Run { host, config, state, again, stay, farewell })
 }
 
 #[cfg(test)]
@@ -123,17 +140,21 @@ mod tests {
     #[test]
     fn run_is_the_default() {
         for line in ["", "run"] {
-            let Ok(Arguments::Run { host, config: None, state: None, again: false, stay: false }) =
+            let Ok(Arguments::Run { host, config, state, again, stay, farewell }) =
                 parse_line(line)
             else {
                 panic!("{line}")
             };
-            assert_eq!(host, Host::default());
+            assert_eq!((host, again, stay), (Host::default(), false, false));
+            assert_eq!((config, state, farewell), (None, None, None));
         }
-        let line = "--host 127.0.0.1:8080 --config c.yml run --state=s --again";
-        let Ok(Arguments::Run { host, config, state, again: true, .. }) = parse_line(line) else {
+        let line = "--host 127.0.0.1:8080 --config c.yml run --state=s --again --farewell 7";
+        let Ok(Arguments::Run { host, config, state, again: true, farewell, .. }) =
+            parse_line(line)
+        else {
             panic!()
         };
+        assert_eq!(farewell, Some(Duration::from_secs(7)));
         assert_eq!(host.authority(), "127.0.0.1:8080");
         assert_eq!((config, state), (Some("c.yml".into()), Some("s".into())));
     }

@@ -56,12 +56,13 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
         Arguments::Version => {
             writeln!(io::stdout(), "metaservice-guest {}", env!("CARGO_PKG_VERSION"))?;
         }
-        Arguments::Run { host, config, state, again, stay } => {
+        Arguments::Run { host, config, state, again, stay, farewell } => {
             // Started by way of /proc/self/exe it would be known as `exe`.
             let _ = rustix::thread::set_name(c"metaservice");
             let config = config.map(|path| Config::read(&path)).transpose()?;
             let config = config.unwrap_or_default();
-            block_on(metaservice_guest::run(Settings { host, config, state, again, stay }))?;
+            let settings = Settings { host, config, state, again, stay, farewell };
+            block_on(metaservice_guest::run(settings))?;
         }
         Arguments::PostLog { host, state, file } => {
             block_on(async move { metaservice_guest::post_log(host, state, &file).await })?;

@@ -25,18 +25,15 @@ const MAX_ACTIONS: usize = 256;
 /// How often an action is answered when connections fail.
 const ANSWER_ATTEMPTS: u32 = 3;
 
-/// How long a host may be silent after the result before nothing more is expected of it.
-const FAREWELL: Duration = Duration::from_secs(60);
-
 /// An answer that says "nothing yet" sooner than this counts like a failure: a host that
 /// does not wait is asked less often, not more.
 const TOO_SOON: Duration = Duration::from_millis(100);
 
-/// Polls until `leave` is true and the host has been silent for [`FAREWELL`].
+/// Polls until `leave` is true and the host has been silent for so long.
 pub(crate) async fn run(
     service: &Arc<Service>,
     stopping: &watch::Receiver<bool>,
-    leave: watch::Receiver<bool>,
+    (leave, farewell): (watch::Receiver<bool>, Duration),
     actions: &mut JoinSet<()>,
 ) {
     let served = Arc::new(Mutex::new(HashSet::new()));
@@ -64,7 +61,7 @@ pub(crate) async fn run(
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                if *leave.borrow() && heard.elapsed() >= FAREWELL {
+                if *leave.borrow() && heard.elapsed() >= farewell {
                     return;
                 }
                 if !std::mem::replace(&mut said, true) {

@@ -296,8 +296,27 @@ impl Folder {
     /// Forgets the job. Its payload goes first: without it the rest is nobody's, and an agent
     /// that finds a half-forgotten job forgets the rest.
     pub(crate) fn forget(&self) -> Result<(), StateError> {
-        for name in ["execute", "delivered", "failure", "reported", "ending", "main", "supervisor"]
-        {
+        self.remove_files(&[
+            "execute",
+            "delivered",
+            "failure",
+            "reported",
+            "ending",
+            "main",
+            "supervisor",
+        ])
+    }
+
+    /// Forgets who works here, and a job that is over: a machine that is saved now goes on as many.
+    pub(crate) fn forget_agent(&self) -> Result<(), StateError> {
+        if self.is_reported() {
+            self.forget()?;
+        }
+        self.remove_files(&["session", "nonce"])
+    }
+
+    fn remove_files(&self, names: &[&str]) -> Result<(), StateError> {
+        for name in names {
             match fs::remove_file(self.file(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed(name)(error));
@@ -415,6 +434,24 @@ mod tests {
         assert!(folder.is_reported());
         folder.forget().unwrap();
         assert!(folder.execute().is_none() && folder.claim().is_none() && !folder.is_reported());
+    }
+
+    #[test]
+    fn who_works_here_is_forgotten_with_what_is_over_and_not_with_what_runs() {
+        let (_parent, folder) = folder();
+        let execute = Execute { command: vec!["a".into()], ..Execute::default() };
+        let grant = SessionGrant { secret: "s".into(), ..SessionGrant::default() };
+        for over in [false, true] {
+            let nonce = folder.nonce().unwrap();
+            folder.set_session(&grant).unwrap();
+            folder.set_execute(&execute).unwrap();
+            if over {
+                folder.set_reported().unwrap();
+            }
+            folder.forget_agent().unwrap();
+            assert!(folder.session().is_none() && folder.nonce().unwrap() != nonce);
+            assert_eq!(folder.execute().is_none(), over);
+        }
     }
 
     #[tokio::test]

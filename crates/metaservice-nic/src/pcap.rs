@@ -27,6 +27,9 @@ const SNAPLEN: u32 = 262_144;
 /// ```
 pub struct Pcap {
     writer: Option<BufWriter<Box<dyn Write + Send>>>,
+    /// How many bytes there is room for, and who wants to know that there is none.
+    left: u64,
+    told: Option<Box<dyn FnOnce() + Send>>,
     begun: bool,
     unflushed: bool,
 }
@@ -41,13 +44,28 @@ impl Pcap {
         let writer: Box<dyn Write + Send> = Box::new(writer);
         Self {
             writer: Some(BufWriter::with_capacity(Self::BUFFER, writer)),
+            left: u64::MAX,
+            told: None,
             begun: false,
             unflushed: false,
         }
     }
 
+    /// Bounds what is written: the copy ends before the frame that would exceed so many bytes, and
+    /// `told` is called then.
+    #[must_use]
+    pub fn bound(mut self, bytes: u64, told: impl FnOnce() + Send + 'static) -> Self {
+        self.left = bytes;
+        self.told = Some(Box::new(told));
+        self
+    }
+
     /// Appends one frame, seen `time` after the beginning of 1970.
     pub(crate) fn record(&mut self, time: Duration, frame: &[u8]) {
+        let header = if self.begun { 0 } else { file_header().len() };
+        let length = (header + record_header(time, frame.len()).len() + frame.len()) as u64;
+        let Some(left) = self.left.checked_sub(length) else { return self.end() };
+        self.left = left;
         self.unflushed = true;
         let begun = std::mem::replace(&mut self.begun, true);
         self.attempt(|writer| {
@@ -63,6 +81,17 @@ impl Pcap {
     pub(crate) fn flush(&mut self) {
         if std::mem::take(&mut self.unflushed) {
             self.attempt(BufWriter::flush);
+        }
+    }
+
+    /// There is no room for a frame: a later one that would fit would make a gap.
+    fn end(&mut self) {
+        self.left = 0;
+        self.flush();
+        if self.writer.take().is_some()
+            && let Some(told) = self.told.take()
+        {
+            told();
         }
     }
 
@@ -150,6 +179,30 @@ mod tests {
             4, 3, 2, 1, 5, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, b'a', b'b', b'c',
         ];
         assert_eq!(*file.0.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_copy_ends_before_the_frame_that_exceeds_its_bound() {
+        const THREE: u64 = 24 + 3 * (16 + 100);
+        for (bound, frames, ended) in
+            [(THREE, 3, false), (THREE + 115, 3, true), (THREE - 1, 2, true)]
+        {
+            let (file, told) = (Shared::default(), Arc::new(Mutex::new(0)));
+            let count = Arc::clone(&told);
+            let pcap = Pcap::new(file.clone()).bound(bound, move || *count.lock().unwrap() += 1);
+            let mut pcap = pcap;
+            for _ in 0..3 {
+                pcap.record(Duration::ZERO, &[0; 100]);
+            }
+            if ended {
+                // The small one would fit.
+                pcap.record(Duration::ZERO, &[0; 100]);
+                pcap.record(Duration::ZERO, &[]);
+            }
+            pcap.flush();
+            assert_eq!(file.0.lock().unwrap().len(), 24 + frames * (16 + 100), "{bound}");
+            assert_eq!(*told.lock().unwrap(), u32::from(ended), "{bound}");
+        }
     }
 
     #[test]

@@ -84,8 +84,9 @@ pub const TRANSFER_BLOCK: usize = 256 * 1024;
 /// Extension: the longest cursor of a transfer, in bytes: a path and some.
 pub const MAX_CURSOR: usize = 8 * 1024;
 
-/// Extension: how long a guest keeps a write whose stream was cut, for another to go on with it.
-pub const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// Extension: how long a guest keeps a write whose stream was cut, for another to go on with it:
+/// more than the host's attempts take together. A host that has given up says so by an abort.
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Extension: the longest value of the [`LOG_HEADER`](crate::endpoint::LOG_HEADER), in bytes.
 pub const MAX_LOG_HEADER: usize = 512;

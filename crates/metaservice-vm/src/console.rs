@@ -23,11 +23,21 @@ const MAX_LINE: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Console(Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     ring: Mutex<Ring>,
     /// Sent to on every arrival; `true` when no more can come.
     ended: watch::Sender<bool>,
+    /// Whether the log has reached its bound.
+    log_ended: watch::Sender<bool>,
+}
+
+/// The file that a console is written to, and how much there is room for.
+#[derive(Debug)]
+pub(crate) struct ConsoleLog {
+    file: File,
+    bound: u64,
+    left: u64,
 }
 
 #[derive(Debug, Default)]
@@ -39,9 +49,8 @@ struct Ring {
 
 impl Console {
     /// Reads a stream to its end on a thread of its own, into the ring and into `log`.
-    pub(crate) fn read(stream: UnixStream, log: Option<File>) -> io::Result<Self> {
-        let console =
-            Self(Arc::new(Shared { ring: Mutex::default(), ended: watch::Sender::new(false) }));
+    pub(crate) fn read(stream: UnixStream, log: Option<ConsoleLog>) -> io::Result<Self> {
+        let console = Self(Arc::default());
         let shared = Arc::clone(&console.0);
         std::thread::Builder::new()
             .name("console".into())
@@ -84,6 +93,12 @@ impl Console {
         }
     }
 
+    /// Waits until the console's file has reached its bound; for ever where it does not.
+    pub async fn log_ended(&self) {
+        // The sender is in `self`: it cannot be gone.
+        let _ = self.0.log_ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
     /// Waits until nothing more can come.
     pub(crate) async fn ended(&self) {
         // The sender is in `self`: it cannot be gone.
@@ -96,7 +111,7 @@ impl Shared {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fill(&self, mut stream: UnixStream, mut log: Option<File>) {
+    fn fill(&self, mut stream: UnixStream, mut log: Option<ConsoleLog>) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             match stream.read(&mut buffer) {
@@ -104,19 +119,47 @@ impl Shared {
                 Ok(count) => {
                     self.ring().push(&buffer[..count]);
                     self.ended.send_replace(false);
-                    // A log that cannot be written is given up; the machine goes on.
-                    if let Some(error) =
-                        log.as_mut().and_then(|file| file.write_all(&buffer[..count]).err())
-                    {
-                        tracing::warn!(%error, "the console log cannot be written");
-                        log = None;
-                    }
+                    self.keep(&mut log, &buffer[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
         self.ended.send_replace(true);
+    }
+
+    /// A log that cannot be written is given up; the machine goes on.
+    fn keep(&self, log: &mut Option<ConsoleLog>, bytes: &[u8]) {
+        match log.as_mut().map(|log| log.write(bytes)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => {
+                *log = None;
+                self.log_ended.send_replace(true);
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the console log cannot be written");
+                *log = None;
+            }
+        }
+    }
+}
+
+impl ConsoleLog {
+    pub(crate) const fn new(file: File, bound: u64) -> Self {
+        Self { file, bound, left: bound }
+    }
+
+    /// Writes what there is room for; `false` once that was not everything.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        self.file.write_all(&bytes[..room])?;
+        self.left -= room as u64;
+        if room == bytes.len() {
+            return Ok(true);
+        }
+        let end = format!("\nmetaservice: the console's file ends here, at {} bytes\n", self.bound);
+        self.file.write_all(end.as_bytes())?;
+        Ok(false)
     }
 }
 
@@ -217,7 +260,7 @@ mod tests {
             ring.push(format!("line {number}\n").as_bytes());
         }
         assert_eq!(ring.bytes.len(), KEPT);
-        let shared = Shared { ring: Mutex::new(ring), ended: watch::Sender::new(true) };
+        let shared = Shared { ring: Mutex::new(ring), ..Shared::default() };
         let console = Console(Arc::new(shared));
         assert_eq!(console.tail(2), ["line 19998", "line 19999"]);
         let all = console.tail(usize::MAX);
@@ -233,7 +276,8 @@ mod tests {
     async fn waiting_ends_with_the_text_or_with_the_console() {
         let (mut guest, host) = UnixStream::pair().unwrap();
         let log = tempfile::NamedTempFile::new().unwrap();
-        let console = Console::read(host, Some(log.reopen().unwrap())).unwrap();
+        let log_to = ConsoleLog::new(log.reopen().unwrap(), u64::MAX);
+        let console = Console::read(host, Some(log_to)).unwrap();
         guest.write_all(b"hel").unwrap();
         guest.write_all(b"lo\n").unwrap();
         assert!(console.wait_for("hello").await);
@@ -241,6 +285,29 @@ mod tests {
         assert!(!console.wait_for("never").await);
         console.ended().await;
         assert_eq!(std::fs::read(log.path()).unwrap(), b"hello\n");
+    }
+
+    #[tokio::test]
+    async fn a_log_at_its_bound_is_whole_and_past_it_says_so_once() {
+        let end = "\nmetaservice: the console's file ends here, at 7 bytes\n";
+        for (sent, expected) in
+            [("1234567", String::from("1234567")), ("12345678", format!("1234567{end}"))]
+        {
+            let (mut guest, host) = UnixStream::pair().unwrap();
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let log_to = ConsoleLog::new(log.reopen().unwrap(), 7);
+            let console = Console::read(host, Some(log_to)).unwrap();
+            guest.write_all(b"12").unwrap();
+            guest.write_all(&sent.as_bytes()[2..]).unwrap();
+            if sent.len() > 7 {
+                console.log_ended().await;
+                guest.write_all(b"more\n").unwrap();
+            }
+            drop(guest);
+            console.ended().await;
+            assert_eq!(*console.0.log_ended.borrow(), sent.len() > 7);
+            assert_eq!(std::fs::read_to_string(log.path()).unwrap(), expected);
+        }
     }
 
     proptest! {

@@ -22,6 +22,7 @@
 //! - *powering down* begins with the power button and is never left but for *exited*.
 //! - *exited* is final, reached once the process is reaped and all that it said is read.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
@@ -38,12 +39,16 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::accelerator::AcceleratorChoice;
 use crate::arguments::{self, Inherited};
-use crate::console::Console;
+use crate::console::{Console, ConsoleLog};
 use crate::exit::{Evidence, Exit, How};
 use crate::process::{Killer, Process};
 use crate::qmp::{Event, Monitor, QmpError};
 use crate::save::SaveError;
 use crate::spec::{InvalidSpec, MachineSpec, Record};
+
+/// What QEMU gets of our environment: where programs, libraries and temporary files are. Anything
+/// else may be a secret, and a guest that has broken into QEMU would read it there.
+const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR"];
 
 /// How long QEMU may take until its monitor answers. It takes some 100 ms; a host that is
 /// short of memory or time may need far longer.
@@ -159,16 +164,17 @@ impl Machine {
         };
         let words = arguments::qemu(&spec, &accelerator, inherited)?;
         let log = match &spec.console_log {
-            Some(path) => Some(
-                std::fs::File::create(path)
-                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?,
-            ),
+            Some(path) => {
+                let file = std::fs::File::create(path)
+                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?;
+                Some(ConsoleLog::new(file, spec.console_bound))
+            }
             None => None,
         };
 
         tracing::debug!(qemu = %spec.qemu.path.display(), arguments = ?words, "starting");
         let mut command = Command::new(&spec.qemu.path);
-        command.args(words);
+        command.args(words).env_clear().envs(environment());
         if let Some(scratch) = &spec.scratch {
             command.env("TMPDIR", scratch);
         }
@@ -380,6 +386,10 @@ impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
         let how: How = evidence.verdict();
         Some(Exit { how, status })
     }
+}
+
+fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
 /// Notes what events tell.

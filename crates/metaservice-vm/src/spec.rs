@@ -223,6 +223,7 @@ pub struct MachineSpec {
     pub(crate) guest_address: Option<(Ipv4Addr, u8)>,
     pub(crate) hostname: Option<String>,
     pub(crate) console_log: Option<PathBuf>,
+    pub(crate) console_bound: u64,
     pub(crate) scratch: Option<PathBuf>,
     pub(crate) record: Option<Record>,
 }
@@ -248,6 +249,7 @@ impl MachineSpec {
             guest_address: None,
             hostname: None,
             console_log: None,
+            console_bound: u64::MAX,
             scratch: None,
             record: None,
         }
@@ -351,6 +353,14 @@ impl MachineSpec {
     #[must_use]
     pub fn console_log(mut self, path: impl AsRef<Path>) -> Self {
         self.console_log = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Bounds the [console's file](Self::console_log): behind so many bytes it gets one more line,
+    /// which says so, and nothing else. [`Console::log_ended`](crate::Console::log_ended) tells.
+    #[must_use]
+    pub const fn console_bound(mut self, bytes: u64) -> Self {
+        self.console_bound = bytes;
         self
     }
 

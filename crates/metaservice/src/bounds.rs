@@ -52,8 +52,10 @@ pub struct Bounds {
     /// Bytes of the log: one more is a [failure](crate::MetaService::log_failed) of the log, after
     /// what came before. 64 GiB.
     pub log: u64,
-    /// Bytes of a file in temporary storage: one more is
-    /// [`ArtifactError::Storage`](crate::ArtifactError::Storage). 64 GiB.
+    /// Bytes of a file in temporary storage, and of a file or an archive that is
+    /// [read](crate::MetaService::read): one more is
+    /// [`ArtifactError::Storage`](crate::ArtifactError::Storage), or
+    /// [`ExtensionError::TooLarge`](crate::ExtensionError::TooLarge). 64 GiB.
     pub artifact: u64,
     /// Bytes of all files in temporary storage together, as long as their
     /// [`Artifact`](crate::Artifact)s are kept: as `artifact`. 128 GiB.

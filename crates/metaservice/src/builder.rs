@@ -229,6 +229,19 @@ impl Builder {
         self
     }
 
+    /// Looks whether the folder of the [state](Self::state) is this job's, or nobody's yet, and
+    /// starts nothing.
+    ///
+    /// # Errors
+    /// [`StartError::State`], as from [`start`](Self::start).
+    pub fn check_state(&self) -> Result<(), StartError> {
+        let Some(folder) = &self.state else { return Ok(()) };
+        match Store::open(folder, &self.execute, self.disk_work) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(StartError::State { folder: folder.clone(), source }),
+        }
+    }
+
     /// Starts the service.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 
 mod guest;
 
+use std::io;
 use std::time::Duration;
 
-use guest::{claim, dial, get, head, parse, poll, post, reply_to, request, start};
-use metaservice::{ActionError, ArtifactError, Bounds, ListFolderError, MetaService};
+use guest::{announce, claim, dial, get, head, parse, poll, post, reply_to, request, start};
+use metaservice::{ActionError, ArtifactError, Bounds, Form, ListFolderError, MetaService};
+use metaservice_protocol::transfer::Encoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -241,6 +243,59 @@ async fn files_share_the_temporary_storage() {
     assert_eq!(fetch(30).await.unwrap().len(), 30);
     drop(kept);
     assert_eq!(fetch(70).await.unwrap().len(), 70);
+}
+
+/// Reads from a guest that says `head` and sends `length` bytes; how many have come.
+async fn read(
+    service: &MetaService,
+    offset: u64,
+    head: &str,
+    length: usize,
+) -> Result<usize, io::ErrorKind> {
+    let reading = start(service, async move |service| {
+        let opened = match offset {
+            0 => service.read("/f", Form::Any).await,
+            offset => service.read_range("/f", offset, Some(50)).await,
+        };
+        let mut all = Vec::new();
+        opened.map_err(io::Error::from)?.read_to_end(&mut all).await
+    });
+    let target = reply_to(&announce(service).await);
+    let mut encoder = Encoder::new();
+    let mut body = encoder.data(vec![1; length].into()).concat();
+    body.extend(encoder.end());
+    let head = [("Metaservice-File", head)];
+    let (read, _) = tokio::join!(reading, request(service, "POST", &target, &head, &body));
+    read.unwrap().map_err(|error| error.kind())
+}
+
+#[tokio::test]
+async fn what_is_read_is_bounded_and_a_file_is_no_longer_than_it_says() {
+    let service = bounded(|bounds| bounds.artifact = 70);
+    let large = Err(io::ErrorKind::FileTooLarge);
+    let invalid = Err(io::ErrorKind::InvalidData);
+    let sized = r#"{"form":"file","size":SIZE,"mode":420,"mtimeNs":0}"#;
+    for (offset, size, length, outcome) in [
+        (0, "70", 70, Ok(70)),
+        (0, "71", 71, large),
+        (0, "9", 9, Ok(9)),
+        (0, "9", 10, invalid),
+        (2, "9", 7, Ok(7)),
+        (2, "9", 8, invalid),
+        (2, "99", 50, Ok(50)),
+        (2, "99", 51, invalid),
+    ] {
+        let head = sized.replace("SIZE", size);
+        let read = read(&service, offset, &head, length).await;
+        assert_eq!(read, outcome, "{length} of {size} from {offset}");
+    }
+    for head in [
+        r#"{"form":"file","mode":420,"mtimeNs":0}"#,
+        r#"{"form":"archive","mode":420,"mtimeNs":0}"#,
+    ] {
+        assert_eq!(read(&service, 0, head, 70).await, Ok(70), "{head}");
+        assert_eq!(read(&service, 0, head, 71).await, large, "{head}");
+    }
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ pub(crate) struct JobArgs {
     /// Kill the command when its log becomes larger.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_log: String,
-    /// Refuse an artifact that is larger.
+    /// Refuse an artifact that is larger, and a file or folder that "cp" fetches.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
     /// What the guest may take of this machine at most; may be given several times. The names:
@@ -202,7 +202,10 @@ pub(crate) struct JobArgs {
     /// its line and headers), head-time (30s for them), stall (30s without a byte of a reply, or in
     /// which nothing of an answer is taken), list (10M of a folder's listing), names (1000000 in
     /// it), streams (256 shells and such at once), storage (128G in temporary files), frames
-    /// (1000000 a second from the card of `run`).
+    /// (1000000 a second from the card of `run`), half-open (256 connections over the card that are
+    /// begun and not made), farewell (1h for all artifacts once the command has ended), console (64M
+    /// in the file of --console), pcap (16G in that of --pcap). --max-log and --max-artifact bound
+    /// the log, and what "cp" and --artifact fetch.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) bound: Vec<String>,
     /// The command and its arguments; behind "--", whatever they look like.

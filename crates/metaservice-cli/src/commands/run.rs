@@ -124,9 +124,11 @@ impl Wire {
         settings: &JobSettings,
         service: &MetaService,
         orphans: Vec<Orphan>,
+        printer: Printer,
     ) -> Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-        let (nic, driver) = machine::attach(&plan.args, settings.limits, ours, orphans)?;
+        let pcap = machine::pcap(&plan.args, &settings.bounds, printer)?;
+        let (nic, driver) = machine::attach(pcap, settings.bounds.card, ours, orphans)?;
         let driving = tokio::spawn(driver.run());
         let serving = tokio::spawn(service.clone().serve(Card(nic)));
         Ok((Self { driving, serving }, theirs))
@@ -145,7 +147,7 @@ async fn start(
     if plan.may_be_saved() {
         match tokio::task::block_in_place(|| warm::find(plan)) {
             Ok(None) => {}
-            Ok(Some(saved)) => match go_on(plan, settings, &saved, service).await? {
+            Ok(Some(saved)) => match go_on(plan, settings, &saved, service, printer).await? {
                 Ok((machine, wire)) => {
                     printer.event("continuing", json!({}));
                     return Ok(Started { machine, wire, booted: false });
@@ -166,10 +168,11 @@ async fn start(
             Err(error) => printer.note(&format!("{:#}", error.context("booting instead"))),
         }
     }
-    let (wire, card) = Wire::connect(plan, settings, service, Vec::new())?;
+    let (wire, card) = Wire::connect(plan, settings, service, Vec::new(), printer)?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?;
     let machine = Machine::start(spec).await?;
+    machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     drop(spinner);
     printer.event("booting", json!({}));
     Ok(Started { machine, wire, booted: true })
@@ -193,8 +196,9 @@ async fn go_on(
     settings: &JobSettings,
     saved: &Warm,
     service: &MetaService,
+    printer: Printer,
 ) -> Result<Result<(Machine, Wire)>> {
-    let (wire, card) = Wire::connect(plan, settings, service, saved.orphans())?;
+    let (wire, card) = Wire::connect(plan, settings, service, saved.orphans(), printer)?;
     let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
     let went_on = async {
         let machine = Machine::start(spec.continue_from(&saved.saved)).await?;

@@ -31,6 +31,8 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
     }
     let mut interrupts = Interrupts::listen()?;
     if let Some(status) = Ledger::open(settings.state.as_deref())?.status() {
+        // Another job in the same folder has not ended: it is refused.
+        conduct::job(&settings).check_state()?;
         printer.note("the job has ended before, with this status; its state is not touched");
         return Ok(status);
     }

@@ -1,10 +1,11 @@
 //! Out of a guest.
 
+use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use metaservice::control::{BodyReader, Client, ClientError, Code};
 use metaservice::{FileHead, Form};
 use serde_json::json;
@@ -31,6 +32,10 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Print
     let to = match to {
         Place::Host(to) => to,
         _ => {
+            ensure!(
+                !std::io::stdout().is_terminal(),
+                "an archive is not written to a terminal: lead it into a file or a program"
+            );
             let (_, body) = client.read(path, Form::Archive).await.with_context(cannot)?;
             return stream(body, path, printer).await.with_context(cannot);
         }

@@ -16,6 +16,7 @@ use metaservice_archive::{Counts, Extractor, Options, Packer, Skipped};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
+use super::beside::Beside;
 use super::place;
 
 /// How much is read at once.
@@ -55,32 +56,24 @@ impl<P, T> Drop for Worker<P, T> {
 /// the folder that is there.
 pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Result<()> {
     if target.is_dir() {
-        pump(body, target.to_owned(), Options::default()).await?;
+        pump(body, Extractor::open(target, Options::default())?).await?;
         return Ok(());
     }
-    let folder = place::parent(target);
-    let temporary = tempfile::Builder::new().prefix(".metaservice-").tempdir_in(folder);
-    let temporary = temporary.with_context(|| format!("cannot write to {}", folder.display()))?;
+    let beside = Beside::make(target);
+    let beside =
+        beside.with_context(|| format!("cannot write to {}", place::parent(target).display()))?;
     let options = Options { new: true, ..Options::default() };
-    let counts = pump(body, temporary.path().to_owned(), options).await?;
-    if counts.folders > 0 {
-        std::fs::rename(temporary.path(), target)?;
-        // It has another name now: there is nothing to remove.
-        let _ = temporary.keep();
-        return Ok(());
-    }
+    let counts = pump(body, Extractor::within(beside.open()?, options)).await?;
     // Without the folder itself it is one thing of its own name: a link.
-    let mut entries = std::fs::read_dir(temporary.path())?;
-    let single = entries.next().context("the archive is empty")??;
-    std::fs::rename(single.path(), target)?;
-    Ok(())
+    let kept = if counts.folders > 0 { beside.keep() } else { beside.keep_content() };
+    Ok(kept?)
 }
 
-async fn pump(body: impl AsyncRead + Unpin, folder: PathBuf, options: Options) -> Result<Counts> {
+async fn pump(body: impl AsyncRead + Unpin, extractor: Extractor) -> Result<Counts> {
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
     let mut worker = Worker::new(sender, move || {
-        let counts = Extractor::open(&folder, options)?.extract(&reader)?;
+        let counts = extractor.extract(&reader)?;
         // What is behind the archive's end, if only so that the transfer's own end is reached:
         // there its digest is checked.
         io::copy(&mut &reader, &mut io::sink())?;

@@ -4,6 +4,7 @@
 //! a copy that fails or is interrupted leaves nothing behind. Only a folder that exists already
 //! is filled in place, file by file.
 
+mod beside;
 mod fetch;
 mod folder;
 mod place;

@@ -78,11 +78,16 @@ impl Pair {
 }
 
 pub(crate) fn agent(address: SocketAddr, folder: &Path) -> Child {
+    agent_with(address, folder, &[])
+}
+
+pub(crate) fn agent_with(address: SocketAddr, folder: &Path, options: &[&str]) -> Child {
     let said = std::fs::File::options().append(true).create(true).open(folder.join("said"));
     let said = said.unwrap();
     Command::new(env!("METASERVICE_AGENT"))
         .args(["--host", &address.to_string(), "--state"])
         .arg(folder.join("state"))
+        .args(options)
         .stdin(Stdio::null())
         .stderr(said)
         .spawn()

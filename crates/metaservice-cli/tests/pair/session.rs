@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use metaservice::{MetaService, SessionMode};
+use metaservice::{Builder, MetaService, SessionMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::peers::Pair;
+use crate::peers::{Pair, agent_with};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -77,4 +77,60 @@ async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() 
         assert!(!line.contains(secret) && !line.contains("t0ken-of-mine"), "{line}");
     }
     assert!(!pair.describe_said().contains(secret));
+}
+
+/// A service that is away for longer than its agent waits finds the same agent, which has run the
+/// command once; another service, which knows no result, has it run again.
+#[tokio::test]
+async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (kept, runs) = (at("kept"), at("runs"));
+    let line = format!("echo $TOKEN >> {}", runs.display());
+    let builder = || {
+        let builder = MetaService::builder(["sh", "-c", &line]);
+        builder.secret("TOKEN", "t0ken").keep_log(1000)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let begin = async |builder: Builder, listener| {
+        let service = builder.start().unwrap();
+        let serving = tokio::spawn(service.clone().serve(listener));
+        (service, serving)
+    };
+    let result = async |service: &MetaService| {
+        assert!(timeout(PATIENCE, service.result()).await.unwrap().success);
+    };
+
+    let (service, serving) = begin(builder().state(&kept), listener).await;
+    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    result(&service).await;
+    service.shutdown().await.unwrap();
+    serving.await.unwrap();
+    drop(service);
+    let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
+
+    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (service, serving) = begin(builder().state(&kept), listener).await;
+    result(&service).await;
+    let path = runs.display().to_string();
+    let artifact = timeout(PATIENCE, service.get_artifact(path)).await.unwrap().unwrap();
+    assert_eq!(artifact.len(), 6, "it was run once, with its secret");
+    service.shutdown().await.unwrap();
+    serving.await.unwrap();
+    drop(service);
+    let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
+
+    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (service, serving) = begin(builder(), listener).await;
+    result(&service).await;
+    assert_eq!(std::fs::read_to_string(&runs).unwrap(), "t0ken\nt0ken\n");
+    service.shutdown().await.unwrap();
+    serving.await.unwrap();
+    let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 }

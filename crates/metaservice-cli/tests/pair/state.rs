@@ -139,6 +139,18 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(0), "{}", said());
     assert_eq!(std::fs::read(folder.join("kept/log")).unwrap(), b"begun\n");
+
+    // It is over: for itself, and for nobody else.
+    let ledger = || std::fs::read(folder.join("kept/ledger.json")).unwrap();
+    let kept = ledger();
+    let other = Service { script: "echo other".to_owned(), ..service };
+    let before = said().len();
+    assert_eq!(other.start().wait().unwrap().code(), Some(125), "{}", said());
+    assert!(said()[before..].contains("it belongs to another job"), "{}", said());
+    let service = Service { script: script_of(&go, &made), ..other };
+    assert_eq!(service.start().wait().unwrap().code(), Some(0), "{}", said());
+    assert!(said().contains("the job has ended before, with this status"), "{}", said());
+    assert!(ledger() == kept);
     let pid = rustix::process::Pid::from_child(&guest);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     guest.wait().unwrap();

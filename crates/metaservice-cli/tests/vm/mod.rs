@@ -1,7 +1,7 @@
 //! What tests of the real tool in real machines share.
 //!
-//! A [`Sandbox`] runs the tool with folders of its own and a mark in its environment, which
-//! every process under it inherits; when it is dropped it looks for anything left.
+//! A [`Sandbox`] runs the tool with folders of its own; every process under it has its temporary
+//! files there, QEMU too, and is known by that. When it is dropped it looks for anything left.
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses its part.
 
 pub(crate) mod images;
@@ -18,11 +18,8 @@ use metaservice::control::Client;
 /// How long a sign of life may take, software emulation and a busy host included.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-const MARK: &str = "METASERVICE_TEST_MARK";
-
 pub(crate) struct Sandbox {
     folder: tempfile::TempDir,
-    mark: String,
     /// Whether images and saved machines are its own, too.
     owns_machines: bool,
 }
@@ -33,8 +30,7 @@ impl Sandbox {
         for name in ["tmp", "runtime", "work"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let mark = folder.path().display().to_string();
-        Self { folder, mark, owns_machines: false }
+        Self { folder, owns_machines: false }
     }
 
     /// A folder for the test's own files; it is the tool's working folder.
@@ -69,8 +65,7 @@ impl Sandbox {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env("TMPDIR", self.folder.path().join("tmp"))
-            .env("XDG_RUNTIME_DIR", self.folder.path().join("runtime"))
-            .env(MARK, &self.mark);
+            .env("XDG_RUNTIME_DIR", self.folder.path().join("runtime"));
         if self.owns_machines {
             command
                 .env("XDG_CACHE_HOME", self.work().join("cache"))
@@ -103,20 +98,20 @@ impl Sandbox {
         Client::new(folder.join(format!("{name}.sock")))
     }
 
-    /// Processes that carry our mark.
+    /// Processes whose temporary files are ours.
     fn processes(&self) -> Vec<String> {
         let command = |pid: PathBuf| std::fs::read_to_string(pid.join("cmdline")).ok();
         self.pids().into_iter().filter_map(command).map(|words| words.replace('\0', " ")).collect()
     }
 
     fn pids(&self) -> Vec<PathBuf> {
-        let mark = format!("{MARK}={}", self.mark);
-        let carries = |pid: &Path| {
+        let ours = format!("TMPDIR={}/", self.folder.path().display());
+        let is_ours = |pid: &Path| {
             let environment = std::fs::read(pid.join("environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            environment.split(|byte| *byte == 0).any(|text| text.starts_with(ours.as_bytes()))
         };
         let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        entries.map(|entry| entry.path()).filter(|path| carries(path)).collect()
+        entries.map(|entry| entry.path()).filter(|path| is_ours(path)).collect()
     }
 
     /// The process id of the machine that runs.

@@ -47,6 +47,8 @@ struct Shared {
     cut_log_after: Mutex<Option<usize>>,
     result: watch::Sender<Option<(bool, Option<String>)>>,
     polls: watch::Sender<u64>,
+    /// Whether polls are refused, as by a host that is away.
+    away: watch::Sender<bool>,
     fetched: watch::Sender<u64>,
     actions: mpsc::UnboundedSender<String>,
     queue: AsyncMutex<mpsc::UnboundedReceiver<String>>,
@@ -90,6 +92,7 @@ impl Host {
             cut_log_after: Mutex::new(None),
             result: watch::channel(None).0,
             polls: watch::channel(0).0,
+            away: watch::channel(false).0,
             fetched: watch::channel(0).0,
             actions,
             queue: AsyncMutex::new(queue),
@@ -109,6 +112,11 @@ impl Host {
 
     pub(crate) fn refuse_log(&self, status: u16) {
         *self.shared.log_status.lock().unwrap() = status;
+    }
+
+    /// Refuses polls from now on, those that wait too; or takes them again.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.shared.away.send_replace(away);
     }
 
     pub(crate) fn cut_log_after(&self, bytes: usize) {
@@ -349,8 +357,17 @@ fn resolve(shared: &Shared, success: bool, headers: &HeaderMap) -> Response {
 
 async fn poll(shared: &Shared) -> Response {
     shared.polls.send_modify(|polls| *polls += 1);
-    let mut queue = shared.queue.lock().await;
-    match timeout(Duration::from_secs(30), queue.recv()).await {
+    let mut away = shared.away.subscribe();
+    let next = async {
+        let mut queue = shared.queue.lock().await;
+        timeout(Duration::from_secs(30), queue.recv()).await
+    };
+    let next = tokio::select! {
+        biased;
+        _ = away.wait_for(|away| *away) => return error(503, "Away"),
+        next = next => next,
+    };
+    match next {
         Ok(Some(action)) => action.into_response(),
         _ => {
             let id = shared.next.fetch_add(1, Ordering::SeqCst);

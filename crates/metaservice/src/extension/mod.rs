@@ -44,6 +44,9 @@ pub enum ExtensionError {
     /// What the guest sent makes no sense.
     #[error("the guest's reply is not valid")]
     Invalid(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It has more bytes than [`Bounds::artifact`](crate::Bounds::artifact).
+    #[error("the guest's file is larger than {0} bytes")]
+    TooLarge(u64),
     /// What is to be sent to the guest cannot be read.
     #[error("cannot read what is to be sent")]
     Source(#[source] std::io::Error),
@@ -81,6 +84,7 @@ impl From<ExtensionError> for std::io::Error {
                 _ => Kind::Other,
             },
             ExtensionError::Invalid(_) => Kind::InvalidData,
+            ExtensionError::TooLarge(_) => Kind::FileTooLarge,
             ExtensionError::Source(_) => Kind::Other,
             ExtensionError::Action(ActionError::TimedOut(_)) => Kind::TimedOut,
             ExtensionError::Action(_) => Kind::ConnectionReset,
@@ -327,6 +331,7 @@ fn as_artifact(error: ExtensionError) -> ArtifactError {
             _ => ArtifactError::Refused(failure),
         },
         ExtensionError::Invalid(cause) => ArtifactError::Damaged(cause),
+        ExtensionError::TooLarge(_) => ArtifactError::Storage(error.into()),
         ExtensionError::Source(cause) => ArtifactError::Storage(cause),
         ExtensionError::Action(error) => ArtifactError::Action(error),
         ExtensionError::Unsupported(_) => {

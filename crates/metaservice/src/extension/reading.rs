@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use metaservice_protocol::limits::TRANSFER_ATTEMPTS;
 use metaservice_protocol::transfer::{Decoder, Item};
-use metaservice_protocol::{FileHead, Read, Request};
+use metaservice_protocol::{FileHead, Form, Read, Request};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -47,8 +47,14 @@ impl Reading {
         let incoming = service.incoming(Request::Read(read.clone())).await?;
         // The end-point accepts no reply without a head.
         let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
+        let bound = service.0.bounds.artifact;
+        let announced = announced(&read, head);
+        if announced.is_some_and(|announced| announced > bound) {
+            return Err(ExtensionError::TooLarge(bound));
+        }
         let (sender, chunks) = mpsc::channel(1);
-        let pump = Pump { service: service.clone(), read, head, decoder: Decoder::new(), sender };
+        let (service, decoder) = (service.clone(), Decoder::new());
+        let pump = Pump { service, read, head, announced, received: 0, decoder, sender };
         tokio::spawn(pump.run(incoming));
         Ok(Self { head, chunks, rest: Bytes::new() })
     }
@@ -92,10 +98,21 @@ impl AsyncRead for Reading {
     }
 }
 
+/// How many bytes of a file are to come by what the guest says of it. A file may grow and the
+/// guest stops where it ended when it was opened; an archive's size is never known before.
+fn announced(read: &Read, head: FileHead) -> Option<u64> {
+    let size = head.size.filter(|_| head.form == Form::File)?;
+    let rest = size.saturating_sub(read.options.offset);
+    Some(read.options.length.map_or(rest, |length| rest.min(length)))
+}
+
 struct Pump {
     service: MetaService,
     read: Read,
     head: FileHead,
+    /// By the head that came last: a file may have grown before it was taken up again.
+    announced: Option<u64>,
+    received: u64,
     decoder: Decoder,
     sender: mpsc::Sender<Chunk>,
 }
@@ -163,11 +180,26 @@ impl Pump {
     async fn again(&mut self) -> Result<Incoming, ExtensionError> {
         self.read.options.resume = Some(self.decoder.resume());
         let incoming = self.service.incoming(Request::Read(self.read.clone())).await?;
-        if incoming.head.map(|head| head.form) != Some(self.head.form) {
+        let Some(head) = incoming.head.filter(|head| head.form == self.head.form) else {
             return Err(ExtensionError::invalid("a file became a folder, or a folder a file"));
-        }
+        };
+        self.announced = announced(&self.read, head);
         self.decoder = std::mem::take(&mut self.decoder).resumed();
         Ok(incoming)
+    }
+
+    /// Counts what has come, before anybody has it.
+    fn receive(&mut self, count: u64) -> Result<(), ExtensionError> {
+        let bound = self.service.0.bounds.artifact;
+        self.received = self.received.saturating_add(count);
+        if self.announced.is_some_and(|announced| self.received > announced) {
+            return Err(ExtensionError::invalid("more came of the file than it has"));
+        }
+        if self.received > bound {
+            tracing::warn!(path = %self.read.path, bound, "what the guest sends is too large");
+            return Err(ExtensionError::TooLarge(bound));
+        }
+        Ok(())
     }
 
     async fn pass(&mut self, mut incoming: Incoming) -> Result<Pass, ExtensionError> {
@@ -177,6 +209,7 @@ impl Pump {
                 match item {
                     Item::Data(data) => {
                         progress = true;
+                        self.receive(data.len() as u64)?;
                         if self.sender.send(Ok(data)).await.is_err() {
                             return Ok(Pass::Over);
                         }

@@ -66,6 +66,11 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
         let cause = match attempt(service, &request, &mut content).await {
             Ok(()) => return Ok(content.encoder.length()),
             Err(ExtensionError::Action(ActionError::Transport(cause))) => cause,
+            // A guest that is frozen asks for nothing, and goes on one day. One that has never
+            // taken the action is not waited for.
+            Err(ExtensionError::Action(ActionError::TimedOut(_))) if content.begun => {
+                TransportError::Stalled
+            }
             Err(error) => return Err(error),
         };
         if content.acknowledged > before {
@@ -89,6 +94,7 @@ async fn attempt(
     content: &mut Content<impl AsyncRead + Send + Unpin>,
 ) -> Result<(), ExtensionError> {
     let mut shell = service.stream(request.clone()).await?;
+    content.begun = true;
     shell.stderr = None;
     let from = match timeout(service.0.bounds.stall, first_line(&mut shell)).await {
         Ok(from) => from?,
@@ -164,6 +170,8 @@ struct Content<R> {
     encoder: Encoder,
     outbox: Outbox,
     acknowledged: u64,
+    /// Whether the guest has taken the action at all.
+    begun: bool,
     ended: bool,
 }
 
@@ -174,6 +182,7 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
             encoder: Encoder::new(),
             outbox: Outbox::default(),
             acknowledged: 0,
+            begun: false,
             ended: false,
         }
     }

@@ -144,10 +144,12 @@ async fn boot(
 ) -> Result<ExitStatus> {
     let Task { plan, identity, settings, boot_timeout } = task;
     let (service, control) = conduct::start(settings, printer).await?;
-    let (Wire { driving, serving }, card) = Wire::connect(plan, settings, &service, Vec::new())?;
+    let (Wire { driving, serving }, card) =
+        Wire::connect(plan, settings, &service, Vec::new(), printer)?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?.draft(draft);
     let machine = Machine::start(spec).await?;
+    machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let gone = async {
         let how = machine.wait().await.how;

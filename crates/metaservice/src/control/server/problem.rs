@@ -43,6 +43,7 @@ impl IntoResponse for ExtensionError {
             Self::Unsupported(_) => Code::Unsupported,
             Self::Refused(ref failure) => failure.code.into(),
             Self::Invalid(_) => Code::Transport,
+            Self::TooLarge(_) => Code::Storage,
             Self::Source(_) => Code::InvalidRequest,
         };
         // The guest's own sentence is what a person wants to read.
