@@ -63,7 +63,7 @@ impl Admitted {
             return;
         }
         // Without the job there is nobody who could claim it.
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 
