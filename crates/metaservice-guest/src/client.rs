@@ -25,7 +25,9 @@ use metaservice_protocol::endpoint::{
     JSON_LINES_TYPE, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL_PROTOCOL,
     SHELL1_PROTOCOL, TRANSFER_TYPE,
 };
-use metaservice_protocol::limits::{POLL_TIMEOUT, SHELL_HANDSHAKE_TIMEOUT, STALL_TIMEOUT};
+use metaservice_protocol::limits::{
+    POLL_TIMEOUT, SHELL_BLOCK, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ, STALL_TIMEOUT,
+};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
@@ -307,8 +309,8 @@ impl Client {
             }
             let most = if offer { Dialect::V2 } else { Dialect::V1 }.message();
             let config = WebSocketConfig::default()
-                .read_buffer_size(most * 2)
-                .write_buffer_size(0)
+                .read_buffer_size(SHELL_READ)
+                .write_buffer_size(SHELL_BLOCK)
                 .max_message_size(Some(most))
                 .max_frame_size(Some(most));
             let (socket, response) =

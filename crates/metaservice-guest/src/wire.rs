@@ -147,13 +147,20 @@ impl Wire {
                     message.or_else(|| state.closing.then_some(Message::Close(None)))
                 }
             };
-            let Some(message) = next else {
-                self.outgoing.notified().await;
-                continue;
+            let last = matches!(next, Some(Message::Close(_)));
+            // Small messages go out together: each write wakes the other end.
+            let progress = match next {
+                Some(message) if !last => timeout(SHELL_WRITE_TIMEOUT, sink.feed(message)).await,
+                Some(message) => timeout(SHELL_WRITE_TIMEOUT, sink.send(message)).await,
+                None => {
+                    let flushed = timeout(SHELL_WRITE_TIMEOUT, sink.flush()).await;
+                    if matches!(flushed, Ok(Ok(()))) {
+                        self.outgoing.notified().await;
+                    }
+                    flushed
+                }
             };
-            let last = matches!(message, Message::Close(_));
-            let sent = timeout(SHELL_WRITE_TIMEOUT, sink.send(message)).await;
-            if last || !matches!(sent, Ok(Ok(()))) {
+            if last || !matches!(progress, Ok(Ok(()))) {
                 return;
             }
         }

@@ -74,6 +74,10 @@ pub const SHELL2_BLOCK: usize = 64 * 1024;
 /// Extension: [`SHELL_MESSAGE`] of the second dialect.
 pub const SHELL2_MESSAGE: usize = SHELL2_BLOCK + 4 * 1024;
 
+/// How much is read of a shell's websocket at once, by either end. Each read costs this much memory
+/// to be cleared beforehand, whatever comes, so more is slower.
+pub const SHELL_READ: usize = 32 * 1024;
+
 /// Extension: how many connections in a row may break without a byte of progress before a read or
 /// a write is given up. More than [`ACTION_ATTEMPTS`]: none of them begins anything twice.
 pub const TRANSFER_ATTEMPTS: u32 = 6;

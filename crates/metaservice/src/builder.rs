@@ -15,6 +15,7 @@ use crate::MetaService;
 use crate::actions::Actions;
 use crate::bounds::{Bounds, Storage};
 use crate::cloud::Cloud;
+use crate::connection::WIDE_PLACES;
 use crate::disk::DiskWork;
 use crate::log::{History, Log, Record};
 use crate::reception::Reception;
@@ -304,6 +305,7 @@ impl Builder {
             host_names: self.host_names,
             reception,
             hostname: self.hostname,
+            wide: Semaphore::new(WIDE_PLACES),
             streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
             storage: Storage::new(self.bounds.storage),
             bounds: self.bounds,

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metaservice_protocol::endpoint::{
     ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, SHELL_PROTOCOL, SHELL1_PROTOCOL,
 };
-use metaservice_protocol::limits::{MAX_LINE, SHELL_HANDSHAKE_TIMEOUT};
+use metaservice_protocol::limits::{MAX_LINE, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{ActionId, ErrorCode, Failure, FileHead, Files, Request as Asked};
 use tokio::sync::oneshot;
@@ -293,6 +293,7 @@ async fn shell_reply(
     // The reply travels with whichever of the two ends the handshake.
     let (connected, failed) = share(reply);
     let upgrade = upgrade
+        .read_buffer_size(SHELL_READ)
         .max_message_size(dialect.message())
         .max_frame_size(dialect.message())
         .on_failed_upgrade(move |error| {

@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) bounds: Bounds,
     pub(crate) storage: Arc<Storage>,
     pub(crate) streams: Arc<Semaphore>,
+    /// Places for connections that read much at once.
+    pub(crate) wide: Semaphore,
 }
 
 /// The metadata service of one job, and the host's handle on it. Clones share the job.

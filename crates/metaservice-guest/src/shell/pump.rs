@@ -10,11 +10,14 @@
 //!      └────── connection gone, silent, stuck, or against the rules ──► tree told to die ─► over
 //! ```
 
+use std::os::fd::AsFd;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use metaservice_protocol::shell::{Dialect, Stream};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -26,6 +29,9 @@ use crate::wire::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
 
 /// How much is read of an output at once, where there is room for it.
 const READ: usize = 64 * 1024;
+
+/// Where outputs are read to: one place for all shells, as nobody waits while it is in use.
+static OUTPUT: Mutex<[u8; READ]> = Mutex::new([0; READ]);
 
 /// Carries a shell from its start to its end. It is killed when `stopping` becomes true.
 pub(super) async fn run(
@@ -117,29 +123,30 @@ pub(super) async fn refuse(socket: Socket, dialect: Dialect, reason: Bytes, deta
 /// Moves one output into the session until it ends, or the command has and it is empty.
 async fn drain(stream: Stream, end: Option<End>, wire: &Wire, mut ended: watch::Receiver<bool>) {
     let Some(end) = end else { return };
-    let mut buffer = vec![0; READ];
     loop {
-        let room = wire.room(stream).await.min(buffer.len());
-        match read_some(&end, &mut buffer[..room], &mut ended).await {
-            0 => break,
-            count => wire.write(stream, Bytes::copy_from_slice(&buffer[..count])),
+        let room = wire.room(stream).await;
+        let block = read_some(&end, room, &mut ended).await;
+        if block.is_empty() {
+            break;
         }
+        wire.write(stream, block);
     }
     wire.finish(stream);
 }
 
-async fn read_some(end: &End, buffer: &mut [u8], ended: &mut watch::Receiver<bool>) -> usize {
+/// The next bytes of an output; none at its end.
+async fn read_some(end: &End, room: usize, ended: &mut watch::Receiver<bool>) -> Bytes {
     loop {
         // The order matters: what was written before the end is there by now.
         let last = *ended.borrow_and_update();
         if last {
-            return read_now(&**end, buffer).unwrap_or(0);
+            return read_block(&**end, room).unwrap_or_default();
         }
         tokio::select! {
             ready = end.readable() => {
-                let Ok(mut ready) = ready else { return 0 };
-                match ready.try_io(|end| read_now(end, buffer).map_err(Into::into)) {
-                    Ok(result) => return result.unwrap_or(0),
+                let Ok(mut ready) = ready else { return Bytes::new() };
+                match ready.try_io(|end| read_block(end, room).map_err(Into::into)) {
+                    Ok(result) => return result.unwrap_or_default(),
                     Err(_would_block) => {}
                 }
             }
@@ -147,6 +154,12 @@ async fn read_some(end: &End, buffer: &mut [u8], ended: &mut watch::Receiver<boo
             _ = ended.changed() => {}
         }
     }
+}
+
+fn read_block(end: impl AsFd, room: usize) -> Result<Bytes, Errno> {
+    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = read_now(end, &mut output[..room.min(READ)])?;
+    Ok(Bytes::copy_from_slice(&output[..count]))
 }
 
 /// Moves the host's input to the command. Never completes: an input that has ended, or that

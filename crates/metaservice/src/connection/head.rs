@@ -56,6 +56,15 @@ impl Search {
     }
 }
 
+/// Whether a request begins that may bring much.
+pub(super) fn carries(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"POST ").is_some_and(|rest| {
+        [Endpoint::Log, Endpoint::Reply]
+            .iter()
+            .any(|endpoint| rest.starts_with(endpoint.path().as_bytes()))
+    })
+}
+
 struct NotAPoll;
 
 fn parse(bytes: &[u8], bounds: &Bounds) -> Result<Option<Poll>, NotAPoll> {

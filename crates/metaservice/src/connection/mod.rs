@@ -37,8 +37,15 @@ use crate::MetaService;
 use crate::actions::Answer;
 use crate::bounds::Bounds;
 
-/// What is read ahead of a body at most.
+/// What is read at once of a body at most.
 const BUFFER: usize = 64 * 1024;
+
+/// The same on a connection that begins with a log or a reply: a quarter of the reads, and of the
+/// hand-overs to whoever takes what was read.
+const WIDE: usize = 512 * 1024;
+
+/// How many connections of a job may read so much at once.
+pub(crate) const WIDE_PLACES: usize = 16;
 
 /// How much is read at once of what is not a body.
 const PIECE: usize = 2 * 1024;
@@ -55,7 +62,11 @@ where
         Next::End => Ok(()),
         // In a box, so that a connection that only waits has no room for it.
         Next::Other => {
-            Box::pin(serve_all(io, service.router(), &service.0.bounds, terminated)).await
+            let wide = head::carries(&io.ahead).then(|| service.0.wide.try_acquire().ok());
+            let wide = wide.flatten();
+            let buffer = if wide.is_some() { WIDE } else { BUFFER };
+            let bounds = &service.0.bounds;
+            Box::pin(serve_all(io, service.router(), bounds, buffer, terminated)).await
         }
     }
 }
@@ -70,13 +81,14 @@ pub(crate) async fn serve_router<IO>(
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    serve_all(Watched::new(io, bounds), router, bounds, terminated).await
+    serve_all(Watched::new(io, bounds), router, bounds, BUFFER, terminated).await
 }
 
 async fn serve_all<IO>(
     io: Watched<IO>,
     router: Router,
     bounds: &Bounds,
+    buffer: usize,
     mut terminated: watch::Receiver<bool>,
 ) -> io::Result<()>
 where
@@ -88,7 +100,7 @@ where
         .header_read_timeout(bounds.head_time)
         .max_headers(bounds.headers)
         .max_header_size(bounds.head)
-        .max_buf_size(BUFFER.max(bounds.head))
+        .max_buf_size(buffer.max(bounds.head))
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);

@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use metaservice_protocol::endpoint::{SHELL_PROTOCOL, SHELL1_PROTOCOL};
+use metaservice_protocol::limits::SHELL_READ;
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{Entry, Exec, FileHead, Form, Stats};
 use serde::Serialize;
@@ -288,8 +289,10 @@ impl Client {
 
     async fn stream(&self, target: &str) -> Result<Shell, ClientError> {
         let most = Dialect::V2.message();
-        let config =
-            WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
+        let config = WebSocketConfig::default()
+            .read_buffer_size(SHELL_READ)
+            .max_message_size(Some(most))
+            .max_frame_size(Some(most));
         let mut request =
             format!("ws://localhost{target}").into_client_request().map_err(broken)?;
         let offer = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt, StreamExt, stream};
 use http::HeaderMap;
 use metaservice_protocol::endpoint::SHELL_PROTOCOL;
-use metaservice_protocol::limits::{SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
+use metaservice_protocol::limits::{SHELL_READ, SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{Dial, Exec, Request};
 use serde::Deserialize;
@@ -156,6 +156,7 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
     let upgrade = upgrade.protocols([subprotocol(dialect)]);
     let mut terminated = served.service.0.terminated.subscribe();
     let size = dialect.message();
+    let upgrade = upgrade.read_buffer_size(SHELL_READ);
     upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
         let _place = place;
         tokio::select! {
