@@ -27,7 +27,7 @@ pub use self::reading::Reading;
 pub use self::writing::Destination;
 use crate::MetaService;
 use crate::actions::Outcome;
-use crate::artifact::{Artifact, Spool};
+use crate::artifact::Artifact;
 use crate::error::{ActionError, ArtifactError, TransportError};
 use crate::shell::Connected;
 use crate::shell::Shell;
@@ -211,8 +211,7 @@ impl MetaService {
         path: impl Into<String>,
         form: Form,
     ) -> Result<Reading, ExtensionError> {
-        let options = ReadOptions { form, offset: 0, length: None, compress: true, resume: None };
-        Reading::begin(self, Read { path: path.into(), options }).await
+        Reading::begin(self, Read { path: path.into(), options: whole(form) }).await
     }
 
     /// Reads a part of a file: at most `length` bytes from `offset`.
@@ -302,23 +301,18 @@ impl MetaService {
     /// A file to temporary storage, by the extended read; `None` where the agent that was asked
     /// cannot do that: it is not the one that had announced itself.
     pub(crate) async fn spool(&self, path: &str) -> Option<Result<Artifact, ArtifactError>> {
-        match self.read(path, Form::File).await {
+        let read = Read { path: path.to_owned(), options: whole(Form::File) };
+        match reading::spool(self, read).await {
             Err(ExtensionError::Unsupported(_)) => None,
             Err(error) => Some(Err(as_artifact(error))),
-            Ok(reading) => Some(self.store(reading).await),
+            Ok(stored) => Some(stored.map_err(ArtifactError::Storage)),
         }
     }
+}
 
-    async fn store(&self, mut reading: Reading) -> Result<Artifact, ArtifactError> {
-        let folder = self.0.temporary_folder.clone();
-        let share = self.0.storage.file(self.0.bounds.artifact);
-        let mut spool =
-            Spool::create(folder, self.0.disk_work, share).await.map_err(ArtifactError::Storage)?;
-        while let Some(chunk) = reading.chunk().await.map_err(as_artifact)? {
-            spool.push(chunk).await.map_err(ArtifactError::Storage)?;
-        }
-        spool.finish().await.map_err(ArtifactError::Storage)
-    }
+/// All of a file or folder, from its beginning.
+const fn whole(form: Form) -> ReadOptions {
+    ReadOptions { form, offset: 0, length: None, compress: true, resume: None }
 }
 
 fn as_artifact(error: ExtensionError) -> ArtifactError {

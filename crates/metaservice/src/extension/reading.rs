@@ -1,7 +1,8 @@
 //! Files and archives out of the guest, across cuts.
 //!
-//! A task takes the transfer apart and takes it up again when it was cut; what it has decoded
-//! waits in a channel of one chunk, so that a slow reader holds the guest back.
+//! A [`Pump`] takes the transfer apart and takes it up again when it was cut. For a reader it is a
+//! task, and what it has decoded waits in a channel of one chunk, so that a slow reader holds the
+//! guest back; for temporary storage it is a part of the caller's own.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{ExtensionError, Incoming};
 use crate::MetaService;
-use crate::artifact::{ReceiveError, next_chunk};
+use crate::artifact::{Artifact, ReceiveError, Spool, next_chunk};
 use crate::error::{ActionError, TransportError};
 
 type Chunk = Result<Bytes, ExtensionError>;
@@ -44,17 +45,9 @@ pub struct Reading {
 
 impl Reading {
     pub(super) async fn begin(service: &MetaService, read: Read) -> Result<Self, ExtensionError> {
-        let incoming = service.incoming(Request::Read(read.clone())).await?;
-        // The end-point accepts no reply without a head.
-        let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
-        let bound = service.0.bounds.artifact;
-        let announced = announced(&read, head);
-        if announced.is_some_and(|announced| announced > bound) {
-            return Err(ExtensionError::TooLarge(bound));
-        }
         let (sender, chunks) = mpsc::channel(1);
-        let (service, decoder) = (service.clone(), Decoder::new());
-        let pump = Pump { service, read, head, announced, received: 0, decoder, sender };
+        let (pump, incoming) = Pump::begin(service, read, sender).await?;
+        let head = pump.head;
         tokio::spawn(pump.run(incoming));
         Ok(Self { head, chunks, rest: Bytes::new() })
     }
@@ -106,7 +99,54 @@ fn announced(read: &Read, head: FileHead) -> Option<u64> {
     Some(read.options.length.map_or(rest, |length| rest.min(length)))
 }
 
-struct Pump {
+/// A file to temporary storage.
+pub(super) async fn spool(
+    service: &MetaService,
+    read: Read,
+) -> Result<io::Result<Artifact>, ExtensionError> {
+    let (folder, work) = (service.0.temporary_folder.clone(), service.0.disk_work);
+    let share = service.0.storage.file(service.0.bounds.artifact);
+    let storage = Storage { spool: None, failed: None };
+    let (mut pump, incoming) = Pump::begin(service, read, storage).await?;
+    match Spool::create(folder, work, share).await {
+        Ok(spool) => pump.taker.spool = Some(spool),
+        Err(error) => return Ok(Err(error)),
+    }
+    pump.read(incoming).await?;
+    match pump.taker {
+        Storage { failed: None, spool: Some(spool) } => Ok(spool.finish().await),
+        Storage { failed, .. } => Ok(Err(failed.unwrap_or(io::ErrorKind::BrokenPipe.into()))),
+    }
+}
+
+/// Who gets the bytes of a file.
+trait Taker {
+    /// Takes the next bytes; `false` when no more are wanted.
+    fn take(&mut self, bytes: Bytes) -> impl Future<Output = bool> + Send;
+}
+
+impl Taker for mpsc::Sender<Chunk> {
+    async fn take(&mut self, bytes: Bytes) -> bool {
+        self.send(Ok(bytes)).await.is_ok()
+    }
+}
+
+/// Temporary storage that is made once there is something to store.
+struct Storage {
+    spool: Option<Spool>,
+    failed: Option<io::Error>,
+}
+
+impl Taker for Storage {
+    async fn take(&mut self, bytes: Bytes) -> bool {
+        if let Some(spool) = &mut self.spool {
+            self.failed = spool.push(bytes).await.err();
+        }
+        self.failed.is_none()
+    }
+}
+
+struct Pump<T> {
     service: MetaService,
     read: Read,
     head: FileHead,
@@ -114,7 +154,7 @@ struct Pump {
     announced: Option<u64>,
     received: u64,
     decoder: Decoder,
-    sender: mpsc::Sender<Chunk>,
+    taker: T,
 }
 
 /// How one reply has ended.
@@ -125,12 +165,12 @@ enum Pass {
     Cut(TransportError, bool),
 }
 
-impl Pump {
+impl Pump<mpsc::Sender<Chunk>> {
     async fn run(mut self, incoming: Incoming) {
-        let sender = self.sender.clone();
+        let sender = self.taker.clone();
         let read = async {
             if let Err(error) = self.read(incoming).await {
-                let _ = self.sender.send(Err(error)).await;
+                let _ = self.taker.send(Err(error)).await;
             }
         };
         tokio::select! {
@@ -139,6 +179,26 @@ impl Pump {
             // Nobody wants the rest.
             () = sender.closed() => {}
         }
+    }
+}
+
+impl<T: Taker> Pump<T> {
+    /// Asks the guest for a file.
+    async fn begin(
+        service: &MetaService,
+        read: Read,
+        taker: T,
+    ) -> Result<(Self, Incoming), ExtensionError> {
+        let incoming = service.incoming(Request::Read(read.clone())).await?;
+        // The end-point accepts no reply without a head.
+        let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
+        let bound = service.0.bounds.artifact;
+        let announced = announced(&read, head);
+        if announced.is_some_and(|announced| announced > bound) {
+            return Err(ExtensionError::TooLarge(bound));
+        }
+        let (service, decoder) = (service.clone(), Decoder::new());
+        Ok((Self { service, read, head, announced, received: 0, decoder, taker }, incoming))
     }
 
     async fn read(&mut self, incoming: Incoming) -> Result<(), ExtensionError> {
@@ -210,7 +270,7 @@ impl Pump {
                     Item::Data(data) => {
                         progress = true;
                         self.receive(data.len() as u64)?;
-                        if self.sender.send(Ok(data)).await.is_err() {
+                        if !self.taker.take(data).await {
                             return Ok(Pass::Over);
                         }
                     }
