@@ -331,7 +331,7 @@ fn ids_that_were_never_given_or_are_used_up_are_refused() {
     let asking = sandbox.command(["ls", "ids", "/"]).spawn().unwrap();
     let id = service.poll();
     let forged = format!("{:032x}", u128::from_str_radix(&id, 16).unwrap() ^ 1);
-    let long = "a".repeat(5_000);
+    let long = "a".repeat(10_000);
     for wrong in [&*forged, "", "0", "%00", "../poll", &long, &id.to_uppercase()] {
         if wrong == id {
             continue;

@@ -28,7 +28,7 @@ use metaservice_protocol::limits::{MAX_FILES_BYTES, STALL_TIMEOUT};
 pub struct Bounds {
     /// Connections at once, each with one request at a time; one more waits to be accepted. 1024.
     pub connections: usize,
-    /// Bytes of a request's path and query: more are answered with 414. 8 KiB.
+    /// Bytes of a request's path and query: more are answered with 414. 16 KiB.
     pub line: usize,
     /// Bytes of a request's line and headers together: more are answered with 431. 16 KiB.
     pub head: usize,
@@ -66,7 +66,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 1024,
-            line: 8 * 1024,
+            line: 16 * 1024,
             head: 16 * 1024,
             headers: 64,
             head_time: Duration::from_secs(30),

@@ -73,7 +73,9 @@ async fn dispatch(
     request: Request,
 ) -> Result<Response, Refused> {
     if let Err(status) = service.0.bounds.admit_head(&request) {
-        return Ok(status.into_response());
+        let message = "the request's line or its headers are too long".to_owned();
+        let body = ErrorBody { code: ErrorCode::InvalidPayload, message };
+        return Ok(json(status, &body));
     }
     let path = request.uri().path();
     let Some(endpoint) = Endpoint::from_path(path) else {

@@ -8,6 +8,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
+use futures_util::StreamExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metaservice_protocol::endpoint::{
@@ -66,7 +67,7 @@ async fn extended_reply(
         Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) => {
             shell_reply(reply, request.into_parts().0, admitted).await
         }
-        _ => incoming_reply(reply, request).await,
+        _ => incoming_reply(reply, request, admitted).await,
     }
 }
 
@@ -108,7 +109,11 @@ async fn detached_reply(
 }
 
 /// Hands the body to whoever waits for it, and answers when they are done with it.
-async fn incoming_reply(reply: Reply, request: Request) -> Result<Response, Refused> {
+async fn incoming_reply(
+    reply: Reply,
+    request: Request,
+    mut admitted: Admitted,
+) -> Result<Response, Refused> {
     let head = request.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
     let head = head.and_then(FileHead::from_header);
     if head.is_none() && matches!(reply.request(), Asked::Read(_)) {
@@ -117,7 +122,11 @@ async fn incoming_reply(reply: Reply, request: Request) -> Result<Response, Refu
         return Err(Refused::new(ErrorCode::InvalidPayload, message));
     }
     let (done, taken) = oneshot::channel();
-    let incoming = Incoming { head, body: request.into_body(), done };
+    // It is read by somebody else, for whom it ends with the leave.
+    let leave = async move { admitted.over().await };
+    let body =
+        Body::from_stream(request.into_body().into_data_stream().take_until(Box::pin(leave)));
+    let incoming = Incoming { head, body, done };
     if !reply.finish(Outcome::Incoming(Box::new(incoming))) {
         return Err(Refused::unknown_action());
     }

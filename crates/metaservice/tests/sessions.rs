@@ -66,6 +66,11 @@ async fn what_began_before_the_claim_ends_with_it() {
     let reply = guest::head("POST", &reply_to(&poll(&service).await), &chunked);
     let mut reply = begin(reply).await;
     reply.write_all(b"6\r\nforged\r\n").await.unwrap();
+    let read = start(&service, async |service| service.read("/f", metaservice::Form::File).await);
+    let file = ("Metaservice-File", r#"{"form":"file","mode":420,"mtimeNs":1}"#);
+    let target = reply_to(&guest::announce(&service).await);
+    let mut stolen = begin(guest::head("POST", &target, &[chunked[0], chunked[1], file])).await;
+    let mut read = read.await.unwrap().unwrap();
     let mut poll = begin(guest::head("GET", "/engine/v1/poll", &[("Connection", "close")])).await;
     // It is served when the other end of its connection waits for an action.
     tokio::task::yield_now().await;
@@ -79,6 +84,14 @@ async fn what_began_before_the_claim_ends_with_it() {
     let _ = log.write_all(b"6\r\nforged\r\n0\r\n\r\n").await;
     assert!(shell.wait().await.is_err());
     assert!(!matches!(stream.next().await, Some(Ok(Message::Binary(_)))));
+    // A whole file, as its own agent would send it.
+    let mut encoder = metaservice_protocol::transfer::Encoder::new();
+    let mut forged = encoder.data(bytes::Bytes::from_static(b"forged")).concat();
+    forged.extend_from_slice(&encoder.end());
+    let head = format!("{:x}\r\n", forged.len()).into_bytes();
+    let _ = stolen.write_all(&[&head[..], &forged, b"\r\n0\r\n\r\n"].concat()).await;
+    let late = tokio::time::timeout(std::time::Duration::from_millis(300), read.chunk()).await;
+    assert!(!matches!(late, Ok(Ok(Some(_)))), "{late:?}");
     fetch.abort();
     let own = [(SESSION, secret.as_str())];
     assert_eq!(request(&service, "POST", "/engine/v1/log", &own, b"behind").await.status, 200);

@@ -198,7 +198,7 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
     /// What the guest may take of this machine at most; may be given several times. The names:
-    /// connections (1024 at once), headers (64 of a request), line (8K of its path), head (16K of
+    /// connections (1024 at once), headers (64 of a request), line (16K of its path), head (16K of
     /// its line and headers), head-time (30s for them), stall (30s without a byte of a reply, or in
     /// which nothing of an answer is taken), list (10M of a folder's listing), names (1000000 in
     /// it), streams (256 shells and such at once), storage (128G in temporary files), frames
