@@ -38,7 +38,7 @@ pub struct Bounds {
     /// then the connection is cut. 30 s.
     pub head_time: Duration,
     /// How long a reply that has begun may go without a byte, and how long a guest may take nothing
-    /// of an answer: then it is cut, and a reply tried again as the protocol has it. The log has no such bound: a command may be silent for hours; and
+    /// of an answer or of a stream: then it is cut, and a reply tried again as the protocol has it. The log has no such bound: a command may be silent for hours; and
     /// lists and statistics of the extended actions have always 30 s. 30 s.
     pub stall: Duration,
     /// Bytes of the answer to a version 1 list-folder: more is refused as `InvalidPayload`. 10 MiB.

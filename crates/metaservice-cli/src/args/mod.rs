@@ -200,7 +200,7 @@ pub(crate) struct JobArgs {
     /// What the guest may take of this machine at most; may be given several times. The names:
     /// connections (1024 at once), headers (64 of a request), line (16K of its path), head (16K of
     /// its line and headers), head-time (30s for them), stall (30s without a byte of a reply, or in
-    /// which nothing of an answer is taken), list (10M of a folder's listing), names (1000000 in
+    /// which nothing of an answer or a stream is taken), list (10M of a folder's listing), names (1000000 in
     /// it), streams (256 shells and such at once), storage (128G in temporary files), frames
     /// (1000000 a second from the card of `run`), half-open (256 connections over the card that are
     /// begun and not made), farewell (1h for all artifacts once the command has ended), console (64M

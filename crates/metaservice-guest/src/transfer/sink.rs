@@ -23,6 +23,7 @@ use bytes::{Buf, Bytes};
 use metaservice_archive::{Extractor, Options, Reason};
 use metaservice_protocol::{ActionId, Failure, FailureCode, Form, WriteOptions};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::process::Resource;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -301,7 +302,9 @@ impl Beside {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, &draft, flags, Mode::RUSR | Mode::WUSR);
         let file: File = file.map_err(|errno| failed(errno.into()))?.into();
-        let light = memory::holds(&file);
+        // Where files are bounded, an end that is set too far ahead is met by a signal.
+        let bounded = rustix::process::getrlimit(Resource::Fsize).current.is_some();
+        let light = !bounded && memory::holds(&file);
         let owner = user.and_then(|user| Account::find(user).ok());
         let (mode, mtime_ns) = (options.mode.unwrap_or(FILE_MODE) & 0o7777, options.mtime_ns);
         Ok(Self {

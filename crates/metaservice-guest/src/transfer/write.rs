@@ -146,8 +146,12 @@ pub(crate) async fn write(
             Err(error) => Err(error),
         };
         let ended = transfer.ended.is_some();
+        // A host that refuses the stream has given the action up before anything came: nobody will
+        // go on with it.
+        let refused = carried.as_ref().is_err_and(|error| !error.is_transport());
+        let wanted = !ended && !(refused && transfer.consumed == 0);
         drop(transfer);
-        if !ended {
+        if wanted {
             sleep(WRITE_PATIENCE).await;
         }
         (carried, ended)
