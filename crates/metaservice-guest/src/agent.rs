@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The state stays until the next boot, whatever ends the agent: a host that was away for longer
-//! finds the one that it knows, and a job that was reported is not run again.
+//! finds the one that it knows, and a job that was reported is not run again. Only a host of
+//! version 1, which cannot go on with a job, is given up with it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,7 +190,13 @@ async fn work(
         poll::run(&service, &stopping, (leave, farewell), actions).await;
         Ok(())
     };
-    tokio::try_join!(job, polls).map(drop)
+    tokio::try_join!(job, polls)?;
+    if !service.client.service().is_ours() {
+        // A host of version 1 keeps no job: the one that is there next has its own, even if it is
+        // the same command.
+        folder.forget()?;
+    }
+    Ok(())
 }
 
 /// Fetches the job, as soon as there is a network and a service on it, and claims it where the

@@ -149,6 +149,14 @@ pub struct Service {
     pub renewal: bool,
 }
 
+impl Service {
+    /// Whether this was announced at all; a host of version 1 says nothing of itself.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        !self.version.is_empty()
+    }
+}
+
 impl Agent {
     /// The header value. Characters outside of printable ASCII are escaped.
     #[must_use]
