@@ -149,7 +149,7 @@ pub(crate) async fn write(
         // A host that refuses the stream has given the action up before anything came: nobody will
         // go on with it.
         let refused = carried.as_ref().is_err_and(|error| !error.is_transport());
-        let wanted = !ended && !(refused && transfer.consumed == 0);
+        let wanted = !(ended || refused && transfer.consumed == 0);
         drop(transfer);
         if wanted {
             sleep(WRITE_PATIENCE).await;
