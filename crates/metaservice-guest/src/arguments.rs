@@ -53,7 +53,6 @@ pub(crate) enum Arguments {
         file: PathBuf,
     },
     Supervise(Order),
-    Launch(Order),
 }
 
 /// A command line that asks for nothing that there is.
@@ -97,9 +96,6 @@ pub(crate) fn parse(
             Long("stay") => stay = true,
             Value(stage) if words.is_empty() && stage == "supervise" => {
                 return Ok(Arguments::Supervise(Order::parse(&mut parser)?));
-            }
-            Value(stage) if words.is_empty() && stage == "launch" => {
-                return Ok(Arguments::Launch(Order::parse(&mut parser)?));
             }
             Value(word) if words.len() < 2 => words.push(word),
             _ => return Err(argument.unexpected().into()),

@@ -5,7 +5,7 @@
 //! the first process of a machine it is the init as well. The protocol is version 1 of
 //! `docs/protocol.md`.
 //!
-//! # Four programs in one
+//! # Three programs in one
 //!
 //! One static file is all of these, each in a process of its own:
 //!
@@ -14,8 +14,8 @@
 //! | [`init`] | pid 1 | as long as the machine | whatever may crash must not be pid 1 |
 //! | [`run`] | the agent | as long as somebody may ask | it talks to strangers, and may be restarted |
 //! | [`supervise`] | one for the job, one for each shell | as long as the command's tree | it outlives the agent, and is the parent of orphans |
-//! | [`launch`] | becomes the command | a moment | between fork and exec nothing safe can be done |
 //!
+//! A command begins as a copy of its supervisor, which has one thread and may therefore be copied.
 //! The agent and a supervisor share nothing but a state folder and a signal.
 //!
 //! # Modules
@@ -64,6 +64,4 @@ pub use host::{Host, InvalidHost};
 pub use init::init;
 pub use log::{PostLogError, post_log};
 pub use state::StateError;
-pub use supervise::{
-    InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, launch, supervise,
-};
+pub use supervise::{InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, supervise};

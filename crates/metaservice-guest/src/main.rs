@@ -68,7 +68,6 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
             block_on(async move { metaservice_guest::post_log(host, state, &file).await })?;
         }
         Arguments::Supervise(order) => metaservice_guest::supervise(&order)?,
-        Arguments::Launch(order) => return Ok(metaservice_guest::launch(&order).into()),
     }
     Ok(ExitCode::SUCCESS)
 }

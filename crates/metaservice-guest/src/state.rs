@@ -12,7 +12,7 @@
 //! | `execute` | agent | the job that the rest is about |
 //! | `supervisor` | supervisor | who runs the command; made once, before the command is |
 //! | `main` | supervisor | which process the command is, for signals |
-//! | `failure` | launcher | why the command could not be started, empty once it was |
+//! | `failure` | supervisor's copy | why the command could not be started, empty once it was |
 //! | `ending` | supervisor | how the command ended, once its whole tree is gone |
 //! | `delivered` | supervisor | the service has confirmed the whole log |
 //! | `reported` | agent | the service has accepted the result |
@@ -261,7 +261,7 @@ impl Folder {
         self.write("reported", &true)
     }
 
-    /// Where the launcher says why it failed.
+    /// Where a command's start says why it failed.
     pub(crate) fn failure(&self) -> PathBuf {
         self.file("failure")
     }

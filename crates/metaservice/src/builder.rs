@@ -231,16 +231,15 @@ impl Builder {
     }
 
     /// Looks whether the folder of the [state](Self::state) is this job's, or nobody's yet, and
-    /// starts nothing.
+    /// starts nothing. It only reads: the folder may be in use, or not be there.
     ///
     /// # Errors
-    /// [`StartError::State`], as from [`start`](Self::start).
+    /// [`StartError::State`], as from [`start`](Self::start), for what is another job's, damaged,
+    /// or cannot be read.
     pub fn check_state(&self) -> Result<(), StartError> {
         let Some(folder) = &self.state else { return Ok(()) };
-        match Store::open(folder, &self.execute, self.disk_work) {
-            Ok(_) => Ok(()),
-            Err(source) => Err(StartError::State { folder: folder.clone(), source }),
-        }
+        Store::check(folder, &self.execute)
+            .map_err(|source| StartError::State { folder: folder.clone(), source })
     }
 
     /// Starts the service.

@@ -134,15 +134,16 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let begin = || Promised { layout: LAYOUT, execute: execute.clone(), ..Promised::default() };
-        let promised = match std::fs::read(folder.join(STATE)) {
-            Ok(json) => read(&json, execute)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => begin(),
-            Err(error) => return Err(error.into()),
-        };
-        let promised = Mutex::new(promised);
+        let promised = Mutex::new(find(folder, execute)?.unwrap_or_else(begin));
         let store = Self { folder: folder.to_owned(), promised, work, _lock: lock };
         store.write(&store.promised())?;
         Ok(store)
+    }
+
+    /// Whether the folder is of the job that runs `execute`, or of none yet. What is promised is
+    /// replaced as a whole, so this needs no lock.
+    pub(crate) fn check(folder: &Path, execute: &Execute) -> Result<(), StateError> {
+        find(folder, execute).map(drop)
     }
 
     /// What has been promised.
@@ -202,6 +203,15 @@ impl Store {
         file.sync_all()?;
         std::fs::rename(&next, self.folder.join(STATE))?;
         File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// What the folder's service has promised, if there was one.
+fn find(folder: &Path, execute: &Execute) -> Result<Option<Promised>, StateError> {
+    match std::fs::read(folder.join(STATE)) {
+        Ok(json) => read(&json, execute).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -282,6 +292,22 @@ mod tests {
         }
         let none = Store::open(&folder.path().join("not/there"), &job, DiskWork::Threads);
         assert!(matches!(none, Err(StateError::Io(_))));
+    }
+
+    #[test]
+    fn a_check_takes_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let job = execute("true");
+        Store::check(&folder, &job).unwrap();
+        assert!(!folder.exists());
+        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
+        Store::check(&folder, &job).unwrap();
+        let other = Store::check(&folder, &execute("false"));
+        assert!(matches!(other, Err(StateError::OtherJob)));
+        drop(store);
+        std::fs::write(folder.join(STATE), "{").unwrap();
+        assert!(matches!(Store::check(&folder, &job), Err(StateError::Damaged(_))));
     }
 
     fn id(text: &str) -> ActionId {

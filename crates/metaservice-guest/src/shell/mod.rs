@@ -161,7 +161,7 @@ enum StartError {
 }
 
 fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
-    // A user who does not exist is reported by the launcher.
+    // A user who does not exist is reported by the command's start.
     let name = exec.options.user.as_ref().or(service.config.user.as_ref());
     let user = name.and_then(|user| Account::find(user).ok());
     let made = if exec.tty {

@@ -45,7 +45,7 @@ use tokio::time::{Instant as Deadline, sleep, sleep_until};
 use self::cgroup::Cgroup;
 use self::console::Console;
 pub(crate) use self::handle::Supervisor;
-pub use self::launch::launch;
+use self::launch::Launch;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
@@ -215,20 +215,19 @@ impl<'a> Supervision<'a> {
     fn start(order: &'a Order, writer: Option<&OwnedFd>, own: Pid) -> Result<Self, SuperviseError> {
         let name = if order.kind == Kind::Job { "job" } else { "shell" };
         let cgroup = Cgroup::make(&format!("{name}-{}", own.as_raw_pid()));
-        let launching = Order {
-            parent: own.as_raw_pid(),
+        let launch = Launch {
+            order: order.clone(),
+            parent: own,
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             tty: order.tty || order.terminal.is_some(),
-            ..order.clone()
         };
-        let mut command = launching.as_command("launch");
         let mut console = None;
+        let mut streams = None;
         if let (Some(size), Some(writer)) = (order.terminal, writer) {
             let user =
                 order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
-            let (made, streams) = Console::open(writer, user.as_ref(), size)?;
-            let [stdin, stdout, stderr] = streams.into_stdio();
-            command.stdin(stdin).stdout(stdout).stderr(stderr);
+            let (made, ends) = Console::open(writer, user.as_ref(), size)?;
+            streams = Some(ends.into_stdio());
             console = Some(made);
         } else if let Some(writer) = writer {
             let output = writer.try_clone()?;
@@ -236,11 +235,10 @@ impl<'a> Supervision<'a> {
                 hand_over(&output, &user.to_string_lossy());
             }
             let error = output.try_clone()?;
-            command.stdin(Stdio::null()).stdout(output).stderr(error);
+            streams = Some([Stdio::null(), output.into(), error.into()]);
         }
         let started = Instant::now();
-        let main = Pid::from_child(&command.spawn()?);
-        drop(command);
+        let main = Pid::from_child(&launch.spawn(streams)?);
         let_go_of_standard_streams()?;
         Ok(Self {
             order,
@@ -411,7 +409,7 @@ fn let_go_of_standard_streams() -> io::Result<()> {
 
 /// The supervisor's command line, for an agent.
 pub(crate) fn command(order: &Order, env: &[(String, String)]) -> Command {
-    let mut command = order.as_command("supervise");
+    let mut command = order.as_command();
     command.envs(env.iter().map(|(name, value)| (name, value)));
     command
 }

@@ -1,8 +1,8 @@
-//! What an agent tells the supervisor, and the supervisor the launcher: as a command line.
+//! What an agent tells the supervisor: as a command line.
 //!
-//! Both are this program again. Command and environment of the job travel as their own
-//! command and environment, so that whatever the kernel could not carry to the job fails
-//! before anything has begun, and nothing has to be written down for them.
+//! It is this program again. Command and environment of the job travel as its own command
+//! and environment, so that whatever the kernel could not carry to the job fails before
+//! anything has begun, and nothing has to be written down for it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use crate::program::Program;
 use crate::state::Folder;
 
 /// This program, also after its file was replaced or a new root entered.
-const SELF: &str = "/proc/self/exe";
+pub(super) const SELF: &str = "/proc/self/exe";
 
 /// What is supervised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct LogRoute {
     pub numbered: bool,
 }
 
-/// One order to a supervisor or launcher.
+/// One order to a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// The state folder.
@@ -55,8 +55,6 @@ pub struct Order {
     pub workdir: Option<PathBuf>,
     /// The process that has given the order.
     pub parent: i32,
-    /// The control group that the launcher enters.
-    pub cgroup: Option<PathBuf>,
     /// The command.
     pub command: Vec<OsString>,
 }
@@ -84,16 +82,15 @@ impl Order {
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
             parent: rustix::process::getpid().as_raw_pid(),
-            cgroup: None,
             command: program.words.iter().map(Into::into).collect(),
         }
     }
 
-    /// This program as `stage`, with this order.
-    pub(crate) fn as_command(&self, stage: &str) -> Command {
+    /// This program as a supervisor, with this order.
+    pub(crate) fn as_command(&self) -> Command {
         let mut command = Command::new(SELF);
         // What `ps` shows.
-        command.arg0("metaservice-guest").arg(stage);
+        command.arg0("metaservice-guest").arg("supervise");
         let mut option = |name: &str, value: &OsStr| {
             command.arg(name).arg(value);
         };
@@ -109,9 +106,6 @@ impl Order {
         if let Some(workdir) = &self.workdir {
             option("--workdir", workdir.as_os_str());
         }
-        if let Some(cgroup) = &self.cgroup {
-            option("--cgroup", cgroup.as_os_str());
-        }
         if self.tty {
             command.arg("--tty");
         }
@@ -122,7 +116,7 @@ impl Order {
         command
     }
 
-    /// Reads the arguments behind `supervise` or `launch`.
+    /// Reads the arguments behind `supervise`.
     ///
     /// # Errors
     /// [`InvalidOrder`] for anything else.
@@ -137,7 +131,6 @@ impl Order {
             user: None,
             workdir: None,
             parent: 0,
-            cgroup: None,
             command: Vec::new(),
         };
         while let Some(argument) = parser.next()? {
@@ -155,7 +148,6 @@ impl Order {
                 }
                 Long("user") => order.user = Some(parser.value()?),
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
-                Long("cgroup") => order.cgroup = Some(parser.value()?.into()),
                 Long("tty") => order.tty = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
@@ -192,7 +184,6 @@ mod tests {
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
-            cgroup in proptest::option::of("/[^\0]{0,8}"),
             parent in 1i32..,
             command in proptest::collection::vec("[^\0]{0,8}", 0..4),
         ) {
@@ -205,10 +196,9 @@ mod tests {
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
                 parent,
-                cgroup: cgroup.map(Into::into),
                 command: command.into_iter().map(Into::into).collect(),
             };
-            let line = order.as_command("supervise");
+            let line = order.as_command();
             let mut parser = lexopt::Parser::from_args(line.get_args().skip(1));
             prop_assert_eq!(Order::parse(&mut parser).unwrap(), order);
         }
