@@ -34,6 +34,7 @@ use crate::job::{self, Running};
 use crate::poll;
 use crate::processes::Process;
 use crate::renewal;
+use crate::shell::Nursery;
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
 use crate::transfer::Transfers;
@@ -83,6 +84,7 @@ pub(crate) struct Service {
     pub(crate) folder: Folder,
     pub(crate) running: Running,
     pub(crate) transfers: Transfers,
+    pub(crate) nursery: Nursery,
     shells: AtomicU64,
 }
 
@@ -176,6 +178,7 @@ async fn work(
         folder: folder.clone(),
         running: running.clone(),
         transfers: Transfers::default(),
+        nursery: Nursery::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);

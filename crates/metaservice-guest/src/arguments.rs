@@ -53,6 +53,8 @@ pub(crate) enum Arguments {
         file: PathBuf,
     },
     Supervise(Order),
+    /// A zygote of the agent with this number.
+    Zygote(i32),
 }
 
 /// A command line that asks for nothing that there is.
@@ -96,6 +98,9 @@ pub(crate) fn parse(
             Long("stay") => stay = true,
             Value(stage) if words.is_empty() && stage == "supervise" => {
                 return Ok(Arguments::Supervise(Order::parse(&mut parser)?));
+            }
+            Value(stage) if words.is_empty() && stage == "zygote" => {
+                return Ok(Arguments::Zygote(parser.value()?.parse()?));
             }
             Value(word) if words.len() < 2 => words.push(word),
             _ => return Err(argument.unexpected().into()),
@@ -172,6 +177,7 @@ mod tests {
         assert!(parse_line("--hots a").unwrap_err().contains("--hots"));
         assert!(parse_line("--host a:b").unwrap_err().contains("HOST[:PORT]"));
         assert!(parse_line("supervise").is_err());
+        assert!(parse_line("zygote").is_err());
         assert!(matches!(parse_line("--help"), Ok(Arguments::Help)));
         assert!(matches!(parse_line("-V"), Ok(Arguments::Version)));
     }

@@ -5,7 +5,7 @@
 //! the first process of a machine it is the init as well. The protocol is version 1 of
 //! `docs/protocol.md`.
 //!
-//! # Three programs in one
+//! # Four programs in one
 //!
 //! One static file is all of these, each in a process of its own:
 //!
@@ -14,6 +14,7 @@
 //! | [`init`] | pid 1 | as long as the machine | whatever may crash must not be pid 1 |
 //! | [`run`] | the agent | as long as somebody may ask | it talks to strangers, and may be restarted |
 //! | [`supervise`] | one for the job, one for each shell | as long as the command's tree | it outlives the agent, and is the parent of orphans |
+//! | [`zygote`] | beside an agent that has had a shell | as long as the agent | supervisors of shells are copies of it, which takes less than to start a program |
 //!
 //! A command begins as a copy of its supervisor, which has one thread and may therefore be copied.
 //! The agent and a supervisor share nothing but a state folder and a signal.
@@ -64,4 +65,6 @@ pub use host::{Host, InvalidHost};
 pub use init::init;
 pub use log::{PostLogError, post_log};
 pub use state::StateError;
-pub use supervise::{InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, supervise};
+pub use supervise::{
+    InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, supervise, zygote,
+};

@@ -68,6 +68,7 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error
             block_on(async move { metaservice_guest::post_log(host, state, &file).await })?;
         }
         Arguments::Supervise(order) => metaservice_guest::supervise(&order)?,
+        Arguments::Zygote(agent) => metaservice_guest::zygote(agent)?,
     }
     Ok(ExitCode::SUCCESS)
 }

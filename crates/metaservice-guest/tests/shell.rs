@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use host::agent::is_alive;
 use host::{Agent, Host, make_fifo, pattern};
+use rustix::process::Signal;
 
 async fn idle() -> (Host, Agent) {
     let host = Host::start_with(&["sleep", "1000"], &[("JOB", "env of the job")]).await;
@@ -146,8 +147,7 @@ async fn background_processes_do_not_hold_up_the_exit() {
     let pid = shell.stdout();
     // It was put there to stay.
     assert!(is_alive(&pid));
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    signal(pid.trim(), Signal::KILL);
     agent.stop().await;
 }
 
@@ -216,6 +216,62 @@ async fn many_shells_run_at_once() {
         assert_eq!(shell.stdout(), format!("shell {n}"));
     }
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
+    let (host, agent) = idle().await;
+    let own = agent.pid().to_string();
+    let says_parent = ["sh", "-c", "echo $PPID; cat; echo ${#0}"];
+    let begin = async |more: &[&str]| {
+        let mut shell = host.shell(&[&says_parent[..], more].concat(), false).await;
+        shell.says("\n").await;
+        let started_by = parent(shell.stdout().trim());
+        (shell, started_by)
+    };
+    let (mut first, zygote) = begin(&[]).await;
+    assert_eq!(parent(&zygote), own, "it is the agent's");
+    let (mut second, same) = begin(&[]).await;
+    assert_eq!(same, zygote);
+
+    // What a message does not carry is started as a program.
+    let long = "x".repeat(100_000);
+    let (mut third, started_by) = begin(&[&long]).await;
+    assert_eq!(started_by, own);
+
+    // Without it its shells end, as without the agent, and others are started all the same.
+    signal(&zygote, Signal::KILL);
+    assert_eq!(first.finish().await, (Some(1), true));
+    assert_eq!(second.finish().await, (Some(1), true));
+    let (mut fourth, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    let (mut fifth, other) = begin(&[]).await;
+    assert_eq!(parent(&other), own);
+    assert_ne!(other, zygote);
+
+    // One that does not answer is given up.
+    signal(&other, Signal::STOP);
+    let (mut sixth, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    assert_eq!(fifth.finish().await, (Some(1), true));
+    for shell in [&mut third, &mut fourth, &mut sixth] {
+        shell.end_input().await;
+        assert_eq!(shell.finish().await, (Some(0), true));
+    }
+    assert!(third.stdout().ends_with("\n100000\n"), "{}", third.stdout());
+    agent.stop().await;
+}
+
+/// The number of a process's parent.
+fn parent(pid: &str) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    fields.split_ascii_whitespace().nth(1).expect("a parent").to_owned()
+}
+
+fn signal(pid: &str, signal: Signal) {
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+    rustix::process::kill_process(pid, signal).expect("a process");
 }
 
 async fn wait_until(condition: impl Fn() -> bool) {

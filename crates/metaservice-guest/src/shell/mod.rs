@@ -10,7 +10,8 @@
 mod pump;
 pub(crate) mod terminal;
 
-use std::process::Stdio;
+use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use metaservice_protocol::{ActionId, Detached, Ending, Exec, Failure, FailureCode, Reason};
@@ -22,10 +23,10 @@ use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
 use crate::program::Program;
 use crate::state::{Claim, Folder};
-use crate::supervise::{self, Kind, Order, Supervisor};
+use crate::supervise::{self, Kind, NoCopy, Order, Supervisor, Zygote};
 use crate::words::{chain, say};
 
-use self::terminal::Ends;
+use self::terminal::{Ends, Streams};
 
 /// A shell's command, running. Dropping it kills the command and removes the shell's folder.
 #[derive(Debug)]
@@ -96,11 +97,8 @@ pub(crate) async fn detach(
         return service.client.refuse(id, &failure).await;
     }
     let started = check(&exec).and_then(|()| {
-        let null = || std::fs::File::options().read(true).write(true).open("/dev/null");
-        let started = null().map_err(StartError::Streams).and_then(|null| {
-            let copy = || null.try_clone().map(Stdio::from).map_err(StartError::Streams);
-            spawn(service, exec, [copy()?, copy()?, copy()?])
-        });
+        let streams = Streams::null().map_err(StartError::Streams);
+        let started = streams.and_then(|streams| spawn(service, exec, streams));
         started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
     });
     let running = match started {
@@ -170,22 +168,46 @@ fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
         terminal::pipes(user.as_ref())
     };
     let (ends, streams) = made.map_err(StartError::Streams)?;
-    Ok((spawn(service, exec, streams.into_stdio())?, ends))
+    Ok((spawn(service, exec, streams)?, ends))
 }
 
-fn spawn(service: &Service, exec: Exec, streams: [Stdio; 3]) -> Result<Running, StartError> {
+fn spawn(service: &Service, exec: Exec, streams: Streams) -> Result<Running, StartError> {
     let tty = exec.tty && !exec.options.detach;
     let program = Program::shell(&service.config, &service.execute, exec);
     let folder = service.folder.shell(service.next_number())?;
     let order = Order::new(&folder, Kind::Shell, tty, &program);
-    let mut command = supervise::command(&order, &program.env);
-    let [stdin, stdout, stderr] = streams;
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
-    match Supervisor::spawn(&mut command) {
+    match service.nursery.supervisor(&order, &program.env, streams) {
         Ok(supervisor) => Ok(Running { supervisor, folder }),
         Err(source) => {
             folder.remove();
             Err(StartError::Spawn(program.words.join(" "), source))
         }
+    }
+}
+
+/// Where shells' supervisors come from.
+#[derive(Debug, Default)]
+pub(crate) struct Nursery(Mutex<Option<Zygote>>);
+
+impl Nursery {
+    /// Starts a supervisor: as a copy of the zygote, or as a program where that cannot be.
+    fn supervisor(
+        &self,
+        order: &Order,
+        env: &[(String, String)],
+        streams: Streams,
+    ) -> io::Result<Supervisor> {
+        let mut zygote = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if zygote.is_none() {
+            *zygote = Zygote::start().ok();
+        }
+        match zygote.as_ref().map(|zygote| zygote.supervisor(order, env, &streams)) {
+            Some(Ok(supervisor)) => return Ok(supervisor),
+            Some(Err(NoCopy::Broken)) => *zygote = None,
+            Some(Err(NoCopy::Unfit)) | None => {}
+        }
+        let [stdin, stdout, stderr] = streams.into_stdio();
+        let mut command = supervise::command(order, env);
+        Supervisor::spawn(command.stdin(stdin).stdout(stdout).stderr(stderr))
     }
 }

@@ -3,6 +3,7 @@
 //! Owns making both ends, sizing the terminal and ending its input. The agent's ends never
 //! block; the command's ends are as any program expects them.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
@@ -43,12 +44,26 @@ pub(crate) struct Input {
 /// The command's ends.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
 impl Streams {
+    /// Nothing to read, and nobody who reads.
+    pub(crate) fn null() -> io::Result<Self> {
+        let null: OwnedFd = File::options().read(true).write(true).open("/dev/null")?.into();
+        Ok(Self { stdout: null.try_clone()?, stderr: null.try_clone()?, stdin: null })
+    }
+
+    /// Makes them the standard streams of this process.
+    pub(crate) fn take_place(&self) -> io::Result<()> {
+        rustix::stdio::dup2_stdin(&self.stdin)?;
+        rustix::stdio::dup2_stdout(&self.stdout)?;
+        rustix::stdio::dup2_stderr(&self.stderr)?;
+        Ok(())
+    }
+
     pub(crate) fn into_stdio(self) -> [Stdio; 3] {
         [self.stdin.into(), self.stdout.into(), self.stderr.into()]
     }

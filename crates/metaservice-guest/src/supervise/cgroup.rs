@@ -4,7 +4,10 @@
 //! it forks; without it (no cgroup v2, or not ours to write) the supervisor goes by descent.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -30,8 +33,10 @@ impl Cgroup {
         (made && group.path.join("cgroup.kill").exists()).then_some(group)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The group, to start a process in.
+    pub(crate) fn open(&self) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty()).ok()
     }
 
     /// Sends SIGKILL to all that lives in it.
@@ -39,10 +44,10 @@ impl Cgroup {
         fs::write(self.path.join("cgroup.kill"), "1").is_ok()
     }
 
-    /// Moves the calling process into the group at `path`.
-    pub(crate) fn enter(path: &Path) {
+    /// Moves the calling process into it.
+    pub(crate) fn enter(&self) {
         // Who cannot be moved is still found by descent.
-        let _ = fs::write(path.join("cgroup.procs"), "0");
+        let _ = fs::write(self.path.join("cgroup.procs"), "0");
     }
 }
 

@@ -4,6 +4,7 @@
 //! All by a pidfd, so that a process id which was used again is never signalled.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use crate::descriptor::Descriptor;
@@ -28,6 +29,11 @@ impl Supervisor {
         let pid = Pid::from_child(&child);
         // It is a child that nobody has waited for, so the number is still its own.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
+        Self::of(pid, process)
+    }
+
+    /// One that is started: this is its number, and this the process.
+    pub(super) fn of(pid: Pid, process: OwnedFd) -> io::Result<Self> {
         Ok(Self { pid, process: Descriptor::new(process)? })
     }
 
@@ -53,7 +59,7 @@ impl Supervisor {
     /// Completes when it is gone. Can be dropped and called again.
     pub(crate) async fn gone(&self) {
         let _ = self.process.readable().await;
-        // Its agent may be another than the one that started it; then its end is not ours to take.
+        // Its parent may be another; then its end is not ours to take.
         let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
     }
 }

@@ -1,29 +1,29 @@
 //! The last step before a command: a copy of the supervisor becomes it.
 //!
 //! Owns what has to happen between fork and exec (a session, a terminal, a control group,
-//! another user, another folder), and the fork itself. A program of its own for this would
-//! cost the start of one more process for each command, a millisecond; a copy of the agent
-//! could not do it, as that may have threads.
+//! another user, another folder). As the copy is of a process with one thread, ordinary safe
+//! code may do it (see [`fork`]).
 //!
 //! What goes wrong is said where the command's own errors would be seen, on its standard
 //! error. The reason for the supervisor goes into a file that was opened beforehand, closes
 //! by itself when the command starts, and is empty then.
 
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use metaservice_protocol::Reason;
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread;
 
 use super::cgroup::Cgroup;
-use super::order::{Order, SELF};
+use super::fork;
+use super::order::Order;
+use super::zygote::Env;
 use crate::account::{Account, AccountError};
+use crate::shell::terminal::Streams;
 use crate::state::Folder;
 
 /// Why a command was not started.
@@ -58,42 +58,37 @@ impl LaunchError {
 
 /// What is on its way to become the ordered command.
 #[derive(Debug)]
-pub(super) struct Launch {
+pub(super) struct Launch<'a> {
     pub(super) order: Order,
+    /// What it has in its environment beside what this process has.
+    pub(super) env: Env,
     /// The supervisor.
     pub(super) parent: Pid,
-    /// The control group to enter.
-    pub(super) cgroup: Option<PathBuf>,
+    /// The control group to be in.
+    pub(super) cgroup: Option<&'a Cgroup>,
     /// Whether the standard streams are a terminal that the command is to control.
     pub(super) tty: bool,
 }
 
-impl Launch {
-    /// Starts the command, with these standard streams or this process's own; returns once it
-    /// has begun, or has failed to and said so.
-    pub(super) fn spawn(self, streams: Option<[Stdio; 3]>) -> io::Result<Child> {
-        // Named for the form: what is started is a copy of this process, not its program.
-        let mut command = Command::new(SELF);
-        if let Some([stdin, stdout, stderr]) = streams {
-            command.stdin(stdin).stdout(stdout).stderr(stderr);
-        }
-        if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-            return Err(io::Error::other("a supervisor has one thread"));
-        }
-        let hook = move || std::process::exit(self.run().into());
-        // SAFETY: what may not be done between fork and exec may not because another thread could
-        // have been forked in the midst of it: a lock that is held, a heap that is half changed.
-        // This process has one thread, which is here and starts no other before it forks. So the
-        // copy is an ordinary process and may run ordinary code.
-        unsafe { command.pre_exec(hook) };
-        command.spawn()
+impl Launch<'_> {
+    /// Starts the command, with these standard streams or this process's own. Where it fails
+    /// after this, it says so itself.
+    pub(super) fn spawn(self, streams: Option<&Streams>) -> io::Result<Pid> {
+        let group = self.cgroup.and_then(Cgroup::open);
+        fork::copy(group.as_ref().map(AsFd::as_fd), |within| {
+            if let Some(cgroup) = self.cgroup.filter(|_| !within) {
+                cgroup.enter();
+            }
+            let placed = streams.map_or(Ok(()), Streams::take_place);
+            self.run(placed.map_err(LaunchError::Session))
+        })
     }
 
     /// Becomes the ordered command. Returns the exit status only when that fails.
-    fn run(&self) -> u8 {
-        let order = &self.order;
-        let failure = File::create(Folder::at(order.folder.clone()).failure());
-        let Err(error) = self.prepare().and_then(|()| become_command(order));
+    fn run(&self, placed: Result<(), LaunchError>) -> u8 {
+        let failure = File::create(Folder::at(self.order.folder.clone()).failure());
+        let begun = placed.and_then(|()| self.prepare()).and_then(|()| self.become_command());
+        let Err(error) = begun;
         let _ = writeln!(io::stderr(), "metaservice-guest: {}", crate::words::chain(&error));
         let reason = error.reason();
         if let Ok(mut failure) = failure {
@@ -105,9 +100,6 @@ impl Launch {
     fn prepare(&self) -> Result<(), LaunchError> {
         let order = &self.order;
         let session = |error: rustix::io::Errno| LaunchError::Session(error.into());
-        if let Some(cgroup) = &self.cgroup {
-            Cgroup::enter(cgroup);
-        }
         rustix::process::setsid().map_err(session)?;
         if self.tty {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;
@@ -130,6 +122,13 @@ impl Launch {
         }
         Ok(())
     }
+
+    fn become_command(&self) -> Result<std::convert::Infallible, LaunchError> {
+        let (program, arguments) = self.order.command.split_first().ok_or(LaunchError::Empty)?;
+        let env = self.env.iter().map(|(name, value)| (name, value));
+        let error = Command::new(program).args(arguments).envs(env).exec();
+        Err(LaunchError::Exec(program.to_string_lossy().into_owned(), error))
+    }
 }
 
 fn switch(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
@@ -141,12 +140,6 @@ fn switch(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
     thread::set_thread_groups(groups)?;
     thread::set_thread_res_gid(gid, gid, gid)?;
     thread::set_thread_res_uid(uid, uid, uid)
-}
-
-fn become_command(order: &Order) -> Result<std::convert::Infallible, LaunchError> {
-    let (program, arguments) = order.command.split_first().ok_or(LaunchError::Empty)?;
-    let error = Command::new(program).args(arguments).exec();
-    Err(LaunchError::Exec(program.to_string_lossy().into_owned(), error))
 }
 
 #[cfg(test)]

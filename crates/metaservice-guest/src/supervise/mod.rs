@@ -22,16 +22,18 @@
 
 mod cgroup;
 mod console;
+mod fork;
 mod handle;
 mod launch;
 mod order;
 mod tree;
+mod zygote;
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use metaservice_protocol::{Ending, Reason};
@@ -49,11 +51,15 @@ use self::launch::Launch;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
+use self::zygote::Env;
+pub use self::zygote::zygote;
+pub(crate) use self::zygote::{NoCopy, Zygote};
 use crate::account::Account;
 use crate::client::Client;
 use crate::host::Host;
 use crate::log::{self, Output};
 use crate::processes::Process;
+use crate::shell::terminal::Streams;
 use crate::state::{Folder, StateError};
 
 /// How long a command may take to end after it was asked to.
@@ -90,6 +96,12 @@ pub enum SuperviseError {
 /// [`SuperviseError`] when the command could not even be launched; once it was, however it
 /// ends is an [`Ending`].
 pub fn supervise(order: &Order) -> Result<(), SuperviseError> {
+    begin(order, Env::new(), Pid::from_raw(order.agent))
+}
+
+/// Supervises a command, which also has `env` in its environment. A shell's supervisor dies with
+/// its `parent`, which dies with the agent or is it.
+fn begin(order: &Order, env: Env, parent: Option<Pid>) -> Result<(), SuperviseError> {
     let _ = rustix::thread::set_name(c"metaservice-sup");
     // Not a leader yet, since its parent has just forked it: this cannot fail.
     let _ = rustix::process::setsid();
@@ -98,12 +110,12 @@ pub fn supervise(order: &Order) -> Result<(), SuperviseError> {
     if order.kind == Kind::Shell {
         let death = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
         death.map_err(io::Error::from)?;
-        if agent_is_gone(order.parent) {
+        if agent_is_gone(order, parent) {
             return Err(SuperviseError::Orphaned);
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Supervision::run(order))
+    runtime.block_on(Supervision::run(order, env, parent))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +129,7 @@ enum Phase {
 #[derive(Debug)]
 struct Supervision<'a> {
     order: &'a Order,
+    parent: Option<Pid>,
     tree: Tree,
     main: Pid,
     started: Instant,
@@ -127,7 +140,7 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    async fn run(order: &'a Order) -> Result<(), SuperviseError> {
+    async fn run(order: &'a Order, env: Env, parent: Option<Pid>) -> Result<(), SuperviseError> {
         // Before the claim: who reads it may signal at once.
         let mut child_ended = signal(SignalKind::child())?;
         let mut told = signal(SignalKind::terminate())?;
@@ -145,7 +158,7 @@ impl<'a> Supervision<'a> {
             output = Some(Output::pipe()?);
         }
         let writer = output.as_ref().map(|(_, writer)| writer);
-        let mut supervision = Self::start(order, writer, own)?;
+        let mut supervision = Self::start(order, env, writer, parent)?;
         if let Some(main) = Process::find(supervision.main.as_raw_pid()) {
             folder.set_main(&main.claim())?;
         }
@@ -212,13 +225,20 @@ impl<'a> Supervision<'a> {
         Ok(())
     }
 
-    fn start(order: &'a Order, writer: Option<&OwnedFd>, own: Pid) -> Result<Self, SuperviseError> {
+    fn start(
+        order: &'a Order,
+        env: Env,
+        writer: Option<&OwnedFd>,
+        parent: Option<Pid>,
+    ) -> Result<Self, SuperviseError> {
+        let own = rustix::process::getpid();
         let name = if order.kind == Kind::Job { "job" } else { "shell" };
         let cgroup = Cgroup::make(&format!("{name}-{}", own.as_raw_pid()));
         let launch = Launch {
             order: order.clone(),
+            env,
             parent: own,
-            cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            cgroup: cgroup.as_ref(),
             tty: order.tty || order.terminal.is_some(),
         };
         let mut console = None;
@@ -226,22 +246,22 @@ impl<'a> Supervision<'a> {
         if let (Some(size), Some(writer)) = (order.terminal, writer) {
             let user =
                 order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
-            let (made, ends) = Console::open(writer, user.as_ref(), size)?;
-            streams = Some(ends.into_stdio());
+            let (made, theirs) = Console::open(writer, user.as_ref(), size)?;
+            streams = Some(theirs);
             console = Some(made);
         } else if let Some(writer) = writer {
-            let output = writer.try_clone()?;
+            let (stdout, stderr) = (writer.try_clone()?, writer.try_clone()?);
             if let Some(user) = &order.user {
-                hand_over(&output, &user.to_string_lossy());
+                hand_over(&stdout, &user.to_string_lossy());
             }
-            let error = output.try_clone()?;
-            streams = Some([Stdio::null(), output.into(), error.into()]);
+            streams = Some(Streams { stdin: null()?, stdout, stderr });
         }
         let started = Instant::now();
-        let main = Pid::from_child(&launch.spawn(streams)?);
+        let main = launch.spawn(streams.as_ref())?;
         let_go_of_standard_streams()?;
         Ok(Self {
             order,
+            parent,
             tree: Tree::new(cgroup),
             main,
             started,
@@ -276,7 +296,7 @@ impl<'a> Supervision<'a> {
             Phase::Running if self.order.kind == Kind::Shell => {
                 // A terminal hangs up when its agent dies, and that may end the command
                 // before the agent's death is told.
-                let orphaned = agent_is_gone(self.order.parent);
+                let orphaned = agent_is_gone(self.order, self.parent);
                 if orphaned {
                     self.killed = true;
                     self.ask(&[Signal::HUP, Signal::TERM], KILL_GRACE);
@@ -292,7 +312,11 @@ impl<'a> Supervision<'a> {
                 self.tree.force();
                 false
             }
-            Phase::Asked(_) => false,
+            // Somebody may have forked while it was asked.
+            Phase::Asked(_) => {
+                self.tree.ask_others();
+                false
+            }
         }
     }
 
@@ -307,7 +331,7 @@ impl<'a> Supervision<'a> {
         }
     }
 
-    fn ask(&mut self, signals: &[Signal], grace: Duration) {
+    fn ask(&mut self, signals: &'static [Signal], grace: Duration) {
         self.phase = Phase::Asked(Deadline::now() + grace);
         self.tree.ask(signals);
     }
@@ -350,9 +374,9 @@ fn used(reason: Reason) -> Ending {
     }
 }
 
-fn agent_is_gone(agent: i32) -> bool {
-    rustix::process::getppid().map(Pid::as_raw_pid) != Some(agent)
-        || Process::find(agent).is_none_or(|process| process.zombie || process.exiting)
+fn agent_is_gone(order: &Order, parent: Option<Pid>) -> bool {
+    rustix::process::getppid() != parent
+        || Process::find(order.agent).is_none_or(|process| process.zombie || process.exiting)
 }
 
 async fn until(deadline: Option<Deadline>) {
@@ -400,11 +424,15 @@ fn hand_over(output: &OwnedFd, user: &str) {
 
 /// The command has its own copies; a pipe must end when those are closed.
 fn let_go_of_standard_streams() -> io::Result<()> {
-    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     Ok(())
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
 /// The supervisor's command line, for an agent.

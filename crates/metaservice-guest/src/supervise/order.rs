@@ -53,8 +53,8 @@ pub struct Order {
     pub user: Option<OsString>,
     /// Where to run it.
     pub workdir: Option<PathBuf>,
-    /// The process that has given the order.
-    pub parent: i32,
+    /// The agent that has given the order.
+    pub agent: i32,
     /// The command.
     pub command: Vec<OsString>,
 }
@@ -81,7 +81,7 @@ impl Order {
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
-            parent: rustix::process::getpid().as_raw_pid(),
+            agent: rustix::process::getpid().as_raw_pid(),
             command: program.words.iter().map(Into::into).collect(),
         }
     }
@@ -90,12 +90,18 @@ impl Order {
     pub(crate) fn as_command(&self) -> Command {
         let mut command = Command::new(SELF);
         // What `ps` shows.
-        command.arg0("metaservice-guest").arg("supervise");
+        command.arg0("metaservice-guest").arg("supervise").args(self.arguments());
+        command
+    }
+
+    /// This order as what follows `supervise` on a command line.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
         let mut option = |name: &str, value: &OsStr| {
-            command.arg(name).arg(value);
+            arguments.extend([name.into(), value.to_owned()]);
         };
         option("--folder", self.folder.as_os_str());
-        option("--parent", self.parent.to_string().as_ref());
+        option("--agent", self.agent.to_string().as_ref());
         option("--kind", if self.kind == Kind::Job { "job" } else { "shell" }.as_ref());
         if let Some(LogRoute { host, numbered }) = &self.log {
             option(if *numbered { "--log" } else { "--plain-log" }, host.as_ref());
@@ -106,14 +112,15 @@ impl Order {
         if let Some(workdir) = &self.workdir {
             option("--workdir", workdir.as_os_str());
         }
-        if self.tty {
-            command.arg("--tty");
-        }
         if let Some(TerminalSize { columns, rows }) = self.terminal {
-            command.arg("--terminal").arg(format!("{columns}x{rows}"));
+            option("--terminal", format!("{columns}x{rows}").as_ref());
         }
-        command.arg("--").args(&self.command);
-        command
+        if self.tty {
+            arguments.push("--tty".into());
+        }
+        arguments.push("--".into());
+        arguments.extend(self.command.iter().cloned());
+        arguments
     }
 
     /// Reads the arguments behind `supervise`.
@@ -130,13 +137,13 @@ impl Order {
             log: None,
             user: None,
             workdir: None,
-            parent: 0,
+            agent: 0,
             command: Vec::new(),
         };
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("folder") => order.folder = parser.value()?.into(),
-                Long("parent") => order.parent = parser.value()?.parse()?,
+                Long("agent") => order.agent = parser.value()?.parse()?,
                 Long("kind") => {
                     let job = parser.value()? == "job";
                     order.kind = if job { Kind::Job } else { Kind::Shell };
@@ -163,7 +170,7 @@ impl Order {
                 _ => return Err(argument.unexpected().into()),
             }
         }
-        let complete = order.parent > 0 && order.folder != Path::new("");
+        let complete = order.agent > 0 && order.folder != Path::new("");
         if complete { Ok(order) } else { Err(InvalidOrder::Incomplete) }
     }
 }
@@ -184,7 +191,7 @@ mod tests {
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
-            parent in 1i32..,
+            agent in 1i32..,
             command in proptest::collection::vec("[^\0]{0,8}", 0..4),
         ) {
             let order = Order {
@@ -195,7 +202,7 @@ mod tests {
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
-                parent,
+                agent,
                 command: command.into_iter().map(Into::into).collect(),
             };
             let line = order.as_command();
@@ -206,7 +213,7 @@ mod tests {
 
     #[test]
     fn half_an_order_is_none() {
-        for line in [&["--folder", "/a"][..], &["--parent", "4"], &[], &["--what"]] {
+        for line in [&["--folder", "/a"][..], &["--agent", "4"], &[], &["--what"]] {
             assert!(Order::parse(&mut lexopt::Parser::from_args(line)).is_err(), "{line:?}");
         }
     }

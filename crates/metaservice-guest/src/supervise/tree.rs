@@ -19,21 +19,37 @@ const STOP_ROUNDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Tree {
     cgroup: Option<Cgroup>,
+    /// What was asked of whom.
+    signals: &'static [Signal],
+    asked: Vec<Process>,
 }
 
 impl Tree {
     pub(crate) const fn new(cgroup: Option<Cgroup>) -> Self {
-        Self { cgroup }
+        Self { cgroup, signals: &[], asked: Vec::new() }
     }
 
     /// Asks everyone to end, by `signals`; what is stopped is continued to hear them.
-    pub(crate) fn ask(&self, signals: &[Signal]) {
-        for process in descendants(getpid()).unwrap_or_default() {
-            for &name in signals {
-                tell(&process, name);
+    pub(crate) fn ask(&mut self, signals: &'static [Signal]) {
+        self.signals = signals;
+        self.ask_others();
+    }
+
+    /// Asks those who were forked while the others were being asked.
+    pub(crate) fn ask_others(&mut self) {
+        let found = descendants(getpid()).unwrap_or_default();
+        let same =
+            |one: &Process, other: &Process| (one.pid, one.start) == (other.pid, other.start);
+        for process in &found {
+            if self.asked.iter().any(|asked| same(asked, process)) {
+                continue;
             }
-            tell(&process, Signal::CONT);
+            for &name in self.signals {
+                tell(process, name);
+            }
+            tell(process, Signal::CONT);
         }
+        self.asked = found;
     }
 
     /// Kills everyone. What forks faster than it is found is stopped first: a stopped process
