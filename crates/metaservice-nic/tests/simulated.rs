@@ -293,7 +293,8 @@ fn a_slow_reader_holds_up_nobody_else() {
     loop {
         let count = pair.guest.send(slow, &bytes[sent..]);
         sent += count;
-        pair.settle();
+        // Its buffer is no larger than what may wait for an acknowledgement.
+        pair.pass(Duration::from_millis(2));
         if count == 0 {
             break;
         }
@@ -306,9 +307,38 @@ fn a_slow_reader_holds_up_nobody_else() {
     while received.len() < bytes.len() {
         received.extend(pair.read(slow_id).unwrap().unwrap_or_default());
         sent += pair.guest.send(slow, &bytes[sent..]);
-        pair.settle();
+        pair.pass(Duration::from_millis(2));
     }
     assert!(received == bytes);
+}
+
+#[test]
+fn an_acknowledgement_waits_for_others_or_for_the_answer() {
+    let mut pair = Pair::new();
+    let (handle, id) = pair.open();
+    let sent = |pair: &Pair| pair.interface.statistics().frames_sent;
+    let full = usize::from(Mtu::JUMBO.get()) - 40;
+    // What the guest has heard last is a window of its own.
+    let before = sent(&pair);
+    pair.guest.send(handle, &pattern(full, 1));
+    pair.settle();
+    assert_eq!(sent(&pair), before, "one segment can wait");
+    pair.pass(Duration::from_millis(2));
+    assert_eq!(sent(&pair), before + 1, "but not for long");
+    pair.guest.send(handle, &pattern(100, 1));
+    pair.settle();
+    assert_eq!(sent(&pair), before + 1);
+    pair.read(id).unwrap();
+    pair.interface.write(id, b"answer").unwrap();
+    pair.settle();
+    assert_eq!(sent(&pair), before + 2, "the answer says it too");
+    pair.pass(Duration::from_millis(50));
+    assert_eq!(sent(&pair), before + 2);
+    for piece in 0..8 {
+        pair.guest.send(handle, &pattern(full, piece));
+        pair.settle();
+    }
+    assert!((1..=3).contains(&(sent(&pair) - before - 2)), "{}", sent(&pair) - before - 2);
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! socket for each SYN just before smoltcp sees it (so that no two SYNs compete for one), and
 //! knows which connection has something to send.
 
+mod acknowledgement;
 mod budget;
 mod device;
 mod table;
@@ -233,6 +234,7 @@ impl Interface {
             return Ok(());
         };
         tcb.expected = segment.ack_number.or(tcb.expected);
+        tcb.acknowledgement.came(segment.payload.len(), now);
         let mut wire =
             Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
         self.stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
@@ -277,7 +279,8 @@ impl Interface {
         // Whether it sent all it had, or only its share.
         let mut settled = true;
         let mut small = 0;
-        while !tcb.over {
+        let silent = if expired.is_none() { tcb.silent_until(now) } else { None };
+        while !tcb.over && silent.is_none() {
             if outgoing.is_full() || outgoing.mark() - begin >= QUANTUM {
                 settled = false;
                 break;
@@ -291,6 +294,9 @@ impl Interface {
             };
             self.stack.poll_egress(instant(now), &mut wire, &mut tcb.sockets);
             let sent = outgoing.mark() - before;
+            if sent > 0 {
+                tcb.spoke();
+            }
             // A peer can bring a connection to where it always has one more small thing to say:
             // then it says it later.
             small = if sent > SMALL_FRAME { 0 } else { small + 1 };
@@ -300,6 +306,8 @@ impl Interface {
         }
         let next = if tcb.over || !settled {
             None
+        } else if silent.is_some() {
+            silent
         } else {
             self.stack.poll_at(instant(now), &tcb.sockets).map(|at| {
                 let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));

@@ -20,8 +20,13 @@ use crate::{
     statistics::Statistics,
 };
 
+/// The headers of a segment without options, in bytes.
+const HEADERS: usize = 20 + 20;
+
 pub(super) struct Table {
     limits: Limits,
+    /// The bytes of a full segment.
+    segment: usize,
     /// The ports at which SYNs are taken; none once nobody listens.
     ports: Vec<u16>,
     next: u64,
@@ -42,6 +47,7 @@ impl Table {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             limits: config.limits,
+            segment: usize::from(config.mtu.get()).saturating_sub(HEADERS),
             ports: config.ports.clone(),
             next: 0,
             tcbs: HashMap::new(),
@@ -108,7 +114,7 @@ impl Table {
                 return None;
             }
         };
-        let tcb = Tcb::listen(flow, sequence, grant, now).ok()?;
+        let tcb = Tcb::listen(flow, sequence, grant, self.segment, now).ok()?;
         let id = ConnectionId(self.next);
         self.next += 1;
         self.reserved += grant.total();

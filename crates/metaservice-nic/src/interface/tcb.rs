@@ -20,7 +20,7 @@ use smoltcp::{
     wire::{IpListenEndpoint, TcpSeqNumber},
 };
 
-use super::{Flow, budget::Grant};
+use super::{Flow, acknowledgement::Acknowledgement, budget::Grant};
 use crate::{config::SERVICE_ADDRESS, error::StreamError};
 
 /// How long the guest may take to complete a handshake.
@@ -70,6 +70,8 @@ pub(super) struct Tcb {
     pub(super) syn: TcpSeqNumber,
     /// The sequence number that the guest has said it expects next.
     pub(super) expected: Option<TcpSeqNumber>,
+    /// What the guest has not heard of.
+    pub(super) acknowledgement: Acknowledgement,
     /// When the connection is to be served next, as it stands in the table's timers.
     pub(super) due: Option<Duration>,
     /// Whether the connection is in the table's queue of those to be served.
@@ -86,18 +88,19 @@ pub(super) struct Tcb {
 }
 
 impl Tcb {
-    /// A socket that listens for the SYN of this flow, and for nothing else.
+    /// A socket that listens for the SYN of this flow, and for nothing else. Full segments have
+    /// `segment` bytes.
     pub(super) fn listen(
         flow: Flow,
         syn: TcpSeqNumber,
         grant: Grant,
+        segment: usize,
         now: Duration,
     ) -> Result<Self, ListenError> {
         // Zeroed memory comes from the system page by page, as it is first written to.
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
-        // One acknowledgement goes out for each batch of frames that came in, which is as few
-        // as a delay would make and holds nothing up.
+        // Which acknowledgements wait is this block's own business.
         socket.set_ack_delay(None);
         // Writers are buffered already; what is written is wanted now.
         socket.set_nagle_enabled(false);
@@ -112,6 +115,7 @@ impl Tcb {
             grant,
             syn,
             expected: None,
+            acknowledgement: Acknowledgement::new(segment),
             due: None,
             queued: false,
             over: false,
@@ -128,6 +132,20 @@ impl Tcb {
 
     fn socket_mut(&mut self) -> &mut Socket<'static> {
         self.sockets.get_mut(self.handle)
+    }
+
+    /// Takes note that a segment has gone out.
+    pub(super) fn spoke(&mut self) {
+        let socket = self.socket();
+        self.acknowledgement.heard(socket.recv_capacity() - socket.recv_queue());
+    }
+
+    /// Until when it can wait to speak: as long as it has nothing to say but an acknowledgement
+    /// that can wait.
+    pub(super) fn silent_until(&self, now: Duration) -> Option<Duration> {
+        let socket = self.socket();
+        let quiet = socket.state() == State::Established && socket.send_queue() == 0;
+        if quiet { self.acknowledgement.held_until(now) } else { None }
     }
 
     /// The deadline of the phase; none once the connection is aborted, whose reset waits for
