@@ -1,6 +1,6 @@
 //! A file descriptor that the runtime watches.
 //!
-//! Owns the crate's only unsafe block. The runtime's own wrapper asks its caller to promise
+//! Owns the crate's only such watch. The runtime's own wrapper asks its caller to promise
 //! that the descriptor stays the same and open while it is watched; here the types keep that
 //! promise, because nothing of this one gives it out mutably or by value.
 

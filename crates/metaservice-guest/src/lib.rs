@@ -17,7 +17,8 @@
 //! | [`zygote`] | beside an agent that has had a shell | as long as the agent | supervisors of shells are copies of it, which takes less than to start a program |
 //!
 //! A command begins as a copy of its supervisor, which has one thread and may therefore be copied.
-//! The agent and a supervisor share nothing but a state folder and a signal.
+//! The agent and a supervisor share nothing but a state folder and a signal; the agent and the
+//! zygote share a socket.
 //!
 //! # Modules
 //!

@@ -195,6 +195,20 @@ async fn a_kill_of_a_tame_command_is_quick() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn what_a_trap_starts_is_not_killed() {
+    let script = "trap 'sleep 1; sh -c \"sleep 1; echo tidy\"; exit 3' TERM; echo ready; \
+        while :; do sleep 1000 & wait; done";
+    let host = Host::start(&["bash", "-c", script]).await;
+    let agent = Agent::start(&host).await;
+    host.log_says("ready").await;
+    host.kill().await;
+    let (_, header) = host.result().await;
+    assert_eq!(ending(header)["reason"], "killed");
+    host.log_says("tidy").await;
+    agent.stop().await;
+}
+
 /// Twenty processes that each fork a successor and end at once, so that whoever was seen a
 /// moment ago is gone. They never become more (a bomb that grows would take the machine along
 /// if the kill failed), and give up by themselves after 20 s.

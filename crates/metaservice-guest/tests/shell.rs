@@ -249,12 +249,15 @@ async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
     assert_eq!(parent(&other), own);
     assert_ne!(other, zygote);
 
-    // One that does not answer is given up.
+    // One that does not answer is used no more; what came of it goes on, and what it was ordered
+    // is not begun when it goes on itself.
     signal(&other, Signal::STOP);
     let (mut sixth, started_by) = begin(&[]).await;
     assert_eq!(started_by, own);
-    assert_eq!(fifth.finish().await, (Some(1), true));
-    for shell in [&mut third, &mut fourth, &mut sixth] {
+    signal(&other, Signal::CONT);
+    let (mut seventh, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    for shell in [&mut third, &mut fourth, &mut fifth, &mut sixth, &mut seventh] {
         shell.end_input().await;
         assert_eq!(shell.finish().await, (Some(0), true));
     }

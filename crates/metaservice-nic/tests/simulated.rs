@@ -318,7 +318,6 @@ fn an_acknowledgement_waits_for_others_or_for_the_answer() {
     let (handle, id) = pair.open();
     let sent = |pair: &Pair| pair.interface.statistics().frames_sent;
     let full = usize::from(Mtu::JUMBO.get()) - 40;
-    // What the guest has heard last is a window of its own.
     let before = sent(&pair);
     pair.guest.send(handle, &pattern(full, 1));
     pair.settle();
@@ -339,6 +338,20 @@ fn an_acknowledgement_waits_for_others_or_for_the_answer() {
         pair.settle();
     }
     assert!((1..=3).contains(&(sent(&pair) - before - 2)), "{}", sent(&pair) - before - 2);
+}
+
+#[test]
+fn who_has_small_segments_hears_after_four_of_them() {
+    let mut pair = Pair::new();
+    pair.guest = Guest::new(1500);
+    let (handle, _id) = pair.open();
+    let before = pair.interface.statistics().frames_sent;
+    for piece in 0..40 {
+        pair.guest.send(handle, &pattern(1460, piece));
+        pair.settle();
+    }
+    let heard = pair.interface.statistics().frames_sent - before;
+    assert!((8..=20).contains(&heard), "{heard} acknowledgements of 40 segments");
 }
 
 #[test]

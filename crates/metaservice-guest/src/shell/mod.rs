@@ -7,11 +7,9 @@
 //! The exit is said when the command itself has ended and what it wrote before has been sent;
 //! a background process that still holds the output open is not waited for.
 
+mod nursery;
 mod pump;
 pub(crate) mod terminal;
-
-use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use metaservice_protocol::{ActionId, Detached, Ending, Exec, Failure, FailureCode, Reason};
@@ -23,9 +21,10 @@ use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
 use crate::program::Program;
 use crate::state::{Claim, Folder};
-use crate::supervise::{self, Kind, NoCopy, Order, Supervisor, Zygote};
+use crate::supervise::{Kind, Order, Supervisor};
 use crate::words::{chain, say};
 
+pub(crate) use self::nursery::Nursery;
 use self::terminal::{Ends, Streams};
 
 /// A shell's command, running. Dropping it kills the command and removes the shell's folder.
@@ -72,7 +71,7 @@ pub(crate) async fn serve(
     }
     // The host first: a command that nobody would hear is not started.
     let (socket, dialect) = service.client.stream(id).await?;
-    match start(service, exec) {
+    match start(service, exec).await {
         Ok((running, ends)) => pump::run(socket, dialect, &running, ends, stopping).await,
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
@@ -96,11 +95,14 @@ pub(crate) async fn detach(
         let failure = Failure::new(FailureCode::NotRunning, "the job has ended");
         return service.client.refuse(id, &failure).await;
     }
-    let started = check(&exec).and_then(|()| {
-        let streams = Streams::null().map_err(StartError::Streams);
-        let started = streams.and_then(|streams| spawn(service, exec, streams));
-        started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
-    });
+    let started = match (check(&exec), Streams::null()) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Err(error)) => Err(Failure::new(FailureCode::Other, chain(&error))),
+        (Ok(()), Ok(streams)) => {
+            let started = spawn(service, exec, streams).await;
+            started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
+        }
+    };
     let running = match started {
         Ok(running) => running,
         Err(failure) => return service.client.refuse(id, &failure).await,
@@ -158,7 +160,7 @@ enum StartError {
     State(#[from] crate::state::StateError),
 }
 
-fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
+async fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
     // A user who does not exist is reported by the command's start.
     let name = exec.options.user.as_ref().or(service.config.user.as_ref());
     let user = name.and_then(|user| Account::find(user).ok());
@@ -168,46 +170,19 @@ fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
         terminal::pipes(user.as_ref())
     };
     let (ends, streams) = made.map_err(StartError::Streams)?;
-    Ok((spawn(service, exec, streams)?, ends))
+    Ok((spawn(service, exec, streams).await?, ends))
 }
 
-fn spawn(service: &Service, exec: Exec, streams: Streams) -> Result<Running, StartError> {
+async fn spawn(service: &Service, exec: Exec, streams: Streams) -> Result<Running, StartError> {
     let tty = exec.tty && !exec.options.detach;
     let program = Program::shell(&service.config, &service.execute, exec);
     let folder = service.folder.shell(service.next_number())?;
     let order = Order::new(&folder, Kind::Shell, tty, &program);
-    match service.nursery.supervisor(&order, &program.env, streams) {
+    match service.nursery.supervisor(&order, &program.env, streams).await {
         Ok(supervisor) => Ok(Running { supervisor, folder }),
         Err(source) => {
             folder.remove();
             Err(StartError::Spawn(program.words.join(" "), source))
         }
-    }
-}
-
-/// Where shells' supervisors come from.
-#[derive(Debug, Default)]
-pub(crate) struct Nursery(Mutex<Option<Zygote>>);
-
-impl Nursery {
-    /// Starts a supervisor: as a copy of the zygote, or as a program where that cannot be.
-    fn supervisor(
-        &self,
-        order: &Order,
-        env: &[(String, String)],
-        streams: Streams,
-    ) -> io::Result<Supervisor> {
-        let mut zygote = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if zygote.is_none() {
-            *zygote = Zygote::start().ok();
-        }
-        match zygote.as_ref().map(|zygote| zygote.supervisor(order, env, &streams)) {
-            Some(Ok(supervisor)) => return Ok(supervisor),
-            Some(Err(NoCopy::Broken)) => *zygote = None,
-            Some(Err(NoCopy::Unfit)) | None => {}
-        }
-        let [stdin, stdout, stderr] = streams.into_stdio();
-        let mut command = supervise::command(order, env);
-        Supervisor::spawn(command.stdin(stdin).stdout(stdout).stderr(stderr))
     }
 }

@@ -11,11 +11,19 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{fs, io, process};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::unistd::{ForkResult, Pid as NixPid, fork};
 use rustix::process::Pid;
 
+/// Whether the C library is GNU's. Others may signal a thread by the number that they remember.
+const GNU: bool = cfg!(target_env = "gnu");
+
 /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
 const INTO_CGROUP: u64 = 1 << 33;
+
+/// What a supervisor handles. Its copy has no use for it, and would lose what it is sent until its
+/// program begins.
+const HANDLED: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 /// Ends the process that would unwind into what it was copied from.
 struct NoWayBack;
@@ -27,8 +35,8 @@ impl Drop for NoWayBack {
 }
 
 /// Starts a copy of this process, in a control group of its own or in the same, that does `work`
-/// and ends with its status. `work` is told whether it is in that group: old kernels cannot start
-/// a process in one.
+/// and ends with its status. `work` is told whether it is in that group: not everywhere can a
+/// process be started in one. Signals do to the copy what they do by default.
 ///
 /// # Errors
 /// Those of the kernel; and one for a process that has more than one thread.
@@ -42,7 +50,20 @@ pub(super) fn copy(
     // SAFETY: what a copy may not do, it may not because of other threads: they may have held a
     // lock or the heap. This process has one thread, which is here and starts no other before it
     // forks.
-    let (forked, within) = unsafe { fork_within(group) }?;
+    let forked = {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        // SAFETY: as said above.
+        let forked = unsafe { fork_within(group) };
+        if let Ok((ForkResult::Child, _)) = forked {
+            for name in HANDLED {
+                // SAFETY: no handler is set, and what was one is not needed.
+                let _ = unsafe { signal(name, SigHandler::SigDfl) };
+            }
+        }
+        before.thread_set_mask()?;
+        forked
+    };
+    let (forked, within) = forked?;
     match forked {
         ForkResult::Parent { child } => {
             Pid::from_raw(child.as_raw()).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -60,7 +81,7 @@ pub(super) fn copy(
 /// As for [`fork`].
 unsafe fn fork_within(group: Option<BorrowedFd<'_>>) -> io::Result<(ForkResult, bool)> {
     // SAFETY: the caller's promise is the same.
-    if let Some(Ok(forked)) = group.map(|group| unsafe { fork_into(group) }) {
+    if let Some(Ok(forked)) = group.filter(|_| GNU).map(|group| unsafe { fork_into(group) }) {
         return Ok((forked, true));
     }
     // SAFETY: as above.
@@ -71,8 +92,8 @@ unsafe fn fork_within(group: Option<BorrowedFd<'_>>) -> io::Result<(ForkResult, 
 /// processors have taken note, which takes the kernel several of its ticks.
 ///
 /// # Safety
-/// As for [`fork`]. The C library does not hear of it: its copy goes by the number of the thread
-/// that it was copied from, which it uses for locks between threads only.
+/// As for [`fork`], with GNU's C library. It does not hear of it: its copy goes by the number of the
+/// thread that it was copied from, which it uses for locks between threads only.
 unsafe fn fork_into(group: BorrowedFd<'_>) -> io::Result<ForkResult> {
     // SAFETY: a structure of numbers, of which zero is the default.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };

@@ -4,12 +4,12 @@
 //! All by a pidfd, so that a process id which was used again is never signalled.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
 use crate::descriptor::Descriptor;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
 use crate::processes::Process;
@@ -29,10 +29,10 @@ impl Supervisor {
         let pid = Pid::from_child(&child);
         // It is a child that nobody has waited for, so the number is still its own.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
-        Self::of(pid, process)
+        Ok(Self { pid, process: Descriptor::new(process)? })
     }
 
-    /// One that is started: this is its number, and this the process.
+    /// One that is another's child: this is its number, and this the process.
     pub(super) fn of(pid: Pid, process: OwnedFd) -> io::Result<Self> {
         Ok(Self { pid, process: Descriptor::new(process)? })
     }
@@ -59,7 +59,8 @@ impl Supervisor {
     /// Completes when it is gone. Can be dropped and called again.
     pub(crate) async fn gone(&self) {
         let _ = self.process.readable().await;
-        // Its parent may be another; then its end is not ours to take.
-        let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+        // Where it is another's child, its end is not ours to take.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let _ = waitid(WaitId::PidFd(self.process.as_fd()), options);
     }
 }

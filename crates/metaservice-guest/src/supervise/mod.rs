@@ -53,7 +53,7 @@ use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
 use self::zygote::Env;
 pub use self::zygote::zygote;
-pub(crate) use self::zygote::{NoCopy, Zygote};
+pub(crate) use self::zygote::{Birth, NoCopy, Unborn, Zygote};
 use crate::account::Account;
 use crate::client::Client;
 use crate::host::Host;
@@ -312,11 +312,7 @@ impl<'a> Supervision<'a> {
                 self.tree.force();
                 false
             }
-            // Somebody may have forked while it was asked.
-            Phase::Asked(_) => {
-                self.tree.ask_others();
-                false
-            }
+            Phase::Asked(_) => false,
         }
     }
 
@@ -331,7 +327,7 @@ impl<'a> Supervision<'a> {
         }
     }
 
-    fn ask(&mut self, signals: &'static [Signal], grace: Duration) {
+    fn ask(&mut self, signals: &[Signal], grace: Duration) {
         self.phase = Phase::Asked(Deadline::now() + grace);
         self.tree.ask(signals);
     }

@@ -1,6 +1,7 @@
-//! What an agent tells the supervisor: as a command line.
+//! What an agent tells the supervisor: as a command line, or as the same words in a message to the
+//! [zygote](super::zygote).
 //!
-//! It is this program again. Command and environment of the job travel as its own command
+//! As a command line it is this program again. Command and environment of the job travel as its own command
 //! and environment, so that whatever the kernel could not carry to the job fails before
 //! anything has begun, and nothing has to be written down for it.
 

@@ -5,6 +5,8 @@
 //! the same as "nothing left". That makes waiting simple: after every child's death the
 //! supervisor looks again, until there is none.
 
+use std::collections::HashSet;
+
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
@@ -19,57 +21,58 @@ const STOP_ROUNDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Tree {
     cgroup: Option<Cgroup>,
-    /// What was asked of whom.
-    signals: &'static [Signal],
-    asked: Vec<Process>,
 }
 
 impl Tree {
     pub(crate) const fn new(cgroup: Option<Cgroup>) -> Self {
-        Self { cgroup, signals: &[], asked: Vec::new() }
+        Self { cgroup }
     }
 
-    /// Asks everyone to end, by `signals`; what is stopped is continued to hear them.
-    pub(crate) fn ask(&mut self, signals: &'static [Signal]) {
-        self.signals = signals;
-        self.ask_others();
-    }
-
-    /// Asks those who were forked while the others were being asked.
-    pub(crate) fn ask_others(&mut self) {
-        let found = descendants(getpid()).unwrap_or_default();
-        let same =
-            |one: &Process, other: &Process| (one.pid, one.start) == (other.pid, other.start);
-        for process in &found {
-            if self.asked.iter().any(|asked| same(asked, process)) {
-                continue;
-            }
-            for &name in self.signals {
+    /// Asks everyone to end, by `signals`, once: what somebody starts to end in order is not asked.
+    /// All are stopped while they are found, or who forks in between would leave one behind; what
+    /// was stopped before is continued too, to hear the signals. Children go on before their
+    /// parents, so that nobody sees a child that has been stopped.
+    pub(crate) fn ask(&self, signals: &[Signal]) {
+        let stopped = Self::stop();
+        for process in &stopped {
+            for &name in signals {
                 tell(process, name);
             }
+        }
+        for process in stopped.iter().rev() {
             tell(process, Signal::CONT);
         }
-        self.asked = found;
     }
 
     /// Kills everyone. What forks faster than it is found is stopped first: a stopped process
     /// does not fork, and still counts against the limit that holds the others back.
     pub(crate) fn force(&self) {
-        let at_once = self.cgroup.as_ref().is_some_and(Cgroup::kill);
-        let mut known = 0;
-        for _ in 0..STOP_ROUNDS {
-            let found = descendants(getpid()).unwrap_or_default();
-            if at_once || found.len() == known {
-                break;
-            }
-            known = found.len();
-            for process in &found {
-                tell(process, Signal::STOP);
-            }
+        if !self.cgroup.as_ref().is_some_and(Cgroup::kill) {
+            Self::stop();
         }
         for process in descendants(getpid()).unwrap_or_default() {
             tell(&process, Signal::KILL);
         }
+    }
+
+    /// Stops everyone, and finds them; parents come before their children.
+    fn stop() -> Vec<Process> {
+        let mut stopped: Vec<Process> = Vec::new();
+        let mut known = HashSet::new();
+        for _ in 0..STOP_ROUNDS {
+            let found = descendants(getpid()).unwrap_or_default();
+            let new = |process: &Process| !known.contains(&(process.pid, process.start));
+            let new: Vec<_> = found.into_iter().filter(new).collect();
+            if new.is_empty() {
+                break;
+            }
+            for process in new {
+                tell(&process, Signal::STOP);
+                known.insert((process.pid, process.start));
+                stopped.push(process);
+            }
+        }
+        stopped
     }
 }
 

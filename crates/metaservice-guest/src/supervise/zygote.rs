@@ -6,14 +6,18 @@
 //! is the supervisor.
 //!
 //! ```text
-//!   agent ── order, three streams ──► zygote ── fork ──► supervisor ── fork, exec ──► command
-//!     ▲                                  │
-//!     └───── number, pidfd ──────────────┘
+//!   agent ── order, streams, line ──► zygote ── fork ──► supervisor ── fork, exec ──► command
+//!     ▲                                                     │
+//!     └── line: its number and pidfd; then "go" ────────────┘
 //! ```
 //!
-//! The kernel kills it when the agent ends, and tells the supervisors when it ends: a shell dies
-//! with its agent as if the agent had started it. Where there is none, or it cannot be had, the
-//! agent starts a supervisor as a program.
+//! Each order has a line of its own, a socket whose other end the copy gets. The copy begins when
+//! the agent, which knows it by then, says so, and ends when the line does: an order that is given
+//! up is not carried out.
+//!
+//! The kernel kills the zygote when the agent ends, and tells the supervisors when the zygote ends:
+//! a shell dies with its agent as if the agent had started it. Where there is none, or it cannot be
+//! had, the agent starts a supervisor as a program.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Write};
@@ -27,7 +31,6 @@ use std::time::Duration;
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -37,17 +40,24 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, pidfd_open, waitpid,
 };
 
+use tokio::time::timeout;
+
 use super::handle::Supervisor;
 use super::order::{Order, SELF};
 use super::{SuperviseError, begin, fork};
+use crate::descriptor::Descriptor;
 use crate::shell::terminal::Streams;
 
-/// The most bytes of an order: what a socket takes at once. Those that are larger are rare.
+/// The most bytes of an order: less than what a socket takes at once. Those that are larger are
+/// rare.
 const MOST: usize = 64 * 1024;
 
 /// How long a copy may take. Only a machine that stands still, or somebody who stops processes,
 /// takes longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The descriptors of an order: three streams and a line.
+const DESCRIPTORS: usize = 4;
 
 /// Variables of an environment.
 pub(super) type Env = Vec<(OsString, OsString)>;
@@ -59,47 +69,57 @@ pub(crate) struct Zygote {
     socket: OwnedFd,
 }
 
-/// Why there is no copy.
+/// Why an order is not for a zygote.
 #[derive(Debug)]
 pub(crate) enum NoCopy {
-    /// This order is not one for it.
+    /// It cannot be had now, or for this order.
     Unfit,
-    /// It is of no use any more.
-    Broken,
+    /// It has ended.
+    Gone,
+}
+
+/// Why there is no copy.
+#[derive(Debug)]
+pub(crate) enum Unborn {
+    /// There is none, and will be none.
+    Refused,
+    /// Nobody has said anything in time. What may still come does not begin.
+    Late,
+}
+
+/// A copy that is being made. Dropping it gives the order up.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    line: Descriptor,
 }
 
 impl Zygote {
     /// Starts one.
     pub(crate) fn start() -> io::Result<Self> {
-        let kind = SocketType::SEQPACKET;
-        let (socket, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        let (socket, other) = line()?;
         let mut command = Command::new(SELF);
         command.arg0("metaservice-guest").arg("zygote").arg(getpid().as_raw_pid().to_string());
         let child = command.stdin(other).stdout(Stdio::null()).spawn()?;
         Ok(Self { pid: Pid::from_child(&child), socket })
     }
 
-    /// Starts a supervisor with these standard streams.
-    pub(crate) fn supervisor(
+    /// Orders a supervisor with these standard streams.
+    pub(crate) fn order(
         &self,
         order: &Order,
         env: &[(String, String)],
         streams: &Streams,
-    ) -> Result<Supervisor, NoCopy> {
+    ) -> Result<Birth, NoCopy> {
         let bytes = encode(order, env).ok_or(NoCopy::Unfit)?;
-        let streams = [streams.stdin.as_fd(), streams.stdout.as_fd(), streams.stderr.as_fd()];
-        send(self.socket.as_fd(), &bytes, &streams).map_err(|_| NoCopy::Broken)?;
-        let mut answer = [0; 4];
-        let received = receive(self.socket.as_fd(), &mut answer).map_err(|_| NoCopy::Broken)?;
-        match (received.count, received.descriptors.into_iter().next()) {
-            // The kernel has no process for it.
-            (1, None) => Err(NoCopy::Unfit),
-            (4, Some(process)) => {
-                let pid = Pid::from_raw(i32::from_be_bytes(answer)).ok_or(NoCopy::Broken)?;
-                Supervisor::of(pid, process).map_err(|_| NoCopy::Broken)
-            }
-            _ => Err(NoCopy::Broken),
+        let (ours, theirs) = line().map_err(|_| NoCopy::Unfit)?;
+        let made = rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from);
+        let line = made.and_then(|()| Descriptor::new(ours)).map_err(|_| NoCopy::Unfit)?;
+        let Streams { stdin, stdout, stderr } = streams;
+        let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), theirs.as_fd()];
+        match send(self.socket.as_fd(), &bytes, &descriptors) {
+            Ok(()) => Ok(Birth { line }),
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(NoCopy::Gone),
+            Err(_) => Err(NoCopy::Unfit),
         }
     }
 }
@@ -110,6 +130,32 @@ impl Drop for Zygote {
         // this returns.
         let _ = kill_process(self.pid, Signal::KILL);
         while matches!(waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+    }
+}
+
+impl Birth {
+    /// Waits for the copy, and lets it begin.
+    pub(crate) async fn supervisor(self) -> Result<Supervisor, Unborn> {
+        let born = timeout(PATIENCE, self.born()).await;
+        let supervisor = born.unwrap_or(Err(Unborn::Late))?;
+        // One that has ended meanwhile has not begun.
+        send(self.line.as_fd(), b"!", &[]).map_err(|_| Unborn::Refused)?;
+        Ok(supervisor)
+    }
+
+    async fn born(&self) -> Result<Supervisor, Unborn> {
+        let mut number = [0; 4];
+        let received = loop {
+            let mut ready = self.line.readable().await.map_err(|_| Unborn::Refused)?;
+            let received = ready.try_io(|line| Ok(receive(line.as_fd(), &mut number)?));
+            // Otherwise it was not readable after all.
+            if let Ok(received) = received {
+                break received.map_err(|_| Unborn::Refused)?;
+            }
+        };
+        let process = received.descriptors.into_iter().next().ok_or(Unborn::Refused)?;
+        let pid = Pid::from_raw(i32::from_be_bytes(number)).ok_or(Unborn::Refused)?;
+        Supervisor::of(pid, process).map_err(|_| Unborn::Refused)
     }
 }
 
@@ -131,16 +177,23 @@ pub fn zygote(agent: i32) -> Result<(), SuperviseError> {
     let mut copies = Vec::new();
     let mut bytes = vec![0; MOST];
     loop {
-        if wait(&mut copies)? && !serve(&mut bytes, &mut copies)? {
-            return Ok(());
+        if !wait(&mut copies)? {
+            continue;
+        }
+        match receive(rustix::stdio::stdin(), &mut bytes) {
+            Ok(Received { count: 0, .. }) => return Ok(()),
+            Ok(received) => copies.extend(serve(&bytes[..received.count], received.descriptors)),
+            // Without a descriptor for what came with it, it is refused by the end of its line.
+            Err(Errno::INVAL) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
         }
     }
 }
 
 /// Waits for an order, and takes leave of copies that have ended; whether there is an order.
-fn wait(copies: &mut Vec<(Pid, OwnedFd)>) -> io::Result<bool> {
+fn wait(copies: &mut Vec<OwnedFd>) -> io::Result<bool> {
     let socket = rustix::stdio::stdin();
-    let watched = [socket].into_iter().chain(copies.iter().map(|(_, process)| process.as_fd()));
+    let watched = [socket].into_iter().chain(copies.iter().map(AsFd::as_fd));
     let mut watched: Vec<_> =
         watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     match poll(&mut watched, None) {
@@ -148,50 +201,50 @@ fn wait(copies: &mut Vec<(Pid, OwnedFd)>) -> io::Result<bool> {
         Err(Errno::INTR) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    let ended: Vec<_> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
-    let mut ended = ended.into_iter();
-    let ordered = ended.next().unwrap_or_default();
-    copies.retain(|(pid, _)| {
-        let ended = ended.next().unwrap_or_default();
-        if ended {
-            let _ = waitpid(Some(*pid), WaitOptions::NOHANG);
-        }
-        !ended
-    });
+    let ready: Vec<_> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
+    let mut ready = ready.into_iter();
+    let ordered = ready.next().unwrap_or_default();
+    copies.retain(|_| !ready.next().unwrap_or_default());
+    while matches!(rustix::process::wait(WaitOptions::NOHANG), Ok(Some(_))) {}
     Ok(ordered)
 }
 
-/// Makes one copy; `false` when there are no more orders.
-fn serve(bytes: &mut [u8], copies: &mut Vec<(Pid, OwnedFd)>) -> io::Result<bool> {
-    let socket = rustix::stdio::stdin();
-    let received = receive(socket, bytes)?;
-    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(received.descriptors) else {
-        return Ok(false);
-    };
-    let Some((order, env)) = decode(&bytes[..received.count]) else { return Ok(false) };
+/// Makes one copy, if that can be: by what it ends is seen.
+fn serve(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<OwnedFd> {
+    let [stdin, stdout, stderr, line] = descriptors.try_into().ok()?;
+    let (order, env) = decode(bytes)?;
     let own = getpid();
     let streams = Streams { stdin, stdout, stderr };
-    let made = fork::copy(None, move |_| {
-        let supervised = streams.take_place().map_err(SuperviseError::from);
+    let work = move |_| {
+        if streams.take_place().is_err() || !may_begin(&line) {
+            return 1;
+        }
         // Only the command shall hold them.
-        drop(streams);
-        match supervised.and_then(|()| begin(&order, env, Some(own))) {
+        drop((streams, line));
+        match begin(&order, env, Some(own)) {
             Ok(()) => 0,
             Err(error) => {
                 let _ = writeln!(io::stderr(), "error: {}", crate::words::chain(&error));
                 1
             }
         }
-    });
-    let made = made.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
-    match made {
-        Ok((pid, process)) => {
-            send(socket, &pid.as_raw_pid().to_be_bytes(), &[process.as_fd()])?;
-            copies.push((pid, process));
-        }
-        Err(_) => send(socket, &[0], &[])?,
-    }
-    Ok(true)
+    };
+    // Where it fails the line ends, which is the answer.
+    let pid = fork::copy(None, work).ok()?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Tells the agent who this is, and waits for its word.
+fn may_begin(line: &OwnedFd) -> bool {
+    let own = getpid();
+    let Ok(process) = pidfd_open(own, PidfdFlags::empty()) else { return false };
+    let told = send(line.as_fd(), &own.as_raw_pid().to_be_bytes(), &[process.as_fd()]);
+    told.is_ok() && receive(line.as_fd(), &mut [0]).is_ok_and(|word| word.count == 1)
+}
+
+/// Two ends of a socket that keeps messages apart.
+fn line() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// An order and an environment as one message: the number of its words, then all words, each
@@ -232,20 +285,25 @@ struct Received {
     descriptors: Vec<OwnedFd>,
 }
 
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(3))];
+fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(Errno::INVAL);
     }
-    // It takes what it is sent at once, or does not work any more.
+    // It is taken at once, or not at all.
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
     Ok(())
 }
 
-fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(3))];
+/// The next message; `INVAL` for one that has not come whole.
+fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> rustix::io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut parts = [IoSliceMut::new(bytes)];
@@ -254,16 +312,14 @@ fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
             message => break message?,
         }
     };
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut descriptors = Vec::with_capacity(3);
+    let mut descriptors = Vec::with_capacity(DESCRIPTORS);
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             descriptors.extend(rights);
         }
     }
-    Ok(Received { count: message.bytes, descriptors })
+    let whole = !message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    whole.then_some(Received { count: message.bytes, descriptors }).ok_or(Errno::INVAL)
 }
 
 #[cfg(test)]

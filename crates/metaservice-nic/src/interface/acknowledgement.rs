@@ -3,8 +3,9 @@
 //! An acknowledgement is a frame, and a frame is an interrupt of the guest, which an emulated
 //! processor pays for dearly. So what has come is acknowledged once it is worth it, by the next
 //! segment that goes there anyway, or after [`DELAY`]. RFC 5681 (section 4.2) lets two full segments
-//! wait, so that a sender learns of losses and grows its window; this wire loses nothing, and four
-//! are less than any window that a sender begins with. One that has little room left hears at once.
+//! wait, so that a sender learns of losses and grows its window. This wire loses nothing, and Linux
+//! begins with ten segments, so four wait here; a sender that begins with less waits for the delay
+//! a few times. One that has little left of the window it was told of hears at once.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 /// (Nagle's algorithm), or has no room for more than is on its way, waits for it.
 const DELAY: Duration = Duration::from_millis(1);
 
-/// The most that is not acknowledged, as a part of what the guest could send when it heard last.
+/// The most that is not acknowledged, as a part of the window that the guest was told last.
 const SHARE: usize = 4;
 
 /// The most that is not acknowledged, in full segments.
@@ -26,7 +27,7 @@ pub(super) struct Acknowledgement {
     unheard: usize,
     /// Since when there are some.
     since: Option<Duration>,
-    /// What the guest could send when it heard last.
+    /// The window that it was told last.
     window: usize,
 }
 
@@ -49,11 +50,19 @@ impl Acknowledgement {
         *self = Self { window, ..Self::new(self.segment) };
     }
 
+    /// Whether one waits for its time, or for more.
+    pub(super) fn is_held(&self) -> bool {
+        self.since.is_some() && self.is_little()
+    }
+
+    fn is_little(&self) -> bool {
+        self.unheard < (self.segment * SEGMENTS).min(self.window / SHARE)
+    }
+
     /// Until when the acknowledgement can wait; `None` when there is none, or it is due.
     pub(super) fn held_until(&self, now: Duration) -> Option<Duration> {
         let until = self.since? + DELAY;
-        let few = self.unheard < (self.segment * SEGMENTS).min(self.window / SHARE);
-        (few && now < until).then_some(until)
+        (self.is_little() && now < until).then_some(until)
     }
 }
 

@@ -222,7 +222,7 @@ impl Interface {
             Flow { peer: header.src_addr, peer_port: segment.src_port, port: segment.dst_port };
         let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
         let id = if opens {
-            self.table.syn(flow, segment.seq_number, now, &mut self.statistics)
+            self.table.syn(flow, &segment, now, &mut self.statistics)
         } else {
             self.table.find(flow)
         };
@@ -387,7 +387,7 @@ impl Interface {
         let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
         let result = tcb.read(take)?;
         // The window may have become so much larger that the guest should hear of it.
-        if !tcb.over && result.is_some_and(|count| count > 0) {
+        if !tcb.over && !tcb.waits() && result.is_some_and(|count| count > 0) {
             let now = Instant::ZERO;
             if self.stack.poll_at(now, &tcb.sockets).is_some_and(|at| at <= now) {
                 self.table.enqueue(id);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use smoltcp::wire::TcpSeqNumber;
+use smoltcp::wire::TcpRepr;
 
 use super::{
     ConnectionId, Flow, budget,
@@ -23,9 +23,12 @@ use crate::{
 /// The headers of a segment without options, in bytes.
 const HEADERS: usize = 20 + 20;
 
+/// The bytes of a full segment for a guest that does not say (RFC 9293, section 3.7.1).
+const DEFAULT_SEGMENT: usize = 536;
+
 pub(super) struct Table {
     limits: Limits,
-    /// The bytes of a full segment.
+    /// The most bytes of a segment.
     segment: usize,
     /// The ports at which SYNs are taken; none once nobody listens.
     ports: Vec<u16>,
@@ -86,13 +89,14 @@ impl Table {
     pub(super) fn syn(
         &mut self,
         flow: Flow,
-        sequence: TcpSeqNumber,
+        syn: &TcpRepr<'_>,
         now: Duration,
         statistics: &mut Statistics,
     ) -> Option<ConnectionId> {
         if let Some(id) = self.find(flow) {
             let tcb = self.tcbs.get(&id)?;
-            let abandoned = matches!(tcb.phase, Phase::HalfOpen { .. }) && tcb.syn != sequence;
+            let abandoned =
+                matches!(tcb.phase, Phase::HalfOpen { .. }) && tcb.syn != syn.seq_number;
             if !abandoned {
                 return Some(id);
             }
@@ -114,7 +118,9 @@ impl Table {
                 return None;
             }
         };
-        let tcb = Tcb::listen(flow, sequence, grant, self.segment, now).ok()?;
+        // As large as the guest's are, which may have a card for less.
+        let segment = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).min(self.segment);
+        let tcb = Tcb::listen(flow, syn.seq_number, grant, segment, now).ok()?;
         let id = ConnectionId(self.next);
         self.next += 1;
         self.reserved += grant.total();

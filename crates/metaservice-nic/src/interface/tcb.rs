@@ -100,7 +100,7 @@ impl Tcb {
         // Zeroed memory comes from the system page by page, as it is first written to.
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
-        // Which acknowledgements wait is this block's own business.
+        // `acknowledgement` decides which of them wait.
         socket.set_ack_delay(None);
         // Writers are buffered already; what is written is wanted now.
         socket.set_nagle_enabled(false);
@@ -146,6 +146,13 @@ impl Tcb {
         let socket = self.socket();
         let quiet = socket.state() == State::Established && socket.send_queue() == 0;
         if quiet { self.acknowledgement.held_until(now) } else { None }
+    }
+
+    /// Whether its time will come by itself, with no more to say than an acknowledgement.
+    pub(super) fn waits(&self) -> bool {
+        let socket = self.socket();
+        let quiet = socket.state() == State::Established && socket.send_queue() == 0;
+        quiet && self.due.is_some() && self.acknowledgement.is_held()
     }
 
     /// The deadline of the phase; none once the connection is aborted, whose reset waits for

@@ -1,0 +1,65 @@
+//! Where shells' supervisors come from.
+//!
+//! Owns the zygote: it is started with the first shell, and again when it has ended. One that does
+//! not answer in time is used no more, as something holds up processes here, but kept: the shells
+//! that came of it go on.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::terminal::Streams;
+use crate::supervise::{self, Birth, NoCopy, Order, Supervisor, Unborn, Zygote};
+
+/// The zygote of an agent, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Nursery(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    zygote: Option<Zygote>,
+    retired: bool,
+}
+
+impl Nursery {
+    /// Starts a supervisor: as a copy of the zygote, or as a program where that cannot be. An order
+    /// that is given up meanwhile, by dropping this, is not carried out.
+    pub(super) async fn supervisor(
+        &self,
+        order: &Order,
+        env: &[(String, String)],
+        streams: Streams,
+    ) -> io::Result<Supervisor> {
+        if let Some(birth) = self.begin(order, env, &streams) {
+            match birth.supervisor().await {
+                Ok(supervisor) => return Ok(supervisor),
+                Err(Unborn::Late) => self.lock().retired = true,
+                Err(Unborn::Refused) => {}
+            }
+        }
+        let [stdin, stdout, stderr] = streams.into_stdio();
+        let mut command = supervise::command(order, env);
+        Supervisor::spawn(command.stdin(stdin).stdout(stdout).stderr(stderr))
+    }
+
+    fn begin(&self, order: &Order, env: &[(String, String)], streams: &Streams) -> Option<Birth> {
+        let mut state = self.lock();
+        if state.retired {
+            return None;
+        }
+        if state.zygote.is_none() {
+            state.zygote = Zygote::start().ok();
+        }
+        match state.zygote.as_ref()?.order(order, env, streams) {
+            Ok(birth) => Some(birth),
+            Err(NoCopy::Unfit) => None,
+            Err(NoCopy::Gone) => {
+                state.zygote = None;
+                None
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
