@@ -258,6 +258,33 @@ proptest! {
     }
 }
 
+/// Found by the property above: TCP says of this connection that it has something to do at once,
+/// does nothing, and says so again until the guest is given up.
+#[test]
+fn a_connection_that_never_settles_is_asked_less_and_less() {
+    let mut card = Card::new();
+    card.step(&segment(9, 0, 0, 2, 65535, &[]));
+    let ours = card.ours;
+    card.step(&segment(9, 1, ours, 16, 65535, &[]));
+    let id = card.interface.accept().unwrap();
+    let settle = |card: &mut Card| {
+        card.interface.poll(card.now, &mut card.outgoing);
+        card.outgoing.sent(card.outgoing.unsent().len());
+    };
+    card.interface.write(id, &vec![5; 523_841]).unwrap();
+    settle(&mut card);
+    let ours = card.ours;
+    card.step(&segment(9, 1u32.wrapping_sub(58_272), ours, 16, 0, &[]));
+    card.interface.shut_down(id);
+    settle(&mut card);
+    for (next, payload) in [(1, &[3][..]), (2, &[])] {
+        let ours = card.ours;
+        card.step(&segment(9, next, ours, 16, 0, payload));
+    }
+    card.interface.release(id, card.now);
+    assert!(card.serves());
+}
+
 /// Five thousand frames at a bound of a thousand a second: the guest waits, nothing is lost.
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_sends_more_frames_than_it_may_is_held_back() {

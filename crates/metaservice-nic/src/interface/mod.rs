@@ -66,8 +66,10 @@ const MAX_SMALL_FRAMES: u32 = 256;
 /// How much one connection sends before others have their turn, in bytes.
 const QUANTUM: usize = 128 * 1024;
 
-/// When to look again at a connection that says it has something to do now, and does nothing.
+/// When to look again at a connection that says it has something to do now, and does nothing. It
+/// doubles so often, as a guest can bring a connection there and leave it.
 const RETRY: Duration = Duration::from_millis(10);
+const RETRY_DOUBLINGS: u32 = 7;
 
 /// The card, as a value.
 ///
@@ -235,6 +237,7 @@ impl Interface {
         };
         tcb.expected = segment.ack_number.or(tcb.expected);
         tcb.acknowledgement.came(segment.payload.len(), now);
+        tcb.retries = 0;
         let mut wire =
             Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
         self.stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
@@ -297,6 +300,9 @@ impl Interface {
             if sent > 0 {
                 tcb.spoke();
             }
+            if sent > SMALL_FRAME {
+                tcb.retries = 0;
+            }
             // A peer can bring a connection to where it always has one more small thing to say:
             // then it says it later.
             small = if sent > SMALL_FRAME { 0 } else { small + 1 };
@@ -311,7 +317,12 @@ impl Interface {
         } else {
             self.stack.poll_at(instant(now), &tcb.sockets).map(|at| {
                 let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
-                if at <= now { now + RETRY } else { at }
+                if at > now {
+                    return at;
+                }
+                let retry = RETRY * (1 << tcb.retries);
+                tcb.retries = (tcb.retries + 1).min(RETRY_DOUBLINGS);
+                now + retry
             })
         };
         self.table.served(id, now, settled, next, expired, &mut self.statistics);

@@ -72,6 +72,8 @@ pub(super) struct Tcb {
     pub(super) expected: Option<TcpSeqNumber>,
     /// What the guest has not heard of.
     pub(super) acknowledgement: Acknowledgement,
+    /// How often in a row it had something to do at once, and did nothing.
+    pub(super) retries: u32,
     /// When the connection is to be served next, as it stands in the table's timers.
     pub(super) due: Option<Duration>,
     /// Whether the connection is in the table's queue of those to be served.
@@ -116,6 +118,7 @@ impl Tcb {
             syn,
             expected: None,
             acknowledgement: Acknowledgement::new(segment),
+            retries: 0,
             due: None,
             queued: false,
             over: false,
