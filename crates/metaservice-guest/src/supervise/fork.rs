@@ -50,19 +50,17 @@ pub(super) fn copy(
     // SAFETY: what a copy may not do, it may not because of other threads: they may have held a
     // lock or the heap. This process has one thread, which is here and starts no other before it
     // forks.
-    let forked = {
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        // SAFETY: as said above.
-        let forked = unsafe { fork_within(group) };
-        if let Ok((ForkResult::Child, _)) = forked {
-            for name in HANDLED {
-                // SAFETY: no handler is set, and what was one is not needed.
-                let _ = unsafe { signal(name, SigHandler::SigDfl) };
-            }
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: as said above.
+    let forked = unsafe { fork_within(group) };
+    if let Ok((ForkResult::Child, _)) = forked {
+        for name in HANDLED {
+            // SAFETY: no handler is set, and what was one is not needed.
+            let _ = unsafe { signal(name, SigHandler::SigDfl) };
         }
-        before.thread_set_mask()?;
-        forked
-    };
+    }
+    // It was one, so it is one; and the copy must not go back from here.
+    let _ = before.thread_set_mask();
     let (forked, within) = forked?;
     match forked {
         ForkResult::Parent { child } => {
