@@ -69,9 +69,16 @@ done
 echo "== operations that end the job: what is wrong is refused, then one of each"
 check --include-operation-id signal --mode negative || status=1
 expect '204 501' -X POST "$url/v1/signal?signal=18"
-curl -s -o "$folder/wait.json" "$url/v1/wait" &
+# Killed only once somebody waits, or there may be nobody left to ask.
+mkfifo "$folder/asked"
+curl -s -v -o "$folder/wait.json" "$url/v1/wait" 2> "$folder/asked" &
 waiting=$!
+exec 3< "$folder/asked"
+while read -r line <&3 && [[ $line != '> GET /v1/wait '* ]]; do :; done
 expect 204 -X POST "$url/v1/kill"
 wait "$waiting" || true
-grep -q '"state":"failed"' "$folder/wait.json" || { echo 'wait did not tell the end'; status=1; }
+grep -q '"state":"failed"' "$folder/wait.json" || {
+    echo "wait did not tell the end: $(cat "$folder/wait.json")"
+    status=1
+}
 exit "$status"

@@ -29,11 +29,14 @@ pub(crate) async fn job(State(served): State<Served>) -> Json<Job> {
 pub(crate) async fn wait(State(served): State<Served>) -> Response {
     let mut terminated = served.service.0.terminated.subscribe();
     tokio::select! {
-        biased;
-        _ = served.service.result() => Json(describe(&served)).into_response(),
-        _ = terminated.wait_for(|terminated| *terminated) => {
-            refuse(Code::Terminated, "the service has ended before the job")
-        }
+        _ = served.service.result() => {}
+        _ = terminated.wait_for(|terminated| *terminated) => {}
+    }
+    // A job that ends ends its service too. Who waits for both is woken for each in turn, and may
+    // see the later one first: what counts is whether there is a result.
+    match served.service.try_result() {
+        Some(_) => Json(describe(&served)).into_response(),
+        None => refuse(Code::Terminated, "the service has ended before the job"),
     }
 }
 
@@ -169,5 +172,54 @@ pub(crate) async fn signal(
     match served.service.signal(query.signal).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Description;
+    use super::*;
+    use crate::MetaService;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_waited_for_a_job_with_a_result_hears_of_the_job() {
+        // The order in which waiters are woken differs: many, and again.
+        for _ in 0..20 {
+            let service = MetaService::builder(["true"]).start().unwrap();
+            let ending = tokio::spawn({
+                let service = service.clone();
+                async move {
+                    service.result().await;
+                    service.shutdown().await.unwrap();
+                }
+            });
+            let served = Served {
+                description: Description::from("job"),
+                service: service.clone(),
+                started: SystemTime::now(),
+            };
+            let before = service.0.terminated.receiver_count();
+            let waiting: Vec<_> =
+                (0..500).map(|_| tokio::spawn(wait(State(served.clone())))).collect();
+            while service.0.terminated.receiver_count() < before + waiting.len() {
+                tokio::task::yield_now().await;
+            }
+            let result = crate::JobResult { success: true, ending: None };
+            service.0.outcome.resolve(result).unwrap();
+            for waiter in waiting {
+                assert_eq!(waiter.await.unwrap().status(), StatusCode::OK);
+            }
+            ending.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_job_without_one_hears_that_its_service_has_ended() {
+        let service = MetaService::builder(["true"]).start().unwrap();
+        let description = Description::from("job");
+        let served = Served { description, service: service.clone(), started: SystemTime::now() };
+        let waiting = tokio::spawn(wait(State(served)));
+        service.shutdown().await.unwrap();
+        assert_eq!(waiting.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }
