@@ -265,6 +265,61 @@ async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn a_command_that_nobody_hears_is_not_started() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["true"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    let folder = tempfile::tempdir().expect("a folder");
+    let touched = folder.path().join("touched");
+    // The host knows nothing of them when it is dialled, and some copies are there by then.
+    for number in 0..10 {
+        let polls = host.polls();
+        let command = ["touch", touched.to_str().expect("a path")];
+        host.push(&format!("nobodys-{number}"), "exec-shell", "", Some(&command), false);
+        wait_until(|| host.polls() > polls).await;
+    }
+    // One that is heard, after them: the agent, the job and its supervisor, and the zygote are left.
+    let mut shell = host.shell(&["true"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    wait_until(|| agent.processes().len() == 4).await;
+    assert!(!touched.exists(), "it was started");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_zygote_keeps_nothing_of_what_it_was_ordered() {
+    let (host, agent) = idle().await;
+    let secret = "x7Gq".repeat(16);
+    let command = ["sh", "-c", "echo $PPID $PPID; cat", &secret];
+    let mut shell = host.shell(&command, false).await;
+    shell.says("\n").await;
+    let supervisor = shell.stdout().split(' ').next().expect("a number").to_owned();
+    let zygote = parent(&supervisor);
+    assert_ne!(zygote, agent.pid().to_string());
+    assert!(holds(&supervisor, &secret), "the copy has what it was ordered");
+    assert!(!holds(&zygote, &secret), "its zygote has it too");
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+/// Whether these words are anywhere in what a process may write to.
+fn holds(pid: &str, words: &str) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let writable = maps.lines().filter(|line| line.contains(" rw"));
+    writable.into_iter().any(|line| {
+        let (from, to) =
+            line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [from, to] =
+            [from, to].map(|address| u64::from_str_radix(address, 16).expect("a number"));
+        let mut bytes = vec![0; usize::try_from(to - from).expect("a size")];
+        let read = std::os::unix::fs::FileExt::read_at(&memory, &mut bytes, from).unwrap_or(0);
+        bytes[..read].windows(words.len()).any(|part| part == words.as_bytes())
+    })
+}
+
 /// The number of a process's parent.
 fn parent(pid: &str) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");

@@ -24,27 +24,62 @@ use crate::state::{Claim, Folder};
 use crate::supervise::{Kind, Order, Supervisor};
 use crate::words::{chain, say};
 
+use self::nursery::Coming;
 pub(crate) use self::nursery::Nursery;
 use self::terminal::{Ends, Streams};
 
-/// A shell's command, running. Dropping it kills the command and removes the shell's folder.
+/// The folder of a shell, removed with this.
+#[derive(Debug)]
+struct Place(Folder);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+/// A shell that can be started. Dropping it gives it up.
+#[derive(Debug)]
+struct Prepared<'a> {
+    coming: Coming<'a>,
+    place: Place,
+    words: Vec<String>,
+}
+
+impl Prepared<'_> {
+    /// Starts its command.
+    async fn start(self) -> Result<Running, StartError> {
+        let Self { coming, place, words } = self;
+        match coming.wanted().await {
+            Ok(supervisor) => Ok(Running { supervisor, place }),
+            Err(source) => Err(StartError::Spawn(words.join(" "), source)),
+        }
+    }
+}
+
+/// A shell's command, running. Dropping it kills the command.
 #[derive(Debug)]
 struct Running {
     supervisor: Supervisor,
-    folder: Folder,
+    place: Place,
 }
 
 impl Running {
+    fn folder(&self) -> &Folder {
+        &self.place.0
+    }
+
     /// The command's main process, once it is there; `None` when its supervisor is gone before.
     async fn main(&self) -> Option<Claim> {
-        let watch = self.folder.watch().ok()?;
+        let folder = self.folder();
+        let watch = folder.watch().ok()?;
         loop {
-            if let Some(main) = self.folder.main() {
+            if let Some(main) = folder.main() {
                 return Some(main);
             }
             tokio::select! {
                 () = watch.changed() => {}
-                () = self.supervisor.gone() => return self.folder.main(),
+                () = self.supervisor.gone() => return folder.main(),
             }
         }
     }
@@ -53,7 +88,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.supervisor.end();
-        self.folder.remove();
     }
 }
 
@@ -69,9 +103,14 @@ pub(crate) async fn serve(
     if let Err(failure) = check(&exec) {
         return service.client.refuse(id, &failure).await;
     }
-    // The host first: a command that nobody would hear is not started.
+    // A command that nobody would hear is not started, but its supervisor comes meanwhile.
+    let prepared = prepare_with_streams(service, exec);
     let (socket, dialect) = service.client.stream(id).await?;
-    match start(service, exec).await {
+    let started = match prepared {
+        Ok((prepared, ends)) => prepared.start().await.map(|running| (running, ends)),
+        Err(error) => Err(error),
+    };
+    match started {
         Ok((running, ends)) => pump::run(socket, dialect, &running, ends, stopping).await,
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
@@ -99,7 +138,10 @@ pub(crate) async fn detach(
         (Err(failure), _) => Err(failure),
         (Ok(()), Err(error)) => Err(Failure::new(FailureCode::Other, chain(&error))),
         (Ok(()), Ok(streams)) => {
-            let started = spawn(service, exec, streams).await;
+            let started = match prepare(service, exec, streams) {
+                Ok(prepared) => prepared.start().await,
+                Err(error) => Err(error),
+            };
             started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
         }
     };
@@ -160,7 +202,8 @@ enum StartError {
     State(#[from] crate::state::StateError),
 }
 
-async fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartError> {
+/// A shell with streams of its own, whose other ends these are.
+fn prepare_with_streams(service: &Service, exec: Exec) -> Result<(Prepared<'_>, Ends), StartError> {
     // A user who does not exist is reported by the command's start.
     let name = exec.options.user.as_ref().or(service.config.user.as_ref());
     let user = name.and_then(|user| Account::find(user).ok());
@@ -170,19 +213,15 @@ async fn start(service: &Service, exec: Exec) -> Result<(Running, Ends), StartEr
         terminal::pipes(user.as_ref())
     };
     let (ends, streams) = made.map_err(StartError::Streams)?;
-    Ok((spawn(service, exec, streams).await?, ends))
+    Ok((prepare(service, exec, streams)?, ends))
 }
 
-async fn spawn(service: &Service, exec: Exec, streams: Streams) -> Result<Running, StartError> {
+fn prepare(service: &Service, exec: Exec, streams: Streams) -> Result<Prepared<'_>, StartError> {
     let tty = exec.tty && !exec.options.detach;
     let program = Program::shell(&service.config, &service.execute, exec);
-    let folder = service.folder.shell(service.next_number())?;
-    let order = Order::new(&folder, Kind::Shell, tty, &program);
-    match service.nursery.supervisor(&order, &program.env, streams).await {
-        Ok(supervisor) => Ok(Running { supervisor, folder }),
-        Err(source) => {
-            folder.remove();
-            Err(StartError::Spawn(program.words.join(" "), source))
-        }
-    }
+    let place = Place(service.folder.shell(service.next_number())?);
+    let order = Order::new(&place.0, Kind::Shell, tty, &program);
+    let Program { words, env, .. } = program;
+    let coming = service.nursery.expect(order, env, streams);
+    Ok(Prepared { coming, place, words })
 }

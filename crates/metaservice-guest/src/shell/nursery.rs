@@ -20,25 +20,45 @@ struct State {
     retired: bool,
 }
 
-impl Nursery {
-    /// Starts a supervisor: as a copy of the zygote, or as a program where that cannot be. An order
-    /// that is given up meanwhile, by dropping this, is not carried out.
-    pub(super) async fn supervisor(
-        &self,
-        order: &Order,
-        env: &[(String, String)],
-        streams: Streams,
-    ) -> io::Result<Supervisor> {
-        if let Some(birth) = self.begin(order, env, &streams) {
+/// A supervisor that is on its way. It does not start its command before it is wanted; dropping
+/// this gives it up.
+#[derive(Debug)]
+pub(super) struct Coming<'a> {
+    nursery: &'a Nursery,
+    order: Order,
+    env: Vec<(String, String)>,
+    streams: Streams,
+    birth: Option<Birth>,
+}
+
+impl Coming<'_> {
+    /// Lets it start its command: as a copy of the zygote, or as a program where that cannot be.
+    /// An order that is given up meanwhile, by dropping this, is not carried out.
+    pub(super) async fn wanted(self) -> io::Result<Supervisor> {
+        let Self { nursery, order, env, streams, birth } = self;
+        if let Some(birth) = birth {
             match birth.supervisor().await {
                 Ok(supervisor) => return Ok(supervisor),
-                Err(Unborn::Late) => self.lock().retired = true,
+                Err(Unborn::Late) => nursery.lock().retired = true,
                 Err(Unborn::Refused) => {}
             }
         }
         let [stdin, stdout, stderr] = streams.into_stdio();
-        let mut command = supervise::command(order, env);
+        let mut command = supervise::command(&order, &env);
         Supervisor::spawn(command.stdin(stdin).stdout(stdout).stderr(stderr))
+    }
+}
+
+impl Nursery {
+    /// Sends for a supervisor. Does not wait for it.
+    pub(super) fn expect(
+        &self,
+        order: Order,
+        env: Vec<(String, String)>,
+        streams: Streams,
+    ) -> Coming<'_> {
+        let birth = self.begin(&order, &env, &streams);
+        Coming { nursery: self, order, env, streams, birth }
     }
 
     fn begin(&self, order: &Order, env: &[(String, String)], streams: &Streams) -> Option<Birth> {

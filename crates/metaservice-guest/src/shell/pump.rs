@@ -41,7 +41,7 @@ pub(super) async fn run(
     ends: Ends,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let Running { supervisor, folder } = running;
+    let supervisor = &running.supervisor;
     let Ends { stdin, stdout, stderr } = ends;
     let wire = Wire::new(dialect);
     let (sink, stream) = socket.split();
@@ -78,7 +78,7 @@ pub(super) async fn run(
     if over.is_some() {
         supervisor.end();
     }
-    let ending = folder.ending().filter(|_| over.is_none());
+    let ending = running.folder().ending().filter(|_| over.is_none());
     let detail = ending.as_ref().map(metaservice_protocol::Ending::to_header).unwrap_or_default();
     wire.exit(ending.is_some_and(|ending| ending.is_success()), detail.as_bytes());
     let goodbye = async {
@@ -97,7 +97,7 @@ fn signal(running: &Running, terminal: Option<&End>, number: u8) {
         Some(terminal) => foreground(&**terminal),
         None => None,
     };
-    let main = || running.folder.main().and_then(|main| Process::same(&main));
+    let main = || running.folder().main().and_then(|main| Process::same(&main));
     let group = group.or_else(|| Pid::from_raw(main()?.pid));
     let told = group.is_some_and(|group| kill_process_group(group, signal).is_ok());
     // One that has only just been started leads no group yet.

@@ -51,9 +51,9 @@ use self::launch::Launch;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
-use self::zygote::Env;
 pub use self::zygote::zygote;
 pub(crate) use self::zygote::{Birth, NoCopy, Unborn, Zygote};
+use self::zygote::{Env, Word};
 use crate::account::Account;
 use crate::client::Client;
 use crate::host::Host;
@@ -84,6 +84,9 @@ pub enum SuperviseError {
     /// The agent that ordered it has died already.
     #[error("the agent is gone")]
     Orphaned,
+    /// The agent does not want the command started any longer.
+    #[error("the order was given up")]
+    GivenUp,
     /// The folder's command has a supervisor.
     #[error("the command is supervised already")]
     Claimed,
@@ -96,12 +99,22 @@ pub enum SuperviseError {
 /// [`SuperviseError`] when the command could not even be launched; once it was, however it
 /// ends is an [`Ending`].
 pub fn supervise(order: &Order) -> Result<(), SuperviseError> {
-    begin(order, Env::new(), Pid::from_raw(order.agent))
+    let origin = Origin { parent: Pid::from_raw(order.agent), env: Env::new(), word: None };
+    begin(order, origin)
 }
 
-/// Supervises a command, which also has `env` in its environment. A shell's supervisor dies with
-/// its `parent`, which dies with the agent or is it.
-fn begin(order: &Order, env: Env, parent: Option<Pid>) -> Result<(), SuperviseError> {
+/// How a supervisor came to be.
+#[derive(Debug)]
+struct Origin {
+    /// Who has started it, and dies with the agent or is it. A shell's supervisor dies with that.
+    parent: Option<Pid>,
+    /// What the command has in its environment beside what this process has.
+    env: Env,
+    /// The agent's word that the command may start, where that is not said by the start of this.
+    word: Option<Word>,
+}
+
+fn begin(order: &Order, origin: Origin) -> Result<(), SuperviseError> {
     let _ = rustix::thread::set_name(c"metaservice-sup");
     // Not a leader yet, since its parent has just forked it: this cannot fail.
     let _ = rustix::process::setsid();
@@ -110,12 +123,12 @@ fn begin(order: &Order, env: Env, parent: Option<Pid>) -> Result<(), SuperviseEr
     if order.kind == Kind::Shell {
         let death = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
         death.map_err(io::Error::from)?;
-        if agent_is_gone(order, parent) {
+        if agent_is_gone(order, origin.parent) {
             return Err(SuperviseError::Orphaned);
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Supervision::run(order, env, parent))
+    runtime.block_on(Supervision::run(order, origin))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +153,7 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    async fn run(order: &'a Order, env: Env, parent: Option<Pid>) -> Result<(), SuperviseError> {
+    async fn run(order: &'a Order, origin: Origin) -> Result<(), SuperviseError> {
         // Before the claim: who reads it may signal at once.
         let mut child_ended = signal(SignalKind::child())?;
         let mut told = signal(SignalKind::terminate())?;
@@ -158,7 +171,7 @@ impl<'a> Supervision<'a> {
             output = Some(Output::pipe()?);
         }
         let writer = output.as_ref().map(|(_, writer)| writer);
-        let mut supervision = Self::start(order, env, writer, parent)?;
+        let mut supervision = Self::start(order, origin, writer)?;
         if let Some(main) = Process::find(supervision.main.as_raw_pid()) {
             folder.set_main(&main.claim())?;
         }
@@ -227,9 +240,8 @@ impl<'a> Supervision<'a> {
 
     fn start(
         order: &'a Order,
-        env: Env,
+        Origin { parent, env, word }: Origin,
         writer: Option<&OwnedFd>,
-        parent: Option<Pid>,
     ) -> Result<Self, SuperviseError> {
         let own = rustix::process::getpid();
         let name = if order.kind == Kind::Job { "job" } else { "shell" };
@@ -255,6 +267,10 @@ impl<'a> Supervision<'a> {
                 hand_over(&stdout, &user.to_string_lossy());
             }
             streams = Some(Streams { stdin: null()?, stdout, stderr });
+        }
+        // The last thing that can be done without a command.
+        if !word.is_none_or(Word::given) {
+            return Err(SuperviseError::GivenUp);
         }
         let started = Instant::now();
         let main = launch.spawn(streams.as_ref())?;
