@@ -55,6 +55,11 @@ pub enum InvalidSpec {
     CommandLineTooLong(usize),
 }
 
+/// Has the kernel read from a table which interrupt a device has. ACPI's answer is a program, which
+/// is run anew for each device that is made ready: 0.15 s each where it is emulated.
+const ROUTING_ARGUMENT: Option<&str> =
+    if cfg!(target_arch = "x86_64") { Some("acpi=noirq") } else { None };
+
 /// How a machine starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Boot {
@@ -72,14 +77,15 @@ pub enum Boot {
 }
 
 impl Boot {
-    /// Boots a kernel. On x86 it is taken out of its self-extracting image first, once, into
-    /// the cache (blocks for about a second then), because that takes a guest longest.
+    /// Boots a distribution's kernel. On x86 it is taken out of its self-extracting image first,
+    /// once, into the cache (blocks for about a second then), because that takes a guest longest;
+    /// and it is told to read interrupt routing from a table (`acpi=noirq`), which costs it less.
     #[must_use]
     pub fn from_kernel(kernel: &Kernel) -> Self {
         Self::Direct {
             kernel: kernel::unpacked(&kernel.image),
             initramfs: None,
-            arguments: Vec::new(),
+            arguments: ROUTING_ARGUMENT.into_iter().map(str::to_owned).collect(),
         }
     }
 
