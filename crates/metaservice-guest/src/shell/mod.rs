@@ -104,8 +104,16 @@ pub(crate) async fn serve(
         return service.client.refuse(id, &failure).await;
     }
     // A command that nobody would hear is not started, but its supervisor comes meanwhile.
-    let prepared = prepare_with_streams(service, exec);
-    let (socket, dialect) = service.client.stream(id).await?;
+    let ((socket, dialect), prepared) = match service.nursery.room() {
+        Some(_room) => {
+            let prepared = prepare_with_streams(service, exec);
+            (service.client.stream(id).await?, prepared)
+        }
+        None => (service.client.stream(id).await?, prepare_with_streams(service, exec)),
+    };
+    if *stopping.borrow() {
+        return Ok(());
+    }
     let started = match prepared {
         Ok((prepared, ends)) => prepared.start().await.map(|running| (running, ends)),
         Err(error) => Err(error),

@@ -7,12 +7,27 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::terminal::Streams;
 use crate::supervise::{self, Birth, NoCopy, Order, Supervisor, Unborn, Zygote};
 
-/// The zygote of an agent, if there is one.
-#[derive(Debug, Default)]
-pub(crate) struct Nursery(Mutex<State>);
+/// How many supervisors are made before they are wanted. Each takes eight descriptors meanwhile, and
+/// a host may leave 256 shells waiting.
+const EARLY: usize = 32;
+
+/// The zygote of an agent, if there is one, and room for supervisors that are not wanted yet.
+#[derive(Debug)]
+pub(crate) struct Nursery {
+    state: Mutex<State>,
+    early: Semaphore,
+}
+
+impl Default for Nursery {
+    fn default() -> Self {
+        Self { state: Mutex::default(), early: Semaphore::new(EARLY) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,6 +65,11 @@ impl Coming<'_> {
 }
 
 impl Nursery {
+    /// Room for a supervisor that is not wanted yet, if there is some.
+    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.early.try_acquire().ok()
+    }
+
     /// Sends for a supervisor. Does not wait for it.
     pub(super) fn expect(
         &self,
@@ -80,6 +100,6 @@ impl Nursery {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

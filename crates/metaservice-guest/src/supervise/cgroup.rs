@@ -27,7 +27,8 @@ impl Cgroup {
         let own = own_group(&groups)?;
         let parent = Path::new(ROOT).join(own).join(PARENT);
         let path = parent.join(name);
-        let made = fs::create_dir_all(&path).is_ok();
+        // Another one's end may take the parent away in between.
+        let made = (0..3).any(|_| fs::create_dir_all(&path).is_ok());
         let group = Self { path };
         // A folder that the kernel did not fill is no group: cgroup2 is not mounted here.
         (made && group.path.join("cgroup.kill").exists()).then_some(group)

@@ -84,7 +84,7 @@ pub enum SuperviseError {
     /// The agent that ordered it has died already.
     #[error("the agent is gone")]
     Orphaned,
-    /// The agent does not want the command started any longer.
+    /// The agent does not want the command started by this process any longer.
     #[error("the order was given up")]
     GivenUp,
     /// The folder's command has a supervisor.
@@ -110,7 +110,7 @@ struct Origin {
     parent: Option<Pid>,
     /// What the command has in its environment beside what this process has.
     env: Env,
-    /// The agent's word that the command may start, where that is not said by the start of this.
+    /// How the agent says that the command may start, where the start of this does not say it.
     word: Option<Word>,
 }
 
@@ -269,9 +269,7 @@ impl<'a> Supervision<'a> {
             streams = Some(Streams { stdin: null()?, stdout, stderr });
         }
         // The last thing that can be done without a command.
-        if !word.is_none_or(Word::given) {
-            return Err(SuperviseError::GivenUp);
-        }
+        word.map_or(Ok(()), Word::wait)?;
         let started = Instant::now();
         let main = launch.spawn(streams.as_ref())?;
         let_go_of_standard_streams()?;

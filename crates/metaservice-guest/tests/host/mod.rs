@@ -20,7 +20,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub(crate) mod agent;
@@ -53,6 +53,9 @@ struct Shared {
     actions: mpsc::UnboundedSender<String>,
     queue: AsyncMutex<mpsc::UnboundedReceiver<String>>,
     pending: Mutex<HashMap<String, oneshot::Sender<Reply>>>,
+    /// Whether shells' handshakes are held up, and one permit for each that is.
+    held: watch::Sender<bool>,
+    reached: Semaphore,
     next: AtomicU64,
     violations: Mutex<Vec<String>>,
 }
@@ -62,6 +65,23 @@ struct Shared {
 pub(crate) struct Host {
     pub(crate) address: std::net::SocketAddr,
     shared: Arc<Shared>,
+}
+
+/// Shells' handshakes are held up until this is dropped.
+pub(crate) struct Held(Arc<Shared>);
+
+impl Held {
+    /// Waits for another one.
+    pub(crate) async fn reached(&self) {
+        let reached = timeout(PATIENCE, self.0.reached.acquire()).await;
+        reached.expect("a handshake").expect("nobody closes it").forget();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.send_replace(false);
+    }
 }
 
 /// A get-artifact reply.
@@ -97,6 +117,8 @@ impl Host {
             actions,
             queue: AsyncMutex::new(queue),
             pending: Mutex::default(),
+            held: watch::channel(false).0,
+            reached: Semaphore::new(0),
             next: AtomicU64::new(0),
             violations: Mutex::default(),
         });
@@ -241,10 +263,12 @@ impl Host {
     }
 
     pub(crate) async fn shell(&self, command: &[&str], tty: bool) -> shell::Shell {
-        match self.ask("exec-shell", "", Some(command), tty).await {
-            Reply::Shell(socket) => shell::Shell::new(*socket),
-            Reply::Post { .. } => panic!("a body instead of a shell"),
-        }
+        shell(self.ask("exec-shell", "", Some(command), tty).await)
+    }
+
+    pub(crate) fn hold_shells(&self) -> Held {
+        self.shared.held.send_replace(true);
+        Held(Arc::clone(&self.shared))
     }
 
     /// Everything that came was allowed.
@@ -252,6 +276,18 @@ impl Host {
         let violations = self.shared.violations.lock().unwrap();
         assert!(violations.is_empty(), "{violations:?}");
     }
+}
+
+fn shell(reply: Reply) -> shell::Shell {
+    match reply {
+        Reply::Shell(socket) => shell::Shell::new(*socket),
+        Reply::Post { .. } => panic!("a body instead of a shell"),
+    }
+}
+
+/// The shell that answers an action.
+pub(crate) async fn shell_of(reply: oneshot::Receiver<Reply>) -> shell::Shell {
+    shell(timeout(PATIENCE, reply).await.expect("a reply in time").expect("a reply"))
 }
 
 pub(crate) async fn read_artifact(headers: &HeaderMap, body: &mut Body) -> Artifact {
@@ -387,6 +423,11 @@ async fn reply(shared: &Arc<Shared>, request: Request) -> Response {
         return error(400, "UnknownActionId");
     };
     if parts.method == Method::GET {
+        let mut held = shared.held.subscribe();
+        if *held.borrow() {
+            shared.reached.add_permits(1);
+        }
+        let _ = held.wait_for(|held| !held).await;
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => upgrade.on_upgrade(move |socket| async move {
                 let _ = pending.send(Reply::Shell(Box::new(socket)));

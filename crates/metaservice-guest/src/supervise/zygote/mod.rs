@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Each order has a line of its own, a socket whose other end the copy gets. The copy makes ready,
-//! starts its command when the agent, which knows it by then, says so, and ends when the line does:
-//! an order that is given up is not carried out. So a copy can be made before it is sure that
-//! anybody wants it.
+//! tells the agent who it is, and starts its command when that says so. It ends when the line does,
+//! which is how an order is given up, and when the zygote ends. So a copy can be made before
+//! it is sure that anybody wants it, and the agent may order another where none has begun.
 //!
 //! The kernel kills the zygote when the agent ends, and tells the supervisors when the zygote ends:
 //! a shell dies with its agent as if the agent had started it. Where there is none, or it cannot be
@@ -97,16 +97,13 @@ fn wait(copies: &mut Vec<OwnedFd>) -> io::Result<bool> {
 fn serve(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<OwnedFd> {
     let [stdin, stdout, stderr, line] = descriptors.try_into().ok()?;
     let own = getpid();
-    let streams = Streams { stdin, stdout, stderr };
+    let word = Word { line, streams: Streams { stdin, stdout, stderr }, zygote: own };
     let work = move |_| {
         // Read in the copy only: here nothing of it is kept.
         let Some((order, env)) = decode(bytes) else { return 1 };
-        let Ok(word) = streams.take_place().and_then(|()| Word::ask(line)) else { return 1 };
-        // Only the command shall hold them.
-        drop(streams);
         match begin(&order, Origin { parent: Some(own), env, word: Some(word) }) {
             Ok(()) => 0,
-            // Nobody reads what it says.
+            // The agent knows.
             Err(SuperviseError::GivenUp) => 1,
             Err(error) => {
                 let _ = writeln!(io::stderr(), "error: {}", crate::words::chain(&error));
@@ -119,23 +116,43 @@ fn serve(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<OwnedFd> {
     pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
-/// The agent's word that a command may start.
+/// What a copy needs of its agent before it may start the command.
 #[derive(Debug)]
 pub(super) struct Word {
     line: OwnedFd,
+    /// The command's. Until it may start, errors are the agent's to read.
+    streams: Streams,
+    zygote: Pid,
 }
 
 impl Word {
-    /// Tells the agent who this is, which may give its word then.
-    fn ask(line: OwnedFd) -> io::Result<Self> {
+    /// Tells the agent who this is and waits for its word, from which on the command's streams are
+    /// this process's. [`GivenUp`](SuperviseError::GivenUp) when the agent does not want it any longer, or
+    /// either of the two is gone.
+    pub(super) fn wait(self) -> Result<(), SuperviseError> {
+        let Self { line, streams, zygote } = self;
         let own = getpid();
-        let process = pidfd_open(own, PidfdFlags::empty())?;
-        send(line.as_fd(), &own.as_raw_pid().to_be_bytes(), &[process.as_fd()])?;
-        Ok(Self { line })
-    }
-
-    /// Waits for it; `false` when the order was given up, or the agent is gone.
-    pub(super) fn given(self) -> bool {
-        receive(self.line.as_fd(), &mut [0]).is_ok_and(|word| word.count == 1)
+        let watched =
+            pidfd_open(zygote, PidfdFlags::empty()).map_err(|_| SuperviseError::GivenUp)?;
+        // Whose number it was before is not asked: only this one can be the parent.
+        let orphaned = || getppid() != Some(zygote);
+        if orphaned() {
+            return Err(SuperviseError::GivenUp);
+        }
+        let process = pidfd_open(own, PidfdFlags::empty()).map_err(io::Error::from)?;
+        send(line.as_fd(), &own.as_raw_pid().to_be_bytes(), &[process.as_fd()])
+            .map_err(|_| SuperviseError::GivenUp)?;
+        let mut ends = [&line, &watched].map(|fd| PollFd::new(fd, PollFlags::IN));
+        while let Err(error) = poll(&mut ends, None) {
+            if error != Errno::INTR {
+                return Err(io::Error::from(error).into());
+            }
+        }
+        let ended = !ends[1].revents().is_empty();
+        let given = !ended && receive(line.as_fd(), &mut [0]).is_ok_and(|word| word.count == 1);
+        if !given || orphaned() {
+            return Err(SuperviseError::GivenUp);
+        }
+        Ok(streams.take_place()?)
     }
 }
