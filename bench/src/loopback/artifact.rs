@@ -38,8 +38,9 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
             // The folder lives as long as the measure.
             let path = folder.path().join("file");
             let begun = Instant::now();
-            let fetched = pair.service.get_artifact(path.to_string_lossy());
-            let artifact = pair.runtime.block_on(fetched)?;
+            let artifact = pair.task(async move |service| {
+                Ok(service.get_artifact(path.to_string_lossy()).await?)
+            })?;
             let rate = raw::rate(bytes, begun);
             anyhow::ensure!(artifact.len() == bytes, "{} bytes came of {bytes}", artifact.len());
             Ok(vec![("rate", rate)])

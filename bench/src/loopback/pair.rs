@@ -64,6 +64,16 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Does work as a task of the runtime that serves, as those do who host jobs: a thread that
+    /// waits for it is woken at its end alone.
+    pub(super) fn task<T, F>(&self, work: impl FnOnce(MetaService) -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.runtime.block_on(self.runtime.spawn(work(self.service.clone())))?
+    }
+
     /// The agent's process.
     pub(super) fn agent(&self) -> u32 {
         self.agent.id()

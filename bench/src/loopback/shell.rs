@@ -24,7 +24,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let how = format!(
         "`exec_shell([\"cat\"])`; {} MiB are written to its standard input and read back from its standard output at once. The rate is that of one \
          way. *Version 1* is the same agent under a host that announces no extension: blocks of 16 KiB in windows of 64 KiB. *Raw TCP* is one way alone, \
-         one thread a side.",
+         one thread a side. Who writes and reads are tasks of the runtime that serves.",
         bytes >> 20,
     );
     Ok(Measure::new("Shell: `cat`, in and out at once", how)
@@ -37,8 +37,8 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
 }
 
 fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
-    pair.runtime.block_on(async {
-        let mut shell = pair.service.exec_shell(["cat"], false).await?;
+    pair.task(async move |service| {
+        let mut shell = service.exec_shell(["cat"], false).await?;
         let mut input = shell.stdin.take().context("a shell has an input")?;
         let mut output = shell.stdout.take().context("a shell has an output")?;
         let begun = Instant::now();
