@@ -255,10 +255,11 @@ fn an_agents_file_or_archive_without_an_end_is_refused() {
     // Blocks of 256 KiB of content, without an end.
     let block = [&0x0004_0000_u32.to_be_bytes()[..], &[0; 0x0004_0000]].concat();
     let begun = [&512_u32.to_be_bytes()[..], &member()].concat();
-    for (head, begin, most) in [
-        (r#"{"form":"file","size":9,"mode":420,"mtimeNs":0}"#, &[][..], 16 << 20),
-        (r#"{"form":"file","mode":420,"mtimeNs":0}"#, &[], 80 << 20),
-        (r#"{"form":"archive","mode":493,"mtimeNs":0}"#, &begun, 80 << 20),
+    let (longer, larger) = ("more came of the file than it has", "larger than 67108864 bytes");
+    for (head, begin, most, why) in [
+        (r#"{"form":"file","size":9,"mode":420,"mtimeNs":0}"#, &[][..], 16 << 20, longer),
+        (r#"{"form":"file","mode":420,"mtimeNs":0}"#, &[], 80 << 20, larger),
+        (r#"{"form":"archive","mode":493,"mtimeNs":0}"#, &begun, 80 << 20, larger),
     ] {
         let copying = sandbox.command(["cp", "growing:/f", "f"]).spawn().unwrap();
         let id = service.poll_as(agent);
@@ -273,6 +274,7 @@ fn an_agents_file_or_archive_without_an_end_is_refused() {
         assert!(sent < most, "{head}: {sent} bytes are taken");
         let finished = finish(copying);
         assert_eq!(finished.status, Some(125), "{head}: {}", finished.stderr);
+        assert!(finished.stderr.contains(why), "{head}: {}", finished.stderr);
         let left: Vec<_> = std::fs::read_dir(sandbox.work()).unwrap().collect();
         assert!(left.is_empty(), "{head}: {left:?}");
     }

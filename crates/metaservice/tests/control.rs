@@ -322,3 +322,48 @@ async fn an_exec_goes_through_in_the_second_dialect_with_its_large_window() {
     assert_eq!(received, SENT);
     assert_eq!(client.job().await.unwrap().agent.unwrap().capabilities, Capabilities::all());
 }
+
+#[tokio::test]
+async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
+    use metaservice_protocol::endpoint::{AGENT_HEADER, FILE_HEADER, TRANSFER_TYPE};
+    use metaservice_protocol::transfer::Encoder;
+    use metaservice_protocol::{Agent, Capabilities, Failure, FailureCode};
+
+    let Controlled { service, client, _folder } = controlled();
+    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let failing = async || {
+        let announced = [(AGENT_HEADER, agent.as_str())];
+        let action = guest::request(&service, "GET", "/engine/v1/poll", &announced, b"").await;
+        let target = guest::reply_to(&action.json());
+        let head = r#"{"form":"archive","mode":493,"mtimeNs":0}"#;
+        let failure = Failure::new(FailureCode::Other, "/d/f: Input/output error \u{e4}");
+        let some = Encoder::new().data(bytes::Bytes::from_static(b"some")).concat();
+        let body = [&some[..], &Encoder::failed(&failure)].concat();
+        let headers = [(FILE_HEADER, head), ("Content-Type", TRANSFER_TYPE)];
+        guest::request(&service, "POST", &target, &headers, &body).await
+    };
+    let (reading, _) = tokio::join!(client.read("/d", Form::Any), failing());
+    let (_, mut body) = reading.unwrap();
+    let mut come = Vec::new();
+    let error = body.read_to_end(&mut come).await.unwrap_err();
+    assert_eq!(
+        (come.as_slice(), error.to_string().as_str()),
+        (&b"some"[..], "/d/f: Input/output error \u{e4}")
+    );
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ClientError>());
+    assert_eq!(inner.and_then(ClientError::code), Some(Code::Refused));
+
+    // Who takes no trailers finds a body without an end.
+    let raw = async {
+        let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+        stream
+            .write_all(b"GET /v1/read?path=/d HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    };
+    let (answer, _) = tokio::join!(raw, failing());
+    assert!(answer.ends_with("4\r\nsome\r\n"), "{answer}");
+}

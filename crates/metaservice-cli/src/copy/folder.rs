@@ -86,8 +86,12 @@ async fn pump(body: impl AsyncRead + Unpin, extractor: Extractor) -> Result<Coun
     };
     let extracted = worker.finish().await;
     match pumped {
-        // A cut archive may look complete, but if the thread has given up it says why.
-        Err(error) => Err(extracted.err().unwrap_or_else(|| error.into())),
+        // The thread has given up, and says why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(extracted.err().unwrap_or_else(|| error.into()))
+        }
+        // A cut archive may look complete to it, or broken.
+        Err(error) => Err(error.into()),
         Ok(_) => extracted,
     }
 }

@@ -2,14 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use metaservice_protocol::endpoint::{SHELL_PROTOCOL, SHELL1_PROTOCOL};
@@ -18,13 +16,14 @@ use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{Entry, Exec, FileHead, Form, Stats};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
+use super::body::{BodyReader, LogBody};
 use super::{Code, ExecRequest, FILE_HEADER, Job, MISSED_HEADER, Problem, Started, Written};
 use crate::extension::{Destination, Dialled, Lines};
 use crate::log::LogFrom;
@@ -66,6 +65,12 @@ impl ClientError {
             Self::Refused { code, .. } => Some(*code),
             _ => None,
         }
+    }
+}
+
+impl From<Problem> for ClientError {
+    fn from(Problem { code, message }: Problem) -> Self {
+        Self::Refused { code, message }
     }
 }
 
@@ -340,7 +345,12 @@ impl Client {
         let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
         // The connection ends with the request that it is for.
         let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(target).header("Host", "localhost");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, "localhost")
+            // What goes wrong in the midst of a body is told behind it.
+            .header(header::TE, "trailers");
         if let Some(kind) = kind {
             request = request.header(header::CONTENT_TYPE, kind);
         }
@@ -370,67 +380,6 @@ impl Client {
     }
 }
 
-/// A body that is read while it comes. Dropping it closes the connection.
-#[derive(Debug)]
-pub struct BodyReader {
-    body: Incoming,
-    rest: Bytes,
-}
-
-impl BodyReader {
-    fn new(body: Incoming) -> Self {
-        Self { body, rest: Bytes::new() }
-    }
-
-    /// The next bytes as they came; `None` at the end. May be dropped and called again.
-    ///
-    /// # Errors
-    /// A body that breaks off before its end.
-    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        if !self.rest.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
-        }
-        loop {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => return Poll::Ready(Ok(None)),
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Poll::Ready(Ok(Some(data))),
-                    _ => {}
-                },
-            }
-        }
-    }
-}
-
-impl AsyncRead for BodyReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Some(mut chunk) = ready!(self.poll_chunk(cx))? else { return Poll::Ready(Ok(())) };
-        let count = chunk.len().min(buf.remaining());
-        buf.put_slice(&chunk[..count]);
-        chunk.advance(count);
-        self.rest = chunk;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A log on its way.
-#[derive(Debug)]
-pub struct LogBody {
-    /// How many bytes before the first one are no longer kept.
-    pub missed: u64,
-    /// The rest.
-    pub body: BodyReader,
-}
-
 const fn form_word(form: Form) -> &'static str {
     match form {
         Form::File => "file",
@@ -453,8 +402,8 @@ async fn read_all(response: Response<Incoming>) -> Result<Bytes, ClientError> {
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {
-    match serde_json::from_slice(body) {
-        Ok(Problem { code, message }) => ClientError::Refused { code, message },
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => problem.into(),
         Err(_) => broken(format!("the job answered {status}")),
     }
 }

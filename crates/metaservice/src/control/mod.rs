@@ -19,18 +19,22 @@
 //! | `GET /v1/stats` | what the guest is doing, as lines of JSON |
 //!
 //! An error is JSON, `{"code", "message"}`, with the codes of [`Code`]. A body that breaks off is
-//! a connection that breaks off: there is no complete answer that is not right.
+//! a connection that breaks off: there is no complete answer that is not right. Whoever asks to
+//! `read` and takes trailers (`TE: trailers`) gets the error as one instead, in [`PROBLEM_HEADER`].
 
+mod body;
 mod client;
 mod openapi;
 mod server;
 
 use std::collections::BTreeMap;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use metaservice_protocol::{Agent, Ending, Exec, ExecOptions, FailureCode, TerminalSize};
 use serde::{Deserialize, Serialize};
 
-pub use client::{BodyReader, Client, ClientError, LogBody};
+pub use body::{BodyReader, LogBody};
+pub use client::{Client, ClientError};
 pub use openapi::openapi;
 pub use server::{Description, serve};
 
@@ -40,6 +44,12 @@ pub const FILE_HEADER: &str = metaservice_protocol::endpoint::FILE_HEADER;
 
 /// The header by which `log` tells how many bytes before the first one are no longer kept.
 pub const MISSED_HEADER: &str = "Metaservice-Missed";
+
+/// The trailer by which `read` tells why its body is not whole: an error as it is answered else.
+pub const PROBLEM_HEADER: &str = "Metaservice-Problem";
+
+/// The largest error in a trailer; a client takes twice as much.
+const MAX_TRAILER: usize = 8 * 1024;
 
 /// What is told of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -185,4 +195,21 @@ struct Problem {
     code: Code,
     /// For people.
     message: String,
+}
+
+impl Problem {
+    fn of_trailers(trailers: &HeaderMap) -> Option<Self> {
+        serde_json::from_slice(trailers.get(PROBLEM_HEADER)?.as_bytes()).ok()
+    }
+
+    /// `None` where it is more than a trailer carries.
+    fn to_trailers(&self) -> Option<HeaderMap> {
+        let json = serde_json::to_vec(self).ok().filter(|json| json.len() <= MAX_TRAILER)?;
+        let value = HeaderValue::from_bytes(&json).ok()?;
+        Some(
+            [(HeaderName::from_bytes(PROBLEM_HEADER.as_bytes()).ok()?, value)]
+                .into_iter()
+                .collect(),
+        )
+    }
 }

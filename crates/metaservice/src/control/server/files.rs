@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures_util::{TryStreamExt, stream};
-use http::header;
+use http::{HeaderMap, header};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use metaservice_protocol::endpoint::JSON_LINES_TYPE;
 use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
 use metaservice_protocol::{Entry, Form, Stats};
@@ -16,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use super::super::{Code, FILE_HEADER, Problem, Written};
+use super::super::{Code, FILE_HEADER, PROBLEM_HEADER, Problem, Written};
 use super::Served;
 use super::problem::{Natural, Query, refuse};
 use crate::artifact::Artifact;
@@ -202,7 +204,8 @@ pub(crate) struct ReadQuery {
 }
 
 /// A file's bytes, or a folder as a tar archive, while they come. A header tells which, and the
-/// attributes.
+/// attributes. A body that is not whole breaks off, or ends with a `Metaservice-Problem` for whoever takes
+/// trailers: the error as JSON.
 #[utoipa::path(get, path = "/v1/read", params(ReadQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-File" = String, description = "form, size, mode and mtimeNs as JSON"))),
@@ -210,7 +213,11 @@ pub(crate) struct ReadQuery {
     (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem), (status = 507, body = Problem),
 ))]
-pub(crate) async fn read(State(served): State<Served>, Query(query): Query<ReadQuery>) -> Response {
+pub(crate) async fn read(
+    State(served): State<Served>,
+    headers: HeaderMap,
+    Query(query): Query<ReadQuery>,
+) -> Response {
     let ReadQuery { path, form, offset, length } = query;
     let ranged = offset.is_some() || length.is_some();
     if ranged && !matches!(form, FormWord::File) {
@@ -224,21 +231,40 @@ pub(crate) async fn read(State(served): State<Served>, Query(query): Query<ReadQ
     };
     match reading {
         Ok(reading) => {
+            let trailers = takes_trailers(&headers);
             let headers = [
                 (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()),
                 (FILE_HEADER, reading.head().to_header()),
+                (header::TRAILER.as_str(), PROBLEM_HEADER.to_owned()),
             ];
-            (headers, reading_body(reading)).into_response()
+            (headers, reading_body(reading, trailers)).into_response()
         }
         Err(error) => error.into_response(),
     }
 }
 
-fn reading_body(reading: Reading) -> Body {
-    Body::from_stream(stream::try_unfold(reading, async |mut reading| {
-        let chunk = reading.chunk().await?;
-        Ok::<_, ExtensionError>(chunk.map(|chunk| (chunk, reading)))
-    }))
+/// Breaks off where the reading does, or ends with a trailer that says why.
+fn reading_body(reading: Reading, trailers: bool) -> Body {
+    let frames = stream::try_unfold(Some(reading), move |reading| async move {
+        let Some(mut reading) = reading else { return Ok(None) };
+        let error = match reading.chunk().await {
+            Ok(chunk) => return Ok(chunk.map(|chunk| (Frame::data(chunk), Some(reading)))),
+            Err(error) => error,
+        };
+        match Problem::from(&error).to_trailers().filter(|_| trailers) {
+            Some(trailers) => Ok(Some((Frame::trailers(trailers), None))),
+            None => Err(error),
+        }
+    });
+    Body::new(StreamBody::new(frames))
+}
+
+/// Whether the caller reads what comes behind a body (RFC 9110, section 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Where and how to write.

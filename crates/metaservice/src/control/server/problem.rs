@@ -4,13 +4,24 @@ use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use metaservice_protocol::{Failure, FailureCode};
 
 use super::super::{Code, Problem};
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::extension::ExtensionError;
 
 pub(super) fn refuse(code: Code, message: impl Into<String>) -> Response {
-    let status = match code {
+    Problem { code, message: message.into() }.into_response()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (status(self.code), Json(self)).into_response()
+    }
+}
+
+const fn status(code: Code) -> StatusCode {
+    match code {
         Code::InvalidRequest => StatusCode::BAD_REQUEST,
         Code::NoSuchEndPoint | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -20,38 +31,51 @@ pub(super) fn refuse(code: Code, message: impl Into<String>) -> Response {
         Code::Transport | Code::Other => StatusCode::BAD_GATEWAY,
         Code::Terminated => StatusCode::SERVICE_UNAVAILABLE,
         Code::Storage => StatusCode::INSUFFICIENT_STORAGE,
-    };
-    (status, Json(Problem { code, message: message.into() })).into_response()
+    }
+}
+
+impl From<&ActionError> for Problem {
+    fn from(error: &ActionError) -> Self {
+        let code = match error {
+            ActionError::TimedOut(_) => Code::TimedOut,
+            ActionError::Transport(_) => Code::Transport,
+            ActionError::Terminated => Code::Terminated,
+            ActionError::TooMany(_) => Code::Refused,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<&ExtensionError> for Problem {
+    fn from(error: &ExtensionError) -> Self {
+        let code = match error {
+            ExtensionError::Action(error) => return error.into(),
+            // The guest's own sentence is what a person wants to read.
+            ExtensionError::Refused(failure) => {
+                return Self { code: failure.code.into(), message: failure.message.clone() };
+            }
+            ExtensionError::Invalid(cause) => {
+                // What is quoted in it is the guest's, and becomes as tame as its own sentences.
+                let cause = Failure::new(FailureCode::Corrupt, cause.to_string());
+                return Self { code: Code::Transport, message: format!("{error}: {cause}") };
+            }
+            ExtensionError::Unsupported(_) => Code::Unsupported,
+            ExtensionError::TooLarge(_) => Code::Storage,
+            ExtensionError::Source(_) => Code::InvalidRequest,
+        };
+        Self { code, message: error.to_string() }
+    }
 }
 
 impl IntoResponse for ActionError {
     fn into_response(self) -> Response {
-        let code = match &self {
-            Self::TimedOut(_) => Code::TimedOut,
-            Self::Transport(_) => Code::Transport,
-            Self::Terminated => Code::Terminated,
-            Self::TooMany(_) => Code::Refused,
-        };
-        refuse(code, self.to_string())
+        Problem::from(&self).into_response()
     }
 }
 
 impl IntoResponse for ExtensionError {
     fn into_response(self) -> Response {
-        let code = match self {
-            Self::Action(error) => return error.into_response(),
-            Self::Unsupported(_) => Code::Unsupported,
-            Self::Refused(ref failure) => failure.code.into(),
-            Self::Invalid(_) => Code::Transport,
-            Self::TooLarge(_) => Code::Storage,
-            Self::Source(_) => Code::InvalidRequest,
-        };
-        // The guest's own sentence is what a person wants to read.
-        let message = match &self {
-            Self::Refused(failure) => failure.message.clone(),
-            other => other.to_string(),
-        };
-        refuse(code, message)
+        Problem::from(&self).into_response()
     }
 }
 
