@@ -238,9 +238,14 @@ fn member() -> [u8; 512] {
     head[100..107].copy_from_slice(b"0000644");
     head[124..135].copy_from_slice(b"77777777777");
     head[136..147].copy_from_slice(b"00000000000");
-    head[148..156].copy_from_slice(b"        ");
     head[156] = b'0';
     head[257..265].copy_from_slice(b"ustar\x0000");
+    summed(head)
+}
+
+/// With its sum anew.
+fn summed(mut head: [u8; 512]) -> [u8; 512] {
+    head[148..156].copy_from_slice(b"        ");
     let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
     head[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     head
@@ -277,6 +282,28 @@ fn an_agents_file_or_archive_without_an_end_is_refused() {
         assert!(finished.stderr.contains(why), "{head}: {}", finished.stderr);
         let left: Vec<_> = std::fs::read_dir(sandbox.work()).unwrap().collect();
         assert!(left.is_empty(), "{head}: {left:?}");
+    }
+    // What ends too soon is told in the guest's words, but for what the host has against it.
+    let said = br#"{"code":"other","message":"disk error"}"#;
+    let length = u32::try_from(said.len()).unwrap();
+    let failed = [&(0x8000_0000 | length).to_be_bytes()[..], said].concat();
+    let mut outside = member();
+    outside[..4].copy_from_slice(b"../f");
+    for (member, why) in [(member(), "disk error"), (summed(outside), "not allowed")] {
+        let copying = sandbox.command(["cp", "growing:/f", "f"]).spawn().unwrap();
+        let id = service.poll_as(agent);
+        let mut stream = service.connect();
+        let body = [&512_u32.to_be_bytes()[..], &member, &failed].concat();
+        let head = format!(
+            "POST /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\n\
+             Metaservice-File: {{\"form\":\"archive\",\"mode\":493,\"mtimeNs\":0}}\r\n\
+             Content-Type: application/vnd.metaservice.transfer\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        let finished = finish(copying);
+        assert_eq!(finished.status, Some(125), "{why}: {}", finished.stderr);
+        assert!(finished.stderr.contains(why), "{why}: {}", finished.stderr);
     }
     // What says of itself that it is too large is refused at once, and why.
     let copying = sandbox.command(["cp", "growing:/f", "f"]).spawn().unwrap();

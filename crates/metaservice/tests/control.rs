@@ -367,3 +367,35 @@ async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
     let (answer, _) = tokio::join!(raw, failing());
     assert!(answer.ends_with("4\r\nsome\r\n"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_reason_that_cannot_be_read_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("job.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let job = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 1024];
+        assert!(stream.read(&mut asked).await.unwrap() > 0);
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Metaservice-Problem\r\n\
+                      Metaservice-File: {\"form\":\"file\",\"mode\":420,\"mtimeNs\":0}\r\n\r\n\
+                      4\r\nsome\r\n0\r\nMetaservice-Problem: {\"of\":\"another version\"}\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let client = Client::new(socket);
+    let (reading, ()) = tokio::join!(client.read("/f", Form::File), job);
+    let mut come = Vec::new();
+    let error = reading.unwrap().1.read_to_end(&mut come).await.unwrap_err();
+    assert_eq!(come, b"some");
+    assert!(error.to_string().contains("broke"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_said_in_a_version_of_http_that_has_no_ends() {
+    let Controlled { service: _service, client, _folder } = controlled();
+    let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+    stream.write_all(b"GET /v1/read?path=/d HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("HTTP/1.1"), "{answer}");
+}

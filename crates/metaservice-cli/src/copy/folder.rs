@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
-use metaservice_archive::{Counts, Extractor, Options, Packer, Skipped};
+use metaservice_archive::{Counts, Extractor, Options, Packer, Reason, Skipped};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
@@ -85,15 +85,29 @@ async fn pump(body: impl AsyncRead + Unpin, extractor: Extractor) -> Result<Coun
         None => Ok(0),
     };
     let extracted = worker.finish().await;
-    match pumped {
-        // The thread has given up, and says why.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Err(extracted.err().unwrap_or_else(|| error.into()))
+    match (pumped, extracted) {
+        // To the thread an archive that did not come whole is broken, or complete.
+        (Err(error), Err(given_up)) if !is_broken_pipe(&error) && breaks_off(&given_up) => {
+            Err(error.into())
         }
-        // A cut archive may look complete to it, or broken.
-        Err(error) => Err(error.into()),
-        Ok(_) => extracted,
+        (Err(error), Ok(_)) => Err(error.into()),
+        // It has given up, and says why.
+        (_, extracted) => extracted,
     }
+}
+
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Whether there is nothing else wrong with an archive.
+fn breaks_off(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<metaservice_archive::Error>();
+    error.is_some_and(|error| match &error.reason {
+        Reason::Corrupt => true,
+        Reason::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        _ => false,
+    })
 }
 
 /// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself.

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{ClientError, Problem};
+use super::Problem;
 
 /// A body that is read while it comes. Dropping it closes the connection.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ impl BodyReader {
     /// The next bytes as they came; `None` at the end. May be dropped and called again.
     ///
     /// # Errors
-    /// A body that breaks off before its end, with the [`ClientError`] inside where the job says why.
+    /// A body that breaks off before its end, with the [`ClientError`](super::ClientError) inside
+    /// where the job says why.
     pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -43,7 +44,7 @@ impl BodyReader {
                     Ok(_) => {}
                     Err(frame) => {
                         if let Some(problem) = frame.trailers_ref().and_then(Problem::of_trailers) {
-                            return Poll::Ready(Err(io::Error::other(ClientError::from(problem))));
+                            return Poll::Ready(Err(io::Error::other(problem)));
                         }
                     }
                 },

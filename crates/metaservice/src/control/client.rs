@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::request::Builder;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -222,7 +223,9 @@ impl Client {
         form: Form,
     ) -> Result<(FileHead, BodyReader), ClientError> {
         let target = target("read", &[("path", path), ("form", form_word(form))]);
-        let response = self.request(Method::GET, &target).await?;
+        // What goes wrong in the midst of the body is told behind it.
+        let head = head(Method::GET, &target).header(header::TE, "trailers");
+        let response = self.send(head.header(header::CONNECTION, "TE"), no_body()).await?;
         let head = response.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
         let head = head.and_then(FileHead::from_header);
         let head = head.ok_or_else(|| broken("the job sent a file without its attributes"))?;
@@ -246,7 +249,7 @@ impl Client {
         let chunks = tokio_util::io::ReaderStream::with_capacity(source, 256 * 1024);
         let frames = futures_util::StreamExt::map(chunks, |chunk| chunk.map(Frame::data));
         let body = StreamBody::new(frames).boxed_unsync();
-        let response = self.send(Method::PUT, &target("write", &query), None, body).await?;
+        let response = self.send(head(Method::PUT, &target("write", &query)), body).await?;
         let Written { length } = read_json(response).await?;
         Ok(length)
     }
@@ -267,8 +270,8 @@ impl Client {
     pub async fn exec_detached(&self, exec: Exec) -> Result<u32, ClientError> {
         let json = to_json(&ExecRequest::from(exec))?;
         let body = Full::new(json).map_err(|never| match never {}).boxed_unsync();
-        let kind = Some("application/json");
-        let response = self.send(Method::POST, "/v1/exec", kind, body).await?;
+        let head = head(Method::POST, "/v1/exec").header(header::CONTENT_TYPE, "application/json");
+        let response = self.send(head, body).await?;
         let Started { pid } = read_json(response).await?;
         Ok(pid)
     }
@@ -330,31 +333,19 @@ impl Client {
         method: Method,
         target: &str,
     ) -> Result<Response<Incoming>, ClientError> {
-        let body = Full::default().map_err(|never| match never {}).boxed_unsync();
-        self.send(method, target, None, body).await
+        self.send(head(method, target), no_body()).await
     }
 
     async fn send(
         &self,
-        method: Method,
-        target: &str,
-        kind: Option<&'static str>,
+        head: Builder,
         body: RequestBody,
     ) -> Result<Response<Incoming>, ClientError> {
+        let request = head.body(body).map_err(broken)?;
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
         // The connection ends with the request that it is for.
         let connection = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::HOST, "localhost")
-            // What goes wrong in the midst of a body is told behind it.
-            .header(header::TE, "trailers");
-        if let Some(kind) = kind {
-            request = request.header(header::CONTENT_TYPE, kind);
-        }
-        let request = request.body(body).map_err(broken)?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status().is_success() {
             return Ok(response);
@@ -378,6 +369,14 @@ impl Client {
         let response = self.request(Method::GET, target).await?;
         Ok(Lines::from_body(axum::body::Body::new(response.into_body())))
     }
+}
+
+fn head(method: Method, target: &str) -> Builder {
+    Request::builder().method(method).uri(target).header(header::HOST, "localhost")
+}
+
+fn no_body() -> RequestBody {
+    Full::default().map_err(|never| match never {}).boxed_unsync()
 }
 
 const fn form_word(form: Form) -> &'static str {

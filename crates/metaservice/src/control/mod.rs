@@ -19,8 +19,9 @@
 //! | `GET /v1/stats` | what the guest is doing, as lines of JSON |
 //!
 //! An error is JSON, `{"code", "message"}`, with the codes of [`Code`]. A body that breaks off is
-//! a connection that breaks off: there is no complete answer that is not right. Whoever asks to
-//! `read` and takes trailers (`TE: trailers`) gets the error as one instead, in [`PROBLEM_HEADER`].
+//! a connection that breaks off: there is no complete answer that is not right, which needs
+//! HTTP/1.1. Only whoever asks to `read` with `TE: trailers` has to look behind the body: it ends in order
+//! then, and an error is in the trailer [`PROBLEM_HEADER`].
 
 mod body;
 mod client;
@@ -198,8 +199,13 @@ struct Problem {
 }
 
 impl Problem {
-    fn of_trailers(trailers: &HeaderMap) -> Option<Self> {
-        serde_json::from_slice(trailers.get(PROBLEM_HEADER)?.as_bytes()).ok()
+    /// What is told behind a body, if anything is; also where it cannot be read, the body is not whole.
+    fn of_trailers(trailers: &HeaderMap) -> Option<ClientError> {
+        let value = trailers.get(PROBLEM_HEADER)?;
+        Some(match serde_json::from_slice::<Self>(value.as_bytes()) {
+            Ok(problem) => problem.into(),
+            Err(error) => ClientError::Connection(error.into()),
+        })
     }
 
     /// `None` where it is more than a trailer carries.

@@ -204,8 +204,8 @@ pub(crate) struct ReadQuery {
 }
 
 /// A file's bytes, or a folder as a tar archive, while they come. A header tells which, and the
-/// attributes. A body that is not whole breaks off, or ends with a `Metaservice-Problem` for whoever takes
-/// trailers: the error as JSON.
+/// attributes. A body that is not whole breaks off. For whoever says `TE: trailers` it ends in order
+/// instead, with a trailer `Metaservice-Problem` that has to be looked for: the error as JSON.
 #[utoipa::path(get, path = "/v1/read", params(ReadQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-File" = String, description = "form, size, mode and mtimeNs as JSON"))),

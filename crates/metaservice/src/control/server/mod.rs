@@ -8,7 +8,11 @@ mod streams;
 use std::time::SystemTime;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{get, post, put};
+use http::Version;
 use tokio::net::UnixListener;
 
 pub(super) use self::files::*;
@@ -89,5 +93,14 @@ fn router(served: Served) -> Router {
         .route("/v1/openapi.json", get(|| async { axum::Json(super::openapi()) }))
         .method_not_allowed_fallback(not_allowed)
         .fallback(async || refuse(Code::NoSuchEndPoint, "nothing is served at this path"))
+        .layer(from_fn(in_chunks))
         .with_state(served)
+}
+
+/// Refuses HTTP/1.0, whose bodies end with the connection: one that breaks off looks complete.
+async fn in_chunks(request: Request, next: Next) -> Response {
+    if request.version() < Version::HTTP_11 {
+        return refuse(Code::InvalidRequest, "this is spoken in HTTP/1.1");
+    }
+    next.run(request).await
 }
