@@ -399,3 +399,32 @@ async fn nothing_is_said_in_a_version_of_http_that_has_no_ends() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("HTTP/1.1"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_refusal_leaves_its_connection_in_order_or_says_that_it_does_not() {
+    let Controlled { service: _service, client, _folder } = controlled();
+    let refused = "PUT /v1/write?form=any&path= HTTP/1.1\r\nHost: a\r\n";
+    let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+    stream.write_all(format!("{refused}Content-Length: 2\r\n\r\n").as_bytes()).await.unwrap();
+    // Time to answer too early.
+    client.job().await.unwrap();
+    stream.write_all(b"[]").await.unwrap();
+    let mut answer = [0; 4096];
+    let count = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 400 "));
+    let next = "GET /v1/job HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(next.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).status, 200);
+
+    for length in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+        stream.write_all(format!("{refused}{length}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+}

@@ -12,7 +12,9 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post, put};
-use http::Version;
+use http::{HeaderValue, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use tokio::net::UnixListener;
 
 pub(super) use self::files::*;
@@ -21,6 +23,9 @@ use self::problem::refuse;
 pub(super) use self::streams::*;
 use super::Code;
 use crate::MetaService;
+
+/// The largest body that is read before its request is looked at.
+const SMALL: u64 = 64 * 1024;
 
 /// What whoever serves a job says of it.
 #[derive(Debug, Clone, Default)]
@@ -93,8 +98,28 @@ fn router(served: Served) -> Router {
         .route("/v1/openapi.json", get(|| async { axum::Json(super::openapi()) }))
         .method_not_allowed_fallback(not_allowed)
         .fallback(async || refuse(Code::NoSuchEndPoint, "nothing is served at this path"))
+        .layer(from_fn(in_order))
         .layer(from_fn(in_chunks))
         .with_state(served)
+}
+
+/// Keeps a connection in order for its next request, whatever is answered. A body that nobody has read
+/// ends its connection, and a caller that has not been told may ask the next thing on it: small bodies are
+/// read first, and where others are refused the caller is told.
+async fn in_order(request: Request, next: Next) -> Response {
+    let small = request.body().size_hint().upper().is_some_and(|most| most <= SMALL);
+    if !small {
+        let mut response = next.run(request).await;
+        if !response.status().is_success() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
+    }
+    let (parts, body) = request.into_parts();
+    match body.collect().await {
+        Ok(body) => next.run(Request::from_parts(parts, body.to_bytes().into())).await,
+        Err(_) => refuse(Code::InvalidRequest, "the request's body is not whole"),
+    }
 }
 
 /// Refuses HTTP/1.0, whose bodies end with the connection: one that breaks off looks complete.
