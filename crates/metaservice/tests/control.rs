@@ -401,7 +401,7 @@ async fn nothing_is_said_in_a_version_of_http_that_has_no_ends() {
 }
 
 #[tokio::test]
-async fn a_refusal_leaves_its_connection_in_order_or_says_that_it_does_not() {
+async fn an_answer_leaves_its_connection_in_order_or_says_that_it_is_the_last() {
     let Controlled { service: _service, client, _folder } = controlled();
     let refused = "PUT /v1/write?form=any&path= HTTP/1.1\r\nHost: a\r\n";
     let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
@@ -418,13 +418,19 @@ async fn a_refusal_leaves_its_connection_in_order_or_says_that_it_does_not() {
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(guest::parse(&answer).status, 200);
 
-    for length in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+    // Also where nothing is refused, and nobody reads a body all the same.
+    let asked = "GET /v1/job HTTP/1.1\r\nHost: a\r\n";
+    for (asked, length, status) in [
+        (refused, "Content-Length: 1000000", "400"),
+        (refused, "Transfer-Encoding: chunked", "400"),
+        (asked, "Transfer-Encoding: chunked", "200"),
+    ] {
         let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
-        stream.write_all(format!("{refused}{length}\r\n\r\n").as_bytes()).await.unwrap();
+        stream.write_all(format!("{asked}{length}\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         let answer = String::from_utf8(answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 }

@@ -199,7 +199,8 @@ struct Problem {
 }
 
 impl Problem {
-    /// What is told behind a body, if anything is; also where it cannot be read, the body is not whole.
+    /// What is told behind a body, if anything is. One that cannot be read tells that the body is
+    /// not whole, too.
     fn of_trailers(trailers: &HeaderMap) -> Option<ClientError> {
         let value = trailers.get(PROBLEM_HEADER)?;
         Some(match serde_json::from_slice::<Self>(value.as_bytes()) {
@@ -211,11 +212,7 @@ impl Problem {
     /// `None` where it is more than a trailer carries.
     fn to_trailers(&self) -> Option<HeaderMap> {
         let json = serde_json::to_vec(self).ok().filter(|json| json.len() <= MAX_TRAILER)?;
-        let value = HeaderValue::from_bytes(&json).ok()?;
-        Some(
-            [(HeaderName::from_bytes(PROBLEM_HEADER.as_bytes()).ok()?, value)]
-                .into_iter()
-                .collect(),
-        )
+        let name = HeaderName::from_bytes(PROBLEM_HEADER.as_bytes()).ok()?;
+        Some(HeaderMap::from_iter([(name, HeaderValue::from_bytes(&json).ok()?)]))
     }
 }

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post, put};
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::net::UnixListener;
@@ -98,19 +98,18 @@ fn router(served: Served) -> Router {
         .route("/v1/openapi.json", get(|| async { axum::Json(super::openapi()) }))
         .method_not_allowed_fallback(not_allowed)
         .fallback(async || refuse(Code::NoSuchEndPoint, "nothing is served at this path"))
-        .layer(from_fn(in_order))
-        .layer(from_fn(in_chunks))
+        .layer(from_fn(keep_connection))
+        .layer(from_fn(only_http_1_1))
         .with_state(served)
 }
 
-/// Keeps a connection in order for its next request, whatever is answered. A body that nobody has read
-/// ends its connection, and a caller that has not been told may ask the next thing on it: small bodies are
-/// read first, and where others are refused the caller is told.
-async fn in_order(request: Request, next: Next) -> Response {
-    let small = request.body().size_hint().upper().is_some_and(|most| most <= SMALL);
-    if !small {
+/// Keeps a connection good for its next request, or says that it is not. A body that nobody has read
+/// ends its connection, and a caller that has not been told may ask the next thing on it: small bodies
+/// are read first, and the answer to any other is the last on its connection.
+async fn keep_connection(request: Request, next: Next) -> Response {
+    if request.body().size_hint().upper().is_none_or(|most| most > SMALL) {
         let mut response = next.run(request).await;
-        if !response.status().is_success() {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         return response;
@@ -123,7 +122,7 @@ async fn in_order(request: Request, next: Next) -> Response {
 }
 
 /// Refuses HTTP/1.0, whose bodies end with the connection: one that breaks off looks complete.
-async fn in_chunks(request: Request, next: Next) -> Response {
+async fn only_http_1_1(request: Request, next: Next) -> Response {
     if request.version() < Version::HTTP_11 {
         return refuse(Code::InvalidRequest, "this is spoken in HTTP/1.1");
     }
