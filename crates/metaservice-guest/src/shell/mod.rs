@@ -30,9 +30,9 @@ use self::terminal::{Ends, Streams};
 
 /// The folder of a shell, removed with this.
 #[derive(Debug)]
-struct Place(Folder);
+struct ShellFolder(Folder);
 
-impl Drop for Place {
+impl Drop for ShellFolder {
     fn drop(&mut self) {
         self.0.remove();
     }
@@ -42,16 +42,16 @@ impl Drop for Place {
 #[derive(Debug)]
 struct Prepared<'a> {
     coming: Coming<'a>,
-    place: Place,
+    folder: ShellFolder,
     words: Vec<String>,
 }
 
 impl Prepared<'_> {
     /// Starts its command.
     async fn start(self) -> Result<Running, StartError> {
-        let Self { coming, place, words } = self;
+        let Self { coming, folder, words } = self;
         match coming.wanted().await {
-            Ok(supervisor) => Ok(Running { supervisor, place }),
+            Ok(supervisor) => Ok(Running { supervisor, folder }),
             Err(source) => Err(StartError::Spawn(words.join(" "), source)),
         }
     }
@@ -61,12 +61,12 @@ impl Prepared<'_> {
 #[derive(Debug)]
 struct Running {
     supervisor: Supervisor,
-    place: Place,
+    folder: ShellFolder,
 }
 
 impl Running {
     fn folder(&self) -> &Folder {
-        &self.place.0
+        &self.folder.0
     }
 
     /// The command's main process, once it is there; `None` when its supervisor is gone before.
@@ -227,9 +227,9 @@ fn prepare_with_streams(service: &Service, exec: Exec) -> Result<(Prepared<'_>, 
 fn prepare(service: &Service, exec: Exec, streams: Streams) -> Result<Prepared<'_>, StartError> {
     let tty = exec.tty && !exec.options.detach;
     let program = Program::shell(&service.config, &service.execute, exec);
-    let place = Place(service.folder.shell(service.next_number())?);
-    let order = Order::new(&place.0, Kind::Shell, tty, &program);
+    let folder = ShellFolder(service.folder.shell(service.next_number())?);
+    let order = Order::new(&folder.0, Kind::Shell, tty, &program);
     let Program { words, env, .. } = program;
     let coming = service.nursery.expect(order, env, streams);
-    Ok(Prepared { coming, place, words })
+    Ok(Prepared { coming, folder, words })
 }
