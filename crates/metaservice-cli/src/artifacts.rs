@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use metaservice::{Artifact, ArtifactError, MetaService};
 use serde_json::json;
 
-use crate::destination::Destination;
+use crate::destination::{Destination, Named};
 use crate::ledger::Ledger;
 use crate::printer::Printer;
 use crate::settings::ArtifactSettings;
@@ -63,18 +63,18 @@ async fn fetch_one(
         Err(error) => return Err(error.into()),
     };
     let length = content.len();
-    let destination = artifact.destination.clone();
+    let (destination, named) = (artifact.destination.clone(), artifact.named);
     let content = Artifact::into_std(content).await;
     let for_good = ledger.is_kept();
-    tokio::task::spawn_blocking(move || store(content, &destination, for_good)).await??;
+    tokio::task::spawn_blocking(move || store(content, &destination, named, for_good)).await??;
     ledger.fetched(artifact)?;
     Ok(length)
 }
 
-fn store(mut content: std::fs::File, path: &Path, for_good: bool) -> Result<()> {
+fn store(mut content: std::fs::File, path: &Path, named: Named, for_good: bool) -> Result<()> {
     let mut write = || -> std::io::Result<()> {
         // The umask takes from this what the user does not want.
-        let destination = Destination::open(path, 0o666)?;
+        let destination = Destination::open(path, named, 0o666)?;
         std::io::copy(&mut content, &mut destination.file())?;
         if for_good { destination.keep_for_good() } else { destination.keep() }
     };

@@ -1,8 +1,17 @@
-//! The place on the host that a file of the guest's goes to.
+//! Where on the host a file goes that a flag or `cp` names: one rule for `cp`, `--artifact`,
+//! `--log`, `--console` and `--pcap`.
 //!
-//! A file is written beside its place and renamed into it when it is whole: there is never half a
-//! file under the asked name, what was there before stays until then, and a link in that place is
-//! replaced, not followed. A device or a FIFO is no place for a file: it gets the bytes.
+//! | at the path | `cp`, `--artifact` | `--log`, `--console`, `--pcap` |
+//! | --- | --- | --- |
+//! | nothing | a file appears when it is complete | a file is made at once |
+//! | a plain file | it is replaced when the new one is complete | it is emptied and written |
+//! | a link to a plain file, or to nothing | the link is replaced, its target stays | the same |
+//! | a device, a FIFO, a socket, or a link to one | the bytes go there | the same |
+//! | a link to an open file (`/dev/stdout`, `/dev/fd/N`) | the bytes go there | the same |
+//! | a directory, or a link to one | an error | the same |
+//!
+//! Where the last name of the path is not the user's word ([`Named::ByGuest`]), a link is always
+//! replaced: the guest may have made it, by an earlier copy.
 //!
 //! The path is looked up once, when the place is opened; what is done later is done to what was
 //! found then. Whoever moves folders or plants links meanwhile leads nothing astray.
@@ -10,10 +19,24 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// Who has said the last name of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// The user has written all of the path.
+    ByUser,
+    /// It is the name that the file has in the guest.
+    ByGuest,
+}
 
 /// A place that is being written to. Dropped before it is [kept](Self::keep), a file is gone.
 #[derive(Debug)]
@@ -34,27 +57,22 @@ pub(crate) struct Beside {
 }
 
 impl Destination {
-    /// Begins to write to `path`; a file gets what the umask leaves of `mode`.
-    pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        if let Some(stream) = open_stream(path)? {
-            return Ok(Self::Stream(stream));
+    /// Begins to write to `path`; a file gets what the umask leaves of `mode`. Blocks at a FIFO
+    /// until it has a reader.
+    pub(crate) fn open(path: &Path, named: Named, mode: u32) -> io::Result<Self> {
+        let place = Place::look_up(path, named)?;
+        match place.found {
+            Found::Stream(stream) => Ok(Self::Stream(stream.open()?)),
+            Found::File | Found::Link => {
+                Ok(Self::File(Beside::make(place.folder, place.name, mode)?))
+            }
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, folder.unwrap_or(Path::new(".")), flags, Mode::empty())?;
-        let place = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-        let mut name = OsString::new();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        // The names are drawn there; the file is made in the folder that was opened.
-        let made = tempfile::Builder::new().prefix(".metaservice-").make_in("", |drawn| {
-            name = drawn.file_name().map(OsStr::to_owned).unwrap_or_default();
-            let mode = Mode::from_raw_mode(mode);
-            Ok(File::from(openat(&folder, &name, flags | OFlags::CLOEXEC, mode)?))
-        })?;
-        let (file, drawn) = made.into_parts();
-        // It is removed by its folder, not by this path.
-        drop(drawn.keep());
-        Ok(Self::File(Beside { folder, name, place, file, kept: false }))
+    }
+
+    /// As [`open`](Self::open), on a thread that may block. Dropping the future leaves the thread
+    /// behind until the process ends.
+    pub(crate) async fn open_async(path: PathBuf, named: Named, mode: u32) -> io::Result<Self> {
+        tokio::task::spawn_blocking(move || Self::open(&path, named, mode)).await?
     }
 
     /// What the bytes are written to.
@@ -90,7 +108,148 @@ impl Destination {
     }
 }
 
+/// Opens what `--log`, `--console` or `--pcap` names, to be written as the bytes come. Blocks at a
+/// FIFO until it has a reader.
+pub(crate) fn open_output(path: &Path) -> io::Result<File> {
+    /// What the umask takes from is what `open` of every program gives.
+    const MODE: u32 = 0o666;
+    let Place { folder, name, found } = Place::look_up(path, Named::ByUser)?;
+    match found {
+        Found::Stream(stream) => stream.open(),
+        Found::File => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+            let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+            Ok(openat(folder, name, flags, Mode::from_raw_mode(MODE))?.into())
+        }
+        Found::Link => {
+            let beside = Beside::make(folder, name, MODE)?;
+            let file = beside.file.try_clone()?;
+            beside.keep()?;
+            Ok(file)
+        }
+    }
+}
+
+/// Whether bytes for `path` go into a device, a FIFO, a socket or an open file: several may go there.
+pub(crate) fn is_stream(path: &Path, named: Named) -> bool {
+    Place::look_up(path, named).is_ok_and(|place| matches!(place.found, Found::Stream(_)))
+}
+
+/// A name in an open folder, and what is there.
+struct Place {
+    folder: OwnedFd,
+    name: OsString,
+    found: Found,
+}
+
+enum Found {
+    /// A plain file, or nothing.
+    File,
+    /// A link that is to be replaced.
+    Link,
+    /// Something that takes bytes.
+    Stream(Stream),
+}
+
+/// Something that takes bytes, not opened yet.
+struct Stream {
+    there: OwnedFd,
+    kind: FileType,
+    /// Whether it was found by a link to an open file.
+    is_open: bool,
+}
+
+impl Place {
+    fn look_up(path: &Path, named: Named) -> io::Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, folder.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+        let found = find(folder.as_fd(), &name, named)?;
+        Ok(Self { folder, name, found })
+    }
+}
+
+fn find(folder: BorrowedFd<'_>, name: &OsStr, named: Named) -> io::Result<Found> {
+    let look = |follow: OFlags| {
+        let there = openat(folder, name, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty())?;
+        let kind = FileType::from_raw_mode(fstat(&there)?.st_mode);
+        Ok::<_, Errno>((there, kind))
+    };
+    let (there, kind) = match look(OFlags::NOFOLLOW) {
+        Ok((_, FileType::Symlink)) if named == Named::ByGuest => return Ok(Found::Link),
+        Ok((_, FileType::Symlink)) => match look(OFlags::empty()) {
+            Ok((there, kind)) => {
+                let is_open = leads_to_open_file(folder, name);
+                return match kind {
+                    FileType::RegularFile if !is_open => Ok(Found::Link),
+                    FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+                    _ => Ok(Found::Stream(Stream { there, kind, is_open })),
+                };
+            }
+            // It leads to nothing, or round in a circle.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Link),
+            Err(errno) => return Err(errno.into()),
+        },
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(Found::File),
+        Err(errno) => return Err(errno.into()),
+    };
+    match kind {
+        FileType::RegularFile => Ok(Found::File),
+        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Ok(Found::Stream(Stream { there, kind, is_open: false })),
+    }
+}
+
+/// Whether the way behind a link passes one of those that the kernel makes of descriptors.
+fn leads_to_open_file(folder: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let plain = openat2(folder, name, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    plain.is_err_and(|errno| errno == Errno::LOOP)
+}
+
+impl Stream {
+    fn open(self) -> io::Result<File> {
+        let there = fstat(&self.there)?;
+        if self.is_open {
+            // Its place in the file is shared then, and a socket cannot be opened anew.
+            for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+                let same = fstat(stream)
+                    .is_ok_and(|own| (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino));
+                if same {
+                    return Ok(stream.try_clone_to_owned()?.into());
+                }
+            }
+        }
+        let path = format!("/proc/self/fd/{}", self.there.as_raw_fd());
+        if self.kind == FileType::Socket {
+            return Ok(File::from(OwnedFd::from(UnixStream::connect(path)?)));
+        }
+        let flags = OFlags::NOCTTY.bits().cast_signed();
+        // Only an open file is a plain one here: what it holds stays.
+        let append = self.kind == FileType::RegularFile;
+        OpenOptions::new().write(true).append(append).custom_flags(flags).open(path)
+    }
+}
+
 impl Beside {
+    /// Makes the file in the folder that was opened, under a name that nothing else has.
+    fn make(folder: OwnedFd, place: OsString, mode: u32) -> io::Result<Self> {
+        let mut name = OsString::new();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        // The names are drawn there; the file is made in the folder that was opened.
+        let made = tempfile::Builder::new().prefix(".metaservice-").make_in("", |drawn| {
+            name = drawn.file_name().map(OsStr::to_owned).unwrap_or_default();
+            let mode = Mode::from_raw_mode(mode);
+            Ok(File::from(openat(&folder, &name, flags | OFlags::CLOEXEC, mode)?))
+        })?;
+        let (file, drawn) = made.into_parts();
+        // It is removed by its folder, not by this path.
+        drop(drawn.keep());
+        Ok(Self { folder, name, place, file, kept: false })
+    }
+
     fn keep(mut self) -> io::Result<()> {
         renameat(&self.folder, &self.name, &self.folder, &self.place)?;
         self.kept = true;
@@ -103,22 +262,6 @@ impl Drop for Beside {
         if !self.kept {
             // It may have been removed by somebody else.
             let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
-        }
-    }
-}
-
-/// What is at `path`, if it is there and no place for a file. It is looked at first and the very
-/// same thing is opened then.
-fn open_stream(path: &Path) -> io::Result<Option<File>> {
-    let Ok(there) = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
-        return Ok(None);
-    };
-    match FileType::from_raw_mode(fstat(&there)?.st_mode) {
-        FileType::RegularFile => Ok(None),
-        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
-        _ => {
-            let there = format!("/proc/self/fd/{}", there.as_raw_fd());
-            OpenOptions::new().write(true).open(there).map(Some)
         }
     }
 }
@@ -136,7 +279,7 @@ mod tests {
         std::fs::write(&other, "other").unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
         for keep in [false, true] {
-            let place = Destination::open(&path, 0o666).unwrap();
+            let place = Destination::open(&path, Named::ByUser, 0o666).unwrap();
             place.file().write_all(b"new").unwrap();
             assert!(place.is_file() && std::fs::read(&path).unwrap() == b"other");
             if keep {
@@ -156,7 +299,7 @@ mod tests {
         std::fs::create_dir(at("private")).unwrap();
         std::fs::write(at("private/a"), "kept").unwrap();
         for keep in [false, true] {
-            let place = Destination::open(&at("asked/a"), 0o666).unwrap();
+            let place = Destination::open(&at("asked/a"), Named::ByUser, 0o666).unwrap();
             std::fs::rename(at("asked"), at("moved")).unwrap();
             std::os::unix::fs::symlink(at("private"), at("asked")).unwrap();
             place.file().write_all(b"new").unwrap();
@@ -173,7 +316,7 @@ mod tests {
         assert_eq!(std::fs::read(at("asked/a")).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(at("asked")).unwrap().count(), 1);
         for wrong in ["asked", "asked/..", "none/a", ""] {
-            assert!(Destination::open(&at(wrong), 0o666).is_err(), "{wrong}");
+            assert!(Destination::open(&at(wrong), Named::ByUser, 0o666).is_err(), "{wrong}");
         }
     }
 
@@ -189,14 +332,105 @@ mod tests {
             let mut all = String::new();
             File::open(path).unwrap().read_to_string(&mut all).map(|_| all)
         });
-        let place = Destination::open(&fifo, 0o666).unwrap();
+        let place = Destination::open(&fifo, Named::ByUser, 0o666).unwrap();
         place.file().write_all(b"bytes").unwrap();
         place.keep_for_good().unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), "bytes");
         assert!(std::fs::metadata(&fifo).unwrap().file_type().is_fifo());
-        let null = Destination::open(Path::new("/dev/null"), 0o666).unwrap();
+        let null = Destination::open(Path::new("/dev/null"), Named::ByUser, 0o666).unwrap();
         null.file().write_all(b"x").unwrap();
         null.keep().unwrap();
         assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    /// The kinds of links, each with what it leads to.
+    fn plant_links(at: &dyn Fn(&str) -> PathBuf) {
+        use std::os::unix::fs::symlink;
+        std::fs::write(at("plain"), "plain").unwrap();
+        symlink("plain", at("to plain")).unwrap();
+        symlink("none", at("to nothing")).unwrap();
+        symlink("circle", at("circle")).unwrap();
+        symlink("/dev/null", at("to device")).unwrap();
+        symlink("to device", at("to link")).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_a_device_stays_and_one_to_a_file_is_replaced_whatever_writes() {
+        let outputs: [fn(&Path); 2] = [
+            |path| {
+                let place = Destination::open(path, Named::ByUser, 0o666).unwrap();
+                place.file().write_all(b"new").unwrap();
+                place.keep().unwrap();
+            },
+            |path| open_output(path).unwrap().write_all(b"new").unwrap(),
+        ];
+        for write in outputs {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            plant_links(&at);
+            for stays in ["to device", "to link"] {
+                write(&at(stays));
+                assert!(at(stays).is_symlink(), "{stays}");
+            }
+            for replaced in ["to plain", "to nothing", "circle"] {
+                write(&at(replaced));
+                assert!(!at(replaced).is_symlink(), "{replaced}");
+                assert_eq!(std::fs::read(at(replaced)).unwrap(), b"new");
+            }
+            assert_eq!(std::fs::read(at("plain")).unwrap(), b"plain");
+            write(&at("plain"));
+            write(&at("other"));
+            assert_eq!(std::fs::read(at("plain")).unwrap(), b"new");
+            let hidden = |entry: io::Result<std::fs::DirEntry>| {
+                entry.unwrap().file_name().as_encoded_bytes().starts_with(b".")
+            };
+            assert!(!std::fs::read_dir(folder.path()).unwrap().any(hidden));
+        }
+    }
+
+    #[test]
+    fn a_link_that_a_guest_may_have_made_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        plant_links(&at);
+        for replaced in ["to device", "to link", "to plain"] {
+            let place = Destination::open(&at(replaced), Named::ByGuest, 0o666).unwrap();
+            place.file().write_all(b"new").unwrap();
+            place.keep().unwrap();
+            assert_eq!(std::fs::read(at(replaced)).unwrap(), b"new");
+            assert!(!at(replaced).is_symlink(), "{replaced}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_an_open_file_adds_to_it_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), "before ").unwrap();
+        let open = OpenOptions::new().write(true).open(at("file")).unwrap();
+        let link = format!("/proc/self/fd/{}", open.as_raw_fd());
+        std::os::unix::fs::symlink(link, at("link")).unwrap();
+        assert!(is_stream(&at("link"), Named::ByUser) && !is_stream(&at("file"), Named::ByUser));
+        let place = Destination::open(&at("link"), Named::ByUser, 0o666).unwrap();
+        assert!(!place.is_file());
+        place.file().write_all(b"artifact ").unwrap();
+        place.keep().unwrap();
+        open_output(&at("link")).unwrap().write_all(b"log").unwrap();
+        assert!(at("link").is_symlink());
+        assert_eq!(std::fs::read(at("file")).unwrap(), b"before artifact log");
+        std::fs::remove_file(at("file")).unwrap();
+    }
+
+    #[test]
+    fn a_socket_gets_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("socket", &link).unwrap();
+        open_output(&link).unwrap().write_all(b"bytes").unwrap();
+        let mut all = String::new();
+        listener.accept().unwrap().0.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "bytes");
     }
 }

@@ -8,14 +8,16 @@ use anyhow::{Context as _, Result};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncWrite, Stdout};
 
+use crate::destination;
 use crate::settings::JobSettings;
 
 /// Opens what the settings ask for.
 pub(crate) async fn open(settings: &JobSettings) -> Result<Pin<Box<dyn AsyncWrite + Send>>> {
     let stdout = tokio::io::stdout();
     let Some(path) = &settings.log else { return Ok(Box::pin(stdout)) };
-    let file = tokio::fs::File::create(path).await;
-    let file = file.with_context(|| format!("cannot write --log {}", path.display()))?;
+    let (cannot, path) = (format!("cannot write --log {}", path.display()), path.clone());
+    let file = tokio::task::spawn_blocking(move || destination::open_output(&path)).await?;
+    let file = tokio::fs::File::from_std(file.context(cannot)?);
     Ok(Box::pin(Tee::<Stdout, _> { first: stdout, second: file, owed: BytesMut::new() }))
 }
 

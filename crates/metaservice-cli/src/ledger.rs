@@ -85,12 +85,18 @@ fn key(artifact: &ArtifactSettings) -> (String, PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::Named;
+
+    fn artifact(source: &str, destination: &str) -> ArtifactSettings {
+        let (source, destination) = (source.to_owned(), destination.into());
+        ArtifactSettings { source, destination, named: Named::ByUser }
+    }
 
     #[test]
     fn what_was_noted_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let one = ArtifactSettings { source: "a".to_owned(), destination: "b".into() };
-        let other = ArtifactSettings { source: "a".to_owned(), destination: "c".into() };
+        let one = artifact("a", "b");
+        let other = artifact("a", "c");
         let mut ledger = Ledger::open(Some(folder.path())).unwrap();
         assert!(!ledger.has(&one) && ledger.status().is_none());
         ledger.fetched(&one).unwrap();

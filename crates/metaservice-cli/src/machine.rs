@@ -20,9 +20,10 @@ use crate::agent::AGENT;
 use crate::args::{Accel, CloudArgs, HardwareArgs, Net, VmArgs};
 use crate::bounds::Bounds;
 use crate::cloud;
+use crate::destination::{self, Named};
 use crate::image::Image;
 use crate::printer::{Hint, Printer};
-use crate::settings::JobSettings;
+use crate::settings::{self, JobSettings};
 
 /// The word that stands for our own kernel where a file could.
 const BUILTIN: &str = "builtin";
@@ -46,6 +47,16 @@ impl Plan {
         ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
         let image = args.image.as_deref().map(Image::resolve).transpose()?;
         Self::of(args, image, cloud)
+    }
+
+    /// Refuses a file that this and the job would both write.
+    pub(crate) fn check_outputs(&self, settings: &JobSettings) -> Result<()> {
+        let flags = [("--console", &self.args.console), ("--pcap", &self.args.pcap)];
+        let own = flags
+            .into_iter()
+            .filter_map(|(flag, path)| Some((flag.to_owned(), path.as_deref()?, Named::ByUser)));
+        let jobs = settings::outputs(&settings.artifacts, settings.log.as_deref());
+        settings::distinct(own.chain(jobs))
     }
 
     /// The machine of an image that was found already.
@@ -165,9 +176,6 @@ pub(crate) fn describe(
     if let Some(folder) = &args.rootfs {
         spec = spec.root(Root::Folder(folder.clone()));
     }
-    if let Some(path) = &args.console {
-        spec = spec.console_log(path);
-    }
     Ok(spec)
 }
 
@@ -264,14 +272,31 @@ pub(crate) fn attach(
     Ok(nic::attach(socket, config))
 }
 
-/// The capture file, if one is asked for. That it has reached its bound is told once.
-pub(crate) fn pcap(args: &VmArgs, bounds: &Bounds, printer: Printer) -> Result<Option<nic::Pcap>> {
+/// The capture file, if one is asked for. That it has reached its bound is told once. Waits for the
+/// reader of a FIFO.
+pub(crate) async fn pcap(
+    args: &VmArgs,
+    bounds: &Bounds,
+    printer: Printer,
+) -> Result<Option<nic::Pcap>> {
     let Some(path) = args.pcap.clone() else { return Ok(None) };
-    let file = std::fs::File::create(&path);
-    let file = file.with_context(|| format!("cannot write --pcap {}", path.display()))?;
+    let file = output("--pcap", &path).await?;
     let bound = bounds.pcap;
     let told = move || is_full("--pcap", &path, bound, printer);
     Ok(Some(nic::Pcap::new(file).bound(bound, told)))
+}
+
+/// A machine that writes its console to the file, if one is asked for. Waits for the reader of a
+/// FIFO.
+pub(crate) async fn with_console(args: &VmArgs, spec: MachineSpec) -> Result<MachineSpec> {
+    let Some(path) = &args.console else { return Ok(spec) };
+    Ok(spec.console_log(output("--console", path).await?))
+}
+
+async fn output(flag: &str, path: &Path) -> Result<std::fs::File> {
+    let owned = path.to_owned();
+    let file = tokio::task::spawn_blocking(move || destination::open_output(&owned)).await?;
+    file.with_context(|| format!("cannot write {flag} {}", path.display()))
 }
 
 /// Tells once that the console's file has reached its bound, if there is one and it does.

@@ -11,6 +11,7 @@ use metaservice::{Cloud, SessionMode, TerminalSize};
 
 use crate::args::{JobArgs, Session};
 use crate::bounds::Bounds;
+use crate::destination::{self, Named};
 
 /// The longest name of a job: what a host name can be.
 pub(crate) const MAX_NAME: usize = 63;
@@ -48,6 +49,8 @@ pub(crate) struct ArtifactSettings {
     pub(crate) source: String,
     /// The file on the host.
     pub(crate) destination: PathBuf,
+    /// Whose its last name is.
+    pub(crate) named: Named,
 }
 
 /// Where `serve` listens.
@@ -92,9 +95,11 @@ impl JobSettings {
             set_variable(variable, &mut env).context("in --env")?;
         }
         let artifacts = args.artifact.iter().map(|text| parse_artifact(text));
+        let artifacts = artifacts.collect::<Result<Vec<_>>>()?;
+        distinct(outputs(&artifacts, args.log.as_deref()))?;
         Ok(Self {
             named: args.name.is_some(),
-            artifacts: artifacts.collect::<Result<_>>()?,
+            artifacts,
             timeout: args
                 .timeout
                 .as_deref()
@@ -112,6 +117,18 @@ impl JobSettings {
             ..Self::plain(parse_name(args.name)?, args.command, env)
         })
     }
+}
+
+/// Where artifacts and the log go, each with the flag that says so.
+pub(crate) fn outputs<'a>(
+    artifacts: &'a [ArtifactSettings],
+    log: Option<&'a Path>,
+) -> impl Iterator<Item = (String, &'a Path, Named)> {
+    let artifacts = artifacts.iter().map(|artifact| {
+        let ArtifactSettings { source, destination, named } = artifact;
+        (format!("--artifact {source}"), destination.as_path(), *named)
+    });
+    artifacts.chain(log.map(|path| ("--log".to_owned(), path, Named::ByUser)))
 }
 
 pub(crate) fn parse_name(name: Option<String>) -> Result<String> {
@@ -190,31 +207,68 @@ pub(crate) fn parse_size(text: &str) -> Result<u64> {
     number.checked_mul(1 << shift).with_context(|| format!("{text:?} is too large"))
 }
 
+/// Reads `SRC[:DEST]`. In SRC, a colon that belongs to the path has a backslash before it.
 fn parse_artifact(text: &str) -> Result<ArtifactSettings> {
-    let (source, destination) = match text.split_once(':') {
-        Some((source, destination)) => (source, Some(destination)),
-        None => (text, None),
-    };
+    let (source, destination) = split_source(text);
     ensure!(!source.is_empty(), "--artifact needs a path in the guest: {text:?}");
     ensure!(!source.contains('\0'), "--artifact cannot contain a zero byte");
-    let name = Path::new(source).file_name();
+    let name = Path::new(&source).file_name();
     let Some(name) = name.filter(|_| !source.ends_with('/')) else {
         bail!("--artifact {source} names no file");
     };
-    let destination = match destination {
-        None => PathBuf::from(name),
+    let (destination, named) = match destination {
+        None => (PathBuf::from(name), Named::ByGuest),
         Some("") => bail!("--artifact {text} has nothing after its colon"),
         Some("-") => bail!("--artifact cannot go to standard output: the log does"),
         Some(folder) if folder.ends_with('/') || Path::new(folder).is_dir() => {
-            Path::new(folder).join(name)
+            (Path::new(folder).join(name), Named::ByGuest)
         }
-        Some(file) => PathBuf::from(file),
+        Some(file) => (PathBuf::from(file), Named::ByUser),
     };
     let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         ensure!(parent.is_dir(), "--artifact {text}: there is no folder {}", parent.display());
     }
-    Ok(ArtifactSettings { source: source.to_owned(), destination })
+    Ok(ArtifactSettings { source, destination, named })
+}
+
+/// Splits at the first colon that has an even number of backslashes before it, zero included. Of
+/// those before a colon, two mean one and the odd one goes; elsewhere a backslash means itself.
+fn split_source(text: &str) -> (String, Option<&str>) {
+    let mut source = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once(':') {
+        let path = before.trim_end_matches('\\');
+        let escapes = before.len() - path.len();
+        source += path;
+        source.extend(std::iter::repeat_n('\\', escapes / 2));
+        if escapes % 2 == 0 {
+            return (source, Some(behind));
+        }
+        source.push(':');
+        rest = behind;
+    }
+    (source + rest, None)
+}
+
+/// Refuses two outputs in one file; several may go into one device or pipe.
+pub(crate) fn distinct<'a>(
+    outputs: impl IntoIterator<Item = (String, &'a Path, Named)>,
+) -> Result<()> {
+    let mut taken = BTreeMap::new();
+    for (flag, path, named) in outputs {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = std::fs::canonicalize(parent.unwrap_or(Path::new(".")));
+        // What is wrong with a path is said by those who open it.
+        let (Ok(parent), Some(name)) = (parent, path.file_name()) else { continue };
+        if destination::is_stream(path, named) {
+            continue;
+        }
+        if let Some(other) = taken.insert(parent.join(name), flag.clone()) {
+            bail!("{other} and {flag} would both write {}", path.display());
+        }
+    }
+    Ok(())
 }
 
 /// Seconds, or numbers with units.
@@ -337,6 +391,43 @@ mod tests {
         for wrong in ["", ":x", "/dir/", "/", "/..", "/o:", "/o:-", "/o:/nowhere/at/all/"] {
             assert!(destination(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_colon_of_the_path_has_a_backslash_before_it() {
+        let parsed = |text: &str| {
+            let artifact = parse_artifact(text).unwrap();
+            (artifact.source, artifact.destination.to_str().unwrap().to_owned())
+        };
+        let is = |source: &str, destination: &str| (source.to_owned(), destination.to_owned());
+        assert_eq!(parsed(r"/log/12\:30.txt"), is("/log/12:30.txt", "12:30.txt"));
+        assert_eq!(parsed(r"/a\:b:out:1"), is("/a:b", "out:1"));
+        assert_eq!(parsed(r"/a\\:out"), is(r"/a\", "out"));
+        assert_eq!(parsed(r"/a\\\:b:out"), is(r"/a\:b", "out"));
+        assert_eq!(parsed(r"C\:\x\y.txt:out"), is(r"C:\x\y.txt", "out"));
+        assert_eq!(parsed(r"/a\b:out"), is(r"/a\b", "out"));
+    }
+
+    #[test]
+    fn two_outputs_do_not_go_into_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        std::os::unix::fs::symlink("/dev/null", here.join("null")).unwrap();
+        let check = |artifacts: &[&str], log: Option<&str>| {
+            let artifacts = artifacts.iter().map(|text| parse_artifact(text).unwrap());
+            let artifacts: Vec<_> = artifacts.collect();
+            let log = log.map(|log| here.join(log));
+            distinct(outputs(&artifacts, log.as_deref()))
+        };
+        let to = |name: &str| format!("{}/{name}", here.display());
+        let same = [format!("/x/a:{}", to("")), format!("/y/b:{}", to("./a"))];
+        let refused = check(&[&same[0], &same[1]], None).unwrap_err().to_string();
+        assert!(refused.contains("/x/a and --artifact /y/b would both write"), "{refused}");
+        assert!(check(&[&same[0]], Some("a")).is_err());
+        assert!(check(&[&same[0]], Some("b")).is_ok());
+        assert!(check(&["/x/a", "/y/a"], None).is_err());
+        let null = [format!("/x:{}", to("null")), format!("/y:{}", to("null"))];
+        assert!(check(&[&null[0], &null[1]], Some("null")).is_ok());
     }
 
     #[test]

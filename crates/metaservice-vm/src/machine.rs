@@ -72,15 +72,6 @@ pub enum StartError {
     /// The description is at fault.
     #[error("the machine cannot be started as described")]
     Spec(#[from] InvalidSpec),
-    /// The console log cannot be written.
-    #[error("cannot write the console log {path}")]
-    ConsoleLog {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The host has no process, thread or descriptor to give.
     #[error("cannot start QEMU")]
     Process(#[source] io::Error),
@@ -163,14 +154,7 @@ impl Machine {
             card: spec.card.as_ref().map(|card| card.stream.as_raw_fd()),
         };
         let words = arguments::qemu(&spec, &accelerator, inherited)?;
-        let log = match &spec.console_log {
-            Some(path) => {
-                let file = std::fs::File::create(path)
-                    .map_err(|source| StartError::ConsoleLog { path: path.clone(), source })?;
-                Some(ConsoleLog::new(file, spec.console_bound))
-            }
-            None => None,
-        };
+        let log = spec.console_log.take().map(|file| ConsoleLog::new(file, spec.console_bound));
 
         tracing::debug!(qemu = %spec.qemu.path.display(), arguments = ?words, "starting");
         let mut command = Command::new(&spec.qemu.path);

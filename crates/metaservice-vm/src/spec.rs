@@ -3,9 +3,10 @@
 //! Owns the description and its defaults; [`arguments`](crate::arguments) turns it into
 //! QEMU's words and checks it against the host while it does.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::find::{Kernel, Qemu};
@@ -228,7 +229,7 @@ pub struct MachineSpec {
     pub(crate) card: Option<Card>,
     pub(crate) guest_address: Option<(Ipv4Addr, u8)>,
     pub(crate) hostname: Option<String>,
-    pub(crate) console_log: Option<PathBuf>,
+    pub(crate) console_log: Option<File>,
     pub(crate) console_bound: u64,
     pub(crate) scratch: Option<PathBuf>,
     pub(crate) record: Option<Record>,
@@ -354,11 +355,11 @@ impl MachineSpec {
         self
     }
 
-    /// Writes all that comes over the console to a file, as it comes. It is created, or
-    /// emptied if it is there, and holds whatever bytes the guest sends.
+    /// Writes all that comes over the console to a file that is open for writing, as it comes:
+    /// whatever bytes the guest sends.
     #[must_use]
-    pub fn console_log(mut self, path: impl AsRef<Path>) -> Self {
-        self.console_log = Some(path.as_ref().to_owned());
+    pub fn console_log(mut self, file: File) -> Self {
+        self.console_log = Some(file);
         self
     }
 

@@ -175,13 +175,15 @@ pub(crate) struct JobArgs {
     /// Read variables from a file of NAME=VALUE lines; --env wins over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Fetch a file when the command has ended, whether it succeeded or not.
+    /// Fetch a file when the command has ended, whether it succeeded or not. A colon in
+    /// GUEST_PATH is written "\:".
     #[arg(long, value_name = "GUEST_PATH[:DEST]")]
     pub(crate) artifact: Vec<String>,
     /// Kill the command after this time: 90, 90s, 5m, 1h 30m.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
-    /// Write the log to a file too.
+    /// Write the log to a file too. As for --artifact, --console, --pcap and cp: a link to a file
+    /// is replaced, and one to a device, a pipe or /dev/stdout gets the bytes.
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Give the command a variable of ours that only its agent can ask for, and once: the value

@@ -40,6 +40,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
     settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
     let plan = Plan::resolve(args.vm, &args.cloud)?;
+    plan.check_outputs(&settings)?;
     let boot_timeout = match &plan.args.boot_timeout {
         Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
         None if plan.boots_itself() => OWN_BOOT_TIMEOUT,
@@ -119,7 +120,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// A card that serves; the machine's end of it.
-    pub(super) fn connect(
+    pub(super) async fn connect(
         plan: &Plan,
         settings: &JobSettings,
         service: &MetaService,
@@ -127,7 +128,7 @@ impl Wire {
         printer: Printer,
     ) -> Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
-        let pcap = machine::pcap(&plan.args, &settings.bounds, printer)?;
+        let pcap = machine::pcap(&plan.args, &settings.bounds, printer).await?;
         let (nic, driver) = machine::attach(pcap, settings.bounds.card, ours, orphans)?;
         let driving = tokio::spawn(driver.run());
         let serving = tokio::spawn(service.clone().serve(Card(nic)));
@@ -168,9 +169,10 @@ async fn start(
             Err(error) => printer.note(&format!("{:#}", error.context("booting instead"))),
         }
     }
-    let (wire, card) = Wire::connect(plan, settings, service, Vec::new(), printer)?;
+    let (wire, card) = Wire::connect(plan, settings, service, Vec::new(), printer).await?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?;
+    let spec = machine::with_console(&plan.args, spec).await?;
     let machine = Machine::start(spec).await?;
     machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     drop(spinner);
@@ -198,8 +200,10 @@ async fn go_on(
     service: &MetaService,
     printer: Printer,
 ) -> Result<Result<(Machine, Wire)>> {
-    let (wire, card) = Wire::connect(plan, settings, service, saved.orphans(), printer)?;
+    let orphans = saved.orphans();
+    let (wire, card) = Wire::connect(plan, settings, service, orphans, printer).await?;
     let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
+    let spec = machine::with_console(&plan.args, spec).await?;
     let went_on = async {
         let machine = Machine::start(spec.continue_from(&saved.saved)).await?;
         tokio::select! {

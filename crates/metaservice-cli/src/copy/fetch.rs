@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 
 use super::folder;
 use super::place::{self, Place};
-use crate::destination::Destination;
+use crate::destination::{Destination, Named};
 use crate::printer::Printer;
 use crate::progress::Progress;
 
@@ -48,13 +48,13 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Print
         Err(error) => return Err(error).with_context(cannot),
     };
     let is_folder = head.form == Form::Archive;
-    let target = place::target(&to, place::name(path), is_folder)?;
+    let (target, named) = place::target(&to, place::name(path), is_folder)?;
     let progress = printer.progress(path, head.size);
     let counted = progress.of(body);
     if is_folder {
         folder::unpack(counted, &target).await.with_context(cannot)?;
     } else {
-        store(counted, &target, head).await.with_context(cannot)?;
+        store(counted, &target, named, head).await.with_context(cannot)?;
     }
     told(printer, path, &target.display().to_string(), &progress);
     Ok(())
@@ -78,9 +78,9 @@ async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
 
 /// A file of an agent of version 1, which says nothing of its attributes.
 async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -> Result<()> {
-    let target = place::target(to, place::name(path), false)?;
+    let (target, named) = place::target(to, place::name(path), false)?;
     let progress = printer.progress(path, None);
-    let place = open(&target, 0o666)?;
+    let place = open(&target, named, 0o666).await?;
     let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
     let bytes = client.get_artifact(path, &mut file).await?;
     file.flush().await?;
@@ -91,8 +91,13 @@ async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -
 }
 
 /// A file with its attributes.
-async fn store(body: impl AsyncRead + Unpin, target: &Path, head: FileHead) -> Result<()> {
-    let place = open(target, 0o600)?;
+async fn store(
+    body: impl AsyncRead + Unpin,
+    target: &Path,
+    named: Named,
+    head: FileHead,
+) -> Result<()> {
+    let place = open(target, named, 0o600).await?;
     let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
     tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, body), &mut file).await?;
     file.flush().await?;
@@ -106,8 +111,9 @@ async fn store(body: impl AsyncRead + Unpin, target: &Path, head: FileHead) -> R
     Ok(place.keep()?)
 }
 
-fn open(target: &Path, mode: u32) -> Result<Destination> {
-    Destination::open(target, mode).with_context(|| format!("cannot write {}", target.display()))
+async fn open(target: &Path, named: Named, mode: u32) -> Result<Destination> {
+    let opened = Destination::open_async(target.to_owned(), named, mode).await;
+    opened.with_context(|| format!("cannot write {}", target.display()))
 }
 
 /// A moment that the guest claims; none that the host cannot express.

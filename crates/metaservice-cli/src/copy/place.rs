@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::destination::Named;
+
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -40,12 +42,16 @@ pub(crate) fn name(path: &str) -> Option<&str> {
 }
 
 /// Where on the host what is called `name` goes when it is copied to `destination`.
-pub(crate) fn target(destination: &Path, name: Option<&str>, folder: bool) -> Result<PathBuf> {
+pub(crate) fn target(
+    destination: &Path,
+    name: Option<&str>,
+    folder: bool,
+) -> Result<(PathBuf, Named)> {
     let shown = destination.display();
     if destination.is_dir() {
         return match name {
-            Some(name) => unlinked(destination.join(name), folder),
-            None if folder => Ok(destination.to_owned()),
+            Some(name) => Ok((unlinked(destination.join(name), folder)?, Named::ByGuest)),
+            None if folder => Ok((destination.to_owned(), Named::ByUser)),
             None => bail!("the file has no name for the folder {shown}"),
         };
     }
@@ -55,7 +61,7 @@ pub(crate) fn target(destination: &Path, name: Option<&str>, folder: bool) -> Re
     ensure!(!folder || !existing, "{shown} is there and is no folder: a folder cannot go there");
     let parent = parent(destination);
     ensure!(parent.is_dir(), "there is no folder {}", parent.display());
-    Ok(destination.to_owned())
+    Ok((destination.to_owned(), Named::ByUser))
 }
 
 /// A place whose last name is not the user's: if it is a link, nothing goes through it. A guest
@@ -109,7 +115,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
         std::fs::write(here.join("file"), "").unwrap();
-        let go = |to: &str, name, folder| target(&here.join(to), name, folder).ok();
+        let go = |to: &str, name, folder| {
+            target(&here.join(to), name, folder).ok().map(|(path, _)| path)
+        };
         assert_eq!(go("", Some("x"), false), Some(here.join("x")));
         assert_eq!(go("", Some("x"), true), Some(here.join("x")));
         assert_eq!(go("", None, true), Some(here.join("")));

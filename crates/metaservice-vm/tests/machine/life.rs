@@ -13,8 +13,8 @@ const SLEEP: &str = "echo ready; while :; do sleep 1000; done";
 #[tokio::test]
 async fn a_guest_boots_prints_and_powers_off() {
     let log = tempfile::NamedTempFile::new().unwrap();
-    let machine =
-        start(with_script("echo hello from init; poweroff -f").console_log(log.path())).await;
+    let file = log.reopen().unwrap();
+    let machine = start(with_script("echo hello from init; poweroff -f").console_log(file)).await;
     let qemu = handle(machine.process_id());
     let exit = tokio::time::timeout(PATIENCE, machine.wait()).await.unwrap();
     assert_eq!(exit.how, How::GuestPoweredOff, "{:#?}", machine.console().tail(40));

@@ -145,10 +145,10 @@ async fn boot(
     let Task { plan, identity, settings, boot_timeout } = task;
     let (service, control) = conduct::start(settings, printer).await?;
     let (Wire { driving, serving }, card) =
-        Wire::connect(plan, settings, &service, Vec::new(), printer)?;
+        Wire::connect(plan, settings, &service, Vec::new(), printer).await?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?.draft(draft);
-    let machine = Machine::start(spec).await?;
+    let machine = Machine::start(machine::with_console(&plan.args, spec).await?).await?;
     machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let gone = async {
