@@ -1,17 +1,18 @@
-//! A run beside the committed data: what moved by more than a quarter.
+//! Compares a run with the committed data: which figures moved by more than a quarter.
 //!
-//! Where a goal has a reference its ratio is compared, as that is the same on a busy machine; a
-//! bare value is compared as it is. Nothing here fails: it is for people to read.
+//! If a goal has a reference, its ratio is compared, because a ratio is stable on a busy machine.
+//! Without a reference, the value itself is compared. Nothing here fails: the result is for people
+//! to read.
 
 use crate::data::Data;
 use crate::judge::Verdict;
 use crate::measure::Better;
 use crate::page::number;
 
-/// By how much a figure may differ before it is mentioned.
+/// The relative change above which a figure is reported.
 const MOVED: f64 = 0.25;
 
-/// A line for each figure that moved.
+/// Returns one line for each figure that moved.
 pub(crate) fn compare(before: &Data, now: &Data) -> Vec<String> {
     let mut lines = Vec::new();
     for record in &now.records {
@@ -48,16 +49,16 @@ mod tests {
     use crate::measure::Goal;
 
     #[test]
-    fn only_what_moved_by_more_than_a_quarter_is_said() {
-        let data = |ours: f64, limit: f64| {
-            let mut record = record(&[("ours", &[ours]), ("limit", &[limit])]);
-            record.goals = vec![Goal::ratio("ours", "rate", 0.5, "limit")];
+    fn only_a_change_of_more_than_a_quarter_is_reported() {
+        let data = |measured: f64, limit: f64| {
+            let mut record = record(&[("metaservice", &[measured]), ("limit", &[limit])]);
+            record.goals = vec![Goal::ratio("metaservice", "rate", 0.5, "limit")];
             Data { records: vec![record] }
         };
         assert!(compare(&data(80.0, 100.0), &data(40.0, 50.0)).is_empty());
         assert!(compare(&data(80.0, 100.0), &data(61.0, 100.0)).is_empty());
         let lines = compare(&data(80.0, 100.0), &data(40.0, 100.0));
-        assert_eq!(lines, ["loopback/log rate of ours: 0.400 was 0.800, -50 %: worse"]);
+        assert_eq!(lines, ["loopback/log rate of metaservice: 0.400 was 0.800, -50 %: worse"]);
         assert!(compare(&data(40.0, 100.0), &data(80.0, 100.0))[0].ends_with("better"));
         assert!(compare(&Data::default(), &data(1.0, 1.0)).is_empty());
     }

@@ -1,7 +1,7 @@
-//! The data file: every sample of every measure, and on what it was taken.
+//! The data file: every sample of every measure, and the machine on which it was taken.
 //!
-//! Owns its form, reading, writing and merging. What a page or a plot shows comes from here and
-//! from nowhere else.
+//! Owns its format, reading, writing and merging. The page and the plots show only what is in this
+//! file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,15 +39,15 @@ pub(crate) struct Record {
 pub(crate) struct Samples {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Per round, each quantity by its name; empty where the sample failed.
+    /// The values of each round, by the name of the quantity; empty if the sample failed.
     pub(crate) rounds: Vec<BTreeMap<String, f64>>,
-    /// Why a sample failed: the last reason.
+    /// The last error of a sample that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failed: Option<String>,
 }
 
 impl Data {
-    /// What is in a file; nothing, where there is none.
+    /// Reads a data file. A file that does not exist is empty data.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -57,11 +57,11 @@ impl Data {
         }
     }
 
-    /// Writes all of it, or leaves the file as it was.
+    /// Replaces the file atomically.
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let folder = path.parent().context("a data file is in a folder")?;
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let directory = path.parent().context("a data file is in a directory")?;
+        fs::create_dir_all(directory)?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
         serde_json::to_writer_pretty(&mut file, self)?;
         file.write_all(b"\n")?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -70,7 +70,7 @@ impl Data {
         Ok(())
     }
 
-    /// Takes the place of an earlier record of the same measure.
+    /// Adds a record, or replaces the earlier record of the same measure.
     pub(crate) fn put(&mut self, record: Record) {
         match self.records.iter_mut().find(|old| old.group == record.group && old.id == record.id) {
             Some(old) => *old = record,
@@ -78,13 +78,13 @@ impl Data {
         }
     }
 
-    /// Orders the records as the measures are; those that are no longer any go.
+    /// Sorts the records in the order of the measures, and removes records without a measure.
     pub(crate) fn arrange(&mut self, order: &[(Group, &str)]) {
-        let place = |record: &Record| {
+        let position = |record: &Record| {
             order.iter().position(|(group, id)| *group == record.group && *id == record.id)
         };
-        self.records.retain(|record| place(record).is_some());
-        self.records.sort_by_key(place);
+        self.records.retain(|record| position(record).is_some());
+        self.records.sort_by_key(position);
     }
 
     pub(crate) fn find(&self, group: Group, id: &str) -> Option<&Record> {
@@ -97,7 +97,7 @@ impl Record {
         self.quantities.iter().find(|quantity| quantity.name == name)
     }
 
-    /// A subject's values of a quantity, round by round.
+    /// The values of one quantity of a subject, one for each round.
     pub(crate) fn values(&self, subject: &str, quantity: &str) -> Vec<Option<f64>> {
         let samples = self.subjects.iter().find(|samples| samples.name == subject);
         let rounds = samples.map_or(&[][..], |samples| &samples.rounds);
@@ -110,11 +110,11 @@ pub(crate) mod tests {
     use super::*;
     use crate::measure::Better;
 
-    /// A record with one quantity, `rate`, of which more is better.
+    /// A record with one quantity, `rate`; more is better.
     pub(crate) fn record(subjects: &[(&str, &[f64])]) -> Record {
         let samples = |(name, values): &(&str, &[f64])| Samples {
             name: (*name).to_owned(),
-            role: if *name == "ours" { Role::Ours } else { Role::Limit },
+            role: if *name == "metaservice" { Role::Metaservice } else { Role::Limit },
             rounds: values
                 .iter()
                 .map(|&rate| BTreeMap::from([("rate".to_owned(), rate)]))
@@ -125,7 +125,7 @@ pub(crate) mod tests {
             group: Group::Loopback,
             id: "log".to_owned(),
             title: "A log".to_owned(),
-            how: "As it is.".to_owned(),
+            how: "Unchanged.".to_owned(),
             on: Facts::default(),
             quick: false,
             quantities: vec![Quantity {
@@ -139,20 +139,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_takes_the_place_of_its_measure_and_is_kept_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/data.json");
+    fn a_record_replaces_the_earlier_one_and_survives_a_round_trip() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/data.json");
         let mut data = Data::load(&path).unwrap();
         assert!(data.records.is_empty());
-        data.put(record(&[("ours", &[1.0])]));
-        data.put(record(&[("ours", &[2.0])]));
-        let mut other = record(&[("ours", &[3.0])]);
+        data.put(record(&[("metaservice", &[1.0])]));
+        data.put(record(&[("metaservice", &[2.0])]));
+        let mut other = record(&[("metaservice", &[3.0])]);
         other.id = "gone".to_owned();
         data.put(other);
         data.arrange(&[(Group::Loopback, "log")]);
         data.save(&path).unwrap();
         let loaded = Data::load(&path).unwrap();
-        assert_eq!(loaded.records, [record(&[("ours", &[2.0])])]);
+        assert_eq!(loaded.records, [record(&[("metaservice", &[2.0])])]);
         assert!(loaded.find(Group::Machine, "log").is_none());
     }
 }

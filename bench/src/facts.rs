@@ -1,4 +1,4 @@
-//! On what a measure was taken: processor, memory, kernel, versions, date and commit.
+//! The machine on which a measure was taken: processor, memory, kernel, versions, date and commit.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// Words for people; nothing is decided by them.
+/// Text for people. No decision depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) date: String,
@@ -18,12 +18,12 @@ pub(crate) struct Facts {
     /// Whether virtual machines are accelerated or emulated.
     pub(crate) acceleration: String,
     pub(crate) rustc: String,
-    /// Programs that were measured, each with its version.
+    /// The measured programs, each with its version.
     pub(crate) programs: Vec<String>,
 }
 
 impl Facts {
-    /// Those of this machine, now.
+    /// Collects the facts of this machine.
     pub(crate) fn gather() -> Self {
         let name = rustix::system::uname();
         Self {
@@ -38,11 +38,11 @@ impl Facts {
                 name.release().to_string_lossy()
             ),
             acceleration: acceleration().to_owned(),
-            rustc: said("rustc", &["--version"]).unwrap_or_default(),
+            rustc: first_line("rustc", &["--version"]).unwrap_or_default(),
             programs: [
-                said("qemu-system-x86_64", &["--version"]),
-                said("ssh", &["-V"]),
-                said("find", &["--version"]),
+                first_line("qemu-system-x86_64", &["--version"]),
+                first_line("ssh", &["-V"]),
+                first_line("find", &["--version"]),
             ]
             .into_iter()
             .flatten()
@@ -51,10 +51,10 @@ impl Facts {
     }
 }
 
-/// The commit, and whether the tree differs from it.
+/// The commit, and whether the work tree differs from it.
 fn commit() -> String {
-    let head = said("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
-    match said("git", &["status", "--porcelain", "--untracked-files=no"]) {
+    let head = first_line("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
+    match first_line("git", &["status", "--porcelain", "--untracked-files=no"]) {
         Some(changed) if !changed.is_empty() => format!("{head} and changes"),
         _ => head,
     }
@@ -66,15 +66,15 @@ fn acceleration() -> &'static str {
     if able && fs::metadata("/dev/kvm").is_ok() { "KVM" } else { "none: TCG" }
 }
 
-/// The value behind a name and a colon in a file of lines.
+/// The value after a name and a colon in a text file.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// The first line that a program says, on whichever of its outputs.
-fn said(program: &str, arguments: &[&str]) -> Option<String> {
+/// The first line that a program prints, on standard output or else on standard error.
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())

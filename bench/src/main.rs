@@ -1,8 +1,8 @@
-//! Measures ours against what people use today and against what the machine can do.
+//! Measures metaservice against its peers and against the limits of the machine.
 //!
-//! Owns the command line and the order of things: measures are run, their samples kept in the
-//! data file, and the page and its plots drawn from that file. Nothing here judges by time: a run
-//! fails only when it cannot measure.
+//! Owns the command line and the order of the steps: run the measures, store their samples in the
+//! data file, and draw the page and its plots from that file. A slow result is not an error: a run
+//! fails only if it cannot measure.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ use crate::measure::{Entry, Setting};
 /// Measures metaservice, its peers and the limits of the machine.
 #[derive(Parser)]
 struct Arguments {
-    /// The data file that is committed; the page and the plots lie beside it.
+    /// The data file. The page and the plots are written beside it.
     #[arg(long, default_value = "docs/performance/data.json")]
     data: PathBuf,
     #[command(subcommand)]
@@ -41,31 +41,32 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Take samples, put them into the data file and draw the page.
-    Run(Choice),
-    /// Take fewer and smaller samples, and say what moved by more than 25 % against the data file,
-    /// which stays as it is. A measure that is named is taken though it is none of a quick run's.
-    Quick(Choice),
+    /// Take samples, add them to the data file and draw the page.
+    Run(Selection),
+    /// Take fewer and smaller samples, and report what moved by more than 25 % against the data
+    /// file. The data file does not change. A measure that you name is always taken, even if it
+    /// is not part of the quick run.
+    Quick(Selection),
     /// Draw the page and the plots from the data file.
     Render,
-    /// Name the measures.
+    /// List the measures.
     List,
-    /// Write so many bytes to the standard output: a part of some measures.
+    /// Write this number of bytes to standard output (used by some measures).
     #[command(hide = true)]
     Source { bytes: u64 },
-    /// Host so many jobs: a part of some measures.
+    /// Host this number of jobs (used by some measures).
     #[command(hide = true)]
     CrowdHost { jobs: usize },
-    /// The guest's part of a measure in a machine.
+    /// Do the guest's part of a measure in a machine (used by some measures).
     #[command(subcommand, hide = true)]
     Guest(machine::Part),
 }
 
 #[derive(clap::Args)]
-struct Choice {
-    /// Only these: a group (`loopback`, `machine`), or a measure as `loopback/log`.
+struct Selection {
+    /// Take only these: a group (`loopback`, `machine`), or a measure such as `loopback/log`.
     filter: Vec<String>,
-    /// The agent as guests get it.
+    /// The agent, built as for guests.
     #[arg(long)]
     agent: Option<PathBuf>,
     /// The command line tool.
@@ -79,8 +80,8 @@ fn main() -> anyhow::Result<()> {
         clean_up_when_interrupted()?;
     }
     match command {
-        Command::Run(choice) => run(&choice, &file),
-        Command::Quick(choice) => quick(&choice, &file),
+        Command::Run(selection) => run(&selection, &file),
+        Command::Quick(selection) => quick(&selection, &file),
         Command::Guest(part) => machine::play(&part),
         Command::Render => page::render(&Data::load(&file)?, &file),
         Command::List => {
@@ -99,7 +100,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// An interrupted run leaves nothing; what it has started ends with it.
+/// Removes temporary files when the run is interrupted. The processes it started end with it.
 fn clean_up_when_interrupted() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut terminate = {
@@ -119,7 +120,7 @@ fn clean_up_when_interrupted() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A command that writes as fast as it can.
+/// Writes as fast as possible.
 fn source(bytes: u64) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     let block = vec![b'x'; 256 * 1024];
@@ -137,13 +138,13 @@ fn entries() -> Vec<Entry> {
     loopback::entries().into_iter().chain(machine::entries()).collect()
 }
 
-fn run(choice: &Choice, file: &Path) -> anyhow::Result<()> {
-    let setting = choice.setting(false);
+fn run(selection: &Selection, file: &Path) -> anyhow::Result<()> {
+    let setting = selection.setting(false);
     let facts = Facts::gather();
     let mut failed = Vec::new();
-    for entry in choice.entries()? {
+    for entry in selection.entries()? {
         match runner::run(&entry, &setting, &facts) {
-            // Kept at once: a run of an hour may be interrupted.
+            // Stored after each measure, because a long run can be interrupted.
             Ok(record) => {
                 let mut data = Data::load(file)?;
                 data.put(record);
@@ -163,12 +164,12 @@ fn run(choice: &Choice, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn quick(choice: &Choice, file: &Path) -> anyhow::Result<()> {
-    let setting = choice.setting(true);
+fn quick(selection: &Selection, file: &Path) -> anyhow::Result<()> {
+    let setting = selection.setting(true);
     let facts = Facts::gather();
     let mut now = Data::default();
-    let wanted = |entry: &Entry| entry.quick || !choice.filter.is_empty();
-    for entry in choice.entries()?.into_iter().filter(wanted) {
+    let wanted = |entry: &Entry| entry.quick || !selection.filter.is_empty();
+    for entry in selection.entries()?.into_iter().filter(wanted) {
         match runner::run(&entry, &setting, &facts) {
             Ok(record) => now.put(record),
             Err(error) => println!("not measured: {error:#}"),
@@ -188,7 +189,7 @@ fn quick(choice: &Choice, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Choice {
+impl Selection {
     fn setting(&self, quick: bool) -> Setting {
         let agent = self.agent.clone().unwrap_or_else(|| {
             let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -197,7 +198,7 @@ impl Choice {
         Setting { quick, agent, tool: self.tool.clone() }
     }
 
-    /// What the filter lets through; an error when that is nothing.
+    /// The measures that match the filter. No match is an error.
     fn entries(&self) -> anyhow::Result<Vec<Entry>> {
         let wanted = |entry: &Entry| {
             let group = entry.group.to_string();
@@ -211,6 +212,6 @@ impl Choice {
         let entries: Vec<Entry> = entries().into_iter().filter(wanted).collect();
         (!entries.is_empty())
             .then_some(entries)
-            .context("no measure has such a name: see `metaservice-bench list`")
+            .context("no measure has this name: see `metaservice-bench list`")
     }
 }

@@ -1,14 +1,15 @@
-//! What a measure is: a question, those who are asked it, and the figure to reach.
+//! Defines a measure: what is measured, the subjects, and the figures to reach.
 //!
-//! Owns the words of a measure and nothing of how it is run, kept or shown. A measure is prepared
-//! (machines booted, files made) by its [`Entry`], asked sample by sample in turn, and dropped.
+//! Owns the description of a measure. Does not know how a measure is run, stored or shown. The
+//! [`Entry`] prepares a measure (boots machines, creates files). Then samples of each subject are
+//! taken in turn, and the measure is dropped.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a measure takes place: what can be run again by itself.
+/// Where a measure takes place. Each group can be run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Group {
@@ -30,44 +31,44 @@ impl fmt::Display for Group {
 /// A measure that can be prepared.
 pub(crate) struct Entry {
     pub(crate) group: Group,
-    /// Names it on the command line and in the data: `log`, `artifact`.
+    /// The name on the command line and in the data file: `log`, `artifact`.
     pub(crate) id: &'static str,
-    /// Whether the quick run, a minute in all, has it too.
+    /// Whether it is part of the quick run, which takes one minute in total.
     pub(crate) quick: bool,
     pub(crate) prepare: fn(&Setting) -> anyhow::Result<Measure>,
 }
 
-/// What a measure is prepared with.
+/// The settings with which a measure is prepared.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// The run is to take a minute in all: a fraction of the bytes, of the guests, of the times.
+    /// A quick run takes one minute in total: fewer bytes, guests and repetitions.
     pub(crate) quick: bool,
-    /// The agent as guests get it: static, optimised for size.
+    /// The agent, built as for guests: static, optimised for size.
     pub(crate) agent: PathBuf,
     /// The command line tool.
     pub(crate) tool: PathBuf,
 }
 
 impl Setting {
-    /// The quick run's number or the whole run's.
+    /// The number for a quick run or for a full run.
     pub(crate) fn pick<T>(&self, quick: T, whole: T) -> T {
         if self.quick { quick } else { whole }
     }
 
-    /// The agent, if it has been built.
+    /// The path of the agent. An agent that has not been built is an error.
     pub(crate) fn agent(&self) -> anyhow::Result<&Path> {
         anyhow::ensure!(self.agent.is_file(), "there is no agent at {}", self.agent.display());
         Ok(&self.agent)
     }
 
-    /// The command line tool, if it has been built.
+    /// The path of the command line tool. A tool that has not been built is an error.
     pub(crate) fn tool(&self) -> anyhow::Result<&Path> {
         anyhow::ensure!(self.tool.is_file(), "there is no tool at {}", self.tool.display());
         Ok(&self.tool)
     }
 }
 
-/// Something measured: what it is called, in what unit, and which way is better.
+/// A measured quantity: its name, its unit, and whether more or less is better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantity {
     pub(crate) name: String,
@@ -82,29 +83,30 @@ pub(crate) enum Better {
     Less,
 }
 
-/// Who is measured.
+/// What a subject is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    Ours,
-    /// What people use today.
+    /// A part of this project.
+    Metaservice,
+    /// A program that people use for the same purpose today.
     Peer,
-    /// What the machine itself can do.
+    /// The limit of the machine.
     Limit,
 }
 
-/// One sample: each quantity by its name. A subject may lack some.
+/// One sample: a value for each quantity, by name. A subject can omit quantities.
 pub(crate) type Values = Vec<(&'static str, f64)>;
 
-/// One who is asked.
+/// A subject of a measure.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
     pub(crate) sample: Box<dyn FnMut() -> anyhow::Result<Values>>,
 }
 
-/// A figure to reach: a subject's quantity against a bound of `factor` times a reference (or
-/// times one) plus `plus`. With more being better it is at least that, otherwise at most.
+/// A figure to reach. The target is `factor` times the reference plus `plus`; without a reference
+/// it is `factor` plus `plus`. It is a minimum if more is better, and a maximum otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Goal {
     pub(crate) subject: String,
@@ -114,7 +116,7 @@ pub(crate) struct Goal {
     pub(crate) reference: Option<Reference>,
 }
 
-/// A subject's quantity that another is compared with, taken from the same round.
+/// The quantity of a subject with which a goal is compared, from the same round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) subject: String,
@@ -122,40 +124,40 @@ pub(crate) struct Reference {
 }
 
 impl Goal {
-    /// `quantity` of `subject` against a number of its own unit.
-    pub(crate) fn absolute(subject: &str, quantity: &str, bound: f64) -> Self {
+    /// Compares `quantity` of `subject` with a number in the same unit.
+    pub(crate) fn absolute(subject: &str, quantity: &str, target: f64) -> Self {
         let (subject, quantity) = (subject.to_owned(), quantity.to_owned());
-        Self { subject, quantity, factor: bound, plus: 0.0, reference: None }
+        Self { subject, quantity, factor: target, plus: 0.0, reference: None }
     }
 
-    /// `quantity` of `subject` against `factor` times the same quantity of `reference`.
+    /// Compares `quantity` of `subject` with `factor` times the same quantity of `reference`.
     pub(crate) fn ratio(subject: &str, quantity: &str, factor: f64, reference: &str) -> Self {
         Self::absolute(subject, quantity, factor).against(reference, quantity)
     }
 
-    /// The same against a quantity of a subject's.
+    /// Uses a quantity of a subject as the reference.
     pub(crate) fn against(mut self, subject: &str, quantity: &str) -> Self {
         let (subject, quantity) = (subject.to_owned(), quantity.to_owned());
         self.reference = Some(Reference { subject, quantity });
         self
     }
 
-    /// The same with so much more.
+    /// Adds a constant to the target.
     pub(crate) fn plus(mut self, plus: f64) -> Self {
         self.plus = plus;
         self
     }
 }
 
-/// A measure, prepared.
+/// A prepared measure.
 pub(crate) struct Measure {
     pub(crate) title: &'static str,
-    /// What is measured and how, in a few sentences for the page.
+    /// What is measured and how: a few sentences for the page.
     pub(crate) how: String,
     pub(crate) quantities: Vec<Quantity>,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) goals: Vec<Goal>,
-    /// Rounds of a whole run, at least 5.
+    /// The rounds of a full run, at least 5.
     pub(crate) rounds: usize,
 }
 

@@ -1,8 +1,9 @@
-//! `docs/performance.md`: the data file as a page for people.
+//! Writes `docs/performance.md`: the data file as a page for people.
 //!
-//! Owns the order and the words: the ratio first, then who had how much, then how and on what. A
-//! figure that is not reached is said to be not reached. A file `notes/GROUP-ID.md` beside the data
-//! is put under its measure: what the profile says, what was tried.
+//! Owns the order and the words: first the results for the goals, then the values of each subject,
+//! the method, and the machine. The page says which figures are not reached. The text of a file
+//! `notes/GROUP-ID.md` beside the data is added to its measure: what the profile shows, and what
+//! was tried. Lines have at most [`COLUMNS`] columns, except links to images.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,13 +18,16 @@ use crate::measure::{Better, Goal, Group, Role};
 use crate::plot;
 use crate::statistics::Summary;
 
-/// The folder of the data file, as the page links to it.
-const FOLDER: &str = "performance";
+/// The directory of the data file, as the page links to it.
+const DIRECTORY: &str = "performance";
 
-/// Writes the page beside the folder of `data`, and the plots into it.
+/// The maximum width of a line.
+const COLUMNS: usize = 100;
+
+/// Writes the page beside the directory of the data file, and the plots into that directory.
 pub(crate) fn render(data: &Data, file: &Path) -> anyhow::Result<()> {
-    let folder = file.parent().context("a data file is in a folder")?;
-    let page = folder.with_extension("md");
+    let directory = file.parent().context("a data file is in a directory")?;
+    let page = directory.with_extension("md");
     let mut text = introduction(data);
     for group in [Group::Loopback, Group::Machine] {
         let records: Vec<&Record> = data.records.iter().filter(|r| r.group == group).collect();
@@ -35,49 +39,60 @@ pub(crate) fn render(data: &Data, file: &Path) -> anyhow::Result<()> {
             Group::Machine => "\n## In a virtual machine\n",
         });
         for record in records {
-            let note = fs::read_to_string(folder.join(format!("notes/{group}-{}.md", record.id)));
+            let note =
+                fs::read_to_string(directory.join(format!("notes/{group}-{}.md", record.id)));
             section(&mut text, record, note.ok().as_deref());
             for quantity in &record.quantities {
                 if let Some(svg) = plot::draw(record, quantity) {
                     let name = plot_name(record, &quantity.name);
-                    fs::write(folder.join(&name), svg)?;
+                    fs::write(directory.join(&name), svg)?;
                     let title = format!("{}: {}", record.title, quantity.name);
-                    let _ = writeln!(text, "\n![{title}]({FOLDER}/{name})");
+                    let _ = writeln!(text, "\n![{title}]({DIRECTORY}/{name})");
                 }
             }
         }
     }
-    text.push_str("\n## On what\n\n");
+    text.push_str("\n## Machines\n");
     text.push_str(&machines(data));
     fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
 fn plot_name(record: &Record, quantity: &str) -> String {
-    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let quantity: String = quantity.chars().map(word).collect();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let quantity: String = quantity.chars().map(allowed).collect();
     format!("{}-{}-{quantity}.svg", record.group, record.id)
 }
 
 fn introduction(data: &Data) -> String {
     let mut text = "# Performance\n\n\
-        `make bench` has made this page from [performance/data.json](performance/data.json), which keeps every sample. Subjects of a measure were\n\
-        asked in turn, A B A B, at least five times; a figure is the median with the least and the most in brackets. A ratio is the median of the\n\
-        ratios of the rounds, as a round's subjects ran right after each other. Ratios count: other work ran on the same machine.\n\n\
+        `make bench` writes this page from [the data file](performance/data.json), which has every\n\
+        sample.\n\n\
+        - The subjects of a measure run in turn (A B A B), at least five times.\n\
+        - A figure is the median. In the sections below, the minimum and the maximum follow in\n  \
+          brackets.\n\
+        - A ratio is the median of the ratios of the rounds, because the subjects of one round run\n  \
+          directly after each other. Compare ratios rather than values: other work ran on the same\n  \
+          machine.\n\n\
         | measure | what | ratio or value | to reach | reached |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     for record in &data.records {
         for goal in &record.goals {
             let _ = writeln!(
                 text,
-                "| [{}](#{}) | {} | {} | {} | {} |",
-                record.title,
-                anchor(&record.title),
+                "| [{}/{}] | {} | {} | {} | {} |",
+                record.group,
+                record.id,
                 what(goal),
-                ratio(record, goal),
-                bound(record, goal),
+                median(record, goal),
+                target(record, goal),
                 reached(record, goal),
             );
         }
+    }
+    text.push('\n');
+    for record in data.records.iter().filter(|record| !record.goals.is_empty()) {
+        let Record { group, id, title, .. } = record;
+        let _ = writeln!(text, "[{group}/{id}]: #{}", anchor(title));
     }
     text
 }
@@ -91,10 +106,10 @@ fn what(goal: &Goal) -> String {
     match &goal.reference {
         None => format!("{} of {}", goal.quantity, goal.subject),
         Some(reference) if reference.quantity == goal.quantity => {
-            format!("{} of {} to {}", goal.quantity, goal.subject, reference.subject)
+            format!("{} of {} relative to {}", goal.quantity, goal.subject, reference.subject)
         }
         Some(reference) => format!(
-            "{} of {} to {} of {}",
+            "{} of {} relative to {} of {}",
             goal.quantity, goal.subject, reference.quantity, reference.subject
         ),
     }
@@ -109,11 +124,25 @@ fn ratio(record: &Record, goal: &Goal) -> String {
     let figure = summary(verdict.ratio);
     match goal.reference {
         Some(_) => format!("**{figure}** ×"),
-        None => format!("**{figure}** {}", unit(record, &goal.quantity)),
+        None => with_unit(&format!("**{figure}**"), unit(record, &goal.quantity)),
     }
 }
 
-fn bound(record: &Record, goal: &Goal) -> String {
+/// The median of the ratio or value of a goal.
+fn median(record: &Record, goal: &Goal) -> String {
+    let Some(verdict) = Verdict::of(record, goal) else { return "not measured".to_owned() };
+    let figure = number(verdict.ratio.median);
+    match goal.reference {
+        Some(_) => format!("{figure} ×"),
+        None => with_unit(&figure, unit(record, &goal.quantity)),
+    }
+}
+
+fn with_unit(figure: &str, unit: &str) -> String {
+    if unit.is_empty() { figure.to_owned() } else { format!("{figure} {unit}") }
+}
+
+fn target(record: &Record, goal: &Goal) -> String {
     let sign = match record.quantity(&goal.quantity).map(|quantity| quantity.better) {
         Some(Better::Less) => "≤",
         _ => "≥",
@@ -125,7 +154,7 @@ fn bound(record: &Record, goal: &Goal) -> String {
     };
     match goal.reference {
         Some(_) => format!("{sign} {} ×{plus}", number(goal.factor)),
-        None => format!("{sign} {} {unit}", number(goal.factor + goal.plus)),
+        None => with_unit(&format!("{sign} {}", number(goal.factor + goal.plus)), unit),
     }
 }
 
@@ -137,7 +166,7 @@ fn reached(record: &Record, goal: &Goal) -> &'static str {
     }
 }
 
-/// A goal and what became of it, in one line.
+/// A goal and its result, in one line.
 pub(crate) fn line(record: &Record, goal: &Goal) -> String {
     format!("{}/{} {}", record.group, record.id, sentence(record, goal).replace("**", ""))
 }
@@ -148,23 +177,26 @@ fn sentence(record: &Record, goal: &Goal) -> String {
         Some(_) => "**not reached**",
         None => "not measured",
     };
-    let (what, ratio, bound) = (what(goal), ratio(record, goal), bound(record, goal));
-    format!("{what}: {ratio}, to reach {bound}: {reached}")
+    let (what, ratio, target) = (what(goal), ratio(record, goal), target(record, goal));
+    format!("{what}: {ratio}, to reach {target}: {reached}")
 }
 
 fn section(text: &mut String, record: &Record, note: Option<&str>) {
-    let _ = writeln!(text, "\n### {}\n\n{}\n", record.title, record.how);
+    let _ = writeln!(text, "\n### {}\n\n{}\n", record.title, wrapped(&record.how, ""));
     for goal in &record.goals {
-        let _ = writeln!(text, "- {}", sentence(record, goal));
+        let _ = writeln!(text, "- {}", wrapped(&sentence(record, goal), "  "));
     }
-    let _ = write!(text, "\n| | |");
+    let _ = write!(text, "\n| subject | role |");
     for quantity in &record.quantities {
-        let _ = write!(text, " {}, {} |", quantity.name, quantity.unit);
+        match quantity.unit.as_str() {
+            "" => drop(write!(text, " {} |", quantity.name)),
+            unit => drop(write!(text, " {}, {unit} |", quantity.name)),
+        }
     }
     let _ = writeln!(text, "\n| --- | --- |{}", " --- |".repeat(record.quantities.len()));
     for subject in &record.subjects {
         let role = match subject.role {
-            Role::Ours => "ours",
+            Role::Metaservice => "metaservice",
             Role::Peer => "peer",
             Role::Limit => "limit",
         };
@@ -178,11 +210,12 @@ fn section(text: &mut String, record: &Record, note: Option<&str>) {
     }
     for subject in &record.subjects {
         if let Some(reason) = &subject.failed {
-            let _ = writeln!(text, "\n{} failed: {reason}", subject.name);
+            let failure = format!("{} failed: {reason}", subject.name);
+            let _ = writeln!(text, "\n{}", wrapped(&failure, ""));
         }
     }
     if record.quick {
-        text.push_str("\nThese are the samples of a quick run: fewer and smaller.\n");
+        text.push_str("\nThese samples are from a quick run: fewer and smaller.\n");
     }
     if let Some(note) = note {
         let _ = writeln!(text, "\n{}", note.trim_end());
@@ -200,20 +233,21 @@ fn machines(data: &Data) -> String {
     }
     let mut text = String::new();
     for (facts, names) in seen {
-        let _ = writeln!(
-            text,
-            "- {}: {}, {} cores, {} of memory, {}; acceleration of virtual machines: {}; {}; {}; commit {}, {}",
-            names.join(", "),
-            facts.processor,
-            facts.cores,
-            facts.memory,
-            facts.kernel,
-            facts.acceleration,
-            facts.rustc,
-            facts.programs.join("; "),
-            facts.commit,
-            facts.date,
-        );
+        let Facts { date, commit, processor, cores, memory, kernel, acceleration, rustc, programs } =
+            facts;
+        let machine = [
+            format!("measures: {}", names.join(", ")),
+            format!("processor: {processor}, {cores} cores"),
+            format!("memory: {memory}"),
+            format!("kernel: {kernel}"),
+            format!("acceleration of virtual machines: {acceleration}"),
+            format!("programs: {rustc}; {}", programs.join("; ")),
+            format!("commit: {commit}, {date}"),
+        ];
+        text.push('\n');
+        for line in machine {
+            let _ = writeln!(text, "- {}", wrapped(&line, "  "));
+        }
     }
     text
 }
@@ -223,7 +257,29 @@ fn summary(summary: Summary) -> String {
     format!("{} [{}..{}]", number(median), number(least), number(most))
 }
 
-/// Three digits that count.
+/// Breaks a text into lines. The lines after the first begin with `indent`, which the first has
+/// room for as well.
+fn wrapped(text: &str, indent: &str) -> String {
+    let mut lines = String::new();
+    let mut width = indent.len();
+    for word in text.split_whitespace() {
+        let count = word.chars().count();
+        if lines.is_empty() {
+            width += count;
+        } else if width + 1 + count > COLUMNS {
+            lines.push('\n');
+            lines.push_str(indent);
+            width = indent.len() + count;
+        } else {
+            lines.push(' ');
+            width += 1 + count;
+        }
+        lines.push_str(word);
+    }
+    lines
+}
+
+/// A number with three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -239,27 +295,42 @@ mod tests {
     use crate::data::tests::record;
 
     #[test]
-    fn a_page_says_what_is_not_reached_and_comes_from_the_data_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("performance/data.json");
-        let mut record = record(&[("ours", &[1.0, 2.0, 3.0]), ("limit", &[4.0, 4.0, 4.0])]);
-        record.goals =
-            vec![Goal::ratio("ours", "rate", 0.8, "limit"), Goal::absolute("ours", "rate", 1.5)];
+    fn a_page_is_made_from_the_data_and_says_what_is_not_reached() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("performance/data.json");
+        let mut record = record(&[("metaservice", &[1.0, 2.0, 3.0]), ("limit", &[4.0, 4.0, 4.0])]);
+        record.goals = vec![
+            Goal::ratio("metaservice", "rate", 0.8, "limit"),
+            Goal::absolute("metaservice", "rate", 1.5),
+        ];
         let data = Data { records: vec![record] };
         data.save(&file).unwrap();
-        fs::create_dir(folder.path().join("performance/notes")).unwrap();
-        fs::write(folder.path().join("performance/notes/loopback-log.md"), "A copy.\n").unwrap();
+        fs::create_dir(directory.path().join("performance/notes")).unwrap();
+        fs::write(directory.path().join("performance/notes/loopback-log.md"), "A copy.\n").unwrap();
         render(&Data::load(&file).unwrap(), &file).unwrap();
-        let page = fs::read_to_string(folder.path().join("performance.md")).unwrap();
-        let line = "rate of ours to limit: **0.500 [0.250..0.750]** ×, to reach ≥ 0.800 ×: **not reached**";
-        assert!(page.contains(line), "{page}");
-        assert!(
-            page.contains(
-                "rate of ours: **2.00 [1.00..3.00]** MB/s, to reach ≥ 1.50 MB/s: reached"
-            )
-        );
+        let page = fs::read_to_string(directory.path().join("performance.md")).unwrap();
+        let ratio = "- rate of metaservice relative to limit: **0.500 [0.250..0.750]** ×, \
+                     to reach ≥ 0.800 ×: **not\n  reached**\n";
+        assert!(page.contains(ratio), "{page}");
+        let value =
+            "rate of metaservice: **2.00 [1.00..3.00]** MB/s, to reach ≥ 1.50 MB/s: reached";
+        assert!(page.contains(value), "{page}");
+        let row = "| [loopback/log] | rate of metaservice | 2.00 MB/s | ≥ 1.50 MB/s | yes |";
+        assert!(page.contains(row), "{page}");
+        assert!(page.contains("\n[loopback/log]: #a-log\n"), "{page}");
+        assert!(page.lines().all(|line| line.chars().count() <= COLUMNS), "{page}");
         assert!(page.contains("\nA copy.\n"));
         assert!(page.contains("(performance/loopback-log-rate.svg)"));
-        assert!(folder.path().join("performance/loopback-log-rate.svg").is_file());
+        assert!(directory.path().join("performance/loopback-log-rate.svg").is_file());
+    }
+
+    #[test]
+    fn text_is_broken_at_spaces() {
+        // The first line has room for the indent: 19 words and their spaces are 94 columns.
+        let (first, rest) = (["four"; 19].join(" "), ["four"; 11].join(" "));
+        assert_eq!(wrapped(&"four ".repeat(30), "  "), format!("{first}\n  {rest}"));
+        assert_eq!(wrapped("", "  "), "");
+        let long = "x".repeat(COLUMNS + 1);
+        assert_eq!(wrapped(&format!("a {long} b"), ""), format!("a\n{long}\nb"));
     }
 }

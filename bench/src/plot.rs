@@ -1,5 +1,5 @@
-//! Plots as SVG, drawn from a record: a bar for each subject's median, a line from least to most, a
-//! dot for every sample.
+//! Draws a record as an SVG plot: a bar for the median of each subject, a line from minimum to
+//! maximum, and a dot for each sample.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ const FIGURES: f64 = 100.0;
 const ROW: f64 = 30.0;
 const HEAD: f64 = 34.0;
 
-/// The plot of one quantity; `None` where nobody has a value of it.
+/// Draws the plot of one quantity. Returns `None` if no subject has a value.
 pub(crate) fn draw(record: &Record, quantity: &Quantity) -> Option<String> {
     let rows: Vec<(&str, Role, Vec<f64>, Summary)> = record
         .subjects
@@ -42,8 +42,8 @@ pub(crate) fn draw(record: &Record, quantity: &Quantity) -> Option<String> {
         escaped(&quantity.name),
         escaped(&quantity.unit),
     );
-    for (place, (name, role, values, summary)) in rows.iter().enumerate() {
-        let top = HEAD + ROW * place as f64;
+    for (number, (name, role, values, summary)) in rows.iter().enumerate() {
+        let top = HEAD + ROW * number as f64;
         row(&mut svg, top, (name, *role), values, *summary, scale);
     }
     svg.push_str("</svg>\n");
@@ -60,7 +60,7 @@ fn row(
 ) {
     let (middle, at) = (top + ROW / 2.0, |value: f64| NAMES + value * scale);
     let colour = match role {
-        Role::Ours => "#2b6cb0",
+        Role::Metaservice => "#2b6cb0",
         Role::Peer => "#a0aec0",
         Role::Limit => "#d6bc7a",
     };
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_plot_has_a_bar_for_each_subject_and_a_dot_for_each_sample() {
-        let mut record = record(&[("ours", &[1.0, 2.0, 3.0]), ("limit", &[4.0, 4.0, 4.0])]);
+        let mut record = record(&[("metaservice", &[1.0, 2.0, 3.0]), ("limit", &[4.0, 4.0, 4.0])]);
         record.title = "a < b".to_owned();
         let svg = draw(&record, &record.quantities[0]).unwrap();
         assert_eq!(svg.matches("<circle").count(), 6);

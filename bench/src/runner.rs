@@ -1,8 +1,8 @@
-//! Runs measures: prepares each, asks its subjects in turn, keeps every answer.
+//! Runs measures: prepares each, samples its subjects in turn, and keeps every sample.
 //!
-//! The order is A B A B, so that load that comes and goes is spread over all subjects. A subject
-//! that fails is said to have failed and costs no other its samples: one that fails twice is not
-//! asked again, as it may take its whole patience each time.
+//! The order is A B A B, so that varying load affects all subjects. A subject that fails is
+//! recorded as failed, and the samples of the others are kept. A subject that fails twice is not
+//! sampled again, because each attempt can take its full timeout.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::measure::{Entry, Measure, Setting};
 /// Rounds of a quick run.
 const QUICK_ROUNDS: usize = 3;
 
-/// After so many failures a subject is not asked any more.
+/// After this number of failures, a subject is not sampled again.
 const FAILURES: usize = 2;
 
 /// Takes all samples of one measure.
@@ -45,7 +45,7 @@ pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Re
             }
             match (subject.sample)() {
                 Ok(values) => {
-                    eprintln!("{what}: {}", words(&measure.quantities, &values));
+                    eprintln!("{what}: {}", describe(&measure.quantities, &values));
                     let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
                     samples.rounds.push(values.collect());
                 }
@@ -72,12 +72,12 @@ pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Re
     })
 }
 
-fn words(quantities: &[crate::measure::Quantity], values: &[(&'static str, f64)]) -> String {
+fn describe(quantities: &[crate::measure::Quantity], values: &[(&'static str, f64)]) -> String {
     let unit = |name: &str| {
         quantities.iter().find(|quantity| quantity.name == name).map_or("", |q| q.unit.as_str())
     };
-    let word = |(name, value): &(&str, f64)| {
+    let describe = |(name, value): &(&str, f64)| {
         format!("{name} {} {}", crate::page::number(*value), unit(name))
     };
-    values.iter().map(word).collect::<Vec<_>>().join(", ")
+    values.iter().map(describe).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,6 @@
-//! Median, least and most of a few numbers. Owns no meaning of them.
+//! Median, minimum, maximum and percentiles. Does not know what the numbers mean.
 
-/// What a column of samples comes down to.
+/// A summary of a column of samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -9,7 +9,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// `None` of nothing.
+    /// Returns `None` if there are no values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -23,12 +23,13 @@ impl Summary {
     }
 }
 
-/// The value below which the fraction `rank` of them lies; `None` of nothing.
+/// The value below which the fraction `rank` of the values lies. Returns `None` if there are no
+/// values.
 pub(crate) fn percentile(values: &mut [f64], rank: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let place = (rank * values.len() as f64).ceil() as usize;
-    values.get(place.saturating_sub(1)).copied()
+    let position = (rank * values.len() as f64).ceil() as usize;
+    values.get(position.saturating_sub(1)).copied()
 }
 
 #[cfg(test)]

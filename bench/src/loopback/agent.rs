@@ -1,4 +1,4 @@
-//! What the agent takes of its guest.
+//! Measures the memory and threads that the agent uses in the guest.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::pair::Pair;
 use super::process::status;
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
-/// Shells at once.
+/// Concurrent shells.
 const SHELLS: usize = 64;
 
 pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
@@ -17,24 +17,25 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let file = fs::metadata(&agent)?.len() as f64 / 1048576.0;
     let busy = agent.clone();
     let how = format!(
-        "The agent as guests get it, once its job runs and its poll waits; then with {SHELLS} shells that have just echoed a line, each with a connection of its \
-         own. The command's supervisor, which sends its log, is a process of its own and not in these numbers."
+        "The agent, built as for guests. *Idle*: its job runs and its poll waits. *{SHELLS} shells*: \
+         {SHELLS} shells, each with its own connection, have just echoed a byte. The supervisor of the \
+         command sends the log. It is a separate process and is not in these numbers."
     );
     Ok(Measure::new("The agent in the guest", how)
         .quantity("file", "MiB", Better::Less)
         .quantity("resident", "MiB", Better::Less)
         .quantity("threads", "", Better::Less)
-        .subject("idle", Role::Ours, move || {
+        .subject("idle", Role::Metaservice, move || {
             let pair = Pair::idle(&agent)?;
             pair.runtime.block_on(echo(&pair, 1))?;
-            let mut values = taken(pair.agent())?;
+            let mut values = usage(pair.agent())?;
             values.push(("file", file));
             Ok(values)
         })
-        .subject("64 shells", Role::Ours, move || {
+        .subject("64 shells", Role::Metaservice, move || {
             let pair = Pair::idle(&busy)?;
             let shells = pair.runtime.block_on(echo(&pair, SHELLS))?;
-            let values = taken(pair.agent());
+            let values = usage(pair.agent());
             drop(shells);
             values
         })
@@ -44,12 +45,12 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
         .goal(Goal::absolute("64 shells", "threads", 8.0)))
 }
 
-fn taken(process: u32) -> anyhow::Result<Values> {
+fn usage(process: u32) -> anyhow::Result<Values> {
     let resident = status(process, "VmRSS")? / 1024.0;
     Ok(vec![("resident", resident), ("threads", status(process, "Threads")?)])
 }
 
-/// Shells that have answered.
+/// Starts shells and waits until each has echoed a byte.
 async fn echo(pair: &Pair, count: usize) -> anyhow::Result<Vec<metaservice::Shell>> {
     let mut shells = Vec::new();
     for _ in 0..count {

@@ -1,4 +1,4 @@
-//! How long a command of no length takes.
+//! Measures the time of a command that does nothing.
 
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -8,19 +8,21 @@ use super::pair::Pair;
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 use crate::statistics::percentile;
 
-/// The pause before each call: about what a person or a script leaves.
+/// The pause before each call, as a person or a script makes it.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Calls before those that count.
+/// The calls before the measured ones.
 pub(super) const WARM_UP: usize = 20;
 
 pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(60, 300);
     let pair = Rc::new(Pair::idle(setting.agent()?)?);
     let how = format!(
-        "`exec_shell([\"true\"])` until its exit status is there, {calls} times with a pause of {} ms before each; *back to back* is the same with no pause. The floor is to spawn \
-         the same command in this process and to wait for it, with the same pauses. QEMU's guest agent on a local socket that is polled without a pause is known to take 1.2 ms in all, ssh over a connection that is there already \
-         about 100 ms.",
+        "`exec_shell([\"true\"])` until its exit status arrives, {calls} times, with a pause of {} ms \
+         before each; *back to back* is the same without pauses. The limit is to spawn the same command \
+         in this process and wait for it, with the same pauses. For comparison: QEMU's guest agent on a \
+         local socket, polled without a pause, takes 1.2 ms in total; ssh over an existing connection \
+         takes about 100 ms.",
         PAUSE.as_millis(),
     );
     let (paused, at_once) = (Rc::clone(&pair), pair);
@@ -34,8 +36,8 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
                 Ok(())
             })
         })
-        .subject("exec", Role::Ours, move || times(calls, PAUSE, || exec(&paused)))
-        .subject("exec, back to back", Role::Ours, move || {
+        .subject("exec", Role::Metaservice, move || times(calls, PAUSE, || exec(&paused)))
+        .subject("exec, back to back", Role::Metaservice, move || {
             times(calls, Duration::ZERO, || exec(&at_once))
         })
         .goal(Goal::ratio("exec", "p50", 1.0, "spawn and wait").plus(0.3))
@@ -50,7 +52,7 @@ fn exec(pair: &Pair) -> anyhow::Result<()> {
     })
 }
 
-/// The median and the 99th percentile of so many calls, in milliseconds.
+/// Measures calls: the median and the 99th percentile in milliseconds.
 pub(super) fn times(
     calls: usize,
     pause: Duration,
@@ -73,7 +75,7 @@ pub(super) fn percentiles(times: &mut [f64]) -> Values {
     vec![("p50", at(0.5)), ("p99", at(0.99))]
 }
 
-/// Lets time pass: here that is the subject, not a way to wait for something.
+/// Pauses. The pause is part of the measure; it does not wait for an event.
 fn wait(pause: Duration) {
     if !pause.is_zero() {
         std::thread::park_timeout(pause);

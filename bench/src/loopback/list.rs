@@ -1,4 +1,4 @@
-//! list-folder: of one file, as a round trip; of many, against `find`.
+//! Measures `list-folder`: one file, as a round trip; many files, against `find`.
 
 use std::fs;
 use std::path::Path;
@@ -16,20 +16,21 @@ use crate::measure::{Better, Goal, Measure, Role, Setting};
 pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(500, 3000);
     let pair = Rc::new(Pair::idle(setting.agent()?)?);
-    let folder = Rc::new(tempfile::tempdir_in(MEMORY)?);
-    fs::write(folder.path().join("file"), "one")?;
+    let directory = Rc::new(tempfile::tempdir_in(MEMORY)?);
+    fs::write(directory.path().join("file"), "one")?;
     let how = format!(
-        "`list_folder` of a folder with one file, {calls} times one after the other: the action goes out on a poll that waits, the reply comes on \
-         another connection. The caller is a task of the runtime that serves, as in a service; *from another thread* is a thread that blocks \
-         for each call, which adds two wake-ups between threads."
+        "`list_folder` of a directory with one file, {calls} times in sequence. The action goes out on \
+         a waiting poll, and the reply comes on another connection. The call is made from a task of the \
+         runtime that serves, as in a service. *From another thread*: a thread blocks for each call, \
+         which adds two wake-ups between threads."
     );
-    let (other, same) = ((Rc::clone(&pair), Rc::clone(&folder)), (pair, folder));
-    Ok(Measure::new("List a folder of one file", how)
+    let (other, same) = ((Rc::clone(&pair), Rc::clone(&directory)), (pair, directory));
+    Ok(Measure::new("List a directory of one file", how)
         .quantity("p50", "ms", Better::Less)
         .quantity("p99", "ms", Better::Less)
-        .subject("list-folder", Role::Ours, move || {
-            let (pair, folder) = &same;
-            let (service, path) = (pair.service.clone(), folder.path().to_owned());
+        .subject("list-folder", Role::Metaservice, move || {
+            let (pair, directory) = &same;
+            let (service, path) = (pair.service.clone(), directory.path().to_owned());
             let mut times = pair.runtime.block_on(pair.runtime.spawn(async move {
                 let mut times = Vec::with_capacity(calls);
                 for number in 0..WARM_UP + calls {
@@ -43,40 +44,40 @@ pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
             }))??;
             Ok(percentiles(&mut times))
         })
-        .subject("list-folder, from another thread", Role::Ours, move || {
-            let (pair, folder) = &other;
+        .subject("list-folder, from another thread", Role::Metaservice, move || {
+            let (pair, directory) = &other;
             times(calls, Duration::ZERO, || {
-                pair.runtime.block_on(list_one(&pair.service, folder.path()))
+                pair.runtime.block_on(list_one(&pair.service, directory.path()))
             })
         })
         .goal(Goal::absolute("list-folder", "p50", 0.15))
         .goal(Goal::absolute("list-folder", "p99", 0.5)))
 }
 
-async fn list_one(service: &MetaService, folder: &Path) -> anyhow::Result<()> {
-    let files = service.list_folder(folder.to_string_lossy()).await?;
+async fn list_one(service: &MetaService, directory: &Path) -> anyhow::Result<()> {
+    let files = service.list_folder(directory.to_string_lossy()).await?;
     anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());
     Ok(())
 }
 
 pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
-    let (folders, files) = (100, setting.pick(200, 1000));
-    let all = folders * files;
+    let (directories, files) = (100, setting.pick(200, 1000));
+    let all = directories * files;
     let pair = Pair::idle(setting.agent()?)?;
     let tree = tempfile::tempdir_in(MEMORY)?;
-    for folder in 0..folders {
-        let folder = tree.path().join(format!("{folder:03}"));
-        fs::create_dir(&folder)?;
+    for directory in 0..directories {
+        let directory = tree.path().join(format!("{directory:03}"));
+        fs::create_dir(&directory)?;
         for file in 0..files {
-            fs::write(folder.join(format!("file-{file:05}")), "")?;
+            fs::write(directory.join(format!("file-{file:05}")), "")?;
         }
     }
     let path = tree.path().to_owned();
     let how = format!(
-        "`list_folder` of {all} files in {folders} folders in memory, until the caller has their names, against `find -type f` that writes to a pipe which is \
-         read to its end."
+        "`list_folder` of {all} files in {directories} directories in memory, until the call returns \
+         their names. The limit is `find -type f` that writes to a pipe, read to its end."
     );
-    Ok(Measure::new("List a folder of many files", how)
+    Ok(Measure::new("List a directory of many files", how)
         .quantity("time", "ms", Better::Less)
         .subject("find", Role::Limit, move || {
             let begun = Instant::now();
@@ -84,10 +85,10 @@ pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
             let find = find.arg(&path).args(["-type", "f"]).stderr(Stdio::null()).output()?;
             let time = begun.elapsed().as_secs_f64() * 1e3;
             let lines = find.stdout.iter().filter(|byte| **byte == b'\n').count();
-            anyhow::ensure!(lines == all, "find has found {lines} files");
+            anyhow::ensure!(lines == all, "find printed {lines} files");
             Ok(vec![("time", time)])
         })
-        .subject("list-folder", Role::Ours, move || {
+        .subject("list-folder", Role::Metaservice, move || {
             let begun = Instant::now();
             let listed = pair.service.list_folder(tree.path().to_string_lossy());
             let files = pair.runtime.block_on(listed)?;

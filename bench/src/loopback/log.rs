@@ -1,4 +1,4 @@
-//! A command's output to a drain that drops it.
+//! Measures the log: the output of a command to a log sink that discards it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,32 +18,34 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let agent = setting.agent()?.to_owned();
     let buffer = raw::best_buffer(QUICK_BYTES)?;
     let how = format!(
-        "A command writes {} MiB to its standard output in writes of 256 KiB; the agent sends them over loopback as the job's log, the service \
-         hands them to a drain that drops them. Timed from the first byte at the drain to the result, which comes after the log has been confirmed. \
-         *Raw TCP* is one thread that writes and one that reads, with buffers of {} KiB, the best of 64, 256 and 1024; *pipe and raw TCP* has the same \
-         command write into a pipe that a thread reads and writes to the connection.",
+        "A command writes {} MiB to its standard output in writes of 256 KiB. The agent sends them over \
+         loopback as the log of the job, and the service writes them to a log sink that discards them. \
+         The time is from the first byte at the sink to the result, which comes after the log has been \
+         confirmed. *Raw TCP* is one thread that writes and one that reads, with buffers of {} KiB, the \
+         best of 64, 256 and 1024. *Pipe and raw TCP*: the same command writes into a pipe, and a thread \
+         copies the pipe to the connection.",
         bytes >> 20,
         buffer >> 10,
     );
-    Ok(Measure::new("Log to a null drain", how)
+    Ok(Measure::new("Log to a null sink", how)
         .quantity("rate", "MB/s", Better::More)
         .subject("raw TCP", Role::Limit, move || Ok(vec![("rate", raw::copy(bytes, buffer)?)]))
-        .subject("log", Role::Ours, move || ours(&agent, bytes))
+        .subject("log", Role::Metaservice, move || log(&agent, bytes))
         .subject("pipe and raw TCP", Role::Limit, move || {
             Ok(vec![("rate", raw::copy_piped(bytes, buffer)?)])
         })
         .goal(Goal::ratio("log", "rate", 0.8, "raw TCP")))
 }
 
-fn ours(agent: &Path, bytes: u64) -> anyhow::Result<Values> {
-    let drain = Null::default();
-    let seen = Arc::clone(&drain.0);
-    let builder = MetaService::builder(source_words(bytes)).log(drain);
+fn log(agent: &Path, bytes: u64) -> anyhow::Result<Values> {
+    let sink = Null::default();
+    let seen = Arc::clone(&sink.0);
+    let builder = MetaService::builder(source_words(bytes)).log(sink);
     let pair = Pair::start(agent, builder, Speaks::Extensions)?;
     let result = pair.runtime.block_on(pair.service.result());
-    anyhow::ensure!(result.success, "the command has failed");
+    anyhow::ensure!(result.success, "the command failed");
     let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
-    anyhow::ensure!(seen.bytes == bytes, "{} bytes came of {bytes}", seen.bytes);
+    anyhow::ensure!(seen.bytes == bytes, "{} of {bytes} bytes came", seen.bytes);
     let begun = seen.first.ok_or_else(|| anyhow::anyhow!("nothing came"))?;
     Ok(vec![("rate", raw::rate(bytes, begun))])
 }
@@ -54,7 +56,7 @@ struct Seen {
     first: Option<Instant>,
 }
 
-/// Counts what it drops.
+/// A log sink that counts and discards.
 #[derive(Default)]
 struct Null(Arc<Mutex<Seen>>);
 

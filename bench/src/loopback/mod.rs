@@ -1,5 +1,5 @@
-//! Measures of host and agent on one machine, over its loopback interface: what the two cost when
-//! nothing is emulated. The agent is the one that guests get; the host is the library.
+//! Measures host and agent on one machine, over its loopback interface: their cost without
+//! emulation. The agent is the one that guests get; the host is the library.
 
 mod agent;
 mod artifact;
@@ -17,13 +17,13 @@ use std::process::Command;
 pub(crate) use self::crowd::host as crowd_host;
 use crate::measure::{Entry, Group};
 
-/// Bytes of a whole run's transfers.
+/// The bytes of a transfer in a full run.
 const BYTES: u64 = 512 << 20;
 
-/// Bytes of a quick run's.
+/// The bytes of a transfer in a quick run.
 const QUICK_BYTES: u64 = 128 << 20;
 
-/// All of them, in the order of the page.
+/// All measures of the group, in the order of the page.
 pub(crate) fn entries() -> Vec<Entry> {
     let group = Group::Loopback;
     vec![
@@ -39,7 +39,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     ]
 }
 
-/// A command that writes so many bytes as fast as it can: this program.
+/// A command that writes this number of bytes as fast as possible: this program.
 fn source(bytes: u64) -> Command {
     let mut command = Command::new(source_words(bytes).remove(0));
     command.args(&source_words(bytes)[1..]);

@@ -1,4 +1,4 @@
-//! Our service in this process and our agent as a process beside it.
+//! A service in this process, and the agent as a process beside it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-/// How long an agent may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time within which an agent must fetch its job.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What of version 2 a service says.
+/// The extensions that a service announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speaks {
     Extensions,
-    /// Nothing: the agent finds a host of version 1.
+    /// None: the agent sees a host of version 1.
     Version1,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        // In order: what it runs dies with it.
+        // TERM first: the agent then ends the processes that it started.
         let _ = kill_process(Pid::from_child(&self.agent), Signal::TERM);
         let _ = self.agent.wait();
     }
 }
 
 impl Pair {
-    /// A job that does nothing for as long as it is measured.
+    /// A job that does nothing during the measure.
     pub(super) fn idle(agent: &Path) -> anyhow::Result<Self> {
         Self::start(agent, MetaService::builder(["sleep", "100000"]), Speaks::Extensions)
     }
@@ -48,7 +48,7 @@ impl Pair {
     pub(super) fn start(agent: &Path, builder: Builder, speaks: Speaks) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
         let (service, address) = runtime.block_on(serve(builder, speaks))?;
-        // In memory, as a guest's /run is.
+        // In memory, as /run in a guest.
         let state = tempfile::tempdir_in(MEMORY)?;
         let agent = Command::new(agent)
             .args(["--host", &address.to_string(), "--state"])
@@ -59,13 +59,13 @@ impl Pair {
             .with_context(|| format!("cannot start {}", agent.display()))?;
         let pair = Self { service, runtime, agent, _state: state };
         pair.runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, pair.service.fetched()).await })
-            .context("the agent has not come")?;
+            .block_on(async { tokio::time::timeout(FETCH_TIMEOUT, pair.service.fetched()).await })
+            .context("the agent did not fetch the job")?;
         Ok(pair)
     }
 
-    /// Does work as a task of the runtime that serves, as those do who host jobs: a thread that
-    /// waits for it is woken at its end alone.
+    /// Does work in a task of the runtime that serves, as a program that hosts jobs does. A thread
+    /// that waits for it is woken only at its end.
     pub(super) fn task<T, F>(&self, work: impl FnOnce(MetaService) -> F) -> anyhow::Result<T>
     where
         F: Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -74,7 +74,7 @@ impl Pair {
         self.runtime.block_on(self.runtime.spawn(work(self.service.clone())))?
     }
 
-    /// The agent's process.
+    /// The process id of the agent.
     pub(super) fn agent(&self) -> u32 {
         self.agent.id()
     }

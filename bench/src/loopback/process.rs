@@ -1,10 +1,10 @@
-//! What the kernel says of a process.
+//! Reads statistics of a process from `/proc`.
 
 use std::fs;
 
 use anyhow::Context;
 
-/// A number of `/proc/PID/status`: `VmRSS` (KiB), `VmHWM` (KiB), `Threads`.
+/// A number from `/proc/PID/status`: `VmRSS` (KiB), `VmHWM` (KiB), `Threads`.
 pub(super) fn status(process: u32, name: &str) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = text.lines().find(|line| line.split(':').next() == Some(name));
@@ -12,7 +12,7 @@ pub(super) fn status(process: u32, name: &str) -> anyhow::Result<f64> {
     value.with_context(|| format!("process {process} has no {name}"))?.parse().map_err(Into::into)
 }
 
-/// Seconds that all threads of a process have run.
+/// The processor time of all threads of a process, in seconds.
 pub(super) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {

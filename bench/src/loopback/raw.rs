@@ -1,4 +1,4 @@
-//! What the machine itself can do: bytes over a loopback connection, one thread a side.
+//! Measures the limit of the machine: bytes over a loopback connection, one thread on each side.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -6,15 +6,15 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-/// The buffers that are tried; the best one counts.
+/// The buffer sizes that are tried. The best one counts.
 const BUFFERS: [usize; 3] = [64 * 1024, 256 * 1024, 1024 * 1024];
 
-/// Megabytes per second of so many bytes in this time.
+/// The rate of a transfer that began at `since`, in MB/s.
 pub(super) fn rate(bytes: u64, since: Instant) -> f64 {
     bytes as f64 / 1e6 / since.elapsed().as_secs_f64()
 }
 
-/// The buffer with which a copy is fastest on this machine.
+/// The buffer size with which a copy is fastest on this machine.
 pub(super) fn best_buffer(bytes: u64) -> anyhow::Result<usize> {
     let mut best = (0.0, BUFFERS[0]);
     for buffer in BUFFERS {
@@ -28,7 +28,7 @@ pub(super) fn best_buffer(bytes: u64) -> anyhow::Result<usize> {
     Ok(best.1)
 }
 
-/// A sender's `write` and a receiver's `read`, of bytes that nobody looks at: MB/s.
+/// The rate of plain `write` and `read` over a connection, in MB/s. The bytes are not used.
 pub(super) fn copy(bytes: u64, buffer: usize) -> anyhow::Result<f64> {
     transfer(bytes, buffer, |mut stream| {
         let mut room = vec![0; buffer];
@@ -37,7 +37,7 @@ pub(super) fn copy(bytes: u64, buffer: usize) -> anyhow::Result<f64> {
     })
 }
 
-/// From a file into a file, both in memory, by way of a connection: MB/s.
+/// The rate from a file to a file, both in memory, over a connection, in MB/s.
 pub(super) fn copy_file(
     from: &std::path::Path,
     into: &std::path::Path,
@@ -67,7 +67,7 @@ pub(super) fn copy_file(
             count => file.write_all(&room[..count])?,
         }
     }
-    sender.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))??;
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
     Ok(rate(bytes, begun))
 }
 
@@ -91,12 +91,12 @@ fn transfer(
         Ok(())
     });
     receive(listener.accept()?.0)?;
-    sender.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))??;
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
     Ok(rate(bytes, begun))
 }
 
-/// Bytes through a pipe from a writing process and over a connection, read and written by a thread
-/// in between: what a command's output at least takes to get to another process. MB/s.
+/// The rate of bytes that a process writes into a pipe and a thread copies to a connection, in MB/s:
+/// the minimum cost of moving the output of a command to another process.
 pub(super) fn copy_piped(bytes: u64, buffer: usize) -> anyhow::Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -118,7 +118,7 @@ pub(super) fn copy_piped(bytes: u64, buffer: usize) -> anyhow::Result<f64> {
     let mut room = vec![0; buffer];
     while stream.read(&mut room)? > 0 {}
     let rate = rate(bytes, begun);
-    sender.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))??;
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
     writer.wait()?;
     Ok(rate)
 }

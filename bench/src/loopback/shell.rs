@@ -1,4 +1,4 @@
-//! A stream into a command and out of it at once.
+//! Measures a stream into a command and out of it at the same time.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use super::pair::{Pair, Speaks};
 use super::{QUICK_BYTES, raw};
 use crate::measure::{Better, Goal, Measure, Role, Setting};
 
-/// What a caller writes and reads at a time.
-const CALLERS: usize = 256 * 1024;
+/// The size of one write and of one read.
+const BLOCK: usize = 256 * 1024;
 
 pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let bytes: u64 = setting.pick(64 << 20, 256 << 20);
@@ -22,16 +22,20 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let first = MetaService::builder(["sleep", "100000"]);
     let first = Pair::start(agent, first, Speaks::Version1)?;
     let how = format!(
-        "`exec_shell([\"cat\"])`; {} MiB are written to its standard input and read back from its standard output at once. The rate is that of one \
-         way. *Version 1* is the same agent under a host that announces no extension: blocks of 16 KiB in windows of 64 KiB. *Raw TCP* is one way alone, \
-         one thread a side. Who writes and reads are tasks of the runtime that serves.",
+        "`exec_shell([\"cat\"])`: {} MiB are written to its standard input and read back from its \
+         standard output at the same time. The rate is that of one direction. *Version 1* is the same \
+         agent with a host that announces no extension: blocks of 16 KiB in windows of 64 KiB. *Raw TCP* \
+         is one direction alone, with one thread on each side. The writer and the reader are tasks of \
+         the runtime that serves.",
         bytes >> 20,
     );
-    Ok(Measure::new("Shell: `cat`, in and out at once", how)
+    Ok(Measure::new("Shell: `cat`, both directions at once", how)
         .quantity("rate", "MB/s", Better::More)
         .subject("raw TCP", Role::Limit, move || Ok(vec![("rate", raw::copy(2 * bytes, buffer)?)]))
-        .subject("shell", Role::Ours, move || Ok(vec![("rate", cat(&second, bytes)?)]))
-        .subject("shell, version 1", Role::Ours, move || Ok(vec![("rate", cat(&first, bytes)?)]))
+        .subject("shell", Role::Metaservice, move || Ok(vec![("rate", cat(&second, bytes)?)]))
+        .subject("shell, version 1", Role::Metaservice, move || {
+            Ok(vec![("rate", cat(&first, bytes)?)])
+        })
         .goal(Goal::ratio("shell", "rate", 0.15, "raw TCP"))
         .goal(Goal::ratio("shell, version 1", "rate", 0.06, "raw TCP")))
 }
@@ -39,11 +43,11 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
 fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
     pair.task(async move |service| {
         let mut shell = service.exec_shell(["cat"], false).await?;
-        let mut input = shell.stdin.take().context("a shell has an input")?;
-        let mut output = shell.stdout.take().context("a shell has an output")?;
+        let mut input = shell.stdin.take().context("a shell has a standard input")?;
+        let mut output = shell.stdout.take().context("a shell has a standard output")?;
         let begun = Instant::now();
         let write = tokio::spawn(async move {
-            let block = Bytes::from(vec![7; CALLERS]);
+            let block = Bytes::from(vec![7; BLOCK]);
             let mut left = bytes;
             while left > 0 {
                 let count = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -52,7 +56,7 @@ fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
             }
             input.shutdown().await
         });
-        let mut room = vec![0; CALLERS];
+        let mut room = vec![0; BLOCK];
         let mut come = 0;
         loop {
             match output.read(&mut room).await? {
@@ -62,7 +66,7 @@ fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
         }
         let rate = raw::rate(bytes, begun);
         write.await??;
-        anyhow::ensure!(shell.wait().await? && come == bytes, "{come} bytes came of {bytes}");
+        anyhow::ensure!(shell.wait().await? && come == bytes, "{come} of {bytes} bytes came");
         Ok(rate)
     })
 }

@@ -1,4 +1,4 @@
-//! How long a machine takes from nothing to nothing, and what of that is the kernel's own.
+//! Measures a complete run of a machine, from start to exit, and the kernel's part of it.
 
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,41 +11,41 @@ use anyhow::{Context, ensure};
 use metaservice_vm::{Boot, Machine, MachineSpec, Tools, initramfs};
 use tokio::runtime::Runtime;
 
-use super::bound::{self, within};
 use super::lab::text;
 use super::scratch::{Scratch, cache};
+use super::timeouts::{self, within};
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
 fn measure(title: &'static str, how: String) -> Measure {
     Measure::new(title, how).quantity("time", "s", Better::Less)
 }
 
-/// A command from the start of the tool to its exit.
+/// A command, from the start of the tool to its exit.
 pub(super) fn run(setting: &Setting) -> anyhow::Result<Measure> {
     let tool = Rc::new(Tool::new(setting)?);
-    let floor = Floor::new()?;
-    // What is unpacked and packed once only is no part of it.
+    let limit = Minimum::new()?;
+    // The first run unpacks and packs files once. This is not part of the measure.
     tool.run(&["--no-warm"], BOOTING)?;
-    tool.save()?;
+    tool.take_snapshot()?;
     let warm = Rc::clone(&tool);
-    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to its exit: *cold* boots a machine \
-        (`--no-warm`), *warm* goes on from one that `metaservice image snapshot builtin` has saved. The floor is the same QEMU, with the \
-        same devices, and the same kernel on the same command line, with an initramfs that holds nothing but an init of one system call: \
-        power off.";
-    Ok(measure("A run from nothing to nothing", how.to_owned())
-        .subject("cold", Role::Ours, move || tool.run(&["--no-warm"], BOOTING))
-        .subject("warm", Role::Ours, move || warm.run(&[], CONTINUING))
-        .subject("floor", Role::Limit, move || floor.sample())
-        .goal(Goal::ratio("cold", "time", 1.3, "floor"))
-        .goal(Goal::ratio("warm", "time", 0.35, "cold")))
+    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to its \
+        exit. *Cold start* boots a machine (`--no-warm`). *Warm start* restores a machine from the \
+        snapshot of `metaservice image snapshot builtin`. *Boot and power off* is the limit: the same \
+        QEMU with the same devices, and the same kernel with the same command line. Its initramfs has \
+        only an init of one system call, which powers the machine off.";
+    Ok(measure("A run, from start to exit", how.to_owned())
+        .subject("cold start", Role::Metaservice, move || tool.run(&["--no-warm"], BOOTING))
+        .subject("warm start", Role::Metaservice, move || warm.run(&[], RESTORING))
+        .subject("boot and power off", Role::Limit, move || limit.sample())
+        .goal(Goal::ratio("cold start", "time", 1.3, "boot and power off"))
+        .goal(Goal::ratio("warm start", "time", 0.35, "cold start")))
 }
 
-/// What the tool says of how its machine starts.
+/// The events by which the tool reports how its machine starts.
 const BOOTING: &str = "\"event\":\"booting\"";
-const CONTINUING: &str = "\"event\":\"continuing\"";
+const RESTORING: &str = "\"event\":\"continuing\"";
 
-/// The tool with a cache of its own, in which the user's QEMU, kernel and busybox are and no saved
-/// machine is.
+/// The tool with a separate cache: it has the user's QEMU, kernel and busybox, and no snapshots.
 struct Tool {
     path: PathBuf,
     scratch: Scratch,
@@ -57,9 +57,9 @@ impl Tool {
         let own = scratch.path().join("metaservice");
         std::fs::create_dir(&own)?;
         for name in ["bin", "kernel", "qemu", "vmlinux"] {
-            let theirs = cache()?.join(name);
-            if theirs.exists() {
-                symlink(theirs, own.join(name))?;
+            let cached = cache()?.join(name);
+            if cached.exists() {
+                symlink(cached, own.join(name))?;
             }
         }
         Ok(Self { path, scratch })
@@ -71,53 +71,53 @@ impl Tool {
         command
     }
 
-    /// Saves a machine to go on from.
-    fn save(&self) -> anyhow::Result<()> {
+    /// Takes a snapshot of the built-in guest.
+    fn take_snapshot(&self) -> anyhow::Result<()> {
         let mut command = self.command();
         command.args(["image", "snapshot", "builtin"]);
-        bound::run(command).map(drop)
+        timeouts::run(command).map(drop)
     }
 
-    /// The time of a run, which is to say `event`.
+    /// The time of a run, which must report `event`.
     fn run(&self, options: &[&str], event: &str) -> anyhow::Result<Values> {
         let begun = Instant::now();
         let mut command = self.command();
         command.args(["run", "--json"]).args(options).args(["--", "true"]);
-        let said = bound::run(command)?;
+        let stderr = timeouts::run(command)?;
         let time = begun.elapsed().as_secs_f64();
-        ensure!(said.contains(event), "it has not said {event}: {said}");
+        ensure!(stderr.contains(event), "{event} is missing: {stderr}");
         Ok(vec![("time", time)])
     }
 }
 
-/// A machine that is turned off by the first thing that runs in it.
-struct Floor {
+/// A machine whose first process powers it off.
+struct Minimum {
     runtime: Runtime,
     tools: Tools,
     initramfs: PathBuf,
     _folder: tempfile::TempDir,
 }
 
-impl Floor {
+impl Minimum {
     fn new() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let initramfs = folder.path().join("floor.cpio");
-        std::fs::write(&initramfs, archive(&turn_off()))?;
+        let directory = tempfile::tempdir()?;
+        let initramfs = directory.path().join("power-off.cpio");
+        std::fs::write(&initramfs, archive(&power_off()))?;
         let tools = metaservice_vm::find().require()?;
-        Ok(Self { runtime: Runtime::new()?, tools, initramfs, _folder: folder })
+        Ok(Self { runtime: Runtime::new()?, tools, initramfs, _folder: directory })
     }
 
     fn sample(&self) -> anyhow::Result<Values> {
         self.runtime.block_on(async {
             let begun = Instant::now();
-            let (_ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            let (_host, guest) = std::os::unix::net::UnixStream::pair()?;
             let boot = Boot::from_kernel(&self.tools.kernel).initramfs(&self.initramfs);
             let card =
-                metaservice_vm::Card::new(theirs.into(), metaservice_vm::MacAddress::random());
+                metaservice_vm::Card::new(guest.into(), metaservice_vm::MacAddress::random());
             let machine =
                 Machine::start(MachineSpec::new(&self.tools.qemu, boot).card(card)).await?;
             let exit =
-                within(bound::SAMPLE, "the floor", async { Ok(machine.wait().await) }).await?;
+                within(timeouts::SAMPLE, "the machine", async { Ok(machine.wait().await) }).await?;
             let time = begun.elapsed().as_secs_f64();
             ensure!(exit.how == metaservice_vm::How::GuestPoweredOff, "{}", exit.how);
             Ok(vec![("time", time)])
@@ -125,8 +125,8 @@ impl Floor {
     }
 }
 
-/// A program of one system call, `reboot` with the word for turning off, for x86-64.
-fn turn_off() -> Vec<u8> {
+/// A program of one system call, `reboot` with the command for power off, for x86-64.
+fn power_off() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u16 = 64 + 56;
     #[rustfmt::skip]
@@ -136,7 +136,7 @@ fn turn_off() -> Vec<u8> {
         0xbe, 0x69, 0x19, 0x12, 0x28,      // mov esi, LINUX_REBOOT_MAGIC2
         0xba, 0xdc, 0xfe, 0x21, 0x43,      // mov edx, LINUX_REBOOT_CMD_POWER_OFF
         0x0f, 0x05,                        // syscall
-        0xeb, 0xfe,                        // stay
+        0xeb, 0xfe,                        // loop
     ];
     let entry = BASE + u64::from(HEADERS);
     let length = u64::from(HEADERS) + CODE.len() as u64;
@@ -153,7 +153,7 @@ fn turn_off() -> Vec<u8> {
     for half in [64u16, 56, 1, 0, 0, 0] {
         program.extend(half.to_le_bytes());
     }
-    // One segment, to be read and run.
+    // One segment, readable and executable.
     for half in [1u32, 5] {
         program.extend(half.to_le_bytes());
     }
@@ -164,7 +164,7 @@ fn turn_off() -> Vec<u8> {
     program
 }
 
-/// An initramfs (cpio, "newc") of `/init` alone.
+/// An initramfs (cpio, "newc") with only `/init`.
 fn archive(init: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, mode, content) in [("init", 0o100_755, init), ("TRAILER!!!", 0, &[][..])] {
@@ -179,22 +179,23 @@ fn archive(init: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// Ways to boot, up to the same agent and its command's end.
+/// Ways to boot, until the end of the same command of the same agent.
 pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
     let tool = Rc::new(Tool::new(setting)?);
     let tools = metaservice_vm::find().require()?;
     let agent = std::fs::read(setting.agent()?)?;
-    let place = Scratch::new()?;
-    let initramfs = initramfs::Contents::new(agent, &tools).cache(place.path());
+    let scratch = Scratch::new()?;
+    let initramfs = initramfs::Contents::new(agent, &tools).cache(scratch.path());
     let plain = initramfs::build(&initramfs)?;
-    let packed = place.path().join("packed.cpio.gz");
+    let packed = scratch.path().join("packed.cpio.gz");
     pack(&plain, &packed)?;
-    let q35 = place.path().join("q35");
+    let q35 = scratch.path().join("q35");
     write_q35(&tools, &q35)?;
     let (elf, image) = (unpacked(&tools)?, tools.kernel.image.clone());
-    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends with the machine's own power-off: with the kernel as an ELF \
-        file and as the image that unpacks itself, with the initramfs as it is and compressed by gzip, and on QEMU's machine type q35 \
-        instead of pc.";
+    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends when the machine powers \
+        itself off. *Plain*: the kernel is an ELF file, and the initramfs is not compressed. The others \
+        change one thing each: the initramfs is compressed by gzip; the kernel is the image that unpacks \
+        itself; QEMU's machine type is q35 instead of pc.";
     let way = |kernel: &Path, initrd: &Path, qemu: Option<&Path>| {
         let (tool, qemu) = (Rc::clone(&tool), qemu.map(Path::to_owned));
         let options = ["--kernel", text(kernel)?, "--initrd", text(initrd)?];
@@ -206,17 +207,17 @@ pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
             }
             command.arg("run").args(&options).args(["--", "true"]);
             let begun = Instant::now();
-            bound::run(command)?;
+            timeouts::run(command)?;
             Ok(vec![("time", begun.elapsed().as_secs_f64())])
         })
     };
     let other_type = way(&elf, &plain, Some(&q35))?;
     Ok(measure("Ways to boot", how.to_owned())
-        .subject("plain kernel and initramfs", Role::Ours, way(&elf, &plain, None)?)
+        .subject("plain kernel and initramfs", Role::Metaservice, way(&elf, &plain, None)?)
         .subject("compressed initramfs", Role::Limit, way(&elf, &packed, None)?)
         .subject("kernel image", Role::Limit, way(&image, &plain, None)?)
         .subject("machine type q35", Role::Limit, move || {
-            let _keep = &place;
+            let _keep = &scratch;
             other_type()
         }))
 }
@@ -225,11 +226,11 @@ fn pack(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut gzip = Command::new("gzip");
     gzip.arg("-k").arg("--stdout").arg(from).stdout(std::fs::File::create(to)?);
     let status = gzip.status()?;
-    ensure!(status.success(), "gzip has failed");
+    ensure!(status.success(), "gzip failed");
     Ok(())
 }
 
-/// A script that is QEMU with another machine type.
+/// Writes a script that runs QEMU with another machine type.
 fn write_q35(tools: &Tools, path: &Path) -> anyhow::Result<()> {
     let mut script = std::fs::File::create(path)?;
     write!(
@@ -242,7 +243,7 @@ fn write_q35(tools: &Tools, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The plain kernel.
+/// The kernel as an ELF file.
 fn unpacked(tools: &Tools) -> anyhow::Result<PathBuf> {
     match Boot::from_kernel(&tools.kernel) {
         Boot::Direct { kernel, .. } => Ok(kernel),

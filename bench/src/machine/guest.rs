@@ -1,7 +1,7 @@
-//! The guest's side of the raw streams: this program again, in the machine.
+//! The guest's side of the raw streams: this program, run in the machine.
 //!
-//! Owns what is as little as a program can do to fill a TCP connection or to empty one: large
-//! pieces, one buffer, nothing looked at.
+//! Owns the least work that fills or empties a TCP connection: large pieces, one buffer, and the
+//! bytes are not used.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,18 +9,18 @@ use std::net::{Shutdown, TcpStream};
 /// The size of a piece, on both sides.
 pub(super) const PIECE: usize = 256 * 1024;
 
-/// What it is to do.
+/// The task of the program in the guest.
 #[derive(clap::Subcommand)]
 pub(crate) enum Part {
-    /// Send so many bytes, and wait until they have been taken.
+    /// Send this number of bytes, and wait until the other end has read them.
     Flood { address: String, bytes: u64 },
-    /// Send what comes from the standard input, and wait until it has been taken.
+    /// Send standard input, and wait until the other end has read it.
     Relay { address: String },
-    /// Ask for so many bytes, and throw them away.
-    Drain { address: String, bytes: u64 },
+    /// Request this number of bytes, and discard them.
+    Receive { address: String, bytes: u64 },
 }
 
-/// Does it. Whoever is at the other end takes the time.
+/// Does the task. The other end measures the time.
 pub(crate) fn play(part: &Part) -> anyhow::Result<()> {
     let mut piece = vec![0x5a; PIECE];
     match part {
@@ -47,7 +47,7 @@ pub(crate) fn play(part: &Part) -> anyhow::Result<()> {
             stream.shutdown(Shutdown::Write)?;
             stream.read_to_end(&mut Vec::new())?;
         }
-        Part::Drain { address, bytes } => {
+        Part::Receive { address, bytes } => {
             let mut stream = TcpStream::connect(address)?;
             stream.write_all(&bytes.to_be_bytes())?;
             let mut left = *bytes;

@@ -1,7 +1,7 @@
 //! The host's side of QEMU's guest agent: lines of JSON on a socket.
 //!
-//! Owns the three commands that are measured. A command's end is asked for again and again without
-//! a pause, which is as fast as its protocol gets.
+//! Owns the three measured commands. The end of a command is polled without a pause: the fastest
+//! way that the protocol has.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use super::bound;
 use super::lab::{Lab, text};
+use super::timeouts;
 
 /// A connection to the agent.
 pub(super) struct GuestAgent {
@@ -19,11 +19,11 @@ pub(super) struct GuestAgent {
 }
 
 impl GuestAgent {
-    /// Starts it in the guest, and waits until it answers.
+    /// Starts the agent in the guest, and waits until it answers.
     pub(super) fn start(lab: &Lab) -> anyhow::Result<Self> {
         let tools = metaservice_vm::find().require()?;
         let modules = tools.kernel.modules.context("the kernel has no modules")?;
-        // A kernel that has it built in says no.
+        // This fails if the module is built into the kernel.
         let console = format!(
             "{} insmod {} 2>/dev/null || true",
             tools.busybox.display(),
@@ -37,8 +37,8 @@ impl GuestAgent {
             text(&program)?
         );
         lab.detach(&["sh", "-c", &program])?;
-        let stream = UnixStream::connect(lab.folder().join("ga.sock"))?;
-        stream.set_read_timeout(Some(bound::SAMPLE))?;
+        let stream = UnixStream::connect(lab.directory().join("ga.sock"))?;
+        stream.set_read_timeout(Some(timeouts::SAMPLE))?;
         let mut agent = Self { stream: BufReader::with_capacity(1 << 20, stream) };
         agent.call("guest-ping", &json!({}))?;
         Ok(agent)
@@ -50,9 +50,9 @@ impl GuestAgent {
         self.stream.get_mut().write_all(line.as_bytes())?;
         let mut answer = Vec::new();
         let read = self.stream.read_until(b'\n', &mut answer);
-        read.with_context(|| format!("{name} is not answered"))?;
+        read.with_context(|| format!("{name} got no answer"))?;
         let mut answer: Value = serde_json::from_slice(&answer)
-            .with_context(|| format!("{name}: {} bytes of no JSON", answer.len()))?;
+            .with_context(|| format!("{name}: {} bytes that are not JSON", answer.len()))?;
         match answer.get_mut("return") {
             Some(value) => Ok(value.take()),
             None => bail!("{name}: {answer}"),
@@ -61,12 +61,12 @@ impl GuestAgent {
 
     /// Runs a command to its end.
     pub(super) fn exec(&mut self, path: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let order = json!({ "path": path, "arg": arguments, "capture-output": true });
-        let started = self.call("guest-exec", &order)?;
-        let pid = started.get("pid").context("a command without a pid")?.clone();
+        let request = json!({ "path": path, "arg": arguments, "capture-output": true });
+        let started = self.call("guest-exec", &request)?;
+        let pid = started.get("pid").context("the answer has no process id")?.clone();
         let begun = Instant::now();
         loop {
-            ensure!(begun.elapsed() < bound::SAMPLE, "{path} does not end");
+            ensure!(begun.elapsed() < timeouts::SAMPLE, "{path} did not end");
             let status = self.call("guest-exec-status", &json!({ "pid": pid }))?;
             if status.get("exited") == Some(&Value::Bool(true)) {
                 ensure!(status.get("exitcode") == Some(&json!(0)), "{path}: {status}");
@@ -75,20 +75,21 @@ impl GuestAgent {
         }
     }
 
-    /// Reads `bytes` of a file in pieces of so many; how many came. Their text is not decoded.
+    /// Reads `bytes` of a file in pieces of this size. Returns how many came. The base64 text is not
+    /// decoded.
     pub(super) fn read(&mut self, path: &str, piece: u64, bytes: u64) -> anyhow::Result<u64> {
         let handle = self.call("guest-file-open", &json!({ "path": path, "mode": "r" }))?;
-        let (mut came, begun) = (0, Instant::now());
-        while came < bytes {
-            ensure!(begun.elapsed() < bound::SAMPLE, "only {came} bytes of {path} have come");
+        let (mut received, begun) = (0, Instant::now());
+        while received < bytes {
+            ensure!(begun.elapsed() < timeouts::SAMPLE, "only {received} bytes of {path} came");
             let read =
                 self.call("guest-file-read", &json!({ "handle": handle, "count": piece }))?;
             match read.get("count").and_then(Value::as_u64) {
-                Some(count @ 1..) => came += count,
+                Some(count @ 1..) => received += count,
                 _ => break,
             }
         }
         self.call("guest-file-close", &json!({ "handle": handle }))?;
-        Ok(came)
+        Ok(received)
     }
 }

@@ -1,9 +1,9 @@
-//! A machine in which ours and the peers are measured.
+//! A machine in which metaservice and its peers are measured.
 //!
-//! Owns its parts: our service and raw streams on our network card, and beside that card, on
-//! devices of their own, QEMU's user network with OpenSSH and `guestfwd` behind it, and the port of
-//! QEMU's guest agent. Its root is this host's own, so that the same programs run on both sides.
-//! `metaservice-vm` knows no such devices: a script that stands for QEMU adds them.
+//! Owns its parts. On the network card of metaservice: the service and the raw streams. On separate
+//! devices: QEMU's user network with OpenSSH and `guestfwd`, and the port of QEMU's guest agent. The
+//! root directory is the host's, so that the same programs run on both sides. `metaservice-vm` does
+//! not support the peers' devices: a wrapper script for QEMU adds them.
 
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -27,28 +27,28 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::bound::{self, within};
 use super::peers::Peers;
 use super::raw::{self, Flow};
 use super::scratch::Scratch;
 use super::secure_shell::SecureShell;
 use super::tap::Tap;
+use super::timeouts::{self, within};
 use crate::measure::Setting;
 
-/// The ports of raw streams: what comes is thrown away, and as much comes as is asked for.
+/// The ports of the raw streams: one discards what it receives, one sends what is requested.
 const DISCARD: u16 = 9;
 const GENERATE: u16 = 19;
 
-/// Where the user network leads its `guestfwd`.
+/// The address of `guestfwd` in the user network.
 const FORWARD: &str = "10.0.2.100:9";
 
-/// The job: writes as many zeros into its log as it is told to.
+/// The job: reads a number from a FIFO and writes as many zeros to its log, in a loop.
 const JOB: &str =
     "mkfifo /run/zeros && while read count </run/zeros; do head -c $count /dev/zero; done";
 
-/// A machine with everything in it. Dropping it ends it.
+/// A machine with all parts. Dropping it ends the machine.
 ///
-/// Peers that cannot be had, or do not start, are errors of those samples that ask them.
+/// If a peer is not available or does not start, only its own samples fail.
 pub(super) struct Lab {
     pub(super) runtime: Runtime,
     pub(super) service: MetaService,
@@ -62,7 +62,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Boots it.
+    /// Boots the machine.
     pub(super) fn boot(setting: &Setting) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
         let peers = Peers::get();
@@ -80,25 +80,25 @@ impl Lab {
                     tokio::spawn(raw::serve(discard, flow.clone()));
                     let netcat = format!("{} -N 127.0.0.1 {port}", peers.netcat().display());
                     let devices = devices(scratch.path(), ssh_port, &netcat);
-                    stand_in(&tools.qemu, peers, scratch.path(), &devices)?
+                    wrapper(&tools.qemu, peers, scratch.path(), &devices)?
                 }
                 Err(_) => tools.qemu.clone(),
             };
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            let ours = tokio::net::UnixStream::from_std(ours)?;
+            let (host, guest) = UnixStream::pair()?;
+            host.set_nonblocking(true)?;
+            let host = tokio::net::UnixStream::from_std(host)?;
             let config = Config { ports: vec![80, DISCARD, GENERATE], ..Config::default() };
-            let (nic, driver) = attach(ours, config);
+            let (nic, driver) = attach(host, config);
             tokio::spawn(driver.run());
-            let (tap, drain) = Tap::new();
-            let service = MetaService::builder(["sh", "-c", JOB]).log(drain).start()?;
-            tokio::spawn(sort(nic, service.clone(), flow));
-            let machine = Machine::start(describe(&qemu, &tools, agent, theirs)?).await?;
+            let (tap, sink) = Tap::new();
+            let service = MetaService::builder(["sh", "-c", JOB]).log(sink).start()?;
+            tokio::spawn(dispatch(nic, service.clone(), flow));
+            let machine = Machine::start(describe(&qemu, &tools, agent, guest)?).await?;
             tokio::select! {
-                fetched = timeout(bound::START, service.fetched()) => if fetched.is_err() {
-                    bail!("the guest does not come: {}", machine.console().tail(20).join("\n"));
+                fetched = timeout(timeouts::START, service.fetched()) => if fetched.is_err() {
+                    bail!("the guest did not fetch its job: {}", machine.console().tail(20).join("\n"));
                 },
-                exit = machine.wait() => bail!("the machine has ended: {}", exit.how),
+                exit = machine.wait() => bail!("the machine ended: {}", exit.how),
             }
             anyhow::Ok((service, tap, machine, ssh_port))
         };
@@ -115,7 +115,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// What is asked of the guest; ends with an error when it takes too long, or the machine ends.
+    /// Waits for an operation in the guest. A timeout or the end of the machine is an error.
     pub(super) fn ask<T>(
         &self,
         what: impl Display,
@@ -123,18 +123,18 @@ impl Lab {
     ) -> anyhow::Result<T> {
         self.runtime.block_on(async {
             tokio::select! {
-                done = within(bound::SAMPLE, what, work) => done,
-                exit = self.machine.wait() => bail!("the machine has ended: {}", exit.how),
+                done = within(timeouts::SAMPLE, what, work) => done,
+                exit = self.machine.wait() => bail!("the machine ended: {}", exit.how),
             }
         })
     }
 
-    /// Runs a command in the guest, by our own means; what it wrote.
+    /// Runs a command in the guest by `exec`, and returns its standard output.
     pub(super) fn exec(&self, words: &[&str]) -> anyhow::Result<String> {
         let work = async {
             let mut shell = self.service.exec(command(words)).await?;
             let mut written = String::new();
-            let mut complained = String::new();
+            let mut error_text = String::new();
             let (mut out, mut err) = (shell.stdout.take(), shell.stderr.take());
             let out = async {
                 if let Some(out) = &mut out {
@@ -143,23 +143,23 @@ impl Lab {
             };
             let err = async {
                 if let Some(err) = &mut err {
-                    let _ = err.read_to_string(&mut complained).await;
+                    let _ = err.read_to_string(&mut error_text).await;
                 }
             };
             tokio::join!(out, err);
-            ensure!(shell.wait().await?, "{}: {}", words.join(" "), complained.trim());
+            ensure!(shell.wait().await?, "{}: {}", words.join(" "), error_text.trim());
             Ok(written)
         };
         self.ask(words[0], work)
     }
 
-    /// Starts a command in the guest that goes on by itself.
+    /// Starts a detached command in the guest.
     pub(super) fn detach(&self, words: &[&str]) -> anyhow::Result<()> {
         self.ask(words[0], async { Ok(self.service.exec_detached(command(words)).await?) })?;
         Ok(())
     }
 
-    /// Runs this program's part in the guest against one of our raw ports, or `guestfwd`'s.
+    /// Runs a raw stream between this program in the guest and a raw port or `guestfwd`.
     pub(super) fn stream(&mut self, way: Way, bytes: u64) -> anyhow::Result<f64> {
         let own = self.scratch.path().join("bench");
         let own = text(&own)?;
@@ -167,7 +167,7 @@ impl Lab {
         while self.flows.try_recv().is_ok() {}
         match way {
             Way::Out => self.exec(&[own, "guest", "flood", &service(DISCARD), &count])?,
-            Way::In => self.exec(&[own, "guest", "drain", &service(GENERATE), &count])?,
+            Way::In => self.exec(&[own, "guest", "receive", &service(GENERATE), &count])?,
             Way::Forward => {
                 self.peers()?;
                 self.exec(&[own, "guest", "flood", FORWARD, &count])?
@@ -186,25 +186,25 @@ impl Lab {
         Ok(flow.rate())
     }
 
-    /// What people use today, if it could be had.
+    /// The peers, if they are available.
     pub(super) fn peers(&self) -> anyhow::Result<&Peers> {
         self.peers.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
 
-    /// OpenSSH, which is started when it is first asked for.
+    /// OpenSSH. The first call starts it.
     pub(super) fn secure_shell(&self) -> anyhow::Result<&SecureShell> {
         let start = || SecureShell::start(self).map_err(|error| format!("{error:#}"));
         let shell = self.secure_shell.get_or_init(start);
-        shell.as_ref().map_err(|reason| anyhow::anyhow!("sshd does not start: {reason}"))
+        shell.as_ref().map_err(|reason| anyhow::anyhow!("sshd did not start: {reason}"))
     }
 
-    /// The host's port that leads to the guest's 22.
+    /// The port of the host that is forwarded to port 22 of the guest.
     pub(super) fn ssh_port(&self) -> u16 {
         self.ssh_port
     }
 
-    /// A folder that host and guest see.
-    pub(super) fn folder(&self) -> &Path {
+    /// A directory that host and guest share.
+    pub(super) fn directory(&self) -> &Path {
         self.scratch.path()
     }
 }
@@ -212,21 +212,21 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Some(Ok(shell)) = self.secure_shell.get() {
-            shell.hang_up();
+            shell.disconnect();
         }
     }
 }
 
-/// Which way a raw stream goes.
+/// The path of a raw stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
-    /// From the guest over our card.
+    /// From the guest, over the card.
     Out,
-    /// To the guest over our card.
+    /// To the guest, over the card.
     In,
-    /// From the guest over the user network and a program for each connection.
+    /// From the guest, over the user network and one program for each connection.
     Forward,
-    /// From a command in the guest by way of a pipe, over our card.
+    /// From a command in the guest, through a pipe and over the card.
     Piped,
 }
 
@@ -257,18 +257,21 @@ fn describe(
         .root(Root::Folder("/".into())))
 }
 
-/// The peers' devices, in QEMU's words.
-fn devices(folder: &Path, ssh_port: u16, forward: &str) -> Vec<String> {
-    let folder = folder.display();
+/// The options of QEMU for the peers' devices.
+fn devices(directory: &Path, ssh_port: u16, forward: &str) -> Vec<String> {
+    let directory = directory.display();
     [
         "-netdev",
-        &format!("user,id=peers,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22,guestfwd=tcp:{FORWARD}-cmd:{forward}"),
+        &format!(
+            "user,id=peers,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22,\
+             guestfwd=tcp:{FORWARD}-cmd:{forward}"
+        ),
         "-device",
         "virtio-net-pci,netdev=peers,romfile=",
         "-device",
         "virtio-serial-pci",
         "-chardev",
-        &format!("socket,id=ga,path={folder}/ga.sock,server=on,wait=off"),
+        &format!("socket,id=ga,path={directory}/ga.sock,server=on,wait=off"),
         "-device",
         "virtserialport,chardev=ga,name=org.qemu.guest_agent.0",
     ]
@@ -276,9 +279,14 @@ fn devices(folder: &Path, ssh_port: u16, forward: &str) -> Vec<String> {
     .to_vec()
 }
 
-/// A script that is QEMU with more devices, and may start `guestfwd`'s program.
-fn stand_in(qemu: &Qemu, peers: &Peers, folder: &Path, devices: &[String]) -> anyhow::Result<Qemu> {
-    let path = folder.join("qemu");
+/// Writes a script that runs QEMU with more devices and lets it start the program of `guestfwd`.
+fn wrapper(
+    qemu: &Qemu,
+    peers: &Peers,
+    directory: &Path,
+    devices: &[String],
+) -> anyhow::Result<Qemu> {
+    let path = directory.join("qemu");
     let mut script = std::fs::File::create(&path)?;
     let real = qemu.path.display();
     let more: String = devices.iter().map(|word| format!(" '{word}'")).collect();
@@ -292,8 +300,8 @@ fn stand_in(qemu: &Qemu, peers: &Peers, folder: &Path, devices: &[String]) -> an
     Ok(Qemu { path, version: qemu.version })
 }
 
-/// Hands the card's connections to whom their port belongs.
-async fn sort(
+/// Dispatches the connections of the card by their port.
+async fn dispatch(
     mut nic: metaservice_nic::Nic,
     service: MetaService,
     flow: mpsc::UnboundedSender<Flow>,
@@ -311,7 +319,7 @@ async fn converse(connection: Connection, service: MetaService, flow: mpsc::Unbo
     }
 }
 
-/// Bytes in a time, as millions per second.
+/// The rate of a transfer that began at `begun`, in MB/s.
 pub(super) fn rate(bytes: u64, begun: Instant) -> f64 {
     bytes as f64 / begun.elapsed().as_secs_f64() / 1e6
 }

@@ -1,11 +1,11 @@
 //! Measures in a virtual machine.
 //!
-//! `lab` is the machine with everything in it, `peers` what people use today (`secure_shell` and
-//! `guest_agent` speak to them), `guest` and `raw` the two ends of a raw stream. `bound` ends what hangs. The measures: `streams` (how much per second), `turns` (how long until
-//! an answer), `boot`.
+//! `lab` is the machine with all parts. `peers` are the programs that people use today;
+//! `secure_shell` and `guest_agent` are their clients. `guest` and `raw` are the two ends of a raw
+//! stream. `timeouts` ends what hangs. The measures are in `streams` (throughput), `turns` (latency)
+//! and `boot`.
 
 mod boot;
-mod bound;
 mod guest;
 mod guest_agent;
 mod lab;
@@ -15,13 +15,14 @@ mod scratch;
 mod secure_shell;
 mod streams;
 mod tap;
+mod timeouts;
 mod turns;
 
 pub(crate) use self::guest::{Part, play};
 pub(crate) use self::scratch::remove_all as remove_scratch;
 use crate::measure::{Entry, Group};
 
-/// All of them, in the order of the page.
+/// All measures of the group, in the order of the page.
 pub(crate) fn entries() -> Vec<Entry> {
     let entry = |id, quick, prepare| Entry { group: Group::Machine, id, quick, prepare };
     vec![

@@ -1,17 +1,17 @@
-//! What people use today, unpacked beside the tools that machines need.
+//! The peers: the programs that people use today, unpacked in the cache.
 //!
-//! Owns which packages these are, and where their programs lie. Nothing is installed: the packages
-//! are fetched by apt and unpacked into the cache folder, as `setup.sh` does with QEMU.
+//! Owns the list of packages and the paths of their programs. Nothing is installed: apt downloads
+//! the packages, and they are unpacked into the cache directory, as `setup.sh` does with QEMU.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::bound;
 use super::scratch::cache;
+use super::timeouts;
 
-/// QEMU's guest agent, OpenSSH, netcat, and the libraries of theirs that a plain system lacks.
+/// QEMU's guest agent, OpenSSH, netcat, and their libraries that a minimal system lacks.
 const PACKAGES: [&str; 7] = [
     "qemu-guest-agent",
     "openssh-server",
@@ -25,80 +25,84 @@ const PACKAGES: [&str; 7] = [
 /// The unpacked packages.
 #[derive(Debug, Clone)]
 pub(super) struct Peers {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Peers {
-    /// Finds them in the cache, or fetches them.
+    /// Finds the packages in the cache, or downloads them.
     pub(super) fn get() -> anyhow::Result<Self> {
-        let folder = cache()?.join("peers");
-        if !folder.join("usr/sbin/sshd").is_file() {
-            fetch(&folder).context("the peers cannot be fetched (Debian and Ubuntu only)")?;
+        let directory = cache()?.join("peers");
+        if !directory.join("usr/sbin/sshd").is_file() {
+            fetch(&directory).context("cannot download the peers (Debian and Ubuntu only)")?;
         }
-        Ok(Self { folder })
+        Ok(Self { directory })
     }
 
     pub(super) fn ssh(&self) -> PathBuf {
-        self.folder.join("usr/bin/ssh")
+        self.directory.join("usr/bin/ssh")
     }
 
     pub(super) fn scp(&self) -> PathBuf {
-        self.folder.join("usr/bin/scp")
+        self.directory.join("usr/bin/scp")
     }
 
     pub(super) fn ssh_keygen(&self) -> PathBuf {
-        self.folder.join("usr/bin/ssh-keygen")
+        self.directory.join("usr/bin/ssh-keygen")
     }
 
     pub(super) fn sshd(&self) -> PathBuf {
-        self.folder.join("usr/sbin/sshd")
+        self.directory.join("usr/sbin/sshd")
     }
 
     pub(super) fn sftp_server(&self) -> PathBuf {
-        self.folder.join("usr/lib/openssh/sftp-server")
+        self.directory.join("usr/lib/openssh/sftp-server")
     }
 
     pub(super) fn guest_agent(&self) -> PathBuf {
-        self.folder.join("usr/sbin/qemu-ga")
+        self.directory.join("usr/sbin/qemu-ga")
     }
 
     pub(super) fn netcat(&self) -> PathBuf {
-        self.folder.join("bin/nc.openbsd")
+        self.directory.join("bin/nc.openbsd")
     }
 
-    /// A command line of one of their programs on the host, with its libraries.
+    /// A command that runs one of the programs on the host, with its libraries.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("LD_LIBRARY_PATH", self.libraries());
         command
     }
 
-    /// Where their libraries are, for `LD_LIBRARY_PATH`.
+    /// The directories of the libraries, for `LD_LIBRARY_PATH`.
     pub(super) fn libraries(&self) -> String {
-        let folder = self.folder.display();
+        let directory = self.directory.display();
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
-        format!("{folder}/usr/lib/{triplet}:{folder}/lib/{triplet}")
+        format!("{directory}/usr/lib/{triplet}:{directory}/lib/{triplet}")
     }
 }
 
-fn fetch(folder: &Path) -> anyhow::Result<()> {
-    eprintln!("fetching {} into {}", PACKAGES.join(" "), folder.display());
-    let parent = folder.parent().context("a cache folder has a parent")?;
+fn fetch(directory: &Path) -> anyhow::Result<()> {
+    eprintln!("downloading {} to {}", PACKAGES.join(" "), directory.display());
+    let parent = directory.parent().context("a cache directory has a parent")?;
     let staging = tempfile::Builder::new().prefix(".staging.").tempdir_in(parent)?;
     let mut fetching = Command::new("apt-get");
     fetching.arg("download").args(PACKAGES).current_dir(staging.path());
-    bound::run(fetching)?;
+    timeouts::run(fetching)?;
     let unpacked = staging.path().join("unpacked");
     for entry in std::fs::read_dir(staging.path())? {
         let package = entry?.path();
         if package.extension().is_some_and(|extension| extension == "deb") {
             let mut unpack = Command::new("dpkg-deb");
             unpack.arg("-x").arg(package).arg(&unpacked);
-            bound::run(unpack)?;
+            timeouts::run(unpack)?;
         }
     }
-    // Another run may have been faster.
-    let _ = std::fs::rename(&unpacked, folder);
-    ensure!(folder.join("usr/sbin/sshd").is_file(), "they are not in {}", folder.display());
+    // A concurrent run may have created it first: the check below decides.
+    let _ = std::fs::rename(&unpacked, directory);
+    ensure!(
+        directory.join("usr/sbin/sshd").is_file(),
+        "sshd is missing in {}",
+        directory.display()
+    );
     Ok(())
 }

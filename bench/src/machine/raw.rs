@@ -1,6 +1,6 @@
-//! The host's side of raw streams: the limit of whatever carries them.
+//! The host's side of the raw streams: they show the limit of the card.
 //!
-//! Owns taking the time, from the first byte until the other end knows that all have come.
+//! Owns the measurement of time, from the first byte until the other end has confirmed the last.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::guest::PIECE;
 
-/// A stream that has ended.
+/// A completed stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flow {
     pub(super) bytes: u64,
@@ -18,13 +18,13 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Millions of bytes per second.
+    /// The rate in MB/s.
     pub(super) fn rate(&self) -> f64 {
         self.bytes as f64 / self.time.as_secs_f64() / 1e6
     }
 }
 
-/// Throws away what comes, until its end.
+/// Discards a stream, until its end.
 pub(super) async fn discard(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     flow: &mpsc::UnboundedSender<Flow>,
@@ -40,7 +40,7 @@ pub(super) async fn discard(
     let _ = stream.shutdown().await;
 }
 
-/// Sends as much as the first eight bytes ask for, and waits until it has been read.
+/// Reads a number of bytes from the first eight bytes, sends as many, and waits until they are read.
 pub(super) async fn generate(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     flow: &mpsc::UnboundedSender<Flow>,
@@ -60,7 +60,7 @@ pub(super) async fn generate(
     let _ = flow.send(Flow { bytes: bytes - left, time: begun.elapsed() });
 }
 
-/// [`discard`] for whoever connects.
+/// Runs [`discard`] for each connection.
 pub(super) async fn serve(listener: TcpListener, flow: mpsc::UnboundedSender<Flow>) {
     while let Ok((stream, _)) = listener.accept().await {
         let flow = flow.clone();

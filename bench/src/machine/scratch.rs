@@ -1,8 +1,8 @@
-//! A folder of the bench's own in the user's cache, gone when the bench is.
+//! A temporary directory in the user's cache, removed at the end of the bench.
 //!
-//! It lies there and not in the temporary folder, because that is the guest's own in a machine
-//! whose root is this host's, and because saved machines of users lie there too. An interrupt
-//! runs no destructors: [`remove_all`] is for whoever ends the process then.
+//! It is not in the system's temporary directory, because a machine with the host's root directory
+//! has its own there, and because snapshots of users are in the cache too. A signal runs no
+//! destructors: its handler calls [`remove_all`] before the process ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 static HELD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// The folder. Dropping it removes it.
+/// The directory. Dropping it removes it.
 pub(super) struct Scratch(TempDir);
 
 impl Scratch {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("bench.").tempdir_in(cache()?)?;
-        held().push(folder.path().to_owned());
-        Ok(Self(folder))
+        let directory = tempfile::Builder::new().prefix("bench.").tempdir_in(cache()?)?;
+        held().push(directory.path().to_owned());
+        Ok(Self(directory))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -33,20 +33,22 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes those that are there; the process is about to end.
+/// Removes all scratch directories, before the process ends.
 pub(crate) fn remove_all() {
     for path in held().drain(..) {
         let _ = std::fs::remove_dir_all(path);
     }
 }
 
-/// The folder in which our tools are cached.
+/// The cache directory of metaservice.
 pub(super) fn cache() -> anyhow::Result<PathBuf> {
-    let folder = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let folder = folder.context("neither XDG_CACHE_HOME nor HOME is set")?.join("metaservice");
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
+    let directory = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let directory =
+        directory.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let directory =
+        directory.context("neither XDG_CACHE_HOME nor HOME is set")?.join("metaservice");
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 fn held() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {

@@ -1,4 +1,4 @@
-//! A log drain that takes everything at once, and counts.
+//! A log sink that accepts everything at once, and counts.
 
 use std::io;
 use std::pin::Pin;
@@ -9,32 +9,32 @@ use std::time::Instant;
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
-/// How much has come, and when the last of it did.
+/// The number of bytes that the sink has received.
 #[derive(Debug, Clone)]
 pub(super) struct Tap(watch::Receiver<u64>);
 
-/// The drain.
-pub(super) struct Drain(Arc<watch::Sender<u64>>);
+/// The sink.
+pub(super) struct Sink(Arc<watch::Sender<u64>>);
 
 impl Tap {
-    pub(super) fn new() -> (Self, Drain) {
+    pub(super) fn new() -> (Self, Sink) {
         let (sender, receiver) = watch::channel(0);
-        (Self(receiver), Drain(Arc::new(sender)))
+        (Self(receiver), Sink(Arc::new(sender)))
     }
 
-    /// How many bytes have come.
+    /// The number of bytes.
     pub(super) fn bytes(&self) -> u64 {
         *self.0.borrow()
     }
 
-    /// When so many bytes have come.
+    /// Waits for this number of bytes, and returns the time.
     pub(super) async fn at_least(&self, bytes: u64) -> Instant {
         let _ = self.0.clone().wait_for(|count| *count >= bytes).await;
         Instant::now()
     }
 }
 
-impl AsyncWrite for Drain {
+impl AsyncWrite for Sink {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,

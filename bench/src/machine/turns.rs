@@ -1,4 +1,4 @@
-//! How long it takes until an answer is there: a folder's listing, a command's end.
+//! Measures latency: the listing of a directory, the end of a command.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,12 +9,13 @@ use super::lab::{Lab, command};
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 use crate::statistics::percentile;
 
-/// The folder that is listed.
-const FOLDER: &str = "/run/one";
+/// The listed directory.
+const DIRECTORY: &str = "/run/one";
 
+/// One measured call.
 type Turn = Box<dyn FnMut(&Lab) -> anyhow::Result<()>>;
 
-/// Takes so many turns after one that does not count, and their median and 99th percentile.
+/// Measures `count` calls after one that does not count: their median and 99th percentile.
 fn turns(
     lab: &Rc<RefCell<Lab>>,
     count: usize,
@@ -54,44 +55,46 @@ fn over_guest_agent(path: &'static str, words: &'static [&'static str]) -> Turn 
     })
 }
 
-/// `true`, by our own means.
+/// `true`, by `exec`.
 fn run_true() -> Turn {
     Box::new(|lab| {
         lab.ask("true", async {
             let mut shell = lab.service.exec(command(&["true"])).await?;
             shell.stdin = None;
-            anyhow::ensure!(shell.wait().await?, "true has failed");
+            anyhow::ensure!(shell.wait().await?, "true failed");
             Ok(())
         })
     })
 }
 
-/// A folder of one file.
+/// A directory of one file.
 pub(super) fn list(setting: &Setting) -> anyhow::Result<Measure> {
     let lab = Rc::new(RefCell::new(Lab::boot(setting)?));
-    lab.borrow().exec(&["sh", "-c", &format!("mkdir {FOLDER} && touch {FOLDER}/file")])?;
+    lab.borrow().exec(&["sh", "-c", &format!("mkdir {DIRECTORY} && touch {DIRECTORY}/file")])?;
     let (many, few) = (setting.pick(20, 100), setting.pick(3, 10));
-    let ls = over_guest_agent("/usr/bin/ls", &[FOLDER]);
+    let ls = over_guest_agent("/usr/bin/ls", &[DIRECTORY]);
     let how = format!(
-        "A list of a folder with one file in it, {many} times one after the other after one that does not count (OpenSSH {few} times): `list-folder` of ours, \
-         `ls` by OpenSSH and by QEMU's guest agent, which is asked for the end without a pause."
+        "The listing of a directory with one file, {many} times in sequence (OpenSSH {few} times), after \
+         one call that does not count: metaservice's `list-folder`, and `ls` by OpenSSH and by QEMU's \
+         guest agent, which is polled for the end without a pause."
     );
-    Ok(measure("A folder's listing in a machine", how)
+    Ok(measure("The listing of a directory in a machine", how)
         .subject(
             "list-folder",
-            Role::Ours,
+            Role::Metaservice,
             turns(
                 &lab,
                 many,
                 Box::new(|lab| {
-                    let files = lab
-                        .ask("list-folder", async { Ok(lab.service.list_folder(FOLDER).await?) })?;
+                    let files = lab.ask("list-folder", async {
+                        Ok(lab.service.list_folder(DIRECTORY).await?)
+                    })?;
                     anyhow::ensure!(files.len() == 1, "not one file");
                     Ok(())
                 }),
             ),
         )
-        .subject("ssh, reused", Role::Peer, turns(&lab, few, over_ssh(&["ls", FOLDER], true)))
+        .subject("ssh, reused", Role::Peer, turns(&lab, few, over_ssh(&["ls", DIRECTORY], true)))
         .subject("qemu-ga", Role::Peer, turns(&lab, many, ls))
         .goal(Goal::ratio("list-folder", "p50", 0.5, "ssh, reused"))
         .goal(Goal::ratio("list-folder", "p50", 0.3, "qemu-ga")))
@@ -102,11 +105,12 @@ pub(super) fn exec(setting: &Setting) -> anyhow::Result<Measure> {
     let lab = Rc::new(RefCell::new(Lab::boot(setting)?));
     let (many, few) = (setting.pick(10, 50), setting.pick(3, 10));
     let how = format!(
-        "`true`, until its exit status is there, {many} times one after the other after one that does not count (OpenSSH {few} times). A connection of OpenSSH's is \
-         made for each, or one is reused; QEMU's guest agent is asked for the end without a pause."
+        "`true`, until its exit status arrives, {many} times in sequence (OpenSSH {few} times), after one \
+         call that does not count. *ssh* opens a connection for each command; *ssh, reused* uses the same \
+         one. QEMU's guest agent is polled for the end without a pause."
     );
     Ok(measure("A command in a machine", how)
-        .subject("exec", Role::Ours, turns(&lab, many, run_true()))
+        .subject("exec", Role::Metaservice, turns(&lab, many, run_true()))
         .subject("ssh, reused", Role::Peer, turns(&lab, few, over_ssh(&["true"], true)))
         .subject("ssh", Role::Peer, turns(&lab, few, over_ssh(&["true"], false)))
         .subject("qemu-ga", Role::Peer, turns(&lab, many, over_guest_agent("/usr/bin/true", &[])))

@@ -1,4 +1,4 @@
-//! The guests of a crowd: the bytes that agents send, from one process.
+//! The guests of a crowd: one process sends the bytes that their agents would send.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,18 +14,18 @@ use tokio::sync::Semaphore;
 /// Bytes of a line.
 pub(super) const LINE: usize = 80;
 
-/// What an agent of ours sends of itself.
+/// The headers of an agent of this project.
 const HEADERS: &str = "Host: 169.254.169.254\r\nConnection: close\r\n\
     Metaservice-Agent: {\"version\":\"0.1.0\",\"os\":\"linux\",\"arch\":\"x86_64\",\"kernel\":\"6.1.0\",\
     \"capabilities\":[\"exec\",\"dial\",\"read\",\"write\",\"list\",\"stats\",\"signal\",\"terminal\"]}\r\n";
 
-/// How many connections are made at once.
+/// The number of connections that are opened concurrently.
 const AT_ONCE: usize = 64;
 
-/// How often a look at the spread is taken while lines are sent.
+/// How often the spread is sampled while lines are sent.
 const LOOKS: usize = 10;
 
-/// What each guest logs.
+/// The log of each guest: the number of lines and their interval.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
     pub(super) each: usize,
@@ -70,13 +70,13 @@ impl Crowd {
         self.host.id()
     }
 
-    /// The guests go on, nothing else happens.
+    /// Waits while the guests continue.
     pub(super) fn wait(&self, time: Duration) {
-        // The sleep is made inside: outside of a runtime there is no timer to make it with.
+        // The timer must be created inside of the runtime.
         self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 
-    /// Asks the host something.
+    /// Sends a question to the host and returns its answer.
     pub(super) fn ask(&mut self, question: &str) -> anyhow::Result<String> {
         let questions = self.questions.as_mut().context("the host is gone")?;
         writeln!(questions, "{question}")?;
@@ -85,7 +85,7 @@ impl Crowd {
         Ok(line.trim().to_owned())
     }
 
-    /// The least and the most lines of a guest that have come, and all.
+    /// The minimum and maximum number of lines received from a guest, and the total.
     pub(super) fn delivered(&mut self) -> anyhow::Result<(u64, u64, u64)> {
         let answer = self.ask("delivered")?;
         let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
@@ -95,29 +95,29 @@ impl Crowd {
         }
     }
 
-    /// Each guest polls from now on, and answers what it is asked. Returns once all polls wait.
+    /// Starts polling in each guest. Each answers its actions. Returns when all polls wait.
     pub(super) fn poll(&mut self) -> anyhow::Result<()> {
         let (port, jobs) = (self.port, u32::try_from(self.jobs)?);
         self.runtime.block_on(async {
-            let places = Arc::new(Semaphore::new(AT_ONCE));
+            let permits = Arc::new(Semaphore::new(AT_ONCE));
             for job in 0..jobs {
-                let place = Arc::clone(&places).acquire_owned().await?;
+                let permit = Arc::clone(&permits).acquire_owned().await?;
                 tokio::spawn(async move {
                     let first = begin(port, job, &poll_request()).await;
-                    drop(place);
+                    drop(permit);
                     if let Ok(first) = first {
                         let _ = serve(port, job, first).await;
                     }
                 });
             }
-            let _all = places.acquire_many(u32::try_from(AT_ONCE)?).await?;
-            // What was written last is being read.
+            let _all = permits.acquire_many(u32::try_from(AT_ONCE)?).await?;
+            // The host still reads the last requests.
             tokio::time::sleep(Duration::from_millis(500)).await;
             Ok(())
         })
     }
 
-    /// Each guest logs so many lines. How long that took, and the worst spread.
+    /// Sends log lines from each guest. Returns the time that it took, and the worst spread.
     pub(super) fn log(&mut self, lines: Lines) -> anyhow::Result<(Duration, f64)> {
         let (port, jobs) = (self.port, self.jobs);
         let mut streams = self.runtime.block_on(async {
@@ -154,7 +154,7 @@ fn poll_request() -> String {
     format!("GET /engine/v1/poll HTTP/1.1\r\n{HEADERS}\r\n")
 }
 
-/// A connection of a job's with a request on it.
+/// Opens a connection to a job and sends a request.
 async fn begin(port: u16, job: u32, request: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
@@ -164,7 +164,7 @@ async fn begin(port: u16, job: u32, request: &str) -> std::io::Result<TcpStream>
     Ok(stream)
 }
 
-/// Answers actions for as long as the host lives.
+/// Answers actions until the host ends.
 async fn serve(port: u16, job: u32, mut poll: TcpStream) -> std::io::Result<()> {
     loop {
         let mut answer = String::new();

@@ -1,8 +1,8 @@
-//! The host of a crowd: a process of its own that serves many jobs and answers questions about
-//! them on its standard input.
+//! The host of a crowd: a separate process that serves many jobs and answers questions about them
+//! on its standard input.
 //!
-//! A connection begins with the number of its job, as four bytes: that is what a socket for each
-//! machine would tell.
+//! A connection begins with the number of its job, in four bytes. A real host knows the job by the
+//! socket of the machine.
 
 use std::io;
 use std::pin::Pin;
@@ -64,7 +64,7 @@ async fn serve(mut stream: TcpStream, services: Arc<[MetaService]>) {
     let _ = service.serve_connection(stream).await;
 }
 
-/// So many actions to jobs drawn by chance; says the median and the 99th percentile in ms.
+/// Sends actions to random jobs. Prints the median and the 99th percentile in ms.
 async fn act(services: &[MetaService], count: usize) -> anyhow::Result<()> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut times = Vec::with_capacity(count);
@@ -83,7 +83,7 @@ async fn act(services: &[MetaService], count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A drain that counts.
+/// A log sink that counts.
 struct Counter(Arc<AtomicU64>);
 
 impl AsyncWrite for Counter {

@@ -1,7 +1,7 @@
-//! Many guests on one host process: ten thousand that wait, a thousand that talk.
+//! Measures many guests on one host process: ten thousand that wait, a thousand that log.
 //!
-//! The host is a process of its own, so that its memory and processor time are nobody else's. The
-//! guests are written here: what an agent sends, without the agents.
+//! The host is a separate process, so that its memory and processor time can be measured alone. The
+//! guests are simulated: the requests of an agent without the agent.
 
 mod guests;
 mod host;
@@ -13,23 +13,25 @@ pub(crate) use self::host::host;
 use super::process::{cpu_seconds, status};
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 
-/// Actions whose time is taken.
+/// The number of measured actions.
 const ACTIONS: usize = 1000;
 
 pub(super) fn prepare_idle(setting: &Setting) -> anyhow::Result<Measure> {
     let jobs = setting.pick(2000, 10_000);
     let seconds = setting.pick(3, 10);
     let how = format!(
-        "{jobs} jobs in one process that hosts them with the library, each with a guest whose poll waits. *Memory* is all that the process holds resident, by the \
-         number of guests; *processor* is its time within {seconds} s in which nothing happens; *p50* and *p99* are of {ACTIONS} `kill_process` to guests drawn by chance, \
-         one after the other, from the call to its return: the action goes out on the poll, the guest replies on another connection, and polls again."
+        "One process hosts {jobs} jobs with the library. Each has a guest whose poll waits. *Memory* is \
+         the resident memory of the process divided by the number of guests. *Processor* is its processor \
+         time during {seconds} s without activity. *p50* and *p99* are of {ACTIONS} calls of \
+         `kill_process` to random guests, in sequence, from the call to its return: the action goes out \
+         on the poll, and the guest replies on another connection and polls again."
     );
     Ok(Measure::new("Idle guests on one host process", how)
         .quantity("memory", "KiB/guest", Better::Less)
         .quantity("processor", "%", Better::Less)
         .quantity("p50", "ms", Better::Less)
         .quantity("p99", "ms", Better::Less)
-        .subject("host", Role::Ours, move || idle(jobs, Duration::from_secs(seconds)))
+        .subject("host", Role::Metaservice, move || idle(jobs, Duration::from_secs(seconds)))
         .goal(Goal::absolute("host", "memory", 10.0))
         .goal(Goal::absolute("host", "processor", 0.05))
         .goal(Goal::absolute("host", "p99", 5.0)))
@@ -57,10 +59,13 @@ pub(super) fn prepare_logs(setting: &Setting) -> anyhow::Result<Measure> {
     let jobs = 1000;
     let lines = Lines { each: setting.pick(300, 1000), every: Duration::from_millis(10) };
     let how = format!(
-        "{jobs} jobs in one process; each guest has a log request open and sends a line of 80 bytes every 10 ms, {} lines, each as a piece of its own. *Delivered* is what has \
-         come to the drains 1 s after the last line; *spread* is the most lines that a guest has delivered by the least that one has, the worst of ten looks \
-         while they send; *processor* is the host's time by the time in which lines were sent; *time* is that: 100 lines a second take {} s, more where the guests, which \
-         share the machine, could not send as fast.",
+        "One process hosts {jobs} jobs. Each guest has an open log request and sends a line of 80 bytes \
+         every 10 ms, {} lines in total, each as a separate chunk. *Delivered* is the part that has \
+         reached the log sinks 1 s after the last line. *Spread* is the maximum number of lines that a \
+         guest has delivered divided by the minimum, the worst of ten samples during the run. \
+         *Processor* is the processor time of the host divided by the time in which lines were sent. \
+         *Time* is the latter: 100 lines a second take {} s, and more if the guests, which share the \
+         machine, cannot send as fast.",
         lines.each,
         lines.each / 100,
     );
@@ -69,7 +74,7 @@ pub(super) fn prepare_logs(setting: &Setting) -> anyhow::Result<Measure> {
         .quantity("spread", "×", Better::Less)
         .quantity("processor", "%", Better::Less)
         .quantity("time", "s", Better::Less)
-        .subject("host", Role::Ours, move || logs(jobs, lines))
+        .subject("host", Role::Metaservice, move || logs(jobs, lines))
         .goal(Goal::absolute("host", "delivered", 100.0))
         .goal(Goal::absolute("host", "spread", 2.0)))
 }

@@ -1,6 +1,6 @@
-//! Ends what would not end: every sample has a bound in time, and an error that names what hung.
+//! Timeouts: every sample has one, and the error names what did not end.
 //!
-//! Owns the bounds, and programs that are run within one: what is too slow is killed.
+//! Owns the timeouts, and runs programs with one: a program that is too slow is killed.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -11,32 +11,32 @@ use anyhow::{Context, ensure};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-/// How long a machine and what runs in it may take to start. An emulated one needs some seconds.
+/// The timeout for the start of a machine and its agent. An emulated machine needs some seconds.
 pub(super) const START: Duration = Duration::from_secs(90);
 
-/// How long a step of a sample may take; the slowest is known to take some 15 s.
+/// The timeout for one step of a sample. The slowest step takes about 15 s.
 pub(super) const SAMPLE: Duration = Duration::from_secs(60);
 
-/// Waits for work, but no longer.
+/// Waits for work, at most for the given time.
 pub(super) async fn within<T>(
-    bound: Duration,
+    time: Duration,
     what: impl Display,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    let done = timeout(bound, work).await;
-    done.with_context(|| format!("{what} has not ended after {} s", bound.as_secs()))?
+    let done = timeout(time, work).await;
+    done.with_context(|| format!("{what} did not end within {} s", time.as_secs()))?
 }
 
-/// Runs a program; what it said beside its output, which is why when it fails.
+/// Runs a program and returns its standard error, which is also the error when the program fails.
 pub(super) fn run(command: std::process::Command) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let work = async {
         let output = command.output().await.with_context(|| format!("cannot run {name}"))?;
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "{name} failed: {}", complaint.trim());
-        Ok(complaint)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{name} failed: {}", stderr.trim());
+        Ok(stderr)
     };
     Builder::new_current_thread().enable_all().build()?.block_on(within(SAMPLE, &name, work))
 }
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_hangs_is_named() {
+    async fn an_error_names_what_did_not_end() {
         let never = std::future::pending::<anyhow::Result<()>>();
         let error = within(Duration::ZERO, "the peer", never).await.unwrap_err();
-        assert_eq!(error.to_string(), "the peer has not ended after 0 s");
+        assert_eq!(error.to_string(), "the peer did not end within 0 s");
     }
 
     #[test]
-    fn a_program_that_fails_says_why() {
+    fn the_error_of_a_program_is_its_stderr() {
         let shell = |script: &str| {
             let mut command = std::process::Command::new("sh");
             command.args(["-c", script]);
