@@ -86,7 +86,7 @@ impl JobSettings {
         let bounds = Bounds::parse(&args.bound, &args.max_log, &args.max_artifact)?;
         let mut env = BTreeMap::new();
         for file in &args.env_file {
-            let text = std::fs::read_to_string(file)
+            let text = std::fs::read(file)
                 .with_context(|| format!("cannot read --env-file {}", file.display()))?;
             parse_env_file(&text, &mut env)
                 .with_context(|| format!("in --env-file {}", file.display()))?;
@@ -143,15 +143,31 @@ pub(crate) fn parse_name(name: Option<String>) -> Result<String> {
 }
 
 /// The format of `docker run --env-file`: a variable a line, `#` begins a comment line,
-/// a name alone hands on our own variable.
-fn parse_env_file(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_start();
-        if !line.is_empty() && !line.starts_with('#') {
-            set_variable(line, env).with_context(|| format!("line {}", number + 1))?;
-        }
+/// a name alone hands on the host's variable. Lines end with LF or CR LF, the file may begin with a
+/// byte order mark, and quotes belong to the value.
+fn parse_env_file(text: &[u8], env: &mut BTreeMap<String, String>) -> Result<()> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        parse_env_line(line, env).with_context(|| format!("line {}", number + 1))?;
     }
     Ok(())
+}
+
+/// U+FEFF in UTF-8, which some editors write in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn parse_env_line(line: &[u8], env: &mut BTreeMap<String, String>) -> Result<()> {
+    let line = std::str::from_utf8(line).context("this is no UTF-8")?.trim_start();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(());
+    }
+    let export = line.strip_prefix("export").filter(|rest| rest.starts_with(char::is_whitespace));
+    ensure!(
+        export.is_none(),
+        "'export' is for shells, and this is a list of variables: write NAME=VALUE"
+    );
+    set_variable(line, env)
 }
 
 pub(crate) fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Result<()> {
@@ -342,9 +358,9 @@ impl Address {
 mod tests {
     use super::*;
 
-    fn env(text: &str) -> Result<BTreeMap<String, String>> {
+    fn env(text: impl AsRef<[u8]>) -> Result<BTreeMap<String, String>> {
         let mut env = BTreeMap::new();
-        parse_env_file(text, &mut env)?;
+        parse_env_file(text.as_ref(), &mut env)?;
         Ok(env)
     }
 
@@ -378,6 +394,26 @@ mod tests {
         assert!(format!("{:#}", env("A=1\n=x").unwrap_err()).starts_with("line 2: "));
         assert!(env("A B=1").is_err());
         assert_eq!(env("PATH").unwrap()["PATH"], std::env::var("PATH").unwrap());
+    }
+
+    #[test]
+    fn an_env_file_of_any_editor_is_read_or_refused_by_its_line() {
+        let expected = [("A", "1"), ("B", "\"two\"")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        for text in ["A=1\nB=\"two\"", "\u{feff}A=1\r\nB=\"two\"\r\n", "A=1\r\n\r\nB=\"two\"\r"] {
+            assert_eq!(env(text).unwrap(), expected.clone().into(), "{text:?}");
+        }
+        assert_eq!(env("EXPORT=1\nexport=2").unwrap().len(), 2);
+        let refused = |text: &[u8]| format!("{:#}", env(text).unwrap_err());
+        let export = "line 2: 'export' is for shells";
+        assert!(refused(b"A=1\nexport B=2").starts_with(export));
+        assert!(refused(b"A=1\r\n\texport\tB").starts_with(export));
+        assert_eq!(
+            refused(b"# latin 1\n\nA=\xe9").split(": ").take(2).last(),
+            Some("this is no UTF-8")
+        );
+        assert!(refused(b"# latin 1\n\nA=\xe9").starts_with("line 3: "));
+        // A mark elsewhere is no white space that would be passed over.
+        assert!(env("A=1\n\u{feff}B=2").unwrap().contains_key("\u{feff}B"));
     }
 
     #[test]

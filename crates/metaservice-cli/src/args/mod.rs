@@ -172,7 +172,8 @@ pub(crate) struct JobArgs {
     /// Set a variable of the command's environment; without =VALUE, hand on our own.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Read variables from a file of NAME=VALUE lines; --env wins over it.
+    /// Read variables from a file of NAME=VALUE lines, as docker does: a quote is part of the value;
+    /// --env wins over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Fetch a file when the command has ended, whether it succeeded or not. A colon in
@@ -296,7 +297,7 @@ pub(crate) struct HardwareArgs {
     /// How many processors the machine has.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,
-    /// How much memory the machine has: 512M, 2G.
+    /// How much memory the machine has: 512M, 2G; at least 96M, which the built-in guest needs.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) memory: String,
     /// What runs the machine's processors.
