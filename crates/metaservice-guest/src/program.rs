@@ -4,6 +4,7 @@
 //! own, what the user brings (HOME, USER, LOGNAME), the configuration's, the job's.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use metaservice_protocol::{Exec, Execute};
 
@@ -12,6 +13,27 @@ use crate::config::Config;
 
 /// The terminal that a shell with a terminal is told it has, unless something else says so.
 const TERMINAL: &str = "xterm-256color";
+
+/// What a service manager says to a unit's own process alone: the agent (systemd.exec(5)). In a
+/// command it would be false, and the same in each machine that was restored from one snapshot.
+const OF_UNIT: [&str; 16] = [
+    "CREDENTIALS_DIRECTORY",
+    "FDSTORE",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LOG_NAMESPACE",
+    "MAINPID",
+    "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "NOTIFY_SOCKET",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// A command with everything around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +94,14 @@ impl Program {
     }
 }
 
+/// Keeps from a program what is for the agent alone. What is set on `command` afterwards counts.
+pub(crate) fn hide_unit(command: &mut Command) -> &mut Command {
+    for name in OF_UNIT {
+        command.env_remove(name);
+    }
+    command
+}
+
 fn default_shell() -> &'static str {
     if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" }
 }
@@ -123,6 +153,15 @@ mod tests {
         assert_eq!(value(&exec, "B"), Some("exec"));
         assert_eq!(exec.user.as_deref(), Some("0"));
         assert_eq!(exec.workdir.as_deref(), Some(Path::new("/w/sub")));
+    }
+
+    #[test]
+    fn what_is_for_the_agents_unit_is_hidden_and_what_is_set_afterwards_is_not() {
+        let mut command = Command::new("env");
+        hide_unit(command.env("INVOCATION_ID", "the agent's")).env("LISTEN_FDS", "the job's");
+        let envs: Vec<_> = command.get_envs().collect();
+        assert!(envs.contains(&("INVOCATION_ID".as_ref(), None)), "{envs:?}");
+        assert!(envs.contains(&("LISTEN_FDS".as_ref(), Some("the job's".as_ref()))), "{envs:?}");
     }
 
     #[test]

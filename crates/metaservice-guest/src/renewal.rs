@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,6 +21,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::backoff::Backoff;
 use crate::client::{Client, ClientError};
+use crate::program::hide_unit;
 use crate::words::{chain, say};
 
 /// A clock that differs by less is left alone: the answer took some time to come.
@@ -28,6 +29,9 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);
 
 /// The most characters of a name: what the kernel takes.
 const MAX_HOSTNAME: usize = 64;
+
+/// Where an image keeps its host name.
+const HOSTNAME: &str = "/etc/hostname";
 
 /// The image's own part: a program that makes keys and ids anew.
 const OWN_PART: &str = "/etc/metaservice/renew";
@@ -68,11 +72,27 @@ fn renew(renewal: &Renewal) {
         say(&format!("the clock is not set: {}", chain(&error)));
     }
     let name = renewal.hostname.as_deref().filter(|name| is_host_name(name));
-    if let Some(name) = name
-        && let Err(errno) = rustix::system::sethostname(name.as_bytes())
-    {
+    let Some(name) = name else { return };
+    if let Err(errno) = rustix::system::sethostname(name.as_bytes()) {
         say(&format!("the host name is not set: {}", chain(&io::Error::from(errno))));
+    } else if let Err(error) = write_hostname(Path::new(HOSTNAME), name) {
+        say(&format!("{HOSTNAME} is not written: {}", chain(&error)));
     }
+}
+
+/// Writes the name where the image keeps it, if it keeps one: a plain file, replaced as a whole.
+fn write_hostname(path: &Path, name: &str) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let next = path.with_extension("metaservice");
+    let mut file = File::create(&next)?;
+    file.set_permissions(metadata.permissions())?;
+    writeln!(file, "{name}")?;
+    fs::rename(&next, path)
 }
 
 /// Has the image do its part, if it has one.
@@ -81,7 +101,7 @@ async fn renew_image(program: &Path) {
         return;
     }
     let mut command = Command::new(program);
-    command.stdin(Stdio::null());
+    hide_unit(&mut command).stdin(Stdio::null());
     let program = program.display();
     let running = tokio::task::spawn_blocking(move || command.status());
     match tokio::time::timeout(OWN_PATIENCE, running).await {
@@ -148,6 +168,24 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         renew_image(&program).await;
         assert_eq!(std::fs::read_to_string(mark).unwrap(), "done\n");
+    }
+
+    #[test]
+    fn the_images_host_name_is_replaced_where_it_keeps_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hostname");
+        write_hostname(&path, "job-1").unwrap();
+        assert!(!path.exists(), "an image that keeps no name has none");
+        fs::write(&path, "prepare-77\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        write_hostname(&path, "job-1").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "job-1\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write_hostname(&link, "job-2").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "job-1\n", "a link is left alone");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::message::{encode, line, receive, send};
 use crate::descriptor::Descriptor;
+use crate::program::hide_unit;
 use crate::shell::terminal::Streams;
 use crate::supervise::handle::Supervisor;
 use crate::supervise::order::{Order, SELF};
@@ -57,7 +58,7 @@ impl Zygote {
         let (socket, other) = line()?;
         let mut command = Command::new(SELF);
         command.arg0("metaservice-guest").arg("zygote").arg(getpid().as_raw_pid().to_string());
-        let child = command.stdin(other).stdout(Stdio::null()).spawn()?;
+        let child = hide_unit(&mut command).stdin(other).stdout(Stdio::null()).spawn()?;
         Ok(Self { pid: Pid::from_child(&child), socket })
     }
 
