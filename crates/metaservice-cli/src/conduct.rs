@@ -24,7 +24,7 @@ use crate::printer::Printer;
 use crate::settings::JobSettings;
 use crate::sockets::SocketFile;
 use crate::status::ExitStatus;
-use crate::{artifacts, drain, sockets};
+use crate::{artifacts, drain, remarks, sockets};
 
 /// How long a killed command may take until the guest reports it: the agent's own
 /// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
@@ -340,5 +340,8 @@ fn report(printer: Printer, result: &JobResult) -> ExitStatus {
     let status = if late { ExitStatus::TIMED_OUT } else { ExitStatus(result.status()) };
     let details = json!({ "success": result.success, "status": status.0, "ending": result.ending });
     printer.event("ended", details);
+    for remark in result.ending.iter().flat_map(remarks::on) {
+        printer.note(&remark);
+    }
     status
 }

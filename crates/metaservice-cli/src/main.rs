@@ -28,6 +28,7 @@ mod machine;
 mod output;
 mod printer;
 mod progress;
+mod remarks;
 mod settings;
 mod signals;
 mod sockets;

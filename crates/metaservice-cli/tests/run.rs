@@ -115,6 +115,42 @@ fn a_timeout_kills_the_command_and_keeps_what_it_wrote() {
 }
 
 #[test]
+fn files_that_fill_the_memory_are_refused_and_a_command_that_does_is_killed_and_told() {
+    let sandbox = Sandbox::new();
+    let script = "for file in /tmp/a /b /dev/shm/c /run/d /dev/e; do \
+                  dd if=/dev/zero of=$file bs=1M 2>&1 | grep -o 'No space left on device'; done; \
+                  tail /dev/zero; echo status $?; \
+                  cat /proc/$PPID/oom_score_adj /proc/self/oom_score_adj; stat -c %a /; exit 3";
+    let args = ["run", "--memory", "128M", "--", "sh", "-c", script];
+    let finished = sandbox.run(&args);
+    let full = "No space left on device\n".repeat(5);
+    assert_eq!(finished.text(3), format!("{full}Killed\nstatus 137\n-1000\n0\n755\n"));
+    let told = "the guest's kernel killed a process for lack of memory";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
+}
+
+#[test]
+fn the_least_memory_that_is_accepted_boots() {
+    let sandbox = Sandbox::new();
+    let least = metaservice_vm::Memory::MIN.mebibytes().to_string();
+    for root in [&["--rootfs", "/"][..], &[]] {
+        let args = [&["run", "--memory", &least], root, &["--", "echo", "booted"]].concat();
+        assert_eq!(sandbox.run(&args).text(0), "booted\n", "{root:?}");
+    }
+    let refused = sandbox.run(&["run", "--memory", "64M", "--", "true"]);
+    refused.text(125);
+    assert!(refused.stderr.contains("64 MiB of memory is not between 96"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_supervisor_that_was_killed_is_told_by_status_125() {
+    let sandbox = Sandbox::new();
+    let finished = sandbox.run(&["run", "--", "sh", "-c", "kill -9 $PPID; sleep 1000"]);
+    assert!(finished.text(125).contains("the command is lost"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("its supervisor was killed"), "{}", finished.stderr);
+}
+
+#[test]
 fn a_guest_that_panics_is_told_at_once_with_its_console() {
     let sandbox = Sandbox::new();
     let script = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 100";

@@ -31,10 +31,11 @@ use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::host::Host;
 use crate::job::{self, Running};
+use crate::oom;
 use crate::poll;
 use crate::processes::Process;
 use crate::renewal;
-use crate::shell::Nursery;
+use crate::shell::{Leftovers, Nursery};
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
 use crate::transfer::Transfers;
@@ -85,6 +86,7 @@ pub(crate) struct Service {
     pub(crate) running: Running,
     pub(crate) transfers: Transfers,
     pub(crate) nursery: Nursery,
+    pub(crate) leftovers: Leftovers,
     shells: AtomicU64,
 }
 
@@ -171,6 +173,8 @@ async fn work(
 ) -> Result<(), StateError> {
     let client = Client::new(settings.host);
     let execute = fetch(&client, folder).await?;
+    // Not before: an agent that waits for a job starts itself anew, and would find its own.
+    oom::protect();
     let service = Arc::new(Service {
         client: client.clone(),
         config: settings.config,
@@ -179,6 +183,7 @@ async fn work(
         running: running.clone(),
         transfers: Transfers::default(),
         nursery: Nursery::default(),
+        leftovers: Leftovers::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);

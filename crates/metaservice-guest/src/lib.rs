@@ -45,6 +45,7 @@ mod host;
 mod init;
 mod job;
 mod log;
+mod oom;
 mod poll;
 mod processes;
 mod program;

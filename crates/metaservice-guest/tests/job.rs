@@ -47,6 +47,52 @@ async fn a_failure_is_reported_with_its_status() {
     agent.stop().await;
 }
 
+/// The score of a process, by which the kernel chooses whom to kill for lack of memory.
+fn oom_score(pid: &str) -> String {
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+    score.unwrap_or_default().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_command_is_killed_for_lack_of_memory_before_what_reports_it() {
+    let script = "echo $PPID; cat /proc/self/oom_score_adj; sleep 1000";
+    let host = Host::start(&["sh", "-c", script]).await;
+    let agent = Agent::start(&host).await;
+    let own = oom_score("self");
+    host.log_says(&format!("\n{own}\n")).await;
+    let supervisor = host.log_text().lines().next().expect("a line").to_owned();
+    // Who may not lower its score has none that is protected.
+    let may = std::fs::write("/proc/self/oom_score_adj", "-1000").is_ok();
+    std::fs::write("/proc/self/oom_score_adj", &own).expect("what it was");
+    let wanted = if may { "-1000" } else { &own };
+    assert_eq!(oom_score(&agent.pid().to_string()), wanted);
+    assert_eq!(oom_score(&supervisor), wanted);
+    let mut shell = host.shell(&["sh", "-c", "cat /proc/self/oom_score_adj; cat"], false).await;
+    shell.says(&format!("{own}\n")).await;
+    shell.end_input().await;
+    shell.finish().await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_service_manager_tells_the_agent_is_not_the_commands() {
+    let env = [("INVOCATION_ID", "the agent's"), ("JOURNAL_STREAM", "8:1"), ("OWN", "image")];
+    let job = [("INVOCATION_ID", "the job's")];
+    let script = "echo \"$INVOCATION_ID,$JOURNAL_STREAM,$SYSTEMD_EXEC_PID,$OWN\"";
+    let idle = format!("{script}; sleep 1000");
+    let host = Host::start_with(&["sh", "-c", &idle], &job).await;
+    let options = [env.as_slice(), &[("SYSTEMD_EXEC_PID", "1")]].concat();
+    let agent = Agent::start_with(&host, &[], &options).await;
+    host.log_says("the job's,,,image\n").await;
+    // The first shell starts the process that its supervisor, and that of the next, is a copy of.
+    for _ in 0..2 {
+        let mut shell = host.shell(&["sh", "-c", script], false).await;
+        shell.finish().await;
+        assert_eq!(shell.stdout(), "the job's,,,image\n");
+    }
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn a_command_that_cannot_be_started_says_why_in_the_log() {
     let long = "x".repeat(200_000);

@@ -95,6 +95,42 @@ async fn a_terminal_interrupts_and_ends_its_input() {
 }
 
 #[tokio::test]
+async fn what_is_left_in_the_background_may_go_on_writing() {
+    let (host, agent) = idle().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let [go, done] = ["go", "done"].map(|name| folder.path().join(name));
+    make_fifo(&go);
+    make_fifo(&done);
+    // More than a pipe holds, so that somebody has to read it. `yes` dies of a closed pipe.
+    let script = "(cd \"$0\"; read line < go; yes | head -c 1000000; echo late >&2; \
+                  echo $? > done) & echo left";
+    let path = folder.path().display().to_string();
+    // The first shell starts the process that supervisors are copied from.
+    assert_eq!(host.shell(&["true"], false).await.finish().await, (Some(0), true));
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
+    let before = open();
+    let mut shell = host.shell(&["sh", "-c", script, &path], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "left\n");
+    std::fs::write(&go, "go\n").expect("a reader");
+    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(done));
+    assert_eq!(read.await.expect("no panic").expect("a FIFO"), "0\n");
+    // Its outputs are closed when it has ended: the agent keeps no descriptor of them.
+    wait_until(|| open() <= before).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shell_whose_supervisor_was_killed_is_lost() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $PPID; cat"], false).await;
+    shell.says("\n").await;
+    signal(shell.stdout().trim(), Signal::KILL);
+    assert_eq!(shell.finish().await, (Some(1), true), "version 1 knows failure alone");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_abort_kills_the_whole_tree() {
     let (host, agent) = idle().await;
     let script = "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 1000; done' & sleep 0.2; echo ready; while :; do sleep 1000; done";

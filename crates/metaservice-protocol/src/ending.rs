@@ -67,6 +67,10 @@ pub struct Ending {
     /// The most memory that one of them held, in bytes (resident).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// How many processes the guest's kernel killed for lack of memory while it ran: of its control
+    /// group where that counts them, else of the machine. Absent when there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u32>,
 }
 
 impl Ending {
@@ -81,6 +85,7 @@ impl Ending {
             cpu_user_ms: None,
             cpu_system_ms: None,
             peak_memory: None,
+            oom_kills: None,
         }
     }
 
@@ -91,12 +96,14 @@ impl Ending {
     }
 
     /// The status that a shell would report: the exit code, 128 + signal, 127 for a
-    /// program that was not found, 126 for one that cannot be run, else 1.
+    /// program that was not found, 126 for one that cannot be run, 125 for one whose end is not known,
+    /// else 1.
     #[must_use]
     pub fn shell_status(&self) -> u8 {
         match (self.reason, self.exit_code, self.signal) {
             (Reason::NotFound, ..) => 127,
             (Reason::NotExecutable, ..) => 126,
+            (Reason::Lost, ..) => 125,
             (_, Some(code), _) => code,
             (_, None, Some(signal)) => 128u8.saturating_add(signal),
             (_, None, None) => 1,
@@ -133,7 +140,8 @@ mod tests {
         assert_eq!(killed.shell_status(), 137);
         assert_eq!(Ending::new(Reason::NotFound).shell_status(), 127);
         assert_eq!(Ending::new(Reason::NotExecutable).shell_status(), 126);
-        assert_eq!(Ending::new(Reason::Lost).shell_status(), 1);
+        assert_eq!(Ending::new(Reason::Lost).shell_status(), 125);
+        assert_eq!(Ending::new(Reason::Other).shell_status(), 1);
     }
 
     #[test]

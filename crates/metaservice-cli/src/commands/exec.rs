@@ -10,6 +10,7 @@ use crate::attachment::{Attachment, Parting, attach};
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::printer::Printer;
+use crate::remarks;
 use crate::settings;
 use crate::sockets;
 use crate::status::ExitStatus;
@@ -64,7 +65,11 @@ async fn attend(
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let attachment = Attachment { interactive, terminal, escape };
-    match attach(&mut shell, attachment, &mut interrupts).await? {
+    let parting = attach(&mut shell, attachment, &mut interrupts).await?;
+    for remark in shell.ending().iter().flat_map(remarks::on) {
+        printer.note(&remark);
+    }
+    match parting {
         Parting::Ended(status) => Ok(status),
         Parting::Detached => {
             printer.note("left; what ran in this terminal ends");

@@ -81,6 +81,7 @@ pub fn init() -> ! {
 fn boot() -> Result<(), InitError> {
     mount::kernel_file_systems()?;
     let arguments = BootArguments::parse(&fs::read_to_string("/proc/cmdline")?)?;
+    mount::memory_file_systems(&arguments.root)?;
     modules::load();
     if let Some(name) = &arguments.hostname {
         let set = rustix::system::sethostname(name.as_bytes());

@@ -7,9 +7,12 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount, unmount,
+};
 
 use super::boot_arguments::Root;
 
@@ -19,6 +22,9 @@ const NEW_ROOT: &str = "/sysroot";
 /// The read-only layer below a shared root, and the scratch layer above it.
 const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
+
+/// Where the agent of root keeps its state.
+const STATE: &str = "/run/metaservice";
 
 /// Moved along when the root changes.
 const KEPT: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
@@ -43,17 +49,11 @@ pub(super) enum MountError {
 /// Mounts what the kernel offers.
 pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    let open = MountFlags::NOSUID | MountFlags::NODEV;
     at("proc", "/proc", "proc", quiet, c"")?;
     at("sysfs", "/sys", "sysfs", quiet, c"")?;
-    at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755")?;
-    at("tmpfs", "/run", "tmpfs", open, c"mode=755")?;
-    // Large pages for what is known to become large; a kernel without them takes no such option.
-    at("tmpfs", "/tmp", "tmpfs", open, c"mode=1777,huge=within_size")
-        .or_else(|_| at("tmpfs", "/tmp", "tmpfs", open, c"mode=1777"))?;
+    at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755,size=4m")?;
     let terminal = MountFlags::NOSUID | MountFlags::NOEXEC;
     at("devpts", "/dev/pts", "devpts", terminal, c"mode=620,gid=5,ptmxmode=666")?;
-    at("tmpfs", "/dev/shm", "tmpfs", open, c"mode=1777")?;
     // Without it commands are found by descent.
     let _ = at("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, c"");
     for (link, to) in
@@ -62,6 +62,87 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
         let _ = std::os::unix::fs::symlink(to, Path::new("/dev").join(link));
     }
     Ok(())
+}
+
+/// Mounts what is kept in memory: `/run`, `/tmp` and `/dev/shm`, and below [`SCRATCH`] what a shared
+/// root is written to. They are one file system, so one limit holds for all of them together; the
+/// initramfs, where it stays the root, has a limit of its own, and with both full there is still
+/// memory left for processes.
+pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = memory_available(&meminfo).unwrap_or_default();
+    let room = Room::of(available, matches!(root, Root::Initramfs));
+    // Large pages for what is known to become large; a kernel without them takes no such option.
+    let options = format!("mode=755,size={}k", room.shared);
+    let options = |more: &str| CString::new(format!("{options}{more}")).unwrap_or_default();
+    let none = MountFlags::empty();
+    at("tmpfs", SCRATCH, "tmpfs", none, &options(",huge=within_size"))
+        .or_else(|_| at("tmpfs", SCRATCH, "tmpfs", none, &options("")))?;
+    for (name, target, mode) in
+        [("run", "/run", 0o755), ("tmp", "/tmp", 0o1777), ("shm", "/dev/shm", 0o1777)]
+    {
+        let source = Path::new(SCRATCH).join(name);
+        let made = fs::create_dir(&source).and_then(|()| fs::create_dir_all(target));
+        made.map_err(MountError::Prepare)?;
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(&source, mode).map_err(MountError::Prepare)?;
+        let failed = |error: rustix::io::Errno| MountError::Mount {
+            what: source.display().to_string(),
+            at: target,
+            source: error.into(),
+        };
+        mount_bind(&source, target).map_err(failed)?;
+        let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+        mount_remount(target, flags, c"").map_err(failed)?;
+    }
+    // Apart, because a command that fills all else is to have its ending written down.
+    let private = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    at("tmpfs", STATE, "tmpfs", private, c"mode=700,size=16m")?;
+    if let Some(initramfs) = room.initramfs {
+        // What is mounted from it stays; nothing else is to be seen.
+        unmount(SCRATCH, UnmountFlags::empty()).map_err(prepare)?;
+        let _ = fs::remove_dir(SCRATCH);
+        let used = rustix::fs::statvfs("/").map_or(0, |fs| {
+            fs.f_blocks.saturating_sub(fs.f_bfree).saturating_mul(fs.f_frsize) >> 10
+        });
+        let options = format!("size={}k", used.saturating_add(initramfs));
+        // A kernel without tmpfs has a root without a limit.
+        let options = CString::new(options).unwrap_or_default();
+        let _ = mount_remount("/", MountFlags::empty(), &*options);
+        // The kernel makes it writable for everybody.
+        fs::set_permissions("/", fs::Permissions::from_mode(0o755)).map_err(MountError::Prepare)?;
+    }
+    Ok(())
+}
+
+/// How much files may take of a machine's memory, in KiB.
+#[derive(Debug, PartialEq, Eq)]
+struct Room {
+    /// All but those of the initramfs.
+    shared: u64,
+    /// What comes to the initramfs where it stays the root.
+    initramfs: Option<u64>,
+}
+
+impl Room {
+    /// Leaves a quarter of what is `available` to processes, but 32 MiB, or half where that is less.
+    fn of(available: u64, initramfs_is_root: bool) -> Self {
+        let processes = (available / 4).max(32 * 1024).min(available / 2);
+        // A size of 0 is no limit.
+        let files = (available - processes).max(2);
+        if initramfs_is_root {
+            let initramfs = files * 2 / 5;
+            Self { shared: files - initramfs, initramfs: Some(initramfs) }
+        } else {
+            Self { shared: files, initramfs: None }
+        }
+    }
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in KiB.
+fn memory_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 fn at(
@@ -103,7 +184,6 @@ fn prepare(error: rustix::io::Errno) -> MountError {
 
 fn mount_shared(tag: &str) -> Result<(), MountError> {
     at(tag, LOWER, "9p", MountFlags::RDONLY, SHARED_OPTIONS)?;
-    at("tmpfs", SCRATCH, "tmpfs", MountFlags::empty(), c"mode=755")?;
     for layer in ["upper", "work"] {
         fs::create_dir(Path::new(SCRATCH).join(layer)).map_err(MountError::Prepare)?;
     }
@@ -200,6 +280,26 @@ mod tests {
         let text = "nodev\tsysfs\nnodev\ttmpfs\n\text4\n\tvfat\nnodev\t9p\n\tbtrfs\n";
         assert_eq!(disk_kinds(text).collect::<Vec<_>>(), ["ext4", "vfat", "btrfs"]);
         assert_eq!((options_for("ext4").len(), options_for("btrfs").len()), (1, 3));
+    }
+
+    #[test]
+    fn files_and_processes_have_room_in_memory_of_any_size() {
+        for mebibytes in [0, 1, 20, 64, 100, 1000, 1 << 20] {
+            let available = mebibytes * 1024;
+            for root in [false, true] {
+                let room = Room::of(available, root);
+                let files = room.shared + room.initramfs.unwrap_or_default();
+                assert!(room.shared > 0, "{room:?}: 0 is no limit");
+                if available > 0 {
+                    assert!(files <= available * 3 / 4 + 1, "{room:?} of {available}");
+                    assert!(files >= available / 2, "{room:?} of {available}");
+                }
+            }
+        }
+        assert_eq!(Room::of(100 * 1024, false), Room { shared: 68 * 1024, initramfs: None });
+        let text = "MemTotal:      983756 kB\nMemFree: 1 kB\nMemAvailable:     871556 kB\n";
+        assert_eq!(memory_available(text), Some(871_556));
+        assert_eq!(memory_available("MemAvailable: much"), None);
     }
 
     #[test]

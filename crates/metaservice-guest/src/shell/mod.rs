@@ -5,8 +5,10 @@
 //! down its whole tree; a shell that ends by itself leaves its background processes alone.
 //!
 //! The exit is said when the command itself has ended and what it wrote before has been sent;
-//! a background process that still holds the output open is not waited for.
+//! a background process that still holds the output open is not waited for. It may go on writing,
+//! to nobody.
 
+mod leftovers;
 mod nursery;
 mod pump;
 pub(crate) mod terminal;
@@ -24,6 +26,7 @@ use crate::state::{Claim, Folder};
 use crate::supervise::{Kind, Order, Supervisor};
 use crate::words::{chain, say};
 
+pub(crate) use self::leftovers::Leftovers;
 use self::nursery::Coming;
 pub(crate) use self::nursery::Nursery;
 use self::terminal::{Ends, Streams};
@@ -119,7 +122,9 @@ pub(crate) async fn serve(
         Err(error) => Err(error),
     };
     match started {
-        Ok((running, ends)) => pump::run(socket, dialect, &running, ends, stopping).await,
+        Ok((running, ends)) => {
+            pump::run(socket, dialect, &running, ends, &service.leftovers, stopping).await;
+        }
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
             say(line.trim_end());

@@ -17,12 +17,14 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use metaservice_protocol::shell::{Dialect, Stream};
+use metaservice_protocol::{Ending, Reason};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Running;
+use super::leftovers::Leftovers;
 use super::terminal::{End, Ends, Input, foreground, read_now, resize};
 use crate::processes::Process;
 use crate::wire::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
@@ -39,10 +41,12 @@ pub(super) async fn run(
     dialect: Dialect,
     running: &Running,
     ends: Ends,
+    leftovers: &Leftovers,
     mut stopping: watch::Receiver<bool>,
 ) {
     let supervisor = &running.supervisor;
     let Ends { stdin, stdout, stderr } = ends;
+    let outputs = [&stdout, &stderr].map(Clone::clone);
     let wire = Wire::new(dialect);
     let (sink, stream) = socket.split();
     let terminal = stdin.as_ref().and_then(Input::terminal);
@@ -78,8 +82,13 @@ pub(super) async fn run(
     if over.is_some() {
         supervisor.end();
     }
-    let ending = running.folder().ending().filter(|_| over.is_none());
-    let detail = ending.as_ref().map(metaservice_protocol::Ending::to_header).unwrap_or_default();
+    // A supervisor that was killed has left no word.
+    let ending = || running.folder().ending().unwrap_or(Ending::new(Reason::Lost));
+    let ending = over.is_none().then(ending);
+    if over.is_none() && terminal.is_none() {
+        outputs.into_iter().flatten().for_each(|output| leftovers.take(output));
+    }
+    let detail = ending.as_ref().map(Ending::to_header).unwrap_or_default();
     wire.exit(ending.is_some_and(|ending| ending.is_success()), detail.as_bytes());
     let goodbye = async {
         if over != Some(Over::Gone) {
@@ -154,6 +163,19 @@ async fn read_some(end: &End, room: usize, ended: &mut watch::Receiver<bool>) ->
             _ = ended.changed() => {}
         }
     }
+}
+
+/// Reads an output that nobody is sent any longer, until nobody has it open.
+pub(super) async fn discard(end: End) {
+    while let Ok(mut ready) = end.readable().await {
+        if let Ok(Ok(0) | Err(_)) = ready.try_io(|end| discard_now(end).map_err(Into::into)) {
+            return;
+        }
+    }
+}
+
+fn discard_now(end: impl AsFd) -> Result<usize, Errno> {
+    read_now(end, &mut *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn read_block(end: impl AsFd, room: usize) -> Result<Bytes, Errno> {

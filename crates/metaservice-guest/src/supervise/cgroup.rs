@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::oom::counter;
+
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Below the agent's own group, so that whoever limits the agent limits its commands too.
@@ -43,6 +45,13 @@ impl Cgroup {
     /// Sends SIGKILL to all that lives in it.
     pub(crate) fn kill(&self) -> bool {
         fs::write(self.path.join("cgroup.kill"), "1").is_ok()
+    }
+
+    /// How many of its processes the kernel has killed for lack of memory; `None` where the group
+    /// does not count them, as it has no memory controller.
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
+        let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
+        counter(&events, "oom_kill")
     }
 
     /// Moves the calling process into it.

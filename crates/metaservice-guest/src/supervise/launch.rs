@@ -23,6 +23,7 @@ use super::fork;
 use super::order::Order;
 use super::zygote::Env;
 use crate::account::{Account, AccountError};
+use crate::oom;
 use crate::shell::terminal::Streams;
 use crate::state::Folder;
 
@@ -100,6 +101,10 @@ impl Launch<'_> {
     fn prepare(&self) -> Result<(), LaunchError> {
         let order = &self.order;
         let session = |error: rustix::io::Errno| LaunchError::Session(error.into());
+        if let Some(score) = order.oom_score {
+            // The kernel may kill the command, not its supervisor. Raising it is always allowed.
+            oom::set_score(score).map_err(LaunchError::Session)?;
+        }
         rustix::process::setsid().map_err(session)?;
         if self.tty {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(session)?;

@@ -58,7 +58,9 @@ use crate::account::Account;
 use crate::client::Client;
 use crate::host::Host;
 use crate::log::{self, Output};
+use crate::oom;
 use crate::processes::Process;
+use crate::program::hide_unit;
 use crate::shell::terminal::Streams;
 use crate::state::{Folder, StateError};
 
@@ -149,6 +151,8 @@ struct Supervision<'a> {
     phase: Phase,
     ended: Option<(WaitStatus, Duration)>,
     killed: bool,
+    /// How many processes the machine's kernel had killed for lack of memory before.
+    oom_kills: Option<u64>,
     console: Option<Console>,
 }
 
@@ -282,6 +286,7 @@ impl<'a> Supervision<'a> {
             phase: Phase::Running,
             ended: None,
             killed: false,
+            oom_kills: oom::kills(),
             console,
         })
     }
@@ -347,6 +352,21 @@ impl<'a> Supervision<'a> {
     }
 
     fn ending(&self, folder: &Folder) -> Ending {
+        let ending = self.ending_of_main(folder);
+        if self.order.kind == Kind::Shell && ending.is_success() {
+            return ending;
+        }
+        Ending { oom_kills: self.oom_kills(), ..ending }
+    }
+
+    /// How many processes the kernel has killed for lack of memory while the command ran.
+    fn oom_kills(&self) -> Option<u32> {
+        let machine = || oom::kills()?.checked_sub(self.oom_kills?);
+        let kills = self.tree.oom_kills().or_else(machine).filter(|kills| *kills > 0)?;
+        Some(kills.try_into().unwrap_or(u32::MAX))
+    }
+
+    fn ending_of_main(&self, folder: &Folder) -> Ending {
         let failure = fs::read(folder.failure()).unwrap_or_default();
         let Some((status, wall)) = self.ended else {
             return Ending::new(if self.killed { Reason::Killed } else { Reason::Lost });
@@ -448,6 +468,6 @@ fn null() -> io::Result<OwnedFd> {
 /// The supervisor's command line, for an agent.
 pub(crate) fn command(order: &Order, env: &[(String, String)]) -> Command {
     let mut command = order.as_command();
-    command.envs(env.iter().map(|(name, value)| (name, value)));
+    hide_unit(&mut command).envs(env.iter().map(|(name, value)| (name, value)));
     command
 }

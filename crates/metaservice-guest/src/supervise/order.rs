@@ -12,6 +12,7 @@ use std::process::Command;
 
 use metaservice_protocol::TerminalSize;
 
+use crate::oom;
 use crate::program::Program;
 use crate::state::Folder;
 
@@ -54,6 +55,8 @@ pub struct Order {
     pub user: Option<OsString>,
     /// Where to run it.
     pub workdir: Option<PathBuf>,
+    /// The command's `oom_score_adj`, where the supervisor's is another one.
+    pub oom_score: Option<i32>,
     /// The agent that has given the order.
     pub agent: i32,
     /// The command.
@@ -82,6 +85,7 @@ impl Order {
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
+            oom_score: oom::score_of_commands(),
             agent: rustix::process::getpid().as_raw_pid(),
             command: program.words.iter().map(Into::into).collect(),
         }
@@ -116,6 +120,10 @@ impl Order {
         if let Some(TerminalSize { columns, rows }) = self.terminal {
             option("--terminal", format!("{columns}x{rows}").as_ref());
         }
+        if let Some(score) = self.oom_score {
+            // With the name: a negative number is no option.
+            arguments.push(format!("--oom-score={score}").into());
+        }
         if self.tty {
             arguments.push("--tty".into());
         }
@@ -138,6 +146,7 @@ impl Order {
             log: None,
             user: None,
             workdir: None,
+            oom_score: None,
             agent: 0,
             command: Vec::new(),
         };
@@ -156,6 +165,7 @@ impl Order {
                 }
                 Long("user") => order.user = Some(parser.value()?),
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
+                Long("oom-score") => order.oom_score = Some(parser.value()?.parse()?),
                 Long("tty") => order.tty = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
@@ -192,6 +202,7 @@ mod tests {
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
+            oom_score in proptest::option::of(-1000i32..=1000),
             agent in 1i32..,
             command in proptest::collection::vec("[^\0]{0,8}", 0..4),
         ) {
@@ -203,6 +214,7 @@ mod tests {
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
+                oom_score,
                 agent,
                 command: command.into_iter().map(Into::into).collect(),
             };

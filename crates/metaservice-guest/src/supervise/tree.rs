@@ -28,6 +28,11 @@ impl Tree {
         Self { cgroup }
     }
 
+    /// What [`Cgroup::oom_kills`] says of its group, if it has one.
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
+        self.cgroup.as_ref().and_then(Cgroup::oom_kills)
+    }
+
     /// Asks everyone to end, by `signals`, once: what somebody starts to end in order is not asked.
     /// All are stopped while they are found, or who forks in between would leave one behind; what
     /// was stopped before is continued too, to hear the signals. Children go on before their

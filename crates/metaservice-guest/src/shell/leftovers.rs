@@ -1,0 +1,29 @@
+//! Outputs of shells that have ended, which processes in the background still have open.
+//!
+//! Owns their reading ends. If those were closed, a process that somebody left behind would be
+//! killed by the first line that it writes (SIGPIPE). What it writes goes nowhere.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use super::pump::discard;
+use super::terminal::End;
+
+/// How many outputs are read at once; each has a descriptor. One more is closed.
+const MOST: usize = 256;
+
+/// The outputs that are still open. Dropping this closes them.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(Mutex<JoinSet<()>>);
+
+impl Leftovers {
+    /// Reads an output until nobody has it open.
+    pub(super) fn take(&self, output: End) {
+        let mut outputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while outputs.try_join_next().is_some() {}
+        if outputs.len() < MOST {
+            outputs.spawn(discard(output));
+        }
+    }
+}
