@@ -26,7 +26,7 @@ use metaservice_protocol::endpoint::{
     SHELL1_PROTOCOL, TRANSFER_TYPE,
 };
 use metaservice_protocol::limits::{
-    POLL_TIMEOUT, SHELL_BLOCK, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ, STALL_TIMEOUT,
+    MAX_ACTION, POLL_TIMEOUT, SHELL_BLOCK, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ, STALL_TIMEOUT,
 };
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
@@ -49,9 +49,6 @@ const POLL_PATIENCE: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(
 
 /// The largest payload of [`Execute`].
 const MAX_EXECUTE: usize = 16 * 1024 * 1024;
-
-/// The largest payload of [`Action`].
-const MAX_ACTION: usize = 1024 * 1024;
 
 /// How long a host may take nothing of a numbered log before another connection is tried. It
 /// may be busy, and it may be gone without a word.

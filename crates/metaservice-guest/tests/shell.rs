@@ -53,6 +53,25 @@ async fn a_shell_that_cannot_be_started_says_why() {
 }
 
 #[tokio::test]
+async fn a_command_may_be_as_long_as_the_kernel_takes_it() {
+    let (host, agent) = idle().await;
+    // 128 KiB with the zero behind it, and nearly 2 MiB in all.
+    let (longest, long) = ("x".repeat(128 * 1024 - 1), "y".repeat(124 * 1024));
+    let script = "echo $# ${#1} ${#2}";
+    let mut command = vec!["sh", "-c", script, "sh", longest.as_str()];
+    command.extend(std::iter::repeat_n(long.as_str(), 14));
+    let mut shell = host.shell(&command, false).await;
+    assert_eq!(shell.finish().await, (Some(0), true), "{}", shell.stderr());
+    assert_eq!(shell.stdout(), format!("15 {} {}\n", longest.len(), long.len()));
+    let too_long = format!("{longest}x");
+    let mut shell = host.shell(&["sh", "-c", script, "sh", &too_long], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    let why = shell.stderr();
+    assert!(why.contains("Argument list too long") && why.len() < 300, "{why}");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_default_shell_reads_commands() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&[], false).await;

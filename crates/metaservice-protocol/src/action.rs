@@ -145,8 +145,9 @@ impl Request {
 
     /// What an agent must have announced to be sent this; `None` for what version 1 has.
     #[must_use]
-    pub const fn needs(&self) -> Option<Capability> {
+    pub fn needs(&self) -> Option<Capability> {
         match self {
+            Self::Exec(exec) if exec.is_large() => Some(Capability::LargeExec),
             Self::Exec(_) => Some(Capability::Exec),
             Self::Dial(_) => Some(Capability::Dial),
             Self::Read(_) => Some(Capability::Read),
@@ -332,6 +333,29 @@ mod tests {
                 prop_assert!(!id.as_str().contains(|c: char| "&=#?/%+ \r\n".contains(c) || !c.is_ascii()));
             }
         }
+    }
+
+    #[test]
+    fn a_large_exec_goes_to_agents_that_take_it() {
+        let needs = |argument: String| {
+            Request::Exec(Exec { command: vec![argument], ..Exec::default() }).needs()
+        };
+        let size = |argument: String| {
+            let exec = Exec { command: vec![argument], ..Exec::default() };
+            let id = ActionId::parse(&"x".repeat(MAX_ACTION_ID)).unwrap();
+            serde_json::to_vec(&Action { id, request: Request::Exec(exec) }).unwrap().len()
+        };
+        assert_eq!(needs("x".into()), Some(Capability::Exec));
+        for (character, length) in [("x", 1 << 20), ("\u{1}", 200_000), ("x", 2 << 20)] {
+            assert_eq!(needs(character.repeat(length)), Some(Capability::LargeExec));
+        }
+        // What is not large fits into what such an agent reads.
+        for (character, length) in [("x", 1_040_000), ("\u{1}", 173_000), ("\u{1}", 131_072)] {
+            let argument = character.repeat(length);
+            assert_eq!(needs(argument.clone()), Some(Capability::Exec));
+            assert!(size(argument) <= crate::limits::MAX_SMALL_ACTION);
+        }
+        assert!(size("\u{1}".repeat(2 << 20)) <= crate::limits::MAX_ACTION);
     }
 
     #[test]

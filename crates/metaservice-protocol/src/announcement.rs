@@ -31,11 +31,13 @@ pub enum Capability {
     Terminal,
     /// renewal: an agent that waits for a job becomes somebody else's when it gets one.
     Renew,
+    /// An exec may be as large as [`MAX_ACTION`](crate::limits::MAX_ACTION).
+    LargeExec,
 }
 
 impl Capability {
     /// All that this version knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Exec,
         Self::Dial,
         Self::Read,
@@ -45,6 +47,7 @@ impl Capability {
         Self::Signal,
         Self::Terminal,
         Self::Renew,
+        Self::LargeExec,
     ];
 
     /// The word on the wire.
@@ -60,6 +63,7 @@ impl Capability {
             Self::Signal => "signal",
             Self::Terminal => "terminal",
             Self::Renew => "renew",
+            Self::LargeExec => "large-exec",
         }
     }
 }
@@ -217,7 +221,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_agent_fits_a_header_and_is_read_back(
-            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=9,
+            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=10,
         ) {
             let capabilities = Capability::ALL.into_iter().take(count).collect();
             let agent = Agent { version, kernel, capabilities, ..Agent::default() };
@@ -242,7 +246,7 @@ mod tests {
     #[test]
     fn the_set_is_written_in_words() {
         let json = serde_json::to_string(&Capabilities::all()).unwrap();
-        let words = r#"["exec","dial","read","write","list","stats","signal","terminal","renew"]"#;
+        let words = r#"["exec","dial","read","write","list","stats","signal","terminal","renew","large-exec"]"#;
         assert_eq!(json, words);
     }
 }

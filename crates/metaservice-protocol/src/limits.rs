@@ -26,6 +26,14 @@ pub const ACTION_ATTEMPTS: u32 = 3;
 /// The largest list-folder reply, in bytes of JSON.
 pub const MAX_FILES_BYTES: usize = 10 * 1024 * 1024;
 
+/// Extension: the largest action, in bytes of JSON: a command and an environment of 2 MiB as
+/// `execve` takes them, every byte escaped, and some.
+pub const MAX_ACTION: usize = 16 * 1024 * 1024;
+
+/// The largest action for an agent that has not announced
+/// [`LargeExec`](crate::Capability::LargeExec): such an agent reads no more than this.
+pub const MAX_SMALL_ACTION: usize = 1024 * 1024;
+
 /// The longest action id that a guest accepts, in bytes.
 pub const MAX_ACTION_ID: usize = 256;
 

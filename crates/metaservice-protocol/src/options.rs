@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::action::ActionId;
+use crate::limits::{MAX_ACTION, MAX_ACTION_ID, MAX_SMALL_ACTION};
 
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +27,43 @@ pub struct Exec {
     pub tty: bool,
     /// The rest.
     pub options: ExecOptions,
+}
+
+impl Exec {
+    /// The most bytes of JSON that the action has beside command, environment, folder and user.
+    const REST: usize = MAX_ACTION_ID + 512;
+
+    /// The most bytes of one character as JSON.
+    const ESCAPED: usize = 6;
+
+    /// Whether the action may be too large for an agent of before
+    /// [`LargeExec`](crate::Capability::LargeExec).
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.exceeds(MAX_SMALL_ACTION)
+    }
+
+    /// Whether the action is larger than any agent reads.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.exceeds(MAX_ACTION)
+    }
+
+    fn exceeds(&self, most: usize) -> bool {
+        let Self { command, options, .. } = self;
+        let words =
+            command.iter().chain(options.env.iter().flat_map(|(name, value)| [name, value]));
+        let words = words.chain(&options.workdir).chain(&options.user);
+        let (count, length) =
+            words.fold((0, 0), |(count, length), word| (count + 1, length + word.len()));
+        // Quotes and a comma or colon for each word.
+        let around = Self::REST + 3 * count;
+        if around + Self::ESCAPED * length <= most {
+            return false;
+        }
+        let json = serde_json::to_vec(&(command, options));
+        json.is_ok_and(|json| json.len() + Self::REST > most)
+    }
 }
 
 /// What [`Exec`] has beyond exec-shell.

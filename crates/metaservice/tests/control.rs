@@ -178,6 +178,11 @@ async fn what_makes_no_sense_is_refused_in_json() {
         ("GET", "/v1/dial?host=localhost&port=70000", "", 400, "InvalidRequest"),
         ("GET", "/v1/shell?command=[]", "", 400, "InvalidRequest"),
         ("GET", "/v1/exec?exec=7", "", 400, "InvalidRequest"),
+        ("GET", "/v1/exec", "", 400, "InvalidRequest"),
+        ("GET", "/v1/exec?id=none", "", 400, "InvalidRequest"),
+        ("GET", "/v1/shell?id=none&command=[]", "", 400, "InvalidRequest"),
+        ("POST", "/v1/commands", "{\"command\":7}", 400, "InvalidRequest"),
+        ("GET", "/v1/commands", "", 405, "MethodNotAllowed"),
         ("POST", "/v1/exec", "{\"command\":7}", 400, "InvalidRequest"),
         ("POST", "/v1/exec", "{", 400, "InvalidRequest"),
         ("POST", "/v1/signal?signal=65", "", 400, "InvalidRequest"),
@@ -279,6 +284,121 @@ async fn the_document_tells_every_operation_and_its_errors() {
             }
         }
     }
+}
+
+/// An exec of 2 MiB in arguments of 128 KiB, as text that needs escaping where it can.
+fn large() -> Exec {
+    let argument = "%\u{1}\"\u{e4}".repeat(128 * 1024 / 5);
+    let mut command = vec!["echo".to_owned()];
+    command.extend(std::iter::repeat_n(argument.clone(), 8));
+    let env = (0..8).map(|number| (format!("V{number}"), argument.clone())).collect();
+    Exec { command, tty: false, options: ExecOptions { env, ..ExecOptions::default() } }
+}
+
+#[tokio::test]
+async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
+    use metaservice_protocol::endpoint::{AGENT_HEADER, FAILURE_HEADER};
+    use metaservice_protocol::{Agent, Capabilities, Failure, FailureCode};
+
+    let Controlled { service, client, _folder } = controlled();
+    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let refusing = async || {
+        let announced = [(AGENT_HEADER, agent.as_str())];
+        let action = guest::request(&service, "GET", "/engine/v1/poll", &announced, b"").await;
+        let action = action.json();
+        let failure = Failure::new(FailureCode::Invalid, "seen").to_header();
+        let headers = [(FAILURE_HEADER, failure.as_str())];
+        guest::request(&service, "POST", &guest::reply_to(&action), &headers, b"").await;
+        action
+    };
+    let exec = large();
+    for detached in [false, true] {
+        let asking = async {
+            match detached {
+                false => client.exec(exec.clone()).await.map(drop),
+                true => client.exec_detached(exec.clone()).await.map(drop),
+            }
+        };
+        let (refused, action) = tokio::join!(asking, refusing());
+        assert_eq!(refused.unwrap_err().to_string(), "seen");
+        assert_eq!(action["command"], serde_json::json!(exec.command));
+        assert_eq!(action["options"]["env"], serde_json::json!(exec.options.env));
+    }
+    // The means of version 1 have the same way to the service.
+    let (shell, action) = tokio::join!(client.exec_shell(&exec.command, true), async {
+        let action = guest::poll(&service).await;
+        let socket = guest::dial_shell(&service, &action).await;
+        (action, socket)
+    });
+    shell.unwrap();
+    assert_eq!(action.0["command"], serde_json::json!(exec.command));
+    assert_eq!(action.0["tty"], true);
+
+    let longer = Exec { command: vec!["\u{1}".repeat(3 << 20)], ..Exec::default() };
+    for refused in [
+        client.exec(longer.clone()).await.map(drop).unwrap_err(),
+        client.exec_detached(longer).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), Some(Code::InvalidRequest));
+        assert!(refused.to_string().contains("16777216 bytes"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_exec_is_not_sent_to_an_agent_that_cannot_read_it() {
+    use metaservice_protocol::endpoint::AGENT_HEADER;
+
+    let Controlled { service, client, _folder } = controlled();
+    let agent = r#"{"version":"0.1.0","capabilities":["exec"]}"#;
+    let polling = service.clone();
+    let poll = tokio::spawn(async move {
+        let announced = [(AGENT_HEADER, agent)];
+        guest::request(&polling, "GET", "/engine/v1/poll", &announced, b"").await
+    });
+    let refused = client.exec(large()).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Some(Code::Unsupported), "{refused}");
+    assert!(!poll.is_finished());
+    // A client of before says all of it in the target, and is served as ever.
+    let (asked, ()) =
+        tokio::join!(raw(&client, "GET", "/v1/exec?exec=%7B%22command%22:[]%7D", ""), async {});
+    assert_eq!((asked.0, &asked.1["code"]), (400, &"InvalidRequest".into()), "no upgrade");
+}
+
+#[tokio::test]
+async fn a_job_of_an_older_version_gets_the_command_in_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("job.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let refusal = r#"{"code":"NoSuchEndPoint","message":"nothing is served at this path"}"#;
+    let answer = format!(
+        "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{refusal}",
+        refusal.len()
+    );
+    let job = async {
+        let mut lines = Vec::new();
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 64 * 1024];
+            let count = stream.read(&mut asked).await.unwrap();
+            let text = String::from_utf8_lossy(&asked[..count]);
+            lines.push(text.lines().next().unwrap().to_owned());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+        lines
+    };
+    let client = Client::new(socket);
+    let asking = async {
+        let small = client.exec(Exec { command: vec!["a".into()], ..Exec::default() }).await;
+        assert_eq!(small.map(drop).unwrap_err().code(), Some(Code::NoSuchEndPoint));
+        let refused = client.exec(large()).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Unsupported));
+        assert!(refused.to_string().contains("older metaservice"), "{refused}");
+    };
+    let ((), lines) = tokio::join!(asking, job);
+    assert_eq!(lines[0], "POST /v1/commands HTTP/1.1");
+    assert!(lines[1].starts_with("GET /v1/exec?exec=%7B%22command%22"), "{lines:?}");
+    assert_eq!(lines[2], "GET /v1/commands HTTP/1.1");
 }
 
 #[tokio::test]

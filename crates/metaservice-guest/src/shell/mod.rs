@@ -55,8 +55,21 @@ impl Prepared<'_> {
         let Self { coming, folder, words } = self;
         match coming.wanted().await {
             Ok(supervisor) => Ok(Running { supervisor, folder }),
-            Err(source) => Err(StartError::Spawn(words.join(" "), source)),
+            Err(source) => Err(StartError::Spawn(shown(&words), source)),
         }
+    }
+}
+
+/// A command for people: its beginning.
+fn shown(words: &[String]) -> String {
+    const MOST: usize = 100;
+    // No more than this is put together: a command may have megabytes.
+    let all = words.iter().flat_map(|word| word.chars().chain([' ']));
+    // With one blank behind the last word.
+    let text: String = all.take(MOST + 2).collect();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) if text.len() > end + 1 => format!("{}\u{2026}", &text[..end]),
+        _ => text.trim_end_matches(' ').to_owned(),
     }
 }
 
@@ -237,4 +250,18 @@ fn prepare(service: &Service, exec: Exec, streams: Streams) -> Result<Prepared<'
     let Program { words, env, .. } = program;
     let coming = service.nursery.expect(order, env, streams);
     Ok(Prepared { coming, folder, words })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_long_command_is_shown_by_its_beginning() {
+        let shown = |words: &[&str]| {
+            super::shown(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(&["echo", "a b"]), "echo a b");
+        assert_eq!(shown(&["x".repeat(100).as_str()]), "x".repeat(100));
+        assert_eq!(shown(&["x".repeat(101).as_str()]), format!("{}\u{2026}", "x".repeat(100)));
+        assert_eq!(shown(&[]), "");
+    }
 }

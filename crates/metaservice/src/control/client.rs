@@ -25,13 +25,19 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
 use super::body::{BodyReader, LogBody};
-use super::{Code, ExecRequest, FILE_HEADER, Job, MISSED_HEADER, Problem, Started, Written};
+use super::{
+    Code, Described, ExecRequest, FILE_HEADER, Job, MISSED_HEADER, Problem, Started, Written,
+};
 use crate::extension::{Destination, Dialled, Lines};
 use crate::log::LogFrom;
 use crate::shell::{Shell, Wire};
 
 /// The largest answer that is kept in memory: a list of files is at most 10 MiB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// The longest command and environment, as JSON, that fit into a request's target whatever is in
+/// them: three characters for each byte.
+const IN_TARGET: usize = 20 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
@@ -259,8 +265,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn exec(&self, exec: Exec) -> Result<Shell, ClientError> {
-        let exec = serde_json::to_string(&ExecRequest::from(exec)).map_err(broken)?;
-        self.stream(&target("exec", &[("exec", &exec)])).await
+        let exec = ExecRequest::from(exec);
+        match self.describe(&exec).await? {
+            Some(id) => self.stream(&target("exec", &[("id", &id)])).await,
+            None => {
+                let exec = serde_json::to_string(&exec).map_err(broken)?;
+                self.stream(&target("exec", &[("exec", &exec)])).await
+            }
+        }
     }
 
     /// As [`MetaService::exec_detached`](crate::MetaService::exec_detached).
@@ -269,11 +281,40 @@ impl Client {
     /// [`ClientError`].
     pub async fn exec_detached(&self, exec: Exec) -> Result<u32, ClientError> {
         let json = to_json(&ExecRequest::from(exec))?;
-        let body = Full::new(json).map_err(|never| match never {}).boxed_unsync();
-        let head = head(Method::POST, "/v1/exec").header(header::CONTENT_TYPE, "application/json");
-        let response = self.send(head, body).await?;
-        let Started { pid } = read_json(response).await?;
+        let Started { pid } = read_json(self.post("/v1/exec", json).await?).await?;
         Ok(pid)
+    }
+
+    /// Describes a command, so that a stream can be asked for by its id. `None` where the job does
+    /// not know that: it is served by an older version, which wants the command in the target.
+    async fn describe(&self, exec: &ExecRequest) -> Result<Option<String>, ClientError> {
+        const PATH: &str = "/v1/commands";
+        let json = to_json(exec)?;
+        if json.len() > IN_TARGET {
+            // A body that nobody reads could cost the answer; this is answered by every version.
+            match self.request(Method::GET, PATH).await {
+                Err(ClientError::Refused { code: Code::NoSuchEndPoint, .. }) => {
+                    let message = format!(
+                        "the job is served by an older metaservice, which takes a command and \
+                         environment of at most {IN_TARGET} bytes"
+                    );
+                    return Err(ClientError::Refused { code: Code::Unsupported, message });
+                }
+                Ok(_) | Err(ClientError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match self.post(PATH, json).await {
+            Ok(response) => read_json(response).await.map(|Described { id }| Some(id)),
+            Err(ClientError::Refused { code: Code::NoSuchEndPoint, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn post(&self, path: &str, json: Bytes) -> Result<Response<Incoming>, ClientError> {
+        let body = Full::new(json).map_err(|never| match never {}).boxed_unsync();
+        let head = head(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        self.send(head, body).await
     }
 
     /// As [`MetaService::exec_shell`](crate::MetaService::exec_shell).
@@ -281,6 +322,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn exec_shell(&self, command: &[String], tty: bool) -> Result<Shell, ClientError> {
+        let exec = ExecRequest { command: command.to_vec(), tty, ..ExecRequest::default() };
+        if let Some(id) = self.describe(&exec).await? {
+            return self.stream(&target("shell", &[("id", &id)])).await;
+        }
         let command = serde_json::to_string(command).map_err(broken)?;
         let tty = tty.to_string();
         self.stream(&target("shell", &[("command", &command), ("tty", &tty)])).await

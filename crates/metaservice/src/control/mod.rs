@@ -12,6 +12,7 @@
 //! | `GET /v1/log` | what is kept of the log, as it is; with `follow` until the job's end |
 //! | `POST /v1/kill`, `POST /v1/signal` | 204 once the guest has done so |
 //! | `GET /v1/exec`, `GET /v1/shell` | a websocket with the messages of a shell stream |
+//! | `POST /v1/commands` | an id by which `GET /v1/exec` and `GET /v1/shell` start a command |
 //! | `POST /v1/exec` | a command that is left alone: its process id |
 //! | `GET /v1/dial` | a websocket that carries a TCP connection to a port in the guest |
 //! | `GET /v1/entries`, `GET /v1/files` | a folder: entries as lines of JSON, or paths of its plain files |
@@ -139,6 +140,13 @@ impl From<Exec> for ExecRequest {
 pub struct Started {
     /// The process id.
     pub pid: u32,
+}
+
+/// The id of a command that was described: by it the command is started, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Described {
+    /// The id.
+    pub id: String,
 }
 
 /// What was written into the guest.

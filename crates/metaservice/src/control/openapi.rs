@@ -26,6 +26,7 @@ use super::server;
         server::shell,
         server::exec,
         server::exec_detached,
+        server::describe,
         server::dial,
     ),
     components(schemas(super::ExecRequest, super::Problem))

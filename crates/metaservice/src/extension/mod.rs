@@ -12,7 +12,7 @@ mod writing;
 use std::time::Duration;
 
 use axum::body::Body;
-use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
+use metaservice_protocol::limits::{MAX_ACTION, MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
 use metaservice_protocol::shell::Dialect;
 use metaservice_protocol::{
     Agent, Capability, Detached, Dial, Entry, Exec, ExecOptions, Failure, FailureCode, FileHead,
@@ -47,6 +47,12 @@ pub enum ExtensionError {
     /// It has more bytes than [`Bounds::artifact`](crate::Bounds::artifact).
     #[error("the guest's file is larger than {0} bytes")]
     TooLarge(u64),
+    /// A command and its environment are larger than
+    /// [`MAX_ACTION`](metaservice_protocol::limits::MAX_ACTION).
+    #[error(
+        "the command and its environment are too long: as JSON they have more than {MAX_ACTION} bytes"
+    )]
+    TooLong,
     /// What is to be sent to the guest cannot be read.
     #[error("cannot read what is to be sent")]
     Source(#[source] std::io::Error),
@@ -85,6 +91,7 @@ impl From<ExtensionError> for std::io::Error {
             },
             ExtensionError::Invalid(_) => Kind::InvalidData,
             ExtensionError::TooLarge(_) => Kind::FileTooLarge,
+            ExtensionError::TooLong => Kind::ArgumentListTooLong,
             ExtensionError::Source(_) => Kind::Other,
             ExtensionError::Action(ActionError::TimedOut(_)) => Kind::TimedOut,
             ExtensionError::Action(_) => Kind::ConnectionReset,
@@ -136,6 +143,9 @@ impl MetaService {
         most: Dialect,
     ) -> Result<Connected, ExtensionError> {
         exec.options.detach = false;
+        if exec.is_too_large() {
+            return Err(ExtensionError::TooLong);
+        }
         let ExecOptions { env, workdir, user, size: _, detach: _ } = &exec.options;
         let plain = env.is_empty() && workdir.is_none() && user.is_none();
         let shell = Request::ExecShell { command: exec.command.clone(), tty: exec.tty };
@@ -144,7 +154,12 @@ impl MetaService {
             return self.socket(shell, most).await;
         }
         match self.socket(Request::Exec(exec), most).await {
-            Err(ExtensionError::Unsupported(_)) if plain => self.socket(shell, most).await,
+            // An agent of ours that does not take an exec of this size does not take this either.
+            Err(ExtensionError::Unsupported(lacks))
+                if plain && (lacks == Capability::Exec || self.agent().is_none()) =>
+            {
+                self.socket(shell, most).await
+            }
             outcome => outcome,
         }
     }
@@ -171,6 +186,9 @@ impl MetaService {
     /// [`ExtensionError`]; it is tried once.
     pub async fn exec_detached(&self, mut exec: Exec) -> Result<u32, ExtensionError> {
         exec.options.detach = true;
+        if exec.is_too_large() {
+            return Err(ExtensionError::TooLong);
+        }
         match self.once(Request::Exec(exec), Dialect::V2).await {
             Outcome::Json(json) => {
                 let Detached { pid } =
@@ -328,7 +346,7 @@ fn as_artifact(error: ExtensionError) -> ArtifactError {
         ExtensionError::TooLarge(_) => ArtifactError::Storage(error.into()),
         ExtensionError::Source(cause) => ArtifactError::Storage(cause),
         ExtensionError::Action(error) => ArtifactError::Action(error),
-        ExtensionError::Unsupported(_) => {
+        ExtensionError::Unsupported(_) | ExtensionError::TooLong => {
             ArtifactError::Action(ActionError::Transport(TransportError::Closed))
         }
     }

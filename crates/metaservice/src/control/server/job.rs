@@ -41,7 +41,7 @@ pub(crate) async fn wait(State(served): State<Served>) -> Response {
 }
 
 fn describe(served: &Served) -> Job {
-    let Served { description, service, started } = served;
+    let Served { description, service, started, .. } = served;
     let result = service.try_result();
     let state = match &result {
         Some(result) if result.success => JobState::Succeeded,
@@ -177,6 +177,8 @@ pub(crate) async fn signal(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::Description;
     use super::*;
     use crate::MetaService;
@@ -197,6 +199,7 @@ mod tests {
                 description: Description::from("job"),
                 service: service.clone(),
                 started: SystemTime::now(),
+                described: Arc::default(),
             };
             let before = service.0.terminated.receiver_count();
             let waiting: Vec<_> =
@@ -217,7 +220,12 @@ mod tests {
     async fn whoever_waits_for_a_job_without_one_hears_that_its_service_has_ended() {
         let service = MetaService::builder(["true"]).start().unwrap();
         let description = Description::from("job");
-        let served = Served { description, service: service.clone(), started: SystemTime::now() };
+        let served = Served {
+            description,
+            service: service.clone(),
+            started: SystemTime::now(),
+            described: Arc::default(),
+        };
         let waiting = tokio::spawn(wait(State(served)));
         service.shutdown().await.unwrap();
         assert_eq!(waiting.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);

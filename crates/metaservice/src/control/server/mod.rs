@@ -1,14 +1,16 @@
 //! The serving end: requests to calls of the handle, outcomes to answers.
 
+mod described;
 mod files;
 mod job;
 mod problem;
 mod streams;
 
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post, put};
@@ -17,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::net::UnixListener;
 
+use self::described::Described;
 pub(super) use self::files::*;
 pub(super) use self::job::*;
 use self::problem::refuse;
@@ -26,6 +29,9 @@ use crate::MetaService;
 
 /// The largest body that is read before its request is looked at.
 const SMALL: u64 = 64 * 1024;
+
+/// The largest body that describes a command.
+pub(super) const MAX_COMMAND: usize = metaservice_protocol::limits::MAX_ACTION;
 
 /// What whoever serves a job says of it.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +59,7 @@ pub(super) struct Served {
     description: Description,
     service: MetaService,
     started: SystemTime,
+    described: Arc<Mutex<Described>>,
 }
 
 /// Serves the control API of a job until the service is shut down. Whoever can open the
@@ -64,7 +71,8 @@ pub async fn serve(
 ) {
     let mut terminated = service.0.terminated.subscribe();
     let started = SystemTime::now();
-    let router = router(Served { description: description.into(), service, started });
+    let described = Arc::default();
+    let router = router(Served { description: description.into(), service, started, described });
     let ended = async move {
         // An error means that the service is gone: the same.
         let _ = terminated.wait_for(|terminated| *terminated).await;
@@ -92,7 +100,8 @@ fn router(served: Served) -> Router {
         .route("/v1/artifact", get(artifact))
         .route("/v1/read", get(read))
         .route("/v1/write", put(write))
-        .route("/v1/exec", get(exec).post(exec_detached))
+        .route("/v1/exec", get(exec).post(exec_detached).layer(DefaultBodyLimit::max(MAX_COMMAND)))
+        .route("/v1/commands", post(describe).layer(DefaultBodyLimit::max(MAX_COMMAND)))
         .route("/v1/shell", get(shell))
         .route("/v1/dial", get(dial))
         .route("/v1/openapi.json", get(|| async { axum::Json(super::openapi()) }))

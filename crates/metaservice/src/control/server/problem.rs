@@ -7,6 +7,7 @@ use http::StatusCode;
 use metaservice_protocol::{Failure, FailureCode};
 
 use super::super::{Code, Problem};
+use super::MAX_COMMAND;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
 use crate::extension::ExtensionError;
 
@@ -61,7 +62,7 @@ impl From<&ExtensionError> for Problem {
             }
             ExtensionError::Unsupported(_) => Code::Unsupported,
             ExtensionError::TooLarge(_) => Code::Storage,
-            ExtensionError::Source(_) => Code::InvalidRequest,
+            ExtensionError::Source(_) | ExtensionError::TooLong => Code::InvalidRequest,
         };
         Self { code, message: error.to_string() }
     }
@@ -145,6 +146,12 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Response> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!(
+                    "the command and its environment have more than {MAX_COMMAND} bytes of JSON"
+                );
+                Err(refuse(Code::InvalidRequest, message))
+            }
             Err(rejection) => Err(refuse(Code::InvalidRequest, rejection.body_text())),
         }
     }

@@ -1,35 +1,42 @@
 //! Websockets: the guest's on one side, the caller's on the other.
 
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt, StreamExt, stream};
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use metaservice_protocol::endpoint::SHELL_PROTOCOL;
 use metaservice_protocol::limits::{SHELL_READ, SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
 use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{Dial, Exec, Request};
+use metaservice_protocol::{ActionId, Dial, Exec, ExecOptions, Request};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::super::{Code, ExecRequest, Problem, Started};
-use super::Served;
+use super::described::{self, Described};
 use super::problem::{Body, Query, refuse};
+use super::{MAX_COMMAND, Served};
 use crate::extension::ExtensionError;
 use crate::replies::{offers_second_dialect, subprotocol};
+use crate::service::new_id;
 use crate::shell::Connected;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-/// A command in the guest's first words.
+/// A command in the guest's first words. One of `id` and `command` is required.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ShellQuery {
+    /// The id of a command that was described, which has `command` and `tty` alone.
+    id: Option<String>,
     /// The command as a JSON array of strings; empty means the guest's default shell.
-    command: String,
+    command: Option<String>,
     /// Whether it gets a terminal.
     #[serde(default)]
     #[param(required = false)]
@@ -48,20 +55,76 @@ pub(crate) async fn shell(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Response {
-    let Ok(command) = serde_json::from_str(&query.command) else {
-        return refuse(Code::InvalidRequest, "the command is not a JSON array of strings");
+    let request = match query {
+        ShellQuery { id: Some(id), command: None, tty: false } => match served.take(&id) {
+            Ok(Exec { command, tty, options }) if options == ExecOptions::default() => {
+                Request::ExecShell { command, tty }
+            }
+            Ok(_) => {
+                let message = "a shell of version 1 is a command and a terminal, and nothing else";
+                return refuse(Code::InvalidRequest, message);
+            }
+            Err(refusal) => return refusal,
+        },
+        ShellQuery { id: None, command: Some(command), tty } => {
+            let Ok(command) = serde_json::from_str(&command) else {
+                return refuse(Code::InvalidRequest, "the command is not a JSON array of strings");
+            };
+            Request::ExecShell { command, tty }
+        }
+        _ => return refuse(Code::InvalidRequest, "either an id or a command is required"),
     };
-    let request = Request::ExecShell { command, tty: query.tty };
     open(served, &headers, upgrade, Ask::Action(request)).await
 }
 
-/// A command and all about it.
+/// A command and all about it. One of the two is required.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExecQuery {
-    /// An `ExecRequest` as JSON.
-    exec: String,
+    /// The id of a command that was described.
+    id: Option<String>,
+    /// An `ExecRequest` as JSON, of less than 64 KiB as a part of the request's target.
+    exec: Option<String>,
+}
+
+/// Describes a command that `exec` or `shell` then starts by its id: once, within 30 s.
+#[utoipa::path(post, path = "/v1/commands", request_body = ExecRequest, responses(
+    (status = 200, body = super::super::Described),
+    (status = 400, body = Problem), (status = 409, body = Problem),
+))]
+pub(crate) async fn describe(
+    State(served): State<Served>,
+    headers: HeaderMap,
+    Body(exec): Body<ExecRequest>,
+) -> Response {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    // Without a length it may be as long as any.
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_COMMAND);
+    let id = new_id();
+    let added = served.described().add(Instant::now(), id.clone(), exec.into(), length);
+    match added {
+        Ok(()) => Json(super::super::Described { id: id.into() }).into_response(),
+        Err(error) => refuse(Code::Refused, error.to_string()),
+    }
+}
+
+impl Served {
+    fn described(&self) -> MutexGuard<'_, Described> {
+        self.described.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The command that was described under this id.
+    fn take(&self, id: &str) -> Result<Exec, Response> {
+        let id = ActionId::parse(id).ok();
+        let exec = id.and_then(|id| self.described().take(Instant::now(), &id));
+        exec.ok_or_else(|| {
+            let seconds = described::KEPT_FOR.as_secs();
+            let message =
+                format!("no command of this id waits: it was started, or not within {seconds} s");
+            refuse(Code::InvalidRequest, message)
+        })
+    }
 }
 
 /// Runs a command beside the job's own. An agent of version 1 can do so where no more than a
@@ -78,10 +141,20 @@ pub(crate) async fn exec(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Response {
-    match serde_json::from_str::<ExecRequest>(&query.exec) {
-        Ok(exec) => open(served, &headers, upgrade, Ask::Exec(exec.into())).await,
-        Err(error) => refuse(Code::InvalidRequest, format!("exec is no ExecRequest: {error}")),
-    }
+    let exec = match (query.id, query.exec) {
+        (Some(id), None) => match served.take(&id) {
+            Ok(exec) => exec,
+            Err(refusal) => return refusal,
+        },
+        (None, Some(exec)) => match serde_json::from_str::<ExecRequest>(&exec) {
+            Ok(exec) => exec.into(),
+            Err(error) => {
+                return refuse(Code::InvalidRequest, format!("exec is no ExecRequest: {error}"));
+            }
+        },
+        _ => return refuse(Code::InvalidRequest, "either an id or an exec is required"),
+    };
+    open(served, &headers, upgrade, Ask::Exec(exec)).await
 }
 
 /// Starts a command and leaves it alone. It lives no longer than the job.
