@@ -101,7 +101,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
         Command::Image(command) => runtime.block_on(commands::image::image(command, printer)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::doctor(&args, printer)),
         Command::Completions { shell } => commands::completions::completions(shell),
-        Command::Man(args) => commands::man::man(args.folder.as_deref()),
+        Command::Man(args) => commands::man::man(&args),
     };
     // A write to a full pipe cannot be cancelled; nobody waits for it.
     runtime.shutdown_background();

@@ -197,4 +197,7 @@ pub(crate) struct ManArgs {
     /// The folder that gets a page for each verb; without it, the first page goes to stdout.
     #[arg(value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
+    /// Print the help of all verbs as one page of Markdown.
+    #[arg(long, hide = true, conflicts_with = "folder")]
+    pub(crate) markdown: bool,
 }

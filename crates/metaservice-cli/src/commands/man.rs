@@ -1,16 +1,22 @@
 //! `metaservice man [DIR]`: the manual pages, one for each verb, from the same words as --help.
+//! The page `docs/reference/cli.md` is generated here too.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 
-use crate::args::Cli;
+use crate::args::{Cli, ManArgs};
 use crate::status::ExitStatus;
 
-pub(crate) fn man(folder: Option<&Path>) -> Result<ExitStatus> {
+/// The width of the help texts in the Markdown page.
+const COLUMNS: usize = 100;
+
+pub(crate) fn man(args: &ManArgs) -> Result<ExitStatus> {
     let mut cli = Cli::command();
-    match folder {
+    match &args.folder {
+        None if args.markdown => std::io::stdout().write_all(markdown(cli).as_bytes())?,
         None => clap_mangen::Man::new(cli).render(&mut std::io::stdout())?,
         Some(folder) => {
             let cannot = || format!("cannot write to {}", folder.display());
@@ -20,4 +26,24 @@ pub(crate) fn man(folder: Option<&Path>) -> Result<ExitStatus> {
         }
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// The help of all verbs as a page: a section for each, with its help as it is printed.
+fn markdown(cli: clap::Command) -> String {
+    let mut cli = cli.term_width(COLUMNS);
+    cli.build();
+    let mut page =
+        "# Command line\n\nThe help texts of all verbs, as `--help` prints them.\n".to_owned();
+    sections(&mut page, &mut cli, "metaservice");
+    page
+}
+
+fn sections(page: &mut String, command: &mut clap::Command, name: &str) {
+    let help = command.render_long_help().to_string();
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    let _ = write!(page, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end());
+    for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
+        let name = format!("{name} {}", verb.get_name());
+        sections(page, verb, &name);
+    }
 }
