@@ -1,4 +1,4 @@
-"""Requests whose answers would never end, made to end."""
+"""Changes requests so that their answers end."""
 
 import schemathesis
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds tool and bench, in one go as they share much, and runs the measures. Arguments are the bench's own.
+# Builds the tool and the bench together, because they share dependencies, and runs the bench with
+# the given arguments.
 set -eu
 
 cargo build --quiet --release --package metaservice-cli --package metaservice-bench

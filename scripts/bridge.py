@@ -1,10 +1,10 @@
-"""A unix socket on a loopback port: prints the port, then hands bytes on both ways."""
+"""Forwards a loopback port to a unix socket: prints the port, then copies bytes both ways."""
 
 import asyncio
 import sys
 
 
-async def hand_on(reader, writer):
+async def copy(reader, writer):
     try:
         while data := await reader.read(65536):
             writer.write(data)
@@ -20,7 +20,7 @@ async def serve(reader, writer):
     except OSError:
         writer.close()
         return
-    await asyncio.gather(hand_on(reader, far_writer), hand_on(far_reader, writer))
+    await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
     for end in (writer, far_writer):
         end.close()
 

@@ -1,46 +1,48 @@
 #!/bin/sh
-# A disk image as clouds have them, from the distribution's packages alone: systemd, cloud-init, a boot
-# loader, and nothing of ours. Beside it, the image's Python with cloud-init in it, for tests without a
-# machine. Both are made once (some minutes) and kept. Prints where: IMAGE.qcow2 and IMAGE.python.
+# Builds a cloud image from packages of the distribution only: systemd, cloud-init, a boot loader, and
+# no part of metaservice. Beside it, the Python of the image with cloud-init, for tests without a
+# machine. Both are built once (some minutes) and kept. Prints their paths: IMAGE.qcow2 and
+# IMAGE.python.
 set -eu
 
-recipe=2 # goes up with every change of what is in the image
+recipe=2 # increase with each change of the content of the image
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/metaservice/test-images
 image=$cache/debian-12-cloud-$recipe
-told() {
+finish() {
     echo "$image.qcow2 $image.python"
     exit 0
 }
-if [ -f "$image.qcow2" ]; then told; fi
+if [ -f "$image.qcow2" ]; then finish; fi
 
 PATH=$PATH:/usr/sbin:/sbin
 boot_record=/usr/lib/syslinux/mbr/mbr.bin
 for needed in mmdebstrap mke2fs mkfs.fat mcopy syslinux $boot_record sfdisk qemu-img flock \
     $([ "$(id -u)" = 0 ] || echo newuidmap); do
     command -v "$needed" > /dev/null || [ -f "$needed" ] || {
-        echo "error: $needed is missing, which the test image is made with" >&2
-        echo 'hint: sudo apt-get install mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils uidmap' >&2
+        echo "error: $needed is missing, which the test image needs" >&2
+        packages='mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk'
+        echo "hint: sudo apt-get install $packages qemu-utils uidmap" >&2
         exit 1
     }
 done
 
-# One makes it, and whoever comes meanwhile waits and finds it.
+# One process builds the image. Others wait for the lock and then find the image.
 mkdir -p "$cache"
 exec 9> "$cache/.lock"
 flock 9
-if [ -f "$image.qcow2" ]; then told; fi
-# What was left by one that was killed, and images of earlier recipes.
+if [ -f "$image.qcow2" ]; then finish; fi
+# Remove the files of a process that was killed, and images of earlier recipes.
 rm -rf "$cache"/making.* "$cache"/debian-12-cloud-*
-echo "making $image.qcow2 (some minutes)" >&2
+echo "building $image.qcow2 (some minutes)" >&2
 work=$(mktemp -d "$cache/making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
-# Without root everything is done as another user, by user namespaces.
+# Without root, everything runs as another user, in a user namespace.
 chmod 755 "$work"
 mkdir -m 1777 "$work/parts"
 export PARTS="$work/parts"
 
-# shellcheck disable=SC2016 # the hooks' own variables
+# shellcheck disable=SC2016 # variables of the hooks
 mmdebstrap --quiet --variant=minbase --format=null \
     --include=systemd-sysv,udev,dbus,ifupdown,isc-dhcp-client,cloud-init,linux-image-cloud-amd64 \
     --aptopt='APT::Install-Recommends "false"' \
@@ -57,7 +59,7 @@ mmdebstrap --quiet --variant=minbase --format=null \
     --customize-hook='mke2fs -q -t ext4 -L root -d "$PARTS/root" "$PARTS/root.ext4" 1G && rm -r "$PARTS/root"' \
     bookworm - >&2 9>&-
 
-# A boot partition that its loader reads, and the root.
+# A boot partition for the boot loader, and the root partition.
 cd "$work"
 cat > syslinux.cfg << 'MENU'
 default linux
@@ -79,6 +81,6 @@ mkdir python
 tar -C python -x --no-same-owner -f parts/python.tar
 rm -rf "$image.python"
 mv python "$image.python"
-# Last: who finds this finds all.
+# Last: if this file exists, everything exists.
 mv disk.qcow2 "$image.qcow2"
-told
+finish

@@ -1,9 +1,9 @@
 #!/bin/sh
-# A command in a real virtual machine, with its log, its exit status and a file of its.
+# Runs commands in a real virtual machine: log, exit status and an artifact.
 set -eu
 metaservice=$1
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 
 run() {
     printf '\n$ metaservice run'
@@ -21,6 +21,6 @@ run() {
 
 run -- uname -a
 run -e GREETING=hello -- sh -c 'for n in 1 2 3; do echo "$GREETING $n"; sleep 1; done; exit 3'
-run --artifact "/tmp/report.txt:$folder/report.txt" -- sh -c 'free > /tmp/report.txt'
+run --artifact "/tmp/report.txt:$directory/report.txt" -- sh -c 'free > /tmp/report.txt'
 printf '\nThe artifact, now on the host:\n'
-cat "$folder/report.txt"
+cat "$directory/report.txt"

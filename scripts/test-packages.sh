@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what only tests need, where it is missing and may be installed.
+# Installs the packages that only the tests need, if they are missing.
 set -eu
 
-# Program or file and the Debian package that has it.
+# A program or a file, and its Debian package.
 PATH=$PATH:/usr/sbin:/sbin
-lacking=''
+missing=''
 while read -r needed package; do
-    command -v "$needed" > /dev/null || [ -f "$needed" ] || lacking="$lacking $package"
+    command -v "$needed" > /dev/null || [ -f "$needed" ] || missing="$missing $package"
 done << 'LIST'
 curl curl
 wget wget
@@ -22,17 +22,17 @@ qemu-img qemu-utils
 mmdebstrap mmdebstrap
 /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 LIST
-# Without root a distribution is unpacked by user namespaces.
-if [ "$(id -u)" != 0 ] && ! command -v newuidmap > /dev/null; then lacking="$lacking uidmap"; fi
-if [ -n "$lacking" ]; then
+# Without root, a distribution is unpacked in a user namespace.
+if [ "$(id -u)" != 0 ] && ! command -v newuidmap > /dev/null; then missing="$missing uidmap"; fi
+if [ -n "$missing" ]; then
     if command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
-        echo "installing for the tests:$lacking"
+        echo "installing for the tests:$missing"
         apt-get update -qq
         # shellcheck disable=SC2086 # a list of words
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $lacking > /dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing > /dev/null
     else
-        echo "error: the tests need these packages:$lacking" >&2
-        echo "hint: sudo apt-get install$lacking" >&2
+        echo "error: the tests need these packages:$missing" >&2
+        echo "hint: sudo apt-get install$missing" >&2
         exit 1
     fi
 fi
