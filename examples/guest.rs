@@ -1,5 +1,5 @@
-//! A guest in fifty lines, with nothing but sockets: it fetches the job, runs it, streams its
-//! output as the log, and reports the result. It answers no actions.
+//! A guest in fifty lines that uses only sockets: it fetches the job, runs it, streams its output
+//! as the log, and reports the result. It answers no actions.
 //!
 //!     cargo run -p metaservice-examples --bin guest -- 169.254.169.254:80
 
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Command::new(program).args(arguments).envs(env).stdout(Stdio::piped()).spawn()?;
     let mut output = child.stdout.take().ok_or("the command has no output")?;
 
-    // A log is a request without a known length that goes on while the command runs.
+    // The log is one request of unknown length. It is open while the command runs.
     let mut log = ask(&host, "POST", Endpoint::Log, "Transfer-Encoding: chunked\r\n")?;
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -1,5 +1,5 @@
-//! A test harness: it boots one virtual machine and runs three commands in it, as a test suite
-//! of an operating system would.
+//! A test harness: it boots one virtual machine and runs three commands in it, like a test suite
+//! of an operating system.
 //!
 //!     cargo run -p metaservice-examples --bin harness -- path/to/metaservice-guest
 
@@ -12,7 +12,7 @@ use metaservice_nic::{Config, Connection, Nic};
 use metaservice_vm::{Boot, Card, MacAddress, Machine, MachineSpec, initramfs};
 use tokio::io::AsyncReadExt;
 
-/// The machine's network card as a listener: whoever connects is the guest.
+/// The network card of the machine as a listener. Only the guest can connect.
 struct Guest(Nic);
 
 impl metaservice::Listener for Guest {
@@ -39,15 +39,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let contents = initramfs::Contents::new(std::fs::read(agent)?, &tools);
     let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs::build(&contents)?);
 
-    // The job itself only keeps the machine alive; the tests run beside it.
+    // The job only keeps the machine running. The tests run beside it.
     let service = MetaService::builder(["sleep", "3600"]).start()?;
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
+    let (host, guest) = UnixStream::pair()?;
+    host.set_nonblocking(true)?;
     let (nic, driver) =
-        metaservice_nic::attach(tokio::net::UnixStream::from_std(ours)?, Config::default());
+        metaservice_nic::attach(tokio::net::UnixStream::from_std(host)?, Config::default());
     tokio::spawn(driver.run());
     tokio::spawn(service.clone().serve(Guest(nic)));
-    let card = Card::new(theirs.into(), MacAddress::random());
+    let card = Card::new(guest.into(), MacAddress::random());
     let machine = Machine::start(MachineSpec::new(&tools.qemu, boot).card(card)).await?;
 
     for command in ["uname -r", "grep -c ^processor /proc/cpuinfo", "test -d /proc/self"] {

@@ -1,5 +1,5 @@
-//! A minimal worker: it serves one job to whatever guest connects, shows the log while it
-//! comes, kills the command when it takes too long, and ends with the job's status.
+//! A minimal worker: it serves one job to the guest that connects, prints the log as it comes,
+//! kills the command after a timeout, and exits with the status of the job.
 //!
 //!     cargo run -p metaservice-examples --bin worker -- 127.0.0.1:8080 make test
 
@@ -10,7 +10,8 @@ use std::time::Duration;
 use metaservice::MetaService;
 use tokio::net::TcpListener;
 
-const PATIENCE: Duration = Duration::from_secs(3600);
+/// The timeout of the job.
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -23,12 +24,12 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let serving = tokio::spawn(service.clone().serve(listener));
 
     service.fetched().await;
-    if tokio::time::timeout(PATIENCE, service.result()).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, service.result()).await.is_err() {
         service.kill_process().await?;
     }
     let result = service.result().await;
     service.shutdown().await?;
-    // The guest's last request deserves its answer.
+    // Wait until the last request of the guest has been answered.
     serving.await?;
     Ok(ExitCode::from(result.status()))
 }

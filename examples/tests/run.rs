@@ -1,4 +1,4 @@
-//! The examples do what they say, the harness in a real virtual machine.
+//! Runs the examples; the harness runs in a real virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 #[test]
-fn the_worker_hands_on_what_the_guest_reports() {
-    let folder = std::env::temp_dir().join(format!("metaservice-examples-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
+fn the_worker_exits_with_the_status_of_the_guest() {
+    let directory = std::env::temp_dir().join(format!("metaservice-examples-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
     for status in [0, 3] {
         let mut worker = Command::new(env!("CARGO_BIN_EXE_worker"))
             .args(["127.0.0.1:0", "sh", "-c", &format!("echo $((6 * 7)); exit {status}")])
-            .current_dir(&folder)
+            .current_dir(&directory)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -26,7 +26,7 @@ fn the_worker_hands_on_what_the_guest_reports() {
         assert_eq!(output.stdout, b"42\n");
         assert_eq!(output.status.code(), Some(i32::from(status != 0)));
     }
-    std::fs::remove_dir(&folder).unwrap();
+    std::fs::remove_dir(&directory).unwrap();
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn the_harness_runs_three_commands_in_one_machine() {
     assert!(lines[2].starts_with("passed: test -d /proc/self"), "{text}");
 }
 
-/// The agent that the command line tool carries: a build of the workspace leaves it there.
+/// The agent of the command line tool: a build of the workspace creates it.
 fn agent() -> PathBuf {
     if let Some(path) = std::env::var_os("METASERVICE_AGENT") {
         return path.into();
     }
-    let folder = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
-    let target = folder.ancestors().nth(2).unwrap().join("agent");
+    let directory = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
+    let target = directory.ancestors().nth(2).unwrap().join("agent");
     let builds = std::fs::read_dir(&target)
         .unwrap_or_else(|_| panic!("{} is missing: build metaservice-cli first", target.display()));
     let mut agents = builds.map(|entry| entry.unwrap().path().join("agent/metaservice-guest"));

@@ -1,4 +1,4 @@
-//! Any bytes are an action or are refused; an action survives its own encoding.
+//! Any bytes are either an action or refused. An action survives a round trip.
 
 #![no_main]
 

@@ -1,5 +1,4 @@
-//! Whatever an archive says, what is beside the destination stays as it was, and no temporary
-//! name is left in it.
+//! No archive changes a file outside of the destination or leaves a temporary file in it.
 
 #![no_main]
 
@@ -9,11 +8,11 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use metaservice_archive::{Extractor, Limits, Options};
 
-fn leftovers(folder: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(folder) else { return false };
+fn leftovers(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return false };
     entries.flatten().any(|entry| {
-        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        entry.file_name().to_string_lossy().ends_with(".part") || folder && leftovers(&entry.path())
+        let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entry.file_name().to_string_lossy().ends_with(".part") || directory && leftovers(&entry.path())
     })
 }
 

@@ -1,5 +1,4 @@
-//! What guests and hosts say in headers and lines: whatever is read can be written, and is the
-//! same when it is read again.
+//! Headers and lines of guests and hosts: each parsed value survives a round trip.
 
 #![no_main]
 

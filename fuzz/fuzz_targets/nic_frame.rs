@@ -1,6 +1,6 @@
 //! Arbitrary bytes from QEMU's socket, through the splitter into the card.
 //!
-//! The bytes before the first frame choose how the stream is cut and how fast time passes.
+//! The first two bytes select the size of the pieces of the stream, and the speed of the clock.
 #![no_main]
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The other JSON payloads: decoded, encoded, decoded to the same.
+//! The other JSON payloads: each decoded value survives a round trip.
 
 #![no_main]
 

@@ -1,6 +1,5 @@
-//! A whole conversation: any requests in any order, whole, cut or slow, against a service whose
-//! host asks for things meanwhile. Whatever comes, the service goes on serving, and everything that
-//! the host has asked for has an end.
+//! A conversation: any requests in any order, complete, truncated or slow, to a service whose host
+//! makes calls at the same time. The service always keeps serving, and each call of the host ends.
 
 #![no_main]
 
@@ -16,11 +15,11 @@ use tokio::task::JoinSet;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
-    /// The host wants something.
-    Ask(Wish),
-    /// The guest takes the next action, as an agent of ours or of version 1.
-    Poll { ours: bool },
-    /// The guest claims the job; it has the secret from then on.
+    /// The host makes a call.
+    Call(Call),
+    /// The guest polls for the next action, with or without an announcement (version 1).
+    Poll { announced: bool },
+    /// The guest claims the job, and uses the secret of the session from then on.
     Claim,
     /// The guest sends a request.
     Request(Request),
@@ -31,7 +30,7 @@ enum Step {
 }
 
 #[derive(Debug, Arbitrary)]
-enum Wish {
+enum Call {
     List,
     Artifact,
     Shell,
@@ -47,27 +46,27 @@ enum Wish {
 #[derive(Debug, Arbitrary)]
 struct Request {
     /// With the secret of the session, if there is one.
-    own: bool,
+    authorized: bool,
     method: u8,
     path: u8,
-    /// Which of the actions it speaks of, if any.
+    /// The action that it names, if any.
     id: Option<u8>,
     headers: Vec<(u8, String)>,
     body: Vec<u8>,
-    /// The body's length is a lie.
+    /// A false length of the body.
     length: Option<u32>,
     chunked: bool,
-    /// The connection ends after so many bytes.
+    /// The connection ends after this number of bytes.
     cut: Option<u16>,
 }
 
 #[derive(Debug, Arbitrary)]
 struct Stream {
     id: u8,
-    /// Of the second dialect.
-    second: bool,
+    /// Uses stream protocol v2.
+    v2: bool,
     messages: Vec<(u8, Vec<u8>)>,
-    /// What follows them is no message.
+    /// Bytes after the messages that are not a message.
     rest: Vec<u8>,
 }
 
@@ -106,7 +105,10 @@ const HEADERS: [&str; 16] = [
     "X-aws-ec2-metadata-token",
     "X-aws-ec2-metadata-token-ttl-seconds",
 ];
-const AGENT: &str = r#"{"version":"9","os":"linux","arch":"x86_64","kernel":"6","capabilities":["exec","dial","read","write","list","stats","signal","terminal"]}"#;
+const AGENT: &str = concat!(
+    r#"{"version":"9","os":"linux","arch":"x86_64","kernel":"6","capabilities":["#,
+    r#""exec","dial","read","write","list","stats","signal","terminal"]}"#
+);
 
 fuzz_target!(|steps: Vec<Step>| {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -114,25 +116,25 @@ fuzz_target!(|steps: Vec<Step>| {
 });
 
 async fn converse(steps: Vec<Step>) {
-    let mut bounds = Bounds::default();
-    bounds.list = 4096;
-    bounds.log = 1 << 20;
-    bounds.artifact = 4096;
+    let mut limits = Bounds::default();
+    limits.list = 4096;
+    limits.log = 1 << 20;
+    limits.artifact = 4096;
     let service = MetaService::builder(["true"])
         .session(SessionMode::Claimed)
         .cloud(Cloud::new("fuzzed"))
-        .bounds(bounds)
+        .bounds(limits)
         .disk_work(DiskWork::InPlace)
         .start()
         .expect("a service");
-    let mut wishes = JoinSet::new();
+    let mut calls = JoinSet::new();
     let (mut ids, mut session) = (Vec::new(), String::new());
     for step in steps.into_iter().take(24) {
         match step {
-            Step::Ask(wish) => drop(wishes.spawn(ask(service.clone(), wish))),
-            Step::Poll { ours } => {
-                let agent =
-                    if ours { format!("Metaservice-Agent: {AGENT}\r\n") } else { String::new() };
+            Step::Call(call) => drop(calls.spawn(make(service.clone(), call))),
+            Step::Poll { announced } => {
+                let announcement = format!("Metaservice-Agent: {AGENT}\r\n");
+                let agent = if announced { announcement } else { String::new() };
                 let head = format!(
                     "GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n{session}{agent}\r\n"
                 );
@@ -162,44 +164,44 @@ async fn converse(steps: Vec<Step>) {
     }
     let ping = b"GET /engine/v1/ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec();
     assert!(exchange(&service, ping, false).await.starts_with("HTTP/1.1 200"));
-    // A log that was refused says so here.
+    // A refused log is an error here. It is expected.
     let _ = service.shutdown().await;
-    while wishes.join_next().await.is_some() {}
+    while calls.join_next().await.is_some() {}
 }
 
-async fn ask(service: MetaService, wish: Wish) {
-    match wish {
-        Wish::List => drop(service.list_folder("/").await),
-        Wish::Artifact => drop(service.get_artifact("/f").await),
-        Wish::Kill => drop(service.kill_process().await),
-        Wish::Write => drop(service.write(Destination::file("/f"), &b"content"[..]).await),
-        Wish::Listing => {
+async fn make(service: MetaService, call: Call) {
+    match call {
+        Call::List => drop(service.list_folder("/").await),
+        Call::Artifact => drop(service.get_artifact("/f").await),
+        Call::Kill => drop(service.kill_process().await),
+        Call::Write => drop(service.write(Destination::file("/f"), &b"content"[..]).await),
+        Call::Listing => {
             if let Ok(mut lines) = service.list("/", true).await {
                 while let Ok(Some(_)) = lines.next().await {}
             }
         }
-        Wish::Statistics => {
+        Call::Statistics => {
             if let Ok(mut lines) = service.stats(None).await {
                 while let Ok(Some(_)) = lines.next().await {}
             }
         }
-        Wish::Dial => {
+        Call::Dial => {
             if let Ok(mut dialled) = service.dial("localhost", 80).await {
                 let _ = dialled.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
                 let _ = dialled.take(1 << 20).read_to_end(&mut Vec::new()).await;
             }
         }
-        Wish::Detached => {
+        Call::Detached => {
             let options = ExecOptions::default();
             let exec = Exec { command: vec!["true".to_owned()], tty: false, options };
             drop(service.exec_detached(exec).await);
         }
-        Wish::Read => {
+        Call::Read => {
             if let Ok(mut reading) = service.read("/f", metaservice::Form::Any).await {
                 while let Ok(Some(_)) = reading.chunk().await {}
             }
         }
-        Wish::Shell => {
+        Call::Shell => {
             if let Ok(mut shell) = service.exec_shell(["cat"], false).await {
                 let mut all = Vec::new();
                 if let Some(stdout) = shell.stdout.take() {
@@ -211,25 +213,25 @@ async fn ask(service: MetaService, wish: Wish) {
     }
 }
 
-/// The text of a member of JSON.
+/// The string value of a JSON member.
 fn member(json: &str, name: &str) -> Option<String> {
     let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
     rest.split_once('"').map(|(text, _)| text.to_owned())
 }
 
-/// A handshake, and messages as a guest masks them.
+/// A websocket handshake, and messages as a guest masks them.
 fn streamed(stream: Stream, ids: &[String], session: &str) -> Vec<u8> {
-    let Stream { id, second, messages, rest } = stream;
+    let Stream { id, v2, messages, rest } = stream;
     let id = ids.get(usize::from(id) % ids.len().max(1)).map_or("0", String::as_str);
-    let offer = if second { "shell.2.metaservice, shell.1.metaservice" } else { "" };
-    let offer = if second { format!("Sec-WebSocket-Protocol: {offer}\r\n") } else { String::new() };
+    let offer = "Sec-WebSocket-Protocol: shell.2.metaservice, shell.1.metaservice\r\n";
+    let offer = if v2 { offer } else { "" };
     let mut bytes = format!(
         "GET /engine/v1/reply?id={id} HTTP/1.1\r\nHost: a\r\n{session}{offer}Connection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .into_bytes();
     for (opcode, payload) in messages {
-        // A binary message as a rule: the others mean nothing to a stream.
+        // Mostly binary messages: a stream uses no others.
         let opcode = if opcode < 16 { opcode } else { 2 };
         bytes.push(0x80 | opcode);
         match u8::try_from(payload.len()) {
@@ -239,7 +241,7 @@ fn streamed(stream: Stream, ids: &[String], session: &str) -> Vec<u8> {
                 bytes.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
             }
         }
-        // A mask of zeros leaves the bytes as they are.
+        // A mask of zeros does not change the bytes.
         bytes.extend([0; 4]);
         bytes.extend(payload);
     }
@@ -248,14 +250,14 @@ fn streamed(stream: Stream, ids: &[String], session: &str) -> Vec<u8> {
 }
 
 fn written(request: Request, ids: &[String], session: &str) -> Vec<u8> {
-    let Request { own, method, path, id, headers, body, length, chunked, .. } = request;
+    let Request { authorized, method, path, id, headers, body, length, chunked, .. } = request;
     let pick = |names: &[&str], n: u8| names[usize::from(n) % names.len()].to_owned();
     let mut head = format!("{} {}", pick(&METHODS, method), pick(&PATHS, path));
     if let Some(id) = id {
         let known = ids.get(usize::from(id) % ids.len().max(1));
         head += &format!("?id={}", known.map_or("0", String::as_str));
     }
-    head += &format!(" HTTP/1.1\r\nHost: a\r\n{}", if own { session } else { "" });
+    head += &format!(" HTTP/1.1\r\nHost: a\r\n{}", if authorized { session } else { "" });
     for (name, value) in headers {
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
         head += &format!("{}: {value}\r\n", pick(&HEADERS, name));
@@ -276,7 +278,7 @@ fn written(request: Request, ids: &[String], session: &str) -> Vec<u8> {
     [head.into_bytes(), body].concat()
 }
 
-/// Sends bytes over a connection of their own; what is answered within a minute.
+/// Sends bytes over a new connection. Returns the answer of the first minute.
 async fn exchange(service: &MetaService, bytes: Vec<u8>, cut: bool) -> String {
     let (mut near, far) = tokio::io::duplex(1024);
     let service = service.clone();

@@ -1,4 +1,4 @@
-//! Any message decodes or is refused, and what decodes encodes to the same message.
+//! Any message is either decoded or refused. A decoded message encodes to the same bytes.
 
 #![no_main]
 
@@ -8,12 +8,12 @@ use metaservice_protocol::shell::{Dialect, Frame};
 
 fuzz_target!(|data: &[u8]| {
     let message = Bytes::copy_from_slice(data);
-    for dialect in [Dialect::V1, Dialect::V2] {
-        if let Ok(frame) = Frame::decode(&message, dialect) {
+    for version in [Dialect::V1, Dialect::V2] {
+        if let Ok(frame) = Frame::decode(&message, version) {
             let again = frame.encode();
-            // Every non-zero exit status reads as failed and is written as 1.
+            // Each non-zero exit status is decoded as failed and encoded as 1.
             assert!(again == message || matches!(frame, Frame::Exit { success: false, .. }));
-            assert_eq!(Frame::decode(&again, dialect), Ok(frame));
+            assert_eq!(Frame::decode(&again, version), Ok(frame));
         }
     }
 });

@@ -1,4 +1,4 @@
-//! A session survives any sequence of messages, and holds no more than its windows.
+//! A session accepts any sequence of messages, and buffers no more than its windows.
 
 #![no_main]
 
@@ -9,9 +9,9 @@ use metaservice_protocol::shell::{Dialect, Role, Session, Stream};
 fuzz_target!(|data: &[u8]| {
     let Some((&first, mut rest)) = data.split_first() else { return };
     let role = if first & 1 == 0 { Role::Host } else { Role::Guest };
-    let dialect = if first & 2 == 0 { Dialect::V1 } else { Dialect::V2 };
-    let mut session = Session::with_dialect(role, dialect);
-    // Each message is preceded by its length and by whether something is read first.
+    let version = if first & 2 == 0 { Dialect::V1 } else { Dialect::V2 };
+    let mut session = Session::with_dialect(role, version);
+    // Before each message: its length, and whether a stream is read.
     while let [length, read, tail @ ..] = rest {
         let (message, tail) = tail.split_at(usize::from(*length).min(tail.len()));
         rest = tail;
@@ -23,10 +23,10 @@ fuzz_target!(|data: &[u8]| {
             while session.read(stream).is_some() {}
         }
         while let Some(message) = session.next_message() {
-            assert!(message.len() <= dialect.message());
+            assert!(message.len() <= version.message());
         }
     }
     let mut held =
         |stream| std::iter::from_fn(|| session.read(stream)).map(|b| b.len()).sum::<usize>();
-    assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= dialect.window()));
+    assert!(Stream::ALL.map(&mut held).into_iter().all(|held| held <= version.window()));
 });

@@ -1,5 +1,5 @@
-//! A decoder survives any bytes in any pieces, gives no more than bounded blocks, and a
-//! transfer that it takes to its end is the same in one piece.
+//! A decoder accepts any bytes in any pieces, and its blocks have a maximum size. The result does
+//! not depend on the pieces.
 
 #![no_main]
 
