@@ -11,13 +11,13 @@ usage() {
     cat <<'USAGE'
 Usage: setup.sh [--check]
 
-Gets what a virtual machine needs: QEMU, a kernel with its modules, a static busybox.
+Installs what a virtual machine needs: QEMU, a kernel with its modules, a static busybox.
 
-  --check   only say what is there and what is missing; exit status 1 if something is
-  --help    this text
+  --check   only list what is found and what is missing; exit status 1 if something is missing
+  --help    print this text
 
-Everything that is not installed goes to ${XDG_CACHE_HOME:-~/.cache}/metaservice.
-To use tools of your own instead, set METASERVICE_QEMU, METASERVICE_QEMU_IMG,
+What is not installed as a package is unpacked to ${XDG_CACHE_HOME:-~/.cache}/metaservice.
+To use other tools, set METASERVICE_QEMU, METASERVICE_QEMU_IMG,
 METASERVICE_KERNEL, METASERVICE_MODULES or METASERVICE_BUSYBOX.
 USAGE
 }
@@ -50,11 +50,11 @@ if [ -n "${XDG_CACHE_HOME:-}" ]; then
 elif [ -n "${HOME:-}" ]; then
     cache=$HOME/.cache/metaservice
 else
-    fail 'neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder'
+    fail 'there is no cache directory: neither XDG_CACHE_HOME nor HOME is set'
 fi
 case $cache in
     /*) ;;
-    *) fail "the cache folder must be an absolute path, not $cache" ;;
+    *) fail "the cache directory must be an absolute path, not $cache" ;;
 esac
 
 case $(uname -m) in
@@ -62,7 +62,7 @@ case $(uname -m) in
         emulator=qemu-system-x86_64 qemu_package=qemu-system-x86 kernel_suffix=amd64 ;;
     aarch64 | arm64)
         emulator=qemu-system-aarch64 qemu_package=qemu-system-arm kernel_suffix=arm64 ;;
-    *) fail "no recipe for the processor $(uname -m)" 'x86_64 and aarch64 are supported' ;;
+    *) fail "the processor $(uname -m) is not supported" 'x86_64 and aarch64 are supported' ;;
 esac
 
 # --- what is there -----------------------------------------------------------------
@@ -128,30 +128,30 @@ find_kernel() {
 missing=
 look() {
     missing=
-    if find_qemu; then say "there:   QEMU      $qemu ($qemu_version)"; else missing="$missing qemu"; fi
-    if find_qemu_img; then say "there:   qemu-img  $qemu_img"; else missing="$missing qemu-img"; fi
-    if find_busybox; then say "there:   busybox   $busybox"; else missing="$missing busybox"; fi
-    if find_kernel; then say "there:   kernel    $kernel"; else missing="$missing kernel"; fi
+    if find_qemu; then say "found:   QEMU      $qemu ($qemu_version)"; else missing="$missing qemu"; fi
+    if find_qemu_img; then say "found:   qemu-img  $qemu_img"; else missing="$missing qemu-img"; fi
+    if find_busybox; then say "found:   busybox   $busybox"; else missing="$missing busybox"; fi
+    if find_kernel; then say "found:   kernel    $kernel"; else missing="$missing kernel"; fi
 }
 
 look
 if [ -z "$missing" ]; then
-    say 'Everything a virtual machine needs is there.'
+    say 'Everything that a virtual machine needs is installed.'
     exit 0
 fi
 for thing in $missing; do say "missing: $thing"; done
 if $check_only; then exit 1; fi
 
 for tool in apt-get apt-cache dpkg-deb; do
-    command -v "$tool" >/dev/null 2>&1 || fail "this system has no $tool, so nothing can be fetched here" \
+    command -v "$tool" >/dev/null 2>&1 || fail "this system has no $tool, so packages cannot be fetched" \
         "install QEMU 7.2 or newer ($emulator and qemu-img) and a static busybox by hand" \
-        'point METASERVICE_KERNEL at a kernel image and METASERVICE_MODULES at its folder in /lib/modules'
+        'set METASERVICE_KERNEL to a kernel image and METASERVICE_MODULES to its directory in /lib/modules'
 done
 
 # --- one at a time, and nothing half-written -----------------------------------------
 
 mkdir -p "$cache/bin" "$cache/kernel" 2>/dev/null || fail "cannot write to $cache" \
-    'set XDG_CACHE_HOME to a folder of yours'
+    'set XDG_CACHE_HOME to a directory in which you can write'
 exec 9>"$cache/.setup.lock" || fail "cannot write to $cache"
 if command -v flock >/dev/null 2>&1; then flock 9; fi
 # The lock is ours: what an interrupted run left can go.
@@ -180,8 +180,8 @@ fi
 updated=false
 update_lists() { # WHY
     if $updated; then return 1; fi
-    $may_be_root || fail "$1, and updating apt's lists needs root" \
-        "type 'sudo apt-get update' and then this again"
+    $may_be_root || fail "$1, and an update of apt's lists needs root" \
+        "run 'sudo apt-get update', then run this again"
     say "updating apt's lists: $1"
     # One unreachable source of many is no failure: what counts is asked again afterwards.
     # shellcheck disable=SC2086 # as_root is empty or two words
@@ -211,21 +211,21 @@ unpack() { # FOLDER PACKAGE...
     rm -rf "$staging/debs"
     if ! download_once "$@"; then
         # A list from long ago names files that the archive has replaced since.
-        if update_lists 'a download failed, maybe by an old list' && download_once "$@"; then
+        if update_lists 'a download failed, possibly because of old lists' && download_once "$@"; then
             :
         else
             grep -E '^(E|W|Err)' "$staging/download.log" >&2 || cat "$staging/download.log" >&2
             fail "could not fetch: $*" \
-                "check the network and the free space in $cache; nothing half-written was left"
+                "check the network and the free space in $cache; no partial files were left"
         fi
     fi
     mkdir -p "$folder"
     for deb in "$staging"/debs/*.deb; do
         if ! dpkg-deb -x "$deb" "$folder" 2>"$staging/unpack.log"; then
             # A full disk leaves the log empty, too.
-            reason=$(grep -m 1 -v '^$' "$staging/unpack.log" || printf '%s' 'no reason given, maybe no space')
+            reason=$(grep -m 1 -v '^$' "$staging/unpack.log" || printf '%s' 'no reason given, possibly no free space')
             fail "could not unpack ${deb##*/}: $reason" \
-                "check the free space in $cache; nothing half-written was left"
+                "check the free space in $cache; no partial files were left"
         fi
     done
     rm -rf "$staging/debs"
@@ -256,7 +256,7 @@ get_busybox() {
             return 0
         fi
     done
-    fail 'the package busybox-static holds no busybox'
+    fail 'the package busybox-static has no busybox'
 }
 
 find_depmod() {
@@ -306,19 +306,19 @@ get_kernel() {
     for modules in "$staging"/package/lib/modules/* "$staging"/package/usr/lib/modules/*; do
         if [ -d "$modules/kernel" ]; then break; fi
     done
-    [ -d "$modules/kernel" ] || fail "the package $image holds no modules"
+    [ -d "$modules/kernel" ] || fail "the package $image has no modules"
     version=${modules##*/}
     vmlinuz=
     for candidate in "$staging/package/boot/vmlinuz-$version" "$modules/vmlinuz"; do
         if [ -f "$candidate" ]; then vmlinuz=$candidate; break; fi
     done
-    [ -n "$vmlinuz" ] || fail "the package $image holds no kernel image"
+    [ -n "$vmlinuz" ] || fail "the package $image has no kernel image"
 
     prune_modules "$modules/kernel"
 
     # The order in which modules load is worked out when a kernel package is installed,
     # which does not happen here.
-    find_depmod || fail 'no depmod here' "type 'apt-get install kmod'"
+    find_depmod || fail 'depmod is missing' "run 'apt-get install kmod'"
     mkdir -p "$staging/base/lib/modules"
     mv "$modules" "$staging/base/lib/modules/$version"
     modules=$staging/base/lib/modules/$version
@@ -328,7 +328,7 @@ get_kernel() {
     # A depmod that cannot read compressed modules finds none of them in need of another.
     grep -q '/virtio_net\.ko' "$modules/modules.builtin" ||
         grep -q '/virtio_net\.ko[^:]*: .' "$modules/modules.dep" ||
-        fail "$depmod cannot read the modules of $version" "type 'apt-get install kmod' and then this again"
+        fail "$depmod cannot read the modules of $version" "run 'apt-get install kmod', then run this again"
 
     mkdir "$staging/kernel"
     mv "$vmlinuz" "$staging/kernel/vmlinuz"
@@ -369,7 +369,7 @@ WRAPPER
 }
 
 unpack_qemu() { # PACKAGE...
-    packages=$(closure "$@") || fail "apt finds no way to install $*" "type 'apt-get -s install $*' to see why"
+    packages=$(closure "$@") || fail "apt cannot install $*" "run 'apt-get -s install $*' to see why"
     # Those that were named may be installed and broken: they are wanted in any case.
     packages=$(printf '%s\n' "$packages" "$@" | sort -u)
     say "QEMU: unpacking these packages to $cache/qemu:" "$(printf '%s' "$packages" | tr '\n' ' ')"
@@ -411,8 +411,8 @@ get_qemu() {
         require_known "$package"
         # Versions look like 1:7.2+dfsg-7.
         candidate=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}//p')
-        is_new_enough "$candidate" || fail "this release has QEMU $candidate, and 7.2 or newer is needed" \
-            "install a newer QEMU by hand and set METASERVICE_QEMU to its $emulator"
+        is_new_enough "$candidate" || fail "this release has QEMU $candidate; 7.2 or newer is needed" \
+            "install a newer QEMU by hand, and set METASERVICE_QEMU to its $emulator"
     done
     # shellcheck disable=SC2086 # one word a package
     if may_install $wanted; then
@@ -423,17 +423,17 @@ get_qemu() {
             return 0
         fi
         # shellcheck disable=SC2086
-        if update_lists 'installing failed, maybe by an old list' && may_install $wanted &&
+        if update_lists 'the installation failed, possibly because of old lists' && may_install $wanted &&
             $as_root apt-get -q -y install --no-install-recommends $wanted \
                 >"$staging/install.log" 2>&1 </dev/null; then
             return 0
         fi
         grep -E '^(E|W|Err)' "$staging/install.log" >&2 || :
-        say 'QEMU: installing failed'
+        say 'QEMU: the installation failed'
     elif $may_be_root; then
-        say 'QEMU: installing would remove or downgrade packages of this system'
+        say 'QEMU: an installation would remove or downgrade packages of this system'
     else
-        say 'QEMU: installing needs root'
+        say 'QEMU: an installation needs root'
     fi
     # shellcheck disable=SC2086
     unpack_qemu $wanted
@@ -448,6 +448,6 @@ hash -r
 look >"$staging/report"
 cat "$staging/report"
 if [ -n "$missing" ]; then
-    fail "still not working:$missing" "remove $cache and try again"
+    fail "still missing:$missing" "remove $cache and try again"
 fi
-say 'Everything a virtual machine needs is there.'
+say 'Everything that a virtual machine needs is installed.'
