@@ -3,7 +3,7 @@
 //! Owns the order and the words: first the results for the goals, then the values of each subject,
 //! the method, and the machine. The page says which figures are not reached. The text of a file
 //! `notes/GROUP-ID.md` beside the data is added to its measure: what the profile shows, and what
-//! was tried. Lines have at most [`COLUMNS`] columns, except links to images.
+//! was tried. Lines have at most [`COLUMNS`] columns, except table rows and links to images.
 
 use std::fmt::Write;
 use std::fs;

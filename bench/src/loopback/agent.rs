@@ -17,9 +17,10 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let file = fs::metadata(&agent)?.len() as f64 / 1048576.0;
     let busy = agent.clone();
     let how = format!(
-        "The agent, built as for guests. *Idle*: its job runs and its poll waits. *{SHELLS} shells*: \
-         {SHELLS} shells, each with its own connection, have just echoed a byte. The supervisor of the \
-         command sends the log. It is a separate process and is not in these numbers."
+        "The agent, built as for guests. *Idle*: its job runs and its poll waits. *{SHELLS} \
+         shells*: {SHELLS} shells, each with its own connection, have just echoed a byte. The \
+         supervisor of the command sends the log. It is a separate process and is not in these \
+         numbers."
     );
     Ok(Measure::new("The agent in the guest", how)
         .quantity("file", "MiB", Better::Less)

@@ -22,9 +22,10 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
         MetaService::builder(["sleep", "100000"]).temporary_folder(directory.path().to_owned());
     let pair = Pair::start(setting.agent()?, builder, Speaks::Extensions)?;
     let how = format!(
-        "`get_artifact` fetches a file of {} MiB from memory (tmpfs) into an unnamed file in memory, \
-         and checks its digest. *Raw TCP* is two threads with buffers of {} KiB: one reads the file and \
-         writes to a connection, the other reads the connection and writes such a file.",
+        "`get_artifact` fetches a file of {} MiB from memory (tmpfs) into an unnamed file in \
+         memory, and checks its digest. *Raw TCP* is two threads with buffers of {} KiB: one reads \
+         the file and writes to a connection, the other reads the connection and writes such a \
+         file.",
         bytes >> 20,
         buffer >> 10,
     );

@@ -18,11 +18,11 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(60, 300);
     let pair = Rc::new(Pair::idle(setting.agent()?)?);
     let how = format!(
-        "`exec_shell([\"true\"])` until its exit status arrives, {calls} times, with a pause of {} ms \
-         before each; *back to back* is the same without pauses. The limit is to spawn the same command \
-         in this process and wait for it, with the same pauses. For comparison: QEMU's guest agent on a \
-         local socket, polled without a pause, takes 1.2 ms in total; ssh over an existing connection \
-         takes about 100 ms.",
+        "`exec_shell([\"true\"])` until its exit status arrives, {calls} times, with a pause of {} \
+         ms before each; *back to back* is the same without pauses. The limit is to spawn the same \
+         command in this process and wait for it, with the same pauses. For comparison: QEMU's \
+         guest agent on a local socket, polled without a pause, takes 1.2 ms in total; ssh over an \
+         existing connection takes about 100 ms.",
         PAUSE.as_millis(),
     );
     let (paused, at_once) = (Rc::clone(&pair), pair);

@@ -19,10 +19,10 @@ pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
     let directory = Rc::new(tempfile::tempdir_in(MEMORY)?);
     fs::write(directory.path().join("file"), "one")?;
     let how = format!(
-        "`list_folder` of a directory with one file, {calls} times in sequence. The action goes out on \
-         a waiting poll, and the reply comes on another connection. The call is made from a task of the \
-         runtime that serves, as in a service. *From another thread*: a thread blocks for each call, \
-         which adds two wake-ups between threads."
+        "`list_folder` of a directory with one file, {calls} times in sequence. The action goes \
+         out on a waiting poll, and the reply comes on another connection. The call is made from a \
+         task of the runtime that serves, as in a service. *From another thread*: a thread blocks \
+         for each call, which adds two wake-ups between threads."
     );
     let (other, same) = ((Rc::clone(&pair), Rc::clone(&directory)), (pair, directory));
     Ok(Measure::new("List a directory of one file", how)
@@ -74,8 +74,8 @@ pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
     }
     let path = tree.path().to_owned();
     let how = format!(
-        "`list_folder` of {all} files in {directories} directories in memory, until the call returns \
-         their names. The limit is `find -type f` that writes to a pipe, read to its end."
+        "`list_folder` of {all} files in {directories} directories in memory, until the call \
+         returns their names. The limit is `find -type f` that writes to a pipe, read to its end."
     );
     Ok(Measure::new("List a directory of many files", how)
         .quantity("time", "ms", Better::Less)

@@ -18,12 +18,12 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let agent = setting.agent()?.to_owned();
     let buffer = raw::best_buffer(QUICK_BYTES)?;
     let how = format!(
-        "A command writes {} MiB to its standard output in writes of 256 KiB. The agent sends them over \
-         loopback as the log of the job, and the service writes them to a log sink that discards them. \
-         The time is from the first byte at the sink to the result, which comes after the log has been \
-         confirmed. *Raw TCP* is one thread that writes and one that reads, with buffers of {} KiB, the \
-         best of 64, 256 and 1024. *Pipe and raw TCP*: the same command writes into a pipe, and a thread \
-         copies the pipe to the connection.",
+        "A command writes {} MiB to its standard output in writes of 256 KiB. The agent sends them \
+         over loopback as the log of the job, and the service writes them to a log sink that \
+         discards them. The time is from the first byte at the sink to the result, which comes \
+         after the log has been confirmed. *Raw TCP* is one thread that writes and one that reads, \
+         with buffers of {} KiB, the best of 64, 256 and 1024. *Pipe and raw TCP*: the same \
+         command writes into a pipe, and a thread copies the pipe to the connection.",
         bytes >> 20,
         buffer >> 10,
     );

@@ -23,10 +23,10 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let first = Pair::start(agent, first, Speaks::Version1)?;
     let how = format!(
         "`exec_shell([\"cat\"])`: {} MiB are written to its standard input and read back from its \
-         standard output at the same time. The rate is that of one direction. *Version 1* is the same \
-         agent with a host that announces no extension: blocks of 16 KiB in windows of 64 KiB. *Raw TCP* \
-         is one direction alone, with one thread on each side. The writer and the reader are tasks of \
-         the runtime that serves.",
+         standard output at the same time. The rate is that of one direction. *Version 1* is the \
+         same agent with a host that announces no extension: blocks of 16 KiB in windows of 64 \
+         KiB. *Raw TCP* is one direction alone, with one thread on each side. The writer and the \
+         reader are tasks of the runtime that serves.",
         bytes >> 20,
     );
     Ok(Measure::new("Shell: `cat`, both directions at once", how)

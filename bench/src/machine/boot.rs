@@ -28,11 +28,11 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Measure> {
     tool.run(&["--no-warm"], BOOTING)?;
     tool.take_snapshot()?;
     let warm = Rc::clone(&tool);
-    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to its \
-        exit. *Cold start* boots a machine (`--no-warm`). *Warm start* restores a machine from the \
-        snapshot of `metaservice image snapshot builtin`. *Boot and power off* is the limit: the same \
-        QEMU with the same devices, and the same kernel with the same command line. Its initramfs has \
-        only an init of one system call, which powers the machine off.";
+    let how = "`metaservice run -- true` with the built-in guest, from the start of the process to \
+        its exit. *Cold start* boots a machine (`--no-warm`). *Warm start* restores a machine from \
+        the snapshot of `metaservice image snapshot builtin`. *Boot and power off* is the limit: \
+        the same QEMU with the same devices, and the same kernel with the same command line. Its \
+        initramfs has only an init of one system call, which powers the machine off.";
     Ok(measure("A run, from start to exit", how.to_owned())
         .subject("cold start", Role::Metaservice, move || tool.run(&["--no-warm"], BOOTING))
         .subject("warm start", Role::Metaservice, move || warm.run(&[], RESTORING))
@@ -192,10 +192,10 @@ pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
     let q35 = scratch.path().join("q35");
     write_q35(&tools, &q35)?;
     let (elf, image) = (unpacked(&tools)?, tools.kernel.image.clone());
-    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends when the machine powers \
-        itself off. *Plain*: the kernel is an ELF file, and the initramfs is not compressed. The others \
-        change one thing each: the initramfs is compressed by gzip; the kernel is the image that unpacks \
-        itself; QEMU's machine type is q35 instead of pc.";
+    let how = "`metaservice run --kernel FILE --initrd FILE -- true`, which ends when the machine \
+        powers itself off. *Plain*: the kernel is an ELF file, and the initramfs is not \
+        compressed. The others change one thing each: the initramfs is compressed by gzip; the \
+        kernel is the image that unpacks itself; QEMU's machine type is q35 instead of pc.";
     let way = |kernel: &Path, initrd: &Path, qemu: Option<&Path>| {
         let (tool, qemu) = (Rc::clone(&tool), qemu.map(Path::to_owned));
         let options = ["--kernel", text(kernel)?, "--initrd", text(initrd)?];

@@ -49,10 +49,10 @@ pub(super) fn card(setting: &Setting) -> anyhow::Result<Measure> {
     let lab = boot(setting)?;
     let bytes = setting.pick(64, 256) * MIB;
     let how = format!(
-        "One TCP stream of {} MiB between a program in the guest and one on the host, in pieces of 256 \
-         KiB that are not used. The host measures the time, from the first byte until the other end has \
-         read the last. `guestfwd` is QEMU's user network with one netcat for each connection, the usual \
-         way without root; it carries {} MiB.",
+        "One TCP stream of {} MiB between a program in the guest and one on the host, in pieces of \
+         256 KiB that are not used. The host measures the time, from the first byte until the \
+         other end has read the last. `guestfwd` is QEMU's user network with one netcat for each \
+         connection, the usual way without root; it carries {} MiB.",
         bytes / MIB,
         bytes / 4 / MIB
     );
@@ -98,10 +98,11 @@ pub(super) fn artifact(setting: &Setting) -> anyhow::Result<Measure> {
         (Rc::clone(&lab), Rc::clone(&lab), Rc::clone(&lab), Rc::clone(&lab));
     let mut agent = None;
     let how = format!(
-        "A file of {} MiB of random bytes in the guest's memory, until all bytes have come and the digest \
-         is checked. Outside of the measured time, the bytes are also compared with the original. scp \
-         copies {} MiB of the file. QEMU's guest agent reads {} MiB in pieces of 64, 256, 1024 and 4096 \
-         KiB, and the best of these counts. Both copy less because they are slow; rates are compared.",
+        "A file of {} MiB of random bytes in the guest's memory, until all bytes have come and the \
+         digest is checked. Outside of the measured time, the bytes are also compared with the \
+         original. scp copies {} MiB of the file. QEMU's guest agent reads {} MiB in pieces of 64, \
+         256, 1024 and 4096 KiB, and the best of these counts. Both copy less because they are \
+         slow; rates are compared.",
         bytes / MIB,
         over_ssh / MIB,
         by_agent / MIB,
@@ -183,8 +184,8 @@ pub(super) fn file(setting: &Setting) -> anyhow::Result<Measure> {
     std::fs::write(&head, noise(over_ssh))?;
     let (write, scp, from) = (Rc::clone(&lab), Rc::clone(&lab), source.clone());
     let how = format!(
-        "A file of {} MiB of random bytes into the guest's memory, until it is complete under its final \
-         name. scp copies {} MiB because it is slow; rates are compared.",
+        "A file of {} MiB of random bytes into the guest's memory, until it is complete under its \
+         final name. scp copies {} MiB because it is slow; rates are compared.",
         bytes / MIB,
         over_ssh / MIB
     );
@@ -228,10 +229,11 @@ pub(super) fn log(setting: &Setting) -> anyhow::Result<Measure> {
     let bytes = setting.pick(64, 512) * MIB;
     let log = Rc::clone(&lab);
     let how = format!(
-        "The job runs `head -c {bytes} /dev/zero`, and its log goes to a log sink that counts. The time \
-         is from the first byte to the last. *Pipe and card*: the same command writes into a pipe, and a \
-         program copies the pipe to a TCP connection over the bare card. This is the minimum cost of a \
-         command's output in this guest. The limits carry a quarter of the bytes."
+        "The job runs `head -c {bytes} /dev/zero`, and its log goes to a log sink that counts. The \
+         time is from the first byte to the last. *Pipe and card*: the same command writes into a \
+         pipe, and a program copies the pipe to a TCP connection over the bare card. This is the \
+         minimum cost of a command's output in this guest. The limits carry a quarter of the \
+         bytes."
     );
     Ok(measure("The log of a machine", how)
         .subject("log", Role::Metaservice, move || {

@@ -74,9 +74,9 @@ pub(super) fn list(setting: &Setting) -> anyhow::Result<Measure> {
     let (many, few) = (setting.pick(20, 100), setting.pick(3, 10));
     let ls = over_guest_agent("/usr/bin/ls", &[DIRECTORY]);
     let how = format!(
-        "The listing of a directory with one file, {many} times in sequence (OpenSSH {few} times), after \
-         one call that does not count: metaservice's `list-folder`, and `ls` by OpenSSH and by QEMU's \
-         guest agent, which is polled for the end without a pause."
+        "The listing of a directory with one file, {many} times in sequence (OpenSSH {few} times), \
+         after one call that does not count: metaservice's `list-folder`, and `ls` by OpenSSH and \
+         by QEMU's guest agent, which is polled for the end without a pause."
     );
     Ok(measure("The listing of a directory in a machine", how)
         .subject(
@@ -105,9 +105,9 @@ pub(super) fn exec(setting: &Setting) -> anyhow::Result<Measure> {
     let lab = Rc::new(RefCell::new(Lab::boot(setting)?));
     let (many, few) = (setting.pick(10, 50), setting.pick(3, 10));
     let how = format!(
-        "`true`, until its exit status arrives, {many} times in sequence (OpenSSH {few} times), after one \
-         call that does not count. *ssh* opens a connection for each command; *ssh, reused* uses the same \
-         one. QEMU's guest agent is polled for the end without a pause."
+        "`true`, until its exit status arrives, {many} times in sequence (OpenSSH {few} times), \
+         after one call that does not count. *ssh* opens a connection for each command; *ssh, \
+         reused* uses the same one. QEMU's guest agent is polled for the end without a pause."
     );
     Ok(measure("A command in a machine", how)
         .subject("exec", Role::Metaservice, turns(&lab, many, run_true()))

@@ -20,11 +20,12 @@ pub(super) fn prepare_idle(setting: &Setting) -> anyhow::Result<Measure> {
     let jobs = setting.pick(2000, 10_000);
     let seconds = setting.pick(3, 10);
     let how = format!(
-        "One process hosts {jobs} jobs with the library. Each has a guest whose poll waits. *Memory* is \
-         the resident memory of the process divided by the number of guests. *Processor* is its processor \
-         time during {seconds} s without activity. *p50* and *p99* are of {ACTIONS} calls of \
-         `kill_process` to random guests, in sequence, from the call to its return: the action goes out \
-         on the poll, and the guest replies on another connection and polls again."
+        "One process hosts {jobs} jobs with the library. Each has a guest whose poll waits. \
+         *Memory* is the resident memory of the process divided by the number of guests. \
+         *Processor* is its processor time during {seconds} s without activity. *p50* and *p99* \
+         are of {ACTIONS} calls of `kill_process` to random guests, in sequence, from the call to \
+         its return: the action goes out on the poll, and the guest replies on another connection \
+         and polls again."
     );
     Ok(Measure::new("Idle guests on one host process", how)
         .quantity("memory", "KiB/guest", Better::Less)
@@ -59,13 +60,13 @@ pub(super) fn prepare_logs(setting: &Setting) -> anyhow::Result<Measure> {
     let jobs = 1000;
     let lines = Lines { each: setting.pick(300, 1000), every: Duration::from_millis(10) };
     let how = format!(
-        "One process hosts {jobs} jobs. Each guest has an open log request and sends a line of 80 bytes \
-         every 10 ms, {} lines in total, each as a separate chunk. *Delivered* is the part that has \
-         reached the log sinks 1 s after the last line. *Spread* is the maximum number of lines that a \
-         guest has delivered divided by the minimum, the worst of ten samples during the run. \
-         *Processor* is the processor time of the host divided by the time in which lines were sent. \
-         *Time* is the latter: 100 lines a second take {} s, and more if the guests, which share the \
-         machine, cannot send as fast.",
+        "One process hosts {jobs} jobs. Each guest has an open log request and sends a line of 80 \
+         bytes every 10 ms, {} lines in total, each as a separate chunk. *Delivered* is the part \
+         that has reached the log sinks 1 s after the last line. *Spread* is the maximum number of \
+         lines that a guest has delivered divided by the minimum, the worst of ten samples during \
+         the run. *Processor* is the processor time of the host divided by the time in which lines \
+         were sent. *Time* is the latter: 100 lines a second take {} s, and more if the guests, \
+         which share the machine, cannot send as fast.",
         lines.each,
         lines.each / 100,
     );
