@@ -4,16 +4,23 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("metaservice-protocol", &[]),
     ("metaservice-nic", &[]),
     ("metaservice-archive", &[]),
-    ("metaservice-vm", &[]),
-    ("metaservice", &["metaservice-protocol"]),
+    ("metaservice-private", &[]),
+    ("metaservice-vm", &["metaservice-private"]),
+    ("metaservice", &["metaservice-private", "metaservice-protocol"]),
     ("metaservice-guest", &["metaservice-archive", "metaservice-protocol"]),
     (
         "metaservice-cli",
-        &["metaservice", "metaservice-archive", "metaservice-nic", "metaservice-vm"],
+        &[
+            "metaservice",
+            "metaservice-archive",
+            "metaservice-nic",
+            "metaservice-private",
+            "metaservice-vm",
+        ],
     ),
 ];
 
