@@ -11,13 +11,13 @@
 //! asks again, and finds either what was or what is.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use metaservice_private::{Directory, PrivateError};
 use metaservice_protocol::{ActionId, Ending, Execute};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,11 @@ use crate::result::JobResult;
 const LAYOUT: u32 = 1;
 
 const STATE: &str = "state.json";
+const LOCK: &str = "lock";
+
+/// What a service that was killed at its very beginning may have left; the last one is an earlier
+/// version's.
+const LEFT_EARLY: [&str; 3] = [LOCK, "state.json.next", "state.next"];
 
 /// Why a folder cannot be gone on from.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,12 @@ pub enum StateError {
     /// It cannot be made, read or written.
     #[error("the folder cannot be used")]
     Io(#[from] io::Error),
+    /// Others can change it or have made it, or one of its files.
+    #[error(transparent)]
+    Private(PrivateError),
+    /// It has files, and none of them is a service's state.
+    #[error("it is neither empty nor the state of a job: {0:?} is in it")]
+    Occupied(String),
     /// Another service uses it.
     #[error("another service is using it")]
     InUse,
@@ -44,6 +55,15 @@ pub enum StateError {
     /// Its contents are not what a service has left there.
     #[error("what is in it was not left by a service: {0}")]
     Damaged(String),
+}
+
+impl From<PrivateError> for StateError {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::Io { source, .. } => Self::Io(source),
+            refused @ PrivateError::Refused { .. } => Self::Private(refused),
+        }
+    }
 }
 
 /// What has been promised.
@@ -105,7 +125,7 @@ impl Promised {
 
 /// The folder of one job, for as long as its service lives.
 pub(crate) struct Store {
-    folder: PathBuf,
+    directory: Directory,
     promised: Mutex<Promised>,
     work: DiskWork,
     _lock: File,
@@ -118,24 +138,22 @@ impl Store {
         execute: &Execute,
         work: DiskWork,
     ) -> Result<Self, StateError> {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => {
-                // The folder's own name, too, outlives the machine.
-                let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-                File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
+        let (directory, made) = Directory::open_or_make(folder)?;
+        if made {
+            // The directory's own name, too, outlives the machine.
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
-        let lock = private().write(true).create(true).truncate(false).open(folder.join("lock"))?;
+        refuse_occupied(&directory)?;
+        let lock = directory.append(LOCK)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let begin = || Promised { layout: LAYOUT, execute: execute.clone(), ..Promised::default() };
-        let promised = Mutex::new(find(folder, execute)?.unwrap_or_else(begin));
-        let store = Self { folder: folder.to_owned(), promised, work, _lock: lock };
+        let promised = Mutex::new(find(&directory, execute)?.unwrap_or_else(begin));
+        let store = Self { directory, promised, work, _lock: lock };
         store.write(&store.promised())?;
         Ok(store)
     }
@@ -143,7 +161,13 @@ impl Store {
     /// Whether the folder is of the job that runs `execute`, or of none yet. What is promised is
     /// replaced as a whole, so this needs no lock.
     pub(crate) fn check(folder: &Path, execute: &Execute) -> Result<(), StateError> {
-        find(folder, execute).map(drop)
+        match folder.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            _ => {}
+        }
+        let directory = Directory::open(folder)?;
+        refuse_occupied(&directory)?;
+        find(&directory, execute).map(drop)
     }
 
     /// What has been promised.
@@ -167,15 +191,14 @@ impl Store {
 
     /// The log's file, without what was never confirmed.
     pub(crate) fn log(&self) -> Result<File, StateError> {
-        let path = self.folder.join("log");
-        let file = private().read(true).append(true).create(true).open(path)?;
+        let file = self.directory.append("log")?;
         let length = self.promised().log.length;
         if file.metadata()?.len() < length {
             return Err(StateError::Damaged(format!("its log is shorter than {length} bytes")));
         }
         file.set_len(length)?;
         file.sync_all()?;
-        File::open(&self.folder)?.sync_all()?;
+        self.directory.sync()?;
         Ok(file)
     }
 
@@ -197,22 +220,28 @@ impl Store {
     }
 
     fn write(&self, promised: &Promised) -> io::Result<()> {
-        let next = self.folder.join("state.next");
-        let mut file = private().write(true).create(true).truncate(true).open(&next)?;
-        file.write_all(&serde_json::to_vec(promised)?)?;
-        file.sync_all()?;
-        std::fs::rename(&next, self.folder.join(STATE))?;
-        File::open(&self.folder)?.sync_all()
+        Ok(self.directory.replace(STATE, &serde_json::to_vec(promised)?)?)
     }
 }
 
-/// What the folder's service has promised, if there was one.
-fn find(folder: &Path, execute: &Execute) -> Result<Option<Promised>, StateError> {
-    match std::fs::read(folder.join(STATE)) {
-        Ok(json) => read(&json, execute).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+/// Refuses a directory that is in use for something else: a file `log` there would be emptied.
+fn refuse_occupied(directory: &Directory) -> Result<(), StateError> {
+    let names = directory.names()?;
+    if names.iter().any(|name| name == STATE) {
+        return Ok(());
     }
+    match names.iter().find(|name| LEFT_EARLY.iter().all(|left| name != left)) {
+        Some(name) => Err(StateError::Occupied(name.to_string_lossy().into_owned())),
+        None => Ok(()),
+    }
+}
+
+/// What the directory's service has promised, if there was one.
+fn find(directory: &Directory, execute: &Execute) -> Result<Option<Promised>, StateError> {
+    let Some(mut file) = directory.read(STATE)? else { return Ok(None) };
+    let mut json = Vec::new();
+    file.read_to_end(&mut json)?;
+    read(&json, execute).map(Some)
 }
 
 fn read(json: &[u8], execute: &Execute) -> Result<Promised, StateError> {
@@ -227,15 +256,11 @@ fn read(json: &[u8], execute: &Execute) -> Result<Promised, StateError> {
     Ok(promised)
 }
 
-/// What is kept may be secret, and is its owner's.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn execute(command: &str) -> Execute {
@@ -292,6 +317,49 @@ mod tests {
         }
         let none = Store::open(&folder.path().join("not/there"), &job, DiskWork::Threads);
         assert!(matches!(none, Err(StateError::Io(_))));
+    }
+
+    #[test]
+    fn what_others_could_have_made_is_refused_and_left_alone() {
+        let here = tempfile::tempdir().unwrap();
+        let at = |name: &str| here.path().join(name);
+        let job = execute("true");
+        std::fs::write(at("victim"), "precious").unwrap();
+        let refused = |folder: &Path| {
+            assert!(matches!(Store::check(folder, &job), Err(StateError::Private(_))));
+            let opened = Store::open(folder, &job, DiskWork::Threads);
+            assert!(matches!(opened, Err(StateError::Private(_))));
+        };
+        std::fs::create_dir(at("open")).unwrap();
+        std::fs::set_permissions(at("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(at("victim"), at("open/log")).unwrap();
+        refused(&at("open"));
+        symlink(at("open"), at("link")).unwrap();
+        refused(&at("link"));
+        // One of the user's own, in which somebody has laid links while it was open to others.
+        for name in ["log", STATE, LOCK] {
+            let _ = std::fs::remove_dir_all(at("own"));
+            drop(Store::open(&at("own"), &job, DiskWork::Threads).unwrap().log().unwrap());
+            let path = at("own").join(name);
+            std::fs::remove_file(&path).unwrap();
+            symlink(at("victim"), &path).unwrap();
+            let opened = Store::open(&at("own"), &job, DiskWork::Threads);
+            assert!(opened.and_then(|store| store.log()).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read(at("victim")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("log"), "precious").unwrap();
+        let job = execute("true");
+        let check = Store::check(folder.path(), &job);
+        assert!(matches!(check, Err(StateError::Occupied(name)) if name == "log"));
+        let opened = Store::open(folder.path(), &job, DiskWork::Threads);
+        assert!(matches!(opened, Err(StateError::Occupied(_))));
+        assert_eq!(std::fs::read(folder.path().join("log")).unwrap(), b"precious");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
