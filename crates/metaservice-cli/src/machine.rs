@@ -5,14 +5,16 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::{Cloud, CloudCard};
 use metaservice_nic as nic;
 use metaservice_vm::{
-    Accelerator, Boot, Card, Cpus, Finding, MacAddress, Machine, MachineSpec, Memory, MissingTools,
-    ModuleNeed, Network, Publish, Report, Root, SystemUuid, Tools, Transport, initramfs,
+    Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Finding, MacAddress, Machine,
+    MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root, SystemUuid,
+    Tools, Transport, initramfs,
 };
 use serde_json::json;
 
@@ -39,14 +41,17 @@ pub(crate) struct Plan {
     pub(crate) image: Option<Image>,
     /// Whether the user has something to tell the image.
     told: bool,
+    /// What it boots from, once that was found or built.
+    boot: Mutex<Option<Boot>>,
+    printer: Printer,
 }
 
 impl Plan {
     /// Finds the image, and refuses what does not go together.
-    pub(crate) fn resolve(args: VmArgs, cloud: &CloudArgs) -> Result<Self> {
+    pub(crate) fn resolve(args: VmArgs, cloud: &CloudArgs, printer: Printer) -> Result<Self> {
         ensure!(args.publish.is_empty() || args.net == Net::User, "--publish needs --net user");
         let image = args.image.as_deref().map(Image::resolve).transpose()?;
-        Self::of(args, image, cloud)
+        Self::of(args, image, cloud, printer)
     }
 
     /// Refuses a file that this and the job would both write.
@@ -60,8 +65,14 @@ impl Plan {
     }
 
     /// The machine of an image that was found already.
-    pub(crate) fn of(args: VmArgs, image: Option<Image>, cloud: &CloudArgs) -> Result<Self> {
-        let plan = Self { args, image, told: cloud::is_given(cloud) };
+    pub(crate) fn of(
+        args: VmArgs,
+        image: Option<Image>,
+        cloud: &CloudArgs,
+        printer: Printer,
+    ) -> Result<Self> {
+        let told = cloud::is_given(cloud);
+        let plan = Self { args, image, told, boot: Mutex::new(None), printer };
         hardware(&plan.args.hardware)?;
         match &plan.image {
             Some(image) if plan.boots_itself() => image.check(plan.args.net, plan.told)?,
@@ -71,8 +82,30 @@ impl Plan {
     }
 
     /// The built-in guest.
-    pub(crate) const fn builtin(hardware: HardwareArgs) -> Self {
-        Self { args: VmArgs::plain(hardware), image: None, told: false }
+    pub(crate) const fn builtin(hardware: HardwareArgs, printer: Printer) -> Self {
+        let args = VmArgs::plain(hardware);
+        Self { args, image: None, told: false, boot: Mutex::new(None), printer }
+    }
+
+    /// What the machine boots from. What is to be said of it is said once.
+    fn boot(&self, report: &Report) -> Result<Boot> {
+        let mut kept = self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(boot) = &*kept {
+            return Ok(boot.clone());
+        }
+        let boot = boot(self, report)?;
+        let unwritable = |notice: &&CacheNotice| matches!(notice, CacheNotice::Unwritable { .. });
+        let damaged = boot.notices().filter(|notice| !unwritable(notice));
+        // Why one file is not kept is why none is.
+        for notice in damaged.chain(boot.notices().find(unwritable)) {
+            self.printer.note(&told(notice));
+        }
+        Ok(kept.insert(boot).clone())
+    }
+
+    /// No machine is started any more: temporary files that one boots from go.
+    pub(crate) fn forget_boot(&self) {
+        self.boot.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Whether the machine is booted by its image's own boot loader.
@@ -148,7 +181,7 @@ pub(crate) fn describe(
     };
     let report = metaservice_vm::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
-    let mut spec = MachineSpec::new(qemu, boot(plan, &report)?)
+    let mut spec = MachineSpec::new(qemu, plan.boot(&report)?)
         .cpus(cpus)
         .memory(memory)
         .accelerator(match args.hardware.accel {
@@ -227,17 +260,18 @@ fn boot(plan: &Plan, report: &Report) -> Result<Boot> {
         let Some(initrd) = &args.initrd else {
             bail!("--kernel {} needs the --initrd that belongs to it", kernel.display());
         };
-        let boot = Boot::Direct { kernel: kernel.clone(), initramfs: None, arguments: Vec::new() };
+        let boot =
+            Boot::Direct { kernel: kernel.clone().into(), initramfs: None, arguments: Vec::new() };
         return Ok(boot.initramfs(initrd));
     }
     let tools = report.require().map_err(|missing| hinted(&missing))?;
     Ok(Boot::from_kernel(&tools.kernel).initramfs(match &args.initrd {
-        Some(initrd) => initrd.clone(),
+        Some(initrd) => initrd.clone().into(),
         None => build_initramfs(plan, &tools)?,
     }))
 }
 
-fn build_initramfs(plan: &Plan, tools: &Tools) -> Result<PathBuf> {
+fn build_initramfs(plan: &Plan, tools: &Tools) -> Result<BootFile> {
     let mut contents = initramfs::Contents::new(AGENT.to_vec(), tools);
     if plan.args.rootfs.is_some() {
         contents = contents.need(ModuleNeed::SharedFolder);
@@ -246,6 +280,18 @@ fn build_initramfs(plan: &Plan, tools: &Tools) -> Result<PathBuf> {
         contents = contents.need(ModuleNeed::Disk);
     }
     Ok(initramfs::build(&contents)?)
+}
+
+fn told(notice: &CacheNotice) -> String {
+    match notice {
+        CacheNotice::Damaged(path) => {
+            format!("{} was damaged, and has been made anew", path.display())
+        }
+        CacheNotice::Unwritable { path, why } => {
+            let path = path.display();
+            format!("the cache cannot be written, and a temporary file is used: {path}: {why}")
+        }
+    }
 }
 
 fn missing(report: &Report) -> Error {

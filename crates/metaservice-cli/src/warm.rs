@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
 use metaservice::{Cloud, Preparation};
 use metaservice_nic::{Limits, Observer, Orphan};
@@ -83,14 +83,27 @@ pub(crate) enum Made {
 /// Boots such a machine and saves it when its agent waits for a job. Dropped, it leaves nothing.
 pub(crate) async fn make(plan: &Plan, wait: bool) -> Result<Made> {
     let key = tokio::task::block_in_place(|| key(plan))?;
-    let begun = tokio::task::spawn_blocking(move || SavedMachines::of_user()?.make(&key, wait));
-    let making = match begun.await?? {
+    let machines = SavedMachines::of_user()?;
+    let waiting = machines.clone();
+    let lock = tokio::task::spawn_blocking(move || waiting.lock(wait)).await??;
+    let Some(lock) = lock else { return Ok(Made::Busy) };
+    // Not on another thread: what is begun there would outlive this future, and be left when the
+    // process ends.
+    let making = match tokio::task::block_in_place(|| machines.begin(&key, lock))? {
         Begun::Making(making) => making,
         Begun::There => return Ok(Made::Before),
         Begun::Busy => return Ok(Made::Busy),
     };
-    let idle = boot_idle(plan, |spec| spec.record(&making)).await?;
-    let state = idle.machine.save().await.context("cannot save the machine")?;
+    let saved = async {
+        let idle = boot_idle(plan, |spec| spec.record(&making)).await?;
+        let state = idle.machine.save().await.context("cannot save the machine")?;
+        Ok((idle, state))
+    };
+    let (idle, state) = match saved.await {
+        Ok(saved) => saved,
+        // QEMU ends without a word when its memory finds no room.
+        Err(error) => return Err(making.check_room().err().map_or(error, Error::from)),
+    };
     let orphans: Value = idle.observer.connections().iter().map(write).collect();
     idle.machine.kill().await;
     let kept: Result<(), SavedError> =

@@ -176,7 +176,7 @@ fn a_guest_that_never_fetches_its_command_is_given_up() {
     let init = b"#!/bin/busybox sh\necho this init waits for nothing\nexec sleep 1000\n";
     let contents = metaservice_vm::initramfs::Contents::new(init.to_vec(), &tools);
     let initrd = metaservice_vm::initramfs::build(&contents.cache(sandbox.work())).unwrap();
-    let (kernel, initrd) = (tools.kernel.image.to_str().unwrap(), initrd.to_str().unwrap());
+    let (kernel, initrd) = (tools.kernel.image.to_str().unwrap(), initrd.path().to_str().unwrap());
     let args =
         ["run", "--kernel", kernel, "--initrd", initrd, "--boot-timeout", "40s", "--", "true"];
     let finished = sandbox.run(&args);
@@ -268,7 +268,7 @@ fn bootable_image(work: &Path) -> std::path::PathBuf {
     let contents = metaservice_vm::initramfs::Contents::new(agent, &tools);
     let initramfs = metaservice_vm::initramfs::build(&contents.cache(work)).unwrap();
     std::fs::copy(&tools.kernel.image, work.join("kernel")).unwrap();
-    std::fs::rename(initramfs, work.join("initrd")).unwrap();
+    std::fs::rename(initramfs.path(), work.join("initrd")).unwrap();
     let menu =
         "default job\nlabel job\n kernel kernel\n append initrd=initrd console=ttyS0 quiet\n";
     std::fs::write(work.join("syslinux.cfg"), menu).unwrap();

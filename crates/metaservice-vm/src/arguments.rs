@@ -108,9 +108,9 @@ pub(crate) fn qemu(
         Boot::Firmware if spec.disk.is_none() => return Err(InvalidSpec::NothingToBoot),
         Boot::Firmware => {}
         Boot::Direct { kernel, initramfs, arguments } => {
-            words.option("-kernel", existing("the kernel", kernel)?);
+            words.option("-kernel", existing("the kernel", kernel.path())?);
             if let Some(initramfs) = initramfs {
-                words.option("-initrd", existing("the initramfs", initramfs)?);
+                words.option("-initrd", existing("the initramfs", initramfs.path())?);
             }
             words.option("-append", command_line(spec, arguments)?);
         }

@@ -1,14 +1,34 @@
-//! The folder in which things that took time to make are kept, by what they were made of.
+//! The directory in which things that took time to make are kept, by what they were made of.
 //!
-//! Owns atomic writing and pruning. A file here is whole or not there; two processes that
-//! make the same file at once both end with the same one.
+//! Owns atomic writing, checking and pruning. A file is on the disk before it gets its name, and
+//! is checked before it is used; two processes that make the same file at once both end with the
+//! same one. Where the cache cannot be written, the file is a temporary one.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `KEY.SUFFIX` | the file |
+//! | `.KEY.SUFFIX.record` | its size, inode, time of change and digest; its own time is that of the last use |
+//!
+//! Reading 60 MB for a digest takes 50 ms to 300 ms, and a warm start 0.4 s. So the digest is
+//! compared only where the record differs in something else. The time of change (ctime) is set by
+//! the kernel at every write, rename and change of attributes, and by nobody else. What it does
+//! not show is a disk that gives back other bytes than were written.
 
-use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use metaservice_private::bases::{self, Base};
+use metaservice_private::{Directory, Partial, PrivateError, sweep};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use crate::duplicate;
 
 /// How many files a folder of the cache keeps, the most recently used ones.
 const KEPT_FILES: usize = 8;
@@ -17,13 +37,109 @@ const KEPT_FILES: usize = 8;
 /// read it.
 const KEPT_TIME: Duration = Duration::from_secs(10 * 60);
 
+/// The largest record.
+const MAX_RECORD: u64 = 4096;
+
+/// The beginning of the names under which earlier versions wrote.
+const EARLIER: &str = ".making-";
+
+/// The cache's directory in its base.
+const NAME: &str = "metaservice";
+
 /// Where the cache is: `$XDG_CACHE_HOME/metaservice`, or `~/.cache/metaservice`.
 pub(crate) fn folder() -> Option<PathBuf> {
-    let absolute =
-        |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(base.join("metaservice"))
+    Some(Base::cache()?.path().join(NAME))
 }
+
+/// A directory of the cache.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// In the user's cache, by its name.
+    OfUser(&'static str),
+    /// The user's images.
+    Images,
+    /// Anywhere.
+    At(PathBuf),
+}
+
+impl Place {
+    /// Opens it, and makes it if need be.
+    pub(crate) fn open(&self) -> Result<Directory, PrivateError> {
+        let none = |path: &Path, why: &str| PrivateError::Io {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::NotFound, why),
+        };
+        let below = |base: Option<Base>, name: &str| {
+            let homeless = || none(Path::new(NAME), "this user has no home directory");
+            let base = base.ok_or_else(homeless)?;
+            base.make()?;
+            Directory::within(&base.path(), &[NAME, name])
+        };
+        match self {
+            Self::OfUser(name) => below(Base::cache(), name),
+            Self::Images => below(Base::data(), "images"),
+            Self::At(path) => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let name = name.ok_or_else(|| none(path, "it has no name"))?;
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                Base::Named(parent.to_owned()).make()?;
+                Directory::within(parent, &[name])
+            }
+        }
+    }
+}
+
+/// What a user should know of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheNotice {
+    /// A file was not what had been written, and was made anew.
+    Damaged(PathBuf),
+    /// The cache cannot be written: the file is a temporary one.
+    Unwritable {
+        /// The cache's directory.
+        path: PathBuf,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// A file that a machine boots from.
+#[derive(Debug, Clone)]
+pub struct BootFile {
+    path: PathBuf,
+    notice: Option<CacheNotice>,
+    /// It goes with the last of its users.
+    _temporary: Option<Arc<Partial>>,
+}
+
+impl BootFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is to be said of it.
+    #[must_use]
+    pub const fn notice(&self) -> Option<&CacheNotice> {
+        self.notice.as_ref()
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for BootFile {
+    fn from(path: P) -> Self {
+        Self { path: path.into(), notice: None, _temporary: None }
+    }
+}
+
+impl PartialEq for BootFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for BootFile {}
 
 /// What a cached file was made of.
 #[derive(Default)]
@@ -40,7 +156,6 @@ impl Key {
     /// Adds a file by name, size and time of change: reading it is what the cache saves.
     pub(crate) fn file(&mut self, path: &Path) -> io::Result<&mut Self> {
         use std::os::unix::ffi::OsStrExt;
-        use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(path)?;
         self.bytes(path.as_os_str().as_bytes());
         for number in [
@@ -77,106 +192,228 @@ pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds the file for `key` in `folder`, or has it written.
+/// Finds the file for `key` in `place`, or has it written: there, or where that is impossible as a
+/// temporary file.
+///
+/// # Errors
+/// When it cannot be made, or not be written anywhere.
 pub(crate) fn get_or_make<E: From<io::Error>>(
-    folder: &Path,
+    place: &Place,
     key: Key,
     suffix: &str,
-    make: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-) -> Result<PathBuf, E> {
-    let path = folder.join(key.name(suffix));
-    if let Ok(file) = fs::File::options().append(true).open(&path) {
-        // Used again: the last to be pruned.
-        let _ = file.set_modified(SystemTime::now());
-        return Ok(path);
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<BootFile, E> {
+    let name = key.name(suffix);
+    let directory = match place.open() {
+        Ok(directory) => directory,
+        Err(error) => return make_temporary(&error, &make),
+    };
+    let path = directory.path().join(&name);
+    let damaged = match look(&directory, &name) {
+        Look::Fit => return Ok(path.into()),
+        Look::None => false,
+        Look::Damaged => true,
+    };
+    match keep(&directory, &name, &make) {
+        Ok(()) => {
+            prune(&directory);
+            let notice = damaged.then(|| CacheNotice::Damaged(path.clone()));
+            Ok(BootFile { path, notice, _temporary: None })
+        }
+        Err(Failed::Make(error)) => Err(error),
+        Err(Failed::Write(source)) => {
+            let path = directory.path().to_owned();
+            make_temporary(&PrivateError::Io { path, source }, &make)
+        }
     }
-    fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::Builder::new().prefix(".making-").tempfile_in(folder)?;
-    let mut output = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
-    make(&mut output)?;
-    output.flush()?;
-    drop(output);
-    temporary.persist(&path).map_err(|error| error.error)?;
-    prune(folder);
-    Ok(path)
+}
+
+/// What is there of a name.
+enum Look {
+    Fit,
+    None,
+    Damaged,
+}
+
+fn look(directory: &Directory, name: &str) -> Look {
+    let mut file = match directory.read(name) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Look::None,
+        // What others could have written is as good as damaged.
+        Err(_) => return Look::Damaged,
+    };
+    let record = match directory.read(record_name(name)) {
+        Ok(Some(record)) => record,
+        // Its maker was killed, or was of an earlier version.
+        Ok(None) => return Look::None,
+        Err(_) => return Look::Damaged,
+    };
+    let mut text = Vec::new();
+    let noted = (&record).take(MAX_RECORD).read_to_end(&mut text);
+    let noted: Value =
+        noted.map(|_| serde_json::from_slice(&text).unwrap_or_default()).unwrap_or_default();
+    let Ok(metadata) = file.metadata() else { return Look::Damaged };
+    if noted["file"] == description(&metadata) {
+        // Used again: the last to be pruned.
+        let _ = record.set_modified(SystemTime::now());
+        return Look::Fit;
+    }
+    // It may have been copied or moved with all the rest.
+    if noted["file"][0] != json!(metadata.size()) {
+        return Look::Damaged;
+    }
+    match duplicate::digest(&mut file, &mut |_| ControlFlow::Continue(())) {
+        Ok(digest) if noted["digest"] == digest => {
+            let _ = write_record(directory, name, &metadata, &digest);
+            Look::Fit
+        }
+        _ => Look::Damaged,
+    }
+}
+
+/// By what a file is known to be the same, without reading it.
+fn description(metadata: &fs::Metadata) -> Value {
+    json!([metadata.size(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()])
+}
+
+fn record_name(name: &str) -> String {
+    format!(".{name}.record")
+}
+
+/// Why a file is not kept.
+enum Failed<E> {
+    /// It cannot be made.
+    Make(E),
+    /// It cannot be written here.
+    Write(io::Error),
+}
+
+fn keep<E: From<io::Error>>(
+    directory: &Directory,
+    name: &str,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), Failed<E>> {
+    sweep(directory.as_fd());
+    let begin = || Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600);
+    let partial = begin().map_err(Failed::Write)?;
+    let digest = fill(partial.file(), make)?;
+    let finish = || {
+        let file = partial.file().try_clone()?;
+        file.sync_all()?;
+        partial.keep(name.as_ref())?;
+        directory.sync()?;
+        // It has got its name, and with it its last change.
+        write_record(directory, name, &file.metadata()?, &digest)
+    };
+    finish().map_err(Failed::Write)
+}
+
+/// Has a file written; its digest.
+fn fill<E: From<io::Error>>(
+    file: &File,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<String, Failed<E>> {
+    let watched = Watched { file, digest: Sha256::new(), failed: None };
+    let mut output = BufWriter::with_capacity(1 << 20, watched);
+    let made = make(&mut output).and_then(|()| Ok(output.flush()?));
+    let (watched, _) = output.into_parts();
+    match (made, watched.failed) {
+        (_, Some(errno)) => Err(Failed::Write(io::Error::from_raw_os_error(errno))),
+        (Err(error), None) => Err(Failed::Make(error)),
+        (Ok(()), None) => Ok(duplicate::hexadecimal(watched.digest)),
+    }
+}
+
+/// A file that tells its own failures from those of what is written to it.
+struct Watched<'a> {
+    file: &'a File,
+    digest: Sha256,
+    failed: Option<i32>,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed = error.raw_os_error();
+            }
+        })?;
+        self.digest.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_record(
+    directory: &Directory,
+    name: &str,
+    metadata: &fs::Metadata,
+    digest: &str,
+) -> io::Result<()> {
+    let partial = Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600)?;
+    let record = json!({ "file": description(metadata), "digest": digest });
+    partial.file().write_all(record.to_string().as_bytes())?;
+    partial.file().sync_all()?;
+    partial.keep(record_name(name).as_ref())
+}
+
+fn make_temporary<E: From<io::Error>>(
+    why: &PrivateError,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<BootFile, E> {
+    let folder = bases::temporary().map_err(io::Error::other)?;
+    let parent = File::open(&folder)?;
+    sweep(parent.as_fd());
+    let partial = Partial::named(parent.into(), 0o600)?;
+    fill(partial.file(), make).map_err(|failed| match failed {
+        Failed::Make(error) => error,
+        Failed::Write(error) => error.into(),
+    })?;
+    let (path, why) = match why {
+        PrivateError::Io { path, source } => (path.clone(), source.to_string()),
+        PrivateError::Refused { path, objection } => (path.clone(), format!("it {objection}")),
+    };
+    Ok(BootFile {
+        path: folder.join(partial.name().unwrap_or_default()),
+        notice: Some(CacheNotice::Unwritable { path, why }),
+        _temporary: Some(Arc::new(partial)),
+    })
 }
 
 /// Removes what has not been used for longest. What cannot be removed stays: the cache is
 /// no reason to fail.
-fn prune(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut files: Vec<(SystemTime, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-            Some((metadata.modified().ok()?, entry.path()))
-        })
-        .collect();
-    files.sort_by(|one, other| other.cmp(one));
+fn prune(directory: &Directory) {
+    let modified = |name: &Path| fs::metadata(directory.path().join(name))?.modified();
     let now = SystemTime::now();
-    for (used, path) in files.into_iter().skip(KEPT_FILES) {
-        if now.duration_since(used).is_ok_and(|age| age > KEPT_TIME) {
-            let _ = fs::remove_file(path);
+    let is_old = |used: SystemTime| now.duration_since(used).is_ok_and(|age| age > KEPT_TIME);
+    let mut files: Vec<(SystemTime, String)> = Vec::new();
+    for name in directory.names().unwrap_or_default() {
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with('.') {
+            let owner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".record"));
+            let of_none = owner.is_some_and(|owner| !directory.path().join(owner).exists());
+            if (name.starts_with(EARLIER) || of_none) && modified(name.as_ref()).is_ok_and(is_old) {
+                let _ = directory.remove(name);
+            }
+            continue;
+        }
+        let used = modified(record_name(name).as_ref()).or_else(|_| modified(name.as_ref()));
+        if let Ok(used) = used {
+            files.push((used, name.to_owned()));
+        }
+    }
+    files.sort_by(|one, other| other.cmp(one));
+    for (used, name) in files.into_iter().skip(KEPT_FILES) {
+        if is_old(used) {
+            let _ = directory.remove(&name);
+            let _ = directory.remove(record_name(&name));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(text: &str) -> Key {
-        let mut key = Key::default();
-        key.bytes(text.as_bytes());
-        key
-    }
-
-    #[test]
-    fn made_once_and_found_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let make = |output: &mut dyn Write| output.write_all(b"content");
-        let first = get_or_make(folder.path(), key("a"), "x", make).unwrap();
-        let second =
-            get_or_make::<io::Error>(folder.path(), key("a"), "x", |_| unreachable!()).unwrap();
-        assert_eq!(first, second);
-        assert_eq!(fs::read(first).unwrap(), b"content");
-        assert_ne!(second, get_or_make(folder.path(), key("b"), "x", make).unwrap());
-    }
-
-    #[test]
-    fn a_failed_making_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let failed = get_or_make::<io::Error>(folder.path(), key("a"), "x", |output| {
-            output.write_all(b"half")?;
-            Err(io::ErrorKind::StorageFull.into())
-        });
-        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_the_most_recently_used_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let old = SystemTime::now() - Duration::from_secs(3600);
-        for number in 0..20u32 {
-            let file = fs::File::create(folder.path().join(format!("{number:02}.x"))).unwrap();
-            file.set_modified(old + Duration::from_secs(number.into())).unwrap();
-        }
-        let made =
-            get_or_make(folder.path(), key("new"), "x", |output| output.write_all(b"new")).unwrap();
-        let mut names: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names.len(), KEPT_FILES);
-        assert!(made.exists());
-        assert!(names.contains(&"19.x".into()) && !names.contains(&"12.x".into()), "{names:?}");
-    }
-
-    #[test]
-    fn where_one_part_ends_and_the_next_begins_counts() {
-        let (mut one, mut other) = (Key::default(), Key::default());
-        one.bytes(b"ab").bytes(b"c");
-        other.bytes(b"a").bytes(b"bc");
-        assert_ne!(one.name("x"), other.name("x"));
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

@@ -95,7 +95,8 @@ fn write_sparse(to: &File, piece: &[u8], at: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn hexadecimal(digest: Sha256) -> String {
+/// A digest's digits.
+pub(crate) fn hexadecimal(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

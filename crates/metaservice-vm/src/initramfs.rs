@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cache::{self, Key};
+use crate::cache::{self, BootFile, Key, Place};
 use crate::cpio::Archive;
 use crate::find::Tools;
 use crate::modules::{ModuleError, ModuleIndex, ModuleNeed, read_module};
@@ -39,7 +39,7 @@ pub struct Contents {
     busybox: PathBuf,
     modules: Option<PathBuf>,
     needs: BTreeSet<ModuleNeed>,
-    cache: Option<PathBuf>,
+    cache: Place,
 }
 
 impl Contents {
@@ -51,7 +51,7 @@ impl Contents {
             busybox: tools.busybox.clone(),
             modules: tools.kernel.modules.clone(),
             needs: [ModuleNeed::Base].into(),
-            cache: cache::folder().map(|folder| folder.join("initramfs")),
+            cache: Place::OfUser("initramfs"),
         }
     }
 
@@ -65,7 +65,7 @@ impl Contents {
     /// Keeps built files in `folder` instead of the cache.
     #[must_use]
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache = Some(folder.into());
+        self.cache = Place::At(folder.into());
         self
     }
 }
@@ -88,26 +88,23 @@ pub enum InitramfsError {
     /// The file cannot be written.
     #[error("cannot write the initramfs")]
     Write(#[from] io::Error),
-    /// There is no folder to write to.
-    #[error("neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder")]
-    NoCache,
     /// The init program is larger than any.
     #[error("an init program of {0} bytes is too large")]
     InitTooLarge(usize),
 }
 
-/// Builds an initramfs, or finds one that was built of the same things, and gives its path.
+/// Builds an initramfs, or finds one that was built of the same things.
 ///
 /// Blocks: the first time for some 100 ms, later for a few. Any number of processes may
-/// build at once. The file stays in the cache, which keeps the most recently used few.
+/// build at once. The file stays in the cache, which keeps the most recently used few. Where the
+/// cache cannot be written it is a temporary file, for as long as the result lives.
 ///
 /// # Errors
-/// When a required module is missing, busybox does not run, or the cache cannot be written.
-pub fn build(contents: &Contents) -> Result<PathBuf, InitramfsError> {
+/// When a required module is missing, busybox does not run, or nothing can be written.
+pub fn build(contents: &Contents) -> Result<BootFile, InitramfsError> {
     if contents.init.len() > MAX_INIT {
         return Err(InitramfsError::InitTooLarge(contents.init.len()));
     }
-    let folder = contents.cache.as_deref().ok_or(InitramfsError::NoCache)?;
     let modules = match &contents.modules {
         Some(folder) => Modules::choose(&ModuleIndex::read(folder)?, &contents.needs)?,
         None => Modules::default(),
@@ -118,7 +115,7 @@ pub fn build(contents: &Contents) -> Result<PathBuf, InitramfsError> {
         let read = |source| ModuleError::Read { path: module.clone(), source };
         key.file(module).map_err(read)?;
     }
-    cache::get_or_make(folder, key, "cpio", |output| write(output, contents, &modules))
+    cache::get_or_make(&contents.cache, key, "cpio", |output| write(output, contents, &modules))
 }
 
 /// Modules in load order.
@@ -252,14 +249,14 @@ mod tests {
             busybox,
             modules: Some(modules),
             needs: [ModuleNeed::Base].into(),
-            cache: Some(folder.join("cache")),
+            cache: Place::At(folder.join("cache")),
         }
     }
 
     #[test]
     fn everything_is_in_it_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let built = fs::read(build(&contents(folder.path())).unwrap()).unwrap();
+        let built = fs::read(build(&contents(folder.path())).unwrap().path()).unwrap();
         let text = String::from_utf8_lossy(&built);
         for part in [
             "the init",
@@ -281,11 +278,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut contents = contents(folder.path());
         let first = build(&contents).unwrap();
-        let bytes = fs::read(&first).unwrap();
+        let bytes = fs::read(first.path()).unwrap();
         assert_eq!(build(&contents).unwrap(), first);
-        fs::remove_file(&first).unwrap();
+        fs::remove_file(first.path()).unwrap();
         assert_eq!(
-            fs::read(build(&contents).unwrap()).unwrap(),
+            fs::read(build(&contents).unwrap().path()).unwrap(),
             bytes,
             "no time and no chance gets in"
         );

@@ -6,9 +6,9 @@
 //! an image that it does not understand is booted as it is.
 
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::cache::{self, Key};
+use crate::cache::{self, BootFile, Key, Place};
 use crate::modules::decompress;
 
 /// The largest kernel that is unpacked: 256 MiB.
@@ -18,20 +18,20 @@ const MAX_KERNEL: u32 = 256 * 1024 * 1024;
 const PVH_NOTE: u32 = 18;
 
 /// The kernel to boot instead of `image`: its plain ELF form, or `image` itself.
-pub(crate) fn unpacked(image: &Path) -> PathBuf {
+pub(crate) fn unpacked(image: &Path) -> BootFile {
     if !cfg!(target_arch = "x86_64") {
-        return image.to_owned();
+        return image.into();
     }
-    let made = cache::folder().ok_or(io::ErrorKind::NotFound.into()).and_then(|folder| {
+    let made = || {
         let mut key = Key::default();
         key.file(image)?;
-        cache::get_or_make(&folder.join("vmlinux"), key, "elf", |output| {
+        cache::get_or_make(&Place::OfUser("vmlinux"), key, "elf", |output| {
             output.write_all(&unpack(&std::fs::read(image)?)?)
         })
-    });
-    made.unwrap_or_else(|error| {
+    };
+    made().unwrap_or_else(|error: io::Error| {
         tracing::debug!(image = %image.display(), %error, "booting the kernel image as it is");
-        image.to_owned()
+        image.into()
     })
 }
 

@@ -65,6 +65,7 @@ mod spec;
 mod store;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
+pub use cache::{BootFile, CacheNotice};
 pub use console::Console;
 pub use exit::{Exit, How};
 pub use find::{Finding, Kernel, MissingTools, Qemu, QemuVersion, Report, Search, Tools, find};
@@ -73,7 +74,7 @@ pub use image::{Disk, DiskError, Format};
 pub use machine::{CommandFailed, Machine, StartError, State};
 pub use modules::{ModuleError, ModuleNeed};
 pub use save::SaveError;
-pub use saved::{Begun, Making, Saved, SavedError, SavedKey, SavedMachines};
+pub use saved::{Begun, MakerLock, Making, Saved, SavedError, SavedKey, SavedMachines};
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
 pub use store::{
     BrokenImage, Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed,

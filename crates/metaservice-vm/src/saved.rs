@@ -12,20 +12,21 @@
 //! | `KEY/manifest` | sizes, times and digests of these, and the caller's words |
 //! | `lock` | locked while somebody makes one |
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use metaservice_private::{Directory, PrivateError};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::arguments::{self, Inherited};
-use crate::cache::{self, Key};
+use crate::cache::{self, Key, Place};
 use crate::image::{Disk, DiskError};
 use crate::qcow2;
 use crate::save::MAX_STATE;
@@ -67,13 +68,14 @@ pub enum SavedError {
         available: u64,
     },
     /// There is no folder to keep it in.
-    #[error("neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder")]
+    #[error("this user has no home directory, and XDG_CACHE_HOME is not set: there is no cache")]
     NoCache,
 }
 
 /// The saved machines of this user.
 #[derive(Debug, Clone)]
 pub struct SavedMachines {
+    place: Place,
     folder: PathBuf,
 }
 
@@ -111,13 +113,17 @@ pub enum Begun {
     Busy,
 }
 
+/// The right to make a saved machine, which one process has at a time.
+#[derive(Debug)]
+pub struct MakerLock(#[expect(dead_code, reason = "it is held, not read")] File);
+
 /// A saved machine in the making. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Making {
     folder: tempfile::TempDir,
     key: SavedKey,
     saved: SavedMachines,
-    _lock: File,
+    _lock: MakerLock,
 }
 
 impl SavedKey {
@@ -139,7 +145,7 @@ impl SavedKey {
         base.bytes(host.as_bytes());
         if let Boot::Direct { kernel, initramfs, .. } = &spec.boot {
             for file in [Some(kernel), initramfs.as_ref()].into_iter().flatten() {
-                cache::identify(&mut base, file)?;
+                cache::identify(&mut base, file.path())?;
             }
         }
         if let Some(disk) = &spec.disk {
@@ -190,13 +196,15 @@ impl SavedMachines {
     /// # Errors
     /// When there is no such place.
     pub fn of_user() -> Result<Self, SavedError> {
-        Ok(Self::at(cache::folder().ok_or(SavedError::NoCache)?.join("warm")))
+        let folder = cache::folder().ok_or(SavedError::NoCache)?.join("warm");
+        Ok(Self { place: Place::OfUser("warm"), folder })
     }
 
     /// Those in a folder, which is made when it is needed.
     #[must_use]
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        let folder = folder.into();
+        Self { place: Place::At(folder.clone()), folder }
     }
 
     /// The saved machine of this key, if there is one.
@@ -208,8 +216,9 @@ impl SavedMachines {
         if !folder.exists() {
             return Ok(None);
         }
+        self.place.open().map_err(io::Error::from)?;
         match read(&folder) {
-            Ok(saved) => Ok(Some(saved)),
+            Ok(saved) => Ok(saved),
             Err(error) => {
                 // What cannot be read now may be read later.
                 if matches!(error, SavedError::Broken(_)) {
@@ -231,20 +240,38 @@ impl SavedMachines {
     /// # Errors
     /// When the folder cannot be used, or has no room.
     pub fn make(&self, key: &SavedKey, wait: bool) -> Result<Begun, SavedError> {
-        if key.disk.as_ref().is_some_and(|disk| disk.path().to_str().is_none()) {
-            return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
+        match self.lock(wait)? {
+            Some(lock) => self.begin(key, lock),
+            None => Ok(Begun::Busy),
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let lock = File::options().create(true).append(true).open(self.folder.join("lock"))?;
+    }
+
+    /// Becomes the only maker; `None` where there is another one, unless it is to wait for that.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn lock(&self, wait: bool) -> Result<Option<MakerLock>, SavedError> {
+        let directory = self.place.open().map_err(io::Error::from)?;
+        let lock = directory.append("lock").map_err(io::Error::from)?;
         let how = if wait {
             FlockOperation::LockExclusive
         } else {
             FlockOperation::NonBlockingLockExclusive
         };
         match flock(&lock, how) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(Begun::Busy),
-            Err(errno) => return Err(io::Error::from(errno).into()),
+            Ok(()) => Ok(Some(MakerLock(lock))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(io::Error::from(errno).into()),
+        }
+    }
+
+    /// Begins to make the saved machine of this key. Waits for nobody.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or has no room.
+    pub fn begin(&self, key: &SavedKey, lock: MakerLock) -> Result<Begun, SavedError> {
+        if key.disk.as_ref().is_some_and(|disk| disk.path().to_str().is_none()) {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
         }
         match self.find(key) {
             Ok(Some(_)) => return Ok(Begun::There),
@@ -271,7 +298,7 @@ impl SavedMachines {
             io::Result::Ok(file)
         };
         let written = making.written();
-        create(&written.memory)?;
+        reserve(&create(&written.memory)?, key.memory)?;
         if let (Some(disk), Some(over)) = (&key.disk, &written.disk) {
             let over = create(over)?;
             qcow2::write_overlay(&over, disk.path(), disk.format().name(), disk.size()?)?;
@@ -331,6 +358,16 @@ impl Making {
         written(self.folder.path(), self.key.disk.is_some())
     }
 
+    /// Refuses where the memory that the machine has not filled yet finds no room any longer: where
+    /// the file system cannot reserve it, that is what ends a QEMU without a word.
+    ///
+    /// # Errors
+    /// [`SavedError::Full`].
+    pub fn check_room(&self) -> Result<(), SavedError> {
+        let filled = fs::metadata(self.written().memory)?.blocks() * 512;
+        check_room(self.folder.path(), self.key.memory.saturating_sub(filled))
+    }
+
     /// Keeps the machine, whose QEMU has ended, with its state and words of the caller's. Blocks
     /// until all of it is on the disk.
     ///
@@ -350,6 +387,10 @@ impl Making {
             let Some(path) = path else { continue };
             let file = File::options().write(true).open(path)?;
             file.sync_all()?;
+            if name == "memory" {
+                give_back(&file)?;
+                file.sync_all()?;
+            }
             manifest[name] = description(&file.metadata()?);
         }
         write(&self.folder.path().join("state"), state)?;
@@ -385,9 +426,45 @@ fn written(folder: &Path, disk: bool) -> Written {
 
 /// Refuses where a memory that becomes full would find no room: QEMU would die of it.
 fn check_room(folder: &Path, needed: u64) -> Result<(), SavedError> {
-    let there = statvfs(folder).map_err(io::Error::from)?;
-    let available = there.f_bavail.saturating_mul(there.f_frsize);
+    let available = available(&File::open(folder)?)?;
     if needed > available { Err(SavedError::Full { needed, available }) } else { Ok(()) }
+}
+
+fn available(file: &File) -> io::Result<u64> {
+    let there = rustix::fs::fstatvfs(file)?;
+    Ok(there.f_bavail.saturating_mul(there.f_frsize))
+}
+
+/// Takes the room for a memory: QEMU would die, without a word, of a page that finds none. Where
+/// the file system cannot do that, others may take it meanwhile.
+fn reserve(memory: &File, size: u64) -> Result<(), SavedError> {
+    match fallocate(memory, FallocateFlags::empty(), 0, size) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(Errno::NOSPC | Errno::DQUOT) => {
+            Err(SavedError::Full { needed: size, available: available(memory)? })
+        }
+        Err(errno) => Err(io::Error::from(errno).into()),
+    }
+}
+
+/// Gives back what of a reserved file was never written. What cannot be given back stays.
+fn give_back(memory: &File) -> io::Result<()> {
+    let end = memory.metadata()?.len();
+    let mut at = 0;
+    while at < end {
+        let Ok(hole) = seek(memory, SeekFrom::Hole(at)) else { break };
+        let data = match seek(memory, SeekFrom::Data(hole)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => end,
+            Err(_) => break,
+        };
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if hole >= data || fallocate(memory, how, hole, data - hole).is_err() {
+            break;
+        }
+        at = data;
+    }
+    Ok(())
 }
 
 fn manifest_of(folder: &Path) -> Result<Value, SavedError> {
@@ -396,9 +473,11 @@ fn manifest_of(folder: &Path) -> Result<Value, SavedError> {
     serde_json::from_slice(&text).map_err(|_| SavedError::Broken("its manifest cannot be read"))
 }
 
-fn read(folder: &Path) -> Result<Saved, SavedError> {
+/// The saved machine in a directory; none where QEMU could not open its files.
+fn read(folder: &Path) -> Result<Option<Saved>, SavedError> {
+    let directory = Directory::open(folder).map_err(of_others)?;
     let mut manifest = manifest_of(folder)?;
-    let described = |name| match fs::metadata(folder.join(name)) {
+    let described = |name| match fs::symlink_metadata(folder.join(name)) {
         Ok(metadata) => Ok(description(&metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Value::Null),
         Err(error) => Err(error),
@@ -410,15 +489,31 @@ fn read(folder: &Path) -> Result<Saved, SavedError> {
     if has_disk && described("disk")? != manifest["disk"] {
         return Err(SavedError::Broken("its disk was changed"));
     }
+    let state_file = directory.read("state").map_err(of_others)?;
+    let state_file = state_file.ok_or(SavedError::Broken("its state is not there"))?;
     let mut state = Vec::new();
-    File::open(folder.join("state"))?.take(MAX_STATE + 1).read_to_end(&mut state)?;
+    state_file.take(MAX_STATE + 1).read_to_end(&mut state)?;
     if digest(&state) != manifest["state"] {
         return Err(SavedError::Broken("its state was changed"));
+    }
+    // QEMU maps a private memory, but opens its file for writing. A cache that cannot be written
+    // gives machines that boot.
+    if File::options().read(true).write(true).open(folder.join("memory")).is_err() {
+        tracing::debug!(folder = %folder.display(), "a saved machine that cannot be written");
+        return Ok(None);
     }
     // Used again: the last to be pruned.
     let used = File::options().append(true).open(folder.join("manifest"));
     let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
-    Ok(Saved { folder: folder.to_owned(), has_disk, state, words: manifest["words"].take() })
+    let words = manifest["words"].take();
+    Ok(Some(Saved { folder: folder.to_owned(), has_disk, state, words }))
+}
+
+fn of_others(error: PrivateError) -> SavedError {
+    match error {
+        PrivateError::Refused { .. } => SavedError::Broken("others could have changed it"),
+        PrivateError::Io { source, .. } => source.into(),
+    }
 }
 
 /// By what a memory is known to be the same, without reading all of it.

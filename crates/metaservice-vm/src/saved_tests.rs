@@ -140,3 +140,46 @@ fn a_memory_that_there_is_no_room_for_is_refused_and_leaves_nothing() {
     assert!(matches!(saved.make(&key, false), Err(SavedError::Full { .. })));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the lock");
 }
+
+#[test]
+fn a_memory_has_its_room_while_it_is_made_and_gives_back_what_it_does_not_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path().join("warm"));
+    let making = begin(&saved, &key(1)).unwrap();
+    let memory = making.written().memory;
+    let there = fs::metadata(&memory).unwrap();
+    assert!(there.len() == key(1).memory && there.blocks() * 512 >= there.len());
+    making.check_room().unwrap();
+    use std::os::unix::fs::FileExt;
+    let file = File::options().write(true).open(&memory).unwrap();
+    file.write_all_at(&[1; 8192], 1 << 20).unwrap();
+    making.keep(b"state", &json!("words")).unwrap();
+    let found = saved.find(&key(1)).unwrap().unwrap();
+    let kept = fs::metadata(found.written().memory).unwrap();
+    assert_eq!(kept.len(), key(1).memory);
+    assert!(kept.blocks() * 512 < 1 << 20, "{} blocks", kept.blocks());
+}
+
+#[test]
+fn what_others_could_have_changed_is_broken() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let saved = SavedMachines::at(folder.path().join("warm"));
+    let place = folder.path().join("warm").join(&key(1).name);
+    let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    let damages: [&dyn Fn(); 3] = [&|| open(&place), &|| open(&place.join("state")), &|| {
+        let moved = folder.path().join("moved");
+        fs::rename(&place, &moved).unwrap();
+        symlink(moved, &place).unwrap();
+    }];
+    for damage in damages {
+        keep(&saved, &key(1));
+        damage();
+        assert!(matches!(saved.find(&key(1)), Err(SavedError::Broken(_))));
+        assert!(saved.find(&key(1)).unwrap().is_none());
+    }
+    keep(&saved, &key(1));
+    open(&folder.path().join("warm"));
+    assert!(saved.find(&key(1)).unwrap().is_some());
+    assert_eq!(fs::metadata(folder.path().join("warm")).unwrap().mode() & 0o022, 0);
+}

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::accelerator::{Accelerator, AcceleratorError};
+use crate::cache::{BootFile, CacheNotice};
 use crate::find::{Kernel, Qemu};
 use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
@@ -67,9 +68,9 @@ pub enum Boot {
     /// QEMU loads a kernel.
     Direct {
         /// The kernel image.
-        kernel: PathBuf,
+        kernel: BootFile,
         /// The first file system.
-        initramfs: Option<PathBuf>,
+        initramfs: Option<BootFile>,
         /// Kernel arguments after our own.
         arguments: Vec<String>,
     },
@@ -92,11 +93,20 @@ impl Boot {
 
     /// With this first file system. Firmware has none: nothing changes.
     #[must_use]
-    pub fn initramfs(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn initramfs(mut self, file: impl Into<BootFile>) -> Self {
         if let Self::Direct { initramfs, .. } = &mut self {
-            *initramfs = Some(path.into());
+            *initramfs = Some(file.into());
         }
         self
+    }
+
+    /// What a user should know of the files that it boots from.
+    pub fn notices(&self) -> impl Iterator<Item = &CacheNotice> {
+        let files = match self {
+            Self::Direct { kernel, initramfs, .. } => [Some(kernel), initramfs.as_ref()],
+            Self::Firmware => [None, None],
+        };
+        files.into_iter().flatten().filter_map(BootFile::notice)
     }
 
     /// With one more kernel argument. Firmware takes none: nothing changes.

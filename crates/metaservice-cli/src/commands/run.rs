@@ -39,7 +39,7 @@ const GO_ON_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
     settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
-    let plan = Plan::resolve(args.vm, &args.cloud)?;
+    let plan = Plan::resolve(args.vm, &args.cloud, printer)?;
     plan.check_outputs(&settings)?;
     let boot_timeout = match &plan.args.boot_timeout {
         Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
@@ -57,6 +57,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         started = start(&plan, &settings, &identity, &service, printer) => started?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
+    plan.forget_boot();
     let gone = async {
         let how = machine.wait().await.how;
         machine::failure(&format!("the machine ended before the job did: {how}"), &machine)

@@ -206,6 +206,12 @@ pub(super) fn remove_abandoned(folder: &Path) {
             let _ = fs::remove_dir_all(folder.join(name));
         }
     }
+    let names = folder.join("names");
+    for name in entries(&names).unwrap_or_default() {
+        if name.starts_with(MAKING) {
+            let _ = fs::remove_file(names.join(name));
+        }
+    }
 }
 
 /// Whether somebody makes it now. What cannot be told counts as alive.

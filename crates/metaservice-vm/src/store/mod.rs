@@ -17,18 +17,21 @@ mod draft;
 mod name;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use metaservice_private::bases::Base;
+use metaservice_private::{Directory, PrivateError};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 pub use self::draft::Draft;
 pub use self::name::{ImageDigest, ImageName, InvalidImageName};
+use crate::cache::Place;
 use crate::image::{Disk, DiskError, Format};
 
 /// The largest manifest.
@@ -46,6 +49,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// The folder, or a file in it, is not this user's alone.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// The file is none that a machine is given.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -80,13 +86,16 @@ pub enum StoreError {
     #[error("stopped")]
     Stopped,
     /// There is no folder to keep images in.
-    #[error("neither XDG_DATA_HOME nor HOME is set, so there is no folder for images")]
+    #[error(
+        "this user has no home directory, and XDG_DATA_HOME is not set: there is no folder for images"
+    )]
     NoHome,
 }
 
 /// The images of this user.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
+    place: Place,
     folder: PathBuf,
 }
 
@@ -145,17 +154,15 @@ impl ImageStore {
     /// # Errors
     /// When there is no such place.
     pub fn of_user() -> Result<Self, StoreError> {
-        let absolute =
-            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base =
-            absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-        Ok(Self::at(base.ok_or(StoreError::NoHome)?.join("metaservice/images")))
+        let base = Base::data().ok_or(StoreError::NoHome)?;
+        Ok(Self { place: Place::Images, folder: base.path().join("metaservice/images") })
     }
 
     /// Those in a folder, which is made when it is needed.
     #[must_use]
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        let folder = folder.into();
+        Self { place: Place::At(folder.clone()), folder }
     }
 
     /// All of them, those with names first, in the order of their names; and those that cannot be
@@ -164,6 +171,7 @@ impl ImageStore {
     /// # Errors
     /// When the folder cannot be read.
     pub fn list(&self) -> Result<(Vec<StoredImage>, Vec<BrokenImage>), StoreError> {
+        self.check()?;
         let names = self.names()?;
         let digests = entries(&self.folder).map_err(|source| self.failed(source))?;
         let (mut images, mut broken) = (Vec::new(), Vec::new());
@@ -186,6 +194,7 @@ impl ImageStore {
     /// # Errors
     /// When there is none, or it is not what came.
     pub fn find(&self, word: &str) -> Result<StoredImage, StoreError> {
+        self.check()?;
         let names = self.names()?;
         self.read(&self.digest_of(word, &names)?, &names)
     }
@@ -345,13 +354,19 @@ impl ImageStore {
 
     /// Nobody else changes names or digests while this is held.
     fn lock(&self) -> Result<File, StoreError> {
-        let make = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(self.folder.join("names"))?;
-            let lock = File::options().create(true).append(true).open(self.folder.join("lock"))?;
-            flock(&lock, FlockOperation::LockExclusive)?;
-            Ok(lock)
-        };
-        make().map_err(|source| self.failed(source))
+        let directory = self.place.open()?;
+        Directory::within(&self.folder, &["names"])?;
+        let lock = directory.append("lock")?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
+        Ok(lock)
+    }
+
+    /// Refuses a folder that is not this user's. One that is not there is not made.
+    fn check(&self) -> Result<(), StoreError> {
+        if self.folder.symlink_metadata().is_ok() {
+            self.place.open()?;
+        }
+        Ok(())
     }
 
     fn failed(&self, source: io::Error) -> StoreError {

@@ -120,11 +120,8 @@ async fn two_machines_do_not_touch_each_other() {
 async fn what_qemu_says_when_it_cannot_start_is_told() {
     let tools = crate::guest::tools();
     let not_a_kernel = tempfile::NamedTempFile::new().unwrap();
-    let boot = Boot::Direct {
-        kernel: not_a_kernel.path().to_owned(),
-        initramfs: None,
-        arguments: Vec::new(),
-    };
+    let boot =
+        Boot::Direct { kernel: not_a_kernel.path().into(), initramfs: None, arguments: Vec::new() };
     let error = Machine::start(MachineSpec::new(&tools.qemu, boot)).await.unwrap_err();
     let StartError::Ended { stderr } = &error else { panic!("{error:?}") };
     assert!(stderr.contains("kernel"), "{stderr}");

@@ -56,7 +56,7 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
     let hardware = args.hardware.clone();
     let stored = base.stored.clone().context("only an image that is kept can be prepared")?;
     // All that can be wrong with the flags is found before anything takes its time.
-    let task = Task::resolve(args, base, &name)?;
+    let task = Task::resolve(args, base, &name, printer)?;
     let mut interrupts = Interrupts::listen()?;
     let draft = match copy(&store, &stored, printer, &mut interrupts).await? {
         Ok(draft) => draft,
@@ -91,7 +91,7 @@ struct Task {
 }
 
 impl Task {
-    fn resolve(args: PrepareArgs, base: Image, name: &ImageName) -> Result<Self> {
+    fn resolve(args: PrepareArgs, base: Image, name: &ImageName, printer: Printer) -> Result<Self> {
         let boot_timeout = match &args.boot_timeout {
             Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
             None => OWN_BOOT_TIMEOUT,
@@ -99,7 +99,7 @@ impl Task {
         let mut settings = settings(&args, name)?;
         let machine =
             VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
-        let plan = Plan::of(machine, Some(base), &args.cloud)?;
+        let plan = Plan::of(machine, Some(base), &args.cloud, printer)?;
         let identity = Identity::of(&plan)?;
         settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
         Ok(Self { plan, identity, settings, boot_timeout })
@@ -189,7 +189,7 @@ async fn check(
     step(printer, "checking", "booting it again, to see that its agent comes");
     let _spinner = printer.spinner("booting it again");
     let image = Image { disk: draft.disk(), stored: Some(stored) };
-    let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default())?;
+    let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default(), printer)?;
     tokio::select! {
         idle = warm::boot_idle(&plan, |spec| spec) => {
             let idle = idle.context("the image does not come back with an agent, and is not kept")?;

@@ -21,11 +21,11 @@ pub(super) async fn snapshot(args: &SnapshotArgs, printer: Printer) -> Result<Ex
         let _ = rustix::process::nice(19);
     }
     let plan = if args.name == BUILTIN {
-        Plan::builtin(args.hardware.clone())
+        Plan::builtin(args.hardware.clone(), printer)
     } else {
         let image = Image::kept(&ImageStore::of_user()?, &args.name)?;
         let machine = VmArgs::plain(args.hardware.clone());
-        Plan::of(machine, Some(image), &CloudArgs::default())?
+        Plan::of(machine, Some(image), &CloudArgs::default(), printer)?
     };
     let mut interrupts = Interrupts::listen()?;
     let _spinner = printer.spinner(format!("booting and saving {}", args.name));
