@@ -104,6 +104,7 @@ pub(crate) async fn start(
     };
     let mut builder = job(settings)
         .log(drain::open(settings).await?)
+        .temporary_folder(metaservice_private::bases::temporary()?)
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
         .session(settings.session)

@@ -15,6 +15,9 @@
 //!
 //! The path is looked up once, when the place is opened; what is done later is done to what was
 //! found then. Whoever moves folders or plants links meanwhile leads nothing astray.
+//!
+//! Nothing is left of a process that is killed: a file has no name until it is whole, or, where the
+//! file system cannot do that, one that the next copy to the same directory recognises as left.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -24,9 +27,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, renameat, unlinkat,
-};
+use metaservice_private::{Partial, sweep};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
 /// Who has said the last name of a path.
@@ -49,11 +51,8 @@ pub(crate) enum Destination {
 #[derive(Debug)]
 pub(crate) struct Beside {
     folder: OwnedFd,
-    /// Its name until it is kept.
-    name: OsString,
     place: OsString,
-    file: File,
-    kept: bool,
+    partial: Partial,
 }
 
 impl Destination {
@@ -78,7 +77,7 @@ impl Destination {
     /// What the bytes are written to.
     pub(crate) fn file(&self) -> &File {
         match self {
-            Self::File(beside) => &beside.file,
+            Self::File(beside) => beside.partial.file(),
             Self::Stream(stream) => stream,
         }
     }
@@ -91,7 +90,7 @@ impl Destination {
     /// Everything has been written.
     pub(crate) fn keep(self) -> io::Result<()> {
         if let Self::File(beside) = self {
-            beside.keep()?;
+            beside.partial.keep(&beside.place)?;
         }
         Ok(())
     }
@@ -99,10 +98,9 @@ impl Destination {
     /// As [`keep`](Self::keep), and it stays whatever happens to the machine.
     pub(crate) fn keep_for_good(self) -> io::Result<()> {
         if let Self::File(beside) = self {
-            beside.file.sync_all()?;
-            let folder = File::from(beside.folder.try_clone()?);
-            beside.keep()?;
-            folder.sync_all()?;
+            beside.partial.file().sync_all()?;
+            beside.partial.keep(&beside.place)?;
+            File::from(beside.folder).sync_all()?;
         }
         Ok(())
     }
@@ -123,8 +121,8 @@ pub(crate) fn open_output(path: &Path) -> io::Result<File> {
         }
         Found::Link => {
             let beside = Beside::make(folder, name, MODE)?;
-            let file = beside.file.try_clone()?;
-            beside.keep()?;
+            let file = beside.partial.file().try_clone()?;
+            beside.partial.keep(&beside.place)?;
             Ok(file)
         }
     }
@@ -234,35 +232,11 @@ impl Stream {
 }
 
 impl Beside {
-    /// Makes the file in the folder that was opened, under a name that nothing else has.
+    /// Makes the file in the folder that was opened, without a name or under one that nothing else has.
     fn make(folder: OwnedFd, place: OsString, mode: u32) -> io::Result<Self> {
-        let mut name = OsString::new();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        // The names are drawn there; the file is made in the folder that was opened.
-        let made = tempfile::Builder::new().prefix(".metaservice-").make_in("", |drawn| {
-            name = drawn.file_name().map(OsStr::to_owned).unwrap_or_default();
-            let mode = Mode::from_raw_mode(mode);
-            Ok(File::from(openat(&folder, &name, flags | OFlags::CLOEXEC, mode)?))
-        })?;
-        let (file, drawn) = made.into_parts();
-        // It is removed by its folder, not by this path.
-        drop(drawn.keep());
-        Ok(Self { folder, name, place, file, kept: false })
-    }
-
-    fn keep(mut self) -> io::Result<()> {
-        renameat(&self.folder, &self.name, &self.folder, &self.place)?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.kept {
-            // It may have been removed by somebody else.
-            let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
-        }
+        sweep(folder.as_fd());
+        let partial = Partial::new(folder.try_clone()?, mode)?;
+        Ok(Self { folder, place, partial })
     }
 }
 

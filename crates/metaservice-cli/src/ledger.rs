@@ -2,20 +2,22 @@
 //! fetched, and the status it ended with. A file in the folder of `--state`, replaced as a whole.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use metaservice_private::Directory;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::ArtifactSettings;
 use crate::status::ExitStatus;
 
+const NAME: &str = "ledger.json";
+
 /// The ledger of one job; of one without `--state`, nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    folder: Option<PathBuf>,
+    directory: Option<Directory>,
     entries: Entries,
 }
 
@@ -31,19 +33,24 @@ impl Ledger {
     /// Reads what an earlier service of the job has noted.
     pub(crate) fn open(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::default()) };
-        let path = folder.join("ledger.json");
-        let entries = match std::fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entries::default()),
-            Err(error) => Err(error),
+        let directory = match Directory::open(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            opened => opened.with_context(|| format!("in --state {}", folder.display()))?,
         };
-        let entries = entries.with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { folder: Some(folder.to_owned()), entries })
+        let read = || {
+            let Some(mut file) = directory.read(NAME)? else { return Ok(Entries::default()) };
+            let mut json = Vec::new();
+            file.read_to_end(&mut json)?;
+            serde_json::from_slice(&json).map_err(io::Error::other)
+        };
+        let cannot = || format!("cannot read {}", folder.join(NAME).display());
+        let entries = read().with_context(cannot)?;
+        Ok(Self { directory: Some(directory), entries })
     }
 
     /// Whether anything that is done has to be noted.
     pub(crate) fn is_kept(&self) -> bool {
-        self.folder.is_some()
+        self.directory.is_some()
     }
 
     /// The status the job has ended with.
@@ -66,15 +73,9 @@ impl Ledger {
     }
 
     fn write(&self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&serde_json::to_vec(&self.entries)?)?;
-            file.as_file().sync_all()?;
-            file.persist(folder.join("ledger.json"))?;
-            File::open(folder)?.sync_all()
-        };
-        write().with_context(|| format!("cannot write to {}", folder.display()))
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let cannot = || format!("cannot write to {}", directory.path().display());
+        directory.replace(NAME, &serde_json::to_vec(&self.entries)?).with_context(cannot)
     }
 }
 

@@ -5,16 +5,22 @@
 //! connection and removed; nothing else ever is.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use metaservice::control::Client;
+use metaservice_private::bases;
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::printer::Hint;
 
 const SUFFIX: &str = ".sock";
+
+/// As many connections as the system lets wait.
+const BACKLOG: i32 = 4096;
 
 /// A socket of ours with its name in the file system, which goes when this is dropped.
 pub(crate) struct SocketFile(PathBuf);
@@ -31,10 +37,19 @@ pub(crate) async fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
         bail!("somebody is listening on {} already", path.display());
     }
     let cannot = || format!("cannot listen on {}", path.display());
-    let listener = UnixListener::bind(path).with_context(cannot)?;
-    let socket = SocketFile(path.to_owned());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(cannot)?;
-    Ok((listener, socket))
+    let (listener, socket) = listen(path).with_context(cannot)?;
+    Ok((UnixListener::from_std(listener).with_context(cannot)?, socket))
+}
+
+/// A socket that has its mode before it has its name: nobody else gets in meanwhile.
+fn listen(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let file = SocketFile(path.to_owned());
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok((socket.into(), file))
 }
 
 /// Listens for those who want to control the job `name`.
@@ -118,21 +133,28 @@ async fn is_live(path: &Path) -> Result<bool> {
     }
 }
 
-/// The user's folder of control sockets; nobody else may enter it.
+/// The user's directory of control sockets; nobody else may enter it.
 fn folder() -> Result<PathBuf> {
-    let user = rustix::process::getuid();
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("metaservice"),
-        _ => std::env::temp_dir().join(format!("metaservice-{}", user.as_raw())),
-    };
-    let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
-    made.with_context(|| format!("cannot make {}", folder.display()))?;
-    // In a folder that others may write to, they may have been there first.
-    let metadata = std::fs::symlink_metadata(&folder)?;
-    ensure!(
-        metadata.is_dir() && metadata.uid() == user.as_raw() && metadata.mode() & 0o022 == 0,
-        "{} is not a folder of yours alone; control sockets do not go there",
-        folder.display()
-    );
-    Ok(folder)
+    let directory =
+        bases::runtime("metaservice").context("there is no place for control sockets")?;
+    Ok(directory.path().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_its_users_alone_from_the_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (listener, socket) = listen(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+        drop(socket);
+        assert!(!path.exists());
+    }
 }

@@ -2,16 +2,16 @@
 //!
 //! As with a file's [destination](crate::destination), the path is looked up once and what is done
 //! later is done to what was found then. Folders in it may have been closed by the modes that a
-//! guest gave them; they are ours, and are opened to be removed.
+//! guest gave them; they are ours, and are opened to be removed. What a process that was killed has
+//! left is removed by the next copy to the same directory.
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, mkdirat, openat, renameat, unlinkat};
-use rustix::io::Errno;
+use metaservice_private::{PartialDirectory, sweep};
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat, renameat};
 
 use super::place;
 
@@ -20,11 +20,8 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 /// A new folder. Dropped before it is kept, it is gone with all that is in it.
 #[derive(Debug)]
 pub(super) struct Beside {
-    parent: OwnedFd,
-    /// Its name until it is kept.
-    name: CString,
+    partial: PartialDirectory,
     place: OsString,
-    kept: bool,
 }
 
 impl Beside {
@@ -32,70 +29,32 @@ impl Beside {
     pub(super) fn make(target: &Path) -> io::Result<Self> {
         let parent = openat(CWD, place::parent(target), FOLDER, Mode::empty())?;
         let place = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        let mut name = OsString::new();
-        // The names are drawn there; the folder is made in the one that was opened.
-        let made = tempfile::Builder::new().prefix(".metaservice-").make_in("", |drawn| {
-            name = drawn.file_name().map(OsStr::to_owned).unwrap_or_default();
-            Ok(mkdirat(&parent, &name, Mode::RWXU)?)
-        })?;
-        // It is removed by its parent, not by this path.
-        drop(made.into_temp_path().keep());
-        Ok(Self { parent, name: CString::new(name.as_bytes())?, place, kept: false })
+        sweep(parent.as_fd());
+        Ok(Self { partial: PartialDirectory::new(parent)?, place })
     }
 
     /// The folder, to be filled.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
-        Ok(openat(&self.parent, &self.name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?)
+        self.partial.directory().try_clone_to_owned()
     }
 
     /// Puts it in its place.
-    pub(super) fn keep(mut self) -> io::Result<()> {
-        renameat(&self.parent, &self.name, &self.parent, &self.place)?;
-        self.kept = true;
-        Ok(())
+    pub(super) fn keep(self) -> io::Result<()> {
+        self.partial.keep(&self.place)
     }
 
     /// Puts the one thing that is in it in its place.
     pub(super) fn keep_content(self) -> io::Result<()> {
-        let folder = self.open()?;
-        let single = names(&folder)?.into_iter().next();
-        let single = single.ok_or_else(|| io::Error::other("the archive is empty"))?;
-        Ok(renameat(&folder, &single, &self.parent, &self.place)?)
+        let folder = self.partial.directory();
+        let single = Dir::read_from(folder)?.map(|entry| Ok(entry?.file_name().to_owned())).find(
+            |name: &io::Result<_>| {
+                name.as_ref()
+                    .map_or(true, |name| name.as_c_str() != c"." && name.as_c_str() != c"..")
+            },
+        );
+        let single = single.ok_or_else(|| io::Error::other("the archive is empty"))??;
+        Ok(renameat(folder, &single, self.partial.parent(), &self.place)?)
     }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.kept {
-            // Somebody else may have removed it.
-            let _ = remove(&self.parent, &self.name);
-        }
-    }
-}
-
-/// Removes whatever has this name. An archive's folders are no deeper than descriptors allow.
-fn remove(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {}
-        outcome => return Ok(outcome?),
-    }
-    chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-    let folder = openat(parent, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-    for inner in names(&folder)? {
-        remove(&folder, &inner)?;
-    }
-    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
-}
-
-fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        if entry.file_name() != c"." && entry.file_name() != c".." {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
