@@ -85,7 +85,41 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn the_page_on_limits_has_each_name_and_default() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/limits.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows = rows.filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)));
+        let (options, limits): (Vec<_>, Vec<_>) = rows.partition(|row| row.0.starts_with("--"));
+
+        let error = format!("{:#}", Bounds::default().set("?=1").unwrap_err());
+        let names: BTreeSet<&str> = error.rsplit_once(": ").unwrap().1.split(", ").collect();
+        assert_eq!(limits.iter().map(|row| row.0).collect::<BTreeSet<_>>(), names, "{path}");
+        assert_eq!(limits.len(), names.len(), "a name is twice in {path}");
+        let words: Vec<String> =
+            limits.iter().map(|(name, default)| format!("{name}={default}")).collect();
+        let option = |name| options.iter().find(|row| row.0 == name).unwrap().1;
+        let parsed = Bounds::parse(&words, option("--max-log"), option("--max-artifact"));
+        assert_eq!(parsed.unwrap(), Bounds::default(), "{path}");
+
+        for verb in ["run", "serve"] {
+            let cli = Cli::command();
+            let verb = cli.find_subcommand(verb).unwrap();
+            for (name, default) in &options {
+                let argument =
+                    verb.get_arguments().find(|a| a.get_long() == name.strip_prefix("--"));
+                assert_eq!(argument.unwrap().get_default_values(), [*default], "{name} in {path}");
+            }
+        }
+    }
 
     #[test]
     fn bounds_have_names_and_units() {
