@@ -26,32 +26,33 @@ UNCHECKED = """
 """.split()
 KINDS = (".md", ".py", ".rs", ".sh", ".toml", "run", "Makefile")
 
-# The left side is a regular expression, the right side says what to write.
+# The left side is a regular expression for whole words, also for those within a snake_case name.
+# The right side says what to write.
 RETIRED = {
-    r"\b(?:ours|theirs)\b|\bOurs\b": "the host's, the guest's, the agent's, metaservice",
-    r"\bthe ones? who\b|\bwho(?:so)?ever\b": "say who: the client, the agent, the user",
-    r"\bnobody\b|\beverybody\b": "say who: no client, each process of the guest",
-    r"\b(?:is|are|was|were) told\b": "gets, reads, is informed",
-    r"\b(?:goes|go|went|gone|going) on\b": "continues; for a machine: is restored",
-    r"\b(?:saved|continued) machines?\b": "snapshot",
-    r"\bwhat (?:it|they) ha(?:s|ve)\b": "say what",
-    r"\bdrains?\b(?!\()|\bDrain\b": "log sink",
-    r"\bpatience\b|PATIENCE|\bfarewell\b": "timeout",
-    r"\bbounds?\b|\bBounds?\b|\bunbounded\b": "limit, target, timeout",
-    r"\bfolders?\b": "directory",
-    r"\bdialects?\b|\bDialect\b": "stream protocol v1, v2",
-    r"\borphan(?:s|ed)?\b": "stale connection",
-    r"\bledgers?\b": "state directory",
-    r"\b(?:nursery|unborn|tamer|tamed?)\b": "fork server, supervisor, sanitize",
-    r"\badmit(?:s|ted)?\b": "session, authorization",
+    r"[Oo]urs|[Tt]heirs": "the host's, the guest's, the agent's, metaservice",
+    r"[Tt]he ones? who|[Ww]ho(?:so)?ever": "say who: the client, the agent, the user",
+    r"[Nn]obody|[Ee]verybody": "say who: no client, each process of the guest",
+    r"(?:is|are|was|were) told": "gets, reads, is informed",
+    r"(?:goes|go|went|gone|going) on": "continues; for a machine: is restored",
+    r"(?:saved|continued) machines?": "snapshot",
+    r"[Ww]hat (?:it|they) ha(?:s|ve)": "say what",
+    r"[Dd]rains?(?!\()": "log sink",
+    r"[Pp]atience|PATIENCE|[Ff]arewell|FAREWELL": "timeout",
+    r"[Bb]ounds?|BOUNDS?|unbounded": "limit, target, timeout",
+    r"folders?": "directory",
+    r"[Dd]ialects?": "stream protocol v1, v2",
+    r"[Oo]rphan(?:s|ed)?": "stale connection",
+    r"[Ll]edgers?": "state directory",
+    r"[Nn]ursery|[Uu]nborn|[Tt]amer|[Tt]amed?": "fork server, supervisor, sanitize",
+    r"[Aa]dmit(?:s|ted)?": "session, authorization",
 }
-# Names of the protocol, of version 1 and of Rust's library; then names of crates/ that are not
-# renamed yet.
+WORDS = {re.compile(rf"(?<![A-Za-z])(?:{word})(?![A-Za-z])"): instead
+         for word, instead in RETIRED.items()}
+# Names of the protocol and of libraries; then names of crates/ that are not renamed yet.
 NAMES = re.compile(
     r"list-folder|list_folder|log_drain|[Uu]nbounded_?\w+"
-    r"|temporary_folder|\bBounds\b|\.bounds\(|\bDialect\b"
+    r"|temporary_folder|folder_names|\bBounds\b|\.bounds\(|\bDialect\b|with_dialect"
 )
-
 
 def files():
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT,
@@ -70,8 +71,8 @@ def problems(name):
     for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
         code ^= line.startswith("```")
         where = f"{name}:{number}"
-        for word, instead in RETIRED.items():
-            for found in re.finditer(word, NAMES.sub("", line)):
+        for word, instead in WORDS.items():
+            for found in word.finditer(NAMES.sub("", line)):
                 yield f"{where}: '{found[0]}' is retired: {instead}"
         free = code or line.startswith(("|", "![", "    ", "[", "```"))
         if name.endswith(".md") and not free and len(line) > 100:

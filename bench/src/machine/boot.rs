@@ -95,7 +95,7 @@ struct Minimum {
     runtime: Runtime,
     tools: Tools,
     initramfs: PathBuf,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Minimum {
@@ -104,7 +104,7 @@ impl Minimum {
         let initramfs = directory.path().join("power-off.cpio");
         std::fs::write(&initramfs, archive(&power_off()))?;
         let tools = metaservice_vm::find().require()?;
-        Ok(Self { runtime: Runtime::new()?, tools, initramfs, _folder: directory })
+        Ok(Self { runtime: Runtime::new()?, tools, initramfs, _directory: directory })
     }
 
     fn sample(&self) -> anyhow::Result<Values> {
