@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use metaservice_vm::{Boot, Machine, MachineSpec, Tools, initramfs};
+use metaservice_vm::{Boot, BootFile, Machine, MachineSpec, Tools, initramfs};
 use tokio::runtime::Runtime;
 
 use super::lab::text;
@@ -188,7 +188,7 @@ pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
     let initramfs = initramfs::Contents::new(agent, &tools).cache(scratch.path());
     let plain = initramfs::build(&initramfs)?;
     let packed = scratch.path().join("packed.cpio.gz");
-    pack(&plain, &packed)?;
+    pack(plain.path(), &packed)?;
     let q35 = scratch.path().join("q35");
     write_q35(&tools, &q35)?;
     let (elf, image) = (unpacked(&tools)?, tools.kernel.image.clone());
@@ -211,13 +211,17 @@ pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
             Ok(vec![("time", begun.elapsed().as_secs_f64())])
         })
     };
-    let other_type = way(&elf, &plain, Some(&q35))?;
+    let other_type = way(elf.path(), plain.path(), Some(&q35))?;
     Ok(measure("Ways to boot", how.to_owned())
-        .subject("plain kernel and initramfs", Role::Metaservice, way(&elf, &plain, None)?)
-        .subject("compressed initramfs", Role::Limit, way(&elf, &packed, None)?)
-        .subject("kernel image", Role::Limit, way(&image, &plain, None)?)
+        .subject(
+            "plain kernel and initramfs",
+            Role::Metaservice,
+            way(elf.path(), plain.path(), None)?,
+        )
+        .subject("compressed initramfs", Role::Limit, way(elf.path(), &packed, None)?)
+        .subject("kernel image", Role::Limit, way(&image, plain.path(), None)?)
         .subject("machine type q35", Role::Limit, move || {
-            let _keep = &scratch;
+            let _keep = (&scratch, &elf, &plain);
             other_type()
         }))
 }
@@ -244,7 +248,7 @@ fn write_q35(tools: &Tools, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The kernel as an ELF file.
-fn unpacked(tools: &Tools) -> anyhow::Result<PathBuf> {
+fn unpacked(tools: &Tools) -> anyhow::Result<BootFile> {
     match Boot::from_kernel(&tools.kernel) {
         Boot::Direct { kernel, .. } => Ok(kernel),
         Boot::Firmware => None.context("a kernel is booted without firmware"),
