@@ -24,7 +24,7 @@ use crate::printer::Printer;
 use crate::settings::JobSettings;
 use crate::sockets::SocketFile;
 use crate::status::ExitStatus;
-use crate::{artifacts, drain, remarks, sockets};
+use crate::{artifacts, contact, drain, remarks, sockets};
 
 /// How long a killed command may take until the guest reports it: the agent's own
 /// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
@@ -129,7 +129,8 @@ pub(crate) async fn start(
 }
 
 /// Sees the job through and says what to exit with. `gone` completes when the guest
-/// can do nothing any longer, `boot` when its first request is overdue; both say why.
+/// can do nothing any longer, `boot` when its first request is overdue; both say why. `known` is what
+/// is known of the machine of a silent guest.
 pub(crate) async fn conduct(
     service: &MetaService,
     settings: &JobSettings,
@@ -137,12 +138,13 @@ pub(crate) async fn conduct(
     interrupts: &mut Interrupts,
     gone: impl Future<Output = Error>,
     boot: impl Future<Output = Error>,
+    known: impl Fn() -> String,
 ) -> Result<Conclusion> {
     let mut gone = pin!(gone);
     let mut lost = None;
     let end = tokio::select! {
         biased;
-        end = run(service, settings, printer, interrupts, boot) => end,
+        end = run(service, settings, printer, interrupts, boot, known) => end,
         error = &mut gone => match service.try_result() {
             Some(result) => {
                 lost = Some(error);
@@ -256,10 +258,13 @@ async fn run(
     printer: Printer,
     interrupts: &mut Interrupts,
     boot: impl Future<Output = Error>,
+    known: impl Fn() -> String,
 ) -> Result<End> {
     let spinner = printer.spinner("waiting for the guest");
+    let mut telling = pin!(contact::tell(service, printer, known));
     tokio::select! {
         () = service.fetched() => {}
+        never = &mut telling => match never {},
         // A guest may know its command already; what it reports counts.
         result = service.result() => return Ok(End::Result(result)),
         error = boot => return Err(error),
@@ -279,6 +284,7 @@ async fn run(
     Ok(tokio::select! {
         biased;
         result = service.result() => End::Result(result),
+        never = telling => match never {},
         error = service.log_failed() => End::LogFailed(error),
         interrupt = interrupts.next() => End::Interrupted(interrupt),
         () = late => End::TimedOut(settings.timeout.unwrap_or_default()),

@@ -24,7 +24,7 @@ use crate::bounds::Bounds;
 use crate::cloud;
 use crate::destination::{self, Named};
 use crate::image::Image;
-use crate::printer::{Hint, Printer};
+use crate::printer::{Hint, Printer, printable};
 use crate::settings::{self, JobSettings};
 
 /// The word that stands for our own kernel where a file could.
@@ -360,6 +360,17 @@ fn is_full(flag: &str, path: &Path, bound: u64, printer: Printer) {
     let path = path.display();
     printer.note(&format!("{flag} {path} ends at {bound} bytes: more by --bound {name}=SIZE"));
     printer.event("bounded", json!({ "bound": name, "bytes": bound }));
+}
+
+/// What is known of a machine whose guest is silent.
+pub(crate) fn condition(machine: &Machine) -> String {
+    match machine.console().tail(CONSOLE_LINES) {
+        lines if lines.is_empty() => "; the machine runs".to_owned(),
+        lines => {
+            let lines = lines.join("\n  ");
+            format!("; the machine runs; last console lines:\n  {}", printable(&lines))
+        }
+    }
 }
 
 /// What went wrong, with what the guest's console said last.

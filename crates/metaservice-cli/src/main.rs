@@ -15,6 +15,7 @@ mod candidates;
 mod cloud;
 mod commands;
 mod conduct;
+mod contact;
 mod copy;
 mod destination;
 mod drain;

@@ -157,7 +157,26 @@ fn a_guest_that_panics_is_told_at_once_with_its_console() {
     let finished = sandbox.run(&["run", "--", "sh", "-c", script]);
     finished.text(125);
     assert!(finished.stderr.contains("the guest's kernel panicked"), "{}", finished.stderr);
+    let lost = "what the command wrote and the guest had not sent is lost";
+    assert!(finished.stderr.contains(lost), "{}", finished.stderr);
     assert!(finished.stderr.contains("last console lines:"), "{}", finished.stderr);
+}
+
+#[test]
+fn what_a_command_wrote_before_a_panic_is_in_the_log_without_a_hole() {
+    let sandbox = Sandbox::new();
+    let script = "seq 1 1000; read line < /tmp/go; seq 1001 3000; \
+                  echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 100";
+    let script = format!("mkfifo /tmp/go; {script}");
+    let mut job = sandbox.start("last-words", &["--log", "log", "--", "sh", "-c", &script]);
+    // All of this has been sent.
+    job.wait_for_log("\n1000\n");
+    sandbox.command(["exec", "last-words", "sh", "-c", "echo > /tmp/go"]).status().unwrap();
+    job.finish().text(125);
+    let log = std::fs::read_to_string(sandbox.work().join("log")).unwrap();
+    let all: String = (1..=3000).map(|number| format!("{number}\n")).collect();
+    assert!(all.starts_with(&log), "it has a hole");
+    assert!(log.contains("\n1000\n"));
 }
 
 #[test]

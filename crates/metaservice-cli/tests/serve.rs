@@ -63,11 +63,9 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     needs_more(&sandbox, &["cp", "copied", "v1:/"], "write");
     needs_more(&sandbox, &["kill", "-s", "HUP", "v1"], "signal");
     needs_more(&sandbox, &["stats", "v1"], "stats");
-    let mut forward = sandbox.command(["forward", "v1", "0:7"]).spawn().unwrap();
-    let mut told = String::new();
-    BufReader::new(forward.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    let mut stream = std::net::TcpStream::connect(told.split_once(' ').unwrap().0).unwrap();
-    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
+    needs_more(&sandbox, &["forward", "v1", "0:7"], "dial");
+    needs_more(&sandbox, &["cp", "v1:/a folder", "copied-folder"], "read");
+    assert!(!sandbox.work().join("copied-folder").exists());
 
     let mut shell =
         sandbox.command(["exec", "-i", "v1", "cat", "-"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -84,15 +82,53 @@ fn a_strict_guest_goes_through_every_end_point_and_action() {
     assert!(shell.stdout == content);
 
     sandbox.run(&["kill", "v1"]).text(0);
-    let forward = finish(forward);
-    assert_eq!(forward.status, Some(0), "it ends with the job");
-    assert!(forward.stderr.lines().count() == 1 && forward.stderr.contains("'dial'"));
     let finished = finish(service);
     assert_eq!(finished.text(1), "the log\nkilled\n");
     assert_eq!(std::fs::read(sandbox.work().join("there")).unwrap(), b"\0content\xff");
     assert!(!sandbox.work().join("gone").exists());
     let guest = finish(guest);
     assert_eq!((guest.status, guest.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_agent_without_the_session_that_its_job_needs_is_told_once() {
+    let sandbox = Sandbox::new();
+    let args =
+        ["serve", "--json", "--listen", "127.0.0.1:0", "--name", "old", "--session", "required"];
+    let mut service = sandbox.command(args.into_iter().chain(["true"])).spawn().unwrap();
+    let mut stderr = BufReader::new(service.stderr.take().unwrap());
+    let mut event = || {
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()
+    };
+    let url = format!("http://{}/engine/v1", event()["address"].as_str().unwrap());
+    let curl = |args: &[&str], path: &str| {
+        let mut command = Command::new("curl");
+        let output = command.arg("-s").args(args).arg(format!("{url}/{path}")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for _ in 0..5 {
+        assert!(curl(&[], "execute").contains("SessionRequired"));
+    }
+    let told = event();
+    assert_eq!((&told["event"], &told["contact"]), (&"contact".into(), &"no-session".into()));
+    let listed = sandbox.run(&["ps"]).text(0);
+    assert!(listed.contains("old") && listed.contains("refused"), "{listed}");
+    assert!(sandbox.run(&["inspect", "old"]).text(0).contains(r#""contact": "no-session""#));
+
+    let granted = curl(&["-X", "PUT", "-H", "Metaservice-Claim: word"], "session");
+    let granted: serde_json::Value = serde_json::from_str(&granted).unwrap();
+    let session = format!("Metaservice-Session: {}", granted["secret"].as_str().unwrap());
+    assert!(curl(&["-H", &session], "execute").contains("true"));
+    // Nothing but this, in either order: it was told once.
+    let mut next = [event(), event()].map(|event| event["event"].as_str().unwrap().to_owned());
+    next.sort();
+    assert_eq!(next, ["contact", "started"]);
+    assert!(!sandbox.run(&["ps"]).text(0).contains("refused"));
+    curl(&["-X", "PUT", "-H", &session], "success");
+    assert_eq!(event()["event"], "ended");
+    assert_eq!(finish(service).status, Some(0));
 }
 
 /// What an agent of version 1 cannot do is told in one line.

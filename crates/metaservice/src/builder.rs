@@ -16,8 +16,9 @@ use crate::actions::Actions;
 use crate::bounds::{Bounds, Storage};
 use crate::cloud::Cloud;
 use crate::connection::WIDE_PLACES;
+use crate::contact::Contacts;
 use crate::disk::DiskWork;
-use crate::log::{History, Log, Record};
+use crate::log::{History, Holes, Log, Record};
 use crate::reception::Reception;
 use crate::result::{self, JobResult};
 use crate::service::Inner;
@@ -292,6 +293,7 @@ impl Builder {
         Ok(MetaService(Arc::new(Inner {
             execute: self.execute,
             log,
+            holes: Arc::new(Holes::new(promised.log_hole)),
             outcome,
             fetched: watch::Sender::new(promised.fetched()),
             agent: watch::Sender::new(None),
@@ -299,6 +301,7 @@ impl Builder {
             terminated,
             temporary_folder: folder,
             disk_work: self.disk_work,
+            contact: Contacts::default(),
             session: Session::new(self.session, self.secrets, promised.session),
             store,
             host_names: self.host_names,

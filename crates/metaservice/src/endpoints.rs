@@ -4,6 +4,7 @@
 //! knows HTTP better than the protocol does: a HEAD of `poll`, for instance, must not
 //! take an action along. Handlers translate between HTTP and the job; they decide nothing.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -21,6 +22,7 @@ use metaservice_protocol::{
 
 use crate::MetaService;
 use crate::connection::{AnswerBody, Outbox};
+use crate::contact::Contact;
 use crate::log::{Misplaced, Untaken};
 use crate::result::JobResult;
 use crate::service::new_id;
@@ -133,8 +135,23 @@ fn admit(
         return Ok(Admitted::always());
     }
     let secret = headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok());
-    let admitted = service.0.session.admit(secret);
-    admitted.ok_or_else(|| Box::new(session_required(service, announced(headers).as_ref())))
+    let Some(admitted) = service.0.session.admit(secret) else {
+        let agent = announced(headers);
+        note_refusal(service, agent.is_some());
+        return Err(Box::new(session_required(service, agent.as_ref())));
+    };
+    service.0.contact.heard();
+    Ok(admitted)
+}
+
+/// A request without the session was refused. An agent that has announced itself claims the job next,
+/// where it can.
+fn note_refusal(service: &MetaService, announced: bool) {
+    match (service.0.session.is_granted(), announced) {
+        (false, true) => {}
+        (false, false) => service.0.contact.refused(Contact::NoSession),
+        (true, _) => service.0.contact.refused(Contact::Claimed),
+    }
 }
 
 fn session_required(service: &MetaService, agent: Option<&Agent>) -> Response {
@@ -160,7 +177,10 @@ async fn claim(service: &MetaService, headers: &HeaderMap) -> Result<Response, R
             promise(service, move |promised| promised.session = granted).await?;
             Ok(json(StatusCode::OK, &grant))
         }
-        None => Err(Refused::new(ErrorCode::ResourceConflict, "somebody else has claimed the job")),
+        None => {
+            service.0.contact.refused(Contact::Claimed);
+            Err(Refused::new(ErrorCode::ResourceConflict, "somebody else has claimed the job"))
+        }
     }
 }
 
@@ -252,8 +272,14 @@ async fn log(
         Refused::new(ErrorCode::InternalError, "the log cannot be written")
     };
     let _request = service.0.log.request();
+    let plain = place.is_none();
+    if plain {
+        service.0.holes.begin();
+        promise_hole(service).await?;
+    }
     // A log may be silent for hours: only its end or a broken connection ends it.
     while let Some(frame) = body.frame().await {
+        service.0.contact.heard();
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(chunk)) => match &mut place {
                 None => service.0.log.write(chunk).await.map_err(refused)?,
@@ -268,6 +294,9 @@ async fn log(
             Ok(Err(_trailers)) => {}
             Err(error) => {
                 tracing::debug!(%error, "a log request was cut");
+                if plain {
+                    service.0.holes.cut();
+                }
                 // A guest whose connection was cut in this direction alone is not to take an
                 // answer for the log's end: it sends again what was not confirmed.
                 if let Some(outbox) = outbox {
@@ -278,7 +307,21 @@ async fn log(
         }
     }
     service.0.log.flush().await.map_err(refused)?;
+    if plain {
+        service.0.holes.end();
+        promise_hole(service).await?;
+    }
     Ok(StatusCode::OK.into_response())
+}
+
+/// Keeps whether the log of version 1 has a hole, should another service have to go on.
+async fn promise_hole(service: &MetaService) -> Result<(), Refused> {
+    if service.0.store.is_none() {
+        return Ok(());
+    }
+    let holes = Arc::clone(&service.0.holes);
+    // Asked where it is written, one after the other.
+    promise(service, move |promised| promised.log_hole = holes.may_follow()).await
 }
 
 /// Where a log request's body belongs, if it says so.
@@ -352,7 +395,9 @@ pub(crate) fn answer_poll<'a>(
 
 async fn poll(service: &MetaService, agent: Option<Agent>, outbox: Option<Outbox>) -> Response {
     let capabilities = agent.as_ref().map(|agent| agent.capabilities).unwrap_or_default();
+    let polling = service.0.contact.poll();
     let answer = service.0.actions.poll(capabilities).await;
+    drop(polling);
     let none = || Action { id: new_id(), request: Asked::None };
     let action = answer.action().cloned().unwrap_or_else(none);
     let data = serde_json::to_vec(&action).unwrap_or_default();

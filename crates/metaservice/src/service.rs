@@ -19,9 +19,10 @@ use crate::actions::{Actions, Outcome};
 use crate::artifact::Artifact;
 use crate::bounds::{Bounds, Storage};
 use crate::builder::Builder;
+use crate::contact::{Contact, Contacts};
 use crate::disk::DiskWork;
 use crate::error::{ActionError, ArtifactError, ListFolderError};
-use crate::log::{Log, LogError, LogFrom, LogReader};
+use crate::log::{Holes, Log, LogError, LogFrom, LogReader};
 use crate::reception::Reception;
 use crate::result::{self, JobResult};
 use crate::session::Session;
@@ -35,6 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Inner {
     pub(crate) execute: Execute,
     pub(crate) log: Log,
+    pub(crate) holes: Arc<Holes>,
     pub(crate) outcome: result::Outcome,
     pub(crate) fetched: watch::Sender<Option<SystemTime>>,
     pub(crate) agent: watch::Sender<Option<Agent>>,
@@ -43,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) temporary_folder: PathBuf,
     pub(crate) disk_work: DiskWork,
     pub(crate) session: Session,
+    pub(crate) contact: Contacts,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) host_names: BTreeSet<String>,
     pub(crate) reception: Reception,
@@ -152,6 +155,36 @@ impl MetaService {
     #[must_use]
     pub fn fetched_at(&self) -> Option<SystemTime> {
         *self.0.fetched.borrow()
+    }
+
+    /// What is known of the guest's agent: whether it is there, silent or refused.
+    #[must_use]
+    pub fn contact(&self) -> Contact {
+        self.0.contact.get()
+    }
+
+    /// Waits until something else is known of the guest's agent than `before`. Dropping the future
+    /// changes nothing.
+    pub async fn contact_changed(&self, before: Contact) -> Contact {
+        self.0.contact.changed(before).await
+    }
+
+    /// Whether the guest's log may lack bytes: one of an agent of version 1 that was cut, or under
+    /// way when the service was started anew from its [state](crate::Builder::state).
+    #[must_use]
+    pub fn log_has_hole(&self) -> bool {
+        self.0.holes.has()
+    }
+
+    /// Waits until no log request is under way, as when all connections of a machine that has gone
+    /// have ended.
+    pub async fn log_idle(&self) {
+        self.0.log.idle().await;
+    }
+
+    /// Waits until the guest's log [may lack bytes](Self::log_has_hole).
+    pub async fn log_hole(&self) {
+        self.0.holes.found().await;
     }
 
     /// Waits for the result. Dropping the future changes nothing.

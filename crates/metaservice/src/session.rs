@@ -120,6 +120,11 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.clone()
     }
 
+    /// Whether it is somebody's.
+    pub(crate) fn is_granted(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.is_some()
+    }
+
     /// Leave for a request with this secret, or none; `None` when it may not speak for the job.
     pub(crate) fn admit(&self, presented: Option<&str>) -> Option<Admitted> {
         if self.mode == SessionMode::Off {

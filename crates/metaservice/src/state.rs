@@ -77,6 +77,9 @@ pub(crate) struct Promised {
     pub(crate) log: PromisedLog,
     pub(crate) session: Option<PromisedSession>,
     result: Option<PromisedResult>,
+    /// Whether a log of version 1 has a hole, or will have one if the service ends now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) log_hole: bool,
     /// The instance that a cloud image was told it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,

@@ -6,7 +6,7 @@ mod guest;
 
 use futures_util::StreamExt;
 use guest::{claim, get, poll, post, reply_to, request, start};
-use metaservice::{ArtifactError, MetaService, SessionMode};
+use metaservice::{ArtifactError, Contact, MetaService, SILENCE, SessionMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -216,4 +216,87 @@ async fn a_numbered_log_passes_over_what_it_has() {
     let mut all = String::new();
     reader.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "one two three four");
+}
+
+/// A connection of a guest's, in memory: simulated time passes while it waits.
+fn connect(service: &MetaService) -> tokio::io::DuplexStream {
+    let (guest, host) = tokio::io::duplex(4096);
+    let service = service.clone();
+    tokio::spawn(async move { service.serve_connection(host).await });
+    guest
+}
+
+/// Reads an answer's head and as much of its body as comes with it.
+async fn answer(guest: &mut tokio::io::DuplexStream) -> String {
+    let mut bytes = vec![0; 4096];
+    let count = guest.read(&mut bytes).await.unwrap();
+    String::from_utf8(bytes[..count].to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_polls_no_longer_is_silent_and_one_that_comes_back_is_not() {
+    const POLL: &[u8] = b"GET /engine/v1/poll HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n";
+    let service = MetaService::builder(["true"]).start().unwrap();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(service.contact(), Contact::Awaited);
+    let mut guest = connect(&service);
+    guest.write_all(POLL).await.unwrap();
+    assert!(answer(&mut guest).await.contains(r#""none""#));
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    // The connection stays, as that of a machine that has gone without a word.
+    assert_eq!(service.contact_changed(Contact::Present).await, Contact::Silent);
+    assert_eq!(begun.elapsed().as_secs(), 30 + SILENCE.as_secs());
+    let mut guest = connect(&service);
+    guest.write_all(POLL).await.unwrap();
+    assert_eq!(service.contact_changed(Contact::Silent).await, Contact::Present);
+    // A connection that is lost counts from then on.
+    let lost = tokio::time::Instant::now();
+    drop(guest);
+    assert_eq!(service.contact_changed(Contact::Present).await, Contact::Silent);
+    assert_eq!(lost.elapsed().as_secs(), SILENCE.as_secs());
+}
+
+#[tokio::test]
+async fn a_log_of_version_1_that_is_cut_or_outlives_its_service_may_have_a_hole() {
+    const BEGUN: &[u8] = b"POST /engine/v1/log HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let folder = tempfile::tempdir().unwrap();
+    let folder = |name: &str| folder.path().join(name);
+    let start = |state: &str| {
+        let (log, reader) = tokio::io::duplex(64);
+        let service = MetaService::builder(["true"]).state(folder(state)).log(log);
+        (service.start().unwrap(), reader)
+    };
+    // As another one finds it after kill -9.
+    let copy = |from: &str, to: &str| {
+        std::fs::create_dir(folder(to)).unwrap();
+        for file in ["state.json", "log"] {
+            std::fs::copy(folder(from).join(file), folder(to).join(file)).unwrap();
+        }
+    };
+    let came = async |reader: &mut tokio::io::DuplexStream| {
+        let mut bytes = [0; 3];
+        reader.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"abc");
+    };
+    let (service, mut reader) = start("first");
+    let mut guest = connect(&service);
+    guest.write_all(BEGUN).await.unwrap();
+    came(&mut reader).await;
+    assert!(!service.log_has_hole(), "it may still come whole");
+    copy("first", "in its midst");
+    guest.write_all(b"0\r\n\r\n").await.unwrap();
+    assert!(answer(&mut guest).await.starts_with("HTTP/1.1 200"));
+    assert!(!service.log_has_hole(), "it came whole");
+    copy("first", "behind it");
+
+    assert!(!start("behind it").0.log_has_hole(), "nothing was under way");
+    start("in its midst").0.log_hole().await;
+    copy("in its midst", "for good");
+    start("for good").0.log_hole().await;
+
+    let mut guest = connect(&service);
+    guest.write_all(BEGUN).await.unwrap();
+    came(&mut reader).await;
+    drop(guest);
+    service.log_hole().await;
 }

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use metaservice::control::Client;
+use metaservice::control::{Client, JobState};
+use metaservice::{Capability, ExtensionError};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +29,7 @@ pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitS
     let specs = args.specs.iter().map(|spec| ForwardSettings::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
     let client = sockets::find(&args.name.job).await?;
+    check(&client).await.with_context(|| format!("cannot forward to {}", args.name.job))?;
     let mut interrupts = Interrupts::listen()?;
     let mut forwarding = JoinSet::new();
     for spec in specs {
@@ -44,6 +46,17 @@ pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitS
         }
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
     }
+}
+
+/// Refuses at once what the guest's agent is known not to offer. Of an agent that has not come yet
+/// nothing is known: it is asked with the first connection.
+async fn check(client: &Client) -> Result<()> {
+    let job = client.job().await?;
+    let announced = job.agent.is_some_and(|agent| agent.capabilities.has(Capability::Dial));
+    if job.state == JobState::Running && !announced {
+        return Err(ExtensionError::Unsupported(Capability::Dial).into());
+    }
+    Ok(())
 }
 
 fn told(address: SocketAddr, port: u16, printer: Printer) -> std::io::Result<()> {

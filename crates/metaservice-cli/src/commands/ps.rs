@@ -1,8 +1,10 @@
 //! `metaservice ps`: the jobs of this user that run on this host.
 
 use anyhow::Result;
+use metaservice::control::JobState;
 use serde_json::json;
 
+use crate::contact;
 use crate::output;
 use crate::printer::{Printer, json_text, printable};
 use crate::sockets;
@@ -29,7 +31,9 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
     output::line(format_args!("{:<20} {:<10} {:<8} COMMAND", "NAME", "STATE", "PID"))?;
     for job in jobs {
         let state = serde_json::to_value(job.state)?;
-        let state = state.as_str().unwrap_or_default();
+        let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+        let contact = contact::word(job.contact).filter(|_| !ended);
+        let state = contact.or(state.as_str()).unwrap_or_default();
         let command = printable(&job.command.join(" ")).replace('\n', " ");
         output::line(format_args!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid))?;
     }

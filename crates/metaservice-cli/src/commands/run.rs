@@ -25,6 +25,13 @@ use crate::warm::{self, Warm};
 /// How long a machine may take to power itself off in order.
 const POWER_DOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// How long it may take to read what a machine has sent before it ended. It is there already, but
+/// who takes the log may be slow.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What a machine's end costs a command that was running.
+const LOST: &str = "; what the command wrote and the guest had not sent is lost";
+
 /// How long a guest that we start ourselves may take to come.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -53,21 +60,26 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let (service, control) = conduct::start(&settings, printer).await?;
 
-    let Started { machine, wire: Wire { driving, serving }, booted } = tokio::select! {
+    let Started { machine, mut wire, booted } = tokio::select! {
         started = start(&plan, &settings, &identity, &service, printer) => started?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     plan.forget_boot();
     let gone = async {
         let how = machine.wait().await.how;
-        machine::failure(&format!("the machine ended before the job did: {how}"), &machine)
+        wire.drain(&service).await;
+        let lost = if service.is_fetched() { LOST } else { "" };
+        let what = format!("the machine ended before the job did: {how}{lost}");
+        machine::failure(&what, &machine)
     };
     let boot = async {
         tokio::time::sleep(boot_timeout).await;
         let after = humantime::format_duration(boot_timeout);
         machine::failure(&format!("the guest never fetched its command within {after}"), &machine)
     };
-    let conducting = conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot);
+    let known = || machine::condition(&machine);
+    let conducting =
+        conduct::conduct(&service, &settings, printer, &mut interrupts, gone, boot, known);
     let status = match conducting.await? {
         Conclusion::Orderly(status) => status,
         Conclusion::AtOnce(status) => {
@@ -75,6 +87,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
             return Ok(status);
         }
     };
+    let Wire { driving, serving } = wire;
     // The guest's last request deserves its answer.
     let _ = serving.await;
 
@@ -120,6 +133,16 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// Takes in what a machine that has ended sent before: the last of the log, and perhaps a result.
+    pub(super) async fn drain(&mut self, service: &MetaService) {
+        let drained = async {
+            // The card reads what is left in its socket, and ends its connections.
+            let _ = (&mut self.driving).await;
+            service.log_idle().await;
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, drained).await;
+    }
+
     /// A card that serves; the machine's end of it.
     pub(super) async fn connect(
         plan: &Plan,

@@ -51,6 +51,7 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
         // Somebody else's machine may come late, and come back: it is never given up.
         std::future::pending(),
         std::future::pending(),
+        String::new,
     )
     .await?;
     match conclusion {

@@ -42,8 +42,12 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Print
     };
     let (head, body) = match client.read(path, Form::Any).await {
         Ok(read) => read,
-        Err(ClientError::Refused { code: Code::Unsupported, .. }) => {
-            return fetch_plain(client, path, &to, printer).await.with_context(cannot);
+        Err(unsupported @ ClientError::Refused { code: Code::Unsupported, .. }) => {
+            let fetched = fetch_plain(client, path, &to, printer).await;
+            if fetched.is_err() && is_folder(client, path).await {
+                return Err(unsupported).with_context(cannot);
+            }
+            return fetched.with_context(cannot);
         }
         Err(error) => return Err(error).with_context(cannot),
     };
@@ -88,6 +92,13 @@ async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -
     progress.count(bytes);
     told(printer, path, &target.display().to_string(), &progress);
     Ok(())
+}
+
+/// Whether an agent of version 1, which fails to read a folder without a reason, lists files below
+/// `path`. Of a plain file it lists the file alone.
+async fn is_folder(client: &Client, path: &str) -> bool {
+    let listed = client.list_folder(path).await.unwrap_or_default();
+    listed.iter().any(|file| file != path.trim_end_matches('/'))
 }
 
 /// A file with its attributes.

@@ -35,6 +35,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use metaservice_protocol::{Agent, Ending, Exec, ExecOptions, FailureCode, TerminalSize};
 use serde::{Deserialize, Serialize};
 
+use crate::contact::Contact;
+
 pub use body::{BodyReader, LogBody};
 pub use client::{Client, ClientError};
 pub use openapi::openapi;
@@ -76,6 +78,12 @@ pub struct Job {
     /// What the guest's agent has announced; absent of one of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// What is known of the guest's agent.
+    #[serde(default)]
+    pub contact: Contact,
+    /// Whether the guest's log may lack bytes, as an agent of version 1 cannot say what it has sent.
+    #[serde(default)]
+    pub log_hole: bool,
     /// When the service was started, in milliseconds since 1970.
     #[serde(default)]
     pub started_ms: u64,

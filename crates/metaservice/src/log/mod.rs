@@ -7,6 +7,7 @@
 //! [`CHUNKS_IN_FLIGHT`] chunks whatever the drain does.
 
 mod history;
+mod hole;
 mod index;
 mod record;
 mod streams;
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 pub(crate) use self::history::History;
 use self::history::Readers;
 pub use self::history::{LogFrom, LogItem, LogReader};
+pub(crate) use self::hole::Holes;
 pub(crate) use self::record::Record;
 pub(crate) use self::streams::Misplaced;
 use self::streams::Streams;

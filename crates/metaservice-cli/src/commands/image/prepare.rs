@@ -160,8 +160,9 @@ async fn boot(
         let after = humantime::format_duration(*boot_timeout);
         machine::failure(&format!("no agent has come within {after}"), &machine)
     };
-    let status = match conduct::conduct(&service, settings, printer, interrupts, gone, late).await?
-    {
+    let known = || machine::condition(&machine);
+    let conducting = conduct::conduct(&service, settings, printer, interrupts, gone, late, known);
+    let status = match conducting.await? {
         Conclusion::Orderly(status) if status == ExitStatus::SUCCESS => status,
         Conclusion::Orderly(status) | Conclusion::AtOnce(status) => {
             machine.kill().await;

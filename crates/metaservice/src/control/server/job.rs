@@ -58,6 +58,8 @@ fn describe(served: &Served) -> Job {
         status: result.as_ref().map(crate::JobResult::status),
         ending: result.and_then(|result| result.ending),
         agent: service.agent(),
+        contact: service.contact(),
+        log_hole: service.log_has_hole(),
         started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
         pid: std::process::id(),
         machine: description.machine.clone(),
