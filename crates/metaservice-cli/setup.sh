@@ -47,10 +47,12 @@ export LC_ALL DEBIAN_FRONTEND
 
 if [ -n "${XDG_CACHE_HOME:-}" ]; then
     cache=$XDG_CACHE_HOME/metaservice
-elif [ -n "${HOME:-}" ]; then
-    cache=$HOME/.cache/metaservice
 else
-    fail 'there is no cache directory: neither XDG_CACHE_HOME nor HOME is set'
+    home=${HOME:-$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)}
+    [ -n "$home" ] || fail 'there is no cache directory: neither XDG_CACHE_HOME nor HOME is set'
+    # One that is not there is not made: it may be a wrong name.
+    [ -d "$home" ] || fail "there is no home directory $home" 'set HOME or XDG_CACHE_HOME'
+    cache=$home/.cache/metaservice
 fi
 case $cache in
     /*) ;;
@@ -92,6 +94,8 @@ is_new_enough() { # VERSION
 
 is_static() {
     [ -x "$1" ] || return 1
+    # ldd says of what is no program that it is static, too.
+    "$1" true >/dev/null 2>&1 </dev/null || return 1
     case $(ldd "$1" 2>&1) in
         *'not a dynamic executable'* | *'statically linked'*) return 0 ;;
         *) return 1 ;;
@@ -115,10 +119,17 @@ find_busybox() {
     return 1
 }
 
+# True for a kernel whose files are those that were unpacked.
+kernel_is_whole() { # FOLDER
+    [ -s "$1/vmlinuz" ] && [ -s "$1/modules/modules.dep" ] || return 1
+    # An earlier version has left no checksums.
+    [ ! -e "$1/checksums" ] || (cd "$1" && sha256sum -c --status checksums >/dev/null 2>&1)
+}
+
 find_kernel() {
     if [ -n "${METASERVICE_KERNEL:-}" ] && [ -r "${METASERVICE_KERNEL}" ]; then
         kernel=$METASERVICE_KERNEL
-    elif [ -r "$cache/kernel/current/vmlinuz" ] && [ -r "$cache/kernel/current/modules/modules.dep" ]; then
+    elif kernel_is_whole "$cache/kernel/current"; then
         kernel="$cache/kernel/current/vmlinuz ($(readlink "$cache/kernel/current"))"
     else
         return 1
@@ -150,6 +161,8 @@ done
 
 # --- one at a time, and nothing half-written -----------------------------------------
 
+# What is run and booted from here is nobody else's to change.
+umask 022
 mkdir -p "$cache/bin" "$cache/kernel" 2>/dev/null || fail "cannot write to $cache" \
     'set XDG_CACHE_HOME to a directory in which you can write'
 exec 9>"$cache/.setup.lock" || fail "cannot write to $cache"
@@ -163,6 +176,9 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir "$staging" || fail "cannot write to $cache"
+
+# What was unpacked is on the disk before it gets its name.
+settle() { sync -f "$staging" 2>/dev/null || sync; }
 
 # --- apt ------------------------------------------------------------------------------
 
@@ -252,6 +268,7 @@ get_busybox() {
     unpack "$staging/busybox" busybox-static
     for candidate in bin/busybox usr/bin/busybox; do
         if [ -f "$staging/busybox/$candidate" ]; then
+            settle
             mv -f "$staging/busybox/$candidate" "$cache/bin/busybox"
             return 0
         fi
@@ -338,6 +355,9 @@ get_kernel() {
         mv "$staging/package/boot/config-$version" "$staging/kernel/config"
     fi
     chmod -R u+rwX,go+rX "$staging/kernel"
+    (cd "$staging/kernel" && find . -type f -exec sha256sum {} + >"$staging/checksums")
+    mv "$staging/checksums" "$staging/kernel/checksums"
+    settle
     rm -rf "${cache:?}/kernel/$version"
     mv "$staging/kernel" "$cache/kernel/$version"
     ln -s "$version" "$staging/current"
@@ -365,6 +385,7 @@ export LD_LIBRARY_PATH QEMU_MODULE_DIR
 exec "\$root/usr/bin/$1"$2 "\$@"
 WRAPPER
     chmod 755 "$staging/wrapper"
+    settle
     mv -f "$staging/wrapper" "$cache/bin/$1"
 }
 
@@ -393,6 +414,7 @@ unpack_qemu() { # PACKAGE...
             *) rm -f "$program" ;;
         esac
     done
+    settle
     rm -rf "${cache:?}/qemu"
     mv "$staging/qemu" "$cache/qemu"
     firmware=

@@ -51,6 +51,18 @@ pub(crate) fn folder() -> Option<PathBuf> {
     Some(Base::cache()?.path().join(NAME))
 }
 
+/// The cache, if what is in it may be run and booted: only this user or root could have put it
+/// there.
+pub(crate) fn trusted() -> Result<Option<PathBuf>, PrivateError> {
+    let Some(folder) = folder() else { return Ok(None) };
+    for name in ["bin", "kernel", "qemu"] {
+        if folder.join(name).exists() {
+            Place::OfUser(name).open()?;
+        }
+    }
+    Ok(Some(folder))
+}
+
 /// A directory of the cache.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {

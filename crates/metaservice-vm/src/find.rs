@@ -11,10 +11,12 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cache;
+use crate::kernel;
 
 /// What to type when something is missing.
 const INSTALL_HINT: &str = "type 'metaservice doctor --install'";
@@ -209,6 +211,8 @@ pub struct Search {
     pub path: Vec<PathBuf>,
     /// The cache folder, if there is one.
     pub cache: Option<PathBuf>,
+    /// Why there is a cache folder that is not used.
+    pub refused: Option<String>,
     /// `METASERVICE_QEMU`.
     pub qemu: Option<PathBuf>,
     /// `METASERVICE_QEMU_IMG`.
@@ -230,11 +234,16 @@ impl Search {
         let named = |name: &str| {
             env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from)
         };
+        let (cache, refused) = match cache::trusted() {
+            Ok(cache) => (cache, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         Self {
             path: env::var_os("PATH")
                 .map(|path| env::split_paths(&path).collect())
                 .unwrap_or_default(),
-            cache: cache::folder(),
+            cache,
+            refused,
             qemu: named("METASERVICE_QEMU"),
             qemu_img: named("METASERVICE_QEMU_IMG"),
             kernel: named("METASERVICE_KERNEL"),
@@ -253,9 +262,17 @@ impl Search {
             busybox: self.find_busybox(),
             qemu_img: match self.candidates(self.qemu_img.as_deref(), "qemu-img").next() {
                 Some(path) => Finding::Found(path),
-                None => Finding::missing("there is no qemu-img"),
+                None => self.missing("there is no qemu-img"),
             },
         }
+    }
+
+    fn missing<T>(&self, problem: impl Into<String>) -> Finding<T> {
+        let mut problem = problem.into();
+        if let Some(why) = &self.refused {
+            problem += &format!(", and the cache is not used: {why}");
+        }
+        Finding::missing(problem)
     }
 
     /// The programs of a name, in the order of preference; the named one alone if one is.
@@ -275,9 +292,18 @@ impl Search {
         };
         for path in self.candidates(self.qemu.as_deref(), &name) {
             let shown = path.display();
-            let Some(text) = version_text(&path) else {
-                problem = format!("{shown} does not run");
-                continue;
+            let text = match version_text(&path) {
+                Ok(text) => text,
+                Err(error) if is_of_limits(&error) => {
+                    return Finding::Missing {
+                        problem: format!("{shown} cannot be started: {error}"),
+                        hint: "raise the limits of this shell or service ('ulimit -a')".into(),
+                    };
+                }
+                Err(error) => {
+                    problem = format!("{shown} does not run: {error}");
+                    continue;
+                }
             };
             let Some(version) = QemuVersion::parse(&text) else {
                 problem = format!("{shown} does not say its version");
@@ -290,7 +316,7 @@ impl Search {
             }
             return Finding::Found(Qemu { path, version });
         }
-        Finding::missing(problem)
+        self.missing(problem)
     }
 
     fn find_busybox(&self) -> Finding<PathBuf> {
@@ -299,12 +325,17 @@ impl Search {
             None => "there is no busybox".to_owned(),
         };
         for path in self.candidates(self.busybox.as_deref(), "busybox") {
-            if is_static(&path) {
-                return Finding::Found(path);
-            }
-            problem = format!("{} needs libraries, and a static busybox is needed", path.display());
+            let path_shown = path.display();
+            problem = match fs::read(&path).map(|bytes| names_no_loader(&bytes)) {
+                Ok(Some(true)) => return Finding::Found(path),
+                Ok(Some(false)) => {
+                    format!("{path_shown} needs libraries, and a static busybox is needed")
+                }
+                Ok(None) => format!("{path_shown} is no whole program"),
+                Err(error) => format!("{path_shown} cannot be read: {error}"),
+            };
         }
-        Finding::missing(problem)
+        self.missing(problem)
     }
 
     fn find_kernel(&self) -> Finding<Kernel> {
@@ -318,6 +349,9 @@ impl Search {
         if let Some(folder) = cached {
             let (image, modules) = (folder.join("vmlinuz"), folder.join("modules"));
             if is_readable(&image) && is_readable(&modules.join("modules.dep")) {
+                if !kernel::is_whole(&image) {
+                    return self.missing(format!("the kernel {} is damaged", image.display()));
+                }
                 return Finding::Found(Kernel { image, modules: Some(modules) });
             }
         }
@@ -329,9 +363,7 @@ impl Search {
                 return Finding::Found(Kernel { image, modules: Some(modules) });
             }
         }
-        Finding::missing(
-            "there is no kernel in the cache, and none of this host's that can be read",
-        )
+        self.missing("there is no kernel in the cache, and none of this host's that can be read")
     }
 }
 
@@ -365,14 +397,17 @@ fn is_readable(path: &Path) -> bool {
     path.is_file() && fs::File::open(path).is_ok()
 }
 
-/// Whether a program asks for no program loader, and so for no libraries.
-fn is_static(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| names_no_loader(&bytes).unwrap_or(false))
-}
-
+/// Whether a program asks for no program loader, and so for no libraries; `None` for what is no
+/// program, or not a whole one.
 fn names_no_loader(elf: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
     if elf.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    // The table of sections is the last thing in a file.
+    let sections = usize::try_from(u64::from_le_bytes(*elf.get(40..)?.first_chunk()?)).ok()?;
+    let number = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
+    if elf.len() < sections.checked_add(number(58)? * number(60)?)? {
         return None;
     }
     let table = usize::try_from(u64::from_le_bytes(*elf.get(32..)?.first_chunk()?)).ok()?;
@@ -386,14 +421,23 @@ fn names_no_loader(elf: &[u8]) -> Option<bool> {
     Some(true)
 }
 
-fn version_text(program: &Path) -> Option<String> {
+fn version_text(program: &Path) -> io::Result<String> {
     let output = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        .output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!("it ended with {}", output.status)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether this process could not start a program, whatever program it was.
+fn is_of_limits(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM))
 }
 
 #[cfg(test)]

@@ -68,13 +68,38 @@ fn a_kernel_in_the_cache_is_found_by_its_version() {
     let folder = tempfile::tempdir().unwrap();
     let kernel = folder.path().join("kernel/6.1.0");
     fs::create_dir_all(kernel.join("modules")).unwrap();
-    fs::write(kernel.join("vmlinuz"), "").unwrap();
+    fs::write(kernel.join("vmlinuz"), vec![0; 1000]).unwrap();
     let search = Search { cache: Some(folder.path().to_owned()), ..Search::default() };
     assert!(search.report().kernel.found().is_none());
     fs::write(kernel.join("modules/modules.dep"), "").unwrap();
     std::os::unix::fs::symlink("6.1.0", folder.path().join("kernel/current")).unwrap();
     let report = search.report();
     assert!(report.kernel.found().unwrap().image.ends_with("kernel/6.1.0/vmlinuz"));
+    fs::write(kernel.join("vmlinuz"), "").unwrap();
+    let Finding::Missing { problem, hint } = search.report().kernel else { panic!("found") };
+    assert!(problem.ends_with("is damaged"), "{problem}");
+    assert_eq!(hint, INSTALL_HINT);
+}
+
+#[test]
+fn half_a_busybox_is_no_whole_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("busybox");
+    let whole = fs::read(env::current_exe().unwrap()).unwrap();
+    for length in [0, 100, whole.len() / 2] {
+        fs::write(&path, &whole[..length]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let search = Search { busybox: Some(path.clone()), ..Search::default() };
+        let Finding::Missing { problem, .. } = search.report().busybox else { panic!("found") };
+        assert!(problem.ends_with("is no whole program"), "{length}: {problem}");
+    }
+}
+
+#[test]
+fn why_a_cache_is_not_used_is_said_with_what_is_missing() {
+    let search = Search { refused: Some("it is open".to_owned()), ..Search::default() };
+    let missing = search.report().require().unwrap_err();
+    assert!(missing.problems.iter().all(|problem| problem.ends_with("it is open")), "{missing}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! plain ELF kernel where the image lets us. Owns the image's format, and refuses to fail:
 //! an image that it does not understand is booted as it is.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::cache::{self, BootFile, Key, Place};
@@ -13,6 +13,9 @@ use crate::modules::decompress;
 
 /// The largest kernel that is unpacked: 256 MiB.
 const MAX_KERNEL: u32 = 256 * 1024 * 1024;
+
+/// As much of an image as its header takes.
+const HEADER: u64 = 0x268;
 
 /// The note by which an ELF kernel says where it can be entered directly (PVH).
 const PVH_NOTE: u32 = 18;
@@ -33,6 +36,26 @@ pub(crate) fn unpacked(image: &Path) -> BootFile {
         tracing::debug!(image = %image.display(), %error, "booting the kernel image as it is");
         image.into()
     })
+}
+
+/// Whether a kernel image has all that its header announces. One of another form is not looked
+/// into.
+pub(crate) fn is_whole(image: &Path) -> bool {
+    let read = || {
+        let file = std::fs::File::open(image)?;
+        let length = file.metadata()?.len();
+        let mut head = Vec::new();
+        file.take(HEADER).read_to_end(&mut head)?;
+        io::Result::Ok((head, length))
+    };
+    match read() {
+        Ok((head, length)) if head.get(0x202..0x206) == Some(b"HdrS") => {
+            payload_place(&head).is_none_or(|(start, size)| start.saturating_add(size) <= length)
+                && u64::try_from(head.len()).is_ok_and(|read| read >= HEADER)
+        }
+        Ok((_, length)) => length > HEADER,
+        Err(_) => false,
+    }
 }
 
 fn unpack(image: &[u8]) -> io::Result<Vec<u8>> {
@@ -58,15 +81,8 @@ fn invalid(reason: &str) -> io::Error {
 /// The compressed kernel in an image (Linux x86 boot protocol 2.08), the program that
 /// decompresses it, and its size after that.
 fn payload(image: &[u8]) -> Option<(&'static str, &[u8], u32)> {
-    if image.get(0x202..0x206)? != b"HdrS" || u16_at(image, 0x206)? < 0x208 {
-        return None;
-    }
-    let setup_sectors = match *image.get(0x1f1)? {
-        0 => 4,
-        sectors => usize::from(sectors),
-    };
-    let start = (setup_sectors + 1) * 512 + usize::try_from(u32_at(image, 0x248)?).ok()?;
-    let payload = image.get(start..)?.get(..usize::try_from(u32_at(image, 0x24c)?).ok()?)?;
+    let (start, size) = payload_place(image)?;
+    let payload = image.get(usize::try_from(start).ok()?..)?.get(..usize::try_from(size).ok()?)?;
     let tool = match payload {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
@@ -76,6 +92,19 @@ fn payload(image: &[u8]) -> Option<(&'static str, &[u8], u32)> {
     };
     let size = u32_at(payload, payload.len().checked_sub(4)?)?;
     (size <= MAX_KERNEL).then_some((tool, payload, size))
+}
+
+/// Where the header says that the compressed kernel is, and its size.
+fn payload_place(image: &[u8]) -> Option<(u64, u64)> {
+    if image.get(0x202..0x206)? != b"HdrS" || u16_at(image, 0x206)? < 0x208 {
+        return None;
+    }
+    let setup_sectors = match *image.get(0x1f1)? {
+        0 => 4,
+        sectors => u64::from(sectors),
+    };
+    let start = (setup_sectors + 1) * 512 + u64::from(u32_at(image, 0x248)?);
+    Some((start, u64::from(u32_at(image, 0x24c)?)))
 }
 
 /// Whether a 64-bit ELF file has the PVH entry note, without which QEMU does not load it.
@@ -174,6 +203,19 @@ mod tests {
     fn an_image_gives_its_kernel_back() {
         let kernel = elf(PVH_NOTE);
         assert_eq!(unpack(&image(&gzip(&kernel))).unwrap(), kernel);
+    }
+
+    #[test]
+    fn an_image_is_whole_with_all_of_its_payload() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let image = image(&gzip(&elf(PVH_NOTE)));
+        for (length, whole) in
+            [(image.len(), true), (image.len() - 1, false), (0x210, false), (0, false)]
+        {
+            std::fs::write(file.path(), &image[..length]).unwrap();
+            assert_eq!(is_whole(file.path()), whole, "{length}");
+        }
+        assert!(!is_whole(Path::new("/no/such/kernel")));
     }
 
     #[test]

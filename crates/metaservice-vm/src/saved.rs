@@ -106,7 +106,7 @@ pub struct Saved {
 #[derive(Debug)]
 pub enum Begun {
     /// It can be made now.
-    Making(Making),
+    Making(Box<Making>),
     /// It is there already.
     There,
     /// Somebody else makes one, of this key or another.
@@ -303,7 +303,7 @@ impl SavedMachines {
             let over = create(over)?;
             qcow2::write_overlay(&over, disk.path(), disk.format().name(), disk.size()?)?;
         }
-        Ok(Begun::Making(making))
+        Ok(Begun::Making(Box::new(making)))
     }
 
     /// Removes all that go on from a disk.

@@ -10,7 +10,7 @@ fn key(cpus: u32) -> SavedKey {
 
 fn begin(saved: &SavedMachines, key: &SavedKey) -> Option<Making> {
     match saved.make(key, false).unwrap() {
-        Begun::Making(making) => Some(making),
+        Begun::Making(making) => Some(*making),
         Begun::There | Begun::Busy => None,
     }
 }
