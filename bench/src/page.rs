@@ -325,6 +325,33 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_page_is_made_from_the_committed_data() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let directory = tempfile::tempdir().unwrap();
+        let copy = directory.path().join(DIRECTORY);
+        fs::create_dir_all(copy.join("notes")).unwrap();
+        for note in fs::read_dir(docs.join(DIRECTORY).join("notes")).unwrap() {
+            let note = note.unwrap();
+            fs::copy(note.path(), copy.join("notes").join(note.file_name())).unwrap();
+        }
+        let data = Data::load(&docs.join(DIRECTORY).join("data.json")).unwrap();
+        render(&data, &copy.join("data.json")).unwrap();
+        let rendered = fs::read_to_string(directory.path().join("performance.md")).unwrap();
+        let committed = fs::read_to_string(docs.join("performance.md")).unwrap();
+        assert!(
+            rendered == committed,
+            "docs/performance.md is old: run `metaservice-bench render`"
+        );
+        for plot in fs::read_dir(&copy).unwrap().map(|entry| entry.unwrap().file_name()) {
+            let read = |directory: &Path| fs::read(directory.join(&plot)).ok();
+            assert!(
+                plot == "notes" || read(&copy) == read(&docs.join(DIRECTORY)),
+                "{plot:?} is old"
+            );
+        }
+    }
+
+    #[test]
     fn text_is_broken_at_spaces() {
         // The first line has room for the indent: 19 words and their spaces are 94 columns.
         let (first, rest) = (["four"; 19].join(" "), ["four"; 11].join(" "));
