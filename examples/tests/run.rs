@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn the_worker_exits_with_the_status_of_the_guest() {
-    let directory = std::env::temp_dir().join(format!("metaservice-examples-{}", std::process::id()));
+    let directory =
+        std::env::temp_dir().join(format!("metaservice-examples-{}", std::process::id()));
     std::fs::create_dir(&directory).unwrap();
     for status in [0, 3] {
         let mut worker = Command::new(env!("CARGO_BIN_EXE_worker"))

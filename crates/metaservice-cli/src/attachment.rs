@@ -22,9 +22,6 @@ use crate::terminal::{Escape, Input, Terminal};
 /// How much is read of our stdin at once.
 const BLOCK: usize = 64 * 1024;
 
-/// What ends a program whose output nobody reads.
-const SIGPIPE: u8 = 13;
-
 /// What of ours the command gets.
 pub(crate) struct Attachment {
     /// Whether it gets our stdin.
@@ -120,7 +117,7 @@ async fn end(
         Err(Unshown::Cut) => {}
         Err(Unshown::Here(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             shell.abort();
-            return Ok(ExitStatus::signal(SIGPIPE));
+            return Ok(ExitStatus::UNREAD);
         }
         Err(Unshown::Here(error)) => {
             shell.abort();

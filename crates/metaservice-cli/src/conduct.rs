@@ -24,7 +24,7 @@ use crate::printer::Printer;
 use crate::settings::JobSettings;
 use crate::sockets::SocketFile;
 use crate::status::ExitStatus;
-use crate::{artifacts, contact, drain, remarks, sockets};
+use crate::{artifacts, contact, drain, output, remarks, sockets};
 
 /// How long a killed command may take until the guest reports it: the agent's own
 /// grace of 5 s between SIGTERM and SIGKILL, and the way of the last log bytes.
@@ -181,6 +181,10 @@ pub(crate) async fn conduct(
         saved.context("the log is not complete")?;
         return Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)));
     }
+    if unread(&end) && settings.ends_with_us && settings.artifacts.is_empty() {
+        // As a process that SIGPIPE ends: nobody wants anything of it any longer.
+        return Ok(Conclusion::AtOnce(ExitStatus::UNREAD));
+    }
     announce(printer, &end);
     tokio::select! {
         biased;
@@ -192,6 +196,11 @@ pub(crate) async fn conduct(
             Ok(Conclusion::AtOnce(ExitStatus::signal(interrupt.number)))
         }
     }
+}
+
+/// Whether the job ends because nobody reads standard output any longer.
+fn unread(end: &End) -> bool {
+    matches!(end, End::LogFailed(error) if output::is_closed(&Error::new(error.clone())))
 }
 
 /// Kills a command that has not ended, fetches the artifacts, ends the service.
@@ -236,18 +245,23 @@ async fn finish(
             printer.error(error);
         });
     }
-    let status = match end {
-        End::LogFailed(_) => ExitStatus::FAILED,
-        End::Interrupted(interrupt) => ExitStatus::signal(interrupt.number),
-        End::TimedOut(_) => ExitStatus::TIMED_OUT,
-        End::Result(result) => match (report(printer, &result), fetched.and(complete)) {
-            (status, Ok(())) => status,
-            (status, Err(error)) => {
-                printer.error(&error);
-                if status == ExitStatus::SUCCESS { ExitStatus::FAILED } else { status }
-            }
-        },
-    };
+    let status =
+        match end {
+            End::LogFailed(_) if unread(&end) => ExitStatus::UNREAD,
+            End::LogFailed(_) => ExitStatus::FAILED,
+            End::Interrupted(interrupt) => ExitStatus::signal(interrupt.number),
+            End::TimedOut(_) => ExitStatus::TIMED_OUT,
+            End::Result(result) => match (report(printer, &result), fetched.and(complete)) {
+                (status, Ok(())) => status,
+                (status, Err(error)) if output::is_closed(&error) => {
+                    if status == ExitStatus::SUCCESS { ExitStatus::UNREAD } else { status }
+                }
+                (status, Err(error)) => {
+                    printer.error(&error);
+                    if status == ExitStatus::SUCCESS { ExitStatus::FAILED } else { status }
+                }
+            },
+        };
     ledger.ended(status)?;
     Ok(status)
 }
@@ -304,6 +318,7 @@ fn announce(printer: Printer, end: &End) {
             printer.note(&format!("{name}: the command is killed (once more to stop at once)"));
             printer.event("interrupted", json!({ "signal": name }));
         }
+        End::LogFailed(_) if unread(end) => {}
         End::LogFailed(error) => {
             let error = Error::new(error.clone()).context("the command is killed");
             printer.error(&error);

@@ -6,19 +6,20 @@ use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result};
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncWrite, Stdout};
+use tokio::io::AsyncWrite;
 
 use crate::destination;
+use crate::output::AsyncOutput;
 use crate::settings::JobSettings;
 
 /// Opens what the settings ask for.
 pub(crate) async fn open(settings: &JobSettings) -> Result<Pin<Box<dyn AsyncWrite + Send>>> {
-    let stdout = tokio::io::stdout();
+    let stdout = AsyncOutput::new();
     let Some(path) = &settings.log else { return Ok(Box::pin(stdout)) };
     let (cannot, path) = (format!("cannot write --log {}", path.display()), path.clone());
     let file = tokio::task::spawn_blocking(move || destination::open_output(&path)).await?;
     let file = tokio::fs::File::from_std(file.context(cannot)?);
-    Ok(Box::pin(Tee::<Stdout, _> { first: stdout, second: file, owed: BytesMut::new() }))
+    Ok(Box::pin(Tee::<AsyncOutput, _> { first: stdout, second: file, owed: BytesMut::new() }))
 }
 
 /// Writes everything twice. What the first has taken is owed to the second, and paid

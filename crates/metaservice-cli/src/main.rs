@@ -46,7 +46,7 @@ use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 
 use crate::args::{Cli, Command};
-use crate::printer::Printer;
+use crate::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 
 fn main() -> ExitCode {
@@ -62,9 +62,9 @@ fn main() -> ExitCode {
         }
     };
     trace(cli.output.verbose);
-    raise_descriptors();
     let printer = Printer::new(&cli.output);
-    let status = dispatch(cli, printer).unwrap_or_else(|error| {
+    let status = raise_descriptors().and_then(|()| dispatch(cli, printer));
+    let status = status.unwrap_or_else(|error| {
         if output::is_closed(&error) {
             return ExitStatus::SUCCESS;
         }
@@ -74,17 +74,39 @@ fn main() -> ExitCode {
     status.into()
 }
 
+/// With so many descriptors a job runs, and its machine is made ready.
+const LEAST_DESCRIPTORS: u64 = 64;
+
 /// A guest's connections are descriptors of ours, and the usual limit is no more than they may be.
-fn raise_descriptors() {
+fn raise_descriptors() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // It may be refused: then there are fewer connections.
     let _ = setrlimit(Resource::Nofile, limit);
+    match getrlimit(Resource::Nofile).current {
+        Some(most) if most < LEAST_DESCRIPTORS => {
+            let hint = Hint(format!("type 'ulimit -n {LEAST_DESCRIPTORS}', or more, before this"));
+            let what = format!("the limit of open files is {most}, which is too small");
+            Err(anyhow::Error::new(hint).context(what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A write beyond the limit of a file's size fails, as one to a full disk, instead of ending the
+/// process with all that it was to clean up. A program that is started has the signal as it was.
+fn outlive_file_limit(runtime: &tokio::runtime::Runtime) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _within = runtime.enter();
+    let number = rustix::process::Signal::XFSZ.as_raw();
+    // The handler stays when the stream of signals is dropped.
+    signal(SignalKind::from_raw(number)).map(drop).context("cannot listen for signals")
 }
 
 fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
+    outlive_file_limit(&runtime)?;
     let status = match cli.command {
         Command::Run(args) => runtime.block_on(commands::run::run(args, printer)),
         Command::Serve(args) => runtime.block_on(commands::serve::serve(args, printer)),

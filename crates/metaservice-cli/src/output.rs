@@ -4,6 +4,11 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncWrite, Stdout};
 
 /// The reader has closed its end.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,33 @@ impl Write for Output {
     }
 }
 
+/// Standard output for what comes bit by bit.
+pub(crate) struct AsyncOutput(Stdout);
+
+impl AsyncOutput {
+    pub(crate) fn new() -> Self {
+        Self(tokio::io::stdout())
+    }
+}
+
+impl AsyncWrite for AsyncOutput {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(mark)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx).map_err(mark)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx).map_err(mark)
+    }
+}
+
 /// One line.
 ///
 /// # Errors
@@ -48,7 +80,8 @@ fn mark(error: io::Error) -> io::Error {
 /// Whether an error is that nobody reads standard output any longer.
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let shared = cause.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+        let inner = cause.downcast_ref::<io::Error>().or(shared).and_then(io::Error::get_ref);
         inner.and_then(|inner| inner.downcast_ref::<Closed>()).is_some()
     })
 }

@@ -40,6 +40,8 @@ pub(crate) struct JobSettings {
     pub(crate) terminal: Option<TerminalSize>,
     /// What a cloud image is told, for one.
     pub(crate) cloud: Option<Cloud>,
+    /// Whether the guest ends with this process, and nobody misses an orderly end of it.
+    pub(crate) ends_with_us: bool,
 }
 
 /// A file to fetch and where it goes.
@@ -79,6 +81,7 @@ impl JobSettings {
             state: None,
             terminal: None,
             cloud: None,
+            ends_with_us: false,
         }
     }
 

@@ -12,6 +12,8 @@ impl ExitStatus {
     pub(crate) const MISSING: Self = Self(1);
     /// The command was killed by `--timeout`.
     pub(crate) const TIMED_OUT: Self = Self(124);
+    /// Standard output has no reader any longer: as of a process that SIGPIPE ends.
+    pub(crate) const UNREAD: Self = Self::signal(13);
     /// metaservice itself failed.
     pub(crate) const FAILED: Self = Self(125);
 

@@ -185,3 +185,37 @@ fn wait_for_entry(folder: &Path) {
         rustix::io::read(&watch, &mut [0; 1024]).unwrap();
     }
 }
+
+#[test]
+fn what_a_killed_copy_leaves_is_removed_by_the_next_one() {
+    use rustix::fs::inotify;
+    let sandbox = Sandbox::new();
+    let script = format!("mkdir /tmp/tree; dd if=/dev/zero of=/tmp/tree/f bs=1M count=400; {WAIT}");
+    let mut job = sandbox.start("files", &["--memory", "2G", "--", "sh", "-c", &script]);
+    job.wait_for_log("ready");
+    let here = sandbox.work().join("here");
+    std::fs::create_dir(&here).unwrap();
+    let left = || {
+        let names = std::fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.as_encoded_bytes().starts_with(b".metaservice-")).count()
+    };
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, &here, inotify::WatchFlags::CREATE).unwrap();
+    let mut copy = sandbox.command(["cp", "files:/tmp/tree", "here/tree"]).spawn().unwrap();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    inotify::Reader::new(&watch, &mut buffer).next().unwrap();
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(left(), 1);
+    sandbox.run(&["cp", "files:/etc/hosts", "here/hosts"]).text(0);
+    assert_eq!(left(), 0);
+    // A file that is on its way has no name to be left.
+    let mut copy = sandbox.command(["cp", "files:/tmp/tree/f", "here/f"]).spawn().unwrap();
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(left(), 0);
+    job.signal("-KILL");
+    job.finish();
+    sandbox.wait_for_no_process();
+    sandbox.forget_sockets();
+}

@@ -181,3 +181,64 @@ fn what_cannot_be_meant_is_told() {
     refused(&["shell", "x"], "-t needs a terminal");
     refused(&["logs", "x"], "hint: none is running");
 }
+
+#[test]
+fn a_directory_that_a_variable_names_wrongly_is_told_and_not_made() {
+    let sandbox = Sandbox::new();
+    let none = sandbox.work().join("none");
+    let run = |args: &[&str], wrong: &[&str]| {
+        let mut command = sandbox.command(args);
+        command.env_remove("XDG_DATA_HOME").env_remove("XDG_CACHE_HOME");
+        for variable in wrong {
+            command.env(variable, &none);
+        }
+        vm::finish(command.spawn().unwrap())
+    };
+    run(&["ps"], &["XDG_RUNTIME_DIR"]).text(0);
+    let lost = run(&["ps"], &["XDG_RUNTIME_DIR", "TMPDIR"]);
+    lost.text(125);
+    assert!(lost.stderr.contains("(TMPDIR)"), "{}", lost.stderr);
+    let job = run(&["serve", "--listen", "127.0.0.1:0", "--", "true"], &["TMPDIR"]);
+    job.text(125);
+    assert!(job.stderr.contains("(TMPDIR)"), "{}", job.stderr);
+    std::fs::write(sandbox.work().join("disk"), [7; 4096]).unwrap();
+    let import = run(&["image", "import", "disk"], &["HOME"]);
+    import.text(125);
+    assert!(import.stderr.contains(none.to_str().unwrap()), "{}", import.stderr);
+    assert!(!none.exists());
+    sandbox.forget_sockets();
+    let _ = std::fs::remove_dir(
+        sandbox.temporary().join(format!("metaservice-{}", rustix::process::getuid().as_raw())),
+    );
+}
+
+#[test]
+fn too_few_descriptors_are_told() {
+    let sandbox = Sandbox::new();
+    let inner = sandbox.command::<&str>([]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 20; exec \"$0\" run -- true"]).arg(inner.get_program());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let refused = vm::finish(command.spawn().unwrap());
+    refused.text(125);
+    assert!(refused.stderr.contains("limit of open files is 20"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("ulimit -n"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_state_directory_of_others_is_refused_and_what_it_leads_to_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.work().join(name);
+    std::fs::write(at("victim"), "precious").unwrap();
+    std::fs::create_dir(at("D")).unwrap();
+    std::os::unix::fs::symlink(at("victim"), at("D/log")).unwrap();
+    for (mode, says) in [(0o777, "can be written by other users"), (0o700, "\"log\" is in it")] {
+        std::fs::set_permissions(at("D"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let args = ["serve", "--state", "D", "--listen", "127.0.0.1:0", "--", "true"];
+        let served = sandbox.run(&args);
+        served.text(125);
+        assert!(served.stderr.contains(says), "{}", served.stderr);
+    }
+    assert_eq!(std::fs::read(at("victim")).unwrap(), b"precious");
+}

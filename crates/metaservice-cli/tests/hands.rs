@@ -201,6 +201,41 @@ fn a_log_that_nobody_reads_ends_the_job() {
     let mut job = sandbox.start("unread", &["--", "sh", "-c", "while :; do echo line; done"]);
     drop(job.child.stdout.take());
     job.child.stdout = None;
-    let finished = finish(job.child);
-    assert_eq!(finished.status, Some(125));
+    let mut child = job.child;
+    // As of a process that SIGPIPE ends, and without a word.
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    let said: Vec<String> = job.stderr.iter().collect();
+    assert!(!said.iter().any(|line| line.contains("\"event\":\"error\"")), "{said:?}");
+}
+
+#[test]
+fn a_job_that_nobody_reads_fetches_its_artifacts_and_keeps_its_failure() {
+    let sandbox = Sandbox::new();
+    let run = |artifact: &[&str], script: &str| {
+        let args = [&["run"], artifact, &["--", "sh", "-c", script]].concat();
+        let mut child = sandbox.command(args).spawn().unwrap();
+        // The machine has not booted yet: nothing was written.
+        drop(child.stdout.take());
+        finish(child)
+    };
+    let fetched = run(&["--artifact", "/etc/hosts:hosts"], "while :; do echo line; done");
+    assert_eq!(fetched.status, Some(141), "{}", fetched.stderr);
+    assert!(sandbox.work().join("hosts").exists());
+    assert!(!fetched.stderr.contains("log"), "{}", fetched.stderr);
+    assert_eq!(run(&[], "exit 3").status, Some(3));
+}
+
+#[test]
+fn a_file_that_reaches_the_limit_of_sizes_ends_the_job_in_order() {
+    let sandbox = Sandbox::new();
+    let inner = sandbox.command::<&str>([]);
+    let script = "ulimit -f 8; exec \"$0\" run --name limited -- seq 100000 >log";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]).arg(inner.get_program()).current_dir(sandbox.work());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let finished = finish(command.spawn().unwrap());
+    // The sandbox sees to it that no socket is left.
+    assert_eq!(finished.status, Some(125), "{}", finished.stderr);
+    assert!(finished.stderr.contains("the log cannot be written"), "{}", finished.stderr);
 }

@@ -4,6 +4,7 @@
 mod vm;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use vm::{Sandbox, finish, sha256};
 
@@ -384,5 +385,72 @@ fn files_of_the_wire_and_the_console_end_at_their_bounds_and_the_job_does_not() 
     assert_eq!(end, b"\nmetaservice: the console's file ends here, at 20480 bytes\n");
     for told in ["--pcap wire ends at 20480 bytes", "--console console ends at 20480 bytes"] {
         assert_eq!(finished.stderr.matches(told).count(), 1, "{}", finished.stderr);
+    }
+}
+
+/// A sandbox with kernels and first file systems of its own.
+fn with_cache() -> (Sandbox, std::path::PathBuf) {
+    let sandbox = Sandbox::with_machines();
+    let cache = sandbox.work().join("cache/metaservice");
+    for name in ["vmlinux", "initramfs"] {
+        // It is a link to the user's.
+        let _ = std::fs::remove_file(cache.join(name));
+    }
+    (sandbox, cache)
+}
+
+/// Boots a machine within a script, `$0` being the tool, in a mount namespace of its own.
+fn boot_within(sandbox: &Sandbox, script: &str) -> vm::Finished {
+    let inner = sandbox.command::<&str>([]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-ec"]);
+    command.arg(format!("{script}\n\"$0\" run -- echo fine")).arg(inner.get_program());
+    command.current_dir(sandbox.work()).env("METASERVICE_NO_WARM", "1");
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().unwrap())
+}
+
+#[test]
+fn a_damaged_cache_is_mended_with_one_note() {
+    let (sandbox, cache) = with_cache();
+    let run = || {
+        let finished = boot_within(&sandbox, "");
+        assert_eq!(finished.text(0), "fine\n");
+        finished.stderr
+    };
+    let damage = |length: u64| {
+        for name in ["vmlinux", "initramfs"] {
+            for entry in std::fs::read_dir(cache.join(name)).unwrap() {
+                let path = entry.unwrap().path();
+                if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+                    let file = std::fs::File::options().write(true).open(path).unwrap();
+                    file.set_len(length).unwrap();
+                }
+            }
+        }
+    };
+    assert!(!run().contains("damaged"));
+    for length in [0, 1_000_000] {
+        damage(length);
+        let said = run();
+        let expected = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
+        assert_eq!(said.matches("was damaged").count(), expected, "{said}");
+    }
+    assert!(!run().contains("damaged"));
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_time_and_not_the_run() {
+    let (sandbox, _) = with_cache();
+    let closed = "mount --bind cache/metaservice cache/metaservice; \
+                  mount -o remount,bind,ro cache/metaservice";
+    let full = "mkdir -p full/metaservice; mount -t tmpfs -o size=1M none full; \
+                cp -a cache/metaservice full/; export XDG_CACHE_HOME=$PWD/full";
+    for (way, notes) in [(closed, 1), (full, 1), ("", 0), (closed, 0)] {
+        let finished = boot_within(&sandbox, way);
+        assert_eq!(finished.text(0), "fine\n");
+        let said = finished.stderr.matches("the cache cannot be written").count();
+        assert_eq!(said, notes, "{way}: {}", finished.stderr);
     }
 }

@@ -53,6 +53,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         None if plan.boots_itself() => OWN_BOOT_TIMEOUT,
         None => BOOT_TIMEOUT,
     };
+    settings.ends_with_us = plan.may_be_killed();
     let identity = Identity::of(&plan)?;
     if plan.boots_itself() {
         settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));

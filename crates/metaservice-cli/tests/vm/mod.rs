@@ -38,6 +38,11 @@ impl Sandbox {
         self.folder.path().join("work")
     }
 
+    /// The folder of temporary files.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.folder.path().join("tmp")
+    }
+
     /// One whose images and saved machines are its own, below the working folder; the tools in its
     /// cache are the user's.
     pub(crate) fn with_machines() -> Self {
@@ -193,7 +198,7 @@ impl Finished {
 pub(crate) struct Job {
     pub(crate) child: Child,
     /// What it said until it started, and will say.
-    stderr: std::sync::mpsc::Receiver<String>,
+    pub(crate) stderr: std::sync::mpsc::Receiver<String>,
     pub(crate) client: Client,
 }
 
