@@ -35,6 +35,10 @@ const OF_UNIT: [&str; 16] = [
     "WATCHDOG_USEC",
 ];
 
+/// Where ncurses looks for terminal types, as distributions build it.
+const TERMINFO: [&str; 4] =
+    ["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo", "/usr/lib/terminfo"];
+
 /// A command with everything around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -50,7 +54,11 @@ impl Program {
     pub(crate) fn job(config: &Config, execute: &Execute) -> Self {
         let words = config.entrypoint.iter().chain(&execute.command).cloned().collect();
         let term = execute.terminal.map(|_| TERMINAL);
-        Self::new(config, execute, words, term, config.user.as_ref())
+        let mut program = Self::new(config, execute, words, term, config.user.as_ref());
+        if execute.terminal.is_some() {
+            program.know_terminal();
+        }
+        program
     }
 
     /// A shell beside the job: same environment, user and folder unless it says otherwise, no
@@ -65,11 +73,32 @@ impl Program {
         let user = options.user.as_ref().or(config.user.as_ref());
         let mut program = Self::new(config, execute, words, tty.then_some(TERMINAL), user);
         program.env.extend(options.env);
+        if tty {
+            program.know_terminal();
+        }
         if let Some(workdir) = options.workdir {
             let base = program.workdir.take().unwrap_or_default();
             program.workdir = Some(base.join(workdir));
         }
         program
+    }
+
+    /// A terminal type that this guest does not know becomes one that most know: with an unknown
+    /// one editors and pagers do not start.
+    fn know_terminal(&mut self) {
+        let value = |name: &str| {
+            let mut values = self.env.iter().rev();
+            values.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        };
+        let term = value("TERM").unwrap_or(TERMINAL);
+        let own = [
+            value("TERMINFO").map(PathBuf::from),
+            value("HOME").map(|home| Path::new(home).join(".terminfo")),
+        ];
+        let all = own.into_iter().flatten().chain(TERMINFO.map(PathBuf::from));
+        if term != "dumb" && !is_known(term, all) {
+            self.env.push(("TERM".to_owned(), TERMINAL.to_owned()));
+        }
     }
 
     fn new(
@@ -100,6 +129,17 @@ pub(crate) fn hide_unit(command: &mut Command) -> &mut Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Whether one of the databases has this type: below its first letter, or that letter's number.
+fn is_known(term: &str, databases: impl IntoIterator<Item = PathBuf>) -> bool {
+    let Some(first) = term.chars().next().filter(char::is_ascii_alphanumeric) else {
+        return false;
+    };
+    let folders = [first.to_string(), format!("{:x}", u32::from(first))];
+    let has =
+        |database: PathBuf| folders.iter().any(|folder| database.join(folder).join(term).is_file());
+    !term.contains('/') && databases.into_iter().any(has)
 }
 
 fn default_shell() -> &'static str {
@@ -162,6 +202,32 @@ mod tests {
         let envs: Vec<_> = command.get_envs().collect();
         assert!(envs.contains(&("INVOCATION_ID".as_ref(), None)), "{envs:?}");
         assert!(envs.contains(&("LISTEN_FDS".as_ref(), Some("the job's".as_ref()))), "{envs:?}");
+    }
+
+    #[test]
+    fn a_terminal_type_that_the_guest_does_not_know_becomes_a_common_one() {
+        let home = tempfile::tempdir().unwrap();
+        let database = home.path().join(".terminfo");
+        std::fs::create_dir_all(database.join("o")).unwrap();
+        std::fs::create_dir_all(database.join("68")).unwrap();
+        std::fs::write(database.join("o/own-type"), "").unwrap();
+        std::fs::write(database.join("68/hexed"), "").unwrap();
+        let term = |term: &str, tty| {
+            let home = home.path().to_str().unwrap().to_owned();
+            let env = [("HOME".to_owned(), home), ("TERM".to_owned(), term.to_owned())].into();
+            let options = ExecOptions { env, ..ExecOptions::default() };
+            let exec = Exec { tty, options, ..Exec::default() };
+            let program = Program::shell(&Config::default(), &Execute::default(), exec);
+            value(&program, "TERM").unwrap().to_owned()
+        };
+        for known in ["own-type", "hexed", "dumb"] {
+            assert_eq!(term(known, true), known);
+        }
+        for unknown in ["no-such-type", "", "../o/own-type", "/etc/passwd", "o/own-type"] {
+            assert_eq!(term(unknown, true), TERMINAL, "{unknown}");
+            // Without a terminal it is a variable as any other.
+            assert_eq!(term(unknown, false), unknown);
+        }
     }
 
     #[test]
