@@ -9,10 +9,10 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHardware {
     /// Not a number with an optional unit.
-    #[error("{0:?} is no size: write it like 512M or 2G")]
+    #[error("{0:?} is no size: write it like 512M, 1.5G or 2G")]
     NotASize(String),
     /// Less or more memory than a machine can have.
-    #[error("{mebibytes} MiB of memory is not between {} and {} MiB", Memory::MIN.0, Memory::MAX.0)]
+    #[error("{} of memory is not between {} and {}", Memory(*mebibytes), Memory::MIN, Memory::MAX)]
     MemoryOutOfBounds {
         /// What was asked for, in MiB.
         mebibytes: u64,
@@ -59,22 +59,29 @@ impl Memory {
         }
     }
 
-    /// Reads `512`, `512M`, `512MiB`, `2G` or `1T`; a bare number is in MiB.
+    /// Reads `512`, `512M`, `512MiB`, `1.5G` or `1T`; a bare number is in MiB.
     ///
     /// # Errors
     /// When it is no such size or out of bounds.
     pub fn parse(text: &str) -> Result<Self, InvalidHardware> {
         let not_a_size = || InvalidHardware::NotASize(text.to_owned());
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, unit) = text.split_at(split);
-        let number: u64 = digits.parse().map_err(|_| not_a_size())?;
-        let factor = match unit.to_ascii_lowercase().as_str() {
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "" | "m" | "mb" | "mib" => 1,
             "g" | "gb" | "gib" => 1024,
             "t" | "tb" | "tib" => 1024 * 1024,
             _ => return Err(not_a_size()),
         };
-        Self::from_mebibytes(number.checked_mul(factor).ok_or_else(not_a_size)?)
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        let whole: u64 = whole.parse().map_err(|_| not_a_size())?;
+        // Enough for a KiB of a TiB, and no product of it overflows.
+        let scale = u32::try_from(part.len()).ok().filter(|digits| *digits <= 9);
+        let scale = 10_u64.pow(scale.ok_or_else(not_a_size)?);
+        let part: u64 = part.parse().map_err(|_| not_a_size())?;
+        let mebibytes = whole.checked_mul(factor).ok_or_else(not_a_size)?;
+        let mebibytes = mebibytes.checked_add(part * factor / scale).ok_or_else(not_a_size)?;
+        Self::from_mebibytes(mebibytes)
     }
 
     /// The size in MiB.
@@ -100,7 +107,12 @@ impl FromStr for Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MiB", self.0)
+        match self.0 {
+            0 => write!(f, "0 MiB"),
+            tib if tib % (1024 * 1024) == 0 => write!(f, "{} TiB", tib / (1024 * 1024)),
+            gib if gib % 1024 == 0 => write!(f, "{} GiB", gib / 1024),
+            mib => write!(f, "{mib} MiB"),
+        }
     }
 }
 

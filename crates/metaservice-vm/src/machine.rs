@@ -41,6 +41,7 @@ use crate::accelerator::AcceleratorChoice;
 use crate::arguments::{self, Inherited};
 use crate::console::{Console, ConsoleLog};
 use crate::exit::{Evidence, Exit, How};
+use crate::hardware::Memory;
 use crate::process::{Killer, Process};
 use crate::qmp::{Event, Monitor, QmpError};
 use crate::save::SaveError;
@@ -75,6 +76,15 @@ pub enum StartError {
     /// The host has no process, thread or descriptor to give.
     #[error("cannot start QEMU")]
     Process(#[source] io::Error),
+    /// The host does not give that much memory.
+    #[error("the host does not have {0} of memory for the machine")]
+    NoMemory(Memory),
+    /// Another process has the port of the host that was to lead to the guest.
+    #[error("port {port} of the host cannot be published: another process listens there")]
+    PortTaken {
+        /// `ADDRESS:PORT`.
+        port: String,
+    },
     /// QEMU ended before it ran the machine.
     #[error("QEMU did not start the machine: {stderr}")]
     Ended {
@@ -90,6 +100,20 @@ pub enum StartError {
         /// What QEMU said; fit to be shown.
         stderr: String,
     },
+}
+
+/// What QEMU's words for the causes that a user can mend mean.
+fn refused(stderr: String, memory: Memory) -> StartError {
+    if stderr.contains("cannot set up guest memory") {
+        return StartError::NoMemory(memory);
+    }
+    let rule = stderr.split_once("Could not set up host forwarding rule '").map(|(_, rule)| rule);
+    // tcp:127.0.0.1:8080-:80
+    let port = rule.and_then(|rule| rule.split_once(':')?.1.split_once('-'));
+    match port {
+        Some((port, _)) => StartError::PortTaken { port: port.to_owned() },
+        None => StartError::Ended { stderr },
+    }
 }
 
 /// A command to a machine that did not succeed.
@@ -180,7 +204,7 @@ impl Machine {
         let (monitor, monitor_end) = Monitor::new(stream, observe);
         let greeted = tokio::select! {
             biased;
-            _ = process.ended() => return Err(StartError::Ended { stderr: process.stderr().shown() }),
+            _ = process.ended() => return Err(refused(process.stderr().shown(), spec.memory)),
             greeted = monitor.greet(START_TIMEOUT) => greeted,
         };
         match greeted {
@@ -188,7 +212,7 @@ impl Machine {
             // The monitor closes a moment before the process has ended.
             Err(QmpError::Closed | QmpError::Write(_)) => {
                 let _ = timeout(QUIT_GRACE, process.ended()).await;
-                return Err(StartError::Ended { stderr: process.stderr().shown() });
+                return Err(refused(process.stderr().shown(), spec.memory));
             }
             Err(_) => return Err(StartError::Silent { stderr: process.stderr().shown() }),
         }
@@ -420,6 +444,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_user_can_mend_is_told_without_the_words_of_qemu() {
+        let told = |stderr: &str| refused(stderr.to_owned(), Memory::DEFAULT).to_string();
+        let memory = "qemu: cannot set up guest memory 'pc.ram': Cannot allocate memory";
+        assert_eq!(told(memory), "the host does not have 1 GiB of memory for the machine");
+        let port =
+            "qemu: -netdev user,id=u: Could not set up host forwarding rule 'tcp:127.0.0.1:80-:8'";
+        assert!(told(port).starts_with("port 127.0.0.1:80 of the host cannot be published"));
+        let other = "qemu: Could not set up host forwarding rule ''";
+        assert!(told(other).contains(other));
+    }
 
     #[test]
     fn events_become_states_and_evidence() {
