@@ -554,3 +554,78 @@ async fn an_answer_leaves_its_connection_in_order_or_says_that_it_is_the_last() 
         assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 }
+
+/// What waits for a job ends when the job's process is stopped, and not before.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_does_not_answer_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("job.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let client = Client::new(&socket);
+    assert!(matches!(client.wait().await, Err(ClientError::Silent(_))));
+    assert!(matches!(client.kill().await, Err(ClientError::Silent(_))));
+    assert!(matches!(client.exec(Exec::default()).await, Err(ClientError::Silent(_))));
+    drop(listener);
+
+    // It stops in the midst of an answer.
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let answering = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut [0; 1024]).await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+        stream.write_all(head).await.unwrap();
+        stream
+    };
+    let (log, _stream) = tokio::join!(client.log(LogFrom::Start, true), answering);
+    let mut body = log.unwrap().body;
+    assert_eq!(body.chunk().await.unwrap().unwrap(), "half");
+    let error = body.chunk().await.unwrap_err().downcast::<ClientError>().unwrap();
+    assert!(matches!(error, ClientError::Silent(_)), "{error}");
+}
+
+/// A client has all of its answer for as long as it takes some of it, though the job has ended.
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_has_its_answer_and_one_that_takes_nothing_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("job.sock");
+    let service = MetaService::builder(["true"]).keep_log(8 << 20).start().unwrap();
+    let serving = control::serve("job", service.clone(), UnixListener::bind(&socket).unwrap());
+    let serving = tokio::spawn(serving);
+    let client = Client::new(&socket);
+    let log = vec![b'x'; 4 << 20];
+    guest::request(&service, "POST", "/engine/v1/log", &[], &log).await;
+    let mut slow = client.log(LogFrom::Start, true).await.unwrap().body;
+    let stalled = client.log(LogFrom::Start, true).await.unwrap().body;
+    service.shutdown().await.unwrap();
+    let mut came = 0;
+    while let Some(bytes) = slow.chunk().await.unwrap() {
+        came += bytes.len();
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    }
+    assert_eq!(came, log.len());
+    serving.await.unwrap();
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn what_a_job_runs_within_and_on_is_told_as_its_server_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("job.sock");
+    let service = MetaService::builder(["sh", "-c", "internal"]).env("STEPS", "x");
+    let service = service.start().unwrap();
+    let machine = control::MachineDescription::default();
+    let description = control::Description {
+        name: "job".into(),
+        command: Some(vec!["shown".into()]),
+        machine: machine.clone(),
+    };
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(control::serve(description, service.clone(), listener));
+    let client = Client::new(&socket);
+    let job = client.job().await.unwrap();
+    assert_eq!((job.command, job.env, job.machine), (vec!["shown".into()], vec![], ().into()));
+    machine.set(serde_json::json!({ "cpus": 2 }));
+    assert_eq!(client.job().await.unwrap().machine["cpus"], 2);
+    service.shutdown().await.unwrap();
+}

@@ -1,5 +1,6 @@
 //! Bodies that are read while they come.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,18 +9,31 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::Problem;
+use super::{Client, ClientError, Problem};
 
 /// A body that is read while it comes. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct BodyReader {
     body: Incoming,
     rest: Bytes,
+    /// Where it comes from.
+    client: Client,
+    silence: Silence,
+}
+
+/// While nothing comes: completes when the job does not answer any longer.
+#[derive(Default)]
+struct Silence(Option<Pin<Box<dyn Future<Output = ClientError> + Send>>>);
+
+impl fmt::Debug for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Silence").field(&self.0.is_some()).finish()
+    }
 }
 
 impl BodyReader {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, rest: Bytes::new() }
+    pub(super) fn new(body: Incoming, client: Client) -> Self {
+        Self { body, rest: Bytes::new(), client, silence: Silence::default() }
     }
 
     /// The next bytes as they came; `None` at the end. May be dropped and called again.
@@ -36,7 +50,14 @@ impl BodyReader {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
         }
         loop {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let client = &self.client;
+                let silence =
+                    self.silence.0.get_or_insert_with(|| Box::pin(client.clone().silence()));
+                return silence.as_mut().poll(cx).map(|silent| Err(io::Error::other(silent)));
+            };
+            self.silence = Silence::default();
+            match frame {
                 None => return Poll::Ready(Ok(None)),
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 Some(Ok(frame)) => match frame.into_data() {

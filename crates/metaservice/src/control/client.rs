@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::request::Builder;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -39,6 +40,12 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// them: three characters for each byte.
 const IN_TARGET: usize = 20 * 1024;
 
+/// When a job of which nothing comes is asked whether it is there: first and, twice as long after
+/// each question, at last; and how long it may take to answer.
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
+const LAST_QUESTION: Duration = Duration::from_secs(16);
+const ANSWER: Duration = Duration::from_secs(5);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
@@ -56,6 +63,9 @@ pub enum ClientError {
         /// The sentence for people.
         message: String,
     },
+    /// The process that serves the job is there and does nothing: it is stopped, or stuck.
+    #[error("the job at {} does not answer: its process is stopped or stuck", .0.display())]
+    Silent(PathBuf),
     /// The connection to the job broke.
     #[error("the connection to the job broke")]
     Connection(#[source] BoxError),
@@ -87,6 +97,9 @@ fn broken(error: impl Into<BoxError>) -> ClientError {
 
 /// A job's control socket. Every call makes a connection of its own; dropping the
 /// future of a call, or what it returned, closes it, which withdraws what was asked.
+///
+/// A call takes as long as the guest does. While nothing comes, the job is asked now and then
+/// whether it is there: one that does not answer for five seconds is [`Silent`](ClientError::Silent).
 ///
 /// *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
 /// [`signal`](Self::signal), [`stats`](Self::stats). *Commands:* [`exec`](Self::exec),
@@ -149,7 +162,7 @@ impl Client {
         let response = self.request(Method::GET, &target("log", &query)).await?;
         let missed = response.headers().get(MISSED_HEADER).and_then(|value| value.to_str().ok());
         let missed = missed.and_then(|missed| missed.parse().ok()).unwrap_or(0);
-        Ok(LogBody { missed, body: BodyReader::new(response.into_body()) })
+        Ok(LogBody { missed, body: BodyReader::new(response.into_body(), self.clone()) })
     }
 
     /// As [`MetaService::kill_process`](crate::MetaService::kill_process).
@@ -207,13 +220,11 @@ impl Client {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64, ClientError> {
         let response = self.request(Method::GET, &target("artifact", &[("path", path)])).await?;
-        let mut body = response.into_body();
+        let mut body = BodyReader::new(response.into_body(), self.clone());
         let mut length = 0;
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
-                length += data.len() as u64;
-                to.write_all(&data).await.map_err(ClientError::Write)?;
-            }
+        while let Some(data) = body.chunk().await.map_err(from_body)? {
+            length += data.len() as u64;
+            to.write_all(&data).await.map_err(ClientError::Write)?;
         }
         to.flush().await.map_err(ClientError::Write)?;
         Ok(length)
@@ -235,7 +246,7 @@ impl Client {
         let head = response.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
         let head = head.and_then(FileHead::from_header);
         let head = head.ok_or_else(|| broken("the job sent a file without its attributes"))?;
-        Ok((head, BodyReader::new(response.into_body())))
+        Ok((head, BodyReader::new(response.into_body(), self.clone())))
     }
 
     /// As [`MetaService::write`](crate::MetaService::write).
@@ -351,26 +362,60 @@ impl Client {
         let offer = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
         let offer = HeaderValue::try_from(offer).map_err(broken)?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
-        let stream = self.connect().await?;
-        match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
-            Ok((socket, response)) => {
-                let taken = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
-                let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
-                let dialect = if second { Dialect::V2 } else { Dialect::V1 };
-                // A client is never shut down: its shells end with their connections.
-                let (_, never) = watch::channel(false);
-                Ok(Shell::start(Wire::from_tungstenite(socket), dialect, never))
+        let shake_hands = async {
+            let stream = self.connect().await?;
+            let shaken =
+                tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+            match shaken {
+                Err(tungstenite::Error::Http(response)) => {
+                    let body = response.body().as_deref().unwrap_or_default();
+                    Err(refused(response.status(), body))
+                }
+                shaken => shaken.map_err(broken),
             }
-            Err(tungstenite::Error::Http(response)) => {
-                Err(refused(response.status(), response.body().as_deref().unwrap_or_default()))
-            }
-            Err(error) => Err(broken(error)),
-        }
+        };
+        let (socket, response) = self.attended(shake_hands).await?;
+        let taken = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+        let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
+        let dialect = if second { Dialect::V2 } else { Dialect::V1 };
+        // A client is never shut down: its shells end with their connections.
+        let (_, never) = watch::channel(false);
+        Ok(Shell::start(Wire::from_tungstenite(socket), dialect, never))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
-        stream.map_err(|error| ClientError::Unreachable(self.socket.clone(), error))
+        stream.map_err(|error| match error.kind() {
+            // So many wait to be accepted that no more find room.
+            io::ErrorKind::WouldBlock => ClientError::Silent(self.socket.clone()),
+            _ => ClientError::Unreachable(self.socket.clone(), error),
+        })
+    }
+
+    /// Works on a call for as long as the job is there.
+    async fn attended<T>(
+        &self,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            silent = self.clone().silence() => Err(silent),
+        }
+    }
+
+    /// Completes when the job does not answer any longer. One that is gone is noticed by the call
+    /// that waits for it.
+    pub(super) async fn silence(self) -> ClientError {
+        let mut pause = FIRST_QUESTION;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = LAST_QUESTION.min(pause * 2);
+            let question = self.exchange(head(Method::GET, "/v1/job"), no_body());
+            if tokio::time::timeout(ANSWER, question).await.is_err() {
+                return ClientError::Silent(self.socket);
+            }
+        }
     }
 
     async fn request(
@@ -382,6 +427,14 @@ impl Client {
     }
 
     async fn send(
+        &self,
+        head: Builder,
+        body: RequestBody,
+    ) -> Result<Response<Incoming>, ClientError> {
+        self.attended(self.exchange(head, body)).await
+    }
+
+    async fn exchange(
         &self,
         head: Builder,
         body: RequestBody,
@@ -407,13 +460,23 @@ impl Client {
         method: Method,
         target: &str,
     ) -> Result<T, ClientError> {
-        read_json(self.request(method, target).await?).await
+        let work = async { read_json(self.exchange(head(method, target), no_body()).await?).await };
+        self.attended(work).await
     }
 
     async fn lines<T: DeserializeOwned>(&self, target: &str) -> Result<Lines<T>, ClientError> {
         let response = self.request(Method::GET, target).await?;
-        Ok(Lines::from_body(axum::body::Body::new(response.into_body())))
+        let body = BodyReader::new(response.into_body(), self.clone());
+        let chunks = stream::try_unfold(body, async |mut body| {
+            io::Result::Ok(body.chunk().await?.map(|chunk| (chunk, body)))
+        });
+        Ok(Lines::from_body(axum::body::Body::from_stream(chunks)))
     }
+}
+
+/// What went wrong with a body, as the job says it where it does.
+fn from_body(error: io::Error) -> ClientError {
+    error.downcast::<ClientError>().unwrap_or_else(broken)
 }
 
 fn head(method: Method, target: &str) -> Builder {

@@ -40,7 +40,7 @@ use crate::contact::Contact;
 pub use body::{BodyReader, LogBody};
 pub use client::{Client, ClientError};
 pub use openapi::openapi;
-pub use server::{Description, serve};
+pub use server::{Description, MachineDescription, serve};
 
 /// The header by which `read` tells a file's attributes: a
 /// [`FileHead`](metaservice_protocol::FileHead) as JSON.
@@ -89,7 +89,7 @@ pub struct Job {
     pub started_ms: u64,
     /// The process that serves it.
     pub pid: u32,
-    /// What whoever serves the job says of its machine.
+    /// What the process that serves the job says of its machine.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     #[schema(value_type = Object)]
     pub machine: serde_json::Value,

@@ -52,8 +52,11 @@ fn describe(served: &Served) -> Job {
     let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
     Job {
         name: description.name.clone(),
-        command: service.0.execute.command.clone(),
-        env: service.0.execute.env.keys().cloned().collect(),
+        command: description.command.as_ref().unwrap_or(&service.0.execute.command).clone(),
+        env: match description.command {
+            Some(_) => Vec::new(),
+            None => service.0.execute.env.keys().cloned().collect(),
+        },
         state,
         status: result.as_ref().map(crate::JobResult::status),
         ending: result.and_then(|result| result.ending),
@@ -62,7 +65,7 @@ fn describe(served: &Served) -> Job {
         log_hole: service.log_has_hole(),
         started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
         pid: std::process::id(),
-        machine: description.machine.clone(),
+        machine: description.machine.get(),
     }
 }
 

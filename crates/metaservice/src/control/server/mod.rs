@@ -3,11 +3,12 @@
 mod described;
 mod files;
 mod job;
+mod moved;
 mod problem;
 mod streams;
 
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -18,10 +19,13 @@ use http::{HeaderValue, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use self::described::Described;
 pub(super) use self::files::*;
 pub(super) use self::job::*;
+use self::moved::{Moved, Observed};
 use self::problem::refuse;
 pub(super) use self::streams::*;
 use super::Code;
@@ -33,13 +37,35 @@ const SMALL: u64 = 64 * 1024;
 /// The largest body that describes a command.
 pub(super) const MAX_COMMAND: usize = metaservice_protocol::limits::MAX_ACTION;
 
-/// What whoever serves a job says of it.
+/// How long a client may take nothing of its answer once the service has ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the process that serves a job says of it.
 #[derive(Debug, Clone, Default)]
 pub struct Description {
     /// The job's name.
     pub name: String,
-    /// Anything about its machine, for people; `null` for nothing.
-    pub machine: serde_json::Value,
+    /// What is told as the job's command, where the guest runs something around it. The names of
+    /// its variables are not told then.
+    pub command: Option<Vec<String>>,
+    /// About its machine.
+    pub machine: MachineDescription,
+}
+
+/// What is told of a job's machine: any JSON, for people; `null` for nothing. Clones are of the
+/// same description, which may change while it is served.
+#[derive(Debug, Clone, Default)]
+pub struct MachineDescription(Arc<Mutex<serde_json::Value>>);
+
+impl MachineDescription {
+    /// Replaces what is told.
+    pub fn set(&self, description: serde_json::Value) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = description;
+    }
+
+    fn get(&self) -> serde_json::Value {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl From<&str> for Description {
@@ -50,7 +76,7 @@ impl From<&str> for Description {
 
 impl From<String> for Description {
     fn from(name: String) -> Self {
-        Self { name, machine: serde_json::Value::Null }
+        Self { name, ..Self::default() }
     }
 }
 
@@ -62,14 +88,16 @@ pub(super) struct Served {
     described: Arc<Mutex<Described>>,
 }
 
-/// Serves the control API of a job until the service is shut down. Whoever can open the
-/// socket controls the job: its permissions are the caller's to set.
+/// Serves the control API of a job until the service is shut down, and each client has its answer
+/// or has taken nothing of it for ten seconds. Who can open the socket controls the job: its
+/// permissions are the caller's to set.
 pub async fn serve(
     description: impl Into<Description>,
     service: MetaService,
     listener: UnixListener,
 ) {
     let mut terminated = service.0.terminated.subscribe();
+    let stopped = terminated.clone();
     let started = SystemTime::now();
     let described = Arc::default();
     let router = router(Served { description: description.into(), service, started, described });
@@ -77,13 +105,24 @@ pub async fn serve(
         // An error means that the service is gone: the same.
         let _ = terminated.wait_for(|terminated| *terminated).await;
     };
+    let moved = Moved::default();
+    let stalled = stalled(stopped, moved.clone());
+    let listener = Observed { listener, moved };
     tokio::select! {
         served = axum::serve(listener, router).with_graceful_shutdown(ended) => {
             if let Err(error) = served {
                 tracing::warn!(%error, "the control socket is no longer served");
             }
         }
+        () = stalled => tracing::debug!("clients of the control socket take nothing, and are cut"),
     }
+}
+
+/// Completes when the service has ended and clients have taken nothing for [`PATIENCE`].
+async fn stalled(mut terminated: watch::Receiver<bool>, moved: Moved) {
+    let _ = terminated.wait_for(|terminated| *terminated).await;
+    let mut moves = moved.subscribe();
+    while matches!(timeout(PATIENCE, moves.changed()).await, Ok(Ok(()))) {}
 }
 
 fn router(served: Served) -> Router {
