@@ -27,6 +27,7 @@ setup: ## install QEMU, a guest kernel and busybox if they are missing
 	@sh crates/metaservice-cli/setup.sh
 
 man: build ## manual pages, in MAN (by default ~/.local/share/man/man1)
+	mkdir -p "$(MAN)"
 	target/release/metaservice man "$(MAN)"
 
 demo: setup build ## boot a real VM, run a command in it, show log, exit status and an artifact

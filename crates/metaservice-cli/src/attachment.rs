@@ -2,17 +2,19 @@
 //!
 //! With a terminal: every key goes to the guest, Ctrl-C among them; only the escape sequence and
 //! signals from elsewhere end us. Without one, the first Ctrl-C goes to the guest as a signal,
-//! the second ends us; and where its output comes to a terminal of ours nevertheless, that shows it
+//! the second ends us, as 5 s after a SIGTERM do; and where its output comes to a terminal of ours nevertheless, that shows it
 //! and acts on nothing of it. However it ends, the terminal is as it was when [`attach`] returns.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use metaservice::{Shell, ShellInput, ShellOutput};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::interrupts::Interrupts;
 use crate::status::ExitStatus;
@@ -22,11 +24,17 @@ use crate::terminal::{Escape, Input, Terminal};
 /// How much is read of our stdin at once.
 const BLOCK: usize = 64 * 1024;
 
+/// SIGTERM, and how long a command that got it may go on: `timeout` sends it once.
+const SIGTERM: u8 = 15;
+const TERM_GRACE: Duration = Duration::from_secs(5);
+
 /// What of ours the command gets.
 pub(crate) struct Attachment {
     /// Whether it gets our stdin.
     pub(crate) interactive: bool,
-    /// Our terminal, where the command has one.
+    /// Whether the command has a terminal.
+    pub(crate) tty: bool,
+    /// The terminal here that stands for it, if there is one.
     pub(crate) terminal: Option<Terminal>,
     /// What leaves it.
     pub(crate) escape: Escape,
@@ -50,17 +58,19 @@ pub(crate) async fn attach(
     with: Attachment,
     interrupts: &mut Interrupts,
 ) -> Result<Parting> {
-    let Attachment { interactive, terminal, escape } = with;
+    let Attachment { interactive, tty, terminal, escape } = with;
     let mut resized = listen(SignalKind::window_change())?;
     let mut continued = listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
     // Whatever leaves this function puts the terminal back.
     let raw = match &terminal {
         Some(terminal) if interactive => Some(terminal.make_raw()?),
-        _ => None,
+        Some(terminal) => Some(terminal.make_output_raw()?),
+        None => None,
     };
-    // With a raw terminal a signal is not the user's key: it is meant for us.
-    let mut patient = raw.is_none();
+    // Where keys go to the guest a signal is no key: it is meant for this process.
+    let mut patient = !(interactive && tty);
+    let mut deadline = None;
     let shell = &*shell;
     let follow = || {
         if let Some(size) = terminal.as_ref().and_then(Terminal::size) {
@@ -69,8 +79,8 @@ pub(crate) async fn attach(
     };
     follow();
 
-    let mut ended = pin!(end(shell, stdout, stderr, terminal.is_none()));
-    let mut feeding = pin!(feed(stdin, interactive, terminal.is_some(), escape));
+    let mut ended = pin!(end(shell, stdout, stderr, !tty));
+    let mut feeding = pin!(feed(stdin, interactive, tty, escape));
     let mut fed = false;
     loop {
         tokio::select! {
@@ -82,6 +92,13 @@ pub(crate) async fn attach(
                     shell.abort();
                     return Ok(Parting::Ended(ExitStatus::signal(interrupt.number)));
                 }
+                if interrupt.number == SIGTERM {
+                    deadline = Some(Instant::now() + TERM_GRACE);
+                }
+            }
+            () = until(deadline) => {
+                shell.abort();
+                return Ok(Parting::Ended(ExitStatus::signal(SIGTERM)));
             }
             _ = resized.recv() => follow(),
             _ = continued.recv() => {
@@ -96,6 +113,13 @@ pub(crate) async fn attach(
                 false => fed = true,
             },
         }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

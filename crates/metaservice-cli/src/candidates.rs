@@ -43,8 +43,10 @@ pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn names(typed: &OsStr, suffix: &str) -> Vec<CompletionCandidate> {
-    // Whoever presses a key wants no error.
-    fitting(sockets::names().unwrap_or_default(), typed, suffix)
+    // A key that is pressed shows no error.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let names = runtime.ok().and_then(|runtime| runtime.block_on(sockets::names()).ok());
+    fitting(names.unwrap_or_default(), typed, suffix)
 }
 
 fn fitting(

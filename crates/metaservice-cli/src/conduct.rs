@@ -13,7 +13,8 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use metaservice::{Bounds, Builder, JobResult, LogError, MetaService, Reason, control};
+use metaservice::control::{self, MachineDescription};
+use metaservice::{Bounds, Builder, JobResult, LogError, MetaService, Reason};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -36,9 +37,6 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Descriptors that a guest's connections leave to the log, the state, files and control.
 const SPARE_DESCRIPTORS: usize = 256;
 
-/// How long clients of the control socket may take to read what they have asked for.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How much of the log's end is kept for `logs`, in a file without a name.
 const KEPT_LOG: u64 = 64 * 1024 * 1024;
 
@@ -59,19 +57,25 @@ pub(crate) enum Conclusion {
     AtOnce(ExitStatus),
 }
 
-/// The control socket of a job and those who serve it.
+/// The control socket of a job and the task that serves it.
 pub(crate) struct Control {
     socket: Option<SocketFile>,
     serving: Option<JoinHandle<()>>,
+    /// What `inspect` shows of the machine.
+    pub(crate) machine: MachineDescription,
 }
 
 impl Control {
-    /// Waits a little until those who ask have their answers: after a shutdown.
-    pub(crate) async fn end(mut self) {
-        // Nobody finds it any longer.
+    /// Waits until clients have their answers, for as long as they take some of them: after a
+    /// shutdown. A signal ends the wait.
+    pub(crate) async fn end(mut self, interrupts: &mut Interrupts) {
+        // It is not found any longer.
         self.socket = None;
         if let Some(serving) = self.serving.take() {
-            let _ = tokio::time::timeout(CONTROL_PATIENCE, serving).await;
+            tokio::select! {
+                _ = serving => {}
+                _ = interrupts.next() => {}
+            }
         }
     }
 }
@@ -103,7 +107,7 @@ pub(crate) async fn start(
         }
     };
     let mut builder = job(settings)
-        .log(drain::open(settings).await?)
+        .log(drain::open(settings, printer).await?)
         .temporary_folder(metaservice_private::bases::temporary()?)
         .keep_log(KEPT_LOG)
         .hostname(&settings.name)
@@ -119,11 +123,14 @@ pub(crate) async fn start(
         builder = builder.cloud(cloud.clone()).agent(PLATFORM, AGENT);
     }
     let service = builder.start()?;
-    let mut control = Control { socket: None, serving: None };
+    let machine = MachineDescription::default();
+    let mut control = Control { socket: None, serving: None, machine: machine.clone() };
     if let Some((listener, socket)) = bound {
-        let description = control::Description::from(settings.name.as_str());
+        let (name, command) = (settings.name.clone(), settings.shown.clone());
+        let description = control::Description { name, command, machine };
         let serving = control::serve(description, service.clone(), listener);
-        control = Control { socket: Some(socket), serving: Some(tokio::spawn(serving)) };
+        control.socket = Some(socket);
+        control.serving = Some(tokio::spawn(serving));
     }
     Ok((service, control))
 }

@@ -9,14 +9,25 @@ use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::destination;
-use crate::output::AsyncOutput;
+use crate::output::{self, AsyncOutput};
+use crate::printer::Printer;
 use crate::settings::JobSettings;
 
 /// Opens what the settings ask for.
-pub(crate) async fn open(settings: &JobSettings) -> Result<Pin<Box<dyn AsyncWrite + Send>>> {
+pub(crate) async fn open(
+    settings: &JobSettings,
+    printer: Printer,
+) -> Result<Pin<Box<dyn AsyncWrite + Send>>> {
     let stdout = AsyncOutput::new();
-    let Some(path) = &settings.log else { return Ok(Box::pin(stdout)) };
+    let Some(path) = &settings.log else {
+        if output::may_be_closed() {
+            let text = "standard output is closed or /dev/null: the log is shown nowhere";
+            printer.note(&format!("{text} (--log FILE writes it to a file)"));
+        }
+        return Ok(Box::pin(stdout));
+    };
     let (cannot, path) = (format!("cannot write --log {}", path.display()), path.clone());
+    tracing::debug!(path = %path.display(), "opening the log's file");
     let file = tokio::task::spawn_blocking(move || destination::open_output(&path)).await?;
     let file = tokio::fs::File::from_std(file.context(cannot)?);
     Ok(Box::pin(Tee::<AsyncOutput, _> { first: stdout, second: file, owed: BytesMut::new() }))

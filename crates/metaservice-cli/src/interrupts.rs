@@ -1,14 +1,27 @@
-//! Signals that ask us to end. The first one ends the job in order, the second one at once.
+//! Signals that ask the tool to end. The first one ends the job in order, the second one at once.
+//!
+//! A thread of its own waits for them: whatever the rest of the process waits for, the second one
+//! ends it within [`LAST`].
+
+use std::sync::mpsc as sync;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::leaving;
+use crate::status::ExitStatus;
+
+/// How long the process has, after the second signal, to end in order.
+const LAST: Duration = Duration::from_millis(700);
+
+/// SIGHUP.
+const HANG_UP: u8 = 1;
 
 /// The signals that ask for an end.
-pub(crate) struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
+pub(crate) struct Interrupts(mpsc::UnboundedReceiver<Interrupt>);
 
 /// One of them came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,21 +35,160 @@ pub(crate) struct Interrupt {
 impl Interrupts {
     /// From now on the signals come here instead of ending the process.
     pub(crate) fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
-        })
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (ready, listening) = sync::channel();
+        let watch = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime.context("cannot listen for signals") {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            runtime.block_on(async {
+                match Signals::listen() {
+                    Ok(signals) => {
+                        let _ = ready.send(Ok(()));
+                        signals.watch(&sender).await;
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
+        thread.context("cannot listen for signals")?;
+        listening.recv().context("cannot listen for signals")??;
+        Ok(Self(receiver))
     }
 
     /// The next one. Dropping the future loses none.
     pub(crate) async fn next(&mut self) -> Interrupt {
+        match self.0.recv().await {
+            Some(interrupt) => interrupt,
+            // The thread is there for as long as the process is.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` where it was ignored when the process began, as by `nohup`.
+    hang_up: Option<Signal>,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: match is_ignored(HANG_UP) {
+                true => None,
+                false => Some(listen(SignalKind::hangup())?),
+            },
+        })
+    }
+
+    async fn watch(mut self, sender: &mpsc::UnboundedSender<Interrupt>) {
+        let mut urgency = Urgency::default();
+        let mut deadline: Option<(Instant, u8)> = None;
+        loop {
+            let interrupt = tokio::select! {
+                interrupt = self.next() => interrupt,
+                () = until(deadline.map(|(at, _)| at)) => {
+                    let number = deadline.map_or(0, |(_, number)| number);
+                    leaving::leave(ExitStatus::signal(number).0)
+                }
+            };
+            let step = urgency.take(interrupt.number, leaving::over());
+            if step == Step::Leave && deadline.is_none() {
+                let left = if leaving::over() { Duration::ZERO } else { LAST };
+                deadline = Some((Instant::now() + left, interrupt.number));
+            }
+            if step != Step::Ignore {
+                // Where nothing waits for it, the verb is about to end.
+                let _ = sender.send(interrupt);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Interrupt {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let (number, name) = tokio::select! {
             _ = self.interrupt.recv() => (2, "SIGINT"),
             _ = self.terminate.recv() => (15, "SIGTERM"),
-            _ = self.hang_up.recv() => (1, "SIGHUP"),
+            _ = hang_up => (HANG_UP, "SIGHUP"),
         };
         Interrupt { number, name }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a signal means after those before it.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Ignore,
+    HandOn,
+    /// Hand it on, and end the process soon, whether or not it is heard.
+    Leave,
+}
+
+#[derive(Debug, Default)]
+struct Urgency {
+    before: bool,
+    hung_up: bool,
+}
+
+impl Urgency {
+    /// A terminal that closes sends more than one SIGHUP: from the kernel, and from the shell.
+    /// That is one request.
+    fn take(&mut self, number: u8, over: bool) -> Step {
+        let again = number == HANG_UP && std::mem::replace(&mut self.hung_up, true);
+        if again && !over {
+            return Step::Ignore;
+        }
+        if std::mem::replace(&mut self.before, true) || over { Step::Leave } else { Step::HandOn }
+    }
+}
+
+/// Whether the signal is ignored, by what the process was started with.
+fn is_ignored(number: u8) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (number - 1)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_request_ends_the_process() {
+        let mut urgency = Urgency::default();
+        assert_eq!(urgency.take(2, false), Step::HandOn);
+        assert_eq!(urgency.take(15, false), Step::Leave);
+        // Once there are only last words to write, the first one does.
+        assert_eq!(Urgency::default().take(15, true), Step::Leave);
+    }
+
+    #[test]
+    fn a_terminal_that_closes_is_one_request() {
+        let mut urgency = Urgency::default();
+        assert_eq!(urgency.take(HANG_UP, false), Step::HandOn);
+        assert_eq!(urgency.take(HANG_UP, false), Step::Ignore);
+        assert_eq!(urgency.take(2, false), Step::Leave);
+        assert_eq!(urgency.take(HANG_UP, true), Step::Leave);
     }
 }

@@ -9,9 +9,40 @@ use crate::printer::printable;
 /// The widest that a column of a guest's words is made.
 const MAX_WIDTH: usize = 32;
 
+/// How sizes are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    #[default]
+    Bytes,
+    /// As `ls -h`: 1.5K, 234M.
+    Human,
+}
+
+impl Sizes {
+    fn write(self, bytes: u64) -> String {
+        const UNITS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
+        if self == Self::Bytes || bytes < 1024 {
+            return bytes.to_string();
+        }
+        let (mut unit, mut one) = (0, 1024_u128);
+        // Rounded up, as `ls` does: what needs four digits is one of the next unit.
+        while u128::from(bytes).div_ceil(one) > 1023 && unit + 1 < UNITS.len() {
+            unit += 1;
+            one *= 1024;
+        }
+        let tenths = (u128::from(bytes) * 10).div_ceil(one);
+        if tenths < 100 {
+            format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+        } else {
+            format!("{}{}", u128::from(bytes).div_ceil(one), UNITS[unit])
+        }
+    }
+}
+
 /// How wide the columns of a list are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Columns {
+    sizes: Sizes,
     links: usize,
     user: usize,
     group: usize,
@@ -20,8 +51,8 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// Wide enough for all of these.
-    pub(crate) fn of(entries: &[Entry]) -> Self {
-        let widest = |text: fn(&Entry) -> String| {
+    pub(crate) fn of(entries: &[Entry], sizes: Sizes) -> Self {
+        let widest = |text: &dyn Fn(&Entry) -> String| {
             entries
                 .iter()
                 .map(|entry| text(entry).chars().count())
@@ -30,23 +61,24 @@ impl Columns {
                 .min(MAX_WIDTH)
         };
         Self {
-            links: widest(|entry| entry.links.to_string()),
-            user: widest(user),
-            group: widest(group),
-            size: widest(|entry| entry.size.to_string()),
+            sizes,
+            links: widest(&|entry| entry.links.to_string()),
+            user: widest(&user),
+            group: widest(&group),
+            size: widest(&|entry| sizes.write(entry.size)),
         }
     }
 
     /// One line of `ls -l`.
     pub(crate) fn line(&self, entry: &Entry, now: SystemTime) -> String {
-        let Self { links: l, user: u, group: g, size: s } = *self;
+        let Self { sizes, links: l, user: u, group: g, size: s } = *self;
         let mut line = format!(
             "{} {:>l$} {:<u$} {:<g$} {:>s$} {} {}",
             mode(entry),
             entry.links,
             user(entry),
             group(entry),
-            entry.size,
+            sizes.write(entry.size),
             time(entry.mtime_ns, now),
             name(&entry.path, true),
         );
@@ -138,9 +170,28 @@ mod tests {
     #[test]
     fn a_line_is_that_of_ls_and_cannot_write_to_a_terminal() {
         let entries = [entry(EntryKind::Link, 0o777)];
-        let line = Columns::of(&entries).line(&entries[0], SystemTime::now());
+        let line = Columns::of(&entries, Sizes::Bytes).line(&entries[0], SystemTime::now());
         let expected = "lrwxrwxrwx 1 root 100 7 2024-05-01 12:00 a\u{fffd}\u{fffd}b -> \u{fffd}x";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn sizes_are_those_of_ls() {
+        let human = |bytes| Sizes::Human.write(bytes);
+        for (bytes, shown) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (1025, "1.1K"),
+            (10 << 10, "10K"),
+            ((10 << 10) + 1, "11K"),
+            (1023 << 10, "1023K"),
+            ((1023 << 10) + 1, "1.0M"),
+            (3 << 29, "1.5G"),
+            (u64::MAX, "16E"),
+        ] {
+            assert_eq!(human(bytes), shown, "{bytes}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! This is where the rooms meet: the virtual machine gets one end of a socket pair, the
 //! network card the other, and the card's connections go to the service.
 
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,8 +14,8 @@ use metaservice::{Cloud, CloudCard};
 use metaservice_nic as nic;
 use metaservice_vm::{
     Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Finding, MacAddress, Machine,
-    MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root, SystemUuid,
-    Tools, Transport, initramfs,
+    MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root, StartError,
+    SystemUuid, Tools, Transport, initramfs,
 };
 use serde_json::json;
 
@@ -301,6 +302,16 @@ fn missing(report: &Report) -> Error {
     }
 }
 
+/// What to do about a machine that does not start.
+pub(crate) fn not_started(error: StartError) -> Error {
+    let hint = match &error {
+        StartError::NoMemory(_) => "give the machine less by --memory SIZE",
+        StartError::PortTaken { .. } => "publish another one: --publish PORT:GUEST_PORT",
+        _ => return error.into(),
+    };
+    Error::new(Hint(hint.to_owned())).context(error)
+}
+
 fn hinted(missing: &MissingTools) -> Error {
     Error::new(Hint(missing.hint.clone())).context(missing.to_string())
 }
@@ -329,7 +340,20 @@ pub(crate) async fn pcap(
     let file = output("--pcap", &path).await?;
     let bound = bounds.pcap;
     let told = move || is_full("--pcap", &path, bound, printer);
-    Ok(Some(nic::Pcap::new(file).bound(bound, told)))
+    Ok(Some(nic::Pcap::new(Slow(file)).bound(bound, told)))
+}
+
+/// A file whose writes may wait for a reader: the thread that writes gives its tasks to another.
+struct Slow(std::fs::File);
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        tokio::task::block_in_place(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A machine that writes its console to the file, if one is asked for. Waits for the reader of a
@@ -371,6 +395,29 @@ pub(crate) fn condition(machine: &Machine) -> String {
             format!("; the machine runs; last console lines:\n  {}", printable(&lines))
         }
     }
+}
+
+/// What `inspect` shows of a machine that runs.
+pub(crate) fn tell(plan: &Plan, machine: &Machine, restored: bool) -> serde_json::Value {
+    let VmArgs { rootfs, kernel, net, hardware: wanted, .. } = &plan.args;
+    let memory = hardware(wanted).map(|(_, memory)| memory.mebibytes() << 20).ok();
+    let stored = plan.image.as_ref().and_then(|image| image.stored.as_ref());
+    let image = match (&plan.args.image, rootfs) {
+        (Some(image), _) => image.display().to_string(),
+        (None, Some(folder)) => folder.display().to_string(),
+        // An image that is being prepared has no word on the command line.
+        (None, None) => stored.map_or_else(|| BUILTIN.to_owned(), |image| image.digest.to_string()),
+    };
+    json!({
+        "cpus": wanted.cpus,
+        "memory": memory,
+        "image": image,
+        "digest": stored.map(|image| image.digest.to_string()),
+        "kernel": kernel,
+        "network": if *net == Net::User { "user" } else { "none" },
+        "accelerator": if machine.accelerator().kvm { "kvm" } else { "tcg" },
+        "snapshot": restored,
+    })
 }
 
 /// What went wrong, with what the guest's console said last.

@@ -5,6 +5,8 @@
 //! returns what to exit with. Errors become words here, once.
 
 #![forbid(unsafe_code)]
+// They panic where nothing can be written. [`output`] and [`stderr`] do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
 mod args;
@@ -22,6 +24,7 @@ mod drain;
 mod gauges;
 mod image;
 mod interrupts;
+mod leaving;
 mod ledger;
 mod listeners;
 mod listing;
@@ -33,15 +36,17 @@ mod remarks;
 mod settings;
 mod signals;
 mod sockets;
+mod spool;
 mod status;
+mod stderr;
 mod tamer;
 mod terminal;
 mod warm;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 
@@ -55,10 +60,9 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // What cannot be printed cannot be helped either.
-            let _ = error.print();
-            let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if shown { ExitStatus::SUCCESS } else { ExitStatus::FAILED }.into();
+            let status = commands::help::show(&error);
+            stderr::drain();
+            return status.into();
         }
     };
     trace(cli.output.verbose);
@@ -71,6 +75,8 @@ fn main() -> ExitCode {
         printer.error(&error);
         ExitStatus::FAILED
     });
+    leaving::is_over();
+    stderr::drain();
     status.into()
 }
 
@@ -124,6 +130,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
         Command::Image(command) => runtime.block_on(commands::image::image(command, printer)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::doctor(&args, printer)),
         Command::Completions { shell } => commands::completions::completions(shell),
+        Command::Help { verb } => commands::help::help(&verb),
         Command::Man(args) => commands::man::man(&args),
     };
     // A write to a full pipe cannot be cancelled; nobody waits for it.
@@ -136,5 +143,12 @@ fn trace(verbose: u8) {
     let level = ["error", "info,metaservice=debug", "trace"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_env("METASERVICE_LOG");
     let filter = filter.unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_writer(|| stderr::Trace)
+        .log_internal_errors(false)
+        .with_ansi(colours)
+        .with_env_filter(filter)
+        .init();
 }

@@ -4,11 +4,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncWrite, Stdout};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWrite, Interest, Stdout};
 
 /// The reader has closed its end.
 #[derive(Debug, thiserror::Error)]
@@ -84,4 +86,41 @@ pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
         let inner = cause.downcast_ref::<io::Error>().or(shared).and_then(io::Error::get_ref);
         inner.and_then(|inner| inner.downcast_ref::<Closed>()).is_some()
     })
+}
+
+/// Completes when the reader of standard output has ended; never where that cannot be known, as of a
+/// file.
+pub(crate) async fn reader_gone() {
+    let observe = || {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
+        // Its successor is an unsafe function, which wants a descriptor that stays the same: an
+        // `OwnedFd` does.
+        #[expect(deprecated, reason = "sound for an OwnedFd, and this crate has no unsafe code")]
+        let stdout = AsyncFd::with_interest(stdout, Interest::ERROR).ok()?;
+        Some(stdout)
+    };
+    if let Some(stdout) = observe() {
+        while let Ok(mut guard) = stdout.ready(Interest::ERROR).await {
+            if guard.ready().is_error() {
+                return;
+            }
+            guard.clear_ready();
+        }
+    }
+    std::future::pending().await
+}
+
+/// Whether standard output may have been closed when the process began. Then `/dev/null` has been
+/// opened in its place, for reading and writing; others open it for writing alone.
+pub(crate) fn may_be_closed() -> bool {
+    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
+    let stdout = io::stdout();
+    let (Ok(there), Ok(null), Ok(flags)) =
+        (fstat(&stdout), stat("/dev/null"), fcntl_getfl(&stdout))
+    else {
+        return true;
+    };
+    FileType::from_raw_mode(there.st_mode) == FileType::CharacterDevice
+        && there.st_rdev == null.st_rdev
+        && flags & OFlags::RWMODE == OFlags::RDWR
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::args::OutputArgs;
 use crate::progress::Progress;
+use crate::stderr;
 
 /// How output looks.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,7 @@ impl Printer {
     /// Something worth knowing that is no error.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("metaservice: {text}");
+            stderr::line(&format!("metaservice: {text}"));
         }
     }
 
@@ -45,7 +46,7 @@ impl Printer {
     pub(crate) fn event(self, name: &str, mut details: serde_json::Value) {
         if self.json {
             details["event"] = name.into();
-            eprintln!("{}", json_text(&details.to_string()));
+            stderr::line(&json_text(&details.to_string()));
         }
     }
 
@@ -59,9 +60,9 @@ impl Printer {
             self.event("error", json!({ "message": text, "hint": hint }));
             return;
         }
-        eprintln!("metaservice: {}", printable(&text));
+        stderr::line(&format!("metaservice: {}", printable(&text)));
         if let Some(Hint(hint)) = hint {
-            eprintln!("hint: {hint}");
+            stderr::line(&format!("hint: {hint}"));
         }
     }
 

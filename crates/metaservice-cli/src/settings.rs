@@ -27,6 +27,8 @@ pub(crate) struct JobSettings {
     pub(crate) timeout: Option<Duration>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) command: Vec<String>,
+    /// What `ps` shows in place of the command, which is internal.
+    pub(crate) shown: Option<Vec<String>>,
     /// Variables that only the guest's agent gets.
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) session: SessionMode,
@@ -74,6 +76,7 @@ impl JobSettings {
             timeout: None,
             log: None,
             command,
+            shown: None,
             secrets: BTreeMap::new(),
             session: SessionMode::Claimed,
             bounds: Bounds::default(),
@@ -210,20 +213,32 @@ fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String
     Ok(secrets)
 }
 
-/// Bytes: 512, 10K, 64M, 2G, 1T.
+/// Bytes: 512, 10K, 64M, 1.5G, 1T.
 pub(crate) fn parse_size(text: &str) -> Result<u64> {
-    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(unit);
-    let shift = match unit {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => bail!("{text:?} is no size: a number and K, M, G or T"),
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        "t" | "tb" | "tib" => Some(40),
+        _ => None,
     };
-    let number: u64 = digits.parse().with_context(|| format!("{text:?} is no size"))?;
-    number.checked_mul(1 << shift).with_context(|| format!("{text:?} is too large"))
+    let size = shift.and_then(|shift| Some((decimal(number)?, shift)));
+    let ((number, scale), shift) =
+        size.with_context(|| format!("{text:?} is no size; write 512, 64M, 1.5G or 1T"))?;
+    let size = (u128::from(number) << shift) / u128::from(scale);
+    u64::try_from(size).ok().with_context(|| format!("{text:?} is too large"))
+}
+
+/// A number with up to nine digits behind its point: its digits, and what to divide them by.
+fn decimal(text: &str) -> Option<(u64, u64)> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let plain = !whole.is_empty() && !text.ends_with('.');
+    let scale =
+        10_u64.checked_pow(u32::try_from(part.len()).ok().filter(|digits| *digits < 10)?)?;
+    Some((format!("{whole}{part}").parse().ok().filter(|_| plain)?, scale))
 }
 
 /// Reads `SRC[:DEST]`. In SRC, a colon that belongs to the path has a backslash before it.
@@ -292,17 +307,16 @@ pub(crate) fn distinct<'a>(
 
 /// Seconds, or numbers with units.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
-    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
-    let duration = match seconds {
-        Some(duration) => duration,
-        None => humantime::parse_duration(text)
-            .with_context(|| format!("{text:?} is no duration; write 90, 90s, 5m or 1h30m"))?,
-    };
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let words = if plain { format!("{text}s") } else { text.to_owned() };
+    let duration = humantime::parse_duration(&words)
+        .with_context(|| format!("{text:?} is no duration; write 90, 0.5s, 5m or 1h30m"))?;
     ensure!(!duration.is_zero(), "a duration of zero leaves no time to run");
     Ok(duration)
 }
 
-/// How long ago, or when: 10m, an RFC 3339 time, or seconds since 1970.
+/// How long ago, or when: 10m, a date, an RFC 3339 time, or seconds since 1970. What names no time
+/// zone is in UTC.
 pub(crate) fn parse_since(text: &str, now: SystemTime) -> Result<SystemTime> {
     let since = if let Ok(seconds) = text.parse::<u64>() {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
@@ -310,11 +324,29 @@ pub(crate) fn parse_since(text: &str, now: SystemTime) -> Result<SystemTime> {
         // Older than anything is as good as any time before.
         now.checked_sub(ago).map(|since| since.max(SystemTime::UNIX_EPOCH))
     } else {
-        humantime::parse_rfc3339_weak(text).ok()
+        parse_date(text)
     };
     since.with_context(|| {
-        format!("{text:?} is no time; write 10m, 2024-05-01T12:00:00Z or a Unix time")
+        format!("{text:?} is no time; write 10m, 2024-05-01, 2024-05-01T12:00:00Z or a Unix time")
     })
+}
+
+/// A date with or without a time, whose seconds and zone may be left out.
+fn parse_date(text: &str) -> Option<SystemTime> {
+    let time = text.find(['T', 't', ' ']).unwrap_or(text.len());
+    let zone = text[time..].find(['+', '-']).map_or(text.len(), |zone| time + zone);
+    let (local, zone) = text.split_at(zone);
+    let plain = ["", ":00", "T00:00:00"]
+        .iter()
+        .find_map(|rest| humantime::parse_rfc3339_weak(&format!("{local}{rest}")).ok())?;
+    if zone.is_empty() {
+        return Some(plain);
+    }
+    let digits = zone[1..].replace(':', "");
+    let number = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u64>().ok();
+    let (hours, minutes) = (number(0..2)?, number(2..4).filter(|_| digits.len() == 4)?);
+    let offset = Duration::from_secs((hours * 60 + minutes) * 60);
+    if zone.starts_with('+') { plain.checked_sub(offset) } else { plain.checked_add(offset) }
 }
 
 /// A port of ours that leads to one of the guest's.
@@ -371,7 +403,9 @@ mod tests {
     fn sizes_have_units() {
         let sizes = ["0", "512", "10K", "64M", "2G", "1T"].map(|text| parse_size(text).unwrap());
         assert_eq!(sizes, [0, 512, 10 << 10, 64 << 20, 2 << 30, 1 << 40]);
-        for wrong in ["", "G", "1X", "-1", "1.5G", "99999999T"] {
+        let sizes = ["1.5G", "0.5k", "10MiB", "3mb", "7B"].map(|text| parse_size(text).unwrap());
+        assert_eq!(sizes, [3 << 29, 512, 10 << 20, 3 << 20, 7]);
+        for wrong in ["", "G", "1X", "-1", ".5G", "1.G", "1.2.3G", "1.0000000000G", "99999999T"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }
@@ -474,7 +508,21 @@ mod tests {
         assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
         assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
-        for wrong in ["", "0", "0s", "soon", "-1", "5 parsecs"] {
+        assert_eq!(parse_duration("0.5").unwrap(), Duration::from_millis(500));
+        assert_eq!(parse_duration("1.5h").unwrap(), Duration::from_secs(5400));
+        for wrong in [
+            ".5s",
+            "1.s",
+            "99999999999999999999",
+            "-1.5s",
+            "0.0s",
+            "5 %",
+            "0",
+            "0s",
+            "soon",
+            "-1",
+            "5 parsecs",
+        ] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -501,7 +549,12 @@ mod tests {
         };
         assert_eq!((seconds("10m"), seconds("1000h"), seconds("77")), (400, 0, 77));
         assert_eq!(seconds("1970-01-01T00:01:00Z"), 60);
-        for wrong in ["", "soon", "-1", "99999999999999999999"] {
+        assert_eq!((seconds("1970-01-02"), seconds("1970-01-01T00:01")), (86400, 60));
+        assert_eq!(seconds("1970-01-01 02:00:00+01:00"), 3600);
+        assert_eq!(seconds("1970-01-01T00:00:00-0130"), 5400);
+        for wrong in
+            ["", "soon", "-1", "99999999999999999999", "2026-13-01", "1970-01-01T00:00:00+1"]
+        {
             assert!(parse_since(wrong, now).is_err(), "{wrong}");
         }
     }

@@ -22,9 +22,12 @@ pub(crate) fn parse(text: &str) -> Result<u8> {
     if let Some((_, number)) = ALIASES.into_iter().find(|(known, _)| *known == name) {
         return Ok(number);
     }
-    let number = text.parse().ok();
-    match number {
+    match text.parse().ok() {
         Some(number @ 1..=31) => Ok(number),
+        Some(32..=64) => bail!("{text} is a real-time signal: a guest takes the signals 1 to 31"),
+        _ if name.starts_with("RTMIN") || name.starts_with("RTMAX") => {
+            bail!("{text:?} is a real-time signal: a guest takes the signals 1 to 31")
+        }
         _ => bail!("{text:?} is no signal; write TERM, SIGTERM or 15"),
     }
 }
@@ -40,7 +43,10 @@ mod tests {
         {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
-        for wrong in ["", "SIG", "0", "32", "RTMIN", "TERMINATE", "-1", "1x"] {
+        for real_time in ["RTMIN", "SIGRTMIN+3", "rtmax-1", "34", "64"] {
+            assert!(parse(real_time).unwrap_err().to_string().contains("real-time signal"));
+        }
+        for wrong in ["65", "", "SIG", "0", "32", "RTMIN", "TERMINATE", "-1", "1x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::leaving::CleanUp;
 use crate::printer::Hint;
 
 const SUFFIX: &str = ".sock";
@@ -22,12 +23,12 @@ const SUFFIX: &str = ".sock";
 /// As many connections as the system lets wait.
 const BACKLOG: i32 = 4096;
 
-/// A socket of ours with its name in the file system, which goes when this is dropped.
-pub(crate) struct SocketFile(PathBuf);
+/// A socket with its name in the file system, which is removed when this is dropped.
+pub(crate) struct SocketFile(#[expect(dead_code, reason = "its drop is its use")] CleanUp);
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self(CleanUp::new(move || drop(std::fs::remove_file(path))))
     }
 }
 
@@ -47,7 +48,7 @@ fn listen(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFi
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile::new(path.to_owned());
     rustix::net::listen(&socket, BACKLOG)?;
     Ok((socket.into(), file))
 }
@@ -66,7 +67,7 @@ pub(crate) async fn bind_control(name: &str) -> Result<(UnixListener, SocketFile
 pub(crate) async fn find(name: &str) -> Result<Client> {
     let path = folder()?.join(format!("{name}{SUFFIX}"));
     if name.contains('/') || !is_live(&path).await? {
-        let hint = match names() {
+        let hint = match names().await {
             Ok(names) if !names.is_empty() => format!("running: {}", names.join(", ")),
             _ => "none is running: `metaservice run` starts one".into(),
         };
@@ -76,49 +77,60 @@ pub(crate) async fn find(name: &str) -> Result<Client> {
     Ok(Client::new(path))
 }
 
-/// The names of the jobs that run, without a runtime: nothing here waits for long.
-pub(crate) fn names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder()?)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.and_then(|name| name.strip_suffix(SUFFIX));
-        if let Some(name) = name
-            && std::os::unix::net::UnixStream::connect(&path).is_ok()
-        {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+/// The names of the jobs that run. Waits for none of them.
+pub(crate) async fn names() -> Result<Vec<String>> {
+    Ok(all().await?.into_iter().map(|running| running.name).collect())
 }
 
-/// The control sockets of all jobs that run, by name.
-pub(crate) async fn all() -> Result<Vec<Client>> {
+/// A job that runs, and may not answer.
+pub(crate) struct Running {
+    pub(crate) name: String,
+    /// The process that serves it.
+    pub(crate) pid: Option<i32>,
+    pub(crate) client: Client,
+}
+
+/// All jobs that run, by name. Waits for none of them.
+pub(crate) async fn all() -> Result<Vec<Running>> {
     let folder = folder()?;
-    let mut paths = Vec::new();
+    let mut all = Vec::new();
     for entry in
         std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
     {
         let path = entry?.path();
-        if path.to_str().is_some_and(|path| path.ends_with(SUFFIX)) && is_live(&path).await? {
-            paths.push(path);
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        match listener(&path).await {
+            Ok(Some(pid)) => {
+                all.push(Running { name: name.to_owned(), pid, client: Client::new(&path) });
+            }
+            Ok(None) => {}
+            // What is no job's does not hide those that are.
+            Err(error) => tracing::warn!("{error:#}"),
         }
     }
-    paths.sort();
-    Ok(paths.into_iter().map(Client::new).collect())
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
-/// Whether somebody listens at `path`. A socket without a listener is removed.
+/// Whether somebody listens at `path`.
 async fn is_live(path: &Path) -> Result<bool> {
+    Ok(listener(path).await?.is_some())
+}
+
+/// The process that listens at `path`, if there is one and as far as it is known. A socket without
+/// a listener is removed.
+async fn listener(path: &Path) -> Result<Option<Option<i32>>> {
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot use {}", path.display())),
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => bail!("{} exists and is no socket; it is left alone", path.display()),
     }
     match UnixStream::connect(path).await {
-        Ok(_) => Ok(true),
+        Ok(stream) => Ok(Some(stream.peer_cred().ok().and_then(|peer| peer.pid()))),
+        // It takes no more connections, and will when it goes on.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(None)),
         // Its process is gone, or went this moment.
         Err(error)
             if matches!(
@@ -127,7 +139,7 @@ async fn is_live(path: &Path) -> Result<bool> {
             ) =>
         {
             let _ = std::fs::remove_file(path);
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(error).with_context(|| format!("cannot use {}", path.display())),
     }

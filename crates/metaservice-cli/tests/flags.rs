@@ -178,7 +178,11 @@ fn what_cannot_be_meant_is_told() {
     refused(&["exec", "--escape", "ctrl", "x"], "in --escape");
     refused(&["exec", "-d", "-i", "x"], "cannot be used with");
     refused(&["stats", "--interval", "1ms", "x"], "--interval is 100ms to 10s");
-    refused(&["shell", "x"], "-t needs a terminal");
+    refused(&["shell", "x"], "no job named \"x\" is running");
+    refused(&["exec", "x"], "exec needs a command");
+    refused(&["exec", "-d", "x"], "hint: write `metaservice exec x -- COMMAND`");
+    refused(&["exec", "-t", "x", "sh"], "no job named \"x\" is running");
+    refused(&["man", "no/such"], "hint: make it first: mkdir -p no/such");
     refused(&["logs", "x"], "hint: none is running");
 }
 
@@ -241,4 +245,110 @@ fn a_state_directory_of_others_is_refused_and_what_it_leads_to_stays() {
         assert!(served.stderr.contains(says), "{}", served.stderr);
     }
     assert_eq!(std::fs::read(at("victim")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let sandbox = Sandbox::new();
+    for args in [&["doctor"][..], &["man"], &["completions", "bash"], &["--help"], &["ps"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let finished = vm::finish(sandbox.command(args).stdout(writer).spawn().unwrap());
+        assert_eq!((finished.status, finished.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn traces_have_colours_on_terminals_alone() {
+    let sandbox = Sandbox::new();
+    let args = ["-v", "serve", "--listen", "127.0.0.1:0", "--log", "/no/where", "true"];
+    let told = sandbox.run(&args).stderr;
+    assert!(told.contains("DEBUG") && !told.contains('\u{1b}'), "{told}");
+}
+
+/// A FIFO has no reader, or standard error has one that reads nothing: a signal ends that.
+#[test]
+fn what_waits_in_the_kernel_ends_by_a_signal() {
+    let sandbox = Sandbox::new();
+    let fifo = sandbox.work().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let signal = |child: &std::process::Child, name: &str| {
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    for args in [
+        &["run", "-v", "--log", "fifo", "--", "true"][..],
+        &["serve", "-v", "--listen", "127.0.0.1:0", "--log", "fifo", "--", "true"],
+    ] {
+        let mut child = sandbox.command(args).spawn().unwrap();
+        let _stderr = vm::wait_for(&mut child, "opening the log's file");
+        signal(&child, "-INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?}");
+    }
+    // Its last words find no room. The first signal ends the job, the second one the wait.
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+    std::io::Write::write_all(&mut writer, &vec![b'x'; room]).unwrap();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--log", "fifo", "--", "true"];
+    let mut child = sandbox.command(args).stderr(writer).spawn().unwrap();
+    // It opens when the tool does, which listens for signals by then.
+    let _log = std::fs::File::open(&fifo).unwrap();
+    signal(&child, "-INT");
+    signal(&child, "-TERM");
+    let status = child.wait().unwrap().code();
+    assert!(matches!(status, Some(130 | 143)), "{status:?}");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_told_with_one_that_can() {
+    let run = |flag: &'static str, value: &'static str, told: &str| {
+        refused(&["run", flag, value, "--", "true"], told);
+    };
+    run("--cpus", "two", "write a number of processors");
+    run("--cpus", "256", "256 processors is not between 1 and 255");
+    run("--memory", "1.5X", "\"1.5X\" is no size: write it like 512M, 1.5G or 2G");
+    run("--memory", "100T", "100 TiB of memory is not between");
+    run("--max-log", "1,5G", "\"1,5G\" is no size; write 512, 64M, 1.5G or 1T");
+    run("--timeout", "1.5 weeks or so", "is no duration; write 90, 0.5s, 5m or 1h30m");
+    refused(&["kill", "-s", "RTMIN", "x"], "\"RTMIN\" is a real-time signal");
+    refused(&["logs", "--tail", "some", "x"], "write a number of lines, or \"all\"");
+    refused(&["logs", "--tail", "all", "x"], "no job named \"x\" is running");
+    refused(&["logs", "--since", "2026-11-26", "x"], "no job named \"x\" is running");
+    refused(&["logs", "--since", "2026-26-11", "x"], "is no time; write 10m, 2024-05-01");
+    refused(&["ls", "x:/etc"], "no job named \"x\" is running");
+    refused(&["ls", "x"], "hint: write `metaservice ls x /`");
+    refused(&["ls", "x:", "/etc"], "\"x:\" is not JOB:PATH");
+    refused(&["ls", "-lh", "x", "/"], "no job named \"x\" is running");
+    refused(&["ls", "-la", "x:/"], "no job named \"x\" is running");
+}
+
+#[test]
+fn help_is_a_verb_and_a_mistyped_verb_is_recognised() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.run(&["help"]).text(0).contains("Run a command inside a virtual machine"));
+    assert!(sandbox.run(&["help", "run"]).text(0).contains("124 on --timeout"));
+    assert!(
+        sandbox.run(&["help", "image", "prepare"]).text(0).contains("metaservice image prepare")
+    );
+    assert!(sandbox.run(&["ls", "--help"]).text(0).contains("Example"));
+    refused(&["help", "rnu"], "hint: did you mean \"run\"?");
+    refused(&["rnu"], "hint: did you mean \"run\"?");
+    refused(&["image", "lss"], "ls");
+    let told = sandbox.run(&["--json", "rnu"]);
+    told.text(125);
+    let error: serde_json::Value = serde_json::from_str(told.stderr.trim()).unwrap();
+    assert_eq!(
+        (&error["event"], &error["hint"]),
+        (&"error".into(), &"did you mean \"run\"?".into())
+    );
+}
+
+#[test]
+fn a_service_waits_for_its_guest_as_long_as_it_is_told() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--timeout", "1h", "--boot-timeout", "0.2s"];
+    let finished = sandbox.run(&[&args[..], &["--", "true"]].concat());
+    finished.text(125);
+    assert!(finished.stderr.contains("no guest has fetched its command within 200ms"));
 }

@@ -454,3 +454,58 @@ fn a_cache_that_cannot_be_written_costs_time_and_not_the_run() {
         assert_eq!(said, notes, "{way}: {}", finished.stderr);
     }
 }
+
+/// Whatever becomes of what is said on stderr, artifacts and status are the job's.
+#[test]
+fn a_stderr_that_cannot_be_written_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "--artifact", "/etc/passwd:p", "--", "sh", "-c", "echo log; exit 3"];
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let finished = finish(sandbox.command(args).stderr(full).spawn().unwrap());
+    assert_eq!(finished.text(3), "log\n");
+    assert!(std::fs::read_to_string(sandbox.work().join("p")).unwrap().contains("root"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let args = ["run", "-vv", "--", "sh", "-c", "echo log; exit 4"];
+    let finished = finish(sandbox.command(args).stderr(writer).spawn().unwrap());
+    assert_eq!(finished.text(4), "log\n");
+}
+
+#[test]
+fn a_machine_that_the_host_has_no_room_for_is_told_in_words() {
+    let sandbox = Sandbox::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let publish = format!("{port}:80");
+    let finished = sandbox.run(&["run", "--net", "user", "--publish", &publish, "--", "true"]);
+    finished.text(125);
+    let told = format!("port 127.0.0.1:{port} of the host cannot be published");
+    assert!(finished.stderr.contains(&told), "{}", finished.stderr);
+    assert!(finished.stderr.contains("hint: ") && !finished.stderr.contains("qemu"));
+}
+
+#[test]
+fn a_log_without_a_reader_or_a_place_is_told_as_shells_do() {
+    let sandbox = Sandbox::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let finished = finish(sandbox.command(["run", "--", "yes"]).stdout(writer).spawn().unwrap());
+    assert_eq!((finished.status, finished.stderr.as_str()), (Some(141), ""));
+    // What was asked for besides the log comes.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let args = ["run", "--artifact", "/etc/passwd:p", "--", "yes"];
+    let finished = finish(sandbox.command(args).stdout(writer).spawn().unwrap());
+    assert_eq!(finished.status, Some(141), "{}", finished.stderr);
+    assert!(sandbox.work().join("p").exists() && !finished.stderr.contains("log"));
+
+    let closed = ["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_metaservice")];
+    let template = sandbox.command([""]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(closed).args(["run", "--", "echo", "lost"]).current_dir(sandbox.work());
+    shell.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let told = shell.output().unwrap();
+    let stderr = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("the log is shown nowhere (--log FILE"), "{stderr}");
+}

@@ -146,10 +146,6 @@ fn a_log_that_cannot_be_written_is_told_to_the_guest() {
     let sandbox = Sandbox::new();
     let (service, address) = serve(&sandbox, &["127.0.0.1:0", "--log", "/dev/full", "true"]);
     let url = format!("http://{address}/engine/v1");
-    let curl = |args: &[&str]| {
-        let output = Command::new("curl").args(["-s"]).args(args).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
     curl(&[&format!("{url}/execute")]);
     let answer = curl(&["-w", "%{http_code}", "-d", "some log", &format!("{url}/log")]);
     assert!(answer.contains("\"InternalError\"") && answer.ends_with("500"), "{answer}");
@@ -206,4 +202,82 @@ fn a_name_is_one_jobs_at_a_time() {
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     // The guest never came: there is no command to kill, and nothing to wait for.
     assert_eq!(service.wait().unwrap().code(), Some(129));
+}
+
+/// Asks the guest's side of a service.
+fn curl(args: &[&str]) -> String {
+    let output = Command::new("curl").arg("-s").args(args).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A job whose process is stopped hides no other, and holds no verb for ever.
+#[test]
+fn a_stopped_job_is_told_and_hides_no_other() {
+    let sandbox = Sandbox::new();
+    let (mut well, _) = serve(&sandbox, &["127.0.0.1:0", "--name", "well", "true"]);
+    let (mut stuck, _) = serve(&sandbox, &["127.0.0.1:0", "--name", "stuck", "true"]);
+    let signal = |child: &Child, name: &str| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    std::fs::write(sandbox.runtime().join("metaservice/odd.sock"), "no socket").unwrap();
+    signal(&stuck, "-STOP");
+    let table = sandbox.run(&["ps"]).text(0);
+    let row = |name: &str| {
+        let row = table.lines().find(|line| line.starts_with(name)).unwrap();
+        row.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert_eq!(row("well")[..2], ["waiting".to_owned(), well.id().to_string()]);
+    assert_eq!(row("stuck")[..2], ["silent".to_owned(), stuck.id().to_string()]);
+    assert_eq!(sandbox.run(&["ps", "-q"]).text(0), "stuck\nwell\n");
+    let jobs: serde_json::Value =
+        serde_json::from_str(&sandbox.run(&["ps", "--json"]).text(0)).unwrap();
+    assert_eq!((&jobs[0]["state"], &jobs[1]["state"]), (&"silent".into(), &"waiting".into()));
+    for args in [&["inspect", "stuck"][..], &["logs", "-f", "stuck"], &["exec", "stuck", "true"]] {
+        let finished = sandbox.run(args);
+        finished.text(125);
+        assert!(finished.stderr.contains("does not answer"), "{args:?}: {}", finished.stderr);
+    }
+    signal(&stuck, "-CONT");
+    for child in [&mut well, &mut stuck] {
+        signal(child, "-HUP");
+        assert_eq!(child.wait().unwrap().code(), Some(129));
+    }
+    std::fs::remove_file(sandbox.runtime().join("metaservice/odd.sock")).unwrap();
+}
+
+#[test]
+fn a_log_that_is_followed_has_its_end_though_its_job_has_gone() {
+    let sandbox = Sandbox::new();
+    let (service, address) = serve(&sandbox, &["127.0.0.1:0", "--name", "long", "true"]);
+    let url = format!("http://{address}/engine/v1");
+    let service = std::thread::spawn(move || finish(service));
+    curl(&[&format!("{url}/execute")]);
+    let line = "a line of a log that is long\n";
+    let log = format!("READY\n{}", line.repeat(5_000_000 / line.len()));
+    std::fs::write(sandbox.work().join("log"), &log).unwrap();
+    curl(&["-d", "READY\n", &format!("{url}/log")]);
+
+    // Its reader ends while there is nothing to write.
+    let mut quiet = sandbox.command(["logs", "-f", "long"]).spawn().unwrap();
+    let mut stdout = BufReader::new(quiet.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    drop(stdout);
+    assert_eq!(quiet.wait().unwrap().code(), Some(0));
+
+    // It reads nothing until the job has gone.
+    let mut slow = sandbox.command(["logs", "-f", "long"]).spawn().unwrap();
+    let mut stdout = BufReader::new(slow.stdout.take().unwrap());
+    let mut first = String::new();
+    stdout.read_line(&mut first).unwrap();
+    let file = sandbox.work().join("log");
+    let body = format!("@{}", file.display());
+    curl(&["--data-binary", &body, &format!("{url}/log")]);
+    curl(&["-X", "PUT", &format!("{url}/success")]);
+    assert_eq!(service.join().unwrap().status, Some(0));
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
+    assert!(first == "READY\n" && rest == log, "{} of {} bytes", rest.len(), log.len());
+    assert_eq!(slow.wait().unwrap().code(), Some(0));
 }

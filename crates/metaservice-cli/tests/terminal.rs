@@ -167,7 +167,7 @@ async fn without_a_terminal_signals_and_ends_go_through() {
     let job = start(&sandbox, "plain");
     let refused = sandbox.run(&["exec", "-it", "plain", "sh"]);
     assert_eq!(refused.status, Some(125));
-    assert!(refused.stderr.contains("-t needs a terminal"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("-t with -i needs a terminal"), "{}", refused.stderr);
     assert_eq!(refused.stderr.lines().count(), 2, "{}", refused.stderr);
 
     let script = "trap 'echo told; exit 7' INT; echo ready; while :; do sleep 1; done";

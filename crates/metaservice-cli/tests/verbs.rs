@@ -24,6 +24,10 @@ fn a_job_is_seen_and_waited_for() {
     let entry: serde_json::Value =
         serde_json::from_str(&sandbox.run(&["inspect", "seen"]).text(0)).unwrap();
     assert_eq!(entry["state"], "running");
+    let machine = &entry["machine"];
+    assert_eq!((&machine["cpus"], &machine["memory"]), (&1.into(), &(1_u64 << 30).into()));
+    assert_eq!((&machine["image"], &machine["snapshot"]), (&"builtin".into(), &false.into()));
+    assert!(machine["accelerator"] == "tcg" || machine["accelerator"] == "kvm", "{machine}");
     assert!(entry["agent"]["capabilities"].as_array().unwrap().len() > 5, "{entry}");
     let jobs: serde_json::Value =
         serde_json::from_str(&sandbox.run(&["ps", "--json"]).text(0)).unwrap();

@@ -1,6 +1,7 @@
 //! The command line as it is written: words and flags, nothing resolved yet.
 
 mod image;
+pub(crate) mod numbers;
 mod verbs;
 
 use std::path::PathBuf;
@@ -85,8 +86,8 @@ pub(crate) enum Command {
     /// Open a shell beside the job's command, in this terminal.
     #[command(after_help = verbs::SHELL_HELP)]
     Shell(ShellArgs),
-    /// List a folder of the guest's.
-    #[command(after_help = verbs::LS_HELP)]
+    /// List a directory of the guest's.
+    #[command(after_help = verbs::LS_HELP, disable_help_flag = true)]
     Ls(LsArgs),
     /// Copy files and folders between a guest and here.
     #[command(after_help = verbs::CP_HELP)]
@@ -110,6 +111,13 @@ pub(crate) enum Command {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+    /// Show the help of a verb.
+    #[command(after_help = "Example:\n  metaservice help run")]
+    Help {
+        /// The verb.
+        #[arg(value_name = "VERB")]
+        verb: Vec<String>,
     },
     /// Write the manual pages.
     #[command(after_help = "Example:\n  metaservice man ~/.local/share/man/man1")]
@@ -146,6 +154,10 @@ pub(crate) struct ServeArgs {
     /// have the UUID that is told, and its text as serial number, or any other that begins with ec2.
     #[arg(long)]
     pub(crate) cloud: bool,
+    /// How long to wait until the guest fetches its command; without it, there is no limit.
+    /// --timeout begins only then.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) boot_timeout: Option<String>,
     /// A network card of the machine's, the one to the service first: what the image is to set up
     /// by DHCP. Without any it sets up its first card.
     #[arg(long, value_name = "MAC", requires = "cloud")]
@@ -295,9 +307,9 @@ impl VmArgs {
 #[command(next_help_heading = "VM options")]
 pub(crate) struct HardwareArgs {
     /// How many processors the machine has.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::processors)]
     pub(crate) cpus: u32,
-    /// How much memory the machine has: 512M, 2G; at least 96M, which the built-in guest needs.
+    /// How much memory the machine has: 512M, 1.5G; at least 96M, which the built-in guest needs.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) memory: String,
     /// What runs the machine's processors.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
+use super::numbers;
 use crate::candidates;
 
 pub(crate) const PS_HELP: &str = "\
@@ -39,8 +40,9 @@ Example:
 Exit status: the shell's own, 128+N after signal N, 0 after the escape sequence.";
 
 pub(crate) const LS_HELP: &str = "\
-Example:
-  metaservice ls -l build /var/log";
+Examples:
+  metaservice ls -l build /var/log
+  metaservice ls -lh build:/var/log";
 
 pub(crate) const CP_HELP: &str = "\
 Examples:
@@ -80,11 +82,11 @@ pub(crate) struct LogsArgs {
     /// Go on with what is logged from now on, until the job ends.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only what is not older than this: 10m, 2024-05-01T12:00:00Z, or a Unix time.
+    /// Only what is not older than this: 10m, 2024-05-01, 2024-05-01T12:00:00Z, or a Unix time.
     #[arg(long, value_name = "DURATION|TIME")]
     pub(crate) since: Option<String>,
-    /// Only the last N lines.
-    #[arg(short = 'n', long, value_name = "N")]
+    /// Only the last N lines; "all" for all.
+    #[arg(short = 'n', long, value_name = "N", value_parser = numbers::lines)]
     pub(crate) tail: Option<u64>,
     #[command(flatten)]
     pub(crate) name: JobName,
@@ -105,7 +107,7 @@ pub(crate) struct ExecArgs {
     pub(crate) around: AroundArgs,
     #[command(flatten)]
     pub(crate) name: JobName,
-    /// The command and its arguments; the guest's default shell if there is none.
+    /// The command and its arguments. With -i alone it is the guest's default shell.
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
@@ -143,13 +145,24 @@ pub(crate) struct LsArgs {
     /// With mode, owner, size and time.
     #[arg(short)]
     pub(crate) long: bool,
+    /// With -l: sizes as 1.5K, 234M, 2.0G.
+    #[arg(short = 'h', long)]
+    pub(crate) human: bool,
+    /// Nothing is hidden in any case.
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
     /// Also what is in the folders below.
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
-    #[command(flatten)]
-    pub(crate) name: JobName,
-    /// The folder in the guest.
-    pub(crate) path: String,
+    /// The job's name, or JOB:PATH.
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
+    pub(crate) job: String,
+    /// The directory in the guest.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<String>,
 }
 
 #[derive(Debug, Args)]

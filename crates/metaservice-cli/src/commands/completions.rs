@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use clap_complete::Shell;
 use clap_complete::env::Shells;
 
+use crate::output::Output;
 use crate::status::ExitStatus;
 
 /// The variable by which the script asks for candidates; also named in `main`.
@@ -14,6 +15,6 @@ pub(crate) fn completions(shell: Shell) -> Result<ExitStatus> {
     let shells = Shells::builtins();
     let script = shells.completer(&shell.to_string()).context("no script for this shell")?;
     let name = "metaservice";
-    script.write_registration(VARIABLE, name, name, name, &mut std::io::stdout())?;
+    script.write_registration(VARIABLE, name, name, name, &mut Output::lock())?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -22,21 +22,23 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
     }
     let report = tokio::task::block_in_place(metaservice_vm::find);
     let accelerator = Accelerator::Auto.choose()?;
-    if printer.is_json() {
-        output::line(as_json(&report, &accelerator.to_string()))?;
+    let missing = report.require().err();
+    let shown = if printer.is_json() {
+        output::line(as_json(&report, &accelerator.to_string()))
     } else {
-        print!("{report}");
-        output::line(format_args!("ok       {:<9} {accelerator}", "speed"))?;
+        let advice = missing.as_ref().map(|missing| format!("\n\nTo mend this: {}", missing.hint));
+        let advice = advice.unwrap_or_default();
+        output::line(format_args!("{report}ok       {:<9} {accelerator}{advice}", "speed"))
+    };
+    match shown {
+        // The status tells as much to a program that reads no further.
+        Err(error) => match anyhow::Error::from(error) {
+            error if output::is_closed(&error) => {}
+            error => return Err(error),
+        },
+        Ok(()) => {}
     }
-    match report.require() {
-        Ok(_) => Ok(ExitStatus::SUCCESS),
-        Err(missing) => {
-            if !printer.is_json() {
-                output::line(format_args!("\nTo mend this: {}", missing.hint))?;
-            }
-            Ok(ExitStatus::MISSING)
-        }
-    }
+    Ok(if missing.is_none() { ExitStatus::SUCCESS } else { ExitStatus::MISSING })
 }
 
 async fn install() -> Result<()> {

@@ -1,22 +1,22 @@
 //! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: what a job has logged, byte for byte.
 
 use std::collections::VecDeque;
-use std::io;
+use std::pin::pin;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use metaservice::LogFrom;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use metaservice::control::BodyReader;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::args::LogsArgs;
 use crate::interrupts::Interrupts;
+use crate::output::{self, AsyncOutput};
 use crate::printer::Printer;
 use crate::settings::parse_since;
 use crate::sockets;
+use crate::spool::Spool;
 use crate::status::ExitStatus;
-
-/// How much is read at once.
-const BLOCK: usize = 64 * 1024;
 
 /// The longest last lines that are kept in memory.
 const MAX_TAIL: usize = 64 * 1024 * 1024;
@@ -24,7 +24,9 @@ const MAX_TAIL: usize = 64 * 1024 * 1024;
 pub(crate) async fn logs(args: LogsArgs, printer: Printer) -> Result<ExitStatus> {
     let since = args.since.as_deref().map(|since| parse_since(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
-    let (from, tail) = match (since, args.tail) {
+    // What the control API takes for a number: more lines than that are all.
+    let tail = args.tail.filter(|lines| i64::try_from(*lines).is_ok());
+    let (from, tail) = match (since, tail) {
         (Some(since), tail) => (LogFrom::Since(since), tail),
         (None, Some(lines)) => (LogFrom::Tail(lines), None),
         (None, None) => (LogFrom::Start, None),
@@ -44,8 +46,8 @@ pub(crate) async fn logs(args: LogsArgs, printer: Printer) -> Result<ExitStatus>
     };
     tokio::select! {
         shown = reading => match shown {
-            // Whoever reads us has seen enough.
-            Err(error) if is_broken_pipe(&error) => Ok(ExitStatus::SUCCESS),
+            // The reader has seen enough.
+            Err(error) if output::is_closed(&error) => Ok(ExitStatus::SUCCESS),
             shown => {
                 shown.with_context(|| format!("cannot show the log of {}", args.name.job))?;
                 Ok(ExitStatus::SUCCESS)
@@ -55,21 +57,39 @@ pub(crate) async fn logs(args: LogsArgs, printer: Printer) -> Result<ExitStatus>
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-async fn show(mut log: impl AsyncRead + Unpin) -> Result<()> {
-    let mut stdout = tokio::io::stdout();
-    let mut block = vec![0; BLOCK];
-    loop {
-        match log.read(&mut block).await.context("the log is cut")? {
-            0 => return Ok(()),
-            count => stdout.write_all(&block[..count]).await?,
+/// Shows a log to its end. A slow reader here holds up neither the job nor its end.
+async fn show(mut log: BodyReader) -> Result<()> {
+    let spool = Spool::new();
+    let filling = async {
+        let filled = async {
+            while let Some(bytes) = log.chunk().await.context("the log is cut")? {
+                spool.push(bytes).await;
+            }
+            Ok(())
+        };
+        let filled = filled.await;
+        spool.end();
+        filled
+    };
+    let writing = async {
+        let mut stdout = AsyncOutput::new();
+        while let Some(bytes) = spool.pop().await.context("the temporary file cannot be read")? {
+            stdout.write_all(&bytes).await?;
+            // A reader that follows waits for each line.
+            stdout.flush().await?;
         }
-        // Whoever follows waits for each line.
-        stdout.flush().await?;
+        Ok(())
+    };
+    let (mut filling, mut writing) = (pin!(filling), pin!(writing));
+    let mut filled = None;
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut writing => return written.and(filled.unwrap_or(Ok(()))),
+            done = &mut filling, if filled.is_none() => filled = Some(done),
+            // `logs -f JOB | grep -q READY`: it does not wait for the next byte.
+            () = output::reader_gone() => return Ok(()),
+        }
     }
 }
 
@@ -87,7 +107,7 @@ async fn show_tail(mut log: impl AsyncBufReadExt + Unpin, lines: u64) -> Result<
             held -= last.pop_front().map_or(0, |line| line.len());
         }
     }
-    let mut stdout = tokio::io::stdout();
+    let mut stdout = AsyncOutput::new();
     for line in last {
         stdout.write_all(&line).await?;
     }

@@ -1,4 +1,4 @@
-//! `metaservice ls [-l] [-R] JOB PATH`: a folder of the guest's.
+//! `metaservice ls [-l] [-h] [-R] JOB PATH`: a directory of the guest's.
 //!
 //! An agent of version 1 knows plain files below a folder and no more: of it the entries of one
 //! folder are the first components of their paths, without folders that hold none.
@@ -6,15 +6,15 @@
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use metaservice::Entry;
 use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use crate::args::LsArgs;
-use crate::listing::{self, Columns};
+use crate::listing::{self, Columns, Sizes};
 use crate::output::Output;
-use crate::printer::{Printer, json_text};
+use crate::printer::{Hint, Printer, json_text};
 use crate::sockets;
 use crate::status::ExitStatus;
 
@@ -28,9 +28,10 @@ const SORTED: usize = 100_000;
 const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
-    let client = sockets::find(&args.name.job).await?;
-    let cannot = || format!("cannot list {}", args.path);
-    let mut entries = match client.list(&args.path, args.recursive).await {
+    let (job, path) = place(args.job, args.path)?;
+    let client = sockets::find(&job).await?;
+    let cannot = || format!("cannot list {path}");
+    let mut entries = match client.list(&path, args.recursive).await {
         Ok(entries) => entries,
         Err(ClientError::Refused { code: Code::Unsupported, .. }) if args.long => {
             bail!(
@@ -38,7 +39,7 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
             );
         }
         Err(ClientError::Refused { code: Code::Unsupported, .. }) => {
-            let names = plain(&client, &args).await.with_context(cannot)?;
+            let names = plain(&client, &path, args.recursive).await.with_context(cannot)?;
             return show_names(&names, printer);
         }
         Err(error) => return Err(error).with_context(cannot),
@@ -46,6 +47,8 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let mut stdout = Output::lock();
     let tame = std::io::stdout().is_terminal();
     let now = std::time::SystemTime::now();
+    let sizes = if args.human { Sizes::Human } else { Sizes::Bytes };
+    let long = args.long.then_some(sizes);
     let mut waiting: Vec<Entry> = Vec::new();
     let (mut first, mut all, mut kept) = (true, Vec::<Entry>::new(), 0);
     while let Some(entry) = entries.next().await.with_context(cannot)? {
@@ -58,7 +61,7 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
             // Folder before content: what comes first is shown first.
             waiting.push(entry);
             if waiting.len() == ALIGNED {
-                show(&mut stdout, &mut waiting, args.long, tame, now)?;
+                show(&mut stdout, &mut waiting, long, tame, now)?;
             }
         } else {
             kept += entry.path.len() + entry.target.as_ref().map_or(0, String::len);
@@ -66,7 +69,7 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
             if all.len() == SORTED || kept > SORTED_BYTES {
                 kept = 0;
                 all.sort_by(|a, b| a.path.cmp(&b.path));
-                show(&mut stdout, &mut all, args.long, tame, now)?;
+                show(&mut stdout, &mut all, long, tame, now)?;
             }
         }
     }
@@ -75,22 +78,37 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     } else {
         all.sort_by(|a, b| a.path.cmp(&b.path));
         waiting.append(&mut all);
-        show(&mut stdout, &mut waiting, args.long, tame, now)?;
+        show(&mut stdout, &mut waiting, long, tame, now)?;
     }
     stdout.flush()?;
     Ok(ExitStatus::SUCCESS)
 }
 
+/// `JOB PATH`, or `JOB:PATH` as `cp` has it.
+fn place(job: String, path: Option<String>) -> Result<(String, String)> {
+    match (job.split_once(':'), path) {
+        (None, Some(path)) => Ok((job, path)),
+        (Some((job, path)), None) if !job.is_empty() && !path.is_empty() => {
+            Ok((job.to_owned(), path.to_owned()))
+        }
+        (None, None) => {
+            let hint = Hint(format!("write `metaservice ls {job} /`"));
+            Err(Error::new(hint).context("ls needs a directory"))
+        }
+        (Some(_), _) => bail!("{job:?} is not JOB:PATH"),
+    }
+}
+
 fn show(
     to: &mut impl Write,
     entries: &mut Vec<Entry>,
-    long: bool,
+    long: Option<Sizes>,
     tame: bool,
     now: std::time::SystemTime,
 ) -> std::io::Result<()> {
-    let columns = Columns::of(entries);
+    let columns = Columns::of(entries, long.unwrap_or_default());
     for entry in entries.drain(..) {
-        if long {
+        if long.is_some() {
             writeln!(to, "{}", columns.line(&entry, now))?;
         } else {
             writeln!(to, "{}", listing::name(&entry.path, tame))?;
@@ -100,15 +118,15 @@ fn show(
 }
 
 /// What an agent of version 1 can tell.
-async fn plain(client: &Client, args: &LsArgs) -> Result<Vec<String>, ClientError> {
-    let files = client.list_folder(&args.path).await?;
-    let folder = args.path.trim_end_matches('/');
+async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<String>, ClientError> {
+    let files = client.list_folder(path).await?;
+    let folder = path.trim_end_matches('/');
     let below = |file: &str| match file.strip_prefix(folder) {
         Some(below) => below.trim_start_matches('/').to_owned(),
         None => file.to_owned(),
     };
     let below = files.iter().map(|file| below(file));
-    if args.recursive {
+    if recursive {
         return Ok(below.collect());
     }
     let first = below.filter_map(|path| path.split('/').next().map(str::to_owned));

@@ -2,12 +2,15 @@
 //! The page `docs/reference/cli.md` is generated here too.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::CommandFactory;
 
 use crate::args::{Cli, ManArgs};
+use crate::output::Output;
+use crate::printer::Hint;
 use crate::status::ExitStatus;
 
 /// The width of the help texts in the Markdown page.
@@ -16,11 +19,11 @@ const COLUMNS: usize = 100;
 pub(crate) fn man(args: &ManArgs) -> Result<ExitStatus> {
     let mut cli = Cli::command();
     match &args.folder {
-        None if args.markdown => std::io::stdout().write_all(markdown(cli).as_bytes())?,
-        None => clap_mangen::Man::new(cli).render(&mut std::io::stdout())?,
+        None if args.markdown => Output::lock().write_all(markdown(cli).as_bytes())?,
+        None => clap_mangen::Man::new(cli).render(&mut Output::lock())?,
         Some(folder) => {
             let cannot = || format!("cannot write to {}", folder.display());
-            std::fs::create_dir_all(folder).with_context(cannot)?;
+            make(folder).with_context(cannot)?;
             cli.build();
             clap_mangen::generate_to(cli, folder).with_context(cannot)?;
         }
@@ -45,5 +48,17 @@ fn sections(page: &mut String, command: &mut clap::Command, name: &str) {
     for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
         let name = format!("{name} {}", verb.get_name());
         sections(page, verb, &name);
+    }
+}
+
+/// Makes the directory in one that is there: a word that is mistyped makes no tree.
+fn make(folder: &Path) -> Result<()> {
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = Hint(format!("make it first: mkdir -p {}", folder.display()));
+            Err(Error::new(hint).context("the directory above it does not exist"))
+        }
+        made => Ok(made?),
     }
 }

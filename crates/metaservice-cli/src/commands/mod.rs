@@ -5,6 +5,7 @@ pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod forward;
+pub(crate) mod help;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kill;

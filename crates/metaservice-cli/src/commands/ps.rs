@@ -1,41 +1,86 @@
 //! `metaservice ps`: the jobs of this user that run on this host.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use anyhow::Result;
-use metaservice::control::JobState;
+use metaservice::control::{Job, JobState};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::contact;
 use crate::output;
 use crate::printer::{Printer, json_text, printable};
-use crate::sockets;
+use crate::sockets::{self, Running};
 use crate::status::ExitStatus;
 
+/// How long a job may take to answer: one that is stopped does not hide the others.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The state of a job that does not answer.
+const SILENT: &str = "silent";
+
+/// A job, or the process that should have told of it.
+enum Row {
+    Told(Box<Job>),
+    Silent { name: String, pid: Option<i32> },
+}
+
 pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
-    let mut jobs = Vec::new();
-    for client in sockets::all().await? {
-        // A job that ends this moment is no error of the listing.
-        if let Ok(job) = client.job().await {
-            jobs.push(job);
-        }
+    let mut asking = JoinSet::new();
+    for Running { name, pid, client } in sockets::all().await? {
+        asking.spawn(async move {
+            let row = match tokio::time::timeout(PATIENCE, client.job()).await {
+                Ok(Ok(job)) => Row::Told(Box::new(job)),
+                // A job that ends this moment is no error of the listing.
+                Ok(Err(_)) => return None,
+                Err(_) => Row::Silent { name: name.clone(), pid },
+            };
+            Some((name, row))
+        });
     }
+    let rows: BTreeMap<_, _> = asking.join_all().await.into_iter().flatten().collect();
     if printer.is_quiet() {
-        for job in jobs {
-            output::line(printable(&job.name))?;
+        for name in rows.keys() {
+            output::line(printable(name))?;
         }
         return Ok(ExitStatus::SUCCESS);
     }
     if printer.is_json() {
-        output::line(json_text(&json!(jobs).to_string()))?;
+        let all: Vec<_> = rows.values().map(Row::json).collect();
+        output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
     output::line(format_args!("{:<20} {:<10} {:<8} COMMAND", "NAME", "STATE", "PID"))?;
-    for job in jobs {
-        let state = serde_json::to_value(job.state)?;
-        let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
-        let contact = contact::word(job.contact).filter(|_| !ended);
-        let state = contact.or(state.as_str()).unwrap_or_default();
-        let command = printable(&job.command.join(" ")).replace('\n', " ");
-        output::line(format_args!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid))?;
+    for row in rows.values() {
+        output::line(row.line()?)?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Told(job) => json!(job),
+            Self::Silent { name, pid } => json!({ "name": name, "state": SILENT, "pid": pid }),
+        }
+    }
+
+    fn line(&self) -> Result<String> {
+        Ok(match self {
+            Self::Told(job) => {
+                let state = serde_json::to_value(job.state)?;
+                let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+                let contact = contact::word(job.contact).filter(|_| !ended);
+                let state = contact.or(state.as_str()).unwrap_or_default();
+                let command = printable(&job.command.join(" ")).replace('\n', " ");
+                format!("{:<20} {state:<10} {:<8} {command}", job.name, job.pid)
+            }
+            Self::Silent { name, pid } => {
+                let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+                let told = "(does not answer: stopped or stuck)";
+                format!("{:<20} {SILENT:<10} {pid:<8} {told}", printable(name))
+            }
+        })
+    }
 }

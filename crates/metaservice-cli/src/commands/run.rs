@@ -45,7 +45,10 @@ const GO_ON_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     let mut settings = JobSettings::resolve(args.job)?;
-    settings.terminal = args.tty.then(|| terminal::size().unwrap_or(terminal::USUAL_SIZE));
+    if args.tty {
+        settings.terminal = Some(terminal::size().unwrap_or(terminal::USUAL_SIZE));
+        terminal::tell_type(&mut settings.env);
+    }
     let plan = Plan::resolve(args.vm, &args.cloud, printer)?;
     plan.check_outputs(&settings)?;
     let boot_timeout = match &plan.args.boot_timeout {
@@ -59,13 +62,18 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
     }
     let mut interrupts = Interrupts::listen()?;
-    let (service, control) = conduct::start(&settings, printer).await?;
+    // A FIFO to write to opens when its reader comes.
+    let (service, control) = tokio::select! {
+        started = conduct::start(&settings, printer) => started?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
 
     let Started { machine, mut wire, booted } = tokio::select! {
         started = start(&plan, &settings, &identity, &service, printer) => started?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     plan.forget_boot();
+    control.machine.set(machine::tell(&plan, &machine, !booted));
     let gone = async {
         let how = machine.wait().await.how;
         wire.drain(&service).await;
@@ -99,7 +107,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         power_down(&machine, &mut interrupts, printer).await;
     }
     driving.abort();
-    control.end().await;
+    control.end(&mut interrupts).await;
     if booted
         && plan.image.is_none()
         && plan.may_be_saved()
@@ -198,7 +206,7 @@ async fn start(
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?;
     let spec = machine::with_console(&plan.args, spec).await?;
-    let machine = Machine::start(spec).await?;
+    let machine = Machine::start(spec).await.map_err(machine::not_started)?;
     machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     drop(spinner);
     printer.event("booting", json!({}));

@@ -8,46 +8,69 @@
 mod escape;
 mod input;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use metaservice::TerminalSize;
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, OptionalActions, OutputModes, Termios};
 
 pub(crate) use self::escape::Escape;
 pub(crate) use self::input::Input;
-use crate::printer::Hint;
+use crate::leaving::CleanUp;
 
 /// What a command gets for a terminal where we have none.
 pub(crate) const USUAL_SIZE: TerminalSize = TerminalSize { columns: 80, rows: 24 };
 
-/// The terminal at our stdin.
+/// The terminal that a command in a guest gets.
 pub(crate) struct Terminal {
     tty: OwnedFd,
     settings: Termios,
 }
 
 impl Terminal {
-    /// The terminal at our stdin, as it is.
-    ///
-    /// # Errors
-    /// When stdin is none.
-    pub(crate) fn open() -> Result<Self> {
-        let stdin = std::io::stdin();
-        if !termios::isatty(&stdin) {
-            let hint = Hint("leave -t out to send what stdin has".into());
-            let error = anyhow::Error::new(hint);
-            return Err(error.context("-t needs a terminal, and standard input is none"));
-        }
-        let tty = reopen(&stdin).context("cannot open the terminal")?;
-        let settings = termios::tcgetattr(&tty).context("cannot read the terminal's settings")?;
-        Ok(Self { tty, settings })
+    /// The terminal at standard input, as it is; `None` where that is no terminal.
+    pub(crate) fn of_stdin() -> Result<Option<Self>> {
+        Self::at(std::io::stdin())
     }
 
-    /// Every key goes to whoever reads, none has a meaning here; until the guard is dropped.
+    /// The terminal that shows what the command writes, for a command that gets no input.
+    pub(crate) fn of_output() -> Result<Option<Self>> {
+        Self::at(std::io::stdout())
+    }
+
+    fn at(stream: impl std::os::fd::AsFd) -> Result<Option<Self>> {
+        if !termios::isatty(&stream) {
+            return Ok(None);
+        }
+        let tty = reopen(&stream).context("cannot open the terminal")?;
+        let settings = termios::tcgetattr(&tty).context("cannot read the terminal's settings")?;
+        Ok(Some(Self { tty, settings }))
+    }
+
+    /// Every key goes to the command, none has a meaning here; until the guard is dropped.
     pub(crate) fn make_raw(&self) -> Result<Raw> {
-        let guard = Raw { tty: self.tty.try_clone()?, settings: self.settings.clone() };
+        let mut raw = self.settings.clone();
+        raw.make_raw();
+        self.change(raw)
+    }
+
+    /// What is written is shown as it is: the guest's terminal has made line ends of it already.
+    /// Keys keep their meaning. Until the guard is dropped.
+    pub(crate) fn make_output_raw(&self) -> Result<Raw> {
+        let mut raw = self.settings.clone();
+        raw.output_modes.remove(OutputModes::OPOST);
+        self.change(raw)
+    }
+
+    fn change(&self, raw: Termios) -> Result<Raw> {
+        let (tty, settings) = (self.tty.try_clone()?, self.settings.clone());
+        let restore = CleanUp::new(move || {
+            // Not after what is still to be shown: a terminal that nobody reads would wait for ever.
+            let _ = termios::tcsetattr(&tty, OptionalActions::Now, &settings);
+        });
+        let guard = Raw { tty: self.tty.try_clone()?, raw, _restore: restore };
         guard.apply().context("cannot change the terminal's settings")?;
         Ok(guard)
     }
@@ -55,6 +78,13 @@ impl Terminal {
     /// How large it is now.
     pub(crate) fn size(&self) -> Option<TerminalSize> {
         size_of(&self.tty)
+    }
+}
+
+/// Tells a command the type of the terminal here, unless it is told another one already.
+pub(crate) fn tell_type(env: &mut BTreeMap<String, String>) {
+    if let Some(term) = std::env::var("TERM").ok().filter(|term| !term.is_empty()) {
+        env.entry("TERM".to_owned()).or_insert(term);
     }
 }
 
@@ -73,22 +103,14 @@ fn size_of(tty: impl std::os::fd::AsFd) -> Option<TerminalSize> {
 /// A raw terminal; as it was before once this is dropped.
 pub(crate) struct Raw {
     tty: OwnedFd,
-    settings: Termios,
+    raw: Termios,
+    _restore: CleanUp,
 }
 
 impl Raw {
     /// Makes the terminal raw, again after somebody else had it.
     pub(crate) fn apply(&self) -> rustix::io::Result<()> {
-        let mut raw = self.settings.clone();
-        raw.make_raw();
-        termios::tcsetattr(&self.tty, OptionalActions::Drain, &raw)
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Not after what is still to be shown: a terminal that nobody reads would hold us up.
-        let _ = termios::tcsetattr(&self.tty, OptionalActions::Now, &self.settings);
+        termios::tcsetattr(&self.tty, OptionalActions::Drain, &self.raw)
     }
 }
 

@@ -43,6 +43,11 @@ impl Sandbox {
         self.folder.path().join("tmp")
     }
 
+    /// The folder of sockets.
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.folder.path().join("runtime")
+    }
+
     /// One whose images and saved machines are its own, below the working folder; the tools in its
     /// cache are the user's.
     pub(crate) fn with_machines() -> Self {

@@ -148,7 +148,15 @@ async fn boot(
         Wire::connect(plan, settings, &service, Vec::new(), printer).await?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
     let spec = tokio::task::block_in_place(describe)?.draft(draft);
-    let machine = Machine::start(machine::with_console(&plan.args, spec).await?).await?;
+    let started = async {
+        let spec = machine::with_console(&plan.args, spec).await?;
+        Machine::start(spec).await.map_err(machine::not_started)
+    };
+    let machine = tokio::select! {
+        machine = started => machine?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    control.machine.set(machine::tell(plan, &machine, false));
     machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let gone = async {
@@ -175,7 +183,7 @@ async fn boot(
         None => status,
     };
     driving.abort();
-    control.end().await;
+    control.end(interrupts).await;
     Ok(status)
 }
 
@@ -241,7 +249,9 @@ fn settings(args: &PrepareArgs, name: &ImageName) -> Result<JobSettings> {
     let command = words.into_iter().chain(args.command.iter().cloned()).collect();
     let timeout = parse_duration(&args.timeout).context("in --timeout")?;
     let plain = JobSettings::plain(host_name(name), command, env);
-    Ok(JobSettings { timeout: Some(timeout), ..plain })
+    let words = ["metaservice", "image", "prepare", &args.name].map(str::to_owned);
+    let shown = Some(words.into_iter().chain(args.command.iter().cloned()).collect());
+    Ok(JobSettings { timeout: Some(timeout), shown, ..plain })
 }
 
 /// What the machines of an image are called, of which nobody says it: as the image, where host

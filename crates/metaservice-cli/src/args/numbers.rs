@@ -1,0 +1,31 @@
+//! Numbers on the command line, with errors that say what to write.
+
+use std::str::FromStr;
+
+/// `--cpus`.
+pub(crate) fn processors(text: &str) -> Result<u32, String> {
+    number(text, "a number of processors: 1, 2, 4")
+}
+
+/// `logs --tail`: [`u64::MAX`] stands for all.
+pub(crate) fn lines(text: &str) -> Result<u64, String> {
+    if text == "all" { Ok(u64::MAX) } else { number(text, "a number of lines, or \"all\"") }
+}
+
+fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("write {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_told_what_to_write() {
+        assert_eq!((processors("2"), lines("7"), lines("all")), (Ok(2), Ok(7), Ok(u64::MAX)));
+        for wrong in ["", "two", "-1", "1.5", "99999999999999999999999"] {
+            assert!(processors(wrong).unwrap_err().contains("processors"), "{wrong}");
+            assert!(lines(wrong).unwrap_err().contains("lines"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `metaservice help [VERB]`, and what is said of a command line that cannot be read.
+
+use std::io::Write;
+
+use anyhow::{Error, Result};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory};
+use serde_json::json;
+
+use crate::args::{Cli, OutputArgs};
+use crate::output::Output;
+use crate::printer::{Hint, Printer};
+use crate::status::ExitStatus;
+
+/// How many letters may differ in a word that was meant.
+const LETTERS: usize = 2;
+
+pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut command = &mut cli;
+    for word in words {
+        let names = verbs(command);
+        let hint = match similar(word, &names) {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => format!("one of: {}", names.join(", ")),
+        };
+        let unknown = || Error::new(Hint(hint)).context(format!("there is no verb {word:?}"));
+        command = command.find_subcommand_mut(word).ok_or_else(unknown)?;
+    }
+    write!(Output::lock(), "{}", command.render_long_help().ansi())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Shows an error of the command line, or the help that was asked for.
+pub(crate) fn show(error: &clap::Error) -> ExitStatus {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // What cannot be printed cannot be helped either.
+        let _ = error.print();
+        return ExitStatus::SUCCESS;
+    }
+    let meant = meant(error);
+    // The flags were not read: this is the only one that matters.
+    let before_command = std::env::args().skip(1).take_while(|word| word != "--");
+    if before_command.into_iter().any(|word| word == "--json") {
+        let printer = Printer::new(&OutputArgs { json: true, quiet: false, verbose: 0 });
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let hint = meant.map(|meant| format!("did you mean {meant:?}?"));
+        printer.event("error", json!({ "message": message, "hint": hint }));
+        return ExitStatus::FAILED;
+    }
+    let _ = error.print();
+    if let Some(meant) = meant {
+        crate::stderr::line(&format!("hint: did you mean {meant:?}?"));
+    }
+    ExitStatus::FAILED
+}
+
+/// The verb that was meant, where the error does not name one itself.
+fn meant(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return None;
+    }
+    similar(word, &verbs(&Cli::command()))
+}
+
+fn verbs(command: &Command) -> Vec<String> {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
+/// The name that is most like the word, if any is.
+fn similar(word: &str, names: &[String]) -> Option<String> {
+    let distances = names.iter().map(|name| (distance(word, name), name));
+    let (least, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    let few = LETTERS.min(word.chars().count().saturating_sub(1));
+    (least <= few).then(|| name.clone())
+}
+
+/// How many letters were left out, put in, exchanged or changed for each other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut least =
+                (rows[i][j] + usize::from(x != y)).min(row[j] + 1).min(rows[i][j + 1] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_verb_is_recognised() {
+        let names = verbs(&Cli::command());
+        for (typed, meant) in [("rnu", "run"), ("exce", "exec"), ("lgos", "logs"), ("kil", "kill")]
+        {
+            assert_eq!(similar(typed, &names).as_deref(), Some(meant));
+        }
+        for other in ["frobnicate", "", "x", "zz"] {
+            assert_eq!(similar(other, &names), None, "{other}");
+        }
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}
