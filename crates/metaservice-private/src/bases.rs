@@ -118,6 +118,23 @@ fn temporary_of(named: Option<OsString>) -> Result<PathBuf, UnfitTemporary> {
     fit().map_err(|source| UnfitTemporary { path: path.clone(), named, source })
 }
 
+/// As [`temporary`], for files that have names: nobody else can put others in their place.
+///
+/// # Errors
+/// When there is no such directory.
+pub fn temporary_for_names() -> Result<PathBuf, RuntimeError> {
+    let path = temporary()?;
+    if keeps_names(&path) { Ok(path) } else { Err(RuntimeError::Shared(path)) }
+}
+
+/// In a directory that others can write, only a sticky bit keeps a name from being taken over.
+fn keeps_names(directory: &Path) -> bool {
+    directory.metadata().is_ok_and(|metadata| {
+        let trusted = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
+        trusted && (metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0)
+    })
+}
+
 /// The directory for temporary files cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} is not a directory for temporary files{}", if *named { " (TMPDIR)" } else { "" })]
@@ -143,16 +160,7 @@ pub fn runtime(name: &str) -> Result<Directory, RuntimeError> {
         return Ok(Directory::open_or_make(&base.join(name))?.0);
     }
     let user = geteuid().as_raw();
-    let base = temporary()?;
-    let safe = base.metadata().is_ok_and(|metadata| {
-        // In a directory that others can write, only a sticky bit keeps a name from being taken
-        // over later.
-        let trusted = metadata.uid() == user || metadata.uid() == 0;
-        trusted && (metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0)
-    });
-    if !safe {
-        return Err(RuntimeError::Shared(base));
-    }
+    let base = temporary_for_names()?;
     Ok(Directory::open_or_make(&base.join(format!("{name}-{user}")))?.0)
 }
 
@@ -232,8 +240,16 @@ mod tests {
         assert!(is_runtime(folder.path()));
         assert!(!is_runtime(&folder.path().join("none")));
         assert!(!is_runtime(Path::new("relative")));
-        let mode = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(folder.path(), mode).unwrap();
-        assert!(!is_runtime(folder.path()), "others can write it");
+        for (mode, runtime, names) in [
+            (0o777, false, false),
+            (0o1777, false, true),
+            (0o770, false, false),
+            (0o755, true, true),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).unwrap();
+            assert_eq!(is_runtime(folder.path()), runtime, "{mode:o}");
+            assert_eq!(keeps_names(folder.path()), names, "{mode:o}");
+        }
     }
 }

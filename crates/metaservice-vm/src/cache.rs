@@ -376,7 +376,7 @@ fn make_temporary<E: From<io::Error>>(
     why: &PrivateError,
     make: impl Fn(&mut dyn Write) -> Result<(), E>,
 ) -> Result<BootFile, E> {
-    let folder = bases::temporary().map_err(io::Error::other)?;
+    let folder = bases::temporary_for_names().map_err(io::Error::other)?;
     let parent = File::open(&folder)?;
     sweep(parent.as_fd());
     let partial = Partial::named(parent.into(), 0o600)?;

@@ -147,7 +147,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
     /// Keep what the guest has been promised, and the log, in this folder. A service that is
-    /// started again by the same command line, after whatever end, goes on with the job.
+    /// started again by the same command line, after whatever end, goes on with the job. The
+    /// directory is made, or is empty, and only its user can write it.
     #[arg(long, value_name = "DIR", conflicts_with = "log")]
     pub(crate) state: Option<PathBuf>,
     /// Answer a stock cloud image's cloud-init too, and hand out the agent. The machine has to
