@@ -21,6 +21,7 @@ mod contact;
 mod copy;
 mod destination;
 mod drain;
+mod env_file;
 mod gauges;
 mod image;
 mod interrupts;

@@ -121,7 +121,7 @@ async fn what_is_left_in_the_background_may_go_on_writing() {
     make_fifo(&go);
     make_fifo(&done);
     // More than a pipe holds, so that somebody has to read it. `yes` dies of a closed pipe.
-    let script = "(cd \"$0\"; read line < go; yes | head -c 1000000; echo late >&2; \
+    let script = "(cd \"$0\"; sh -c 'read line < go; yes | head -c 1000000; echo late >&2'; \
                   echo $? > done) & echo left";
     let path = folder.path().display().to_string();
     // The first shell starts the process that supervisors are copied from.
