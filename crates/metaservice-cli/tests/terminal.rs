@@ -109,8 +109,9 @@ async fn a_shell_is_as_if_one_sat_at_it() {
     shell.until("43 132").await;
     // The terminal here is raw: a Ctrl-C is the guest's.
     assert_ne!(settings(&shell.pty), shell.before);
-    shell.send("sleep 1000; echo inter''rupted $?\r").await;
-    shell.until("sleep 1000").await;
+    // By its own word it is the terminal's foreground: before that the key is not for it.
+    shell.send("sh -c 'echo in\"\"side; exec sleep 1000'; echo inter''rupted $?\r").await;
+    shell.until("inside").await;
     shell.send("\x03").await;
     shell.until("#").await;
     shell.send("echo al''ive\r").await;
@@ -156,6 +157,7 @@ async fn the_terminal_is_restored_when_its_machine_or_its_tool_is_killed() {
     shell.until("here").await;
     job.signal("-KILL");
     job.child.wait().unwrap();
+    shell.until("the job doomed has ended").await;
     assert_eq!(shell.finish().await, 125);
     sandbox.wait_for_no_process();
     sandbox.run(&["ps"]).text(0);
@@ -213,4 +215,41 @@ async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
     refused.until("an archive is not written to a terminal").await;
     assert_eq!(refused.finish().await, 125);
     end(&sandbox, job, "tame").await;
+}
+
+/// A command may have a terminal without a word to say to it.
+#[tokio::test]
+async fn a_terminal_without_input_is_one_for_output() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "shown");
+    // The guest knows no such type.
+    for (term, known) in [("no-such-type", "xterm-256color"), ("dumb", "dumb")] {
+        let exec = ["exec", "-t", "shown", "sh", "-c", "tty; echo $TERM; stty size"];
+        let shown = vm::finish(sandbox.command(exec).env("TERM", term).spawn().unwrap()).text(0);
+        assert!(shown.starts_with("/dev/pts/"), "{shown}");
+        assert!(shown.ends_with(&format!("\r\n{known}\r\n24 80\r\n")), "{shown}");
+    }
+    let exec = ["exec", "-t", "shown", "sh", "-c", "stty size; echo he''re; sleep 1000"];
+    let mut shell = Session::start(&sandbox, &exec);
+    shell.until("31 97\r\n").await;
+    shell.until("here\r\n").await;
+    // Lines are shown as they come, and Ctrl-C is still the tool's.
+    assert_ne!(settings(&shell.pty), shell.before);
+    shell.send("\x03").await;
+    assert_eq!(shell.finish().await, 130);
+    end(&sandbox, job, "shown").await;
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_a_signal_holds_its_client_for_seconds() {
+    let sandbox = Sandbox::new();
+    let job = start(&sandbox, "deaf");
+    let script = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    let mut child = sandbox.command(["exec", "deaf", "sh", "-c", script]).spawn().unwrap();
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(vm::finish(child).status, Some(143));
+    end(&sandbox, job, "deaf").await;
 }

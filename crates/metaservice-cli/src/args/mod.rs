@@ -249,7 +249,9 @@ pub(crate) struct VmArgs {
     /// go to a throw-away overlay. A file of an image's name is written ./NAME.
     #[arg(long, value_name = "NAME|DISK", add = ArgValueCompleter::new(candidates::disks))]
     pub(crate) image: Option<PathBuf>,
-    /// Use a folder of the host as root: read-only, under a throw-away overlay.
+    /// Use a directory of the host as root: read-only, under a throw-away overlay, which is in the
+    /// guest's memory. The command starts in /. The guest has a /tmp of its own, which hides the
+    /// host's.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Boot this kernel; with --image, "builtin" boots our own kernel on the image's root.
