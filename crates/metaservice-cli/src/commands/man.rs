@@ -62,3 +62,18 @@ fn make(folder: &Path) -> Result<()> {
         made => Ok(made?),
     }
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_page_is_the_help() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/cli.md");
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert!(
+            committed == markdown(Cli::command()),
+            "docs/reference/cli.md is not the help any more; renew it: \
+             cargo run -p metaservice-cli -- man --markdown > docs/reference/cli.md"
+        );
+    }
+}
