@@ -70,13 +70,14 @@ impl Bounds {
             "streams" => service.streams = count()?,
             "storage" => service.storage = parse_size(value)?,
             "frames" => card.frames = u32::try_from(count()?)?,
+            "buffers" => card.buffers = count()?,
             "half-open" => card.half_open = count()?,
             "farewell" => *farewell = time()?,
             "console" => *console = parse_size(value)?,
             "pcap" => *pcap = parse_size(value)?,
             _ => bail!(
                 "there is no bound {name}: connections, headers, line, head, head-time, stall, \
-                 list, names, streams, storage, frames, half-open, farewell, console, pcap"
+                 list, names, streams, storage, buffers, frames, half-open, farewell, console, pcap"
             ),
         }
         Ok(())
@@ -139,6 +140,7 @@ mod tests {
             "streams=8",
             "storage=9G",
             "frames=10K",
+            "buffers=3M",
             "half-open=5",
             "farewell=11m",
             "console=12M",
@@ -150,7 +152,7 @@ mod tests {
         (service.head_time, service.stall) = (Duration::from_secs(4), Duration::from_secs(5));
         (service.list, service.names, service.streams) = (6 << 20, 7, 8);
         (service.line, service.storage) = (2 << 10, 9 << 30);
-        let card = Limits { frames: 10 << 10, half_open: 5, ..Limits::default() };
+        let card = Limits { frames: 10 << 10, half_open: 5, buffers: 3 << 20, ..Limits::default() };
         let farewell = Duration::from_secs(11 * 60);
         let expected = Bounds { service, card, farewell, console: 12 << 20, pcap: 0 };
         assert_eq!(set_all.unwrap(), expected);

@@ -135,16 +135,18 @@ impl Gateway {
 
 /// The bounds on what one guest can make the host hold.
 ///
-/// A connection gets its full buffers while the total allows, and smaller ones when many are
-/// open, never less than 64 KiB each way. Memory is taken when bytes arrive, not before.
+/// Buffers belong to connections whose handshake is complete. One gets its full buffers while the
+/// total allows, and smaller ones when many are open: never less than 64 KiB to receive and 16 KiB to
+/// send. Where there is no room for that, it waits for it: the guest repeats what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in any state, those that nobody holds any more but that still deliver
+    /// Connections whose handshake is complete, in any state, those that nobody holds any more but that still deliver
     /// included. A SYN beyond is answered with a reset.
     pub connections: usize,
-    /// Connections whose handshake is not complete. A SYN beyond displaces the oldest.
+    /// Handshakes that are not complete. A SYN beyond displaces the oldest. Each takes some hundred
+    /// bytes, and ends after half a minute.
     pub half_open: usize,
-    /// Bytes of buffers of all connections together. Where it is less than 128 KiB for each
+    /// Bytes of buffers of all connections together. Where it is less than 80 KiB for each
     /// of `connections`, it is the stricter bound on their number.
     pub buffers: usize,
     /// The largest receive buffer, and so the largest window, of one connection in bytes.
@@ -157,14 +159,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1024 connections, 256 of them half open; 256 MiB in all, 4 MiB to receive and 2 MiB
-    /// to send for each while there are few; 1,000,000 frames a second.
+    /// 1024 connections, and 1024 handshakes; 48 MiB in all, 1 MiB to receive and 2 MiB to send
+    /// for each at most while there are few; 1,000,000 frames a second.
     fn default() -> Self {
         Self {
             connections: 1024,
-            half_open: 256,
-            buffers: 256 << 20,
-            receive_buffer: 4 << 20,
+            half_open: 1024,
+            buffers: 48 << 20,
+            receive_buffer: 1 << 20,
             send_buffer: 2 << 20,
             frames: 1_000_000,
         }

@@ -64,15 +64,20 @@ impl Device for Wire<'_> {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = usize::from(self.mtu.get());
-        capabilities.checksum = checksums();
-        capabilities
+        capabilities(self.mtu)
     }
 }
 
-pub(super) struct Incoming<'a>(&'a [u8]);
+/// Bare IPv4 packets of at most this MTU.
+pub(super) fn capabilities(mtu: Mtu) -> DeviceCapabilities {
+    let mut capabilities = DeviceCapabilities::default();
+    capabilities.medium = Medium::Ip;
+    capabilities.max_transmission_unit = usize::from(mtu.get());
+    capabilities.checksum = checksums();
+    capabilities
+}
+
+pub(super) struct Incoming<'a>(pub(super) &'a [u8]);
 
 impl RxToken for Incoming<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, process: F) -> R {

@@ -11,12 +11,13 @@
 //! It owns every decision of the card, and the memory that a guest can fill, all of which is
 //! bounded by [`Limits`](crate::Limits). What it refuses, it counts: [`DropReason`]. smoltcp
 //! does TCP; the table of connections around it finds the one that a segment is for, makes a
-//! socket for each SYN just before smoltcp sees it (so that no two SYNs compete for one), and
+//! socket for each handshake that the guest completes (until then there is a record of its SYN), and
 //! knows which connection has something to send.
 
 mod acknowledgement;
 mod budget;
 mod device;
+mod handshake;
 mod table;
 mod tcb;
 
@@ -28,14 +29,18 @@ use smoltcp::{
     socket::tcp::State,
     time::Instant,
     wire::{
-        DHCP_SERVER_PORT, EthernetAddress, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet,
-        Ipv4Repr, TcpControl, TcpPacket, TcpRepr, UdpPacket,
+        DHCP_SERVER_PORT, EthernetAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket,
+        TcpRepr, UdpPacket,
     },
 };
 
-use self::{device::Wire, table::Table};
+use self::{
+    device::Wire,
+    handshake::{Setting, new_stack},
+    table::{Completion, Syn, Table},
+};
 use crate::{
-    config::{Config, Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
+    config::{Config, Mtu, SERVICE_ADDRESS},
     dhcp,
     error::StreamError,
     ethernet::{self, Neighbours},
@@ -113,13 +118,7 @@ impl Interface {
             neighbours: &neighbours,
             mtu: config.mtu,
         };
-        let mut stack_config = iface::Config::new(HardwareAddress::Ip);
-        stack_config.random_seed = seed;
-        let mut stack = iface::Interface::new(stack_config, &mut wire, Instant::ZERO);
-        stack.update_ip_addrs(|addresses| {
-            // The list is empty and has room for at least one.
-            let _ = addresses.push(IpCidr::new(SERVICE_ADDRESS.into(), PREFIX_LENGTH));
-        });
+        let stack = new_stack(seed, &mut wire);
         Self {
             mtu: config.mtu,
             stack,
@@ -127,7 +126,7 @@ impl Interface {
             checksums: device::checksums(),
             dhcp: dhcp::Server::new(config),
             neighbours,
-            table: Table::new(config),
+            table: Table::new(config, seed),
             statistics: Statistics::default(),
             orphans: config.orphans.clone(),
         }
@@ -223,10 +222,28 @@ impl Interface {
         let flow =
             Flow { peer: header.src_addr, peer_port: segment.src_port, port: segment.dst_port };
         let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
+        let setting =
+            Setting { mtu: self.mtu, checksums: &self.checksums, neighbours: &self.neighbours };
         let id = if opens {
-            self.table.syn(flow, &segment, now, &mut self.statistics)
+            match self.table.syn(flow, bytes, &segment, now, setting, &mut self.statistics) {
+                Syn::Answered(answer) => {
+                    answer.send(setting, outgoing);
+                    return Ok(());
+                }
+                Syn::Ours(id) => Some(id),
+                Syn::Refused => None,
+            }
         } else {
-            self.table.find(flow)
+            match self.table.find(flow) {
+                Some(id) => Some(id),
+                None => {
+                    match self.table.complete(flow, &segment, now, setting, &mut self.statistics) {
+                        Completion::Established(id) => Some(id),
+                        Completion::Waits => return Ok(()),
+                        Completion::None => None,
+                    }
+                }
+            }
         };
         let Some(id) = id else {
             self.process_stray(bytes, now, outgoing);
@@ -246,7 +263,12 @@ impl Interface {
             tcb.reset = true;
             self.statistics.resets += 1;
         }
-        self.table.enqueue(id);
+        if tcb.is_begun() {
+            self.table.enqueue(id);
+        } else {
+            // It was not the end of a handshake after all: nothing is held for it.
+            self.table.remove(id);
+        }
         Ok(())
     }
 
@@ -263,7 +285,7 @@ impl Interface {
         for orphan in self.orphans.drain(..) {
             orphan.reset(&self.checksums, outgoing);
         }
-        self.table.enqueue_due(now);
+        self.table.enqueue_due(now, &mut self.statistics);
         while !outgoing.is_full()
             && let Some(id) = self.table.dequeue()
         {

@@ -5,14 +5,16 @@
 //! the wire.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasher, RandomState as Seeds},
     time::Duration,
 };
 
-use smoltcp::wire::TcpRepr;
+use smoltcp::wire::{TcpControl, TcpRepr};
 
 use super::{
     ConnectionId, Flow, budget,
+    handshake::{Answer, Handshake, Setting},
     tcb::{Advance, Expired, Phase, Tcb},
 };
 use crate::{
@@ -35,8 +37,10 @@ pub(super) struct Table {
     next: u64,
     tcbs: HashMap<ConnectionId, Tcb>,
     flows: HashMap<Flow, ConnectionId>,
-    /// Ids grow, so the first is the oldest.
-    half_open: BTreeSet<ConnectionId>,
+    handshakes: Handshakes,
+    /// Makes of a count what a guest cannot guess.
+    seeds: Seeds,
+    next_seed: u64,
     waiting: VecDeque<ConnectionId>,
     /// Those with something to do, in the order of their turns.
     queue: VecDeque<ConnectionId>,
@@ -46,8 +50,76 @@ pub(super) struct Table {
     reserved: usize,
 }
 
+/// What becomes of a SYN.
+pub(super) enum Syn {
+    Answered(Answer),
+    Ours(ConnectionId),
+    Refused,
+}
+
+/// What becomes of a handshake.
+pub(super) enum Completion {
+    Established(ConnectionId),
+    /// The segment is not answered.
+    Waits,
+    /// There is none, or the segment does not belong to it.
+    None,
+}
+
+/// The handshakes that have begun, oldest first.
+#[derive(Default)]
+struct Handshakes {
+    next: u64,
+    flows: HashMap<Flow, u64>,
+    ages: BTreeMap<u64, Handshake>,
+    /// Bytes of buffers that they may want, all together.
+    planned: usize,
+}
+
+impl Handshakes {
+    fn len(&self) -> usize {
+        self.ages.len()
+    }
+
+    fn find(&self, flow: Flow) -> Option<&Handshake> {
+        self.ages.get(self.flows.get(&flow)?)
+    }
+
+    fn put(&mut self, handshake: Handshake) {
+        self.planned += budget::plan(handshake.receive);
+        self.flows.insert(handshake.flow, self.next);
+        self.ages.insert(self.next, handshake);
+        self.next += 1;
+    }
+
+    fn take(&mut self, flow: Flow) {
+        let taken = self.flows.remove(&flow).and_then(|age| self.ages.remove(&age));
+        self.planned -= taken.map_or(0, |taken| budget::plan(taken.receive));
+    }
+
+    fn take_oldest(&mut self) {
+        if let Some(flow) = self.ages.first_key_value().map(|(_, oldest)| oldest.flow) {
+            self.take(flow);
+        }
+    }
+
+    /// When the oldest has had its time.
+    fn deadline(&self) -> Option<Duration> {
+        self.ages.first_key_value().map(|(_, oldest)| oldest.deadline)
+    }
+
+    /// Lets those go that have had their time; how many.
+    fn expire(&mut self, now: Duration) -> u64 {
+        let before = self.len();
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.take_oldest();
+        }
+        u64::try_from(before - self.len()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Table {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, seed: u64) -> Self {
         Self {
             limits: config.limits,
             segment: usize::from(config.mtu.get()).saturating_sub(HEADERS),
@@ -55,7 +127,9 @@ impl Table {
             next: 0,
             tcbs: HashMap::new(),
             flows: HashMap::new(),
-            half_open: BTreeSet::new(),
+            handshakes: Handshakes::default(),
+            seeds: Seeds::new(),
+            next_seed: seed,
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -64,8 +138,9 @@ impl Table {
         }
     }
 
+    /// Connections and handshakes.
     pub(super) fn len(&self) -> usize {
-        self.tcbs.len()
+        self.tcbs.len() + self.handshakes.len()
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Tcb> {
@@ -84,73 +159,98 @@ impl Table {
         self.flows.get(&flow).copied()
     }
 
-    /// Which connection a SYN is for: the one it repeats, or a new one that listens for just
-    /// this SYN. `None` when it is to be refused.
+    /// What becomes of a SYN: it is for a connection that there is, it begins a handshake or
+    /// repeats its beginning, or it is to be refused.
     pub(super) fn syn(
         &mut self,
         flow: Flow,
+        packet: &[u8],
         syn: &TcpRepr<'_>,
         now: Duration,
+        setting: Setting<'_>,
         statistics: &mut Statistics,
-    ) -> Option<ConnectionId> {
+    ) -> Syn {
         if let Some(id) = self.find(flow) {
-            let tcb = self.tcbs.get(&id)?;
-            let abandoned =
-                matches!(tcb.phase, Phase::HalfOpen { .. }) && tcb.syn != syn.seq_number;
-            if !abandoned {
-                return Some(id);
+            return Syn::Ours(id);
+        }
+        if let Some(begun) = self.handshakes.find(flow) {
+            if begun.sequence == syn.seq_number {
+                return begun.answer(now, setting).map_or(Syn::Refused, Syn::Answered);
             }
             // The guest has forgotten its first attempt, by a restart for instance.
-            self.remove(id);
+            self.handshakes.take(flow);
         }
         if !self.ports.contains(&flow.port) {
-            return None;
+            return Syn::Refused;
         }
-        if self.half_open.len() >= self.limits.half_open {
-            self.displace(statistics);
+        if self.tcbs.len() >= self.limits.connections {
+            tracing::debug!(open = self.tcbs.len(), "connection refused: too many");
+            statistics.refused += 1;
+            return Syn::Refused;
         }
-        let grant = match self.grant() {
-            Some(grant) => grant,
-            None if self.displace(statistics) => self.grant()?,
-            None => {
-                tracing::debug!(open = self.len(), "connection refused: too many");
-                statistics.refused += 1;
-                return None;
-            }
-        };
+        // Where there is no memory left, it has time until the handshake's end.
+        let open = self.len();
+        let wanted = self.reserved.saturating_add(self.handshakes.planned);
+        let receive = budget::receive(&self.limits, open, wanted);
         // As large as the guest's are, which may have a card for less.
         let segment = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).min(self.segment);
-        let tcb = Tcb::listen(flow, syn.seq_number, grant, segment, now).ok()?;
+        let seed = self.seeds.hash_one(self.next_seed);
+        self.next_seed += 1;
+        let begun = Handshake::begin(flow, packet, syn, (receive, segment), (seed, now), setting);
+        let Some((handshake, answer)) = begun else { return Syn::Refused };
+        // Whoever means to complete one does so at once: a flood of SYNs displaces its own.
+        while self.handshakes.len() >= self.limits.half_open.max(1) {
+            self.handshakes.take_oldest();
+            statistics.displaced += 1;
+        }
+        self.handshakes.put(handshake);
+        Syn::Answered(answer)
+    }
+
+    /// What a segment without a connection does to the handshake of its flow.
+    pub(super) fn complete(
+        &mut self,
+        flow: Flow,
+        segment: &TcpRepr<'_>,
+        now: Duration,
+        setting: Setting<'_>,
+        statistics: &mut Statistics,
+    ) -> Completion {
+        let Some(handshake) = self.handshakes.find(flow) else { return Completion::None };
+        if segment.control == TcpControl::Rst {
+            if segment.seq_number == handshake.sequence + 1 {
+                self.handshakes.take(flow);
+            }
+            return Completion::Waits;
+        }
+        if !handshake.is_completed_by(segment.seq_number, segment.ack_number) {
+            return Completion::None;
+        }
+        let open = self.tcbs.len();
+        let planned = self.handshakes.planned - budget::plan(handshake.receive);
+        let receive = handshake.receive;
+        let grant = budget::grant(&self.limits, open, self.reserved, planned, receive);
+        let Some(grant) = grant else {
+            // The guest says it again: it has its connection late, and does not lose it.
+            tracing::debug!(open, "a connection waits: too many, or too much memory is taken");
+            statistics.refused += 1;
+            return Completion::Waits;
+        };
+        let Some(tcb) = handshake.establish(grant, now, setting) else { return Completion::None };
+        self.handshakes.take(flow);
         let id = ConnectionId(self.next);
         self.next += 1;
         self.reserved += grant.total();
         self.tcbs.insert(id, tcb);
         self.flows.insert(flow, id);
-        self.half_open.insert(id);
-        Some(id)
+        Completion::Established(id)
     }
 
-    fn grant(&self) -> Option<budget::Grant> {
-        budget::grant(&self.limits, self.len(), self.reserved)
-    }
-
-    /// Makes room for a new handshake by giving up the oldest: whoever means to complete one
-    /// does so at once, so a flood of SYNs displaces its own.
-    fn displace(&mut self, statistics: &mut Statistics) -> bool {
-        let Some(oldest) = self.half_open.first().copied() else {
-            return false;
-        };
-        self.remove(oldest);
-        statistics.displaced += 1;
-        true
-    }
-
-    fn remove(&mut self, id: ConnectionId) {
+    pub(super) fn remove(&mut self, id: ConnectionId) {
         let Some(tcb) = self.tcbs.remove(&id) else {
             return;
         };
         self.forget_flow(id, tcb.flow);
-        self.half_open.remove(&id);
         self.changed.remove(&id);
         if let Some(due) = tcb.due {
             self.timers.remove(&(due, id));
@@ -176,7 +276,8 @@ impl Table {
     }
 
     /// Gives a turn to every connection whose time has come.
-    pub(super) fn enqueue_due(&mut self, now: Duration) {
+    pub(super) fn enqueue_due(&mut self, now: Duration, statistics: &mut Statistics) {
+        statistics.handshakes_expired += self.handshakes.expire(now);
         while let Some(&(due, id)) = self.timers.first()
             && due <= now
         {
@@ -223,7 +324,6 @@ impl Table {
             Advance::Nothing => {}
             Advance::Established => {
                 statistics.connections += 1;
-                self.half_open.remove(&id);
                 if self.ports.is_empty() {
                     tcb.phase = Phase::Held;
                     self.reset(id, now);
@@ -256,7 +356,8 @@ impl Table {
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.timers.first().map(|&(due, _)| due)
+        let timer = self.timers.first().map(|&(due, _)| due);
+        timer.into_iter().chain(self.handshakes.deadline()).min()
     }
 
     pub(super) fn has_backlog(&self) -> bool {
@@ -277,6 +378,7 @@ impl Table {
 
     pub(super) fn stop_listening(&mut self) {
         self.ports.clear();
+        self.handshakes = Handshakes::default();
         while let Some(id) = self.waiting.pop_front() {
             self.reset(id, Duration::ZERO);
         }

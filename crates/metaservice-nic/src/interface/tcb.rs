@@ -1,7 +1,7 @@
 //! One connection: a transmission control block (RFC 9293, section 3.3.1) and who holds it.
 //!
 //! ```text
-//!  SYN ─► HalfOpen ──ACK──► Waiting ──accept──► Held ──release──► Delivering ──FIN acknowledged──► Lingering
+//!  ACK ─► HalfOpen ────────► Waiting ──accept──► Held ──release──► Delivering ──FIN acknowledged──► Lingering
 //!             │ too old,        │ nobody listens   │                   │ no progress                  │ too long,
 //!             │ displaced       ▼                  │ over and          ▼                              ▼ or over
 //!             ▼               reset                ▼ released        reset                          gone
@@ -24,7 +24,7 @@ use super::{Flow, acknowledgement::Acknowledgement, budget::Grant};
 use crate::{config::SERVICE_ADDRESS, error::StreamError};
 
 /// How long the guest may take to complete a handshake.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the guest may go without taking another byte of a connection that nobody holds
 /// any more, before the rest is given up.
@@ -66,8 +66,6 @@ pub(super) struct Tcb {
     pub(super) flow: Flow,
     pub(super) phase: Phase,
     pub(super) grant: Grant,
-    /// The sequence number of the SYN, by which its repetitions are known.
-    pub(super) syn: TcpSeqNumber,
     /// The sequence number that the guest has said it expects next.
     pub(super) expected: Option<TcpSeqNumber>,
     /// What the guest has not heard of.
@@ -91,15 +89,13 @@ pub(super) struct Tcb {
 
 impl Tcb {
     /// A socket that listens for the SYN of this flow, and for nothing else. Full segments have
-    /// `segment` bytes.
+    /// `segment` bytes. The table holds it once the guest has answered the answer to that SYN.
     pub(super) fn listen(
         flow: Flow,
-        syn: TcpSeqNumber,
         grant: Grant,
         segment: usize,
         now: Duration,
     ) -> Result<Self, ListenError> {
-        // Zeroed memory comes from the system page by page, as it is first written to.
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
         // `acknowledgement` decides which of them wait.
@@ -115,7 +111,6 @@ impl Tcb {
             flow,
             phase: Phase::HalfOpen { deadline: now + HANDSHAKE_TIMEOUT },
             grant,
-            syn,
             expected: None,
             acknowledgement: Acknowledgement::new(segment),
             retries: 0,
@@ -182,6 +177,11 @@ impl Tcb {
             Phase::Lingering { .. } => Some(Expired::Linger),
             Phase::Waiting | Phase::Held => None,
         }
+    }
+
+    /// Whether its handshake is complete.
+    pub(super) fn is_begun(&self) -> bool {
+        !matches!(self.socket().state(), State::Listen | State::SynReceived)
     }
 
     pub(super) fn abort(&mut self) {

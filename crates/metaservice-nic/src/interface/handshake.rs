@@ -1,0 +1,220 @@
+//! A handshake that is not complete: what the guest has asked for, and nothing to hold bytes in.
+//!
+//! A SYN costs its own length here, whatever it asks for. smoltcp knows no connection without its
+//! buffers, so it sees the SYN twice: at once with next to none, to learn its answer, and again with
+//! the connection's own buffers when the guest has completed the handshake. Both times it draws its
+//! sequence number from the same seed, and [`Handshake::establish`] checks that it is the same.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use smoltcp::{
+    iface,
+    phy::{ChecksumCapabilities, Device, DeviceCapabilities, TxToken},
+    time::Instant,
+    wire::{
+        EthernetProtocol, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket,
+        TcpRepr, TcpSeqNumber,
+    },
+};
+
+use super::{
+    Flow,
+    budget::{Grant, WINDOW},
+    device, instant,
+    tcb::{HANDSHAKE_TIMEOUT, Tcb},
+};
+use crate::{
+    config::{Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
+    ethernet::{self, Neighbours},
+    frame::Outgoing,
+};
+
+/// The longest SYN: two headers with all the options that there is room for.
+const LONGEST_SYN: usize = 60 + 60;
+
+/// A buffer for a socket that is to see no bytes.
+const NEXT_TO_NOTHING: usize = 16;
+
+/// The card as it is for one handshake.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) mtu: Mtu,
+    pub(super) checksums: &'a ChecksumCapabilities,
+    pub(super) neighbours: &'a Neighbours,
+}
+
+pub(super) struct Handshake {
+    pub(super) flow: Flow,
+    /// The SYN as it came, from its IPv4 header on.
+    syn: Box<[u8]>,
+    pub(super) sequence: TcpSeqNumber,
+    seed: u64,
+    /// The service's own first sequence number.
+    first: TcpSeqNumber,
+    /// The size of the receive buffer, from which the scale of its window follows.
+    pub(super) receive: usize,
+    /// Full segments have so many bytes.
+    segment: usize,
+    pub(super) deadline: Duration,
+}
+
+impl Handshake {
+    /// Takes a SYN and answers it; `None` for one that cannot be answered.
+    pub(super) fn begin(
+        flow: Flow,
+        packet: &[u8],
+        syn: &TcpRepr<'_>,
+        (receive, segment): (usize, usize),
+        (seed, now): (u64, Duration),
+        setting: Setting<'_>,
+    ) -> Option<(Self, Answer)> {
+        if packet.len() > LONGEST_SYN || !syn.payload.is_empty() {
+            return None;
+        }
+        let mut handshake = Self {
+            flow,
+            syn: packet.into(),
+            sequence: syn.seq_number,
+            seed,
+            first: TcpSeqNumber(0),
+            receive,
+            segment,
+            deadline: now + HANDSHAKE_TIMEOUT,
+        };
+        let answer = handshake.answer(now, setting)?;
+        handshake.first = answer.segment.seq_number;
+        Some((handshake, answer))
+    }
+
+    /// The answer to the SYN, the same each time.
+    pub(super) fn answer(&self, now: Duration, setting: Setting<'_>) -> Option<Answer> {
+        let grant = Grant { receive: NEXT_TO_NOTHING, send: NEXT_TO_NOTHING };
+        let (_, mut answer) = self.replay(grant, now, setting)?;
+        let segment = &mut answer.segment;
+        // What the connection's own buffers would say; a window in a SYN is never scaled.
+        segment.window_len = u16::try_from(self.receive).unwrap_or(u16::MAX);
+        let doublings = (self.receive / WINDOW).checked_ilog2().unwrap_or(0);
+        segment.window_scale = segment.window_scale.map(|_| u8::try_from(doublings).unwrap_or(0));
+        Some(answer)
+    }
+
+    /// Whether a segment with these numbers completes it.
+    pub(super) fn is_completed_by(
+        &self,
+        sequence: TcpSeqNumber,
+        acknowledged: Option<TcpSeqNumber>,
+    ) -> bool {
+        sequence == self.sequence + 1 && acknowledged == Some(self.first + 1)
+    }
+
+    /// A connection that waits for the segment that completes the handshake.
+    pub(super) fn establish(
+        &self,
+        grant: Grant,
+        now: Duration,
+        setting: Setting<'_>,
+    ) -> Option<Tcb> {
+        let (mut tcb, answer) = self.replay(grant, now, setting)?;
+        // The guest knows the window from the answer.
+        tcb.spoke();
+        (answer.segment.seq_number == self.first).then_some(tcb)
+    }
+
+    /// What becomes of a socket with these buffers by this SYN.
+    fn replay(&self, grant: Grant, now: Duration, setting: Setting<'_>) -> Option<(Tcb, Answer)> {
+        let mut wire =
+            Scratch { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: setting.mtu };
+        let mut stack = new_stack(self.seed, &mut wire);
+        let mut tcb = Tcb::listen(self.flow, grant, self.segment, now).ok()?;
+        stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
+        stack.poll_egress(instant(now), &mut wire, &mut tcb.sockets);
+        let packet = Ipv4Packet::new_checked(&wire.outgoing).ok()?;
+        let segment = TcpPacket::new_checked(packet.payload()).ok()?;
+        let (from, to) = (SERVICE_ADDRESS.into(), self.flow.peer.into());
+        let segment = TcpRepr::parse(&segment, &from, &to, setting.checksums).ok()?;
+        let answers = segment.ack_number == Some(self.sequence + 1) && segment.payload.is_empty();
+        let segment = TcpRepr { payload: &[], ..segment };
+        answers.then_some((tcb, Answer { peer: self.flow.peer, segment }))
+    }
+}
+
+/// A SYN's answer, on its way out.
+pub(super) struct Answer {
+    peer: Ipv4Addr,
+    segment: TcpRepr<'static>,
+}
+
+impl Answer {
+    pub(super) fn send(&self, setting: Setting<'_>, outgoing: &mut Outgoing) {
+        let Setting { checksums, neighbours, .. } = setting;
+        let header = Ipv4Repr {
+            src_addr: SERVICE_ADDRESS,
+            dst_addr: self.peer,
+            next_header: IpProtocol::Tcp,
+            payload_len: self.segment.buffer_len(),
+            hop_limit: 64,
+        };
+        let length = header.buffer_len() + self.segment.buffer_len();
+        let find = |_: &[u8]| neighbours.find(self.peer);
+        ethernet::push(outgoing, find, EthernetProtocol::Ipv4, length, |bytes| {
+            let mut packet = Ipv4Packet::new_unchecked(bytes);
+            header.emit(&mut packet, checksums);
+            let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
+            let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
+            self.segment.emit(&mut payload, &from, &to, checksums);
+        });
+    }
+}
+
+/// smoltcp's own interface, with the service's address.
+pub(super) fn new_stack(seed: u64, wire: &mut impl Device) -> iface::Interface {
+    let mut config = iface::Config::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    let mut stack = iface::Interface::new(config, wire, Instant::ZERO);
+    stack.update_ip_addrs(|addresses| {
+        // The list is empty and has room for at least one.
+        let _ = addresses.push(IpCidr::new(SERVICE_ADDRESS.into(), PREFIX_LENGTH));
+    });
+    stack
+}
+
+/// A card that takes one packet and keeps the last one that it is given.
+struct Scratch<'a> {
+    incoming: Option<&'a [u8]>,
+    outgoing: Vec<u8>,
+    mtu: Mtu,
+}
+
+impl Device for Scratch<'_> {
+    type RxToken<'token>
+        = device::Incoming<'token>
+    where
+        Self: 'token;
+    type TxToken<'token>
+        = Kept<'token>
+    where
+        Self: 'token;
+
+    fn receive(&mut self, _: Instant) -> Option<(device::Incoming<'_>, Kept<'_>)> {
+        let packet = self.incoming.take()?;
+        Some((device::Incoming(packet), Kept(&mut self.outgoing)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Kept<'_>> {
+        Some(Kept(&mut self.outgoing))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        device::capabilities(self.mtu)
+    }
+}
+
+struct Kept<'a>(&'a mut Vec<u8>);
+
+impl TxToken for Kept<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {
+        self.0.clear();
+        self.0.resize(length, 0);
+        fill(self.0)
+    }
+}
