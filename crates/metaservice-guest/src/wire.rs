@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 /// How long the host may take to close after the stream's end.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -144,7 +146,7 @@ impl Wire {
                     Some(Message::Ping(Bytes::new()))
                 } else {
                     let message = state.session.next_message().map(Message::Binary);
-                    message.or_else(|| state.closing.then_some(Message::Close(None)))
+                    message.or_else(|| state.closing.then(normal_close))
                 }
             };
             let last = matches!(next, Some(Message::Close(_)));
@@ -241,6 +243,12 @@ pub(crate) async fn goodbye(sending: impl Future<Output = ()>, reader: &mut Read
         () = closing => {}
         () = closed => {}
     }
+}
+
+/// The close of a stream that has ended in order. Without a status a peer of version 1 takes it for
+/// an error.
+fn normal_close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 fn now() -> std::time::Instant {

@@ -1,7 +1,10 @@
 //! The JSON bodies that are neither actions nor errors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::options::TerminalSize;
@@ -39,14 +42,50 @@ impl std::fmt::Debug for SessionGrant {
 }
 
 /// The answer to a list-folder action.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// It is read as version 1's decoder reads it: member names in any case, the last of several
+/// counts, `null` changes nothing, unknown members are ignored, and an array is no object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Files {
     /// Absolute paths of the plain files below the folder; `null` when there is none to name.
-    #[serde(default)]
     pub files: Option<Vec<String>>,
     /// Whether the folder does not exist.
-    #[serde(rename = "notFound", default)]
+    #[serde(rename = "notFound")]
     pub not_found: bool,
+}
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FilesVisitor)
+    }
+}
+
+struct FilesVisitor;
+
+impl<'de> Visitor<'de> for FilesVisitor {
+    type Value = Files;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with files and notFound")
+    }
+
+    fn visit_unit<E>(self) -> Result<Files, E> {
+        Ok(Files::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Files, A::Error> {
+        let mut files = Files::default();
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name.eq_ignore_ascii_case("files") {
+                files.files = members.next_value()?;
+            } else if name.eq_ignore_ascii_case("notFound") {
+                files.not_found = members.next_value::<Option<bool>>()?.unwrap_or(files.not_found);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(files)
+    }
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -60,6 +99,35 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_read_as_version_1_reads_them() {
+        let files = |names: &[&str], not_found| Files {
+            files: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            not_found,
+        };
+        for (json, expected) in [
+            (r#"{"files":["/a"],"notFound":false}"#, Some(files(&["/a"], false))),
+            (r#"{"FILES":["/a"],"NotFound":true}"#, Some(files(&["/a"], true))),
+            (r#"{"files":["/a"],"Files":["/b"]}"#, Some(files(&["/b"], false))),
+            (r#"{"files":[],"notfound":null,"more":[{}]}"#, Some(files(&[], false))),
+            (r#"{"files":null}"#, Some(Files::default())),
+            (r#"{"f\u0069les":["/a"]}"#, Some(files(&["/a"], false))),
+            ("{}", Some(Files::default())),
+            ("null", Some(Files::default())),
+            (r#"[["/a"],false]"#, None),
+            ("[]", None),
+            (r#"{"files":{}}"#, None),
+            (r#"{"files":"/a"}"#, None),
+            (r#"{"files":[["/a"]]}"#, None),
+            (r#"{"notFound":0}"#, None),
+            (r#""files""#, None),
+            ("{} {}", None),
+            ("", None),
+        ] {
+            assert_eq!(serde_json::from_str(json).ok(), expected, "{json}");
+        }
+    }
 
     #[test]
     fn execute_takes_null_for_empty() {

@@ -35,6 +35,8 @@ pub(crate) enum Outcome {
     Done,
     Refused(Failure),
     Unsupported(Capability),
+    /// The reply was none, and why.
+    Invalid(String),
     Broken(TransportError),
     Expired(Stage),
     Terminated,
@@ -45,6 +47,7 @@ impl From<Outcome> for ActionError {
         match outcome {
             Outcome::Expired(stage) => Self::TimedOut(stage),
             Outcome::Broken(cause) => Self::Transport(cause),
+            Outcome::Invalid(reason) => Self::Invalid(reason),
             Outcome::Terminated => Self::Terminated,
             // The queue checks the method and the connection the request: an
             // outcome of another kind cannot come here.
@@ -66,6 +69,8 @@ struct Caller {
     dialect: Dialect,
     /// Told when a reply was refused: the action has a deadline again.
     refused: Arc<Notify>,
+    /// Why the last reply was refused, if one was.
+    reason: Option<String>,
 }
 
 /// All pending actions and waiting polls of one service.
@@ -90,7 +95,7 @@ impl Actions {
         let refused = Arc::new(Notify::new());
         {
             let mut waiting = self.lock();
-            let caller = Caller { sender, dialect, refused: Arc::clone(&refused) };
+            let caller = Caller { sender, dialect, refused: Arc::clone(&refused), reason: None };
             waiting.callers.insert(id.clone(), caller);
             waiting.queue.submit(now(), action);
             waiting.carry_out();
@@ -149,7 +154,7 @@ impl Actions {
         Ok(Reply { actions: self.clone(), id: id.clone(), request, caller: Some(caller) })
     }
 
-    /// Answers every waiting poll with `none`.
+    /// Answers every waiting poll with `none`, and every later one at once.
     pub(crate) fn stop_pollers(&self) {
         let mut waiting = self.lock();
         waiting.queue.stop_pollers();
@@ -180,7 +185,9 @@ impl Waiting {
                 }
                 Decision::Expire(id, stage) => {
                     if let Some(caller) = self.callers.remove(&id) {
-                        let _ = caller.sender.send(Outcome::Expired(stage));
+                        // The guest has replied, if not as it should.
+                        let refused = caller.reason.map(Outcome::Invalid);
+                        let _ = caller.sender.send(refused.unwrap_or(Outcome::Expired(stage)));
                     }
                 }
                 Decision::Unsupported(id, capability) => {
@@ -267,6 +274,15 @@ impl Reply {
     pub(crate) fn finish(mut self, outcome: Outcome) -> bool {
         self.actions.lock().queue.withdraw(&self.id);
         self.caller.take().is_some_and(|caller| caller.sender.send(outcome).is_ok())
+    }
+
+    /// This was no reply to the action; the guest may try again. If it does not, this is why the
+    /// action has failed.
+    pub(crate) fn refuse_for(mut self, reason: &str) {
+        if let Some(caller) = &mut self.caller {
+            caller.reason = Some(reason.to_owned());
+        }
+        self.refuse();
     }
 
     /// This was no reply to the action; the guest may try again.

@@ -83,7 +83,9 @@ async fn dispatch(
     let Some(endpoint) = Endpoint::from_path(path) else {
         return service.0.reception.answer(&service.0.host_names, &request);
     };
-    if !endpoint.allows(request.method().as_str()) {
+    // A reply says first whether its action is pending, and then by which method it is answered.
+    let replies = matches!(endpoint, Endpoint::Reply | Endpoint::ListFolder);
+    if !replies && !endpoint.allows(request.method().as_str()) {
         let message = format!("{endpoint:?} is not used by this method");
         return Err(Refused::new(ErrorCode::MethodNotAllowed, message));
     }

@@ -17,6 +17,10 @@ pub enum ActionError {
     /// The job itself is unharmed; asking again may work.
     #[error("the connection broke while the guest replied")]
     Transport(#[source] TransportError),
+    /// What the guest replied with is no answer to the action, and why. The text is at most a
+    /// sentence, and may quote the guest.
+    #[error("the guest's reply was refused: {0}")]
+    Invalid(String),
     /// The service has been [shut down](crate::MetaService::shutdown).
     #[error("the service has been shut down")]
     Terminated,

@@ -82,6 +82,8 @@ pub(crate) struct Queue {
     /// Polls without an answer, oldest first, with the end of their patience.
     polls: VecDeque<(PollId, Instant, Capabilities)>,
     next_poll: u64,
+    /// No poll waits any longer.
+    stopped: bool,
     decisions: VecDeque<Decision>,
 }
 
@@ -99,6 +101,10 @@ impl Queue {
     pub(crate) fn poll(&mut self, now: Instant, capabilities: Capabilities) -> PollId {
         let poll = PollId(self.next_poll);
         self.next_poll += 1;
+        if self.stopped {
+            self.decisions.push_back(Decision::Answer(poll, None));
+            return poll;
+        }
         self.polls.push_back((poll, now + POLL_TIMEOUT, capabilities));
         self.match_up();
         poll
@@ -152,8 +158,9 @@ impl Queue {
         }
     }
 
-    /// Answers every waiting poll with `none`.
+    /// Answers every waiting poll with `none`, and every later one at once.
     pub(crate) fn stop_pollers(&mut self) {
+        self.stopped = true;
         let polls = self.polls.drain(..);
         self.decisions.extend(polls.map(|(poll, ..)| Decision::Answer(poll, None)));
     }

@@ -99,11 +99,7 @@ async fn detached_reply(
     };
     match read {
         Ok(Some(json)) => finish(reply, Outcome::Json(json.freeze())),
-        Ok(None) => {
-            reply.refuse();
-            let message = format!("this reply has at most {MAX_LINE} bytes");
-            Err(Refused::new(ErrorCode::InvalidPayload, message))
-        }
+        Ok(None) => Err(not_so(reply, format!("this reply has at most {MAX_LINE} bytes"))),
         Err(_) => Err(broken(reply, TransportError::Closed)),
     }
 }
@@ -117,9 +113,7 @@ async fn incoming_reply(
     let head = request.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
     let head = head.and_then(FileHead::from_header);
     if head.is_none() && matches!(reply.request(), Asked::Read(_)) {
-        reply.refuse();
-        let message = format!("a file comes with the header {FILE_HEADER}");
-        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        return Err(not_so(reply, format!("a file comes with the header {FILE_HEADER}")));
     }
     let (done, taken) = oneshot::channel();
     // It is read by somebody else, for whom it ends with the leave.
@@ -141,6 +135,9 @@ pub(crate) async fn list_folder(
     request: Request,
 ) -> Result<Response, Refused> {
     let reply = begin_reply(service, &request)?;
+    if request.method() != http::Method::POST {
+        return Err(wrong_method(reply));
+    }
     if !matches!(reply.request(), Asked::ListFolder { .. }) {
         reply.refuse();
         let message = "this action is not a list-folder";
@@ -182,9 +179,7 @@ async fn artifact_reply(
             return finish(reply, Outcome::Artifact(Err(ArtifactError::NotFound)));
         }
         Some(_) => {
-            reply.refuse();
-            let message = format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}");
-            return Err(Refused::new(ErrorCode::InvalidPayload, message));
+            return Err(not_so(reply, format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}")));
         }
     }
     let folder = (service.0.temporary_folder.clone(), service.0.disk_work);
@@ -216,9 +211,7 @@ async fn files_reply(
     request: Request,
 ) -> Result<Response, Refused> {
     if !is_json(request.headers()) {
-        reply.refuse();
-        let message = "the content type of this reply is application/json";
-        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        return Err(not_so(reply, "the content type of this reply is application/json"));
     }
     let bounds = &service.0.bounds;
     let body = tokio::select! {
@@ -226,24 +219,29 @@ async fn files_reply(
         body = read_files(request.into_body(), bounds) => body,
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
-    let invalid = match body {
+    let too_many = || format!("a Files payload has at most {} names", bounds.names);
+    let too_large = match body {
         // Before each name takes memory of its own.
-        Ok(Some(json)) if strings(&json) > bounds.names.saturating_add(MEMBERS) => {
-            format!("a Files payload has at most {} names", bounds.names)
-        }
+        Ok(Some(json)) if strings(&json) > bounds.names.saturating_add(MEMBERS) => too_many(),
         Ok(Some(json)) => match serde_json::from_slice::<Files>(&json) {
-            Ok(files) if files.files.as_ref().map_or(0, Vec::len) > bounds.names => {
-                format!("a Files payload has at most {} names", bounds.names)
-            }
+            Ok(files) if files.files.as_ref().map_or(0, Vec::len) > bounds.names => too_many(),
             Ok(files) => return finish(reply, Outcome::Files(files)),
-            Err(error) => format!("not a Files payload: {error}"),
+            Err(error) => return Err(not_so(reply, format!("not a Files payload: {error}"))),
         },
         Ok(None) => format!("a Files payload has at most {} bytes", bounds.list),
         Err(ReceiveError::Transport(cause)) => return Err(broken(reply, cause)),
         Err(ReceiveError::Storage(_)) => return Err(broken(reply, TransportError::Closed)),
     };
-    reply.refuse();
-    Err(Refused::new(ErrorCode::InvalidPayload, invalid))
+    // The guest has no other list: its caller hears at once, and not when its time is over.
+    reply.finish(Outcome::Invalid(too_large.clone()));
+    Err(Refused::new(ErrorCode::InvalidPayload, too_large))
+}
+
+/// Refuses what was no reply; the guest may try again.
+fn not_so(reply: Reply, reason: impl Into<String>) -> Refused {
+    let reason = reason.into();
+    reply.refuse_for(&reason);
+    Refused::new(ErrorCode::InvalidPayload, reason)
 }
 
 /// How many strings a Files payload has beside the names: its members' own names, and of members to come.
@@ -286,9 +284,10 @@ async fn shell_reply(
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
-            reply.refuse();
-            let message = format!("a shell begins with a websocket upgrade: {rejection}");
-            return Err(Refused::new(ErrorCode::InvalidPayload, message));
+            return Err(not_so(
+                reply,
+                format!("a shell begins with a websocket upgrade: {rejection}"),
+            ));
         }
     };
     let offered = offers_second_dialect(&parts.headers);

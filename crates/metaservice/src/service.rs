@@ -315,8 +315,8 @@ impl MetaService {
         self.kill_process().await
     }
 
-    /// Answers every poll that waits now with `none`, so that the guest asks anew: for
-    /// a machine that is about to be paused, saved or moved.
+    /// Answers every poll that waits now with `none`, and every later one at once, until the
+    /// service ends: for a machine that is about to be stopped. Actions are not handed out any more.
     pub fn stop_pollers(&self) {
         self.0.actions.stop_pollers();
     }

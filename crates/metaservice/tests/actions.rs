@@ -157,16 +157,39 @@ async fn a_broken_list_is_refused_without_using_the_action_up() {
     let text = [("Content-Type", "text/plain")];
     assert_eq!(request(&service, "POST", &target, &text, good).await.refusal(), invalid);
     assert_eq!(request(&service, "POST", &target, &[], good).await.refusal(), invalid);
-    assert_eq!(
-        request(&service, "POST", &target, &[JSON], b"{\"files\":7}").await.refusal(),
-        invalid
-    );
-    let long = vec![b' '; 10 * 1024 * 1024 + 1];
-    assert_eq!(request(&service, "POST", &target, &[JSON], &long).await.refusal(), invalid);
+    for broken in [&b"{\"files\":7}"[..], b"[[\"/f\"],false]", b""] {
+        let refusal = request(&service, "POST", &target, &[JSON], broken).await.refusal();
+        assert_eq!(refusal, invalid);
+    }
     let wrong = (405, "MethodNotAllowed".to_owned());
     assert_eq!(guest::get(&service, &target).await.refusal(), wrong);
-    assert_eq!(request(&service, "POST", &target, &[JSON], good).await.status, 200);
+    let typed = [("Content-Type", "Application/JSON; charset=utf-8")];
+    assert_eq!(request(&service, "POST", &target, &typed, good).await.status, 200);
     assert!(matches!(listing.await.unwrap(), Err(ListFolderError::NotFound)));
+}
+
+/// A guest of version 1 does not reply again.
+#[tokio::test(start_paused = true)]
+async fn a_refused_list_tells_its_caller_why_and_one_that_is_too_long_at_once() {
+    let service = guest::service();
+    let long = vec![b' '; 10 * 1024 * 1024 + 1];
+    for (body, why, seconds) in
+        [(&long[..], "at most 10485760 bytes", 0), (b"[[\"/f\"],false]", "not a Files payload", 30)]
+    {
+        let listing = start(&service, async |s: MetaService| s.list_folder("/d").await);
+        let target = reply_to(&poll(&service).await);
+        let begun = Instant::now();
+        let refused = request(&service, "POST", &target, &[JSON], body).await;
+        assert_eq!(refused.refusal(), (400, "InvalidPayload".to_owned()), "{why}");
+        let error = listing.await.unwrap().unwrap_err();
+        let ListFolderError::Action(ActionError::Invalid(reason)) = error else {
+            panic!("{error}");
+        };
+        assert!(reason.contains(why), "{reason}");
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{why}");
+        let late = request(&service, "POST", &target, &[JSON], b"{}").await;
+        assert_eq!(late.refusal(), (400, "UnknownActionId".to_owned()));
+    }
 }
 
 #[tokio::test]
@@ -241,7 +264,7 @@ async fn a_poll_without_an_action_is_answered_after_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_pollers_answers_those_who_wait_now() {
+async fn stop_pollers_answers_those_who_wait_and_those_who_come_later() {
     let service = guest::service();
     let begun = Instant::now();
     let (action, ()) = tokio::join!(poll(&service), async {
@@ -249,6 +272,12 @@ async fn stop_pollers_answers_those_who_wait_now() {
         service.stop_pollers();
     });
     assert_eq!((&action["type"], begun.elapsed().as_secs()), (&"none".into(), 5));
+    let killing = start(&service, async |s: MetaService| s.kill_process().await);
+    for _ in 0..3 {
+        assert_eq!(poll(&service).await["type"], "none");
+    }
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    killing.abort();
 }
 
 #[tokio::test]
@@ -324,5 +353,5 @@ async fn an_action_whose_reply_was_refused_late_times_out_all_the_same() {
     // Nobody polls any longer.
     let ended = tokio::time::timeout(Duration::from_secs(60), listing).await;
     let error = ended.expect("an end").unwrap().unwrap_err();
-    assert!(matches!(error, ListFolderError::Action(ActionError::TimedOut(Stage::Reply))));
+    assert!(matches!(error, ListFolderError::Action(ActionError::Invalid(_))), "{error}");
 }

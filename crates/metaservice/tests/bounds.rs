@@ -187,11 +187,15 @@ async fn a_listing_is_bounded_in_bytes_and_names() {
     let of_bytes = bounded(|bounds| bounds.list = bytes);
     let of_names = bounded(|bounds| bounds.names = 10);
     for service in [of_bytes, of_names] {
+        let content = [("Content-Type", "application/json")];
         let listing = start(&service, async |service| service.list_folder("/").await);
         let target = reply_to(&poll(&service).await);
-        let content = [("Content-Type", "application/json")];
         let refused = request(&service, "POST", &target, &content, json(11).as_bytes()).await;
         assert_eq!(refused.refusal(), (400, "InvalidPayload".to_owned()));
+        let error = listing.await.unwrap().unwrap_err();
+        assert!(matches!(error, ListFolderError::Action(ActionError::Invalid(_))), "{error}");
+        let listing = start(&service, async |service| service.list_folder("/").await);
+        let target = reply_to(&poll(&service).await);
         let taken = request(&service, "POST", &target, &content, json(10).as_bytes()).await;
         assert_eq!(taken.status, 200);
         assert_eq!(listing.await.unwrap().unwrap().len(), 10);

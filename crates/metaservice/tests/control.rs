@@ -7,8 +7,9 @@ use futures_util::{SinkExt, StreamExt};
 use metaservice::control::{self, Client, ClientError, Code, JobState};
 use metaservice::{Exec, ExecOptions, Form, LogFrom, MetaService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 struct Controlled {
     service: MetaService,
@@ -115,6 +116,41 @@ async fn a_shell_goes_through_both_websockets() {
     read.unwrap();
     assert!(echoed == content);
     assert_eq!(shell.wait().await, Ok(true));
+}
+
+/// The guest's end is closed in order and at once when the shell has exited, also while a client
+/// that does not listen keeps its own end.
+#[tokio::test]
+async fn an_exit_closes_the_guests_end_whatever_the_client_does() {
+    use std::time::Duration;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+    let Controlled { service, client: _client, _folder } = controlled();
+    for closes in [true, false] {
+        let stream = UnixStream::connect(_folder.path().join("job.sock")).await.unwrap();
+        let dialling =
+            tokio_tungstenite::client_async("ws://job/v1/shell?command=[%22true%22]", stream);
+        let guest = async {
+            let action = guest::poll(&service).await;
+            guest::dial_shell(&service, &action).await
+        };
+        let (client, mut socket) = tokio::join!(dialling, guest);
+        socket.send(Message::binary(&b"\x05\0"[..])).await.unwrap();
+        if closes {
+            let (code, reason) = (CloseCode::Normal, "".into());
+            socket.close(Some(CloseFrame { code, reason })).await.unwrap();
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(30), async {
+            let mut code = None;
+            while let Some(message) = socket.next().await {
+                if let Ok(Message::Close(frame)) = message {
+                    code = frame.map(|frame| frame.code);
+                }
+            }
+            code
+        });
+        assert_eq!(ended.await, Ok(Some(CloseCode::Normal)), "{closes}");
+        drop(client);
+    }
 }
 
 #[tokio::test]

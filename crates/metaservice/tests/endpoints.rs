@@ -43,13 +43,151 @@ async fn a_wrong_method_is_refused_everywhere() {
         ("POST", "success"),
         ("GET", "failed"),
         ("PUT", "poll"),
-        ("GET", "list-folder"),
         ("DELETE", "ping"),
-        ("PUT", "reply"),
     ] {
         let answer = request(&service, method, &format!("/engine/v1/{name}"), &[], b"").await;
         assert_eq!(answer.refusal(), (405, "MethodNotAllowed".to_owned()), "{method} {name}");
     }
+}
+
+/// The id comes first, as in the original.
+#[tokio::test]
+async fn a_wrong_method_counts_for_a_pending_action_alone() {
+    let service = guest::service();
+    let fetching = guest::start(&service, async |s: MetaService| s.list_folder("/d").await);
+    let pending = guest::poll(&service).await;
+    let pending = pending["id"].as_str().unwrap();
+    let unknown = "0".repeat(32);
+    for name in ["reply", "list-folder"] {
+        for method in ["PUT", "DELETE", "PATCH", "GET"] {
+            let ask = async |query: &str| {
+                let target = format!("/engine/v1/{name}{query}");
+                request(&service, method, &target, &[], b"").await.refusal()
+            };
+            for query in ["", "?id=", &format!("?id={unknown}")] {
+                let refusal = ask(query).await;
+                assert_eq!(refusal, (400, "UnknownActionId".to_owned()), "{method} {name}{query}");
+            }
+            let refusal = ask(&format!("?id={pending}")).await;
+            assert_eq!(refusal, (405, "MethodNotAllowed".to_owned()), "{method} {name}");
+        }
+    }
+    fetching.abort();
+}
+
+/// The status of each of `count` answers to a body of 5 MB that is written before anything is read.
+async fn statuses(service: &MetaService, request: &str, count: usize) -> Vec<Option<u16>> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(service.clone().serve(listener));
+    let request = request.to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let mut body = request.into_bytes();
+        for _ in 0..80 {
+            body.extend_from_slice(b"10000\r\n");
+            body.resize(body.len() + 0x10000, b'x');
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"0\r\n\r\n");
+        let ask = |_| {
+            let mut stream = std::net::TcpStream::connect(address).ok()?;
+            stream.write_all(&body).ok()?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).ok()?;
+            let answer = guest::parse(&answer);
+            assert_eq!(answer.headers["connection"], "close");
+            Some(answer.status)
+        };
+        (0..count).map(ask).collect()
+    });
+    let statuses = asked.await.unwrap();
+    serving.abort();
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_a_peer_that_writes_before_it_reads() {
+    let (drain, reader) = tokio::io::duplex(16);
+    drop(reader);
+    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    assert_eq!(request(&service, "PUT", "/engine/v1/success", &[], b"").await.status, 200);
+    for (line, status) in [
+        ("POST /engine/v1/reply?id=none", 400),
+        ("POST /engine/v1/list-folder?id=none", 400),
+        ("POST /engine/v1/log", 500),
+        ("PUT /engine/v1/failed", 409),
+        ("PUT /engine/v1/success", 200),
+        ("POST /engine/v1/poll", 405),
+        ("POST /nowhere", 404),
+        ("GET /engine/v1/poll", 200),
+    ] {
+        // Polls are answered at once, with the body behind them.
+        service.stop_pollers();
+        let head = format!("{line} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(statuses(&service, &head, 8).await, vec![Some(status); 8], "{line}");
+    }
+    assert_eq!(guest::claim(&service, "mine").await.status, 200);
+    let head = "POST /engine/v1/log HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(statuses(&service, head, 8).await, vec![Some(401); 8]);
+}
+
+/// What still comes behind a refusal is bounded.
+#[tokio::test(start_paused = true)]
+async fn a_body_behind_a_refusal_is_read_for_a_bounded_time() {
+    let service = guest::service();
+    let mut stream = guest::dial(&service);
+    let chunked = [("Transfer-Encoding", "chunked")];
+    stream.write_all(&head("POST", "/engine/v1/reply?id=none", &chunked)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(b"1\r\nx\r\n").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    reader.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(guest::parse(&answer).status, 400);
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    dripping.await.unwrap();
+    assert!((10..=11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}
+
+/// Neither a connection that says nothing nor one between two requests holds the service; a poll
+/// that is on its way at the shutdown has its answer.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_silent_connection_and_answers_late_polls() {
+    let service = guest::service();
+    let (silent, spare) = (guest::dial(&service), guest::dial(&service));
+    let mut spares = vec![silent, spare];
+    for path in ["poll", "ping"] {
+        let mut used = guest::dial(&service);
+        if path == "poll" {
+            let killing = guest::start(&service, async |s: MetaService| s.kill_process().await);
+            used.write_all(&head("GET", "/engine/v1/poll", &[])).await.unwrap();
+            guest::read_answer(&mut used).await;
+            killing.abort();
+        } else {
+            used.write_all(&head("GET", "/engine/v1/ping", &[])).await.unwrap();
+            guest::read_answer(&mut used).await;
+        }
+        spares.push(used);
+    }
+    let begun = tokio::time::Instant::now();
+    service.shutdown().await.unwrap();
+    let silent = spares.remove(0);
+    for mut spare in spares {
+        spare.write_all(&head("GET", "/engine/v1/poll", &[])).await.unwrap();
+        let mut answer = Vec::new();
+        spare.read_to_end(&mut answer).await.unwrap();
+        let answer = guest::parse(&answer);
+        assert_eq!((answer.status, &answer.json()["type"]), (200, &"none".into()));
+        assert_eq!(answer.headers["connection"], "close");
+    }
+    let mut silent = silent;
+    assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+    assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -50,6 +50,40 @@ async fn outputs_come_apart_and_the_exit_after_them() {
     }
 }
 
+/// After an exit the host closes with the status of an orderly end and the connection ends at once,
+/// whether the guest has ended its outputs and closed the websocket itself or not.
+#[tokio::test(start_paused = true)]
+async fn an_exit_closes_the_stream_in_order_and_at_once() {
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+    let service = guest::service();
+    for (ended, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let begun = tokio::time::Instant::now();
+        let (mut shell, mut socket) = open(&service, false).await;
+        send(&mut socket, b"\0\x01out").await;
+        if ended {
+            send(&mut socket, b"\0\x01").await;
+            send(&mut socket, b"\0\x02").await;
+        }
+        send(&mut socket, &[5, 1]).await;
+        if closes {
+            let reason = "".into();
+            socket.close(Some(CloseFrame { code: CloseCode::Normal, reason })).await.unwrap();
+        }
+        assert_eq!(shell.wait().await, Ok(false));
+        assert_eq!(read_all(shell.stdout.take()).await.unwrap(), b"out");
+        assert_eq!(read_all(shell.stderr.take()).await.unwrap(), b"");
+        let mut closed = None;
+        while let Some(message) = socket.next().await {
+            if let Ok(Message::Close(frame)) = message {
+                closed = frame.map(|frame| frame.code);
+            }
+        }
+        assert_eq!(closed, Some(CloseCode::Normal), "{ended} {closes}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn stdin_goes_in_blocks_within_the_window() {
     let service = guest::service();

@@ -313,6 +313,12 @@ impl Session {
             Frame::Signal(number) if guest => Ok(Some(Event::Signalled(number))),
             Frame::Exit { success, detail } if !guest && !self.exited => {
                 self.exited = true;
+                // Nothing comes behind an exit: an output that was not ended is ended by it.
+                for half in &mut self.halves {
+                    if let Half::Incoming(incoming) = half {
+                        incoming.ended = true;
+                    }
+                }
                 Ok(Some(Event::Exited { success, detail }))
             }
             Frame::Size { .. } | Frame::Abort | Frame::Exit { .. } | Frame::Signal(_) => Ok(None),

@@ -9,6 +9,11 @@
 //! [`Outbox`] holds the answers on their way; if the connection ends first they are
 //! dropped, which gives their actions to the next poll. [`Watched`] also ends a connection whose
 //! peer takes nothing of what it asked for.
+//!
+//! A request may be answered before its body has come, as every refusal is. Agents of version 1
+//! write the whole body before they read: such an answer is its connection's last and says so, and
+//! [`Watched`] reads on for a while behind it. A connection that is closed with unread bytes is
+//! reset, which takes the answer from a peer that has not read it.
 
 mod head;
 mod polls;
@@ -23,16 +28,21 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::{Buf, Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
+use http::{HeaderValue, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metaservice_protocol::endpoint::FILE_HEADER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
-use self::polls::Next;
+use self::polls::Step;
 use crate::MetaService;
 use crate::actions::Answer;
 use crate::bounds::Bounds;
@@ -50,6 +60,16 @@ pub(crate) const WIDE_PLACES: usize = 16;
 /// How much is read at once of what is not a body.
 const PIECE: usize = 2 * 1024;
 
+/// The most that is read, and thrown away, behind an answer that was given before its body had come.
+const REST: usize = 32 * 1024 * 1024;
+
+/// For how long.
+const REST_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection without a request waits for one once the service is shut down: it may be on
+/// its way, and is answered.
+const LAST_REQUEST: Duration = Duration::from_millis(100);
+
 /// Serves one connection until it ends, or until what is being answered when the service is
 /// shut down is answered.
 pub(crate) async fn serve<IO>(io: IO, service: &MetaService) -> io::Result<()>
@@ -59,9 +79,9 @@ where
     let mut io = Watched::new(io, &service.0.bounds);
     let terminated = service.0.terminated.subscribe();
     match polls::serve(&mut io, service, terminated.clone()).await? {
-        Next::End => Ok(()),
+        Step::End => Ok(()),
         // In a box, so that a connection that only waits has no room for it.
-        Next::Other => {
+        Step::Other => {
             let wide = head::carries(&io.ahead).then(|| service.0.wide.try_acquire().ok());
             let wide = wide.flatten();
             let buffer = if wide.is_some() { WIDE } else { BUFFER };
@@ -94,7 +114,10 @@ async fn serve_all<IO>(
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let router = router.layer(axum::Extension(io.outbox.clone()));
+    let outbox = io.outbox.clone();
+    let router = router
+        .layer(axum::Extension(outbox.clone()))
+        .layer(axum::middleware::from_fn_with_state(outbox.clone(), answer_and_close));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_time)
@@ -109,22 +132,87 @@ where
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }
+    // From now on each answer is its connection's last.
+    outbox.lock().last = true;
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        () = sleep(LAST_REQUEST) => {}
+    }
     connection.as_mut().graceful_shutdown();
     connection.await.map_err(io::Error::other)
 }
 
+/// Makes the answer to a request whose body has not come the last on its connection.
+async fn answer_and_close(State(outbox): State<Outbox>, request: Request, next: Next) -> Response {
+    let empty = request.body().is_end_stream();
+    // An agent that is newer than version 1 reads its answer while it writes.
+    let patient = !request.headers().contains_key(FILE_HEADER);
+    let request = match empty {
+        true => request,
+        false => {
+            outbox.lock().unread = true;
+            request.map(|body| Body::new(Counted { body, outbox: outbox.clone() }))
+        }
+    };
+    let mut response = next.run(request).await;
+    let mut state = outbox.lock();
+    state.linger = state.unread && patient;
+    if (state.unread || state.last) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    drop(state);
+    response
+}
+
+/// A request's body that tells its connection when it has come whole.
+struct Counted {
+    body: Body,
+    outbox: Outbox,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.outbox.lock().unread = false;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// The answers of a connection that are in hyper's buffer.
 #[derive(Clone, Default)]
-pub(crate) struct Outbox(Arc<Mutex<State>>);
+pub(crate) struct Outbox(Arc<Mutex<Held>>);
 
 #[derive(Default)]
-struct State {
+struct Held {
     answers: Vec<Answer>,
     abandoned: bool,
+    /// The body of the request that is being served has not come whole.
+    unread: bool,
+    /// What still comes of it is read behind the answer.
+    linger: bool,
+    /// The service is shut down.
+    last: bool,
 }
 
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -196,12 +284,20 @@ struct Watched<IO> {
     stall: Duration,
     /// Runs while the peer takes nothing. In a box, as most connections never have one.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What is read behind the last answer.
+    rest: Option<Box<Rest>>,
+}
+
+/// The end of a connection on which something is still coming.
+struct Rest {
+    left: usize,
+    time: Pin<Box<Sleep>>,
 }
 
 impl<IO> Watched<IO> {
     fn new(io: IO, bounds: &Bounds) -> Self {
         let (outbox, ahead) = (Outbox::default(), BytesMut::new());
-        Self { io, outbox, ahead, stall: bounds.stall, stalled: None }
+        Self { io, outbox, ahead, stall: bounds.stall, stalled: None, rest: None }
     }
 
     /// What was read first is served; an empty buffer takes no memory.
@@ -252,6 +348,30 @@ impl<IO: AsyncWrite + Unpin> Watched<IO> {
     }
 }
 
+impl<IO: AsyncRead + AsyncWrite + Unpin> Watched<IO> {
+    /// Reads what still comes until the peer has no more, or it is too much or too late.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begin = || Box::new(Rest { left: REST, time: Box::pin(sleep(REST_TIME)) });
+        let rest = self.rest.get_or_insert_with(begin);
+        if rest.time.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut room = [MaybeUninit::uninit(); 4 * PIECE];
+        // Others have their turn in between.
+        for _ in 0..32 {
+            let mut piece = ReadBuf::uninit(&mut room);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)) {
+                Ok(()) if !piece.filled().is_empty() && rest.left >= piece.filled().len() => {
+                    rest.left -= piece.filled().len();
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -268,7 +388,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -285,7 +405,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_step(cx, AsyncWrite::poll_shutdown)
+        if self.rest.is_none() {
+            ready!(self.poll_step(cx, AsyncWrite::poll_shutdown))?;
+        }
+        if self.outbox.lock().linger {
+            ready!(self.poll_rest(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

@@ -13,16 +13,16 @@ use http::{HeaderValue, header};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::Watched;
 use super::head::{Head, Poll, Search};
+use super::{LAST_REQUEST, Watched};
 use crate::MetaService;
 use crate::bounds::Bounds;
 use crate::endpoints;
 
 /// What is to be done with a connection.
-pub(super) enum Next {
+pub(super) enum Step {
     /// Nothing.
     End,
     /// There is another request on it than a poll, as the bytes that have been read ahead.
@@ -34,24 +34,21 @@ pub(super) async fn serve<IO>(
     io: &mut Watched<IO>,
     service: &MetaService,
     mut terminated: watch::Receiver<bool>,
-) -> io::Result<Next>
+) -> io::Result<Step>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let bounds = &service.0.bounds;
-    let mut first = true;
     loop {
         let head = tokio::select! {
             biased;
             head = timeout(bounds.head_time, next(io, bounds)) => head,
-            // As of hyper's: a connection that nothing was asked on yet may ask one thing.
-            _ = terminated.wait_for(|terminated| *terminated), if !first => return Ok(Next::End),
+            () = over(&mut terminated) => return Ok(Step::End),
         };
-        first = false;
         let Poll { headers, close, length } = match head {
             Ok(Ok(Some(Head::Poll(poll)))) => poll,
-            Ok(Ok(Some(_))) => return Ok(Next::Other),
-            Ok(Ok(None)) => return Ok(Next::End),
+            Ok(Ok(Some(_))) => return Ok(Step::Other),
+            Ok(Ok(None)) => return Ok(Step::End),
             Ok(Err(error)) => return Err(error),
             Err(_elapsed) => return Err(io::ErrorKind::TimedOut.into()),
         };
@@ -69,8 +66,15 @@ where
         io.flush().await?;
         if close {
             io.shutdown().await?;
-            return Ok(Next::End);
+            return Ok(Step::End);
         }
+    }
+}
+
+/// Completes when a connection without a request has had its time for one after a shutdown.
+async fn over(terminated: &mut watch::Receiver<bool>) {
+    if terminated.wait_for(|terminated| *terminated).await.is_ok() {
+        sleep(LAST_REQUEST).await;
     }
 }
 

@@ -142,6 +142,8 @@ struct State {
     ping_due: bool,
     /// What the exit said beside success or failure; at most [`MAX_FAILURE`] bytes.
     detail: Bytes,
+    /// The guest has said that the shell has ended.
+    exited: bool,
     /// No message will come or go any longer.
     closed: bool,
 }
@@ -154,6 +156,7 @@ impl State {
             wakers: [const { None }; 3],
             discarded: [false; 3],
             ping_due: false,
+            exited: false,
             closed: false,
         }
     }

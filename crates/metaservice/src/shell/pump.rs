@@ -3,7 +3,8 @@
 //! Reading and writing run side by side: if one waited for the other, two full
 //! connections would wait for each other for ever. The pump ends when the websocket
 //! does, when the peer is silent, stuck or breaks the rules, or when the service is
-//! shut down; after an exit or an abort the peer has [`CLOSE_TIMEOUT`] to close.
+//! shut down. After an exit it closes the websocket itself, with the status of an orderly end, as a
+//! guest of version 1 expects; after that or an abort the peer has [`CLOSE_TIMEOUT`] to close.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +99,9 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
             detail.truncate(super::MAX_FAILURE);
             // A copy, so that it does not keep a larger message alive.
             state.detail = Bytes::copy_from_slice(&detail);
+            state.exited = true;
             drop(state);
+            shared.outgoing.notify_one();
             shared.finish(Ok(success));
         }
         Some(Event::Resized { .. } | Event::Aborted | Event::Signalled(_)) | None => {}
@@ -114,10 +117,20 @@ async fn write(mut sender: Sender, shared: &Shared) {
             if std::mem::take(&mut state.ping_due) {
                 Some(Message::Ping)
             } else {
-                state.session.next_message().map(Message::Binary)
+                let message = state.session.next_message().map(Message::Binary);
+                message.or_else(|| state.exited.then_some(Message::Close))
             }
         };
+        let last = matches!(next, Some(Message::Close));
         let progress = match next {
+            Some(message) if last => {
+                let closed = timeout(SHELL_WRITE_TIMEOUT, sender.send(message)).await;
+                if matches!(closed, Ok(Ok(()))) {
+                    // The reader sees the peer's own close, or the connection's end.
+                    std::future::pending::<()>().await;
+                }
+                closed
+            }
             Some(message) => timeout(SHELL_WRITE_TIMEOUT, sender.feed(message)).await,
             None => {
                 let flushed = timeout(SHELL_WRITE_TIMEOUT, sender.flush()).await;

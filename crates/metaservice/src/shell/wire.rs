@@ -9,6 +9,8 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt, future};
 use metaservice_protocol::shell::Dialect;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use crate::session::Admitted;
@@ -18,6 +20,8 @@ use crate::session::Admitted;
 pub(super) enum Message {
     Binary(Bytes),
     Ping,
+    /// The stream has ended in order.
+    Close,
     /// A sign of life that says nothing.
     Other,
 }
@@ -67,6 +71,10 @@ impl Wire {
         let sender = sink.sink_map_err(|_| Closed).with(|message| {
             future::ready(Ok(match message {
                 Message::Binary(message) => ws::Message::Binary(message),
+                Message::Close => ws::Message::Close(Some(ws::CloseFrame {
+                    code: ws::close_code::NORMAL,
+                    reason: ws::Utf8Bytes::default(),
+                })),
                 Message::Ping | Message::Other => ws::Message::Ping(Bytes::new()),
             }))
         });
@@ -89,6 +97,10 @@ impl Wire {
         let sender = sink.sink_map_err(|_| Closed).with(|message| {
             future::ready(Ok(match message {
                 Message::Binary(message) => tungstenite::Message::Binary(message),
+                Message::Close => tungstenite::Message::Close(Some(CloseFrame {
+                    code: CloseCode::Normal,
+                    reason: tungstenite::Utf8Bytes::default(),
+                })),
                 Message::Ping | Message::Other => tungstenite::Message::Ping(Bytes::new()),
             }))
         });

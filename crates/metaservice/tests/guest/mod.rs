@@ -77,6 +77,22 @@ pub(crate) async fn request(
     parse(&answer)
 }
 
+/// Reads one answer, and leaves the connection open.
+pub(crate) async fn read_answer(stream: &mut DuplexStream) -> Answer {
+    let mut answer = Vec::new();
+    loop {
+        answer.push(stream.read_u8().await.expect("a whole answer"));
+        if answer.ends_with(b"\r\n\r\n") {
+            break;
+        }
+    }
+    let mut answer = parse(&answer);
+    let length = answer.headers["content-length"].parse().expect("a number");
+    answer.body.resize(length, 0);
+    stream.read_exact(&mut answer.body).await.expect("a whole body");
+    answer
+}
+
 /// Claims the job by a word.
 pub(crate) async fn claim(service: &MetaService, nonce: &str) -> Answer {
     request(service, "PUT", "/engine/v1/session", &[("Metaservice-Claim", nonce)], b"").await

@@ -42,6 +42,12 @@ impl From<&ActionError> for Problem {
             ActionError::Transport(_) => Code::Transport,
             ActionError::Terminated => Code::Terminated,
             ActionError::TooMany(_) => Code::Refused,
+            ActionError::Invalid(reason) => {
+                // It may quote the guest, and becomes as tame as the guest's own sentences.
+                let reason = Failure::new(FailureCode::Corrupt, reason.clone());
+                let error = ActionError::Invalid(reason.message);
+                return Self { code: Code::Transport, message: error.to_string() };
+            }
         };
         Self { code, message: error.to_string() }
     }

@@ -1,18 +1,18 @@
 //! Websockets: the guest's on one side, the caller's on the other.
 
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, header};
 use metaservice_protocol::endpoint::SHELL_PROTOCOL;
 use metaservice_protocol::limits::{SHELL_READ, SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
-use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::shell::{Dialect, Frame};
 use metaservice_protocol::{ActionId, Dial, Exec, ExecOptions, Request};
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -233,37 +233,81 @@ async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -
     upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
         let _place = place;
         tokio::select! {
-            () = relay(client, guest) => {}
+            () = relay(client, guest, dialect) => {}
             () = admitted.over() => {}
             _ = terminated.wait_for(|terminated| *terminated) => {}
         }
     })
 }
 
+/// How long an end may take to close its websocket once the stream is over.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Hands messages on in both directions, as they are. The windows are between the two
 /// ends: what one has not acknowledged the other does not send, so nothing piles up here.
-async fn relay(client: WebSocket, guest: WebSocket) {
-    let (to_client, from_client) = client.split();
-    let (to_guest, from_guest) = guest.split();
-    tokio::join!(forward(from_client, to_guest), forward(from_guest, to_client));
+///
+/// Nothing comes behind an exit or a close: with either both ends are closed at once.
+async fn relay(client: WebSocket, guest: WebSocket, dialect: Dialect) {
+    let (mut to_client, mut from_client) = client.split();
+    let (mut to_guest, mut from_guest) = guest.split();
+    let frame = tokio::select! {
+        frame = forward(&mut from_guest, &mut to_client, Some(dialect)) => frame,
+        frame = forward(&mut from_client, &mut to_guest, None) => frame,
+    };
+    tokio::join!(close(to_client, from_client, frame.clone()), close(to_guest, from_guest, frame));
 }
 
-type Sender = stream::SplitSink<WebSocket, axum::extract::ws::Message>;
+type Sender = stream::SplitSink<WebSocket, Message>;
+type Receiver = stream::SplitStream<WebSocket>;
 
-async fn forward(mut from: stream::SplitStream<WebSocket>, mut to: Sender) {
-    use axum::extract::ws::Message;
+/// Hands messages on until the stream is over; what both ends are closed with, `None` where it has
+/// broken off. An exit counts from an end that speaks `exits`.
+async fn forward(
+    from: &mut Receiver,
+    to: &mut Sender,
+    exits: Option<Dialect>,
+) -> Option<CloseFrame> {
     while let Ok(Some(Ok(message))) = timeout(SHELL_SILENCE_TIMEOUT, from.next()).await {
         // Pings are answered hop by hop; ours go out so that neither hop falls silent.
         let message = match message {
             Message::Pong(_) => continue,
             Message::Ping(_) => Message::Ping(bytes::Bytes::new()),
+            Message::Close(frame) => return Some(frame.unwrap_or_else(in_order)),
             other => other,
         };
-        let ends = matches!(message, Message::Close(_));
+        let exited = match (&message, exits) {
+            (Message::Binary(frame), Some(dialect)) => {
+                matches!(Frame::decode(frame, dialect), Ok(Frame::Exit { .. }))
+            }
+            _ => false,
+        };
         let sent = timeout(SHELL_WRITE_TIMEOUT, to.send(message)).await;
-        if ends || !matches!(sent, Ok(Ok(()))) {
-            break;
+        if !matches!(sent, Ok(Ok(()))) {
+            return None;
+        }
+        if exited {
+            return Some(in_order());
         }
     }
-    let _ = timeout(SHELL_WRITE_TIMEOUT, to.close()).await;
+    None
+}
+
+/// Without a status a guest of version 1 takes a close for an error.
+fn in_order() -> CloseFrame {
+    CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() }
+}
+
+/// Closes one end, and sees its own close come: a connection that ends with bytes that nobody has
+/// read takes with it what the other side has not read.
+async fn close(mut to: Sender, mut from: Receiver, frame: Option<CloseFrame>) {
+    let closed = async {
+        let sent = match frame {
+            Some(frame) => to.send(Message::Close(Some(frame))).await,
+            None => to.close().await,
+        };
+        // It fails where the close has been answered already.
+        drop(sent);
+        while let Some(Ok(_)) = from.next().await {}
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closed).await;
 }
