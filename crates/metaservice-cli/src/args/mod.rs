@@ -217,9 +217,9 @@ pub(crate) struct JobArgs {
     /// connections (1024 at once), headers (64 of a request), line (16K of its path), head (16K of
     /// its line and headers), head-time (30s for them), stall (30s without a byte of a reply, or in
     /// which nothing of an answer or a stream is taken), list (10M of a folder's listing), names (1000000 in
-    /// it), streams (256 shells and such at once), storage (128G in temporary files), frames
-    /// (1000000 a second from the card of `run`), half-open (256 connections over the card that are
-    /// begun and not made), farewell (1h for all artifacts once the command has ended), console (64M
+    /// it), streams (256 shells and such at once), storage (128G in temporary files), buffers
+    /// (48M for all connections over the card of `run`), frames (1000000 a second from it), half-open
+    /// (1024 incomplete TCP handshakes with it), farewell (1h for all artifacts once the command has ended), console (64M
     /// in the file of --console), pcap (16G in that of --pcap). --max-log and --max-artifact bound
     /// the log, and what "cp" and --artifact fetch.
     #[arg(long, value_name = "NAME=VALUE")]
