@@ -15,7 +15,7 @@ use metaservice_nic as nic;
 use metaservice_vm::{
     Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Finding, MacAddress, Machine,
     MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root, StartError,
-    SystemUuid, Tools, Transport, initramfs,
+    SystemUuid, Tools, Transport, Visibility, initramfs,
 };
 use serde_json::json;
 
@@ -208,7 +208,9 @@ pub(crate) fn describe(
         }
     }
     if let Some(folder) = &args.rootfs {
-        spec = spec.root(Root::Folder(folder.clone()));
+        let visibility = args.show.iter().fold(Visibility::new(), Visibility::show);
+        let visibility = args.hide.iter().fold(visibility, Visibility::hide);
+        spec = spec.root(Root::Folder(folder.clone())).visibility(visibility);
     }
     Ok(spec)
 }

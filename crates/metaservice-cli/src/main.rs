@@ -34,6 +34,7 @@ mod output;
 mod printer;
 mod progress;
 mod remarks;
+mod secrets;
 mod settings;
 mod signals;
 mod sockets;
@@ -58,7 +59,7 @@ use crate::status::ExitStatus;
 fn main() -> ExitCode {
     // Ends the process when it is the completion script that asks.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let status = commands::help::show(&error);
@@ -68,7 +69,10 @@ fn main() -> ExitCode {
     };
     trace(cli.output.verbose);
     let printer = Printer::new(&cli.output);
-    let status = raise_descriptors().and_then(|()| dispatch(cli, printer));
+    let status = secrets::withdraw(&mut cli)
+        .context("cannot take secrets out of the environment")
+        .and_then(|()| raise_descriptors())
+        .and_then(|()| dispatch(cli, printer));
     let status = status.unwrap_or_else(|error| {
         if output::is_closed(&error) {
             return ExitStatus::SUCCESS;

@@ -114,7 +114,7 @@ impl JobSettings {
                 .transpose()
                 .context("in --timeout")?,
             log: args.log,
-            secrets: secrets(&args.secret, args.session)?,
+            secrets: secrets(&args.secret, args.withdrawn, args.session)?,
             session: match args.session {
                 Session::Required => SessionMode::Required,
                 Session::Claimed => SessionMode::Claimed,
@@ -167,14 +167,21 @@ pub(crate) fn set_variable(text: &str, env: &mut BTreeMap<String, String>) -> Re
     Ok(())
 }
 
-/// Variables of ours, by their names.
-fn secrets(names: &[String], session: Session) -> Result<BTreeMap<String, String>> {
+/// Variables of ours, by their names. Those that were withdrawn are not in the environment any more.
+fn secrets(
+    names: &[String],
+    withdrawn: BTreeMap<String, String>,
+    session: Session,
+) -> Result<BTreeMap<String, String>> {
     ensure!(
         names.is_empty() || session != Session::Off,
         "--secret needs a session: without --session off"
     );
-    let mut secrets = BTreeMap::new();
+    let mut secrets = withdrawn;
     for name in names {
+        if secrets.contains_key(name) {
+            continue;
+        }
         ensure!(
             !name.contains('='),
             "--secret takes the name of a variable of ours: a value here could be seen by others"
@@ -381,13 +388,16 @@ mod tests {
     fn a_secret_is_named_and_not_written() {
         let named = |names: &[&str], session| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            secrets(&names, session)
+            secrets(&names, BTreeMap::new(), session)
         };
         assert!(named(&["PATH"], Session::Claimed).unwrap().contains_key("PATH"));
         assert!(named(&["PATH=x"], Session::Claimed).is_err());
         assert!(named(&["PATH"], Session::Off).is_err());
         let unset = named(&["METASERVICE_NO_SUCH_VARIABLE"], Session::Claimed).unwrap_err();
         assert!(unset.to_string().contains("is not set"), "{unset}");
+        let names = ["METASERVICE_NO_SUCH_VARIABLE".to_owned()];
+        let withdrawn = BTreeMap::from([(names[0].clone(), "x".to_owned())]);
+        assert_eq!(secrets(&names, withdrawn.clone(), Session::Claimed).unwrap(), withdrawn);
     }
 
     #[test]

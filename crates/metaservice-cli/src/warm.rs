@@ -168,6 +168,8 @@ pub(crate) fn make_later(hardware: &HardwareArgs) -> std::io::Result<()> {
         // Whoever waits for our folder, or presses Ctrl-C, does not mean it.
         .current_dir("/")
         .process_group(0);
+    // A pipe of the caller's would not end before this process otherwise.
+    metaservice_vm::without_descriptors(&mut command);
     command.spawn().map(drop)
 }
 

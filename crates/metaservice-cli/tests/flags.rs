@@ -29,6 +29,9 @@ fn a_wrong_value_is_told_before_anything_starts() {
     refused(&["run", "--pcap", "/no/where", "--", "true"], "cannot write --pcap /no/where");
     refused(&["run", "--image", "/no/where", "--", "true"], "in --image");
     refused(&["run", "--rootfs", "/no/where", "--", "true"], "/no/where");
+    refused(&["run", "--show", "/srv", "--", "true"], "--rootfs");
+    refused(&["run", "--rootfs", "/", "--show", "/proc", "--", "true"], "cannot be shown");
+    refused(&["run", "--rootfs", "/", "--hide", "/no/where", "--", "true"], "/no/where");
     refused(&["run", "--image", "a", "--rootfs", "b", "--", "true"], "cannot be used with");
     refused(&["run", "--kernel", "/no/where", "--", "true"], "needs the --initrd");
     refused(&["run", "--accel", "magic", "--", "true"], "magic");

@@ -3,6 +3,7 @@
 
 mod vm;
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -207,6 +208,35 @@ fn a_guest_that_never_fetches_its_command_is_given_up() {
 }
 
 #[test]
+fn a_secret_does_not_stay_in_the_tools_environment() {
+    let sandbox = Sandbox::new();
+    let args = ["run", "--json", "--name", "secret", "--secret", "TOKEN", "--", "sh", "-c"];
+    let mut command = sandbox.command(args);
+    let mut child =
+        command.arg("echo \"$TOKEN\"; sleep 600").env("TOKEN", "9f3b7c").spawn().unwrap();
+    let pid = child.id();
+    let stderr = vm::wait_for(&mut child, "\"event\":\"started\"");
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = [0; 6];
+    stdout.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"9f3b7c");
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let text = String::from_utf8_lossy(&environment);
+    assert!(text.contains("TMPDIR=") && !text.contains("9f3b7c"), "{text}");
+    // The file that carried it is empty.
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let path = entry.path();
+        if std::fs::read_link(&path).is_ok_and(|to| to.starts_with("/memfd:secrets")) {
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        }
+    }
+    let name = ["kill", "secret"];
+    assert_eq!(sandbox.run(&name).status, Some(0));
+    child.wait().unwrap();
+    drop(stderr);
+}
+
+#[test]
 fn two_machines_run_side_by_side() {
     let sandbox = Sandbox::new();
     let script = "cat /proc/sys/kernel/random/boot_id; echo $N > /tmp/n; sleep 2; cat /tmp/n";
@@ -236,6 +266,27 @@ fn the_hosts_own_userland_runs_and_stays_as_it_is() {
     let finished = sandbox.run(&["run", "--rootfs", "/", "--", "python3", "-c", &script]);
     assert!(finished.text(0).ends_with("42\n"));
     assert!(!Path::new(&mark).exists(), "the guest wrote to the host");
+}
+
+#[test]
+fn a_guest_finds_no_process_and_no_secret_of_the_host_under_its_root() {
+    let sandbox = Sandbox::new();
+    let hidden = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::write(hidden.path().join("key"), "host's own").unwrap();
+    let (here, pid) = (hidden.path().display(), std::process::id());
+    // The sample of a bug report: past the caches of the guest.
+    let script = format!(
+        "mkdir /m; mount --bind / /m; ls /m/proc /m/sys /m/dev; \
+         for path in /m/proc/{pid}/environ /m/proc/1/environ /m/etc/shadow {here}/key; do \
+           dd if=$path iflag=direct bs=64k count=1 2>/dev/null; \
+         done; umount /m; su -s /bin/sh -c 'echo still a host' daemon 2>/dev/null || echo still"
+    );
+    let path = hidden.path().to_str().unwrap();
+    let args = ["run", "--rootfs", "/", "--hide", path, "--", "sh", "-c", &script];
+    let said = sandbox.run(&args).text(0);
+    let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with(':')).collect();
+    assert!(matches!(lines[..], [.., last] if last.starts_with("still")), "{said}");
+    assert!(lines.iter().filter(|line| !line.is_empty()).count() == 1, "{said}");
 }
 
 #[test]

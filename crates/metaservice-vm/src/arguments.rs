@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::AcceleratorChoice;
+use crate::confine::Export;
 use crate::spec::{
     Boot, InvalidSpec, MachineSpec, Network, Publish, Record, Root, Transport, Written,
 };
@@ -43,18 +44,23 @@ const KERNEL_ARGUMENTS: &str = "quiet panic=-1 reboot=t random.trust_cpu=on cryp
 /// Only for x86: elsewhere a word that the kernel does not know becomes the init's.
 const TIMER_ARGUMENT: &str = if cfg!(target_arch = "x86_64") { " no_timer_check" } else { "" };
 
-/// The file descriptors that QEMU inherits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Inherited {
+/// What QEMU inherits and finds: file descriptors, and the folder that it exports.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Inherited<'a> {
     pub(crate) monitor: RawFd,
     pub(crate) console: RawFd,
     pub(crate) card: Option<RawFd>,
+    /// An image without a name that takes what the guest writes to its disk. QEMU makes a temporary
+    /// file if there is none.
+    pub(crate) scratch: Option<RawFd>,
+    /// Where the exported folder is, if not where the description says.
+    pub(crate) export: Option<&'a Export>,
 }
 
 pub(crate) fn qemu(
     spec: &MachineSpec,
     accelerator: &AcceleratorChoice,
-    inherited: Inherited,
+    inherited: Inherited<'_>,
 ) -> Result<Vec<OsString>, InvalidSpec> {
     let mut words = Words::default();
     words.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]);
@@ -99,11 +105,15 @@ pub(crate) fn qemu(
             let source = std::io::ErrorKind::NotADirectory.into();
             return Err(InvalidSpec::Path { what: "the folder", path: folder, source });
         }
-        let start = "local,id=root,security_model=none,readonly=on,multidevs=remap,path=";
-        words.option("-fsdev", with_path(start, &folder));
+        let as_described = Export { path: folder, refuses_others: false };
+        let Export { path, refuses_others } = inherited.export.unwrap_or(&as_described);
+        let others = if *refuses_others { "forbid" } else { "remap" };
+        let start =
+            format!("local,id=root,security_model=none,readonly=on,multidevs={others},path=");
+        words.option("-fsdev", with_path(&start, path));
         words.option("-device", format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"));
     }
-    disk(&mut words, spec);
+    disk(&mut words, spec, inherited.scratch);
     match &spec.boot {
         Boot::Firmware if spec.disk.is_none() => return Err(InvalidSpec::NothingToBoot),
         Boot::Firmware => {}
@@ -118,11 +128,19 @@ pub(crate) fn qemu(
     Ok(words.0)
 }
 
-/// The disk. Of what a machine writes nothing is left however QEMU ends, unless it is to stay:
-/// with `snapshot=on` QEMU opens the image read-only and writes to a temporary file that it unlinks
-/// as soon as it has opened it.
-fn disk(words: &mut Words, spec: &MachineSpec) {
+/// The disk. Of what a machine writes nothing is left however QEMU ends, unless it is to stay: it
+/// goes to a file without a name over the image, or, with `snapshot=on`, to a temporary file that
+/// QEMU unlinks as soon as it has opened it. Both open the image read-only.
+fn disk(words: &mut Words, spec: &MachineSpec, scratch: Option<RawFd>) {
     let Some(disk) = &spec.disk else { return };
+    if let Some(fd) = scratch {
+        words.option("-add-fd", format!("fd={fd},set=1"));
+        // Nobody misses what is not on the disk when the host fails.
+        let drive =
+            "if=none,id=disk,cache=unsafe,auto-read-only=off,format=qcow2,file=/dev/fdset/1";
+        words.option("-drive", drive).option("-device", "virtio-blk-pci,drive=disk");
+        return;
+    }
     let (stays, file, format) = match &spec.record {
         Some(Record::Made(Written { disk: Some(file), .. })) => (true, file.as_path(), "qcow2"),
         Some(Record::Continued(Written { disk: Some(file), .. }, _)) => {

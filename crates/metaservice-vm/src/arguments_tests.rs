@@ -4,7 +4,8 @@ use crate::hardware::{Cpus, Memory, SystemUuid};
 use crate::image::Disk;
 use crate::spec::Card;
 
-const INHERITED: Inherited = Inherited { monitor: 11, console: 12, card: Some(13) };
+const INHERITED: Inherited<'_> =
+    Inherited { monitor: 11, console: 12, card: Some(13), scratch: None, export: None };
 
 fn spec(boot: Boot) -> MachineSpec {
     let version = QemuVersion { major: 7, minor: 2 };

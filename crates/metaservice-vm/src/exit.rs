@@ -6,6 +6,8 @@
 use std::fmt;
 use std::process::ExitStatus;
 
+use crate::shortage::Shortage;
+
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
@@ -22,6 +24,15 @@ pub enum How {
     HostDiskFull,
     /// We ended it.
     Killed,
+    /// A signal ended QEMU: another process or the kernel killed it, or it has a fault.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+        /// What this host was short of meanwhile: the likely cause of a SIGKILL.
+        shortage: Option<Shortage>,
+        /// What QEMU said; fit to be shown.
+        stderr: String,
+    },
     /// QEMU failed, or somebody else ended it.
     Crashed {
         /// What QEMU said; fit to be shown.
@@ -42,10 +53,54 @@ impl fmt::Display for How {
                 write!(f, "this host has no room left for what the guest writes to its disk")
             }
             Self::Killed => write!(f, "the machine was killed"),
+            Self::Signalled { signal, shortage, stderr } => {
+                write!(f, "QEMU was ended by {}", name(*signal))?;
+                match shortage {
+                    Some(Shortage::Limit) => write!(
+                        f,
+                        "; the kernel killed a process because its control group has reached its \
+                         memory limit: probably this one"
+                    )?,
+                    Some(Shortage::Host) => write!(
+                        f,
+                        "; the kernel killed a process because this host has no memory left: \
+                         probably this one"
+                    )?,
+                    None => {}
+                }
+                if stderr.is_empty() { Ok(()) } else { write!(f, ": {stderr}") }
+            }
             Self::Crashed { stderr } if stderr.is_empty() => write!(f, "QEMU ended unexpectedly"),
             Self::Crashed { stderr } => write!(f, "QEMU ended unexpectedly: {stderr}"),
         }
     }
+}
+
+/// The signal that QEMU says it ends by.
+fn told_signal(stderr: &str) -> Option<i32> {
+    let (_, behind) = stderr.rsplit_once("terminating on signal ")?;
+    behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A signal's name, of those that end processes.
+fn name(signal: i32) -> String {
+    const NAMES: [(i32, &str); 13] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGSYS, "SIGSYS"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+    ];
+    let known = NAMES.iter().find(|(number, _)| *number == signal);
+    known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
 }
 
 /// The end of a machine.
@@ -72,6 +127,10 @@ pub(crate) struct Evidence {
     pub(crate) console: Vec<String>,
     /// What QEMU said.
     pub(crate) stderr: String,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+    /// What the host was short of meanwhile.
+    pub(crate) shortage: Option<Shortage>,
 }
 
 impl Evidence {
@@ -87,7 +146,18 @@ impl Evidence {
             Some("guest-reset") => How::GuestReset,
             _ if self.no_room => How::HostDiskFull,
             _ if self.killed => How::Killed,
-            _ => How::Crashed { stderr: self.stderr },
+            // What QEMU takes for a reason to end by itself, it tells in an event.
+            Some("host-signal") if self.signal.is_none() => {
+                let signal = told_signal(&self.stderr).unwrap_or(libc::SIGTERM);
+                How::Signalled { signal, shortage: None, stderr: self.stderr }
+            }
+            _ => match self.signal {
+                Some(signal) => {
+                    let shortage = self.shortage.filter(|_| signal == libc::SIGKILL);
+                    How::Signalled { signal, shortage, stderr: self.stderr }
+                }
+                None => How::Crashed { stderr: self.stderr },
+            },
         }
     }
 }
@@ -111,7 +181,22 @@ mod tests {
         let reset = Evidence { console: console.clone(), ..evidence("guest-reset") };
         assert_eq!(reset.verdict(), How::GuestPanicked { line: Some(panic) });
         assert_eq!(evidence("").verdict(), How::Crashed { stderr: "said".into() });
-        assert_eq!(evidence("host-signal").verdict(), How::Crashed { stderr: "said".into() });
+        let signalled =
+            |signal, shortage| How::Signalled { signal, shortage, stderr: "said".into() };
+        assert_eq!(evidence("host-signal").verdict(), signalled(15, None));
+        let hung_up = "qemu: terminating on signal 1 from pid 2 (x)".to_owned();
+        let told = Evidence { stderr: hung_up, ..evidence("host-signal") };
+        assert!(matches!(told.verdict(), How::Signalled { signal: 1, .. }));
+        let by = |signal| Evidence {
+            signal: Some(signal),
+            shortage: Some(Shortage::Limit),
+            ..evidence("")
+        };
+        assert_eq!(by(9).verdict(), signalled(9, Some(Shortage::Limit)));
+        assert_eq!(by(11).verdict(), signalled(11, None), "a fault of its own");
+        let said = by(9).verdict().to_string();
+        assert!(said.contains("SIGKILL") && said.contains("memory limit"), "{said}");
+        assert_eq!(Evidence { killed: true, ..by(9) }.verdict(), How::Killed);
         let full = Evidence { no_room: true, killed: true, ..evidence("") };
         assert_eq!(full.verdict(), How::HostDiskFull);
         assert_eq!(Evidence { killed: true, ..evidence("host-qmp-quit") }.verdict(), How::Killed);

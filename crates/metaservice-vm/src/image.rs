@@ -90,6 +90,8 @@ pub enum DiskError {
 pub struct Disk {
     path: PathBuf,
     format: Format,
+    /// Whether it names other files.
+    refers: bool,
 }
 
 impl Disk {
@@ -102,7 +104,7 @@ impl Disk {
     }
 
     /// As [`open`](Self::open), for an image whose author is trusted as much as the caller:
-    /// it may refer to other files.
+    /// it may refer to other files, in its own folder or below.
     ///
     /// # Errors
     /// When it cannot be read or is no disk.
@@ -116,12 +118,12 @@ impl Disk {
     /// When it cannot be read or is no disk.
     pub fn raw(path: impl AsRef<Path>) -> Result<Self, DiskError> {
         let (path, ..) = first_bytes(path.as_ref())?;
-        Ok(Self { path, format: Format::Raw })
+        Ok(Self { path, format: Format::Raw, refers: false })
     }
 
     /// An image whose format was found out before anybody could write it.
     pub(crate) const fn known(path: PathBuf, format: Format) -> Self {
-        Self { path, format }
+        Self { path, format, refers: false }
     }
 
     /// The image, as an absolute path.
@@ -134,6 +136,11 @@ impl Disk {
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
+    }
+
+    /// Whether it needs other files beside it.
+    pub(crate) const fn refers(&self) -> bool {
+        self.refers
     }
 
     /// The bytes of the disk that is in the image.
@@ -154,8 +161,8 @@ impl Disk {
     fn look(path: &Path, trusted: bool) -> Result<Self, DiskError> {
         let (path, bytes, length) = first_bytes(path)?;
         match probe(&bytes, length) {
-            Probe::Is(format) => Ok(Self { path, format }),
-            Probe::Refers(format, _) if trusted => Ok(Self { path, format }),
+            Probe::Is(format) => Ok(Self { path, format, refers: false }),
+            Probe::Refers(format, _) if trusted => Ok(Self { path, format, refers: true }),
             Probe::Refers(_, what) => Err(DiskError::RefersElsewhere { path, what }),
             Probe::Unsupported(format) => Err(DiskError::Unsupported { path, format }),
             Probe::Packed(by) => Err(DiskError::Packed { path, by }),

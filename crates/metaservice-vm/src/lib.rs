@@ -16,7 +16,8 @@
 //!
 //! A machine leaves nothing behind: it has no sockets and no pipes in the file system, its
 //! scratch disk is a file without a name, and QEMU dies with the process that started it,
-//! however that ends.
+//! however that ends. QEMU itself is confined to what its machine needs, as far as the host can
+//! do that: [`Boundary`].
 //!
 //! ```no_run
 //! use std::os::unix::net::UnixStream;
@@ -44,9 +45,9 @@
 mod accelerator;
 mod arguments;
 mod cache;
+mod confine;
 mod console;
 mod cpio;
-mod death;
 mod duplicate;
 mod exit;
 mod find;
@@ -61,11 +62,14 @@ mod qcow2;
 mod qmp;
 mod save;
 mod saved;
+mod scratch;
+mod shortage;
 mod spec;
 mod store;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
 pub use cache::{BootFile, CacheNotice};
+pub use confine::{Boundary, ConfineError, Visibility, without_descriptors};
 pub use console::Console;
 pub use exit::{Exit, How};
 pub use find::{Finding, Kernel, MissingTools, Qemu, QemuVersion, Report, Search, Tools, find};
@@ -75,6 +79,7 @@ pub use machine::{CommandFailed, Machine, StartError, State};
 pub use modules::{ModuleError, ModuleNeed};
 pub use save::SaveError;
 pub use saved::{Begun, MakerLock, Making, Saved, SavedError, SavedKey, SavedMachines};
+pub use shortage::Shortage;
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
 pub use store::{
     BrokenImage, Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed,

@@ -25,13 +25,13 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use command_fds::CommandFdExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -39,12 +39,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::accelerator::AcceleratorChoice;
 use crate::arguments::{self, Inherited};
+use crate::confine::{Boundary, ConfineError, Confinement, Needs};
 use crate::console::{Console, ConsoleLog};
 use crate::exit::{Evidence, Exit, How};
 use crate::hardware::Memory;
 use crate::process::{Killer, Process};
 use crate::qmp::{Event, Monitor, QmpError};
 use crate::save::SaveError;
+use crate::scratch;
+use crate::shortage::Kills;
 use crate::spec::{InvalidSpec, MachineSpec, Record};
 
 /// What QEMU gets of our environment: where programs, libraries and temporary files are. Anything
@@ -73,6 +76,9 @@ pub enum StartError {
     /// The description is at fault.
     #[error("the machine cannot be started as described")]
     Spec(#[from] InvalidSpec),
+    /// QEMU cannot be kept to what it needs, or cannot be started at all.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
     /// The host has no process, thread or descriptor to give.
     #[error("cannot start QEMU")]
     Process(#[source] io::Error),
@@ -172,25 +178,33 @@ impl Machine {
             std::os::unix::net::UnixStream::pair().map_err(StartError::Process)?;
         let (console, qemu_console) =
             std::os::unix::net::UnixStream::pair().map_err(StartError::Process)?;
+        let kills = Kills::now();
+        let scratch = scratch::of(&spec).map_err(StartError::Process)?;
+        let needs = Needs::of(&spec, &accelerator, scratch.folder())?;
+        let program = needs.program.clone();
+        let confine = move || Confinement::of(&needs, Boundary::of_host());
+        let mut confinement = blocking(confine).await.map_err(StartError::Process)??;
         let inherited = Inherited {
             monitor: qemu_monitor.as_raw_fd(),
             console: qemu_console.as_raw_fd(),
             card: spec.card.as_ref().map(|card| card.stream.as_raw_fd()),
+            scratch: scratch.number(),
+            export: confinement.export(),
         };
         let words = arguments::qemu(&spec, &accelerator, inherited)?;
         let log = spec.console_log.take().map(|file| ConsoleLog::new(file, spec.console_bound));
 
-        tracing::debug!(qemu = %spec.qemu.path.display(), arguments = ?words, "starting");
-        let mut command = Command::new(&spec.qemu.path);
+        tracing::debug!(qemu = %program.display(), arguments = ?words, "starting");
+        let mut command = Command::new(&program);
         command.args(words).env_clear().envs(environment());
         if let Some(scratch) = &spec.scratch {
             command.env("TMPDIR", scratch);
         }
         let mut kept: Vec<OwnedFd> = vec![qemu_monitor.into(), qemu_console.into()];
         kept.extend(spec.card.take().map(|card| card.stream));
-        // The numbers stay the same in QEMU: moving them could hit a descriptor in use.
-        command.preserved_fds(kept);
-        let process = Process::start(command).await.map_err(StartError::Process)?;
+        kept.extend(scratch.into_descriptor());
+        kept.extend(confinement.take_descriptors());
+        let process = Process::start(command, kept, confinement).await?;
         let console = Console::read(console, log).map_err(StartError::Process)?;
 
         let observed = Arc::new(Mutex::new(Observed::default()));
@@ -227,6 +241,7 @@ impl Machine {
             observed,
             killed: Arc::clone(&killed),
             killer: process.killer().map_err(StartError::Process)?,
+            kills,
         };
         let exited = state.clone();
         tokio::spawn(async move {
@@ -361,6 +376,8 @@ struct Attendance<E> {
     observed: Arc<Mutex<Observed>>,
     killed: Arc<AtomicBool>,
     killer: Killer,
+    /// How often this host had killed for memory when the machine was started.
+    kills: Kills,
 }
 
 impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
@@ -390,10 +407,17 @@ impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
             killed: self.killed.load(Ordering::Relaxed),
             console: self.console.tail(PANIC_LINES),
             stderr: self.stderr.shown(),
+            signal: status.signal(),
+            shortage: Kills::now().since(self.kills),
         };
         let how: How = evidence.verdict();
         Some(Exit { how, status })
     }
+}
+
+/// Does what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 fn environment() -> impl Iterator<Item = (&'static str, OsString)> {

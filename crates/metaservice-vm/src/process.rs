@@ -1,7 +1,8 @@
 //! QEMU's process: started, watched and reaped by a thread that lives as long as it does.
 //!
 //! Owns the process's life and what it says on stderr. It knows no QEMU: any command will
-//! do. The thread is what [`death`] needs; it also means that a process is reaped whatever
+//! do. The thread is what the signal of
+//! a parent's death needs, which the kernel sends when the *thread* ends; it also means that a process is reaped whatever
 //! becomes of the async runtime.
 
 use std::io::{self, Read};
@@ -10,11 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use command_fds::CommandFdExt;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::confine::{Armed, ConfineError, Confinement};
 use crate::console::clean_lines;
-use crate::death;
 
 /// How much of what a process says on stderr is kept, in bytes: its end.
 const KEPT_STDERR: usize = 16 * 1024;
@@ -32,12 +34,22 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a command in a process group of its own, so that a terminal's Ctrl-C is ours to
     /// handle. It dies with this process, however this process ends.
-    pub(crate) async fn start(mut command: Command) -> io::Result<Self> {
+    /// Of this process's descriptors it gets those in `kept`, under their numbers.
+    pub(crate) async fn start(
+        mut command: Command,
+        kept: Vec<OwnedFd>,
+        confinement: Confinement,
+    ) -> Result<Self, ConfineError> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-        death::with_us(&mut command);
+        let armed = confinement.arm(&mut command);
+        // The numbers stay the same in it: moving them could hit a descriptor in use.
+        command.preserved_fds(kept);
         let (started, start) = oneshot::channel();
-        std::thread::Builder::new().name("qemu".into()).spawn(move || attend(command, started))?;
-        start.await.unwrap_or_else(|_| Err(io::Error::other("the thread for the process ended")))
+        std::thread::Builder::new()
+            .name("qemu".into())
+            .spawn(move || attend(command, armed, started))?;
+        let ended = |_| Err(io::Error::other("the thread for the process ended").into());
+        start.await.unwrap_or_else(ended)
     }
 
     pub(crate) const fn id(&self) -> u32 {
@@ -93,8 +105,12 @@ impl Drop for Process {
 }
 
 /// The thread of one process.
-fn attend(mut command: Command, started: oneshot::Sender<io::Result<Process>>) {
-    let spawned = command.spawn();
+fn attend(
+    mut command: Command,
+    armed: Armed,
+    started: oneshot::Sender<Result<Process, ConfineError>>,
+) {
+    let spawned = armed.spawn(&mut command);
     // The command holds the descriptors that only the process is to have.
     drop(command);
     let mut child = match spawned {
@@ -113,7 +129,7 @@ fn attend(mut command: Command, started: oneshot::Sender<io::Result<Process>>) {
         }
         Err(error) => {
             let _ = child.kill();
-            let _ = started.send(Err(error));
+            let _ = started.send(Err(error.into()));
         }
     }
     if let Some(stderr) = child.stderr.take() {
@@ -155,6 +171,10 @@ fn keep(mut stderr: ChildStderr, kept: &Mutex<Vec<u8>>) {
 mod tests {
     use super::*;
 
+    async fn start(command: Command) -> Result<Process, ConfineError> {
+        Process::start(command, Vec::new(), Confinement::default()).await
+    }
+
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -163,8 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn status_and_last_words() {
-        let process =
-            Process::start(shell("printf 'no \\033[1mroom\\n' >&2; exit 3")).await.unwrap();
+        let process = start(shell("printf 'no \\033[1mroom\\n' >&2; exit 3")).await.unwrap();
         assert_eq!(process.ended().await.unwrap().code(), Some(3));
         assert_eq!(process.stderr().shown(), "no room");
         process.kill();
@@ -172,8 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_flood_the_end_is_kept() {
-        let process =
-            Process::start(shell("yes abc | head -c 1000000 >&2; echo end >&2")).await.unwrap();
+        let process = start(shell("yes abc | head -c 1000000 >&2; echo end >&2")).await.unwrap();
         process.ended().await.unwrap();
         let shown = process.stderr().shown();
         assert!(shown.len() <= KEPT_STDERR && shown.ends_with("abc\nend"));
@@ -181,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropping_kills_and_reaps() {
-        let process = Process::start(shell("exec sleep 1000")).await.unwrap();
+        let process = start(shell("exec sleep 1000")).await.unwrap();
         let (id, ended) = (process.id(), process.ended());
         drop(process);
         assert_eq!(ended.await.unwrap().code(), None);
@@ -190,15 +208,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there() {
-        let error = Process::start(Command::new("/no/such/program")).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = start(Command::new("/no/such/program")).await.unwrap_err();
+        assert!(
+            matches!(error, ConfineError::Io(error) if error.kind() == io::ErrorKind::NotFound)
+        );
     }
 
     #[tokio::test]
     async fn the_process_outlives_the_thread_that_asked_for_it() {
         let process = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(Process::start(shell("exec sleep 1000"))).unwrap()
+            runtime.block_on(start(shell("exec sleep 1000"))).unwrap()
         });
         let process = process.join().unwrap();
         assert!(process.ended.borrow().is_none());

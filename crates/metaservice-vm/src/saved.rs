@@ -135,7 +135,7 @@ impl SavedKey {
         let accelerator = spec.accelerator.choose().map_err(InvalidSpec::from)?;
         let card = spec.card.as_ref().map(|_| 0);
         let words =
-            arguments::qemu(spec, &accelerator, Inherited { monitor: 0, console: 0, card })?;
+            arguments::qemu(spec, &accelerator, Inherited { card, ..Inherited::default() })?;
         let mut host = Key::default();
         host.bytes(LAYOUT).file(&fs::canonicalize(&spec.qemu.path)?)?;
         // A script may stand for the real one.

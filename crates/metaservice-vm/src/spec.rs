@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::cache::{BootFile, CacheNotice};
+use crate::confine::Visibility;
 use crate::find::{Kernel, Qemu};
 use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
@@ -52,6 +53,20 @@ pub enum InvalidSpec {
     /// A kernel argument with a character that would end it or the command line.
     #[error("{0:?} cannot be a kernel argument")]
     KernelArgument(String),
+    /// The host's kernel file systems are shown to no guest.
+    #[error("{0} is the host kernel's own and cannot be shown to a guest")]
+    NotToBeShown(PathBuf),
+    /// A path that is to be shown, within one that is hidden.
+    #[error("{path} cannot be shown without {above}, which is hidden")]
+    WithinHidden {
+        /// The path.
+        path: PathBuf,
+        /// What it is in.
+        above: PathBuf,
+    },
+    /// The host's table of mounts cannot be read.
+    #[error("cannot read /proc/self/mountinfo")]
+    Mounts(#[source] std::io::Error),
     /// Longer than a kernel reads.
     #[error("a kernel command line of {0} bytes is too long")]
     CommandLineTooLong(usize),
@@ -232,6 +247,7 @@ pub struct MachineSpec {
     /// Whether what is written to the disk stays.
     pub(crate) keeps_disk: bool,
     pub(crate) root: Root,
+    pub(crate) visibility: Visibility,
     pub(crate) network: Network,
     pub(crate) user_address: Option<MacAddress>,
     pub(crate) published: Vec<Publish>,
@@ -258,6 +274,7 @@ impl MachineSpec {
             disk: None,
             keeps_disk: false,
             root: Root::default(),
+            visibility: Visibility::default(),
             network: Network::default(),
             user_address: None,
             published: Vec::new(),
@@ -312,6 +329,13 @@ impl MachineSpec {
     #[must_use]
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Sets what a [shared folder](Root::Folder) shows.
+    #[must_use]
+    pub fn visibility(mut self, visibility: Visibility) -> Self {
+        self.visibility = visibility;
         self
     }
 

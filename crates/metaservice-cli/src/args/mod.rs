@@ -4,6 +4,7 @@ mod image;
 pub(crate) mod numbers;
 mod verbs;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -204,6 +205,9 @@ pub(crate) struct JobArgs {
     /// is not in any argument, and no other process of the guest gets it from the service.
     #[arg(long, value_name = "NAME")]
     pub(crate) secret: Vec<String>,
+    /// The values of those that were taken out of the environment.
+    #[arg(skip)]
+    pub(crate) withdrawn: BTreeMap<String, String>,
     /// Whether the guest's agent has to claim the job before it is served.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Session::Claimed)]
     pub(crate) session: Session,
@@ -251,9 +255,20 @@ pub(crate) struct VmArgs {
     pub(crate) image: Option<PathBuf>,
     /// Use a directory of the host as root: read-only, under a throw-away overlay, which is in the
     /// guest's memory. The command starts in /. The guest has a /tmp of its own, which hides the
-    /// host's.
+    /// host's. A guest under --rootfs / reads every file that you can read, and with --net user it
+    /// can send them anywhere. Hidden are /proc, /sys, /dev, /run and /tmp of the host, other file
+    /// systems in the directory, shadow files (su in the guest needs --show /etc/shadow), this tool's
+    /// own state, and where credentials usually are: ~/.ssh, ~/.gnupg, ~/.aws, ~/.config/gcloud,
+    /// ~/.kube, ~/.docker, ~/.netrc and the like. What the host changes, the guest sees.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// Show the guest a path of the host below --rootfs that is hidden unless you say so, or another
+    /// file system, as /home may be one. What it contains is shown too, not file systems below it.
+    #[arg(long, value_name = "PATH", requires = "rootfs")]
+    pub(crate) show: Vec<PathBuf>,
+    /// Hide one more path of the host below --rootfs: it looks empty to the guest.
+    #[arg(long, value_name = "PATH", requires = "rootfs")]
+    pub(crate) hide: Vec<PathBuf>,
     /// Boot this kernel; with --image, "builtin" boots our own kernel on the image's root.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -292,6 +307,8 @@ impl VmArgs {
         Self {
             image: None,
             rootfs: None,
+            show: Vec::new(),
+            hide: Vec::new(),
             kernel: None,
             initrd: None,
             hardware,

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use metaservice_vm::{Accelerator, Finding, Report};
+use metaservice_vm::{Accelerator, Boundary, Finding, Report};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -21,14 +21,18 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
         install().await?;
     }
     let report = tokio::task::block_in_place(metaservice_vm::find);
+    let boundary = tokio::task::block_in_place(Boundary::of_host);
     let accelerator = Accelerator::Auto.choose()?;
     let missing = report.require().err();
     let shown = if printer.is_json() {
-        output::line(as_json(&report, &accelerator.to_string()))
+        output::line(as_json(&report, &accelerator.to_string(), boundary))
     } else {
         let advice = missing.as_ref().map(|missing| format!("\n\nTo mend this: {}", missing.hint));
         let advice = advice.unwrap_or_default();
-        output::line(format_args!("{report}ok       {:<9} {accelerator}{advice}", "speed"))
+        let state = if boundary.is_complete() { "ok" } else { "weak" };
+        let speed = format_args!("ok       {:<9} {accelerator}", "speed");
+        let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
+        output::line(format_args!("{report}{speed}\n{boundary}{advice}"))
     };
     match shown {
         // The status tells as much to a program that reads no further.
@@ -58,7 +62,7 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-fn as_json(report: &Report, accelerator: &str) -> Value {
+fn as_json(report: &Report, accelerator: &str, boundary: Boundary) -> Value {
     fn entry<T: std::fmt::Display>(finding: &Finding<T>) -> Value {
         match finding {
             Finding::Found(thing) => json!({ "found": thing.to_string() }),
@@ -77,5 +81,6 @@ fn as_json(report: &Report, accelerator: &str) -> Value {
         "busybox": path(&report.busybox),
         "qemu-img": path(&report.qemu_img),
         "accelerator": accelerator,
+        "boundary": { "complete": boundary.is_complete(), "text": boundary.to_string() },
     })
 }

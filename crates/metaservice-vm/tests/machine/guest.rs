@@ -1,7 +1,7 @@
 //! Guests for the tests: real machines whose init is a few lines of shell.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metaservice_vm::{Boot, Machine, MachineSpec, ModuleNeed, Tools, find, initramfs};
@@ -32,7 +32,8 @@ pub(crate) fn with_script(script: &str) -> MachineSpec {
 pub(crate) fn with_modules(script: &str, needs: &[ModuleNeed]) -> MachineSpec {
     let tools = tools();
     // Not the user's cache: the tests' files would push the user's own out.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("initramfs");
+    let cache = std::env::var_os("METASERVICE_TEST_CACHE").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()).join("initramfs");
     let mut contents =
         initramfs::Contents::new(format!("{PROLOGUE}{script}").into_bytes(), &tools).cache(cache);
     for need in needs {

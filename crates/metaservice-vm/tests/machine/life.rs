@@ -88,7 +88,9 @@ async fn a_frozen_qemu_can_be_killed_and_powered_down() {
 async fn a_qemu_that_somebody_else_ends_has_crashed() {
     let machine = start(with_script(SLEEP)).await;
     pidfd_send_signal(handle(machine.process_id()), Signal::KILL).unwrap();
-    assert!(matches!(machine.wait().await.how, How::Crashed { .. }));
+    let how = machine.wait().await.how;
+    assert!(matches!(how, How::Signalled { signal: 9, .. }), "{how:?}");
+    assert!(how.to_string().starts_with("QEMU was ended by SIGKILL"), "{how}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod boundary;
 mod devices;
 mod guest;
 mod life;
