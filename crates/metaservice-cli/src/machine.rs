@@ -126,7 +126,8 @@ impl Plan {
         let VmArgs { rootfs, kernel, initrd, console, .. } = &self.args;
         let plain = [rootfs, kernel, initrd, console].into_iter().all(Option::is_none);
         let kept = self.image.as_ref().is_none_or(|image| image.stored.is_some());
-        let quiet = self.args.net == Net::None && !self.told && !self.args.no_warm;
+        let fixed = !self.args.no_warm && !self.args.kaslr;
+        let quiet = self.args.net == Net::None && !self.told && fixed;
         plain && kept && quiet && cfg!(target_arch = "x86_64")
     }
 }
@@ -268,7 +269,8 @@ fn boot(plan: &Plan, report: &Report) -> Result<Boot> {
         return Ok(boot.initramfs(initrd));
     }
     let tools = report.require().map_err(|missing| hinted(&missing))?;
-    Ok(Boot::from_kernel(&tools.kernel).initramfs(match &args.initrd {
+    let kernel = if args.kaslr { Boot::from_compressed } else { Boot::from_kernel };
+    Ok(kernel(&tools.kernel).initramfs(match &args.initrd {
         Some(initrd) => initrd.clone().into(),
         None => build_initramfs(plan, &tools)?,
     }))

@@ -237,6 +237,20 @@ fn a_secret_does_not_stay_in_the_tools_environment() {
 }
 
 #[test]
+fn the_kernel_has_random_addresses_if_asked_for() {
+    let sandbox = Sandbox::new();
+    let text = |flag: &str| {
+        sandbox.run(&["run", flag, "--", "grep", "-w", "_text", "/proc/kallsyms"]).text(0)
+    };
+    let fixed = "ffffffff81000000 T _text\n";
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(text("--no-warm"), fixed);
+    }
+    // One in 500 is the fixed address by chance, both in a row one in 250,000.
+    assert!((0..2).any(|_| text("--kaslr") != fixed));
+}
+
+#[test]
 fn two_machines_run_side_by_side() {
     let sandbox = Sandbox::new();
     let script = "cat /proc/sys/kernel/random/boot_id; echo $N > /tmp/n; sleep 2; cat /tmp/n";
@@ -287,6 +301,31 @@ fn a_guest_finds_no_process_and_no_secret_of_the_host_under_its_root() {
     let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with(':')).collect();
     assert!(matches!(lines[..], [.., last] if last.starts_with("still")), "{said}");
     assert!(lines.iter().filter(|line| !line.is_empty()).count() == 1, "{said}");
+}
+
+#[test]
+fn a_file_that_the_host_changes_is_read_as_it_is() {
+    let sandbox = Sandbox::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "old".repeat(3000)).unwrap();
+    let path = file.to_str().unwrap();
+    let job = sandbox.start("host", &["--rootfs", "/", "--", "sleep", "600"]);
+    let look = |script: &str| sandbox.run(&["exec", "host", "--", "sh", "-c", script]).text(0);
+    look(&format!("stat {path}; head -c 5000 {path}"));
+    // Length by stat, length and bytes by reading; half of it was read before.
+    for content in ["two".repeat(2), "longer".repeat(5000)] {
+        std::fs::write(&file, &content).unwrap();
+        let said = look(&format!("stat -c %s {path}; wc -c < {path}; cat {path}"));
+        let length = content.len();
+        assert!(
+            said == format!("{length}\n{length}\n{content}"),
+            "{}",
+            &said[..40.min(said.len())]
+        );
+    }
+    assert_eq!(sandbox.run(&["kill", "host"]).status, Some(0));
+    drop(job.finish());
 }
 
 #[test]

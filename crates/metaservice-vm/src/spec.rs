@@ -106,6 +106,17 @@ impl Boot {
         }
     }
 
+    /// Boots a distribution's kernel as it comes, which finds random addresses for itself while it
+    /// extracts itself. Under emulation that takes as long as all the rest of the boot.
+    #[must_use]
+    pub fn from_compressed(kernel: &Kernel) -> Self {
+        Self::Direct {
+            kernel: kernel.image.clone().into(),
+            initramfs: None,
+            arguments: ROUTING_ARGUMENT.into_iter().map(str::to_owned).collect(),
+        }
+    }
+
     /// With this first file system. Firmware has none: nothing changes.
     #[must_use]
     pub fn initramfs(mut self, file: impl Into<BootFile>) -> Self {

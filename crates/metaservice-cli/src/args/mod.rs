@@ -293,6 +293,11 @@ pub(crate) struct VmArgs {
     #[arg(long, env = "METASERVICE_NO_WARM", hide_env_values = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) no_warm: bool,
+    /// Boot the built-in kernel at random addresses, without a snapshot. It has fixed ones otherwise,
+    /// with --no-warm too: a kernel that extracts itself, as this needs, takes twice as long to boot
+    /// under emulation. An image that boots by itself does as its own boot loader says.
+    #[arg(long)]
+    pub(crate) kaslr: bool,
     /// Write every frame between machine and service to a capture file.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
@@ -316,6 +321,7 @@ impl VmArgs {
             publish: Vec::new(),
             boot_timeout: None,
             no_warm: false,
+            kaslr: false,
             pcap: None,
             console: None,
         }

@@ -29,9 +29,10 @@ const STATE: &str = "/run/metaservice";
 /// Moved along when the root changes.
 const KEPT: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
-/// A shared folder is read in the largest pieces that the transport takes. It does not change
-/// under a job as far as the job is concerned, so what was read once is kept.
-const SHARED_OPTIONS: &CStr = c"trans=virtio,version=9p2000.L,msize=512000,cache=loose";
+/// A shared folder is read in the largest pieces that the transport takes. The host can change it
+/// meanwhile, so sizes, lists and contents are asked for each time: a kernel that keeps some of them
+/// (`cache=loose`) shows files that never were, of an old length and new bytes.
+const SHARED_OPTIONS: &CStr = c"trans=virtio,version=9p2000.L,msize=512000,cache=none";
 
 /// A file system that could not be had.
 #[derive(Debug, thiserror::Error)]
