@@ -57,6 +57,9 @@ use crate::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 
 fn main() -> ExitCode {
+    // Before any thread: what the parent ignores or blocks is not meant for this process. Where the
+    // kernel refuses, things are as they were.
+    let _ = metaservice_vm::reset_signals();
     // Ends the process when it is the completion script that asks.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
     let mut cli = match Cli::try_parse() {

@@ -251,6 +251,23 @@ fn the_kernel_has_random_addresses_if_asked_for() {
 }
 
 #[test]
+fn what_the_parent_ignores_or_blocks_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let tool = sandbox.command(["run", "--", "echo", "up"]);
+    let mut command = std::process::Command::new("python3");
+    // Ignores and blocks what a parent may, and becomes the tool.
+    let script = "import os, signal, sys\n\
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1})\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    command.args(["-c", script]).arg(tool.get_program()).args(tool.get_args());
+    command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(sandbox.work()).stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    assert_eq!(finish(command.spawn().unwrap()).text(0), "up\n");
+}
+
+#[test]
 fn two_machines_run_side_by_side() {
     let sandbox = Sandbox::new();
     let script = "cat /proc/sys/kernel/random/boot_id; echo $N > /tmp/n; sleep 2; cat /tmp/n";

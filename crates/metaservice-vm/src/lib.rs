@@ -64,6 +64,7 @@ mod save;
 mod saved;
 mod scratch;
 mod shortage;
+mod signals;
 mod spec;
 mod store;
 
@@ -80,6 +81,7 @@ pub use modules::{ModuleError, ModuleNeed};
 pub use save::SaveError;
 pub use saved::{Begun, MakerLock, Making, Saved, SavedError, SavedKey, SavedMachines};
 pub use shortage::Shortage;
+pub use signals::reset_signals;
 pub use spec::{Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, Transport};
 pub use store::{
     BrokenImage, Draft, ImageDigest, ImageName, ImageStore, InvalidImageName, Observer, Removed,
