@@ -13,6 +13,7 @@
 //! | `supervisor` | supervisor | who runs the command; made once, before the command is |
 //! | `main` | supervisor | which process the command is, for signals |
 //! | `failure` | supervisor's copy | why the command could not be started, empty once it was |
+//! | `begun` | supervisor | the command was started, or `failure` says why not; only where that is awaited |
 //! | `ending` | supervisor | how the command ended, once its whole tree is gone |
 //! | `delivered` | supervisor | the service has confirmed the whole log |
 //! | `reported` | agent | the service has accepted the result |
@@ -264,6 +265,15 @@ impl Folder {
     /// Where a command's start says why it failed.
     pub(crate) fn failure(&self) -> PathBuf {
         self.file("failure")
+    }
+
+    /// Whether the start of a command that is awaited is over, well or not.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.file("begun").exists()
+    }
+
+    pub(crate) fn set_begun(&self) -> Result<(), StateError> {
+        self.write("begun", &true)
     }
 
     /// Whether the log has been delivered to its end.

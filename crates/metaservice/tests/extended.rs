@@ -129,8 +129,12 @@ async fn a_transfer_that_lies_is_refused() {
     let mut damaged = wrong.data(bytes::Bytes::from_static(b"some text")).concat();
     *damaged.last_mut().unwrap() ^= 1;
     damaged.extend(wrong.end());
-    let bodies: [(&str, &[u8]); 5] = [
+    let mut short = Encoder::new();
+    let mut shorter = short.data(bytes::Bytes::from_static(b"some")).concat();
+    shorter.extend(short.end());
+    let bodies: [(&str, &[u8]); 6] = [
         ("another digest", &damaged),
+        ("fewer bytes than announced", &shorter),
         ("a block of 512 MiB", &[0x1f, 0xff, 0xff, 0xff]),
         ("compressed, of 4 GiB content", &[0x20, 0, 0, 8, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4]),
         ("an unknown kind", &[0xe0, 0, 0, 1, 7]),

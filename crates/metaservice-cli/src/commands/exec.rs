@@ -27,7 +27,7 @@ pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result<ExitStatus>
     }
     let exec = describe(args.around, args.command, args.tty)?;
     if args.detach {
-        return start(&job, exec).await;
+        return start(&job, exec, printer).await;
     }
     let no_terminal = || {
         Error::new(Hint("leave out -t to send standard input as it is".to_owned()))
@@ -57,10 +57,22 @@ fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Exec>
 }
 
 /// Starts a command and leaves it alone.
-async fn start(job: &str, mut exec: Exec) -> Result<ExitStatus> {
+async fn start(job: &str, mut exec: Exec, printer: Printer) -> Result<ExitStatus> {
     exec.options.detach = true;
     let client = sockets::find(job).await?;
-    let pid = client.exec_detached(exec).await.with_context(|| format!("cannot run in {job}"))?;
+    let pid = match client.exec_detached(exec).await {
+        Ok(pid) => pid,
+        Err(error) => {
+            let status = match error.code() {
+                Some(Code::NotFound) => ExitStatus(127),
+                Some(Code::InvalidRequest) => ExitStatus(126),
+                _ => ExitStatus::FAILED,
+            };
+            let error = Error::new(error).context(format!("cannot run in {job}"));
+            printer.error(&error);
+            return Ok(status);
+        }
+    };
     output::line(format_args!("{pid}"))?;
     Ok(ExitStatus::SUCCESS)
 }

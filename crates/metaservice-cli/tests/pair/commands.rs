@@ -70,6 +70,32 @@ async fn an_unknown_user_is_refused_before_anything_runs() {
 }
 
 #[tokio::test]
+async fn a_detached_command_that_does_not_start_is_no_success() {
+    let pair = Pair::idle().await;
+    let file = pair.folder.path().join("plain");
+    std::fs::write(&file, "no program").unwrap();
+    let command = |words: &[&str], workdir: Option<&str>| {
+        let options = ExecOptions { workdir: workdir.map(Into::into), ..ExecOptions::default() };
+        let command = words.iter().map(|word| (*word).to_owned()).collect();
+        Exec { command, tty: false, options }
+    };
+    let too_long = "x".repeat(128 * 1024);
+    for (exec, code, words) in [
+        (command(&["/none"], None), FailureCode::NotFound, "cannot run '/none'"),
+        (command(&[file.to_str().unwrap()], None), FailureCode::Invalid, "Permission denied"),
+        (command(&["true"], Some("/none")), FailureCode::Invalid, "folder '/none'"),
+        (command(&["true", &too_long], None), FailureCode::Invalid, "list too long"),
+    ] {
+        let refused = pair.service.exec_detached(exec).await;
+        let Err(ExtensionError::Refused(failure)) = refused else { panic!("{refused:?}") };
+        assert_eq!(failure.code, code, "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
+    }
+    // One that ends at once has begun all the same.
+    pair.service.exec_detached(sh("exit 3")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
     let pair = Pair::idle().await;
     let script = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done";

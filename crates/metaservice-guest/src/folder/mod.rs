@@ -11,7 +11,7 @@
 //! | a folder that cannot be read | no files |
 //! | links, devices, sockets, FIFOs; files and folders that cannot be read | left out |
 //! | names that are not UTF-8 | left out with a warning: JSON cannot carry them |
-//! | more paths than 10 MiB of JSON | as many as fit, in order, with a warning |
+//! | more paths than 10 MiB of JSON | a reply that is longer than that and has no end, which the host refuses; a warning |
 //!
 //! Paths come sorted by their bytes. A link is followed where the host itself named it.
 //!
@@ -155,7 +155,10 @@ impl Omitted {
             say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
         }
         if self.rest {
-            say(&format!("more files are below {} than a reply can carry", path.display()));
+            say(&format!(
+                "more files are below {} than a reply can carry: the list is not sent",
+                path.display()
+            ));
         }
     }
 }
@@ -216,7 +219,9 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             }
             _ => {}
         }
-        listing.json.extend(TAIL);
+        if !listing.omitted.rest {
+            listing.json.extend(TAIL);
+        }
         Ok((listing.json.into(), listing.omitted))
     }
 
@@ -283,9 +288,15 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
         if self.any {
             self.json.push(b',');
         }
-        let written = serde_json::to_writer(&mut self.json, path).is_ok();
-        if !written || self.sent + self.json.len() + TAIL.len() > self.limit {
+        if serde_json::to_writer(&mut self.json, path).is_err() {
             self.json.truncate(before);
+            self.omitted.rest = true;
+            return Ok(());
+        }
+        if self.sent + self.json.len() + TAIL.len() > self.limit {
+            // The host sees that there is more than a reply carries: a part of a list is none.
+            let missing = (self.limit + 1).saturating_sub(self.sent + self.json.len());
+            self.json.resize(self.json.len() + missing, b' ');
             self.omitted.rest = true;
             return Ok(());
         }
@@ -374,8 +385,14 @@ mod tests {
         });
         let Ok((rest, Omitted { names: unnamed, rest: full })) = listing else { unreachable!() };
         json.extend(rest);
-        assert!(json.len() <= limit.max(NOT_FOUND.len()));
-        Listed { files: serde_json::from_slice(&json).unwrap(), length: json.len(), unnamed, full }
+        let length = json.len();
+        if full {
+            // Too long for a host, and no list for one that takes more.
+            assert!(length > limit && serde_json::from_slice::<Files>(&json).is_err());
+            return Listed { files: Files::default(), length, unnamed, full };
+        }
+        assert!(length <= limit.max(NOT_FOUND.len()));
+        Listed { files: serde_json::from_slice(&json).unwrap(), length, unnamed, full }
     }
 
     /// As [`list`], of a folder in memory, which is learned by that.
@@ -434,14 +451,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_from_the_end() {
+    fn a_list_that_does_not_fit_is_none() {
         let folder = tempfile::tempdir().unwrap();
         (0..20).for_each(|n| fs::write(folder.path().join(format!("{n:02}")), b"").unwrap());
         let all = list(folder.path(), MAX_FILES_BYTES);
         assert!(!list(folder.path(), all.length).full);
-        let some = list(folder.path(), all.length - 1);
-        assert!(some.full);
-        assert_eq!(some.files.files.unwrap(), all.files.files.unwrap()[..19]);
+        for limit in [all.length - 1, all.length - 40, 100] {
+            assert!(list(folder.path(), limit).full, "{limit}");
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@ use crate::agent::Service;
 use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
 use crate::program::Program;
-use crate::state::{Claim, Folder};
-use crate::supervise::{Kind, Order, Supervisor};
+use crate::state::{Claim, Folder, StateError};
+use crate::supervise::{Kind, Order, StartFailure, Supervisor};
 use crate::words::{chain, say};
 
 pub(crate) use self::leftovers::Leftovers;
@@ -85,17 +85,27 @@ impl Running {
         &self.folder.0
     }
 
-    /// The command's main process, once it is there; `None` when its supervisor is gone before.
-    async fn main(&self) -> Option<Claim> {
+    /// The command's main process, once it is the command; else why it is not.
+    async fn begun(&self) -> Result<Claim, Failure> {
         let folder = self.folder();
-        let watch = folder.watch().ok()?;
-        loop {
-            if let Some(main) = folder.main() {
-                return Some(main);
-            }
+        let unseen = |error: StateError| Failure::new(FailureCode::Other, chain(&error));
+        let watch = folder.watch().map_err(unseen)?;
+        while !folder.has_begun() {
             tokio::select! {
                 () = watch.changed() => {}
-                () = self.supervisor.gone() => return folder.main(),
+                // It may have ended by now: then it has begun, or has said why not.
+                () = self.supervisor.gone() => break,
+            }
+        }
+        match (StartFailure::of(folder), folder.main()) {
+            (Some(StartFailure { reason, message }), _) => {
+                let not_found = reason == Reason::NotFound;
+                let code = if not_found { FailureCode::NotFound } else { FailureCode::Invalid };
+                Err(Failure::new(code, message))
+            }
+            (None, Some(main)) => Ok(main),
+            (None, None) => {
+                Err(Failure::new(FailureCode::Other, "the command could not be started"))
             }
         }
     }
@@ -164,19 +174,19 @@ pub(crate) async fn detach(
         (Err(failure), _) => Err(failure),
         (Ok(()), Err(error)) => Err(Failure::new(FailureCode::Other, chain(&error))),
         (Ok(()), Ok(streams)) => {
-            let started = match prepare(service, exec, streams) {
+            let started = match prepare(service, exec, streams, true) {
                 Ok(prepared) => prepared.start().await,
                 Err(error) => Err(error),
             };
-            started.map_err(|error| Failure::new(FailureCode::Other, chain(&error)))
+            started.map_err(|error| error.failure())
         }
     };
     let running = match started {
         Ok(running) => running,
         Err(failure) => return service.client.refuse(id, &failure).await,
     };
-    let answered = match running.main().await {
-        Some(main) => {
+    let answered = match running.begun().await {
+        Ok(main) => {
             let pid = u32::try_from(main.pid).unwrap_or(0);
             let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
             let reply = || service.client.reply(id, ReplyKind::Json, Body::Whole(json.clone()));
@@ -186,10 +196,7 @@ pub(crate) async fn detach(
                 outcome => outcome,
             }
         }
-        None => {
-            let failure = Failure::new(FailureCode::Other, "the command could not be started");
-            service.client.refuse(id, &failure).await
-        }
+        Err(failure) => service.client.refuse(id, &failure).await,
     };
     let stopped = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -228,6 +235,17 @@ enum StartError {
     State(#[from] crate::state::StateError),
 }
 
+impl StartError {
+    fn failure(&self) -> Failure {
+        // What the kernel does not start is the command's fault, as its length.
+        let code = match self {
+            Self::Spawn(..) => FailureCode::Invalid,
+            Self::Streams(_) | Self::State(_) => FailureCode::Other,
+        };
+        Failure::new(code, chain(self))
+    }
+}
+
 /// A shell with streams of its own, whose other ends these are.
 fn prepare_with_streams(service: &Service, exec: Exec) -> Result<(Prepared<'_>, Ends), StartError> {
     // A user who does not exist is reported by the command's start.
@@ -239,14 +257,19 @@ fn prepare_with_streams(service: &Service, exec: Exec) -> Result<(Prepared<'_>, 
         terminal::pipes(user.as_ref())
     };
     let (ends, streams) = made.map_err(StartError::Streams)?;
-    Ok((prepare(service, exec, streams)?, ends))
+    Ok((prepare(service, exec, streams, false)?, ends))
 }
 
-fn prepare(service: &Service, exec: Exec, streams: Streams) -> Result<Prepared<'_>, StartError> {
+fn prepare(
+    service: &Service,
+    exec: Exec,
+    streams: Streams,
+    awaited: bool,
+) -> Result<Prepared<'_>, StartError> {
     let tty = exec.tty && !exec.options.detach;
     let program = Program::shell(&service.config, &service.execute, exec);
     let folder = ShellFolder(service.folder.shell(service.next_number())?);
-    let order = Order::new(&folder.0, Kind::Shell, tty, &program);
+    let order = Order { awaited, ..Order::new(&folder.0, Kind::Shell, tty, &program) };
     let Program { words, env, .. } = program;
     let coming = service.nursery.expect(order, env, streams);
     Ok(Prepared { coming, folder, words })

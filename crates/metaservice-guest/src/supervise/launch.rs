@@ -10,13 +10,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use metaservice_protocol::Reason;
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread;
+use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroup;
 use super::fork;
@@ -57,6 +58,22 @@ impl LaunchError {
     }
 }
 
+/// Why a command was not started, as its copy of the supervisor has left it in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StartFailure {
+    /// For programs.
+    pub(crate) reason: Reason,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl StartFailure {
+    /// The failure that a folder tells of; none when the command was started.
+    pub(crate) fn of(folder: &Folder) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(folder.failure()).ok()?).ok()
+    }
+}
+
 /// What is on its way to become the ordered command.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
@@ -69,6 +86,9 @@ pub(super) struct Launch<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     /// Whether the standard streams are a terminal that the command is to control.
     pub(super) tty: bool,
+    /// Where the start is awaited: the copy's end of a pipe, which closes when the command has been
+    /// started or the copy has said why not.
+    pub(super) _begun: Option<OwnedFd>,
 }
 
 impl Launch<'_> {
@@ -90,10 +110,11 @@ impl Launch<'_> {
         let failure = File::create(Folder::at(self.order.folder.clone()).failure());
         let begun = placed.and_then(|()| self.prepare()).and_then(|()| self.become_command());
         let Err(error) = begun;
-        let _ = writeln!(io::stderr(), "metaservice-guest: {}", crate::words::chain(&error));
-        let reason = error.reason();
+        let (reason, message) = (error.reason(), crate::words::chain(&error));
+        let _ = writeln!(io::stderr(), "metaservice-guest: {message}");
         if let Ok(mut failure) = failure {
-            let _ = failure.write_all(&serde_json::to_vec(&reason).unwrap_or_default());
+            let json = serde_json::to_vec(&StartFailure { reason, message });
+            let _ = failure.write_all(&json.unwrap_or_default());
         }
         if reason == Reason::NotFound { 127 } else { 126 }
     }

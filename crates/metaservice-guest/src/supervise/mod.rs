@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use metaservice_protocol::{Ending, Reason};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -48,6 +49,7 @@ use self::cgroup::Cgroup;
 use self::console::Console;
 pub(crate) use self::handle::Supervisor;
 use self::launch::Launch;
+pub(crate) use self::launch::StartFailure;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
@@ -56,6 +58,7 @@ pub(crate) use self::zygote::{Birth, NoCopy, Unborn, Zygote};
 use self::zygote::{Env, Word};
 use crate::account::Account;
 use crate::client::Client;
+use crate::descriptor::Descriptor;
 use crate::host::Host;
 use crate::log::{self, Output};
 use crate::oom;
@@ -154,6 +157,8 @@ struct Supervision<'a> {
     /// How many processes the machine's kernel had killed for lack of memory before.
     oom_kills: Option<u64>,
     console: Option<Console>,
+    /// Becomes readable when the command has been started or has failed to.
+    awaited: Option<Descriptor>,
 }
 
 impl<'a> Supervision<'a> {
@@ -186,6 +191,14 @@ impl<'a> Supervision<'a> {
                 console.copy().await;
             }
         });
+        let awaited = supervision.awaited.take();
+        let mut begun = awaited.is_none();
+        let mut beginning = pin!(async {
+            if let Some(awaited) = awaited {
+                // Nothing is written: it becomes readable by its end.
+                let _ = awaited.readable().await;
+            }
+        });
         let (end, ended) = watch::channel(false);
         let mut delivering = pin!(deliver(order, &folder, output, ended));
         let mut delivered = false;
@@ -201,6 +214,10 @@ impl<'a> Supervision<'a> {
             tokio::select! {
                 _ = child_ended.recv() => {}
                 _ = told.recv() => supervision.kill(),
+                () = &mut beginning, if !begun => {
+                    begun = true;
+                    folder.set_begun()?;
+                }
                 () = &mut copying, if !copied => copied = true,
                 () = &mut delivering, if !delivered => delivered = true,
                 () = until(deadline) => {
@@ -250,12 +267,19 @@ impl<'a> Supervision<'a> {
         let own = rustix::process::getpid();
         let name = if order.kind == Kind::Job { "job" } else { "shell" };
         let cgroup = Cgroup::make(&format!("{name}-{}", own.as_raw_pid()));
+        let (awaited, begun) = if order.awaited {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+            (Some(Descriptor::new(read)?), Some(write))
+        } else {
+            (None, None)
+        };
         let launch = Launch {
             order: order.clone(),
             env,
             parent: own,
             cgroup: cgroup.as_ref(),
             tty: order.tty || order.terminal.is_some(),
+            _begun: begun,
         };
         let mut console = None;
         let mut streams = None;
@@ -288,6 +312,7 @@ impl<'a> Supervision<'a> {
             killed: false,
             oom_kills: oom::kills(),
             console,
+            awaited,
         })
     }
 
@@ -367,11 +392,10 @@ impl<'a> Supervision<'a> {
     }
 
     fn ending_of_main(&self, folder: &Folder) -> Ending {
-        let failure = fs::read(folder.failure()).unwrap_or_default();
         let Some((status, wall)) = self.ended else {
             return Ending::new(if self.killed { Reason::Killed } else { Reason::Lost });
         };
-        if let Ok(reason) = serde_json::from_slice(&failure) {
+        if let Some(StartFailure { reason, .. }) = StartFailure::of(folder) {
             return Ending::new(reason);
         }
         let signal = status.terminating_signal().and_then(|signal| signal.try_into().ok());

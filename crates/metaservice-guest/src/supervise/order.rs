@@ -57,6 +57,8 @@ pub struct Order {
     pub workdir: Option<PathBuf>,
     /// The command's `oom_score_adj`, where the supervisor's is another one.
     pub oom_score: Option<i32>,
+    /// Whether somebody waits for the command's start, to say it or why it failed.
+    pub awaited: bool,
     /// The agent that has given the order.
     pub agent: i32,
     /// The command.
@@ -85,6 +87,7 @@ impl Order {
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
+            awaited: false,
             oom_score: oom::score_of_commands(),
             agent: rustix::process::getpid().as_raw_pid(),
             command: program.words.iter().map(Into::into).collect(),
@@ -127,6 +130,9 @@ impl Order {
         if self.tty {
             arguments.push("--tty".into());
         }
+        if self.awaited {
+            arguments.push("--awaited".into());
+        }
         arguments.push("--".into());
         arguments.extend(self.command.iter().cloned());
         arguments
@@ -146,6 +152,7 @@ impl Order {
             log: None,
             user: None,
             workdir: None,
+            awaited: false,
             oom_score: None,
             agent: 0,
             command: Vec::new(),
@@ -167,6 +174,7 @@ impl Order {
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
                 Long("oom-score") => order.oom_score = Some(parser.value()?.parse()?),
                 Long("tty") => order.tty = true,
+                Long("awaited") => order.awaited = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
                     let (columns, rows) = size.split_once('x').ok_or(InvalidOrder::Incomplete)?;
@@ -203,6 +211,7 @@ mod tests {
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
             oom_score in proptest::option::of(-1000i32..=1000),
+            awaited in any::<bool>(),
             agent in 1i32..,
             command in proptest::collection::vec("[^\0]{0,8}", 0..4),
         ) {
@@ -214,6 +223,7 @@ mod tests {
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
+                awaited,
                 oom_score,
                 agent,
                 command: command.into_iter().map(Into::into).collect(),

@@ -275,6 +275,11 @@ impl<T: Taker> Pump<T> {
                         }
                     }
                     Item::End => {
+                        if self.announced.is_some_and(|announced| self.received < announced) {
+                            return Err(ExtensionError::invalid(
+                                "less came of the file than it has",
+                            ));
+                        }
                         let _ = incoming.done.send(());
                         return Ok(Pass::Over);
                     }

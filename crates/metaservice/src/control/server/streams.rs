@@ -57,14 +57,14 @@ pub(crate) async fn shell(
 ) -> Response {
     let request = match query {
         ShellQuery { id: Some(id), command: None, tty: false } => match served.take(&id) {
-            Ok(Exec { command, tty, options }) if options == ExecOptions::default() => {
+            Some(Exec { command, tty, options }) if options == ExecOptions::default() => {
                 Request::ExecShell { command, tty }
             }
-            Ok(_) => {
+            Some(_) => {
                 let message = "a shell of version 1 is a command and a terminal, and nothing else";
                 return refuse(Code::InvalidRequest, message);
             }
-            Err(refusal) => return refusal,
+            None => return not_described(),
         },
         ShellQuery { id: None, command: Some(command), tty } => {
             let Ok(command) = serde_json::from_str(&command) else {
@@ -114,17 +114,17 @@ impl Served {
         self.described.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The command that was described under this id.
-    fn take(&self, id: &str) -> Result<Exec, Response> {
-        let id = ActionId::parse(id).ok();
-        let exec = id.and_then(|id| self.described().take(Instant::now(), &id));
-        exec.ok_or_else(|| {
-            let seconds = described::KEPT_FOR.as_secs();
-            let message =
-                format!("no command of this id waits: it was started, or not within {seconds} s");
-            refuse(Code::InvalidRequest, message)
-        })
+    /// The command that was described under this id, if it still waits.
+    fn take(&self, id: &str) -> Option<Exec> {
+        let id = ActionId::parse(id).ok()?;
+        self.described().take(Instant::now(), &id)
     }
+}
+
+fn not_described() -> Response {
+    let seconds = described::KEPT_FOR.as_secs();
+    let message = format!("no command of this id waits: it was started, or not within {seconds} s");
+    refuse(Code::InvalidRequest, message)
 }
 
 /// Runs a command beside the job's own. An agent of version 1 can do so where no more than a
@@ -143,8 +143,8 @@ pub(crate) async fn exec(
 ) -> Response {
     let exec = match (query.id, query.exec) {
         (Some(id), None) => match served.take(&id) {
-            Ok(exec) => exec,
-            Err(refusal) => return refusal,
+            Some(exec) => exec,
+            None => return not_described(),
         },
         (None, Some(exec)) => match serde_json::from_str::<ExecRequest>(&exec) {
             Ok(exec) => exec.into(),
