@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
@@ -16,6 +17,11 @@ use tar::{Archive, Entry, EntryType, Header};
 
 use crate::member::{Error, Extension, Reason};
 use crate::place::{Temporary, components, folder, settable};
+use crate::sparse::SparseWriter;
+use crate::special::LeftOut;
+
+/// How much of a file is read at once.
+const READ: usize = 256 * 1024;
 
 /// What an archive may not exceed.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +48,14 @@ pub struct Options {
     /// The destination was made for this archive: it gets the mode and times of the archive's
     /// `./`. One that was there before keeps its own, as every folder in it does.
     pub new: bool,
-    /// Keep set-user-id, set-group-id and sticky bits.
-    pub keep_special: bool,
+    /// Keep set-user-id and set-group-id bits; the sticky bit is always kept.
+    pub keep_set_id: bool,
     /// What the archive may not exceed.
     pub limits: Limits,
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Plain files.
     pub files: u64,
@@ -59,6 +65,8 @@ pub struct Counts {
     pub links: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// What the archive's maker has left out and said so.
+    pub left_out: LeftOut,
 }
 
 /// Writes an archive below one folder.
@@ -66,6 +74,49 @@ pub struct Counts {
 pub struct Extractor {
     root: OwnedFd,
     options: Options,
+}
+
+impl Counts {
+    fn left_out_more(&mut self, more: &LeftOut) {
+        let unnamed = more.count - more.first.len() as u64;
+        more.first.iter().for_each(|path| self.left_out.add(path.as_os_str().as_bytes()));
+        self.left_out.count = self.left_out.count.saturating_add(unnamed);
+    }
+}
+
+/// A stream, and whether its end was met.
+struct Watched<R> {
+    from: R,
+    over: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.over |= count == 0 && !buffer.is_empty();
+        Ok(count)
+    }
+}
+
+impl<R: Read> Watched<R> {
+    /// The archive is over by its own word, and nothing but zeros are behind it.
+    fn end(mut self) -> Result<(), Reason> {
+        if self.over {
+            return Err(Reason::Unended);
+        }
+        let mut block = vec![0; READ];
+        loop {
+            match self.from.read(&mut block) {
+                Ok(0) => return Ok(()),
+                Ok(count) if block[..count].iter().any(|byte| *byte != 0) => {
+                    return Err(Reason::Behind);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 struct Attributes {
@@ -90,12 +141,27 @@ impl Extractor {
         Self { root, options }
     }
 
-    /// Writes every member. Blocks; whatever `from` returns as an error ends it.
+    /// Writes every member and reads `from` to its end. Blocks; whatever `from` returns as an error
+    /// ends it.
     ///
     /// # Errors
-    /// The first member that is refused; those before it stay.
+    /// The first member that is refused; those before it stay. An archive without its end, or with
+    /// anything but zeros behind it, is an error when all members have been written.
     pub fn extract(self, from: impl Read) -> Result<Counts, Error> {
-        let mut archive = Archive::new(from);
+        self.extract_observed(from, |_| {})
+    }
+
+    /// As [`extract`](Self::extract); `observe` is told how many bytes of files have been written so
+    /// far, and as often as they are.
+    ///
+    /// # Errors
+    /// As [`extract`](Self::extract).
+    pub fn extract_observed(
+        self,
+        from: impl Read,
+        mut observe: impl FnMut(u64),
+    ) -> Result<Counts, Error> {
+        let mut archive = Archive::new(Watched { from, over: false });
         let entries = archive.entries().map_err(unnamed)?.raw(true);
         let mut extraction = Extraction::new(self);
         let mut extension = Extension::default();
@@ -109,14 +175,18 @@ impl Extractor {
             }
             let said = std::mem::take(&mut extension);
             let name = said.path.clone().unwrap_or_else(|| entry.header().path_bytes().into());
-            extraction.member(&name, &said, &mut entry).map_err(|reason| named(&name, reason))?;
+            extraction.counts.left_out_more(&said.left_out);
+            let written = extraction.member(&name, &said, &mut entry, &mut observe);
+            written.map_err(|reason| named(&name, reason))?;
         }
+        extraction.counts.left_out_more(&extension.left_out);
+        archive.into_inner().end().map_err(unnamed)?;
         extraction.finish()
     }
 
     fn attributes(&self, header: &Header, said: &Extension) -> Result<Attributes, Reason> {
         let corrupt = |_| Reason::Corrupt;
-        let mask = if self.options.keep_special { 0o7777 } else { 0o777 };
+        let mask = if self.options.keep_set_id { 0o7777 } else { 0o1777 };
         let mode = Mode::from_raw_mode(header.mode().map_err(corrupt)? & mask);
         let (seconds, nanos) = match said.mtime {
             Some(time) => time,
@@ -169,6 +239,7 @@ impl Extraction {
         name: &[u8],
         said: &Extension,
         entry: &mut Entry<'_, R>,
+        observe: &mut impl FnMut(u64),
     ) -> Result<(), Reason> {
         let parts = components(name)?;
         let attributes = self.extractor.attributes(entry.header(), said)?;
@@ -187,11 +258,13 @@ impl Extraction {
         match kind {
             EntryType::Regular | EntryType::Continuous => {
                 let size = entry.size();
-                self.counts.bytes = self.counts.bytes.saturating_add(size);
+                let before = self.counts.bytes;
+                self.counts.bytes = before.saturating_add(size);
                 if self.counts.bytes > self.extractor.options.limits.bytes {
                     return Err(Reason::Limit);
                 }
-                file(&self.parent(parents)?, last, entry, size, &attributes)?;
+                let observe = |written| observe(before.saturating_add(written));
+                file(&self.parent(parents)?, last, (entry, size), &attributes, observe)?;
                 self.counts.files += 1;
             }
             EntryType::Symlink | EntryType::Link => {
@@ -283,18 +356,31 @@ fn set(file: &OwnedFd, attributes: &Attributes) -> Result<(), Reason> {
 fn file(
     parent: &OwnedFd,
     name: &[u8],
-    content: &mut impl Read,
-    size: u64,
+    (content, size): (&mut impl Read, u64),
     attributes: &Attributes,
+    mut observe: impl FnMut(u64),
 ) -> Result<(), Reason> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (temporary, file) = Temporary::make(parent, |temporary| {
         fs::openat(parent, temporary, flags, Mode::RUSR | Mode::WUSR)
     })?;
-    let mut file = File::from(file);
-    if io::copy(content, &mut file)? != size {
+    let file = File::from(file);
+    let mut writer = SparseWriter::default();
+    let mut block = Vec::with_capacity(usize::try_from(size).unwrap_or(READ).min(READ));
+    loop {
+        block.clear();
+        // Full blocks, of which the zeros are seen.
+        content.by_ref().take(READ as u64).read_to_end(&mut block)?;
+        if block.is_empty() {
+            break;
+        }
+        writer.write(&file, &block)?;
+        observe(writer.length());
+    }
+    if writer.length() != size {
         return Err(Reason::Corrupt);
     }
+    writer.finish(&file)?;
     set(&file.into(), attributes)?;
     Ok(temporary.put(name)?)
 }

@@ -16,7 +16,11 @@ mod extract;
 mod member;
 mod pack;
 mod place;
+mod sparse;
+mod special;
 
 pub use extract::{Counts, Extractor, Limits, Options};
 pub use member::{Error, Reason};
-pub use pack::{BLOCK, Block, Packer, Skipped};
+pub use pack::{BLOCK, Block, Packed, Packer, Skipped};
+pub use sparse::SparseWriter;
+pub use special::LeftOut;

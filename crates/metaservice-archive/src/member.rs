@@ -7,6 +7,8 @@ use std::io::Read;
 
 use tar::{Entry, EntryType, PaxExtensions};
 
+use crate::special::{KEY, LeftOut};
+
 /// The most that one extension header may hold.
 const EXTENSION_BYTES: u64 = 64 << 10;
 
@@ -30,6 +32,12 @@ pub enum Reason {
     /// A device, a FIFO, a sparse file or something unknown.
     #[error("a kind of member that is not allowed")]
     Kind,
+    /// The stream ends where a member, or the archive's end, was to come.
+    #[error("an archive that breaks off before its end")]
+    Unended,
+    /// Behind the archive's end there is more than zeros.
+    #[error("an archive with more behind its end")]
+    Behind,
     /// Headers that contradict themselves, or the stream ends within a member.
     #[error("not a well-formed archive")]
     Corrupt,
@@ -53,19 +61,35 @@ pub(crate) struct Extension {
     pub(crate) uid: Option<u64>,
     pub(crate) gid: Option<u64>,
     pub(crate) size: Option<u64>,
+    /// What the packer says it has left out.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Extension {
     /// Takes an extension header; `false` if the entry is a member.
     pub(crate) fn take<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<bool, Reason> {
         match entry.header().entry_type() {
-            EntryType::XGlobalHeader => {}
+            EntryType::XGlobalHeader => self.left_out(entry)?,
             EntryType::GNULongName => self.path = Some(text(entry)?),
             EntryType::GNULongLink => self.link = Some(text(entry)?),
             EntryType::XHeader => self.records(&bounded(entry)?)?,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Reads a global header. What others write into it is for others, however long it is.
+    fn left_out<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Reason> {
+        if entry.size() > EXTENSION_BYTES {
+            return Ok(());
+        }
+        let bytes = bounded(entry)?;
+        for record in PaxExtensions::new(&bytes).map_while(Result::ok) {
+            if record.key_bytes() == KEY {
+                self.left_out.add(record.value_bytes());
+            }
+        }
+        Ok(())
     }
 
     fn records(&mut self, bytes: &[u8]) -> Result<(), Reason> {

@@ -3,7 +3,8 @@
 //! Owns the walk and the headers (POSIX pax). The walk goes down by folder descriptors, visits the
 //! names of each folder sorted by their bytes, and opens nothing but plain files and folders,
 //! never through a link: what is renamed meanwhile cannot lead it elsewhere. What cannot be read is
-//! left out and [told](Packer::skipped).
+//! left out and [told](Packer::skipped). Sockets, FIFOs and devices are left out with a record in the
+//! archive, and so is what is in a file system of the kernel's below the one that was asked for.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -16,13 +17,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use tar::{EntryType, Header};
 
+use crate::special::{KEY, LeftOut, is_of_kernel};
+
 /// The most bytes of a block.
 pub const BLOCK: usize = 256 * 1024;
 
 /// How deep the walk goes; each level keeps a folder open.
 const MAX_DEPTH: usize = 256;
 
-/// How many of the files that were left out are remembered.
+/// The most that is read of a file that the kernel makes up.
+const MADE_UP: u64 = 1024 * 1024;
+
+/// How many of the files that cannot be read are remembered.
 const MAX_SKIPPED: usize = 1000;
 
 /// How many files with several names are remembered: one more is sent again under each.
@@ -40,7 +46,7 @@ pub struct Block {
     pub cursor: Option<String>,
 }
 
-/// Something that was left out of an archive, or is not as it was.
+/// Something that should be in an archive and cannot be read, or is not as it was.
 #[derive(Debug)]
 pub struct Skipped {
     /// Its path below the folder.
@@ -77,7 +83,21 @@ pub struct Packer {
     mark_every: u64,
     links: HashMap<(u64, u64), Vec<u8>>,
     skipped: Vec<Skipped>,
+    packed: Packed,
     ended: bool,
+}
+
+/// What has gone into an archive so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Plain files, each name counted.
+    pub files: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// What no archive carries.
+    pub left_out: LeftOut,
 }
 
 /// A folder that is being walked.
@@ -85,6 +105,8 @@ pub struct Packer {
 struct Level {
     folder: OwnedFd,
     identity: (u64, u64),
+    /// Whether it is in a file system of the kernel's.
+    of_kernel: bool,
     /// Its path below the root, with a slash at its end unless it is the root.
     prefix: Vec<u8>,
     /// What is still to be visited, the next one last.
@@ -113,6 +135,14 @@ impl Packer {
     /// # Errors
     /// Nothing is there, or it cannot be opened, or it is neither a folder, a plain file nor a link.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// As [`open`](Self::open), with another name for what is no folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(path: &Path, as_name: Option<&OsStr>) -> io::Result<Self> {
         let mut packer = Self::new();
         match Root::open(path)? {
             Root::Folder(level, status) => {
@@ -122,7 +152,8 @@ impl Packer {
             }
             Root::Single(parent, name) => {
                 let status = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-                packer.member(parent.as_fd(), &name, name.to_bytes().to_vec(), &status)?;
+                let member = as_name.map_or(name.to_bytes(), OsStr::as_bytes).to_vec();
+                packer.member(parent.as_fd(), &name, member, &status)?;
             }
         }
         Ok(packer)
@@ -154,6 +185,7 @@ impl Packer {
             mark_every: u64::MAX,
             links: HashMap::new(),
             skipped: Vec::new(),
+            packed: Packed::default(),
             ended: false,
         }
     }
@@ -168,6 +200,12 @@ impl Packer {
     #[must_use]
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
+    }
+
+    /// What has been packed so far. After a [resumption](Self::resume), since then.
+    #[must_use]
+    pub const fn packed(&self) -> &Packed {
+        &self.packed
     }
 
     /// The next bytes; `None` at the end. Blocks.
@@ -219,7 +257,7 @@ impl Packer {
             // Gone since the folder was read.
             Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => {
-                self.skip(&path, errno.into());
+                self.miss(&path, errno.into());
                 Ok(())
             }
         }
@@ -242,18 +280,22 @@ impl Packer {
                     // Gone since it was looked at.
                     Err(rustix::io::Errno::NOENT) => return Ok(()),
                     Err(errno) => {
-                        self.skip(&path, errno.into());
+                        self.miss(&path, errno.into());
                         return Ok(());
                     }
                 };
+                self.packed.links += 1;
                 self.header(&path, EntryType::Symlink, status, 0, Some(target.to_bytes()));
                 self.last = Some(path);
                 Ok(())
             }
             // Sockets, FIFOs and devices mean nothing elsewhere.
-            _ if self.levels.is_empty() => Err(io::ErrorKind::InvalidInput.into()),
+            _ if self.levels.is_empty() => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is neither a file, a directory nor a link",
+            )),
             _ => {
-                self.skip(&path, io::Error::from(io::ErrorKind::Unsupported));
+                self.leave_out(path);
                 Ok(())
             }
         }
@@ -269,14 +311,23 @@ impl Packer {
             Ok(opened) => opened,
             Err(errno) if self.levels.is_empty() => return Err(errno.into()),
             Err(errno) => {
-                self.skip(&path, errno.into());
+                self.miss(&path, errno.into());
                 return Ok(());
             }
         };
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            self.skip(&path, io::Error::from(io::ErrorKind::Unsupported));
+            self.leave_out(path);
             return Ok(());
         }
+        let of_kernel = match self.levels.last() {
+            Some(level) => level.of_kernel,
+            None => is_of_kernel(&file),
+        };
+        if of_kernel {
+            self.made_up(&file.into(), path, &status);
+            return Ok(());
+        }
+        self.packed.files += 1;
         if status.st_nlink > 1 {
             let identity = (status.st_dev, status.st_ino);
             if let Some(first) = self.links.get(&identity).cloned() {
@@ -314,11 +365,46 @@ impl Packer {
             self.skip(&path, io::Error::other("too deep"));
             return Ok(());
         }
-        match Level::open(parent, name, path.clone()) {
-            Ok(level) => self.levels.push(level),
-            Err(error) => self.skip(&path, error),
+        match Level::open(parent, name, path.clone(), self.levels.last()) {
+            Ok(Some(level)) => self.levels.push(level),
+            Ok(None) => self.leave_out(path),
+            Err(error) => self.miss(&path, error),
         }
         Ok(())
+    }
+
+    /// A file that the kernel makes up: how long it is is known when it has been read.
+    fn made_up(&mut self, file: &File, path: Vec<u8>, status: &Stat) {
+        let mut content = Vec::new();
+        let read = file.take(MADE_UP + 1).read_to_end(&mut content);
+        if read.is_err() || content.len() as u64 > MADE_UP {
+            self.leave_out(path);
+            return;
+        }
+        self.packed.files += 1;
+        self.packed.bytes += content.len() as u64;
+        self.header(&path, EntryType::Regular, status, content.len() as u64, None);
+        self.buffer.append(&mut content);
+        self.buffer.resize(self.buffer.len().next_multiple_of(SECTOR), 0);
+        self.last = Some(path);
+    }
+
+    /// Leaves a record of what is not in the archive by intent.
+    fn leave_out(&mut self, path: Vec<u8>) {
+        let mut records = Vec::new();
+        record(&mut records, KEY, &path);
+        self.extension(EntryType::XGlobalHeader, records);
+        self.packed.left_out.add(&path);
+        self.last = Some(path);
+    }
+
+    /// What cannot be read: of the kernel's files nobody expects more.
+    fn miss(&mut self, path: &[u8], reason: io::Error) {
+        if self.levels.last().is_some_and(|level| level.of_kernel) {
+            self.leave_out(path.to_vec());
+        } else {
+            self.skip(path, reason);
+        }
     }
 
     /// Reads on in the file under way, as far as the block has room.
@@ -328,6 +414,7 @@ impl Packer {
         let wanted = content.left.min(room);
         let read = content.file.by_ref().take(wanted).read_to_end(&mut self.buffer)? as u64;
         content.left -= read;
+        self.packed.bytes += read;
         if read < wanted {
             // It has become shorter since its header was written.
             let missing = usize::try_from(content.left.min(room - read)).unwrap_or(0);
@@ -368,13 +455,12 @@ impl Packer {
             if !inside || self.levels.len() >= MAX_DEPTH {
                 return Ok(());
             }
-            let parent = self.levels.last().map(|level| (level.folder.try_clone(), &level.prefix));
-            let Some((parent, prefix)) = parent else { return Ok(()) };
-            let path = [&prefix[..], part, b"/"].concat();
-            match Level::open(parent?.as_fd(), &name, path) {
-                Ok(level) => self.levels.push(level),
-                // It is gone, and what was in it.
-                Err(_) => return Ok(()),
+            let Some(parent) = self.levels.last() else { return Ok(()) };
+            let path = [&parent.prefix[..], part, b"/"].concat();
+            match Level::open(parent.folder.as_fd(), &name, path, Some(parent)) {
+                Ok(Some(level)) => self.levels.push(level),
+                // It is gone, and what was in it, or was left out.
+                Ok(None) | Err(_) => return Ok(()),
             }
         }
         Ok(())
@@ -410,23 +496,23 @@ impl Packer {
             record(&mut records, b"mtime", time(status.st_mtime, fraction).as_bytes());
         }
         if !records.is_empty() {
-            let mut extension = Header::new_ustar();
-            set_name(
-                &mut extension.as_old_mut().name,
-                b"./PaxHeaders/member",
-                b"",
-                &mut Vec::new(),
-            );
-            extension.set_entry_type(EntryType::XHeader);
-            extension.set_mode(0o644);
-            extension.set_size(records.len() as u64);
-            extension.set_cksum();
-            self.buffer.extend_from_slice(extension.as_bytes());
-            records.resize(records.len().next_multiple_of(SECTOR), 0);
-            self.buffer.extend_from_slice(&records);
+            self.extension(EntryType::XHeader, records);
         }
         header.set_cksum();
         self.buffer.extend_from_slice(header.as_bytes());
+    }
+
+    /// A header of records: for the next member, or for all.
+    fn extension(&mut self, kind: EntryType, mut records: Vec<u8>) {
+        let mut header = Header::new_ustar();
+        set_name(&mut header.as_old_mut().name, b"./PaxHeaders/member", b"", &mut Vec::new());
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        self.buffer.extend_from_slice(header.as_bytes());
+        records.resize(records.len().next_multiple_of(SECTOR), 0);
+        self.buffer.append(&mut records);
     }
 }
 
@@ -484,7 +570,9 @@ impl Root {
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(folder) => {
                 let status = rustix::fs::fstat(&folder)?;
-                return Ok(Self::Folder(Level::of(folder, Vec::new())?, Box::new(status)));
+                let of_kernel = is_of_kernel(&folder);
+                let level = Level::of(folder, Vec::new(), &status, of_kernel)?;
+                return Ok(Self::Folder(level, Box::new(status)));
             }
             Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {}
             Err(errno) => return Err(errno.into()),
@@ -500,13 +588,26 @@ impl Root {
 }
 
 impl Level {
-    fn open(parent: BorrowedFd<'_>, name: &CStr, prefix: Vec<u8>) -> io::Result<Self> {
+    /// Opens a folder of `above`. `None` where a file system of the kernel's begins, which is not the
+    /// one that was asked for.
+    fn open(
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        prefix: Vec<u8>,
+        above: Option<&Self>,
+    ) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Self::of(rustix::fs::openat(parent, name, flags, Mode::empty())?, prefix)
+        let folder = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let status = rustix::fs::fstat(&folder)?;
+        let of_kernel = match above {
+            Some(above) if above.identity.0 == status.st_dev => above.of_kernel,
+            _ if is_of_kernel(&folder) => return Ok(None),
+            _ => false,
+        };
+        Self::of(folder, prefix, &status, of_kernel).map(Some)
     }
 
-    fn of(folder: OwnedFd, prefix: Vec<u8>) -> io::Result<Self> {
-        let status = rustix::fs::fstat(&folder)?;
+    fn of(folder: OwnedFd, prefix: Vec<u8>, status: &Stat, of_kernel: bool) -> io::Result<Self> {
         let mut names = Vec::new();
         let mut entries = Dir::read_from(&folder)?;
         while let Some(entry) = entries.read() {
@@ -517,7 +618,8 @@ impl Level {
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(Self { folder, identity: (status.st_dev, status.st_ino), prefix, names })
+        let identity = (status.st_dev, status.st_ino);
+        Ok(Self { folder, identity, of_kernel, prefix, names })
     }
 }
 

@@ -23,8 +23,9 @@ fn read(archive: &[u8]) -> Vec<Member> {
     let mut archive = tar::Archive::new(archive);
     let entries = archive.entries().unwrap();
     entries
-        .map(|entry| {
-            let mut entry = entry.unwrap();
+        .map(Result::unwrap)
+        .filter(|entry| entry.header().entry_type() != EntryType::XGlobalHeader)
+        .map(|mut entry| {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let mut content =
                 entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
@@ -73,8 +74,17 @@ fn what_is_left_out_is_told() {
     let folder = tree();
     let mut packer = Packer::open(folder.path()).unwrap();
     while packer.next_block().unwrap().is_some() {}
-    let skipped: Vec<_> = packer.skipped().iter().map(|s| s.path.to_str().unwrap()).collect();
-    assert_eq!(skipped, ["fifo"]);
+    assert!(packer.skipped().is_empty());
+    let left_out = LeftOut { count: 1, first: vec!["fifo".into()] };
+    assert_eq!(packer.packed().left_out, left_out);
+    let (files, links, bytes) = (4, 1, 3 + 1000 + 4);
+    assert_eq!(packer.packed(), &Packed { files, links, bytes, left_out: left_out.clone() });
+    // The other end hears of it, by a record that other programs pass over.
+    let to = tempfile::tempdir().unwrap();
+    let archive = pack(Packer::open(folder.path()).unwrap());
+    let extractor = crate::Extractor::open(to.path(), crate::Options::default()).unwrap();
+    assert_eq!(extractor.extract(&archive[..]).unwrap().left_out, left_out);
+    assert!(!to.path().join("fifo").exists());
     assert!(Packer::open(&folder.path().join("fifo")).is_err());
     assert!(Packer::open(&folder.path().join("none")).is_err());
 }
@@ -127,6 +137,32 @@ fn records_count_their_own_length() {
         let text = String::from_utf8(records).unwrap();
         assert_eq!(text.split_once(' ').unwrap().0, text.len().to_string());
     }
+}
+
+#[test]
+fn file_systems_of_the_kernel_are_left_out_unless_named() {
+    // /dev is of memory, and devpts is mounted in it.
+    let mut packer = Packer::open(Path::new("/dev")).unwrap();
+    let mut all = Vec::new();
+    while let Some(block) = packer.next_block().unwrap() {
+        all.extend(block.bytes);
+    }
+    let names: Vec<String> = read(&all).into_iter().map(|(name, ..)| name).collect();
+    assert!(names.contains(&"pts/".to_owned()), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("pts/") && name != "pts/"), "{names:?}");
+    // A cursor behind it does not lead into it.
+    let resumed = read(&pack(Packer::resume(Path::new("/dev"), "pts/").unwrap()));
+    assert!(!resumed.iter().any(|(name, ..)| name.starts_with("pts/")), "{resumed:?}");
+    // One that is named is packed, with what its files say and not with their sizes.
+    let members = read(&pack(Packer::open(Path::new("/proc/sys/kernel")).unwrap()));
+    let release = members.iter().find(|(name, ..)| name == "osrelease").unwrap();
+    assert_eq!(release.2, std::fs::read("/proc/sys/kernel/osrelease").unwrap());
+    let alone = read(&pack(Packer::open(Path::new("/proc/version")).unwrap()));
+    assert_eq!(alone[0].2, std::fs::read("/proc/version").unwrap());
+    // A file without an end is left out and does not keep the rest.
+    let mut packer = Packer::open(Path::new("/proc/self/pagemap")).unwrap();
+    while packer.next_block().unwrap().is_some() {}
+    assert_eq!(packer.packed().left_out.count, 1);
 }
 
 proptest! {

@@ -126,6 +126,46 @@ fn a_cut_leaves_nothing() {
 }
 
 #[test]
+fn an_archive_has_one_end_and_nothing_behind_it() {
+    let mut archive = Builder::new(Vec::new());
+    add(&mut archive, EntryType::Regular, "file", "", b"some");
+    let archive = archive.into_inner().unwrap();
+    let ground = Ground::new();
+    ground.extract(&[&archive[..], &[0; 20_000]].concat()).unwrap();
+    for (behind, at) in [(&b"x"[..], 0), (b"x", 20_000), (&archive, 0)] {
+        let all = [&archive[..], &vec![0; at], behind].concat();
+        let error = ground.extract(&all).unwrap_err();
+        assert!(matches!(error.reason, Reason::Behind), "{error}");
+    }
+    // Between two members, or before the first.
+    for end in [0, 1024] {
+        let error = ground.extract(&archive[..end]).unwrap_err();
+        assert!(matches!(error.reason, Reason::Unended), "{end}: {error}");
+    }
+}
+
+#[test]
+fn a_sticky_bit_stays_and_a_hole_takes_no_room() {
+    let ground = Ground::new();
+    let mut archive = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Directory);
+    header.set_path("d/").unwrap();
+    header.set_mode(0o7777);
+    header.set_mtime(0);
+    header.set_size(0);
+    header.set_cksum();
+    archive.append(&header, &b""[..]).unwrap();
+    add(&mut archive, EntryType::Regular, "d/f", "", &vec![0; 8 << 20]);
+    let counts = ground.extract(&archive.into_inner().unwrap()).unwrap();
+    assert_eq!(counts.bytes, 8 << 20);
+    let found = |name: &str| fs::metadata(ground.path(name)).unwrap();
+    assert_eq!(found("in/d").mode() & 0o7777, 0o1777);
+    assert_eq!(found("in/d/f").len(), 8 << 20);
+    assert!(found("in/d/f").blocks() * 512 < 1 << 20, "{} blocks", found("in/d/f").blocks());
+}
+
+#[test]
 fn folders_get_their_times_last() {
     let ground = Ground::new();
     let mut archive = Builder::new(Vec::new());
@@ -135,7 +175,7 @@ fn folders_get_their_times_last() {
     let options = Options { new: true, ..Options::default() };
     let extractor = Extractor::open(&ground.path("in"), options).unwrap();
     let counts = extractor.extract(&archive.into_inner().unwrap()[..]).unwrap();
-    assert_eq!(counts, Counts { files: 1, folders: 2, links: 0, bytes: 1 });
+    assert_eq!(counts, Counts { files: 1, folders: 2, bytes: 1, ..Counts::default() });
     for name in ["in", "in/a", "in/a/b"] {
         assert_eq!(fs::metadata(ground.path(name)).unwrap().mtime(), 1_000_000, "{name}");
     }
@@ -154,9 +194,9 @@ fn folders_that_the_archive_does_not_name_are_like_those_of_mkdir() {
 
 #[test]
 fn special_bits_are_kept_only_where_that_is_asked_for() {
-    for (keep_special, mode) in [(false, 0o755), (true, 0o4755)] {
+    for (keep_set_id, mode) in [(false, 0o755), (true, 0o4755)] {
         let ground = Ground::new();
-        let options = Options { keep_special, ..Options::default() };
+        let options = Options { keep_set_id, ..Options::default() };
         let extractor = Extractor::open(&ground.path("in"), options).unwrap();
         extractor.extract(&one(EntryType::Regular, "f", "")[..]).unwrap();
         assert_eq!(fs::metadata(ground.path("in/f")).unwrap().mode() & 0o7777, mode);

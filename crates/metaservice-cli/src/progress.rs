@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -13,6 +14,7 @@ const KNOWN: &str =
 const UNKNOWN: &str = "{msg} {spinner:.cyan} {binary_bytes} {binary_bytes_per_sec} {elapsed:.dim}";
 
 /// A bar that goes from the terminal when this is dropped; it counts where nobody looks, too.
+#[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
@@ -38,9 +40,17 @@ impl Progress {
         self.0.inc(bytes);
     }
 
-    /// The bytes so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.position()
+    /// Says how many bytes went another way so far, from wherever they do.
+    pub(crate) fn counter(&self) -> impl Fn(u64) + Send + 'static {
+        let bar = self.0.clone();
+        move |bytes| bar.set_position(bytes)
+    }
+
+    /// Takes the bar from the terminal; the bytes, and how long they took.
+    pub(crate) fn finish(self) -> (u64, Duration) {
+        let outcome = (self.0.position(), self.0.elapsed());
+        self.0.finish_and_clear();
+        outcome
     }
 }
 
@@ -66,5 +76,65 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
         ready!(Pin::new(&mut self.source).poll_read(cx, buf))?;
         self.bar.inc((buf.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// One line of a terminal, and all that it has ever shown.
+    #[derive(Debug, Default, Clone)]
+    struct Line(Arc<Mutex<(String, String)>>);
+
+    impl TermLike for Line {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            let mut lines = self.0.lock().unwrap();
+            lines.0 += text;
+            lines.1 += text;
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().0.clear();
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_bar_stays_on_the_terminal() {
+        let line = Line::default();
+        let progress = Progress::new(false, "copying".to_owned(), Some(100));
+        progress.0.set_draw_target(ProgressDrawTarget::term_like(Box::new(line.clone())));
+        progress.counter()(40);
+        progress.0.tick();
+        assert!(line.0.lock().unwrap().1.contains("40 B/100 B"), "{line:?}");
+        assert_eq!(progress.finish().0, 40);
+        assert_eq!(line.0.lock().unwrap().0.trim(), "");
     }
 }

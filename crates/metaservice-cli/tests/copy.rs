@@ -91,8 +91,8 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
         "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
     assert_eq!(sandbox.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
 
-    // A link by itself is what it leads to: the agent follows it. A file into a folder that is not there is an error.
-    sandbox.run(&["cp", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
+    // A file into a folder that is not there is an error.
+    sandbox.run(&["cp", "-L", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
     assert_eq!(std::fs::read(sandbox.work().join("alone")).unwrap(), vec![1; 37]);
     let nowhere = sandbox.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
     assert!(nowhere.status == Some(125) && nowhere.stderr.contains("there is no folder nowhere/"));
@@ -105,6 +105,93 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     sandbox.run(&["exec", "grove", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn links_go_as_docker_has_it_and_nothing_is_left_out_in_silence() {
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.work().join(name);
+    let mut job = sandbox.start("links", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    let copy = |args: &[&str]| {
+        let finished = sandbox.run(&[&["cp"], args].concat());
+        assert_eq!(finished.status, Some(0), "{args:?}: {}", finished.stderr);
+        finished.stderr
+    };
+    let inside = |script: &str| sandbox.run(&["exec", "links", "sh", "-c", script]).text(0);
+
+    std::fs::write(at("real"), "content").unwrap();
+    symlink("real", at("cur")).unwrap();
+    std::fs::create_dir(at("dir")).unwrap();
+    std::fs::write(at("dir/file"), "inner").unwrap();
+    symlink("dir", at("to-dir")).unwrap();
+    let told = copy(&["cur", "links:/tmp/new"]);
+    assert!(told.contains("cur -> /tmp/new (1 link, "), "{told}");
+    copy(&["cur", "links:/tmp"]);
+    copy(&["to-dir", "links:/tmp/new-dir"]);
+    copy(&["-L", "cur", "links:/tmp/followed"]);
+    copy(&["to-dir/", "links:/tmp/d"]);
+    let links = "cd /tmp; readlink new; readlink cur; readlink new-dir; cat followed d/file";
+    assert_eq!(inside(links), "real\nreal\ndir\ncontentinner");
+    for nowhere in ["links:/none/new", "links:/tmp/none/"] {
+        let refused = sandbox.run(&["cp", "cur", nowhere]);
+        assert!(
+            refused.status == Some(125) && refused.stderr.contains("no directory"),
+            "{refused:?}"
+        );
+    }
+
+    inside(
+        "cd /tmp; echo links > content; ln -s /tmp/content out; ln -s /tmp/d out-dir; ln -s none dangling; \
+         mkfifo d/fifo; mknod d/null c 1 3; chmod 1777 d; chmod 4755 d/file; \
+         dd if=/dev/zero of=d/hole bs=1 count=1 seek=30000000 2> /dev/null",
+    );
+    let target = |name: &str| std::fs::read_link(at(name)).unwrap();
+    copy(&["links:/tmp/out", "new"]);
+    copy(&["links:/tmp/out", "."]);
+    copy(&["links:/tmp/dangling", "new"]);
+    copy(&["links:/tmp/out-dir", "link-to-dir"]);
+    assert_eq!((target("new"), target("out")), ("none".into(), "/tmp/content".into()));
+    assert_eq!(target("link-to-dir"), Path::new("/tmp/d"));
+    copy(&["-L", "links:/tmp/out", "plain"]);
+    assert_eq!(std::fs::read_to_string(at("plain")).unwrap(), "links\n");
+    let nothing = sandbox.run(&["cp", "-L", "links:/tmp/dangling", "nothing"]);
+    assert!(nothing.status == Some(125) && !at("nothing").is_symlink(), "{nothing:?}");
+    let mode = |name: &str| std::fs::metadata(at(name)).unwrap().mode() & 0o7777;
+    for (to, flags, expected) in [("d2", vec![], 0o755), ("d3", vec!["--set-id"], 0o4755)] {
+        let told = copy(&[&flags[..], &["links:/tmp/out-dir/", to]].concat());
+        assert!(told.contains(&format!("{to} (2 files, 28.61 MiB, ")), "{told}");
+        assert!(told.contains("left out") && told.contains("fifo, null (2 in all)"), "{told}");
+        assert_eq!((mode(to), mode(&format!("{to}/file"))), (0o1777, expected));
+        let hole = std::fs::metadata(at(to).join("hole")).unwrap();
+        assert!(hole.len() == 30_000_001 && hole.blocks() * 512 < 1 << 20, "{}", hole.blocks());
+    }
+
+    let told = copy(&["links:/", "root"]);
+    assert!(told.contains("left out") && at("root/tmp/content").is_file(), "{told}");
+    assert_eq!(std::fs::read_dir(at("root/proc")).unwrap().count(), 0);
+    copy(&["links:/proc/sys", "sys"]);
+    let release = std::fs::read_to_string(at("sys/kernel/osrelease")).unwrap();
+    assert_eq!(release, inside("uname -r"));
+
+    // A link to an open file, as /dev/stdout is one.
+    symlink("/proc/self/fd/1", at("so")).unwrap();
+    let stdout = std::fs::File::create(at("reg")).unwrap();
+    let mut command = sandbox.command(["cp", "links:/tmp/content", "so"]);
+    let copied = finish(command.stdout(stdout).spawn().unwrap());
+    assert_eq!(copied.status, Some(0), "{}", copied.stderr);
+    assert_eq!(std::fs::read_to_string(at("reg")).unwrap(), "links\n");
+    assert!(at("so").is_symlink());
+
+    for (words, status) in [(&["nosuch"][..], 127), (&["/etc"], 126), (&["-w"], 126)] {
+        let flags: &[&str] = if words == ["-w"] { &["-d", "-w", "/none"] } else { &["-d"] };
+        let words = if words == ["-w"] { &["true"][..] } else { words };
+        let started = sandbox.run(&[&["exec"], flags, &["links", "--"], words].concat());
+        assert_eq!(started.status, Some(status), "{started:?}");
+        assert!(started.stdout.is_empty() && started.stderr.contains("cannot run in links"));
+    }
+    sandbox.run(&["exec", "links", "touch", "/tmp/done"]).text(0);
     job.finish().text(0);
 }
 

@@ -296,7 +296,14 @@ mod tests {
                     let form = Form::Any;
                     Request::Read(Read {
                         path,
-                        options: ReadOptions { form, offset, length, compress, resume },
+                        options: ReadOptions {
+                            form,
+                            offset,
+                            length,
+                            compress,
+                            follow: Some(compress),
+                            resume,
+                        },
                     })
                 }
             ),
@@ -306,7 +313,14 @@ mod tests {
                     let form = Form::Archive;
                     Request::Write(Write {
                         path,
-                        options: WriteOptions { form, transfer, name, mode, mtime_ns },
+                        options: WriteOptions {
+                            form,
+                            transfer,
+                            name,
+                            mode,
+                            mtime_ns,
+                            set_id: mode.is_some(),
+                        },
                     })
                 }),
             (any::<Option<String>>(), any::<Option<(u16, u16)>>(), any::<bool>()).prop_map(

@@ -140,6 +140,10 @@ pub struct ReadOptions {
     /// Whether the guest may compress.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compress: bool,
+    /// Whether a link at the end of the path is followed. Without a word, and by an older agent, it
+    /// is for [`File`](Form::File) and [`Any`](Form::Any), and not for [`Archive`](Form::Archive).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
     /// Go on where an earlier reply was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
@@ -182,6 +186,9 @@ pub struct FileHead {
     /// When it was last modified, in nanoseconds since 1970.
     #[serde(default)]
     pub mtime_ns: i64,
+    /// Whether the archive holds one symbolic link, and nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub link: bool,
 }
 
 impl FileHead {
@@ -226,6 +233,10 @@ pub struct WriteOptions {
     /// When the file was last modified, in nanoseconds since 1970; by default now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime_ns: Option<i64>,
+    /// Whether set-user-id and set-group-id bits of an archive's members are kept; older agents keep
+    /// none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub set_id: bool,
 }
 
 /// The first line that a guest sends on the stdout of a [`Write`]'s stream.

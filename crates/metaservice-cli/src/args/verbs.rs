@@ -50,8 +50,13 @@ Examples:
   metaservice cp ./site/. build:/srv/www
   metaservice cp build:/etc - | tar t
 
-As with docker: into a folder that exists goes what is copied under its own name, and of
-FOLDER/. only what is in it. \"-\" is a tar archive on standard input or output.";
+As with docker: what is copied goes into a directory that exists under its own name, and of
+DIR/. only the content. A link is copied as a link, and so are all links in a directory; -L, or
+a slash at the end, copies what SRC leads to. \"-\" is a tar archive on standard input or
+output. Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are
+file systems of the kernel (/proc, /sys) unless SRC is in one: a note says so.
+A file at DEST, or a link to one, is replaced when the copy is complete. A device, a pipe or
+/dev/stdout, or a link to one, gets the bytes.";
 
 pub(crate) const KILL_HELP: &str = "\
 Examples:
@@ -167,6 +172,12 @@ pub(crate) struct LsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CpArgs {
+    /// Copy what SRC leads to where it is a link.
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Keep set-user-id and set-group-id bits.
+    #[arg(long)]
+    pub(crate) set_id: bool,
     /// What to copy: JOB:PATH, a path of ours, or "-" for a tar archive on standard input.
     #[arg(value_name = "SRC", add = ArgValueCompleter::new(candidates::places))]
     pub(crate) source: String,

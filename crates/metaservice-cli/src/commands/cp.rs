@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::args::CpArgs;
-use crate::copy::{self, Place};
+use crate::copy::{self, How, Place};
 use crate::interrupts::Interrupts;
 use crate::printer::Printer;
 use crate::sockets;
@@ -12,6 +12,7 @@ use crate::status::ExitStatus;
 pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
     let source = Place::parse(&args.source)?;
     let destination = Place::parse(&args.destination)?;
+    let how = How { follow: args.follow_link, set_id: args.set_id };
     let mut interrupts = Interrupts::listen()?;
     let copying = async {
         match (source, destination) {
@@ -20,11 +21,11 @@ pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
             }
             (Place::Guest { job, path }, to) => {
                 let client = sockets::find(&job).await?;
-                copy::fetch(&client, &path, to, printer).await
+                copy::fetch(&client, &path, to, how, printer).await
             }
             (from, Place::Guest { job, path }) => {
                 let client = sockets::find(&job).await?;
-                copy::send(&client, from, &path, printer).await
+                copy::send(&client, from, &path, how, printer).await
             }
             _ => bail!("one of SRC and DEST is JOB:PATH"),
         }

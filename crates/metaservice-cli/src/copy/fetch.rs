@@ -1,5 +1,6 @@
 //! Out of a guest.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,27 +9,32 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use metaservice::control::{BodyReader, Client, ClientError, Code};
 use metaservice::{FileHead, Form};
-use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
+use metaservice_archive::{Counts, SparseWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::How;
 use super::folder;
 use super::place::{self, Place};
+use super::told::{Content, told};
 use crate::destination::{Destination, Named};
 use crate::printer::Printer;
-use crate::progress::Progress;
 
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;
-
-/// What of a file's mode is kept: a guest makes no program that runs as its owner.
-const MODE: u32 = 0o777;
 
 /// Copies what is at `path` in the guest to a place here.
 ///
 /// # Cancellation
 /// Dropping the future removes what was written, unless it went into a folder that was there.
-pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Printer) -> Result<()> {
+pub(crate) async fn fetch(
+    client: &Client,
+    path: &str,
+    to: Place,
+    how: How,
+    printer: Printer,
+) -> Result<()> {
     let cannot = || format!("cannot copy {path}");
+    let follow = how.follows(path);
     let to = match to {
         Place::Host(to) => to,
         _ => {
@@ -36,11 +42,16 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Print
                 !std::io::stdout().is_terminal(),
                 "an archive is not written to a terminal: lead it into a file or a program"
             );
-            let (_, body) = client.read(path, Form::Archive).await.with_context(cannot)?;
+            let read = if follow {
+                client.read_link(path, Form::Archive, true).await
+            } else {
+                client.read(path, Form::Archive).await
+            };
+            let (_, body) = read.with_context(cannot)?;
             return stream(body, path, printer).await.with_context(cannot);
         }
     };
-    let (head, body) = match client.read(path, Form::Any).await {
+    let (head, body) = match client.read_link(path, Form::Any, follow).await {
         Ok(read) => read,
         Err(unsupported @ ClientError::Refused { code: Code::Unsupported, .. }) => {
             let fetched = fetch_plain(client, path, &to, printer).await;
@@ -51,24 +62,24 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: Place, printer: Print
         }
         Err(error) => return Err(error).with_context(cannot),
     };
-    let is_folder = head.form == Form::Archive;
+    let is_folder = head.form == Form::Archive && !head.link;
     let (target, named) = place::target(&to, place::name(path), is_folder)?;
     let progress = printer.progress(path, head.size);
-    let counted = progress.of(body);
-    if is_folder {
-        folder::unpack(counted, &target).await.with_context(cannot)?;
+    let content = if head.form == Form::Archive {
+        let count = progress.counter();
+        let counts = if head.link {
+            folder::unpack_link(body, &target, count).await
+        } else {
+            folder::unpack(body, &target, how, count).await
+        };
+        let Counts { files, links, left_out, .. } = counts.with_context(cannot)?;
+        Content { files: Some(files), links, left_out }
     } else {
-        store(counted, &target, named, head).await.with_context(cannot)?;
-    }
-    told(printer, path, &target.display().to_string(), &progress);
+        store(progress.of(body), &target, named, (head, how)).await.with_context(cannot)?;
+        Content::file()
+    };
+    told(printer, path, &target.display().to_string(), progress, &content);
     Ok(())
-}
-
-/// Says what was copied.
-pub(super) fn told(printer: Printer, from: &str, to: &str, progress: &Progress) {
-    let bytes = progress.bytes();
-    printer.note(&format!("{from} -> {to} ({bytes} bytes)"));
-    printer.event("copied", json!({ "source": from, "destination": to, "bytes": bytes }));
 }
 
 /// A tar archive to stdout.
@@ -89,8 +100,8 @@ async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -
     let bytes = client.get_artifact(path, &mut file).await?;
     file.flush().await?;
     place.keep()?;
-    progress.count(bytes);
-    told(printer, path, &target.display().to_string(), &progress);
+    progress.counter()(bytes);
+    told(printer, path, &target.display().to_string(), progress, &Content::file());
     Ok(())
 }
 
@@ -106,20 +117,47 @@ async fn store(
     body: impl AsyncRead + Unpin,
     target: &Path,
     named: Named,
-    head: FileHead,
+    (head, how): (FileHead, How),
 ) -> Result<()> {
     let place = open(target, named, 0o600).await?;
-    let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
-    tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, body), &mut file).await?;
-    file.flush().await?;
-    let file = file.into_std().await;
-    if place.is_file() {
-        file.set_permissions(std::fs::Permissions::from_mode(head.mode & MODE))?;
-        if let Some(modified) = time(head.mtime_ns) {
-            file.set_modified(modified)?;
-        }
+    let file = place.file().try_clone()?;
+    if !place.is_file() {
+        let mut stream = tokio::fs::File::from_std(file);
+        tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, body), &mut stream).await?;
+        stream.flush().await?;
+        return Ok(place.keep()?);
+    }
+    let file = fill(body, file).await?;
+    file.set_permissions(std::fs::Permissions::from_mode(head.mode & how.mask()))?;
+    if let Some(modified) = time(head.mtime_ns) {
+        file.set_modified(modified)?;
     }
     Ok(place.keep()?)
+}
+
+/// Writes a file with holes where there are only zeros.
+async fn fill(mut body: impl AsyncRead + Unpin, file: File) -> Result<File> {
+    let mut writer = SparseWriter::default();
+    let mut state = (file, Vec::with_capacity(BLOCK));
+    loop {
+        let (file, mut block) = state;
+        block.clear();
+        // Full blocks, of which the zeros are seen.
+        (&mut body).take(BLOCK as u64).read_to_end(&mut block).await?;
+        if block.is_empty() {
+            writer.finish(&file)?;
+            return Ok(file);
+        }
+        state = tokio::task::spawn_blocking(move || {
+            let written = writer.write(&file, &block);
+            written.map(|()| ((file, block), writer))
+        })
+        .await?
+        .map(|(state, written)| {
+            writer = written;
+            state
+        })?;
+    }
 }
 
 async fn open(target: &Path, named: Named, mode: u32) -> Result<Destination> {

@@ -6,16 +6,19 @@
 //!
 //! What comes out of a guest is hostile: the extractor keeps it in its folder.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow, bail};
-use metaservice_archive::{Counts, Extractor, Options, Packer, Reason, Skipped};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use metaservice_archive::{Counts, Extractor, Options, Packed, Packer, Reason, Skipped};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
+use super::How;
 use super::beside::Beside;
 use super::place;
 
@@ -54,30 +57,55 @@ impl<P, T> Drop for Worker<P, T> {
 
 /// Unpacks an archive from a guest as `target`: beside it first if nothing is there, else into
 /// the folder that is there.
-pub(super) async fn unpack(body: impl AsyncRead + Unpin, target: &Path) -> Result<()> {
+pub(super) async fn unpack(
+    body: impl AsyncRead + Unpin,
+    target: &Path,
+    how: How,
+    observe: impl Fn(u64) + Send + 'static,
+) -> Result<Counts> {
+    let options = Options { keep_set_id: how.set_id, ..Options::default() };
     if target.is_dir() {
-        pump(body, Extractor::open(target, Options::default())?).await?;
-        return Ok(());
+        return pump(body, Extractor::open(target, options)?, observe).await;
     }
-    let beside = Beside::make(target);
-    let beside =
-        beside.with_context(|| format!("cannot write to {}", place::parent(target).display()))?;
-    let options = Options { new: true, ..Options::default() };
-    let counts = pump(body, Extractor::within(beside.open()?, options)).await?;
-    // Without the folder itself it is one thing of its own name: a link.
+    let beside = make_beside(target)?;
+    let options = Options { new: true, ..options };
+    let counts = pump(body, Extractor::within(beside.open()?, options), observe).await?;
+    // Without the folder itself it is one thing of its own name: a link, by an older agent.
     let kept = if counts.folders > 0 { beside.keep() } else { beside.keep_content() };
-    Ok(kept?)
+    kept?;
+    Ok(counts)
 }
 
-async fn pump(body: impl AsyncRead + Unpin, extractor: Extractor) -> Result<Counts> {
+/// Unpacks an archive of one link as `target`, and replaces what is no folder there.
+pub(super) async fn unpack_link(
+    body: impl AsyncRead + Unpin,
+    target: &Path,
+    observe: impl Fn(u64) + Send + 'static,
+) -> Result<Counts> {
+    let beside = make_beside(target)?;
+    let extractor = Extractor::within(beside.open()?, Options::default());
+    let counts = pump(body, extractor, observe).await?;
+    let alone = (counts.links, counts.files, counts.folders) == (1, 0, 0);
+    ensure!(alone, "the guest sent something else than the link that it had announced");
+    beside.keep_content().with_context(|| format!("cannot replace {}", target.display()))?;
+    Ok(counts)
+}
+
+fn make_beside(target: &Path) -> Result<Beside> {
+    let beside = Beside::make(target);
+    beside.with_context(|| format!("cannot write to {}", place::parent(target).display()))
+}
+
+async fn pump(
+    body: impl AsyncRead + Unpin,
+    extractor: Extractor,
+    observe: impl Fn(u64) + Send + 'static,
+) -> Result<Counts> {
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
     let mut worker = Worker::new(sender, move || {
-        let counts = extractor.extract(&reader)?;
-        // What is behind the archive's end, if only so that the transfer's own end is reached:
-        // there its digest is checked.
-        io::copy(&mut &reader, &mut io::sink())?;
-        Ok(counts)
+        // To the end, if only so that the transfer's own is reached: there its digest is checked.
+        Ok(extractor.extract_observed(&reader, observe)?)
     });
     let mut body = BufReader::with_capacity(BLOCK, body);
     let pumped = match &mut worker.pipe {
@@ -104,22 +132,45 @@ fn is_broken_pipe(error: &io::Error) -> bool {
 fn breaks_off(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<metaservice_archive::Error>();
     error.is_some_and(|error| match &error.reason {
-        Reason::Corrupt => true,
+        Reason::Corrupt | Reason::Unended => true,
         Reason::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         _ => false,
     })
 }
 
-/// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself.
-pub(super) fn pack(path: PathBuf) -> Result<Packing> {
+/// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself, under
+/// another name where one is given. `observe` is told the bytes of files that have gone into it.
+pub(super) fn pack(
+    path: PathBuf,
+    name: Option<OsString>,
+    observe: impl Fn(u64) + Send + 'static,
+) -> Result<Packing> {
     let (reader, writer) = io::pipe()?;
     let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-    Ok(Packing(Worker::new(receiver, move || write_archive(writer, &path))))
+    let packed = Arc::new(OnceLock::new());
+    let outcome = Arc::clone(&packed);
+    let worker = Worker::new(receiver, move || {
+        let packed = write_archive(writer, &path, name.as_deref(), observe)?;
+        // Nobody else sets it.
+        let _ = outcome.set(packed);
+        Ok(())
+    });
+    Ok(Packing { worker, packed })
 }
 
 /// An archive while it is made. A folder that cannot be read is an error of the reading, so
 /// that what was sent of it never counts as complete.
-pub(super) struct Packing(Worker<pipe::Receiver, ()>);
+pub(super) struct Packing {
+    worker: Worker<pipe::Receiver, ()>,
+    packed: Arc<OnceLock<Packed>>,
+}
+
+impl Packing {
+    /// What has gone into it, once all of it has been read.
+    pub(super) fn packed(&self) -> Arc<OnceLock<Packed>> {
+        Arc::clone(&self.packed)
+    }
+}
 
 impl AsyncRead for Packing {
     fn poll_read(
@@ -128,7 +179,7 @@ impl AsyncRead for Packing {
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<io::Result<()>> {
         use std::task::{Poll, ready};
-        let worker = &mut self.0;
+        let worker = &mut self.worker;
         let Some(pipe) = &mut worker.pipe else { return Poll::Ready(Ok(())) };
         let before = buf.filled().len();
         ready!(std::pin::Pin::new(pipe).poll_read(cx, buf))?;
@@ -146,15 +197,19 @@ impl AsyncRead for Packing {
     }
 }
 
-fn write_archive(mut writer: PipeWriter, path: &Path) -> Result<()> {
-    let mut packer = Packer::open(path)?;
+fn write_archive(
+    mut writer: PipeWriter,
+    path: &Path,
+    name: Option<&OsStr>,
+    observe: impl Fn(u64),
+) -> Result<Packed> {
+    let mut packer = Packer::open_as(path, name)?;
     while let Some(block) = packer.next_block()? {
         writer.write_all(&block.bytes)?;
+        observe(packer.packed().bytes);
     }
-    // Sockets and the like mean nothing elsewhere; what else is missing would be missed.
-    let missing = |skipped: &&Skipped| skipped.reason.kind() != io::ErrorKind::Unsupported;
-    match packer.skipped().iter().find(missing) {
-        None => Ok(()),
+    match packer.skipped().first() {
+        None => Ok(packer.packed().clone()),
         Some(Skipped { path: below, reason }) => {
             bail!("cannot read {}: {reason}", path.join(below).display())
         }
@@ -169,6 +224,14 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    fn packed_of(path: PathBuf) -> Packing {
+        pack(path, None, |_| {}).unwrap()
+    }
+
+    async fn unpacked(body: impl AsyncRead + Unpin, target: &Path) -> Result<Counts> {
+        unpack(body, target, How::default(), |_| {}).await
+    }
 
     fn plant(folder: &Path) {
         std::fs::create_dir_all(folder.join("a/locked")).unwrap();
@@ -192,7 +255,7 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         let (from, to) = (here.path().join("from"), here.path().join("to"));
         plant(&from);
-        unpack(pack(from.clone()).unwrap(), &to).await.unwrap();
+        unpacked(packed_of(from.clone()), &to).await.unwrap();
         for name in ["a/file", "a/locked/inner", &"n".repeat(180)] {
             let (one, other) = (from.join(name), to.join(name));
             assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
@@ -205,10 +268,10 @@ mod tests {
         assert_eq!(std::fs::read_link(to.join("a/link")).unwrap(), Path::new("../gone"));
         assert_eq!(to.join("a/locked").metadata().unwrap().mode() & 0o777, 0o555);
         let link = here.path().join("alone");
-        unpack(pack(from.join("a/link")).unwrap(), &link).await.unwrap();
+        unpacked(packed_of(from.join("a/link")), &link).await.unwrap();
         assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../gone"));
         // Once more, into what is there.
-        unpack(pack(from).unwrap(), &to).await.unwrap();
+        unpacked(packed_of(from), &to).await.unwrap();
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 3);
     }
 
@@ -218,13 +281,13 @@ mod tests {
         let (from, to) = (here.path().join("from"), here.path().join("to"));
         plant(&from);
         for cut in [0, 700, 50_000] {
-            let cut = pack(from.clone()).unwrap().take(cut).chain(Broken);
-            assert!(unpack(cut, &to).await.is_err());
+            let cut = packed_of(from.clone()).take(cut).chain(Broken);
+            assert!(unpacked(cut, &to).await.is_err());
             assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
         }
-        let never = pack(from.clone()).unwrap().take(50_000).chain(Silent);
+        let never = packed_of(from.clone()).take(50_000).chain(Silent);
         let quickly = std::time::Duration::from_millis(200);
-        assert!(tokio::time::timeout(quickly, unpack(never, &to)).await.is_err());
+        assert!(tokio::time::timeout(quickly, unpacked(never, &to)).await.is_err());
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
     }
 
@@ -235,10 +298,10 @@ mod tests {
         plant(&from);
         // As other programs pad it, and more than a pipe holds.
         let zeros = || tokio::io::repeat(0).take(200_000);
-        let failed = pack(from.clone()).unwrap().chain(zeros()).chain(Broken);
-        assert!(unpack(failed, &to).await.is_err(), "its digest was wrong");
+        let failed = packed_of(from.clone()).chain(zeros()).chain(Broken);
+        assert!(unpacked(failed, &to).await.is_err(), "its digest was wrong");
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
-        unpack(pack(from).unwrap().chain(zeros()), &to).await.unwrap();
+        unpacked(packed_of(from).chain(zeros()), &to).await.unwrap();
     }
 
     struct Broken;
@@ -270,10 +333,10 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         drop(std::os::unix::net::UnixListener::bind(here.path().join("socket")).unwrap());
         let mut packed = Vec::new();
-        pack(here.path().to_owned()).unwrap().read_to_end(&mut packed).await.unwrap();
+        packed_of(here.path().to_owned()).read_to_end(&mut packed).await.unwrap();
         assert!(!packed.is_empty());
         for nothing in ["none", "socket"] {
-            let packed = pack(here.path().join(nothing)).unwrap().read_to_end(&mut packed).await;
+            let packed = packed_of(here.path().join(nothing)).read_to_end(&mut packed).await;
             assert!(packed.is_err(), "{nothing}");
         }
     }

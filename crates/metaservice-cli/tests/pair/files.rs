@@ -159,6 +159,60 @@ async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
 }
 
 #[tokio::test]
+async fn links_are_themselves_or_what_they_lead_to_as_asked() {
+    let pair = Pair::idle().await;
+    let at = |name: &str| pair.folder.path().join(name);
+    std::fs::write(at("file"), "content").unwrap();
+    std::fs::create_dir(at("dir")).unwrap();
+    for (link, target) in [("to-file", "file"), ("to-dir", "dir"), ("to-nothing", "none")] {
+        std::os::unix::fs::symlink(target, at(link)).unwrap();
+        let path = at(link).to_str().unwrap().to_owned();
+        let itself = pair.service.read_link(&*path, Form::Any, false).await.unwrap();
+        assert!(itself.head().link && itself.head().form == Form::Archive, "{link}");
+        let followed = pair.service.read_link(path, Form::Any, true).await;
+        match link {
+            "to-file" => assert_eq!(followed.unwrap().head().size, Some(7)),
+            "to-dir" => assert!(!followed.unwrap().head().link),
+            _ => assert!(followed.is_err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
+    let pair = Pair::idle().await;
+    let at = |name: &str| pair.folder.path().join(name);
+    std::fs::create_dir(at("from")).unwrap();
+    std::fs::File::create(at("from/file")).unwrap().set_len(32 << 20).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+    let chmod = |name: &str, mode| {
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chmod("from/file", 0o4755);
+    chmod("from", 0o1777);
+    let mut packer = Packer::open(&at("from")).unwrap();
+    let mut archive = Vec::new();
+    while let Some(block) = packer.next_block().unwrap() {
+        archive.extend(block.bytes);
+    }
+    for (to, set_id, expected) in [("without", false, 0o755), ("with", true, 0o4755)] {
+        let to = at(to);
+        let destination = Destination { set_id, ..Destination::folder(to.to_str().unwrap()) };
+        pair.service.write(destination, &archive[..]).await.unwrap();
+        assert_eq!((mode(&to), mode(&to.join("file"))), (0o1777, expected));
+        let file = std::fs::metadata(to.join("file")).unwrap();
+        assert_eq!(file.len(), 32 << 20);
+        assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+    }
+    let alone = at("alone");
+    let destination = Destination::file(alone.to_str().unwrap());
+    pair.service.write(destination, &vec![0; 32 << 20][..]).await.unwrap();
+    let file = std::fs::metadata(&alone).unwrap();
+    assert_eq!(file.len(), 32 << 20);
+    assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+}
+
+#[tokio::test]
 async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() {
     let pair = Pair::idle().await;
     let folder = pair.folder.path();

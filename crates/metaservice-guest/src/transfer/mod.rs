@@ -11,7 +11,7 @@ mod write;
 use std::io;
 use std::path::Path;
 
-use metaservice_protocol::Failure;
+use metaservice_protocol::{Failure, FailureCode};
 use rustix::io::Errno;
 
 pub(crate) use self::read::read;
@@ -19,6 +19,10 @@ pub(crate) use self::write::{Transfers, write};
 
 /// What the system's word is to the host.
 fn failure(error: &io::Error, path: &Path) -> Failure {
+    // One that has words of its own is not the system's.
+    if error.raw_os_error().is_none() && error.get_ref().is_some() {
+        return Failure::new(FailureCode::Invalid, format!("{}: {error}", path.display()));
+    }
     let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
     crate::entries::failure(errno, path)
 }

@@ -15,12 +15,12 @@
 //! gone when the sink is dropped.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
-use metaservice_archive::{Extractor, Options, Reason};
+use metaservice_archive::{Extractor, Options, Reason, SparseWriter};
 use metaservice_protocol::{ActionId, Failure, FailureCode, Form, WriteOptions};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::process::Resource;
@@ -207,7 +207,7 @@ struct Beside {
     file: File,
     /// Whether it is in memory.
     light: bool,
-    written: u64,
+    writer: SparseWriter,
     /// Where its end has been set, if that was ahead.
     end: u64,
     mode: u32,
@@ -233,7 +233,8 @@ impl Target {
                     let message = format!("{} is not a folder", path.display());
                     return Err(Failure::new(FailureCode::NotAFolder, message));
                 }
-                let options = Options { new, ..Options::default() };
+                let keep_set_id = options.set_id;
+                let options = Options { new, keep_set_id, ..Options::default() };
                 let extractor = Extractor::open(&path, options).map_err(failed)?;
                 Ok(Self::Folder(path, extractor))
             }
@@ -254,8 +255,6 @@ impl Target {
             }
             Self::Folder(path, extractor) => {
                 extractor.extract(&mut parts).map_err(|error| refusal(&error, &path))?;
-                // Behind an archive's end there may be more zeros.
-                while parts.next().map_err(|error| failure(&error, &path))?.is_some() {}
                 Ok(())
             }
         }
@@ -314,7 +313,7 @@ impl Beside {
             path,
             file,
             light,
-            written: 0,
+            writer: SparseWriter::default(),
             end: 0,
             mode,
             mtime_ns,
@@ -324,7 +323,7 @@ impl Beside {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.written + bytes.len() as u64;
+        let written = self.writer.length() + bytes.len() as u64;
         if self.light && written > self.end.max(AHEAD) {
             // Where it cannot be set, writing goes on as it is.
             match self.file.set_len(written + AHEAD) {
@@ -332,15 +331,14 @@ impl Beside {
                 Err(_) => self.light = false,
             }
         }
-        self.file.write_all(bytes)?;
-        self.written = written;
-        Ok(())
+        self.writer.write(&self.file, bytes)
     }
 
     fn put_in_place(&mut self) -> io::Result<()> {
-        if self.end > self.written {
-            self.file.set_len(self.written)?;
+        if self.end > self.writer.length() {
+            self.file.set_len(self.writer.length())?;
         }
+        self.writer.finish(&self.file)?;
         if let Some(owner) = &self.owner {
             let (uid, gid) = (owner.uid, owner.gid);
             // An agent that may not is that user, or cannot be any other.

@@ -50,7 +50,17 @@ impl Source {
     /// Opens what the host asks for, at the place from which it wants it.
     pub(super) fn open(path: &Path, options: &ReadOptions) -> Result<Self, Failure> {
         let failed = |error: io::Error| failure(&error, path);
-        let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let follow = options.follow.unwrap_or(options.form != Form::Archive);
+        if options.form == Form::Archive && follow {
+            let path = std::fs::canonicalize(path).map_err(failed)?;
+            let mut source = Self::archive(&path, options.resume.as_ref()).map_err(failed)?;
+            if let Some(resume) = &options.resume {
+                source.pass_over(resume)?;
+            }
+            return Ok(source);
+        }
+        let links = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | links, Mode::empty());
         let status =
             place.and_then(|place| rustix::fs::fstat(&place).map(|status| (place, status)));
         let kind = status.as_ref().ok().map(|(_, status)| FileType::from_raw_mode(status.st_mode));
@@ -69,6 +79,11 @@ impl Source {
             (Form::File, Some(_), _) => {
                 let message = format!("{} is not a plain file", path.display());
                 return Err(Failure::new(FailureCode::NotAFile, message));
+            }
+            // A link that is to be followed and leads to nothing.
+            (Form::Any, None, status @ Err(_)) if options.follow == Some(true) => {
+                let error = status.err().map_or(io::ErrorKind::NotFound.into(), io::Error::from);
+                return Err(failed(error));
             }
             // A folder behind a link is that folder, unless the link itself is wanted.
             (Form::Any, Some(FileType::Directory), _) => {
@@ -105,6 +120,7 @@ impl Source {
             size: (!made_up).then_some(size),
             mode: status.st_mode & 0o7777,
             mtime_ns: mtime_ns(status),
+            link: false,
         };
         let content = Content::File(file, left, Pool::default());
         Ok(Self { head, path: path.to_owned(), content, rest: None })
@@ -123,6 +139,7 @@ impl Source {
             size: None,
             mode: status.st_mode & 0o7777,
             mtime_ns: mtime_ns(&status),
+            link: FileType::from_raw_mode(status.st_mode) == FileType::Symlink,
         };
         let content = Content::Archive(Box::new(packer));
         Ok(Self { head, path: path.to_owned(), content, rest: None })
@@ -180,12 +197,10 @@ impl Source {
         }
     }
 
-    /// What an archive had to leave out although it would be missed. Sockets and the like mean
-    /// nothing elsewhere.
+    /// What an archive had to leave out although it would be missed.
     pub(super) fn left_out(&self) -> Option<Failure> {
         let Content::Archive(packer) = &self.content else { return None };
-        let mut missing = packer.skipped().iter();
-        let missing = missing.find(|left| left.reason.kind() != io::ErrorKind::Unsupported)?;
+        let missing = packer.skipped().first()?;
         Some(failure(&missing.reason, &self.path.join(&missing.path)))
     }
 }
@@ -195,7 +210,7 @@ mod tests {
     use super::*;
 
     fn options(form: Form) -> ReadOptions {
-        ReadOptions { form, offset: 0, length: None, compress: false, resume: None }
+        ReadOptions { form, offset: 0, length: None, compress: false, follow: None, resume: None }
     }
 
     fn read(path: &Path, options: &ReadOptions) -> Result<(FileHead, Vec<u8>), Failure> {
@@ -278,5 +293,22 @@ mod tests {
         let names = |archive: &[u8], name: &[u8]| archive.chunks(512).any(|h| h.starts_with(name));
         assert!(names(&behind, b"./\0") && !names(&itself, b"./\0"));
         assert!(names(&itself, b"link\0"));
+        // As the host wants it, for links to files and to nothing too.
+        std::fs::write(folder.path().join("file"), "content").unwrap();
+        for (link, target) in [("to file", "file"), ("to nothing", "none"), ("to folder", ".")] {
+            let link = folder.path().join(link);
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            for form in [Form::Any, Form::Archive] {
+                let itself = ReadOptions { follow: Some(false), ..options(form) };
+                let (head, archive) = read(&link, &itself).unwrap();
+                assert!(head.link && head.form == Form::Archive);
+                assert!(names(&archive, b"to "));
+            }
+        }
+        let followed = ReadOptions { follow: Some(true), ..options(Form::Archive) };
+        let (head, archive) = read(&folder.path().join("to file"), &followed).unwrap();
+        assert!(!head.link && names(&archive, b"file\0"));
+        let plain = ReadOptions { follow: Some(false), ..options(Form::Any) };
+        assert_eq!(read(&folder.path().join("file"), &plain).unwrap().1, b"content");
     }
 }

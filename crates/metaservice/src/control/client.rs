@@ -239,9 +239,35 @@ impl Client {
         path: &str,
         form: Form,
     ) -> Result<(FileHead, BodyReader), ClientError> {
-        let target = target("read", &[("path", path), ("form", form_word(form))]);
+        self.read_by(&target("read", &[("path", path), ("form", form_word(form))])).await
+    }
+
+    /// As [`MetaService::read_link`](crate::MetaService::read_link). A job that is served by an older
+    /// version follows links as [`read`](Self::read) does.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_link(
+        &self,
+        path: &str,
+        form: Form,
+        follow: bool,
+    ) -> Result<(FileHead, BodyReader), ClientError> {
+        let word = follow.to_string();
+        let query = [("path", path), ("form", form_word(form)), ("follow", &*word)];
+        match self.read_by(&target("read", &query)).await {
+            Err(ClientError::Refused { code: Code::InvalidRequest, message })
+                if message.contains("follow") =>
+            {
+                self.read(path, form).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn read_by(&self, target: &str) -> Result<(FileHead, BodyReader), ClientError> {
         // What goes wrong in the midst of the body is told behind it.
-        let head = head(Method::GET, &target).header(header::TE, "trailers");
+        let head = head(Method::GET, target).header(header::TE, "trailers");
         let response = self.send(head.header(header::CONNECTION, "TE"), no_body()).await?;
         let head = response.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
         let head = head.and_then(FileHead::from_header);
@@ -257,12 +283,14 @@ impl Client {
     where
         R: AsyncRead + Send + 'static,
     {
-        let Destination { path, name, form, mode, mtime_ns } = destination;
+        let Destination { path, name, form, mode, mtime_ns, set_id } = destination;
         let (mode, mtime) = (mode.map(|m| m.to_string()), mtime_ns.map(|m| m.to_string()));
         let mut query = vec![("path", path.as_str()), ("form", form_word(form))];
         query.extend(name.as_deref().map(|name| ("name", name)));
         query.extend(mode.as_deref().map(|mode| ("mode", mode)));
         query.extend(mtime.as_deref().map(|mtime| ("mtimeNs", mtime)));
+        // A job of an older version takes no word that it does not know.
+        query.extend(set_id.then_some(("setId", "true")));
         let chunks = tokio_util::io::ReaderStream::with_capacity(source, 256 * 1024);
         let frames = futures_util::StreamExt::map(chunks, |chunk| chunk.map(Frame::data));
         let body = StreamBody::new(frames).boxed_unsync();

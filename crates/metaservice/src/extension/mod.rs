@@ -232,6 +232,22 @@ impl MetaService {
         Reading::begin(self, Read { path: path.into(), options: whole(form) }).await
     }
 
+    /// As [`read`](Self::read), and says whether a link at the end of the path is followed. `read`
+    /// follows it unless an archive is asked for, and so does an older agent. A link that is not
+    /// followed comes as an archive of itself, with [`FileHead::link`].
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_link(
+        &self,
+        path: impl Into<String>,
+        form: Form,
+        follow: bool,
+    ) -> Result<Reading, ExtensionError> {
+        let options = ReadOptions { follow: Some(follow), ..whole(form) };
+        Reading::begin(self, Read { path: path.into(), options }).await
+    }
+
     /// Reads a part of a file: at most `length` bytes from `offset`.
     ///
     /// # Errors
@@ -243,7 +259,7 @@ impl MetaService {
         length: Option<u64>,
     ) -> Result<Reading, ExtensionError> {
         let form = Form::File;
-        let options = ReadOptions { form, offset, length, compress: true, resume: None };
+        let options = ReadOptions { offset, length, ..whole(form) };
         Reading::begin(self, Read { path: path.into(), options }).await
     }
 
@@ -330,7 +346,7 @@ impl MetaService {
 
 /// All of a file or folder, from its beginning.
 const fn whole(form: Form) -> ReadOptions {
-    ReadOptions { form, offset: 0, length: None, compress: true, resume: None }
+    ReadOptions { form, offset: 0, length: None, compress: true, follow: None, resume: None }
 }
 
 fn as_artifact(error: ExtensionError) -> ArtifactError {

@@ -35,13 +35,22 @@ pub struct Destination {
     pub mode: Option<u32>,
     /// When the file was last modified, in nanoseconds since 1970; by default now.
     pub mtime_ns: Option<i64>,
+    /// Whether set-user-id and set-group-id bits of an archive's members are kept.
+    pub set_id: bool,
 }
 
 impl Destination {
     /// A file at `path`, as it would be if it were made now.
     #[must_use]
     pub fn file(path: impl Into<String>) -> Self {
-        Self { path: path.into(), name: None, form: Form::File, mode: None, mtime_ns: None }
+        Self {
+            path: path.into(),
+            name: None,
+            form: Form::File,
+            mode: None,
+            mtime_ns: None,
+            set_id: false,
+        }
     }
 
     /// A folder at `path`, from a tar archive.
@@ -56,8 +65,8 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
     destination: Destination,
     source: R,
 ) -> Result<u64, ExtensionError> {
-    let Destination { path, name, form, mode, mtime_ns } = destination;
-    let options = WriteOptions { form, transfer: new_id(), name, mode, mtime_ns };
+    let Destination { path, name, form, mode, mtime_ns, set_id } = destination;
+    let options = WriteOptions { form, transfer: new_id(), name, mode, mtime_ns, set_id };
     let request = Request::Write(Write { path, options });
     let mut content = Content::new(source);
     let mut attempts = 1;

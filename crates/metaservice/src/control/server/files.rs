@@ -201,6 +201,9 @@ pub(crate) struct ReadQuery {
     /// How much of a file is wanted at most; only with `form=file`.
     #[param(value_type = Option<u64>)]
     length: Option<Natural>,
+    /// Whether a link at the end of the path is followed; by default unless `form=archive`. One that
+    /// is not comes as an archive of itself.
+    follow: Option<bool>,
 }
 
 /// A file's bytes, or a folder as a tar archive, while they come. A header tells which, and the
@@ -218,7 +221,7 @@ pub(crate) async fn read(
     headers: HeaderMap,
     Query(query): Query<ReadQuery>,
 ) -> Response {
-    let ReadQuery { path, form, offset, length } = query;
+    let ReadQuery { path, form, offset, length, follow } = query;
     let ranged = offset.is_some() || length.is_some();
     if ranged && !matches!(form, FormWord::File) {
         return refuse(Code::InvalidRequest, "offset and length go with form=file");
@@ -227,7 +230,10 @@ pub(crate) async fn read(
         let number = |number: Option<Natural>| number.map(|Natural(number)| number);
         served.service.read_range(path, number(offset).unwrap_or(0), number(length)).await
     } else {
-        served.service.read(path, form.into()).await
+        match follow {
+            Some(follow) => served.service.read_link(path, form.into(), follow).await,
+            None => served.service.read(path, form.into()).await,
+        }
     };
     match reading {
         Ok(reading) => {
@@ -284,6 +290,10 @@ pub(crate) struct WriteQuery {
     mode: Option<u32>,
     /// When the file was last modified, in nanoseconds since 1970.
     mtime_ns: Option<i64>,
+    /// Whether set-user-id and set-group-id bits of an archive's members are kept.
+    #[serde(default)]
+    #[param(required = false)]
+    set_id: bool,
 }
 
 /// Writes a file, or what a tar archive holds, into the guest.
@@ -300,14 +310,14 @@ pub(crate) async fn write(
     Query(query): Query<WriteQuery>,
     body: Body,
 ) -> Response {
-    let WriteQuery { path, form, name, mode, mtime_ns } = query;
+    let WriteQuery { path, form, name, mode, mtime_ns, set_id } = query;
     if matches!(form, FormWord::Any) {
         return refuse(Code::InvalidRequest, "what is written is a file or an archive");
     }
     if mode.is_some_and(|mode| mode > 0o7777) {
         return refuse(Code::InvalidRequest, "a mode has twelve bits");
     }
-    let destination = Destination { path, name, form: form.into(), mode, mtime_ns };
+    let destination = Destination { path, name, form: form.into(), mode, mtime_ns, set_id };
     let chunks = body.into_data_stream().map_err(std::io::Error::other);
     let mut source = Box::pin(tokio_util::io::StreamReader::new(chunks));
     match served.service.write(destination, &mut source).await {
