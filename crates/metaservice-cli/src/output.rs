@@ -107,7 +107,7 @@ pub(crate) async fn reader_gone() {
             guard.clear_ready();
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Whether standard output may have been closed when the process began. Then `/dev/null` has been

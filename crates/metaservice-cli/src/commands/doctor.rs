@@ -34,13 +34,11 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
         let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
         output::line(format_args!("{report}{speed}\n{boundary}{advice}"))
     };
-    match shown {
-        // The status tells as much to a program that reads no further.
-        Err(error) => match anyhow::Error::from(error) {
-            error if output::is_closed(&error) => {}
-            error => return Err(error),
-        },
-        Ok(()) => {}
+    // The status tells as much to a program that reads no further.
+    if let Err(error) = shown.map_err(anyhow::Error::from)
+        && !output::is_closed(&error)
+    {
+        return Err(error);
     }
     Ok(if missing.is_none() { ExitStatus::SUCCESS } else { ExitStatus::MISSING })
 }
