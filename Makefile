@@ -13,7 +13,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help build setup demo api test lint book deny fuzz man bench bench-quick
+.PHONY: help build setup demo api test test-fast lint book deny fuzz man bench bench-quick
 
 MAN ?= $(HOME)/.local/share/man/man1
 
@@ -38,6 +38,9 @@ api: setup build ## test the control API of a job in a real VM with a property-b
 
 test: setup ## all tests, including those in real VMs
 	@sh scripts/test.sh
+
+test-fast: ## the tests that need no machine and no QEMU
+	$(CARGO) nextest run --workspace --profile fast
 
 lint: ## format, clippy, API documentation, links, retired words
 	$(CARGO) fmt --all --check
