@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use metaservice_protocol::limits::REPLY_TIMEOUT;
 use metaservice_protocol::{Action, ActionId, Exec, Request, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,8 +23,11 @@ use crate::{artifact, dial, entries, folder, shell, stats, transfer};
 /// How many actions are served at once. No polls are made while there are so many.
 const MAX_ACTIONS: usize = 256;
 
-/// How often an action is answered when connections fail.
+/// How often at least an action is answered when connections fail.
 const ANSWER_ATTEMPTS: u32 = 3;
+
+/// The longest wait between two answers.
+const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 
 /// An answer that says "nothing yet" sooner than this counts like a failure: a host that
 /// does not wait is asked less often, not more.
@@ -106,31 +110,48 @@ fn start(
     });
 }
 
-/// Serves an action, and again when the connection failed: the host may never have seen the
-/// reply begin, and would wait for it. If it did, it says that it knows of no such action.
+/// Serves an action, and again when the connection failed.
 async fn answer(
     service: &Service,
     id: &ActionId,
     request: Request,
     stopping: &watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
-    let mut backoff = Backoff::new();
     let repeatable = match &request {
-        // What has begun does not begin twice.
+        // What has begun does not begin twice; its reply is repeated.
         Request::Signal(_) => false,
         Request::Exec(exec) => !exec.options.detach,
         _ => true,
     };
+    let attempt = || serve(service, id, request.clone(), stopping.clone());
+    if repeatable { insist(stopping.clone(), attempt).await } else { attempt().await }
+}
+
+/// Answers, and again while connections fail and the host waits: it may never have seen the reply
+/// begin. If it did, it says that it knows of no such action. A guest that floods the network card
+/// can displace one handshake after another, so a few attempts are not enough.
+pub(crate) async fn insist<F: Future<Output = Result<(), ClientError>>>(
+    mut stopping: watch::Receiver<bool>,
+    mut attempt: impl FnMut() -> F,
+) -> Result<(), ClientError> {
+    let (begun, mut backoff) = (Instant::now(), Backoff::new());
     let mut failure = None;
-    for _ in 0..ANSWER_ATTEMPTS {
-        match serve(service, id, request.clone(), stopping.clone()).await {
-            Err(error) if repeatable && error.is_transport() => {
+    for number in 1.. {
+        match attempt().await {
+            Err(error) if error.is_transport() => {
                 failure.get_or_insert(error);
-                sleep(backoff.delay()).await;
             }
             // The first failure is the reason; that the host knew of it already is none.
             Err(_) if failure.is_some() => break,
             outcome => return outcome,
+        }
+        let pause = backoff.delay().min(ANSWER_PAUSE);
+        if number >= ANSWER_ATTEMPTS && begun.elapsed() + pause >= REPLY_TIMEOUT {
+            break;
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => break,
         }
     }
     failure.map_or(Ok(()), Err)
@@ -155,6 +176,7 @@ async fn serve(
         Request::Exec(exec) => return shell::serve(service, id, exec, stopping).await,
         other => other,
     };
+    let between = stopping.clone();
     let reply = async {
         match request {
             Request::GetArtifact { path } => {
@@ -173,7 +195,10 @@ async fn serve(
             }
             Request::Stats(options) => stats::serve(client, id, options).await,
             Request::Signal(Signal { signal }) => match service.signal(signal) {
-                Ok(()) => client.reply(id, ReplyKind::Plain, Body::empty()).await,
+                Ok(()) => {
+                    let reply = || client.reply(id, ReplyKind::Plain, Body::empty());
+                    insist(between.clone(), reply).await
+                }
                 Err(failure) => client.refuse(id, &failure).await,
             },
             Request::ExecShell { .. }

@@ -5,7 +5,7 @@ mod host;
 use std::time::{Duration, Instant};
 
 use host::agent::is_alive;
-use host::{Agent, Host, make_fifo, pattern};
+use host::{Agent, Artifact, Host, make_fifo, pattern};
 use rustix::process::Signal;
 
 async fn idle() -> (Host, Agent) {
@@ -78,6 +78,18 @@ async fn the_default_shell_reads_commands() {
     shell.write(b"echo $((6 * 7))\nexit 0\n").await;
     assert_eq!(shell.finish().await, (Some(0), true));
     assert_eq!(shell.stdout(), "42\n");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_tried_again_for_as_long_as_the_host_waits() {
+    let (host, agent) = idle().await;
+    host.cut_replies(12);
+    let mut shell = host.shell(&["sh", "-c", "echo late"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "late\n");
+    host.cut_replies(12);
+    assert!(matches!(host.artifact("/etc/hostname").await, Artifact::File { .. }));
     agent.stop().await;
 }
 

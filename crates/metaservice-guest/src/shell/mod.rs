@@ -21,6 +21,7 @@ use crate::account::Account;
 use crate::agent::Service;
 use crate::body::Body;
 use crate::client::{ClientError, ReplyKind};
+use crate::poll;
 use crate::program::Program;
 use crate::state::{Claim, Folder, StateError};
 use crate::supervise::{Kind, Order, StartFailure, Supervisor};
@@ -190,11 +191,8 @@ pub(crate) async fn detach(
             let pid = u32::try_from(main.pid).unwrap_or(0);
             let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
             let reply = || service.client.reply(id, ReplyKind::Json, Body::Whole(json.clone()));
-            match reply().await {
-                // The host may not have seen it begin. The command is not started again.
-                Err(error) if error.is_transport() => reply().await,
-                outcome => outcome,
-            }
+            // The host may not have seen it begin. The command is not started again.
+            poll::insist(stopping.clone(), reply).await
         }
         Err(failure) => service.client.refuse(id, &failure).await,
     };

@@ -56,6 +56,8 @@ struct Shared {
     /// Whether shells' handshakes are held up, and one permit for each that is.
     held: watch::Sender<bool>,
     reached: Semaphore,
+    /// How many replies are cut before anything is read of them.
+    cut_replies: AtomicU64,
     next: AtomicU64,
     violations: Mutex<Vec<String>>,
 }
@@ -119,6 +121,7 @@ impl Host {
             pending: Mutex::default(),
             held: watch::channel(false).0,
             reached: Semaphore::new(0),
+            cut_replies: AtomicU64::new(0),
             next: AtomicU64::new(0),
             violations: Mutex::default(),
         });
@@ -143,6 +146,11 @@ impl Host {
 
     pub(crate) fn cut_log_after(&self, bytes: usize) {
         *self.shared.cut_log_after.lock().unwrap() = Some(bytes);
+    }
+
+    /// Cuts the next so many replies, as a flooded network card does.
+    pub(crate) fn cut_replies(&self, count: u64) {
+        self.shared.cut_replies.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn log(&self) -> Vec<u8> {
@@ -416,6 +424,9 @@ async fn poll(shared: &Shared) -> Response {
 }
 
 async fn reply(shared: &Arc<Shared>, request: Request) -> Response {
+    let less = |count: u64| count.checked_sub(1);
+    let cut = shared.cut_replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+    assert!(cut.is_err(), "the reply's connection is cut, as the test wants it");
     let (mut parts, body) = request.into_parts();
     let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri);
     let id = query.ok().and_then(|query| query.0.get("id").cloned()).unwrap_or_default();
