@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 
 use crate::cache;
 use crate::kernel;
+use crate::modules::ends_behind_its_sections;
 
 /// What to type when something is missing.
 const INSTALL_HINT: &str = "type 'metaservice doctor --install'";
@@ -401,13 +402,7 @@ fn is_readable(path: &Path) -> bool {
 /// program, or not a whole one.
 fn names_no_loader(elf: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
-    if elf.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    // The table of sections is the last thing in a file.
-    let sections = usize::try_from(u64::from_le_bytes(*elf.get(40..)?.first_chunk()?)).ok()?;
-    let number = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
-    if elf.len() < sections.checked_add(number(58)? * number(60)?)? {
+    if !ends_behind_its_sections(elf)? {
         return None;
     }
     let table = usize::try_from(u64::from_le_bytes(*elf.get(32..)?.first_chunk()?)).ok()?;

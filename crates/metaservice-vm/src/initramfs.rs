@@ -227,6 +227,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::modules::elf;
 
     fn contents(folder: &Path) -> Contents {
         let busybox = folder.join("busybox");
@@ -241,9 +242,9 @@ mod tests {
         )
         .unwrap();
         fs::write(modules.join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
-        fs::write(modules.join("virtio_net.ko"), "net module").unwrap();
-        fs::write(modules.join("virtio.ko"), "bus module").unwrap();
-        fs::write(modules.join("evdev.ko"), "input module").unwrap();
+        fs::write(modules.join("virtio_net.ko"), elf("net module")).unwrap();
+        fs::write(modules.join("virtio.ko"), elf("bus module")).unwrap();
+        fs::write(modules.join("evdev.ko"), elf("input module")).unwrap();
         Contents {
             init: b"the init".to_vec(),
             busybox,

@@ -82,6 +82,9 @@ pub enum ModuleError {
     /// The modules need each other in a circle, or more deeply than any kernel's do.
     #[error("the dependencies of module {0} lead nowhere")]
     Circle(String),
+    /// A module's file that was emptied or cut.
+    #[error("{0} is no whole kernel module: install the kernel again")]
+    Damaged(PathBuf),
     /// A compressed module that cannot be decompressed.
     #[error("cannot decompress {path} with {tool}: is it installed?")]
     Decompress {
@@ -211,15 +214,30 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
         Some("xz") => "xz",
         Some("zst") => "zstd",
         Some("gz") => "gzip",
-        _ => return fs::read(path).map(without_signature).map_err(read),
+        _ => return whole(path, fs::read(path).map_err(read)?),
     };
     let file = fs::File::open(path).map_err(read)?;
-    let module = decompress(tool, file.into(), MAX_MODULE);
-    module.map(without_signature).map_err(|source| ModuleError::Decompress {
-        path: path.to_owned(),
-        tool,
-        source,
-    })
+    let module = decompress(tool, file.into(), MAX_MODULE)
+        .map_err(|source| ModuleError::Decompress { path: path.to_owned(), tool, source })?;
+    whole(path, module)
+}
+
+/// What a guest could not load is not kept in a file that it boots from.
+fn whole(path: &Path, module: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
+    let damaged = || ModuleError::Damaged(path.to_owned());
+    ends_behind_its_sections(&module).filter(|ends| *ends).ok_or_else(damaged)?;
+    Ok(without_signature(module))
+}
+
+/// Whether a 64-bit ELF file has all of its table of sections, the last thing in such a file; `None`
+/// for another one.
+pub(crate) fn ends_behind_its_sections(elf: &[u8]) -> Option<bool> {
+    if elf.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let sections = usize::try_from(u64::from_le_bytes(*elf.get(40..)?.first_chunk()?)).ok()?;
+    let number = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
+    Some(elf.len() >= sections.checked_add(number(58)? * number(60)?)?)
 }
 
 /// Runs `tool -dc` over `input`. More than `limit` bytes are an error.
@@ -252,6 +270,15 @@ pub(crate) fn decompress(tool: &str, input: Stdio, limit: u64) -> io::Result<Vec
         return Err(io::Error::other(format!("{tool} ended with {status}")));
     }
     Ok(output)
+}
+
+/// A file with the head of a module, for tests.
+#[cfg(test)]
+pub(crate) fn elf(content: &str) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01".to_vec();
+    bytes.resize(64, 0);
+    bytes.extend_from_slice(content.as_bytes());
+    bytes
 }
 
 #[cfg(test)]
@@ -353,10 +380,26 @@ not a line
     fn compressed_modules_are_read_as_what_they_hold() {
         let folder = tempfile::tempdir().unwrap();
         let plain = folder.path().join("x.ko");
-        fs::write(&plain, b"a module").unwrap();
-        assert_eq!(read_module(&plain).unwrap(), b"a module");
+        fs::write(&plain, elf("a module")).unwrap();
+        assert_eq!(read_module(&plain).unwrap(), elf("a module"));
         assert!(Command::new("gzip").arg(&plain).status().unwrap().success());
-        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), b"a module");
+        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), elf("a module"));
+    }
+
+    #[test]
+    fn a_module_that_was_emptied_or_cut_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.ko");
+        let mut module = elf("a module with a table of sections");
+        module[40] = 70;
+        (module[58], module[60]) = (10, 2);
+        fs::write(&path, &module).unwrap();
+        assert_eq!(read_module(&path).unwrap(), module);
+        for length in [0, 5, 63, 89] {
+            fs::write(&path, &module[..length]).unwrap();
+            let damaged = read_module(&path);
+            assert!(matches!(damaged, Err(ModuleError::Damaged(_))), "{length}: {damaged:?}");
+        }
     }
 
     #[test]
