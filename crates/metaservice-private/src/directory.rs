@@ -125,6 +125,7 @@ impl Directory {
     /// When it is not there, or not this user's alone.
     pub fn open(path: &Path) -> Result<Self, PrivateError> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let path = &plain(path);
         let fd = openat(CWD, path, flags, Mode::empty()).map_err(|errno| refuse(path, errno))?;
         Self::check(fd, path)
     }
@@ -134,6 +135,7 @@ impl Directory {
     /// # Errors
     /// When it cannot be made, or is not this user's alone.
     pub fn open_or_make(path: &Path) -> Result<(Self, bool), PrivateError> {
+        let path = &plain(path);
         let made = match mkdirat(CWD, path, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -328,6 +330,11 @@ impl AsFd for Directory {
     }
 }
 
+/// A path without what stands behind its last name: by `D/` and `D/.` a link `D` is followed.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
 fn failed(path: &Path, errno: Errno) -> PrivateError {
     PrivateError::Io { path: path.to_owned(), source: errno.into() }
 }
@@ -394,7 +401,10 @@ mod tests {
         mode(&at("open"), 0o755);
         symlink(at("open"), at("link")).unwrap();
         assert_eq!(objection(Directory::open(&at("link"))), Objection::Link);
-        assert_eq!(objection(Directory::open_or_make(&at("link"))), Objection::Link);
+        for link in ["link", "link/", "link/.", "link//"] {
+            assert_eq!(objection(Directory::open(&at(link))), Objection::Link, "{link}");
+            assert_eq!(objection(Directory::open_or_make(&at(link))), Objection::Link, "{link}");
+        }
         symlink(at("none"), at("dangling")).unwrap();
         assert_eq!(objection(Directory::open_or_make(&at("dangling"))), Objection::Link);
         assert!(!at("none").exists());
