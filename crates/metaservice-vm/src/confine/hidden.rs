@@ -4,6 +4,7 @@
 //! guest, whether it is a file or a folder.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::spec::InvalidSpec;
@@ -12,13 +13,16 @@ use crate::spec::InvalidSpec;
 const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// Sockets, temporary files and secrets of the whole host.
-const OF_HOST: [&str; 14] = [
+const OF_HOST: [&str; 17] = [
     "/run",
     "/tmp",
     "/etc/shadow",
     "/etc/shadow-",
     "/etc/gshadow",
     "/etc/gshadow-",
+    "/etc/security/opasswd",
+    "/var/backups/shadow.bak",
+    "/var/backups/gshadow.bak",
     "/etc/krb5.keytab",
     "/etc/ssl/private",
     "/etc/ssh/ssh_host_dsa_key",
@@ -55,6 +59,23 @@ const OF_USER: [&str; 24] = [
     ".local/share/metaservice",
     ".local/state/metaservice",
     ".config/metaservice",
+];
+
+/// Variables that name a place of credentials other than the usual one, as lists of paths.
+const NAMED: [&str; 13] = [
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AZURE_CONFIG_DIR",
+    "CLOUDSDK_CONFIG",
+    "DOCKER_CONFIG",
+    "GH_CONFIG_DIR",
+    "GNUPGHOME",
+    "KUBECONFIG",
+    "NETRC",
+    "NPM_CONFIG_USERCONFIG",
+    "PASSWORD_STORE_DIR",
+    "PGPASSFILE",
+    "REGISTRY_AUTH_FILE",
 ];
 
 /// What an exported folder shows. Unless told otherwise, it hides the host's kernel file systems,
@@ -143,7 +164,27 @@ pub(super) fn defaults() -> BTreeSet<PathBuf> {
         .filter_map(std::env::var_os)
         .map(|base| Path::new(&base).join("metaservice"))
         .filter(|path| path.is_absolute());
-    host.chain(users).chain(own).filter_map(|path| path.canonicalize().ok()).collect()
+    let named = named(|name| std::env::var_os(name));
+    let all = host.chain(users).chain(own).chain(named);
+    all.filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+/// The places that variables name.
+fn named(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = NAMED
+        .into_iter()
+        .filter_map(&variable)
+        .flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>())
+        .collect();
+    let below = |variable_name: &str, name: &str| {
+        variable(variable_name).map(|base| Path::new(&base).join(name))
+    };
+    let settings = OF_USER.iter().filter_map(|name| name.strip_prefix(".config/"));
+    places.extend(settings.filter_map(|name| below("XDG_CONFIG_HOME", name)));
+    let cargo = ["credentials", "credentials.toml"].into_iter();
+    places.extend(cargo.filter_map(|name| below("CARGO_HOME", name)));
+    places.retain(|path| path.is_absolute());
+    places
 }
 
 /// The home directories that are known without asking any service.
@@ -191,6 +232,24 @@ mod tests {
         ));
         let kernels = hidden(Visibility::new().show("/proc"));
         assert!(matches!(kernels, Err(InvalidSpec::NotToBeShown(_))), "{kernels:?}");
+    }
+
+    #[test]
+    fn credentials_are_hidden_where_variables_put_them() {
+        let found = named(|name| {
+            let value = match name {
+                "KUBECONFIG" => "/srv/one:/srv/two",
+                "GNUPGHOME" => "relative",
+                "XDG_CONFIG_HOME" => "/srv/config",
+                "CARGO_HOME" => "/srv/cargo",
+                _ => return None,
+            };
+            Some(value.into())
+        });
+        for path in ["one", "two", "config/gcloud", "config/gh", "cargo/credentials.toml"] {
+            assert!(found.contains(&Path::new("/srv").join(path)), "{path}: {found:?}");
+        }
+        assert!(!found.contains(&"relative".into()));
     }
 
     #[test]

@@ -26,6 +26,16 @@ pub(super) fn is_there() -> bool {
         .is_ok()
 }
 
+/// Rules that open everything and keep signals to one's own processes, where the host has them
+/// (Linux 6.12). A user namespace does not: the kernel compares users, and QEMU's is the caller's.
+pub(super) fn no_signals() -> Option<RulesetCreated> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::Signal | Scope::AbstractUnixSocket)
+        .and_then(Ruleset::create)
+        .ok()
+}
+
 /// The rules for a machine, made before anything is forked.
 pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(RIGHTS);

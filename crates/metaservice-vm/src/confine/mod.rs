@@ -51,6 +51,8 @@ pub struct Boundary {
     /// Whether without a user namespace.
     privileged: bool,
     landlock: bool,
+    /// Whether it keeps signals too.
+    signals: bool,
 }
 
 impl Boundary {
@@ -62,7 +64,8 @@ impl Boundary {
             let privileged =
                 rustix::process::geteuid().is_root() && hold(true, Vec::new(), "/").is_ok();
             let namespaces = privileged || hold(false, Vec::new(), "/").is_ok();
-            Self { namespaces, privileged, landlock: landlock::is_there() }
+            let (landlock, signals) = (landlock::is_there(), landlock::no_signals().is_some());
+            Self { namespaces, privileged, landlock, signals }
         })
     }
 
@@ -102,7 +105,11 @@ impl fmt::Display for Boundary {
                 "QEMU is not confined, and --rootfs hides no files: this host allows you no user \
                  namespaces and has no Landlock"
             }
-        })
+        })?;
+        if self.signals {
+            return Ok(());
+        }
+        f.write_str("; it could send signals to your processes, which Linux 6.12 prevents")
     }
 }
 
@@ -184,6 +191,7 @@ impl Confinement {
                     entry.kept = needs.capabilities();
                 }
                 confinement.entry = Some((entry, ends));
+                confinement.rules = landlock::no_signals();
             }
             Layer::Landlock => confinement.rules = Some(landlock::rules(needs)?),
             Layer::None => {}
@@ -223,8 +231,8 @@ pub(crate) struct Armed {
 }
 
 impl Armed {
-    /// Starts the command. The calling thread is confined too, where the host has Landlock alone,
-    /// and the command dies with it.
+    /// Starts the command. The calling thread is under the same Landlock rules, and the command
+    /// dies with it.
     pub(crate) fn spawn(self, command: &mut Command) -> Result<Child, ConfineError> {
         let (spawned, _) = self.run(command);
         spawned

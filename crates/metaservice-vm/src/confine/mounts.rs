@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 /// A file system below an exported folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
@@ -20,7 +22,21 @@ pub(super) fn below(
     hidden: &[PathBuf],
     shown: &BTreeSet<PathBuf>,
 ) -> io::Result<Vec<Mount>> {
-    Ok(select(&std::fs::read("/proc/self/mountinfo")?, folder, hidden, shown))
+    let mut mounts = select(&std::fs::read("/proc/self/mountinfo")?, folder, hidden, shown);
+    for mount in &mut mounts {
+        if let Some(closed) = closed_above(&mount.at, folder) {
+            *mount = Mount { at: closed.to_owned(), shown: false };
+        }
+    }
+    mounts.dedup();
+    Ok(mounts)
+}
+
+/// The directory on the way from `folder` to a path that this user cannot enter, as that of
+/// another user's containers. Nothing can be mounted within, and it looks empty as a whole.
+fn closed_above<'a>(path: &'a Path, folder: &Path) -> Option<&'a Path> {
+    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|at| *at != folder).collect();
+    above.into_iter().rev().find(|at| access(*at, Access::EXEC_OK).is_err())
 }
 
 fn select(
@@ -69,6 +85,17 @@ fn plain(escaped: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_entered_is_hidden_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("open/closed");
+        std::fs::create_dir(folder.path().join("open")).unwrap();
+        // To everybody, a file is a directory that cannot be entered.
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(closed_above(&file.join("a/b"), folder.path()), Some(file.as_path()));
+        assert_eq!(closed_above(&file, folder.path()), None);
+    }
 
     #[test]
     fn the_outermost_file_systems_below_a_folder() {

@@ -6,9 +6,12 @@ use super::needs::Exported;
 use super::*;
 use crate::process::Process;
 
-const ROOTS: Boundary = Boundary { namespaces: true, privileged: true, landlock: true };
-const USERS: Boundary = Boundary { namespaces: true, privileged: false, landlock: true };
-const RULES: Boundary = Boundary { namespaces: false, privileged: false, landlock: true };
+const ROOTS: Boundary =
+    Boundary { namespaces: true, privileged: true, landlock: true, signals: true };
+const USERS: Boundary =
+    Boundary { namespaces: true, privileged: false, landlock: true, signals: true };
+const RULES: Boundary =
+    Boundary { namespaces: false, privileged: false, landlock: true, signals: true };
 
 fn needs(read: &Path, written: &Path) -> Needs {
     Needs {
@@ -84,6 +87,20 @@ async fn nothing_is_left_of_the_callers_rights_and_descriptors() {
 }
 
 #[tokio::test]
+async fn no_signal_reaches_a_process_outside() {
+    if !Boundary::of_host().signals {
+        return;
+    }
+    let nowhere = Path::new("/dev/null");
+    let script = format!("kill -0 $$ && ! kill -0 {} && echo kept >&2", std::process::id());
+    for way in ways() {
+        let (status, said) = said(&needs(nowhere, nowhere), way, &script).await;
+        assert_eq!(status, Some(0), "{way:?}: {said}");
+        assert!(said.ends_with("kept"), "{way:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_step_that_fails_is_named() {
     let gone = Path::new("/var/tmp/metaservice-no-such-file");
     let way = USERS;
@@ -103,7 +120,8 @@ async fn a_step_that_fails_is_named() {
 
 #[test]
 fn the_layers_are_as_the_table_says() {
-    let nothing = Boundary { namespaces: false, privileged: false, landlock: false };
+    let nothing =
+        Boundary { namespaces: false, privileged: false, landlock: false, signals: false };
     let no_landlock = Boundary { landlock: false, ..USERS };
     for (host, machine, folder) in [
         (ROOTS, Layer::Namespaces, Layer::Namespaces),
