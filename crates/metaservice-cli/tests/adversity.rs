@@ -5,7 +5,7 @@
 mod vm;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,10 +66,8 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     let sent = || position(sending.id(), &source);
     let copy = sandbox.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
     sandbox.run(&["exec", "frozen", "touch", "/go"]).text(0);
-    let copied = || {
-        let entries = std::fs::read_dir(sandbox.work()).unwrap();
-        entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
-    };
+    // What is copied has no name until it is complete.
+    let copied = || unnamed(copy.id(), &sandbox.work());
     let midst = LENGTH / 100..LENGTH;
     wait_until("in the midst", || {
         let come = received.load(Ordering::SeqCst);
@@ -98,14 +96,27 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
 /// How far a process has read a file that it has open; 0 when it has none.
 fn position(pid: u32, file: &Path) -> u64 {
     let position = || {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-        let mut descriptors = descriptors.map(|entry| entry.path());
-        let open = descriptors.find(|path| std::fs::read_link(path).is_ok_and(|to| to == file))?;
+        let open = descriptors(pid).find(|(_, to)| to == file)?.0;
         let number = open.file_name()?.to_str()?.to_owned();
         let said = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
         said.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
     };
     position().unwrap_or(0)
+}
+
+/// How long the file without a name is that a process writes in a directory; 0 when there is none.
+fn unnamed(pid: u32, directory: &Path) -> u64 {
+    let is_unnamed = |to: &Path| {
+        to.parent() == Some(directory) && to.to_string_lossy().ends_with(" (deleted)")
+    };
+    let open = descriptors(pid).find(|(_, to)| is_unnamed(to));
+    open.and_then(|(open, _)| std::fs::metadata(open).ok()).map_or(0, |metadata| metadata.len())
+}
+
+/// The descriptors of a process, each with what it is open to.
+fn descriptors(pid: u32) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)))
 }
 
 /// Something to read instead of what somebody else reads.
