@@ -106,9 +106,8 @@ fn position(pid: u32, file: &Path) -> u64 {
 
 /// How long the file without a name is that a process writes in a directory; 0 when there is none.
 fn unnamed(pid: u32, directory: &Path) -> u64 {
-    let is_unnamed = |to: &Path| {
-        to.parent() == Some(directory) && to.to_string_lossy().ends_with(" (deleted)")
-    };
+    let is_unnamed =
+        |to: &Path| to.parent() == Some(directory) && to.to_string_lossy().ends_with(" (deleted)");
     let open = descriptors(pid).find(|(_, to)| is_unnamed(to));
     open.and_then(|(open, _)| std::fs::metadata(open).ok()).map_or(0, |metadata| metadata.len())
 }
