@@ -14,18 +14,31 @@ use rustix::process::geteuid;
 
 use crate::directory::{Directory, PrivateError, is_private};
 
-/// This user's home directory: `HOME`, or else what the password database says.
+/// This user's home directory: `HOME`, or else what the password database says. One that is there is
+/// preferred.
 #[must_use]
 pub fn home() -> Option<PathBuf> {
-    home_or(env::var_os("HOME"), || {
+    let known = || {
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
         Some(user.dir)
-    })
+    };
+    home_or(env::var_os("HOME"), known, Path::is_dir)
 }
 
-fn home_or(named: Option<OsString>, known: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
-    let absolute = |path: &PathBuf| path.is_absolute();
-    named.map(PathBuf::from).filter(absolute).or_else(|| known().filter(absolute))
+fn home_or(
+    named: Option<OsString>,
+    known: impl FnOnce() -> Option<PathBuf>,
+    is_there: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let named = named.map(PathBuf::from).filter(|path| path.is_absolute());
+    if named.as_ref().is_some_and(|path| is_there(path)) {
+        return named;
+    }
+    let known = known().filter(|path| path.is_absolute());
+    match known {
+        Some(known) if named.is_none() || is_there(&known) => Some(known),
+        _ => named,
+    }
 }
 
 /// A base directory of the XDG specification.
@@ -193,17 +206,23 @@ mod tests {
 
     #[test]
     fn a_home_is_absolute_or_comes_from_the_password_database() {
-        let known = || Some(PathBuf::from("/home/known"));
-        for (named, home) in [
-            (Some("/home/named"), "/home/named"),
-            (Some("relative"), "/home/known"),
-            (Some(""), "/home/known"),
-            (None, "/home/known"),
+        let found = |named: Option<&str>, there: &[&str]| {
+            let known = || Some(PathBuf::from("/home/known"));
+            let is_there = |path: &Path| there.iter().any(|there| path == Path::new(there));
+            home_or(named.map(OsString::from), known, is_there)
+        };
+        let both = ["/home/named", "/home/known"];
+        for (named, there, home) in [
+            (Some("/home/named"), &both[..], "/home/named"),
+            (Some("/home/named"), &both[1..], "/home/known"),
+            (Some("/home/named"), &[], "/home/named"),
+            (Some("relative"), &both, "/home/known"),
+            (Some(""), &both, "/home/known"),
+            (None, &[], "/home/known"),
         ] {
-            let found = home_or(named.map(OsString::from), known);
-            assert_eq!(found, Some(PathBuf::from(home)), "{named:?}");
+            assert_eq!(found(named, there), Some(PathBuf::from(home)), "{named:?} {there:?}");
         }
-        assert_eq!(home_or(None, || Some("".into())), None);
+        assert_eq!(home_or(None, || Some("".into()), |_| true), None);
     }
 
     #[test]
