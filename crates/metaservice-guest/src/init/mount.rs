@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{XattrFlags, setxattr};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount, unmount,
 };
@@ -87,7 +89,7 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
         made.map_err(MountError::Prepare)?;
         let mode = fs::Permissions::from_mode(mode);
         fs::set_permissions(&source, mode).map_err(MountError::Prepare)?;
-        let failed = |error: rustix::io::Errno| MountError::Mount {
+        let failed = |error: Errno| MountError::Mount {
             what: source.display().to_string(),
             at: target,
             source: error.into(),
@@ -179,7 +181,7 @@ pub(super) fn enter(root: &Root) -> Result<(), MountError> {
     std::env::set_current_dir("/").map_err(MountError::Prepare)
 }
 
-fn prepare(error: rustix::io::Errno) -> MountError {
+fn prepare(error: Errno) -> MountError {
     MountError::Prepare(error.into())
 }
 
@@ -188,8 +190,24 @@ fn mount_shared(tag: &str) -> Result<(), MountError> {
     for layer in ["upper", "work"] {
         fs::create_dir(Path::new(SCRATCH).join(layer)).map_err(MountError::Prepare)?;
     }
+    for name in names(LOWER) {
+        cover(&Path::new(LOWER).join(&name), &Path::new(SCRATCH).join("upper").join(&name))
+            .map_err(MountError::Prepare)?;
+    }
     let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
     at("overlay", NEW_ROOT, "overlay", MountFlags::empty(), options)
+}
+
+/// Puts an empty directory in the place of a file system that the host's QEMU refuses, as it does
+/// where it cannot hide others: the overlay would fail at each use of the name, and `/proc` is one.
+fn cover(lower: &Path, upper: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(lower) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {}
+        _ => return Ok(()),
+    }
+    fs::create_dir(upper)?;
+    let nothing = XattrFlags::empty();
+    Ok(setxattr(upper, "trusted.overlay.opaque", b"y", nothing)?)
 }
 
 fn mount_disk() -> Result<(), MountError> {
