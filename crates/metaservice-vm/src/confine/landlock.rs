@@ -61,18 +61,21 @@ pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
     Ok(rules)
 }
 
-/// All of the folder but what is hidden.
+/// All of the folder but what is hidden, and other mounts: QEMU does not tell one of the same file
+/// system from a folder.
 fn around(exported: &Exported) -> Vec<PathBuf> {
+    let mounts = exported.mounts.iter().filter(|mount| !mount.shown).map(|mount| &mount.at);
+    let left_out: Vec<&PathBuf> = exported.hidden.iter().chain(mounts).collect();
     let (mut allowed, mut open) = (Vec::new(), vec![exported.folder.clone()]);
     while let Some(folder) = open.pop() {
-        if !exported.hidden.iter().any(|hidden| hidden.starts_with(&folder)) {
+        if !left_out.iter().any(|hidden| hidden.starts_with(&folder)) {
             allowed.push(folder);
             continue;
         }
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         open.extend(entries.map(|entry| entry.path()).filter(|path| {
             let is_link = path.is_symlink();
-            !is_link && !exported.hidden.iter().any(|hidden| hidden == path)
+            !is_link && !left_out.contains(&path)
         }));
     }
     allowed
@@ -87,6 +90,7 @@ pub(super) fn around_folder(folder: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::Mount;
     use super::*;
 
     #[test]
@@ -102,5 +106,11 @@ mod tests {
         found.sort();
         assert_eq!(found, [path("a/other"), path("b"), path("file")]);
         assert_eq!(around_folder(folder.path(), &[]), [folder.path()]);
+        let mount = |shown| Mount { at: path("b"), shown };
+        let with = |mounts| Exported { folder: folder.path().to_owned(), hidden: vec![], mounts };
+        assert!(
+            !around(&with(vec![mount(false)])).iter().any(|found| path("b").starts_with(found))
+        );
+        assert_eq!(around(&with(vec![mount(true)])), [folder.path()]);
     }
 }
