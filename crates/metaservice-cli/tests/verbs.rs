@@ -45,11 +45,18 @@ fn a_job_is_seen_and_waited_for() {
     assert_eq!(lines.map_while(Result::ok).count(), 4);
 
     let following = sandbox.command(["logs", "-f", "--tail", "1", "seen"]).spawn().unwrap();
+    let mut watching =
+        sandbox.command(["stats", "-f", "--interval", "100ms", "seen"]).spawn().unwrap();
+    let mut seen = BufReader::new(watching.stdout.take().unwrap()).lines();
+    assert!(seen.next().unwrap().unwrap().contains("CPU %"));
     let waiting = sandbox.command(["wait", "seen"]).spawn().unwrap();
     sandbox.run(&["exec", "seen", "touch", "/tmp/done"]).text(0);
     assert_eq!(finish(waiting).text(5), "5\n");
     assert_eq!(finish(following).text(0), "ready\nlast\n");
     job.finish().text(5);
+    assert!(seen.map_while(Result::ok).count() > 0);
+    let watched = finish(watching);
+    assert_eq!((watched.status, watched.stderr.as_str()), (Some(0), ""));
     finish(followed);
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use metaservice::Stats;
+use metaservice::control::{Client, ClientError};
 
 use crate::args::StatsArgs;
 use crate::gauges::Gauges;
@@ -44,11 +45,23 @@ pub(crate) async fn stats(args: StatsArgs, printer: Printer) -> Result<ExitStatu
         anyhow::Ok(())
     };
     tokio::select! {
-        watched = watching => {
-            watched.with_context(|| format!("cannot watch {}", args.name.job))?;
-            Ok(ExitStatus::SUCCESS)
-        }
+        watched = watching => match watched {
+            // Its machine ends with the job, and the reply is cut off in the middle.
+            Err(_) if args.follow && has_ended(&client).await => Ok(ExitStatus::SUCCESS),
+            watched => {
+                watched.with_context(|| format!("cannot watch {}", args.name.job))?;
+                Ok(ExitStatus::SUCCESS)
+            }
+        },
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+/// Whether the job has ended: it has a status, or its process is gone.
+async fn has_ended(client: &Client) -> bool {
+    match client.job().await {
+        Ok(job) => job.status.is_some(),
+        Err(error) => matches!(error, ClientError::Unreachable(..) | ClientError::Connection(_)),
     }
 }
 
