@@ -1,25 +1,32 @@
 //! Into a guest.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Cursor};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context as Poller, Poll, ready};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::control::{Client, ClientError, Code};
 use metaservice::{Destination, Form};
 use metaservice_archive::Packed;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::How;
 use super::folder;
 use super::place::{self, Place};
 use super::told::{Content, told};
-use crate::printer::Printer;
+use crate::printer::{Hint, Printer};
 use crate::progress::Progress;
+
+/// Bytes of a header in a tar archive.
+const HEADER: usize = 512;
+
+/// Where its checksum is.
+const CHECKSUM: Range<usize> = 148..156;
 
 /// Copies a place here to `path` in the guest.
 ///
@@ -112,10 +119,43 @@ async fn is_folder(client: &Client, path: &str) -> Result<bool, ClientError> {
 
 async fn send_stream(client: &Client, path: &str, how: How, printer: Printer) -> Result<()> {
     let destination = Destination { set_id: how.set_id, ..Destination::folder(path) };
+    let archive = archive(tokio::io::stdin()).await?;
     let progress = printer.progress(path, None);
-    write(client, destination, progress.of(tokio::io::stdin())).await?;
+    write(client, destination, progress.of(archive)).await?;
     told(printer, "-", path, progress, &Content::default());
     Ok(())
+}
+
+/// What is read, if it begins as a tar archive does.
+async fn archive<R: AsyncRead + Unpin>(mut input: R) -> Result<impl AsyncRead + Unpin + use<R>> {
+    let mut start = Vec::with_capacity(HEADER);
+    let mut first = (&mut input).take(HEADER as u64);
+    first.read_to_end(&mut start).await.context("cannot read standard input")?;
+    if !begins_archive(&start) {
+        let hint = "for one file, write `metaservice exec -i JOB -- sh -c 'cat > FILE'`";
+        let error = Error::new(Hint(hint.to_owned()));
+        return Err(error.context("standard input is not a tar archive, which \"-\" stands for"));
+    }
+    Ok(Cursor::new(start).chain(input))
+}
+
+/// Whether these bytes, up to a header's size, begin a tar archive: nothing, its end, or a header
+/// with the right checksum.
+fn begins_archive(start: &[u8]) -> bool {
+    if start.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    if start.len() < HEADER {
+        return false;
+    }
+    let (before, rest) = start.split_at(CHECKSUM.start);
+    let (checksum, after) = rest.split_at(CHECKSUM.len());
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    // The checksum itself counts as blanks.
+    let expected = sum(before) + sum(&[b' '; CHECKSUM.end - CHECKSUM.start]) + sum(after);
+    let text = std::str::from_utf8(checksum).unwrap_or_default();
+    let digits = text.trim_matches([' ', '\0']);
+    u32::from_str_radix(digits, 8) == Ok(expected)
 }
 
 async fn carry(
@@ -206,9 +246,24 @@ fn size(folder: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_archive_is_refused_before_it_is_sent() {
+        let mut header = [0; HEADER];
+        header[0] = b'a';
+        header[CHECKSUM].copy_from_slice(b"000541\0 ");
+        for good in [&header[..], &[&header[..], b"more"].concat(), &[0; 2 * HEADER], b""] {
+            let mut read = Vec::new();
+            archive(good).await.unwrap().read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, good);
+        }
+        let changed = [&b"b"[..], &header[1..]].concat();
+        for bad in [&b"hi\n"[..], &header[..HEADER - 1], &changed, &[b'x'; HEADER]] {
+            let error = format!("{:#}", archive(bad).await.err().unwrap());
+            assert!(error.starts_with("standard input is not a tar archive"), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_file_is_as_long_as_it_was_or_an_error() {
