@@ -56,6 +56,9 @@ pub enum InvalidSpec {
     /// The host's kernel file systems are shown to no guest.
     #[error("{0} is the host kernel's own and cannot be shown to a guest")]
     NotToBeShown(PathBuf),
+    /// The guest mounts `/run` and `/tmp` over those of the host.
+    #[error("{0} cannot be shown: the guest has its own /run and /tmp")]
+    Covered(PathBuf),
     /// A path that is to be shown, within one that is hidden.
     #[error("{path} cannot be shown without {above}, which is hidden")]
     WithinHidden {

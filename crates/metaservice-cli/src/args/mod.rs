@@ -264,6 +264,7 @@ pub(crate) struct VmArgs {
     pub(crate) rootfs: Option<PathBuf>,
     /// Show the guest a path of the host below --rootfs that is hidden unless you say so, or another
     /// file system, as /home may be one. What it contains is shown too, not file systems below it.
+    /// The guest has its own /proc, /sys, /dev, /run and /tmp: the host's cannot be shown.
     #[arg(long, value_name = "PATH", requires = "rootfs")]
     pub(crate) show: Vec<PathBuf>,
     /// Hide one more path of the host below --rootfs: it looks empty to the guest.

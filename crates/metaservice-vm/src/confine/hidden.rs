@@ -12,6 +12,9 @@ use crate::spec::InvalidSpec;
 /// What only the host's own kernel and services have a use for: hidden, and not to be shown.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// Where the guest mounts file systems of its own over the root that it was given.
+const COVERED: [&str; 2] = ["run", "tmp"];
+
 /// Sockets, temporary files and secrets of the whole host.
 const OF_HOST: [&str; 17] = [
     "/run",
@@ -129,6 +132,11 @@ impl Visibility {
         defaults: BTreeSet<PathBuf>,
     ) -> Result<Vec<PathBuf>, InvalidSpec> {
         let shown = self.shown()?;
+        let covered = COVERED.map(|name| folder.join(name));
+        if let Some(path) = shown.iter().find(|path| covered.iter().any(|by| path.starts_with(by)))
+        {
+            return Err(InvalidSpec::Covered(path.clone()));
+        }
         let mut hidden: BTreeSet<PathBuf> = defaults;
         hidden.retain(|path| !shown.iter().any(|shown| path.starts_with(shown)));
         hidden.extend(resolved("a path to hide", &self.hide)?);
