@@ -58,5 +58,26 @@ fn build() -> PathBuf {
         Ok(status) => panic!("building the guest agent failed: {status}"),
         Err(error) => panic!("cannot run cargo to build the guest agent: {error}"),
     }
-    folder.join(target).join("agent/metaservice-guest")
+    let agent = folder.join(&target).join("agent/metaservice-guest");
+    if target == variable("HOST") {
+        check(&agent);
+    }
+    agent
+}
+
+/// Starts the agent here. Some linkers make static programs that crash at once, for example mold
+/// 1.10 of Debian 12; in a guest, that is a kernel panic.
+fn check(agent: &Path) {
+    let finished = Command::new(agent).arg("--version").output();
+    let why = match finished {
+        Ok(finished) if finished.status.success() => return,
+        Ok(finished) => finished.status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    panic!(
+        "the guest agent {} was built but does not start: {why}\n\
+         If a cargo configuration file sets another linker (`-fuse-ld`), remove that, or link an \
+         agent without it and give its path in METASERVICE_AGENT.",
+        agent.display()
+    );
 }
