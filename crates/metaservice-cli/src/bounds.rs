@@ -46,7 +46,7 @@ impl Bounds {
     }
 
     fn set(&mut self, word: &str) -> Result<()> {
-        let (name, value) = word.split_once('=').context("a bound is NAME=VALUE")?;
+        let (name, value) = word.split_once('=').context("write NAME=VALUE")?;
         let count = || {
             let size = usize::try_from(parse_size(value)?)?;
             ensure!(size > 0, "a guest needs at least one");
@@ -76,8 +76,9 @@ impl Bounds {
             "console" => *console = parse_size(value)?,
             "pcap" => *pcap = parse_size(value)?,
             _ => bail!(
-                "there is no bound {name}: connections, headers, line, head, head-time, stall, \
-                 list, names, streams, storage, buffers, frames, half-open, farewell, console, pcap"
+                "there is no bound {name:?}; the names are: connections, headers, line, head, \
+                 head-time, stall, list, names, streams, storage, buffers, frames, half-open, \
+                 farewell, console, pcap"
             ),
         }
         Ok(())

@@ -45,7 +45,6 @@ mod tamer;
 mod terminal;
 mod warm;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -65,7 +64,7 @@ fn main() -> ExitCode {
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let status = commands::help::show(&error);
+            let status = commands::help::show(error);
             stderr::drain();
             return status.into();
         }
@@ -151,12 +150,10 @@ fn trace(verbose: u8) {
     let level = ["error", "info,metaservice=debug", "trace"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_env("METASERVICE_LOG");
     let filter = filter.unwrap_or_else(|_| EnvFilter::new(level));
-    let colours = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_writer(|| stderr::Trace)
         .log_internal_errors(false)
-        .with_ansi(colours)
+        .with_ansi(output::has_colours(&std::io::stderr()))
         .with_env_filter(filter)
         .init();
 }

@@ -3,7 +3,7 @@
 //! Whoever reads it may have seen enough (`| head -1`): that ends the verb, and is no error.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +11,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWrite, Interest, Stdout};
+
+/// Whether text for this stream has colours: only on a terminal, and not with `NO_COLOR` set.
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
 
 /// The reader has closed its end.
 #[derive(Debug, thiserror::Error)]

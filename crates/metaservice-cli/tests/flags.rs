@@ -31,6 +31,7 @@ fn a_wrong_value_is_told_before_anything_starts() {
     refused(&["run", "--rootfs", "/no/where", "--", "true"], "/no/where");
     refused(&["run", "--show", "/srv", "--", "true"], "--rootfs");
     refused(&["run", "--rootfs", "/", "--show", "/proc", "--", "true"], "cannot be shown");
+    refused(&["run", "--rootfs", "/", "--show", "/tmp", "--", "true"], "cannot be shown");
     refused(&["run", "--rootfs", "/", "--hide", "/no/where", "--", "true"], "/no/where");
     refused(&["run", "--image", "a", "--rootfs", "b", "--", "true"], "cannot be used with");
     refused(&["run", "--kernel", "/no/where", "--", "true"], "needs the --initrd");
@@ -48,6 +49,11 @@ fn a_mistyped_option_is_none_of_the_command() {
     refused(&["serve", "--listne", "127.0.0.1:0", "--", "true"], "--listen");
     refused(&["image", "prepare", "x", "--image", "y"], "unexpected argument '--image'");
     refused(&["exec", "nobody", "--usr", "me", "ls"], "--user");
+    // An option that is unknown before "--" is not the command's behind it.
+    for args in [&["run", "-d", "--", "true"][..], &["kill", "-9", "x"]] {
+        let told = Sandbox::new().run(args).stderr;
+        assert!(told.contains("unexpected argument") && !told.contains("tip:"), "{told}");
+    }
     // Behind the first word everything is the command's.
     refused(&["exec", "nobody", "ls", "--usr"], "no job named \"nobody\" is running");
     refused(&["exec", "nobody", "--", "--usr"], "no job named \"nobody\" is running");
@@ -176,8 +182,8 @@ fn what_cannot_be_meant_is_told() {
     refused(&["kill", "-s", "NOSUCH", "x"], "\"NOSUCH\" is no signal");
     refused(&["logs", "--since", "soon", "x"], "\"soon\" is no time");
     refused(&["forward", "x", "80"], "\"80\" is not [ADDR:]PORT:GUEST_PORT");
-    refused(&["cp", "a", "b"], "one of SRC and DEST is JOB:PATH");
-    refused(&["cp", "a:/b", "c:/d"], "copy in two steps");
+    refused(&["cp", "a", "b"], "one of SRC and DEST must be in a guest, as JOB:PATH");
+    refused(&["cp", "a:/b", "c:/d"], "SRC and DEST are both in a guest");
     refused(&["exec", "--escape", "ctrl", "x"], "in --escape");
     refused(&["exec", "-d", "-i", "x"], "cannot be used with");
     refused(&["stats", "--interval", "1ms", "x"], "--interval is 100ms to 10s");
@@ -322,6 +328,7 @@ fn a_value_that_cannot_be_read_is_told_with_one_that_can() {
     refused(&["ls", "x:/etc"], "no job named \"x\" is running");
     refused(&["ls", "x"], "hint: write `metaservice ls x /`");
     refused(&["ls", "x:", "/etc"], "\"x:\" is not JOB:PATH");
+    refused(&["ls", "x:/etc", "/etc"], "the directory is given twice");
     refused(&["ls", "-lh", "x", "/"], "no job named \"x\" is running");
     refused(&["ls", "-la", "x:/"], "no job named \"x\" is running");
 }
@@ -335,6 +342,11 @@ fn help_is_a_verb_and_a_mistyped_verb_is_recognised() {
         sandbox.run(&["help", "image", "prepare"]).text(0).contains("metaservice image prepare")
     );
     assert!(sandbox.run(&["ls", "--help"]).text(0).contains("Example"));
+    for args in [&["help"][..], &["help", "run"]] {
+        let help = sandbox.run(args).text(0);
+        assert!(!help.contains('\u{1b}'), "escape sequences in a pipe: {args:?}: {help:?}");
+    }
+    refused(&["help", "run", "x"], "hint: metaservice run has no verbs of its own");
     refused(&["help", "rnu"], "hint: did you mean \"run\"?");
     refused(&["rnu"], "hint: did you mean \"run\"?");
     refused(&["image", "lss"], "ls");

@@ -17,7 +17,7 @@ pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
     let copying = async {
         match (source, destination) {
             (Place::Guest { .. }, Place::Guest { .. }) => {
-                bail!("one of SRC and DEST is a place here: copy in two steps, by way of here")
+                bail!("SRC and DEST are both in a guest: copy to the host, and from there")
             }
             (Place::Guest { job, path }, to) => {
                 let client = sockets::find(&job).await?;
@@ -27,7 +27,7 @@ pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
                 let client = sockets::find(&job).await?;
                 copy::send(&client, from, &path, how, printer).await
             }
-            _ => bail!("one of SRC and DEST is JOB:PATH"),
+            _ => bail!("one of SRC and DEST must be in a guest, as JOB:PATH"),
         }
     };
     // Dropping a copy removes what it has begun.

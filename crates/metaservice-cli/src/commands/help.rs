@@ -21,25 +21,35 @@ pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
     let mut command = &mut cli;
     for word in words {
         let names = verbs(command);
+        let path = command.get_bin_name().unwrap_or("metaservice");
         let hint = match similar(word, &names) {
             Some(name) => format!("did you mean {name:?}?"),
+            None if names.is_empty() => {
+                format!("{path} has no verbs of its own: see `{path} --help`")
+            }
             None => format!("one of: {}", names.join(", ")),
         };
         let unknown = || Error::new(Hint(hint)).context(format!("there is no verb {word:?}"));
         command = command.find_subcommand_mut(word).ok_or_else(unknown)?;
     }
-    write!(Output::lock(), "{}", command.render_long_help().ansi())?;
+    let help = command.render_long_help();
+    let mut output = Output::lock();
+    match crate::output::has_colours(&std::io::stdout()) {
+        true => write!(output, "{}", help.ansi())?,
+        false => write!(output, "{help}")?,
+    }
     Ok(ExitStatus::SUCCESS)
 }
 
 /// Shows an error of the command line, or the help that was asked for.
-pub(crate) fn show(error: &clap::Error) -> ExitStatus {
+pub(crate) fn show(mut error: clap::Error) -> ExitStatus {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // What cannot be printed cannot be helped either.
         let _ = error.print();
         return ExitStatus::SUCCESS;
     }
-    let meant = meant(error);
+    without_false_tip(&mut error);
+    let meant = meant(&error);
     // The flags were not read: this is the only one that matters.
     let before_command = std::env::args().skip(1).take_while(|word| word != "--");
     if before_command.into_iter().any(|word| word == "--json") {
@@ -55,6 +65,18 @@ pub(crate) fn show(error: &clap::Error) -> ExitStatus {
         crate::stderr::line(&format!("hint: did you mean {meant:?}?"));
     }
     ExitStatus::FAILED
+}
+
+/// Removes the tip to write an unknown option behind "--", where it would become the job's name or
+/// its command.
+fn without_false_tip(error: &mut clap::Error) {
+    let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) else {
+        return;
+    };
+    tips.retain(|tip| !tip.to_string().starts_with("to pass "));
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
 }
 
 /// The verb that was meant, where the error does not name one itself.

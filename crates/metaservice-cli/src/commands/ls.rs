@@ -95,6 +95,9 @@ fn place(job: String, path: Option<String>) -> Result<(String, String)> {
             let hint = Hint(format!("write `metaservice ls {job} /`"));
             Err(Error::new(hint).context("ls needs a directory"))
         }
+        (Some((name, in_job)), Some(_)) if !name.is_empty() && !in_job.is_empty() => {
+            bail!("the directory is given twice, in {job:?} and after it")
+        }
         (Some(_), _) => bail!("{job:?} is not JOB:PATH"),
     }
 }
