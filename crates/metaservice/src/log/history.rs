@@ -194,6 +194,12 @@ impl Drop for History {
 }
 
 impl Readers {
+    /// How many bytes have come.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> u64 {
+        self.0.extent.borrow().end
+    }
+
     /// A reader from a place on; with `follow` it waits at the end for more.
     pub(crate) async fn open(&self, from: LogFrom, follow: bool) -> io::Result<LogReader> {
         let extent = *self.0.extent.borrow();

@@ -4,7 +4,8 @@
 //! brought them is cut a moment later. Requests hand it chunks over a short bounded
 //! channel: when the drain is slow the channel fills, the request's body is no longer
 //! read, the connection's window closes and the guest's command blocks. Memory stays at
-//! [`CHUNKS_IN_FLIGHT`] chunks whatever the drain does.
+//! [`CHUNKS_IN_FLIGHT`] chunks, and [`GATHERED`] bytes where a history is kept, whatever the drain
+//! does. The history has them before the drain does: who has seen bytes finds them in `logs`.
 
 mod history;
 mod hole;
@@ -32,8 +33,11 @@ use self::streams::Streams;
 /// How many chunks may wait for the drain. A chunk is what one read of a connection gave.
 const CHUNKS_IN_FLIGHT: usize = 4;
 
-/// How many bytes are gathered for the history while more is coming.
+/// How many bytes are gathered while more is coming, where a history is kept.
 const GATHERED: usize = 256 * 1024;
+
+/// How many chunks, however small.
+const MOST_GATHERED: usize = 256;
 
 enum Entry {
     /// Bytes, and to where the numbered log they are of has come with them.
@@ -190,8 +194,7 @@ async fn run(
     mut entries: mpsc::Receiver<Box<Entry>>,
     failed: watch::Sender<Option<LogError>>,
 ) {
-    let mut gathered = Vec::new();
-    let mut gathered_bytes = 0;
+    let mut gathered = Gathered::default();
     loop {
         let entry = tokio::select! {
             biased;
@@ -204,30 +207,55 @@ async fn run(
         };
         // Live: nothing is kept back when nothing more is on its way.
         let flush = entries.is_empty();
-        if let Err(error) = drain.apply(&entry, flush).await {
-            tracing::warn!(%error, "the log cannot be written");
-            // Before the entry is dropped, so that who waits for it finds the cause.
-            failed.send_replace(Some(LogError(Arc::new(error))));
-            return;
+        let kept = history.is_some();
+        gathered.take(entry);
+        if kept && !flush && gathered.may_grow() {
+            continue;
         }
+        let Gathered { batch, .. } = std::mem::take(&mut gathered);
         if let Some(history) = &mut history {
-            if let Entry::Chunk(chunk, _) = &entry {
-                gathered_bytes += chunk.len();
-                gathered.push(chunk.clone());
+            // First: a later reader finds everything that the drain has shown.
+            history.append(drain.allowed(&batch)).await;
+        }
+        let last = batch.len() - 1;
+        for (number, entry) in batch.into_iter().enumerate() {
+            if let Err(error) = drain.apply(&entry, flush && number == last).await {
+                tracing::warn!(%error, "the log cannot be written");
+                // Before the entry is dropped, so that who waits for it finds the cause.
+                failed.send_replace(Some(LogError(Arc::new(error))));
+                return;
             }
-            if flush || gathered_bytes >= GATHERED || !matches!(entry, Entry::Chunk(..)) {
-                gathered_bytes = 0;
-                history.append(std::mem::take(&mut gathered)).await;
-            }
-            if matches!(entry, Entry::Complete) {
+            if let (Entry::Complete, Some(history)) = (&entry, &history) {
                 history.complete();
             }
-        }
-        if let Entry::Flush(done) = entry {
-            let _ = done.send(());
+            if let Entry::Flush(done) = entry {
+                let _ = done.send(());
+            }
         }
     }
     let _ = drain.drain.shutdown().await;
+}
+
+/// Entries that go to the history and to the drain together.
+#[derive(Default)]
+struct Gathered {
+    batch: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn take(&mut self, entry: Entry) {
+        if let Entry::Chunk(chunk, _) = &entry {
+            self.bytes += chunk.len();
+        }
+        self.batch.push(entry);
+    }
+
+    /// Whether the next entry may come to these: only chunks do, and not for long.
+    fn may_grow(&self) -> bool {
+        let chunk = matches!(self.batch.last(), Some(Entry::Chunk(..)));
+        chunk && self.bytes < GATHERED && self.batch.len() < MOST_GATHERED
+    }
 }
 
 /// Completes when something is to be promised that nobody has asked for.
@@ -247,6 +275,20 @@ struct Drain {
 }
 
 impl Drain {
+    /// What is still allowed of the chunks in a batch.
+    fn allowed(&self, batch: &[Entry]) -> Vec<Bytes> {
+        let mut left = self.left;
+        let allowed = |entry: &Entry| match entry {
+            Entry::Chunk(chunk, _) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+                left -= most as u64;
+                Some(chunk.slice(..most))
+            }
+            _ => None,
+        };
+        batch.iter().filter_map(allowed).collect()
+    }
+
     async fn apply(&mut self, entry: &Entry, flush: bool) -> io::Result<()> {
         if let Entry::Chunk(chunk, place) = entry {
             let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
@@ -309,6 +351,52 @@ mod tests {
             assert_eq!(error.0.kind(), io::ErrorKind::StorageFull);
         }
         assert!(log.write(Bytes::from_static(b"x")).await.is_err());
+    }
+
+    /// Shows what a later reader finds while the drain is given bytes.
+    struct Watching {
+        readers: Readers,
+        shown: u64,
+        missing: Arc<std::sync::atomic::AtomicBool>,
+    }
+
+    impl AsyncWrite for Watching {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.shown += buf.len() as u64;
+            if self.readers.end() < self.shown {
+                self.missing.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+            Poll::Ready(Ok(buf.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_drain_shows_is_kept_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::create(folder.path(), 1 << 20).unwrap();
+        let missing = Arc::default();
+        let readers = history.readers();
+        let drain = Watching { readers: readers.clone(), shown: 0, missing: Arc::clone(&missing) };
+        let log = Log::start(Box::pin(drain), 5000, Some(history), None);
+        for _ in 0..500 {
+            log.write(Bytes::from_static(b"0123456789")).await.unwrap();
+        }
+        log.flush().await.unwrap();
+        assert!(!missing.load(std::sync::atomic::Ordering::SeqCst));
+        // What is beyond the limit is kept no more than it is shown.
+        let _ = log.write(Bytes::from_static(b"beyond")).await;
+        log.flush().await.unwrap_err();
+        assert_eq!(readers.end(), 5000);
     }
 
     #[tokio::test(start_paused = true)]
