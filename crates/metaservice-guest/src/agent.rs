@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::job::{self, Running};
 use crate::oom;
+use crate::partings::Partings;
 use crate::poll;
 use crate::processes::Process;
 use crate::renewal;
@@ -87,6 +88,7 @@ pub(crate) struct Service {
     pub(crate) transfers: Transfers,
     pub(crate) nursery: Nursery,
     pub(crate) leftovers: Leftovers,
+    pub(crate) partings: Partings,
     shells: AtomicU64,
 }
 
@@ -184,12 +186,12 @@ async fn work(
         transfers: Transfers::default(),
         nursery: Nursery::default(),
         leftovers: Leftovers::default(),
+        partings: Partings::default(),
         shells: AtomicU64::new(0),
     });
     let (reported, leave) = watch::channel(false);
     let job = async {
-        let Service { config, execute, .. } = &*service;
-        job::see_through(&client, folder, config, execute, settings.again, running).await?;
+        job::see_through(&service, settings.again).await?;
         reported.send_replace(!settings.stay);
         Ok(())
     };

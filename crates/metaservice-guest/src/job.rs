@@ -21,10 +21,10 @@ use metaservice_protocol::{Ending, Execute, LogPlace, Reason};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::agent::Service;
 use crate::backoff::Backoff;
 use crate::body::Body;
 use crate::client::Client;
-use crate::config::Config;
 use crate::processes::Process;
 use crate::program::Program;
 use crate::state::{Folder, StateError};
@@ -149,14 +149,8 @@ async fn stop(folder: &Folder, supervisor: &Supervisor) {
 ///
 /// # Errors
 /// [`StateError`] when the folder cannot be used. Whatever else goes wrong is the job's result.
-pub(crate) async fn see_through(
-    client: &Client,
-    folder: &Folder,
-    config: &Config,
-    execute: &Execute,
-    again: bool,
-    running: &Running,
-) -> Result<(), StateError> {
+pub(crate) async fn see_through(service: &Service, again: bool) -> Result<(), StateError> {
+    let Service { client, folder, config, execute, running, partings, .. } = service;
     let same = folder.execute().as_ref() == Some(execute);
     if again || !same {
         if let Some(supervisor) = folder.claim().as_ref().and_then(Supervisor::find) {
@@ -189,6 +183,7 @@ pub(crate) async fn see_through(
         say(&note);
         say_in_log(client, &format!("metaservice-guest: {note}\n")).await;
     }
+    partings.said().await;
     report(client, &ending).await;
     folder.set_reported()
 }

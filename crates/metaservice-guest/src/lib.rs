@@ -46,6 +46,7 @@ mod init;
 mod job;
 mod log;
 mod oom;
+mod partings;
 mod poll;
 mod processes;
 mod program;

@@ -184,6 +184,7 @@ async fn serve(
             }
             Request::ListFolder { path } => folder::serve(client, id, &service.path(&path)).await,
             Request::KillProcess => {
+                let _parting = service.partings.begin();
                 service.running.kill();
                 client.reply(id, ReplyKind::Plain, Body::empty()).await
             }
@@ -194,13 +195,16 @@ async fn serve(
                 entries::serve(client, id, &service.path(&list.path), list.options).await
             }
             Request::Stats(options) => stats::serve(client, id, options).await,
-            Request::Signal(Signal { signal }) => match service.signal(signal) {
-                Ok(()) => {
-                    let reply = || client.reply(id, ReplyKind::Plain, Body::empty());
-                    insist(between.clone(), reply).await
+            Request::Signal(Signal { signal }) => {
+                let _parting = service.partings.begin();
+                match service.signal(signal) {
+                    Ok(()) => {
+                        let reply = || client.reply(id, ReplyKind::Plain, Body::empty());
+                        insist(between.clone(), reply).await
+                    }
+                    Err(failure) => client.refuse(id, &failure).await,
                 }
-                Err(failure) => client.refuse(id, &failure).await,
-            },
+            }
             Request::ExecShell { .. }
             | Request::Exec(_)
             | Request::None

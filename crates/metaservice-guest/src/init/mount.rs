@@ -54,7 +54,7 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     at("proc", "/proc", "proc", quiet, c"")?;
     at("sysfs", "/sys", "sysfs", quiet, c"")?;
-    at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755,size=4m")?;
+    at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755,size=1m,nr_inodes=2048")?;
     let terminal = MountFlags::NOSUID | MountFlags::NOEXEC;
     at("devpts", "/dev/pts", "devpts", terminal, c"mode=620,gid=5,ptmxmode=666")?;
     // Without it commands are found by descent.
@@ -76,7 +76,7 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
     let available = memory_available(&meminfo).unwrap_or_default();
     let room = Room::of(available, matches!(root, Root::Initramfs));
     // Large pages for what is known to become large; a kernel without them takes no such option.
-    let options = format!("mode=755,size={}k", room.shared);
+    let options = format!("mode=755,size={}k,nr_inodes={}", room.shared, inodes(room.shared));
     let options = |more: &str| CString::new(format!("{options}{more}")).unwrap_or_default();
     let none = MountFlags::empty();
     at("tmpfs", SCRATCH, "tmpfs", none, &options(",huge=within_size"))
@@ -105,10 +105,12 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
         // What is mounted from it stays; nothing else is to be seen.
         unmount(SCRATCH, UnmountFlags::empty()).map_err(prepare)?;
         let _ = fs::remove_dir(SCRATCH);
-        let used = rustix::fs::statvfs("/").map_or(0, |fs| {
-            fs.f_blocks.saturating_sub(fs.f_bfree).saturating_mul(fs.f_frsize) >> 10
+        let (used, files) = rustix::fs::statvfs("/").map_or((0, 0), |fs| {
+            let used = fs.f_blocks.saturating_sub(fs.f_bfree).saturating_mul(fs.f_frsize) >> 10;
+            (used, fs.f_files.saturating_sub(fs.f_ffree))
         });
-        let options = format!("size={}k", used.saturating_add(initramfs));
+        let size = used.saturating_add(initramfs);
+        let options = format!("size={size}k,nr_inodes={}", files.saturating_add(inodes(initramfs)));
         // A kernel without tmpfs has a root without a limit.
         let options = CString::new(options).unwrap_or_default();
         let _ = mount_remount("/", MountFlags::empty(), &*options);
@@ -116,6 +118,16 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
         fs::set_permissions("/", fs::Permissions::from_mode(0o755)).map_err(MountError::Prepare)?;
     }
     Ok(())
+}
+
+/// What `/dev` takes at most, in KiB: its size, and its inodes.
+const DEVICES: u64 = 3 * 1024;
+
+/// How many files there may be in so many KiB: as many as have a page of content. Each takes about a
+/// KiB more.
+fn inodes(size: u64) -> u64 {
+    // 0 is no limit.
+    (size / 4).max(1)
 }
 
 /// How much files may take of a machine's memory, in KiB.
@@ -128,11 +140,13 @@ struct Room {
 }
 
 impl Room {
-    /// Leaves a quarter of what is `available` to processes, but 32 MiB, or half where that is less.
+    /// Leaves a quarter of what is `available` to processes, and in any case 32 MiB, or half where
+    /// that is less: also when there are as many files as there can be, and `/dev` is full.
     fn of(available: u64, initramfs_is_root: bool) -> Self {
-        let processes = (available / 4).max(32 * 1024).min(available / 2);
-        // A size of 0 is no limit.
-        let files = (available - processes).max(2);
+        let processes = (32 * 1024).min(available / 2);
+        let rest = available.saturating_sub(processes + DEVICES);
+        // A file that is empty takes a quarter of a page. A size of 0 is no limit.
+        let files = (available / 4 * 3).min(rest / 5 * 4).max(2);
         if initramfs_is_root {
             let initramfs = files * 2 / 5;
             Self { shared: files - initramfs, initramfs: Some(initramfs) }
@@ -309,13 +323,18 @@ mod tests {
                 let room = Room::of(available, root);
                 let files = room.shared + room.initramfs.unwrap_or_default();
                 assert!(room.shared > 0, "{room:?}: 0 is no limit");
-                if available > 0 {
-                    assert!(files <= available * 3 / 4 + 1, "{room:?} of {available}");
-                    assert!(files >= available / 2, "{room:?} of {available}");
+                let names = inodes(room.shared) + room.initramfs.map_or(0, inodes);
+                if mebibytes >= 20 {
+                    let taken = files + names + DEVICES;
+                    let kept = (32 * 1024).min(available / 2);
+                    assert!(files <= available * 3 / 4, "{room:?} of {available}");
+                    assert!(taken + kept <= available, "{room:?} of {available}");
+                    assert!(files + DEVICES >= available * 2 / 5, "{room:?} of {available}");
                 }
             }
         }
-        assert_eq!(Room::of(100 * 1024, false), Room { shared: 68 * 1024, initramfs: None });
+        assert_eq!(Room::of(100 * 1024, false), Room { shared: 53_248, initramfs: None });
+        assert_eq!(Room::of(870 << 10, false).shared, 870 * 1024 / 4 * 3);
         let text = "MemTotal:      983756 kB\nMemFree: 1 kB\nMemAvailable:     871556 kB\n";
         assert_eq!(memory_available(text), Some(871_556));
         assert_eq!(memory_available("MemAvailable: much"), None);

@@ -147,7 +147,8 @@ pub(crate) async fn serve(
     };
     match started {
         Ok((running, ends)) => {
-            pump::run(socket, dialect, &running, ends, &service.leftovers, stopping).await;
+            let Service { leftovers, partings, .. } = service;
+            pump::run(socket, dialect, &running, ends, (leftovers, partings), stopping).await;
         }
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
@@ -186,7 +187,9 @@ pub(crate) async fn detach(
         Ok(running) => running,
         Err(failure) => return service.client.refuse(id, &failure).await,
     };
-    let answered = match running.begun().await {
+    let begun = running.begun().await;
+    let parting = service.partings.begin();
+    let answered = match begun {
         Ok(main) => {
             let pid = u32::try_from(main.pid).unwrap_or(0);
             let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
@@ -196,6 +199,7 @@ pub(crate) async fn detach(
         }
         Err(failure) => service.client.refuse(id, &failure).await,
     };
+    drop(parting);
     let stopped = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::Running;
 use super::leftovers::Leftovers;
 use super::terminal::{End, Ends, Input, foreground, read_now, resize};
+use crate::partings::Partings;
 use crate::processes::Process;
 use crate::wire::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
 
@@ -41,7 +42,7 @@ pub(super) async fn run(
     dialect: Dialect,
     running: &Running,
     ends: Ends,
-    leftovers: &Leftovers,
+    (leftovers, partings): (&Leftovers, &Partings),
     mut stopping: watch::Receiver<bool>,
 ) {
     let supervisor = &running.supervisor;
@@ -65,19 +66,22 @@ pub(super) async fn run(
         let gone = async {
             supervisor.gone().await;
             end.send_replace(true);
+            partings.begin()
         };
-        tokio::join!(
+        let (parting, ..) = tokio::join!(
             gone,
             drain(Stream::Stdout, stdout, &wire, ended.clone()),
             drain(Stream::Stderr, stderr, &wire, ended.clone()),
         );
+        parting
     });
-    let over = tokio::select! {
-        () = &mut working => None,
-        over = reader.run() => Some(over),
-        () = &mut sending => Some(Over::Gone),
-        _ = stopping.wait_for(|stopping| *stopping) => Some(Over::Aborted),
-        () = &mut input => Some(Over::Gone),
+    // The job's end is said after this shell's.
+    let (over, _parting) = tokio::select! {
+        parting = &mut working => (None, Some(parting)),
+        over = reader.run() => (Some(over), None),
+        () = &mut sending => (Some(Over::Gone), None),
+        _ = stopping.wait_for(|stopping| *stopping) => (Some(Over::Aborted), None),
+        () = &mut input => (Some(Over::Gone), None),
     };
     if over.is_some() {
         supervisor.end();
