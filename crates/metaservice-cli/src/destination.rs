@@ -71,6 +71,7 @@ impl Destination {
     /// As [`open`](Self::open), on a thread that may block. Dropping the future leaves the thread
     /// behind until the process ends.
     pub(crate) async fn open_async(path: PathBuf, named: Named, mode: u32) -> io::Result<Self> {
+        tracing::debug!(path = %path.display(), "opening a file to write to");
         tokio::task::spawn_blocking(move || Self::open(&path, named, mode)).await?
     }
 

@@ -369,6 +369,7 @@ pub(crate) async fn with_console(args: &VmArgs, spec: MachineSpec) -> Result<Mac
 
 async fn output(flag: &str, path: &Path) -> Result<std::fs::File> {
     let owned = path.to_owned();
+    tracing::debug!(flag, path = %path.display(), "opening a file to write to");
     let file = tokio::task::spawn_blocking(move || destination::open_output(&owned)).await?;
     file.with_context(|| format!("cannot write {flag} {}", path.display()))
 }

@@ -92,12 +92,7 @@ const LEAST_DESCRIPTORS: u64 = 64;
 
 /// A guest's connections are descriptors of ours, and the usual limit is no more than they may be.
 fn raise_descriptors() -> Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // It may be refused: then there are fewer connections.
-    let _ = setrlimit(Resource::Nofile, limit);
-    match getrlimit(Resource::Nofile).current {
+    match metaservice_vm::raise_descriptors() {
         Some(most) if most < LEAST_DESCRIPTORS => {
             let hint = Hint(format!("type 'ulimit -n {LEAST_DESCRIPTORS}', or more, before this"));
             let what = format!("the limit of open files is {most}, which is too small");

@@ -132,6 +132,20 @@ fn files_that_fill_the_memory_are_refused_and_a_command_that_does_is_killed_and_
 }
 
 #[test]
+fn files_of_any_number_leave_memory_for_processes() {
+    let sandbox = Sandbox::new();
+    // Empty files, as many as there can be, and then content.
+    let script = "for folder in /tmp / /dev; do mkdir $folder/q; cd $folder/q; \
+                  seq 20000 | xargs touch 2> /dev/null; rm -f 1; done; \
+                  for folder in /tmp / /dev; do \
+                  dd if=/dev/zero of=$folder/x bs=64k 2>&1 | grep -o 'No space left on device'; \
+                  done; exit 3";
+    let finished = sandbox.run(&["run", "--memory", "128M", "--", "sh", "-c", script]);
+    assert_eq!(finished.text(3), "No space left on device\n".repeat(3));
+    assert!(!finished.stderr.contains("lack of memory"), "{}", finished.stderr);
+}
+
+#[test]
 fn the_least_memory_that_is_accepted_boots() {
     let sandbox = Sandbox::new();
     let least = metaservice_vm::Memory::MIN.mebibytes().to_string();
@@ -265,6 +279,66 @@ fn what_the_parent_ignores_or_blocks_changes_nothing() {
     command.current_dir(sandbox.work()).stdin(std::process::Stdio::null());
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     assert_eq!(finish(command.spawn().unwrap()).text(0), "up\n");
+}
+
+#[test]
+fn a_machine_begins_with_the_usual_dispositions_and_limits() {
+    let sandbox = Sandbox::new();
+    let tool = sandbox.command(["run", "--name", "child", "--json", "--", "sleep", "600"]);
+    let mut command = std::process::Command::new("python3");
+    let script = "import os, resource, signal, sys\n\
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1500, most))\n\
+        for number in range(1, 65):\n\
+            \x20\x20if number not in (1, 2, 3, 9, 11, 15, 19, 20, 21, 22, 32, 33):\n\
+            \x20\x20\x20\x20signal.signal(number, signal.SIG_IGN)\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    command.args(["-c", script]).arg(tool.get_program()).args(tool.get_args());
+    command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(sandbox.work()).stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut job = command.spawn().unwrap();
+    let _stderr = vm::wait_for(&mut job, "\"event\":\"started\"");
+    let of =
+        |pid: &str, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let machine = sandbox.machine();
+    let limits = of(&machine, "limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("1500"), "{files}");
+    let status = of(&machine, "status");
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    };
+    // QEMU itself ignores SIGPIPE and blocks what its threads take; 32 and 33 are the C library's.
+    assert_eq!(mask("SigIgn") & !(1 << 12 | 0b11 << 31), 0, "{status}");
+    assert_eq!(mask("SigBlk") & (1 << 14 | 1 << 16), 0, "SIGTERM and SIGCHLD: {status}");
+    sandbox.run(&["kill", "child"]).text(0);
+    job.wait().unwrap();
+}
+
+#[test]
+fn what_waits_for_the_reader_of_a_fifo_ends_by_a_signal() {
+    let sandbox = Sandbox::new();
+    let made = std::process::Command::new("mkfifo").arg(sandbox.work().join("fifo")).status();
+    assert!(made.unwrap().success());
+    let job = sandbox.start("there", &["--", "sleep", "600"]);
+    for args in [
+        &["run", "-v", "--console", "fifo", "--", "true"][..],
+        &["run", "-v", "--pcap", "fifo", "--", "true"],
+        &["cp", "-v", "there:/etc/passwd", "fifo"],
+    ] {
+        let mut child = sandbox.command(args).spawn().unwrap();
+        let _stderr = vm::wait_for(&mut child, "opening a file to write to");
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success()
+        );
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?}");
+    }
+    sandbox.run(&["kill", "there"]).text(0);
+    job.finish();
 }
 
 #[test]

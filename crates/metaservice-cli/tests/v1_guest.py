@@ -3,6 +3,8 @@ import base64, json, os, socket, struct, subprocess, sys, threading
 
 BASE = sys.argv[1]  # http://HOST:PORT/engine/v1
 
+killed = threading.Event()
+
 def curl(method, target, *options, body=b""):
     """Status and body of one request."""
     words = ["curl", "-s", "-X", method, "-w", "\n%{http_code}", *options, BASE + target]
@@ -63,6 +65,10 @@ def serve(action):
     if kind == "get-artifact":
         expect(curl("GET", reply), 405, "MethodNotAllowed")
         found = action["path"] == "/there"
+        if killed.is_set() and found:
+            # The service has the result, and ends no sooner than it has this artifact.
+            expect(curl("PUT", "/failed"), 200)
+            expect(curl("PUT", "/success"), 409, "ResourceConflict")
         options = [] if found else ["-H", "X-Taskcluster-Worker-Error: file-not-found"]
         expect(curl("POST", reply, *options, body=b"\0content\xff" if found else b""), 200)
     elif kind == "list-folder":
@@ -78,8 +84,8 @@ def serve(action):
     elif kind == "kill-process":
         expect(curl("POST", reply), 200)
         expect(curl("POST", "/log", "-H", "Transfer-Encoding: chunked", body=b"killed\n"), 200)
-        expect(curl("PUT", "/failed"), 200), expect(curl("PUT", "/failed"), 200)
-        expect(curl("PUT", "/success"), 409, "ResourceConflict")
+        killed.set()
+        expect(curl("PUT", "/failed"), 200)
 
 execute = json.loads(expect(curl("GET", "/execute"), 200))
 assert execute == {"env": {"GREETING": "hello"}, "command": ["do", "it"]}, execute

@@ -268,6 +268,7 @@ mod tests {
             ("2g", 2048),
             ("4T", 4 << 20),
             ("3GB", 3072),
+            ("1.5G", 1536),
         ] {
             assert_eq!(Memory::parse(text).unwrap().mebibytes(), mebibytes, "{text}");
         }

@@ -9,7 +9,7 @@ use std::io;
 
 /// Set to their defaults. SIGHUP, SIGINT, SIGQUIT and SIGTERM are not: `nohup` and a shell's
 /// background jobs mean what they ignore. SIGPIPE is the runtime's.
-const RESET: [libc::c_int; 12] = [
+const RESET: [libc::c_int; 20] = [
     libc::SIGCHLD,
     libc::SIGALRM,
     libc::SIGVTALRM,
@@ -22,6 +22,14 @@ const RESET: [libc::c_int; 12] = [
     libc::SIGFPE,
     libc::SIGXCPU,
     libc::SIGXFSZ,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGSTKFLT,
+    libc::SIGSYS,
+    libc::SIGURG,
+    libc::SIGWINCH,
+    libc::SIGIO,
+    libc::SIGPWR,
 ];
 
 /// Starts from defined signal dispositions and an empty mask. To be called once, at the start of
@@ -30,7 +38,8 @@ const RESET: [libc::c_int; 12] = [
 /// # Errors
 /// None on a Linux that is in order.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in RESET {
+    // QEMU uses one of those that have no names.
+    for signal in RESET.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
         // SAFETY: the default disposition is no function that could be called at a bad time.
         if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
             return Err(io::Error::last_os_error());

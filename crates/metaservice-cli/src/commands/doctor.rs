@@ -44,12 +44,11 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
 }
 
 async fn install() -> Result<()> {
-    let mut shell = Command::new("sh")
-        .args(["-s"])
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot run sh")?;
+    let mut shell = Command::new("sh");
+    shell.args(["-s"]).stdin(Stdio::piped()).kill_on_drop(true);
+    // Installers look at each descriptor that there may be.
+    metaservice_vm::without_descriptors(shell.as_std_mut());
+    let mut shell = shell.spawn().context("cannot run sh")?;
     let mut stdin = shell.stdin.take().context("sh has no stdin")?;
     stdin.write_all(SETUP.as_bytes()).await.context("cannot hand the script to sh")?;
     drop(stdin);

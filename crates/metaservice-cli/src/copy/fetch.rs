@@ -17,6 +17,7 @@ use super::folder;
 use super::place::{self, Place};
 use super::told::{Content, told};
 use crate::destination::{Destination, Named};
+use crate::output::AsyncOutput;
 use crate::printer::Printer;
 
 /// How much is read at once.
@@ -85,7 +86,7 @@ pub(crate) async fn fetch(
 /// A tar archive to stdout.
 async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
     let progress = printer.progress(path, None);
-    let mut stdout = tokio::io::stdout();
+    let mut stdout = AsyncOutput::new();
     tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, progress.of(body)), &mut stdout)
         .await?;
     Ok(stdout.flush().await?)

@@ -33,6 +33,7 @@ use rustix::thread::{
 
 use super::handshake::{FAILED, MAP, READY};
 use super::steps::{HOST, NOTHING, Step};
+use crate::limits::lower_descriptors;
 
 /// What the kernel's `mount_setattr` takes: set these, clear none, and the rest as it is.
 const READ_ONLY: u64 = 1;
@@ -67,6 +68,7 @@ pub(crate) fn prepare(command: &mut Command, entry: Option<Entry>) {
     let hook = move || {
         die_with(parent)?;
         close_on_exec()?;
+        lower_descriptors()?;
         if let Some(entry) = &entry {
             enter(entry)?;
         }
@@ -79,10 +81,15 @@ pub(crate) fn prepare(command: &mut Command, entry: Option<Entry>) {
 }
 
 /// Has the command inherit nothing but its standard streams: a pipe that this process has inherited
-/// itself would not end before the command does.
+/// itself would not end before the command does. Its limit of open files is as before
+/// [`raise_descriptors`](crate::raise_descriptors).
 pub fn without_descriptors(command: &mut Command) {
+    let hook = || {
+        close_on_exec()?;
+        lower_descriptors()
+    };
     // SAFETY: the hook makes system calls on numbers: it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(close_on_exec) };
+    unsafe { command.pre_exec(hook) };
 }
 
 fn die_with(parent: Pid) -> io::Result<()> {
