@@ -30,9 +30,10 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn a_machine_that_was_frozen_goes_on_where_it_was() {
     let sandbox = Sandbox::new();
+    // Two files of this length do not fit into the root.
     let script = "dd if=/dev/urandom of=/blob bs=1M count=200 2>/dev/null; \
                   until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob; \
-                  until test -e /in; do sleep 0.1; done; sha256sum </in";
+                  until test -e /tmp/in; do sleep 0.1; done; sha256sum </tmp/in";
     let mut job = sandbox.start("frozen", &["--", "sh", "-c", script]);
     let mut log = job.child.stdout.take().unwrap();
     job.child.stdout = Some(empty());
@@ -62,7 +63,7 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     std::fs::create_dir(sandbox.work().join("source")).unwrap();
     let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LENGTH);
     std::io::copy(&mut random, &mut std::fs::File::create(&source).unwrap()).unwrap();
-    let sending = sandbox.command(["cp", "-q", "source/blob", "frozen:/in"]).spawn().unwrap();
+    let sending = sandbox.command(["cp", "-q", "source/blob", "frozen:/tmp/in"]).spawn().unwrap();
     let sent = || position(sending.id(), &source);
     let copy = sandbox.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
     sandbox.run(&["exec", "frozen", "touch", "/go"]).text(0);

@@ -214,10 +214,8 @@ fn a_directory_that_a_variable_names_wrongly_is_told_and_not_made() {
     let job = run(&["serve", "--listen", "127.0.0.1:0", "--", "true"], &["TMPDIR"]);
     job.text(125);
     assert!(job.stderr.contains("(TMPDIR)"), "{}", job.stderr);
-    std::fs::write(sandbox.work().join("disk"), [7; 4096]).unwrap();
-    let import = run(&["image", "import", "disk"], &["HOME"]);
-    import.text(125);
-    assert!(import.stderr.contains(none.to_str().unwrap()), "{}", import.stderr);
+    // The password database has another home directory for this user.
+    run(&["image", "ls"], &["HOME"]).text(0);
     assert!(!none.exists());
     sandbox.forget_sockets();
     let _ = std::fs::remove_dir(
