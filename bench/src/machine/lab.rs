@@ -19,7 +19,8 @@ use anyhow::{Context, bail, ensure};
 use metaservice::{Exec, ExecOptions, MetaService};
 use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
 use metaservice_vm::{
-    Boot, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools, initramfs,
+    Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools,
+    initramfs,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -254,7 +255,9 @@ fn describe(
     Ok(MachineSpec::new(qemu, boot)
         .memory(Memory::parse("3G")?)
         .card(Card::new(card.into(), MacAddress::random()))
-        .root(Root::Folder("/".into())))
+        .root(Root::Folder("/".into()))
+        // The peers' devices start programs, listen on ports of the host and use other files.
+        .boundary(Boundary::NONE))
 }
 
 /// The options of QEMU for the peers' devices.

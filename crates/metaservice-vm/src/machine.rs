@@ -182,7 +182,8 @@ impl Machine {
         let scratch = scratch::of(&spec).map_err(StartError::Process)?;
         let needs = Needs::of(&spec, &accelerator, scratch.folder())?;
         let program = needs.program.clone();
-        let confine = move || Confinement::of(&needs, Boundary::of_host());
+        let boundary = spec.boundary;
+        let confine = move || Confinement::of(&needs, boundary.unwrap_or_else(Boundary::of_host));
         let mut confinement = blocking(confine).await.map_err(StartError::Process)??;
         let inherited = Inherited {
             monitor: qemu_monitor.as_raw_fd(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::cache::{BootFile, CacheNotice};
-use crate::confine::Visibility;
+use crate::confine::{Boundary, Visibility};
 use crate::find::{Kernel, Qemu};
 use crate::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use crate::image::Disk;
@@ -262,6 +262,8 @@ pub struct MachineSpec {
     pub(crate) keeps_disk: bool,
     pub(crate) root: Root,
     pub(crate) visibility: Visibility,
+    /// What confines QEMU; `None` is what the host offers.
+    pub(crate) boundary: Option<Boundary>,
     pub(crate) network: Network,
     pub(crate) user_address: Option<MacAddress>,
     pub(crate) published: Vec<Publish>,
@@ -289,6 +291,7 @@ impl MachineSpec {
             keeps_disk: false,
             root: Root::default(),
             visibility: Visibility::default(),
+            boundary: None,
             network: Network::default(),
             user_address: None,
             published: Vec::new(),
@@ -400,6 +403,13 @@ impl MachineSpec {
     #[must_use]
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.hostname = Some(name.into());
+        self
+    }
+
+    /// Confines QEMU with this instead of [all that the host offers](Boundary::of_host).
+    #[must_use]
+    pub const fn boundary(mut self, boundary: Boundary) -> Self {
+        self.boundary = Some(boundary);
         self
     }
 
