@@ -26,21 +26,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::actions;
 use crate::backoff::Backoff;
+use crate::client::host::Host;
 use crate::client::{Client, ClientError};
 use crate::config::Config;
-use crate::host::Host;
+use crate::diagnostics::{chain, say};
+use crate::files::Transfers;
+use crate::job::pending_replies::Partings;
+use crate::job::renewal;
 use crate::job::{self, Running};
-use crate::oom;
-use crate::partings::Partings;
-use crate::poll;
-use crate::processes::Process;
-use crate::renewal;
 use crate::shell::{Leftovers, Nursery};
 use crate::state::{Folder, StateError};
 use crate::supervise::{KILL_GRACE, signal_process};
-use crate::transfer::Transfers;
-use crate::words::{chain, say};
+use crate::system::oom;
+use crate::system::processes::Process;
 
 /// How long shells may take to end when the agent is stopped: their supervisors' grace and some.
 const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
@@ -197,7 +197,7 @@ async fn work(
     };
     let polls = async {
         let farewell = settings.farewell.unwrap_or(FAREWELL);
-        poll::run(&service, &stopping, (leave, farewell), actions).await;
+        actions::run(&service, &stopping, (leave, farewell), actions).await;
         Ok(())
     };
     tokio::try_join!(job, polls)?;

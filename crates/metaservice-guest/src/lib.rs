@@ -28,46 +28,30 @@
 
 #![deny(unsafe_code)]
 
-mod account;
+mod actions;
 mod agent;
-mod artifact;
 mod backoff;
-mod blocks;
-mod body;
 mod client;
 mod config;
-mod connection;
-mod descriptor;
-mod dial;
-mod entries;
-mod folder;
-mod host;
+pub mod diagnostics;
+mod files;
 mod init;
 mod job;
 mod log;
-mod oom;
-mod partings;
-mod poll;
-mod processes;
 mod program;
-mod renewal;
 mod shell;
 mod state;
-mod stats;
 mod supervise;
-mod transfer;
-mod watched;
-mod wire;
-pub mod words;
+mod system;
 
-pub use account::AccountError;
 pub use agent::{AgentError, Settings, run};
 pub use client::ClientError;
+pub use client::host::{Host, InvalidHost};
 pub use config::{Config, ConfigError};
-pub use host::{Host, InvalidHost};
 pub use init::init;
 pub use log::{PostLogError, post_log};
 pub use state::StateError;
 pub use supervise::{
     InvalidOrder, KILL_GRACE, Kind, LogRoute, Order, SuperviseError, supervise, zygote,
 };
+pub use system::account::AccountError;

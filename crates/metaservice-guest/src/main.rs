@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use metaservice_guest::{Config, Settings, words};
+use metaservice_guest::{Config, Settings, diagnostics};
 
 use arguments::{Arguments, HELP};
 
@@ -36,14 +36,14 @@ fn main() -> ExitCode {
             let _ = writeln!(
                 io::stderr(),
                 "error: {}\n\nFor more information, try '--help'.",
-                words::chain(&error)
+                diagnostics::chain(&error)
             );
             ExitCode::from(USAGE)
         }
         Ok(arguments) => match carry_out(arguments) {
             Ok(status) => status,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "error: {}", words::chain(&*error));
+                let _ = writeln!(io::stderr(), "error: {}", diagnostics::chain(&*error));
                 ExitCode::FAILURE
             }
         },

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use metaservice_protocol::{Exec, Execute};
 
-use crate::account::Account;
 use crate::config::Config;
+use crate::system::account::Account;
 
 /// The terminal that a shell with a terminal is told it has, unless something else says so.
 const TERMINAL: &str = "xterm-256color";

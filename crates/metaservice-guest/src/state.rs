@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io};
 
-use crate::descriptor::Descriptor;
-use crate::processes;
+use crate::system::descriptor::Descriptor;
+use crate::system::processes;
 use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};

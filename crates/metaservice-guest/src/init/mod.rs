@@ -38,7 +38,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use self::boot_arguments::{BootArguments, InvalidArgument};
 use self::network::Network;
 use crate::backoff::Backoff;
-use crate::words::{chain, say};
+use crate::diagnostics::{chain, say};
 
 /// The environment of the agent, and so of every command.
 const ENVIRONMENT: [(&str, &str); 3] = [

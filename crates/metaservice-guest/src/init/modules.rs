@@ -11,7 +11,7 @@ use std::fs::{self, File};
 
 use rustix::io::Errno;
 
-use crate::words::say;
+use crate::diagnostics::say;
 
 const LIST: &str = "/lib/metaservice/modules";
 

@@ -19,7 +19,7 @@ use rustix::net::{
 use super::boot_arguments::Address;
 use super::dhcp;
 use super::netlink::{Answer, Link, add_address, add_default_route, list_links, parse, turn_on};
-use crate::words::{chain, say};
+use crate::diagnostics::{chain, say};
 
 /// How long the kernel may take to find the card of a driver that was just loaded.
 const CARD_TIMEOUT: Duration = Duration::from_secs(10);

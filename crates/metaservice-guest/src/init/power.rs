@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::mount;
-use crate::descriptor::Descriptor;
-use crate::processes::{self, Process};
 use crate::supervise::{KILL_GRACE, signal_process};
+use crate::system::descriptor::Descriptor;
+use crate::system::processes::{self, Process};
 
 /// How long everyone may take to end: what a supervisor gives its command, and some.
 const STOP_GRACE: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));

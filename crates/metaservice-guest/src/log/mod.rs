@@ -20,7 +20,7 @@ pub(crate) use self::output::Output;
 pub use self::post::{PostLogError, post_log};
 use crate::backoff::Backoff;
 use crate::client::{Client, ClientError};
-use crate::words::{chain, say};
+use crate::diagnostics::{chain, say};
 
 const EARLY: &str = "the service ended the log request early";
 

@@ -18,7 +18,7 @@ use metaservice_protocol::{ActionId, LogPlace, Outbox};
 use tokio::time::{Instant, timeout_at};
 
 use super::Output;
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError};
 
 /// A log on its way.

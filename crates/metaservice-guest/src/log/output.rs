@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::watch;
 
-use crate::blocks::{BLOCK, Pool};
-use crate::descriptor::Descriptor;
+use crate::files::blocks::{BLOCK, Pool};
+use crate::system::descriptor::Descriptor;
 
 /// How much the kernel holds for a command while its agent is busy or away: the most that it
 /// grants without privileges.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use metaservice_protocol::Outbox;
 
 use super::Output;
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError};
 
 /// One log request. `true` when it carried everything to the end; else what the connection

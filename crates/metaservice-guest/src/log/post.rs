@@ -8,10 +8,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::blocks::{self, Pool};
-use crate::body::Body;
+use crate::client::body::Body;
+use crate::client::host::Host;
 use crate::client::{Client, ClientError};
-use crate::host::Host;
+use crate::files::blocks::{self, Pool};
 use crate::state::Folder;
 
 /// A file that could not be sent.

@@ -8,29 +8,28 @@
 //! a background process that still holds the output open is not waited for. It may go on writing,
 //! to nobody.
 
-mod leftovers;
-mod nursery;
-mod pump;
-pub(crate) mod terminal;
+mod background_output;
+mod relay;
+mod supervisors;
 
 use bytes::Bytes;
 use metaservice_protocol::{ActionId, Detached, Ending, Exec, Failure, FailureCode, Reason};
 use tokio::sync::watch;
 
-use crate::account::Account;
+use crate::actions;
 use crate::agent::Service;
-use crate::body::Body;
+use crate::client::body::Body;
 use crate::client::{ClientError, ReplyKind};
-use crate::poll;
+use crate::diagnostics::{chain, say};
 use crate::program::Program;
 use crate::state::{Claim, Folder, StateError};
 use crate::supervise::{Kind, Order, StartFailure, Supervisor};
-use crate::words::{chain, say};
+use crate::system::account::Account;
 
-pub(crate) use self::leftovers::Leftovers;
-use self::nursery::Coming;
-pub(crate) use self::nursery::Nursery;
-use self::terminal::{Ends, Streams};
+pub(crate) use self::background_output::Leftovers;
+use self::supervisors::Coming;
+pub(crate) use self::supervisors::Nursery;
+use crate::system::streams::{self, Ends, Streams};
 
 /// The folder of a shell, removed with this.
 #[derive(Debug)]
@@ -148,13 +147,13 @@ pub(crate) async fn serve(
     match started {
         Ok((running, ends)) => {
             let Service { leftovers, partings, .. } = service;
-            pump::run(socket, dialect, &running, ends, (leftovers, partings), stopping).await;
+            relay::run(socket, dialect, &running, ends, (leftovers, partings), stopping).await;
         }
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
             say(line.trim_end());
             let ending = Ending::new(Reason::NotExecutable).to_header();
-            pump::refuse(socket, dialect, Bytes::from(line), ending.as_bytes()).await;
+            relay::refuse(socket, dialect, Bytes::from(line), ending.as_bytes()).await;
         }
     }
     Ok(())
@@ -195,7 +194,7 @@ pub(crate) async fn detach(
             let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
             let reply = || service.client.reply(id, ReplyKind::Json, Body::Whole(json.clone()));
             // The host may not have seen it begin. The command is not started again.
-            poll::insist(stopping.clone(), reply).await
+            actions::insist(stopping.clone(), reply).await
         }
         Err(failure) => service.client.refuse(id, &failure).await,
     };
@@ -254,9 +253,9 @@ fn prepare_with_streams(service: &Service, exec: Exec) -> Result<(Prepared<'_>, 
     let name = exec.options.user.as_ref().or(service.config.user.as_ref());
     let user = name.and_then(|user| Account::find(user).ok());
     let made = if exec.tty {
-        terminal::terminal(user.as_ref(), exec.options.size)
+        streams::terminal(user.as_ref(), exec.options.size)
     } else {
-        terminal::pipes(user.as_ref())
+        streams::pipes(user.as_ref())
     };
     let (ends, streams) = made.map_err(StartError::Streams)?;
     Ok((prepare(service, exec, streams, false)?, ends))

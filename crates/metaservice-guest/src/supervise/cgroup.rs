@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::oom::counter;
+use crate::system::oom::counter;
 
 const ROOT: &str = "/sys/fs/cgroup";
 

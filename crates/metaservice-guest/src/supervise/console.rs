@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use metaservice_protocol::TerminalSize;
 
-use crate::account::Account;
-use crate::descriptor::Descriptor;
-use crate::shell::terminal::{End, Ends, Input, Streams, read_now, terminal};
+use crate::system::account::Account;
+use crate::system::descriptor::Descriptor;
+use crate::system::streams::{End, Ends, Input, Streams, read_now, terminal};
 
 /// How much is copied at once.
 const CHUNK: usize = 64 * 1024;

@@ -2,7 +2,7 @@
 //!
 //! Owns the crate's only fork. A program with several threads may do next to nothing between fork
 //! and exec, as any of the others can have been copied in the midst of something. Supervisors and
-//! the [zygote](super::zygote) have one thread each, so a copy of theirs is a whole process: it
+//! the [zygote](super::fork_server) have one thread each, so a copy of theirs is a whole process: it
 //! runs ordinary code, and what would cost the start of a program costs a fork.
 
 #![allow(unsafe_code)]

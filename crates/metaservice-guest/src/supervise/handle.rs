@@ -7,13 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
-use crate::descriptor::Descriptor;
+use crate::system::descriptor::Descriptor;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::processes::Process;
 use crate::state::Claim;
+use crate::system::processes::Process;
 
 /// A running supervisor. Dropping it changes nothing for the process.
 #[derive(Debug)]

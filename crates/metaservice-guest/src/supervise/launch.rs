@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroup;
 use super::fork;
+use super::fork_server::Env;
 use super::order::Order;
-use super::zygote::Env;
-use crate::account::{Account, AccountError};
-use crate::oom;
-use crate::shell::terminal::Streams;
 use crate::state::Folder;
+use crate::system::account::{Account, AccountError};
+use crate::system::oom;
+use crate::system::streams::Streams;
 
 /// Why a command was not started.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ impl Launch<'_> {
         let failure = File::create(Folder::at(self.order.folder.clone()).failure());
         let begun = placed.and_then(|()| self.prepare()).and_then(|()| self.become_command());
         let Err(error) = begun;
-        let (reason, message) = (error.reason(), crate::words::chain(&error));
+        let (reason, message) = (error.reason(), crate::diagnostics::chain(&error));
         let _ = writeln!(io::stderr(), "metaservice-guest: {message}");
         if let Ok(mut failure) = failure {
             let json = serde_json::to_vec(&StartFailure { reason, message });

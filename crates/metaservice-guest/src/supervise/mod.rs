@@ -23,11 +23,11 @@
 mod cgroup;
 mod console;
 mod fork;
+mod fork_server;
 mod handle;
 mod launch;
 mod order;
 mod tree;
-mod zygote;
 
 use std::fs;
 use std::io;
@@ -47,25 +47,25 @@ use tokio::time::{Instant as Deadline, sleep, sleep_until};
 
 use self::cgroup::Cgroup;
 use self::console::Console;
+pub use self::fork_server::zygote;
+pub(crate) use self::fork_server::{Birth, NoCopy, Unborn, Zygote};
+use self::fork_server::{Env, Word};
 pub(crate) use self::handle::Supervisor;
 use self::launch::Launch;
 pub(crate) use self::launch::StartFailure;
 pub use self::order::{InvalidOrder, Kind, LogRoute, Order};
 use self::tree::Tree;
 pub(crate) use self::tree::signal as signal_process;
-pub use self::zygote::zygote;
-pub(crate) use self::zygote::{Birth, NoCopy, Unborn, Zygote};
-use self::zygote::{Env, Word};
-use crate::account::Account;
 use crate::client::Client;
-use crate::descriptor::Descriptor;
-use crate::host::Host;
+use crate::client::host::Host;
 use crate::log::{self, Output};
-use crate::oom;
-use crate::processes::Process;
 use crate::program::hide_unit;
-use crate::shell::terminal::Streams;
 use crate::state::{Folder, StateError};
+use crate::system::account::Account;
+use crate::system::descriptor::Descriptor;
+use crate::system::oom;
+use crate::system::processes::Process;
+use crate::system::streams::Streams;
 
 /// How long a command may take to end after it was asked to.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -470,7 +470,7 @@ async fn deliver(
 /// Gives the pipe to the user that the command runs as, who may want to open it again by way
 /// of `/dev/stderr`.
 fn hand_over(output: &OwnedFd, user: &str) {
-    if let Ok(account) = crate::account::Account::find(user) {
+    if let Ok(account) = crate::system::account::Account::find(user) {
         let uid = rustix::fs::Uid::from_raw(account.uid);
         let _ = rustix::fs::fchown(output, Some(uid), None);
     }

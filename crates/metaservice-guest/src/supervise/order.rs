@@ -1,5 +1,5 @@
 //! What an agent tells the supervisor: as a command line, or as the same words in a message to the
-//! [zygote](super::zygote).
+//! [zygote](super::fork_server).
 //!
 //! As a command line it is this program again. Command and environment of the job travel as its own command
 //! and environment, so that whatever the kernel could not carry to the job fails before
@@ -12,9 +12,9 @@ use std::process::Command;
 
 use metaservice_protocol::TerminalSize;
 
-use crate::oom;
 use crate::program::Program;
 use crate::state::Folder;
+use crate::system::oom;
 
 /// This program, also after its file was replaced or a new root entered.
 pub(super) const SELF: &str = "/proc/self/exe";

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::Cgroup;
-use crate::processes::{Process, descendants};
+use crate::system::processes::{Process, descendants};
 
 /// How often the tree is looked through for processes that were forked meanwhile, before all
 /// are killed. A tree that still grows then is caught at the next child's death.

@@ -22,9 +22,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use crate::account;
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
+use crate::system::account;
 
 /// How deep the walk goes; each level keeps a file open.
 const MAX_DEPTH: usize = 256;
@@ -80,7 +80,7 @@ pub(crate) fn failure(errno: Errno, path: &Path) -> Failure {
         Errno::ROFS => FailureCode::ReadOnly,
         _ => FailureCode::Other,
     };
-    let reason = crate::words::chain(&std::io::Error::from(errno));
+    let reason = crate::diagnostics::chain(&std::io::Error::from(errno));
     Failure::new(code, format!("{}: {reason}", path.display()))
 }
 

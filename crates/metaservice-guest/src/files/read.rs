@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::source::{Block, Source};
 use crate::agent::Service;
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{ClientError, ReplyKind};
 
 /// How many reads go on at once: each holds one of the runtime's blocking threads for as long as

@@ -9,6 +9,12 @@
 //! log alone has endless patience, because a host that does not read is back-pressure.
 //! There TCP keep-alive notices a host that is gone.
 
+pub(crate) mod activity;
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod host;
+pub(crate) mod stream;
+
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,9 +46,9 @@ use tokio_tungstenite::tungstenite;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
-use crate::body::Body;
-use crate::connection::{Answer, Connection, Kept, MAX_ANSWER, Patience, connect};
-use crate::host::Host;
+use crate::client::body::Body;
+use crate::client::connection::{Answer, Connection, Kept, MAX_ANSWER, Patience, connect};
+use crate::client::host::Host;
 
 /// How long a poll may go without a byte: a little more than the host may take.
 const POLL_PATIENCE: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(15));

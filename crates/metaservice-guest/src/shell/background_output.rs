@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use super::pump::discard;
-use super::terminal::End;
+use super::relay::discard;
+use crate::system::streams::End;
 
 /// How many outputs are read at once; each has a descriptor. One more is closed.
 const MOST: usize = 256;

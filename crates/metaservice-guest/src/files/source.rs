@@ -16,8 +16,8 @@ use metaservice_protocol::{Failure, FailureCode, FileHead, Form, ReadOptions, Re
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::failure;
-use crate::blocks::Pool;
-use crate::entries::mtime_ns;
+use crate::files::blocks::Pool;
+use crate::files::list::mtime_ns;
 
 /// How many bytes lie between two places at which a folder can be resumed.
 const MARK_EVERY: u64 = 1024 * 1024;

@@ -23,8 +23,8 @@ use super::sink::Sink;
 use crate::agent::Service;
 use crate::backoff::Backoff;
 use crate::client::ClientError;
-use crate::wire::{Over, Reader, Socket, Wire, goodbye};
-use crate::words::chain;
+use crate::client::stream::{Over, Reader, Socket, Wire, goodbye};
+use crate::diagnostics::chain;
 
 /// How many transfers are written at once: each holds one of the runtime's blocking threads.
 const MAX_WRITES: usize = 8;

@@ -21,8 +21,8 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::backoff::Backoff;
 use crate::client::{Client, ClientError};
+use crate::diagnostics::{chain, say};
 use crate::program::hide_unit;
-use crate::words::{chain, say};
 
 /// A clock that differs by less is left alone: the answer took some time to come.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);

@@ -11,7 +11,7 @@ use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS}
 use metaservice_protocol::{ActionId, Stats, StatsOptions};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
 
 /// The unit of the processors' times, 1/100 s on every Linux since 2.6 (`USER_HZ`).
@@ -65,7 +65,7 @@ fn read() -> Stats {
     let (root_total, root_free) = rustix::fs::statvfs("/")
         .map(|root| (root.f_blocks * root.f_frsize, root.f_bavail * root.f_frsize))
         .unwrap_or_default();
-    let processes = crate::processes::all().map_or(0, |all| all.len());
+    let processes = crate::system::processes::all().map_or(0, |all| all.len());
     Stats {
         uptime_ms: uptime(&file("uptime")),
         cpus,

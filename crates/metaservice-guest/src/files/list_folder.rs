@@ -19,8 +19,6 @@
 //! to move, so a large tree on a slow disk is no reason to give up; where nothing is found for
 //! a while, a space moves instead. A reply that the host has given up ends the walk.
 
-pub(crate) mod memory;
-
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,9 +31,10 @@ use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 
-use crate::body::{Body, RequestOver};
+use super::in_memory;
+use crate::client::body::{Body, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
-use crate::words::say;
+use crate::diagnostics::say;
 
 /// How deep the walk goes; each level keeps a file open.
 const MAX_DEPTH: usize = 256;
@@ -112,7 +111,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
 /// The reply of a small folder that nobody has to be waited for.
 fn at_once(path: &Path) -> Option<(Bytes, Omitted)> {
     let path: PathBuf = path.components().collect();
-    let folder = memory::open(&path)?;
+    let folder = in_memory::open(&path)?;
     let entries = entries(&folder, AT_ONCE).filter(|entries| entries.iter().all(|e| !e.folder))?;
     let mut listing = Listing::new(MAX_FILES_BYTES, |_| Err(RequestOver));
     let mut text = path.to_str()?.trim_end_matches('/').to_owned();
@@ -212,7 +211,7 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 if let Ok(folder) = rustix::fs::open(&path, flags, Mode::empty()) {
-                    memory::learn(&folder, status.st_dev);
+                    in_memory::learn(&folder, status.st_dev);
                     let prefix = text.trim_end_matches('/').to_owned();
                     listing.walk(&folder, prefix, &mut Vec::new())?;
                 }

@@ -15,10 +15,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::Service;
 use crate::backoff::Backoff;
-use crate::body::Body;
+use crate::client::body::Body;
 use crate::client::{ClientError, ReplyKind};
-use crate::words::{chain, say};
-use crate::{artifact, dial, entries, folder, shell, stats, transfer};
+use crate::diagnostics::{chain, say};
+use crate::{files, shell};
+
+mod dial;
+mod stats;
 
 /// How many actions are served at once. No polls are made while there are so many.
 const MAX_ACTIONS: usize = 256;
@@ -180,19 +183,21 @@ async fn serve(
     let reply = async {
         match request {
             Request::GetArtifact { path } => {
-                artifact::serve(client, id, &service.path(&path)).await
+                files::artifact::serve(client, id, &service.path(&path)).await
             }
-            Request::ListFolder { path } => folder::serve(client, id, &service.path(&path)).await,
+            Request::ListFolder { path } => {
+                files::list_folder::serve(client, id, &service.path(&path)).await
+            }
             Request::KillProcess => {
                 let _parting = service.partings.begin();
                 service.running.kill();
                 client.reply(id, ReplyKind::Plain, Body::empty()).await
             }
             Request::Dial(dial) => dial::serve(client, id, &dial).await,
-            Request::Read(read) => transfer::read(service, id, read).await,
-            Request::Write(write) => transfer::write(service, id, write).await,
+            Request::Read(read) => files::read(service, id, read).await,
+            Request::Write(write) => files::write(service, id, write).await,
             Request::List(list) => {
-                entries::serve(client, id, &service.path(&list.path), list.options).await
+                files::list::serve(client, id, &service.path(&list.path), list.options).await
             }
             Request::Stats(options) => stats::serve(client, id, options).await,
             Request::Signal(Signal { signal }) => {

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use crate::client::stream::{Over, Reader, Wire, goodbye};
 use crate::client::{Client, ClientError};
-use crate::wire::{Over, Reader, Wire, goodbye};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ fn failure(error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => FailureCode::PermissionDenied,
         _ => FailureCode::Other,
     };
-    Failure::new(code, crate::words::chain(error))
+    Failure::new(code, crate::diagnostics::chain(error))
 }
 
 /// From the connection to the host.

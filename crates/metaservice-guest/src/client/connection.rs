@@ -20,10 +20,10 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::body::Body;
 use crate::client::ClientError;
-use crate::host::Host;
-use crate::watched::{Activity, Watched};
+use crate::client::activity::{Activity, Watched};
+use crate::client::body::Body;
+use crate::client::host::Host;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -22,9 +22,9 @@ use bytes::Bytes;
 use metaservice_protocol::ActionId;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::blocks::{self, BLOCK, Pool};
-use crate::body::{Body, BodySender, RequestOver};
+use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::{Client, ClientError, ReplyKind};
+use crate::files::blocks::{self, BLOCK, Pool};
 
 /// Answers a get-artifact action. Dropping the future cuts the reply.
 pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result<(), ClientError> {

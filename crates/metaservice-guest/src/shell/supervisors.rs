@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::terminal::Streams;
 use crate::supervise::{self, Birth, NoCopy, Order, Supervisor, Unborn, Zygote};
+use crate::system::streams::Streams;
 
 /// How many supervisors are made before they are wanted. Each takes eight descriptors meanwhile, and
 /// a host may leave 256 shells waiting.

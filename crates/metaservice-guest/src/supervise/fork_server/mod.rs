@@ -20,7 +20,7 @@
 //! a shell dies with its agent as if the agent had started it. Where there is none, or it cannot be
 //! had, the agent starts a supervisor as a program.
 
-mod birth;
+mod client;
 mod message;
 
 use std::ffi::OsString;
@@ -31,10 +31,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open};
 
-pub(crate) use self::birth::{Birth, NoCopy, Unborn, Zygote};
+pub(crate) use self::client::{Birth, NoCopy, Unborn, Zygote};
 use self::message::{MOST, Received, decode, receive, send};
 use super::{Origin, SuperviseError, begin, fork};
-use crate::shell::terminal::Streams;
+use crate::system::streams::Streams;
 
 /// Variables of an environment.
 pub(super) type Env = Vec<(OsString, OsString)>;
@@ -106,7 +106,7 @@ fn serve(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<OwnedFd> {
             // The agent knows.
             Err(SuperviseError::GivenUp) => 1,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "error: {}", crate::words::chain(&error));
+                let _ = writeln!(io::stderr(), "error: {}", crate::diagnostics::chain(&error));
                 1
             }
         }

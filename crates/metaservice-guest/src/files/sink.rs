@@ -28,9 +28,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::failure;
-use crate::account::Account;
-use crate::folder::memory;
-use crate::words::chain;
+use super::in_memory;
+use crate::diagnostics::chain;
+use crate::system::account::Account;
 
 /// A file's permission bits where the host says nothing.
 const FILE_MODE: u32 = 0o644;
@@ -263,7 +263,7 @@ impl Target {
 
 fn refusal(error: &metaservice_archive::Error, path: &Path) -> Failure {
     let code = match &error.reason {
-        Reason::System(errno) => crate::entries::failure(*errno, path).code,
+        Reason::System(errno) => crate::files::list::failure(*errno, path).code,
         Reason::Io(error) if error.raw_os_error().is_some() => failure(error, path).code,
         _ => FailureCode::Invalid,
     };
@@ -303,7 +303,7 @@ impl Beside {
         let file: File = file.map_err(|errno| failed(errno.into()))?.into();
         // Where files are bounded, an end that is set too far ahead is met by a signal.
         let bounded = rustix::process::getrlimit(Resource::Fsize).current.is_some();
-        let light = !bounded && memory::holds(&file);
+        let light = !bounded && in_memory::holds(&file);
         let owner = user.and_then(|user| Account::find(user).ok());
         let (mode, mtime_ns) = (options.mode.unwrap_or(FILE_MODE) & 0o7777, options.mtime_ns);
         Ok(Self {

@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::time::timeout;
 
 use super::message::{encode, line, receive, send};
-use crate::descriptor::Descriptor;
 use crate::program::hide_unit;
-use crate::shell::terminal::Streams;
 use crate::supervise::handle::Supervisor;
 use crate::supervise::order::{Order, SELF};
+use crate::system::descriptor::Descriptor;
+use crate::system::streams::Streams;
 
 /// How long a copy may take. Only a machine that stands still, or somebody who stops processes,
 /// takes longer.

@@ -3,6 +3,11 @@
 //! Owns the two actions. Both work on blocking threads of the runtime, behind channels of a block
 //! or two: a host that is slow holds the disk back, and a disk that is slow holds the host back.
 
+pub(crate) mod artifact;
+pub(crate) mod blocks;
+mod in_memory;
+pub(crate) mod list;
+pub(crate) mod list_folder;
 mod read;
 mod sink;
 mod source;
@@ -24,5 +29,5 @@ fn failure(error: &io::Error, path: &Path) -> Failure {
         return Failure::new(FailureCode::Invalid, format!("{}: {error}", path.display()));
     }
     let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-    crate::entries::failure(errno, path)
+    crate::files::list::failure(errno, path)
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crate::descriptor::Descriptor;
+use crate::system::descriptor::Descriptor;
 use metaservice_protocol::TerminalSize;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::account::Account;
+use crate::system::account::Account;
 
 /// The size of a terminal until the host says another.
 const FIRST_SIZE: (u16, u16) = (80, 24);
@@ -70,7 +70,7 @@ impl Streams {
 }
 
 /// Three pipes.
-pub(super) fn pipes(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
+pub(crate) fn pipes(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
     let (stdin, to) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from_error, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -118,12 +118,12 @@ fn end(fd: OwnedFd) -> io::Result<End> {
 }
 
 /// The process group that hears a terminal's keyboard.
-pub(super) fn foreground(terminal: impl AsFd) -> Option<rustix::process::Pid> {
+pub(crate) fn foreground(terminal: impl AsFd) -> Option<rustix::process::Pid> {
     rustix::termios::tcgetpgrp(terminal).ok()
 }
 
 /// Sets a terminal's size; its processes are told by the kernel.
-pub(super) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) {
+pub(crate) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) {
     let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
     // Whoever closed the terminal needs no size.
     let _ = tcsetwinsize(terminal, size);
@@ -131,12 +131,12 @@ pub(super) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) {
 
 impl Input {
     /// The terminal, if it is one.
-    pub(super) fn terminal(&self) -> Option<End> {
+    pub(crate) fn terminal(&self) -> Option<End> {
         self.tty.then(|| Arc::clone(&self.end))
     }
 
     /// Writes all of `bytes`; `false` when nobody reads any more.
-    pub(super) async fn write(&self, mut bytes: &[u8]) -> bool {
+    pub(crate) async fn write(&self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let Ok(mut ready) = self.end.writable().await else { return false };
             match ready.try_io(|end| Ok(rustix::io::write(end, bytes)?)) {
@@ -151,7 +151,7 @@ impl Input {
 
     /// Says that there is no more. A terminal stays open for its output: its end-of-file
     /// character says it there, to programs that read by lines.
-    pub(super) async fn finish(self) {
+    pub(crate) async fn finish(self) {
         if !self.tty {
             return;
         }

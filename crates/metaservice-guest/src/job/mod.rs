@@ -12,6 +12,9 @@
 //! | claim, no supervisor, no ending | reports the job as lost, and says so in the log |
 //! | reported | serves actions |
 
+pub(crate) mod pending_replies;
+pub(crate) mod renewal;
+
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,13 +26,13 @@ use tokio::time::timeout;
 
 use crate::agent::Service;
 use crate::backoff::Backoff;
-use crate::body::Body;
 use crate::client::Client;
-use crate::processes::Process;
+use crate::client::body::Body;
+use crate::diagnostics::{chain, say};
 use crate::program::Program;
 use crate::state::{Folder, StateError};
 use crate::supervise::{self, KILL_GRACE, Kind, LogRoute, Order, Supervisor};
-use crate::words::{chain, say};
+use crate::system::processes::Process;
 
 /// How long a supervisor may take to end its command and itself: both of its graces and some.
 const STOP_TIMEOUT: Duration = KILL_GRACE.saturating_mul(2).saturating_add(Duration::from_secs(1));

@@ -24,11 +24,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Running;
-use super::leftovers::Leftovers;
-use super::terminal::{End, Ends, Input, foreground, read_now, resize};
-use crate::partings::Partings;
-use crate::processes::Process;
-use crate::wire::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
+use super::background_output::Leftovers;
+use crate::client::stream::{CLOSE_TIMEOUT, Control, Over, Reader, Socket, Wire, goodbye};
+use crate::job::pending_replies::Partings;
+use crate::system::processes::Process;
+use crate::system::streams::{End, Ends, Input, foreground, read_now, resize};
 
 /// How much is read of an output at once, where there is room for it.
 const READ: usize = 64 * 1024;
