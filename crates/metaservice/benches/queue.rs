@@ -2,7 +2,7 @@
 //! to and over, alone and among a thousand others.
 #![allow(missing_docs, dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
-#[path = "../src/queue.rs"]
+#[path = "../src/job/queue.rs"]
 mod queue;
 
 use std::hint::black_box;

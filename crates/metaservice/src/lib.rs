@@ -37,48 +37,33 @@
 
 #![forbid(unsafe_code)]
 
-mod actions;
-mod artifact;
-mod bounds;
-mod builder;
-mod cloud;
-mod connection;
-mod contact;
 pub mod control;
-mod delivery;
-mod disk;
-mod endpoints;
-mod error;
-mod extension;
-mod log;
-mod origin;
-mod preparation;
-mod queue;
-mod reception;
-mod replies;
-mod result;
-mod service;
-mod session;
-mod shell;
-mod state;
+mod guest;
+mod handle;
+mod job;
 
-pub use artifact::Artifact;
 pub use axum::serve::Listener;
-pub use bounds::Bounds;
-pub use builder::{Builder, StartError};
-pub use cloud::{Cloud, CloudCard, InvalidPublicKey, InvalidUserData, PublicKey, UserData};
-pub use contact::{Contact, SILENCE};
-pub use disk::DiskWork;
-pub use error::{ActionError, ArtifactError, ListFolderError, ShellError, Stage, TransportError};
-pub use extension::{Destination, Dialled, ExtensionError, Lines, Reading};
-pub use log::{LogError, LogFrom, LogItem, LogReader};
 pub use metaservice_protocol::{
     Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
     Form, Reason, Stats, TerminalSize,
 };
-pub use preparation::Preparation;
-pub use result::JobResult;
-pub use service::MetaService;
-pub use session::SessionMode;
-pub use shell::{Shell, ShellInput, ShellOutput};
-pub use state::StateError;
+
+pub use crate::guest::cloud::{
+    Cloud, CloudCard, InvalidPublicKey, InvalidUserData, PublicKey, UserData,
+};
+pub use crate::guest::idle::Preparation;
+pub use crate::handle::actions::{Destination, Dialled, ExtensionError, Lines, Reading};
+pub use crate::handle::builder::{Builder, StartError};
+pub use crate::handle::error::{
+    ActionError, ArtifactError, ListFolderError, ShellError, Stage, TransportError,
+};
+pub use crate::handle::service::MetaService;
+pub use crate::handle::shell::{Shell, ShellInput, ShellOutput};
+pub use crate::job::artifact::Artifact;
+pub use crate::job::contact::{Contact, SILENCE};
+pub use crate::job::disk::DiskWork;
+pub use crate::job::limits::Bounds;
+pub use crate::job::log::{LogError, LogFrom, LogItem, LogReader};
+pub use crate::job::persistence::StateError;
+pub use crate::job::result::JobResult;
+pub use crate::job::session::SessionMode;

@@ -29,9 +29,9 @@ use super::body::{BodyReader, LogBody};
 use super::{
     Code, Described, ExecRequest, FILE_HEADER, Job, MISSED_HEADER, Problem, Started, Written,
 };
-use crate::extension::{Destination, Dialled, Lines};
-use crate::log::LogFrom;
-use crate::shell::{Shell, Wire};
+use crate::handle::actions::{Destination, Dialled, Lines};
+use crate::handle::shell::{Shell, Wire};
+use crate::job::log::LogFrom;
 
 /// The largest answer that is kept in memory: a list of files is at most 10 MiB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;

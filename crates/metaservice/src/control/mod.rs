@@ -35,7 +35,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use metaservice_protocol::{Agent, Ending, Exec, ExecOptions, FailureCode, TerminalSize};
 use serde::{Deserialize, Serialize};
 
-use crate::contact::Contact;
+use crate::job::contact::Contact;
 
 pub use body::{BodyReader, LogBody};
 pub use client::{Client, ClientError};

@@ -21,8 +21,8 @@ use tokio::io::AsyncReadExt;
 use super::super::{Code, FILE_HEADER, PROBLEM_HEADER, Problem, Written};
 use super::Served;
 use super::problem::{Natural, Query, refuse};
-use crate::artifact::Artifact;
-use crate::extension::{Destination, ExtensionError, Lines, Reading};
+use crate::handle::actions::{Destination, ExtensionError, Lines, Reading};
+use crate::job::artifact::Artifact;
 
 /// How many bytes of a file are read at once.
 const READ: usize = 256 * 1024;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::super::{Code, Job, JobState, MISSED_HEADER, Problem};
 use super::Served;
 use super::problem::{Natural, Query, refuse};
-use crate::log::{LogFrom, LogItem, LogReader};
+use crate::job::log::{LogFrom, LogItem, LogReader};
 
 /// What is to be told of the job.
 #[utoipa::path(get, path = "/v1/job", responses((status = 200, body = Job)))]

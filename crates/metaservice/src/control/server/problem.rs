@@ -8,8 +8,8 @@ use metaservice_protocol::{Failure, FailureCode};
 
 use super::super::{Code, Problem};
 use super::MAX_COMMAND;
-use crate::error::{ActionError, ArtifactError, ListFolderError};
-use crate::extension::ExtensionError;
+use crate::handle::actions::ExtensionError;
+use crate::handle::error::{ActionError, ArtifactError, ListFolderError};
 
 pub(super) fn refuse(code: Code, message: impl Into<String>) -> Response {
     Problem { code, message: message.into() }.into_response()

@@ -21,10 +21,10 @@ use super::super::{Code, ExecRequest, Problem, Started};
 use super::described::{self, Described};
 use super::problem::{Body, Query, refuse};
 use super::{MAX_COMMAND, Served};
-use crate::extension::ExtensionError;
-use crate::replies::{offers_second_dialect, subprotocol};
-use crate::service::new_id;
-use crate::shell::Connected;
+use crate::guest::replies::{offers_second_dialect, subprotocol};
+use crate::handle::actions::ExtensionError;
+use crate::handle::service::new_id;
+use crate::handle::shell::Connected;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 

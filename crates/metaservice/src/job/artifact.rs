@@ -1,0 +1,207 @@
+//! Files of the guest's, on their way to temporary storage on the host.
+//!
+//! An artifact has no name on the host: its file is unlinked before the first byte is
+//! written, so it vanishes with its last handle, also when the process is killed.
+//! While one batch of bytes is written to the disk by a blocking thread the next one
+//! is read from the guest.
+
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use metaservice_protocol::Chunks;
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+
+use crate::handle::error::{ArtifactError, TransportError};
+use crate::job::disk::{DiskWork, Working};
+use crate::job::limits::Share;
+
+/// How many bytes are gathered before they are written, while no write is under way.
+const BATCH: usize = 256 * 1024;
+
+/// How many bytes may be gathered while a write is under way; then the guest waits.
+const MAX_GATHERED: usize = 4 * BATCH;
+
+/// A file of the guest's as it was when the guest sent it: a seekable reader on
+/// temporary storage, positioned at the beginning.
+///
+/// The storage is freed when this is dropped, and also when the process dies.
+#[derive(Debug)]
+pub struct Artifact {
+    file: tokio::fs::File,
+    share: Share,
+}
+
+impl Artifact {
+    /// The file's length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.share.taken()
+    }
+
+    /// Whether the file has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The underlying unnamed file, for callers that read it without async. It no longer counts
+    /// among what the guest takes of the [storage](crate::Bounds::storage).
+    pub async fn into_std(self) -> std::fs::File {
+        self.file.into_std().await
+    }
+}
+
+impl AsyncRead for Artifact {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.file).poll_read(cx, buf)
+    }
+}
+
+impl AsyncSeek for Artifact {
+    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
+        Pin::new(&mut self.file).start_seek(position)
+    }
+
+    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Pin::new(&mut self.file).poll_complete(cx)
+    }
+}
+
+/// Why a body did not become an artifact.
+#[derive(Debug)]
+pub(crate) enum ReceiveError {
+    Transport(TransportError),
+    Storage(io::Error),
+}
+
+impl From<ReceiveError> for Result<ArtifactError, TransportError> {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Transport(cause) => Err(cause),
+            ReceiveError::Storage(cause) => Ok(ArtifactError::Storage(cause)),
+        }
+    }
+}
+
+/// Reads a reply's body to its end. The file is unnamed and lies in `folder`.
+pub(crate) async fn receive(
+    mut body: Body,
+    (folder, work): (PathBuf, DiskWork),
+    share: Share,
+    stall: Duration,
+) -> Result<Artifact, ReceiveError> {
+    let mut spool = Spool::create(folder, work, share).await.map_err(ReceiveError::Storage)?;
+    while let Some(chunk) = next_chunk(&mut body, stall).await? {
+        spool.push(chunk).await.map_err(ReceiveError::Storage)?;
+    }
+    spool.finish().await.map_err(ReceiveError::Storage)
+}
+
+/// The next bytes of a body, `None` at its end.
+pub(crate) async fn next_chunk(
+    body: &mut Body,
+    stall: Duration,
+) -> Result<Option<Bytes>, ReceiveError> {
+    loop {
+        let Ok(frame) = tokio::time::timeout(stall, body.frame()).await else {
+            return Err(ReceiveError::Transport(TransportError::Stalled));
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(ReceiveError::Transport(TransportError::Cut(error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                _ => {}
+            },
+        }
+    }
+}
+
+enum Disk {
+    Idle(std::fs::File),
+    Writing(Working<std::fs::File>),
+    /// Only between two of the others.
+    Moved,
+}
+
+pub(crate) struct Spool {
+    work: DiskWork,
+    disk: Disk,
+    gathered: Chunks,
+    share: Share,
+}
+
+impl Spool {
+    /// A file in `folder` that takes its share of the storage.
+    pub(crate) async fn create(folder: PathBuf, work: DiskWork, share: Share) -> io::Result<Self> {
+        let file = work.run(move || unnamed_file(&folder)).await?;
+        Ok(Self { work, disk: Disk::Idle(file), gathered: Chunks::default(), share })
+    }
+
+    pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
+        self.share.take(chunk.len() as u64)?;
+        self.gathered.push(chunk);
+        let busy = matches!(&self.disk, Disk::Writing(working) if !working.is_finished());
+        let enough = if busy { MAX_GATHERED } else { BATCH };
+        if self.gathered.len() >= enough {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the write under way and begins the next one.
+    async fn write(&mut self) -> io::Result<()> {
+        let mut file = self.settle().await?;
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let batch: Vec<Bytes> = std::iter::from_fn(|| gathered.pop()).collect();
+        let write = move || write_vectored(&mut file, &batch).map(|()| file);
+        self.disk = Disk::Writing(self.work.begin(write));
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> io::Result<std::fs::File> {
+        match std::mem::replace(&mut self.disk, Disk::Moved) {
+            Disk::Idle(file) => Ok(file),
+            Disk::Writing(working) => working.finish().await,
+            // An earlier write has failed, and its error was returned then.
+            Disk::Moved => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    pub(crate) async fn finish(mut self) -> io::Result<Artifact> {
+        if !self.gathered.is_empty() {
+            self.write().await?;
+        }
+        let mut file = self.settle().await?;
+        io::Seek::rewind(&mut file)?;
+        Ok(Artifact { file: tokio::fs::File::from_std(file), share: self.share })
+    }
+}
+
+fn unnamed_file(folder: &Path) -> io::Result<std::fs::File> {
+    tempfile::tempfile_in(folder)
+}
+
+fn write_vectored(file: &mut std::fs::File, batch: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut rest, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

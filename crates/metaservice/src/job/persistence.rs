@@ -1,0 +1,387 @@
+//! What a service has promised its guest, kept in a folder: another process goes on from there.
+//!
+//! ```text
+//!   folder/lock         held by the service that uses the folder
+//!   folder/state.json   what was promised; replaced as a whole, never written in place
+//!   folder/log          the log; what is behind the length in `state.json` was never confirmed
+//! ```
+//!
+//! The guest is told "yes" only when the disk has it: first the log's bytes, then the file that
+//! counts them, then the answer. A process that dies in between has promised nothing: the guest
+//! asks again, and finds either what was or what is.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use metaservice_private::{Directory, PrivateError};
+use metaservice_protocol::{ActionId, Ending, Execute};
+use serde::{Deserialize, Serialize};
+
+use crate::job::disk::DiskWork;
+use crate::job::result::JobResult;
+
+/// The layout of the folder.
+const LAYOUT: u32 = 1;
+
+const STATE: &str = "state.json";
+const LOCK: &str = "lock";
+
+/// What a service that was killed at its very beginning may have left; the last one is an earlier
+/// version's.
+const LEFT_EARLY: [&str; 3] = [LOCK, "state.json.next", "state.next"];
+
+/// Why a folder cannot be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be made, read or written.
+    #[error("the folder cannot be used")]
+    Io(#[from] io::Error),
+    /// Others can change it or have made it, or one of its files.
+    #[error(transparent)]
+    Private(PrivateError),
+    /// It has files, and none of them is a service's state.
+    #[error("it is neither empty nor the state of a job: {0:?} is in it")]
+    Occupied(String),
+    /// Another service uses it.
+    #[error("another service is using it")]
+    InUse,
+    /// It belongs to a job of another command, environment or terminal.
+    #[error("it belongs to another job: go on by the same command line, or use another folder")]
+    OtherJob,
+    /// Its contents are not what a service has left there.
+    #[error("what is in it was not left by a service: {0}")]
+    Damaged(String),
+}
+
+impl From<PrivateError> for StateError {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::Io { source, .. } => Self::Io(source),
+            refused @ PrivateError::Refused { .. } => Self::Private(refused),
+        }
+    }
+}
+
+/// What has been promised.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Promised {
+    layout: u32,
+    execute: Execute,
+    /// When the command was fetched first, in milliseconds since 1970.
+    fetched_ms: Option<u64>,
+    pub(crate) log: PromisedLog,
+    pub(crate) session: Option<PromisedSession>,
+    result: Option<PromisedResult>,
+    /// Whether a log of version 1 has a hole, or will have one if the service ends now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) log_hole: bool,
+    /// The instance that a cloud image was told it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+}
+
+/// How far the log is safe.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PromisedLog {
+    pub(crate) length: u64,
+    /// How far each numbered log has come.
+    pub(crate) received: BTreeMap<ActionId, u64>,
+}
+
+/// Whose the job is.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct PromisedSession {
+    pub(crate) nonce: ActionId,
+    pub(crate) secret: String,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct PromisedResult {
+    success: bool,
+    ending: Option<Ending>,
+}
+
+impl Promised {
+    pub(crate) fn fetched(&self) -> Option<SystemTime> {
+        self.fetched_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+    }
+
+    pub(crate) fn fetch(&mut self, now: SystemTime) {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.fetched_ms.get_or_insert(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn result(&self) -> Option<JobResult> {
+        let PromisedResult { success, ending } = self.result.clone()?;
+        Some(JobResult { success, ending })
+    }
+
+    pub(crate) fn resolve(&mut self, JobResult { success, ending }: JobResult) {
+        self.result.get_or_insert(PromisedResult { success, ending });
+    }
+}
+
+/// The folder of one job, for as long as its service lives.
+pub(crate) struct Store {
+    directory: Directory,
+    promised: Mutex<Promised>,
+    work: DiskWork,
+    _lock: File,
+}
+
+impl Store {
+    /// Takes the folder, and makes it if need be, for the job that runs `execute`.
+    pub(crate) fn open(
+        folder: &Path,
+        execute: &Execute,
+        work: DiskWork,
+    ) -> Result<Self, StateError> {
+        let (directory, made) = Directory::open_or_make(folder)?;
+        if made {
+            // The directory's own name, too, outlives the machine.
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        refuse_occupied(&directory)?;
+        let lock = directory.append(LOCK)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let begin = || Promised { layout: LAYOUT, execute: execute.clone(), ..Promised::default() };
+        let promised = Mutex::new(find(&directory, execute)?.unwrap_or_else(begin));
+        let store = Self { directory, promised, work, _lock: lock };
+        store.write(&store.promised())?;
+        Ok(store)
+    }
+
+    /// Whether the folder is of the job that runs `execute`, or of none yet. What is promised is
+    /// replaced as a whole, so this needs no lock.
+    pub(crate) fn check(folder: &Path, execute: &Execute) -> Result<(), StateError> {
+        match folder.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            _ => {}
+        }
+        let directory = Directory::open(folder)?;
+        refuse_occupied(&directory)?;
+        find(&directory, execute).map(drop)
+    }
+
+    /// What has been promised.
+    pub(crate) fn promised(&self) -> MutexGuard<'_, Promised> {
+        // What is behind the lock changes all at once.
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the folder's files are written.
+    pub(crate) fn work(&self) -> DiskWork {
+        self.work
+    }
+
+    /// The id of the instance: the one that was told before, or else this one from now on.
+    pub(crate) fn instance(&self, fresh: &str) -> Result<String, StateError> {
+        let mut promised = self.promised();
+        let id = promised.instance.get_or_insert_with(|| fresh.to_owned()).clone();
+        self.write(&promised)?;
+        Ok(id)
+    }
+
+    /// The log's file, without what was never confirmed.
+    pub(crate) fn log(&self) -> Result<File, StateError> {
+        let file = self.directory.append("log")?;
+        let length = self.promised().log.length;
+        if file.metadata()?.len() < length {
+            return Err(StateError::Damaged(format!("its log is shorter than {length} bytes")));
+        }
+        file.set_len(length)?;
+        file.sync_all()?;
+        self.directory.sync()?;
+        Ok(file)
+    }
+
+    /// Promises something. When this returns, the disk has it; dropped, it may have.
+    pub(crate) async fn promise(
+        self: &Arc<Self>,
+        what: impl FnOnce(&mut Promised) + Send + 'static,
+    ) -> io::Result<()> {
+        let store = Arc::clone(self);
+        let work = move || {
+            let mut promised = store.promised();
+            let mut next = promised.clone();
+            what(&mut next);
+            store.write(&next)?;
+            *promised = next;
+            Ok(())
+        };
+        self.work.run(work).await
+    }
+
+    fn write(&self, promised: &Promised) -> io::Result<()> {
+        Ok(self.directory.replace(STATE, &serde_json::to_vec(promised)?)?)
+    }
+}
+
+/// Refuses a directory that is in use for something else: a file `log` there would be emptied.
+fn refuse_occupied(directory: &Directory) -> Result<(), StateError> {
+    let names = directory.names()?;
+    if names.iter().any(|name| name == STATE) {
+        return Ok(());
+    }
+    match names.iter().find(|name| LEFT_EARLY.iter().all(|left| name != left)) {
+        Some(name) => Err(StateError::Occupied(name.to_string_lossy().into_owned())),
+        None => Ok(()),
+    }
+}
+
+/// What the directory's service has promised, if there was one.
+fn find(directory: &Directory, execute: &Execute) -> Result<Option<Promised>, StateError> {
+    let Some(mut file) = directory.read(STATE)? else { return Ok(None) };
+    let mut json = Vec::new();
+    file.read_to_end(&mut json)?;
+    read(&json, execute).map(Some)
+}
+
+fn read(json: &[u8], execute: &Execute) -> Result<Promised, StateError> {
+    let damaged = |what: &dyn std::fmt::Display| StateError::Damaged(format!("{STATE}: {what}"));
+    let promised: Promised = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+    if promised.layout != LAYOUT {
+        return Err(damaged(&format!("layout {} is not {LAYOUT}", promised.layout)));
+    }
+    if promised.execute != *execute {
+        return Err(StateError::OtherJob);
+    }
+    Ok(promised)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn execute(command: &str) -> Execute {
+        Execute { command: vec![command.to_owned()], ..Execute::default() }
+    }
+
+    #[tokio::test]
+    async fn what_was_promised_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let job = execute("true");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1234);
+        let log = PromisedLog { length: 3, received: [(id("s"), 7)].into() };
+        {
+            let store = Arc::new(Store::open(&folder, &job, DiskWork::Threads).unwrap());
+            assert!(matches!(
+                Store::open(&folder, &job, DiskWork::Threads),
+                Err(StateError::InUse)
+            ));
+            store.log().unwrap().write_all(b"abcdef").unwrap();
+            let kept = log.clone();
+            let promise = store.promise(move |promised| {
+                promised.fetch(now);
+                promised.fetch(now + Duration::from_secs(1));
+                promised.log = kept;
+                promised.resolve(JobResult { success: false, ending: None });
+                promised.resolve(JobResult { success: true, ending: None });
+            });
+            promise.await.unwrap();
+        }
+        // A process that died while it wrote.
+        std::fs::write(folder.join("state.next"), "{").unwrap();
+        let other = Store::open(&folder, &execute("false"), DiskWork::Threads);
+        assert!(matches!(other, Err(StateError::OtherJob)));
+        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
+        assert_eq!(store.promised().fetched(), Some(now));
+        assert_eq!(store.promised().result(), Some(JobResult { success: false, ending: None }));
+        assert_eq!(store.promised().log, log);
+        drop(store.log().unwrap());
+        assert_eq!(std::fs::read(folder.join("log")).unwrap(), b"abc");
+        std::fs::write(folder.join("log"), "ab").unwrap();
+        assert!(matches!(store.log(), Err(StateError::Damaged(_))));
+    }
+
+    #[test]
+    fn what_a_service_has_not_left_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = execute("true");
+        for json in ["", "{}", "[1]", r#"{"layout":2,"execute":{},"log":{}}"#] {
+            std::fs::write(folder.path().join(STATE), json).unwrap();
+            let refused = Store::open(folder.path(), &job, DiskWork::Threads);
+            assert!(matches!(refused, Err(StateError::Damaged(_))), "{json}");
+            assert_eq!(std::fs::read_to_string(folder.path().join(STATE)).unwrap(), json);
+        }
+        let none = Store::open(&folder.path().join("not/there"), &job, DiskWork::Threads);
+        assert!(matches!(none, Err(StateError::Io(_))));
+    }
+
+    #[test]
+    fn what_others_could_have_made_is_refused_and_left_alone() {
+        let here = tempfile::tempdir().unwrap();
+        let at = |name: &str| here.path().join(name);
+        let job = execute("true");
+        std::fs::write(at("victim"), "precious").unwrap();
+        let refused = |folder: &Path| {
+            assert!(matches!(Store::check(folder, &job), Err(StateError::Private(_))));
+            let opened = Store::open(folder, &job, DiskWork::Threads);
+            assert!(matches!(opened, Err(StateError::Private(_))));
+        };
+        std::fs::create_dir(at("open")).unwrap();
+        std::fs::set_permissions(at("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(at("victim"), at("open/log")).unwrap();
+        refused(&at("open"));
+        symlink(at("open"), at("link")).unwrap();
+        refused(&at("link"));
+        // One of the user's own, in which somebody has laid links while it was open to others.
+        for name in ["log", STATE, LOCK] {
+            let _ = std::fs::remove_dir_all(at("own"));
+            drop(Store::open(&at("own"), &job, DiskWork::Threads).unwrap().log().unwrap());
+            let path = at("own").join(name);
+            std::fs::remove_file(&path).unwrap();
+            symlink(at("victim"), &path).unwrap();
+            let opened = Store::open(&at("own"), &job, DiskWork::Threads);
+            assert!(opened.and_then(|store| store.log()).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read(at("victim")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("log"), "precious").unwrap();
+        let job = execute("true");
+        let check = Store::check(folder.path(), &job);
+        assert!(matches!(check, Err(StateError::Occupied(name)) if name == "log"));
+        let opened = Store::open(folder.path(), &job, DiskWork::Threads);
+        assert!(matches!(opened, Err(StateError::Occupied(_))));
+        assert_eq!(std::fs::read(folder.path().join("log")).unwrap(), b"precious");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_check_takes_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let job = execute("true");
+        Store::check(&folder, &job).unwrap();
+        assert!(!folder.exists());
+        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
+        Store::check(&folder, &job).unwrap();
+        let other = Store::check(&folder, &execute("false"));
+        assert!(matches!(other, Err(StateError::OtherJob)));
+        drop(store);
+        std::fs::write(folder.join(STATE), "{").unwrap();
+        assert!(matches!(Store::check(&folder, &job), Err(StateError::Damaged(_))));
+    }
+
+    fn id(text: &str) -> ActionId {
+        ActionId::parse(text).unwrap()
+    }
+}
