@@ -25,16 +25,16 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Measure> {
     let tool = Rc::new(Tool::new(setting)?);
     let limit = Minimum::new()?;
     // The first run unpacks and packs files once. This is not part of the measure.
-    tool.run(&["--no-warm"], BOOTING)?;
+    tool.run(&["--no-snapshot"], BOOTING)?;
     tool.take_snapshot()?;
     let warm = Rc::clone(&tool);
     let how = "`metaservice run -- true` with the built-in guest, from the start of the process to \
-        its exit. *Cold start* boots a machine (`--no-warm`). *Warm start* restores a machine from \
+        its exit. *Cold start* boots a machine (`--no-snapshot`). *Warm start* restores a machine from \
         the snapshot of `metaservice image snapshot builtin`. *Boot and power off* is the limit: \
         the same QEMU with the same devices, and the same kernel with the same command line. Its \
         initramfs has only an init of one system call, which powers the machine off.";
     Ok(measure("A run, from start to exit", how.to_owned())
-        .subject("cold start", Role::Metaservice, move || tool.run(&["--no-warm"], BOOTING))
+        .subject("cold start", Role::Metaservice, move || tool.run(&["--no-snapshot"], BOOTING))
         .subject("warm start", Role::Metaservice, move || warm.run(&[], RESTORING))
         .subject("boot and power off", Role::Limit, move || limit.sample())
         .goal(Goal::ratio("cold start", "time", 1.3, "boot and power off"))
@@ -67,7 +67,7 @@ impl Tool {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.env("XDG_CACHE_HOME", self.scratch.path()).env_remove("METASERVICE_NO_WARM");
+        command.env("XDG_CACHE_HOME", self.scratch.path()).env_remove("METASERVICE_NO_SNAPSHOT");
         command
     }
 

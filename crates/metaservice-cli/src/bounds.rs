@@ -1,5 +1,6 @@
-//! What a guest may take of this machine, by the names that the user has for it.
+//! The limits of `--limit`: what a guest can use of the host.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -7,14 +8,50 @@ use metaservice_nic::Limits;
 
 use crate::settings::{parse_duration, parse_size};
 
-/// All bounds of one job.
+/// The limits of `--limit` in the order of the help: name, default, and what is limited.
+const LIMITS: [(&str, &str, &str); 16] = [
+    ("connections", "1024", "concurrent connections, each with one request at a time"),
+    ("half-open", "1024", "incomplete TCP handshakes with the network card"),
+    ("buffers", "48M", "memory for the buffers of all connections to the network card"),
+    ("frames", "1000000", "network frames per second, averaged over a tenth of a second"),
+    ("line", "16K", "size of the path and query of a request"),
+    ("head", "16K", "size of the request line and the headers together"),
+    ("headers", "64", "headers of a request"),
+    ("head-time", "30s", "time for the head of a request, from the start of the connection"),
+    ("stall", "30s", "time in which a reply, or a reader of an answer, must make progress"),
+    ("list", "10M", "size of a listing of a version 1 agent"),
+    ("names", "1000000", "names in a listing of a version 1 agent"),
+    ("streams", "256", "concurrent shells and other streams"),
+    ("storage", "128G", "all artifacts of a job in temporary storage together"),
+    ("artifact-timeout", "1h", "time for all artifacts after the command has ended"),
+    ("console", "64M", "size of the file of `--console`"),
+    ("pcap", "16G", "size of the file of `--pcap`"),
+];
+
+/// The help of the limits.
+pub(crate) fn list() -> String {
+    let mut text =
+        "What a guest can use of the host. Change a limit with --limit NAME=VALUE, which can \
+                    be\nrepeated, in \"run\" and \"serve\":\n\n  metaservice run --limit \
+                    connections=64 --limit stall=1m -- make test\n\nName, default, and what is \
+                    limited:\n\n"
+            .to_owned();
+    for (name, default, what) in LIMITS {
+        let _ = writeln!(text, "  {name:<16}  {default:<7}  {}", what.replace('`', ""));
+    }
+    text + "\nA size is a number of bytes, or has the suffix K, M, G or T (powers of 1024). A time is a \
+            number of\nseconds, or a text such as 90s, 5m or 1h30m.\n\nThe log and the artifacts have \
+            their own options: --max-log and --max-artifact, 64G each.\n"
+}
+
+/// All limits of one job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) service: metaservice::Bounds,
     pub(crate) card: Limits,
-    /// How long the artifacts may take, all of them, once the command has ended.
+    /// Time for all artifacts after the command has ended.
     pub(crate) farewell: Duration,
-    /// Bytes of the file that the console is written to.
+    /// Bytes of the console's file.
     pub(crate) console: u64,
     /// Bytes of the capture file.
     pub(crate) pcap: u64,
@@ -33,13 +70,13 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// The bounds with the changes that the user wants.
+    /// The defaults with the changes of the user.
     pub(crate) fn parse(words: &[String], log: &str, artifact: &str) -> Result<Self> {
         let mut bounds = Self::default();
         bounds.service.log = parse_size(log).context("in --max-log")?;
         bounds.service.artifact = parse_size(artifact).context("in --max-artifact")?;
         for word in words {
-            bounds.set(word).with_context(|| format!("in --bound {word}"))?;
+            bounds.set(word).with_context(|| format!("in --limit {word}"))?;
         }
         bounds.card.connections = bounds.card.connections.max(bounds.service.connections);
         Ok(bounds)
@@ -72,14 +109,13 @@ impl Bounds {
             "frames" => card.frames = u32::try_from(count()?)?,
             "buffers" => card.buffers = count()?,
             "half-open" => card.half_open = count()?,
-            "farewell" => *farewell = time()?,
+            "artifact-timeout" | "farewell" => *farewell = time()?,
             "console" => *console = parse_size(value)?,
             "pcap" => *pcap = parse_size(value)?,
-            _ => bail!(
-                "there is no bound {name:?}; the names are: connections, headers, line, head, \
-                 head-time, stall, list, names, streams, storage, buffers, frames, half-open, \
-                 farewell, console, pcap"
-            ),
+            _ => {
+                let names = LIMITS.map(|limit| limit.0).join(", ");
+                bail!("there is no limit {name:?}; the names are: {names}")
+            }
         }
         Ok(())
     }
@@ -87,8 +123,6 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use clap::CommandFactory;
 
     use super::*;
@@ -99,15 +133,15 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/limits.md");
         let page = std::fs::read_to_string(path).unwrap();
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
-        let rows = rows.filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)));
+        let rows = rows.filter_map(|(name, rest)| {
+            let (default, what) = rest.strip_suffix(" |")?.split_once(" | ")?;
+            Some((name, default, what))
+        });
         let (options, limits): (Vec<_>, Vec<_>) = rows.partition(|row| row.0.starts_with("--"));
 
-        let error = format!("{:#}", Bounds::default().set("?=1").unwrap_err());
-        let names: BTreeSet<&str> = error.rsplit_once(": ").unwrap().1.split(", ").collect();
-        assert_eq!(limits.iter().map(|row| row.0).collect::<BTreeSet<_>>(), names, "{path}");
-        assert_eq!(limits.len(), names.len(), "a name is twice in {path}");
+        assert_eq!(limits, LIMITS, "{path}");
         let words: Vec<String> =
-            limits.iter().map(|(name, default)| format!("{name}={default}")).collect();
+            LIMITS.iter().map(|(name, default, _)| format!("{name}={default}")).collect();
         let option = |name| options.iter().find(|row| row.0 == name).unwrap().1;
         let parsed = Bounds::parse(&words, option("--max-log"), option("--max-artifact"));
         assert_eq!(parsed.unwrap(), Bounds::default(), "{path}");
@@ -115,7 +149,7 @@ mod tests {
         for verb in ["run", "serve"] {
             let cli = Cli::command();
             let verb = cli.find_subcommand(verb).unwrap();
-            for (name, default) in &options {
+            for (name, default, _) in &options {
                 let argument =
                     verb.get_arguments().find(|a| a.get_long() == name.strip_prefix("--"));
                 assert_eq!(argument.unwrap().get_default_values(), [*default], "{name} in {path}");
@@ -124,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_have_names_and_units() {
+    fn limits_have_names_and_units() {
         let set = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
             Bounds::parse(&words, "1K", "2K")
@@ -143,7 +177,7 @@ mod tests {
             "frames=10K",
             "buffers=3M",
             "half-open=5",
-            "farewell=11m",
+            "artifact-timeout=11m",
             "console=12M",
             "pcap=0",
         ]);
@@ -161,7 +195,7 @@ mod tests {
             ["", "list", "list=", "list=0", "list=x", "stall=0", "speed=1", "frames=0", "frames=5G"]
         {
             let error = format!("{:#}", set(&[wrong]).unwrap_err());
-            assert!(error.starts_with(&format!("in --bound {wrong}: ")), "{error}");
+            assert!(error.starts_with(&format!("in --limit {wrong}: ")), "{error}");
         }
     }
 }

@@ -239,7 +239,7 @@ async fn finish(
             () = tokio::time::sleep(settings.bounds.farewell) => {
                 let farewell = humantime::format_duration(settings.bounds.farewell);
                 let late = "the artifacts were not fetched within";
-                Err(anyhow!("{late} {farewell}: more by --bound farewell=DURATION"))
+                Err(anyhow!("{late} {farewell}: more by --limit artifact-timeout=DURATION"))
             }
         },
         Some(_) if settings.artifacts.is_empty() => Ok(()),

@@ -126,7 +126,7 @@ impl Plan {
         let VmArgs { rootfs, kernel, initrd, console, .. } = &self.args;
         let plain = [rootfs, kernel, initrd, console].into_iter().all(Option::is_none);
         let kept = self.image.as_ref().is_none_or(|image| image.stored.is_some());
-        let fixed = !self.args.no_warm && !self.args.kaslr;
+        let fixed = self.args.snapshots();
         let quiet = self.args.net == Net::None && !self.told && fixed;
         plain && kept && quiet && cfg!(target_arch = "x86_64")
     }
@@ -387,7 +387,7 @@ pub(crate) fn watch_console(args: &VmArgs, bounds: &Bounds, machine: &Machine, p
 fn is_full(flag: &str, path: &Path, bound: u64, printer: Printer) {
     let name = flag.trim_start_matches('-');
     let path = path.display();
-    printer.note(&format!("{flag} {path} ends at {bound} bytes: more by --bound {name}=SIZE"));
+    printer.note(&format!("{flag} {path} ends at {bound} bytes: more by --limit {name}=SIZE"));
     printer.event("bounded", json!({ "bound": name, "bytes": bound }));
 }
 

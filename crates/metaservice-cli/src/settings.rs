@@ -90,7 +90,7 @@ impl JobSettings {
     }
 
     pub(crate) fn resolve(args: JobArgs) -> Result<Self> {
-        let bounds = Bounds::parse(&args.bound, &args.max_log, &args.max_artifact)?;
+        let bounds = Bounds::parse(&args.limit, &args.max_log, &args.max_artifact)?;
         let mut env = BTreeMap::new();
         for file in &args.env_file {
             let text = std::fs::read(file)

@@ -83,7 +83,7 @@ fn user_data_without_an_end_are_refused() {
 fn help_and_completions_go_to_stdout() {
     let sandbox = Sandbox::new();
     assert!(sandbox.run(&["--help"]).text(0).contains("Run a command inside a virtual machine"));
-    assert!(sandbox.run(&["run", "--help"]).text(0).contains("124 on --timeout"));
+    assert!(sandbox.run(&["run", "--help"]).text(0).contains("124 after --timeout"));
     assert!(sandbox.run(&["--version"]).text(0).starts_with("metaservice "));
     for shell in ["bash", "zsh", "fish"] {
         let script = sandbox.run(&["completions", shell]).text(0);
@@ -335,7 +335,7 @@ fn a_value_that_cannot_be_read_is_told_with_one_that_can() {
 fn help_is_a_verb_and_a_mistyped_verb_is_recognised() {
     let sandbox = Sandbox::new();
     assert!(sandbox.run(&["help"]).text(0).contains("Run a command inside a virtual machine"));
-    assert!(sandbox.run(&["help", "run"]).text(0).contains("124 on --timeout"));
+    assert!(sandbox.run(&["help", "run"]).text(0).contains("124 after --timeout"));
     assert!(
         sandbox.run(&["help", "image", "prepare"]).text(0).contains("metaservice image prepare")
     );

@@ -143,7 +143,7 @@ fn heads_without_an_end_are_cut() {
 async fn ten_thousand_connections_that_say_little_are_let_go() {
     let sandbox = Sandbox::new();
     let other = Service::start(&sandbox, "other", &[]);
-    let service = Service::start(&sandbox, "many", &["--bound", "head-time=2s"]);
+    let service = Service::start(&sandbox, "many", &["--limit", "head-time=2s"]);
     let address = service.address;
     let mut connecting = tokio::task::JoinSet::new();
     for n in 0..10_000 {
@@ -189,7 +189,7 @@ async fn ten_thousand_connections_that_say_little_are_let_go() {
 #[test]
 fn a_listing_without_an_end_and_a_file_without_an_end_are_refused() {
     let sandbox = Sandbox::new();
-    let args = ["--max-artifact", "64M", "--bound", "storage=100M"];
+    let args = ["--max-artifact", "64M", "--limit", "storage=100M"];
     let service = Service::start(&sandbox, "endless", &args);
     for (verb, kind, begin, block, told) in [
         (
@@ -386,7 +386,7 @@ fn ids_that_were_never_given_or_are_used_up_are_refused() {
 fn an_artifact_that_comes_byte_by_byte_does_not_hold_its_host_for_ever() {
     let sandbox = Sandbox::new();
     let args = ["serve", "--json", "--listen", "unix:here", "--artifact", "/f"];
-    let command = ["--bound", "farewell=2s", "true"];
+    let command = ["--limit", "artifact-timeout=2s", "true"];
     let mut child = sandbox.command([&args[..], &command].concat()).spawn().unwrap();
     let said = vm::wait_for(&mut child, "\"event\":\"serving\"");
     let connect = || UnixStream::connect(sandbox.work().join("here")).unwrap();

@@ -258,7 +258,7 @@ fn the_kernel_has_random_addresses_if_asked_for() {
     };
     let fixed = "ffffffff81000000 T _text\n";
     if cfg!(target_arch = "x86_64") {
-        assert_eq!(text("--no-warm"), fixed);
+        assert_eq!(text("--no-snapshot"), fixed);
     }
     // One in 500 is the fixed address by chance, both in a row one in 250,000.
     assert!((0..2).any(|_| text("--kaslr") != fixed));
@@ -554,9 +554,9 @@ fn qemu_has_a_filter_and_nothing_of_our_environment_that_is_secret() {
 fn files_of_the_wire_and_the_console_end_at_their_bounds_and_the_job_does_not() {
     let sandbox = Sandbox::new();
     let script = "head -c 40000 /dev/zero | tr '\\0' x > /dev/console; head -c 100000 /dev/zero";
-    let args = ["run", "--pcap", "wire", "--console", "console", "--bound", "pcap=20K"];
+    let args = ["run", "--pcap", "wire", "--console", "console", "--limit", "pcap=20K"];
     let finished =
-        sandbox.run(&[&args[..], &["--bound", "console=20K", "--", "sh", "-c", script]].concat());
+        sandbox.run(&[&args[..], &["--limit", "console=20K", "--", "sh", "-c", script]].concat());
     assert_eq!(finished.text(0).len(), 100_000);
     let length = |name: &str| std::fs::metadata(sandbox.work().join(name)).unwrap().len();
     assert!((1 << 10..=20 << 10).contains(&length("wire")), "{}", length("wire"));
@@ -586,7 +586,7 @@ fn boot_within(sandbox: &Sandbox, script: &str) -> vm::Finished {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-ec"]);
     command.arg(format!("{script}\n\"$0\" run -- echo fine")).arg(inner.get_program());
-    command.current_dir(sandbox.work()).env("METASERVICE_NO_WARM", "1");
+    command.current_dir(sandbox.work()).env("METASERVICE_NO_SNAPSHOT", "1");
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     finish(command.spawn().unwrap())

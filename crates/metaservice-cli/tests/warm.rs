@@ -66,7 +66,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
         assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0));
     }
     // Another machine than the one that was saved boots.
-    let args = ["run", "--json", "--no-warm", "--memory", "600M", "--", "echo", "booted"];
+    let args = ["run", "--json", "--no-snapshot", "--memory", "600M", "--", "echo", "booted"];
     let finished = warm.sandbox.run(&args);
     assert_eq!(finished.text(0), "booted\n");
     assert!(finished.stderr.contains("\"event\":\"booting\""), "{}", finished.stderr);

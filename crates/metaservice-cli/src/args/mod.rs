@@ -1,12 +1,14 @@
-//! The command line as it is written: words and flags, nothing resolved yet.
+//! The command line as the user writes it: verbs, flags and their help. Nothing is resolved here.
 
 mod image;
 pub(crate) mod numbers;
 mod verbs;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use clap::builder::StyledStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -20,16 +22,43 @@ pub(crate) use self::verbs::{
 
 use crate::candidates;
 
+/// Headings of the help. The options of a job and of a machine are defined in several places.
+const GENERAL: &str = "General options";
+const JOB: &str = "Job options";
+const MACHINE: &str = "Machine options";
+const SERVICE: &str = "Service options";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const AFTER_HELP: &str = "\
-Exit status of run and serve:
-  the command's own, 124 on --timeout, 125 when metaservice itself failed,
-  126 when the command cannot be run, 127 when it is not found, 128+N after signal N.";
+const ROOT_HELP: &str = "\
+Examples:
+  metaservice run -- uname -a
+  metaservice help run           all options of a verb
+  metaservice doctor --install   install what is missing";
+
+const RUN_HELP: &str = "\
+Examples:
+  metaservice run -- uname -a
+  metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
+  metaservice run --timeout 10m --artifact /tmp/report.xml -- sh -c 'make test'
+  metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
+
+Exit status:
+  that of the command; 124 after --timeout, 125 if metaservice failed, 126 if the
+  command cannot be run, 127 if it is not found, 128+N after signal N.";
+
+const SERVE_HELP: &str = "\
+Examples:
+  metaservice serve --listen 192.168.122.1:80 -- make check
+  metaservice serve --listen vsock:80 --state /var/lib/job -- make check
+
+Exit status:
+  that of the command; 124 after --timeout, 125 if metaservice failed, 126 if the
+  command cannot be run, 127 if it is not found, 128+N after signal N.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -37,10 +66,23 @@ Examples:
   echo 'source <(metaservice completions zsh)' >> ~/.zshrc
   metaservice completions fish > ~/.config/fish/completions/metaservice.fish";
 
+/// The verbs in the order and groups of the help.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Start a job", &["run", "serve"]),
+    (
+        "Running jobs",
+        &["ps", "inspect", "logs", "wait", "exec", "shell", "ls", "cp", "forward", "stats", "kill"],
+    ),
+    ("Images", &["image"]),
+    ("Set-up and help", &["doctor", "completions", "man", "help"]),
+];
+
 /// Run a command inside a virtual machine.
 #[derive(Debug, Parser)]
-#[command(name = "metaservice", version, styles = STYLES, after_help = AFTER_HELP)]
+#[command(name = "metaservice", version, styles = STYLES, after_help = ROOT_HELP)]
 #[command(propagate_version = true, disable_help_subcommand = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(help_template = root_template())]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -48,75 +90,103 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+/// The help of the tool, with its verbs in groups. clap has one list of verbs.
+fn root_template() -> StyledStr {
+    let verbs = Command::augment_subcommands(clap::Command::new(""));
+    let (header, literal) = (STYLES.get_header(), STYLES.get_literal());
+    let mut template = "{about}\n\n{usage-heading} {usage}\n".to_owned();
+    for (title, names) in GROUPS {
+        let _ = writeln!(template, "\n{header}{title}:{header:#}");
+        for name in names {
+            let about = verbs.find_subcommand(name).and_then(clap::Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(template, "  {literal}{name:<12}{literal:#} {about}");
+        }
+    }
+    let _ = write!(template, "\n{header}{GENERAL}:{header:#}\n{{options}}{{after-help}}");
+    template.into()
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = GENERAL)]
 pub(crate) struct OutputArgs {
-    /// Say what happens as lines of JSON on stderr.
+    /// Print events as lines of JSON on stderr.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say nothing but errors.
+    /// Print only errors.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more; twice for everything.
+    /// Print more; twice for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Print help: -h is short, --help has all details.
+    #[arg(short, long, global = true, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+    /// Print the version.
+    #[arg(short = 'V', long, global = true, action = clap::ArgAction::Version)]
+    pub(crate) version: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Boot a virtual machine, run a command in it, and exit with its status.
-    #[command(after_help = AFTER_HELP)]
+    /// Run a command in a new virtual machine, and exit with its status.
+    #[command(after_help = RUN_HELP)]
     Run(RunArgs),
-    /// Serve a job to a virtual machine that somebody else starts.
-    #[command(after_help = AFTER_HELP)]
+    /// Serve a job to a virtual machine that another program starts.
+    #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
-    /// List the jobs that run; with -q, only their names.
+    /// List the running jobs.
+    ///
+    /// With -q, print only their names.
     #[command(after_help = verbs::PS_HELP)]
     Ps,
-    /// Show all that is known of a job, as JSON.
+    /// Show everything about a job, as JSON.
     #[command(after_help = verbs::INSPECT_HELP)]
     Inspect(JobName),
-    /// Wait until a job ends, print its status and exit with it.
+    /// Wait until a job ends, print its status, and exit with it.
     #[command(after_help = verbs::WAIT_HELP)]
     Wait(JobName),
-    /// Show what a job has logged.
+    /// Show the log of a job.
     #[command(after_help = verbs::LOGS_HELP)]
     Logs(LogsArgs),
-    /// Run a command beside the job's own.
+    /// Run one more command in the guest of a job.
     #[command(after_help = verbs::EXEC_HELP)]
     Exec(ExecArgs),
-    /// Open a shell beside the job's command, in this terminal.
+    /// Open a shell in the guest of a job.
     #[command(after_help = verbs::SHELL_HELP)]
     Shell(ShellArgs),
-    /// List a directory of the guest's.
+    /// List a directory of the guest.
     #[command(after_help = verbs::LS_HELP, disable_help_flag = true)]
     Ls(LsArgs),
-    /// Copy files and folders between a guest and here.
+    /// Copy files and directories from or to the guest.
     #[command(after_help = verbs::CP_HELP)]
     Cp(CpArgs),
-    /// Kill the job's command and everything under it, or send it a signal.
+    /// Kill the command of a job, or send it a signal.
     #[command(after_help = verbs::KILL_HELP)]
     Kill(KillArgs),
-    /// Show what a guest is doing: processors, memory, disk, network.
+    /// Show the processor, memory, disk and network use of a guest.
     #[command(after_help = verbs::STATS_HELP)]
     Stats(StatsArgs),
-    /// Forward TCP ports of ours to ports in a guest.
+    /// Forward TCP ports of the host to ports of the guest.
     #[command(after_help = verbs::FORWARD_HELP)]
     Forward(ForwardArgs),
-    /// Keep disk images, and what machines start from faster.
+    /// Manage disk images, and snapshots for a fast start.
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Show what is there, what is missing, and what to type.
+    /// Check dependencies and suggest fixes.
     Doctor(DoctorArgs),
-    /// Print a completion script for a shell; it completes the names of jobs too.
+    /// Print a completion script for a shell.
+    ///
+    /// It also completes the names of jobs and images.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Show the help of a verb.
-    #[command(after_help = "Example:\n  metaservice help run")]
+    /// Show the help of a verb, or the list of limits.
+    #[command(after_help = "Examples:\n  metaservice help run\n  metaservice help limits")]
     Help {
-        /// The verb.
+        /// The verb, or "limits".
         #[arg(value_name = "VERB")]
         verb: Vec<String>,
     },
@@ -127,47 +197,58 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Give the command a terminal of our terminal's size; what it shows is the log.
-    #[arg(short, long)]
+    /// Give the command a terminal. Its output is the log.
+    ///
+    /// The terminal has the size of yours.
+    #[arg(short, long, help_heading = JOB)]
     pub(crate) tty: bool,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
     #[command(flatten)]
     pub(crate) vm: VmArgs,
     #[command(flatten)]
     pub(crate) cloud: CloudArgs,
-    #[command(flatten)]
-    pub(crate) job: JobArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Where the guest reaches the service: IP:PORT, unix:PATH or vsock:PORT.
-    #[arg(long, value_name = "ADDR")]
+    /// The address of the service: IP:PORT, unix:PATH or vsock:PORT.
+    #[arg(long, value_name = "ADDR", help_heading = SERVICE)]
     pub(crate) listen: String,
-    /// A domain name by which the guest knows the service. Requests to others are refused;
-    /// addresses and names without a dot need not be told.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) host_name: Vec<String>,
-    /// Keep what the guest has been promised, and the log, in this folder. A service that is
-    /// started again by the same command line, after whatever end, goes on with the job. The
-    /// directory is made, or is empty, and only its user can write it.
-    #[arg(long, value_name = "DIR", conflicts_with = "log")]
+    /// Keep the job in this directory, so that a restarted service continues it.
+    ///
+    /// The directory gets the log and everything that the service has acknowledged. Start the
+    /// service again with the same command line. The directory is created if it does not exist.
+    /// Otherwise it must be empty, and only its user may be able to write it.
+    #[arg(long, value_name = "DIR", conflicts_with = "log", help_heading = SERVICE)]
     pub(crate) state: Option<PathBuf>,
-    /// Answer a stock cloud image's cloud-init too, and hand out the agent. The machine has to
-    /// have the UUID that is told, and its text as serial number, or any other that begins with ec2.
-    #[arg(long)]
-    pub(crate) cloud: bool,
-    /// How long to wait until the guest fetches its command; without it, there is no limit.
-    /// --timeout begins only then.
-    #[arg(long, value_name = "DURATION")]
+    /// How long to wait until the guest fetches its command [default: no limit].
+    ///
+    /// The time of --timeout starts after this.
+    #[arg(long, value_name = "DURATION", help_heading = SERVICE)]
     pub(crate) boot_timeout: Option<String>,
-    /// A network card of the machine's, the one to the service first: what the image is to set up
-    /// by DHCP. Without any it sets up its first card.
-    #[arg(long, value_name = "MAC", requires = "cloud")]
+    /// A domain name by which the guest knows the service. Repeatable.
+    ///
+    /// Requests with another domain name are refused. Addresses and names without a dot are always
+    /// accepted.
+    #[arg(long, value_name = "NAME", help_heading = SERVICE)]
+    pub(crate) host_name: Vec<String>,
+    /// Also serve the cloud-init of a stock cloud image, and deliver the agent.
+    ///
+    /// Set the SMBIOS UUID and serial number of the machine to the printed UUID, or to another one
+    /// that begins with ec2.
+    #[arg(long, help_heading = SERVICE)]
+    pub(crate) cloud: bool,
+    /// A network card that the image sets up by DHCP. Repeatable.
+    ///
+    /// Name the card that leads to the service first. Without this option, the image sets up its
+    /// first card.
+    #[arg(long, value_name = "MAC", requires = "cloud", help_heading = SERVICE)]
     pub(crate) mac: Vec<String>,
     #[command(flatten)]
-    pub(crate) image: CloudArgs,
-    #[command(flatten)]
     pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) image: CloudArgs,
 }
 
 #[derive(Debug, Args)]
@@ -178,137 +259,163 @@ pub(crate) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Job options")]
+#[command(next_help_heading = JOB)]
 pub(crate) struct JobArgs {
-    /// A name for the job; it is also the built-in guest's host name.
+    /// The name of the job. It is also the host name of the built-in guest.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Set a variable of the command's environment; without =VALUE, hand on our own.
+    /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Read variables from a file of NAME=VALUE lines, as docker does: a quote is part of the value;
-    /// --env wins over it.
+    /// Read variables from a file of NAME=VALUE lines. Repeatable.
+    ///
+    /// The format is that of docker: quotes are part of the value. --env overrides the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Fetch a file when the command has ended, whether it succeeded or not. A colon in
-    /// GUEST_PATH is written "\:".
-    #[arg(long, value_name = "GUEST_PATH[:DEST]")]
-    pub(crate) artifact: Vec<String>,
+    /// Pass a variable of your environment to the agent only. Repeatable.
+    ///
+    /// The agent can fetch the value once. It is in no argument, and the service gives it to no
+    /// other process of the guest.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
     /// Kill the command after this time: 90, 90s, 5m, 1h 30m.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
-    /// Write the log to a file too. As for --artifact, --console, --pcap and cp: a link to a file
-    /// is replaced, and one to a device, a pipe or /dev/stdout gets the bytes.
+    /// Fetch a file after the command has ended, also if it failed. Repeatable.
+    ///
+    /// Write a colon in GUEST_PATH as "\:".
+    #[arg(long, value_name = "GUEST_PATH[:DEST]")]
+    pub(crate) artifact: Vec<String>,
+    /// Also write the log to a file.
+    ///
+    /// This holds for --log, --artifact, --console, --pcap and cp: a link to a file is replaced. A
+    /// device, a pipe or /dev/stdout, or a link to one, gets the bytes.
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// Give the command a variable of ours that only its agent can ask for, and once: the value
-    /// is not in any argument, and no other process of the guest gets it from the service.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) secret: Vec<String>,
-    /// The values of those that were taken out of the environment.
+    /// The values of --secret, which were removed from the environment.
     #[arg(skip)]
     pub(crate) withdrawn: BTreeMap<String, String>,
-    /// Whether the guest's agent has to claim the job before it is served.
+    /// Whether the agent must claim the job before it is served.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Session::Claimed)]
     pub(crate) session: Session,
-    /// Kill the command when its log becomes larger.
+    /// Kill the command when its log is larger than this.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_log: String,
-    /// Refuse an artifact that is larger, and a file or folder that "cp" fetches.
+    /// Refuse larger artifacts. This also limits what "cp" fetches.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
-    /// What the guest may take of this machine at most; may be given several times. The names:
-    /// connections (1024 at once), headers (64 of a request), line (16K of its path), head (16K of
-    /// its line and headers), head-time (30s for them), stall (30s without a byte of a reply, or in
-    /// which nothing of an answer or a stream is taken), list (10M of a folder's listing), names (1000000 in
-    /// it), streams (256 shells and such at once), storage (128G in temporary files), buffers
-    /// (48M for all connections over the card of `run`), frames (1000000 a second from it), half-open
-    /// (1024 incomplete TCP handshakes with it), farewell (1h for all artifacts once the command has ended), console (64M
-    /// in the file of --console), pcap (16G in that of --pcap). --max-log and --max-artifact bound
-    /// the log, and what "cp" and --artifact fetch.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub(crate) bound: Vec<String>,
-    /// The command and its arguments; behind "--", whatever they look like.
+    /// Change a limit on what the guest can use of the host. Repeatable.
+    ///
+    /// "metaservice help limits" lists the names and defaults. An example: connections=64.
+    #[arg(long, value_name = "NAME=VALUE", alias = "bound")]
+    pub(crate) limit: Vec<String>,
+    /// The command and its arguments, after "--".
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(help_heading = None::<&str>)]
     pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Cloud image options")]
 pub(crate) struct CloudArgs {
-    /// A key by which the image's user may log in: a file of public keys, or the key itself.
+    /// A public key for logins to the image. Repeatable.
+    ///
+    /// Give a file of public keys, or the key itself.
     #[arg(long, value_name = "FILE|KEY")]
     pub(crate) ssh_key: Vec<String>,
-    /// User data for the image's cloud-init: a script, #cloud-config or whatever else it knows. It
-    /// is through with them before the command begins. Everybody in the guest can read them.
+    /// User data for cloud-init: a script, #cloud-config or similar.
+    ///
+    /// cloud-init processes them before the command starts. Each process of the guest can read
+    /// them: do not put secrets in them.
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "VM options")]
+#[command(next_help_heading = MACHINE)]
 pub(crate) struct VmArgs {
-    /// Boot a disk image: one of "image ls" by its name or sha256:DIGEST, or a file; a stock cloud
-    /// image, whose cloud-init fetches the agent, or one with an agent. It is never written: changes
-    /// go to a throw-away overlay. A file of an image's name is written ./NAME.
+    /// Boot a disk image: a file, or an image of "image ls".
+    ///
+    /// Give the name or the sha256:DIGEST of an image, or a path. If a file has the name of an
+    /// image, write it as ./NAME. The image is a stock cloud image, whose cloud-init fetches the
+    /// agent, or contains the agent. It is never written: changes go to a temporary overlay.
     #[arg(long, value_name = "NAME|DISK", add = ArgValueCompleter::new(candidates::disks))]
     pub(crate) image: Option<PathBuf>,
-    /// Use a directory of the host as root: read-only, under a throw-away overlay, which is in the
-    /// guest's memory. The command starts in /. The guest has a /tmp of its own, which hides the
-    /// host's. A guest under --rootfs / reads every file that you can read, and with --net user it
-    /// can send them anywhere. Hidden are /proc, /sys, /dev, /run and /tmp of the host, other file
-    /// systems in the directory, shadow files (su in the guest needs --show /etc/shadow), this tool's
-    /// own state, and where credentials usually are: ~/.ssh, ~/.gnupg, ~/.aws, ~/.config/gcloud,
-    /// ~/.kube, ~/.docker, ~/.netrc and the like. What the host changes, the guest sees.
+    /// Use a directory of the host as the root of the guest, read-only.
+    ///
+    /// What the guest writes goes to a temporary overlay in its memory. The command starts in /.
+    /// The guest has its own /tmp, which hides the one of the host.
+    ///
+    /// Under --rootfs /, a guest reads every file that you can read, and with --net user it can
+    /// send them anywhere. These paths are hidden: /proc, /sys, /dev, /run and /tmp of the host;
+    /// other file systems in the directory; shadow files (su in the guest needs --show
+    /// /etc/shadow); the state of metaservice; and the usual places of credentials: ~/.ssh,
+    /// ~/.gnupg, ~/.aws, ~/.config/gcloud, ~/.kube, ~/.docker, ~/.netrc and similar. The guest sees
+    /// what the host changes.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub(crate) rootfs: Option<PathBuf>,
-    /// Show the guest a path of the host below --rootfs that is hidden unless you say so, or another
-    /// file system, as /home may be one. What it contains is shown too, not file systems below it.
-    /// The guest has its own /proc, /sys, /dev, /run and /tmp: the host's cannot be shown.
+    /// Show the guest a hidden path of the host below --rootfs. Repeatable.
+    ///
+    /// This also shows another file system, for example /home. Everything in the path is shown,
+    /// except file systems below it. The guest has its own /proc, /sys, /dev, /run and /tmp: those
+    /// of the host cannot be shown.
     #[arg(long, value_name = "PATH", requires = "rootfs")]
     pub(crate) show: Vec<PathBuf>,
-    /// Hide one more path of the host below --rootfs: it looks empty to the guest.
+    /// Hide one more path of the host below --rootfs. Repeatable.
+    ///
+    /// The path looks empty to the guest.
     #[arg(long, value_name = "PATH", requires = "rootfs")]
     pub(crate) hide: Vec<PathBuf>,
-    /// Boot this kernel; with --image, "builtin" boots our own kernel on the image's root.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// Boot with this initial RAM disk instead of our own.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    pub(crate) initrd: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
-    /// Whether the machine sees the outside world, on a second card.
+    /// The network of the guest besides the service.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
     pub(crate) net: Net,
-    /// Lead a port of ours to one of the guest's, with --net user: [ADDR:]PORT:GUEST_PORT[/udp].
-    /// Without an address it is open to this machine alone.
+    /// Publish a port of the guest on the host, with --net user. Repeatable.
+    ///
+    /// The form is [ADDR:]PORT:GUEST_PORT[/udp]. Without an address, only this host can connect.
     #[arg(long, value_name = "SPEC")]
     pub(crate) publish: Vec<String>,
-    /// How long the machine may take until the guest fetches its command: 60s, or 5m if
-    /// an image boots by itself.
+    /// How long the machine may take to boot [default: 60s, images: 5m].
+    ///
+    /// The time ends when the guest fetches its command.
     #[arg(long, value_name = "DURATION")]
     pub(crate) boot_timeout: Option<String>,
-    /// Boot, even if a machine like this one was saved before it had a job, and save none after
-    /// the run: see "image snapshot --help".
-    #[arg(long, env = "METASERVICE_NO_WARM", hide_env_values = true)]
+    /// Always boot; neither use nor create a snapshot.
+    ///
+    /// See "metaservice image snapshot --help".
+    #[arg(long, alias = "no-warm", env = "METASERVICE_NO_SNAPSHOT", hide_env_values = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) no_warm: bool,
-    /// Boot the built-in kernel at random addresses, without a snapshot. It has fixed ones otherwise,
-    /// with --no-warm too: a kernel that extracts itself, as this needs, takes twice as long to boot
-    /// under emulation. An image that boots by itself does as its own boot loader says.
-    #[arg(long)]
-    pub(crate) kaslr: bool,
-    /// Write every frame between machine and service to a capture file.
+    pub(crate) no_snapshot: bool,
+    /// The variable of --no-snapshot before it was renamed.
+    #[arg(long, hide = true, id = "old_no_snapshot", env = "METASERVICE_NO_WARM")]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) old_no_snapshot: bool,
+    /// Write all network frames between guest and service to a capture file.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
-    /// Write the machine's console to a file.
+    /// Write the console of the machine to a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) console: Option<PathBuf>,
+    /// Boot this kernel. With --image, "builtin" is the built-in kernel.
+    ///
+    /// A kernel with --image runs the command on the root file system of the image.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Boot with this initial RAM disk instead of the built-in one.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Boot the built-in kernel at random addresses, without a snapshot.
+    ///
+    /// Otherwise the kernel has fixed addresses. The boot takes twice as long under emulation,
+    /// because the kernel extracts itself. For an image that boots by itself, its boot loader
+    /// decides.
+    #[arg(long)]
+    pub(crate) kaslr: bool,
 }
 
 impl VmArgs {
-    /// The built-in guest on this hardware, with nothing but it.
+    /// The built-in guest on this hardware, without other options.
     pub(crate) const fn plain(hardware: HardwareArgs) -> Self {
         Self {
             image: None,
@@ -321,34 +428,40 @@ impl VmArgs {
             net: Net::None,
             publish: Vec::new(),
             boot_timeout: None,
-            no_warm: false,
+            no_snapshot: false,
+            old_no_snapshot: false,
             kaslr: false,
             pcap: None,
             console: None,
         }
     }
+
+    /// Whether the machine may be restored from a snapshot, or saved as one.
+    pub(crate) const fn snapshots(&self) -> bool {
+        !self.no_snapshot && !self.old_no_snapshot && !self.kaslr
+    }
 }
 
-/// What a machine is made of, whatever it boots.
+/// The hardware of a machine.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "VM options")]
+#[command(next_help_heading = MACHINE)]
 pub(crate) struct HardwareArgs {
-    /// How many processors the machine has.
+    /// The number of processors.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::processors)]
     pub(crate) cpus: u32,
-    /// How much memory the machine has: 512M, 1.5G; at least 96M, which the built-in guest needs.
+    /// The size of the memory: 512M, 1.5G; at least 96M.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) memory: String,
-    /// What runs the machine's processors.
+    /// How the processors of the machine are executed.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Accel {
-    /// KVM where it works, else software emulation.
+    /// KVM if it works, else software emulation.
     Auto,
-    /// The processor's own virtualization.
+    /// The virtualization of the host's processor.
     Kvm,
     /// Software emulation.
     Tcg,
@@ -356,18 +469,51 @@ pub(crate) enum Accel {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Session {
-    /// Nothing is served to an agent that has not claimed the job.
+    /// Only an agent that has claimed the job is served.
     Required,
-    /// Whoever claims it is served alone; an agent of version 1 never claims, and works.
+    /// After an agent has claimed the job, only this agent is served. Agents of version 1 cannot
+    /// claim, and still work.
     Claimed,
-    /// Whoever reaches the service is served.
+    /// Each process of the guest is served.
     Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Net {
-    /// Nothing but the service.
+    /// Only the service.
     None,
-    /// The outside world by QEMU's user network.
+    /// A second card: the network of the host, by QEMU's user network.
     User,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn each_verb_is_in_one_group_of_the_help() {
+        let cli = Cli::command();
+        let verbs: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        let grouped: Vec<&str> = GROUPS.iter().flat_map(|group| group.1).copied().collect();
+        assert_eq!(grouped.len(), verbs.len());
+        assert_eq!(grouped.into_iter().collect::<BTreeSet<_>>(), verbs.into_iter().collect());
+    }
+
+    #[test]
+    fn renamed_options_have_their_old_names_too() {
+        for (old, new) in [("--bound=stall=1m", "--limit=stall=1m"), ("--no-warm", "--no-snapshot")]
+        {
+            let parse = |option| {
+                let cli =
+                    Cli::try_parse_from(["metaservice", "run", option, "--", "true"]).unwrap();
+                format!("{cli:?}")
+            };
+            assert_eq!(parse(old), parse(new));
+            assert_ne!(parse(old), parse("--quiet"));
+        }
+    }
 }

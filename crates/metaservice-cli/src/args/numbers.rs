@@ -1,4 +1,4 @@
-//! Numbers on the command line, with errors that say what to write.
+//! Parsers of numbers on the command line, with errors that say what to write.
 
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_told_what_to_write() {
+    fn an_invalid_number_gets_an_error_that_says_what_to_write() {
         assert_eq!((processors("2"), lines("7"), lines("all")), (Ok(2), Ok(7), Ok(u64::MAX)));
         for wrong in ["", "two", "-1", "1.5", "99999999999999999999999"] {
             assert!(processors(wrong).unwrap_err().contains("processors"), "{wrong}");

@@ -1,4 +1,4 @@
-//! The words and flags of the verbs that act on a running job.
+//! The options of the verbs that act on a running job, and their help.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(crate) const WAIT_HELP: &str = "\
 Example:
   metaservice wait build && echo it succeeded
 
-Exit status: the job's own.";
+Exit status: that of the job.";
 
 pub(crate) const LOGS_HELP: &str = "\
 Example:
@@ -28,16 +28,17 @@ Example:
 
 pub(crate) const EXEC_HELP: &str = "\
 Example:
-  metaservice exec -e DEBUG=1 -w /srv -u nobody build -- make check
+  metaservice exec -e DEBUG=1 -w /srv -u www-data build -- make check
 
-Exit status: the command's own, 125 when metaservice itself failed, 126 when the
-command cannot be run, 127 when it is not found, 128+N after signal N.";
+Exit status:
+  that of the command; 125 if metaservice failed, 126 if the command cannot be run,
+  127 if it is not found, 128+N after signal N.";
 
 pub(crate) const SHELL_HELP: &str = "\
 Example:
   metaservice shell --escape '~,.' build
 
-Exit status: the shell's own, 128+N after signal N, 0 after the escape sequence.";
+Exit status: that of the shell; 128+N after signal N, 0 after the escape sequence.";
 
 pub(crate) const LS_HELP: &str = "\
 Examples:
@@ -50,11 +51,15 @@ Examples:
   metaservice cp ./site/. build:/srv/www
   metaservice cp build:/etc - | tar t
 
-As with docker: what is copied goes into a directory that exists under its own name, and of
-DIR/. only the content. A link is copied as a link, and so are all links in a directory; -L, or
-a slash at the end, copies what SRC leads to. \"-\" is a tar archive on standard input or
-output. Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are
-file systems of the kernel (/proc, /sys) unless SRC is in one: a note says so.
+The rules are those of docker cp:
+  - If DEST is a directory, the copy is placed in it, under its own name.
+  - DIR/. copies the content of DIR.
+  - Links are copied as links. -L, or a slash at the end, copies the target of SRC.
+  - \"-\" is a tar archive on standard input or output.
+
+Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are file systems of
+the kernel (/proc, /sys) unless SRC is in one. A note says so.
+
 A file at DEST, or a link to one, is replaced when the copy is complete. A device, a pipe or
 /dev/stdout, or a link to one, gets the bytes.";
 
@@ -72,25 +77,25 @@ Examples:
   metaservice forward build 8080:80
   metaservice forward build 0.0.0.0:8443:443 0:5432
 
-Ports of the guest's own localhost. It ends with Ctrl-C or with the job.";
+The ports are those of localhost in the guest. The verb ends with Ctrl-C or with the job.";
 
-/// The name of a job that runs.
+/// The name of a running job.
 #[derive(Debug, Args)]
 pub(crate) struct JobName {
-    /// The job's name.
+    /// The name of the job.
     #[arg(add = ArgValueCompleter::new(candidates::jobs))]
     pub(crate) job: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// Go on with what is logged from now on, until the job ends.
+    /// Follow the log until the job ends.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only what is not older than this: 10m, 2024-05-01, 2024-05-01T12:00:00Z, or a Unix time.
+    /// Show the log since a time: 10m, 2024-05-01, 2024-05-01T12:00:00Z, or a Unix time.
     #[arg(long, value_name = "DURATION|TIME")]
     pub(crate) since: Option<String>,
-    /// Only the last N lines; "all" for all.
+    /// Show the last N lines, or "all".
     #[arg(short = 'n', long, value_name = "N", value_parser = numbers::lines)]
     pub(crate) tail: Option<u64>,
     #[command(flatten)]
@@ -99,20 +104,20 @@ pub(crate) struct LogsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// Hand on our standard input.
+    /// Pass standard input to the command.
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give the command a terminal: ours.
+    /// Give the command your terminal.
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Leave the command alone once it was started; it ends with the job at the latest.
+    /// Start the command and leave it in the background. It ends with the job.
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) around: AroundArgs,
     #[command(flatten)]
     pub(crate) name: JobName,
-    /// The command and its arguments. With -i alone it is the guest's default shell.
+    /// The command and its arguments [default with -i: the default shell of the guest].
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
@@ -123,46 +128,46 @@ pub(crate) struct ShellArgs {
     pub(crate) around: AroundArgs,
     #[command(flatten)]
     pub(crate) name: JobName,
-    /// Another command than the guest's default shell, and its arguments.
+    /// A command and its arguments [default: the default shell of the guest].
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 
-/// What is around a command.
+/// The environment of a command, and how to leave it.
 #[derive(Debug, Args)]
 pub(crate) struct AroundArgs {
-    /// Set a variable of the command's environment; without =VALUE, hand on our own.
+    /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Run it in this folder of the guest's.
+    /// The working directory in the guest.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Run it as this user: NAME, UID, NAME:GROUP or UID:GID.
+    /// The user: NAME, UID, NAME:GROUP or UID:GID.
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// The keys that leave a command with a terminal, which ends it; "none" for none.
+    /// The keys that end a command with a terminal, or "none".
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     pub(crate) escape: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// With mode, owner, size and time.
+    /// Show mode, owner, size and time.
     #[arg(short)]
     pub(crate) long: bool,
-    /// With -l: sizes as 1.5K, 234M, 2.0G.
+    /// With -l, print sizes as 1.5K, 234M, 2.0G.
     #[arg(short = 'h', long)]
     pub(crate) human: bool,
-    /// Nothing is hidden in any case.
+    /// Accepted for compatibility: all entries are always listed.
     #[arg(short, long, hide = true)]
     pub(crate) all: bool,
     /// Print help.
     #[arg(long, action = clap::ArgAction::Help)]
     pub(crate) help: Option<bool>,
-    /// Also what is in the folders below.
+    /// List the directories below too.
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
-    /// The job's name, or JOB:PATH.
+    /// The name of the job, or JOB:PATH.
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
     pub(crate) job: String,
     /// The directory in the guest.
@@ -172,23 +177,25 @@ pub(crate) struct LsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CpArgs {
-    /// Copy what SRC leads to where it is a link.
+    /// If SRC is a link, copy its target.
     #[arg(short = 'L', long)]
     pub(crate) follow_link: bool,
     /// Keep set-user-id and set-group-id bits.
     #[arg(long)]
     pub(crate) set_id: bool,
-    /// What to copy: JOB:PATH, a path of ours, or "-" for a tar archive on standard input.
+    /// The source: JOB:PATH, a path of the host, or "-" for a tar archive on standard input.
     #[arg(value_name = "SRC", add = ArgValueCompleter::new(candidates::places))]
     pub(crate) source: String,
-    /// Where to: JOB:PATH, a path of ours, or "-" for a tar archive on standard output.
+    /// The destination: JOB:PATH, a path of the host, or "-" for a tar archive on standard output.
     #[arg(value_name = "DEST", add = ArgValueCompleter::new(candidates::places))]
     pub(crate) destination: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
-    /// Send the command's main process this signal only: TERM, SIGTERM or 15.
+    /// Send this signal to the main process of the command: TERM, SIGTERM or 15.
+    ///
+    /// Without this option, the command and all of its processes are killed.
     #[arg(short, long, value_name = "SIGNAL")]
     pub(crate) signal: Option<String>,
     #[command(flatten)]
@@ -197,10 +204,10 @@ pub(crate) struct KillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// Go on until the job ends.
+    /// Repeat until the job ends.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How often, with --follow: 100ms to 10s.
+    /// The interval of --follow: 100ms to 10s.
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub(crate) interval: String,
     #[command(flatten)]
@@ -211,17 +218,21 @@ pub(crate) struct StatsArgs {
 pub(crate) struct ForwardArgs {
     #[command(flatten)]
     pub(crate) name: JobName,
-    /// [ADDR:]PORT:GUEST_PORT. By default on 127.0.0.1; port 0 is any free one, which is told.
+    /// [ADDR:]PORT:GUEST_PORT. Repeatable.
+    ///
+    /// The default address is 127.0.0.1. Port 0 stands for any free port, which is printed.
     #[arg(value_name = "SPEC", required = true)]
     pub(crate) specs: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The folder that gets a page for each verb; without it, the first page goes to stdout.
+    /// The directory for the pages.
+    ///
+    /// It gets one page for each verb. Without it, the main page is printed.
     #[arg(value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Print the help of all verbs as one page of Markdown.
-    #[arg(long, hide = true, conflicts_with = "folder")]
+    #[arg(long, hide = true, conflicts_with = "directory")]
     pub(crate) markdown: bool,
 }

@@ -1,4 +1,4 @@
-//! `metaservice help [VERB]`, and what is said of a command line that cannot be read.
+//! `metaservice help [VERB]`, and errors of a command line that cannot be parsed.
 
 use std::io::Write;
 
@@ -12,10 +12,14 @@ use crate::output::Output;
 use crate::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 
-/// How many letters may differ in a word that was meant.
+/// How many letters of a mistyped verb may be wrong.
 const LETTERS: usize = 2;
 
 pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
+    if words == ["limits"] {
+        Output::lock().write_all(crate::bounds::list().as_bytes())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
     let mut cli = Cli::command();
     cli.build();
     let mut command = &mut cli;
@@ -32,7 +36,7 @@ pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
         let unknown = || Error::new(Hint(hint)).context(format!("there is no verb {word:?}"));
         command = command.find_subcommand_mut(word).ok_or_else(unknown)?;
     }
-    let help = command.render_long_help();
+    let help = if words.is_empty() { command.render_help() } else { command.render_long_help() };
     let mut output = Output::lock();
     match crate::output::has_colours(&std::io::stdout()) {
         true => write!(output, "{}", help.ansi())?,
@@ -41,19 +45,19 @@ pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Shows an error of the command line, or the help that was asked for.
+/// Prints an error of the command line, or the help if that is the request.
 pub(crate) fn show(mut error: clap::Error) -> ExitStatus {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // What cannot be printed cannot be helped either.
+        // If standard output fails, there is no better place for the help.
         let _ = error.print();
         return ExitStatus::SUCCESS;
     }
     without_false_tip(&mut error);
     let meant = meant(&error);
-    // The flags were not read: this is the only one that matters.
+    // The flags were not parsed. Only this one changes the output.
     let before_command = std::env::args().skip(1).take_while(|word| word != "--");
     if before_command.into_iter().any(|word| word == "--json") {
-        let printer = Printer::new(&OutputArgs { json: true, quiet: false, verbose: 0 });
+        let printer = Printer::new(&OutputArgs { json: true, ..OutputArgs::default() });
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let hint = meant.map(|meant| format!("did you mean {meant:?}?"));
@@ -67,8 +71,8 @@ pub(crate) fn show(mut error: clap::Error) -> ExitStatus {
     ExitStatus::FAILED
 }
 
-/// Removes the tip to write an unknown option behind "--", where it would become the job's name or
-/// its command.
+/// Removes the tip to write an unknown option after "--". There it would become the name of the job
+/// or its command.
 fn without_false_tip(error: &mut clap::Error) {
     let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) else {
         return;
@@ -79,7 +83,7 @@ fn without_false_tip(error: &mut clap::Error) {
     }
 }
 
-/// The verb that was meant, where the error does not name one itself.
+/// The most similar verb, if the error does not name one itself.
 fn meant(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
         return None;
@@ -95,15 +99,15 @@ fn verbs(command: &Command) -> Vec<String> {
     shown.map(|command| command.get_name().to_owned()).collect()
 }
 
-/// The name that is most like the word, if any is.
+/// The most similar name, if one is similar enough.
 fn similar(word: &str, names: &[String]) -> Option<String> {
     let distances = names.iter().map(|name| (distance(word, name), name));
     let (least, name) = distances.min_by_key(|(distance, _)| *distance)?;
-    let few = LETTERS.min(word.chars().count().saturating_sub(1));
-    (least <= few).then(|| name.clone())
+    let most = LETTERS.min(word.chars().count().saturating_sub(1));
+    (least <= most).then(|| name.clone())
 }
 
-/// How many letters were left out, put in, exchanged or changed for each other.
+/// The edit distance: letters that are missing, added, changed, or swapped with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

@@ -1,4 +1,4 @@
-//! `metaservice man [DIR]`: the manual pages, one for each verb, from the same words as --help.
+//! `metaservice man [DIR]`: the manual pages, one for each verb, with the texts of `--help`.
 //! The page `docs/reference/cli.md` is generated here too.
 
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use crate::args::{Cli, ManArgs};
 use crate::output::Output;
@@ -18,21 +18,52 @@ const COLUMNS: usize = 100;
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitStatus> {
     let mut cli = Cli::command();
-    match &args.folder {
-        None if args.markdown => Output::lock().write_all(markdown(cli).as_bytes())?,
+    if args.markdown {
+        Output::lock().write_all(markdown(cli).as_bytes())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    cli.build();
+    let cli = with_synopsis(cli);
+    match &args.directory {
         None => clap_mangen::Man::new(cli).render(&mut Output::lock())?,
-        Some(folder) => {
-            let cannot = || format!("cannot write to {}", folder.display());
-            make(folder).with_context(cannot)?;
-            cli.build();
-            clap_mangen::generate_to(cli, folder).with_context(cannot)?;
+        Some(directory) => {
+            let cannot = || format!("cannot write to {}", directory.display());
+            make(directory).with_context(cannot)?;
+            clap_mangen::generate_to(cli, directory).with_context(cannot)?;
         }
     }
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The help of all verbs as a page: a section for each, with its help as it is printed.
-fn markdown(cli: clap::Command) -> String {
+/// Sets the synopsis of a verb, and of the verbs below it: each option with its value. That of
+/// `clap_mangen` has the options without values.
+fn with_synopsis(command: Command) -> Command {
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let mut synopsis = name.to_owned();
+    let options = command.get_opts().filter(|option| !option.is_hide_set());
+    for option in options.filter(|option| !option.is_global_set()) {
+        let (open, close) = if option.is_required_set() { ("", "") } else { ("[", "]") };
+        let short = option.get_short().map(|letter| format!("-{letter}"));
+        let long = option.get_long().map(|word| format!("--{word}"));
+        let names: Vec<String> = short.into_iter().chain(long).collect();
+        let _ = write!(synopsis, " {open}{}", names.join("|"));
+        if option.get_action().takes_values() {
+            let values = option.get_value_names().unwrap_or_default();
+            values.iter().for_each(|value| _ = write!(synopsis, " {value}"));
+        }
+        synopsis.push_str(close);
+    }
+    for positional in command.get_positionals().filter(|argument| !argument.is_hide_set()) {
+        let _ = write!(synopsis, " {positional}");
+    }
+    if command.has_subcommands() {
+        synopsis.push_str(" VERB ...");
+    }
+    command.override_usage(synopsis).mut_subcommands(with_synopsis)
+}
+
+/// The help of all verbs as a page, with a section for each.
+fn markdown(cli: Command) -> String {
     let mut cli = cli.term_width(COLUMNS);
     cli.build();
     let mut page =
@@ -41,7 +72,7 @@ fn markdown(cli: clap::Command) -> String {
     page
 }
 
-fn sections(page: &mut String, command: &mut clap::Command, name: &str) {
+fn sections(page: &mut String, command: &mut Command, name: &str) {
     let help = command.render_long_help().to_string();
     let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
     let _ = write!(page, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end());
@@ -51,20 +82,33 @@ fn sections(page: &mut String, command: &mut clap::Command, name: &str) {
     }
 }
 
-/// Makes the directory in one that is there: a word that is mistyped makes no tree.
-fn make(folder: &Path) -> Result<()> {
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+/// Creates the directory, but not those above it, because the name may be mistyped.
+fn make(directory: &Path) -> Result<()> {
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let hint = Hint(format!("make it first: mkdir -p {}", folder.display()));
+            let hint = Hint(format!("make it first: mkdir -p {}", directory.display()));
             Err(Error::new(hint).context("the directory above it does not exist"))
         }
         made => Ok(made?),
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_synopsis_has_the_values_of_options() {
+        let mut cli = Cli::command();
+        cli.build();
+        let cli = with_synopsis(cli);
+        let usage = |verb| cli.find_subcommand(verb).unwrap().get_overridden_usage().unwrap();
+        assert_eq!(usage("kill").to_string(), "metaservice kill [-s|--signal SIGNAL] <JOB>");
+        let serve = usage("serve").to_string();
+        assert!(serve.starts_with("metaservice serve --listen ADDR [--state DIR]"), "{serve}");
+        assert!(serve.ends_with(" <COMMAND>..."), "{serve}");
+    }
 
     #[test]
     fn the_command_line_page_is_the_help() {
@@ -72,7 +116,7 @@ mod tests {
         let committed = std::fs::read_to_string(path).unwrap();
         assert!(
             committed == markdown(Cli::command()),
-            "docs/reference/cli.md is not the help any more; renew it: \
+            "docs/reference/cli.md differs from the help; renew it: \
              cargo run -p metaservice-cli -- man --markdown > docs/reference/cli.md"
         );
     }

@@ -80,10 +80,10 @@ impl Sandbox {
             command
                 .env("XDG_CACHE_HOME", self.work().join("cache"))
                 .env("XDG_DATA_HOME", self.work().join("data"))
-                .env_remove("METASERVICE_NO_WARM");
+                .env_remove("METASERVICE_NO_SNAPSHOT");
         } else {
             // Nothing is to go on behind a test that does not ask for it.
-            command.env("METASERVICE_NO_WARM", "1");
+            command.env("METASERVICE_NO_SNAPSHOT", "1");
         }
         command
     }
