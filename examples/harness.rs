@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use metaservice::MetaService;
 use metaservice_nic::{Config, Connection, Nic};
-use metaservice_vm::{Boot, Card, MacAddress, Machine, MachineSpec, initramfs};
+use metaservice_qemu::{Boot, Card, MacAddress, Machine, MachineSpec, initramfs};
 use tokio::io::AsyncReadExt;
 
 /// The network card of the machine as a listener. Only the guest can connect.
@@ -34,7 +34,7 @@ impl metaservice::Listener for Guest {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let agent = std::env::args().nth(1).ok_or("usage: harness AGENT")?;
-    let report = metaservice_vm::find();
+    let report = metaservice_qemu::find();
     let tools = report.require()?;
     let contents = initramfs::Contents::new(std::fs::read(agent)?, &tools);
     let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs::build(&contents)?);
@@ -63,6 +63,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     service.kill_process().await?;
     service.result().await;
     service.shutdown().await?;
-    println!("{}", machine.power_down(Duration::from_secs(10)).await.how);
+    println!("{}", machine.power_down(Duration::from_secs(10)).await.cause);
     Ok(())
 }

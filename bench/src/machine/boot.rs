@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use metaservice_vm::{Boot, BootFile, Machine, MachineSpec, Tools, initramfs};
+use metaservice_qemu::{Boot, BootFile, Machine, MachineSpec, Tools, initramfs};
 use tokio::runtime::Runtime;
 
 use super::lab::text;
@@ -103,7 +103,7 @@ impl Minimum {
         let directory = tempfile::tempdir()?;
         let initramfs = directory.path().join("power-off.cpio");
         std::fs::write(&initramfs, archive(&power_off()))?;
-        let tools = metaservice_vm::find().require()?;
+        let tools = metaservice_qemu::find().require()?;
         Ok(Self { runtime: Runtime::new()?, tools, initramfs, _directory: directory })
     }
 
@@ -113,13 +113,13 @@ impl Minimum {
             let (_host, guest) = std::os::unix::net::UnixStream::pair()?;
             let boot = Boot::from_kernel(&self.tools.kernel).initramfs(&self.initramfs);
             let card =
-                metaservice_vm::Card::new(guest.into(), metaservice_vm::MacAddress::random());
+                metaservice_qemu::Card::new(guest.into(), metaservice_qemu::MacAddress::random());
             let machine =
                 Machine::start(MachineSpec::new(&self.tools.qemu, boot).card(card)).await?;
             let exit =
                 within(timeouts::SAMPLE, "the machine", async { Ok(machine.wait().await) }).await?;
             let time = begun.elapsed().as_secs_f64();
-            ensure!(exit.how == metaservice_vm::How::GuestPoweredOff, "{}", exit.how);
+            ensure!(exit.cause == metaservice_qemu::ExitCause::GuestPoweredOff, "{}", exit.cause);
             Ok(vec![("time", time)])
         })
     }
@@ -182,7 +182,7 @@ fn archive(init: &[u8]) -> Vec<u8> {
 /// Ways to boot, until the end of the same command of the same agent.
 pub(super) fn ways(setting: &Setting) -> anyhow::Result<Measure> {
     let tool = Rc::new(Tool::new(setting)?);
-    let tools = metaservice_vm::find().require()?;
+    let tools = metaservice_qemu::find().require()?;
     let agent = std::fs::read(setting.agent()?)?;
     let scratch = Scratch::new()?;
     let initramfs = initramfs::Contents::new(agent, &tools).cache(scratch.path());

@@ -21,7 +21,7 @@ pub(super) struct GuestAgent {
 impl GuestAgent {
     /// Starts the agent in the guest, and waits until it answers.
     pub(super) fn start(lab: &Lab) -> anyhow::Result<Self> {
-        let tools = metaservice_vm::find().require()?;
+        let tools = metaservice_qemu::find().require()?;
         let modules = tools.kernel.modules.context("the kernel has no modules")?;
         // This fails if the module is built into the kernel.
         let console = format!(

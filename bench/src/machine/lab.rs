@@ -2,7 +2,7 @@
 //!
 //! Owns its parts. On the network card of metaservice: the service and the raw streams. On separate
 //! devices: QEMU's user network with OpenSSH and `guestfwd`, and the port of QEMU's guest agent. The
-//! root directory is the host's, so that the same programs run on both sides. `metaservice-vm` does
+//! root directory is the host's, so that the same programs run on both sides. `metaservice-qemu` does
 //! not support the peers' devices: a wrapper script for QEMU adds them.
 
 use std::cell::OnceCell;
@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use metaservice::{Exec, ExecOptions, MetaService};
 use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
-use metaservice_vm::{
+use metaservice_qemu::{
     Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools,
     initramfs,
 };
@@ -67,7 +67,7 @@ impl Lab {
     pub(super) fn boot(setting: &Setting) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
         let peers = Peers::get();
-        let tools = metaservice_vm::find().require()?;
+        let tools = metaservice_qemu::find().require()?;
         let scratch = Scratch::new()?;
         std::fs::copy(std::env::current_exe()?, scratch.path().join("bench"))?;
         let agent = std::fs::read(setting.agent()?)?;
@@ -99,7 +99,7 @@ impl Lab {
                 fetched = timeout(timeouts::START, service.fetched()) => if fetched.is_err() {
                     bail!("the guest did not fetch its job: {}", machine.console().tail(20).join("\n"));
                 },
-                exit = machine.wait() => bail!("the machine ended: {}", exit.how),
+                exit = machine.wait() => bail!("the machine ended: {}", exit.cause),
             }
             anyhow::Ok((service, tap, machine, ssh_port))
         };
@@ -125,7 +125,7 @@ impl Lab {
         self.runtime.block_on(async {
             tokio::select! {
                 done = within(timeouts::SAMPLE, what, work) => done,
-                exit = self.machine.wait() => bail!("the machine ended: {}", exit.how),
+                exit = self.machine.wait() => bail!("the machine ended: {}", exit.cause),
             }
         })
     }

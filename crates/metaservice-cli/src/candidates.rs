@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
 
-use metaservice_vm::ImageStore;
+use metaservice_image::ImageStore;
 
 use crate::sockets;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::{Cloud, CloudCard, PublicKey, UserData};
-use metaservice_vm::MacAddress;
+use metaservice_qemu::MacAddress;
 
 use crate::args::CloudArgs;
 use crate::printer::Hint;

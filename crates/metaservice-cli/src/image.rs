@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
-use metaservice_vm::{Disk, ImageName, ImageStore, StoreError, StoredImage};
+use metaservice_image::{Disk, ImageName, ImageStore, StoreError, StoredImage};
 use serde_json::{Value, json};
 
 use crate::args::Net;

@@ -11,11 +11,12 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::{Cloud, CloudCard};
+use metaservice_image::Format;
 use metaservice_nic as nic;
-use metaservice_vm::{
-    Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Finding, MacAddress, Machine,
-    MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root, StartError,
-    SystemUuid, Tools, Transport, Visibility, initramfs,
+use metaservice_qemu::{
+    Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Disk, DiskFormat, Finding, MacAddress,
+    Machine, MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root,
+    StartError, SystemUuid, Tools, Transport, Visibility, initramfs,
 };
 use serde_json::json;
 
@@ -181,7 +182,7 @@ pub(crate) fn describe(
         Some((_, identity)) => identity.card,
         None => MacAddress::new(ADDRESS)?,
     };
-    let report = metaservice_vm::find();
+    let report = metaservice_qemu::find();
     let Finding::Found(qemu) = &report.qemu else { return Err(missing(&report)) };
     let mut spec = MachineSpec::new(qemu, plan.boot(&report)?)
         .cpus(cpus)
@@ -203,7 +204,7 @@ pub(crate) fn describe(
         spec = identify(spec, settings, identity);
     }
     if let Some(image) = &plan.image {
-        spec = spec.disk(image.disk.clone());
+        spec = spec.disk(disk(&image.disk)?);
         if args.kernel.is_some() {
             spec = spec.root(Root::Disk);
         }
@@ -216,6 +217,21 @@ pub(crate) fn describe(
     Ok(spec)
 }
 
+/// The disk of a machine from an image.
+pub(crate) fn disk(image: &metaservice_image::Disk) -> Result<Disk> {
+    let format = match image.format() {
+        Format::Raw => DiskFormat::Raw,
+        Format::Qcow2 => DiskFormat::Qcow2,
+        Format::Vmdk => DiskFormat::Vmdk,
+        Format::Vhdx => DiskFormat::Vhdx,
+    };
+    let disk = Disk::new(image.path(), format).refers_to_files(image.refers_to_files());
+    Ok(match image.size()? {
+        Some(size) => disk.size(size),
+        None => disk,
+    })
+}
+
 /// What can be told of the hardware before anything is looked for.
 fn hardware(args: &HardwareArgs) -> Result<(Cpus, Memory)> {
     let cpus = Cpus::new(args.cpus).context("in --cpus")?;
@@ -224,7 +240,7 @@ fn hardware(args: &HardwareArgs) -> Result<(Cpus, Memory)> {
 
 /// What tells the machine of a job from all others.
 fn identify(mut spec: MachineSpec, settings: &JobSettings, identity: &Identity) -> MachineSpec {
-    spec = spec.hostname(&settings.name).console_bound(settings.bounds.console);
+    spec = spec.hostname(&settings.name).console_limit(settings.bounds.console);
     if let Some(address) = identity.outside {
         spec = spec.user_address(address);
     }

@@ -58,7 +58,7 @@ use crate::status::ExitStatus;
 fn main() -> ExitCode {
     // Before any thread: what the parent ignores or blocks is not meant for this process. Where the
     // kernel refuses, things are as they were.
-    let _ = metaservice_vm::reset_signals();
+    let _ = metaservice_qemu::reset_signals();
     // Ends the process when it is the completion script that asks.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
     let mut cli = match Cli::try_parse() {
@@ -92,7 +92,7 @@ const LEAST_DESCRIPTORS: u64 = 64;
 
 /// A guest's connections are descriptors of ours, and the usual limit is no more than they may be.
 fn raise_descriptors() -> Result<()> {
-    match metaservice_vm::raise_descriptors() {
+    match metaservice_qemu::raise_descriptors() {
         Some(most) if most < LEAST_DESCRIPTORS => {
             let hint = Hint(format!("type 'ulimit -n {LEAST_DESCRIPTORS}', or more, before this"));
             let what = format!("the limit of open files is {most}, which is too small");

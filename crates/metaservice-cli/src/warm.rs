@@ -13,8 +13,8 @@ use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
 use metaservice::{Cloud, Preparation};
 use metaservice_nic::{Limits, Observer, Orphan};
-use metaservice_vm::{
-    Begun, Machine, MachineSpec, Saved, SavedError, SavedKey, SavedMachines, SystemUuid,
+use metaservice_qemu::{
+    Machine, MachineSpec, Snapshot, SnapshotError, SnapshotKey, SnapshotStore, SystemUuid,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -32,15 +32,15 @@ const NOBODY: &str = "metaservice";
 
 /// A saved machine, and where it is.
 pub(crate) struct Warm {
-    pub(crate) saved: Saved,
-    key: SavedKey,
-    machines: SavedMachines,
+    pub(crate) saved: Snapshot,
+    key: SnapshotKey,
+    machines: SnapshotStore,
 }
 
 impl Warm {
     /// The guest's connections at the time.
     pub(crate) fn orphans(&self) -> Vec<Orphan> {
-        self.saved.words().as_array().into_iter().flatten().filter_map(read).collect()
+        self.saved.notes().as_array().into_iter().flatten().filter_map(read).collect()
     }
 
     /// It is of no use.
@@ -52,7 +52,7 @@ impl Warm {
 /// The saved machine that is as asked for. Blocks.
 pub(crate) fn find(plan: &Plan) -> Result<Option<Warm>> {
     let key = key(plan)?;
-    let machines = SavedMachines::of_user()?;
+    let machines = SnapshotStore::of_user()?;
     Ok(machines.find(&key)?.map(|saved| Warm { saved, key, machines }))
 }
 
@@ -61,12 +61,12 @@ fn unconnected(plan: &Plan) -> Result<MachineSpec> {
     machine::describe(plan, None, card)
 }
 
-fn key(plan: &Plan) -> Result<SavedKey> {
-    let key = SavedKey::of(&unconnected(plan)?)?;
+fn key(plan: &Plan) -> Result<SnapshotKey> {
+    let key = SnapshotKey::of(&unconnected(plan)?)?;
     // A stock image takes the agent in while it boots.
     let brought =
         plan.boots_itself() && plan.image.as_ref().is_some_and(|image| image.prepared().is_none());
-    Ok(if brought { key.besides(AGENT) } else { key })
+    Ok(if brought { key.depending_on(AGENT) } else { key })
 }
 
 /// What came of the wish for a saved machine.
@@ -83,20 +83,17 @@ pub(crate) enum Made {
 /// Boots such a machine and saves it when its agent waits for a job. Dropped, it leaves nothing.
 pub(crate) async fn make(plan: &Plan, wait: bool) -> Result<Made> {
     let key = tokio::task::block_in_place(|| key(plan))?;
-    let machines = SavedMachines::of_user()?;
+    let machines = SnapshotStore::of_user()?;
     let waiting = machines.clone();
     let lock = tokio::task::spawn_blocking(move || waiting.lock(wait)).await??;
     let Some(lock) = lock else { return Ok(Made::Busy) };
     // Not on another thread: what is begun there would outlive this future, and be left when the
     // process ends.
-    let making = match tokio::task::block_in_place(|| machines.begin(&key, lock))? {
-        Begun::Making(making) => making,
-        Begun::There => return Ok(Made::Before),
-        Begun::Busy => return Ok(Made::Busy),
-    };
+    let making = tokio::task::block_in_place(|| machines.draft(&key, lock))?;
+    let Some(making) = making else { return Ok(Made::Before) };
     let saved = async {
-        let idle = boot_idle(plan, |spec| spec.record(&making)).await?;
-        let state = idle.machine.save().await.context("cannot save the machine")?;
+        let idle = boot_idle(plan, |spec| spec.snapshot_to(making.files())).await?;
+        let state = idle.machine.save_state().await.context("cannot save the machine")?;
         Ok((idle, state))
     };
     let (idle, state) = match saved.await {
@@ -106,7 +103,7 @@ pub(crate) async fn make(plan: &Plan, wait: bool) -> Result<Made> {
     };
     let orphans: Value = idle.observer.connections().iter().map(write).collect();
     idle.machine.kill().await;
-    let kept: Result<(), SavedError> =
+    let kept: Result<(), SnapshotError> =
         tokio::task::block_in_place(|| making.keep(&state, &orphans));
     kept?;
     Ok(Made::Now)
@@ -146,7 +143,7 @@ pub(crate) async fn boot_idle(
             waiting.map_err(|_| machine::failure(what, &machine))?;
         }
         exit = machine.wait() => {
-            let what = format!("the machine ended: {}", exit.how);
+            let what = format!("the machine ended: {}", exit.cause);
             return Err(machine::failure(&what, &machine));
         }
     }
@@ -169,7 +166,7 @@ pub(crate) fn make_later(hardware: &HardwareArgs) -> std::io::Result<()> {
         .current_dir("/")
         .process_group(0);
     // A pipe of the caller's would not end before this process otherwise.
-    metaservice_vm::without_descriptors(&mut command);
+    metaservice_qemu::without_descriptors(&mut command);
     command.spawn().map(drop)
 }
 

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("metaservice-protocol", &[]),
     ("metaservice-nic", &[]),
     ("metaservice-archive", &[]),
     ("metaservice-private", &[]),
-    ("metaservice-vm", &["metaservice-private"]),
+    ("metaservice-qemu", &["metaservice-private"]),
+    ("metaservice-image", &["metaservice-private"]),
     ("metaservice", &["metaservice-private", "metaservice-protocol"]),
     ("metaservice-guest", &["metaservice-archive", "metaservice-protocol"]),
     (
@@ -17,9 +18,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
         &[
             "metaservice",
             "metaservice-archive",
+            "metaservice-image",
             "metaservice-nic",
             "metaservice-private",
-            "metaservice-vm",
+            "metaservice-qemu",
         ],
     ),
 ];

@@ -117,7 +117,7 @@ fn tools(work: &Path, name: &str, programs: &[&str]) -> PathBuf {
             .map(|folder| folder.join(program))
             .find(|path| path.exists());
         let found = match *program {
-            "busybox" => metaservice_vm::find().require().unwrap().busybox,
+            "busybox" => metaservice_qemu::find().require().unwrap().busybox,
             "python3" => "/usr/bin/python3".into(),
             _ => found.unwrap_or_else(|| panic!("there is no {program}")),
         };

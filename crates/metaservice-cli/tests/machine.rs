@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use metaservice::{Destination, Form, MetaService};
 use metaservice_nic::{Config, Connection, Nic};
-use metaservice_vm::{Boot, Card, MacAddress, Machine, MachineSpec, Memory, initramfs};
+use metaservice_qemu::{Boot, Card, MacAddress, Machine, MachineSpec, Memory, initramfs};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// How many connections are cut before the line is left alone.
@@ -109,7 +109,7 @@ impl AsyncWrite for Cut {
 }
 
 async fn boot(service: &MetaService, seed: u64) -> (Machine, Arc<AtomicU64>) {
-    let report = metaservice_vm::find();
+    let report = metaservice_qemu::find();
     let tools = report.require().unwrap();
     let agent = std::fs::read(env!("METASERVICE_AGENT")).unwrap();
     let initramfs = initramfs::build(&initramfs::Contents::new(agent, &tools)).unwrap();

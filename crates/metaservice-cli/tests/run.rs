@@ -148,7 +148,7 @@ fn files_of_any_number_leave_memory_for_processes() {
 #[test]
 fn the_least_memory_that_is_accepted_boots() {
     let sandbox = Sandbox::new();
-    let least = metaservice_vm::Memory::MIN.mebibytes().to_string();
+    let least = metaservice_qemu::Memory::MIN.mebibytes().to_string();
     for root in [&["--rootfs", "/"][..], &[]] {
         let args = [&["run", "--memory", &least], root, &["--", "echo", "booted"]].concat();
         assert_eq!(sandbox.run(&args).text(0), "booted\n", "{root:?}");
@@ -207,10 +207,10 @@ fn a_guest_that_powers_off_before_the_job_is_done_is_told() {
 #[test]
 fn a_guest_that_never_fetches_its_command_is_given_up() {
     let sandbox = Sandbox::new();
-    let tools = metaservice_vm::find().require().unwrap();
+    let tools = metaservice_qemu::find().require().unwrap();
     let init = b"#!/bin/busybox sh\necho this init waits for nothing\nexec sleep 1000\n";
-    let contents = metaservice_vm::initramfs::Contents::new(init.to_vec(), &tools);
-    let initrd = metaservice_vm::initramfs::build(&contents.cache(sandbox.work())).unwrap();
+    let contents = metaservice_qemu::initramfs::Contents::new(init.to_vec(), &tools);
+    let initrd = metaservice_qemu::initramfs::build(&contents.cache(sandbox.work())).unwrap();
     let (kernel, initrd) = (tools.kernel.image.to_str().unwrap(), initrd.path().to_str().unwrap());
     let args =
         ["run", "--kernel", kernel, "--initrd", initrd, "--boot-timeout", "40s", "--", "true"];
@@ -464,10 +464,10 @@ fn an_image_boots_by_its_own_boot_loader() {
 /// A qcow2 image with a boot loader, a kernel, and an initramfs with the agent in it: what
 /// knows nothing of `--kernel`.
 fn bootable_image(work: &Path) -> std::path::PathBuf {
-    let tools = metaservice_vm::find().require().unwrap();
+    let tools = metaservice_qemu::find().require().unwrap();
     let agent = std::fs::read(env!("METASERVICE_AGENT")).unwrap();
-    let contents = metaservice_vm::initramfs::Contents::new(agent, &tools);
-    let initramfs = metaservice_vm::initramfs::build(&contents.cache(work)).unwrap();
+    let contents = metaservice_qemu::initramfs::Contents::new(agent, &tools);
+    let initramfs = metaservice_qemu::initramfs::build(&contents.cache(work)).unwrap();
     std::fs::copy(&tools.kernel.image, work.join("kernel")).unwrap();
     std::fs::rename(initramfs.path(), work.join("initrd")).unwrap();
     let menu =
@@ -490,7 +490,7 @@ fn tool(work: &Path, program: &str, args: &[&str]) {
 
 /// A qcow2 image of an ext4 file system with a busybox userland.
 fn disk_image(work: &Path) -> std::path::PathBuf {
-    let tools = metaservice_vm::find().require().unwrap();
+    let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
     for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {
         std::fs::create_dir_all(root.join(folder)).unwrap();

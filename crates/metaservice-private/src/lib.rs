@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Directory`] | is this a directory that only its user can change, and are its files? |
 //! | [`Partial`], [`PartialDirectory`] | how does a result appear whole, and vanish with its maker? |
+//! | [`Location`] | where does this program keep its files? |
 //! | [`bases`] | where are this user's home, cache, data, runtime and temporary directories? |
 //!
 //! A [`Directory`] is opened once; everything in it is reached by its descriptor. A link is not
@@ -13,7 +14,9 @@
 
 pub mod bases;
 mod directory;
+mod location;
 mod partial;
 
 pub use directory::{Directory, Objection, PrivateError};
+pub use location::Location;
 pub use partial::{Partial, PartialDirectory, remove_tree, sweep};

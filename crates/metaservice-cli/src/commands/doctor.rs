@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use metaservice_vm::{Accelerator, Boundary, Finding, Report};
+use metaservice_qemu::{Accelerator, Boundary, Finding, Report};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -20,7 +20,7 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
     if args.install {
         install().await?;
     }
-    let report = tokio::task::block_in_place(metaservice_vm::find);
+    let report = tokio::task::block_in_place(metaservice_qemu::find);
     let boundary = tokio::task::block_in_place(Boundary::of_host);
     let accelerator = Accelerator::Auto.choose()?;
     let missing = report.require().err();
@@ -47,7 +47,7 @@ async fn install() -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-s"]).stdin(Stdio::piped()).kill_on_drop(true);
     // Installers look at each descriptor that there may be.
-    metaservice_vm::without_descriptors(shell.as_std_mut());
+    metaservice_qemu::without_descriptors(shell.as_std_mut());
     let mut shell = shell.spawn().context("cannot run sh")?;
     let mut stdin = shell.stdin.take().context("sh has no stdin")?;
     stdin.write_all(SETUP.as_bytes()).await.context("cannot hand the script to sh")?;

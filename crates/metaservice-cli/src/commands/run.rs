@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use metaservice::MetaService;
 use metaservice_nic::{Orphan, Statistics};
-use metaservice_vm::{Machine, SavedError, StartError};
+use metaservice_qemu::{Machine, SnapshotError, StartError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
     plan.forget_boot();
     control.machine.set(machine::tell(&plan, &machine, !booted));
     let gone = async {
-        let how = machine.wait().await.how;
+        let how = machine.wait().await.cause;
         wire.drain(&service).await;
         let lost = if service.is_fetched() { LOST } else { "" };
         let what = format!("the machine ended before the job did: {how}{lost}");
@@ -122,7 +122,7 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
 async fn power_down(machine: &Machine, interrupts: &mut Interrupts, printer: Printer) {
     let spinner = printer.spinner("powering off");
     tokio::select! {
-        exit = machine.power_down(POWER_DOWN_GRACE) => tracing::info!("{}", exit.how),
+        exit = machine.power_down(POWER_DOWN_GRACE) => tracing::info!("{}", exit.cause),
         _ = interrupts.next() => drop(machine.kill().await),
     }
     drop(spinner);
@@ -215,13 +215,13 @@ async fn start(
 
 /// Whether it is the saved machine that QEMU does not take.
 fn is_unfit(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StartError::Saved(_))))
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StartError::Restore(_))))
 }
 
 /// Whether the folder of the saved machines is at fault, or one of them.
 fn is_of_saved(error: &anyhow::Error) -> bool {
-    let saved = error.chain().find_map(|cause| cause.downcast_ref::<SavedError>());
-    saved.is_some_and(|error| !matches!(error, SavedError::Spec(_) | SavedError::Disk(_)))
+    let saved = error.chain().find_map(|cause| cause.downcast_ref::<SnapshotError>());
+    saved.is_some_and(|error| !matches!(error, SnapshotError::Spec(_)))
 }
 
 /// Goes on from a saved machine, as far as to where its agent has the job; `Ok(Err)` when that
@@ -238,10 +238,12 @@ async fn go_on(
     let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
     let spec = machine::with_console(&plan.args, spec).await?;
     let went_on = async {
-        let machine = Machine::start(spec.continue_from(&saved.saved)).await?;
+        let machine =
+            Machine::start(spec.restore_from(saved.saved.files(), saved.saved.state().to_vec()))
+                .await?;
         tokio::select! {
             () = service.fetched() => Ok(machine),
-            exit = machine.wait() => Err(anyhow!("the machine ended: {}", exit.how)),
+            exit = machine.wait() => Err(anyhow!("the machine ended: {}", exit.cause)),
             () = tokio::time::sleep(GO_ON_PATIENCE) => Err(anyhow!("its agent is silent")),
         }
     };

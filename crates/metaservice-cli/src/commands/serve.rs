@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Error, Result};
 use metaservice::{Cloud, MetaService};
-use metaservice_vm::SystemUuid;
+use metaservice_qemu::SystemUuid;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

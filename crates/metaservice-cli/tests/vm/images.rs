@@ -16,7 +16,7 @@ pub(crate) fn cloud_image() -> (String, PathBuf) {
 /// A disk with a boot loader, a kernel and a userland of busybox alone, whose init fetches the
 /// agent by one line in its table.
 pub(crate) fn bare_image(work: &Path) -> String {
-    let tools = metaservice_vm::find().require().unwrap();
+    let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
     for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr/bin", "usr/sbin"]
     {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
-use metaservice_vm::{Format, ImageName, ImageStore};
+use metaservice_image::{Format, ImageName, ImageStore};
 use serde_json::json;
 
 use super::at_length;

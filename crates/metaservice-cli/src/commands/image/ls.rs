@@ -2,7 +2,8 @@
 
 use anyhow::{Error, Result};
 use indicatif::BinaryBytes;
-use metaservice_vm::{BrokenImage, Format, ImageName, ImageStore, SavedMachines, StoredImage};
+use metaservice_image::{BrokenImage, Format, ImageName, ImageStore, StoredImage};
+use metaservice_qemu::SnapshotStore;
 use serde_json::{Value, json};
 
 use crate::image::Prepared;
@@ -13,7 +14,7 @@ use crate::status::ExitStatus;
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     let (images, broken) = ImageStore::of_user()?.list()?;
     // Without a cache there are no saved machines.
-    let saved = SavedMachines::of_user().map(|saved| saved.disks()).unwrap_or_default();
+    let saved = SnapshotStore::of_user().map(|saved| saved.disks()).unwrap_or_default();
     let saved = |image: &StoredImage| {
         let disk = image.disk();
         saved.iter().filter(|path| *path == disk.path()).count()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use metaservice_vm::{Observer, StoreError};
+use metaservice_image::{Observer, StoreError};
 
 use crate::args::ImageCommand;
 use crate::interrupts::{Interrupt, Interrupts};

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use metaservice_vm::{Draft, How, ImageName, ImageStore, Machine, StoreError, StoredImage};
+use metaservice_image::{ImageDraft, ImageName, ImageStore, StoreError, StoredImage};
+use metaservice_qemu::{ExitCause, Machine};
 use serde_json::json;
 
 use super::at_length;
@@ -111,7 +112,7 @@ async fn copy(
     base: &StoredImage,
     printer: Printer,
     interrupts: &mut Interrupts,
-) -> Result<Result<Draft, Interrupt>> {
+) -> Result<Result<ImageDraft, Interrupt>> {
     let (store, stored) = (store.clone(), base.clone());
     let total = std::fs::metadata(base.disk().path()).ok().map(|metadata| metadata.len());
     let copying = at_length(printer, "copying", total, interrupts, move |observe| {
@@ -121,7 +122,7 @@ async fn copy(
 }
 
 async fn keep(
-    draft: Draft,
+    draft: ImageDraft,
     name: &ImageName,
     prepared: &Prepared,
     printer: Printer,
@@ -138,7 +139,7 @@ async fn keep(
 /// Boots the copy, has it go through all that, and waits until it has powered itself off.
 async fn boot(
     task: &Task,
-    draft: &Draft,
+    draft: &ImageDraft,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
@@ -147,7 +148,7 @@ async fn boot(
     let (Wire { driving, serving }, card) =
         Wire::connect(plan, settings, &service, Vec::new(), printer).await?;
     let describe = || machine::describe(plan, Some((settings, identity)), card);
-    let spec = tokio::task::block_in_place(describe)?.draft(draft);
+    let spec = tokio::task::block_in_place(describe)?.writable_disk(machine::disk(&draft.disk())?);
     let started = async {
         let spec = machine::with_console(&plan.args, spec).await?;
         Machine::start(spec).await.map_err(machine::not_started)
@@ -160,7 +161,7 @@ async fn boot(
     machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let gone = async {
-        let how = machine.wait().await.how;
+        let how = machine.wait().await.cause;
         machine::failure(&format!("the machine ended before it was prepared: {how}"), &machine)
     };
     let late = async {
@@ -191,7 +192,7 @@ async fn boot(
 async fn check(
     hardware: HardwareArgs,
     stored: StoredImage,
-    draft: &Draft,
+    draft: &ImageDraft,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
@@ -224,9 +225,9 @@ async fn power_off(
             return Ok(Some(interrupt));
         }
     };
-    if exit.how != How::GuestPoweredOff {
+    if exit.cause != ExitCause::GuestPoweredOff {
         let hint = "an image has to hear its power button, as by systemd-logind or acpid";
-        let what = format!("the image did not power off in order, and is not kept: {}", exit.how);
+        let what = format!("the image did not power off in order, and is not kept: {}", exit.cause);
         return Err(Error::new(Hint(hint.to_owned())).context(what));
     }
     Ok(None)

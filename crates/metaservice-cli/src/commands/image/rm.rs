@@ -1,7 +1,8 @@
 //! `metaservice image rm`: names of images, and images without names.
 
 use anyhow::{Context, Result, bail};
-use metaservice_vm::{ImageName, ImageStore, SavedMachines};
+use metaservice_image::{ImageName, ImageStore};
+use metaservice_qemu::SnapshotStore;
 use serde_json::json;
 
 use crate::args::RmArgs;
@@ -32,8 +33,8 @@ fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
     let removed = store.remove(word).map_err(|error| image::hinted(error, store))?;
     if let Some(disk) = &removed.disk {
         // No machine can go on without the disk under its own.
-        if let Ok(saved) = SavedMachines::of_user() {
-            saved.remove_of(disk);
+        if let Ok(saved) = SnapshotStore::of_user() {
+            saved.remove_by_disk(disk);
         }
     }
     let digest = removed.digest.to_string();

@@ -1,7 +1,7 @@
 //! `metaservice image snapshot`: a machine that waits for a job, to go on from.
 
 use anyhow::Result;
-use metaservice_vm::ImageStore;
+use metaservice_image::ImageStore;
 use serde_json::json;
 
 use crate::args::{CloudArgs, SnapshotArgs, VmArgs};

@@ -1,0 +1,406 @@
+//! The directory in which things that took time to make are kept, by what they were made of.
+//!
+//! Owns atomic writing, checking and pruning. A file is on the disk before it gets its name, and
+//! is checked before it is used; two processes that make the same file at once both end with the
+//! same one. Where the cache cannot be written, the file is a temporary one.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `KEY.SUFFIX` | the file |
+//! | `.KEY.SUFFIX.record` | its size, inode, time of change and digest; its own time is that of the last use |
+//!
+//! Reading 60 MB for a digest takes 50 ms to 300 ms, and a warm start 0.4 s. So the digest is
+//! compared only where the record differs in something else. The time of change (ctime) is set by
+//! the kernel at every write, rename and change of attributes, and by nobody else. What it does
+//! not show is a disk that gives back other bytes than were written.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use metaservice_private::bases::{self, Base};
+use metaservice_private::{Directory, Location, Partial, PrivateError, sweep};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// How many files a folder of the cache keeps, the most recently used ones.
+const KEPT_FILES: usize = 8;
+
+/// A file that was used this recently is kept in any case: a machine may be about to
+/// read it.
+const KEPT_TIME: Duration = Duration::from_secs(10 * 60);
+
+/// The largest record.
+const MAX_RECORD: u64 = 4096;
+
+/// The beginning of the names under which earlier versions wrote.
+const EARLIER: &str = ".making-";
+
+/// The cache's directory in its base.
+const NAME: &str = "metaservice";
+
+/// Where the cache is: `$XDG_CACHE_HOME/metaservice`, or `~/.cache/metaservice`.
+pub(crate) fn folder() -> Option<PathBuf> {
+    Some(Base::cache()?.path().join(NAME))
+}
+
+/// The cache, if what is in it may be run and booted: only this user or root could have put it
+/// there.
+pub(crate) fn trusted() -> Result<Option<PathBuf>, PrivateError> {
+    let Some(folder) = folder() else { return Ok(None) };
+    for name in ["bin", "kernel", "qemu"] {
+        if folder.join(name).exists() {
+            Location::Cache(name).open()?;
+        }
+    }
+    Ok(Some(folder))
+}
+
+/// What a user should know of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheNotice {
+    /// A file was not what had been written, and was made anew.
+    Damaged(PathBuf),
+    /// The cache cannot be written: the file is a temporary one.
+    Unwritable {
+        /// The cache's directory.
+        path: PathBuf,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// A file that a machine boots from.
+#[derive(Debug, Clone)]
+pub struct BootFile {
+    path: PathBuf,
+    notice: Option<CacheNotice>,
+    /// It goes with the last of its users.
+    _temporary: Option<Arc<Partial>>,
+}
+
+impl BootFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is to be said of it.
+    #[must_use]
+    pub const fn notice(&self) -> Option<&CacheNotice> {
+        self.notice.as_ref()
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for BootFile {
+    fn from(path: P) -> Self {
+        Self { path: path.into(), notice: None, _temporary: None }
+    }
+}
+
+impl PartialEq for BootFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for BootFile {}
+
+/// What a cached file was made of.
+#[derive(Default)]
+pub(crate) struct Key(Sha256);
+
+impl Key {
+    /// Adds bytes that go into the file.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds a file by name, size and time of change: reading it is what the cache saves.
+    pub(crate) fn file(&mut self, path: &Path) -> io::Result<&mut Self> {
+        use std::os::unix::ffi::OsStrExt;
+        let metadata = fs::metadata(path)?;
+        self.bytes(path.as_os_str().as_bytes());
+        for number in [
+            metadata.size(),
+            metadata.ino(),
+            metadata.mtime().cast_unsigned(),
+            metadata.mtime_nsec().cast_unsigned(),
+        ] {
+            self.bytes(&number.to_le_bytes());
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn name(self, suffix: &str) -> String {
+        let digest = self.0.finalize();
+        let hexadecimal: String =
+            digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("{hexadecimal}.{suffix}")
+    }
+}
+
+/// Adds a file to a key. One of the cache's own is known by its name, which says what it was made
+/// of; its time is that of its last use.
+pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    match folder() {
+        Some(folder) if file.starts_with(&folder) => {
+            key.bytes(file.as_os_str().as_bytes());
+        }
+        _ => {
+            key.file(file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the file for `key` in `location`, or has it written: there, or where that is impossible as a
+/// temporary file.
+///
+/// # Errors
+/// When it cannot be made, or not be written anywhere.
+pub(crate) fn get_or_make<E: From<io::Error>>(
+    location: &Location,
+    key: Key,
+    suffix: &str,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<BootFile, E> {
+    let name = key.name(suffix);
+    let directory = match location.open() {
+        Ok(directory) => directory,
+        Err(error) => return make_temporary(&error, &make),
+    };
+    let path = directory.path().join(&name);
+    let damaged = match look(&directory, &name) {
+        Look::Fit => return Ok(path.into()),
+        Look::None => false,
+        Look::Damaged => true,
+    };
+    match keep(&directory, &name, &make) {
+        Ok(()) => {
+            prune(&directory);
+            let notice = damaged.then(|| CacheNotice::Damaged(path.clone()));
+            Ok(BootFile { path, notice, _temporary: None })
+        }
+        Err(Failed::Make(error)) => Err(error),
+        Err(Failed::Write(source)) => {
+            let path = directory.path().to_owned();
+            make_temporary(&PrivateError::Io { path, source }, &make)
+        }
+    }
+}
+
+/// What is there of a name.
+enum Look {
+    Fit,
+    None,
+    Damaged,
+}
+
+fn look(directory: &Directory, name: &str) -> Look {
+    let mut file = match directory.read(name) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Look::None,
+        // What others could have written is as good as damaged.
+        Err(_) => return Look::Damaged,
+    };
+    let record = match directory.read(record_name(name)) {
+        Ok(Some(record)) => record,
+        // Its maker was killed, or was of an earlier version.
+        Ok(None) => return Look::None,
+        Err(_) => return Look::Damaged,
+    };
+    let mut text = Vec::new();
+    let noted = (&record).take(MAX_RECORD).read_to_end(&mut text);
+    let noted: Value =
+        noted.map(|_| serde_json::from_slice(&text).unwrap_or_default()).unwrap_or_default();
+    let Ok(metadata) = file.metadata() else { return Look::Damaged };
+    if noted["file"] == description(&metadata) {
+        // Used again: the last to be pruned.
+        let _ = record.set_modified(SystemTime::now());
+        return Look::Fit;
+    }
+    // It may have been copied or moved with all the rest.
+    if noted["file"][0] != json!(metadata.size()) {
+        return Look::Damaged;
+    }
+    match digest(&mut file) {
+        Ok(digest) if noted["digest"] == digest => {
+            let _ = write_record(directory, name, &metadata, &digest);
+            Look::Fit
+        }
+        _ => Look::Damaged,
+    }
+}
+
+/// The digest of the rest of a file.
+fn digest(file: &mut File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(digest)),
+            Ok(count) => digest.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// By what a file is known to be the same, without reading it.
+fn description(metadata: &fs::Metadata) -> Value {
+    json!([metadata.size(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()])
+}
+
+fn record_name(name: &str) -> String {
+    format!(".{name}.record")
+}
+
+/// Why a file is not kept.
+enum Failed<E> {
+    /// It cannot be made.
+    Make(E),
+    /// It cannot be written here.
+    Write(io::Error),
+}
+
+fn keep<E: From<io::Error>>(
+    directory: &Directory,
+    name: &str,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), Failed<E>> {
+    sweep(directory.as_fd());
+    let begin = || Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600);
+    let partial = begin().map_err(Failed::Write)?;
+    let digest = fill(partial.file(), make)?;
+    let finish = || {
+        let file = partial.file().try_clone()?;
+        file.sync_all()?;
+        partial.keep(name.as_ref())?;
+        directory.sync()?;
+        // It has got its name, and with it its last change.
+        write_record(directory, name, &file.metadata()?, &digest)
+    };
+    finish().map_err(Failed::Write)
+}
+
+/// Has a file written; its digest.
+fn fill<E: From<io::Error>>(
+    file: &File,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<String, Failed<E>> {
+    let watched = Watched { file, digest: Sha256::new(), failed: None };
+    let mut output = BufWriter::with_capacity(1 << 20, watched);
+    let made = make(&mut output).and_then(|()| Ok(output.flush()?));
+    let (watched, _) = output.into_parts();
+    match (made, watched.failed) {
+        (_, Some(errno)) => Err(Failed::Write(io::Error::from_raw_os_error(errno))),
+        (Err(error), None) => Err(Failed::Make(error)),
+        (Ok(()), None) => Ok(hex(watched.digest)),
+    }
+}
+
+/// A file that tells its own failures from those of what is written to it.
+struct Watched<'a> {
+    file: &'a File,
+    digest: Sha256,
+    failed: Option<i32>,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed = error.raw_os_error();
+            }
+        })?;
+        self.digest.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_record(
+    directory: &Directory,
+    name: &str,
+    metadata: &fs::Metadata,
+    digest: &str,
+) -> io::Result<()> {
+    let partial = Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600)?;
+    let record = json!({ "file": description(metadata), "digest": digest });
+    partial.file().write_all(record.to_string().as_bytes())?;
+    partial.file().sync_all()?;
+    partial.keep(record_name(name).as_ref())
+}
+
+fn make_temporary<E: From<io::Error>>(
+    why: &PrivateError,
+    make: impl Fn(&mut dyn Write) -> Result<(), E>,
+) -> Result<BootFile, E> {
+    let folder = bases::temporary_for_names().map_err(io::Error::other)?;
+    let parent = File::open(&folder)?;
+    sweep(parent.as_fd());
+    let partial = Partial::named(parent.into(), 0o600)?;
+    fill(partial.file(), make).map_err(|failed| match failed {
+        Failed::Make(error) => error,
+        Failed::Write(error) => error.into(),
+    })?;
+    let (path, why) = match why {
+        PrivateError::Io { path, source } => (path.clone(), source.to_string()),
+        PrivateError::Refused { path, objection } => (path.clone(), format!("it {objection}")),
+    };
+    Ok(BootFile {
+        path: folder.join(partial.name().unwrap_or_default()),
+        notice: Some(CacheNotice::Unwritable { path, why }),
+        _temporary: Some(Arc::new(partial)),
+    })
+}
+
+/// Removes what has not been used for longest. What cannot be removed stays: the cache is
+/// no reason to fail.
+fn prune(directory: &Directory) {
+    let modified = |name: &Path| fs::metadata(directory.path().join(name))?.modified();
+    let now = SystemTime::now();
+    let is_old = |used: SystemTime| now.duration_since(used).is_ok_and(|age| age > KEPT_TIME);
+    let mut files: Vec<(SystemTime, String)> = Vec::new();
+    for name in directory.names().unwrap_or_default() {
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with('.') {
+            let owner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".record"));
+            let of_none = owner.is_some_and(|owner| !directory.path().join(owner).exists());
+            if (name.starts_with(EARLIER) || of_none) && modified(name.as_ref()).is_ok_and(is_old) {
+                let _ = directory.remove(name);
+            }
+            continue;
+        }
+        let used = modified(record_name(name).as_ref()).or_else(|_| modified(name.as_ref()));
+        if let Ok(used) = used {
+            files.push((used, name.to_owned()));
+        }
+    }
+    files.sort_by(|one, other| other.cmp(one));
+    for (used, name) in files.into_iter().skip(KEPT_FILES) {
+        if is_old(used) {
+            let _ = directory.remove(&name);
+            let _ = directory.remove(record_name(&name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

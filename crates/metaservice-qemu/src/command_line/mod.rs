@@ -1,0 +1,285 @@
+//! Turns a description into QEMU's command line and the kernel's.
+//!
+//! Owns every word that QEMU is given. It refuses what cannot be said safely: paths are made
+//! absolute, commas in them are doubled as QEMU asks, kernel arguments cannot contain blanks.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::confine::Export;
+use crate::spec::accelerator::AcceleratorChoice;
+use crate::spec::{
+    Boot, InvalidSpec, MachineSpec, Network, Publish, Root, SnapshotFiles, SnapshotUse, Transport,
+};
+
+/// Everything that emulation can do, but for the promise that copying single bytes is fast
+/// (ERMS, FSRM): a Linux guest believes it, and emulated byte by byte its copies take twice
+/// the time of those by words.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const EMULATED_CPU: &str = "max,-erms,-fsrm";
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) const EMULATED_CPU: &str = "max";
+
+/// The machine that is emulated. On x86 a PC, not the smaller `microvm`: that has no clock
+/// but the PIT, by which a kernel under emulation on a busy host fails to calibrate its own,
+/// and then stands still for ever.
+const MACHINE_TYPE: &str =
+    if cfg!(target_arch = "aarch64") { "virt" } else { "pc,usb=off,vmport=off" };
+
+/// The name under which the guest mounts the shared folder.
+const ROOT_TAG: &str = "metaservice";
+
+/// The longest kernel command line that x86 reads, its end mark included.
+const MAX_COMMAND_LINE: usize = 2048;
+
+/// Kernel arguments of every machine: a quiet console on the serial port (each line of it
+/// costs the guest time), an end instead of a hang when the kernel panics, random numbers at
+/// once, and no self-tests of the ciphers (0.2 s under emulation).
+const KERNEL_ARGUMENTS: &str = "quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests";
+
+/// On a busy host an emulated timer can be late; the kernel shall not take it for broken.
+/// Only for x86: elsewhere a word that the kernel does not know becomes the init's.
+const TIMER_ARGUMENT: &str = if cfg!(target_arch = "x86_64") { " no_timer_check" } else { "" };
+
+/// What QEMU inherits and finds: file descriptors, and the folder that it exports.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Inherited<'a> {
+    pub(crate) monitor: RawFd,
+    pub(crate) console: RawFd,
+    pub(crate) card: Option<RawFd>,
+    /// An image without a name that takes what the guest writes to its disk. QEMU makes a temporary
+    /// file if there is none.
+    pub(crate) scratch: Option<RawFd>,
+    /// Where the exported folder is, if not where the description says.
+    pub(crate) export: Option<&'a Export>,
+}
+
+pub(crate) fn qemu(
+    spec: &MachineSpec,
+    accelerator: &AcceleratorChoice,
+    inherited: Inherited<'_>,
+) -> Result<Vec<OsString>, InvalidSpec> {
+    let mut words = Words::default();
+    words.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]);
+    words.option("-display", "none");
+    memory(&mut words, spec);
+    words.option("-accel", if accelerator.kvm { "kvm" } else { "tcg" });
+    words.option("-cpu", if accelerator.kvm { "host" } else { EMULATED_CPU });
+    words.option("-smp", spec.cpus.count().to_string());
+    words.option("-m", format!("{}M", spec.memory.mebibytes()));
+    // QEMU itself needs none of these; a guest that breaks into it shall not have them.
+    words.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+
+    words.option("-chardev", format!("socket,id=monitor,fd={}", inherited.monitor));
+    words.option("-mon", "chardev=monitor,mode=control");
+    words.option("-chardev", format!("socket,id=console,fd={}", inherited.console));
+    words.option("-serial", "chardev:console");
+    words.option("-device", "virtio-rng-pci").option("-device", "pvpanic-pci");
+    if spec.snapshot.is_some() {
+        // Another number each time: by it a kernel learns that it is another machine now.
+        words.option("-device", "vmgenid,guid=auto");
+    }
+
+    if let (Some(card), Some(fd)) = (&spec.card, inherited.card) {
+        words.option("-netdev", format!("stream,id=service,server=off,addr.type=fd,addr.str={fd}"));
+        // No option ROM: nothing boots from this card.
+        let (mac, mtu) = (card.address, card.mtu);
+        words.option(
+            "-device",
+            format!("virtio-net-pci,netdev=service,mac={mac},host_mtu={mtu},romfile="),
+        );
+    }
+    if let Some(uuid) = spec.uuid {
+        words.option("-smbios", format!("type=1,uuid={uuid},serial={uuid}"));
+    }
+    user_network(spec, &mut words)?;
+    if let Root::Folder(folder) = &spec.root {
+        let folder = existing("the folder", folder)?;
+        if !folder.is_dir() {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(InvalidSpec::Path { what: "the folder", path: folder, source });
+        }
+        let as_described = Export { path: folder, refuses_others: false };
+        let Export { path, refuses_others } = inherited.export.unwrap_or(&as_described);
+        let others = if *refuses_others { "forbid" } else { "remap" };
+        let start =
+            format!("local,id=root,security_model=none,readonly=on,multidevs={others},path=");
+        words.option("-fsdev", with_path(&start, path));
+        words.option("-device", format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"));
+    }
+    disk(&mut words, spec, inherited.scratch);
+    match &spec.boot {
+        Boot::Firmware if spec.disk.is_none() => return Err(InvalidSpec::NothingToBoot),
+        Boot::Firmware => {}
+        Boot::Direct { kernel, initramfs, arguments } => {
+            words.option("-kernel", existing("the kernel", kernel.path())?);
+            if let Some(initramfs) = initramfs {
+                words.option("-initrd", existing("the initramfs", initramfs.path())?);
+            }
+            words.option("-append", command_line(spec, arguments)?);
+        }
+    }
+    Ok(words.0)
+}
+
+/// The disk. Of what a machine writes nothing is left however QEMU ends, unless it is to stay: it
+/// goes to a file without a name over the image, or, with `snapshot=on`, to a temporary file that
+/// QEMU unlinks as soon as it has opened it. Both open the image read-only.
+fn disk(words: &mut Words, spec: &MachineSpec, scratch: Option<RawFd>) {
+    let Some(disk) = &spec.disk else { return };
+    if let Some(fd) = scratch {
+        words.option("-add-fd", format!("fd={fd},set=1"));
+        // Nobody misses what is not on the disk when the host fails.
+        let drive =
+            "if=none,id=disk,cache=unsafe,auto-read-only=off,format=qcow2,file=/dev/fdset/1";
+        words.option("-drive", drive).option("-device", "virtio-blk-pci,drive=disk");
+        return;
+    }
+    let (stays, file, format) = match &spec.snapshot {
+        Some(SnapshotUse::Create(SnapshotFiles { disk: Some(file), .. })) => {
+            (true, file.as_path(), "qcow2")
+        }
+        Some(SnapshotUse::Restore(SnapshotFiles { disk: Some(file), .. }, _)) => {
+            (false, file.as_path(), "qcow2")
+        }
+        _ => (spec.keeps_disk, disk.path(), disk.format().name()),
+    };
+    let stays = if stays { "discard=unmap,detect-zeroes=unmap" } else { "snapshot=on" };
+    let start = format!("if=none,id=disk,{stays},format={format},file=");
+    words.option("-drive", with_path(&start, file));
+    words.option("-device", "virtio-blk-pci,drive=disk");
+}
+
+/// The second card, behind the first, so that a guest which sets up one card takes the service's.
+fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec> {
+    if spec.network != Network::User {
+        return if spec.published.is_empty() { Ok(()) } else { Err(InvalidSpec::NothingToPublish) };
+    }
+    let mut network = String::from("user,id=user");
+    for Publish { transport, address, port, guest_port } in &spec.published {
+        let transport = match transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(network, ",hostfwd={transport}:{address}:{port}-:{guest_port}");
+    }
+    let address = spec.user_address.map(|mac| format!(",mac={mac}")).unwrap_or_default();
+    words.option("-netdev", network);
+    words.option("-device", format!("virtio-net-pci,netdev=user{address},romfile="));
+    Ok(())
+}
+
+/// The machine's type and where its memory is. A recorded memory is shared with its file, and left
+/// out of the state that QEMU saves; one that goes on is a private view of it, copied on write.
+fn memory(words: &mut Words, spec: &MachineSpec) {
+    let (file, share) = match &spec.snapshot {
+        None => {
+            words.option("-machine", MACHINE_TYPE);
+            return;
+        }
+        Some(SnapshotUse::Create(files)) => (&files.memory, "on"),
+        Some(SnapshotUse::Restore(files, _)) => {
+            // Not before it is told where from.
+            words.option("-incoming", "defer");
+            (&files.memory, "off")
+        }
+    };
+    words.option("-machine", format!("{MACHINE_TYPE},memory-backend=memory"));
+    let size = spec.memory.mebibytes();
+    let start = format!("memory-backend-file,id=memory,size={size}M,share={share},mem-path=");
+    words.option("-object", with_path(&start, file));
+}
+
+/// The kernel's command line: our own arguments, what the init is told, the caller's.
+fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, InvalidSpec> {
+    let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
+    let mut line = format!("console={console} {KERNEL_ARGUMENTS}{TIMER_ARGUMENT}");
+    match &spec.root {
+        Root::Initramfs => {}
+        Root::Folder(_) => write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}")),
+        Root::Disk if spec.disk.is_none() => return Err(InvalidSpec::NoRoot("a disk")),
+        Root::Disk => write_argument(&mut line, "metaservice.root", "disk"),
+    }
+    if let Some((address, prefix)) = spec.guest_address {
+        write_argument(&mut line, "metaservice.address", &format!("{address}/{prefix}"));
+    }
+    if spec.network == Network::User {
+        write_argument(&mut line, "metaservice.net", "user");
+    }
+    if let Some(name) = &spec.hostname {
+        if !is_host_name(name) {
+            return Err(InvalidSpec::HostName(name.clone()));
+        }
+        write_argument(&mut line, "metaservice.hostname", name);
+    }
+    for argument in arguments {
+        if argument.is_empty() || argument.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(InvalidSpec::KernelArgument(argument.clone()));
+        }
+        line.push(' ');
+        line.push_str(argument);
+    }
+    if line.len() >= MAX_COMMAND_LINE {
+        return Err(InvalidSpec::CommandLineTooLong(line.len()));
+    }
+    Ok(line)
+}
+
+fn write_argument(line: &mut String, name: &str, value: &str) {
+    // Writing to a string cannot fail.
+    let _ = write!(line, " {name}={value}");
+}
+
+/// A name as the kernel takes it (64 bytes) and the resolver understands it.
+fn is_host_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
+}
+
+/// The absolute path of something that is there.
+fn existing(what: &'static str, path: &Path) -> Result<PathBuf, InvalidSpec> {
+    path.canonicalize().map_err(|source| InvalidSpec::Path { what, path: path.to_owned(), source })
+}
+
+/// An option with a path in it, whose commas are doubled.
+fn with_path(start: &str, path: &Path) -> OsString {
+    let mut bytes = start.as_bytes().to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte == b',' {
+            bytes.push(b',');
+        }
+        bytes.push(byte);
+    }
+    OsString::from_vec(bytes)
+}
+
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn flags(&mut self, flags: &[&str]) -> &mut Self {
+        self.0.extend(flags.iter().map(OsString::from));
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.as_ref().to_owned());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! The life of one QEMU machine: find the tools, build what it boots, start it, watch
+//! it, stop it.
+//!
+//! This crate owns QEMU's command line and its monitor (QMP), the initramfs and the
+//! kernel command line, the check of disk images, and the processes. It refuses
+//! everything above and below that: it does not know the guest protocol, the job, or what
+//! goes over the network card, whose other end the caller holds. Linux only.
+//!
+//! The pieces, in the order in which they are used:
+//!
+//! 1. [`find()`] looks for QEMU, a kernel and busybox and says what is missing.
+//! 2. [`initramfs::build`] packs an init program, kernel modules and a userland.
+//! 3. [`MachineSpec`] says what the machine is made of, [`Disk`] what it may boot from.
+//! 4. [`Machine::start`] starts it; [`Machine::wait`], [`Machine::power_down`] and
+//!    [`Machine::kill`] end it with an [`Exit`]; [`Machine::console`] is what it said.
+//!
+//! A machine leaves nothing behind: it has no sockets and no pipes in the file system, its
+//! scratch disk is a file without a name, and QEMU dies with the process that started it,
+//! however that ends. QEMU itself is confined to what its machine needs, as far as the host can
+//! do that: [`Boundary`].
+//!
+//! ```no_run
+//! use std::os::unix::net::UnixStream;
+//! use std::time::Duration;
+//!
+//! use metaservice_qemu::{Boot, Card, MacAddress, Machine, MachineSpec, find, initramfs};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let tools = find().require()?;
+//! let boot = Boot::from_kernel(&tools.kernel)
+//!     .initramfs(initramfs::build(&initramfs::Contents::new(std::fs::read("init")?, &tools))?);
+//! let (ours, theirs) = UnixStream::pair()?;
+//! let spec = MachineSpec::new(&tools.qemu, boot).card(Card::new(theirs.into(), MacAddress::random()));
+//! let machine = Machine::start(spec).await?;
+//! // Ethernet frames come and go through `ours`.
+//! let exit = machine.power_down(Duration::from_secs(5)).await;
+//! println!("{}", exit.cause);
+//! # drop(ours); Ok(())
+//! # }
+//! ```
+
+#![deny(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+mod cache;
+mod command_line;
+mod confine;
+mod descriptors;
+mod find;
+pub mod initramfs;
+mod kernel;
+mod machine;
+mod overlay;
+mod qmp;
+mod signals;
+mod snapshot;
+mod spec;
+
+pub use cache::{BootFile, CacheNotice};
+pub use confine::{Boundary, ConfineError, without_descriptors};
+pub use descriptors::raise_descriptors;
+pub use find::{Finding, Kernel, MissingTools, Qemu, QemuVersion, Report, Search, Tools, find};
+pub use initramfs::modules::{ModuleError, ModuleNeed};
+pub use machine::console::Console;
+pub use machine::exit::{Exit, ExitCause};
+pub use machine::out_of_memory::OutOfMemory;
+pub use machine::state::StateError;
+pub use machine::{CommandFailed, Machine, MachineState, StartError};
+pub use signals::reset_signals;
+pub use snapshot::{Snapshot, SnapshotDraft, SnapshotError, SnapshotKey, SnapshotStore, StoreLock};
+pub use spec::accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
+pub use spec::disk::{Disk, DiskFormat};
+pub use spec::hardware::{Cpus, InvalidHardware, MacAddress, Memory, SystemUuid};
+pub use spec::visibility::Visibility;
+pub use spec::{
+    Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, SnapshotFiles, Transport,
+};

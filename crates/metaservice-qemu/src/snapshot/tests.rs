@@ -1,0 +1,186 @@
+use super::*;
+use crate::find::{Qemu, QemuVersion};
+use crate::spec::disk::DiskFormat;
+use crate::spec::hardware::Cpus;
+
+fn key(cpus: u32) -> SnapshotKey {
+    let qemu = Qemu { path: "/bin/sh".into(), version: QemuVersion { major: 7, minor: 2 } };
+    let boot = Boot::Direct { kernel: "/bin/sh".into(), initramfs: None, arguments: Vec::new() };
+    SnapshotKey::of(&MachineSpec::new(&qemu, boot).cpus(Cpus::new(cpus).unwrap())).unwrap()
+}
+
+fn begin(store: &SnapshotStore, key: &SnapshotKey) -> Option<SnapshotDraft> {
+    store.draft(key, store.lock(false).unwrap().unwrap()).unwrap()
+}
+
+fn keep(store: &SnapshotStore, key: &SnapshotKey) {
+    let making = begin(store, key).unwrap();
+    fs::write(making.files().memory, "memory").unwrap();
+    making.keep(b"state", &json!("words")).unwrap();
+}
+
+#[test]
+fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path().join("warm"));
+    assert!(store.find(&key(1)).unwrap().is_none());
+    keep(&store, &key(1));
+    let found = store.find(&key(1)).unwrap().unwrap();
+    assert_eq!((found.state(), found.notes()), (&b"state"[..], &json!("words")));
+    assert_eq!(fs::read(found.files().memory).unwrap(), b"memory");
+    for path in [folder.path().join("warm"), found.folder.clone()] {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+    }
+    for name in ["memory", "state", "manifest"] {
+        assert_eq!(fs::metadata(found.folder.join(name)).unwrap().mode() & 0o777, 0o600);
+    }
+    assert!(store.find(&key(2)).unwrap().is_none());
+    assert!(begin(&store, &key(1)).is_none());
+    // Half of one, as a removal that was killed leaves it, is none.
+    fs::remove_file(found.folder.join("manifest")).unwrap();
+    assert!(begin(&store, &key(1)).is_some());
+}
+
+#[test]
+fn what_was_touched_is_broken_and_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path());
+    for (name, content) in
+        [("memory", "longer than before"), ("memory", "mem"), ("state", "stat"), ("manifest", "{")]
+    {
+        keep(&store, &key(1));
+        let place = folder.path().join(&key(1).name);
+        fs::write(place.join(name), content).unwrap();
+        assert!(matches!(store.find(&key(1)), Err(SnapshotError::Broken(_))), "{name}");
+        assert!(!place.exists());
+    }
+    keep(&store, &key(1));
+    fs::remove_file(folder.path().join(&key(1).name).join("memory")).unwrap();
+    store.find(&key(1)).unwrap_err();
+    assert!(store.find(&key(1)).unwrap().is_none());
+}
+
+#[test]
+fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path());
+    // A maker that was killed.
+    fs::create_dir(folder.path().join(".making-before")).unwrap();
+    let making = begin(&store, &key(1)).unwrap();
+    assert!(store.lock(false).unwrap().is_none());
+    drop(making);
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn what_is_brought_in_while_a_machine_boots_makes_it_another() {
+    let (one, other) = (key(1).depending_on(b"agent 1"), key(1).depending_on(b"agent 2"));
+    assert_ne!(one, other);
+    assert_eq!((&one.host, &one.family), (&other.host, &other.family));
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path());
+    keep(&store, &one);
+    keep(&store, &other);
+    assert!(store.find(&one).unwrap().is_none(), "it is of no use any longer");
+}
+
+#[test]
+fn those_of_another_base_go_and_of_the_same_a_few_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path());
+    let other = SnapshotKey { name: "other".into(), base: "another kernel".into(), ..key(1) };
+    let stranger =
+        SnapshotKey { name: "stranger".into(), family: "a disk".into(), ..other.clone() };
+    let elsewhere = SnapshotKey { name: "elsewhere".into(), host: "a host".into(), ..key(1) };
+    for key in [&elsewhere, &other, &stranger] {
+        keep(&store, key);
+    }
+    for cpus in 1..=6 {
+        keep(&store, &key(cpus));
+    }
+    assert!(store.find(&other).unwrap().is_none());
+    assert!(store.find(&elsewhere).unwrap().is_none(), "another QEMU");
+    assert!(store.find(&stranger).unwrap().is_some(), "it boots from something else");
+    let found = (1..=6).filter(|cpus| store.find(&key(*cpus)).unwrap().is_some());
+    assert_eq!(found.count(), KEPT);
+    assert!(store.find(&key(6)).unwrap().is_some());
+}
+
+#[test]
+fn a_machine_with_a_disk_writes_over_it_and_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path().join("warm"));
+    let image = folder.path().join("image");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let key =
+        SnapshotKey { disk: Some(Disk::new(&image, DiskFormat::Raw).size(1 << 20)), ..key(1) };
+    let making = begin(&store, &key).unwrap();
+    let over = making.files().disk.unwrap();
+    assert!(fs::read(&over).unwrap().starts_with(overlay::MAGIC));
+    making.keep(b"state", &json!(null)).unwrap();
+    let found = store.find(&key).unwrap().unwrap();
+    assert!(found.files().disk.unwrap().exists());
+    assert_eq!(store.disks(), std::slice::from_ref(&image));
+    fs::write(found.files().disk.unwrap(), "touched").unwrap();
+    assert!(matches!(store.find(&key), Err(SnapshotError::Broken("its disk was changed"))));
+    keep(&store, &key);
+    store.remove_by_disk(Path::new("/another"));
+    assert!(store.find(&key).unwrap().is_some());
+    store.remove_by_disk(&image);
+    assert!(store.find(&key).unwrap().is_none());
+}
+
+#[test]
+fn a_memory_that_there_is_no_room_for_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path());
+    let key = SnapshotKey { memory: 1 << 62, ..key(1) };
+    let lock = store.lock(false).unwrap().unwrap();
+    assert!(matches!(store.draft(&key, lock), Err(SnapshotError::Full { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the lock");
+}
+
+#[test]
+fn a_memory_has_its_room_while_it_is_made_and_gives_back_what_it_does_not_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path().join("warm"));
+    let making = begin(&store, &key(1)).unwrap();
+    let memory = making.files().memory;
+    let there = fs::metadata(&memory).unwrap();
+    assert!(there.len() == key(1).memory && there.blocks() * 512 >= there.len());
+    making.check_room().unwrap();
+    use std::os::unix::fs::FileExt;
+    let file = File::options().write(true).open(&memory).unwrap();
+    file.write_all_at(&[1; 8192], 1 << 20).unwrap();
+    making.keep(b"state", &json!("words")).unwrap();
+    let found = store.find(&key(1)).unwrap().unwrap();
+    let kept = fs::metadata(found.files().memory).unwrap();
+    assert_eq!(kept.len(), key(1).memory);
+    assert!(kept.blocks() * 512 < 1 << 20, "{} blocks", kept.blocks());
+}
+
+#[test]
+fn what_others_could_have_changed_is_broken() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(folder.path().join("warm"));
+    let place = folder.path().join("warm").join(&key(1).name);
+    let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    let damages: [&dyn Fn(); 3] = [&|| open(&place), &|| open(&place.join("state")), &|| {
+        let moved = folder.path().join("moved");
+        fs::rename(&place, &moved).unwrap();
+        symlink(moved, &place).unwrap();
+    }];
+    for damage in damages {
+        keep(&store, &key(1));
+        damage();
+        assert!(matches!(store.find(&key(1)), Err(SnapshotError::Broken(_))));
+        assert!(store.find(&key(1)).unwrap().is_none());
+    }
+    keep(&store, &key(1));
+    open(&folder.path().join("warm"));
+    assert!(store.find(&key(1)).unwrap().is_some());
+    assert_eq!(fs::metadata(folder.path().join("warm")).unwrap().mode() & 0o022, 0);
+}

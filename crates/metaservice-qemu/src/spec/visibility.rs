@@ -1,0 +1,268 @@
+//! Which of a host's files an exported folder does not show.
+//!
+//! Owns the default set, and what the user changes of it. A path that is hidden looks empty to the
+//! guest, whether it is a file or a folder.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::spec::InvalidSpec;
+
+/// What only the host's own kernel and services have a use for: hidden, and not to be shown.
+const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Where the guest mounts file systems of its own over the root that it was given.
+const COVERED: [&str; 2] = ["run", "tmp"];
+
+/// Sockets, temporary files and secrets of the whole host.
+const OF_HOST: [&str; 17] = [
+    "/run",
+    "/tmp",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/security/opasswd",
+    "/var/backups/shadow.bak",
+    "/var/backups/gshadow.bak",
+    "/etc/krb5.keytab",
+    "/etc/ssl/private",
+    "/etc/ssh/ssh_host_dsa_key",
+    "/etc/ssh/ssh_host_ecdsa_key",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/etc/ssh/ssh_host_rsa_key",
+    "/var/lib/sss/secrets",
+    "/var/run",
+];
+
+/// Secrets of one user, and what this tool keeps, in the user's home directory.
+const OF_USER: [&str; 24] = [
+    ".ssh",
+    ".gnupg",
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/git/credentials",
+    ".config/containers/auth.json",
+    ".kube",
+    ".docker",
+    ".netrc",
+    ".git-credentials",
+    ".pgpass",
+    ".pypirc",
+    ".npmrc",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".vault-token",
+    ".password-store",
+    ".local/share/keyrings",
+    ".cache/metaservice",
+    ".local/share/metaservice",
+    ".local/state/metaservice",
+    ".config/metaservice",
+];
+
+/// Variables that name a place of credentials other than the usual one, as lists of paths.
+const NAMED: [&str; 13] = [
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AZURE_CONFIG_DIR",
+    "CLOUDSDK_CONFIG",
+    "DOCKER_CONFIG",
+    "GH_CONFIG_DIR",
+    "GNUPGHOME",
+    "KUBECONFIG",
+    "NETRC",
+    "NPM_CONFIG_USERCONFIG",
+    "PASSWORD_STORE_DIR",
+    "PGPASSFILE",
+    "REGISTRY_AUTH_FILE",
+];
+
+/// What an exported folder shows. Unless told otherwise, it hides the host's kernel file systems,
+/// its temporary files and sockets, and the places where credentials usually are.
+///
+/// ```
+/// use metaservice_qemu::Visibility;
+///
+/// let visibility = Visibility::new().show("/home/me/.docker").hide("/srv/private");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Visibility {
+    show: Vec<PathBuf>,
+    hide: Vec<PathBuf>,
+}
+
+impl Visibility {
+    /// The default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Shows a path of the host that is hidden by default, or another file system below the folder.
+    #[must_use]
+    pub fn show(mut self, path: impl Into<PathBuf>) -> Self {
+        self.show.push(path.into());
+        self
+    }
+
+    /// Hides one more path of the host, with all that is below it.
+    #[must_use]
+    pub fn hide(mut self, path: impl Into<PathBuf>) -> Self {
+        self.hide.push(path.into());
+        self
+    }
+
+    /// The paths that the user wants to be shown, as they are on the disk.
+    pub(crate) fn shown(&self) -> Result<BTreeSet<PathBuf>, InvalidSpec> {
+        let shown = resolved("a path to show", &self.show)?;
+        match shown.iter().find(|path| KERNELS_OWN.iter().any(|own| path.starts_with(own))) {
+            Some(path) => Err(InvalidSpec::NotToBeShown(path.clone())),
+            None => Ok(shown),
+        }
+    }
+
+    /// What is hidden below a folder, given the host's defaults; none of it lies in another.
+    pub(crate) fn hidden(
+        &self,
+        folder: &Path,
+        defaults: BTreeSet<PathBuf>,
+    ) -> Result<Vec<PathBuf>, InvalidSpec> {
+        let shown = self.shown()?;
+        let covered = COVERED.map(|name| folder.join(name));
+        if let Some(path) = shown.iter().find(|path| covered.iter().any(|by| path.starts_with(by)))
+        {
+            return Err(InvalidSpec::Covered(path.clone()));
+        }
+        let mut hidden: BTreeSet<PathBuf> = defaults;
+        hidden.retain(|path| !shown.iter().any(|shown| path.starts_with(shown)));
+        hidden.extend(resolved("a path to hide", &self.hide)?);
+        hidden.retain(|path| path != folder && path.starts_with(folder));
+        let inside = |path: &Path, all: &BTreeSet<PathBuf>| {
+            path.ancestors().skip(1).find(|above| all.contains(*above)).map(Path::to_owned)
+        };
+        if let Some((path, above)) = shown.iter().find_map(|path| {
+            let above = inside(path, &hidden)?;
+            Some((path.clone(), above))
+        }) {
+            return Err(InvalidSpec::WithinHidden { path, above });
+        }
+        let outermost = hidden.iter().filter(|path| inside(path, &hidden).is_none());
+        Ok(outermost.cloned().collect())
+    }
+}
+
+fn resolved(what: &'static str, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>, InvalidSpec> {
+    let resolve = |path: &PathBuf| {
+        path.canonicalize().map_err(|source| InvalidSpec::Path { what, path: path.clone(), source })
+    };
+    paths.iter().map(resolve).collect()
+}
+
+/// What this host has of the default set, as it is on the disk: of all users, because a guest of
+/// root's reads all their files.
+pub(crate) fn defaults() -> BTreeSet<PathBuf> {
+    let host = KERNELS_OWN.into_iter().chain(OF_HOST).map(PathBuf::from);
+    let users = homes().into_iter().flat_map(|home| OF_USER.map(|name| home.join(name)));
+    let own = ["XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(|base| Path::new(&base).join("metaservice"))
+        .filter(|path| path.is_absolute());
+    let named = named(|name| std::env::var_os(name));
+    let all = host.chain(users).chain(own).chain(named);
+    all.filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+/// The places that variables name.
+fn named(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = NAMED
+        .into_iter()
+        .filter_map(&variable)
+        .flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>())
+        .collect();
+    let below = |variable_name: &str, name: &str| {
+        variable(variable_name).map(|base| Path::new(&base).join(name))
+    };
+    let settings = OF_USER.iter().filter_map(|name| name.strip_prefix(".config/"));
+    places.extend(settings.filter_map(|name| below("XDG_CONFIG_HOME", name)));
+    let cargo = ["credentials", "credentials.toml"].into_iter();
+    places.extend(cargo.filter_map(|name| below("CARGO_HOME", name)));
+    places.retain(|path| path.is_absolute());
+    places
+}
+
+/// The home directories that are known without asking any service.
+fn homes() -> BTreeSet<PathBuf> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut homes: BTreeSet<PathBuf> = of_passwd(&passwd).collect();
+    homes.extend(std::env::var_os("HOME").map(PathBuf::from));
+    let below = std::fs::read_dir("/home").into_iter().flatten().flatten();
+    homes.extend(below.map(|entry| entry.path()));
+    homes.retain(|home| home.is_absolute());
+    homes
+}
+
+fn of_passwd(text: &str) -> impl Iterator<Item = PathBuf> {
+    text.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(paths: &[&Path]) -> BTreeSet<PathBuf> {
+        paths.iter().map(|path| path.to_path_buf()).collect()
+    }
+
+    #[test]
+    fn what_is_below_the_folder_is_hidden_unless_it_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let [keys, cloud, inner] = ["keys", "cloud", "cloud/inner"].map(|name| folder.join(name));
+        for path in [&keys, &cloud, &inner] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let defaults = || set(&[&keys, &cloud, &inner, Path::new("/proc"), &folder]);
+        let hidden = |visibility: Visibility| visibility.hidden(&folder, defaults());
+        assert_eq!(hidden(Visibility::new()).unwrap(), [cloud.clone(), keys.clone()]);
+        assert_eq!(hidden(Visibility::new().show(&cloud)).unwrap(), [keys.as_path()]);
+        let more = Visibility::new().show(&keys).hide(&inner).show(&cloud);
+        assert!(matches!(hidden(more).as_deref(), Ok([path]) if *path == inner));
+        let within = hidden(Visibility::new().show(&inner));
+        assert!(matches!(within, Err(InvalidSpec::WithinHidden { above, .. }) if above == cloud));
+        assert!(matches!(
+            hidden(Visibility::new().hide(folder.join("none"))),
+            Err(InvalidSpec::Path { .. })
+        ));
+        let kernels = hidden(Visibility::new().show("/proc"));
+        assert!(matches!(kernels, Err(InvalidSpec::NotToBeShown(_))), "{kernels:?}");
+    }
+
+    #[test]
+    fn credentials_are_hidden_where_variables_put_them() {
+        let found = named(|name| {
+            let value = match name {
+                "KUBECONFIG" => "/srv/one:/srv/two",
+                "GNUPGHOME" => "relative",
+                "XDG_CONFIG_HOME" => "/srv/config",
+                "CARGO_HOME" => "/srv/cargo",
+                _ => return None,
+            };
+            Some(value.into())
+        });
+        for path in ["one", "two", "config/gcloud", "config/gh", "cargo/credentials.toml"] {
+            assert!(found.contains(&Path::new("/srv").join(path)), "{path}: {found:?}");
+        }
+        assert!(!found.contains(&"relative".into()));
+    }
+
+    #[test]
+    fn homes_are_the_sixth_field() {
+        let homes: Vec<_> = of_passwd("a:x:1:1::/home/a:/bin/sh\nbroken\n").collect();
+        assert_eq!(homes, [Path::new("/home/a")]);
+    }
+}
