@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("metaservice-protocol", &[]),
     ("metaservice-nic", &[]),
     ("metaservice-archive", &[]),
     ("metaservice-private", &[]),
     ("metaservice-qemu", &["metaservice-private"]),
     ("metaservice-image", &["metaservice-private"]),
+    // The harnesses of tests: a dev-dependency of the others, never published.
+    ("metaservice-testing", &["metaservice", "metaservice-qemu"]),
     ("metaservice", &["metaservice-private", "metaservice-protocol"]),
     ("metaservice-guest", &["metaservice-archive", "metaservice-protocol"]),
     (

@@ -8,7 +8,9 @@ use metaservice::{Destination, EntryKind, ExtensionError, FailureCode, Form};
 use metaservice_archive::{Extractor, Options, Packer};
 use tokio::io::AsyncReadExt;
 
-use crate::peers::Pair;
+use metaservice_testing::pair::Pair;
+
+use crate::AGENT;
 
 /// Bytes that do not repeat and do not compress.
 fn noise(length: usize) -> Vec<u8> {
@@ -91,8 +93,8 @@ async fn read_all(pair: &Pair, path: &Path, form: Form) -> Vec<u8> {
 #[tokio::test]
 async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
     for cuts in [vec![], cuts()] {
-        let pair = Pair::cut(cuts).await;
-        let path = pair.folder.path().join("file");
+        let pair = Pair::cut(AGENT, cuts).await;
+        let path = pair.directory.path().join("file");
         let content = noise(6_000_000);
         std::fs::write(&path, &content).unwrap();
         assert!(read_all(&pair, &path, Form::Any).await == content);
@@ -110,8 +112,8 @@ async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
 
 #[tokio::test]
 async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
-    let pair = Pair::cut(cuts()).await;
-    let (from, to) = (pair.folder.path().join("from"), pair.folder.path().join("to"));
+    let pair = Pair::cut(AGENT, cuts()).await;
+    let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
     std::fs::create_dir(&to).unwrap();
     make_tree(&from);
@@ -124,8 +126,8 @@ async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
 #[tokio::test]
 async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
     for cuts in [vec![], cuts()] {
-        let pair = Pair::cut(cuts).await;
-        let path = pair.folder.path().join("file");
+        let pair = Pair::cut(AGENT, cuts).await;
+        let path = pair.directory.path().join("file");
         let content = noise(6_000_000);
         let destination = Destination {
             mode: Some(0o640),
@@ -138,15 +140,15 @@ async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
         let status = std::fs::metadata(&path).unwrap();
         assert_eq!(status.mode() & 0o7777, 0o640);
         assert_eq!((status.mtime(), status.mtime_nsec()), (1_234_567_890, 123_456_789));
-        let left: Vec<_> = std::fs::read_dir(pair.folder.path()).unwrap().collect();
+        let left: Vec<_> = std::fs::read_dir(pair.directory.path()).unwrap().collect();
         assert_eq!(left.len(), 3, "the file, the agent's state and what it said: {left:?}");
     }
 }
 
 #[tokio::test]
 async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
-    let pair = Pair::cut(cuts()).await;
-    let (from, to) = (pair.folder.path().join("from"), pair.folder.path().join("to"));
+    let pair = Pair::cut(AGENT, cuts()).await;
+    let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
     make_tree(&from);
     let mut packer = Packer::open(&from).unwrap();
@@ -160,8 +162,8 @@ async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
 
 #[tokio::test]
 async fn links_are_themselves_or_what_they_lead_to_as_asked() {
-    let pair = Pair::idle().await;
-    let at = |name: &str| pair.folder.path().join(name);
+    let pair = Pair::idle(AGENT).await;
+    let at = |name: &str| pair.directory.path().join(name);
     std::fs::write(at("file"), "content").unwrap();
     std::fs::create_dir(at("dir")).unwrap();
     for (link, target) in [("to-file", "file"), ("to-dir", "dir"), ("to-nothing", "none")] {
@@ -180,8 +182,8 @@ async fn links_are_themselves_or_what_they_lead_to_as_asked() {
 
 #[tokio::test]
 async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
-    let pair = Pair::idle().await;
-    let at = |name: &str| pair.folder.path().join(name);
+    let pair = Pair::idle(AGENT).await;
+    let at = |name: &str| pair.directory.path().join(name);
     std::fs::create_dir(at("from")).unwrap();
     std::fs::File::create(at("from/file")).unwrap().set_len(32 << 20).unwrap();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
@@ -214,8 +216,8 @@ async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
 
 #[tokio::test]
 async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() {
-    let pair = Pair::idle().await;
-    let folder = pair.folder.path();
+    let pair = Pair::idle(AGENT).await;
+    let folder = pair.directory.path();
     let code = async |destination: Destination| {
         let content = noise(3_000_000);
         match pair.service.write(destination, &content[..]).await {
@@ -243,8 +245,8 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
 
 #[tokio::test]
 async fn a_folder_is_listed() {
-    let pair = Pair::idle().await;
-    let folder = pair.folder.path().join("tree");
+    let pair = Pair::idle(AGENT).await;
+    let folder = pair.directory.path().join("tree");
     std::fs::create_dir(&folder).unwrap();
     make_tree(&folder);
     let mut lines = pair.service.list(folder.to_str().unwrap(), true).await.unwrap();

@@ -5,6 +5,8 @@
 mod commands;
 mod files;
 mod log;
-mod peers;
 mod session;
 mod state;
+
+/// The agent under test.
+const AGENT: &str = env!("METASERVICE_AGENT");

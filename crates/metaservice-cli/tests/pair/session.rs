@@ -7,7 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::peers::{Pair, agent_with};
+use metaservice_testing::pair::{Pair, spawn_agent};
+
+use crate::AGENT;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -32,7 +34,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
             .secret("TOKEN", "t0ken")
             .env("PLAIN", "plain")
             .log(log);
-        let mut pair = Pair::with(builder, None).await;
+        let mut pair = Pair::with(AGENT, builder, None).await;
         let mut first = [0; 6];
         timeout(PATIENCE, reader.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"t0ken\n");
@@ -60,10 +62,10 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
 #[tokio::test]
 async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() {
     let builder = MetaService::builder(["sleep", "100"]).secret("TOKEN", "t0ken-of-mine");
-    let pair = Pair::with(builder, None).await;
+    let pair = Pair::with(AGENT, builder, None).await;
     let shell = pair.service.exec_shell(["sh", "-c", "echo $TOKEN"], false).await.unwrap();
     assert!(timeout(PATIENCE, shell.wait()).await.unwrap().unwrap());
-    let state = pair.folder.path().join("state");
+    let state = pair.directory.path().join("state");
     let mode = |path: &std::path::Path| {
         std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions())
     };
@@ -76,7 +78,7 @@ async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() 
         let line = String::from_utf8_lossy(&line).into_owned();
         assert!(!line.contains(secret) && !line.contains("t0ken-of-mine"), "{line}");
     }
-    assert!(!pair.describe_said().contains(secret));
+    assert!(!pair.messages().contains(secret));
 }
 
 /// A service that is away for longer than its agent waits finds the same agent, which has run the
@@ -103,7 +105,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     };
 
     let (service, serving) = begin(builder().state(&kept), listener).await;
-    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
     result(&service).await;
     service.shutdown().await.unwrap();
     serving.await.unwrap();
@@ -111,7 +113,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
@@ -124,7 +126,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = agent_with(address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder(), listener).await;
     result(&service).await;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::peers::agent;
+use metaservice_testing::pair::spawn_agent;
+
+use crate::AGENT;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +26,8 @@ struct Service<'a> {
 impl Service<'_> {
     fn start(&self) -> Child {
         let path = |name: &str| self.folder.join(name).display().to_string();
-        let said = std::fs::File::options().append(true).create(true).open(path("said")).unwrap();
+        let said =
+            std::fs::File::options().append(true).create(true).open(path("messages")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_metaservice"))
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--state", &path("kept"), "--secret", "SECRET"])
@@ -69,7 +72,7 @@ fn killed(seed: u64) {
         made = folder.join("made").display(),
     );
     let service = Service { folder, port, script };
-    let mut guest = agent(([127, 0, 0, 1], port).into(), folder);
+    let mut guest = spawn_agent(AGENT, ([127, 0, 0, 1], port).into(), folder, &[]);
     let begun = Instant::now();
     let mut kills = random.random_range(1..8);
     let ended = loop {
@@ -81,7 +84,7 @@ fn killed(seed: u64) {
                 None if kills > 0 && Instant::now() >= until => break None,
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
-            let said = || std::fs::read_to_string(folder.join("said")).unwrap_or_default();
+            let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
             assert!(begun.elapsed() < PATIENCE, "no end: {}", said());
         };
         if let Some(ended) = ended {
@@ -91,7 +94,7 @@ fn killed(seed: u64) {
         running.kill().unwrap();
         running.wait().unwrap();
     };
-    let said = std::fs::read_to_string(folder.join("said")).unwrap();
+    let said = std::fs::read_to_string(folder.join("messages")).unwrap();
     assert_eq!(ended.code(), Some(status), "{said}");
     let part: String = (1..=lines).map(|n| format!("{n}\n")).collect();
     let expected = part.repeat(parts) + "only once\n";
@@ -116,8 +119,8 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let go = folder.join("go").display().to_string();
     let made = folder.join("made").display().to_string();
     let service = Service { folder, port, script: script_of(&go, &made) };
-    let said = || std::fs::read_to_string(folder.join("said")).unwrap_or_default();
-    let mut guest = agent(([127, 0, 0, 1], port).into(), folder);
+    let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
+    let mut guest = spawn_agent(AGENT, ([127, 0, 0, 1], port).into(), folder, &[]);
     let mut running = service.start();
     while !folder.join("made").exists() {
         std::thread::sleep(Duration::from_millis(1));

@@ -1,0 +1,9 @@
+//! The command line tool without a virtual machine.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod flags;
+mod hostile;
+mod serve;
+
+/// The program under test.
+const METASERVICE: &str = env!("CARGO_BIN_EXE_metaservice");

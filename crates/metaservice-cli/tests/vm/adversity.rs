@@ -1,0 +1,156 @@
+//! A machine that stands still, a disk that is full: what becomes of the job.
+// What is waited for has no event, or is time itself.
+#![allow(clippy::disallowed_methods)]
+
+use metaservice_testing::cli::{Cli, finish, sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::METASERVICE;
+
+/// How long the machine stands still: longer than any connection's patience.
+const FROZEN: Duration = Duration::from_secs(120);
+
+const LENGTH: u64 = 200 * 1024 * 1024;
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Stopped in the middle of 200 MB of log and of files as long in both directions, for two minutes.
+#[test]
+fn a_machine_that_was_frozen_goes_on_where_it_was() {
+    let cli = Cli::new(METASERVICE);
+    // Two files of this length do not fit into the root.
+    let script = "dd if=/dev/urandom of=/blob bs=1M count=200 2>/dev/null; \
+                  until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob; \
+                  until test -e /tmp/in; do sleep 0.1; done; sha256sum </tmp/in";
+    let mut job = cli.start("frozen", &["--", "sh", "-c", script]);
+    let mut log = job.child.stdout.take().unwrap();
+    job.child.stdout = Some(empty());
+    let received = Arc::new(AtomicU64::new(0));
+    let reading = std::thread::spawn({
+        let received = Arc::clone(&received);
+        move || {
+            let mut all = Vec::new();
+            let mut block = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = log.read(&mut block) {
+                all.extend_from_slice(&block[..count]);
+                received.fetch_add(count as u64, Ordering::SeqCst);
+            }
+            all
+        }
+    });
+    // Not before all of it is there: the command stops it itself when it has been made.
+    let made = [
+        "exec",
+        "frozen",
+        "sh",
+        "-c",
+        "until test $(stat -c %s /blob) = 209715200; do sleep 0.2; done",
+    ];
+    cli.run(&made).text(0);
+    let source = cli.work().join("source/blob");
+    std::fs::create_dir(cli.work().join("source")).unwrap();
+    let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LENGTH);
+    std::io::copy(&mut random, &mut std::fs::File::create(&source).unwrap()).unwrap();
+    let sending = cli.command(["cp", "-q", "source/blob", "frozen:/tmp/in"]).spawn().unwrap();
+    let sent = || position(sending.id(), &source);
+    let copy = cli.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
+    cli.run(&["exec", "frozen", "touch", "/go"]).text(0);
+    // What is copied has no name until it is complete.
+    let copied = || unnamed(copy.id(), &cli.work());
+    let midst = LENGTH / 100..LENGTH;
+    wait_until("in the midst", || {
+        let come = received.load(Ordering::SeqCst);
+        [come, copied(), sent()].iter().all(|count| midst.contains(count))
+    });
+    let machine = cli.machine();
+    let signal = |name: &str| Command::new("kill").args([name, &machine]).status().unwrap();
+    assert!(signal("-STOP").success());
+    std::thread::sleep(FROZEN);
+    let before = [received.load(Ordering::SeqCst), copied(), sent()];
+    assert!(signal("-CONT").success());
+    assert!(before.iter().all(|count| midst.contains(count)), "it was over before: {before:?}");
+    finish(copy).text(0);
+    finish(sending).text(0);
+    assert_eq!(job.finish().status, Some(0));
+    let log = reading.join().unwrap();
+    let (blob, told) = log.split_at(usize::try_from(LENGTH).unwrap());
+    std::fs::write(cli.work().join("log"), blob).unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    let told: Vec<_> = told.split_whitespace().collect();
+    let (logged, sent) = (sha256(&cli.work().join("log")), sha256(&source));
+    assert_eq!(told, [&*logged, "-", &*sent, "-"]);
+    assert_eq!(sha256(&cli.work().join("copied")), sha256(&cli.work().join("log")));
+}
+
+/// How far a process has read a file that it has open; 0 when it has none.
+fn position(pid: u32, file: &Path) -> u64 {
+    let position = || {
+        let open = descriptors(pid).find(|(_, to)| to == file)?.0;
+        let number = open.file_name()?.to_str()?.to_owned();
+        let said = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        said.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
+    };
+    position().unwrap_or(0)
+}
+
+/// How long the file without a name is that a process writes in a directory; 0 when there is none.
+fn unnamed(pid: u32, directory: &Path) -> u64 {
+    let is_unnamed =
+        |to: &Path| to.parent() == Some(directory) && to.to_string_lossy().ends_with(" (deleted)");
+    let open = descriptors(pid).find(|(_, to)| is_unnamed(to));
+    open.and_then(|(open, _)| std::fs::metadata(open).ok()).map_or(0, |metadata| metadata.len())
+}
+
+/// The descriptors of a process, each with what it is open to.
+fn descriptors(pid: u32) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)))
+}
+
+/// Something to read instead of what somebody else reads.
+fn empty() -> std::process::ChildStdout {
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    stdout
+}
+
+#[test]
+fn a_full_disk_costs_the_artifact_and_not_the_job() {
+    let cli = Cli::new(METASERVICE);
+    let mount = "mount -t tmpfs -o size=2m none \"$TMPDIR\" && exec \"$@\"";
+    let script = "head -c 8000000 /dev/zero > /big; echo small > /small; echo fine; exit 3";
+    let tool = cli.command([
+        "run",
+        "--artifact",
+        "/big",
+        "--artifact",
+        "/small",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]);
+    command.arg(tool.get_program()).args(tool.get_args()).current_dir(cli.work());
+    command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let finished = finish(command.spawn().unwrap());
+    assert_eq!(finished.text(3), "fine\n");
+    let told = &finished.stderr;
+    assert!(told.contains("cannot fetch /big") && told.contains("No space left"), "{told}");
+    assert_eq!(std::fs::read_to_string(cli.work().join("small")).unwrap(), "small\n");
+    assert!(!cli.work().join("big").exists());
+}

@@ -1,0 +1,313 @@
+//! `cp` in real machines: trees and large files, both ways, byte for byte.
+use metaservice_testing::cli::{Cli, finish, sha256};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::METASERVICE;
+
+const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
+
+/// Everything that a copy keeps, by path: kind, mode, time, content.
+fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = path.symlink_metadata().unwrap();
+            let content = if metadata.is_dir() {
+                folders.push(path.clone());
+                Vec::new()
+            } else if metadata.is_symlink() {
+                std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            } else {
+                std::fs::read(&path).unwrap()
+            };
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+            found.insert(name, (metadata.mode(), seconds, nanos, content));
+        }
+    }
+    found
+}
+
+fn plant(root: &Path) {
+    for folder in 0..50 {
+        let folder = root.join(format!("folder {folder}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for n in 0..100usize {
+            let path = folder.join(format!("file-{n}"));
+            std::fs::write(&path, vec![u8::try_from(n).unwrap(); n * 37]).unwrap();
+            let mode = if n % 3 == 0 { 0o755 } else { 0o640 };
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::new(1_700_000_000 + n as u64, 123_456_789);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        }
+        symlink("file-1", folder.join("link")).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o750)).unwrap();
+    }
+}
+
+#[test]
+fn five_thousand_files_go_in_and_come_out_the_same() {
+    let cli = Cli::new(METASERVICE);
+    plant(&cli.work().join("tree"));
+    let mut job = cli.start("grove", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    cli.run(&["cp", "tree", "grove:/tmp"]).text(0);
+    let count = ["exec", "grove", "sh", "-c", "find /tmp/tree -type f | wc -l"];
+    assert_eq!(cli.run(&count).text(0).trim(), "5000");
+    cli.run(&["cp", "grove:/tmp/tree", "back"]).text(0);
+    let (there, back) = (tree(&cli.work().join("tree")), tree(&cli.work().join("back")));
+    assert_eq!(there.len(), 5000 + 100);
+    assert!(there == back, "{:?}", there.iter().find(|(name, what)| back.get(*name) != Some(what)));
+
+    // Into a folder that exists goes the folder itself, of FOLDER/. only what is in it.
+    std::fs::create_dir(cli.work().join("into")).unwrap();
+    cli.run(&["cp", "grove:/tmp/tree/folder 1", "into"]).text(0);
+    cli.run(&["cp", "grove:/tmp/tree/folder 2/.", "into"]).text(0);
+    let into = cli.work().join("into");
+    assert!(into.join("folder 1/file-7").is_file() && into.join("file-7").is_file());
+
+    // As tar on the standard streams.
+    let packed = cli.run(&["cp", "grove:/tmp/tree/folder 3", "-"]);
+    assert_eq!(packed.status, Some(0), "{}", packed.stderr);
+    std::fs::write(cli.work().join("folder.tar"), &packed.stdout).unwrap();
+    let listed = Command::new("tar").arg("tf").arg(cli.work().join("folder.tar")).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    assert!(listed.lines().any(|line| line == "file-99"), "{listed}");
+    let tar = std::fs::File::open(cli.work().join("folder.tar")).unwrap();
+    cli.run(&["exec", "grove", "mkdir", "/tmp/unpacked"]).text(0);
+    let mut command = cli.command(["cp", "-", "grove:/tmp/unpacked"]);
+    finish(command.stdin(Stdio::from(tar)).spawn().unwrap()).text(0);
+    let check =
+        "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
+    assert_eq!(cli.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
+
+    // A file into a folder that is not there is an error.
+    cli.run(&["cp", "-L", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
+    assert_eq!(std::fs::read(cli.work().join("alone")).unwrap(), vec![1; 37]);
+    let nowhere = cli.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
+    assert!(nowhere.status == Some(125) && nowhere.stderr.contains("there is no folder nowhere/"));
+    let missing = cli.run(&["cp", "grove:/no/such", "."]);
+    assert!(missing.status == Some(125) && missing.stderr.lines().count() == 1, "{missing:?}");
+    let left: Vec<_> = std::fs::read_dir(cli.work())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with(".metaservice"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    cli.run(&["exec", "grove", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn links_go_as_docker_has_it_and_nothing_is_left_out_in_silence() {
+    let cli = Cli::new(METASERVICE);
+    let at = |name: &str| cli.work().join(name);
+    let mut job = cli.start("links", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    let copy = |args: &[&str]| {
+        let finished = cli.run(&[&["cp"], args].concat());
+        assert_eq!(finished.status, Some(0), "{args:?}: {}", finished.stderr);
+        finished.stderr
+    };
+    let inside = |script: &str| cli.run(&["exec", "links", "sh", "-c", script]).text(0);
+
+    std::fs::write(at("real"), "content").unwrap();
+    symlink("real", at("cur")).unwrap();
+    std::fs::create_dir(at("dir")).unwrap();
+    std::fs::write(at("dir/file"), "inner").unwrap();
+    symlink("dir", at("to-dir")).unwrap();
+    let told = copy(&["cur", "links:/tmp/new"]);
+    assert!(told.contains("cur -> /tmp/new (1 link, "), "{told}");
+    copy(&["cur", "links:/tmp"]);
+    copy(&["to-dir", "links:/tmp/new-dir"]);
+    copy(&["-L", "cur", "links:/tmp/followed"]);
+    copy(&["to-dir/", "links:/tmp/d"]);
+    let links = "cd /tmp; readlink new; readlink cur; readlink new-dir; cat followed d/file";
+    assert_eq!(inside(links), "real\nreal\ndir\ncontentinner");
+    for nowhere in ["links:/none/new", "links:/tmp/none/"] {
+        let refused = cli.run(&["cp", "cur", nowhere]);
+        assert!(
+            refused.status == Some(125) && refused.stderr.contains("no directory"),
+            "{refused:?}"
+        );
+    }
+
+    inside(
+        "cd /tmp; echo links > content; ln -s /tmp/content out; ln -s /tmp/d out-dir; ln -s none dangling; \
+         mkfifo d/fifo; mknod d/null c 1 3; chmod 1777 d; chmod 4755 d/file; \
+         dd if=/dev/zero of=d/hole bs=1 count=1 seek=30000000 2> /dev/null",
+    );
+    let target = |name: &str| std::fs::read_link(at(name)).unwrap();
+    copy(&["links:/tmp/out", "new"]);
+    copy(&["links:/tmp/out", "."]);
+    copy(&["links:/tmp/dangling", "new"]);
+    copy(&["links:/tmp/out-dir", "link-to-dir"]);
+    assert_eq!((target("new"), target("out")), ("none".into(), "/tmp/content".into()));
+    assert_eq!(target("link-to-dir"), Path::new("/tmp/d"));
+    copy(&["-L", "links:/tmp/out", "plain"]);
+    assert_eq!(std::fs::read_to_string(at("plain")).unwrap(), "links\n");
+    let nothing = cli.run(&["cp", "-L", "links:/tmp/dangling", "nothing"]);
+    assert!(nothing.status == Some(125) && !at("nothing").is_symlink(), "{nothing:?}");
+    let mode = |name: &str| std::fs::metadata(at(name)).unwrap().mode() & 0o7777;
+    for (to, flags, expected) in [("d2", vec![], 0o755), ("d3", vec!["--set-id"], 0o4755)] {
+        let told = copy(&[&flags[..], &["links:/tmp/out-dir/", to]].concat());
+        assert!(told.contains(&format!("{to} (2 files, 28.61 MiB, ")), "{told}");
+        assert!(told.contains("left out") && told.contains("fifo, null (2 in all)"), "{told}");
+        assert_eq!((mode(to), mode(&format!("{to}/file"))), (0o1777, expected));
+        let hole = std::fs::metadata(at(to).join("hole")).unwrap();
+        assert!(hole.len() == 30_000_001 && hole.blocks() * 512 < 1 << 20, "{}", hole.blocks());
+    }
+
+    let told = copy(&["links:/", "root"]);
+    assert!(told.contains("left out") && at("root/tmp/content").is_file(), "{told}");
+    assert_eq!(std::fs::read_dir(at("root/proc")).unwrap().count(), 0);
+    copy(&["links:/proc/sys", "sys"]);
+    let release = std::fs::read_to_string(at("sys/kernel/osrelease")).unwrap();
+    assert_eq!(release, inside("uname -r"));
+
+    // A reader that has seen enough is no error.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread =
+        finish(cli.command(["cp", "links:/proc/sys", "-"]).stdout(writer).spawn().unwrap());
+    assert_eq!((unread.status, unread.stderr.as_str()), (Some(0), ""));
+
+    // A link to an open file, as /dev/stdout is one.
+    symlink("/proc/self/fd/1", at("so")).unwrap();
+    let stdout = std::fs::File::create(at("reg")).unwrap();
+    let mut command = cli.command(["cp", "links:/tmp/content", "so"]);
+    let copied = finish(command.stdout(stdout).spawn().unwrap());
+    assert_eq!(copied.status, Some(0), "{}", copied.stderr);
+    assert_eq!(std::fs::read_to_string(at("reg")).unwrap(), "links\n");
+    assert!(at("so").is_symlink());
+
+    for (words, status) in [(&["nosuch"][..], 127), (&["/etc"], 126), (&["-w"], 126)] {
+        let flags: &[&str] = if words == ["-w"] { &["-d", "-w", "/none"] } else { &["-d"] };
+        let words = if words == ["-w"] { &["true"][..] } else { words };
+        let started = cli.run(&[&["exec"], flags, &["links", "--"], words].concat());
+        assert_eq!(started.status, Some(status), "{started:?}");
+        assert!(started.stdout.is_empty() && started.stderr.contains("cannot run in links"));
+    }
+    cli.run(&["exec", "links", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn a_gibibyte_goes_in_and_comes_out_the_same() {
+    let cli = Cli::new(METASERVICE);
+    let source = cli.work().join("big");
+    make_noise(&source, 1 << 30);
+    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o750)).unwrap();
+    let mut job = cli.start("large", &["--memory", "3G", "--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    cli.run(&["cp", "big", "large:/tmp/big"]).text(0);
+    let digest = sha256(&source);
+    let there = cli.run(&["exec", "large", "sha256sum", "/tmp/big"]).text(0);
+    assert!(there.starts_with(&digest), "{there} is not {digest}");
+    cli.run(&["cp", "large:/tmp/big", "again"]).text(0);
+    let again = cli.work().join("again");
+    assert_eq!(sha256(&again), digest);
+    let (before, after) = (source.metadata().unwrap(), again.metadata().unwrap());
+    assert_eq!(
+        (before.mode(), before.mtime(), before.mtime_nsec()),
+        (after.mode(), after.mtime(), after.mtime_nsec())
+    );
+    cli.run(&["exec", "large", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+#[test]
+fn an_interrupted_copy_leaves_nothing() {
+    let cli = Cli::new(METASERVICE);
+    let mut job = cli.start("endless", &["--", "sh", "-c", WAIT]);
+    job.wait_for_log("ready");
+    // A file that grows for ever is one that no copy completes.
+    let make = "mkdir /tmp/d; dd if=/dev/zero of=/tmp/d/f bs=1M count=300 2> /dev/null";
+    cli.run(&["exec", "endless", "sh", "-c", make]).text(0);
+    for source in ["endless:/tmp/d/f", "endless:/tmp/d"] {
+        let copy = cli.command(["cp", source, "part"]).spawn().unwrap();
+        wait_for_entry(&cli.work());
+        let pid = copy.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let copied = finish(copy);
+        // It may have been faster than we are: then it is whole.
+        if copied.status == Some(130) {
+            assert_eq!(std::fs::read_dir(cli.work()).unwrap().count(), 0);
+        } else {
+            copied.text(0);
+            let _ = std::fs::remove_file(cli.work().join("part"));
+            let _ = std::fs::remove_dir_all(cli.work().join("part"));
+        }
+    }
+    cli.run(&["exec", "endless", "touch", "/tmp/done"]).text(0);
+    job.finish().text(0);
+}
+
+/// A file that is not compressible, and quickly made.
+fn make_noise(path: &Path, length: usize) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut block = Vec::with_capacity(1 << 20);
+    for _ in 0..length >> 20 {
+        block.clear();
+        while block.len() < 1 << 20 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            block.extend_from_slice(&state.to_le_bytes());
+        }
+        file.write_all(&block).unwrap();
+    }
+}
+
+/// Waits until something is in a folder.
+fn wait_for_entry(folder: &Path) {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, folder, WatchFlags::CREATE).unwrap();
+    if std::fs::read_dir(folder).unwrap().next().is_none() {
+        rustix::io::read(&watch, &mut [0; 1024]).unwrap();
+    }
+}
+
+#[test]
+fn what_a_killed_copy_leaves_is_removed_by_the_next_one() {
+    use rustix::fs::inotify;
+    let cli = Cli::new(METASERVICE);
+    let script = format!("mkdir /tmp/tree; dd if=/dev/zero of=/tmp/tree/f bs=1M count=400; {WAIT}");
+    let mut job = cli.start("files", &["--memory", "2G", "--", "sh", "-c", &script]);
+    job.wait_for_log("ready");
+    let here = cli.work().join("here");
+    std::fs::create_dir(&here).unwrap();
+    let left = || {
+        let names = std::fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.as_encoded_bytes().starts_with(b".metaservice-")).count()
+    };
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, &here, inotify::WatchFlags::CREATE).unwrap();
+    let mut copy = cli.command(["cp", "files:/tmp/tree", "here/tree"]).spawn().unwrap();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    inotify::Reader::new(&watch, &mut buffer).next().unwrap();
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(left(), 1);
+    cli.run(&["cp", "files:/etc/hosts", "here/hosts"]).text(0);
+    assert_eq!(left(), 0);
+    // A file that is on its way has no name to be left.
+    let mut copy = cli.command(["cp", "files:/tmp/tree/f", "here/f"]).spawn().unwrap();
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(left(), 0);
+    job.signal(Signal::KILL);
+    job.finish();
+    cli.wait_for_exits();
+    cli.remove_sockets();
+}

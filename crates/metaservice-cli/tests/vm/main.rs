@@ -1,0 +1,15 @@
+//! The command line tool with real virtual machines.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod adversity;
+mod cloud;
+mod copy;
+mod hands;
+mod images;
+mod run;
+mod terminal;
+mod verbs;
+mod warm;
+
+/// The program under test.
+const METASERVICE: &str = env!("CARGO_BIN_EXE_metaservice");

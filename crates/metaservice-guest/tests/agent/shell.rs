@@ -1,0 +1,468 @@
+//! Shells, with and without a terminal.
+
+use std::time::{Duration, Instant};
+
+use metaservice_testing::host::{Agent, Artifact, Host, make_fifo, shell_of};
+use metaservice_testing::noise;
+use metaservice_testing::processes::{exited, is_alive};
+use rustix::process::Signal;
+
+use crate::AGENT;
+
+async fn idle() -> (Host, Agent) {
+    let host = Host::start_with(&["sleep", "1000"], &[("JOB", "env of the job")]).await;
+    let agent = Agent::start(AGENT, &host).await;
+    (host, agent)
+}
+
+#[tokio::test]
+async fn five_megabytes_go_through_a_shell_and_back() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["cat"], false).await;
+    let bytes = noise(5 * 1024 * 1024 + 7, 1);
+    shell.write(&bytes).await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(shell.stdout_bytes() == bytes);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn outputs_are_apart_and_the_status_arrives() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $JOB; echo err >&2; exit 1"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    assert_eq!((shell.stdout().as_str(), shell.stderr().as_str()), ("env of the job\n", "err\n"));
+    for (script, status) in [("exit 0", 0), ("exit 42", 1), ("kill -9 $$", 1)] {
+        let mut shell = host.shell(&["sh", "-c", script], false).await;
+        assert_eq!(shell.finish().await, (Some(status), true), "{script}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shell_that_cannot_be_started_says_why() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["no-such-program"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    let why = "metaservice-guest: cannot run 'no-such-program': No such file or directory\n";
+    assert_eq!(shell.stderr(), why);
+    let mut shell = host.shell(&["echo", "a\0b"], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    assert!(shell.stderr().contains("cannot run 'echo"), "{}", shell.stderr());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_may_be_as_long_as_the_kernel_takes_it() {
+    let (host, agent) = idle().await;
+    // 128 KiB with the zero behind it, and nearly 2 MiB in all.
+    let (longest, long) = ("x".repeat(128 * 1024 - 1), "y".repeat(124 * 1024));
+    let script = "echo $# ${#1} ${#2}";
+    let mut command = vec!["sh", "-c", script, "sh", longest.as_str()];
+    command.extend(std::iter::repeat_n(long.as_str(), 14));
+    let mut shell = host.shell(&command, false).await;
+    assert_eq!(shell.finish().await, (Some(0), true), "{}", shell.stderr());
+    assert_eq!(shell.stdout(), format!("15 {} {}\n", longest.len(), long.len()));
+    let too_long = format!("{longest}x");
+    let mut shell = host.shell(&["sh", "-c", script, "sh", &too_long], false).await;
+    assert_eq!(shell.finish().await, (Some(1), true));
+    let why = shell.stderr();
+    assert!(why.contains("Argument list too long") && why.len() < 300, "{why}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_default_shell_reads_commands() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&[], false).await;
+    shell.write(b"echo $((6 * 7))\nexit 0\n").await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "42\n");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_tried_again_for_as_long_as_the_host_waits() {
+    let (host, agent) = idle().await;
+    host.cut_replies(12);
+    let mut shell = host.shell(&["sh", "-c", "echo late"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "late\n");
+    host.cut_replies(12);
+    assert!(matches!(host.artifact("/etc/hostname").await, Artifact::File { .. }));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_terminal_has_a_size_that_follows() {
+    let (host, agent) = idle().await;
+    let mut shell =
+        host.shell(&["sh", "-c", "stty size; echo to-err >&2; read x; stty size; tty"], true).await;
+    shell.says("24 80").await;
+    shell.says("to-err").await;
+    shell.resize(132, 43).await;
+    shell.write(b"\n").await;
+    shell.says("43 132").await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(shell.stdout().contains("/dev/pts/"), "{}", shell.stdout());
+    assert_eq!(shell.stderr(), "");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_terminal_interrupts_and_ends_its_input() {
+    let (host, agent) = idle().await;
+    let mut shell = host
+        .shell(&["sh", "-c", "trap 'echo caught' INT; echo ready; sleep 1000; cat"], true)
+        .await;
+    shell.says("ready").await;
+    shell.write(&[3]).await;
+    shell.says("caught").await;
+    shell.write(b"line\n").await;
+    shell.says("line\r\nline\r\n").await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_left_in_the_background_may_go_on_writing() {
+    let (host, agent) = idle().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let [go, done] = ["go", "done"].map(|name| folder.path().join(name));
+    make_fifo(&go);
+    make_fifo(&done);
+    // More than a pipe holds, so that somebody has to read it. `yes` dies of a closed pipe.
+    let script = "(cd \"$0\"; sh -c 'read line < go; yes | head -c 1000000; echo late >&2'; \
+                  echo $? > done) & echo left";
+    let path = folder.path().display().to_string();
+    // The first shell starts the process that supervisors are copied from.
+    assert_eq!(host.shell(&["true"], false).await.finish().await, (Some(0), true));
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
+    let before = open();
+    let mut shell = host.shell(&["sh", "-c", script, &path], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "left\n");
+    std::fs::write(&go, "go\n").expect("a reader");
+    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(done));
+    assert_eq!(read.await.expect("no panic").expect("a FIFO"), "0\n");
+    // Its outputs are closed when it has ended: the agent keeps no descriptor of them.
+    wait_until(|| open() <= before).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shell_whose_supervisor_was_killed_is_lost() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $PPID; cat"], false).await;
+    shell.says("\n").await;
+    signal(shell.stdout().trim(), Signal::KILL);
+    assert_eq!(shell.finish().await, (Some(1), true), "version 1 knows failure alone");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_abort_kills_the_whole_tree() {
+    let (host, agent) = idle().await;
+    let script = "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 1000; done' & sleep 0.2; echo ready; while :; do sleep 1000; done";
+    for tty in [false, true] {
+        let mut shell = host.shell(&["sh", "-c", script], tty).await;
+        shell.says("ready").await;
+        let pid = shell.stdout().lines().next().unwrap().trim().to_owned();
+        assert!(is_alive(&pid), "{pid}");
+        shell.abort().await;
+        let (_, closed) = shell.finish().await;
+        assert!(closed);
+        exited(&pid).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_takes_the_shell_along() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "echo $$; sleep 1000"], false).await;
+    shell.says("\n").await;
+    let pid = shell.stdout();
+    assert!(is_alive(&pid));
+    drop(shell);
+    exited(&pid).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn shells_die_with_their_agent() {
+    let (host, mut agent) = idle().await;
+    let mut shell = host.shell(&["sh", "-c", "setsid sleep 1000 & echo $! $$; wait"], true).await;
+    shell.says("\n").await;
+    let pids: Vec<String> = shell.stdout().split_whitespace().map(Into::into).collect();
+    agent.crash().await;
+    wait_until(|| !pids.iter().any(|pid| is_alive(pid))).await;
+    agent.restart(&[]);
+    host.fetched(2).await;
+    assert_eq!(host.artifact("/nowhere").await, Artifact::NotFound);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn background_processes_do_not_hold_up_the_exit() {
+    let (host, agent) = idle().await;
+    let begun = Instant::now();
+    let mut shell = host.shell(&["sh", "-c", "sleep 1000 & echo $!"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let pid = shell.stdout();
+    // It was put there to stay.
+    assert!(is_alive(&pid));
+    signal(pid.trim(), Signal::KILL);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_waited_for() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["head", "-c", "1000000", "/dev/zero"], false).await;
+    shell.reads = false;
+    shell.has(64 * 1024).await;
+    shell.assert_quiet().await;
+    shell.reads = true;
+    shell.catch_up().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout_bytes().len(), 1_000_000);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn input_that_nobody_reads_holds_up_no_output() {
+    let (host, agent) = idle().await;
+    let script = "echo ready; read x < \"$0\"; head -c 300000 /dev/zero";
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    make_fifo(&gate);
+    let mut shell = host.shell(&["sh", "-c", script, gate.to_str().unwrap()], false).await;
+    shell.says("ready").await;
+    // More than the pipe takes, less than the pipe and the window.
+    shell.write(&vec![1; 120_000]).await;
+    tokio::fs::write(&gate, "x\n").await.unwrap();
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout_bytes().len(), "ready\n".len() + 300_000);
+
+    // Input for a command that has closed its own is taken and dropped.
+    let mut shell = host.shell(&["sh", "-c", "exec <&-; echo shut; sleep 1"], false).await;
+    shell.says("shut").await;
+    shell.write(&vec![1; 300_000]).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_to_be_ignored_are() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["cat"], false).await;
+    shell.send_nonsense().await;
+    shell.write(b"still here").await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    assert_eq!(shell.stdout(), "still here");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn many_shells_run_at_once() {
+    let (host, agent) = idle().await;
+    let mut shells = Vec::new();
+    for _ in 0..20 {
+        shells.push(host.shell(&["cat"], false).await);
+    }
+    for (n, shell) in shells.iter_mut().enumerate() {
+        shell.write(format!("shell {n}").as_bytes()).await;
+        shell.end_input().await;
+    }
+    for (n, shell) in shells.iter_mut().enumerate() {
+        assert_eq!(shell.finish().await, (Some(0), true));
+        assert_eq!(shell.stdout(), format!("shell {n}"));
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
+    let (host, agent) = idle().await;
+    let own = agent.pid().to_string();
+    let says_parent = ["sh", "-c", "echo $PPID; cat; echo ${#0}"];
+    let begin = async |more: &[&str]| {
+        let mut shell = host.shell(&[&says_parent[..], more].concat(), false).await;
+        shell.says("\n").await;
+        let started_by = parent(shell.stdout().trim());
+        (shell, started_by)
+    };
+    let (mut first, zygote) = begin(&[]).await;
+    assert_eq!(parent(&zygote), own, "it is the agent's");
+    let (mut second, same) = begin(&[]).await;
+    assert_eq!(same, zygote);
+
+    // What a message does not carry is started as a program.
+    let long = "x".repeat(100_000);
+    let (mut third, started_by) = begin(&[&long]).await;
+    assert_eq!(started_by, own);
+
+    // Without it its shells end, as without the agent, and others are started all the same.
+    signal(&zygote, Signal::KILL);
+    assert_eq!(first.finish().await, (Some(1), true));
+    assert_eq!(second.finish().await, (Some(1), true));
+    let (mut fourth, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    let (mut fifth, other) = begin(&[]).await;
+    assert_eq!(parent(&other), own);
+    assert_ne!(other, zygote);
+
+    // One that does not answer is used no more; what came of it goes on, and what it was ordered
+    // is not begun when it goes on itself.
+    signal(&other, Signal::STOP);
+    let (mut sixth, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    signal(&other, Signal::CONT);
+    let (mut seventh, started_by) = begin(&[]).await;
+    assert_eq!(started_by, own);
+    for shell in [&mut third, &mut fourth, &mut fifth, &mut sixth, &mut seventh] {
+        shell.end_input().await;
+        assert_eq!(shell.finish().await, (Some(0), true));
+    }
+    assert!(third.stdout().ends_with("\n100000\n"), "{}", third.stdout());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_hears_is_not_started() {
+    let (host, agent) = idle().await;
+    let mut shell = host.shell(&["true"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    let folder = tempfile::tempdir().expect("a folder");
+    let touched = folder.path().join("touched");
+    // The host knows nothing of them when it is dialled, and some copies are there by then.
+    for number in 0..10 {
+        let polls = host.polls();
+        let command = ["touch", touched.to_str().expect("a path")];
+        host.push(&format!("nobodys-{number}"), "exec-shell", "", Some(&command), false);
+        wait_until(|| host.polls() > polls).await;
+    }
+    // One that is heard, after them: the agent, the job and its supervisor, and the zygote are left.
+    let mut shell = host.shell(&["true"], false).await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    wait_until(|| agent.processes().len() == 4).await;
+    assert!(!touched.exists(), "it was started");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_runs_once_though_the_zygote_ends_before_it() {
+    let (host, agent) = idle().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = folder.path().join("lines");
+    let append = format!("echo $PPID >> {0}; cat {0}; cat", lines.display());
+    let command = ["sh", "-c", &append];
+    let mut shell = host.shell(&command, false).await;
+    shell.says("\n").await;
+    let first = shell.stdout().trim().to_owned();
+    let zygote = parent(&first);
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+
+    let held = host.hold_shells();
+    let next = host.expect("next");
+    host.push("next", "exec-shell", "", Some(&command), false);
+    held.reached().await;
+    // The agent, the job and its supervisor, the zygote, and the copy that waits for the word.
+    wait_until(|| agent.processes().len() == 5).await;
+    signal(&zygote, Signal::KILL);
+    wait_until(|| agent.processes().len() == 3).await;
+    drop(held);
+    let mut shell = shell_of(next).await;
+    shell.says("\n").await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    let ran = std::fs::read_to_string(&lines).expect("what has run");
+    let [before, after] = ran.lines().collect::<Vec<_>>()[..] else { panic!("it ran: {ran}") };
+    assert_eq!(before, first);
+    assert_eq!(shell.stdout(), format!("{before}\n{after}\n"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn many_shells_that_their_host_holds_up_cost_the_agent_nothing_else() {
+    let (host, agent) = idle().await;
+    let held = host.hold_shells();
+    let shells: Vec<_> = (0..200).map(|number| format!("held-{number}")).collect();
+    let waiting: Vec<_> = shells.iter().map(|id| host.expect(id)).collect();
+    for id in &shells {
+        host.push(id, "exec-shell", "", Some(&["true"]), false);
+    }
+    for _ in &shells {
+        held.reached().await;
+    }
+    // A thousand is what most processes may have.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
+    assert!(open < 200 + 32 * 8 + 50, "{open} descriptors");
+    assert_eq!(host.list("/no/such/folder").await, (None, true));
+    drop(held);
+    for shell in waiting {
+        assert_eq!(shell_of(shell).await.finish().await, (Some(0), true));
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_zygote_keeps_nothing_of_what_it_was_ordered() {
+    let (host, agent) = idle().await;
+    let secret = "x7Gq".repeat(16);
+    let command = ["sh", "-c", "echo $PPID $PPID; cat", &secret];
+    let mut shell = host.shell(&command, false).await;
+    shell.says("\n").await;
+    let supervisor = shell.stdout().split(' ').next().expect("a number").to_owned();
+    let zygote = parent(&supervisor);
+    assert_ne!(zygote, agent.pid().to_string());
+    // A part of it, as what is freed is written over in part.
+    assert!(holds(&supervisor, &secret[..32]), "the copy has what it was ordered");
+    // It clears what it was ordered beside its copy's work.
+    wait_until(|| !holds(&zygote, &secret[..32])).await;
+    shell.end_input().await;
+    assert_eq!(shell.finish().await, (Some(0), true));
+    agent.stop().await;
+}
+
+/// Whether these words are anywhere in what a process may write to.
+fn holds(pid: &str, words: &str) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let writable = maps.lines().filter(|line| line.contains(" rw"));
+    writable.into_iter().any(|line| {
+        let (from, to) =
+            line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [from, to] =
+            [from, to].map(|address| u64::from_str_radix(address, 16).expect("a number"));
+        let mut bytes = vec![0; usize::try_from(to - from).expect("a size")];
+        let read = std::os::unix::fs::FileExt::read_at(&memory, &mut bytes, from).unwrap_or(0);
+        bytes[..read].windows(words.len()).any(|part| part == words.as_bytes())
+    })
+}
+
+/// The number of a process's parent.
+fn parent(pid: &str) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    fields.split_ascii_whitespace().nth(1).expect("a parent").to_owned()
+}
+
+fn signal(pid: &str, signal: Signal) {
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+    rustix::process::kill_process(pid, signal).expect("a process");
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not come true");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

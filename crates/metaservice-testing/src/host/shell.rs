@@ -1,0 +1,179 @@
+//! The host's end of a shell, frame by frame.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use tokio::time::timeout;
+
+use crate::wait::TIMEOUT;
+
+const BLOCK: usize = 16 * 1024;
+const WINDOW: usize = 64 * 1024;
+
+/// A shell under a host that keeps every rule and checks that the guest does.
+pub struct Shell {
+    socket: WebSocket,
+    /// Output not read by a test yet.
+    outputs: [Vec<u8>; 2],
+    /// Bytes of each output that were not acknowledged.
+    open: [usize; 2],
+    ended: [bool; 2],
+    /// Bytes of input that the guest has not acknowledged.
+    in_flight: usize,
+    exit: Option<u8>,
+    closed: bool,
+    /// Whether outputs are acknowledged as they come.
+    pub reads: bool,
+}
+
+impl Shell {
+    pub fn new(socket: WebSocket) -> Self {
+        Self {
+            socket,
+            outputs: Default::default(),
+            open: [0; 2],
+            ended: [false; 2],
+            in_flight: 0,
+            exit: None,
+            closed: false,
+            reads: true,
+        }
+    }
+
+    async fn send(&mut self, message: Vec<u8>) {
+        self.socket.send(Message::Binary(message.into())).await.unwrap();
+    }
+
+    pub async fn resize(&mut self, columns: u16, rows: u16) {
+        let ([a, b], [c, d]) = (columns.to_be_bytes(), rows.to_be_bytes());
+        self.send(vec![3, a, b, c, d]).await;
+    }
+
+    pub async fn abort(&mut self) {
+        self.send(vec![4]).await;
+    }
+
+    /// Sends messages that are to be ignored.
+    pub async fn send_nonsense(&mut self) {
+        for message in [&[][..], &[9, 9], &[0], &[0, 7, 1], &[3, 1], &[1, 0, 1], &[4, 1], &[5, 0]] {
+            self.send(message.to_vec()).await;
+        }
+        self.socket.send(Message::Text("text".into())).await.unwrap();
+    }
+
+    /// Writes to the standard input, with the window's patience; reads meanwhile.
+    pub async fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let count = bytes.len().min(BLOCK).min(WINDOW - self.in_flight);
+            if count == 0 {
+                self.step().await;
+                continue;
+            }
+            self.in_flight += count;
+            let (block, rest) = bytes.split_at(count);
+            self.send([&[0, 0], block].concat()).await;
+            bytes = rest;
+        }
+    }
+
+    pub async fn end_input(&mut self) {
+        self.send(vec![0, 0]).await;
+    }
+
+    /// Takes one message; `false` when the connection has ended.
+    async fn step(&mut self) -> bool {
+        let message = timeout(TIMEOUT, self.socket.recv()).await.expect("a message in time");
+        let message = match message {
+            Some(Ok(Message::Binary(message))) => message,
+            Some(Ok(Message::Close(_))) => {
+                self.closed = true;
+                return true;
+            }
+            Some(Ok(_)) => return true,
+            Some(Err(_)) | None => return false,
+        };
+        assert!(message.len() <= 20 * 1024, "a message of {} bytes", message.len());
+        assert!(self.exit.is_none(), "nothing follows the exit");
+        match (message[0], &message[1..]) {
+            (0, [stream @ 1..=2, payload @ ..]) => {
+                let n = usize::from(*stream - 1);
+                assert!(!self.ended[n], "data after the end of stream {stream}");
+                assert!(payload.len() <= BLOCK);
+                self.ended[n] = payload.is_empty();
+                self.open[n] += payload.len();
+                assert!(self.open[n] <= WINDOW, "{} bytes un-acked", self.open[n]);
+                self.outputs[n].extend_from_slice(payload);
+                if self.reads && !payload.is_empty() {
+                    self.acknowledge(n).await;
+                }
+            }
+            (1, [0, a, b, c, d]) => {
+                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                assert!(count <= self.in_flight);
+                self.in_flight -= count;
+            }
+            (5, [status @ 0..=1]) => {
+                assert_eq!(self.ended, [true, true], "both outputs end before the exit");
+                self.exit = Some(*status);
+            }
+            _ => panic!("not a message of a guest: {message:?}"),
+        }
+        true
+    }
+
+    async fn acknowledge(&mut self, n: usize) {
+        let count = u32::try_from(std::mem::take(&mut self.open[n])).unwrap().to_be_bytes();
+        let stream = u8::try_from(n + 1).unwrap();
+        let message = [&[1, stream], &count[..]].concat();
+        // The guest may have ended meanwhile.
+        let _ = self.socket.send(Message::Binary(message.into())).await;
+    }
+
+    /// Acknowledges what a slow reader has let wait.
+    pub async fn catch_up(&mut self) {
+        for n in 0..2 {
+            if self.open[n] > 0 {
+                self.acknowledge(n).await;
+            }
+        }
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.outputs[0]).into_owned()
+    }
+
+    pub fn stdout_bytes(&self) -> &[u8] {
+        &self.outputs[0]
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.outputs[1]).into_owned()
+    }
+
+    /// Waits until the standard output contains `text`.
+    pub async fn says(&mut self, text: &str) {
+        while !self.stdout().contains(text) {
+            assert!(self.step().await, "no {text:?} in {:?}", self.stdout());
+        }
+    }
+
+    /// Takes messages until `count` bytes of output have come.
+    pub async fn has(&mut self, count: usize) {
+        while self.outputs[0].len() < count {
+            assert!(self.step().await);
+        }
+    }
+
+    /// Nothing more comes for a while.
+    pub async fn assert_quiet(&mut self) {
+        let quiet = timeout(Duration::from_millis(300), self.socket.recv()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    /// Takes messages to the end of the connection: the exit status, if it came, and whether
+    /// the guest has closed in order.
+    pub async fn finish(&mut self) -> (Option<u8>, bool) {
+        while self.step().await {}
+        (self.exit, self.closed)
+    }
+}
