@@ -42,12 +42,13 @@ test: setup ## all tests, including those in real VMs
 test-fast: ## the tests that need no machine and no QEMU
 	$(CARGO) nextest run --workspace --profile fast
 
-lint: ## format, clippy, API documentation, links, retired words
+lint: ## format, clippy, API documentation, links, retired words, tests of promises
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
 	@python3 scripts/links.py
 	@python3 scripts/words.py
+	@python3 scripts/promises.py
 
 book: ## the manual of docs/ as a book, at target/book/index.html
 	@sh scripts/book.sh
