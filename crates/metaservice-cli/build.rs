@@ -28,6 +28,8 @@ fn build() -> PathBuf {
         "metaservice-guest/Cargo.toml",
         "metaservice-archive/src",
         "metaservice-archive/Cargo.toml",
+        "metaservice-private/src",
+        "metaservice-private/Cargo.toml",
         "metaservice-protocol/src",
         "../Cargo.lock",
     ] {

@@ -1,10 +1,12 @@
 //! Measures the log: the output of a command to a log sink that discards it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use std::{io, path::Path};
+
+use metaservice_private::lock;
 
 use metaservice::MetaService;
 use tokio::io::AsyncWrite;
@@ -44,7 +46,7 @@ fn log(agent: &Path, bytes: u64) -> anyhow::Result<Values> {
     let pair = Pair::start(agent, builder, Speaks::Extensions)?;
     let result = pair.runtime.block_on(pair.service.result());
     anyhow::ensure!(result.success, "the command failed");
-    let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = *lock(&seen);
     anyhow::ensure!(seen.bytes == bytes, "{} of {bytes} bytes came", seen.bytes);
     let begun = seen.first.ok_or_else(|| anyhow::anyhow!("nothing came"))?;
     Ok(vec![("rate", raw::rate(bytes, begun))])
@@ -66,7 +68,7 @@ impl AsyncWrite for Null {
         _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.0);
         seen.first.get_or_insert_with(Instant::now);
         seen.bytes += buf.len() as u64;
         Poll::Ready(Ok(buf.len()))

@@ -5,7 +5,9 @@
 //! destructors: its handler calls [`remove_all`] before the process ends.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -52,5 +54,5 @@ pub(super) fn cache() -> anyhow::Result<PathBuf> {
 }
 
 fn held() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&HELD)
 }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use metaservice_private::lock;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -35,7 +37,7 @@ impl Drop for CleanUp {
 }
 
 fn all() -> MutexGuard<'static, BTreeMap<u64, Work>> {
-    WORK.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WORK)
 }
 
 /// The verb has ended: only its last words are still to be written.

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use metaservice::{Cloud, CloudCard};
@@ -91,7 +93,7 @@ impl Plan {
 
     /// What the machine boots from. What is to be said of it is said once.
     fn boot(&self, report: &Report) -> Result<Boot> {
-        let mut kept = self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.boot);
         if let Some(boot) = &*kept {
             return Ok(boot.clone());
         }
@@ -107,7 +109,7 @@ impl Plan {
 
     /// No machine is started any more: temporary files that one boots from go.
     pub(crate) fn forget_boot(&self) {
-        self.boot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.boot).take();
     }
 
     /// Whether the machine is booted by its image's own boot loader.

@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     // The harnesses of tests: a dev-dependency of the others, never published.
     ("metaservice-testing", &["metaservice", "metaservice-qemu"]),
     ("metaservice", &["metaservice-private", "metaservice-protocol"]),
-    ("metaservice-guest", &["metaservice-archive", "metaservice-protocol"]),
+    ("metaservice-guest", &["metaservice-archive", "metaservice-private", "metaservice-protocol"]),
     (
         "metaservice-cli",
         &[

@@ -32,6 +32,7 @@ use std::{env, io};
 
 use crate::system::descriptor::Descriptor;
 use crate::system::processes;
+use metaservice_private::{hex, replace};
 use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -211,7 +212,7 @@ impl Folder {
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(&mut bits))
             .map_err(self.failed("nonce"))?;
-        let text: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = hex(&bits);
         let invalid = |_| self.failed("nonce")(io::ErrorKind::InvalidData.into());
         let nonce = ActionId::parse(&text).map_err(invalid)?;
         self.write("nonce", &nonce)?;
@@ -356,10 +357,7 @@ impl Folder {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
-        let draft = self.file(&format!("{name}.new"));
-        fs::write(&draft, encode(value))
-            .and_then(|()| fs::rename(&draft, self.file(name)))
-            .map_err(self.failed(name))
+        replace(&self.file(name), &encode(value), 0o600).map_err(self.failed(name))
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
+use metaservice_private::hex;
 use sha2::{Digest, Sha256};
 
 /// A piece: 1 MiB.
@@ -45,7 +46,7 @@ pub(crate) fn copy_digested(
         write_sparse(to, piece, at)
     })?;
     to.set_len(length)?;
-    Ok(hexadecimal(digest))
+    Ok(hex(&digest.finalize()))
 }
 
 /// The digest of a file.
@@ -58,7 +59,7 @@ pub(crate) fn digest(file: &mut File, observe: Observe<'_>) -> io::Result<String
         digest.update(piece);
         Ok(())
     })?;
-    Ok(hexadecimal(digest))
+    Ok(hex(&digest.finalize()))
 }
 
 /// Goes over a file from its beginning; its length.
@@ -95,11 +96,6 @@ fn write_sparse(to: &File, piece: &[u8], at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A digest's digits.
-pub(crate) fn hexadecimal(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -131,7 +127,7 @@ mod tests {
         .unwrap();
         assert_eq!((content(&to), seen), (content(&from), 9_000_001));
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
-        assert_eq!(digest, hexadecimal(Sha256::new_with_prefix(content(&from))));
+        assert_eq!(digest, hex(&Sha256::digest(content(&from))));
         assert_eq!(super::digest(&mut from, &mut |_| ControlFlow::Continue(())).unwrap(), digest);
         let plain = tempfile::tempfile().unwrap();
         copy(&mut from, &plain, &mut |_| ControlFlow::Continue(())).unwrap();

@@ -3,14 +3,16 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+
+use crate::replace::replace_at;
 
 /// The bits by which others can write.
 const OTHERS: u32 = 0o022;
@@ -284,24 +286,8 @@ impl Directory {
     /// # Errors
     /// When it cannot be written. What was there is there still.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), PrivateError> {
-        // One name for all times: what a killed writer has left is replaced, not collected.
-        let next = format!("{name}.next");
-        match unlinkat(&self.fd, next.as_str(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed(&self.path.join(&next), errno)),
-        }
-        let mut file = self.create(&next)?;
-        let mut write = || {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            renameat(&self.fd, next.as_str(), &self.fd, name)?;
-            Ok(())
-        };
-        write().map_err(|source| {
-            let _ = unlinkat(&self.fd, next.as_str(), AtFlags::empty());
-            PrivateError::Io { path: self.path.join(name), source }
-        })?;
-        self.sync()
+        replace_at(self.fd.as_fd(), name.as_ref(), bytes, 0o600)
+            .map_err(|source| PrivateError::Io { path: self.path.join(name), source })
     }
 
     /// Removes a file, if it is there.
@@ -362,6 +348,7 @@ fn refuse(path: &Path, errno: Errno) -> PrivateError {
 mod tests {
     use std::fs::{self, Permissions};
     use std::io::Read;
+    use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

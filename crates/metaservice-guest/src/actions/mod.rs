@@ -4,8 +4,10 @@
 //! served twice, and one of an unknown type is named and passed over.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use metaservice_protocol::limits::REPLY_TIMEOUT;
 use metaservice_protocol::{Action, ActionId, Exec, Request, Signal};
@@ -99,7 +101,7 @@ fn start(
         }
         _ => {}
     }
-    if !served.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+    if !lock(&served).insert(id.clone()) {
         return;
     }
     let (service, stopping) = (Arc::clone(service), stopping.clone());
@@ -109,7 +111,7 @@ fn start(
         if let Err(error) = answer(&service, &id, request, &stopping).await {
             say(&format!("the reply to {name} failed: {}", chain(&error)));
         }
-        served.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        lock(&served).remove(&id);
     });
 }
 

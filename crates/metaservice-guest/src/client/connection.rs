@@ -7,9 +7,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -166,13 +168,13 @@ impl Kept {
     }
 
     fn pop(&self) -> Option<(Instant, Connection)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        lock(&self.0).pop()
     }
 
     /// Keeps a connection whose request is over, if it can take another.
     pub(crate) async fn put(&self, mut connection: Connection) {
         if connection.is_free().await {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = lock(&self.0);
             kept.retain(|(since, _)| since.elapsed() < KEPT_FOR);
             if kept.len() < KEPT {
                 kept.push((Instant::now(), connection));

@@ -16,8 +16,10 @@ pub(crate) mod host;
 pub(crate) mod stream;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -239,12 +241,12 @@ impl Client {
 
     /// What the host has announced last; of one of version 1 nothing.
     pub(crate) fn service(&self) -> Service {
-        self.service.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.service).clone()
     }
 
     /// Whether the host takes one request after another on a connection.
     pub(crate) fn keeps_connections(&self) -> bool {
-        self.service.lock().unwrap_or_else(PoisonError::into_inner).keep_alive
+        lock(&self.service).keep_alive
     }
 
     /// Claims the job by a word that nobody else knows.
@@ -264,11 +266,11 @@ impl Client {
         if let Some(value) = &mut value {
             value.set_sensitive(true);
         }
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        *lock(&self.session) = value;
     }
 
     fn session(&self) -> Option<HeaderValue> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.session).clone()
     }
 
     /// Whether it speaks with a secret.
@@ -408,7 +410,7 @@ impl Client {
         if announcing {
             let service = answer.headers.get(SERVICE_HEADER);
             let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
-            let mut known = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&self.service);
             *known = service.unwrap_or_default();
         }
         if answer.status != StatusCode::OK {

@@ -4,8 +4,10 @@
 //! Reading and writing are futures that never wait for each other. What flows inside is the
 //! business of those who use it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -73,7 +75,7 @@ impl Wire {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Changes the state, and looks whether there is something to send then.

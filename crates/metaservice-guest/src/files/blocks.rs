@@ -6,7 +6,9 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 
@@ -23,7 +25,7 @@ pub(crate) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 impl Pool {
     /// A buffer, with whatever was in it.
     pub(crate) fn take(&self) -> Vec<u8> {
-        let buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let buffer = lock(&self.0).pop();
         buffer.unwrap_or_else(|| vec![0; BLOCK])
     }
 
@@ -34,7 +36,7 @@ impl Pool {
 
     /// A buffer that was not used after all.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = lock(&self.0);
         if pool.len() < POOLED && buffer.len() == BLOCK {
             pool.push(buffer);
         }

@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 
@@ -23,7 +25,7 @@ static KNOWN: Mutex<BTreeSet<(u32, u32)>> = Mutex::new(BTreeSet::new());
 /// Remembers the file system of an open folder, if it is in memory. May wait.
 pub(super) fn learn(folder: impl AsFd, device: u64) {
     let device = (rustix::fs::major(device), rustix::fs::minor(device));
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = || lock(&KNOWN);
     if !known().contains(&device) && holds(folder) {
         let mut known = known();
         if known.len() < MOST {
@@ -45,7 +47,7 @@ pub(super) fn open(path: &Path) -> Option<OwnedFd> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let status = rustix::fs::statx(&place, c"", flags, StatxFlags::TYPE).ok()?;
     let device = (status.stx_dev_major, status.stx_dev_minor);
-    if !KNOWN.lock().unwrap_or_else(PoisonError::into_inner).contains(&device) {
+    if !lock(&KNOWN).contains(&device) {
         return None;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -8,7 +8,9 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -75,7 +77,7 @@ impl Default for Transfers {
 
 impl Transfers {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(ActionId, Arc<Entry>)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     fn known(&self, id: &ActionId) -> Option<Arc<Entry>> {

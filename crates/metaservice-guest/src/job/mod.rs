@@ -16,8 +16,10 @@ pub(crate) mod pending_replies;
 pub(crate) mod renewal;
 
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use metaservice_protocol::{Ending, Execute, LogPlace, Reason};
@@ -116,7 +118,7 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Kills the job, if it runs, and waits until nothing of it is left.

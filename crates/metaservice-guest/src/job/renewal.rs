@@ -10,11 +10,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use metaservice_private::replace;
 use metaservice_protocol::Renewal;
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -88,11 +90,7 @@ fn write_hostname(path: &Path, name: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let next = path.with_extension("metaservice");
-    let mut file = File::create(&next)?;
-    file.set_permissions(metadata.permissions())?;
-    writeln!(file, "{name}")?;
-    fs::rename(&next, path)
+    replace(path, format!("{name}\n").as_bytes(), metadata.permissions().mode())
 }
 
 /// Has the image do its part, if it has one.

@@ -3,7 +3,9 @@
 //! Owns their reading ends. If those were closed, a process that somebody left behind would be
 //! killed by the first line that it writes (SIGPIPE). What it writes goes nowhere.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use tokio::task::JoinSet;
 
@@ -20,7 +22,7 @@ pub(crate) struct Leftovers(Mutex<JoinSet<()>>);
 impl Leftovers {
     /// Reads an output until nobody has it open.
     pub(super) fn take(&self, output: End) {
-        let mut outputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = lock(&self.0);
         while outputs.try_join_next().is_some() {}
         if outputs.len() < MOST {
             outputs.spawn(discard(output));

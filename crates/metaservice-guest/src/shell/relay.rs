@@ -12,7 +12,9 @@
 
 use std::os::fd::AsFd;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -179,11 +181,11 @@ pub(super) async fn discard(end: End) {
 }
 
 fn discard_now(end: impl AsFd) -> Result<usize, Errno> {
-    read_now(end, &mut *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner))
+    read_now(end, &mut *lock(&OUTPUT))
 }
 
 fn read_block(end: impl AsFd, room: usize) -> Result<Bytes, Errno> {
-    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut output = lock(&OUTPUT);
     let count = read_now(end, &mut output[..room.min(READ)])?;
     Ok(Bytes::copy_from_slice(&output[..count]))
 }

@@ -5,7 +5,9 @@
 //! that came of it go on.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use metaservice_private::lock;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -100,6 +102,6 @@ impl Nursery {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use metaservice_private::bases::{self, Base};
-use metaservice_private::{Directory, Location, Partial, PrivateError, sweep};
+use metaservice_private::{Directory, Location, Partial, PrivateError, hex, sweep};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -140,10 +140,7 @@ impl Key {
     }
 
     pub(crate) fn name(self, suffix: &str) -> String {
-        let digest = self.0.finalize();
-        let hexadecimal: String =
-            digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("{hexadecimal}.{suffix}")
+        format!("{}.{suffix}", hex(&self.0.finalize()[..16]))
     }
 }
 
@@ -247,16 +244,12 @@ fn digest(file: &mut File) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(digest)),
+            Ok(0) => return Ok(hex(&digest.finalize())),
             Ok(count) => digest.update(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// By what a file is known to be the same, without reading it.
@@ -308,7 +301,7 @@ fn fill<E: From<io::Error>>(
     match (made, watched.failed) {
         (_, Some(errno)) => Err(Failed::Write(io::Error::from_raw_os_error(errno))),
         (Err(error), None) => Err(Failed::Make(error)),
-        (Ok(()), None) => Ok(hex(watched.digest)),
+        (Ok(()), None) => Ok(hex(&watched.digest.finalize())),
     }
 }
 

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use metaservice_private::lock;
 
 use tokio::sync::watch;
 
@@ -108,7 +110,7 @@ impl Console {
 
 impl Shared {
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ring)
     }
 
     fn fill(&self, mut stream: UnixStream, mut log: Option<ConsoleLog>) {

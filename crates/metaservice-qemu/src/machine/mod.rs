@@ -36,8 +36,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
@@ -405,8 +407,7 @@ impl<E: Future<Output = Option<std::process::ExitStatus>>> Attendance<E> {
         if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
             tracing::warn!("QEMU is gone, and its console or monitor does not end");
         }
-        let observed =
-            std::mem::take(&mut *self.observed.lock().unwrap_or_else(PoisonError::into_inner));
+        let observed = std::mem::take(&mut *lock(&self.observed));
         let evidence = Evidence {
             shutdown: observed.shutdown,
             panicked: observed.panicked,
@@ -446,14 +447,14 @@ fn observe(
         }
         // QEMU stops the machine then, and would do so for ever.
         "BLOCK_IO_ERROR" if event.flag("nospace") => {
-            observed.lock().unwrap_or_else(PoisonError::into_inner).no_room = true;
+            lock(&observed).no_room = true;
             no_room.notify_one();
         }
-        "GUEST_PANICKED" => observed.lock().unwrap_or_else(PoisonError::into_inner).panicked = true,
+        "GUEST_PANICKED" => lock(&observed).panicked = true,
         "SHUTDOWN" => {
             let reason = event.text("reason").unwrap_or("unknown").to_owned();
             // The first reason is the cause, later ones its consequences.
-            observed.lock().unwrap_or_else(PoisonError::into_inner).shutdown.get_or_insert(reason);
+            lock(&observed).shutdown.get_or_insert(reason);
         }
         _ => {}
     }

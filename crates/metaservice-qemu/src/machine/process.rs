@@ -9,7 +9,9 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use metaservice_private::lock;
 
 use command_fds::CommandFdExt;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -94,7 +96,7 @@ pub(crate) struct Stderr(Arc<Mutex<Vec<u8>>>);
 
 impl Stderr {
     pub(crate) fn shown(&self) -> String {
-        clean_lines(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).join("\n")
+        clean_lines(&lock(&self.0)).join("\n")
     }
 }
 
@@ -156,7 +158,7 @@ fn keep(mut stderr: ChildStderr, kept: &Mutex<Vec<u8>>) {
         match stderr.read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = lock(&kept);
                 kept.extend_from_slice(&buffer[..count]);
                 let excess = kept.len().saturating_sub(KEPT_STDERR);
                 kept.drain(..excess);

@@ -13,8 +13,10 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
@@ -174,10 +176,6 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         lock(self.pending).remove(&self.id);
     }
-}
-
-fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read(reader: OwnedReadHalf, pending: Pending, mut observe: impl FnMut(Event)) {

@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use metaservice_private::{Directory, Location, PrivateError};
+use metaservice_private::{Directory, Location, PrivateError, hex};
 use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -511,7 +511,7 @@ fn description(metadata: &fs::Metadata) -> Value {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

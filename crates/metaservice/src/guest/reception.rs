@@ -5,7 +5,9 @@
 //! here has no secret in it. Where neither was set up, every path is none, as in version 1.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -72,7 +74,7 @@ fn describe(cloud: &Mutex<cloud::Server>, request: &Request) -> Result<Response,
     let now = tokio::time::Instant::now().into_std();
     let random = || new_id().as_str().to_owned();
     // What is behind the lock changes all at once.
-    let mut cloud = cloud.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cloud = lock(&cloud);
     match cloud.answer(question, now, random) {
         Answer::Found(found) => Ok(plain(StatusCode::OK, found)),
         Answer::Token(token, life) => {

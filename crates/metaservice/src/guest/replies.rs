@@ -1,7 +1,9 @@
 //! The guest's answers to actions.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
@@ -349,7 +351,7 @@ struct Shared(Arc<Mutex<Option<Reply>>>);
 
 impl Shared {
     fn take(&self) -> Option<Reply> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 

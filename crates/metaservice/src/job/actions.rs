@@ -5,7 +5,9 @@
 //! without anything pending has no timer and no task.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use metaservice_private::lock;
 
 use axum::extract::ws::WebSocket;
 use bytes::Bytes;
@@ -169,7 +171,7 @@ impl Actions {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing under the lock can panic half-way: a poisoned lock is as good as a whole one.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

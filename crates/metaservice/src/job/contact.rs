@@ -12,8 +12,10 @@
 //! silent: one that only sends its log and its result may have nothing to say for hours. A poll
 //! that waits is a sign of life until it is answered, which takes 30 s at most.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use metaservice_private::lock;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -166,7 +168,7 @@ impl Contacts {
 
     fn lock(&self) -> MutexGuard<'_, Watch> {
         // Nothing under the lock can panic half-way.
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watch)
     }
 }
 

@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use metaservice_private::{Directory, PrivateError};
+use metaservice_private::{Directory, PrivateError, lock};
 use metaservice_protocol::{ActionId, Ending, Execute};
 use serde::{Deserialize, Serialize};
 
@@ -176,7 +176,7 @@ impl Store {
     /// What has been promised.
     pub(crate) fn promised(&self) -> MutexGuard<'_, Promised> {
         // What is behind the lock changes all at once.
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.promised)
     }
 
     /// Where the folder's files are written.

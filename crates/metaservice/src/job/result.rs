@@ -1,5 +1,6 @@
 //! The job's result: set once, the same for everyone who asks.
 
+use metaservice_private::lock;
 use metaservice_protocol::{Ending, Reason};
 use tokio::sync::watch;
 
@@ -52,7 +53,7 @@ impl Outcome {
 
     /// A command that is reported as killed from now on was killed for this reason.
     pub(crate) fn killed_for(&self, reason: Reason) {
-        *self.killed_for.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);
+        *lock(&self.killed_for) = Some(reason);
     }
 
     /// A result with the reason for which the command was killed, which the guest does not know.

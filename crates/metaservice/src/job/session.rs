@@ -15,7 +15,9 @@
 //! then: a request that has begun holds an [`Admitted`] and ends with it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use metaservice_private::lock;
 
 use metaservice_protocol::{ActionId, SessionGrant};
 use tokio::sync::watch;
@@ -97,7 +99,7 @@ impl Session {
         nonce: &ActionId,
         secret: impl FnOnce() -> String,
     ) -> Option<SessionGrant> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let State { granted, secrets } = &mut *state;
         let granted = granted.get_or_insert_with(|| {
             // Under the lock: who is admitted has seen the owner that is there.
@@ -110,19 +112,19 @@ impl Session {
 
     /// It is nobody's again.
     pub(crate) fn release(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         *state = State { granted: None, secrets: self.secrets.clone() };
         self.owner.send_modify(|owner| *owner += 1);
     }
 
     /// Whose it is.
     pub(crate) fn granted(&self) -> Option<PromisedSession> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.clone()
+        lock(&self.state).granted.clone()
     }
 
     /// Whether it is somebody's.
     pub(crate) fn is_granted(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).granted.is_some()
+        lock(&self.state).granted.is_some()
     }
 
     /// Leave for a request with this secret, or none; `None` when it may not speak for the job.
@@ -130,7 +132,7 @@ impl Session {
         if self.mode == SessionMode::Off {
             return Some(Admitted::always());
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let admitted = match &state.granted {
             Some(granted) => presented.is_some_and(|secret| is_same(secret, &granted.secret)),
             None => self.mode == SessionMode::Claimed,

@@ -7,8 +7,10 @@ mod moved;
 mod problem;
 mod streams;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+
+use metaservice_private::lock;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -60,11 +62,11 @@ pub struct MachineDescription(Arc<Mutex<serde_json::Value>>);
 impl MachineDescription {
     /// Replaces what is told.
     pub fn set(&self, description: serde_json::Value) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = description;
+        *lock(&self.0) = description;
     }
 
     fn get(&self) -> serde_json::Value {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Websockets: the guest's on one side, the caller's on the other.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
+
+use metaservice_private::lock;
 
 use axum::Json;
 use axum::extract::State;
@@ -111,7 +113,7 @@ pub(crate) async fn describe(
 
 impl Served {
     fn described(&self) -> MutexGuard<'_, Described> {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.described)
     }
 
     /// The command that was described under this id, if it still waits.

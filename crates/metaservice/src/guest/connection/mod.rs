@@ -22,9 +22,11 @@ use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use metaservice_private::lock;
 
 use axum::Router;
 use axum::body::Body;
@@ -213,7 +215,7 @@ struct Held {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn put(&self, answer: Answer) {

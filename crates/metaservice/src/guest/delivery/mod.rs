@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use metaservice_private::hex;
 use sha2::{Digest, Sha256};
 
 const TEMPLATE: &str = include_str!("install.sh");
@@ -53,11 +54,8 @@ fn digests(agents: &BTreeMap<String, Bytes>) -> String {
     let mut digests = String::new();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     for (platform, agent) in agents.iter().filter(|(platform, _)| platform.chars().all(plain)) {
-        let _ = write!(digests, "        {platform}) expected=");
-        for byte in Sha256::digest(agent) {
-            let _ = write!(digests, "{byte:02x}");
-        }
-        digests.push_str(" ;;\n");
+        let _ =
+            writeln!(digests, "        {platform}) expected={} ;;", hex(&Sha256::digest(agent)));
     }
     digests
 }

@@ -11,8 +11,10 @@ mod stream;
 mod wire;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use metaservice_protocol::limits::MAX_FAILURE;
@@ -177,7 +179,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {

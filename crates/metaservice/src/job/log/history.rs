@@ -9,8 +9,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
+
+use metaservice_private::lock;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -111,7 +113,7 @@ impl Shared {
     }
 
     fn index(&self) -> MutexGuard<'_, TimeIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.index)
     }
 }
 
