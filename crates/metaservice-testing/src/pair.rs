@@ -39,6 +39,12 @@ pub struct Pair {
     agent: Child,
 }
 
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Pair {
     fn drop(&mut self) {
         // TERM, because the agent then ends its job too.

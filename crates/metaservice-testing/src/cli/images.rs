@@ -1,9 +1,10 @@
-//! Disk images for tests: a distribution's, and one of busybox alone.
+//! Disk images: the one of a distribution, and one that contains only busybox.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The image, and the Python that is in it.
+/// Returns the path of a cloud image, and that of a Python which runs its cloud-init. A script
+/// makes both, and keeps them.
 pub fn cloud_image() -> (String, PathBuf) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/cloud-image.sh");
     let output = Command::new("sh").arg(script).output().unwrap();
@@ -13,8 +14,8 @@ pub fn cloud_image() -> (String, PathBuf) {
     (image.to_owned(), python.into())
 }
 
-/// A disk with a boot loader, a kernel and a userland of busybox alone, whose init fetches the
-/// agent by one line in its table.
+/// Makes a disk below `work` with a boot loader, a kernel and busybox. Its init fetches the agent
+/// by one line. Returns the name of the file.
 pub fn bare_image(work: &Path) -> String {
     let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
@@ -52,7 +53,7 @@ pub fn bare_image(work: &Path) -> String {
     "bare.qcow2".to_owned()
 }
 
-/// What the network card and the power button need, in the order in which it is loaded.
+/// Returns the modules for the disk, the network card and the power button, in loading order.
 fn modules(folder: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = folder else { return Vec::new() };
     let list = std::fs::read_to_string(folder.join("modules.dep")).unwrap();

@@ -1,4 +1,4 @@
-//! The host's end of a shell, frame by frame.
+//! The host's end of a shell, message by message (stream protocol v1).
 
 use std::time::Duration;
 
@@ -10,23 +10,25 @@ use crate::wait::TIMEOUT;
 const BLOCK: usize = 16 * 1024;
 const WINDOW: usize = 64 * 1024;
 
-/// A shell under a host that keeps every rule and checks that the guest does.
+/// The host of a shell. It keeps every rule, and checks that the agent does.
+#[derive(Debug)]
 pub struct Shell {
     socket: WebSocket,
-    /// Output not read by a test yet.
+    /// The output so far: stdout and stderr.
     outputs: [Vec<u8>; 2],
-    /// Bytes of each output that were not acknowledged.
+    /// How many bytes of each output are not acknowledged.
     open: [usize; 2],
     ended: [bool; 2],
-    /// Bytes of input that the guest has not acknowledged.
+    /// How many bytes of input the agent has not acknowledged.
     in_flight: usize,
     exit: Option<u8>,
     closed: bool,
-    /// Whether outputs are acknowledged as they come.
+    /// Whether the host acknowledges output as it arrives.
     pub reads: bool,
 }
 
 impl Shell {
+    /// Serves the shell on `socket`.
     pub fn new(socket: WebSocket) -> Self {
         Self {
             socket,
@@ -44,16 +46,18 @@ impl Shell {
         self.socket.send(Message::Binary(message.into())).await.unwrap();
     }
 
+    /// Resizes the terminal.
     pub async fn resize(&mut self, columns: u16, rows: u16) {
         let ([a, b], [c, d]) = (columns.to_be_bytes(), rows.to_be_bytes());
         self.send(vec![3, a, b, c, d]).await;
     }
 
+    /// Aborts the shell.
     pub async fn abort(&mut self) {
         self.send(vec![4]).await;
     }
 
-    /// Sends messages that are to be ignored.
+    /// Sends messages that the agent has to ignore.
     pub async fn send_nonsense(&mut self) {
         for message in [&[][..], &[9, 9], &[0], &[0, 7, 1], &[3, 1], &[1, 0, 1], &[4, 1], &[5, 0]] {
             self.send(message.to_vec()).await;
@@ -61,7 +65,7 @@ impl Shell {
         self.socket.send(Message::Text("text".into())).await.unwrap();
     }
 
-    /// Writes to the standard input, with the window's patience; reads meanwhile.
+    /// Writes to stdin within the window, and reads meanwhile.
     pub async fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let count = bytes.len().min(BLOCK).min(WINDOW - self.in_flight);
@@ -76,11 +80,12 @@ impl Shell {
         }
     }
 
+    /// Closes stdin.
     pub async fn end_input(&mut self) {
         self.send(vec![0, 0]).await;
     }
 
-    /// Takes one message; `false` when the connection has ended.
+    /// Reads one message. Returns false when the connection has ended.
     async fn step(&mut self) -> bool {
         let message = timeout(TIMEOUT, self.socket.recv()).await.expect("a message in time");
         let message = match message {
@@ -125,11 +130,11 @@ impl Shell {
         let count = u32::try_from(std::mem::take(&mut self.open[n])).unwrap().to_be_bytes();
         let stream = u8::try_from(n + 1).unwrap();
         let message = [&[1, stream], &count[..]].concat();
-        // The guest may have ended meanwhile.
+        // The agent may have closed the connection.
         let _ = self.socket.send(Message::Binary(message.into())).await;
     }
 
-    /// Acknowledges what a slow reader has let wait.
+    /// Acknowledges all output so far.
     pub async fn catch_up(&mut self) {
         for n in 0..2 {
             if self.open[n] > 0 {
@@ -138,40 +143,43 @@ impl Shell {
         }
     }
 
+    /// What has arrived of stdout, as text.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.outputs[0]).into_owned()
     }
 
+    /// What has arrived of stdout.
     pub fn stdout_bytes(&self) -> &[u8] {
         &self.outputs[0]
     }
 
+    /// What has arrived of stderr, as text.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.outputs[1]).into_owned()
     }
 
-    /// Waits until the standard output contains `text`.
+    /// Waits until stdout contains `text`.
     pub async fn says(&mut self, text: &str) {
         while !self.stdout().contains(text) {
             assert!(self.step().await, "no {text:?} in {:?}", self.stdout());
         }
     }
 
-    /// Takes messages until `count` bytes of output have come.
+    /// Waits until `count` bytes of stdout have arrived.
     pub async fn has(&mut self, count: usize) {
         while self.outputs[0].len() < count {
             assert!(self.step().await);
         }
     }
 
-    /// Nothing more comes for a while.
+    /// Fails if a message arrives within 300 ms. A slow agent cannot make it fail.
     pub async fn assert_quiet(&mut self) {
         let quiet = timeout(Duration::from_millis(300), self.socket.recv()).await;
         assert!(quiet.is_err(), "{quiet:?}");
     }
 
-    /// Takes messages to the end of the connection: the exit status, if it came, and whether
-    /// the guest has closed in order.
+    /// Reads to the end of the connection. Returns the exit status, if there was one, and whether
+    /// the agent has sent a close message.
     pub async fn finish(&mut self) -> (Option<u8>, bool) {
         while self.step().await {}
         (self.exit, self.closed)
