@@ -47,6 +47,7 @@ lint: ## format, clippy, API documentation, links, retired words, tests of promi
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
 	@python3 scripts/links.py
+	@python3 scripts/guarantees.py
 	@python3 scripts/words.py
 	@python3 scripts/promises.py
 

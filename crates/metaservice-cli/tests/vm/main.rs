@@ -4,8 +4,11 @@
 mod adversity;
 mod cloud;
 mod copy;
+mod failures;
 mod hands;
+mod host;
 mod images;
+mod root;
 mod run;
 mod terminal;
 mod verbs;

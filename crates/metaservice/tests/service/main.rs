@@ -7,6 +7,7 @@ mod cloud;
 mod control;
 mod endpoints;
 mod extended;
+mod files;
 mod renewal;
 mod sessions;
 mod shell;
