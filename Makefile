@@ -49,7 +49,6 @@ lint: ## format, clippy, API documentation, links, retired words, tests of promi
 	@python3 scripts/links.py
 	@python3 scripts/guarantees.py
 	@python3 scripts/words.py
-	@python3 scripts/promises.py
 
 book: ## the manual of docs/ as a book, at target/book/index.html
 	@sh scripts/book.sh
