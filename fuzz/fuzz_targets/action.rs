@@ -1,14 +1,17 @@
-//! Any bytes are either an action or refused. An action survives a round trip.
+//! Any bytes are either the answer of a poll or an error. An answer survives a round trip.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::Action;
+use metaservice_protocol::{Action, PollAnswer};
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(action) = serde_json::from_slice::<Action>(data) {
-        let json = serde_json::to_vec(&action).unwrap();
-        assert_eq!(serde_json::from_slice::<Action>(&json).unwrap(), action);
-        assert!(!action.id.as_str().contains(['&', '#', '?', ' ', '\r', '\n']));
+    if let Ok(answer) = serde_json::from_slice::<PollAnswer>(data) {
+        let json = serde_json::to_vec(&answer).unwrap();
+        assert_eq!(serde_json::from_slice::<PollAnswer>(&json).unwrap(), answer);
+        let (PollAnswer::Action(Action { id, .. })
+        | PollAnswer::None { id }
+        | PollAnswer::Unknown { id, .. }) = answer;
+        assert!(!id.as_str().contains(['&', '#', '?', ' ', '\r', '\n']));
     }
 });

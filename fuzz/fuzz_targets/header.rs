@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use metaservice_protocol::{
-    Agent, Detached, Entry, Failure, FileHead, LogPlace, Service, SessionGrant, Stats, WriteFrom,
+    AgentInfo, Detached, DirectoryEntry, Failure, FileHead, LogPlace, ServiceInfo, SessionGrant, Stats, WriteFrom,
 };
 
 fn same<T: PartialEq + Debug>(
@@ -32,7 +32,7 @@ where
 }
 
 fuzz_target!(|data: &[u8]| {
-    line::<Entry>(data);
+    line::<DirectoryEntry>(data);
     line::<Stats>(data);
     line::<Detached>(data);
     line::<WriteFrom>(data);
@@ -40,8 +40,8 @@ fuzz_target!(|data: &[u8]| {
     let failure = Failure::from_json(data);
     assert!(!failure.message.chars().any(char::is_control));
     let Ok(text) = std::str::from_utf8(data) else { return };
-    same(Agent::from_header(text), Agent::to_header, Agent::from_header);
-    same(Service::from_header(text), Service::to_header, Service::from_header);
+    same(AgentInfo::from_header(text), AgentInfo::to_header, AgentInfo::from_header);
+    same(ServiceInfo::from_header(text), ServiceInfo::to_header, ServiceInfo::from_header);
     same(LogPlace::from_header(text), LogPlace::to_header, LogPlace::from_header);
     same(FileHead::from_header(text), FileHead::to_header, FileHead::from_header);
     let failure = Failure::from_header(text);

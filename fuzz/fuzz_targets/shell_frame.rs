@@ -4,11 +4,11 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::shell::{Dialect, Frame};
+use metaservice_protocol::shell::{StreamProtocol, Frame};
 
 fuzz_target!(|data: &[u8]| {
     let message = Bytes::copy_from_slice(data);
-    for version in [Dialect::V1, Dialect::V2] {
+    for version in [StreamProtocol::V1, StreamProtocol::V2] {
         if let Ok(frame) = Frame::decode(&message, version) {
             let again = frame.encode();
             // Each non-zero exit status is decoded as failed and encoded as 1.

@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::shell::{Dialect, Role, Session, Stream};
+use metaservice_protocol::shell::{StreamProtocol, Role, ShellSession, Stream};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&first, mut rest)) = data.split_first() else { return };
     let role = if first & 1 == 0 { Role::Host } else { Role::Guest };
-    let version = if first & 2 == 0 { Dialect::V1 } else { Dialect::V2 };
-    let mut session = Session::with_dialect(role, version);
+    let version = if first & 2 == 0 { StreamProtocol::V1 } else { StreamProtocol::V2 };
+    let mut session = ShellSession::with_protocol(role, version);
     // Before each message: its length, and whether a stream is read.
     while let [length, read, tail @ ..] = rest {
         let (message, tail) = tail.split_at(usize::from(*length).min(tail.len()));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use metaservice::{Entry, EntryKind};
+use metaservice::{DirectoryEntry, EntryKind};
 
 use crate::printer::printable;
 
@@ -51,8 +51,8 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// Wide enough for all of these.
-    pub(crate) fn of(entries: &[Entry], sizes: Sizes) -> Self {
-        let widest = |text: &dyn Fn(&Entry) -> String| {
+    pub(crate) fn of(entries: &[DirectoryEntry], sizes: Sizes) -> Self {
+        let widest = |text: &dyn Fn(&DirectoryEntry) -> String| {
             entries
                 .iter()
                 .map(|entry| text(entry).chars().count())
@@ -70,7 +70,7 @@ impl Columns {
     }
 
     /// One line of `ls -l`.
-    pub(crate) fn line(&self, entry: &Entry, now: SystemTime) -> String {
+    pub(crate) fn line(&self, entry: &DirectoryEntry, now: SystemTime) -> String {
         let Self { sizes, links: l, user: u, group: g, size: s } = *self;
         let mut line = format!(
             "{} {:>l$} {:<u$} {:<g$} {:>s$} {} {}",
@@ -95,20 +95,20 @@ pub(crate) fn name(path: &str, tame: bool) -> String {
     if tame { printable(path).replace('\n', "\u{fffd}") } else { path.to_owned() }
 }
 
-fn user(entry: &Entry) -> String {
+fn user(entry: &DirectoryEntry) -> String {
     entry.user.as_deref().map_or_else(|| entry.uid.to_string(), |user| name(user, true))
 }
 
-fn group(entry: &Entry) -> String {
+fn group(entry: &DirectoryEntry) -> String {
     entry.group.as_deref().map_or_else(|| entry.gid.to_string(), |group| name(group, true))
 }
 
 /// `-rwsr-xr-x` and the like.
-fn mode(entry: &Entry) -> String {
+fn mode(entry: &DirectoryEntry) -> String {
     let mut text = String::with_capacity(10);
     text.push(match entry.kind {
         EntryKind::File => '-',
-        EntryKind::Folder => 'd',
+        EntryKind::Directory => 'd',
         EntryKind::Link => 'l',
         EntryKind::Fifo => 'p',
         EntryKind::Socket => 's',
@@ -151,8 +151,8 @@ fn time(mtime_ns: i64, now: SystemTime) -> String {
 mod tests {
     use super::*;
 
-    fn entry(kind: EntryKind, mode: u32) -> Entry {
-        Entry {
+    fn entry(kind: EntryKind, mode: u32) -> DirectoryEntry {
+        DirectoryEntry {
             path: "a\u{1b}\nb".into(),
             kind,
             size: 7,
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(text(0o2711), "-rwx--s--x");
         assert_eq!(text(0o1777), "-rwxrwxrwt");
         assert_eq!(text(0o1000), "---------T");
-        assert_eq!(mode(&entry(EntryKind::Folder, 0o700)), "drwx------");
+        assert_eq!(mode(&entry(EntryKind::Directory, 0o700)), "drwx------");
     }
 
     #[test]

@@ -201,7 +201,7 @@ async fn work(
         Ok(())
     };
     tokio::try_join!(job, polls)?;
-    if !service.client.service().is_ours() {
+    if !service.client.service().has_extensions() {
         // A host of version 1 keeps no job: the one that is there next has its own, even if it is
         // the same command.
         folder.forget()?;

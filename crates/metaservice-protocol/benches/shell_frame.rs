@@ -6,12 +6,13 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use metaservice_protocol::shell::{Dialect, Frame, Role, Session, Stream};
+use metaservice_protocol::shell::{Frame, Role, ShellSession, Stream, StreamProtocol};
 
 fn frames(criterion: &mut Criterion) {
-    for (name, dialect, block) in
-        [("version 1", Dialect::V1, 16 * 1024), ("second dialect", Dialect::V2, 64 * 1024)]
-    {
+    for (name, protocol, block) in [
+        ("version 1", StreamProtocol::V1, 16 * 1024),
+        ("stream protocol v2", StreamProtocol::V2, 64 * 1024),
+    ] {
         let mut group = criterion.benchmark_group(format!("shell frame, {name}"));
         group.throughput(Throughput::Bytes(block as u64));
         let payload = Bytes::from(vec![7; block]);
@@ -19,11 +20,11 @@ fn frames(criterion: &mut Criterion) {
         group.bench_function("encode", |bencher| bencher.iter(|| black_box(&frame).encode()));
         let message = frame.encode();
         group.bench_function("decode", |bencher| {
-            bencher.iter(|| Frame::decode(black_box(&message), dialect).unwrap());
+            bencher.iter(|| Frame::decode(black_box(&message), protocol).unwrap());
         });
         group.bench_function("through two sessions", |bencher| {
-            let mut guest = Session::with_dialect(Role::Guest, dialect);
-            let mut host = Session::with_dialect(Role::Host, dialect);
+            let mut guest = ShellSession::with_protocol(Role::Guest, protocol);
+            let mut host = ShellSession::with_protocol(Role::Host, protocol);
             bencher.iter(|| {
                 guest.write(Stream::Stdout, payload.clone());
                 while let Some(message) = guest.next_message() {

@@ -1,34 +1,35 @@
-//! The body of every 4xx and 5xx answer.
+//! The body of each 4xx and 5xx answer.
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, as a word that programs compare.
+/// What went wrong, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ErrorCode {
-    /// The end-point exists but not for this method (405).
+    /// The end-point exists, and does not have this method (405).
     MethodNotAllowed,
-    /// Nothing is served at this path (404).
+    /// There is no end-point at this path (404).
     NoSuchEndPoint,
-    /// The service could not do its part (500).
+    /// The service failed (500).
     InternalError,
-    /// The job has already been resolved the other way (409).
+    /// The job has been resolved the other way already (409).
     ResourceConflict,
-    /// The action was never issued, has timed out, or is answered already (400).
+    /// The action was never issued, has timed out, or has been answered already (400).
     UnknownActionId,
-    /// The body is not what this action is answered with (400).
+    /// The body is not a reply to this action (400).
     InvalidPayload,
-    /// Extension: the job has been claimed, or must be, and the request lacks the session's
-    /// secret (401).
+    /// Extension: the request lacks the secret of the session. An agent has claimed the job, or
+    /// must claim it (401).
     SessionRequired,
-    /// Extension: the request looks as if it had been made on behalf of somebody who cannot reach
-    /// the service: forwarded, or for another host (403).
+    /// Extension: the request was probably made on behalf of a program that cannot reach the
+    /// service: it was forwarded, or is for another host name (403).
     Forbidden,
     /// Extension: there is no job yet, see [`Renewal`](crate::Renewal) (503).
     NoJob,
 }
 
 impl ErrorCode {
-    /// The HTTP status that carries this code.
+    /// The HTTP status of an answer with this code.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -44,11 +45,19 @@ impl ErrorCode {
     }
 }
 
-/// The body of every 4xx and 5xx answer.
+/// The body of each 4xx and 5xx answer.
+///
+/// ```
+/// use metaservice_protocol::{ErrorBody, ErrorCode};
+///
+/// let json = r#"{"code":"UnknownActionId","message":"too late"}"#;
+/// let error: ErrorBody = serde_json::from_str(json).unwrap();
+/// assert_eq!(error.code, ErrorCode::UnknownActionId);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// The word for programs.
+    /// The error, for programs.
     pub code: ErrorCode,
-    /// The sentence for people.
+    /// The error, for people.
     pub message: String,
 }

@@ -1,70 +1,81 @@
-//! Extension: why an agent does not do what an extended action asks for.
+//! Extension: why an agent did not do what an action asks for.
 
 use serde::{Deserialize, Serialize};
 
-use crate::announcement::ascii_json;
+use crate::json;
 use crate::limits::{MAX_FAILURE, MAX_FAILURE_MESSAGE};
 
-/// What is wrong, as a word that programs compare.
+/// The cause of a [`Failure`], for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FailureCode {
-    /// There is no such file, folder, program or user.
+    /// There is no such file, directory, program or user.
     NotFound,
-    /// The agent, or the user it is to act as, may not.
+    /// The agent, or the requested user, does not have the permission.
     PermissionDenied,
-    /// It is there, and is not a plain file.
+    /// The path exists, and is not a plain file.
     NotAFile,
-    /// It is there, and is not a folder.
-    NotAFolder,
-    /// What was read before the cut is not what is there now: it cannot be resumed.
+    /// The path exists, and is not a directory.
+    #[serde(rename = "not-a-folder")]
+    NotADirectory,
+    /// The content has changed since the cut: the transfer cannot be resumed.
     Changed,
     /// The guest's disk is full.
     NoSpace,
     /// The guest's file system is read-only.
     ReadOnly,
-    /// Nobody listens at the port.
-    Refused,
-    /// The command is not running, so it cannot be sent a signal.
+    /// No program listens on the port.
+    #[serde(rename = "refused")]
+    ConnectionRefused,
+    /// The command does not run, so it cannot get a signal.
     NotRunning,
-    /// What was asked for makes no sense to the guest.
+    /// The request makes no sense to the guest.
     Invalid,
     /// The bytes that arrived are not the bytes that were sent.
     Corrupt,
-    /// Anything else; also a code that this version does not know.
+    /// Anything else, or a code that this version does not know.
     #[serde(other)]
     Other,
 }
 
-/// An agent's refusal, or its report that something went wrong half-way: the value of
-/// [`FAILURE_HEADER`](crate::endpoint::FAILURE_HEADER), the end of a transfer, the detail of a
-/// stream's exit.
+/// An agent's refusal of an action, or its report that the action failed half-way.
+///
+/// It is the value of [`FAILURE_HEADER`](crate::header::FAILURE_HEADER), the last block of a
+/// transfer that failed, or the detail of a stream's exit.
+///
+/// ```
+/// use metaservice_protocol::{Failure, FailureCode};
+///
+/// let failure = Failure::new(FailureCode::NotFound, "no such file: /etc/motd");
+/// assert_eq!(Failure::from_header(&failure.to_header()), failure);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// For programs.
+    /// The cause, for programs.
     pub code: FailureCode,
-    /// For people. It is the guest's word: no control characters are in it once it was read by
-    /// [`from_header`](Self::from_header) or [`from_json`](Self::from_json), and at most
-    /// [`MAX_FAILURE_MESSAGE`](crate::limits::MAX_FAILURE_MESSAGE) characters.
+    /// The sentence for people. The guest wrote it. [`new`](Self::new),
+    /// [`from_header`](Self::from_header) and [`from_json`](Self::from_json) remove control
+    /// characters, and everything beyond [`MAX_FAILURE_MESSAGE`] characters.
     #[serde(default)]
     pub message: String,
 }
 
 impl Failure {
-    /// A failure, its message cut to what a peer accepts.
+    /// A failure with a sanitized message.
     #[must_use]
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }.tamed()
+        Self { code, message: message.into() }.sanitized()
     }
 
     /// The header value.
     #[must_use]
     pub fn to_header(&self) -> String {
-        ascii_json(self)
+        json::to_header(self)
     }
 
-    /// Reads a header value. One that cannot be read is still a failure, of code
+    /// Reads a header value. An invalid one is a failure too, of code
     /// [`Other`](FailureCode::Other).
     #[must_use]
     pub fn from_header(value: &str) -> Self {
@@ -80,16 +91,17 @@ impl Failure {
     /// Reads JSON, as [`from_header`](Self::from_header).
     #[must_use]
     pub fn from_json(json: &[u8]) -> Self {
-        let unread = || Self::new(FailureCode::Other, "the guest gave no reason that can be read");
+        let unreadable =
+            || Self::new(FailureCode::Other, "the guest gave no reason that can be read");
         if json.len() > MAX_FAILURE {
-            return unread();
+            return unreadable();
         }
-        serde_json::from_slice(json).map_or_else(|_| unread(), Self::tamed)
+        serde_json::from_slice(json).map_or_else(|_| unreadable(), Self::sanitized)
     }
 
-    fn tamed(mut self) -> Self {
-        let tame = self.message.chars().filter(|c| !c.is_control());
-        self.message = tame.take(MAX_FAILURE_MESSAGE).collect();
+    fn sanitized(mut self) -> Self {
+        let printable = self.message.chars().filter(|c| !c.is_control());
+        self.message = printable.take(MAX_FAILURE_MESSAGE).collect();
         self
     }
 }
@@ -109,20 +121,30 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_bounded_and_cannot_write_to_a_terminal() {
-        let failure = Failure::new(FailureCode::Other, format!("\u{1b}[2J{}", "x".repeat(5000)));
-        assert!(failure.message.starts_with("[2J"));
-        assert_eq!(failure.message.len(), MAX_FAILURE_MESSAGE);
-        assert!(
-            Failure::new(FailureCode::Other, "\u{10ffff}".repeat(5000)).to_json().len()
-                <= MAX_FAILURE
-        );
+    fn a_message_cannot_control_a_terminal() {
+        let failure = Failure::new(FailureCode::Other, "\u{1b}[2Jtext");
+        assert_eq!(failure.message, "[2Jtext");
     }
 
     #[test]
-    fn what_cannot_be_read_is_a_failure_all_the_same() {
+    fn a_message_has_a_limit() {
+        let failure = Failure::new(FailureCode::Other, "x".repeat(5000));
+        assert_eq!(failure.message.len(), MAX_FAILURE_MESSAGE);
+        let failure = Failure::new(FailureCode::Other, "\u{10ffff}".repeat(5000));
+        assert!(failure.to_json().len() <= MAX_FAILURE);
+    }
+
+    #[test]
+    fn an_unreadable_failure_is_still_a_failure() {
         assert_eq!(Failure::from_header("what").code, FailureCode::Other);
         assert_eq!(Failure::from_header(r#"{"code":"tired"}"#).code, FailureCode::Other);
         assert_eq!(Failure::from_json(&[b' '; MAX_FAILURE + 1]).code, FailureCode::Other);
+    }
+
+    #[test]
+    fn names_on_the_wire_are_those_of_the_protocol() {
+        let name = |code| serde_json::to_value(code).unwrap();
+        assert_eq!(name(FailureCode::NotADirectory), "not-a-folder");
+        assert_eq!(name(FailureCode::ConnectionRefused), "refused");
     }
 }

@@ -1,57 +1,49 @@
-//! The guest protocol, version 1 and our extensions of it, as plain data.
+//! The guest protocol: version 1 and its extensions, as plain data.
 //!
-//! This crate is the whole contract between a guest and the metadata service that
-//! it reaches at `http://169.254.169.254`. It owns the payloads ([`Execute`],
-//! [`Action`], [`Files`], [`ErrorBody`]), the error codes, the end-points, every
-//! limit and timing, the shell stream (its frames, its flow control and the
-//! [`shell::Session`] state machine that both ends run) and the [`transfer`] of files.
+//! This crate is the contract between a guest and the metadata service that it reaches at
+//! `http://169.254.169.254`. It owns
 //!
-//! It refuses everything else: no sockets, no clock, no async, no HTTP library.
-//! Time, where a rule needs it, comes in as an argument. Decoders never panic and
-//! never allocate by a number that the peer sent.
+//! - the [actions](ActionKind) that the host asks of a guest, in one table, and their payloads,
+//! - the [job](Execute): its command, session, log and [end](Ending),
+//! - the [announcements](AgentInfo) by which the two sides discover extensions,
+//! - the [end-points](Endpoint), [headers](header), errors and all [limits] and timings,
+//! - the [shell] stream and the [transfer] of files, as state machines that both ends run.
+//!
+//! It has no sockets, no clock, no tasks and no HTTP library. Where a rule needs the time, it is an
+//! argument. Decoders never panic, and never allocate by a number that the peer sent.
+//!
+//! Payloads are plain structs that both sides build, field by field. They are not
+//! `#[non_exhaustive]`: a new field must not be forgotten where one is built.
 //!
 //! ```
-//! use metaservice_protocol::{Action, ActionId, Request};
+//! use metaservice_protocol::{ActionRequest, PollAnswer};
 //!
-//! let action = Action {
-//!     id: ActionId::parse("a1").unwrap(),
-//!     request: Request::GetArtifact { path: "/etc/os-release".into() },
-//! };
-//! let json = serde_json::to_string(&action).unwrap();
-//! assert_eq!(serde_json::from_str::<Action>(&json).unwrap(), action);
+//! let json = r#"{"id":"a1","type":"kill-process","path":"","command":null,"tty":false}"#;
+//! let PollAnswer::Action(action) = serde_json::from_str(json)? else { panic!("no action") };
+//! assert_eq!(action.request, ActionRequest::KillProcess);
+//! # Ok::<(), serde_json::Error>(())
 //! ```
 
 #![forbid(unsafe_code)]
 
-pub mod endpoint;
+pub mod buffer;
+pub mod header;
 pub mod limits;
 pub mod shell;
 pub mod transfer;
 
 mod action;
 mod announcement;
-mod chunks;
-mod ending;
+mod endpoint;
 mod error;
 mod failure;
-mod log;
-mod options;
-mod outbox;
-mod payload;
-mod renewal;
+mod job;
+mod json;
 
-pub use action::{Action, ActionId, InvalidActionId, Request};
-pub use announcement::{Agent, Capabilities, Capability, Service};
-pub use chunks::Chunks;
-pub use ending::{Ending, Reason};
+// A new action needs no line here.
+pub use action::*;
+pub use announcement::{AgentInfo, Capabilities, Capability, ServiceInfo};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, ErrorCode};
 pub use failure::{Failure, FailureCode};
-pub use log::LogPlace;
-pub use options::{
-    Detached, Dial, Entry, EntryKind, Exec, ExecOptions, FileHead, Form, List, ListOptions, Read,
-    ReadOptions, Resume, Signal, Stats, StatsOptions, TerminalSize, Write, WriteFrom, WriteOptions,
-};
-pub use outbox::Outbox;
-pub use payload::{Execute, Files, SessionGrant};
-pub use renewal::Renewal;
+pub use job::{Ending, Execute, LogPlace, Reason, Renewal, SessionGrant};

@@ -9,13 +9,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use metaservice_protocol::{Action, ActionId, Capabilities, Request};
+use metaservice_protocol::{Action, ActionId, ActionRequest, Capabilities};
 use queue::{Decision, Queue};
 
 fn action(number: u64) -> Action {
     Action {
         id: ActionId::parse(&format!("{number:032x}")).unwrap(),
-        request: Request::KillProcess,
+        request: ActionRequest::KillProcess,
     }
 }
 

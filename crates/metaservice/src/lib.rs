@@ -44,8 +44,8 @@ mod job;
 
 pub use axum::serve::Listener;
 pub use metaservice_protocol::{
-    Agent, Capability, Ending, Entry, EntryKind, Exec, ExecOptions, Failure, FailureCode, FileHead,
-    Form, Reason, Stats, TerminalSize,
+    AgentInfo, Capability, DirectoryEntry, Ending, EntryKind, Exec, ExecOptions, Failure,
+    FailureCode, FileHead, Form, Reason, Stats, TerminalSize,
 };
 
 pub use crate::guest::cloud::{

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Error, Result, bail};
-use metaservice::Entry;
+use metaservice::DirectoryEntry;
 use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
@@ -49,8 +49,8 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let now = std::time::SystemTime::now();
     let sizes = if args.human { Sizes::Human } else { Sizes::Bytes };
     let long = args.long.then_some(sizes);
-    let mut waiting: Vec<Entry> = Vec::new();
-    let (mut first, mut all, mut kept) = (true, Vec::<Entry>::new(), 0);
+    let mut waiting: Vec<DirectoryEntry> = Vec::new();
+    let (mut first, mut all, mut kept) = (true, Vec::<DirectoryEntry>::new(), 0);
     while let Some(entry) = entries.next().await.with_context(cannot)? {
         if printer.is_json() {
             // An array needs its end; what is in it comes as it comes.
@@ -104,7 +104,7 @@ fn place(job: String, path: Option<String>) -> Result<(String, String)> {
 
 fn show(
     to: &mut impl Write,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<DirectoryEntry>,
     long: Option<Sizes>,
     tame: bool,
     now: std::time::SystemTime,

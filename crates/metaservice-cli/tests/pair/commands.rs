@@ -168,7 +168,7 @@ async fn a_port_of_the_guest_is_reached_with_half_closes() {
     let Err(ExtensionError::Refused(failure)) = pair.service.dial("127.0.0.1", port).await else {
         panic!("nobody listens any longer")
     };
-    assert_eq!(failure.code, FailureCode::Refused);
+    assert_eq!(failure.code, FailureCode::ConnectionRefused);
     let Err(ExtensionError::Refused(failure)) = pair.service.dial("example.org", 80).await else {
         panic!("a name")
     };

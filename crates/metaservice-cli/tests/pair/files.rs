@@ -235,7 +235,7 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
     // Noise is no archive.
     assert_eq!(code(Destination::folder(path("new"))).await, FailureCode::Invalid);
     std::fs::write(folder.join("plain"), b"x").unwrap();
-    assert_eq!(code(Destination::folder(path("plain"))).await, FailureCode::NotAFolder);
+    assert_eq!(code(Destination::folder(path("plain"))).await, FailureCode::NotADirectory);
     let hidden = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(hidden.into_iter().all(|name| !name.to_str().unwrap().starts_with(".metaservice")));
 

@@ -34,8 +34,8 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, dial: &Dial) -> Result
         Ok(connection) => connection,
         Err(failure) => return client.refuse(id, &failure).await,
     };
-    let (socket, dialect) = client.stream(id).await?;
-    let wire = Wire::new(dialect);
+    let (socket, protocol) = client.stream(id).await?;
+    let wire = Wire::new(protocol);
     let (sink, stream) = socket.split();
     let ignore = |_| {};
     let mut reader = Reader::new(stream, &wire, &ignore);
@@ -94,7 +94,8 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
             }
             Err(_) => {
                 let message = format!("{address} does not answer");
-                refused.get_or_insert_with(|| Failure::new(FailureCode::Refused, message));
+                refused
+                    .get_or_insert_with(|| Failure::new(FailureCode::ConnectionRefused, message));
             }
         }
     }
@@ -103,7 +104,7 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
 
 fn failure(error: &io::Error) -> Failure {
     let code = match error.kind() {
-        io::ErrorKind::ConnectionRefused => FailureCode::Refused,
+        io::ErrorKind::ConnectionRefused => FailureCode::ConnectionRefused,
         io::ErrorKind::PermissionDenied => FailureCode::PermissionDenied,
         _ => FailureCode::Other,
     };

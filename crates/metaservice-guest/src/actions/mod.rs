@@ -10,7 +10,7 @@ use std::time::Duration;
 use metaservice_private::lock;
 
 use metaservice_protocol::limits::REPLY_TIMEOUT;
-use metaservice_protocol::{Action, ActionId, Exec, Request, Signal};
+use metaservice_protocol::{Action, ActionId, ActionRequest, Exec, PollAnswer, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::agent::Service;
 use crate::backoff::Backoff;
 use crate::client::body::Body;
-use crate::client::{ClientError, ReplyKind};
+use crate::client::{ClientError, ReplyBody};
 use crate::diagnostics::{chain, say};
 use crate::{files, shell};
 
@@ -57,15 +57,25 @@ pub(crate) async fn run(
         }
         let asked = Instant::now();
         match service.client.poll().await {
-            Ok(action) => {
+            Ok(answer) => {
                 heard = Instant::now();
                 said = false;
-                if action.request == Request::None && asked.elapsed() < TOO_SOON {
+                let none = matches!(answer, PollAnswer::None { .. });
+                if none && asked.elapsed() < TOO_SOON {
                     sleep(backoff.delay()).await;
                     continue;
                 }
                 backoff.reset();
-                start(service, stopping, &served, action, actions);
+                match answer {
+                    PollAnswer::None { .. } => {}
+                    PollAnswer::Action(action) => {
+                        start(service, stopping, &served, action, actions);
+                    }
+                    PollAnswer::Unknown { name, .. } => {
+                        let name: String = name.chars().take(60).collect();
+                        say(&format!("an action of the unknown type '{name}' is ignored"));
+                    }
+                }
                 // Its turn comes first: the host waits for the answer, and nobody for the next poll.
                 tokio::task::yield_now().await;
             }
@@ -92,22 +102,13 @@ fn start(
     actions: &mut JoinSet<()>,
 ) {
     let Action { id, request } = action;
-    match &request {
-        Request::None => return,
-        Request::Unknown { name } => {
-            let name: String = name.chars().take(60).collect();
-            say(&format!("an action of the unknown type '{name}' is ignored"));
-            return;
-        }
-        _ => {}
-    }
     if !lock(&served).insert(id.clone()) {
         return;
     }
     let (service, stopping) = (Arc::clone(service), stopping.clone());
     let served = Arc::clone(served);
     actions.spawn(async move {
-        let name = request.name().to_owned();
+        let name = request.description().name;
         if let Err(error) = answer(&service, &id, request, &stopping).await {
             say(&format!("the reply to {name} failed: {}", chain(&error)));
         }
@@ -119,17 +120,13 @@ fn start(
 async fn answer(
     service: &Service,
     id: &ActionId,
-    request: Request,
+    request: ActionRequest,
     stopping: &watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
-    let repeatable = match &request {
-        // What has begun does not begin twice; its reply is repeated.
-        Request::Signal(_) => false,
-        Request::Exec(exec) => !exec.options.detach,
-        _ => true,
-    };
     let attempt = || serve(service, id, request.clone(), stopping.clone());
-    if repeatable { insist(stopping.clone(), attempt).await } else { attempt().await }
+    // An action that must not be performed twice repeats its reply by itself.
+    let repeats = request.description().agent_repeats;
+    if repeats { insist(stopping.clone(), attempt).await } else { attempt().await }
 }
 
 /// Answers, and again while connections fail and the host waits: it may never have seen the reply
@@ -162,62 +159,71 @@ pub(crate) async fn insist<F: Future<Output = Result<(), ClientError>>>(
     failure.map_or(Ok(()), Err)
 }
 
+/// Performs an action and replies to it.
 async fn serve(
     service: &Service,
     id: &ActionId,
-    request: Request,
-    mut stopping: watch::Receiver<bool>,
+    request: ActionRequest,
+    stopping: watch::Receiver<bool>,
 ) -> Result<(), ClientError> {
     let client = &service.client;
-    // A shell has an order of its own in which it stops.
-    let request = match request {
-        Request::ExecShell { command, tty } => {
+    match request {
+        ActionRequest::ExecShell { command, tty } => {
             let exec = Exec { command, tty, ..Exec::default() };
-            return shell::serve(service, id, exec, stopping).await;
+            shell::serve(service, id, exec, stopping).await
         }
-        Request::Exec(exec) if exec.options.detach => {
-            return shell::detach(service, id, exec, stopping).await;
+        ActionRequest::Exec(exec) if exec.options.detach => {
+            shell::detach(service, id, exec, stopping).await
         }
-        Request::Exec(exec) => return shell::serve(service, id, exec, stopping).await,
-        other => other,
-    };
-    let between = stopping.clone();
-    let reply = async {
-        match request {
-            Request::GetArtifact { path } => {
-                files::artifact::serve(client, id, &service.path(&path)).await
-            }
-            Request::ListFolder { path } => {
-                files::list_folder::serve(client, id, &service.path(&path)).await
-            }
-            Request::KillProcess => {
-                let _parting = service.partings.begin();
-                service.running.kill();
-                client.reply(id, ReplyKind::Plain, Body::empty()).await
-            }
-            Request::Dial(dial) => dial::serve(client, id, &dial).await,
-            Request::Read(read) => files::read(service, id, read).await,
-            Request::Write(write) => files::write(service, id, write).await,
-            Request::List(list) => {
-                files::list::serve(client, id, &service.path(&list.path), list.options).await
-            }
-            Request::Stats(options) => stats::serve(client, id, options).await,
-            Request::Signal(Signal { signal }) => {
-                let _parting = service.partings.begin();
-                match service.signal(signal) {
-                    Ok(()) => {
-                        let reply = || client.reply(id, ReplyKind::Plain, Body::empty());
-                        insist(between.clone(), reply).await
-                    }
-                    Err(failure) => client.refuse(id, &failure).await,
-                }
-            }
-            Request::ExecShell { .. }
-            | Request::Exec(_)
-            | Request::None
-            | Request::Unknown { .. } => Ok(()),
+        ActionRequest::Exec(exec) => shell::serve(service, id, exec, stopping).await,
+        ActionRequest::GetArtifact { path } => {
+            let path = service.path(&path);
+            unless(stopping, files::artifact::serve(client, id, &path)).await
         }
-    };
+        ActionRequest::ListFolder { path } => {
+            let path = service.path(&path);
+            unless(stopping, files::list_folder::serve(client, id, &path)).await
+        }
+        ActionRequest::KillProcess => {
+            let _parting = service.partings.begin();
+            service.running.kill();
+            unless(stopping, client.reply(id, ReplyBody::Plain, Body::empty())).await
+        }
+        ActionRequest::Dial(dial) => unless(stopping, dial::serve(client, id, &dial)).await,
+        ActionRequest::Read(read) => unless(stopping, files::read(service, id, read)).await,
+        ActionRequest::Write(write) => unless(stopping, files::write(service, id, write)).await,
+        ActionRequest::List(list) => {
+            let path = service.path(&list.path);
+            unless(stopping, files::list::serve(client, id, &path, list.options)).await
+        }
+        ActionRequest::Stats(options) => unless(stopping, stats::serve(client, id, options)).await,
+        ActionRequest::Signal(signal) => {
+            unless(stopping.clone(), send_signal(service, id, signal, stopping)).await
+        }
+    }
+}
+
+/// Sends a signal once, and repeats the reply until the host has it.
+async fn send_signal(
+    service: &Service,
+    id: &ActionId,
+    Signal { signal }: Signal,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), ClientError> {
+    let client = &service.client;
+    let _parting = service.partings.begin();
+    match service.signal(signal) {
+        Ok(()) => insist(stopping, || client.reply(id, ReplyBody::Plain, Body::empty())).await,
+        Err(failure) => client.refuse(id, &failure).await,
+    }
+}
+
+/// Drops the reply when the agent stops. Shells are not served in here: they stop in an order of
+/// their own.
+async fn unless(
+    mut stopping: watch::Receiver<bool>,
+    reply: impl Future<Output = Result<(), ClientError>>,
+) -> Result<(), ClientError> {
     tokio::select! {
         result = reply => result,
         _ = stopping.wait_for(|stopping| *stopping) => Ok(()),

@@ -12,7 +12,7 @@ use metaservice_protocol::{ActionId, Stats, StatsOptions};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyKind};
+use crate::client::{Client, ClientError, ReplyBody};
 
 /// The unit of the processors' times, 1/100 s on every Linux since 2.6 (`USER_HZ`).
 const TICK_MS: u64 = 10;
@@ -32,7 +32,7 @@ pub(crate) async fn serve(
         let _ = tell(&sender, options).await;
         let _ = sender.end().await;
     };
-    let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Lines, body), telling);
+    let (replied, ()) = tokio::join!(client.reply(id, ReplyBody::Lines, body), telling);
     replied
 }
 

@@ -28,18 +28,18 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, WARNING,
 };
 use hyper::{Method, Request, StatusCode};
-use metaservice_protocol::endpoint::{
+use metaservice_protocol::header::{
     AGENT_HEADER, CLAIM_HEADER, ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND,
-    JSON_LINES_TYPE, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL_PROTOCOL,
-    SHELL1_PROTOCOL, TRANSFER_TYPE,
+    JSON_LINES_TYPE, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER, SHELL1_PROTOCOL,
+    SHELL2_PROTOCOL, TRANSFER_TYPE,
 };
 use metaservice_protocol::limits::{
     MAX_ACTION, POLL_TIMEOUT, SHELL_BLOCK, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ, STALL_TIMEOUT,
 };
-use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{
-    Action, ActionId, Agent, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
-    LogPlace, Renewal, Service, SessionGrant,
+    ActionId, AgentInfo, Capabilities, Ending, Endpoint, ErrorBody, Execute, Failure, FileHead,
+    LogPlace, PollAnswer, Renewal, ServiceInfo, SessionGrant,
 };
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -116,7 +116,7 @@ impl ClientError {
 
 /// What a get-artifact or list-folder reply carries besides its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReplyKind {
+pub(crate) enum ReplyBody {
     /// Bytes, or nothing.
     Plain,
     /// JSON.
@@ -129,7 +129,7 @@ pub(crate) enum ReplyKind {
     Transfer(FileHead),
 }
 
-impl ReplyKind {
+impl ReplyBody {
     /// How long the reply may stand still. A version 1 host takes what it asked for; one that
     /// reads at its leisure is waited for while its connection lives.
     const fn patience(self) -> Option<Duration> {
@@ -146,7 +146,7 @@ pub(crate) struct Client {
     host: Arc<Host>,
     announcement: HeaderValue,
     /// What the host has announced last.
-    service: Arc<Mutex<Service>>,
+    service: Arc<Mutex<ServiceInfo>>,
     /// What proves that the job is ours.
     session: Arc<Mutex<Option<HeaderValue>>>,
     kept: Arc<Kept>,
@@ -180,7 +180,7 @@ impl Client {
     }
 
     /// The next action.
-    pub(crate) async fn poll(&self) -> Result<Action, ClientError> {
+    pub(crate) async fn poll(&self) -> Result<PollAnswer, ClientError> {
         let request = self.announcing(Endpoint::Poll);
         let patience = Patience { time: Some(POLL_PATIENCE), most: MAX_ACTION };
         let answer = self.exchange_on(&self.polled, request, patience).await?;
@@ -208,20 +208,20 @@ impl Client {
     pub(crate) async fn reply(
         &self,
         id: &ActionId,
-        kind: ReplyKind,
+        kind: ReplyBody,
         body: Body,
     ) -> Result<(), ClientError> {
         let path = format!("{}?id={id}", Endpoint::Reply.path());
         let mut request = self.request(&Method::POST, &path, body);
         let (name, value) = match kind {
-            ReplyKind::Plain => (CONTENT_TYPE, "application/octet-stream"),
-            ReplyKind::Json => (CONTENT_TYPE, "application/json"),
-            ReplyKind::FileNotFound => (header(ERROR_HEADER), FILE_NOT_FOUND),
-            ReplyKind::Lines => (CONTENT_TYPE, JSON_LINES_TYPE),
-            ReplyKind::Transfer(_) => (CONTENT_TYPE, TRANSFER_TYPE),
+            ReplyBody::Plain => (CONTENT_TYPE, "application/octet-stream"),
+            ReplyBody::Json => (CONTENT_TYPE, "application/json"),
+            ReplyBody::FileNotFound => (header(ERROR_HEADER), FILE_NOT_FOUND),
+            ReplyBody::Lines => (CONTENT_TYPE, JSON_LINES_TYPE),
+            ReplyBody::Transfer(_) => (CONTENT_TYPE, TRANSFER_TYPE),
         };
         request.headers_mut().insert(name, HeaderValue::from_static(value));
-        if let ReplyKind::Transfer(head) = kind
+        if let ReplyBody::Transfer(head) = kind
             && let Ok(value) = HeaderValue::try_from(head.to_header())
         {
             request.headers_mut().insert(header(FILE_HEADER), value);
@@ -240,7 +240,7 @@ impl Client {
     }
 
     /// What the host has announced last; of one of version 1 nothing.
-    pub(crate) fn service(&self) -> Service {
+    pub(crate) fn service(&self) -> ServiceInfo {
         lock(&self.service).clone()
     }
 
@@ -293,11 +293,11 @@ impl Client {
         self.exchange(request, None, MAX_ANSWER).await.map(drop)
     }
 
-    /// Opens the websocket of a stream, of the second dialect where the host wants it.
+    /// Opens the websocket of a stream, of stream protocol v2 where the host wants it.
     pub(crate) async fn stream(
         &self,
         id: &ActionId,
-    ) -> Result<(WebSocketStream<TcpStream>, Dialect), ClientError> {
+    ) -> Result<(WebSocketStream<TcpStream>, StreamProtocol), ClientError> {
         let handshake = async {
             let stream = connect(&self.host).await?;
             let failed = |error| ClientError::Handshake(Box::new(error));
@@ -305,14 +305,14 @@ impl Client {
             let mut request = uri.into_client_request().map_err(failed)?;
             // Only a host that knows the names is offered them: one of version 1 sees nothing new.
             let offer = self.service().shell2;
-            let names = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
+            let names = format!("{SHELL2_PROTOCOL}, {SHELL1_PROTOCOL}");
             if offer && let Ok(names) = HeaderValue::try_from(names) {
                 request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, names);
             }
             if let Some(session) = self.session() {
                 request.headers_mut().insert(header(SESSION_HEADER), session);
             }
-            let most = if offer { Dialect::V2 } else { Dialect::V1 }.message();
+            let most = if offer { StreamProtocol::V2 } else { StreamProtocol::V1 }.message();
             let config = WebSocketConfig::default()
                 .read_buffer_size(SHELL_READ)
                 .write_buffer_size(SHELL_BLOCK)
@@ -323,8 +323,8 @@ impl Client {
                     .await
                     .map_err(failed)?;
             let taken = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
-            let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
-            Ok((socket, if second { Dialect::V2 } else { Dialect::V1 }))
+            let second = taken.is_some_and(|taken| taken == SHELL2_PROTOCOL);
+            Ok((socket, if second { StreamProtocol::V2 } else { StreamProtocol::V1 }))
         };
         let result = timeout(SHELL_HANDSHAKE_TIMEOUT, handshake).await;
         result.unwrap_or(Err(ClientError::Silent(SHELL_HANDSHAKE_TIMEOUT)))
@@ -409,7 +409,7 @@ impl Client {
     ) -> Result<Bytes, ClientError> {
         if announcing {
             let service = answer.headers.get(SERVICE_HEADER);
-            let service = service.and_then(|value| Service::from_header(value.to_str().ok()?));
+            let service = service.and_then(|value| ServiceInfo::from_header(value.to_str().ok()?));
             let mut known = lock(&self.service);
             *known = service.unwrap_or_default();
         }
@@ -425,9 +425,9 @@ impl Client {
     }
 }
 
-fn announcement() -> Agent {
+fn announcement() -> AgentInfo {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    Agent {
+    AgentInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         arch: std::env::consts::ARCH.to_owned(),

@@ -1,6 +1,6 @@
 //! A stream's websocket, for whatever is behind it: a command, a connection, a file.
 //!
-//! Owns the messages in both directions around a shared [`Session`], and when to give a host up.
+//! Owns the messages in both directions around a shared [`ShellSession`], and when to give a host up.
 //! Reading and writing are futures that never wait for each other. What flows inside is the
 //! business of those who use it.
 
@@ -14,7 +14,9 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use metaservice_protocol::Failure;
 use metaservice_protocol::limits::SHELL_WRITE_TIMEOUT;
-use metaservice_protocol::shell::{Dialect, Event, Keepalive, Pulse, Role, Session, Stream};
+use metaservice_protocol::shell::{
+    Event, Keepalive, Pulse, Role, ShellSession, Stream, StreamProtocol,
+};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -57,15 +59,15 @@ pub(crate) struct Wire {
 
 #[derive(Debug)]
 struct State {
-    session: Session,
+    session: ShellSession,
     ping_due: bool,
     /// Once all messages are sent, the websocket is to be closed.
     closing: bool,
 }
 
 impl Wire {
-    pub(crate) fn new(dialect: Dialect) -> Self {
-        let session = Session::with_dialect(Role::Guest, dialect);
+    pub(crate) fn new(protocol: StreamProtocol) -> Self {
+        let session = ShellSession::with_protocol(Role::Guest, protocol);
         Self {
             state: Mutex::new(State { session, ping_due: false, closing: false }),
             outgoing: Notify::new(),

@@ -23,7 +23,7 @@ use metaservice_protocol::ActionId;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyKind};
+use crate::client::{Client, ClientError, ReplyBody};
 use crate::files::blocks::{self, BLOCK, Pool};
 
 /// Answers a get-artifact action. Dropping the future cuts the reply.
@@ -31,19 +31,19 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     let path = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || open(&path)).await;
     let Ok(Ok((file, size))) = opened else {
-        return client.reply(id, ReplyKind::FileNotFound, Body::empty()).await;
+        return client.reply(id, ReplyBody::FileNotFound, Body::empty()).await;
     };
     let limit = Some(size).filter(|&size| size > 0);
     // A file that opens and cannot be read, as some of /proc, is as good as none.
     let pool = Pool::default();
     let Ok((file, first)) = blocks::read(&pool, file, limit).await else {
-        return client.reply(id, ReplyKind::FileNotFound, Body::empty()).await;
+        return client.reply(id, ReplyBody::FileNotFound, Body::empty()).await;
     };
     if first.len() < BLOCK || first.len() as u64 == size {
-        return client.reply(id, ReplyKind::Plain, Body::Whole(first)).await;
+        return client.reply(id, ReplyBody::Plain, Body::Whole(first)).await;
     }
     let (sender, body) = Body::stream(limit);
-    let (sent, ()) = tokio::join!(client.reply(id, ReplyKind::Plain, body), async {
+    let (sent, ()) = tokio::join!(client.reply(id, ReplyBody::Plain, body), async {
         // Whether it went wrong is told by the reply, which the sender breaks then.
         let _ = feed(&pool, sender, file, first, limit).await;
     });

@@ -17,13 +17,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 use metaservice_protocol::limits::MAX_LINE;
-use metaservice_protocol::{ActionId, Entry, EntryKind, Failure, FailureCode, ListOptions};
+use metaservice_protocol::{
+    ActionId, DirectoryEntry, EntryKind, Failure, FailureCode, ListOptions,
+};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyKind};
+use crate::client::{Client, ClientError, ReplyBody};
 use crate::system::account;
 
 /// How deep the walk goes; each level keeps a file open.
@@ -67,7 +69,7 @@ pub(crate) async fn serve(
             let _ = sender.end().await;
         }
     };
-    let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Lines, body), walk);
+    let (replied, ()) = tokio::join!(client.reply(id, ReplyBody::Lines, body), walk);
     replied
 }
 
@@ -206,7 +208,7 @@ impl Lines {
         status: &Stat,
         target: Option<String>,
     ) -> Result<(), RequestOver> {
-        let entry = Entry {
+        let entry = DirectoryEntry {
             path,
             kind: kind(FileType::from_raw_mode(status.st_mode)),
             size: u64::try_from(status.st_size).unwrap_or(0),
@@ -246,7 +248,7 @@ pub(crate) fn mtime_ns(status: &Stat) -> i64 {
 const fn kind(kind: FileType) -> EntryKind {
     match kind {
         FileType::RegularFile => EntryKind::File,
-        FileType::Directory => EntryKind::Folder,
+        FileType::Directory => EntryKind::Directory,
         FileType::Symlink => EntryKind::Link,
         FileType::Fifo => EntryKind::Fifo,
         FileType::Socket => EntryKind::Socket,
@@ -282,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    fn list(path: &Path, recursive: bool) -> Result<Vec<Entry>, Errno> {
+    fn list(path: &Path, recursive: bool) -> Result<Vec<DirectoryEntry>, Errno> {
         let start = Start::open(path)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (sender, mut body) = Body::stream(None);
@@ -325,11 +327,11 @@ mod tests {
             list(path, recursive).unwrap().into_iter().map(|e| (e.path, e.kind)).collect()
         };
         let is = |path: &str, kind| (path.to_owned(), kind);
-        use EntryKind::{Fifo, File, Folder, Link};
-        assert_eq!(seen(false), [is("a", Link), is("b", Folder), is("c", Fifo)]);
+        use EntryKind::{Directory, Fifo, File, Link};
+        assert_eq!(seen(false), [is("a", Link), is("b", Directory), is("c", Fifo)]);
         assert_eq!(
             seen(true),
-            [is("a", Link), is("b", Folder), is("b/up", Link), is("b/x", File), is("c", Fifo)]
+            [is("a", Link), is("b", Directory), is("b/up", Link), is("b/x", File), is("c", Fifo)]
         );
         let entries = list(path, true).unwrap();
         assert_eq!(entries[0].target.as_deref(), Some("/nowhere"));

@@ -33,7 +33,7 @@ use tokio::time::sleep;
 
 use super::in_memory;
 use crate::client::body::{Body, RequestOver};
-use crate::client::{Client, ClientError, ReplyKind};
+use crate::client::{Client, ClientError, ReplyBody};
 use crate::diagnostics::say;
 
 /// How deep the walk goes; each level keeps a file open.
@@ -68,7 +68,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     let hold = client.keeps_connections();
     if hold && let Some((whole, omitted)) = at_once(&path) {
         omitted.say(&path);
-        return client.reply(id, ReplyKind::Json, Body::Whole(whole)).await;
+        return client.reply(id, ReplyBody::Json, Body::Whole(whole)).await;
     }
     let (begin, begun) = oneshot::channel::<()>();
     let mut walking = tokio::task::spawn_blocking(move || {
@@ -92,10 +92,10 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     match soon {
         None => {}
         Some(Ok(Ok((rest, _sender)))) => {
-            return client.reply(id, ReplyKind::Json, Body::Whole(rest)).await;
+            return client.reply(id, ReplyBody::Json, Body::Whole(rest)).await;
         }
         // Its sender is gone, by which the reply breaks.
-        Some(_) => return client.reply(id, ReplyKind::Json, body).await,
+        Some(_) => return client.reply(id, ReplyBody::Json, body).await,
     }
     let walk = async {
         // The walk ends early when the request is over, which has its own reason.
@@ -104,7 +104,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
             let _ = sender.end().await;
         }
     };
-    let (replied, ()) = tokio::join!(client.reply(id, ReplyKind::Json, body), walk);
+    let (replied, ()) = tokio::join!(client.reply(id, ReplyBody::Json, body), walk);
     replied
 }
 

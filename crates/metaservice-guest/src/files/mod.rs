@@ -5,6 +5,7 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blocks;
+mod compression;
 mod in_memory;
 pub(crate) mod list;
 pub(crate) mod list_folder;

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use metaservice_protocol::transfer::{Choice, Encoder};
+use metaservice_protocol::transfer::Encoder;
 use metaservice_protocol::{ActionId, Failure, FailureCode, Read};
 use tokio::sync::Semaphore;
 
+use super::compression::CompressionPolicy;
 use super::source::{Block, Source};
 use crate::agent::Service;
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{ClientError, ReplyKind};
+use crate::client::{ClientError, ReplyBody};
 
 /// How many reads go on at once: each holds one of the runtime's blocking threads for as long as
 /// its host reads. One more is refused.
@@ -34,7 +35,7 @@ pub(crate) async fn read(service: &Service, id: &ActionId, read: Read) -> Result
         Ok(source) => source,
         Err(failure) => return service.client.refuse(id, &failure).await,
     };
-    let kind = ReplyKind::Transfer(source.head);
+    let kind = ReplyBody::Transfer(source.head);
     let (sender, body) = Body::stream(None);
     let feeding = async {
         // The feeding ends early when the request is over, which has its own reason.
@@ -50,14 +51,14 @@ pub(crate) async fn read(service: &Service, id: &ActionId, read: Read) -> Result
 
 fn feed(mut source: Source, compress: bool, sender: &BodySender) -> Result<(), RequestOver> {
     let mut encoder = Encoder::new();
-    let mut choice = Choice::new(compress);
+    let mut policy = CompressionPolicy::new(compress);
     let last = loop {
         let begun = Instant::now();
         match source.next() {
             Ok(Some(Block { bytes, cursor })) => {
                 let length = bytes.len();
-                send(&mut encoder, choice.compress(), bytes, sender)?;
-                choice.took(length, begun.elapsed());
+                send(&mut encoder, policy.compress(), bytes, sender)?;
+                policy.took(length, begun.elapsed());
                 // Behind something that is missing there is no mark: who resumes comes by it again.
                 let cursor = cursor.filter(|_| source.left_out().is_none());
                 if let Some(mark) = cursor.and_then(|cursor| encoder.mark(&cursor)) {

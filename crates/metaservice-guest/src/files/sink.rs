@@ -231,7 +231,7 @@ impl Target {
                 };
                 if !path.is_dir() {
                     let message = format!("{} is not a folder", path.display());
-                    return Err(Failure::new(FailureCode::NotAFolder, message));
+                    return Err(Failure::new(FailureCode::NotADirectory, message));
                 }
                 let keep_set_id = options.set_id;
                 let options = Options { new, keep_set_id, ..Options::default() };

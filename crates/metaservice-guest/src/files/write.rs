@@ -3,7 +3,7 @@
 //! ```text
 //!   stream ── bytes ─► Decoder ── content ─► Sink ── end ─► in place, exit: success
 //!     │ cut                                   └─ failure ─► exit: failed, with the reason
-//!     └─► kept for WRITE_PATIENCE ── a stream of the same transfer ─► goes on at the very byte
+//!     └─► kept for WRITE_RESUME_TIMEOUT ── a stream of the same transfer ─► goes on at the very byte
 //! ```
 
 use std::collections::VecDeque;
@@ -14,8 +14,8 @@ use metaservice_private::lock;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use metaservice_protocol::limits::WRITE_PATIENCE;
-use metaservice_protocol::shell::{Dialect, Stream};
+use metaservice_protocol::limits::WRITE_RESUME_TIMEOUT;
+use metaservice_protocol::shell::{Stream, StreamProtocol};
 use metaservice_protocol::transfer::{Decoder, Item};
 use metaservice_protocol::{ActionId, Failure, FailureCode, Write, WriteFrom};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
@@ -141,8 +141,8 @@ pub(crate) async fn write(
     let serve = async {
         let mut transfer = entry.transfer.lock().await;
         let carried = match dial(service, id).await {
-            Ok((socket, dialect)) => {
-                carry(socket, &Wire::new(dialect), &mut transfer).await;
+            Ok((socket, protocol)) => {
+                carry(socket, &Wire::new(protocol), &mut transfer).await;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -154,7 +154,7 @@ pub(crate) async fn write(
         let wanted = !(ended || refused && transfer.consumed == 0);
         drop(transfer);
         if wanted {
-            sleep(WRITE_PATIENCE).await;
+            sleep(WRITE_RESUME_TIMEOUT).await;
         }
         (carried, ended)
     };
@@ -173,7 +173,7 @@ pub(crate) async fn write(
 
 /// Opens the stream, again where the connection failed before the host can have seen it: it would
 /// wait for it.
-async fn dial(service: &Service, id: &ActionId) -> Result<(Socket, Dialect), ClientError> {
+async fn dial(service: &Service, id: &ActionId) -> Result<(Socket, StreamProtocol), ClientError> {
     let mut backoff = Backoff::new();
     for _ in 1..DIAL_ATTEMPTS {
         match service.client.stream(id).await {

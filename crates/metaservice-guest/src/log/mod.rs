@@ -13,7 +13,8 @@ mod output;
 mod plain;
 mod post;
 
-use metaservice_protocol::{ActionId, Outbox};
+use metaservice_protocol::ActionId;
+use metaservice_protocol::buffer::ResendBuffer;
 
 use self::numbered::Numbered;
 pub(crate) use self::output::Output;
@@ -45,11 +46,11 @@ pub(crate) async fn deliver(client: &Client, stream: ActionId, output: &mut Outp
 
 /// As [`deliver`], to a service of version 1.
 pub(crate) async fn deliver_plain(client: &Client, output: &mut Output) {
-    let mut outbox = Outbox::default();
+    let mut buffer = ResendBuffer::default();
     let mut interruption = Interruption::new();
     loop {
-        let before = outbox.next();
-        let error = match plain::send(client, output, &mut outbox).await {
+        let before = buffer.next();
+        let error = match plain::send(client, output, &mut buffer).await {
             Ok(true) => return,
             Ok(false) => EARLY.to_owned(),
             Err(error) if is_refusal(&error) => {
@@ -59,7 +60,7 @@ pub(crate) async fn deliver_plain(client: &Client, output: &mut Output) {
             }
             Err(error) => chain(&error),
         };
-        interruption.wait(outbox.next() > before, &error).await;
+        interruption.wait(buffer.next() > before, &error).await;
     }
 }
 

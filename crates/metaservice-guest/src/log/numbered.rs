@@ -1,7 +1,7 @@
 //! A log in numbered requests, of which nothing is lost and nothing comes twice.
 //!
 //! ```text
-//!   output ─► Outbox ─► a request: live for LOG_LINGER, then ended ─► confirmed: forgotten
+//!   output ─► ResendBuffer ─► a request: live for LOG_LINGER, then ended ─► confirmed: forgotten
 //!                ▲                                                       │ cut
 //!                └───────────── sent again, from where it began ◄────────┘
 //! ```
@@ -13,8 +13,9 @@
 use std::cell::Cell;
 use std::pin::pin;
 
+use metaservice_protocol::buffer::ResendBuffer;
 use metaservice_protocol::limits::{LOG_LINGER, LOG_SEGMENT};
-use metaservice_protocol::{ActionId, LogPlace, Outbox};
+use metaservice_protocol::{ActionId, LogPlace};
 use tokio::time::{Instant, timeout_at};
 
 use super::Output;
@@ -26,23 +27,23 @@ pub(super) struct Numbered<'a> {
     client: &'a Client,
     stream: ActionId,
     output: &'a mut Output,
-    outbox: Outbox,
+    buffer: ResendBuffer,
 }
 
 impl<'a> Numbered<'a> {
     pub(super) fn new(client: &'a Client, stream: ActionId, output: &'a mut Output) -> Self {
-        Self { client, stream, output, outbox: Outbox::default() }
+        Self { client, stream, output, buffer: ResendBuffer::default() }
     }
 
     /// Waits until there is something to send; `false` when everything has been sent and more
     /// will not come.
     pub(super) async fn pending(&mut self) -> bool {
-        if self.outbox.held() > 0 {
+        if self.buffer.held() > 0 {
             return true;
         }
         match self.output.read().await {
             Some(chunk) => {
-                self.outbox.push(chunk);
+                self.buffer.push(chunk);
                 true
             }
             None => false,
@@ -51,13 +52,13 @@ impl<'a> Numbered<'a> {
 
     /// How far the confirmed part goes.
     pub(super) fn confirmed(&self) -> u64 {
-        self.outbox.released()
+        self.buffer.released()
     }
 
     /// One request, from the first byte that is not confirmed. `false` when the service has ended
     /// it before it was whole.
     pub(super) async fn send(&mut self) -> Result<bool, ClientError> {
-        let offset = self.outbox.next();
+        let offset = self.buffer.next();
         let place = LogPlace { stream: self.stream.clone(), offset };
         let (sender, body) = Body::stream(None);
         let fed = Cell::new(false);
@@ -66,7 +67,7 @@ impl<'a> Numbered<'a> {
             let mut work = pin!(async {
                 // A request that is over tells its own reason. While the answer is awaited nothing
                 // is read: the pipe gathers what comes, and a few large pieces cost less.
-                fed.set(feed(&sender, self.output, &mut self.outbox, offset).await.is_ok());
+                fed.set(feed(&sender, self.output, &mut self.buffer, offset).await.is_ok());
             });
             let mut working = true;
             loop {
@@ -78,9 +79,9 @@ impl<'a> Numbered<'a> {
             }
         };
         if result.is_ok() && fed.get() {
-            self.outbox.release(self.outbox.next());
+            self.buffer.release(self.buffer.next());
         } else {
-            self.outbox.rewind();
+            self.buffer.rewind();
         }
         result.map(|()| fed.get())
     }
@@ -95,17 +96,17 @@ impl<'a> Numbered<'a> {
 async fn feed(
     sender: &BodySender,
     output: &mut Output,
-    outbox: &mut Outbox,
+    buffer: &mut ResendBuffer,
     begin: u64,
 ) -> Result<(), RequestOver> {
     let until = Instant::now() + LOG_LINGER;
-    while outbox.next() - begin < LOG_SEGMENT {
-        if let Some(chunk) = outbox.take() {
+    while buffer.next() - begin < LOG_SEGMENT {
+        if let Some(chunk) = buffer.take() {
             sender.send(chunk).await?;
             continue;
         }
         match timeout_at(until, output.read()).await {
-            Ok(Some(chunk)) => outbox.push(chunk),
+            Ok(Some(chunk)) => buffer.push(chunk),
             Ok(None) | Err(_) => break,
         }
     }

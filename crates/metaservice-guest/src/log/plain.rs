@@ -7,7 +7,7 @@
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
-use metaservice_protocol::Outbox;
+use metaservice_protocol::buffer::ResendBuffer;
 
 use super::Output;
 use crate::client::body::{Body, BodySender, RequestOver};
@@ -18,14 +18,14 @@ use crate::client::{Client, ClientError};
 pub(super) async fn send(
     client: &Client,
     output: &mut Output,
-    outbox: &mut Outbox,
+    buffer: &mut ResendBuffer,
 ) -> Result<bool, ClientError> {
-    let base = outbox.next();
+    let base = buffer.next();
     let (sender, body) = Body::stream(None);
     let taken = sender.counter();
     let result = {
         let mut request = pin!(client.log(body));
-        let mut feed = pin!(feed(&sender, base, output, outbox));
+        let mut feed = pin!(feed(&sender, base, output, buffer));
         let mut fed = None;
         loop {
             tokio::select! {
@@ -35,8 +35,8 @@ pub(super) async fn send(
             }
         }
     };
-    outbox.release(base + taken.load(Ordering::Relaxed));
-    outbox.rewind();
+    buffer.release(base + taken.load(Ordering::Relaxed));
+    buffer.rewind();
     result
 }
 
@@ -44,15 +44,15 @@ async fn feed(
     sender: &BodySender,
     base: u64,
     output: &mut Output,
-    outbox: &mut Outbox,
+    buffer: &mut ResendBuffer,
 ) -> Result<(), RequestOver> {
     loop {
-        outbox.release(base + sender.taken());
-        let chunk = match outbox.take() {
+        buffer.release(base + sender.taken());
+        let chunk = match buffer.take() {
             Some(chunk) => chunk,
             None => match output.read().await {
                 Some(chunk) => {
-                    outbox.push(chunk);
+                    buffer.push(chunk);
                     continue;
                 }
                 None => return sender.end().await,

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::actions;
 use crate::agent::Service;
 use crate::client::body::Body;
-use crate::client::{ClientError, ReplyKind};
+use crate::client::{ClientError, ReplyBody};
 use crate::diagnostics::{chain, say};
 use crate::program::Program;
 use crate::state::{Claim, Folder, StateError};
@@ -130,7 +130,7 @@ pub(crate) async fn serve(
         return service.client.refuse(id, &failure).await;
     }
     // A command that nobody would hear is not started, but its supervisor comes meanwhile.
-    let ((socket, dialect), prepared) = match service.nursery.room() {
+    let ((socket, protocol), prepared) = match service.nursery.room() {
         Some(_room) => {
             let prepared = prepare_with_streams(service, exec);
             (service.client.stream(id).await?, prepared)
@@ -147,13 +147,13 @@ pub(crate) async fn serve(
     match started {
         Ok((running, ends)) => {
             let Service { leftovers, partings, .. } = service;
-            relay::run(socket, dialect, &running, ends, (leftovers, partings), stopping).await;
+            relay::run(socket, protocol, &running, ends, (leftovers, partings), stopping).await;
         }
         Err(error) => {
             let line = format!("metaservice-guest: cannot start the shell: {}\n", chain(&error));
             say(line.trim_end());
             let ending = Ending::new(Reason::NotExecutable).to_header();
-            relay::refuse(socket, dialect, Bytes::from(line), ending.as_bytes()).await;
+            relay::refuse(socket, protocol, Bytes::from(line), ending.as_bytes()).await;
         }
     }
     Ok(())
@@ -192,7 +192,7 @@ pub(crate) async fn detach(
         Ok(main) => {
             let pid = u32::try_from(main.pid).unwrap_or(0);
             let json = Bytes::from(serde_json::to_vec(&Detached { pid }).unwrap_or_default());
-            let reply = || service.client.reply(id, ReplyKind::Json, Body::Whole(json.clone()));
+            let reply = || service.client.reply(id, ReplyBody::Json, Body::Whole(json.clone()));
             // The host may not have seen it begin. The command is not started again.
             actions::insist(stopping.clone(), reply).await
         }

@@ -18,7 +18,7 @@ use metaservice_private::lock;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use metaservice_protocol::shell::{Dialect, Stream};
+use metaservice_protocol::shell::{Stream, StreamProtocol};
 use metaservice_protocol::{Ending, Reason};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -41,7 +41,7 @@ static OUTPUT: Mutex<[u8; READ]> = Mutex::new([0; READ]);
 /// Carries a shell from its start to its end. It is killed when `stopping` becomes true.
 pub(super) async fn run(
     socket: Socket,
-    dialect: Dialect,
+    protocol: StreamProtocol,
     running: &Running,
     ends: Ends,
     (leftovers, partings): (&Leftovers, &Partings),
@@ -50,7 +50,7 @@ pub(super) async fn run(
     let supervisor = &running.supervisor;
     let Ends { stdin, stdout, stderr } = ends;
     let outputs = [&stdout, &stderr].map(Clone::clone);
-    let wire = Wire::new(dialect);
+    let wire = Wire::new(protocol);
     let (sink, stream) = socket.split();
     let terminal = stdin.as_ref().and_then(Input::terminal);
     let control = |control| match (control, &terminal) {
@@ -123,8 +123,8 @@ fn signal(running: &Running, terminal: Option<&End>, number: u8) {
 }
 
 /// Says why there is no shell, and ends it.
-pub(super) async fn refuse(socket: Socket, dialect: Dialect, reason: Bytes, detail: &[u8]) {
-    let wire = Wire::new(dialect);
+pub(super) async fn refuse(socket: Socket, protocol: StreamProtocol, reason: Bytes, detail: &[u8]) {
+    let wire = Wire::new(protocol);
     let (sink, stream) = socket.split();
     let room = wire.room(Stream::Stderr).await;
     wire.write(Stream::Stderr, reason.slice(..reason.len().min(room)));

@@ -1,8 +1,8 @@
-//! The binary messages of a shell stream.
+//! The messages of a shell stream: their bytes, and nothing of their order.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::Dialect;
+use super::StreamProtocol;
 
 const DATA: u8 = 0;
 const ACK: u8 = 1;
@@ -18,7 +18,7 @@ pub enum Stream {
     Stdin,
     /// Guest to host.
     Stdout,
-    /// Guest to host; with a terminal it only ends.
+    /// Guest to host. With a terminal, it carries no bytes.
     Stderr,
 }
 
@@ -50,65 +50,66 @@ impl Stream {
 ///
 /// ```
 /// use bytes::Bytes;
-/// use metaservice_protocol::shell::{Dialect, Frame, Stream};
+/// use metaservice_protocol::shell::{Frame, Stream, StreamProtocol};
 ///
 /// let frame = Frame::Data { stream: Stream::Stdout, payload: Bytes::from_static(b"hi") };
 /// assert_eq!(&frame.encode()[..], [0, 1, b'h', b'i']);
-/// assert_eq!(Frame::decode(&frame.encode(), Dialect::V1).unwrap(), frame);
+/// assert_eq!(Frame::decode(&frame.encode(), StreamProtocol::V1).unwrap(), frame);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// Payload of a stream; an empty payload is the stream's end.
+    /// Payload of a stream. An empty payload is the end of the stream.
     Data {
-        /// Whose payload it is.
+        /// The stream.
         stream: Stream,
-        /// At most [`Dialect::block`] bytes from a peer that keeps the rules.
+        /// A peer that follows the protocol sends at most [`StreamProtocol::block`] bytes.
         payload: Bytes,
     },
     /// The reader of a stream has consumed more bytes.
     Ack {
-        /// Whose bytes.
+        /// The stream.
         stream: Stream,
-        /// How many since the last acknowledgement.
+        /// The number of bytes since the last acknowledgement.
         consumed: u32,
     },
-    /// The terminal has a new size.
+    /// The size of the terminal has changed.
     Size {
         /// Characters in a row.
         columns: u16,
         /// Rows of characters.
         rows: u16,
     },
-    /// The shell and everything under it is to be killed.
+    /// The agent must kill the command and its descendants.
     Abort,
-    /// The shell has ended.
+    /// The command has ended.
     Exit {
-        /// Whether with exit status 0.
+        /// Whether its exit status is 0.
         success: bool,
-        /// Extension: JSON that says more, an [`Ending`](crate::Ending) or a
-        /// [`Failure`](crate::Failure). Always empty in the first dialect.
+        /// Extension: an [`Ending`](crate::Ending) or a [`Failure`](crate::Failure) as JSON. Always
+        /// empty in version 1.
         detail: Bytes,
     },
-    /// Extension: a signal to the command.
+    /// Extension: the agent must send this signal to the command.
     Signal(u8),
 }
 
-/// A message that the protocol tells a peer to ignore.
+/// A message that a peer ignores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidFrame {
-    /// The message has no byte at all.
+    /// The message is empty.
     #[error("the message is empty")]
     Empty,
-    /// The message is larger than [`Dialect::message`].
-    #[error("the message has {0} bytes, more than any may have")]
+    /// The message is larger than [`StreamProtocol::message`].
+    #[error("the message has {0} bytes, which is too many")]
     TooLong(usize),
-    /// The first byte names no type of message.
+    /// The first byte is not a message type.
     #[error("there is no message of type {0}")]
     UnknownType(u8),
-    /// The stream byte names no stream.
+    /// The stream byte is not a stream.
     #[error("there is no stream {0}")]
     UnknownStream(u8),
-    /// The message is longer or shorter than its type says.
+    /// The message is too long or too short for its type.
     #[error("a message of type {kind} cannot have {length} bytes")]
     WrongLength {
         /// The message's type byte.
@@ -119,14 +120,14 @@ pub enum InvalidFrame {
 }
 
 impl Frame {
-    /// Reads one message. A data payload is a slice of `message`, not a copy.
+    /// Reads one message. A data payload is a slice of `message`, not a copy. Each exit status
+    /// except 0 counts as failed.
     ///
     /// # Errors
-    /// [`InvalidFrame`] for a message that is to be ignored. An exit message with
-    /// a byte other than 0 counts as failed.
-    pub fn decode(message: &Bytes, dialect: Dialect) -> Result<Self, InvalidFrame> {
+    /// [`InvalidFrame`] for a message that the peer must ignore.
+    pub fn decode(message: &Bytes, protocol: StreamProtocol) -> Result<Self, InvalidFrame> {
         let length = message.len();
-        if length > dialect.message() {
+        if length > protocol.message() {
             return Err(InvalidFrame::TooLong(length));
         }
         let Some(&kind) = message.first() else { return Err(InvalidFrame::Empty) };
@@ -145,11 +146,13 @@ impl Frame {
                 rows: u16::from_be_bytes([*c, *d]),
             }),
             (ABORT, []) => Ok(Self::Abort),
-            (EXIT, [status, detail @ ..]) if detail.is_empty() || dialect == Dialect::V2 => {
+            (EXIT, [status, detail @ ..])
+                if detail.is_empty() || protocol == StreamProtocol::V2 =>
+            {
                 Ok(Self::Exit { success: *status == 0, detail: message.slice(2..) })
             }
-            (SIGNAL, [number]) if dialect == Dialect::V2 => Ok(Self::Signal(*number)),
-            (SIGNAL, _) if dialect == Dialect::V2 => Err(wrong_length),
+            (SIGNAL, [number]) if protocol == StreamProtocol::V2 => Ok(Self::Signal(*number)),
+            (SIGNAL, _) if protocol == StreamProtocol::V2 => Err(wrong_length),
             (DATA | ACK | SIZE | ABORT | EXIT, _) => Err(wrong_length),
             _ => Err(InvalidFrame::UnknownType(kind)),
         }
@@ -215,16 +218,16 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn decode_inverts_encode(frame in frame()) {
-            prop_assert_eq!(Frame::decode(&frame.encode(), Dialect::V2), Ok(frame));
+        fn any_frame_is_read_as_it_was_written(frame in frame()) {
+            prop_assert_eq!(Frame::decode(&frame.encode(), StreamProtocol::V2), Ok(frame));
         }
 
         #[test]
-        fn what_decodes_encodes_to_itself(message in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn a_message_that_decodes_encodes_to_itself(message in proptest::collection::vec(any::<u8>(), 0..64)) {
             let message = Bytes::from(message);
-            for dialect in [Dialect::V1, Dialect::V2] {
-                if let Ok(frame) = Frame::decode(&message, dialect) {
-                    // The one freedom of the wire: any non-zero exit status means failed.
+            for protocol in [StreamProtocol::V1, StreamProtocol::V2] {
+                if let Ok(frame) = Frame::decode(&message, protocol) {
+                    // Several messages decode to a failed exit: each exit status except 0.
                     let canonical = !matches!(frame, Frame::Exit { success: false, .. });
                     prop_assert!(!canonical || frame.encode() == message);
                 }
@@ -234,7 +237,8 @@ pub(crate) mod tests {
 
     #[test]
     fn messages_of_the_protocol_page() {
-        let decode = |bytes: &'static [u8]| Frame::decode(&Bytes::from_static(bytes), Dialect::V1);
+        let decode =
+            |bytes: &'static [u8]| Frame::decode(&Bytes::from_static(bytes), StreamProtocol::V1);
         assert_eq!(decode(&[4]), Ok(Frame::Abort));
         assert_eq!(decode(&[5, 0]), Ok(Frame::Exit { success: true, detail: Bytes::new() }));
         assert_eq!(decode(&[3, 0, 80, 0, 24]), Ok(Frame::Size { columns: 80, rows: 24 }));
@@ -245,9 +249,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn invalid_messages_are_refused() {
         let decode = |bytes: &'static [u8]| {
-            Frame::decode(&Bytes::from_static(bytes), Dialect::V1).unwrap_err()
+            Frame::decode(&Bytes::from_static(bytes), StreamProtocol::V1).unwrap_err()
         };
         assert_eq!(decode(&[]), InvalidFrame::Empty);
         assert_eq!(decode(&[2, 0]), InvalidFrame::UnknownType(2));
@@ -255,14 +259,25 @@ pub(crate) mod tests {
         assert_eq!(decode(&[0, 3]), InvalidFrame::UnknownStream(3));
         assert_eq!(decode(&[1, 0, 0, 0, 1]), InvalidFrame::WrongLength { kind: 1, length: 5 });
         assert_eq!(decode(&[4, 0]), InvalidFrame::WrongLength { kind: 4, length: 2 });
-        // What the second dialect has and the first has not.
+    }
+
+    #[test]
+    fn version_1_has_no_signals_and_no_detail_of_an_exit() {
+        let decode = |bytes: &'static [u8]| {
+            Frame::decode(&Bytes::from_static(bytes), StreamProtocol::V1).unwrap_err()
+        };
         assert_eq!(decode(&[6, 15]), InvalidFrame::UnknownType(6));
         assert_eq!(decode(&[5, 0, b'{']), InvalidFrame::WrongLength { kind: 5, length: 3 });
+    }
+
+    #[test]
+    fn a_message_has_a_maximum_size() {
         let long = Bytes::from(vec![0; SHELL_MESSAGE + 1]);
         assert_eq!(
-            Frame::decode(&long, Dialect::V1),
+            Frame::decode(&long, StreamProtocol::V1),
             Err(InvalidFrame::TooLong(SHELL_MESSAGE + 1))
         );
-        assert!(Frame::decode(&Bytes::from(vec![0; SHELL_MESSAGE]), Dialect::V1).is_ok());
+        let largest = Bytes::from(vec![0; SHELL_MESSAGE]);
+        assert!(Frame::decode(&largest, StreamProtocol::V1).is_ok());
     }
 }

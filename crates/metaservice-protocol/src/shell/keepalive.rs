@@ -1,47 +1,57 @@
-//! When to ping a shell's peer, and when to give it up.
+//! When to send a ping to a shell's peer, and when to give up.
 
 use std::time::Instant;
 
 use crate::limits::{SHELL_PING_INTERVAL, SHELL_SILENCE_TIMEOUT};
 
-/// The heartbeat of one side of a shell. It holds no clock: the caller says what
-/// time it is and sleeps until [`deadline`](Self::deadline).
+/// The heartbeat of one end of a shell stream. It has no clock: the caller passes the time, and
+/// sleeps until [`deadline`](Self::deadline).
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use metaservice_protocol::shell::{Keepalive, Pulse};
+///
+/// let start = Instant::now();
+/// let mut keepalive = Keepalive::new(start);
+/// assert_eq!(keepalive.pulse(start), Pulse::Quiet);
+/// assert_eq!(keepalive.pulse(keepalive.deadline()), Pulse::Ping);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Keepalive {
     last_heard: Instant,
     next_ping: Instant,
 }
 
-/// What is due.
+/// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulse {
     /// Nothing before the [deadline](Keepalive::deadline).
     Quiet,
-    /// A websocket ping; the next one is scheduled already.
+    /// Send a websocket ping.
     Ping,
-    /// The peer has been silent for too long.
+    /// The peer has been silent for too long: close the stream.
     GiveUp,
 }
 
 impl Keepalive {
-    /// A heartbeat that begins at `now`, when the handshake is done.
+    /// A heartbeat that starts at the end of the handshake.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { last_heard: now, next_ping: now + SHELL_PING_INTERVAL }
     }
 
-    /// Notes that something came from the peer.
+    /// The peer has sent something.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = now;
     }
 
-    /// When [`pulse`](Self::pulse) is to be asked next.
+    /// When to call [`pulse`](Self::pulse) next.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.next_ping.min(self.last_heard + SHELL_SILENCE_TIMEOUT)
     }
 
-    /// What is due at `now`.
+    /// What to do at the time `now`. After [`Pulse::Ping`] the next ping is scheduled.
     pub fn pulse(&mut self, now: Instant) -> Pulse {
         if now >= self.last_heard + SHELL_SILENCE_TIMEOUT {
             return Pulse::GiveUp;
@@ -61,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_peer_is_pinged_twice_and_given_up_after_45_seconds() {
+    fn a_silent_peer_gets_two_pings_and_45_seconds() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut keepalive = Keepalive::new(start);
@@ -78,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_answers_is_kept() {
+    fn a_peer_that_answers_only_gets_pings() {
         let mut now = Instant::now();
         let mut keepalive = Keepalive::new(now);
         for _ in 0..100 {

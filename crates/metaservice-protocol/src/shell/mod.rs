@@ -1,18 +1,18 @@
-//! The shell stream: frames, flow control, and the state machine of one shell.
+//! The shell stream: messages, flow control, and the state machine of one end.
 //!
-//! A shell is a websocket that the guest dials in answer to an exec-shell action.
-//! Every binary message is one [`Frame`]. Both ends run a [`Session`], which decides
-//! what may be sent and what must be answered, and which knows neither the
-//! websocket nor the clock; [`Keepalive`] decides when to ping and when to give up.
+//! A shell stream is a websocket that the agent opens as its reply to an action. Each binary
+//! message is one [`Frame`]. Both ends run a [`ShellSession`]. It decides what the end may send and
+//! must answer; it knows neither the websocket nor the clock. [`Keepalive`] decides when to send a
+//! ping and when to give up.
 
-mod dialect;
 mod frame;
 mod keepalive;
+mod protocol;
 mod session;
 mod window;
 
-pub use dialect::Dialect;
 pub use frame::{Frame, InvalidFrame, Stream};
 pub use keepalive::{Keepalive, Pulse};
-pub use session::{Event, Role, Session, Violation};
-pub use window::{ReceiveWindow, SendWindow, WindowExceeded};
+pub use protocol::StreamProtocol;
+pub use session::{Event, Role, ShellSession, Violation};
+pub use window::WindowExceeded;

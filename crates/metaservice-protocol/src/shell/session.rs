@@ -1,34 +1,34 @@
-//! The state of one shell, seen from one end, without I/O and without a clock.
+//! One end of a shell stream, as a state machine without I/O and without a clock.
 //!
 //! ```text
 //!             write / finish / resize / abort / exit          handle(message)
 //!                        │                                        │
 //!                        ▼                                        ▼
-//!                 ┌────────────────────────── Session ─────────────────────────┐
-//!                 │  send windows      control frames       blocks to be read   │
+//!                 ┌─────────────────────── ShellSession ───────────────────────┐
+//!                 │  send windows      control frames        blocks to read     │
 //!                 └──────┬──────────────────────────────────────────┬──────────┘
 //!                        ▼                                          ▼
 //!                 next_message()                          read() and the Events
 //! ```
 //!
-//! A stream runs `open → ended`, in each direction by an empty data message. The
-//! shell runs `running → exited`: the guest may say [`exit`](Session::exit) once both
-//! of its outputs are finished, and nothing follows it.
+//! Each of the three streams is `open`, then `ended` by an empty data message. The command is
+//! `running`, then `exited`: the guest sends an [`exit`](ShellSession::exit) after both outputs have
+//! ended, and nothing after it.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::chunks::Chunks;
+use super::window::{ReceiveWindow, SendWindow, WindowExceeded};
+use super::{Frame, Stream, StreamProtocol};
+use crate::buffer::ChunkQueue;
 
-use super::{Dialect, Frame, InvalidFrame, ReceiveWindow, SendWindow, Stream, WindowExceeded};
-
-/// Which end of a shell a [`Session`] is.
+/// Which end of a shell stream a [`ShellSession`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Sends stdin, sizes and abort; receives the outputs and the exit.
+    /// Sends stdin, sizes, signals and abort. Receives the outputs and the exit.
     Host,
-    /// Receives stdin, sizes and abort; sends the outputs and the exit.
+    /// Receives stdin, sizes, signals and abort. Sends the outputs and the exit.
     Guest,
 }
 
@@ -39,39 +39,42 @@ impl Role {
 }
 
 /// What a message from the peer has changed.
+///
+/// It is not `#[non_exhaustive]`: the driver of a session must handle each event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// There is something to [`read`](Session::read), or the stream has ended.
+    /// There is something to [`read`](ShellSession::read), or the stream has ended.
     Readable(Stream),
-    /// There is more room to [`write`](Session::write).
+    /// There is more room to [`write`](ShellSession::write).
     Writable(Stream),
-    /// The host's terminal has a new size (at a guest).
+    /// At a guest: the size of the host's terminal has changed.
     Resized {
         /// Characters in a row.
         columns: u16,
         /// Rows of characters.
         rows: u16,
     },
-    /// The shell is to be killed (at a guest).
+    /// At a guest: the host wants the command killed.
     Aborted,
-    /// The shell has ended (at a host).
+    /// At a host: the command has ended.
     Exited {
-        /// Whether with exit status 0.
+        /// Whether its exit status is 0.
         success: bool,
-        /// Extension: JSON that says more; empty in the first dialect.
+        /// Extension: the detail as JSON. Always empty in version 1.
         detail: Bytes,
     },
-    /// Extension: the command is to be sent a signal (at a guest).
+    /// Extension, at a guest: the host wants this signal sent to the command.
     Signalled(u8),
 }
 
-/// The peer has broken a rule that cannot be passed over; the shell is to be cut.
+/// The peer has broken a rule that the session cannot ignore. Close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the peer ignores the flow control of {stream:?}")]
+#[non_exhaustive]
 pub struct Violation {
     /// The stream whose window was exceeded.
     pub stream: Stream,
-    /// By how much.
+    /// The size of the excess.
     #[source]
     pub source: WindowExceeded,
 }
@@ -79,7 +82,7 @@ pub struct Violation {
 #[derive(Debug)]
 struct Outgoing {
     window: SendWindow,
-    /// Bytes that the peer has consumed, in all.
+    /// All bytes that the peer has consumed.
     acknowledged: u64,
     finished: bool,
 }
@@ -87,7 +90,7 @@ struct Outgoing {
 #[derive(Debug)]
 struct Incoming {
     window: ReceiveWindow,
-    blocks: Chunks,
+    blocks: ChunkQueue,
     ended: bool,
 }
 
@@ -97,48 +100,47 @@ enum Half {
     Incoming(Incoming),
 }
 
-/// One end of one shell.
+/// One end of a shell stream.
 ///
-/// Feed it what comes from the websocket ([`handle`](Self::handle)) and what the
-/// local side does ([`write`](Self::write), [`finish`](Self::finish),
-/// [`read`](Self::read), [`resize`](Self::resize), [`abort`](Self::abort),
-/// [`exit`](Self::exit)); after either, send what [`next_message`](Self::next_message) yields
-/// until it yields nothing.
+/// Give it each message of the websocket ([`handle`](Self::handle)) and each local event
+/// ([`write`](Self::write), [`finish`](Self::finish), [`read`](Self::read),
+/// [`resize`](Self::resize), [`signal`](Self::signal), [`abort`](Self::abort),
+/// [`exit`](Self::exit)). After each, send what [`next_message`](Self::next_message) returns, until
+/// it returns `None`.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use metaservice_protocol::shell::{Event, Role, Session, Stream};
+/// use metaservice_protocol::shell::{Event, Role, ShellSession, Stream};
 ///
-/// let (mut host, mut guest) = (Session::new(Role::Host), Session::new(Role::Guest));
+/// let [mut host, mut guest] = [Role::Host, Role::Guest].map(ShellSession::new);
 /// host.write(Stream::Stdin, Bytes::from_static(b"ls\n"));
 /// let message = host.next_message().unwrap();
 /// assert_eq!(guest.handle(&message), Ok(Some(Event::Readable(Stream::Stdin))));
 /// assert_eq!(guest.read(Stream::Stdin).unwrap(), "ls\n");
 /// ```
 #[derive(Debug)]
-pub struct Session {
+pub struct ShellSession {
     role: Role,
-    dialect: Dialect,
+    protocol: StreamProtocol,
     halves: [Half; 3],
-    /// Acknowledgements not sent yet, per stream: reads share a message, in the second dialect
-    /// until they are worth one.
+    /// Bytes of each stream that were read and not acknowledged. Several reads share a message.
     acks: [u32; 3],
     frames: VecDeque<Frame>,
     size: Option<(u16, u16)>,
     exited: bool,
 }
 
-impl Session {
-    /// A shell of version 1 at its beginning: all streams open, all windows empty.
+impl ShellSession {
+    /// A new session of version 1.
     #[must_use]
     pub fn new(role: Role) -> Self {
-        Self::with_dialect(role, Dialect::V1)
+        Self::with_protocol(role, StreamProtocol::V1)
     }
 
-    /// A shell in the dialect that the handshake has agreed on.
+    /// A new session of the protocol that the handshake agreed on.
     #[must_use]
-    pub fn with_dialect(role: Role, dialect: Dialect) -> Self {
-        let window = dialect.window();
+    pub fn with_protocol(role: Role, protocol: StreamProtocol) -> Self {
+        let window = protocol.window();
         let half = |stream| {
             if role.sends(stream) {
                 Half::Outgoing(Outgoing {
@@ -149,14 +151,14 @@ impl Session {
             } else {
                 Half::Incoming(Incoming {
                     window: ReceiveWindow::new(window),
-                    blocks: Chunks::default(),
+                    blocks: ChunkQueue::default(),
                     ended: false,
                 })
             }
         };
         Self {
             role,
-            dialect,
+            protocol,
             halves: Stream::ALL.map(half),
             acks: [0; 3],
             frames: VecDeque::new(),
@@ -165,28 +167,28 @@ impl Session {
         }
     }
 
-    /// How the two ends speak.
+    /// The version of the protocol.
     #[must_use]
-    pub const fn dialect(&self) -> Dialect {
-        self.dialect
+    pub const fn protocol(&self) -> StreamProtocol {
+        self.protocol
     }
 
-    /// How many bytes [`write`](Self::write) takes now: 0 for a full window, a finished
-    /// stream, or one that this end does not send.
+    /// How many bytes [`write`](Self::write) accepts now. 0 if the window is full, if the stream
+    /// has ended, or if this end does not send it.
     #[must_use]
     pub fn writable(&self, stream: Stream) -> usize {
         match self.half(stream) {
             Half::Outgoing(out) if !out.finished && !self.exited => {
-                out.window.room().min(self.dialect.block())
+                out.window.room().min(self.protocol.block())
             }
             _ => 0,
         }
     }
 
-    /// Sends one block of a stream. An empty block is not sent.
+    /// Sends one block of a stream. An empty block sends nothing.
     ///
     /// # Panics
-    /// When `block` is longer than [`writable`](Self::writable) says: the caller's own mistake.
+    /// If `block` is longer than [`writable`](Self::writable): a bug of the caller.
     pub fn write(&mut self, stream: Stream, block: Bytes) {
         assert!(block.len() <= self.writable(stream), "a block larger than what is writable");
         if let Half::Outgoing(out) = self.half_mut(stream)
@@ -197,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Ends a stream of this end's own. Doing it again changes nothing.
+    /// Ends a stream that this end sends. A second call changes nothing.
     pub fn finish(&mut self, stream: Stream) {
         if self.exited {
             return;
@@ -210,13 +212,13 @@ impl Session {
         }
     }
 
-    /// Whether a stream of this end's own has been [finished](Self::finish).
+    /// Whether this end has [finished](Self::finish) the stream.
     #[must_use]
     pub fn is_finished(&self, stream: Stream) -> bool {
         matches!(self.half(stream), Half::Outgoing(out) if out.finished)
     }
 
-    /// How many bytes of a stream of this end's own the peer has consumed, in all.
+    /// How many bytes of the stream the peer has consumed in total. 0 if this end receives it.
     #[must_use]
     pub fn acknowledged(&self, stream: Stream) -> u64 {
         match self.half(stream) {
@@ -225,65 +227,65 @@ impl Session {
         }
     }
 
-    /// Takes the next block that came on a stream and acknowledges it.
+    /// Takes the next received block of a stream, and acknowledges it.
     pub fn read(&mut self, stream: Stream) -> Option<Bytes> {
         let Half::Incoming(incoming) = self.half_mut(stream) else { return None };
         let block = incoming.blocks.pop()?;
         let consumed = incoming.window.consumed(block.len());
         let ended = incoming.ended;
         if !ended {
-            // A peer that has ended its stream waits for no acknowledgement.
+            // A peer that has ended its stream needs no acknowledgement.
             self.acks[usize::from(stream.number())] += consumed;
         }
         Some(block)
     }
 
-    /// Whether a stream of the peer's has ended and everything of it has been read.
+    /// Whether the peer has ended the stream, and this end has read all of it.
     #[must_use]
     pub fn is_ended(&self, stream: Stream) -> bool {
         matches!(self.half(stream), Half::Incoming(i) if i.ended && i.blocks.is_empty())
     }
 
-    /// Tells the guest a new terminal size. Of several that were not sent yet the last counts.
+    /// At a host: sends a new size of the terminal. It replaces a size that was not sent yet.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         if self.role == Role::Host {
             self.size = Some((columns, rows));
         }
     }
 
-    /// Tells the guest to kill the shell.
+    /// At a host: asks the guest to kill the command.
     pub fn abort(&mut self) {
         if self.role == Role::Host {
             self.frames.push_back(Frame::Abort);
         }
     }
 
-    /// Extension: sends the command a signal. In the first dialect nothing is sent.
+    /// Extension, at a host: asks the guest to send a signal to the command. Version 1 cannot.
     pub fn signal(&mut self, number: u8) {
-        if self.role == Role::Host && self.dialect == Dialect::V2 {
+        if self.role == Role::Host && self.protocol == StreamProtocol::V2 {
             self.frames.push_back(Frame::Signal(number));
         }
     }
 
-    /// Tells the host that the shell has ended, after finishing what is not finished yet. The
-    /// `detail` is not sent in the first dialect, nor when it is longer than a message.
+    /// At a guest: ends both outputs, and reports the end of the command. The `detail` is not sent
+    /// in version 1, or if it is longer than a block.
     pub fn exit(&mut self, success: bool, detail: &[u8]) {
         if self.role == Role::Guest && !self.exited {
             self.finish(Stream::Stdout);
             self.finish(Stream::Stderr);
             self.exited = true;
-            let fits = self.dialect == Dialect::V2 && detail.len() <= self.dialect.block();
+            let fits = self.protocol == StreamProtocol::V2 && detail.len() <= self.protocol.block();
             let detail = Bytes::copy_from_slice(if fits { detail } else { &[] });
             self.frames.push_back(Frame::Exit { success, detail });
         }
     }
 
-    /// The next message to send, if there is one. Acknowledgements go first: the
-    /// peer may be waiting for nothing else.
+    /// The next message to send. Acknowledgements come first: they may be all that the peer waits
+    /// for.
     pub fn next_message(&mut self) -> Option<Bytes> {
         for stream in Stream::ALL {
             let consumed = &mut self.acks[usize::from(stream.number())];
-            if *consumed as usize >= self.dialect.grain() {
+            if *consumed as usize >= self.protocol.acknowledge_after() {
                 let consumed = std::mem::take(consumed);
                 return Some(Frame::Ack { stream, consumed }.encode());
             }
@@ -294,16 +296,15 @@ impl Session {
         self.frames.pop_front().map(|frame| frame.encode())
     }
 
-    /// Takes a binary message of the peer's.
+    /// Handles a binary message of the peer.
     ///
-    /// Returns what it changed, `None` where the protocol says to ignore it: an
-    /// invalid message, a frame that only the other role sends, data after a stream's end.
+    /// Returns what has changed. `None`: the protocol says to ignore the message. It is invalid,
+    /// or a frame of the other role, or data after the end of a stream.
     ///
     /// # Errors
-    /// [`Violation`] when the peer sends more than the window allows.
+    /// [`Violation`] if the peer sends more than the window allows.
     pub fn handle(&mut self, message: &Bytes) -> Result<Option<Event>, Violation> {
-        let frame: Result<Frame, InvalidFrame> = Frame::decode(message, self.dialect);
-        let Ok(frame) = frame else { return Ok(None) };
+        let Ok(frame) = Frame::decode(message, self.protocol) else { return Ok(None) };
         let guest = self.role == Role::Guest;
         match frame {
             Frame::Data { stream, payload } => self.handle_data(stream, payload),
@@ -313,7 +314,7 @@ impl Session {
             Frame::Signal(number) if guest => Ok(Some(Event::Signalled(number))),
             Frame::Exit { success, detail } if !guest && !self.exited => {
                 self.exited = true;
-                // Nothing comes behind an exit: an output that was not ended is ended by it.
+                // Nothing follows an exit, so it also ends the outputs.
                 for half in &mut self.halves {
                     if let Half::Incoming(incoming) = half {
                         incoming.ended = true;

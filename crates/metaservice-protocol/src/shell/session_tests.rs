@@ -1,4 +1,4 @@
-//! Two sessions and two queues between them, in any interleaving.
+//! Two sessions with a queue in each direction, in any interleaving.
 
 use std::collections::VecDeque;
 
@@ -7,18 +7,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::{SHELL_BLOCK, SHELL_WINDOW};
 
-/// Both ends, the messages on their way, and what each stream has carried.
+/// Both ends, the messages in flight, and what each stream has carried.
 struct Pair {
-    ends: [Session; 2],
+    ends: [ShellSession; 2],
     wires: [VecDeque<Bytes>; 2],
     written: [Vec<u8>; 3],
     read: [Vec<u8>; 3],
 }
 
 impl Pair {
-    fn new(dialect: Dialect) -> Self {
+    fn new(protocol: StreamProtocol) -> Self {
         Self {
-            ends: [Role::Host, Role::Guest].map(|role| Session::with_dialect(role, dialect)),
+            ends: [Role::Host, Role::Guest].map(|role| ShellSession::with_protocol(role, protocol)),
             wires: Default::default(),
             written: Default::default(),
             read: Default::default(),
@@ -47,14 +47,14 @@ impl Pair {
 
     fn transmit(&mut self, end: usize) {
         if let Some(message) = self.ends[end].next_message() {
-            assert!(message.len() <= self.ends[end].dialect().message());
+            assert!(message.len() <= self.ends[end].protocol().message());
             self.wires[end].push_back(message);
         }
     }
 
     fn deliver(&mut self, end: usize) {
         if let Some(message) = self.wires[end].pop_front() {
-            self.ends[1 - end].handle(&message).expect("a peer that keeps the rules");
+            self.ends[1 - end].handle(&message).expect("a peer that follows the protocol");
         }
     }
 
@@ -69,13 +69,22 @@ impl Pair {
     }
 }
 
+fn steps() -> impl Strategy<Value = Vec<(u8, Stream, usize)>> {
+    let step = (0u8..5, crate::shell::frame::tests::stream(), 0usize..80_000);
+    proptest::collection::vec(step, 0..400)
+}
+
+fn messages() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..100)
+}
+
 proptest! {
     #[test]
     fn no_byte_is_lost_and_no_window_exceeded(
-        steps in proptest::collection::vec((0u8..5, super::super::frame::tests::stream(), 0usize..80_000), 0..400),
+        steps in steps(),
         second in any::<bool>(),
     ) {
-        let mut pair = Pair::new(if second { Dialect::V2 } else { Dialect::V1 });
+        let mut pair = Pair::new(if second { StreamProtocol::V2 } else { StreamProtocol::V1 });
         for (step, stream, amount) in steps {
             match step {
                 0 => pair.write(stream, amount),
@@ -95,14 +104,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_from_the_peer_are_survived(
-        messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..100),
+    fn any_bytes_from_the_peer_are_handled(
+        messages in messages(),
         guest in any::<bool>(),
         second in any::<bool>(),
     ) {
-        let dialect = if second { Dialect::V2 } else { Dialect::V1 };
+        let protocol = if second { StreamProtocol::V2 } else { StreamProtocol::V1 };
         let role = if guest { Role::Guest } else { Role::Host };
-        let mut session = Session::with_dialect(role, dialect);
+        let mut session = ShellSession::with_protocol(role, protocol);
         for message in messages {
             let _ = session.handle(&message.into());
             let _ = session.next_message();
@@ -111,8 +120,8 @@ proptest! {
 }
 
 #[test]
-fn a_full_window_opens_by_what_is_read() {
-    let mut pair = Pair::new(Dialect::V1);
+fn reading_opens_a_full_window() {
+    let mut pair = Pair::new(StreamProtocol::V1);
     for _ in 0..10 {
         pair.write(Stream::Stdout, SHELL_BLOCK);
     }
@@ -129,12 +138,12 @@ fn a_full_window_opens_by_what_is_read() {
 }
 
 #[test]
-fn in_the_second_dialect_a_quarter_of_the_window_is_acknowledged_at_once() {
-    let mut pair = Pair::new(Dialect::V2);
-    let grain = Dialect::V2.grain();
-    for _ in 0..grain / Dialect::V2.block() {
-        assert_eq!(pair.ends[0].next_message(), None, "not worth a message yet");
-        pair.write(Stream::Stdout, Dialect::V2.block());
+fn version_2_acknowledges_a_quarter_of_the_window_at_once() {
+    let mut pair = Pair::new(StreamProtocol::V2);
+    let quarter = StreamProtocol::V2.acknowledge_after();
+    for _ in 0..quarter / StreamProtocol::V2.block() {
+        assert_eq!(pair.ends[0].next_message(), None, "less than a quarter");
+        pair.write(Stream::Stdout, StreamProtocol::V2.block());
         pair.transmit(1);
         pair.deliver(1);
         pair.read(Stream::Stdout);
@@ -142,12 +151,12 @@ fn in_the_second_dialect_a_quarter_of_the_window_is_acknowledged_at_once() {
     pair.transmit(0);
     assert_eq!(pair.ends[0].next_message(), None, "one message for all of it");
     pair.deliver(0);
-    assert_eq!(pair.ends[1].acknowledged(Stream::Stdout), grain as u64);
+    assert_eq!(pair.ends[1].acknowledged(Stream::Stdout), quarter as u64);
 }
 
 #[test]
-fn a_peer_that_ignores_the_window_is_cut() {
-    let mut host = Session::new(Role::Host);
+fn a_peer_that_ignores_the_window_is_an_error() {
+    let mut host = ShellSession::new(Role::Host);
     let block = Frame::Data { stream: Stream::Stderr, payload: vec![7; SHELL_BLOCK].into() };
     for _ in 0..4 {
         assert_eq!(host.handle(&block.encode()), Ok(Some(Event::Readable(Stream::Stderr))));
@@ -157,8 +166,8 @@ fn a_peer_that_ignores_the_window_is_cut() {
 }
 
 #[test]
-fn what_only_the_other_role_sends_is_ignored() {
-    let mut host = Session::new(Role::Host);
+fn frames_of_the_other_role_are_ignored() {
+    let mut host = ShellSession::new(Role::Host);
     for frame in [
         Frame::Abort,
         Frame::Size { columns: 1, rows: 1 },
@@ -167,7 +176,7 @@ fn what_only_the_other_role_sends_is_ignored() {
     ] {
         assert_eq!(host.handle(&frame.encode()), Ok(None));
     }
-    let mut guest = Session::new(Role::Guest);
+    let mut guest = ShellSession::new(Role::Guest);
     assert_eq!(
         guest.handle(&Frame::Exit { success: true, detail: Bytes::new() }.encode()),
         Ok(None)
@@ -175,13 +184,13 @@ fn what_only_the_other_role_sends_is_ignored() {
 }
 
 #[test]
-fn exit_ends_both_outputs_first_and_counts_once() {
-    let mut guest = Session::new(Role::Guest);
+fn an_exit_ends_both_outputs_and_is_sent_once() {
+    let mut guest = ShellSession::new(Role::Guest);
     guest.write(Stream::Stdout, Bytes::from_static(b"bye"));
     guest.exit(false, b"detail");
     guest.exit(true, b"");
     let frames: Vec<Frame> = std::iter::from_fn(|| guest.next_message())
-        .map(|m| Frame::decode(&m, Dialect::V1).unwrap())
+        .map(|m| Frame::decode(&m, StreamProtocol::V1).unwrap())
         .collect();
     let data = |stream, payload: &'static [u8]| Frame::Data { stream, payload: payload.into() };
     assert_eq!(
@@ -195,18 +204,29 @@ fn exit_ends_both_outputs_first_and_counts_once() {
     );
 }
 
+fn ends_of_version_2() -> [ShellSession; 2] {
+    [Role::Host, Role::Guest].map(|role| ShellSession::with_protocol(role, StreamProtocol::V2))
+}
+
 #[test]
-fn the_second_dialect_has_signals_and_a_detailed_exit() {
-    let [mut host, mut guest] =
-        [Role::Host, Role::Guest].map(|role| Session::with_dialect(role, Dialect::V2));
+fn version_2_has_signals() {
+    let [mut host, mut guest] = ends_of_version_2();
     host.signal(15);
     assert_eq!(guest.handle(&host.next_message().unwrap()), Ok(Some(Event::Signalled(15))));
+}
+
+#[test]
+fn version_1_has_no_signals() {
+    let mut host = ShellSession::new(Role::Host);
+    host.signal(15);
+    assert_eq!(host.next_message(), None);
+}
+
+#[test]
+fn version_2_has_a_detail_of_the_exit() {
+    let [mut host, mut guest] = ends_of_version_2();
     guest.exit(false, br#"{"reason":"signaled"}"#);
     let last = std::iter::from_fn(|| guest.next_message()).last().unwrap();
     let detail = Bytes::from_static(br#"{"reason":"signaled"}"#);
     assert_eq!(host.handle(&last), Ok(Some(Event::Exited { success: false, detail })));
-
-    let mut first = Session::new(Role::Host);
-    first.signal(15);
-    assert_eq!(first.next_message(), None, "version 1 has no signals");
 }

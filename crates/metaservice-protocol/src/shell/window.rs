@@ -1,46 +1,33 @@
-//! Flow control of one stream: how much may be on its way.
+//! Flow control of one stream: how many bytes may be in flight.
 
-/// The sender's view: bytes sent and not yet acknowledged.
-///
-/// ```
-/// use metaservice_protocol::shell::SendWindow;
-///
-/// let mut window = SendWindow::new(10);
-/// window.sent(8);
-/// assert_eq!(window.room(), 2);
-/// window.acknowledged(5);
-/// assert_eq!(window.room(), 7);
-/// ```
+/// The sender's view: bytes that were sent and not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SendWindow {
+pub(super) struct SendWindow {
     limit: usize,
     in_flight: usize,
 }
 
 impl SendWindow {
     /// A window of `limit` bytes with nothing in flight.
-    #[must_use]
-    pub const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize) -> Self {
         Self { limit, in_flight: 0 }
     }
 
-    /// How many bytes may be sent now.
-    #[must_use]
-    pub const fn room(&self) -> usize {
+    /// How many bytes may be sent.
+    pub(super) const fn room(&self) -> usize {
         self.limit - self.in_flight
     }
 
-    /// Bytes sent and not yet acknowledged.
-    #[must_use]
-    pub const fn in_flight(&self) -> usize {
+    /// The number of bytes that were sent and not acknowledged.
+    pub(super) const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Notes that `count` bytes are on their way.
+    /// Counts bytes that were sent.
     ///
     /// # Panics
-    /// When `count` is more than [`room`](Self::room): the caller's own mistake.
-    pub fn sent(&mut self, count: usize) {
+    /// If `count` is more than [`room`](Self::room): a bug of the caller.
+    pub(super) fn sent(&mut self, count: usize) {
         assert!(
             count <= self.room(),
             "sent {count} bytes into a window with room for {}",
@@ -49,49 +36,48 @@ impl SendWindow {
         self.in_flight += count;
     }
 
-    /// Notes the peer's acknowledgement. A peer that acknowledges more than is in
-    /// flight gains nothing by it.
-    pub fn acknowledged(&mut self, count: u32) {
+    /// Counts bytes that the peer acknowledged. More than are in flight count as all of them.
+    pub(super) fn acknowledged(&mut self, count: u32) {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         self.in_flight = self.in_flight.saturating_sub(count);
     }
 }
 
-/// The receiver's view: bytes received and not yet consumed.
+/// The receiver's view: bytes that were received and not consumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceiveWindow {
+pub(super) struct ReceiveWindow {
     limit: usize,
     held: usize,
 }
 
 /// The peer has sent more than its window allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{received} bytes came in with room for {room}")]
+#[error("the peer sent {received} bytes, and the window had room for {room}")]
+#[non_exhaustive]
 pub struct WindowExceeded {
-    /// How many bytes came.
+    /// How many bytes the peer sent.
     pub received: usize,
-    /// How many were allowed.
+    /// How many bytes were allowed.
     pub room: usize,
 }
 
 impl ReceiveWindow {
     /// A window of `limit` bytes with nothing held.
-    #[must_use]
-    pub const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize) -> Self {
         Self { limit, held: 0 }
     }
 
-    /// Bytes received and not yet consumed.
-    #[must_use]
-    pub const fn held(&self) -> usize {
+    /// The number of bytes that were received and not consumed.
+    #[cfg(test)]
+    const fn held(&self) -> usize {
         self.held
     }
 
-    /// Notes bytes that came in.
+    /// Counts bytes that were received.
     ///
     /// # Errors
-    /// [`WindowExceeded`] when the peer ignores flow control; nothing is noted then.
-    pub fn received(&mut self, count: usize) -> Result<(), WindowExceeded> {
+    /// [`WindowExceeded`] if the peer ignores flow control. Then nothing is counted.
+    pub(super) fn received(&mut self, count: usize) -> Result<(), WindowExceeded> {
         let room = self.limit - self.held;
         if count > room {
             return Err(WindowExceeded { received: count, room });
@@ -100,9 +86,9 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// Notes that the reader has taken `count` bytes, and says how many the peer is
-    /// to be told: never more than it sent.
-    pub fn consumed(&mut self, count: usize) -> u32 {
+    /// Counts bytes that the reader consumed. Returns how many bytes to acknowledge: never more
+    /// than the peer sent.
+    pub(super) fn consumed(&mut self, count: usize) -> u32 {
         let count = count.min(self.held);
         self.held -= count;
         u32::try_from(count).unwrap_or(u32::MAX)
@@ -137,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_and_one_past_it() {
+    fn a_receiver_accepts_a_full_window_and_not_one_byte_more() {
         let mut window = ReceiveWindow::new(4);
         assert_eq!(window.received(4), Ok(()));
         assert_eq!(window.received(1), Err(WindowExceeded { received: 1, room: 0 }));
@@ -146,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_acknowledgements_open_no_more_than_the_limit() {
+    fn an_acknowledgement_of_too_many_bytes_opens_no_more_than_the_window() {
         let mut window = SendWindow::new(4);
         window.sent(3);
         window.acknowledged(u32::MAX);

@@ -1,75 +1,98 @@
-//! The receiving side of a transfer.
+//! The receiver of a transfer.
 //!
 //! ```text
-//!            data, compressed, mark              end, and digest and length are right
+//!            data, compressed, mark              end, with the right length and digest
 //!   Head ◄──────────────────────────► Body ──────────────────────────────────► Over
-//!                                       │ anything that breaks a rule              ▲
-//!                                       └─► an error, and the same again for ever  │ failed
+//!                                       │ an invalid block                         ▲
+//!                                       └─► an error, again at each call           │ failed
 //! ```
 
 use bytes::{Buf, Bytes};
 
 use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
-use crate::chunks::Chunks;
+use crate::action::Resume;
+use crate::buffer::ChunkQueue;
 use crate::failure::Failure;
 use crate::limits::{MAX_CURSOR, MAX_FAILURE, TRANSFER_BLOCK};
-use crate::options::Resume;
 
-/// Something that came out of a transfer.
+/// The next part of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// Content. Data that was not compressed is a slice of what was pushed, where it came in
-    /// one piece.
+    /// Content. If it was not compressed, it is usually a slice of what was pushed, not a copy.
     Data(Bytes),
-    /// All of the content has come, and it is what was sent.
+    /// The transfer is complete, and its length and digest are right.
     End,
-    /// The sender cannot go on.
+    /// The sender has failed.
     Failed(Failure),
 }
 
-/// A rule that the sender has broken. The transfer is worth nothing any longer.
+/// The sender has sent an invalid block. The transfer is useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidTransfer {
-    /// A block of a kind that does not exist.
-    #[error("a block of the unknown kind {0}")]
+    /// There is no such kind of block.
+    #[error("there is no block of kind {0}")]
     UnknownKind(u32),
-    /// A block that is longer or shorter than its kind allows.
+    /// A block is too long or too short for its kind.
     #[error("a block of kind {kind} cannot have {length} bytes")]
     WrongLength {
         /// The block's kind.
         kind: u32,
-        /// What it says of its length, in bytes.
+        /// The length in its head, in bytes.
         length: usize,
     },
-    /// A compressed block that is not what it says.
+    /// A compressed block cannot be decompressed, or not to its length.
     #[error("a compressed block is damaged")]
     Damaged,
-    /// A cursor that is not UTF-8.
+    /// A cursor is not UTF-8.
     #[error("a cursor is not text")]
     Cursor,
-    /// Length or digest differ from the sender's.
-    #[error("the bytes that came are not the bytes that were sent")]
+    /// The length or the digest is not the sender's.
+    #[error("the bytes that arrived are not the bytes that were sent")]
     Digest,
-    /// Something came behind the end.
-    #[error("something came behind the end")]
+    /// There are bytes after the end.
+    #[error("there are bytes after the end")]
     AfterEnd,
 }
 
-/// Takes a transfer apart. It holds what was pushed and not taken, and allocates no more than
-/// one block by a number that came from the sender.
+/// Reads a transfer. It stores the bytes that were pushed and not taken. A number from the sender
+/// makes it allocate one block at most.
 ///
-/// Call [`push`](Self::push) with what comes, then [`next`](Self::next) until it gives `None`.
-/// When the transfer is cut, [`resume`](Self::resume) is how far it came; give that to the
-/// sender and [`resumed`](Self::resumed) to the rest.
+/// Call [`push`](Self::push) with each received chunk, then [`next`](Self::next) until it returns
+/// `None`. If the transfer is cut, send [`resume`](Self::resume) to the sender, and read the rest
+/// with [`resumed`](Self::resumed).
+///
+/// ```
+/// use metaservice_protocol::transfer::{Decoder, Encoder, Item};
+///
+/// let mut encoder = Encoder::new();
+/// let [head, content] = encoder.data("hello".into());
+/// let mut decoder = Decoder::new();
+/// decoder.push(head);
+/// decoder.push(content.slice(..2));
+/// assert_eq!(decoder.next(), Ok(Some(Item::Data("he".into()))));
+/// assert_eq!(decoder.resume().skip, 2);
+///
+/// let mut decoder = decoder.resumed();
+/// let mut encoder = Encoder::new();
+/// for chunk in encoder.data("llo".into()) {
+///     decoder.push(chunk);
+/// }
+/// decoder.push(encoder.end());
+/// assert_eq!(decoder.next(), Ok(Some(Item::Data("llo".into()))));
+/// assert_eq!(decoder.next(), Ok(Some(Item::End)));
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
-    pending: Chunks,
-    /// Kind, and bytes that are left (of data) or that the whole block has (of others).
+    pending: ChunkQueue,
+    /// The kind of the current block. For data: the number of missing bytes. For others: the length
+    /// of the block.
     block: Option<(u32, usize)>,
     digest: Digest,
-    /// The last mark, for a resumption.
+    /// The cursor of the last mark.
     cursor: String,
-    /// What came since then; `None` where that is all that came, and `digest` its digest.
+    /// The digest of the content since the last mark. `None` before the first mark: then `digest`
+    /// is the digest.
     since_mark: Option<Digest>,
     over: bool,
     broken: Option<InvalidTransfer>,
@@ -82,11 +105,11 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A transfer at its beginning.
+    /// The decoder of a new transfer.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            pending: Chunks::default(),
+            pending: ChunkQueue::default(),
             block: None,
             digest: Digest::new(),
             cursor: String::new(),
@@ -96,15 +119,15 @@ impl Decoder {
         }
     }
 
-    /// The decoder of the rest of a transfer that was cut: what was pushed and not taken is
-    /// forgotten, what was taken counts.
+    /// The decoder of the rest of a transfer that was cut. Bytes that were pushed and not taken are
+    /// dropped: the sender sends them again.
     #[must_use]
     pub fn resumed(self) -> Self {
         let since_mark = self.since_mark.unwrap_or(self.digest);
         Self { cursor: self.cursor, since_mark: Some(since_mark), ..Self::new() }
     }
 
-    /// How far the content that was taken goes.
+    /// The place after the content that was taken.
     #[must_use]
     pub fn resume(&self) -> Resume {
         let since_mark = self.since_mark.as_ref().unwrap_or(&self.digest);
@@ -115,22 +138,22 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes that came. Empty ones change nothing.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: Bytes) {
         self.pending.push(bytes);
     }
 
-    /// Whether the end has come, or a failure. Without it, the end of the bytes is a cut.
+    /// Whether the transfer has ended or failed. If not, the end of the bytes is a cut.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The next item, `None` until more bytes are pushed.
+    /// The next item; `None` if it needs more bytes.
     ///
     /// # Errors
-    /// [`InvalidTransfer`], again at every further call.
-    #[expect(clippy::should_implement_trait, reason = "an iterator would end at the first None")]
+    /// [`InvalidTransfer`], and the same again at each later call.
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends at the first None")]
     pub fn next(&mut self) -> Result<Option<Item>, InvalidTransfer> {
         if let Some(broken) = self.broken {
             return Err(broken);
@@ -145,11 +168,8 @@ impl Decoder {
     fn advance(&mut self) -> Result<Option<Item>, InvalidTransfer> {
         loop {
             if self.over {
-                return if !self.pending.is_empty() {
-                    Err(InvalidTransfer::AfterEnd)
-                } else {
-                    Ok(None)
-                };
+                let empty = self.pending.is_empty();
+                return if empty { Ok(None) } else { Err(InvalidTransfer::AfterEnd) };
             }
             let Some((kind, length)) = self.block else {
                 let Some(mut head) = self.pending.pop_exactly(HEAD) else { return Ok(None) };
@@ -164,14 +184,14 @@ impl Decoder {
             }
             let Some(body) = self.pending.pop_exactly(length) else { return Ok(None) };
             self.block = None;
-            if let Some(item) = self.whole(kind, body)? {
+            if let Some(item) = self.complete(kind, body)? {
                 return Ok(Some(item));
             }
         }
     }
 
-    /// A block other than data, complete.
-    fn whole(&mut self, kind: u32, mut body: Bytes) -> Result<Option<Item>, InvalidTransfer> {
+    /// Handles a complete block of another kind than data.
+    fn complete(&mut self, kind: u32, mut body: Bytes) -> Result<Option<Item>, InvalidTransfer> {
         match kind {
             COMPRESSED => {
                 let length = body.get_u32() as usize;

@@ -1,4 +1,4 @@
-//! The sending side of a transfer.
+//! The sender of a transfer.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -6,7 +6,7 @@ use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
 use crate::failure::Failure;
 use crate::limits::{MAX_CURSOR, TRANSFER_BLOCK};
 
-/// Makes blocks of content. It holds nothing but a digest.
+/// Makes the blocks of a transfer. It stores a digest and no content.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -27,16 +27,16 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A transfer at its beginning, or at the place where it is resumed.
+    /// The encoder of a new transfer, or of the rest of a resumed one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A block of content as it is: its head, and the content itself, which is not copied.
+    /// A data block: its head, and the content, which is not copied.
     ///
     /// # Panics
-    /// When `content` is empty or longer than [`TRANSFER_BLOCK`]: the caller's own mistake.
+    /// If `content` is empty or longer than [`TRANSFER_BLOCK`]: a bug of the caller.
     #[must_use]
     pub fn data(&mut self, content: Bytes) -> [Bytes; 2] {
         assert!((1..=TRANSFER_BLOCK).contains(&content.len()), "a block of {}", content.len());
@@ -46,8 +46,8 @@ impl Encoder {
         [head.freeze(), content]
     }
 
-    /// A block of content, compressed; `None` when it does not become smaller. Then nothing
-    /// has happened.
+    /// A compressed block. `None` if the content does not become smaller: then the encoder is
+    /// unchanged.
     ///
     /// # Panics
     /// As [`data`](Self::data).
@@ -66,8 +66,8 @@ impl Encoder {
         Some(block.freeze())
     }
 
-    /// A place from which the transfer can be resumed by this cursor; `None` for a cursor that
-    /// is longer than [`MAX_CURSOR`]: then there is no such place.
+    /// A mark: a place at which the transfer can be resumed by this cursor. `None` if the cursor is
+    /// longer than [`MAX_CURSOR`].
     #[must_use]
     pub fn mark(&self, cursor: &str) -> Option<Bytes> {
         if cursor.len() > MAX_CURSOR {
@@ -80,7 +80,7 @@ impl Encoder {
         Some(block.freeze())
     }
 
-    /// The end.
+    /// The end of the transfer.
     #[must_use]
     pub fn end(&self) -> Bytes {
         let mut block = BytesMut::with_capacity(HEAD + 16);
@@ -89,7 +89,7 @@ impl Encoder {
         block.freeze()
     }
 
-    /// The end of a transfer that cannot go on.
+    /// The end of a transfer that has failed.
     #[must_use]
     pub fn failed(failure: &Failure) -> Bytes {
         let json = failure.to_json();
@@ -99,7 +99,7 @@ impl Encoder {
         block.freeze()
     }
 
-    /// Bytes of content so far.
+    /// The number of bytes of content so far.
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.digest.length()
@@ -112,6 +112,6 @@ impl Encoder {
 }
 
 fn put_head(block: &mut BytesMut, kind: u32, length: usize) {
-    // Every block is bounded far below 2^29 bytes.
+    // No block is nearly as large as 2^29 bytes.
     block.put_u32(kind << LENGTH_BITS | u32::try_from(length).unwrap_or(0));
 }

@@ -1,3 +1,5 @@
+//! Transfers that are cut, changed or invalid.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -5,12 +7,14 @@ use super::*;
 use crate::failure::{Failure, FailureCode};
 use crate::limits::{MAX_CURSOR, TRANSFER_BLOCK};
 
-/// The whole encoding, compressed where `packed` says so, with marks.
-fn encode(blocks: &[(Vec<u8>, bool, bool)]) -> Vec<u8> {
+/// One block: its content, whether to compress it, and whether a mark follows.
+type Block = (Vec<u8>, bool, bool);
+
+fn encode(blocks: &[Block]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let mut all = Vec::new();
-    for (n, (content, packed, mark)) in blocks.iter().enumerate() {
-        if let Some(block) = packed.then(|| encoder.compressed(content)).flatten() {
+    for (n, (content, compress, mark)) in blocks.iter().enumerate() {
+        if let Some(block) = compress.then(|| encoder.compressed(content)).flatten() {
             all.extend_from_slice(&block);
         } else {
             encoder
@@ -26,7 +30,12 @@ fn encode(blocks: &[(Vec<u8>, bool, bool)]) -> Vec<u8> {
     all
 }
 
-fn drain(decoder: &mut Decoder, content: &mut Vec<u8>) -> Result<bool, InvalidTransfer> {
+fn content_of(blocks: &[Block]) -> Vec<u8> {
+    blocks.iter().flat_map(|(content, ..)| content.clone()).collect()
+}
+
+/// Takes all items; whether the end has come.
+fn take_all(decoder: &mut Decoder, content: &mut Vec<u8>) -> Result<bool, InvalidTransfer> {
     loop {
         match decoder.next()? {
             Some(Item::Data(data)) => content.extend_from_slice(&data),
@@ -36,7 +45,7 @@ fn drain(decoder: &mut Decoder, content: &mut Vec<u8>) -> Result<bool, InvalidTr
     }
 }
 
-fn blocks() -> impl Strategy<Value = Vec<(Vec<u8>, bool, bool)>> {
+fn blocks() -> impl Strategy<Value = Vec<Block>> {
     let content = prop_oneof![
         proptest::collection::vec(any::<u8>(), 1..200),
         (1usize..3000).prop_map(|length| vec![7; length]),
@@ -46,12 +55,12 @@ fn blocks() -> impl Strategy<Value = Vec<(Vec<u8>, bool, bool)>> {
 
 proptest! {
     #[test]
-    fn what_is_sent_comes_out_however_it_is_cut_into_pieces(
+    fn content_arrives_in_whatever_pieces_it_is_sent(
         blocks in blocks(),
         pieces in proptest::collection::vec(1usize..300, 1..20),
     ) {
         let all = encode(&blocks);
-        let expected: Vec<u8> = blocks.iter().flat_map(|(content, ..)| content.clone()).collect();
+        let expected = content_of(&blocks);
         let (mut decoder, mut content) = (Decoder::new(), Vec::new());
         let mut rest = Bytes::from(all);
         let mut pieces = pieces.iter().cycle();
@@ -59,25 +68,28 @@ proptest! {
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(*pieces.next().unwrap()));
             decoder.push(piece);
-            ended |= drain(&mut decoder, &mut content).unwrap();
+            ended |= take_all(&mut decoder, &mut content).unwrap();
         }
         prop_assert!(ended && decoder.is_over());
         prop_assert_eq!(content, expected);
     }
 
     #[test]
-    fn a_cut_anywhere_is_resumed_at_the_very_byte(blocks in blocks(), cut in any::<prop::sample::Index>()) {
+    fn a_transfer_that_is_cut_anywhere_resumes_at_that_byte(
+        blocks in blocks(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let all = encode(&blocks);
-        let expected: Vec<u8> = blocks.iter().flat_map(|(content, ..)| content.clone()).collect();
+        let expected = content_of(&blocks);
         let (mut decoder, mut content) = (Decoder::new(), Vec::new());
         decoder.push(Bytes::copy_from_slice(&all[..cut.index(all.len())]));
-        let ended = drain(&mut decoder, &mut content).unwrap();
+        let ended = take_all(&mut decoder, &mut content).unwrap();
         prop_assert!(!ended);
 
-        // The sender finds its place again: behind the marked block, and `skip` bytes on.
+        // The sender finds the place: `skip` bytes after the marked block.
         let resume = decoder.resume();
         let marked = resume.cursor.parse::<usize>().map_or(0, |n| n + 1);
-        let after: Vec<u8> = blocks[marked..].iter().flat_map(|(content, ..)| content.clone()).collect();
+        let after = content_of(&blocks[marked..]);
         let (passed, rest) = after.split_at(usize::try_from(resume.skip).unwrap());
         let mut digest = Digest::new();
         digest.update(passed);
@@ -86,29 +98,33 @@ proptest! {
 
         let mut decoder = decoder.resumed();
         decoder.push(encode(&rest).into());
-        prop_assert!(drain(&mut decoder, &mut content).unwrap());
+        prop_assert!(take_all(&mut decoder, &mut content).unwrap());
         prop_assert_eq!(content, expected);
     }
 
     #[test]
-    fn a_changed_bit_is_noticed(blocks in blocks(), place in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn a_changed_bit_is_detected(
+        blocks in blocks(),
+        place in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+    ) {
         let mut all = encode(&blocks);
         let place = place.index(all.len());
         all[place] ^= 1 << bit;
-        let expected: Vec<u8> = blocks.iter().flat_map(|(content, ..)| content.clone()).collect();
+        let expected = content_of(&blocks);
         let (mut decoder, mut content) = (Decoder::new(), Vec::new());
         decoder.push(all.into());
-        // A changed cursor is the one thing that the sender notices, not the receiver.
-        if drain(&mut decoder, &mut content) == Ok(true) {
+        // Only the sender can detect a changed cursor.
+        if take_all(&mut decoder, &mut content) == Ok(true) {
             prop_assert_eq!(content, expected);
         }
     }
 
     #[test]
-    fn rubbish_never_panics(rubbish in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn any_bytes_are_handled(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut decoder = Decoder::new();
-        decoder.push(rubbish.into());
-        let _ = drain(&mut decoder, &mut Vec::new());
+        decoder.push(bytes.into());
+        let _ = take_all(&mut decoder, &mut Vec::new());
     }
 }
 
@@ -116,13 +132,14 @@ fn head(kind: u32, length: usize) -> Bytes {
     Bytes::copy_from_slice(&(kind << LENGTH_BITS | u32::try_from(length).unwrap()).to_be_bytes())
 }
 
+fn first(bytes: Bytes) -> Result<Option<Item>, InvalidTransfer> {
+    let mut decoder = Decoder::new();
+    decoder.push(bytes);
+    decoder.next()
+}
+
 #[test]
-fn the_bounds_and_one_past_them() {
-    let first = |bytes: Bytes| {
-        let mut decoder = Decoder::new();
-        decoder.push(bytes);
-        decoder.next()
-    };
+fn a_block_has_a_maximum_length() {
     for (kind, length) in
         [(DATA, TRANSFER_BLOCK), (COMPRESSED, TRANSFER_BLOCK), (MARK, 16 + MAX_CURSOR), (END, 16)]
     {
@@ -130,14 +147,27 @@ fn the_bounds_and_one_past_them() {
         let length = length + 1;
         assert_eq!(first(head(kind, length)), Err(InvalidTransfer::WrongLength { kind, length }));
     }
-    let length = 0;
-    assert_eq!(first(head(DATA, 0)), Err(InvalidTransfer::WrongLength { kind: DATA, length }));
+}
+
+#[test]
+fn a_data_block_is_not_empty() {
+    let wrong = InvalidTransfer::WrongLength { kind: DATA, length: 0 };
+    assert_eq!(first(head(DATA, 0)), Err(wrong));
+}
+
+#[test]
+fn an_unknown_kind_is_an_error() {
     assert_eq!(first(head(5, 1)), Err(InvalidTransfer::UnknownKind(5)));
+}
+
+#[test]
+fn a_cursor_that_is_too_long_makes_no_mark() {
+    assert!(Encoder::new().mark(&"x".repeat(MAX_CURSOR)).is_some());
     assert_eq!(Encoder::new().mark(&"x".repeat(MAX_CURSOR + 1)), None);
 }
 
 #[test]
-fn a_compressed_block_cannot_grow_beyond_a_block() {
+fn compressed_content_has_the_maximum_length_of_a_block() {
     let packed = lz4_flex::block::compress(&vec![0; TRANSFER_BLOCK + 1]);
     let mut block = head(COMPRESSED, 4 + packed.len()).to_vec();
     block.extend_from_slice(&u32::try_from(TRANSFER_BLOCK + 1).unwrap().to_be_bytes());
@@ -149,7 +179,7 @@ fn a_compressed_block_cannot_grow_beyond_a_block() {
 }
 
 #[test]
-fn a_failure_ends_a_transfer_and_nothing_follows() {
+fn nothing_follows_a_failure() {
     let failure = Failure::new(FailureCode::NoSpace, "full");
     let mut decoder = Decoder::new();
     decoder.push(Encoder::failed(&failure));

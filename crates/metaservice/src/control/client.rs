@@ -12,10 +12,10 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use metaservice_protocol::endpoint::{SHELL_PROTOCOL, SHELL1_PROTOCOL};
+use metaservice_protocol::header::{SHELL1_PROTOCOL, SHELL2_PROTOCOL};
 use metaservice_protocol::limits::SHELL_READ;
-use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{Entry, Exec, FileHead, Form, Stats};
+use metaservice_protocol::shell::StreamProtocol;
+use metaservice_protocol::{DirectoryEntry, Exec, FileHead, Form, Stats};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -205,7 +205,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list(&self, path: &str, recursive: bool) -> Result<Lines<Entry>, ClientError> {
+    pub async fn list(
+        &self,
+        path: &str,
+        recursive: bool,
+    ) -> Result<Lines<DirectoryEntry>, ClientError> {
         let recursive = recursive.to_string();
         self.lines(&target("entries", &[("path", path), ("recursive", &recursive)])).await
     }
@@ -380,14 +384,14 @@ impl Client {
     }
 
     async fn stream(&self, target: &str) -> Result<Shell, ClientError> {
-        let most = Dialect::V2.message();
+        let most = StreamProtocol::V2.message();
         let config = WebSocketConfig::default()
             .read_buffer_size(SHELL_READ)
             .max_message_size(Some(most))
             .max_frame_size(Some(most));
         let mut request =
             format!("ws://localhost{target}").into_client_request().map_err(broken)?;
-        let offer = format!("{SHELL_PROTOCOL}, {SHELL1_PROTOCOL}");
+        let offer = format!("{SHELL2_PROTOCOL}, {SHELL1_PROTOCOL}");
         let offer = HeaderValue::try_from(offer).map_err(broken)?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
         let shake_hands = async {
@@ -404,11 +408,11 @@ impl Client {
         };
         let (socket, response) = self.attended(shake_hands).await?;
         let taken = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
-        let second = taken.is_some_and(|taken| taken == SHELL_PROTOCOL);
-        let dialect = if second { Dialect::V2 } else { Dialect::V1 };
+        let second = taken.is_some_and(|taken| taken == SHELL2_PROTOCOL);
+        let protocol = if second { StreamProtocol::V2 } else { StreamProtocol::V1 };
         // A client is never shut down: its shells end with their connections.
         let (_, never) = watch::channel(false);
-        Ok(Shell::start(Wire::from_tungstenite(socket), dialect, never))
+        Ok(Shell::start(Wire::from_tungstenite(socket), protocol, never))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {

@@ -32,7 +32,7 @@ mod server;
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use metaservice_protocol::{Agent, Ending, Exec, ExecOptions, FailureCode, TerminalSize};
+use metaservice_protocol::{AgentInfo, Ending, Exec, ExecOptions, FailureCode, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 use crate::job::contact::Contact;
@@ -44,7 +44,7 @@ pub use server::{Description, MachineDescription, serve};
 
 /// The header by which `read` tells a file's attributes: a
 /// [`FileHead`](metaservice_protocol::FileHead) as JSON.
-pub const FILE_HEADER: &str = metaservice_protocol::endpoint::FILE_HEADER;
+pub const FILE_HEADER: &str = metaservice_protocol::header::FILE_HEADER;
 
 /// The header by which `log` tells how many bytes before the first one are no longer kept.
 pub const MISSED_HEADER: &str = "Metaservice-Missed";
@@ -77,7 +77,7 @@ pub struct Job {
     pub ending: Option<Ending>,
     /// What the guest's agent has announced; absent of one of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<Agent>,
+    pub agent: Option<AgentInfo>,
     /// What is known of the guest's agent.
     #[serde(default)]
     pub contact: Contact,

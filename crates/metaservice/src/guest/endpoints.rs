@@ -12,12 +12,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use metaservice_protocol::endpoint::{
+use metaservice_protocol::header::{
     AGENT_HEADER, CLAIM_HEADER, LOG_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER,
 };
 use metaservice_protocol::{
-    Action, ActionId, Agent, Capability, Ending, Endpoint, ErrorBody, ErrorCode, LogPlace, Renewal,
-    Request as Asked, Service,
+    ActionId, AgentInfo, Capability, Ending, Endpoint, ErrorBody, ErrorCode, LogPlace, PollAnswer,
+    Renewal, ServiceInfo,
 };
 
 use crate::MetaService;
@@ -156,7 +156,7 @@ fn note_refusal(service: &MetaService, announced: bool) {
     }
 }
 
-fn session_required(service: &MetaService, agent: Option<&Agent>) -> Response {
+fn session_required(service: &MetaService, agent: Option<&AgentInfo>) -> Response {
     let message = "this job's session is another's, or it has to be claimed first";
     let refused = Refused::new(ErrorCode::SessionRequired, message).into_response();
     say_who_we_are(service, agent, refused)
@@ -229,12 +229,12 @@ async fn promise(
 }
 
 /// What an agent of ours says of itself.
-pub(crate) fn announced(headers: &HeaderMap) -> Option<Agent> {
-    headers.get(AGENT_HEADER)?.to_str().ok().and_then(Agent::from_header)
+pub(crate) fn announced(headers: &HeaderMap) -> Option<AgentInfo> {
+    headers.get(AGENT_HEADER)?.to_str().ok().and_then(AgentInfo::from_header)
 }
 
 /// Remembers who asked, and says who we are to those who want to know.
-fn introduce(service: &MetaService, agent: Option<Agent>, response: Response) -> Response {
+fn introduce(service: &MetaService, agent: Option<AgentInfo>, response: Response) -> Response {
     let response = say_who_we_are(service, agent.as_ref(), response);
     service.0.agent.send_replace(agent);
     response
@@ -242,11 +242,11 @@ fn introduce(service: &MetaService, agent: Option<Agent>, response: Response) ->
 
 fn say_who_we_are(
     service: &MetaService,
-    agent: Option<&Agent>,
+    agent: Option<&AgentInfo>,
     mut response: Response,
 ) -> Response {
     if agent.is_some() {
-        let ours = Service {
+        let announced = ServiceInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shell2: true,
             log: true,
@@ -254,7 +254,7 @@ fn say_who_we_are(
             keep_alive: true,
             renewal: false,
         };
-        if let Ok(value) = HeaderValue::try_from(ours.to_header()) {
+        if let Ok(value) = HeaderValue::try_from(announced.to_header()) {
             response.headers_mut().insert(SERVICE_HEADER, value);
         }
     }
@@ -395,14 +395,15 @@ pub(crate) fn answer_poll<'a>(
     }
 }
 
-async fn poll(service: &MetaService, agent: Option<Agent>, outbox: Option<Outbox>) -> Response {
+async fn poll(service: &MetaService, agent: Option<AgentInfo>, outbox: Option<Outbox>) -> Response {
     let capabilities = agent.as_ref().map(|agent| agent.capabilities).unwrap_or_default();
     let polling = service.0.contact.poll();
     let answer = service.0.actions.poll(capabilities).await;
     drop(polling);
-    let none = || Action { id: new_id(), request: Asked::None };
-    let action = answer.action().cloned().unwrap_or_else(none);
-    let data = serde_json::to_vec(&action).unwrap_or_default();
+    let action = answer.action().cloned();
+    let none = || PollAnswer::None { id: new_id() };
+    let polled = action.map_or_else(none, PollAnswer::Action);
+    let data = serde_json::to_vec(&polled).unwrap_or_default();
     let body = AnswerBody { data: Some(data.into()), answer: Some(answer), outbox };
     introduce(service, agent, ([CONTENT_TYPE_JSON], Body::from(body)).into_response())
 }

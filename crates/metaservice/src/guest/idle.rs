@@ -15,8 +15,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use metaservice_protocol::endpoint::SERVICE_HEADER;
-use metaservice_protocol::{Capability, Endpoint, ErrorCode, Service};
+use metaservice_protocol::header::SERVICE_HEADER;
+use metaservice_protocol::{Capability, Endpoint, ErrorCode, ServiceInfo};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -121,12 +121,12 @@ async fn dispatch(State(preparation): State<Preparation>, request: Request) -> R
         Some(_) => {
             let message = "there is no job yet";
             let mut response = Refused::new(ErrorCode::NoJob, message).into_response();
-            let ours = Service {
+            let announced = ServiceInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 renewal: true,
-                ..Service::default()
+                ..ServiceInfo::default()
             };
-            if renews && let Ok(value) = HeaderValue::try_from(ours.to_header()) {
+            if renews && let Ok(value) = HeaderValue::try_from(announced.to_header()) {
                 response.headers_mut().insert(SERVICE_HEADER, value);
             }
             response

@@ -13,19 +13,19 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use metaservice_protocol::endpoint::{
-    ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, SHELL_PROTOCOL, SHELL1_PROTOCOL,
+use metaservice_protocol::header::{
+    ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, SHELL2_PROTOCOL,
 };
 use metaservice_protocol::limits::{MAX_LINE, SHELL_HANDSHAKE_TIMEOUT, SHELL_READ};
-use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{ActionId, ErrorCode, Failure, FileHead, Files, Request as Asked};
+use metaservice_protocol::shell::StreamProtocol;
+use metaservice_protocol::{ActionId, ErrorCode, Failure, FileHead, Files, ReplyKind};
 use tokio::sync::oneshot;
 
 use crate::MetaService;
 use crate::guest::endpoints::Refused;
 use crate::handle::actions::Incoming;
-use crate::handle::error::{ArtifactError, TransportError};
-use crate::job::actions::{Outcome, Reply};
+use crate::handle::error::{ActionError, ArtifactError, TransportError};
+use crate::job::actions::{Attempt, AttemptError, Received, Reply};
 use crate::job::artifact::{ReceiveError, next_chunk, receive};
 use crate::job::limits::Bounds;
 use crate::job::queue::Refusal;
@@ -37,39 +37,23 @@ pub(crate) async fn reply(
     admitted: Admitted,
 ) -> Result<Response, Refused> {
     let reply = begin_reply(service, &request)?;
-    match reply.request() {
-        Asked::GetArtifact { .. } => artifact_reply(service, reply, request).await,
-        Asked::ListFolder { .. } => files_reply(service, reply, request).await,
-        Asked::ExecShell { .. } => shell_reply(reply, request.into_parts().0, admitted).await,
-        Asked::KillProcess => finish(reply, Outcome::Done),
-        Asked::None | Asked::Unknown { .. } => Err(Refused::unknown_action()),
-        _ => extended_reply(service, reply, request, admitted).await,
-    }
-}
-
-/// The reply to an action that version 1 does not have.
-async fn extended_reply(
-    service: &MetaService,
-    reply: Reply,
-    request: Request,
-    admitted: Admitted,
-) -> Result<Response, Refused> {
-    if let Some(value) = request.headers().get(FAILURE_HEADER) {
+    let description = reply.description();
+    if description.capability.is_some()
+        && let Some(value) = request.headers().get(FAILURE_HEADER)
+    {
         let failure = Failure::from_header(value.to_str().unwrap_or_default());
-        return finish(reply, Outcome::Refused(failure));
+        return finish(reply, Err(AttemptError::Refused(failure)));
     }
-    let posted = request.method() == http::Method::POST;
-    match reply.request() {
-        Asked::Signal(_) => finish(reply, Outcome::Done),
-        Asked::Exec(exec) if exec.options.detach && posted => {
-            detached_reply(reply, request, service.0.bounds.stall).await
-        }
-        Asked::Exec(exec) if exec.options.detach => Err(wrong_method(reply)),
-        Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) if posted => Err(wrong_method(reply)),
-        Asked::Exec(_) | Asked::Dial(_) | Asked::Write(_) => {
-            shell_reply(reply, request.into_parts().0, admitted).await
-        }
-        _ => incoming_reply(reply, request, admitted).await,
+    if request.method().as_str() != description.reply.method() {
+        return Err(wrong_method(reply));
+    }
+    match description.reply {
+        ReplyKind::Artifact => artifact_reply(service, reply, request).await,
+        ReplyKind::Files => files_reply(service, reply, request).await,
+        ReplyKind::Done => finish(reply, Ok(Received::Done)),
+        ReplyKind::Json => json_reply(reply, request, service.0.bounds.stall).await,
+        ReplyKind::Transfer | ReplyKind::JsonLines => body_reply(reply, request, admitted).await,
+        ReplyKind::Stream => stream_reply(reply, request.into_parts().0, admitted).await,
     }
 }
 
@@ -78,7 +62,7 @@ fn wrong_method(reply: Reply) -> Refused {
     Refused::new(ErrorCode::MethodNotAllowed, "this action is not replied to by this method")
 }
 
-async fn detached_reply(
+async fn json_reply(
     mut reply: Reply,
     request: Request,
     stall: Duration,
@@ -100,21 +84,21 @@ async fn detached_reply(
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
     match read {
-        Ok(Some(json)) => finish(reply, Outcome::Json(json.freeze())),
+        Ok(Some(json)) => finish(reply, Ok(Received::Json(json.freeze()))),
         Ok(None) => Err(not_so(reply, format!("this reply has at most {MAX_LINE} bytes"))),
         Err(_) => Err(broken(reply, TransportError::Closed)),
     }
 }
 
 /// Hands the body to whoever waits for it, and answers when they are done with it.
-async fn incoming_reply(
+async fn body_reply(
     reply: Reply,
     request: Request,
     mut admitted: Admitted,
 ) -> Result<Response, Refused> {
     let head = request.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
     let head = head.and_then(FileHead::from_header);
-    if head.is_none() && matches!(reply.request(), Asked::Read(_)) {
+    if head.is_none() && reply.description().reply == ReplyKind::Transfer {
         return Err(not_so(reply, format!("a file comes with the header {FILE_HEADER}")));
     }
     let (done, taken) = oneshot::channel();
@@ -123,7 +107,7 @@ async fn incoming_reply(
     let body =
         Body::from_stream(request.into_body().into_data_stream().take_until(Box::pin(leave)));
     let incoming = Incoming { head, body, done };
-    if !reply.finish(Outcome::Incoming(Box::new(incoming))) {
+    if !reply.finish(Ok(Received::Body(Box::new(incoming)))) {
         return Err(Refused::unknown_action());
     }
     match taken.await {
@@ -140,7 +124,7 @@ pub(crate) async fn list_folder(
     if request.method() != http::Method::POST {
         return Err(wrong_method(reply));
     }
-    if !matches!(reply.request(), Asked::ListFolder { .. }) {
+    if reply.description().reply != ReplyKind::Files {
         reply.refuse();
         let message = "this action is not a list-folder";
         return Err(Refused::new(ErrorCode::InvalidPayload, message));
@@ -162,7 +146,7 @@ fn begin_reply(service: &MetaService, request: &Request) -> Result<Reply, Refuse
 }
 
 /// Hands the outcome over. A caller that has gone away meanwhile has withdrawn the action.
-fn finish(reply: Reply, outcome: Outcome) -> Result<Response, Refused> {
+fn finish(reply: Reply, outcome: Attempt) -> Result<Response, Refused> {
     if reply.finish(outcome) {
         Ok(StatusCode::OK.into_response())
     } else {
@@ -178,7 +162,7 @@ async fn artifact_reply(
     match request.headers().get(ERROR_HEADER).map(HeaderValue::as_bytes) {
         None => {}
         Some(value) if value == FILE_NOT_FOUND.as_bytes() => {
-            return finish(reply, Outcome::Artifact(Err(ArtifactError::NotFound)));
+            return finish(reply, Ok(Received::Artifact(Err(ArtifactError::NotFound))));
         }
         Some(_) => {
             return Err(not_so(reply, format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}")));
@@ -192,10 +176,10 @@ async fn artifact_reply(
         () = reply.abandoned() => return Err(Refused::unknown_action()),
     };
     match received {
-        Ok(artifact) => finish(reply, Outcome::Artifact(Ok(artifact))),
+        Ok(artifact) => finish(reply, Ok(Received::Artifact(Ok(artifact)))),
         Err(ReceiveError::Transport(cause)) => Err(broken(reply, cause)),
         Err(ReceiveError::Storage(cause)) => {
-            reply.finish(Outcome::Artifact(Err(ArtifactError::Storage(cause))));
+            reply.finish(Ok(Received::Artifact(Err(ArtifactError::Storage(cause)))));
             Err(Refused::new(ErrorCode::InternalError, "the file cannot be stored"))
         }
     }
@@ -203,7 +187,7 @@ async fn artifact_reply(
 
 /// The guest hears of it only if its connection can still be written.
 fn broken(reply: Reply, cause: TransportError) -> Refused {
-    reply.finish(Outcome::Broken(cause));
+    reply.finish(Err(cause.into()));
     Refused::new(ErrorCode::InternalError, "the reply did not arrive whole")
 }
 
@@ -227,7 +211,7 @@ async fn files_reply(
         Ok(Some(json)) if strings(&json) > bounds.names.saturating_add(MEMBERS) => too_many(),
         Ok(Some(json)) => match serde_json::from_slice::<Files>(&json) {
             Ok(files) if files.files.as_ref().map_or(0, Vec::len) > bounds.names => too_many(),
-            Ok(files) => return finish(reply, Outcome::Files(files)),
+            Ok(files) => return finish(reply, Ok(Received::Files(files))),
             Err(error) => return Err(not_so(reply, format!("not a Files payload: {error}"))),
         },
         Ok(None) => format!("a Files payload has at most {} bytes", bounds.list),
@@ -235,7 +219,7 @@ async fn files_reply(
         Err(ReceiveError::Storage(_)) => return Err(broken(reply, TransportError::Closed)),
     };
     // The guest has no other list: its caller hears at once, and not when its time is over.
-    reply.finish(Outcome::Invalid(too_large.clone()));
+    reply.finish(Err(ActionError::Invalid(too_large.clone()).into()));
     Err(Refused::new(ErrorCode::InvalidPayload, too_large))
 }
 
@@ -278,7 +262,7 @@ async fn read_files(mut body: Body, bounds: &Bounds) -> Result<Option<BytesMut>,
     Ok(Some(json))
 }
 
-async fn shell_reply(
+async fn stream_reply(
     reply: Reply,
     mut parts: Parts,
     admitted: Admitted,
@@ -292,23 +276,23 @@ async fn shell_reply(
             ));
         }
     };
-    let offered = offers_second_dialect(&parts.headers);
-    let dialect = if offered { reply.dialect() } else { Dialect::V1 };
-    if dialect == Dialect::V1 && reply.request().needs().is_some() {
+    let offered = offers_v2(&parts.headers);
+    let protocol = if offered { reply.protocol() } else { StreamProtocol::V1 };
+    if protocol == StreamProtocol::V1 && reply.description().capability.is_some() {
         reply.refuse();
-        let message = format!("this stream is of the subprotocol {SHELL_PROTOCOL}");
+        let message = format!("this stream is of the subprotocol {SHELL2_PROTOCOL}");
         return Err(Refused::new(ErrorCode::InvalidPayload, message));
     }
-    let upgrade = upgrade.protocols([subprotocol(dialect)]);
+    let upgrade = upgrade.protocols([protocol.name()]);
     // The reply travels with whichever of the two ends the handshake.
     let (connected, failed) = share(reply);
     let upgrade = upgrade
         .read_buffer_size(SHELL_READ)
-        .max_message_size(dialect.message())
-        .max_frame_size(dialect.message())
+        .max_message_size(protocol.message())
+        .max_frame_size(protocol.message())
         .on_failed_upgrade(move |error| {
             if let Some(reply) = failed.take() {
-                reply.finish(Outcome::Broken(TransportError::Handshake(Some(error))));
+                reply.finish(Err(TransportError::Handshake(Some(error)).into()));
             }
         });
     let (handshake, ended) = oneshot::channel::<()>();
@@ -318,31 +302,23 @@ async fn shell_reply(
         if tokio::time::timeout(SHELL_HANDSHAKE_TIMEOUT, ended).await.is_err()
             && let Some(reply) = late.take()
         {
-            reply.finish(Outcome::Broken(TransportError::Handshake(None)));
+            reply.finish(Err(TransportError::Handshake(None).into()));
         }
     });
     Ok(upgrade.on_upgrade(async move |socket| {
         drop(handshake);
         if let Some(reply) = connected.take() {
-            reply.finish(Outcome::Shell(Box::new(socket), dialect, admitted));
+            reply.finish(Ok(Received::Stream(Box::new(socket), protocol, admitted)));
         }
     }))
 }
 
-/// The name of a dialect, for those who offer names.
-pub(crate) const fn subprotocol(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::V1 => SHELL1_PROTOCOL,
-        Dialect::V2 => SHELL_PROTOCOL,
-    }
-}
-
-pub(crate) fn offers_second_dialect(headers: &HeaderMap) -> bool {
+pub(crate) fn offers_v2(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     offers
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|word| word.trim() == SHELL_PROTOCOL)
+        .any(|word| word.trim() == SHELL2_PROTOCOL)
 }
 
 /// A reply that several may want and one gets.

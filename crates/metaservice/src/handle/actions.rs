@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use metaservice_protocol::limits::{MAX_ACTION, MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
-use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{
-    Agent, Capability, Detached, Dial, Entry, Exec, ExecOptions, Failure, FailureCode, FileHead,
-    Form, List, ListOptions, Read, ReadOptions, Request, Signal, Stats, StatsOptions, TerminalSize,
+    ActionRequest, AgentInfo, Capability, Detached, Dial, DirectoryEntry, Exec, ExecOptions,
+    Failure, FailureCode, FileHead, Form, List, ListOptions, Read, ReadOptions, Signal, Stats,
+    StatsOptions, TerminalSize,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ use crate::MetaService;
 use crate::handle::error::{ActionError, ArtifactError, TransportError};
 use crate::handle::shell::Connected;
 use crate::handle::shell::Shell;
-use crate::job::actions::Outcome;
+use crate::job::actions::{AttemptError, Received};
 use crate::job::artifact::Artifact;
 
 /// Why an extended action has no outcome.
@@ -63,12 +64,12 @@ impl ExtensionError {
     }
 }
 
-impl From<Outcome> for ExtensionError {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Unsupported(capability) => Self::Unsupported(capability),
-            Outcome::Refused(failure) => Self::Refused(failure),
-            other => Self::Action(other.into()),
+impl From<AttemptError> for ExtensionError {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Unsupported(capability) => Self::Unsupported(capability),
+            AttemptError::Refused(failure) => Self::Refused(failure),
+            AttemptError::Action(error) => Self::Action(error),
         }
     }
 }
@@ -82,7 +83,7 @@ impl From<ExtensionError> for std::io::Error {
                 FailureCode::NotFound => Kind::NotFound,
                 FailureCode::PermissionDenied => Kind::PermissionDenied,
                 FailureCode::NoSpace => Kind::StorageFull,
-                FailureCode::Refused => Kind::ConnectionRefused,
+                FailureCode::ConnectionRefused => Kind::ConnectionRefused,
                 _ => Kind::Other,
             },
             ExtensionError::Invalid(_) => Kind::InvalidData,
@@ -109,7 +110,7 @@ impl MetaService {
     /// What the guest's agent has last announced; `None` before its first word, and for one of
     /// version 1.
     #[must_use]
-    pub fn agent(&self) -> Option<Agent> {
+    pub fn agent(&self) -> Option<AgentInfo> {
         self.0.agent.borrow().clone()
     }
 
@@ -124,7 +125,7 @@ impl MetaService {
     /// As [`exec_shell`](Self::exec_shell).
     pub async fn exec(&self, exec: Exec) -> Result<Shell, ExtensionError> {
         let size = exec.options.size;
-        let shell = self.start_shell(self.exec_socket(exec, Dialect::V2).await?);
+        let shell = self.start_shell(self.exec_socket(exec, StreamProtocol::V2).await?);
         // An exec-shell knows it no other way; for an exec it changes nothing.
         if let Some(TerminalSize { columns, rows }) = size {
             shell.set_size(columns, rows);
@@ -136,7 +137,7 @@ impl MetaService {
     pub(crate) async fn exec_socket(
         &self,
         mut exec: Exec,
-        most: Dialect,
+        most: StreamProtocol,
     ) -> Result<Connected, ExtensionError> {
         exec.options.detach = false;
         if exec.is_too_large() {
@@ -144,12 +145,12 @@ impl MetaService {
         }
         let ExecOptions { env, workdir, user, size: _, detach: _ } = &exec.options;
         let plain = env.is_empty() && workdir.is_none() && user.is_none();
-        let shell = Request::ExecShell { command: exec.command.clone(), tty: exec.tty };
-        // An exec is a stream of the second dialect, whatever it asks for.
-        if most == Dialect::V1 && plain {
+        let shell = ActionRequest::ExecShell { command: exec.command.clone(), tty: exec.tty };
+        // An exec is a stream of stream protocol v2, whatever it asks for.
+        if most == StreamProtocol::V1 && plain {
             return self.socket(shell, most).await;
         }
-        match self.socket(Request::Exec(exec), most).await {
+        match self.socket(ActionRequest::Exec(exec), most).await {
             // An agent of ours that does not take an exec of this size does not take this either.
             Err(ExtensionError::Unsupported(lacks))
                 if plain && (lacks == Capability::Exec || self.agent().is_none()) =>
@@ -160,18 +161,18 @@ impl MetaService {
         }
     }
 
-    /// An action that is answered by a websocket, of this dialect at most.
+    /// An action that is answered by a websocket, of this protocol at most.
     pub(crate) async fn socket(
         &self,
-        request: Request,
-        most: Dialect,
+        request: ActionRequest,
+        most: StreamProtocol,
     ) -> Result<Connected, ExtensionError> {
         let place = self.place()?;
-        match self.once(request, most).await {
-            Outcome::Shell(socket, dialect, admitted) => {
-                Ok(Connected { socket: *socket, dialect, place, admitted })
+        match self.act(request, most).await? {
+            Received::Stream(socket, protocol, admitted) => {
+                Ok(Connected { socket: *socket, protocol, place, admitted })
             }
-            other => Err(other.into()),
+            other => Err(other.unexpected().into()),
         }
     }
 
@@ -185,13 +186,13 @@ impl MetaService {
         if exec.is_too_large() {
             return Err(ExtensionError::TooLong);
         }
-        match self.once(Request::Exec(exec), Dialect::V2).await {
-            Outcome::Json(json) => {
+        match self.act(ActionRequest::Exec(exec), StreamProtocol::V2).await? {
+            Received::Json(json) => {
                 let Detached { pid } =
                     serde_json::from_slice(&json).map_err(ExtensionError::invalid)?;
                 Ok(pid)
             }
-            other => Err(other.into()),
+            other => Err(other.unexpected().into()),
         }
     }
 
@@ -208,7 +209,7 @@ impl MetaService {
         port: u16,
     ) -> Result<Dialled, ExtensionError> {
         let dial = Dial { host: host.into(), port };
-        self.stream(Request::Dial(dial)).await.map(Dialled::new)
+        self.stream(ActionRequest::Dial(dial)).await.map(Dialled::new)
     }
 
     /// Reads a file's bytes, or a folder as a tar archive, while they come. A cut connection is
@@ -269,7 +270,7 @@ impl MetaService {
     ///
     /// # Cancellation
     /// Dropping the future is an error in the sense above; the guest forgets the rest after
-    /// [`WRITE_PATIENCE`](metaservice_protocol::limits::WRITE_PATIENCE).
+    /// [`WRITE_RESUME_TIMEOUT`](metaservice_protocol::limits::WRITE_RESUME_TIMEOUT).
     pub async fn write<R: AsyncRead + Send + Unpin>(
         &self,
         destination: Destination,
@@ -286,9 +287,9 @@ impl MetaService {
         &self,
         path: impl Into<String>,
         recursive: bool,
-    ) -> Result<Lines<Entry>, ExtensionError> {
+    ) -> Result<Lines<DirectoryEntry>, ExtensionError> {
         let list = List { path: path.into(), options: ListOptions { recursive } };
-        self.incoming(Request::List(list)).await.map(Lines::new)
+        self.incoming(ActionRequest::List(list)).await.map(Lines::new)
     }
 
     /// What the guest is doing: once, or at every interval (of 0.1 s to 10 s: others are moved to
@@ -301,7 +302,7 @@ impl MetaService {
             let milliseconds = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
             milliseconds.clamp(MIN_STATS_INTERVAL_MS, MAX_STATS_INTERVAL_MS)
         });
-        self.incoming(Request::Stats(StatsOptions { interval_ms })).await.map(Lines::new)
+        self.incoming(ActionRequest::Stats(StatsOptions { interval_ms })).await.map(Lines::new)
     }
 
     /// Sends the job's main process a signal, by its number on Linux.
@@ -309,22 +310,25 @@ impl MetaService {
     /// # Errors
     /// [`ExtensionError`].
     pub async fn signal(&self, signal: u8) -> Result<(), ExtensionError> {
-        match self.once(Request::Signal(Signal { signal }), Dialect::V2).await {
-            Outcome::Done => Ok(()),
-            other => Err(other.into()),
+        match self.act(ActionRequest::Signal(Signal { signal }), StreamProtocol::V2).await? {
+            Received::Done => Ok(()),
+            other => Err(other.unexpected().into()),
         }
     }
 
-    /// An action that is answered by a stream of the second dialect.
-    pub(crate) async fn stream(&self, request: Request) -> Result<Shell, ExtensionError> {
-        Ok(self.start_shell(self.socket(request, Dialect::V2).await?))
+    /// An action that is answered by a stream of stream protocol v2.
+    pub(crate) async fn stream(&self, request: ActionRequest) -> Result<Shell, ExtensionError> {
+        Ok(self.start_shell(self.socket(request, StreamProtocol::V2).await?))
     }
 
     /// An action that is answered by a body that is read while it comes.
-    pub(crate) async fn incoming(&self, request: Request) -> Result<Incoming, ExtensionError> {
-        match self.once(request, Dialect::V2).await {
-            Outcome::Incoming(incoming) => Ok(*incoming),
-            other => Err(other.into()),
+    pub(crate) async fn incoming(
+        &self,
+        request: ActionRequest,
+    ) -> Result<Incoming, ExtensionError> {
+        match self.act(request, StreamProtocol::V2).await? {
+            Received::Body(incoming) => Ok(*incoming),
+            other => Err(other.unexpected().into()),
         }
     }
 

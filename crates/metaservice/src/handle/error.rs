@@ -24,6 +24,9 @@ pub enum ActionError {
     /// The service has been [shut down](crate::MetaService::shutdown).
     #[error("the service has been shut down")]
     Terminated,
+    /// A bug of metaservice: an action ended in a way that its type cannot.
+    #[error("a bug of metaservice: {0}")]
+    Unexpected(&'static str),
     /// So many [streams](crate::Bounds::streams) are open already.
     #[error("there are {0} shells and other streams already: end one of them")]
     TooMany(usize),

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use metaservice_protocol::limits::TRANSFER_ATTEMPTS;
 use metaservice_protocol::transfer::{Decoder, Item};
-use metaservice_protocol::{FileHead, Form, Read, Request};
+use metaservice_protocol::{ActionRequest, FileHead, Form, Read};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -189,7 +189,7 @@ impl<T: Taker> Pump<T> {
         read: Read,
         taker: T,
     ) -> Result<(Self, Incoming), ExtensionError> {
-        let incoming = service.incoming(Request::Read(read.clone())).await?;
+        let incoming = service.incoming(ActionRequest::Read(read.clone())).await?;
         // The end-point accepts no reply without a head.
         let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
         let bound = service.0.bounds.artifact;
@@ -239,7 +239,7 @@ impl<T: Taker> Pump<T> {
     /// Asks for the rest.
     async fn again(&mut self) -> Result<Incoming, ExtensionError> {
         self.read.options.resume = Some(self.decoder.resume());
-        let incoming = self.service.incoming(Request::Read(self.read.clone())).await?;
+        let incoming = self.service.incoming(ActionRequest::Read(self.read.clone())).await?;
         let Some(head) = incoming.head.filter(|head| head.form == self.head.form) else {
             return Err(ExtensionError::invalid("a file became a folder, or a folder a file"));
         };

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::serve::Listener;
-use metaservice_protocol::limits::ACTION_ATTEMPTS;
-use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{Action, ActionId, Agent, Capability, Execute, Reason, Request};
+use metaservice_protocol::shell::StreamProtocol;
+use metaservice_protocol::{
+    Action, ActionId, ActionRequest, AgentInfo, Capability, Execute, Reason,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use crate::guest::{connection, endpoints};
 use crate::handle::builder::Builder;
 use crate::handle::error::{ActionError, ArtifactError, ListFolderError};
 use crate::handle::shell::{Connected, Shell, Wire};
-use crate::job::actions::{Actions, Outcome};
+use crate::job::actions::{Actions, Attempt, AttemptError, Received};
 use crate::job::artifact::Artifact;
 use crate::job::contact::{Contact, Contacts};
 use crate::job::disk::DiskWork;
@@ -39,7 +40,7 @@ pub(crate) struct Inner {
     pub(crate) holes: Arc<Holes>,
     pub(crate) outcome: result::Outcome,
     pub(crate) fetched: watch::Sender<Option<SystemTime>>,
-    pub(crate) agent: watch::Sender<Option<Agent>>,
+    pub(crate) agent: watch::Sender<Option<AgentInfo>>,
     pub(crate) actions: Actions,
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_folder: PathBuf,
@@ -229,9 +230,9 @@ impl MetaService {
         {
             return spooled;
         }
-        match self.attempt(&Request::GetArtifact { path }).await {
-            Outcome::Artifact(artifact) => artifact,
-            other => Err(ActionError::from(other).into()),
+        match self.act_v1(ActionRequest::GetArtifact { path }).await? {
+            Received::Artifact(artifact) => artifact,
+            other => Err(other.unexpected().into()),
         }
     }
 
@@ -247,10 +248,10 @@ impl MetaService {
         &self,
         path: impl Into<String>,
     ) -> Result<Vec<String>, ListFolderError> {
-        match self.attempt(&Request::ListFolder { path: path.into() }).await {
-            Outcome::Files(files) if files.not_found => Err(ListFolderError::NotFound),
-            Outcome::Files(files) => Ok(files.files.unwrap_or_default()),
-            other => Err(ActionError::from(other).into()),
+        match self.act_v1(ActionRequest::ListFolder { path: path.into() }).await? {
+            Received::Files(files) if files.not_found => Err(ListFolderError::NotFound),
+            Received::Files(files) => Ok(files.files.unwrap_or_default()),
+            other => Err(other.unexpected().into()),
         }
     }
 
@@ -269,18 +270,18 @@ impl MetaService {
     ) -> Result<Shell, ActionError> {
         let command = command.into_iter().map(Into::into).collect();
         let place = self.place()?;
-        match self.once(Request::ExecShell { command, tty }, Dialect::V2).await {
-            Outcome::Shell(socket, dialect, admitted) => {
-                Ok(self.start_shell(Connected { socket: *socket, dialect, place, admitted }))
+        match self.act_v1(ActionRequest::ExecShell { command, tty }).await? {
+            Received::Stream(socket, protocol, admitted) => {
+                Ok(self.start_shell(Connected { socket: *socket, protocol, place, admitted }))
             }
-            other => Err(other.into()),
+            other => Err(other.unexpected()),
         }
     }
 
     pub(crate) fn start_shell(&self, connected: Connected) -> Shell {
-        let Connected { socket, dialect, place, admitted } = connected;
+        let Connected { socket, protocol, place, admitted } = connected;
         let wire = Wire::from_axum(socket, place, admitted);
-        Shell::start(wire, dialect, self.0.terminated.subscribe())
+        Shell::start(wire, protocol, self.0.terminated.subscribe())
     }
 
     /// A place for one stream more.
@@ -299,9 +300,9 @@ impl MetaService {
     /// # Cancellation
     /// Dropping the future withdraws the action, unless the guest has it already.
     pub async fn kill_process(&self) -> Result<(), ActionError> {
-        match self.attempt(&Request::KillProcess).await {
-            Outcome::Done => Ok(()),
-            other => Err(other.into()),
+        match self.act_v1(ActionRequest::KillProcess).await? {
+            Received::Done => Ok(()),
+            other => Err(other.unexpected()),
         }
     }
 
@@ -351,21 +352,27 @@ impl MetaService {
         self.0.agent.borrow().as_ref().is_some_and(|agent| agent.capabilities.has(capability))
     }
 
-    async fn attempt(&self, request: &Request) -> Outcome {
+    async fn act_v1(&self, request: ActionRequest) -> Result<Received, ActionError> {
+        Ok(self.act(request, StreamProtocol::V2).await?)
+    }
+
+    /// Has the guest perform an action, as often as the protocol's table allows if the connection
+    /// breaks. A stream is of this protocol at most.
+    pub(crate) async fn act(&self, request: ActionRequest, protocol: StreamProtocol) -> Attempt {
+        let description = request.description();
         let mut attempts = 1;
         loop {
-            match self.once(request.clone(), Dialect::V2).await {
-                Outcome::Broken(cause) if attempts < ACTION_ATTEMPTS => {
-                    tracing::debug!(%cause, attempts, action = request.name(), "trying again");
+            let action = Action { id: new_id(), request: request.clone() };
+            match self.0.actions.submit(action, protocol).await {
+                Err(AttemptError::Action(ActionError::Transport(cause)))
+                    if attempts < description.host_attempts =>
+                {
+                    tracing::debug!(%cause, attempts, action = description.name, "trying again");
                     attempts += 1;
                 }
                 outcome => return outcome,
             }
         }
-    }
-
-    pub(crate) async fn once(&self, request: Request, dialect: Dialect) -> Outcome {
-        self.0.actions.submit(Action { id: new_id(), request }, dialect).await
     }
 }
 

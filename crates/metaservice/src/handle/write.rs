@@ -1,15 +1,16 @@
 //! Files and archives into the guest, across cuts.
 //!
 //! ```text
-//!   source ─► Encoder ─► Outbox ─► stdin of a stream ─► guest
+//!   source ─► Encoder ─► ResendBuffer ─► stdin of a stream ─► guest
 //!                          ▲ │ cut: from where the guest says
 //!                          └─┴── released as the guest acknowledges
 //! ```
 
 use bytes::{Bytes, BytesMut};
+use metaservice_protocol::buffer::ResendBuffer;
 use metaservice_protocol::limits::{TRANSFER_ATTEMPTS, TRANSFER_BLOCK};
 use metaservice_protocol::transfer::Encoder;
-use metaservice_protocol::{Form, Outbox, Request, Write, WriteFrom, WriteOptions};
+use metaservice_protocol::{ActionRequest, Form, Write, WriteFrom, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -67,7 +68,7 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
 ) -> Result<u64, ExtensionError> {
     let Destination { path, name, form, mode, mtime_ns, set_id } = destination;
     let options = WriteOptions { form, transfer: new_id(), name, mode, mtime_ns, set_id };
-    let request = Request::Write(Write { path, options });
+    let request = ActionRequest::Write(Write { path, options });
     let mut content = Content::new(source);
     let mut attempts = 1;
     loop {
@@ -99,7 +100,7 @@ fn cut(cause: TransportError) -> ExtensionError {
 
 async fn attempt(
     service: &MetaService,
-    request: &Request,
+    request: &ActionRequest,
     content: &mut Content<impl AsyncRead + Send + Unpin>,
 ) -> Result<(), ExtensionError> {
     let mut shell = service.stream(request.clone()).await?;
@@ -177,7 +178,7 @@ async fn send(
 struct Content<R> {
     source: R,
     encoder: Encoder,
-    outbox: Outbox,
+    outbox: ResendBuffer,
     acknowledged: u64,
     /// Whether the guest has taken the action at all.
     begun: bool,
@@ -189,7 +190,7 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
         Self {
             source,
             encoder: Encoder::new(),
-            outbox: Outbox::default(),
+            outbox: ResendBuffer::default(),
             acknowledged: 0,
             begun: false,
             ended: false,

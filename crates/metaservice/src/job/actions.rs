@@ -12,49 +12,80 @@ use metaservice_private::lock;
 use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use metaservice_protocol::limits::POLL_TIMEOUT;
-use metaservice_protocol::shell::Dialect;
-use metaservice_protocol::{Action, ActionId, Capabilities, Capability, Failure, Files, Request};
+use metaservice_protocol::shell::StreamProtocol;
+use metaservice_protocol::{
+    Action, ActionDescription, ActionId, Capabilities, Capability, Failure, Files,
+};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::handle::actions::Incoming;
-use crate::handle::error::{ActionError, ArtifactError, Stage, TransportError};
+use crate::handle::error::{ActionError, ArtifactError, TransportError};
 use crate::job::artifact::Artifact;
 use crate::job::queue::{Decision, PollId, Queue, Refusal};
 use crate::job::session::Admitted;
 
-/// The outcome of one attempt, as the connection that carried the reply saw it.
+/// The result of one attempt at an action.
+pub(crate) type Attempt = Result<Received, AttemptError>;
+
+/// A reply, as the connection that carried it received it. Which one belongs to an action is in
+/// the protocol's table, as [`ReplyKind`](metaservice_protocol::ReplyKind).
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Received {
     Artifact(Result<Artifact, ArtifactError>),
     Files(Files),
-    Shell(Box<WebSocket>, Dialect, Admitted),
-    /// A body that the caller reads while it comes.
-    Incoming(Box<Incoming>),
-    /// A small body.
-    Json(Bytes),
-    /// Done, and there is nothing to say of it.
     Done,
-    Refused(Failure),
-    Unsupported(Capability),
-    /// The reply was none, and why.
-    Invalid(String),
-    Broken(TransportError),
-    Expired(Stage),
-    Terminated,
+    Json(Bytes),
+    /// A body that the caller reads while it arrives.
+    Body(Box<Incoming>),
+    Stream(Box<WebSocket>, StreamProtocol, Admitted),
 }
 
-impl From<Outcome> for ActionError {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Expired(stage) => Self::TimedOut(stage),
-            Outcome::Broken(cause) => Self::Transport(cause),
-            Outcome::Invalid(reason) => Self::Invalid(reason),
-            Outcome::Terminated => Self::Terminated,
-            // The queue checks the method and the connection the request: an
-            // outcome of another kind cannot come here.
-            _ => Self::Transport(TransportError::Closed),
+/// Why an attempt has no reply.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// The agent that polls lacks this capability.
+    Unsupported(Capability),
+    /// The agent refuses the action.
+    Refused(Failure),
+    /// Any action can fail in these ways.
+    Action(ActionError),
+}
+
+impl From<ActionError> for AttemptError {
+    fn from(error: ActionError) -> Self {
+        Self::Action(error)
+    }
+}
+
+impl From<TransportError> for AttemptError {
+    fn from(cause: TransportError) -> Self {
+        Self::Action(ActionError::Transport(cause))
+    }
+}
+
+impl From<AttemptError> for ActionError {
+    /// The error of an action of version 1, which needs no capability and cannot be refused.
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Action(error) => error,
+            AttemptError::Unsupported(_) => Self::Unexpected("an unsupported action of version 1"),
+            AttemptError::Refused(_) => Self::Unexpected("a refused action of version 1"),
         }
+    }
+}
+
+impl Received {
+    /// The error of a caller that got another reply than its action has.
+    pub(crate) fn unexpected(self) -> ActionError {
+        ActionError::Unexpected(match self {
+            Self::Artifact(_) => "an artifact as the reply to another action",
+            Self::Files(_) => "a list of files as the reply to another action",
+            Self::Done => "an empty reply to another action",
+            Self::Json(_) => "a JSON value as the reply to another action",
+            Self::Body(_) => "a body as the reply to another action",
+            Self::Stream(..) => "a stream as the reply to another action",
+        })
     }
 }
 
@@ -67,8 +98,8 @@ struct Waiting {
 
 /// Who waits for an outcome.
 struct Caller {
-    sender: oneshot::Sender<Outcome>,
-    dialect: Dialect,
+    sender: oneshot::Sender<Attempt>,
+    protocol: StreamProtocol,
     /// Told when a reply was refused: the action has a deadline again.
     refused: Arc<Notify>,
     /// Why the last reply was refused, if one was.
@@ -90,14 +121,14 @@ impl Actions {
 
     /// Offers an action to the guest and waits for the outcome of this one attempt.
     /// Dropping the future withdraws the action.
-    /// A stream that the guest dials for it is of this dialect at most.
-    pub(crate) async fn submit(&self, action: Action, dialect: Dialect) -> Outcome {
+    /// A stream that the guest dials for it is of this protocol at most.
+    pub(crate) async fn submit(&self, action: Action, protocol: StreamProtocol) -> Attempt {
         let id = action.id.clone();
         let (sender, mut outcome) = oneshot::channel();
         let refused = Arc::new(Notify::new());
         {
             let mut waiting = self.lock();
-            let caller = Caller { sender, dialect, refused: Arc::clone(&refused), reason: None };
+            let caller = Caller { sender, protocol, refused: Arc::clone(&refused), reason: None };
             waiting.callers.insert(id.clone(), caller);
             waiting.queue.submit(now(), action);
             waiting.carry_out();
@@ -115,9 +146,11 @@ impl Actions {
             tokio::select! {
                 biased;
                 outcome = &mut outcome => {
-                    return outcome.unwrap_or(Outcome::Broken(TransportError::Closed));
+                    return outcome.unwrap_or(Err(TransportError::Closed.into()));
                 }
-                _ = terminated.wait_for(|terminated| *terminated) => return Outcome::Terminated,
+                _ = terminated.wait_for(|terminated| *terminated) => {
+                    return Err(ActionError::Terminated.into());
+                }
                 () = late => self.advance(),
                 () = refused.notified() => {}
             }
@@ -151,9 +184,9 @@ impl Actions {
     /// A reply begins.
     pub(crate) fn reply(&self, id: &ActionId, method: &str) -> Result<Reply, Refusal> {
         let mut waiting = self.lock();
-        let request = waiting.queue.reply(id, method)?;
+        let description = waiting.queue.reply(id, method)?;
         let caller = waiting.callers.remove(id).ok_or(Refusal::Unknown)?;
-        Ok(Reply { actions: self.clone(), id: id.clone(), request, caller: Some(caller) })
+        Ok(Reply { actions: self.clone(), id: id.clone(), description, caller: Some(caller) })
     }
 
     /// Answers every waiting poll with `none`, and every later one at once.
@@ -188,13 +221,16 @@ impl Waiting {
                 Decision::Expire(id, stage) => {
                     if let Some(caller) = self.callers.remove(&id) {
                         // The guest has replied, if not as it should.
-                        let refused = caller.reason.map(Outcome::Invalid);
-                        let _ = caller.sender.send(refused.unwrap_or(Outcome::Expired(stage)));
+                        let error = match caller.reason {
+                            Some(reason) => ActionError::Invalid(reason),
+                            None => ActionError::TimedOut(stage),
+                        };
+                        let _ = caller.sender.send(Err(error.into()));
                     }
                 }
                 Decision::Unsupported(id, capability) => {
                     if let Some(caller) = self.callers.remove(&id) {
-                        let _ = caller.sender.send(Outcome::Unsupported(capability));
+                        let _ = caller.sender.send(Err(AttemptError::Unsupported(capability)));
                     }
                 }
             }
@@ -257,23 +293,23 @@ impl Drop for Answer {
 pub(crate) struct Reply {
     actions: Actions,
     id: ActionId,
-    request: Request,
+    description: ActionDescription,
     caller: Option<Caller>,
 }
 
 impl Reply {
     /// The most that a stream may be of.
-    pub(crate) fn dialect(&self) -> Dialect {
-        self.caller.as_ref().map_or_else(Dialect::default, |caller| caller.dialect)
+    pub(crate) fn protocol(&self) -> StreamProtocol {
+        self.caller.as_ref().map_or_else(StreamProtocol::default, |caller| caller.protocol)
     }
 
-    /// What is being replied to.
-    pub(crate) fn request(&self) -> &Request {
-        &self.request
+    /// What the protocol says about this action.
+    pub(crate) const fn description(&self) -> ActionDescription {
+        self.description
     }
 
     /// The outcome for the caller. `false` when the caller is gone.
-    pub(crate) fn finish(mut self, outcome: Outcome) -> bool {
+    pub(crate) fn finish(mut self, outcome: Attempt) -> bool {
         self.actions.lock().queue.withdraw(&self.id);
         self.caller.take().is_some_and(|caller| caller.sender.send(outcome).is_ok())
     }
@@ -314,7 +350,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(caller) = self.caller.take() {
             self.actions.lock().queue.withdraw(&self.id);
-            let _ = caller.sender.send(Outcome::Broken(TransportError::Closed));
+            let _ = caller.sender.send(Err(TransportError::Closed.into()));
         }
     }
 }

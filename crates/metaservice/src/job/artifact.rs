@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use metaservice_protocol::Chunks;
+use metaservice_protocol::buffer::ChunkQueue;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
 use crate::handle::error::{ArtifactError, TransportError};
@@ -137,7 +137,7 @@ enum Disk {
 pub(crate) struct Spool {
     work: DiskWork,
     disk: Disk,
-    gathered: Chunks,
+    gathered: ChunkQueue,
     share: Share,
 }
 
@@ -145,7 +145,7 @@ impl Spool {
     /// A file in `folder` that takes its share of the storage.
     pub(crate) async fn create(folder: PathBuf, work: DiskWork, share: Share) -> io::Result<Self> {
         let file = work.run(move || unnamed_file(&folder)).await?;
-        Ok(Self { work, disk: Disk::Idle(file), gathered: Chunks::default(), share })
+        Ok(Self { work, disk: Disk::Idle(file), gathered: ChunkQueue::default(), share })
     }
 
     pub(crate) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {

@@ -23,7 +23,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use metaservice_protocol::limits::{PICKUP_TIMEOUT, POLL_TIMEOUT, REPLY_TIMEOUT};
-use metaservice_protocol::{Action, ActionId, Capabilities, Capability, Request};
+use metaservice_protocol::{
+    Action, ActionDescription, ActionId, ActionRequest, Capabilities, Capability,
+};
 
 /// The name of one waiting poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,7 +70,7 @@ enum State {
 
 #[derive(Debug)]
 struct Entry {
-    request: Request,
+    request: ActionRequest,
     state: State,
     deadline: Instant,
 }
@@ -132,16 +134,20 @@ impl Queue {
     }
 
     /// A reply to `id` begins.
-    pub(crate) fn reply(&mut self, id: &ActionId, method: &str) -> Result<Request, Refusal> {
+    pub(crate) fn reply(
+        &mut self,
+        id: &ActionId,
+        method: &str,
+    ) -> Result<ActionDescription, Refusal> {
         let entry = self.entries.get_mut(id).ok_or(Refusal::Unknown)?;
         if !matches!(entry.state, State::Offered(_) | State::Delivered) {
             return Err(Refusal::Unknown);
         }
-        if !entry.request.is_replied_by(method) {
+        if !entry.request.kind().is_replied_by(method) {
             return Err(Refusal::WrongMethod);
         }
         entry.state = State::Replying;
-        Ok(entry.request.clone())
+        Ok(entry.request.description())
     }
 
     /// The reply that had begun is not one for this action; the guest may try again
@@ -181,8 +187,8 @@ impl Queue {
             self.entries.iter().filter(|(_, e)| is_late(e)).map(|(id, _)| id.clone()).collect();
         for id in late {
             let stage = match self.entries.get(&id).map(|entry| entry.state) {
-                Some(State::Queued | State::Offered(_)) => Stage::Pickup,
-                _ => Stage::Reply,
+                Some(State::Queued | State::Offered(_)) | None => Stage::Pickup,
+                Some(State::Delivered | State::Replying) => Stage::Reply,
             };
             self.withdraw(&id);
             self.decisions.push_back(Decision::Expire(id, stage));
@@ -199,7 +205,7 @@ impl Queue {
             && let Some(id) = self.queued.pop_front()
         {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let needs = entry.request.needs();
+            let needs = entry.request.capability();
             let can = |capabilities: Capabilities| needs.is_none_or(|need| capabilities.has(need));
             let place = self.polls.iter().position(|(.., capabilities)| can(*capabilities));
             if let Some((poll, ..)) = place.and_then(|place| self.polls.remove(place)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use metaservice_protocol::shell::{Event, Role, Session, Stream};
+use metaservice_protocol::shell::{Event, Role, ShellSession, Stream};
 use metaservice_protocol::{ActionId, LogPlace};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,7 +156,7 @@ impl Agent {
         request.headers_mut().insert("metaservice-session", self.secret.parse().ok()?);
         let dialled = tokio_tungstenite::client_async(request, self.world.connect());
         let (mut socket, _) = timeout(Duration::from_secs(30), dialled).await.ok()?.ok()?;
-        let mut session = Session::new(Role::Guest);
+        let mut session = ShellSession::new(Role::Guest);
         let mut held: Option<Bytes> = None;
         loop {
             // As much as there is room for goes back; the rest waits, and so does the host.

@@ -11,9 +11,9 @@ use futures_util::{TryStreamExt, stream};
 use http::{HeaderMap, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use metaservice_protocol::endpoint::JSON_LINES_TYPE;
+use metaservice_protocol::header::JSON_LINES_TYPE;
 use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
-use metaservice_protocol::{Entry, Form, Stats};
+use metaservice_protocol::{DirectoryEntry, Form, Stats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
@@ -67,7 +67,7 @@ pub(crate) struct EntriesQuery {
 
 /// The entries of a folder with their attributes, one line of JSON each.
 #[utoipa::path(get, path = "/v1/entries", params(EntriesQuery), responses(
-    (status = 200, body = Entry, content_type = "application/jsonl"),
+    (status = 200, body = DirectoryEntry, content_type = "application/jsonl"),
     (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
     (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem),
@@ -77,7 +77,7 @@ pub(crate) async fn entries(
     Query(query): Query<EntriesQuery>,
 ) -> Response {
     match served.service.list(query.path, query.recursive).await {
-        Ok(lines) => lines_response::<Entry>(lines),
+        Ok(lines) => lines_response::<DirectoryEntry>(lines),
         Err(error) => error.into_response(),
     }
 }

@@ -41,6 +41,7 @@ impl From<&ActionError> for Problem {
             ActionError::TimedOut(_) => Code::TimedOut,
             ActionError::Transport(_) => Code::Transport,
             ActionError::Terminated => Code::Terminated,
+            ActionError::Unexpected(_) => Code::Other,
             ActionError::TooMany(_) => Code::Refused,
             ActionError::Invalid(reason) => {
                 // It may quote the guest, and becomes as tame as the guest's own sentences.

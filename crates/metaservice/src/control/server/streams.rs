@@ -12,10 +12,10 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, header};
-use metaservice_protocol::endpoint::SHELL_PROTOCOL;
+use metaservice_protocol::header::SHELL2_PROTOCOL;
 use metaservice_protocol::limits::{SHELL_READ, SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
-use metaservice_protocol::shell::{Dialect, Frame};
-use metaservice_protocol::{ActionId, Dial, Exec, ExecOptions, Request};
+use metaservice_protocol::shell::{Frame, StreamProtocol};
+use metaservice_protocol::{ActionId, ActionRequest, Dial, Exec, ExecOptions};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -23,7 +23,7 @@ use super::super::{Code, ExecRequest, Problem, Started};
 use super::described::{self, Described};
 use super::problem::{Body, Query, refuse};
 use super::{MAX_COMMAND, Served};
-use crate::guest::replies::{offers_second_dialect, subprotocol};
+use crate::guest::replies::offers_v2;
 use crate::handle::actions::ExtensionError;
 use crate::handle::service::new_id;
 use crate::handle::shell::Connected;
@@ -47,7 +47,7 @@ pub(crate) struct ShellQuery {
 
 /// A shell by the means of version 1: any agent can do this.
 #[utoipa::path(get, path = "/v1/shell", params(ShellQuery), responses(
-    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect where both sides know it"),
+    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 where both sides know it"),
     (status = 400, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem),
 ))]
@@ -60,7 +60,7 @@ pub(crate) async fn shell(
     let request = match query {
         ShellQuery { id: Some(id), command: None, tty: false } => match served.take(&id) {
             Some(Exec { command, tty, options }) if options == ExecOptions::default() => {
-                Request::ExecShell { command, tty }
+                ActionRequest::ExecShell { command, tty }
             }
             Some(_) => {
                 let message = "a shell of version 1 is a command and a terminal, and nothing else";
@@ -72,7 +72,7 @@ pub(crate) async fn shell(
             let Ok(command) = serde_json::from_str(&command) else {
                 return refuse(Code::InvalidRequest, "the command is not a JSON array of strings");
             };
-            Request::ExecShell { command, tty }
+            ActionRequest::ExecShell { command, tty }
         }
         _ => return refuse(Code::InvalidRequest, "either an id or a command is required"),
     };
@@ -132,7 +132,7 @@ fn not_described() -> Response {
 /// Runs a command beside the job's own. An agent of version 1 can do so where no more than a
 /// command and a terminal are asked for.
 #[utoipa::path(get, path = "/v1/exec", params(ExecQuery), responses(
-    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect where both sides know it"),
+    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 where both sides know it"),
     (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
     (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem),
@@ -189,7 +189,7 @@ pub(crate) struct DialQuery {
 
 /// Connects to a TCP port in the guest: stdin is what is sent, stdout what is received.
 #[utoipa::path(get, path = "/v1/dial", params(DialQuery), responses(
-    (status = 101, description = "a websocket with the messages of a shell stream, of the second dialect"),
+    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2"),
     (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
     (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
     (status = 504, body = Problem),
@@ -200,42 +200,42 @@ pub(crate) async fn dial(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Response {
-    if !offers_second_dialect(&headers) {
-        let message = format!("this websocket is of the subprotocol {SHELL_PROTOCOL}");
+    if !offers_v2(&headers) {
+        let message = format!("this websocket is of the subprotocol {SHELL2_PROTOCOL}");
         return refuse(Code::InvalidRequest, message);
     }
-    let request = Request::Dial(Dial { host: query.host, port: query.port });
+    let request = ActionRequest::Dial(Dial { host: query.host, port: query.port });
     open(served, &headers, upgrade, Ask::Action(request)).await
 }
 
 enum Ask {
-    Action(Request),
+    Action(ActionRequest),
     Exec(Exec),
 }
 
-/// Asks the guest for a stream, and joins it to the caller's. Both are of one dialect.
+/// Asks the guest for a stream, and joins it to the caller's. Both are of one protocol.
 async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return refuse(Code::InvalidRequest, rejection.body_text()),
     };
-    let most = if offers_second_dialect(headers) { Dialect::V2 } else { Dialect::V1 };
+    let most = if offers_v2(headers) { StreamProtocol::V2 } else { StreamProtocol::V1 };
     let opened: Result<Connected, ExtensionError> = match ask {
         Ask::Action(request) => served.service.socket(request, most).await,
         Ask::Exec(exec) => served.service.exec_socket(exec, most).await,
     };
-    let Connected { socket: guest, dialect, place, mut admitted } = match opened {
+    let Connected { socket: guest, protocol, place, mut admitted } = match opened {
         Ok(opened) => opened,
         Err(error) => return error.into_response(),
     };
-    let upgrade = upgrade.protocols([subprotocol(dialect)]);
+    let upgrade = upgrade.protocols([protocol.name()]);
     let mut terminated = served.service.0.terminated.subscribe();
-    let size = dialect.message();
+    let size = protocol.message();
     let upgrade = upgrade.read_buffer_size(SHELL_READ);
     upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
         let _place = place;
         tokio::select! {
-            () = relay(client, guest, dialect) => {}
+            () = relay(client, guest, protocol) => {}
             () = admitted.over() => {}
             _ = terminated.wait_for(|terminated| *terminated) => {}
         }
@@ -249,11 +249,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// ends: what one has not acknowledged the other does not send, so nothing piles up here.
 ///
 /// Nothing comes behind an exit or a close: with either both ends are closed at once.
-async fn relay(client: WebSocket, guest: WebSocket, dialect: Dialect) {
+async fn relay(client: WebSocket, guest: WebSocket, protocol: StreamProtocol) {
     let (mut to_client, mut from_client) = client.split();
     let (mut to_guest, mut from_guest) = guest.split();
     let frame = tokio::select! {
-        frame = forward(&mut from_guest, &mut to_client, Some(dialect)) => frame,
+        frame = forward(&mut from_guest, &mut to_client, Some(protocol)) => frame,
         frame = forward(&mut from_client, &mut to_guest, None) => frame,
     };
     tokio::join!(close(to_client, from_client, frame.clone()), close(to_guest, from_guest, frame));
@@ -267,7 +267,7 @@ type Receiver = stream::SplitStream<WebSocket>;
 async fn forward(
     from: &mut Receiver,
     to: &mut Sender,
-    exits: Option<Dialect>,
+    exits: Option<StreamProtocol>,
 ) -> Option<CloseFrame> {
     while let Ok(Some(Ok(message))) = timeout(SHELL_SILENCE_TIMEOUT, from.next()).await {
         // Pings are answered hop by hop; ours go out so that neither hop falls silent.
@@ -278,8 +278,8 @@ async fn forward(
             other => other,
         };
         let exited = match (&message, exits) {
-            (Message::Binary(frame), Some(dialect)) => {
-                matches!(Frame::decode(frame, dialect), Ok(Frame::Exit { .. }))
+            (Message::Binary(frame), Some(protocol)) => {
+                matches!(Frame::decode(frame, protocol), Ok(Frame::Exit { .. }))
             }
             _ => false,
         };

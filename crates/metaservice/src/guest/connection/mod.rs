@@ -39,7 +39,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metaservice_protocol::endpoint::FILE_HEADER;
+use metaservice_protocol::header::FILE_HEADER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};

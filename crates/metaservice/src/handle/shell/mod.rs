@@ -1,6 +1,6 @@
 //! A shell in the guest, as the host holds it.
 //!
-//! Three parts share one [`Session`](metaservice_protocol::shell::Session) under a short
+//! Three parts share one [`ShellSession`](metaservice_protocol::shell::ShellSession) under a short
 //! lock: the streams that the caller reads and writes, the [`Shell`] itself, and the
 //! [pump](pump) that moves messages between the session and the websocket. Nobody
 //! copies a stream into a channel in between: what a guest may send is bounded by the
@@ -18,7 +18,7 @@ use metaservice_private::lock;
 
 use bytes::Bytes;
 use metaservice_protocol::limits::MAX_FAILURE;
-use metaservice_protocol::shell::{Dialect, Role, Session, Stream};
+use metaservice_protocol::shell::{Role, ShellSession, Stream, StreamProtocol};
 use metaservice_protocol::{Ending, Failure};
 use tokio::sync::{Notify, watch};
 
@@ -58,10 +58,14 @@ pub struct Shell {
 impl Shell {
     /// Starts the pump of a connected shell. When `terminated` becomes true the shell
     /// ends as [`Terminated`](ShellError::Terminated).
-    pub(crate) fn start(socket: Wire, dialect: Dialect, terminated: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(
+        socket: Wire,
+        protocol: StreamProtocol,
+        terminated: watch::Receiver<bool>,
+    ) -> Self {
         let (sender, end) = watch::channel(None);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(dialect)),
+            state: Mutex::new(State::new(protocol)),
             outgoing: Notify::new(),
             end: sender,
         });
@@ -92,7 +96,7 @@ impl Shell {
     /// nothing: then this is false.
     pub fn signal(&self, number: u8) -> bool {
         self.shared.update(|state| state.session.signal(number));
-        self.shared.lock().session.dialect() == Dialect::V2
+        self.shared.lock().session.protocol() == StreamProtocol::V2
     }
 
     /// Extension: how the command ended, once [`wait`](Self::wait) has returned and where the
@@ -136,7 +140,7 @@ impl fmt::Debug for Shell {
 }
 
 struct State {
-    session: Session,
+    session: ShellSession,
     /// Who waits for a stream to become readable or writable, by stream number.
     wakers: [Option<Waker>; 3],
     /// Outputs whose reader is gone: what comes is thrown away.
@@ -151,9 +155,9 @@ struct State {
 }
 
 impl State {
-    fn new(dialect: Dialect) -> Self {
+    fn new(protocol: StreamProtocol) -> Self {
         Self {
-            session: Session::with_dialect(Role::Host, dialect),
+            session: ShellSession::with_protocol(Role::Host, protocol),
             detail: Bytes::new(),
             wakers: [const { None }; 3],
             discarded: [false; 3],

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use axum::extract::ws;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, future};
-use metaservice_protocol::shell::Dialect;
+use metaservice_protocol::shell::StreamProtocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
@@ -49,7 +49,7 @@ pub(crate) struct Wire {
 /// A stream as the guest has dialled it.
 pub(crate) struct Connected {
     pub(crate) socket: ws::WebSocket,
-    pub(crate) dialect: Dialect,
+    pub(crate) protocol: StreamProtocol,
     pub(crate) place: OwnedSemaphorePermit,
     pub(crate) admitted: Admitted,
 }

@@ -9,12 +9,12 @@ use super::*;
 
 fn action(name: &str) -> Action {
     let id = ActionId::parse(name).unwrap();
-    Action { id, request: Request::GetArtifact { path: "/f".into() } }
+    Action { id, request: ActionRequest::GetArtifact { path: "/f".into() } }
 }
 
-fn list() -> Request {
+fn list() -> ActionRequest {
     let options = metaservice_protocol::ListOptions::default();
-    Request::List(metaservice_protocol::List { path: "/".into(), options })
+    ActionRequest::List(metaservice_protocol::List { path: "/".into(), options })
 }
 
 fn decisions(queue: &mut Queue) -> Vec<Decision> {
@@ -29,7 +29,7 @@ fn a_waiting_poll_takes_the_action_at_once() {
     queue.submit(now, action("a"));
     assert_eq!(decisions(&mut queue), [Decision::Answer(poll, Some(action("a")))]);
     queue.poll_answered(now, poll);
-    assert_eq!(queue.reply(&action("a").id, "POST"), Ok(action("a").request));
+    assert_eq!(queue.reply(&action("a").id, "POST"), Ok(action("a").request.description()));
     queue.withdraw(&action("a").id);
     assert_eq!(queue.reply(&action("a").id, "POST"), Err(Refusal::Unknown));
 }

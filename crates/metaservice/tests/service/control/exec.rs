@@ -104,11 +104,11 @@ fn large() -> Exec {
 
 #[tokio::test]
 async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
-    use metaservice_protocol::endpoint::{AGENT_HEADER, FAILURE_HEADER};
-    use metaservice_protocol::{Agent, Capabilities, Failure, FailureCode};
+    use metaservice_protocol::header::{AGENT_HEADER, FAILURE_HEADER};
+    use metaservice_protocol::{AgentInfo, Capabilities, Failure, FailureCode};
 
     let Controlled { service, client, _folder } = controlled();
-    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let refusing = async || {
         let announced = [(AGENT_HEADER, agent.as_str())];
         let action = guest(&service).request("GET", "/engine/v1/poll", &announced, b"").await;
@@ -153,7 +153,7 @@ async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
 
 #[tokio::test]
 async fn a_large_exec_is_not_sent_to_an_agent_that_cannot_read_it() {
-    use metaservice_protocol::endpoint::AGENT_HEADER;
+    use metaservice_protocol::header::AGENT_HEADER;
 
     let Controlled { service, client, _folder } = controlled();
     let agent = r#"{"version":"0.1.0","capabilities":["exec"]}"#;
@@ -209,14 +209,14 @@ async fn a_job_of_an_older_version_gets_the_command_in_the_target() {
 }
 
 #[tokio::test]
-async fn an_exec_goes_through_in_the_second_dialect_with_its_large_window() {
-    use metaservice_protocol::endpoint::{AGENT_HEADER, SHELL_PROTOCOL};
-    use metaservice_protocol::{Agent, Capabilities};
+async fn an_exec_goes_through_in_stream_protocol_v2_with_its_large_window() {
+    use metaservice_protocol::header::{AGENT_HEADER, SHELL2_PROTOCOL};
+    use metaservice_protocol::{AgentInfo, Capabilities};
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
     const SENT: usize = 600_000;
 
     let Controlled { service, client, _folder } = controlled();
-    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let options = ExecOptions { workdir: Some("/tmp".into()), ..ExecOptions::default() };
     let exec = Exec { command: vec!["cat".into()], tty: false, options };
     let announced = [(AGENT_HEADER, agent.as_str())];
@@ -226,14 +226,14 @@ async fn an_exec_goes_through_in_the_second_dialect_with_its_large_window() {
         assert_eq!(action["type"], "exec");
         let url = format!("ws://169.254.169.254{}", reply_to(&action));
         let mut request = url.into_client_request().unwrap();
-        request.headers_mut().insert("Sec-WebSocket-Protocol", SHELL_PROTOCOL.parse().unwrap());
+        request.headers_mut().insert("Sec-WebSocket-Protocol", SHELL2_PROTOCOL.parse().unwrap());
         tokio_tungstenite::client_async(request, guest(&service).dial()).await.unwrap().0
     };
     let (shell, mut socket) = tokio::join!(client.exec(exec), guest);
     let mut shell = shell.unwrap();
     let mut stdin = shell.stdin.take().unwrap();
     let writing = async { stdin.write_all(&vec![7; SENT]).await.unwrap() };
-    // Nothing is acknowledged: more than the first dialect's window comes all the same.
+    // Nothing is acknowledged: more than stream protocol v1's window comes all the same.
     let reading = async {
         let mut received = 0;
         while received < SENT {

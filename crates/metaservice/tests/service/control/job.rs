@@ -152,12 +152,12 @@ async fn waiting_ends_with_the_job() {
 
 #[tokio::test]
 async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
-    use metaservice_protocol::endpoint::{AGENT_HEADER, FILE_HEADER, TRANSFER_TYPE};
+    use metaservice_protocol::header::{AGENT_HEADER, FILE_HEADER, TRANSFER_TYPE};
     use metaservice_protocol::transfer::Encoder;
-    use metaservice_protocol::{Agent, Capabilities, Failure, FailureCode};
+    use metaservice_protocol::{AgentInfo, Capabilities, Failure, FailureCode};
 
     let Controlled { service, client, _folder } = controlled();
-    let agent = Agent { capabilities: Capabilities::all(), ..Agent::default() }.to_header();
+    let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let failing = async || {
         let announced = [(AGENT_HEADER, agent.as_str())];
         let action = guest(&service).request("GET", "/engine/v1/poll", &announced, b"").await;

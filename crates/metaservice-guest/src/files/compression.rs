@@ -1,33 +1,23 @@
-//! Whether to compress.
+//! The compression policy of a read: when to compress a transfer.
+//!
+//! Which way is faster depends on the content, on the network and on the guest's processor, which
+//! may be emulated. No fixed choice is right for all of them, so the policy measures.
 
 use std::time::Duration;
 
-/// How many blocks one decision holds before the other way is tried again: at first, and at most,
-/// after it has been the same several times.
+/// After how many blocks the policy measures again: after a change, and at most.
 const HOLD: (u32, u32) = (64, 256);
 
-/// How many blocks of each way make a measurement.
+/// How many blocks of each way it measures.
 const PROBE: u32 = 2;
 
-/// Chooses for each block between sending it as it is and compressing it, whichever has moved
-/// more content per second. Without a clock: the caller measures and tells.
+/// Decides for each block whether to compress it. It chooses the way that transfers more content
+/// per second. It has no clock: the caller measures the time.
 ///
-/// It tries a few blocks of each way, keeps to the faster one for a stretch, and tries
-/// again, less often while it stays the same: links and contents change.
-///
-/// ```
-/// use std::time::Duration;
-/// use metaservice_protocol::transfer::Choice;
-///
-/// let mut choice = Choice::new(true);
-/// for _ in 0..40 {
-///     let slow = if choice.compress() { 1 } else { 10 };
-///     choice.took(256 * 1024, Duration::from_millis(slow));
-/// }
-/// assert!(choice.compress());
-/// ```
+/// It tries some blocks of each way, uses the faster one for a while, and tries again. As long as
+/// the result is the same, it tries less often.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub(super) struct CompressionPolicy {
     allowed: bool,
     compress: bool,
     blocks: u32,
@@ -39,9 +29,11 @@ pub struct Choice {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The way that is not in use is tried, after the one that is.
+    /// Measures the way in use.
     First,
+    /// Measures the other way.
     Second,
+    /// Uses the faster way.
     Held,
 }
 
@@ -51,10 +43,9 @@ struct Rate {
     time: Duration,
 }
 
-impl Choice {
-    /// Nothing is known. Where compression is not allowed, it is never chosen.
-    #[must_use]
-    pub fn new(allowed: bool) -> Self {
+impl CompressionPolicy {
+    /// A policy without measurements. If compression is not allowed, it never compresses.
+    pub(super) fn new(allowed: bool) -> Self {
         Self {
             allowed,
             compress: false,
@@ -66,15 +57,13 @@ impl Choice {
         }
     }
 
-    /// Whether the next block is to be compressed.
-    #[must_use]
-    pub const fn compress(&self) -> bool {
+    /// Whether to compress the next block.
+    pub(super) const fn compress(&self) -> bool {
         self.compress
     }
 
-    /// A block of `content` bytes took `time` until the next one could be begun, compression and sending and
-    /// all.
-    pub fn took(&mut self, content: usize, time: Duration) {
+    /// A block of `content` bytes took `time`, for reading, compression and sending.
+    pub(super) fn took(&mut self, content: usize, time: Duration) {
         if !self.allowed {
             return;
         }
@@ -97,7 +86,7 @@ impl Choice {
                 self.rates = [Rate::default(); 2];
                 self.enter(Phase::First);
             }
-            _ => {}
+            Phase::First | Phase::Second | Phase::Held => {}
         }
     }
 
@@ -119,12 +108,12 @@ mod tests {
     use super::*;
 
     fn run(blocks: usize, plain: u64, compressed: u64) -> usize {
-        let mut choice = Choice::new(true);
+        let mut policy = CompressionPolicy::new(true);
         (0..blocks)
             .filter(|_| {
-                let compress = choice.compress();
+                let compress = policy.compress();
                 let time = if compress { compressed } else { plain };
-                choice.took(1000, Duration::from_millis(time));
+                policy.took(1000, Duration::from_millis(time));
                 compress
             })
             .count()
@@ -137,24 +126,24 @@ mod tests {
     }
 
     #[test]
-    fn it_is_tried_again_when_the_link_becomes_slow() {
-        let mut choice = Choice::new(true);
+    fn the_policy_changes_when_the_network_becomes_slow() {
+        let mut policy = CompressionPolicy::new(true);
         let mut late = 0;
         for n in 0..2000 {
-            let compress = choice.compress();
+            let compress = policy.compress();
             let plain = if n < 1000 { 1 } else { 20 };
-            choice.took(1000, Duration::from_millis(if compress { 5 } else { plain }));
+            policy.took(1000, Duration::from_millis(if compress { 5 } else { plain }));
             late += usize::from(n >= 1200 && compress);
         }
         assert!(late > 700, "{late}");
     }
 
     #[test]
-    fn what_is_not_allowed_is_never_chosen() {
-        let mut choice = Choice::new(false);
+    fn a_policy_without_permission_never_compresses() {
+        let mut policy = CompressionPolicy::new(false);
         for _ in 0..200 {
-            assert!(!choice.compress());
-            choice.took(1, Duration::from_secs(1));
+            assert!(!policy.compress());
+            policy.took(1, Duration::from_secs(1));
         }
     }
 }

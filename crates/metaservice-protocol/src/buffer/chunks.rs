@@ -1,50 +1,51 @@
-//! Bytes in the order in which they came, without what they would keep alive.
+//! A queue of byte chunks with a known use of memory.
 //!
-//! A `Bytes` that a connection gives may be a byte of a buffer of a hundred thousand: a peer that
-//! sends small pieces between large nothings would so fill the memory with what nobody counts.
-//! Small pieces are therefore copied together; large ones stay as they are.
+//! A `Bytes` from a connection can be one byte of a large buffer, and keeps that whole buffer in
+//! memory. A peer that sends many small messages could fill the host's memory this way, and no
+//! limit would count it. So this queue copies small chunks together, and keeps large ones as they
+//! are.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// Pieces that are smaller are copied. The buffers of our connections are not many times as
-/// large, so what is kept alive is not many times what is counted.
+/// Smaller chunks are copied. The buffers of a connection are only a few times larger, so a chunk
+/// that is not copied keeps only a few times its size in memory.
 const SMALL: usize = 16 * 1024;
 
-/// A queue of bytes that keeps about as much memory as it has bytes.
+/// A queue of bytes that uses about as much memory as it has bytes.
 ///
 /// ```
-/// use metaservice_protocol::Chunks;
+/// use metaservice_protocol::buffer::ChunkQueue;
 ///
-/// let mut chunks = Chunks::default();
+/// let mut chunks = ChunkQueue::default();
 /// chunks.push("a".into());
 /// chunks.push("bc".into());
 /// assert_eq!(chunks.len(), 3);
 /// assert_eq!(chunks.pop().unwrap(), "abc");
 /// ```
 #[derive(Debug, Default)]
-pub struct Chunks {
+pub struct ChunkQueue {
     whole: VecDeque<Bytes>,
-    /// Small pieces behind all of `whole`.
+    /// Small chunks, after all of `whole`.
     small: BytesMut,
     length: usize,
 }
 
-impl Chunks {
-    /// How many bytes there are.
+impl ChunkQueue {
+    /// The number of bytes in the queue.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there are none.
+    /// Whether the queue is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Queues bytes behind all others. Empty ones change nothing.
+    /// Adds bytes at the end.
     pub fn push(&mut self, bytes: Bytes) {
         self.length += bytes.len();
         if bytes.len() >= SMALL {
@@ -58,7 +59,7 @@ impl Chunks {
         }
     }
 
-    /// The first bytes as they lie there; `None` if there are none.
+    /// Takes the first chunk; `None` if the queue is empty.
     pub fn pop(&mut self) -> Option<Bytes> {
         if self.whole.is_empty() {
             self.gather();
@@ -68,18 +69,19 @@ impl Chunks {
         Some(first)
     }
 
-    /// As [`pop`](Self::pop), at most so many bytes; `most` is not 0.
-    pub fn pop_some(&mut self, most: usize) -> Option<Bytes> {
+    /// Takes the first chunk, or its first `limit` bytes. `limit` is at least 1.
+    pub fn pop_some(&mut self, limit: usize) -> Option<Bytes> {
         let mut first = self.pop()?;
-        if first.len() > most {
-            let rest = first.split_off(most);
+        if first.len() > limit {
+            let rest = first.split_off(limit);
             self.length += rest.len();
             self.whole.push_front(rest);
         }
         Some(first)
     }
 
-    /// Exactly `length` bytes in one piece; `None`, and nothing changes, if there are fewer.
+    /// Takes exactly `length` bytes as one chunk. If there are fewer, it returns `None` and takes
+    /// nothing.
     pub fn pop_exactly(&mut self, length: usize) -> Option<Bytes> {
         if self.length < length {
             return None;
@@ -111,16 +113,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_length_are_kept(
+        fn bytes_come_out_in_order_and_are_counted(
             steps in proptest::collection::vec((0u8..4, 0usize..40_000), 0..60),
         ) {
-            let mut chunks = Chunks::default();
+            let mut chunks = ChunkQueue::default();
             let mut model: VecDeque<u8> = VecDeque::new();
             let mut next = 0u8;
             for (step, size) in steps {
                 let taken = match step {
                     0 | 1 => {
-                        let bytes: Vec<u8> = (0..size).map(|_| { next = next.wrapping_mul(5).wrapping_add(3); next }).collect();
+                        let pattern = std::iter::repeat_with(|| {
+                            next = next.wrapping_mul(5).wrapping_add(3);
+                            next
+                        });
+                        let bytes: Vec<u8> = pattern.take(size).collect();
                         model.extend(&bytes);
                         chunks.push(bytes.into());
                         None
@@ -141,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn small_pieces_of_large_buffers_do_not_keep_them() {
-        let mut chunks = Chunks::default();
+    fn small_chunks_of_large_buffers_are_copied_together() {
+        let mut chunks = ChunkQueue::default();
         for _ in 0..100_000 {
             chunks.push(Bytes::from(vec![7; 64 * 1024]).slice(9..10));
         }

@@ -1,62 +1,63 @@
-//! What of a byte stream is on its way, as a value.
+//! The bytes of a stream that may have to be sent again.
 //!
 //! ```text
 //!   offset 0 ......... released ......... next ......... end
-//!            forgotten │ in doubt (sent)  │ queued       │
+//!            dropped   │ sent, not        │ not sent     │
+//!                      │ confirmed        │              │
 //!                      │◄──── kept here: `held` bytes ───►│
 //! ```
 //!
-//! Owns the order of bytes and which of them can still be sent again. Where nobody says what has
-//! arrived, as with the log of version 1, a byte is released once the connection has taken it; a
-//! peer that does say so releases by its own offsets, and nothing else changes.
+//! Owns the order of the bytes, and which of them can still be sent again. The caller decides when
+//! to release bytes: when the peer confirms an offset, or, for the log of version 1, which has no
+//! confirmation, when the connection has accepted the bytes.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// Bytes between a source and a connection that may break.
+/// Bytes between a source and a connection that can break.
 ///
 /// ```
-/// use metaservice_protocol::Outbox;
+/// use metaservice_protocol::buffer::ResendBuffer;
 ///
-/// let mut outbox = Outbox::default();
-/// outbox.push("abc".into());
-/// assert_eq!(outbox.take().unwrap(), "abc");
-/// outbox.release(1); // the peer says that it has one byte
-/// outbox.rewind(); // and the connection breaks
-/// assert_eq!(outbox.take().unwrap(), "bc");
+/// let mut buffer = ResendBuffer::default();
+/// buffer.push("abc".into());
+/// assert_eq!(buffer.take().unwrap(), "abc");
+/// buffer.release(1); // The peer confirms one byte.
+/// buffer.rewind(); // The connection breaks.
+/// assert_eq!(buffer.take().unwrap(), "bc");
 /// ```
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct ResendBuffer {
     chunks: VecDeque<Bytes>,
-    /// The offset of the first byte that is kept.
+    /// The offset of the first byte in the buffer.
     released: u64,
-    /// The offset of the first byte that is to be sent next.
+    /// The offset of the next byte to send.
     next: u64,
-    /// The offset behind the last byte.
+    /// The offset after the last byte.
     end: u64,
 }
 
-impl Outbox {
-    /// How many bytes are kept.
+impl ResendBuffer {
+    /// The number of bytes in the buffer.
     #[must_use]
     pub const fn held(&self) -> u64 {
         self.end - self.released
     }
 
-    /// The offset of the first byte that is kept: everything before it was released.
+    /// The offset of the first byte in the buffer. All bytes before it were released.
     #[must_use]
     pub const fn released(&self) -> u64 {
         self.released
     }
 
-    /// The offset of the next byte to be sent.
+    /// The offset of the next byte to send.
     #[must_use]
     pub const fn next(&self) -> u64 {
         self.next
     }
 
-    /// Queues bytes behind all others.
+    /// Adds bytes at the end.
     pub fn push(&mut self, chunk: Bytes) {
         self.end += chunk.len() as u64;
         if !chunk.is_empty() {
@@ -64,7 +65,8 @@ impl Outbox {
         }
     }
 
-    /// The next bytes to send, which are in doubt from now on.
+    /// The next bytes to send. They stay in the buffer until they are
+    /// [released](Self::release).
     pub fn take(&mut self) -> Option<Bytes> {
         let mut offset = self.released;
         for chunk in &self.chunks {
@@ -79,8 +81,8 @@ impl Outbox {
         None
     }
 
-    /// Forgets everything before `offset`. An offset behind what was sent counts as all that
-    /// was sent, and one before what was released as nothing.
+    /// Drops all bytes before `offset`. A larger offset than that of the next byte counts as that
+    /// one: a peer cannot confirm what was not sent.
     pub fn release(&mut self, offset: u64) {
         let offset = offset.min(self.next);
         while self.released < offset {
@@ -95,7 +97,7 @@ impl Outbox {
         }
     }
 
-    /// The connection broke: what is in doubt is to be sent again.
+    /// The connection broke: sends all bytes in the buffer again.
     pub fn rewind(&mut self) {
         self.next = self.released;
     }
@@ -108,13 +110,12 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A peer that takes only part of what was sent before each cut, and says how much,
-        /// has everything once and in order in the end.
+        /// Each connection carries a part of what was sent, and the peer confirms that part.
         #[test]
-        fn nothing_is_lost_and_nothing_sent_twice_by_a_peer_that_says_what_it_has(
+        fn a_peer_that_confirms_gets_each_byte_once_and_in_order(
             steps in proptest::collection::vec((0u8..4, 0usize..50), 0..200),
         ) {
-            let mut outbox = Outbox::default();
+            let mut buffer = ResendBuffer::default();
             let [mut written, mut wire, mut got]: [Vec<u8>; 3] = Default::default();
             for (step, amount) in steps {
                 match step {
@@ -122,24 +123,24 @@ mod tests {
                         let chunk: Vec<u8> =
                             (0..=255).cycle().skip(written.len() % 256).take(amount).collect();
                         written.extend(&chunk);
-                        outbox.push(chunk.into());
+                        buffer.push(chunk.into());
                     }
-                    1 => wire.extend(outbox.take().unwrap_or_default()),
+                    1 => wire.extend(buffer.take().unwrap_or_default()),
                     2 => {
                         let count = amount.min(wire.len());
                         got.extend(wire.drain(..count));
-                        outbox.release(got.len() as u64);
-                        prop_assert_eq!(outbox.held(), (written.len() - got.len()) as u64);
+                        buffer.release(got.len() as u64);
+                        prop_assert_eq!(buffer.held(), (written.len() - got.len()) as u64);
                     }
                     _ => {
                         wire.clear();
-                        outbox.rewind();
-                        prop_assert_eq!(outbox.next(), got.len() as u64);
+                        buffer.rewind();
+                        prop_assert_eq!(buffer.next(), got.len() as u64);
                     }
                 }
             }
             got.extend(wire);
-            while let Some(chunk) = outbox.take() {
+            while let Some(chunk) = buffer.take() {
                 got.extend(chunk);
             }
             prop_assert_eq!(got, written);
@@ -147,17 +148,17 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_cannot_release_what_was_not_sent() {
-        let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"abcdef"));
-        outbox.release(4);
-        assert_eq!(outbox.held(), 6);
-        outbox.take();
-        outbox.release(2);
-        outbox.release(1);
-        outbox.rewind();
-        assert_eq!(outbox.take().unwrap(), "cdef");
-        outbox.release(u64::MAX);
-        assert_eq!((outbox.held(), outbox.next()), (0, 6));
+    fn a_peer_cannot_confirm_what_was_not_sent() {
+        let mut buffer = ResendBuffer::default();
+        buffer.push(Bytes::from_static(b"abcdef"));
+        buffer.release(4);
+        assert_eq!(buffer.held(), 6);
+        buffer.take();
+        buffer.release(2);
+        buffer.release(1);
+        buffer.rewind();
+        assert_eq!(buffer.take().unwrap(), "cdef");
+        buffer.release(u64::MAX);
+        assert_eq!((buffer.held(), buffer.next()), (0, 6));
     }
 }

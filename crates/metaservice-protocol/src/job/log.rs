@@ -1,17 +1,17 @@
-//! Extension: where the bytes of a log request belong, so that none is lost and none comes twice.
+//! Extension: which bytes of a log a request carries, so that each byte arrives exactly once.
 //!
-//! A sender numbers the bytes of one log from 0 and says with each request where it begins. It
-//! keeps what no request has confirmed, and after a cut it sends that again; the receiver passes
-//! over what it has. A request is short, so that little is ever in doubt.
+//! The sender numbers the bytes of one log from 0. Each request says at which byte it begins. The
+//! sender keeps what no answer has confirmed, and sends it again after a cut; the receiver skips
+//! the bytes that it has. Requests are short, so little is unconfirmed at any time.
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::ActionId;
-use crate::announcement::ascii_json;
+use crate::json;
 use crate::limits::MAX_LOG_HEADER;
 
-/// The place of a request's body in a log: the value of
-/// [`LOG_HEADER`](crate::endpoint::LOG_HEADER).
+/// The position of a request's body in a log: the value of
+/// [`LOG_HEADER`](crate::header::LOG_HEADER).
 ///
 /// ```
 /// use metaservice_protocol::LogPlace;
@@ -21,9 +21,9 @@ use crate::limits::MAX_LOG_HEADER;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPlace {
-    /// The sender's name for the log: of one command's whole output.
+    /// The sender's id of the log, which is the whole output of one command.
     pub stream: ActionId,
-    /// How many bytes of the log come before this request's.
+    /// The offset of the first byte of this request in the log.
     pub offset: u64,
 }
 
@@ -31,13 +31,13 @@ impl LogPlace {
     /// The header value.
     #[must_use]
     pub fn to_header(&self) -> String {
-        ascii_json(self)
+        json::to_header(self)
     }
 
-    /// Reads a header value; `None` for one that is no place.
+    /// Reads a header value; `None` if it is longer than [`MAX_LOG_HEADER`] or invalid.
     #[must_use]
     pub fn from_header(value: &str) -> Option<Self> {
-        (value.len() <= MAX_LOG_HEADER).then(|| serde_json::from_str(value).ok()).flatten()
+        json::from_header(value, MAX_LOG_HEADER)
     }
 }
 
@@ -46,15 +46,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_read_as_it_was_written_and_anything_else_is_none() {
+    fn a_place_is_read_as_it_was_written() {
         let stream = ActionId::parse("abc-7").unwrap();
         let place = LogPlace { stream, offset: u64::MAX };
         assert_eq!(LogPlace::from_header(&place.to_header()), Some(place));
+    }
+
+    #[test]
+    fn an_invalid_place_is_none() {
         let long = format!(r#"{{"stream":"{}","offset":1}}"#, "x".repeat(600));
-        for other in
+        for value in
             ["", "{}", r#"{"stream":"a b","offset":1}"#, r#"{"stream":"a","offset":-1}"#, &long]
         {
-            assert_eq!(LogPlace::from_header(other), None, "{other}");
+            assert_eq!(LogPlace::from_header(value), None, "{value}");
         }
     }
 }

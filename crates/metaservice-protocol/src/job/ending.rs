@@ -1,32 +1,33 @@
-//! Extension: how exactly a job's command came to its end.
+//! Extension: how exactly the job's command ended.
 //!
-//! Version 1 knows only success and failure. An agent of ours adds this detail as
-//! the header [`RESULT_HEADER`](crate::endpoint::RESULT_HEADER) of its `success` or
-//! `failed` request: one line of ASCII JSON, which a host that does not know it
-//! ignores as it ignores any unknown header.
+//! Version 1 knows success and failure only. The agent adds the detail to its `success` or
+//! `failed` request, in [`RESULT_HEADER`](crate::header::RESULT_HEADER). A host of version 1
+//! ignores the header.
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::limits::MAX_RESULT_HEADER;
 
-/// Why the command is no longer running.
+/// Why the command no longer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub enum Reason {
     /// It returned an exit code.
     Exited,
-    /// A signal that nobody asked us to send ended it.
+    /// A signal killed it, and the host had not asked for its end.
     Signaled,
-    /// The host asked for its end by kill-process.
+    /// The host asked for its end, by kill-process.
     Killed,
-    /// The host asked for its end because its time was over.
+    /// The host asked for its end, because its timeout had expired.
     TimedOut,
     /// It could not be started: the program does not exist.
     NotFound,
-    /// It could not be started: the program exists but cannot be run.
+    /// It could not be started: the file cannot be executed.
     NotExecutable,
-    /// The agent lost sight of it, for instance by a crash of its own supervisor.
+    /// The agent lost track of it, for example because its supervisor crashed.
     Lost,
     /// A reason that this version does not know.
     #[serde(other)]
@@ -49,32 +50,32 @@ pub enum Reason {
 pub struct Ending {
     /// Why it ended.
     pub reason: Reason,
-    /// The exit code, where there is one (0 to 255).
+    /// The exit code (0 to 255), if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// The number of the signal that ended it, where there is one.
+    /// The number of the signal that killed it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<u8>,
     /// How long it ran, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
-    /// Processor time that it and its waited-for descendants spent in user mode, in milliseconds.
+    /// Processor time in user mode, in milliseconds. It includes descendants that were waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_user_ms: Option<u64>,
-    /// Processor time that they spent in the kernel, in milliseconds.
+    /// Processor time in the kernel, in milliseconds. It includes descendants that were waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_system_ms: Option<u64>,
-    /// The most memory that one of them held, in bytes (resident).
+    /// The maximum resident memory of one of these processes, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// How many processes the guest's kernel killed for lack of memory while it ran: of its control
-    /// group where that counts them, else of the machine. Absent when there were none.
+    /// How many processes the guest's kernel killed for lack of memory while the command ran. It
+    /// counts the command's control group if the kernel can, else the whole machine. `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u32>,
 }
 
 impl Ending {
-    /// An ending with nothing but its reason.
+    /// An ending with a reason and no details.
     #[must_use]
     pub const fn new(reason: Reason) -> Self {
         Self {
@@ -89,15 +90,14 @@ impl Ending {
         }
     }
 
-    /// Whether this is what the protocol calls success: exit code 0.
+    /// Whether the protocol calls this a success: exit code 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.reason == Reason::Exited && self.exit_code == Some(0)
     }
 
-    /// The status that a shell would report: the exit code, 128 + signal, 127 for a
-    /// program that was not found, 126 for one that cannot be run, 125 for one whose end is not known,
-    /// else 1.
+    /// The exit status that a shell would report: the exit code, 128 + signal, 127 for a program
+    /// that was not found, 126 for one that cannot be executed, 125 for one that was lost, else 1.
     #[must_use]
     pub fn shell_status(&self) -> u8 {
         match (self.reason, self.exit_code, self.signal) {
@@ -113,17 +113,14 @@ impl Ending {
     /// The header value: one line of ASCII.
     #[must_use]
     pub fn to_header(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        json::to_header(self)
     }
 
-    /// Reads a header value; `None` for one that is too long or not an ending, which
-    /// a host treats like a header that was not sent.
+    /// Reads a header value; `None` if it is longer than [`MAX_RESULT_HEADER`] or invalid. Then the
+    /// host continues as if there were no header.
     #[must_use]
     pub fn from_header(value: &str) -> Option<Self> {
-        if value.len() > MAX_RESULT_HEADER {
-            return None;
-        }
-        serde_json::from_str(value).ok()
+        json::from_header(value, MAX_RESULT_HEADER)
     }
 }
 
@@ -135,7 +132,6 @@ mod tests {
     fn statuses_are_those_of_a_shell() {
         let exited = |code| Ending { exit_code: Some(code), ..Ending::new(Reason::Exited) };
         assert_eq!(exited(3).shell_status(), 3);
-        assert!(exited(0).is_success() && !exited(1).is_success());
         let killed = Ending { signal: Some(9), ..Ending::new(Reason::Killed) };
         assert_eq!(killed.shell_status(), 137);
         assert_eq!(Ending::new(Reason::NotFound).shell_status(), 127);
@@ -145,9 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reason_still_reads() {
+    fn only_exit_code_0_is_success() {
+        let exited = |code| Ending { exit_code: Some(code), ..Ending::new(Reason::Exited) };
+        assert!(exited(0).is_success() && !exited(1).is_success());
+        assert!(!Ending::new(Reason::Exited).is_success());
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_is_other() {
         let ending = Ending::from_header(r#"{"reason":"melted","exitCode":4,"x":1}"#).unwrap();
         assert_eq!((ending.reason, ending.shell_status()), (Reason::Other, 4));
+    }
+
+    #[test]
+    fn an_invalid_header_is_none() {
         assert_eq!(Ending::from_header(&" ".repeat(2000)), None);
         assert_eq!(Ending::from_header("{}"), None);
     }

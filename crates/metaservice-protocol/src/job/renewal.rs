@@ -1,9 +1,8 @@
-//! Extension: what is new for a guest that was stopped while it had no job, and goes on as
-//! another machine.
+//! Extension: what a guest needs after its machine was restored from a snapshot.
 //!
-//! Many machines may go on from the same moment. What they share then (the state of the random
-//! number generators, the clock, the name) is replaced by what this says before anything is done
-//! that depends on it.
+//! Many machines can be restored from one snapshot. Until then they share the state of their random
+//! number generators, the clock and the host name. The agent replaces these before it starts
+//! anything that depends on them.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +18,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Renewal {
-    /// The time now, in nanoseconds since 1970 (UTC); 0 when the service does not say.
+    /// The current time, in nanoseconds since 1970 (UTC). 0: the service does not say.
     pub time_ns: u64,
-    /// Random bits that no other machine is told, in hexadecimal digits: 512 of them.
+    /// 512 random bits in hexadecimal digits. Each machine gets its own.
     pub random: String,
-    /// The machine's name, if it is to have one.
+    /// The host name, if the machine gets one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 }

@@ -1,0 +1,243 @@
+//! The JSON of an action: the five fields of version 1, and the options of the extensions.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Action, ActionId, ActionKind, ActionRequest, Exec, List, PollAnswer, Read, Write};
+
+/// The name of the type that means 'no action'.
+const NONE: &str = "none";
+
+/// The fields of an action on the wire. The first five are always present.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ActionJson {
+    id: ActionId,
+    #[serde(rename = "type")]
+    name: String,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    command: Option<Vec<String>>,
+    #[serde(default)]
+    tty: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    options: Option<serde_json::Value>,
+}
+
+impl ActionJson {
+    fn new(id: ActionId, name: impl Into<String>) -> Self {
+        let (path, tty) = (Some(String::new()), Some(false));
+        Self { id, name: name.into(), path, command: None, tty, options: None }
+    }
+
+    /// The payload of an action of this type; `None` if the options are missing or make no sense.
+    fn request(self, kind: ActionKind) -> Option<ActionRequest> {
+        let Self { id: _, name: _, path, command, tty, options } = self;
+        let path = path.unwrap_or_default();
+        let command = command.unwrap_or_default();
+        let tty = tty.unwrap_or_default();
+        Some(match kind {
+            ActionKind::GetArtifact => ActionRequest::GetArtifact { path },
+            ActionKind::ListFolder => ActionRequest::ListFolder { path },
+            ActionKind::ExecShell => ActionRequest::ExecShell { command, tty },
+            ActionKind::KillProcess => ActionRequest::KillProcess,
+            ActionKind::Exec | ActionKind::ExecDetached => {
+                ActionRequest::Exec(Exec { command, tty, options: read(options)? })
+            }
+            ActionKind::Dial => ActionRequest::Dial(read(options)?),
+            ActionKind::Read => ActionRequest::Read(Read { path, options: read(options)? }),
+            ActionKind::Write => ActionRequest::Write(Write { path, options: read(options)? }),
+            ActionKind::List => ActionRequest::List(List { path, options: read(options)? }),
+            ActionKind::Stats => ActionRequest::Stats(read(options)?),
+            ActionKind::Signal => ActionRequest::Signal(read(options)?),
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(options: Option<serde_json::Value>) -> Option<T> {
+    serde_json::from_value(options?).ok()
+}
+
+fn write<T: Serialize>(options: &T) -> Option<serde_json::Value> {
+    serde_json::to_value(options).ok()
+}
+
+impl From<ActionJson> for PollAnswer {
+    fn from(json: ActionJson) -> Self {
+        let (id, name) = (json.id.clone(), json.name.clone());
+        if name == NONE {
+            return Self::None { id };
+        }
+        match ActionKind::from_name(&name).and_then(|kind| json.request(kind)) {
+            Some(request) => Self::Action(Action { id, request }),
+            None => Self::Unknown { id, name },
+        }
+    }
+}
+
+impl From<PollAnswer> for ActionJson {
+    fn from(answer: PollAnswer) -> Self {
+        match answer {
+            PollAnswer::None { id } => Self::new(id, NONE),
+            PollAnswer::Unknown { id, name } => Self::new(id, name),
+            PollAnswer::Action(Action { id, request }) => {
+                let json = Self::new(id, request.description().name);
+                match request {
+                    ActionRequest::GetArtifact { path } | ActionRequest::ListFolder { path } => {
+                        Self { path: Some(path), ..json }
+                    }
+                    ActionRequest::ExecShell { command, tty } => {
+                        Self { command: Some(command), tty: Some(tty), ..json }
+                    }
+                    ActionRequest::KillProcess => json,
+                    ActionRequest::Exec(Exec { command, tty, options }) => {
+                        let options = write(&options);
+                        Self { command: Some(command), tty: Some(tty), options, ..json }
+                    }
+                    ActionRequest::Dial(options) => Self { options: write(&options), ..json },
+                    ActionRequest::Read(Read { path, options }) => {
+                        Self { path: Some(path), options: write(&options), ..json }
+                    }
+                    ActionRequest::Write(Write { path, options }) => {
+                        Self { path: Some(path), options: write(&options), ..json }
+                    }
+                    ActionRequest::List(List { path, options }) => {
+                        Self { path: Some(path), options: write(&options), ..json }
+                    }
+                    ActionRequest::Stats(options) => Self { options: write(&options), ..json },
+                    ActionRequest::Signal(options) => Self { options: write(&options), ..json },
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::action::{
+        Dial, ExecOptions, Form, ListOptions, ReadOptions, Resume, Signal, StatsOptions,
+        TerminalSize, WriteOptions,
+    };
+
+    fn exec() -> impl Strategy<Value = Exec> {
+        let size = any::<Option<(u16, u16)>>();
+        (vec(any::<String>(), 0..4), any::<bool>(), any::<Option<String>>(), size, any::<bool>())
+            .prop_map(|(command, tty, user, size, detach)| {
+                let size = size.map(|(columns, rows)| TerminalSize { columns, rows });
+                let options = ExecOptions { user, size, detach, ..ExecOptions::default() };
+                Exec { command, tty, options }
+            })
+    }
+
+    fn read_options() -> impl Strategy<Value = ReadOptions> {
+        (any::<u64>(), any::<Option<u64>>(), any::<bool>(), any::<Option<bool>>(), any::<String>())
+            .prop_map(|(offset, length, compress, follow, cursor)| {
+                let resume = length.map(|skip| Resume { cursor, skip, digest: offset });
+                ReadOptions { form: Form::Any, offset, length, compress, follow, resume }
+            })
+    }
+
+    fn write_options() -> impl Strategy<Value = WriteOptions> {
+        (any::<Option<String>>(), any::<Option<u32>>(), any::<Option<i64>>(), any::<bool>())
+            .prop_map(|(name, mode, mtime_ns, set_id)| {
+                let transfer = ActionId::parse("t1").unwrap();
+                WriteOptions { form: Form::Archive, transfer, name, mode, mtime_ns, set_id }
+            })
+    }
+
+    /// A request of each type: a type without a strategy does not compile.
+    fn request(kind: ActionKind) -> BoxedStrategy<ActionRequest> {
+        let path = any::<String>();
+        match kind {
+            ActionKind::GetArtifact => {
+                path.prop_map(|path| ActionRequest::GetArtifact { path }).boxed()
+            }
+            ActionKind::ListFolder => {
+                path.prop_map(|path| ActionRequest::ListFolder { path }).boxed()
+            }
+            ActionKind::ExecShell => (vec(path, 0..4), any::<bool>())
+                .prop_map(|(command, tty)| ActionRequest::ExecShell { command, tty })
+                .boxed(),
+            ActionKind::KillProcess => Just(ActionRequest::KillProcess).boxed(),
+            ActionKind::Exec | ActionKind::ExecDetached => {
+                exec().prop_map(ActionRequest::Exec).boxed()
+            }
+            ActionKind::Dial => (path, any::<u16>())
+                .prop_map(|(host, port)| ActionRequest::Dial(Dial { host, port }))
+                .boxed(),
+            ActionKind::Read => (path, read_options())
+                .prop_map(|(path, options)| ActionRequest::Read(Read { path, options }))
+                .boxed(),
+            ActionKind::Write => (path, write_options())
+                .prop_map(|(path, options)| ActionRequest::Write(Write { path, options }))
+                .boxed(),
+            ActionKind::List => (path, any::<bool>())
+                .prop_map(|(path, recursive)| {
+                    ActionRequest::List(List { path, options: ListOptions { recursive } })
+                })
+                .boxed(),
+            ActionKind::Stats => any::<Option<u32>>()
+                .prop_map(|interval_ms| ActionRequest::Stats(StatsOptions { interval_ms }))
+                .boxed(),
+            ActionKind::Signal => {
+                any::<u8>().prop_map(|signal| ActionRequest::Signal(Signal { signal })).boxed()
+            }
+        }
+    }
+
+    fn any_request() -> impl Strategy<Value = ActionRequest> {
+        prop::sample::select(ActionKind::ALL).prop_flat_map(request)
+    }
+
+    proptest! {
+        #[test]
+        fn any_action_is_read_as_it_was_written(
+            id in "[A-Za-z0-9._~-]{1,40}",
+            request in any_request(),
+        ) {
+            let id = ActionId::parse(&id).unwrap();
+            let answer = PollAnswer::Action(Action { id, request });
+            let json = serde_json::to_vec(&answer).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<PollAnswer>(&json).unwrap(), answer);
+        }
+    }
+
+    fn answer(json: &str) -> PollAnswer {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_five_fields_of_version_1_are_always_written() {
+        let id = ActionId::parse("x").unwrap();
+        let kill = Action { id: id.clone(), request: ActionRequest::KillProcess };
+        for (answer, name) in
+            [(PollAnswer::Action(kill), "kill-process"), (PollAnswer::None { id }, "none")]
+        {
+            let json =
+                format!(r#"{{"id":"x","type":"{name}","path":"","command":null,"tty":false}}"#);
+            assert_eq!(serde_json::to_string(&answer).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn an_answer_without_an_action_has_the_type_none() {
+        let json = r#"{"id":"x","type":"none","path":"","command":null,"tty":false}"#;
+        assert!(matches!(answer(json), PollAnswer::None { id } if id.as_str() == "x"));
+    }
+
+    #[test]
+    fn the_name_of_an_unknown_type_is_kept() {
+        let json = r#"{"id":"x","type":"fly","path":"","command":null,"tty":false,"port":22}"#;
+        assert!(matches!(answer(json), PollAnswer::Unknown { name, .. } if name == "fly"));
+    }
+
+    #[test]
+    fn an_extension_without_its_options_is_unknown() {
+        let json = r#"{"id":"x","type":"dial","path":"","command":null,"tty":false}"#;
+        assert!(matches!(answer(json), PollAnswer::Unknown { name, .. } if name == "dial"));
+    }
+}

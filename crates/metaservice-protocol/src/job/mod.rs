@@ -1,0 +1,60 @@
+//! The job: its command, its session, its log and its end.
+
+mod ending;
+mod log;
+mod renewal;
+mod session;
+
+pub use ending::{Ending, Reason};
+pub use log::LogPlace;
+pub use renewal::Renewal;
+pub use session::SessionGrant;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::action::TerminalSize;
+
+/// The command that the guest must run: the answer of
+/// [`Endpoint::Execute`](crate::Endpoint::Execute).
+///
+/// ```
+/// use metaservice_protocol::Execute;
+///
+/// let execute: Execute = serde_json::from_str(r#"{"env":{},"command":["make"]}"#).unwrap();
+/// assert_eq!(execute.command, ["make"]);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execute {
+    /// Variables that are added to the guest's environment; they win.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub env: BTreeMap<String, String>,
+    /// The command and its arguments. An old peer may send `null` for an empty one.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub command: Vec<String>,
+    /// Extension: give the command a terminal of this size. An agent that does not know this field
+    /// runs the command without a terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_null_is_empty() {
+        let execute: Execute = serde_json::from_str(r#"{"env":{"A":"1"},"command":null}"#).unwrap();
+        assert_eq!(execute.command, Vec::<String>::new());
+        assert_eq!(execute.env["A"], "1");
+    }
+}
