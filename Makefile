@@ -13,7 +13,8 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help build setup demo api test test-fast lint book deny fuzz man bench bench-quick
+.PHONY: help build setup demo api test test-fast lint book deny package api-list api-check fuzz man \
+  bench bench-quick
 
 MAN ?= $(HOME)/.local/share/man/man1
 
@@ -42,19 +43,29 @@ test: setup ## all tests, including those in real VMs
 test-fast: ## the tests that need no machine and no QEMU
 	$(CARGO) nextest run --workspace --profile fast
 
-lint: ## format, clippy, API documentation, links, retired words, tests of promises
+lint: ## format, clippy, API documentation, links, words, tests of promises, circles of modules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
 	@python3 scripts/links.py
 	@python3 scripts/guarantees.py
 	@python3 scripts/words.py
+	@python3 scripts/modules.py
 
 book: ## the manual of docs/ as a book, at target/book/index.html
 	@sh scripts/book.sh
 
-deny: ## the dependency policy: licences, duplicates, sources, advisories
+deny: ## the dependency policy: licences, duplicates, sources, advisories, unused ones
 	@sh scripts/deny.sh
+
+package: setup ## a dry run of publishing, and an installation of the tool from the packages
+	@sh scripts/packaged-install.sh
+
+api-check: ## compare the public API of the libraries with api/
+	@sh scripts/api-list.sh
+
+api-list: ## write the public API of the libraries to api/
+	@sh scripts/api-list.sh --write
 
 bench: setup ## measure all, write docs/performance.md (BENCH=loopback/log: only that)
 	@sh scripts/bench.sh run $(BENCH)

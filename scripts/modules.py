@@ -80,10 +80,10 @@ class Crate:
         self.exports, self.globs = {}, {}
         self.load((), root, root.parent)
 
-    def load(self, module, file, folder):
-        self.add(module, file, folder, clean(file.read_text()))
+    def load(self, module, file, directory):
+        self.add(module, file, directory, clean(file.read_text()))
 
-    def add(self, module, file, folder, code):
+    def add(self, module, file, directory, code):
         self.files[module] = file
         self.children[module] = set()
         at = 0
@@ -97,14 +97,14 @@ class Crate:
                 code = code[: declared.start()] + code[stop:]
                 at = declared.start()
                 self.children[module].add(name)
-                self.add(child, file, folder / name, inner)
+                self.add(child, file, directory / name, inner)
                 continue
             candidates = [file.parent / path] if path else [
-                folder / f"{name}.rs", folder / name / "mod.rs"]
+                directory / f"{name}.rs", directory / name / "mod.rs"]
             source = next((each for each in candidates if each.is_file()), None)
             if source:
                 self.children[module].add(name)
-                self.load(child, source, folder / name if not path else source.parent / name)
+                self.load(child, source, directory / name if not path else source.parent / name)
         self.code[module] = code
         self.exports[module], self.globs[module] = {}, []
         for _, tree in USE.findall(code):
