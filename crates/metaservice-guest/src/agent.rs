@@ -1,161 +1,101 @@
-//! The agent: one job, and the host's actions all the while.
+//! The agent: one job, and the host's actions beside it.
 //!
-//! Owns the order of things and the end of it. Job and polls run side by side; an action is a
-//! task of its own, so nothing that an action does delays the next or the job.
+//! Owns the composition of the other modules, the order of events and the end. The job and the
+//! polls run concurrently.
 //!
 //! ```text
-//!   fetch execute ─► job to its reported end ─► host silent for 60 s ─► exit
-//!                └─► polls, actions ..............................┘     (not under our init)
-//!   SIGTERM, SIGINT at any time: job and shells are killed, exit
+//!   fetch the job ─► job to its reported result ─► host silent for 60 s ─► exit
+//!                └─► polls and actions .............................┘     (not with `--stay`)
+//!   SIGTERM or SIGINT at any time: the job and the shells are killed, exit
 //! ```
 //!
-//! The state stays until the next boot, whatever ends the agent: a host that was away for longer
-//! finds the one that it knows, and a job that was reported is not run again. Only a host of
-//! version 1, which cannot go on with a job, is given up with it.
+//! The state directory stays until the next boot, however the agent ends. If a host comes back
+//! late, the next agent continues with its session, and does not run a reported job again. A host
+//! of version 1 cannot continue a job, so its job is forgotten.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metaservice_protocol::{Execute, Failure, FailureCode, SessionGrant};
-use rustix::io::Errno;
-use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::actions;
-use crate::backoff::Backoff;
+use crate::actions::dispatch::Actions;
+use crate::actions::poll::{self, Leave};
+use crate::client::Client;
 use crate::client::host::Host;
-use crate::client::{Client, ClientError};
 use crate::config::Config;
-use crate::diagnostics::{chain, say};
-use crate::files::Transfers;
-use crate::job::pending_replies::Partings;
-use crate::job::renewal;
-use crate::job::{self, Running};
-use crate::shell::{Leftovers, Nursery};
-use crate::state::{Folder, StateError};
-use crate::supervise::{KILL_GRACE, signal_process};
+use crate::files::write::Writes;
+use crate::job::control::JobControl;
+use crate::job::pending_replies::PendingReplies;
+use crate::job::run::Job;
+use crate::job::session;
+use crate::shell::Shells;
+use crate::state::{StateDirectory, StateError};
+use crate::supervise::KILL_GRACE;
 use crate::system::oom;
-use crate::system::processes::Process;
 
-/// How long shells may take to end when the agent is stopped: their supervisors' grace and some.
+/// How long shells may take to end when the agent stops: the grace period and two seconds.
 const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
 
-/// How long a host may be silent after the result before nothing more is expected of it.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How long the host may be silent after the result before the agent ends.
+const HOST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How an agent is to work.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
+/// How an agent works.
+#[derive(Debug)]
+pub(crate) struct Settings {
     /// Where the service is.
-    pub host: Host,
-    /// What the image wants.
-    pub config: Config,
-    /// Where the state is kept; `None` is `/run/metaservice` for root, else
-    /// `metaservice-guest` in `$XDG_RUNTIME_DIR`, else `/tmp/metaservice-guest-UID`.
-    pub state: Option<PathBuf>,
-    /// Whether a job that was begun or finished already is run again.
-    pub again: bool,
-    /// Whether to serve actions for ever, also when the host is gone after the result.
-    pub stay: bool,
-    /// How long a host may be silent after the result before the agent ends; `None` is 60 s.
-    pub farewell: Option<Duration>,
+    pub(crate) host: Host,
+    /// The settings of the image.
+    pub(crate) config: Config,
+    /// The state directory. `None` is `/run/metaservice` for root, else `metaservice-guest` in
+    /// `$XDG_RUNTIME_DIR`, else `/tmp/metaservice-guest-UID`.
+    pub(crate) state: Option<PathBuf>,
+    /// Whether to run a job that was started or reported before.
+    pub(crate) again: bool,
+    /// Whether to serve actions for ever, even if the host is silent after the result.
+    pub(crate) stay: bool,
+    /// How long the host may be silent after the result; `None` is [`HOST_TIMEOUT`].
+    pub(crate) host_timeout: Option<Duration>,
 }
 
-/// An agent that cannot work.
+/// Why an agent does not work.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The state folder cannot be used.
+pub(crate) enum AgentError {
     #[error(transparent)]
     State(#[from] StateError),
-    /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
 }
 
-/// What the actions need of their agent.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) client: Client,
-    pub(crate) config: Config,
-    pub(crate) execute: Execute,
-    pub(crate) folder: Folder,
-    pub(crate) running: Running,
-    pub(crate) transfers: Transfers,
-    pub(crate) nursery: Nursery,
-    pub(crate) leftovers: Leftovers,
-    pub(crate) partings: Partings,
-    shells: AtomicU64,
-}
-
-impl Service {
-    /// Sends the job's main process a signal.
-    pub(crate) fn signal(&self, number: u8) -> Result<(), Failure> {
-        let invalid = || Failure::new(FailureCode::Invalid, format!("signal {number} has no name"));
-        let signal = Some(number).filter(|number| (1..=31).contains(number));
-        let signal = signal.and_then(|number| Signal::from_named_raw(number.into()));
-        let signal = signal.ok_or_else(invalid)?;
-        let running = self.folder.main().filter(|_| self.folder.ending().is_none());
-        let process = running.and_then(|main| Process::same(&main));
-        let not_running = || Failure::new(FailureCode::NotRunning, "the command is not running");
-        match signal_process(&process.ok_or_else(not_running)?, signal) {
-            Ok(()) => Ok(()),
-            Err(Errno::SRCH) => Err(not_running()),
-            Err(errno) => {
-                let reason = chain(&std::io::Error::from(errno));
-                Err(Failure::new(FailureCode::PermissionDenied, reason))
-            }
-        }
-    }
-
-    /// A number for a shell's folder, used once.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.shells.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A path of the host's: a relative one refers to the job's folder.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        let path = Path::new(path);
-        if path.is_absolute() || path == Path::new("") {
-            return path.to_owned();
-        }
-        match &self.config.workdir {
-            Some(workdir) => workdir.join(path),
-            None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-        }
-    }
-}
-
-/// Fetches the job, runs it, reports it and serves actions, until there is nothing left to do.
+/// Fetches the job, runs it, reports its result and serves actions, until the host is gone or this
+/// process gets SIGTERM.
 ///
-/// Must be called in a tokio runtime with I/O and time. Dropping the future cuts all
-/// conversations and leaves a running command to an agent that is started later.
+/// Must be called in a tokio runtime with I/O and time. Dropping the future closes all connections,
+/// and leaves a running command to the next agent.
 ///
 /// # Errors
-/// [`AgentError`] before the job has begun, or when the state folder fails in the middle of it.
-pub async fn run(settings: Settings) -> Result<(), AgentError> {
+/// When the agent cannot start, or the state directory fails later.
+pub(crate) async fn run(settings: Settings) -> Result<(), AgentError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
-    let (folder, _lock) = Folder::open_soon(settings.state.clone()).await?;
-    folder.remove_shells();
-    let running = Running::default();
+    let (state, _lock) = StateDirectory::open_soon(settings.state.clone()).await?;
+    state.remove_shells();
+    let control = JobControl::new(state.clone());
     let (stop, stopping) = watch::channel(false);
-    let mut actions = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let worked = tokio::select! {
-        worked = work(settings, &folder, &running, stopping, &mut actions) => Some(worked),
+        worked = work(settings, state, control.clone(), stopping, &mut tasks) => Some(worked),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
     stop.send_replace(true);
-    let ended = async { while actions.join_next().await.is_some() {} };
+    let ended = async { while tasks.join_next().await.is_some() {} };
     match worked {
         None => {
-            let stopped = running.stop(&folder);
-            let (_, ()) = tokio::join!(timeout(SHELLS_TIMEOUT, ended), stopped);
+            let (_, ()) = tokio::join!(timeout(SHELLS_TIMEOUT, ended), control.stop());
             Ok(())
         }
         Some(Ok(())) => {
@@ -168,110 +108,57 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
 
 async fn work(
     settings: Settings,
-    folder: &Folder,
-    running: &Running,
+    state: StateDirectory,
+    control: JobControl,
     stopping: watch::Receiver<bool>,
-    actions: &mut JoinSet<()>,
+    tasks: &mut JoinSet<()>,
 ) -> Result<(), StateError> {
-    let client = Client::new(settings.host);
-    let execute = fetch(&client, folder).await?;
-    // Not before: an agent that waits for a job starts itself anew, and would find its own.
+    let Settings { host, config, again, stay, host_timeout, .. } = settings;
+    let client = Client::new(host);
+    let execute = Arc::new(session::fetch(&client, &state).await?);
+    // Not before: while it waits for a job, the agent may exec itself, and would then take its own
+    // lowered score for that of commands.
     oom::protect();
-    let service = Arc::new(Service {
+    let config = Arc::new(config);
+    let pending_replies = PendingReplies::default();
+    let job = Job {
         client: client.clone(),
-        config: settings.config,
-        execute,
-        folder: folder.clone(),
-        running: running.clone(),
-        transfers: Transfers::default(),
-        nursery: Nursery::default(),
-        leftovers: Leftovers::default(),
-        partings: Partings::default(),
-        shells: AtomicU64::new(0),
+        state: state.clone(),
+        config: Arc::clone(&config),
+        execute: Arc::clone(&execute),
+        control: control.clone(),
+        pending_replies: pending_replies.clone(),
+    };
+    let actions = Arc::new(Actions {
+        client: client.clone(),
+        config: Arc::clone(&config),
+        job: control.clone(),
+        pending_replies: pending_replies.clone(),
+        writes: Writes::new(config.user.clone()),
+        shells: Shells::new(
+            client.clone(),
+            config,
+            execute,
+            state.clone(),
+            control,
+            pending_replies,
+        ),
     });
-    let (reported, leave) = watch::channel(false);
-    let job = async {
-        job::see_through(&service, settings.again).await?;
-        reported.send_replace(!settings.stay);
+    let (reported, allowed) = watch::channel(false);
+    let running = async {
+        job.run(again).await?;
+        reported.send_replace(!stay);
         Ok(())
     };
-    let polls = async {
-        let farewell = settings.farewell.unwrap_or(FAREWELL);
-        actions::run(&service, &stopping, (leave, farewell), actions).await;
+    let polling = async {
+        let leave = Leave { allowed, silence: host_timeout.unwrap_or(HOST_TIMEOUT) };
+        poll::run(&actions, &stopping, leave, tasks).await;
         Ok(())
     };
-    tokio::try_join!(job, polls)?;
-    if !service.client.service().has_extensions() {
-        // A host of version 1 keeps no job: the one that is there next has its own, even if it is
-        // the same command.
-        folder.forget()?;
+    tokio::try_join!(running, polling)?;
+    if !client.service().has_extensions() {
+        // The next host of version 1 has a job of its own, even if the command is the same.
+        state.forget_job()?;
     }
     Ok(())
-}
-
-/// Fetches the job, as soon as there is a network and a service on it, and claims it where the
-/// service wants that.
-async fn fetch(client: &Client, folder: &Folder) -> Result<Execute, StateError> {
-    let mut grant = None;
-    let mut backoff = Backoff::new();
-    let mut said = false;
-    loop {
-        let error = match client.execute().await {
-            Ok(execute) if client.has_session() || !client.service().session => {
-                return Ok(with_secrets(execute, grant));
-            }
-            // It has not been claimed, or what we have is of another service.
-            Ok(_) | Err(ClientError::Status { status: 401, .. }) => {
-                match claim(client, folder).await? {
-                    Ok(granted) => {
-                        client.set_session(Some(&granted.secret));
-                        grant = Some(granted);
-                        continue;
-                    }
-                    Err(error) => error,
-                }
-            }
-            Err(ClientError::Status { status: 503, .. }) if client.service().renewal => {
-                folder.forget_agent()?;
-                renewal::wait(client).await
-            }
-            Err(error) => error,
-        };
-        if !std::mem::replace(&mut said, true) {
-            let reason = chain(&error);
-            say(&format!("waiting for the service at {}: {reason}", client.host()));
-        }
-        tokio::time::sleep(backoff.delay()).await;
-    }
-}
-
-/// The variables that only the claimant gets win over the job's others.
-fn with_secrets(mut execute: Execute, grant: Option<SessionGrant>) -> Execute {
-    execute.env.extend(grant.into_iter().flat_map(|grant| grant.env));
-    execute
-}
-
-/// Claims the job, and remembers what comes of it for an agent that is started after this one.
-async fn claim(
-    client: &Client,
-    folder: &Folder,
-) -> Result<Result<SessionGrant, ClientError>, StateError> {
-    client.set_session(None);
-    // Written down first: an answer that is cut, or an agent that dies, can be asked for again.
-    let nonce = folder.nonce()?;
-    match client.claim(&nonce).await {
-        Ok(mut grant) => {
-            match folder.session().filter(|before| before.secret == grant.secret) {
-                // What is given once was given to the agent before this one.
-                Some(before) => grant.env.extend(before.env),
-                // Another service has heard nothing of a result: its job is another one, even if it
-                // is the same command.
-                None if folder.is_reported() => folder.forget()?,
-                None => {}
-            }
-            folder.set_session(&grant)?;
-            Ok(Ok(grant))
-        }
-        Err(error) => Ok(Err(error)),
-    }
 }

@@ -1,14 +1,15 @@
 //! The command line.
 //!
-//! Owns flags and their words; what they lead to is `main`'s.
+//! Owns the flags and the help text. What they do is the task of `main`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use metaservice_guest::{Host, InvalidHost, InvalidOrder, Order};
+use crate::client::host::{Host, InvalidHost};
+use crate::supervise::{InvalidOrder, Order};
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub(crate) const HELP: &str = "\
 The agent inside a virtual machine: runs the job of its metadata service.
 
@@ -16,25 +17,26 @@ Usage: metaservice-guest [OPTIONS] [run]
        metaservice-guest [OPTIONS] post-log FILE
 
 Commands:
-  run              fetch the job, run it, report it, serve the host's actions (default)
+  run              fetch the job, run it, report its result, serve the host's
+                   actions (default)
   post-log FILE    send a file as an additional log; - is the standard input
 
 Options:
-      --host HOST[:PORT]   where the service is [default: 169.254.169.254:80];
-                           an address, or a name from /etc/hosts
-      --config FILE        a YAML file with entrypoint, env, shell, user, workdir
-      --state DIR          where a job's state outlives a restart of the agent
-                           [default: /run/metaservice for root]
-      --again              run the job even if it was begun or finished before
-      --farewell SECONDS   how long the host may be silent after the result before the
-                           agent ends [default: 60]
-  -h, --help               print this
-  -V, --version            print the version
+      --host HOST[:PORT]      where the service is [default: 169.254.169.254:80]:
+                              an address, or a name in /etc/hosts
+      --config FILE           a YAML file with entrypoint, env, shell, user, workdir
+      --state DIR             where a job's state survives a restart of the agent
+                              [default: /run/metaservice for root]
+      --again                 run the job even if it was started or reported before
+      --host-timeout SECONDS  how long the host may be silent after the result
+                              before the agent ends [default: 60]
+  -h, --help                  print this help
+  -V, --version               print the version
 
-As process 1 and without arguments it is the machine's init.
+As process 1 without arguments, it is the init of the machine.
 ";
 
-/// What was asked for.
+/// What to do.
 #[derive(Debug)]
 pub(crate) enum Arguments {
     Help,
@@ -45,7 +47,7 @@ pub(crate) enum Arguments {
         state: Option<PathBuf>,
         again: bool,
         stay: bool,
-        farewell: Option<Duration>,
+        host_timeout: Option<Duration>,
     },
     PostLog {
         host: Host,
@@ -53,11 +55,11 @@ pub(crate) enum Arguments {
         file: PathBuf,
     },
     Supervise(Order),
-    /// A zygote of the agent with this number.
-    Zygote(i32),
+    /// The fork server of the agent with this process id.
+    ForkServer(i32),
 }
 
-/// A command line that asks for nothing that there is.
+/// Why a command line is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error(transparent)]
@@ -70,7 +72,7 @@ pub(crate) enum UsageError {
     NoFile,
     #[error("there is no command '{0}': there are run and post-log")]
     NoSuchCommand(String),
-    #[error("{option} does not go with post-log")]
+    #[error("{option} cannot be used with post-log")]
     NotForPostLog { option: &'static str },
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn parse(
     use lexopt::prelude::{Long, Short, Value, ValueExt};
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut host, mut config, mut state) = (Host::default(), None, None);
-    let (mut again, mut stay, mut farewell) = (false, false, None);
+    let (mut again, mut stay, mut host_timeout) = (false, false, None);
     let mut words: Vec<OsString> = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -91,16 +93,16 @@ pub(crate) fn parse(
             Long("config") => config = Some(parser.value()?.into()),
             Long("state") => state = Some(parser.value()?.into()),
             Long("again") => again = true,
-            Long("farewell") => {
-                farewell = Some(Duration::from_secs(parser.value()?.parse()?));
+            Long("host-timeout") => {
+                host_timeout = Some(Duration::from_secs(parser.value()?.parse()?));
             }
-            // The init's: an agent in a machine of ours serves until the machine ends.
+            // Set by the init: its agent serves actions until the machine ends.
             Long("stay") => stay = true,
-            Value(stage) if words.is_empty() && stage == "supervise" => {
+            Value(command) if words.is_empty() && command == "supervise" => {
                 return Ok(Arguments::Supervise(Order::parse(&mut parser)?));
             }
-            Value(stage) if words.is_empty() && stage == "zygote" => {
-                return Ok(Arguments::Zygote(parser.value()?.parse()?));
+            Value(command) if words.is_empty() && command == "fork-server" => {
+                return Ok(Arguments::ForkServer(parser.value()?.parse()?));
             }
             Value(word) if words.len() < 2 => words.push(word),
             _ => return Err(argument.unexpected().into()),
@@ -127,7 +129,7 @@ pub(crate) fn parse(
         }
         (None, Some(_)) => return Err(UsageError::NoFile),
     }
-    Ok(Arguments::Run { host, config, state, again, stay, farewell })
+    Ok(Arguments::Run { host, config, state, again, stay, host_timeout })
 }
 
 #[cfg(test)]
@@ -141,21 +143,21 @@ mod tests {
     #[test]
     fn run_is_the_default() {
         for line in ["", "run"] {
-            let Ok(Arguments::Run { host, config, state, again, stay, farewell }) =
+            let Ok(Arguments::Run { host, config, state, again, stay, host_timeout }) =
                 parse_line(line)
             else {
                 panic!("{line}")
             };
             assert_eq!((host, again, stay), (Host::default(), false, false));
-            assert_eq!((config, state, farewell), (None, None, None));
+            assert_eq!((config, state, host_timeout), (None, None, None));
         }
-        let line = "--host 127.0.0.1:8080 --config c.yml run --state=s --again --farewell 7";
-        let Ok(Arguments::Run { host, config, state, again: true, farewell, .. }) =
+        let line = "--host 127.0.0.1:8080 --config c.yml run --state=s --again --host-timeout 7";
+        let Ok(Arguments::Run { host, config, state, again: true, host_timeout, .. }) =
             parse_line(line)
         else {
             panic!()
         };
-        assert_eq!(farewell, Some(Duration::from_secs(7)));
+        assert_eq!(host_timeout, Some(Duration::from_secs(7)));
         assert_eq!(host.authority(), "127.0.0.1:8080");
         assert_eq!((config, state), (Some("c.yml".into()), Some("s".into())));
     }
@@ -171,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_mistake() {
         assert!(parse_line("walk").unwrap_err().contains("'walk'"));
         assert!(parse_line("run fast").unwrap_err().contains("'fast'"));
         assert!(parse_line("--hots a").unwrap_err().contains("--hots"));
         assert!(parse_line("--host a:b").unwrap_err().contains("HOST[:PORT]"));
         assert!(parse_line("supervise").is_err());
-        assert!(parse_line("zygote").is_err());
+        assert!(parse_line("fork-server").is_err());
         assert!(matches!(parse_line("--help"), Ok(Arguments::Help)));
         assert!(matches!(parse_line("-V"), Ok(Arguments::Version)));
     }

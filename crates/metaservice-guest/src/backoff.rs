@@ -1,20 +1,20 @@
-//! How long to wait before the next try.
+//! How long to wait before the next attempt.
 //!
-//! Owns the arithmetic only; whoever tries sleeps. The first waits are a few milliseconds
-//! because the service is usually there a moment after the network is, and every
-//! moment counts in the boot of a machine. Half of each wait is left to chance, so that many
-//! guests of one host that lost it together do not come back together.
+//! Owns the arithmetic; the caller sleeps. The first delays are a few milliseconds, because the
+//! service is usually up a moment after the network, and each moment adds to the start of a
+//! machine. Half of each delay is random, so that the guests of a host that was away do not all
+//! come back at the same time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The first wait.
+/// The first delay.
 const FIRST: Duration = Duration::from_millis(10);
 
-/// The longest wait.
+/// The longest delay.
 const CAP: Duration = Duration::from_secs(5);
 
-/// Waits that double from [`FIRST`] to [`CAP`].
+/// Delays that double from [`FIRST`] to [`CAP`].
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -22,7 +22,6 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off at its beginning.
     pub(crate) fn new() -> Self {
         Self::seeded(RandomState::new().hash_one(0))
     }
@@ -31,11 +30,11 @@ impl Backoff {
         Self { next: FIRST, random: seed | 1 }
     }
 
-    /// How long to wait before the next try: between half of the present step and all of it.
+    /// The next delay: between half of the current step and all of it.
     pub(crate) fn delay(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(CAP);
-        // xorshift64: chance enough for spreading load.
+        // xorshift64 is random enough to spread load.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -44,7 +43,7 @@ impl Backoff {
         half + Duration::from_micros(self.random % spread)
     }
 
-    /// Begins again after a success.
+    /// Starts again with the first delay, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = FIRST;
     }
@@ -58,7 +57,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_grow_to_the_cap_and_never_past_it(seed in any::<u64>(), steps in 1u32..40) {
+        fn delays_grow_to_the_cap_and_not_past_it(seed in any::<u64>(), steps in 1u32..40) {
             let mut backoff = Backoff::seeded(seed);
             for step in 0..steps {
                 let full = FIRST.saturating_mul(1 << step.min(20)).min(CAP);

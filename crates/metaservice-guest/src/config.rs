@@ -1,7 +1,11 @@
 //! The configuration file of a guest image.
 //!
-//! Owns the five keys and their types. It refuses what it does not know: a misspelt key in
-//! an image is found when the image is made, not when a job misses its user.
+//! Owns the five keys and their types. An unknown key is an error: you notice a misspelt key when
+//! you make the image, not when a job runs as the wrong user.
+//!
+//! The file is YAML, because the images of version 1 have YAML files and keep working. A parser
+//! of YAML is large for five keys, but a subset written here would accept other files than the
+//! agents that those images were made for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,78 +13,48 @@ use std::{fs, io};
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 
-/// What the image's maker wants for every command that runs in it.
-///
-/// ```
-/// use metaservice_guest::Config;
-///
-/// let config = Config::parse("{ entrypoint: [nice], env: { CI: 'true' }, user: builder }").unwrap();
-/// assert_eq!(config.entrypoint, ["nice"]);
-/// assert_eq!(config.env["CI"], "true");
-/// ```
+/// The image's settings for every command that runs in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {
-    /// Words put in front of the job's command.
-    pub entrypoint: Vec<String>,
-    /// Environment laid over the agent's own and under the job's.
-    pub env: BTreeMap<String, String>,
-    /// The shell for exec-shell actions that name none.
-    pub shell: Vec<String>,
-    /// Whom to run commands as, by name or number.
-    pub user: Option<String>,
-    /// Where to run commands, and what relative paths of actions refer to.
-    pub workdir: Option<PathBuf>,
+pub(crate) struct Config {
+    /// Words in front of the job's command.
+    pub(crate) entrypoint: Vec<String>,
+    /// Variables that override the agent's environment. The job's variables override these.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The command of shells that name none.
+    pub(crate) shell: Vec<String>,
+    /// The user that commands run as, by name or number.
+    pub(crate) user: Option<String>,
+    /// The working directory of commands, and the base of relative paths in actions.
+    pub(crate) workdir: Option<PathBuf>,
 }
 
-/// A configuration that cannot be used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
+pub(crate) enum ConfigError {
     #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not YAML.
+    Read { path: PathBuf, source: io::Error },
     #[error("the configuration is not YAML")]
     Syntax(#[from] saphyr::ScanError),
-    /// The file is not one mapping of keys to values.
     #[error("the configuration is not a mapping")]
     NotAMapping,
-    /// A key that does not exist.
     #[error(
         "the configuration has no key '{0}': there are entrypoint, env, shell, user and workdir"
     )]
     UnknownKey(String),
-    /// A value of the wrong type.
     #[error("'{key}' in the configuration must be {expected}")]
-    WrongType {
-        /// The key.
-        key: String,
-        /// What its value must be.
-        expected: &'static str,
-    },
+    WrongType { key: String, expected: &'static str },
 }
 
 impl Config {
     /// Reads a file.
-    ///
-    /// # Errors
-    /// [`ConfigError`], which names the file or the key.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text)
     }
 
-    /// Reads YAML; an empty text is the default.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for what is not YAML, not a known key, or not of its type.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    /// Reads YAML. An empty text is the default.
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let documents = Yaml::load_from_str(text)?;
         let document = match documents.first() {
@@ -92,7 +66,7 @@ impl Config {
             let key = key.as_str().ok_or(ConfigError::NotAMapping)?;
             let wrong = |expected| ConfigError::WrongType { key: key.to_owned(), expected };
             if value.is_null() {
-                known(key)?;
+                check_key(key)?;
                 continue;
             }
             match key {
@@ -101,30 +75,42 @@ impl Config {
                 "env" => config.env = variables(value).ok_or_else(|| wrong(VARIABLES))?,
                 "user" => config.user = Some(text_of(value).ok_or_else(|| wrong(TEXT))?),
                 "workdir" => {
-                    let path = PathBuf::from(value.as_str().ok_or_else(|| wrong(FOLDER))?);
+                    let path = PathBuf::from(value.as_str().ok_or_else(|| wrong(ABSOLUTE))?);
                     config.workdir = Some(path).filter(|path| path.is_absolute());
-                    config.workdir.as_ref().ok_or_else(|| wrong(FOLDER))?;
+                    config.workdir.as_ref().ok_or_else(|| wrong(ABSOLUTE))?;
                 }
-                _ => known(key)?,
+                _ => check_key(key)?,
             }
         }
         Ok(config)
+    }
+
+    /// The absolute path for the path of an action: a relative one starts at the working directory.
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        if path.is_absolute() || path == Path::new("") {
+            return path.to_owned();
+        }
+        match &self.workdir {
+            Some(workdir) => workdir.join(path),
+            None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        }
     }
 }
 
 const WORDS: &str = "a list of strings";
 const VARIABLES: &str = "a mapping of names to strings";
 const TEXT: &str = "a string";
-const FOLDER: &str = "an absolute path";
+const ABSOLUTE: &str = "an absolute path";
 
-fn known(key: &str) -> Result<(), ConfigError> {
+fn check_key(key: &str) -> Result<(), ConfigError> {
     match key {
         "entrypoint" | "env" | "shell" | "user" | "workdir" => Ok(()),
         _ => Err(ConfigError::UnknownKey(key.to_owned())),
     }
 }
 
-/// A string, or what a person who forgot the quotes plainly meant by a number or a boolean.
+/// A string. A number or a boolean without quotes counts as the text that was written.
 fn text_of(value: &Yaml<'_>) -> Option<String> {
     match value {
         Yaml::Value(Scalar::String(text)) => Some(text.to_string()),
@@ -174,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_the_default() {
+    fn an_empty_file_is_the_default() {
         for text in ["", "# nothing\n", "---\n", "env:\nuser: ~\n", "{}"] {
             assert_eq!(Config::parse(text).unwrap(), Config::default(), "{text}");
         }
@@ -203,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "[a-z:{}\\[\\],\n \"'&*!|>~-]{0,60}") {
+        fn no_text_panics(text in "[a-z:{}\\[\\],\n \"'&*!|>~-]{0,60}") {
             let _ = Config::parse(&text);
         }
     }

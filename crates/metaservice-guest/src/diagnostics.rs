@@ -1,20 +1,20 @@
-//! Errors and diagnostics as people read them.
+//! Errors and diagnostics as text for people.
 //!
-//! Owns the one place where a chain of causes becomes a line, and the prefix by which the
-//! agent's lines are known on a console that others write to as well.
+//! Owns the conversion of an error with its causes into one line, and the prefix of the agent's
+//! lines on a console that other programs write to as well.
 
 use std::error::Error;
 use std::io::{self, Write};
 
 /// An error with its causes: `cannot run 'x': No such file or directory`.
 ///
-/// The operating system's number behind its words is left out.
-pub fn chain(error: &dyn Error) -> String {
+/// The operating system's error number is left out.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors repeat their cause in their own words.
+        // Some errors already contain the text of their cause.
         if !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);
@@ -31,11 +31,10 @@ fn without_number(line: &str) -> &str {
     }
 }
 
-/// Says one line on the standard error. Control characters of strangers (paths, names) do
-/// not reach it.
-pub(crate) fn say(line: &str) {
+/// Prints one line to the standard error. Control characters, as of paths, are replaced.
+pub(crate) fn print(line: &str) {
     let line: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    // A standard error that nobody reads is no reason to stop.
+    // The agent works without a standard error.
     let _ = writeln!(io::stderr(), "metaservice: {line}");
 }
 
@@ -48,9 +47,9 @@ mod tests {
     struct Outer(#[source] std::io::Error);
 
     #[test]
-    fn a_chain_is_one_line_without_numbers() {
+    fn an_error_with_causes_is_one_line_without_numbers() {
         let error = Outer(std::io::Error::from_raw_os_error(2));
-        assert_eq!(chain(&error), "cannot run 'x': No such file or directory");
+        assert_eq!(with_causes(&error), "cannot run 'x': No such file or directory");
         assert_eq!(without_number("a (os error b)"), "a (os error b)");
     }
 }

@@ -1,76 +1,124 @@
-//! The program: picks which of its parts it is, and turns errors into words.
+//! The agent inside the virtual machine.
+//!
+//! It fetches one job from the metadata service, runs it, delivers its output and reports its
+//! result. Meanwhile it serves the host's actions: files, lists of files, shells, a kill. As the
+//! first process of a machine it is the init as well. The protocol is version 1 of
+//! `docs/protocol.md`.
+//!
+//! # Four programs in one
+//!
+//! This static file is four programs, each in a process of its own:
+//!
+//! | | process | lives | why it is a process of its own |
+//! | --- | --- | --- | --- |
+//! | [`init`] | pid 1 | as long as the machine | if pid 1 ends, the kernel panics |
+//! | [`agent`] | the agent | as long as a host may send actions | it reads the network, and may be restarted |
+//! | [`supervise`] | one per job and per shell | as long as the command's processes | it outlives the agent, and adopts processes whose parent has ended |
+//! | fork server | beside an agent that has had a shell | as long as the agent | it forks supervisors of shells, which is faster than to start a program |
+//!
+//! A command starts as a forked child of its supervisor, which has one thread and so may fork. The
+//! agent and a supervisor share only a state directory and a signal. The agent and the fork server
+//! share a socket.
+//!
+//! # Modules
+//!
+//! A module uses only modules to the left of it:
+//!
+//! ```text
+//!   backoff, config, diagnostics, system ─► client ─► log ─► supervise ─► job ─► shell ─► actions
+//!                                     state, program                            files     agent
+//! ```
+//!
+//! `system` asks the kernel. `client` is the client side of the protocol. `actions` polls and
+//! dispatches. `agent` composes the modules. `init` stands beside the agent and starts it.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod actions;
+mod agent;
 mod arguments;
+mod backoff;
+mod client;
+mod config;
+mod diagnostics;
+mod files;
+mod init;
+mod job;
+mod log;
+mod program;
+mod shell;
+mod state;
+mod supervise;
+mod system;
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use metaservice_guest::{Config, Settings, diagnostics};
+use self::agent::Settings;
+use self::arguments::{Arguments, HELP};
+use self::config::Config;
+use self::diagnostics::with_causes;
 
-use arguments::{Arguments, HELP};
-
-/// How many threads may wait for disks: more than there are walks, reads and writes at once, so
-/// that files, which need one for a block at a time, always find one. Idle ones go.
+/// How many threads may block. There are more than walks, reads and writes at once, so that a file,
+/// which needs a thread for one block, always finds one. Unused threads end.
 const BLOCKING_THREADS: usize = 48;
 
-/// How long a blocking thread without work is kept.
+/// How long an unused blocking thread is kept.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);
 
-/// The exit status for a command line that cannot be understood.
+/// The exit status for an invalid command line.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    // The kernel hands words that it does not know to its first process, so a machine's init
-    // is known by its name as well.
+    // The kernel passes words that it does not know to its first process. So an init is recognised
+    // by its name as well.
     let init = arguments.next().is_some_and(|name| name == "/init") || arguments.len() == 0;
     if std::process::id() == 1 && init {
-        metaservice_guest::init();
+        self::init::init();
     }
     match arguments::parse(std::env::args_os().skip(1)) {
         Err(error) => {
             let _ = writeln!(
                 io::stderr(),
                 "error: {}\n\nFor more information, try '--help'.",
-                diagnostics::chain(&error)
+                with_causes(&error)
             );
             ExitCode::from(USAGE)
         }
-        Ok(arguments) => match carry_out(arguments) {
-            Ok(status) => status,
+        Ok(arguments) => match run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "error: {}", diagnostics::chain(&*error));
+                let _ = writeln!(io::stderr(), "error: {}", with_causes(&*error));
                 ExitCode::FAILURE
             }
         },
     }
 }
 
-fn carry_out(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments {
         Arguments::Help => io::stdout().write_all(HELP.as_bytes())?,
         Arguments::Version => {
             writeln!(io::stdout(), "metaservice-guest {}", env!("CARGO_PKG_VERSION"))?;
         }
-        Arguments::Run { host, config, state, again, stay, farewell } => {
-            // Started by way of /proc/self/exe it would be known as `exe`.
+        Arguments::Run { host, config, state, again, stay, host_timeout } => {
+            // Started as /proc/self/exe, its name would be `exe`.
             let _ = rustix::thread::set_name(c"metaservice");
             let config = config.map(|path| Config::read(&path)).transpose()?;
             let config = config.unwrap_or_default();
-            let settings = Settings { host, config, state, again, stay, farewell };
-            block_on(metaservice_guest::run(settings))?;
+            let settings = Settings { host, config, state, again, stay, host_timeout };
+            block_on(agent::run(settings))?;
         }
         Arguments::PostLog { host, state, file } => {
-            block_on(async move { metaservice_guest::post_log(host, state, &file).await })?;
+            block_on(async move { log::post::post_log(host, state, &file).await })?;
         }
-        Arguments::Supervise(order) => metaservice_guest::supervise(&order)?,
-        Arguments::Zygote(agent) => metaservice_guest::zygote(agent)?,
+        Arguments::Supervise(order) => supervise::supervise(&order)?,
+        Arguments::ForkServer(agent) => supervise::fork_server(agent)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn block_on<T, E>(
@@ -85,9 +133,9 @@ where
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_IDLE)
         .build()?;
-    // As a task: the runtime's first future is woken by way of the kernel, each time.
+    // Spawned, because each wake-up of the main future of a runtime goes through the kernel.
     let result = runtime.block_on(runtime.spawn(work));
-    // A read of a terminal or of a dead network disk is not waited for.
+    // Does not wait for a thread that reads a terminal or a dead network disk.
     runtime.shutdown_background();
     Ok(result??)
 }

@@ -1,7 +1,7 @@
-//! What exactly is run: words, environment, user and folder of a job or a shell.
+//! A command to run: its words, environment, user and working directory.
 //!
-//! Owns the order in which the layers of the environment lie over each other: the agent's
-//! own, what the user brings (HOME, USER, LOGNAME), the configuration's, the job's.
+//! Owns the order of the environment's layers. A later layer overrides an earlier one: the agent's
+//! own environment, HOME, USER and LOGNAME of the user, the image's configuration, the job.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +11,14 @@ use metaservice_protocol::{Exec, Execute};
 use crate::config::Config;
 use crate::system::account::Account;
 
-/// The terminal that a shell with a terminal is told it has, unless something else says so.
+/// TERM for a command with a terminal, unless another layer sets it.
 const TERMINAL: &str = "xterm-256color";
 
-/// What a service manager says to a unit's own process alone: the agent (systemd.exec(5)). In a
-/// command it would be false, and the same in each machine that was restored from one snapshot.
-const OF_UNIT: [&str; 16] = [
+/// Variables that a service manager sets for the main process of a unit (systemd.exec(5)).
+///
+/// They describe the agent. In a command they would be wrong, and the same in each machine that
+/// is restored from one snapshot.
+const UNIT_VARIABLES: [&str; 16] = [
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
     "INVOCATION_ID",
@@ -39,30 +41,32 @@ const OF_UNIT: [&str; 16] = [
 const TERMINFO: [&str; 4] =
     ["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo", "/usr/lib/terminfo"];
 
-/// A command with everything around it.
+/// A command with its environment, user and working directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) words: Vec<String>,
-    /// Laid over the agent's own environment; of two of the same name the later counts.
+    /// Added to the agent's own environment. If a name is there twice, the later value counts.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<PathBuf>,
 }
 
 impl Program {
-    /// The job's command. With an entrypoint an empty command is the entrypoint alone.
+    /// The job's command, behind the image's entrypoint.
     pub(crate) fn job(config: &Config, execute: &Execute) -> Self {
         let words = config.entrypoint.iter().chain(&execute.command).cloned().collect();
         let term = execute.terminal.map(|_| TERMINAL);
         let mut program = Self::new(config, execute, words, term, config.user.as_ref());
         if execute.terminal.is_some() {
-            program.know_terminal();
+            program.ensure_known_terminal();
         }
         program
     }
 
-    /// A shell beside the job: same environment, user and folder unless it says otherwise, no
-    /// entrypoint.
+    /// A shell beside the job.
+    ///
+    /// It has the job's environment, user and working directory unless its options change them.
+    /// It has no entrypoint.
     pub(crate) fn shell(config: &Config, execute: &Execute, exec: Exec) -> Self {
         let Exec { command: words, tty, options } = exec;
         let words = match (words.is_empty(), config.shell.is_empty()) {
@@ -74,7 +78,7 @@ impl Program {
         let mut program = Self::new(config, execute, words, tty.then_some(TERMINAL), user);
         program.env.extend(options.env);
         if tty {
-            program.know_terminal();
+            program.ensure_known_terminal();
         }
         if let Some(workdir) = options.workdir {
             let base = program.workdir.take().unwrap_or_default();
@@ -83,9 +87,9 @@ impl Program {
         program
     }
 
-    /// A terminal type that this guest does not know becomes one that most know: with an unknown
-    /// one editors and pagers do not start.
-    fn know_terminal(&mut self) {
+    /// Replaces a TERM that the guest has no description of. With an unknown type, editors and
+    /// pagers do not start.
+    fn ensure_known_terminal(&mut self) {
         let value = |name: &str| {
             let mut values = self.env.iter().rev();
             values.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -110,7 +114,7 @@ impl Program {
     ) -> Self {
         let mut env: Vec<(String, String)> = Vec::new();
         env.extend(term.map(|term| ("TERM".to_owned(), term.to_owned())));
-        // A user who does not exist is reported where the command is started.
+        // The start of the command reports an unknown user.
         if let Some(Ok(account)) = user.map(|user| Account::find(user)) {
             env.push(("HOME".to_owned(), account.home));
             env.push(("USER".to_owned(), account.name.clone()));
@@ -123,22 +127,23 @@ impl Program {
     }
 }
 
-/// Keeps from a program what is for the agent alone. What is set on `command` afterwards counts.
-pub(crate) fn hide_unit(command: &mut Command) -> &mut Command {
-    for name in OF_UNIT {
+/// Removes the [`UNIT_VARIABLES`]. Variables that are set on `command` later stay.
+pub(crate) fn remove_unit_variables(command: &mut Command) -> &mut Command {
+    for name in UNIT_VARIABLES {
         command.env_remove(name);
     }
     command
 }
 
-/// Whether one of the databases has this type: below its first letter, or that letter's number.
+/// Whether a terminfo database has this type. Its file is in a subdirectory that is named by the
+/// first letter, or by the hexadecimal code of that letter.
 fn is_known(term: &str, databases: impl IntoIterator<Item = PathBuf>) -> bool {
     let Some(first) = term.chars().next().filter(char::is_ascii_alphanumeric) else {
         return false;
     };
-    let folders = [first.to_string(), format!("{:x}", u32::from(first))];
+    let letters = [first.to_string(), format!("{:x}", u32::from(first))];
     let has =
-        |database: PathBuf| folders.iter().any(|folder| database.join(folder).join(term).is_file());
+        |database: PathBuf| letters.iter().any(|letter| database.join(letter).join(term).is_file());
     !term.contains('/') && databases.into_iter().any(has)
 }
 
@@ -158,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_job_has_the_last_word() {
+    fn the_variables_of_the_job_win() {
         let config = Config::parse(
             "{entrypoint: [env], env: {A: config, B: config, HOME: /c}, user: root, workdir: /w}",
         )
@@ -196,16 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_the_agents_unit_is_hidden_and_what_is_set_afterwards_is_not() {
+    fn a_command_does_not_get_the_variables_of_the_agents_unit() {
         let mut command = Command::new("env");
-        hide_unit(command.env("INVOCATION_ID", "the agent's")).env("LISTEN_FDS", "the job's");
+        remove_unit_variables(command.env("INVOCATION_ID", "the agent's"))
+            .env("LISTEN_FDS", "the job's");
         let envs: Vec<_> = command.get_envs().collect();
         assert!(envs.contains(&("INVOCATION_ID".as_ref(), None)), "{envs:?}");
         assert!(envs.contains(&("LISTEN_FDS".as_ref(), Some("the job's".as_ref()))), "{envs:?}");
     }
 
     #[test]
-    fn a_terminal_type_that_the_guest_does_not_know_becomes_a_common_one() {
+    fn an_unknown_terminal_type_becomes_a_common_one() {
         let home = tempfile::tempdir().unwrap();
         let database = home.path().join(".terminfo");
         std::fs::create_dir_all(database.join("o")).unwrap();
@@ -225,7 +231,7 @@ mod tests {
         }
         for unknown in ["no-such-type", "", "../o/own-type", "/etc/passwd", "o/own-type"] {
             assert_eq!(term(unknown, true), TERMINAL, "{unknown}");
-            // Without a terminal it is a variable as any other.
+            // Without a terminal, TERM is a variable like any other.
             assert_eq!(term(unknown, false), unknown);
         }
     }

@@ -1,26 +1,27 @@
-//! The folder in which a job outlives its agent.
+//! The directory in which a job outlives its agent.
 //!
-//! Owns the files, their atomic appearance and the folder's privacy; what they mean for a
-//! restarted agent is decided in [`job`](crate::job).
+//! Owns the files, their atomic creation and the privacy of the directory. It does not decide what
+//! they mean for a restarted agent: see [`job`](crate::job).
 //!
-//! | file | written by | says |
+//! | file | written by | meaning |
 //! | --- | --- | --- |
-//! | `agent` | agent | locked while an agent works here |
-//! | `boot` | agent | during which boot the rest was written |
-//! | `nonce` | agent | the word by which it claims jobs |
+//! | `agent` | agent | locked while an agent uses the directory |
+//! | `boot` | agent | the boot in which the other files were written |
+//! | `nonce` | agent | the nonce with which it claims jobs |
 //! | `session` | agent | what the service has granted: a secret |
-//! | `execute` | agent | the job that the rest is about |
-//! | `supervisor` | supervisor | who runs the command; made once, before the command is |
-//! | `main` | supervisor | which process the command is, for signals |
-//! | `failure` | supervisor's copy | why the command could not be started, empty once it was |
-//! | `begun` | supervisor | the command was started, or `failure` says why not; only where that is awaited |
-//! | `ending` | supervisor | how the command ended, once its whole tree is gone |
+//! | `execute` | agent | the job that the other files belong to |
+//! | `supervisor` | supervisor | identifies the supervisor; created once, before the command starts |
+//! | `main` | supervisor | identifies the command's main process, for signals |
+//! | `failure` | supervisor's child | why the command could not start; empty if it started |
+//! | `begun` | supervisor | the start is over; only if the agent waits for it |
+//! | `ending` | supervisor | how the command ended, once its whole process tree is gone |
 //! | `delivered` | supervisor | the service has confirmed the whole log |
 //! | `reported` | agent | the service has accepted the result |
-//! | `shell-*` | agent | a folder of the same kind for each shell |
+//! | `shell-*` | agent | a directory of the same kind for each shell |
 //!
-//! Everything is meant to be gone after a reboot, so nothing is synchronised to a disk. What did
-//! survive one is recognised by its boot, and removed: it was another machine's job.
+//! Nothing is synced to disk, because nothing is needed after a reboot. Files that survived a
+//! reboot belong to the job of another machine. The agent recognises them by `boot` and removes
+//! them.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -30,95 +31,71 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io};
 
-use crate::system::descriptor::Descriptor;
-use crate::system::processes;
-use metaservice_private::{hex, replace};
+use metaservice_private::{hex, replace_unsynced};
 use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// How long another agent may take to be gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+use crate::system::descriptor::Descriptor;
+use crate::system::processes::{self, ProcessIdentity};
 
-/// A state folder that cannot be used.
+/// How long the previous agent may take to release its lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// It cannot be made, or something in it cannot be read or written.
-    #[error("cannot use the state folder {}", path.display())]
-    Io {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It is not a folder of the agent's own.
-    #[error("the state folder {} is not a folder that belongs to this user", .0.display())]
-    Foreign(PathBuf),
-    /// Another agent uses it.
-    #[error("another agent works in the state folder {}", .0.display())]
+pub(crate) enum StateError {
+    #[error("cannot use the state directory {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the state directory {} is not a directory that belongs to this user", .0.display())]
+    NotOwned(PathBuf),
+    #[error("another agent uses the state directory {}", .0.display())]
     Busy(PathBuf),
 }
 
-/// A process that others may look for: who supervises a command, or the command itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Claim {
-    pub(crate) pid: i32,
-    /// In clock ticks after boot: a process id is used again, the pair of both is not.
-    pub(crate) start: u64,
-    pub(crate) boot: String,
-}
-
-impl Claim {
-    /// A name that no other process of any boot has.
-    pub(crate) fn as_id(&self) -> Option<ActionId> {
-        let Self { pid, start, boot } = self;
-        ActionId::parse(&format!("{}-{pid}-{start}", boot.trim())).ok()
-    }
-}
-
-/// A folder for the state of one command.
+/// The state of one command: of the job, or of a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Folder {
+pub(crate) struct StateDirectory {
     path: PathBuf,
 }
 
-/// Held by the one agent that works in a folder. Let go of by the kernel when it dies.
+/// Held by the one agent that uses a directory. The kernel releases it when the agent dies.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct StateLock {
     _file: File,
 }
 
-impl Folder {
-    /// The folder at a path that was checked before.
+impl StateDirectory {
+    /// The directory at a path that was checked before.
     pub(crate) const fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// The folder of another agent, to look into.
+    /// The directory of another agent, for reading only.
     pub(crate) fn of(path: Option<PathBuf>) -> Self {
         Self { path: path.unwrap_or_else(default_path) }
     }
 
-    /// Makes the folder where it is missing, checks that nobody else can write to it, and
+    /// Creates the directory if it is missing, checks that no other user can write to it, and
     /// locks it for this agent.
-    pub(crate) fn open(path: Option<PathBuf>) -> Result<(Self, Lock), StateError> {
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<(Self, StateLock), StateError> {
         Self::open_by(path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// As [`open`](Self::open), for an agent that another one may just have made room for: one
-    /// that was killed while it started a process lives on in that for a moment.
-    pub(crate) async fn open_soon(path: Option<PathBuf>) -> Result<(Self, Lock), StateError> {
+    /// As [`open`](Self::open), but waits a moment for the lock of a previous agent.
+    ///
+    /// If that agent was killed while it forked, the child holds the lock until it execs or ends.
+    pub(crate) async fn open_soon(path: Option<PathBuf>) -> Result<(Self, StateLock), StateError> {
         let busy = match Self::open(path.clone()) {
             Err(StateError::Busy(busy)) => busy,
             opened => return opened,
         };
         let waiting = spawn_blocking(move || Self::open_by(path, FlockOperation::LockExclusive));
-        match timeout(LOCK_PATIENCE, waiting).await {
+        match timeout(LOCK_TIMEOUT, waiting).await {
             Ok(Ok(opened)) => opened,
             _ => Err(StateError::Busy(busy)),
         }
@@ -127,7 +104,7 @@ impl Folder {
     fn open_by(
         path: Option<PathBuf>,
         operation: FlockOperation,
-    ) -> Result<(Self, Lock), StateError> {
+    ) -> Result<(Self, StateLock), StateError> {
         let path = path.unwrap_or_else(default_path);
         let path = std::path::absolute(&path).unwrap_or(path);
         let failed = |source| StateError::Io { path: path.clone(), source };
@@ -139,31 +116,31 @@ impl Folder {
         }
         let metadata = fs::symlink_metadata(&path).map_err(failed)?;
         if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(StateError::Foreign(path));
+            return Err(StateError::NotOwned(path));
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        let folder = Self { path: path.clone() };
-        let file = File::create(folder.file("agent")).map_err(failed)?;
+        let state = Self { path: path.clone() };
+        let file = File::create(state.file("agent")).map_err(failed)?;
         match rustix::fs::flock(&file, operation) {
             Ok(()) => {
-                folder.begin_boot()?;
-                Ok((folder, Lock { _file: file }))
+                state.begin_boot()?;
+                Ok((state, StateLock { _file: file }))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Busy(path)),
             Err(error) => Err(failed(error.into())),
         }
     }
 
-    /// Removes what is of another boot: files and folders, whatever they are.
+    /// Removes the files of another boot.
     fn begin_boot(&self) -> Result<(), StateError> {
-        let boot = processes::boot();
+        let boot = processes::boot_id();
         if self.read::<String>("boot").is_some_and(|before| before != boot) {
             for entry in fs::read_dir(&self.path).map_err(self.failed(""))?.flatten() {
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 let path = entry.path();
                 let removed = match entry.file_name().to_str() {
                     Some("agent") => Ok(()),
-                    _ if is_folder => fs::remove_dir_all(path),
+                    _ if is_directory => fs::remove_dir_all(path),
                     _ => fs::remove_file(path),
                 };
                 removed.map_err(self.failed(""))?;
@@ -194,7 +171,7 @@ impl Folder {
         self.write("execute", execute)
     }
 
-    /// What the service has granted to an agent that works here.
+    /// What the service has granted to the agents of this directory.
     pub(crate) fn session(&self) -> Option<SessionGrant> {
         self.read("session")
     }
@@ -203,7 +180,7 @@ impl Folder {
         self.write("session", grant)
     }
 
-    /// The word by which agents of this folder claim a job: made once, of random bits.
+    /// The nonce with which the agents of this directory claim a job: random, created once.
     pub(crate) fn nonce(&self) -> Result<ActionId, StateError> {
         if let Some(nonce) = self.read("nonce") {
             return Ok(nonce);
@@ -219,16 +196,18 @@ impl Folder {
         Ok(nonce)
     }
 
-    pub(crate) fn claim(&self) -> Option<Claim> {
+    /// The supervisor of the command, once there is one.
+    pub(crate) fn supervisor(&self) -> Option<ProcessIdentity> {
         self.read("supervisor")
     }
 
-    /// Makes a supervisor the one of this folder; `false` when there is one already.
-    /// The file appears whole or not at all, and once.
-    pub(crate) fn make_claim(&self, claim: &Claim) -> Result<bool, StateError> {
-        let draft = format!("supervisor.{}", claim.pid);
+    /// Sets the supervisor of the command; `false` if there is one already.
+    ///
+    /// The file appears complete or not at all, and once.
+    pub(crate) fn set_supervisor(&self, supervisor: &ProcessIdentity) -> Result<bool, StateError> {
+        let draft = format!("supervisor.{}", supervisor.pid);
         let failed = self.failed("supervisor");
-        fs::write(self.file(&draft), encode(claim)).map_err(&failed)?;
+        fs::write(self.file(&draft), encode(supervisor)).map_err(&failed)?;
         let made = fs::hard_link(self.file(&draft), self.file("supervisor"));
         let _ = fs::remove_file(self.file(&draft));
         match made {
@@ -239,11 +218,11 @@ impl Folder {
     }
 
     /// The command's main process, once it was started.
-    pub(crate) fn main(&self) -> Option<Claim> {
+    pub(crate) fn main(&self) -> Option<ProcessIdentity> {
         self.read("main")
     }
 
-    pub(crate) fn set_main(&self, main: &Claim) -> Result<(), StateError> {
+    pub(crate) fn set_main(&self, main: &ProcessIdentity) -> Result<(), StateError> {
         self.write("main", main)
     }
 
@@ -263,12 +242,12 @@ impl Folder {
         self.write("reported", &true)
     }
 
-    /// Where a command's start says why it failed.
+    /// The file for the reason why a command could not start.
     pub(crate) fn failure(&self) -> PathBuf {
         self.file("failure")
     }
 
-    /// Whether the start of a command that is awaited is over, well or not.
+    /// Whether the start of a command is over, successful or not.
     pub(crate) fn has_begun(&self) -> bool {
         self.file("begun").exists()
     }
@@ -277,7 +256,7 @@ impl Folder {
         self.write("begun", &true)
     }
 
-    /// Whether the log has been delivered to its end.
+    /// Whether the service has confirmed the whole log.
     pub(crate) fn is_delivered(&self) -> bool {
         self.file("delivered").exists()
     }
@@ -286,15 +265,15 @@ impl Folder {
         self.write("delivered", &true)
     }
 
-    /// A fresh folder for a shell. The caller removes it.
-    pub(crate) fn shell(&self, number: u64) -> Result<Self, StateError> {
+    /// Creates a directory for a shell. The caller removes it.
+    pub(crate) fn create_shell(&self, number: u64) -> Result<Self, StateError> {
         let name = format!("shell-{number}");
         let failed = self.failed(&name);
         DirBuilder::new().mode(0o700).create(self.file(&name)).map_err(failed)?;
         Ok(Self { path: self.file(&name) })
     }
 
-    /// Removes what an earlier agent's shells have left.
+    /// Removes the directories of an earlier agent's shells.
     pub(crate) fn remove_shells(&self) {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
@@ -304,9 +283,10 @@ impl Folder {
         }
     }
 
-    /// Forgets the job. Its payload goes first: without it the rest is nobody's, and an agent
-    /// that finds a half-forgotten job forgets the rest.
-    pub(crate) fn forget(&self) -> Result<(), StateError> {
+    /// Forgets the job.
+    ///
+    /// The payload goes first. An agent that finds files without a payload forgets the rest.
+    pub(crate) fn forget_job(&self) -> Result<(), StateError> {
         self.remove_files(&[
             "execute",
             "delivered",
@@ -318,10 +298,13 @@ impl Folder {
         ])
     }
 
-    /// Forgets who works here, and a job that is over: a machine that is saved now goes on as many.
+    /// Forgets the agent's session and nonce, and a job that was reported.
+    ///
+    /// A snapshot that is taken now can be restored many times. Each restored agent needs a nonce
+    /// of its own.
     pub(crate) fn forget_agent(&self) -> Result<(), StateError> {
         if self.is_reported() {
-            self.forget()?;
+            self.forget_job()?;
         }
         self.remove_files(&["session", "nonce"])
     }
@@ -338,18 +321,18 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes the folder with all that is in it.
+    /// Removes the directory with everything in it.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_dir_all(&self.path);
     }
 
-    /// Notices files that appear from now on.
-    pub(crate) fn watch(&self) -> Result<Watch, StateError> {
+    /// Watches for files that appear from now on.
+    pub(crate) fn watch(&self) -> Result<StateWatch, StateError> {
         let failed = |error: rustix::io::Errno| self.failed("")(error.into());
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(failed)?;
         let flags = WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR;
         inotify::add_watch(&queue, &self.path, flags).map_err(failed)?;
-        Ok(Watch { queue: Descriptor::new(queue).map_err(self.failed(""))? })
+        Ok(StateWatch { queue: Descriptor::new(queue).map_err(self.failed(""))? })
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
@@ -357,7 +340,7 @@ impl Folder {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
-        replace(&self.file(name), &encode(value), 0o600).map_err(self.failed(name))
+        replace_unsynced(&self.file(name), &encode(value), 0o600).map_err(self.failed(name))
     }
 }
 
@@ -375,14 +358,14 @@ fn default_path() -> PathBuf {
     runtime.map_or_else(|| in_tmp().into(), |path| Path::new(&path).join("metaservice-guest"))
 }
 
-/// Notices files that appear in a [`Folder`].
+/// Reports files that appear in a [`StateDirectory`].
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct StateWatch {
     queue: Descriptor,
 }
 
-impl Watch {
-    /// Completes when something has appeared since the watch was made or this was last called.
+impl StateWatch {
+    /// Completes when a file has appeared since the watch was made or this last completed.
     pub(crate) async fn changed(&self) {
         loop {
             let Ok(mut ready) = self.queue.readable().await else { return };
@@ -401,73 +384,73 @@ mod tests {
 
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
+    fn new_state() -> (tempfile::TempDir, StateDirectory) {
         let parent = tempfile::tempdir().unwrap();
-        let folder = Folder::open(Some(parent.path().join("state"))).unwrap().0;
-        (parent, folder)
+        let state = StateDirectory::open(Some(parent.path().join("state"))).unwrap().0;
+        (parent, state)
     }
 
     #[test]
-    fn a_folder_is_private_and_has_one_agent() {
+    fn the_directory_is_private_and_has_one_agent() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
-        let (folder, lock) = Folder::open(Some(path.clone())).unwrap();
+        let (state, lock) = StateDirectory::open(Some(path.clone())).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        assert!(matches!(Folder::open(Some(path.clone())), Err(StateError::Busy(_))));
+        assert!(matches!(StateDirectory::open(Some(path.clone())), Err(StateError::Busy(_))));
         drop(lock);
-        assert_eq!(Folder::open(Some(path.clone())).unwrap().0, folder);
+        assert_eq!(StateDirectory::open(Some(path.clone())).unwrap().0, state);
 
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(Folder::open(Some(link)), Err(StateError::Foreign(_))));
+        assert!(matches!(StateDirectory::open(Some(link)), Err(StateError::NotOwned(_))));
         let missing = parent.path().join("a/b");
-        assert!(matches!(Folder::open(Some(missing)), Err(StateError::Io { .. })));
+        assert!(matches!(StateDirectory::open(Some(missing)), Err(StateError::Io { .. })));
     }
 
     #[test]
-    fn what_was_written_is_read_and_a_claim_is_made_once() {
-        let (_parent, folder) = folder();
-        assert_eq!((folder.execute(), folder.ending(), folder.claim()), (None, None, None));
+    fn what_was_written_is_read_and_the_supervisor_is_set_once() {
+        let (_parent, state) = new_state();
+        assert_eq!((state.execute(), state.ending(), state.supervisor()), (None, None, None));
         let execute = Execute { command: vec!["a".into()], ..Execute::default() };
-        folder.set_execute(&execute).unwrap();
+        state.set_execute(&execute).unwrap();
         let ending = Ending { exit_code: Some(3), ..Ending::new(Reason::Exited) };
-        folder.set_ending(&ending).unwrap();
-        let claim = Claim { pid: 4, start: 5, boot: "b".into() };
-        assert!(folder.make_claim(&claim).unwrap());
-        assert!(!folder.make_claim(&Claim { pid: 6, ..claim.clone() }).unwrap());
-        assert_eq!(folder.execute(), Some(execute));
-        assert_eq!((folder.ending(), folder.claim()), (Some(ending), Some(claim)));
-        assert!(!folder.is_reported());
-        folder.set_reported().unwrap();
-        assert!(folder.is_reported());
-        folder.forget().unwrap();
-        assert!(folder.execute().is_none() && folder.claim().is_none() && !folder.is_reported());
+        state.set_ending(&ending).unwrap();
+        let supervisor = ProcessIdentity { pid: 4, start: 5, boot: "b".into() };
+        assert!(state.set_supervisor(&supervisor).unwrap());
+        assert!(!state.set_supervisor(&ProcessIdentity { pid: 6, ..supervisor.clone() }).unwrap());
+        assert_eq!(state.execute(), Some(execute));
+        assert_eq!((state.ending(), state.supervisor()), (Some(ending), Some(supervisor)));
+        assert!(!state.is_reported());
+        state.set_reported().unwrap();
+        assert!(state.is_reported());
+        state.forget_job().unwrap();
+        assert!(state.execute().is_none() && state.supervisor().is_none() && !state.is_reported());
     }
 
     #[test]
-    fn who_works_here_is_forgotten_with_what_is_over_and_not_with_what_runs() {
-        let (_parent, folder) = folder();
+    fn forgetting_the_agent_forgets_a_reported_job_and_keeps_a_running_one() {
+        let (_parent, state) = new_state();
         let execute = Execute { command: vec!["a".into()], ..Execute::default() };
         let grant = SessionGrant { secret: "s".into(), ..SessionGrant::default() };
         for over in [false, true] {
-            let nonce = folder.nonce().unwrap();
-            folder.set_session(&grant).unwrap();
-            folder.set_execute(&execute).unwrap();
+            let nonce = state.nonce().unwrap();
+            state.set_session(&grant).unwrap();
+            state.set_execute(&execute).unwrap();
             if over {
-                folder.set_reported().unwrap();
+                state.set_reported().unwrap();
             }
-            folder.forget_agent().unwrap();
-            assert!(folder.session().is_none() && folder.nonce().unwrap() != nonce);
-            assert_eq!(folder.execute().is_none(), over);
+            state.forget_agent().unwrap();
+            assert!(state.session().is_none() && state.nonce().unwrap() != nonce);
+            assert_eq!(state.execute().is_none(), over);
         }
     }
 
     #[tokio::test]
     async fn a_watch_notices_an_ending() {
-        let (_parent, folder) = folder();
-        let watch = folder.watch().unwrap();
-        folder.set_ending(&Ending::new(Reason::Lost)).unwrap();
+        let (_parent, state) = new_state();
+        let watch = state.watch().unwrap();
+        state.set_ending(&Ending::new(Reason::Lost)).unwrap();
         watch.changed().await;
-        assert!(folder.ending().is_some());
+        assert!(state.ending().is_some());
     }
 }

@@ -26,5 +26,5 @@ pub use directory::{Directory, Objection, PrivateError};
 pub use hex::hex;
 pub use location::Location;
 pub use partial::{Partial, PartialDirectory, remove_tree, sweep};
-pub use replace::replace;
+pub use replace::{replace, replace_unsynced};
 pub use sync::lock;

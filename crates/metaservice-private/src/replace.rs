@@ -17,10 +17,23 @@ use rustix::io::Errno;
 /// # Errors
 /// If the file cannot be written. Then the old content is still there.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_in_parent(path, bytes, mode, true)
+}
+
+/// As [`replace`], without waiting for the disk: for a file that is not needed after a crash of the
+/// machine.
+///
+/// # Errors
+/// If the file cannot be written. Then the old content is still there.
+pub fn replace_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_in_parent(path, bytes, mode, false)
+}
+
+fn replace_in_parent(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = File::open(parent.unwrap_or(Path::new(".")))?;
-    replace_at(directory.as_fd(), name, bytes, mode)
+    write_and_rename(directory.as_fd(), name, bytes, mode, sync)
 }
 
 /// As [`replace`], in an open directory.
@@ -29,6 +42,16 @@ pub(crate) fn replace_at(
     name: &OsStr,
     bytes: &[u8],
     mode: u32,
+) -> io::Result<()> {
+    write_and_rename(directory, name, bytes, mode, true)
+}
+
+fn write_and_rename(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    bytes: &[u8],
+    mode: u32,
+    sync: bool,
 ) -> io::Result<()> {
     // The name is always the same: what a killed process left is replaced, so it cannot pile up.
     let mut next = name.to_owned();
@@ -43,14 +66,19 @@ pub(crate) fn replace_at(
     let mut write = || {
         file.write_all(bytes)?;
         fchmod(&file, Mode::from_raw_mode(mode))?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         renameat(directory, &next, directory, name)?;
         Ok(())
     };
     write().inspect_err(|_: &io::Error| {
         let _ = remove();
     })?;
-    Ok(rustix::fs::fsync(directory)?)
+    if sync {
+        rustix::fs::fsync(directory)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

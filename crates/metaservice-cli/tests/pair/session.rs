@@ -105,7 +105,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     };
 
     let (service, serving) = begin(builder().state(&kept), listener).await;
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
     result(&service).await;
     service.shutdown().await.unwrap();
     serving.await.unwrap();
@@ -113,7 +113,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
@@ -126,7 +126,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--farewell", "1"]);
+    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder(), listener).await;
     result(&service).await;

@@ -1,8 +1,8 @@
-//! dial: a TCP connection from here to a port of this guest, for the host.
+//! dial: a TCP connection to an address of the guest, for the host.
 //!
-//! Owns connecting and both directions. The connection is made before the stream is dialled, so
-//! that a port where nobody listens is a refusal. Half-closes go through; what is cut on one
-//! side is reset on the other.
+//! Owns the connection and its two directions. It is made before the stream is opened, so that a
+//! port without a listener is a failure. A half-close is passed on. If the stream is cut, the
+//! connection is reset.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use metaservice_protocol::shell::Stream;
 use metaservice_protocol::{ActionId, Dial, Failure, FailureCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,56 +17,56 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use crate::client::stream::{Over, Reader, Wire, goodbye};
-use crate::client::{Client, ClientError};
+use crate::client::Client;
+use crate::client::error::ClientError;
+use crate::client::stream::{AgentStream, MessageReceiver, ReceiveEnd, close};
+use crate::diagnostics::with_causes;
 
-/// How long a connection may take to be made.
+/// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much is read of the connection at once, where there is room for it.
+/// How many bytes are read at once, if there is room for them.
 const READ: usize = 64 * 1024;
 
-/// Answers a dial action; returns when both directions have ended or one side is gone. Dropping
-/// the future cuts both sides.
-pub(crate) async fn serve(client: &Client, id: &ActionId, dial: &Dial) -> Result<(), ClientError> {
+/// Serves a dial action. Returns when both directions have ended, or one side is gone. Dropping the
+/// future cuts both sides.
+pub(super) async fn serve(client: &Client, id: &ActionId, dial: &Dial) -> Result<(), ClientError> {
     let mut connection = match connect(dial).await {
         Ok(connection) => connection,
-        Err(failure) => return client.refuse(id, &failure).await,
+        Err(failure) => return client.reply_failure(id, &failure).await,
     };
-    let (socket, protocol) = client.stream(id).await?;
-    let wire = Wire::new(protocol);
-    let (sink, stream) = socket.split();
+    let (stream, sink, source) = client.stream(id).await?.split();
     let ignore = |_| {};
-    let mut reader = Reader::new(stream, &wire, &ignore);
-    let mut sending = pin!(wire.send(sink));
-    let over = {
+    let mut receiver = MessageReceiver::new(source, &stream, &ignore);
+    let mut sending = pin!(stream.send(sink));
+    let cut = {
         let (from, to) = connection.split();
-        // One direction that breaks leaves the other: what was received before is still wanted.
+        // If one direction breaks, the other continues with the bytes that have come before.
         let mut carrying = pin!(async {
-            let (received, sent) = tokio::join!(receive(from, &wire), send(to, &wire));
+            let (received, sent) = tokio::join!(receive(from, &stream), send(to, &stream));
             received.and(sent)
         });
-        wire.finish(Stream::Stderr);
+        stream.finish(Stream::Stderr);
         tokio::select! {
             carried = &mut carrying => {
                 match carried {
-                    Ok(()) => wire.exit(true, &[]),
-                    Err(error) => wire.fail(&failure(&error)),
+                    Ok(()) => stream.exit(true, &[]),
+                    Err(error) => stream.fail(&failure(&error)),
                 }
                 None
             }
-            over = reader.run() => Some(over),
-            () = &mut sending => Some(Over::Gone),
+            cut = receiver.run() => Some(cut),
+            () = &mut sending => Some(ReceiveEnd::Disconnected),
         }
     };
-    if over.is_some() {
-        // Not an end in order: the other side is to notice.
+    if cut.is_some() {
+        // The peer gets a reset, because this is not a normal end.
         let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
     }
     drop(connection);
-    if over != Some(Over::Gone) {
-        wire.exit(false, &[]);
-        goodbye(sending, &mut reader).await;
+    if cut != Some(ReceiveEnd::Disconnected) {
+        stream.exit(false, &[]);
+        close(sending, &mut receiver).await;
     }
     Ok(())
 }
@@ -80,7 +79,8 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
             Failure::new(FailureCode::Invalid, message)
         })?],
     };
-    let mut refused = None;
+    // The first failure counts: in a guest without IPv6, the second says nothing.
+    let mut first = None;
     for address in addresses {
         let address = SocketAddr::new(address, dial.port);
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -89,17 +89,15 @@ async fn connect(dial: &Dial) -> Result<TcpStream, Failure> {
                 return Ok(connection);
             }
             Ok(Err(error)) => {
-                // A guest without IPv6 has no more to say than what its IPv4 has said.
-                refused.get_or_insert_with(|| failure(&error));
+                first.get_or_insert_with(|| failure(&error));
             }
             Err(_) => {
                 let message = format!("{address} does not answer");
-                refused
-                    .get_or_insert_with(|| Failure::new(FailureCode::ConnectionRefused, message));
+                first.get_or_insert_with(|| Failure::new(FailureCode::ConnectionRefused, message));
             }
         }
     }
-    Err(refused.unwrap_or_else(|| Failure::new(FailureCode::Invalid, "there is no address")))
+    Err(first.unwrap_or_else(|| Failure::new(FailureCode::Invalid, "there is no address")))
 }
 
 fn failure(error: &io::Error) -> Failure {
@@ -108,30 +106,30 @@ fn failure(error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => FailureCode::PermissionDenied,
         _ => FailureCode::Other,
     };
-    Failure::new(code, crate::diagnostics::chain(error))
+    Failure::new(code, with_causes(error))
 }
 
 /// From the connection to the host.
-async fn receive(mut from: ReadHalf<'_>, wire: &Wire) -> io::Result<()> {
+async fn receive(mut from: ReadHalf<'_>, stream: &AgentStream) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        let room = wire.room(Stream::Stdout).await;
+        let room = stream.room(Stream::Stdout).await;
         buffer.reserve(READ);
         let count = (&mut from).take(room as u64).read_buf(&mut buffer).await?;
         if count == 0 {
             break;
         }
-        wire.write(Stream::Stdout, buffer.split().freeze());
+        stream.write(Stream::Stdout, buffer.split().freeze());
     }
-    wire.finish(Stream::Stdout);
+    stream.finish(Stream::Stdout);
     Ok(())
 }
 
 /// From the host to the connection.
-async fn send(mut to: WriteHalf<'_>, wire: &Wire) -> io::Result<()> {
+async fn send(mut to: WriteHalf<'_>, stream: &AgentStream) -> io::Result<()> {
     let mut broken = None;
-    while let Some(block) = wire.read().await {
-        // What a closed connection no longer takes is taken and dropped.
+    while let Some(block) = stream.read().await {
+        // Blocks for a broken connection are acknowledged and discarded.
         if broken.is_none() {
             broken = to.write_all(&block).await.err();
         }

@@ -1,7 +1,7 @@
-//! stats: what the guest is doing.
+//! stats: processor, memory, disk and network use of the guest.
 //!
-//! Owns the reading of `/proc`: each file's parser is a function of its text, and a file that is
-//! missing or different leaves its numbers at zero.
+//! Owns the formats of the files in `/proc`. Each parser is a function of a text. If a file is
+//! missing or has another format, its numbers are zero.
 
 use std::fs;
 use std::time::Duration;
@@ -12,35 +12,37 @@ use metaservice_protocol::{ActionId, Stats, StatsOptions};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyBody};
+use crate::client::error::ClientError;
+use crate::client::{Client, ReplyBody};
+use crate::system::processes;
 
-/// The unit of the processors' times, 1/100 s on every Linux since 2.6 (`USER_HZ`).
+/// The unit of processor times (`USER_HZ`): 1/100 s on every Linux since 2.6.
 const TICK_MS: u64 = 10;
 
-/// The unit of the disks' numbers, whatever their own sector is.
+/// The unit of disk counters in bytes, whatever sectors the disk has.
 const SECTOR: u64 = 512;
 
-/// Answers a stats action, until the host has seen enough. Dropping the future ends it.
-pub(crate) async fn serve(
+/// Serves a stats action until the host closes the reply. Dropping the future ends it.
+pub(super) async fn serve(
     client: &Client,
     id: &ActionId,
     options: StatsOptions,
 ) -> Result<(), ClientError> {
     let (sender, body) = Body::stream(None);
-    let telling = async {
-        // The host's leaving is told by the reply.
-        let _ = tell(&sender, options).await;
+    let sending = async {
+        // If the host closes the reply, the reply's result says so.
+        let _ = send_all(&sender, options).await;
         let _ = sender.end().await;
     };
-    let (replied, ()) = tokio::join!(client.reply(id, ReplyBody::Lines, body), telling);
+    let (replied, ()) = tokio::join!(client.reply(id, ReplyBody::Lines, body), sending);
     replied
 }
 
-async fn tell(sender: &BodySender, options: StatsOptions) -> Result<(), RequestOver> {
+async fn send_all(sender: &BodySender, options: StatsOptions) -> Result<(), RequestOver> {
     let Some(milliseconds) = options.interval_ms else { return send(sender).await };
     let milliseconds = milliseconds.clamp(MIN_STATS_INTERVAL_MS, MAX_STATS_INTERVAL_MS);
     let mut ticks = interval(Duration::from_millis(milliseconds.into()));
-    // A host that was slow is not told of the past.
+    // A slow host does not get the samples that it missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -65,7 +67,7 @@ fn read() -> Stats {
     let (root_total, root_free) = rustix::fs::statvfs("/")
         .map(|root| (root.f_blocks * root.f_frsize, root.f_bavail * root.f_frsize))
         .unwrap_or_default();
-    let processes = crate::system::processes::all().map_or(0, |all| all.len());
+    let processes = processes::all().map_or(0, |all| all.len());
     Stats {
         uptime_ms: uptime(&file("uptime")),
         cpus,
@@ -89,7 +91,7 @@ fn uptime(text: &str) -> u64 {
     number(seconds).saturating_mul(1000).saturating_add(number(hundredths).saturating_mul(10))
 }
 
-/// How many processors, and how long they all together were not idle.
+/// The number of processors, and their busy time in total.
 fn processors(text: &str) -> (u32, u64) {
     let (mut count, mut busy) = (0, 0u64);
     for line in text.lines() {
@@ -99,7 +101,7 @@ fn processors(text: &str) -> (u32, u64) {
             count += 1;
             continue;
         }
-        // user, nice, system, idle, iowait, irq, softirq, steal; guest time is in user already.
+        // user, nice, system, idle, iowait, irq, softirq, steal. Guest time is part of user.
         for (n, field) in fields.take(8).enumerate() {
             if n != 3 && n != 4 {
                 busy = busy.saturating_add(field.parse().unwrap_or(0));
@@ -109,6 +111,7 @@ fn processors(text: &str) -> (u32, u64) {
     (count, busy.saturating_mul(TICK_MS))
 }
 
+/// The total and the available memory in bytes.
 fn memory(text: &str) -> (u64, u64) {
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -118,8 +121,7 @@ fn memory(text: &str) -> (u64, u64) {
     (field("MemTotal:"), field("MemAvailable:"))
 }
 
-/// Bytes read and written by whole disks: partitions count in their disk, and what is stacked on
-/// other disks counts there.
+/// Bytes read from and written to whole disks. Partitions and stacked devices are not counted again.
 fn disks(text: &str) -> (u64, u64) {
     let (mut read, mut written) = (0u64, 0u64);
     for line in text.lines() {
@@ -142,6 +144,7 @@ fn is_whole_disk(name: &str) -> bool {
     lettered || (name.starts_with("nvme") || name.starts_with("mmcblk")) && !name.contains('p')
 }
 
+/// Bytes received and sent by all network cards except the loopback.
 fn network(text: &str) -> (u64, u64) {
     let (mut received, mut sent) = (0u64, 0u64);
     for line in text.lines() {
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_files_are_understood() {
+    fn the_kernels_files_are_read() {
         assert_eq!(uptime("12.34 20.00\n"), 12_340);
         let stat = "cpu  10 1 20 500 30 2 3 4 9 9\ncpu0 5 0 10 250 15 1 1 2 0 0\n\
                     cpu1 5 1 10 250 15 1 2 2 0 0\nintr 1 2 3\n";
@@ -187,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "[a-z0-9:. \n-]{0,200}") {
+        fn no_text_panics(text in "[a-z0-9:. \n-]{0,200}") {
             let _ = (uptime(&text), processors(&text), memory(&text), disks(&text), network(&text));
         }
     }

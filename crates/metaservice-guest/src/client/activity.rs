@@ -1,7 +1,7 @@
-//! A connection that notes when it last moved a byte.
+//! When a connection last moved a byte.
 //!
-//! Owns the clock of "no progress": HTTP alone cannot tell a large reply that moves from one
-//! that is stuck, and a deadline for the whole would cut the former.
+//! Owns the clock of "no progress". HTTP alone cannot tell a large reply that moves from one that
+//! hangs, and a deadline for the whole reply would cut a large one.
 
 use std::io;
 use std::pin::Pin;
@@ -14,72 +14,73 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// When a connection last moved a byte.
+/// When a connection last moved a byte. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Activity {
+pub(super) struct Activity {
     start: Instant,
     last_ms: Arc<AtomicU64>,
 }
 
 impl Activity {
-    /// A connection that has just been made.
-    pub(crate) fn new() -> Self {
+    /// The activity of a connection that was just opened.
+    pub(super) fn new() -> Self {
         Self { start: Instant::now(), last_ms: Arc::default() }
     }
 
-    /// Something moves now.
-    pub(crate) fn note(&self) {
+    /// Records that bytes move now.
+    pub(super) fn record(&self) {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Completes when nothing has moved for `patience`, with it; without one, never.
-    pub(crate) async fn silent(&self, patience: Option<Duration>) -> Duration {
-        let Some(patience) = patience else { return std::future::pending().await };
+    /// Completes when no byte has moved for `limit`, and returns it. Without a limit it never
+    /// completes. Cancel-safe.
+    pub(super) async fn stalled(&self, limit: Option<Duration>) -> Duration {
+        let Some(limit) = limit else { return std::future::pending().await };
         loop {
             let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-            let deadline = self.start + last + patience;
+            let deadline = self.start + last + limit;
             if Instant::now() >= deadline {
-                return patience;
+                return limit;
             }
             sleep_until(deadline).await;
         }
     }
 }
 
-/// A TCP connection that keeps an [`Activity`].
+/// A TCP connection that records its [`Activity`].
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(super) struct TrackedStream {
     stream: TcpStream,
     activity: Activity,
 }
 
-impl Watched {
-    pub(crate) fn new(stream: TcpStream, activity: &Activity) -> Self {
+impl TrackedStream {
+    pub(super) fn new(stream: TcpStream, activity: &Activity) -> Self {
         Self { stream, activity: activity.clone() }
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TrackedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        self.activity.note();
+        self.activity.record();
         Poll::Ready(result)
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TrackedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        self.activity.note();
+        self.activity.record();
         Poll::Ready(result)
     }
 
@@ -89,7 +90,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        self.activity.note();
+        self.activity.record();
         Poll::Ready(result)
     }
 
@@ -111,18 +112,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_counted_from_the_last_byte() {
+    async fn a_stall_is_counted_from_the_last_byte() {
         let activity = Activity::new();
         let start = Instant::now();
         let mover = async {
             tokio::time::sleep(Duration::from_secs(8)).await;
-            activity.note();
+            activity.record();
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = mover => unreachable!(),
-            patience = activity.silent(Some(Duration::from_secs(10))) => {
-                assert_eq!(patience, Duration::from_secs(10));
+            duration = activity.stalled(Some(Duration::from_secs(10))) => {
+                assert_eq!(duration, Duration::from_secs(10));
             }
         }
         assert_eq!(start.elapsed(), Duration::from_secs(18));

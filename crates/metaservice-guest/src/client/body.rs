@@ -1,7 +1,7 @@
-//! What a request carries: nothing, some bytes, or a stream that is still being made.
+//! The body of a request: empty, bytes, or a stream that is still being produced.
 //!
-//! Owns the rule that a stream cut short never looks whole: a sender that is dropped before
-//! it said [`end`](BodySender::end) breaks the request instead of ending it.
+//! Owns the rule that a truncated stream never looks complete. A sender that is dropped before
+//! [`end`](BodySender::end) breaks the request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// Bytes that are there already.
+    /// All bytes are known.
     Whole(Bytes),
-    /// Bytes that come through a [`BodySender`].
+    /// The bytes come through a [`BodySender`].
     Stream(BodyStream),
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct BodyStream {
     length: Option<u64>,
     given: u64,
     taken: Arc<AtomicU64>,
-    /// The second of a pair whose first has been given.
+    /// The second half of a pair, after the first half was given.
     second: Option<Bytes>,
     ended: bool,
 }
@@ -40,19 +40,19 @@ enum Part {
     End,
 }
 
-/// Feeds a [`Body`].
+/// Produces a [`Body`].
 #[derive(Debug)]
 pub(crate) struct BodySender {
     parts: mpsc::Sender<Part>,
     taken: Arc<AtomicU64>,
 }
 
-/// The source of a stream went away before its end.
+/// The sender was dropped before the end of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its source has ended early")]
 pub(crate) struct CutShort;
 
-/// The request that was to carry the body is over.
+/// The request is over, so its body is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestOver;
 
@@ -61,16 +61,17 @@ impl Body {
         Self::Whole(Bytes::new())
     }
 
-    /// Its bytes, if they are there already.
-    pub(crate) fn whole(&self) -> Option<Bytes> {
+    /// The bytes, if all are known.
+    pub(super) fn whole(&self) -> Option<Bytes> {
         match self {
             Self::Whole(bytes) => Some(bytes.clone()),
             Self::Stream(_) => None,
         }
     }
 
-    /// A body that is fed part by part, one part waiting at most; `length` is announced as
-    /// the content length, without it the body is chunked.
+    /// A body that a sender produces, with one part waiting at most.
+    ///
+    /// `length` becomes the content length. Without it the body is chunked.
     pub(crate) fn stream(length: Option<u64>) -> (BodySender, Self) {
         let (sender, parts) = mpsc::channel(1);
         let taken = Arc::new(AtomicU64::new(0));
@@ -87,37 +88,37 @@ impl Body {
 }
 
 impl BodySender {
-    /// Sends a part; waits while the one before has not been taken.
+    /// Sends a part. Waits until the previous part was taken.
     pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), RequestOver> {
         self.parts.send(Part::Bytes(bytes)).await.map_err(|_| RequestOver)
     }
 
-    /// [`send`](Self::send) for a thread that may wait.
+    /// [`send`](Self::send) for a blocking thread.
     pub(crate) fn send_blocking(&self, bytes: Bytes) -> Result<(), RequestOver> {
         self.parts.blocking_send(Part::Bytes(bytes)).map_err(|_| RequestOver)
     }
 
-    /// [`send_blocking`](Self::send_blocking) for two parts that go out together.
+    /// [`send_blocking`](Self::send_blocking) for two parts that are sent together.
     pub(crate) fn send_pair_blocking(&self, pair: [Bytes; 2]) -> Result<(), RequestOver> {
         self.parts.blocking_send(Part::Pair(pair)).map_err(|_| RequestOver)
     }
 
-    /// Ends the body. Dropping the sender without it breaks the request.
+    /// Ends the body. Dropping the sender without this breaks the request.
     pub(crate) async fn end(&self) -> Result<(), RequestOver> {
         self.parts.send(Part::End).await.map_err(|_| RequestOver)
     }
 
-    /// Completes when the request is over, however it ended.
+    /// Completes when the request is over, successful or not.
     pub(crate) async fn over(&self) {
         self.parts.closed().await;
     }
 
-    /// How many bytes the connection has written out: it came back for more after them.
+    /// How many bytes the connection has written. It asked for more after them.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The number behind [`taken`](Self::taken), which outlives the sender.
+    /// The counter of [`taken`](Self::taken), which outlives the sender.
     pub(crate) fn counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.taken)
     }
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn taken_counts_what_the_connection_came_back_after() {
+    async fn bytes_count_as_taken_once_the_connection_asks_for_more() {
         let (sender, mut body) = Body::stream(None);
         sender.send(Bytes::from_static(b"abc")).await.unwrap();
         assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"abc"))));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pair_is_there_at_once() {
+    async fn a_pair_is_available_at_once() {
         let (sender, mut body) = Body::stream(None);
         let pair = ["ab", "c"].map(|part| Bytes::from_static(part.as_bytes()));
         let sent = tokio::task::spawn_blocking(move || {

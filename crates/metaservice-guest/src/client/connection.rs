@@ -1,17 +1,13 @@
-//! A connection to the service, and those that are kept for another request.
+//! One connection to the service, with one request at a time.
 //!
-//! A connection has no task of its own: it is driven inside the future of the request that uses
-//! it, and dropping that cuts it. Only one that has answered whole is kept, and only for a moment:
-//! what is asked next comes soon or not at all, and a host closes one that asks nothing.
+//! A connection has no task of its own. The future of the request drives it, so dropping that
+//! future closes the connection, and a request that hangs never delays another.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
-
-use metaservice_private::lock;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -20,37 +16,31 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::client::ClientError;
-use crate::client::activity::{Activity, Watched};
-use crate::client::body::Body;
-use crate::client::host::Host;
+use super::activity::{Activity, TrackedStream};
+use super::body::Body;
+use super::error::ClientError;
+use super::host::Host;
 
-/// How long a connection may take to be made.
+/// How long a TCP connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much hyper may hold of a body: the least it allows. What it has not taken can be sent
-/// again on another connection.
-const HELD_BY_HYPER: usize = 8 * 1024;
+/// How many bytes of a body hyper may buffer: the least that it allows. Bytes that it has not
+/// taken can be sent again on another connection.
+const HYPER_BUFFER: usize = 8 * 1024;
 
-/// Keep-alive: idle time, interval and count of probes.
+/// Keep-alive: idle time, interval and number of probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 4);
 
-/// How long a connection that nothing is asked on is good for: less than a host waits.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+/// The lowest descriptor of a connection. Shells have lower ones; most processes may have 1024.
+const MIN_DESCRIPTOR: i32 = 512;
 
-/// How many connections are kept.
-const KEPT: usize = 4;
+/// The largest body of a response that is not a payload.
+pub(super) const MAX_STATUS_BODY: usize = 64 * 1024;
 
-/// The first number of what is closed first; most processes may have 1024.
-const ABOVE_SHELLS: i32 = 512;
-
-/// The most that is read of an answer that is not a payload.
-pub(crate) const MAX_ANSWER: usize = 64 * 1024;
-
-/// Makes a connection to the service, which notices by itself when the host is gone.
-pub(crate) async fn connect(host: &Host) -> Result<TcpStream, ClientError> {
+/// Opens a TCP connection to the service. Keep-alive notices when the host is gone.
+pub(super) async fn connect(host: &Host) -> Result<TcpStream, ClientError> {
     let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address()));
     let stream = connecting
         .await
@@ -65,121 +55,92 @@ pub(crate) async fn connect(host: &Host) -> Result<TcpStream, ClientError> {
     Ok(stream)
 }
 
-/// Gives a connection a higher number than shells have. What a killed process had open is closed by
-/// Linux from the highest number down (`task_work_run`), and some of it takes milliseconds: whoever
-/// sees a shell end and asks for the next one shall not meet a poll that is still open and that
-/// nobody reads any more.
-fn first_to_close(stream: TcpStream) -> io::Result<TcpStream> {
+/// Gives a connection a higher descriptor than shells have.
+///
+/// Linux closes the descriptors of a killed process from the highest to the lowest
+/// (`task_work_run`), and some take milliseconds. A host that sees a shell of a killed agent end,
+/// and sends the next action, must not find the poll of that agent still open.
+fn move_above_shells(stream: TcpStream) -> io::Result<TcpStream> {
     let stream = stream.into_std()?;
-    let moved = rustix::io::fcntl_dupfd_cloexec(&stream, ABOVE_SHELLS);
-    // Where there are no such numbers it stays where it is.
+    let moved = rustix::io::fcntl_dupfd_cloexec(&stream, MIN_DESCRIPTOR);
+    // If the limit allows no such number, it keeps its own.
     TcpStream::from_std(moved.map_or(stream, std::net::TcpStream::from))
 }
 
-/// What came back for a request.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Result<Bytes, ClientError>,
-}
-
-/// How long a request may stand still, and how much its answer may be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// Without a byte in either direction; `None` is for ever.
-    pub(crate) time: Option<Duration>,
-    /// Bytes of an answer that is success; others have [`MAX_ANSWER`].
-    pub(crate) most: usize,
-}
-
-/// One connection, on which one request at a time is made.
+/// The response to a request.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(super) struct ServiceResponse {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Result<Bytes, ClientError>,
+}
+
+/// The limits of one request and its response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExchangeLimits {
+    /// How long no byte may move in either direction; `None` is no limit.
+    pub(super) stall: Option<Duration>,
+    /// The largest body of a success in bytes. Other responses have [`MAX_STATUS_BODY`].
+    pub(super) body: usize,
+}
+
+/// One HTTP connection.
+#[derive(Debug)]
+pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
-    // In a box, because it moves from request to request.
-    driver: Pin<Box<http1::Connection<TokioIo<Watched>, Body>>>,
+    // Boxed, because the connection moves from request to request.
+    driver: Pin<Box<http1::Connection<TokioIo<TrackedStream>, Body>>>,
     activity: Activity,
 }
 
 impl Connection {
-    pub(crate) async fn open(host: &Host) -> Result<Self, ClientError> {
+    pub(super) async fn open(host: &Host) -> Result<Self, ClientError> {
         let activity = Activity::new();
-        let stream = first_to_close(connect(host).await?).map_err(ClientError::Connect)?;
-        let stream = Watched::new(stream, &activity);
+        let stream = move_above_shells(connect(host).await?).map_err(ClientError::Connect)?;
+        let stream = TrackedStream::new(stream, &activity);
         let (sender, driver) = http1::Builder::new()
-            .max_buf_size(HELD_BY_HYPER)
+            .max_buf_size(HYPER_BUFFER)
             .handshake(TokioIo::new(stream))
             .await?;
         Ok(Self { sender, driver: Box::pin(driver), activity })
     }
 
-    /// Makes a request and takes its whole answer.
-    pub(crate) async fn exchange(
+    /// Makes a request and reads its complete response. Dropping the future leaves the connection
+    /// unusable.
+    pub(super) async fn exchange(
         &mut self,
         request: Request<Body>,
-        patience: Patience,
-    ) -> Result<Answer, ClientError> {
+        limits: ExchangeLimits,
+    ) -> Result<ServiceResponse, ClientError> {
         let Self { sender, driver, activity } = self;
-        activity.note();
-        let mut answer = pin!(async move {
+        activity.record();
+        let mut response = pin!(async move {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let success = status == StatusCode::OK;
             let headers = response.headers().clone();
-            let limit = if success { patience.most } else { MAX_ANSWER };
-            Ok(Answer { status, headers, body: collect(response, limit).await })
+            let limit = if status == StatusCode::OK { limits.body } else { MAX_STATUS_BODY };
+            Ok(ServiceResponse { status, headers, body: collect(response, limit).await })
         });
-        let mut silent = pin!(activity.silent(patience.time));
+        let mut stalled = pin!(activity.stalled(limits.stall));
         let mut connected = true;
         loop {
             tokio::select! {
-                answer = &mut answer => return answer,
-                patience = &mut silent => return Err(ClientError::Silent(patience)),
-                // What has been read of the answer is still to be taken.
+                response = &mut response => return response,
+                duration = &mut stalled => return Err(ClientError::Silent(duration)),
+                // The connection has ended. The response may already be buffered.
                 _ = &mut *driver, if connected => connected = false,
             }
         }
     }
 
-    /// Whether another request can be made at once.
-    async fn is_free(&mut self) -> bool {
+    /// Whether the connection is open and can take a request now.
+    pub(super) async fn is_idle(&mut self) -> bool {
         poll_fn(|cx| {
-            // It notices an end only when it is asked.
+            // Only the driver notices that the peer has closed.
             let ended = self.driver.as_mut().poll(cx).is_ready();
             Poll::Ready(!ended && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
         })
         .await
-    }
-}
-
-/// Connections that wait for another request.
-#[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<Vec<(Instant, Connection)>>);
-
-impl Kept {
-    /// The connection that was used last, if it is still good.
-    pub(crate) async fn take(&self) -> Option<Connection> {
-        loop {
-            let (since, mut connection) = self.pop()?;
-            if since.elapsed() < KEPT_FOR && connection.is_free().await {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn pop(&self) -> Option<(Instant, Connection)> {
-        lock(&self.0).pop()
-    }
-
-    /// Keeps a connection whose request is over, if it can take another.
-    pub(crate) async fn put(&self, mut connection: Connection) {
-        if connection.is_free().await {
-            let mut kept = lock(&self.0);
-            kept.retain(|(since, _)| since.elapsed() < KEPT_FOR);
-            if kept.len() < KEPT {
-                kept.push((Instant::now(), connection));
-            }
-        }
     }
 }
 

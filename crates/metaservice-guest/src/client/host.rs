@@ -1,8 +1,8 @@
 //! Where the service is.
 //!
-//! Owns the reading of `HOST[:PORT]`. It refuses the name service: the agent is one static
-//! file that runs in any guest, and the C library's resolver needs shared libraries at run
-//! time. A host is therefore an address, or a name that `/etc/hosts` knows.
+//! Owns the format `HOST[:PORT]`. It does not use DNS: the agent is one static file for any guest,
+//! and the C library's resolver needs shared libraries at run time. So a host is an address, or a
+//! name in `/etc/hosts`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -12,18 +12,16 @@ use metaservice_protocol::limits::{SERVICE_ADDRESS, SERVICE_PORT};
 
 /// The service's address, and its name in the `Host` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     authority: String,
     address: SocketAddr,
 }
 
-/// A text that names no host that can be reached.
+/// Why a text is not a host that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidHost {
-    /// The part after the colon is not a port.
+pub(crate) enum InvalidHost {
     #[error("'{0}' is not HOST[:PORT]")]
     Malformed(String),
-    /// It is neither an address nor in `/etc/hosts`.
     #[error("'{0}' is neither an address nor a name in /etc/hosts (other names are not looked up)")]
     Unknown(String),
 }
@@ -36,9 +34,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// The host at an address.
-    #[must_use]
-    pub fn at(address: SocketAddr) -> Self {
+    fn at(address: SocketAddr) -> Self {
         let authority = match (address.port(), address.ip()) {
             (SERVICE_PORT, IpAddr::V6(ip)) => format!("[{ip}]"),
             (SERVICE_PORT, ip) => ip.to_string(),
@@ -47,11 +43,8 @@ impl Host {
         Self { authority, address }
     }
 
-    /// Reads `HOST[:PORT]`, where an IPv6 address with a port stands in brackets.
-    ///
-    /// # Errors
-    /// [`InvalidHost`] when it is malformed or a name that `/etc/hosts` does not have.
-    pub fn parse(text: &str) -> Result<Self, InvalidHost> {
+    /// Reads `HOST[:PORT]`. An IPv6 address with a port is in brackets.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidHost> {
         Self::parse_with(text, || fs::read_to_string(Path::new("/etc/hosts")).unwrap_or_default())
     }
 
@@ -80,15 +73,13 @@ impl Host {
         Ok(Self { authority, address: (ip, port).into() })
     }
 
-    /// What stands in the `Host` header.
-    #[must_use]
-    pub fn authority(&self) -> &str {
+    /// The value of the `Host` header.
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Where to connect to.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    /// The address to connect to.
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -133,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_its_reason() {
+    fn anything_else_is_an_error_that_says_why() {
         assert_eq!(parse("no"), Err(InvalidHost::Unknown("no".into())));
         assert_eq!(parse("there"), Err(InvalidHost::Unknown("there".into())));
         for text in ["", ":80", "a:b", "a:70000", "a b", "http://a", "[::1", "a/b:80"] {

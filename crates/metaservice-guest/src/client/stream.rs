@@ -1,22 +1,21 @@
-//! A stream's websocket, for whatever is behind it: a command, a connection, a file.
+//! The agent's end of a stream: a websocket that carries a command, a connection or a file.
 //!
-//! Owns the messages in both directions around a shared [`ShellSession`], and when to give a host up.
-//! Reading and writing are futures that never wait for each other. What flows inside is the
-//! business of those who use it.
+//! Owns the messages in both directions around a shared [`ShellSession`], and the decision that the
+//! connection is lost. Sending and receiving are futures that never wait for each other. It does
+//! not know what the stream carries.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use metaservice_private::lock;
-
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use metaservice_protocol::Failure;
+use metaservice_private::lock;
 use metaservice_protocol::limits::SHELL_WRITE_TIMEOUT;
 use metaservice_protocol::shell::{
     Event, Keepalive, Pulse, Role, ShellSession, Stream, StreamProtocol,
 };
+use metaservice_protocol::{Failure, TerminalSize};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -25,82 +24,103 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-/// How long the host may take to close after the stream's end.
+/// How long the host may take to close the websocket after the end of the stream.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) type Socket = WebSocketStream<TcpStream>;
-
-/// Why the messages from the host have ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Over {
-    /// The host wants what is behind the stream gone.
-    Aborted,
-    /// The connection is of no more use.
-    Gone,
-}
-
-/// What the host wants beside bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Control {
-    /// The terminal has so many columns and rows.
-    Resized(u16, u16),
-    /// The command is to be sent this signal.
-    Signalled(u8),
-}
-
-/// One end of a stream.
+/// A connected websocket, and the stream protocol that was agreed on.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    state: Mutex<State>,
+pub(crate) struct StreamSocket {
+    pub(super) socket: WebSocketStream<TcpStream>,
+    pub(super) version: StreamProtocol,
+}
+
+impl StreamSocket {
+    /// The agent's end of the stream, and the two directions of its websocket.
+    pub(crate) fn split(self) -> (AgentStream, MessageSink, MessageSource) {
+        let (sink, source) = self.socket.split();
+        (AgentStream::new(self.version), MessageSink(sink), MessageSource(source))
+    }
+}
+
+/// The direction to the host.
+#[derive(Debug)]
+pub(crate) struct MessageSink(SplitSink<WebSocketStream<TcpStream>, Message>);
+
+/// The direction from the host.
+#[derive(Debug)]
+pub(crate) struct MessageSource(SplitStream<WebSocketStream<TcpStream>>);
+
+/// Why the agent stopped to receive messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceiveEnd {
+    /// The host aborts what the stream carries.
+    Aborted,
+    /// The connection was closed, is silent, or broke the protocol.
+    Disconnected,
+}
+
+/// What the host asks for beside the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamControl {
+    /// The terminal has a new size.
+    Resize(TerminalSize),
+    /// The command is to get this signal.
+    Signal(u8),
+}
+
+/// The agent's end of a stream, shared by the futures that send, receive, read and write.
+#[derive(Debug)]
+pub(crate) struct AgentStream {
+    shared: Mutex<SharedSession>,
     outgoing: Notify,
     input: Notify,
     room: [Notify; 2],
 }
 
 #[derive(Debug)]
-struct State {
+struct SharedSession {
     session: ShellSession,
     ping_due: bool,
-    /// Once all messages are sent, the websocket is to be closed.
+    /// Whether to close the websocket once all messages are sent.
     closing: bool,
 }
 
-impl Wire {
-    pub(crate) fn new(protocol: StreamProtocol) -> Self {
-        let session = ShellSession::with_protocol(Role::Guest, protocol);
+impl AgentStream {
+    fn new(version: StreamProtocol) -> Self {
+        let session = ShellSession::with_protocol(Role::Guest, version);
         Self {
-            state: Mutex::new(State { session, ping_due: false, closing: false }),
+            shared: Mutex::new(SharedSession { session, ping_due: false, closing: false }),
             outgoing: Notify::new(),
             input: Notify::new(),
             room: [Notify::new(), Notify::new()],
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> MutexGuard<'_, SharedSession> {
+        lock(&self.shared)
     }
 
-    /// Changes the state, and looks whether there is something to send then.
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes the session, and wakes the sender.
+    fn update<T>(&self, change: impl FnOnce(&mut SharedSession) -> T) -> T {
         let result = change(&mut self.lock());
         self.outgoing.notify_one();
         result
     }
 
-    /// Says the end, with its detail.
+    /// Ends the stream with a status and its detail.
     pub(crate) fn exit(&self, success: bool, detail: &[u8]) {
-        self.update(|state| {
-            state.session.exit(success, detail);
-            state.closing = true;
+        self.update(|shared| {
+            shared.session.exit(success, detail);
+            shared.closing = true;
         });
     }
 
-    /// Says that it ends because of a failure.
+    /// Ends the stream with a failure.
     pub(crate) fn fail(&self, failure: &Failure) {
         self.exit(false, &failure.to_json());
     }
 
-    /// Waits for room in an output, at least one byte. Can be dropped and called again.
+    /// Waits for room in an output, and returns how many bytes fit. Cancel-safe.
     pub(crate) async fn room(&self, stream: Stream) -> usize {
         loop {
             let room = self.lock().session.writable(stream);
@@ -111,28 +131,28 @@ impl Wire {
         }
     }
 
-    /// Sends a block that there is room for.
+    /// Writes a block to an output that has room for it.
     pub(crate) fn write(&self, stream: Stream, block: Bytes) {
-        self.update(|state| {
-            let fits = block.len() <= state.session.writable(stream);
-            // After an exit nothing fits, and nothing is missed.
-            if fits {
-                state.session.write(stream, block);
+        self.update(|shared| {
+            // After an exit there is no room, and the block is not needed.
+            if block.len() <= shared.session.writable(stream) {
+                shared.session.write(stream, block);
             }
         });
     }
 
+    /// Ends an output.
     pub(crate) fn finish(&self, stream: Stream) {
-        self.update(|state| state.session.finish(stream));
+        self.update(|shared| shared.session.finish(stream));
     }
 
-    /// The next block of the host's input, which is acknowledged by that; `None` at its end. Can be
-    /// dropped and called again.
+    /// The next block of the host's input; `None` at its end. Returning a block acknowledges it.
+    /// Cancel-safe.
     pub(crate) async fn read(&self) -> Option<Bytes> {
         loop {
-            let (block, ended) = self.update(|state| {
-                let block = state.session.read(Stream::Stdin);
-                (block, state.session.is_ended(Stream::Stdin))
+            let (block, ended) = self.update(|shared| {
+                let block = shared.session.read(Stream::Stdin);
+                (block, shared.session.is_ended(Stream::Stdin))
             });
             if block.is_some() || ended {
                 return block;
@@ -141,20 +161,13 @@ impl Wire {
         }
     }
 
-    /// Sends messages until the close has been sent, or the connection is gone or stuck.
-    pub(crate) async fn send(&self, mut sink: SplitSink<Socket, Message>) {
+    /// Sends messages until the close was sent, or the connection failed or hangs.
+    pub(crate) async fn send(&self, sink: MessageSink) {
+        let MessageSink(mut sink) = sink;
         loop {
-            let next = {
-                let mut state = self.lock();
-                if std::mem::take(&mut state.ping_due) {
-                    Some(Message::Ping(Bytes::new()))
-                } else {
-                    let message = state.session.next_message().map(Message::Binary);
-                    message.or_else(|| state.closing.then(normal_close))
-                }
-            };
+            let next = self.next_message();
             let last = matches!(next, Some(Message::Close(_)));
-            // Small messages go out together: each write wakes the other end.
+            // Small messages are sent together, because each write wakes the peer.
             let progress = match next {
                 Some(message) if !last => timeout(SHELL_WRITE_TIMEOUT, sink.feed(message)).await,
                 Some(message) => timeout(SHELL_WRITE_TIMEOUT, sink.send(message)).await,
@@ -171,86 +184,100 @@ impl Wire {
             }
         }
     }
+
+    fn next_message(&self) -> Option<Message> {
+        let mut shared = self.lock();
+        if std::mem::take(&mut shared.ping_due) {
+            return Some(Message::Ping(Bytes::new()));
+        }
+        let message = shared.session.next_message().map(Message::Binary);
+        message.or_else(|| shared.closing.then(normal_close))
+    }
 }
 
-/// The messages from the host.
-pub(crate) struct Reader<'a> {
-    stream: SplitStream<Socket>,
-    wire: &'a Wire,
-    control: &'a (dyn Fn(Control) + Sync),
+/// Receives the messages from the host.
+pub(crate) struct MessageReceiver<'a> {
+    source: MessageSource,
+    stream: &'a AgentStream,
+    on_control: &'a (dyn Fn(StreamControl) + Sync),
     keepalive: Keepalive,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> MessageReceiver<'a> {
     pub(crate) fn new(
-        stream: SplitStream<Socket>,
-        wire: &'a Wire,
-        control: &'a (dyn Fn(Control) + Sync),
+        source: MessageSource,
+        stream: &'a AgentStream,
+        on_control: &'a (dyn Fn(StreamControl) + Sync),
     ) -> Self {
-        Self { stream, wire, control, keepalive: Keepalive::new(now()) }
+        Self { source, stream, on_control, keepalive: Keepalive::new(now()) }
     }
 
-    /// Takes messages until there is a reason to stop. Can be dropped and called again.
-    pub(crate) async fn run(&mut self) -> Over {
+    /// Receives messages until there is a reason to stop. Cancel-safe.
+    pub(crate) async fn run(&mut self) -> ReceiveEnd {
         loop {
             let deadline = self.keepalive.deadline().into();
-            let message = match timeout_at(deadline, self.stream.next()).await {
-                Ok(Some(Ok(Message::Close(_))) | None | Some(Err(_))) => return Over::Gone,
+            let message = match timeout_at(deadline, self.source.0.next()).await {
+                Ok(Some(Ok(Message::Close(_))) | None | Some(Err(_))) => {
+                    return ReceiveEnd::Disconnected;
+                }
                 Ok(Some(Ok(message))) => Some(message),
                 Err(_elapsed) => None,
             };
             if message.is_some() {
                 self.keepalive.heard(now());
             }
-            // The host may be talking without a pause: pings come due all the same.
+            // A host that sends without a pause gets pings too.
             match self.keepalive.pulse(now()) {
                 Pulse::Quiet => {}
-                Pulse::Ping => self.wire.update(|state| state.ping_due = true),
-                Pulse::GiveUp => return Over::Gone,
+                Pulse::Ping => self.stream.update(|shared| shared.ping_due = true),
+                Pulse::GiveUp => return ReceiveEnd::Disconnected,
             }
             if let Some(Message::Binary(message)) = message
-                && let Some(over) = self.handle(&message)
+                && let Some(end) = self.handle(&message)
             {
-                return over;
+                return end;
             }
         }
     }
 
-    fn handle(&self, message: &Bytes) -> Option<Over> {
-        let event = self.wire.lock().session.handle(message);
+    fn handle(&self, message: &Bytes) -> Option<ReceiveEnd> {
+        let event = self.stream.lock().session.handle(message);
         match event {
-            Ok(Some(Event::Readable(_))) => self.wire.input.notify_one(),
+            Ok(Some(Event::Readable(_))) => self.stream.input.notify_one(),
             Ok(Some(Event::Writable(stream))) => {
-                self.wire.room[usize::from(stream == Stream::Stderr)].notify_one();
+                self.stream.room[usize::from(stream == Stream::Stderr)].notify_one();
             }
             Ok(Some(Event::Resized { columns, rows })) => {
-                (self.control)(Control::Resized(columns, rows));
+                (self.on_control)(StreamControl::Resize(TerminalSize { columns, rows }));
             }
-            Ok(Some(Event::Signalled(number))) => (self.control)(Control::Signalled(number)),
-            Ok(Some(Event::Aborted)) => return Some(Over::Aborted),
+            Ok(Some(Event::Signalled(number))) => {
+                (self.on_control)(StreamControl::Signal(number));
+            }
+            Ok(Some(Event::Aborted)) => return Some(ReceiveEnd::Aborted),
             Ok(Some(Event::Exited { .. }) | None) => {}
-            Err(_violation) => return Some(Over::Gone),
+            Err(_violation) => return Some(ReceiveEnd::Disconnected),
         }
         None
     }
 }
 
-/// Sees the last messages out and the close in. What the host still sends is read all the
-/// while: it may be what it waits for.
-pub(crate) async fn goodbye(sending: impl Future<Output = ()>, reader: &mut Reader<'_>) {
+/// Waits until the last messages and the close are exchanged.
+///
+/// Messages of the host are still received, because the host may wait until it has sent them.
+pub(crate) async fn close(sending: impl Future<Output = ()>, receiver: &mut MessageReceiver<'_>) {
     let closing = async {
         sending.await;
         sleep(CLOSE_TIMEOUT).await;
     };
-    let closed = async { while reader.run().await == Over::Aborted {} };
+    let closed = async { while receiver.run().await == ReceiveEnd::Aborted {} };
     tokio::select! {
         () = closing => {}
         () = closed => {}
     }
 }
 
-/// The close of a stream that has ended in order. Without a status a peer of version 1 takes it for
-/// an error.
+/// The close of a stream that has ended normally. Without a status, a peer of version 1 takes the
+/// close for an error.
 fn normal_close() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }

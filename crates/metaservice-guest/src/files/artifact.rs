@@ -1,32 +1,31 @@
-//! get-artifact: one file, byte by byte as it is.
+//! get-artifact: one file, byte by byte.
 //!
-//! Owns what counts as a file that can be fetched: a regular file that can be opened, links
-//! followed. Nothing else is ever opened, not even for a moment, because opening a
-//! device or a FIFO can act on it or wait for ever: the path is first looked at without
-//! being opened, and then that very file is.
+//! Owns the decision which files can be fetched: regular files that can be opened, links followed.
+//! Nothing else is opened, because opening a device or a FIFO can change it or block. So the path
+//! is opened as a place (`O_PATH`) and looked at, and then that very file is opened.
 //!
-//! | file | arrives as |
+//! | file | the reply |
 //! | --- | --- |
-//! | regular | exactly its size at the time it was opened, also when it grows meanwhile |
-//! | regular, ends before its size | if it fits into the first block, what there was to read (files in `/sys` are so); else the connection is broken, never filled up |
-//! | regular, of size 0 with content (`/proc`) | all that can be read, chunked |
-//! | anything else, or nothing there | file-not-found |
+//! | regular | exactly its size at the time when it was opened, even if it grows |
+//! | regular, ends before its size | in the first block (as in `/sys`): what there was; else the connection breaks |
+//! | regular, of size 0 with content (`/proc`) | everything that can be read, chunked |
+//! | anything else, or nothing | file not found |
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bytes::Bytes;
 use metaservice_protocol::ActionId;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::status::open_place;
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyBody};
-use crate::files::blocks::{self, BLOCK, Pool};
+use crate::client::error::ClientError;
+use crate::client::{Client, ReplyBody};
+use crate::system::blocks::{self, BLOCK, BlockPool};
 
-/// Answers a get-artifact action. Dropping the future cuts the reply.
+/// Serves a get-artifact action. Dropping the future cuts the reply.
 pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result<(), ClientError> {
     let path = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || open(&path)).await;
@@ -34,8 +33,8 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
         return client.reply(id, ReplyBody::FileNotFound, Body::empty()).await;
     };
     let limit = Some(size).filter(|&size| size > 0);
-    // A file that opens and cannot be read, as some of /proc, is as good as none.
-    let pool = Pool::default();
+    // Some files of /proc open and cannot be read.
+    let pool = BlockPool::default();
     let Ok((file, first)) = blocks::read(&pool, file, limit).await else {
         return client.reply(id, ReplyBody::FileNotFound, Body::empty()).await;
     };
@@ -44,16 +43,16 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     }
     let (sender, body) = Body::stream(limit);
     let (sent, ()) = tokio::join!(client.reply(id, ReplyBody::Plain, body), async {
-        // Whether it went wrong is told by the reply, which the sender breaks then.
+        // A failure drops the sender, and the reply breaks.
         let _ = feed(&pool, sender, file, first, limit).await;
     });
     sent
 }
 
-/// Sends the rest of a file up to `limit`. Returns without an end, which breaks the reply,
-/// when the file cannot be read as far.
+/// Sends the rest of a file up to `limit`. If the file cannot be read that far, it returns without
+/// ending the body, which breaks the reply.
 async fn feed(
-    pool: &Pool,
+    pool: &BlockPool,
     sender: BodySender,
     mut file: File,
     first: Bytes,
@@ -76,19 +75,14 @@ async fn feed(
     sender.end().await
 }
 
-/// Opens a regular file; gives its size.
+/// Opens a regular file, and returns its size.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let status = rustix::fs::fstat(&place)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(io::ErrorKind::NotFound.into());
     }
-    // Without blocking: a few regular files of /proc have no end.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
+    let file = open_place(&place)?;
     let size = rustix::fs::fstat(&file)?.st_size;
     Ok((file, u64::try_from(size).unwrap_or(0)))
 }
@@ -99,18 +93,18 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_opened() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
         std::fs::write(&file, b"abc").unwrap();
-        let link = folder.path().join("link");
+        let link = directory.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        let fifo = folder.path().join("fifo");
+        let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
         let size = |path: &Path| open(path).ok().map(|(_, size)| size);
         assert_eq!(size(&file), Some(3));
         assert_eq!(size(&link), Some(3));
         assert_eq!(size(Path::new("/proc/version")), Some(0));
-        for none in [fifo.as_path(), folder.path(), Path::new("/dev/zero"), Path::new("/none")] {
+        for none in [fifo.as_path(), directory.path(), Path::new("/dev/zero"), Path::new("/none")] {
             assert_eq!(size(none), None, "{}", none.display());
         }
         assert_eq!(size(Path::new("")), None);

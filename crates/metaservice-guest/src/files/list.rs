@@ -1,14 +1,14 @@
-//! list: the entries of a folder with their attributes.
+//! list: the entries of a directory with their attributes.
 //!
-//! Owns the walk. As with list-folder it goes down by folder descriptors and never through a link,
-//! and the lines are sent while it goes on; a host that does not read holds it back.
+//! Owns the walk. As for list-folder, it descends through directory descriptors and never follows a
+//! link. Lines are sent during the walk; a host that does not read slows it down.
 //!
 //! | what | outcome |
 //! | --- | --- |
-//! | nothing at the path | refused as not found |
-//! | no folder at the path | that one entry; a link that the host named is followed |
-//! | a folder below that cannot be read | its own entry and nothing below it |
-//! | the folder itself cannot be read | refused |
+//! | nothing at the path | the failure `not found` |
+//! | no directory at the path | that entry; a link that the host named is followed |
+//! | a subdirectory that cannot be read | its own entry and nothing below it |
+//! | the directory itself cannot be read | a failure |
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -24,23 +24,26 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
+use super::failure;
+use super::status::mtime_ns;
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError, ReplyBody};
+use crate::client::error::ClientError;
+use crate::client::{Client, ReplyBody};
 use crate::system::account;
 
-/// How deep the walk goes; each level keeps a file open.
+/// The largest depth of the walk. Each level holds a descriptor.
 const MAX_DEPTH: usize = 256;
 
-/// How many walks go on at once: each holds one of the runtime's blocking threads for as long as
-/// its host reads. One more is refused.
+/// How many walks run at once; one more fails. Each holds a blocking thread for as long as its
+/// host reads.
 const MAX_WALKS: usize = 8;
 
-/// How much of the reply is sent at once.
+/// How many bytes of the reply are sent at once.
 const PART: usize = 64 * 1024;
 
 static WALKS: Semaphore = Semaphore::const_new(MAX_WALKS);
 
-/// Answers a list action. Dropping the future cuts the reply and ends the walk.
+/// Serves a list action. Dropping the future cuts the reply and ends the walk.
 pub(crate) async fn serve(
     client: &Client,
     id: &ActionId,
@@ -48,23 +51,22 @@ pub(crate) async fn serve(
     options: ListOptions,
 ) -> Result<(), ClientError> {
     let Ok(_permit) = WALKS.try_acquire() else {
-        let failure = Failure::new(FailureCode::Other, "too many lists are under way");
-        return client.refuse(id, &failure).await;
+        let failure = Failure::new(FailureCode::Other, "too many lists are in progress");
+        return client.reply_failure(id, &failure).await;
     };
     let start = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || Start::open(&start)).await;
-    let start = match opened {
-        Ok(Ok(start)) => start,
-        Ok(Err(errno)) => return client.refuse(id, &failure(errno, path)).await,
-        Err(_) => return client.refuse(id, &failure(Errno::IO, path)).await,
+    let start = match opened.unwrap_or(Err(Errno::IO)) {
+        Ok(start) => start,
+        Err(errno) => return client.reply_failure(id, &failure::from_errno(errno, path)).await,
     };
     let (sender, body) = Body::stream(None);
     let walk = async {
         let walked = tokio::task::spawn_blocking(move || {
-            let mut lines = Lines::new(sender);
+            let mut lines = EntryLines::new(sender);
             lines.all(&start, options.recursive).map(|()| lines.sender)
         });
-        // The walk ends early when the request is over, which has its own reason.
+        // The walk ends early if the request is over. Then the request has the reason.
         if let Ok(Ok(sender)) = walked.await {
             let _ = sender.end().await;
         }
@@ -73,22 +75,9 @@ pub(crate) async fn serve(
     replied
 }
 
-/// What the system's word for a failed look at a path is to the host.
-pub(crate) fn failure(errno: Errno, path: &Path) -> Failure {
-    let code = match errno {
-        Errno::NOENT | Errno::NOTDIR => FailureCode::NotFound,
-        Errno::ACCESS | Errno::PERM => FailureCode::PermissionDenied,
-        Errno::NOSPC | Errno::DQUOT => FailureCode::NoSpace,
-        Errno::ROFS => FailureCode::ReadOnly,
-        _ => FailureCode::Other,
-    };
-    let reason = crate::diagnostics::chain(&std::io::Error::from(errno));
-    Failure::new(code, format!("{}: {reason}", path.display()))
-}
-
-/// Where a walk begins.
+/// Where a walk starts.
 enum Start {
-    Folder(OwnedFd),
+    Directory(OwnedFd),
     Single(String, Box<Stat>, Option<String>),
 }
 
@@ -96,7 +85,7 @@ impl Start {
     fn open(path: &Path) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(folder) => return Ok(Self::Folder(folder)),
+            Ok(directory) => return Ok(Self::Directory(directory)),
             Err(Errno::NOTDIR) => {}
             Err(errno) => return Err(errno),
         }
@@ -111,34 +100,26 @@ fn lossy(text: &CString) -> String {
     String::from_utf8_lossy(text.as_bytes()).into_owned()
 }
 
-/// The names behind the numbers, as they were when the walk began.
-struct Names {
-    users: HashMap<u32, String>,
-    groups: HashMap<u32, String>,
-}
-
-impl Names {
-    fn read() -> Self {
-        Self { users: account::names("/etc/passwd"), groups: account::names("/etc/group") }
-    }
-}
-
-struct Lines {
+/// The lines of the entries, which are sent part by part.
+struct EntryLines {
     sender: BodySender,
     json: Vec<u8>,
-    names: Names,
-    /// Why not everything could be listed; the first reason counts.
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+    /// The first reason why the list is not complete.
     failure: Option<Failure>,
 }
 
-impl Lines {
+impl EntryLines {
     fn new(sender: BodySender) -> Self {
-        Self { sender, json: Vec::new(), names: Names::read(), failure: None }
+        let users = account::names_by_id("/etc/passwd");
+        let groups = account::names_by_id("/etc/group");
+        Self { sender, json: Vec::new(), users, groups, failure: None }
     }
 
     fn all(&mut self, start: &Start, recursive: bool) -> Result<(), RequestOver> {
         match start {
-            Start::Folder(folder) => self.walk(folder, "", recursive, &mut Vec::new())?,
+            Start::Directory(directory) => self.walk(directory, "", recursive, &mut Vec::new())?,
             Start::Single(name, status, target) => {
                 self.add(name.clone(), status, target.clone())?;
             }
@@ -153,41 +134,41 @@ impl Lines {
 
     fn walk(
         &mut self,
-        folder: &OwnedFd,
+        directory: &OwnedFd,
         prefix: &str,
         recursive: bool,
         above: &mut Vec<(u64, u64)>,
     ) -> Result<(), RequestOver> {
-        let Ok(status) = rustix::fs::fstat(folder) else { return Ok(()) };
+        let Ok(status) = rustix::fs::fstat(directory) else { return Ok(()) };
         let identity = (status.st_dev, status.st_ino);
-        // Only a folder that is mounted into itself leads back.
+        // Only a directory that is mounted into itself leads back.
         if above.contains(&identity) {
             return Ok(());
         }
         if above.len() >= MAX_DEPTH {
-            self.incomplete(prefix, "it lies too deep");
+            self.set_incomplete(prefix, "it lies too deep");
             return Ok(());
         }
         above.push(identity);
-        let (names, whole) = names(folder);
+        let (names, whole) = names(directory);
         if !whole {
-            self.incomplete(prefix, "it cannot be read to its end");
+            self.set_incomplete(prefix, "it cannot be read to its end");
         }
         for name in names {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            let Ok(status) = rustix::fs::statat(folder, &name, flags) else { continue };
+            let Ok(status) = rustix::fs::statat(directory, &name, flags) else { continue };
             let path = format!("{prefix}{}", lossy(&name));
             let kind = FileType::from_raw_mode(status.st_mode);
             let target = match kind {
                 FileType::Symlink => {
-                    rustix::fs::readlinkat(folder, &name, Vec::new()).ok().map(|t| lossy(&t))
+                    rustix::fs::readlinkat(directory, &name, Vec::new()).ok().map(|t| lossy(&t))
                 }
                 _ => None,
             };
             self.add(path.clone(), &status, target)?;
             if recursive && kind == FileType::Directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if let Ok(child) = rustix::fs::openat(folder, &name, flags, Mode::empty()) {
+                if let Ok(child) = rustix::fs::openat(directory, &name, flags, Mode::empty()) {
                     self.walk(&child, &(path + "/"), true, above)?;
                 }
             }
@@ -196,9 +177,9 @@ impl Lines {
         Ok(())
     }
 
-    fn incomplete(&mut self, folder: &str, reason: &str) {
-        let folder = if folder.is_empty() { "the folder" } else { folder };
-        let message = format!("the list is not complete: {folder}: {reason}");
+    fn set_incomplete(&mut self, directory: &str, reason: &str) {
+        let directory = if directory.is_empty() { "the directory" } else { directory };
+        let message = format!("the list is not complete: {directory}: {reason}");
         self.failure.get_or_insert_with(|| Failure::new(FailureCode::Other, message));
     }
 
@@ -216,10 +197,10 @@ impl Lines {
             mtime_ns: mtime_ns(status),
             uid: status.st_uid,
             gid: status.st_gid,
-            // Its width varies by target.
+            // The width of this field depends on the target.
             links: status.st_nlink as _,
-            user: self.names.users.get(&status.st_uid).cloned(),
-            group: self.names.groups.get(&status.st_gid).cloned(),
+            user: self.users.get(&status.st_uid).cloned(),
+            group: self.groups.get(&status.st_gid).cloned(),
             target,
         };
         let before = self.json.len();
@@ -228,7 +209,7 @@ impl Lines {
             self.json.push(b'\n');
         } else {
             self.json.truncate(before);
-            self.incomplete("", "a name is too long for a line");
+            self.set_incomplete("", "a name is too long for a line");
         }
         if self.json.len() >= PART { self.flush() } else { Ok(()) }
     }
@@ -237,12 +218,6 @@ impl Lines {
         let part = std::mem::take(&mut self.json);
         if part.is_empty() { Ok(()) } else { self.sender.send_blocking(Bytes::from(part)) }
     }
-}
-
-/// When something was last modified, in nanoseconds since 1970.
-pub(crate) fn mtime_ns(status: &Stat) -> i64 {
-    let nanoseconds = i64::try_from(status.st_mtime_nsec).unwrap_or(0);
-    status.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 const fn kind(kind: FileType) -> EntryKind {
@@ -258,13 +233,13 @@ const fn kind(kind: FileType) -> EntryKind {
     }
 }
 
-/// The names in a folder, sorted by their bytes, and whether these are all.
-fn names(folder: impl AsFd) -> (Vec<CString>, bool) {
+/// The names in a directory, sorted by their bytes, and whether these are all.
+fn names(directory: impl AsFd) -> (Vec<CString>, bool) {
     let mut names = Vec::new();
-    let Ok(mut entries) = Dir::read_from(folder) else { return (names, false) };
+    let Ok(mut entries) = Dir::read_from(directory) else { return (names, false) };
     let mut whole = true;
     while let Some(entry) = entries.read() {
-        // A folder on a broken disk is listed as far as it can be read.
+        // A directory on a broken disk is listed as far as it can be read.
         let Ok(entry) = entry else {
             whole = false;
             break;
@@ -289,7 +264,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (sender, mut body) = Body::stream(None);
         let walk = std::thread::spawn(move || {
-            let mut lines = Lines::new(sender);
+            let mut lines = EntryLines::new(sender);
             lines.all(&start, recursive).unwrap();
             lines.sender.send_blocking(Bytes::new()).unwrap();
         });
@@ -314,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_listed_with_what_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
+    fn a_tree_is_listed_with_its_attributes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
         std::fs::create_dir(path.join("b")).unwrap();
         std::fs::write(path.join("b/x"), b"abc").unwrap();
         std::os::unix::fs::symlink("/nowhere", path.join("a")).unwrap();
         rustix::fs::mknodat(CWD, path.join("c"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        // A link to a folder above is no way around.
+        // A link to a parent is not followed.
         std::os::unix::fs::symlink("..", path.join("b/up")).unwrap();
         let seen = |recursive| -> Vec<(String, EntryKind)> {
             list(path, recursive).unwrap().into_iter().map(|e| (e.path, e.kind)).collect()
@@ -345,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn one_file_lists_itself_and_nothing_is_not_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
+    fn a_file_lists_itself_and_a_missing_path_is_not_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
         std::fs::write(&file, b"").unwrap();
         let entries = list(&file, true).unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].path, "file");
-        let missing = list(&folder.path().join("none"), false).unwrap_err();
-        assert_eq!(failure(missing, Path::new("/x")).code, FailureCode::NotFound);
+        let missing = list(&directory.path().join("none"), false).unwrap_err();
+        assert_eq!(failure::from_errno(missing, Path::new("/x")).code, FailureCode::NotFound);
     }
 }

@@ -1,23 +1,23 @@
-//! list-folder: every plain file below a folder.
+//! list-folder: all plain files below a directory.
 //!
-//! Owns the walk and the bound on its answer. It goes down by folder descriptors and never
-//! through a link, so what is renamed meanwhile cannot lead it elsewhere, and the only
-//! loops there can be are folders mounted into themselves; those are known by device and inode.
+//! Owns the walk and the limit of its reply. The walk descends through directory descriptors and
+//! never follows a link, so a rename cannot lead it elsewhere. The only possible loops are
+//! directories that are mounted into themselves. They are recognised by device and inode.
 //!
 //! | what | outcome |
 //! | --- | --- |
 //! | nothing at the path | `notFound` |
 //! | a plain file at the path | that file alone |
-//! | a folder that cannot be read | no files |
-//! | links, devices, sockets, FIFOs; files and folders that cannot be read | left out |
+//! | a directory that cannot be read | no files |
+//! | links, devices, sockets, FIFOs; files and directories that cannot be read | left out |
 //! | names that are not UTF-8 | left out with a warning: JSON cannot carry them |
-//! | more paths than 10 MiB of JSON | a reply that is longer than that and has no end, which the host refuses; a warning |
+//! | more paths than 10 MiB of JSON | a warning, and a reply that is longer and has no end, which the host rejects |
 //!
-//! Paths come sorted by their bytes. A link is followed where the host itself named it.
+//! Paths are sorted by their bytes. A link is followed only if the host named it.
 //!
-//! The reply is sent while the walk goes on. A host waits for a reply to start and then for it
-//! to move, so a large tree on a slow disk is no reason to give up; where nothing is found for
-//! a while, a space moves instead. A reply that the host has given up ends the walk.
+//! The reply is sent during the walk. A host waits until a reply starts, and then for progress. So
+//! a large tree on a slow disk does not fail. If nothing is found for a while, a space is sent. If
+//! the host drops the reply, the walk ends.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,52 +33,56 @@ use tokio::time::sleep;
 
 use super::in_memory;
 use crate::client::body::{Body, RequestOver};
-use crate::client::{Client, ClientError, ReplyBody};
-use crate::diagnostics::say;
+use crate::client::error::ClientError;
+use crate::client::{Client, ReplyBody};
+use crate::diagnostics::print;
 
-/// How deep the walk goes; each level keeps a file open.
+/// The largest depth of the walk. Each level holds a descriptor.
 const MAX_DEPTH: usize = 256;
 
-/// How many walks go on at once.
+/// How many walks run at once. Each holds a blocking thread, and artifacts need those as well.
 const MAX_WALKS: usize = 8;
 
-/// How much of the reply is sent at once.
+/// How many bytes of the reply are sent at once.
 const PART: usize = 64 * 1024;
 
-/// How many entries a folder may have to be looked at without a thread.
-const AT_ONCE: usize = 128;
+/// How many entries a directory may have to be listed without a thread.
+const MAX_AT_ONCE: usize = 128;
 
-/// How long a listing may be held back to go out in one piece.
-const HELD_FOR: Duration = Duration::from_secs(1);
+/// How long a reply may be held back, so that it is sent in one piece.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a walk may find nothing before it moves the reply all the same.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// How long a walk may find nothing before it sends a space.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 const HEAD: &[u8] = br#"{"files":["#;
 const TAIL: &[u8] = br#"],"notFound":false}"#;
 const NOT_FOUND: &[u8] = br#"{"files":null,"notFound":true}"#;
 
-/// Answers a list-folder action. Dropping the future cuts the reply and ends the walk.
+static WALKS: Semaphore = Semaphore::const_new(MAX_WALKS);
+
+/// Serves a list-folder action. Dropping the future cuts the reply and ends the walk.
 pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result<(), ClientError> {
-    // A host that gives up waiting for a walk that has not begun asks again.
+    // A host that stops waiting for a walk that has not begun asks again.
     let _permit = WALKS.acquire().await;
     let (sender, body) = Body::stream(None);
     let path = path.to_owned();
-    // One of version 1 sees the reply begin before the walk does.
-    let hold = client.keeps_connections();
-    if hold && let Some((whole, omitted)) = at_once(&path) {
-        omitted.say(&path);
+    // A host with keep-alive gets a short reply in one piece, so that its connection is kept. One
+    // of version 1 waits only for the start of the reply, so it starts before the walk.
+    let hold = client.has_keep_alive();
+    if hold && let Some((whole, omissions)) = at_once(&path) {
+        omissions.print(&path);
         return client.reply(id, ReplyBody::Json, Body::Whole(whole)).await;
     }
     let (begin, begun) = oneshot::channel::<()>();
     let mut walking = tokio::task::spawn_blocking(move || {
         let mut begin = Some(begin);
-        let listing = Listing::of(&path, MAX_FILES_BYTES, hold, |part| {
+        let listing = Listing::walk_all(&path, MAX_FILES_BYTES, hold, |part| {
             drop(begin.take());
             sender.send_blocking(part)
         });
-        listing.map(|(rest, omitted)| {
-            omitted.say(&path);
+        listing.map(|(rest, omissions)| {
+            omissions.print(&path);
             (rest, sender)
         })
     });
@@ -86,7 +90,7 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
         biased;
         walked = &mut walking, if hold => Some(walked),
         _ = begun, if hold => None,
-        () = sleep(HELD_FOR), if hold => None,
+        () = sleep(HOLD_TIMEOUT), if hold => None,
         else => None,
     };
     match soon {
@@ -94,11 +98,11 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
         Some(Ok(Ok((rest, _sender)))) => {
             return client.reply(id, ReplyBody::Json, Body::Whole(rest)).await;
         }
-        // Its sender is gone, by which the reply breaks.
+        // The walk failed and has dropped the sender, so the reply breaks.
         Some(_) => return client.reply(id, ReplyBody::Json, body).await,
     }
     let walk = async {
-        // The walk ends early when the request is over, which has its own reason.
+        // The walk ends early if the request is over. Then the request has the reason.
         let Ok(Ok((rest, sender))) = walking.await else { return };
         if sender.send(rest).await.is_ok() {
             let _ = sender.end().await;
@@ -108,25 +112,25 @@ pub(crate) async fn serve(client: &Client, id: &ActionId, path: &Path) -> Result
     replied
 }
 
-/// The reply of a small folder that nobody has to be waited for.
-fn at_once(path: &Path) -> Option<(Bytes, Omitted)> {
+/// The reply for a small directory in memory without subdirectories. Never blocks.
+fn at_once(path: &Path) -> Option<(Bytes, Omissions)> {
     let path: PathBuf = path.components().collect();
-    let folder = in_memory::open(&path)?;
-    let entries = entries(&folder, AT_ONCE).filter(|entries| entries.iter().all(|e| !e.folder))?;
+    let directory = in_memory::open(&path)?;
+    let entries = entries(&directory, MAX_AT_ONCE)?;
+    if entries.iter().any(|entry| entry.is_directory) {
+        return None;
+    }
     let mut listing = Listing::new(MAX_FILES_BYTES, |_| Err(RequestOver));
     let mut text = path.to_str()?.trim_end_matches('/').to_owned();
     let length = text.len();
     for entry in entries {
-        listing.entry(&folder, &entry, &mut text, length).ok()?;
+        listing.entry(&directory, &entry, &mut text, length).ok()?;
     }
     listing.json.extend(TAIL);
-    Some((listing.json.into(), listing.omitted))
+    Some((listing.json.into(), listing.omissions))
 }
 
-/// A walk holds one of the runtime's blocking threads, which artifacts need as well.
-static WALKS: Semaphore = Semaphore::const_new(MAX_WALKS);
-
-/// The files that were found, as JSON on its way out.
+/// The files that were found, as JSON that is sent part by part.
 struct Listing<S> {
     send: S,
     json: Vec<u8>,
@@ -134,42 +138,41 @@ struct Listing<S> {
     last_sent: Instant,
     limit: usize,
     any: bool,
-    omitted: Omitted,
+    omissions: Omissions,
     may_read_all: bool,
 }
 
-/// What a reply does not have.
+/// What a reply leaves out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Omitted {
+struct Omissions {
     /// How many names are not UTF-8.
     names: u64,
-    /// Whether there is more than fits.
+    /// Whether the files do not fit into a reply.
     rest: bool,
 }
 
-impl Omitted {
-    fn say(self, path: &Path) {
+impl Omissions {
+    fn print(self, path: &Path) {
+        let path = path.display();
         if self.names > 0 {
             let count = self.names;
-            say(&format!("{count} names below {} are not UTF-8 and left out", path.display()));
+            print(&format!("{count} names below {path} are not UTF-8 and left out"));
         }
         if self.rest {
-            say(&format!(
-                "more files are below {} than a reply can carry: the list is not sent",
-                path.display()
-            ));
+            print(&format!("the list of files below {path} is too long for a reply and not sent"));
         }
     }
 }
 
-struct Entry {
+struct FoundEntry {
     name: CString,
-    folder: bool,
+    is_directory: bool,
 }
 
-impl Entry {
+impl FoundEntry {
+    /// A directory sorts as its name with a slash, which is where its paths are.
     fn key(&self) -> impl Iterator<Item = &u8> {
-        let slash: &[u8] = if self.folder { b"/" } else { b"" };
+        let slash: &[u8] = if self.is_directory { b"/" } else { b"" };
         self.name.to_bytes().iter().chain(slash)
     }
 }
@@ -183,20 +186,25 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             last_sent: Instant::now(),
             limit,
             any: false,
-            omitted: Omitted::default(),
+            omissions: Omissions::default(),
             may_read_all: rustix::process::geteuid().is_root(),
         }
     }
 
-    /// Sends a reply of at most `limit` bytes, part by part, up to its last part. With `hold` there
-    /// is no first part before it is full or late.
-    fn of(path: &Path, limit: usize, hold: bool, send: S) -> Result<(Bytes, Omitted), RequestOver> {
+    /// Walks, and sends a reply of at most `limit` bytes except its last part, which is returned.
+    /// With `hold`, the first part is sent only when it is full or late.
+    fn walk_all(
+        path: &Path,
+        limit: usize,
+        hold: bool,
+        send: S,
+    ) -> Result<(Bytes, Omissions), RequestOver> {
         let mut listing = Self::new(limit, send);
-        // No doubled slashes and single dots in what is reported.
+        // Without doubled slashes and single dots.
         let path: PathBuf = path.components().collect();
         let status = rustix::fs::stat(&path);
         let (Some(text), Ok(status)) = (path.to_str(), status) else {
-            return Ok((Bytes::from_static(NOT_FOUND), listing.omitted));
+            return Ok((Bytes::from_static(NOT_FOUND), listing.omissions));
         };
         if !hold {
             listing.flush()?;
@@ -210,76 +218,77 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
             }
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                if let Ok(folder) = rustix::fs::open(&path, flags, Mode::empty()) {
-                    in_memory::learn(&folder, status.st_dev);
+                if let Ok(directory) = rustix::fs::open(&path, flags, Mode::empty()) {
+                    in_memory::remember(&directory, status.st_dev);
                     let prefix = text.trim_end_matches('/').to_owned();
-                    listing.walk(&folder, prefix, &mut Vec::new())?;
+                    listing.walk(&directory, prefix, &mut Vec::new())?;
                 }
             }
             _ => {}
         }
-        if !listing.omitted.rest {
+        if !listing.omissions.rest {
             listing.json.extend(TAIL);
         }
-        Ok((listing.json.into(), listing.omitted))
+        Ok((listing.json.into(), listing.omissions))
     }
 
     fn walk(
         &mut self,
-        folder: &OwnedFd,
+        directory: &OwnedFd,
         mut path: String,
         above: &mut Vec<(u64, u64)>,
     ) -> Result<(), RequestOver> {
-        let Ok(status) = rustix::fs::fstat(folder) else { return Ok(()) };
+        let Ok(status) = rustix::fs::fstat(directory) else { return Ok(()) };
         let identity = (status.st_dev, status.st_ino);
         if above.len() >= MAX_DEPTH || above.contains(&identity) {
             return Ok(());
         }
         above.push(identity);
         let length = path.len();
-        for entry in entries(folder, usize::MAX).unwrap_or_default() {
-            if self.omitted.rest {
+        for entry in entries(directory, usize::MAX).unwrap_or_default() {
+            if self.omissions.rest {
                 break;
             }
-            if !self.entry(folder, &entry, &mut path, length)? {
+            if !self.entry(directory, &entry, &mut path, length)? {
                 continue;
             }
-            if entry.folder {
+            if entry.is_directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if let Ok(child) = rustix::fs::openat(folder, &entry.name, flags, Mode::empty()) {
+                if let Ok(child) = rustix::fs::openat(directory, &entry.name, flags, Mode::empty())
+                {
                     self.walk(&child, path.clone(), above)?;
                 }
             }
         }
         above.pop();
-        self.move_on()
+        self.send_progress()
     }
 
-    /// Adds what is a file and can be read, and has `path` end with its name behind the first
-    /// `length` bytes. `false` for a name that cannot be said.
+    /// Adds an entry if it is a file that can be read. Sets `path` to its path: the first `length`
+    /// bytes and its name. `false` if the name is not UTF-8.
     fn entry(
         &mut self,
-        folder: &OwnedFd,
-        entry: &Entry,
+        directory: &OwnedFd,
+        entry: &FoundEntry,
         path: &mut String,
         length: usize,
     ) -> Result<bool, RequestOver> {
         let Ok(name) = entry.name.to_str() else {
-            self.omitted.names += 1;
+            self.omissions.names += 1;
             return Ok(false);
         };
         path.truncate(length);
         path.push('/');
         path.push_str(name);
-        if !entry.folder && self.is_readable(folder.as_fd(), &entry.name) {
+        if !entry.is_directory && self.is_readable(directory.as_fd(), &entry.name) {
             self.add(path)?;
         }
         Ok(true)
     }
 
-    fn is_readable(&self, folder: impl AsFd, name: &CStr) -> bool {
+    fn is_readable(&self, directory: impl AsFd, name: &CStr) -> bool {
         self.may_read_all
-            || rustix::fs::accessat(folder, name, Access::READ_OK, AtFlags::EACCESS).is_ok()
+            || rustix::fs::accessat(directory, name, Access::READ_OK, AtFlags::EACCESS).is_ok()
     }
 
     fn add(&mut self, path: &str) -> Result<(), RequestOver> {
@@ -289,26 +298,26 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
         }
         if serde_json::to_writer(&mut self.json, path).is_err() {
             self.json.truncate(before);
-            self.omitted.rest = true;
+            self.omissions.rest = true;
             return Ok(());
         }
         if self.sent + self.json.len() + TAIL.len() > self.limit {
-            // The host sees that there is more than a reply carries: a part of a list is none.
+            // Longer than the limit, so that the host does not take a part for the whole list.
             let missing = (self.limit + 1).saturating_sub(self.sent + self.json.len());
             self.json.resize(self.json.len() + missing, b' ');
-            self.omitted.rest = true;
+            self.omissions.rest = true;
             return Ok(());
         }
         self.any = true;
         if self.json.len() >= PART {
             self.flush()?;
         }
-        self.move_on()
+        self.send_progress()
     }
 
-    /// Lets the host see that the walk goes on.
-    fn move_on(&mut self) -> Result<(), RequestOver> {
-        if self.last_sent.elapsed() < SIGN_OF_LIFE {
+    /// Sends at least a space if nothing was sent for [`PROGRESS_INTERVAL`].
+    fn send_progress(&mut self) -> Result<(), RequestOver> {
+        if self.last_sent.elapsed() < PROGRESS_INTERVAL {
             return Ok(());
         }
         let room = self.sent + self.json.len() + TAIL.len() < self.limit;
@@ -326,35 +335,35 @@ impl<S: FnMut(Bytes) -> Result<(), RequestOver>> Listing<S> {
     }
 }
 
-/// The plain files and folders in a folder, in the order of the paths they lead to: a
-/// folder sorts as its name with a slash. `None` when there are more names than `most`.
-fn entries(folder: &OwnedFd, most: usize) -> Option<Vec<Entry>> {
+/// The plain files and subdirectories of a directory, sorted by the paths they lead to. `None` if
+/// there are more than `limit` names.
+fn entries(directory: &OwnedFd, limit: usize) -> Option<Vec<FoundEntry>> {
     let mut entries = Vec::new();
-    let Ok(mut names) = Dir::read_from(folder) else { return Some(entries) };
-    let mut left = most;
+    let Ok(mut names) = Dir::read_from(directory) else { return Some(entries) };
+    let mut left = limit;
     while let Some(entry) = names.read() {
         left = left.checked_sub(1)?;
-        // A folder on a broken disk is listed as far as it can be read.
+        // A directory on a broken disk is listed as far as it can be read.
         let Ok(entry) = entry else { break };
         let name = entry.file_name();
         if name == c"." || name == c".." {
             continue;
         }
         let kind = match entry.file_type() {
-            FileType::Unknown => kind_of(folder, name),
+            FileType::Unknown => kind_of(directory, name),
             kind => kind,
         };
         if matches!(kind, FileType::RegularFile | FileType::Directory) {
-            let folder = kind == FileType::Directory;
-            entries.push(Entry { name: name.to_owned(), folder });
+            let is_directory = kind == FileType::Directory;
+            entries.push(FoundEntry { name: name.to_owned(), is_directory });
         }
     }
     entries.sort_by(|a, b| a.key().cmp(b.key()));
     Some(entries)
 }
 
-fn kind_of(folder: &OwnedFd, name: &CStr) -> FileType {
-    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+fn kind_of(directory: &OwnedFd, name: &CStr) -> FileType {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(status) => FileType::from_raw_mode(status.st_mode),
         Err(_) => FileType::Unknown,
     }
@@ -378,15 +387,15 @@ mod tests {
 
     fn list(path: &Path, limit: usize) -> Listed {
         let mut json = Vec::new();
-        let listing = Listing::of(path, limit, limit.is_multiple_of(2), |part| {
+        let listing = Listing::walk_all(path, limit, limit.is_multiple_of(2), |part| {
             json.extend(part);
             Ok(())
         });
-        let Ok((rest, Omitted { names: unnamed, rest: full })) = listing else { unreachable!() };
+        let Ok((rest, Omissions { names: unnamed, rest: full })) = listing else { unreachable!() };
         json.extend(rest);
         let length = json.len();
         if full {
-            // Too long for a host, and no list for one that takes more.
+            // Too long for a host, and not valid JSON.
             assert!(length > limit && serde_json::from_slice::<Files>(&json).is_err());
             return Listed { files: Files::default(), length, unnamed, full };
         }
@@ -394,7 +403,7 @@ mod tests {
         Listed { files: serde_json::from_slice(&json).unwrap(), length, unnamed, full }
     }
 
-    /// As [`list`], of a folder in memory, which is learned by that.
+    /// As [`list`], for a directory in memory that was listed before.
     fn list_at_once(path: &Path) -> Option<Files> {
         let (json, omitted) = at_once(path)?;
         assert!(!omitted.rest);
@@ -402,15 +411,15 @@ mod tests {
     }
 
     #[test]
-    fn a_small_folder_in_memory_is_listed_at_once_and_the_same() {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let file = |name: &str| fs::write(folder.path().join(name), b"").unwrap();
+    fn a_small_directory_in_memory_is_listed_at_once_with_the_same_result() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let file = |name: &str| fs::write(directory.path().join(name), b"").unwrap();
         ["b", "a", "c d"].into_iter().for_each(file);
-        let walked = files(&folder.path().join("."));
+        let walked = files(&directory.path().join("."));
         assert_eq!(walked.files.as_ref().unwrap().len(), 3);
-        assert_eq!(list_at_once(&folder.path().join(".")), Some(walked));
-        (0..AT_ONCE).for_each(|n| file(&n.to_string()));
-        assert_eq!(list_at_once(folder.path()), None);
+        assert_eq!(list_at_once(&directory.path().join(".")), Some(walked));
+        (0..MAX_AT_ONCE).for_each(|n| file(&n.to_string()));
+        assert_eq!(list_at_once(directory.path()), None);
         let above = tempfile::tempdir_in("/dev/shm").unwrap();
         fs::create_dir(above.path().join("below")).unwrap();
         assert_eq!(list_at_once(above.path()), None);
@@ -421,9 +430,9 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_with_all_that_can_be_in_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+    fn all_kinds_of_entries_of_a_tree() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         for name in ["b", "a/b", "a-b", "a/c/d", "\u{e9} \"x\""] {
             let path = root.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -450,33 +459,34 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_does_not_fit_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        (0..20).for_each(|n| fs::write(folder.path().join(format!("{n:02}")), b"").unwrap());
-        let all = list(folder.path(), MAX_FILES_BYTES);
-        assert!(!list(folder.path(), all.length).full);
+    fn a_list_that_does_not_fit_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        (0..20).for_each(|n| fs::write(directory.path().join(format!("{n:02}")), b"").unwrap());
+        let all = list(directory.path(), MAX_FILES_BYTES);
+        assert!(!list(directory.path(), all.length).full);
         for limit in [all.length - 1, all.length - 40, 100] {
-            assert!(list(folder.path(), limit).full, "{limit}");
+            assert!(list(directory.path(), limit).full, "{limit}");
         }
     }
 
     #[test]
     fn a_reply_that_is_over_ends_the_walk() {
-        let listing = Listing::of(Path::new("/usr"), MAX_FILES_BYTES, false, |_| Err(RequestOver));
+        let listing =
+            Listing::walk_all(Path::new("/usr"), MAX_FILES_BYTES, false, |_| Err(RequestOver));
         assert!(listing.is_err());
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn any_names_come_sorted(names in proptest::collection::btree_set("[a./-]{1,5}", 0..12)) {
-            let folder = tempfile::tempdir().unwrap();
+        fn names_are_sorted(names in proptest::collection::btree_set("[a./-]{1,5}", 0..12)) {
+            let directory = tempfile::tempdir().unwrap();
             for name in names {
-                let path = folder.path().join(format!("x{name}"));
+                let path = directory.path().join(format!("x{name}"));
                 let _ = path.parent().map(fs::create_dir_all);
                 let _ = fs::write(path, b"");
             }
-            let files = files(folder.path()).files.unwrap();
+            let files = files(directory.path()).files.unwrap();
             prop_assert!(files.is_sorted(), "{files:?}");
         }
     }

@@ -1,34 +1,19 @@
-//! read and write: files and folders between host and guest, across cuts.
+//! The actions on files: get-artifact, list-folder, list, read, write.
 //!
-//! Owns the two actions. Both work on blocking threads of the runtime, behind channels of a block
-//! or two: a host that is slow holds the disk back, and a disk that is slow holds the host back.
+//! Owns access to the guest's files for the host. Files are read and written on the runtime's
+//! blocking threads, behind channels of one or two blocks: a slow host slows the disk down, and a
+//! slow disk slows the host down. The number of each kind of action that runs at once is limited,
+//! so that there is always a free thread.
 
 pub(crate) mod artifact;
-pub(crate) mod blocks;
 mod compression;
+mod failure;
 mod in_memory;
 pub(crate) mod list;
 pub(crate) mod list_folder;
-mod read;
+mod new_file;
+pub(crate) mod read;
 mod sink;
 mod source;
-mod write;
-
-use std::io;
-use std::path::Path;
-
-use metaservice_protocol::{Failure, FailureCode};
-use rustix::io::Errno;
-
-pub(crate) use self::read::read;
-pub(crate) use self::write::{Transfers, write};
-
-/// What the system's word is to the host.
-fn failure(error: &io::Error, path: &Path) -> Failure {
-    // One that has words of its own is not the system's.
-    if error.raw_os_error().is_none() && error.get_ref().is_some() {
-        return Failure::new(FailureCode::Invalid, format!("{}: {error}", path.display()));
-    }
-    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-    crate::files::list::failure(errno, path)
-}
+mod status;
+pub(crate) mod write;

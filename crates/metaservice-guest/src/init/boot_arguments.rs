@@ -1,41 +1,41 @@
-//! What the host tells the init on the kernel's command line.
+//! The init's arguments on the kernel's command line.
 //!
-//! Owns the words that begin with `metaservice.`; all others are the kernel's. A word that it
-//! does not know is an error: a machine that is not what was asked for shall not run a job.
+//! Owns the words that begin with `metaservice.`; all others are for the kernel. An unknown word is
+//! an error: a machine that is not what the host has asked for must not run a job.
 
 use std::net::Ipv4Addr;
 
-/// What becomes `/`.
+/// The file system that becomes `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Root {
-    /// What the kernel has unpacked.
+    /// The initramfs that the kernel has unpacked.
     Initramfs,
-    /// A shared folder of this name, read-only, under a scratch layer.
+    /// The 9p share with this tag, read-only, below a scratch layer.
     Shared(String),
     /// The root partition of the first disk.
     Disk,
 }
 
-/// An IPv4 address with the length of its network's prefix.
+/// An IPv4 address with its prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) ip: Ipv4Addr,
     pub(super) prefix: u8,
 }
 
-/// All that can be told.
+/// The init's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BootArguments {
     pub(super) address: Address,
     pub(super) root: Root,
-    /// Whether a second card leads to the world.
+    /// Whether a second card is connected to the user network.
     pub(super) user_network: bool,
     pub(super) hostname: Option<String>,
 }
 
-/// A word that the init does not understand.
+/// A word that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel argument '{0}' is not understood")]
+#[error("the kernel argument '{0}' is not valid")]
 pub(super) struct InvalidArgument(String);
 
 impl Default for BootArguments {
@@ -46,7 +46,7 @@ impl Default for BootArguments {
 }
 
 impl BootArguments {
-    /// Reads the kernel's command line. Of two words of the same name the last counts.
+    /// Reads the kernel's command line. If a name is there twice, the last word counts.
     pub(super) fn parse(line: &str) -> Result<Self, InvalidArgument> {
         let mut arguments = Self::default();
         for word in line.split_ascii_whitespace() {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_words_of_the_contract_are_read() {
+    fn all_arguments_are_read() {
         let line = "console=ttyS0 quiet metaservice.address=169.254.7.9/24 metaservice.root=9p:tag \
                     metaservice.net=user metaservice.hostname=ci-7 panic=-1\n";
         let arguments = BootArguments::parse(line).unwrap();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_not_understood_is_named() {
+    fn an_error_names_the_word() {
         for word in [
             "root=nfs",
             "root=9p:",
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_survived(line in "[metaservice.=:/ 0-9a-z]{0,80}") {
+        fn no_line_panics(line in "[metaservice.=:/ 0-9a-z]{0,80}") {
             let _ = BootArguments::parse(&line);
         }
     }

@@ -1,8 +1,7 @@
-//! DHCP, as far as a machine that lives for one job needs it: one lease, never renewed.
+//! A DHCP client for a machine that lives for one job: one lease, which is never renewed.
 //!
-//! Owns the messages and the four steps. It is written out here instead of calling the
-//! userland's client, because that needs a script to apply what it was given, and a userland:
-//! a guest whose root is a disk or a shared folder may have neither.
+//! Owns the messages and the four steps. A DHCP program of the guest would need a script that
+//! applies the lease. A guest whose root is a disk or a share may have neither.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,8 +13,8 @@ use tokio::time::timeout;
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 67);
 const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 68);
 
-/// How long one question waits for its answer, and how often it is asked.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait for a response, and how often to send a message.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 4;
 
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -26,7 +25,7 @@ const OFFER: u8 = 2;
 const REQUEST: u8 = 3;
 const ACKNOWLEDGE: u8 = 5;
 
-/// What a server has given.
+/// The offer or the lease of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) ip: Ipv4Addr,
@@ -37,25 +36,26 @@ pub(super) struct Lease {
     server: Ipv4Addr,
 }
 
-/// Gets a lease for a card that is on and has no address.
+/// Gets a lease for a card that is up and has no address.
 pub(super) async fn lease(card: &str, hardware: [u8; 6]) -> io::Result<Lease> {
     let socket = UdpSocket::bind(SocketAddr::from(CLIENT)).await?;
     socket.bind_device(Some(card.as_bytes()))?;
     socket.set_broadcast(true)?;
-    let offer = ask(&socket, hardware, None, OFFER).await?;
-    ask(&socket, hardware, Some(&offer), ACKNOWLEDGE).await
+    let offer = exchange(&socket, hardware, None, OFFER).await?;
+    exchange(&socket, hardware, Some(&offer), ACKNOWLEDGE).await
 }
 
-async fn ask(
+/// Sends a message until a response of this kind comes.
+async fn exchange(
     socket: &UdpSocket,
     hardware: [u8; 6],
     offer: Option<&Lease>,
     kind: u8,
 ) -> io::Result<Lease> {
-    let question = question(hardware, offer);
+    let message = message(hardware, offer);
     for _ in 0..ATTEMPTS {
-        socket.send_to(&question, SocketAddr::from(SERVER)).await?;
-        let answer = async {
+        socket.send_to(&message, SocketAddr::from(SERVER)).await?;
+        let response = async {
             let mut bytes = [0; 1500];
             loop {
                 let (count, _) = socket.recv_from(&mut bytes).await?;
@@ -65,18 +65,18 @@ async fn ask(
                 }
             }
         };
-        if let Ok(answer) = timeout(ANSWER_TIMEOUT, answer).await {
-            return answer;
+        if let Ok(response) = timeout(RESPONSE_TIMEOUT, response).await {
+            return response;
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "no DHCP server has answered"))
 }
 
-/// A discovery, or with an offer the request for it. The card's address is its own name for
-/// the conversation: there is one at a time.
-fn question(hardware: [u8; 6], offer: Option<&Lease>) -> Vec<u8> {
+/// A discovery, or with an offer the request for it. The card's address is the transaction id,
+/// because there is one transaction at a time.
+fn message(hardware: [u8; 6], offer: Option<&Lease>) -> Vec<u8> {
     let mut message = vec![0; OPTIONS];
-    // A request, over Ethernet, with addresses of six bytes; answers are to be broadcast.
+    // A request, over Ethernet, with addresses of six bytes. The flag asks for a broadcast response.
     message[..4].copy_from_slice(&[1, 1, 6, 0]);
     message[4..8].copy_from_slice(&hardware[2..]);
     message[10] = 0x80;
@@ -89,16 +89,16 @@ fn question(hardware: [u8; 6], offer: Option<&Lease>) -> Vec<u8> {
         message.extend([54, 4]);
         message.extend(offer.server.octets());
     }
-    // Wanted: mask, gateway, resolvers.
+    // The requested parameters: mask, gateway, resolvers.
     message.extend([55, 3, 1, 3, 6, 255]);
     message
 }
 
 fn parse(bytes: &[u8], hardware: [u8; 6]) -> Option<Lease> {
-    let for_us = bytes.get(..3)? == [2, 1, 6]
+    let matches = bytes.get(..3)? == [2, 1, 6]
         && bytes.get(4..8)? == &hardware[2..]
         && bytes.get(236..OPTIONS)? == COOKIE;
-    if !for_us {
+    if !matches {
         return None;
     }
     let mut lease = Lease {
@@ -150,7 +150,7 @@ mod tests {
     const HARDWARE: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
     fn offer() -> Vec<u8> {
-        let mut bytes = question(HARDWARE, None);
+        let mut bytes = message(HARDWARE, None);
         bytes[0] = 2;
         bytes[16..20].copy_from_slice(&[10, 0, 2, 15]);
         bytes.truncate(OPTIONS);
@@ -160,26 +160,26 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_read_and_taken() {
+    fn an_offer_is_read_and_requested() {
         let lease = parse(&offer(), HARDWARE).unwrap();
         assert_eq!((lease.ip, lease.prefix), ([10, 0, 2, 15].into(), 24));
         assert_eq!(lease.gateway, Some([10, 0, 2, 2].into()));
         assert_eq!(lease.resolvers, [Ipv4Addr::from([10, 0, 2, 3]), [1, 1, 1, 1].into()]);
-        let request = question(HARDWARE, Some(&lease));
+        let request = message(HARDWARE, Some(&lease));
         let expected = [53, 1, 3, 50, 4, 10, 0, 2, 15, 54, 4, 10, 0, 2, 2, 55, 3, 1, 3, 6, 255];
         assert_eq!(request[OPTIONS..], expected);
     }
 
     #[test]
-    fn what_is_for_somebody_else_is_passed_over() {
+    fn messages_for_others_are_ignored() {
         assert_eq!(parse(&offer(), [9; 6]), None);
-        assert_eq!(parse(&question(HARDWARE, None), HARDWARE), None);
+        assert_eq!(parse(&message(HARDWARE, None), HARDWARE), None);
         assert_eq!(parse(&offer()[..200], HARDWARE), None);
     }
 
     proptest! {
         #[test]
-        fn any_options_are_survived(options in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn no_options_panic(options in proptest::collection::vec(any::<u8>(), 0..60)) {
             let mut bytes = offer();
             bytes.truncate(OPTIONS);
             bytes.extend(options);

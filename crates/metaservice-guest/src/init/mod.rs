@@ -1,22 +1,24 @@
 //! The first process of a machine.
 //!
-//! Owns the way from the kernel's hand-over to a running agent, and back to a powered-off
-//! machine. The contract with whoever builds the machine is in `ARCHITECTURE.md`.
+//! Owns the way from the kernel to a running agent, and back to a machine that is off. The contract
+//! with the host that builds the machine is in `ARCHITECTURE.md`.
 //!
-//! It stays small on purpose. The kernel panics when its first process ends, so whatever talks
-//! to strangers is a child, which may crash and is started again; the job survives that, see
-//! [`job`](crate::job). The init itself only reaps, restarts and stops. It has one thread and
-//! starts children only by fork and exec.
+//! It is small on purpose. The kernel panics when its first process ends. So what reads the network
+//! is a child, which may crash and is started again; the job survives that, see
+//! [`job::run`](crate::job::run). The init itself reaps children, restarts the agent and stops the
+//! machine. It has one thread, and starts children only by fork and exec. It handles SIGCHLD before
+//! it starts the agent, so that it never misses the agent's end. Its other children are processes
+//! whose parent has ended. They are only reaped.
 //!
 //! ```text
-//!   mount ─► modules ─► service's card ─► root ─► (world's card) ─► agent ◄─┐ crash, back-off
-//!     │ failure                                                      ├──────┤
-//!     │                                                              │      └ the other modules
-//!     └──► said on the console ──────────► power off ◄── end all ◄── power button, SIGTERM, SIGINT
+//!   mount ─► modules ─► service's card ─► root ─► (second card) ─► agent ◄─┐ crash, backoff
+//!     │ failure                                                    ├───────┤
+//!     │                                                            │       └ deferred modules
+//!     └──► printed to the console ───────► power off ◄─ end all ◄─ power button, SIGTERM, SIGINT
 //! ```
 //!
-//! TCP is left as the kernel sets it up: its own tuning takes a link like this one to its limit,
-//! and a larger buffer would only hold more of a log that the host has not seen.
+//! The init does not tune TCP. The kernel's own tuning uses a link like this one fully, and a larger
+//! buffer would only hold more of a log that the host has not received.
 
 mod boot_arguments;
 mod dhcp;
@@ -38,7 +40,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use self::boot_arguments::{BootArguments, InvalidArgument};
 use self::network::Network;
 use crate::backoff::Backoff;
-use crate::diagnostics::{chain, say};
+use crate::diagnostics::{print, with_causes};
 
 /// The environment of the agent, and so of every command.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -47,10 +49,10 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("TERM", "linux"),
 ];
 
-/// An agent that has lived this long did not fail at its start.
+/// An agent that ran this long did not fail at its start.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// A machine that cannot be what its host wants it to be.
+/// Why a machine cannot be what its host has asked for.
 #[derive(Debug, thiserror::Error)]
 enum InitError {
     #[error(transparent)]
@@ -65,15 +67,15 @@ enum InitError {
     Io(#[from] io::Error),
 }
 
-/// Is the init of a machine, from here to its power-off. For pid 1 alone: it mounts over
-/// what there is, and turns the machine off.
-pub fn init() -> ! {
+/// Runs as the init until the machine is off. For pid 1 only: it mounts file systems over the
+/// present ones, and turns the machine off.
+pub(crate) fn init() -> ! {
     std::panic::set_hook(Box::new(|panic| {
-        say(&format!("the init has failed: {panic}"));
+        print(&format!("the init has failed: {panic}"));
         power::off();
     }));
     if let Err(error) = boot() {
-        say(&format!("the machine cannot start: {}", chain(&error)));
+        print(&format!("the machine cannot start: {}", with_causes(&error)));
     }
     power::off()
 }
@@ -89,42 +91,42 @@ fn boot() -> Result<(), InitError> {
     }
     let mut network = Network::open()?;
     network.connect_service(arguments.address)?;
-    let later = modules::Later::open();
+    let deferred = modules::DeferredModules::open();
     mount::enter(&arguments.root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if arguments.user_network {
-            network.connect_world().await;
+            network.connect_user_network().await;
         }
         drop(network);
-        run(later).await
+        run(deferred).await
     })
 }
 
-/// Keeps the agent running until the machine is to stop, and ends everyone then.
-async fn run(later: modules::Later) -> Result<(), InitError> {
-    let mut ended = signal(SignalKind::child())?;
+/// Keeps the agent running until the machine is to stop. Then ends all processes.
+async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
+    let mut child_ended = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut backoff = Backoff::new();
     let mut started = Instant::now();
     let mut next = started;
-    let mut agent = started_agent();
-    later.load();
+    let mut agent = try_start_agent();
+    deferred.load();
     let mut button = power::button();
-    let why = loop {
+    let reason = loop {
         tokio::select! {
-            _ = ended.recv() => {}
+            _ = child_ended.recv() => {}
             () = sleep_until(next), if agent.is_none() => {
                 started = Instant::now();
-                agent = started_agent();
+                agent = try_start_agent();
                 if agent.is_none() {
                     next = started + backoff.delay();
                 }
             }
             Some(()) = button.recv() => break "the power button was pressed",
-            _ = terminate.recv() => break "SIGTERM has come",
-            _ = interrupt.recv() => break "SIGINT has come",
+            _ = terminate.recv() => break "the init got SIGTERM",
+            _ = interrupt.recv() => break "the init got SIGINT",
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if Some(pid) == agent {
@@ -133,16 +135,16 @@ async fn run(later: modules::Later) -> Result<(), InitError> {
                     backoff.reset();
                 }
                 next = Instant::now() + backoff.delay();
-                say(&format!("the agent has ended {} and is started again", how(status)));
+                print(&format!("the agent has ended {} and is started again", ending(status)));
             }
         }
     };
-    say(&format!("{why}: the machine stops"));
-    power::end_everyone(&mut ended).await;
+    print(&format!("{reason}: the machine stops"));
+    power::end_processes(&mut child_ended).await;
     Ok(())
 }
 
-fn how(status: WaitStatus) -> String {
+fn ending(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("with exit status {code}"),
         (_, Some(signal)) => format!("by signal {signal}"),
@@ -150,10 +152,10 @@ fn how(status: WaitStatus) -> String {
     }
 }
 
-/// The agent's process, if there is one now.
-fn started_agent() -> Option<Pid> {
+/// Starts the agent. If that fails, prints why.
+fn try_start_agent() -> Option<Pid> {
     let agent = start_agent();
-    agent.map_err(|error| say(&format!("the agent cannot be started: {}", chain(&error)))).ok()
+    agent.map_err(|error| print(&format!("cannot start the agent: {}", with_causes(&error)))).ok()
 }
 
 fn start_agent() -> io::Result<Pid> {

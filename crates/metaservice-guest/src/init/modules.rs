@@ -1,47 +1,48 @@
-//! Kernel modules, in the order in which the host has listed them.
+//! Kernel modules, in the order that the host has computed.
 //!
-//! Owns the lists' format. Which modules, and in which order, was worked out on the host, where
-//! their dependencies can be read and their files decompressed.
+//! Owns the format of the lists. The host chooses the modules and their order, because it can read
+//! their dependencies and decompress their files.
 //!
-//! Loading one costs an emulated machine tens of milliseconds, so those that no command waits for
-//! (the power button and the like) have a list of their own, and are loaded beside the agent.
+//! Loading a module takes an emulated machine tens of milliseconds. So modules that no command
+//! waits for, such as the power button, have a list of their own and are loaded after the agent's
+//! start.
 
 use std::ffi::CString;
 use std::fs::{self, File};
 
 use rustix::io::Errno;
 
-use crate::diagnostics::say;
+use crate::diagnostics::print;
 
 const LIST: &str = "/lib/metaservice/modules";
 
-const LATER: &str = "/lib/metaservice/modules.later";
+const DEFERRED_LIST: &str = "/lib/metaservice/modules.later";
 
-/// How far the loading beside the agent stands back.
+/// The nice value while deferred modules are loaded, so that the agent gets the processor first.
 const NICE: i32 = 19;
 
-/// A module that has been found.
+/// A module whose file is open.
 struct Module {
     path: String,
     file: File,
     parameters: CString,
 }
 
-/// Loads the modules without which there is no agent.
+/// Loads the modules that the agent needs.
 pub(super) fn load() {
-    found(LIST).iter().for_each(Module::load);
+    open(LIST).iter().for_each(Module::load);
 }
 
-/// Modules to be loaded when the agent has been started.
-pub(super) struct Later(Vec<Module>);
+/// Modules to load after the agent's start.
+pub(super) struct DeferredModules(Vec<Module>);
 
-impl Later {
-    /// Opens them, while the root is where they are.
+impl DeferredModules {
+    /// Opens the files, before the root is changed.
     pub(super) fn open() -> Self {
-        Self(found(LATER))
+        Self(open(DEFERRED_LIST))
     }
 
-    /// Loads them, and lets whoever else wants the processor have most of it.
+    /// Loads the modules with the lowest priority.
     pub(super) fn load(self) {
         let nicer = rustix::process::nice(NICE).is_ok();
         self.0.iter().for_each(Module::load);
@@ -51,8 +52,8 @@ impl Later {
     }
 }
 
-/// The modules of a list. One that cannot be opened is named and passed over.
-fn found(list: &str) -> Vec<Module> {
+/// Opens the modules of a list. Prints which one cannot be opened, and skips it.
+fn open(list: &str) -> Vec<Module> {
     let list = fs::read_to_string(list).unwrap_or_default();
     let open = |(path, parameters): (&str, &str)| match File::open(path) {
         Ok(file) => {
@@ -60,7 +61,7 @@ fn found(list: &str) -> Vec<Module> {
             Some(Module { path: path.to_owned(), file, parameters })
         }
         Err(error) => {
-            say(&format!("cannot load the kernel module {path}: {error}"));
+            print(&format!("cannot load the kernel module {path}: {error}"));
             None
         }
     };
@@ -68,13 +69,13 @@ fn found(list: &str) -> Vec<Module> {
 }
 
 impl Module {
-    /// One that cannot be loaded is named and passed over: a machine without a power button can
-    /// still run a job.
+    /// Loads the module. Prints an error and continues: a machine without a power button can still
+    /// run a job.
     fn load(&self) {
         match rustix::system::finit_module(&self.file, &self.parameters, 0) {
-            // Built in, or loaded for another.
+            // It is built in, or was loaded before.
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => say(&format!("cannot load the kernel module {}: {error}", self.path)),
+            Err(error) => print(&format!("cannot load the kernel module {}: {error}", self.path)),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! File systems: the kernel's own, and what becomes `/`.
+//! File systems: the kernel's own, those in memory, and the one that becomes `/`.
 //!
-//! Owns the mount table from the empty initramfs to the command's root. What the kernel's file
-//! systems have in them stays where it is when the root changes: they are moved along, so
-//! nothing that was opened or mounted before is lost.
+//! Owns the mount table from the initramfs to the command's root. When the root changes, the
+//! kernel's file systems are moved, not mounted again. So nothing that was opened or mounted in
+//! them is lost.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -18,7 +18,7 @@ use rustix::mount::{
 
 use super::boot_arguments::Root;
 
-/// Where the coming root is put together.
+/// Where the new root is mounted.
 const NEW_ROOT: &str = "/sysroot";
 
 /// The read-only layer below a shared root, and the scratch layer above it.
@@ -28,15 +28,15 @@ const SCRATCH: &str = "/scratch";
 /// Where the agent of root keeps its state.
 const STATE: &str = "/run/metaservice";
 
-/// Moved along when the root changes.
+/// The file systems that are moved to the new root.
 const KEPT: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
 
-/// A shared folder is read in the largest pieces that the transport takes. The host can change it
-/// meanwhile, so sizes, lists and contents are asked for each time: a kernel that keeps some of them
-/// (`cache=loose`) shows files that never were, of an old length and new bytes.
+/// A share is read in the largest messages that the transport takes. The host can change the files
+/// meanwhile, so the kernel must not cache them: with `cache=loose` a file can appear with its old
+/// length and new bytes.
 const SHARED_OPTIONS: &CStr = c"trans=virtio,version=9p2000.L,msize=512000,cache=none";
 
-/// A file system that could not be had.
+/// Why a file system was not mounted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MountError {
     #[error("cannot mount {what} at {at}")]
@@ -49,7 +49,7 @@ pub(super) enum MountError {
     NoRoot(String),
 }
 
-/// Mounts what the kernel offers.
+/// Mounts the kernel's own file systems.
 pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     at("proc", "/proc", "proc", quiet, c"")?;
@@ -57,7 +57,7 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755,size=1m,nr_inodes=2048")?;
     let terminal = MountFlags::NOSUID | MountFlags::NOEXEC;
     at("devpts", "/dev/pts", "devpts", terminal, c"mode=620,gid=5,ptmxmode=666")?;
-    // Without it commands are found by descent.
+    // Without it, the processes of a command are found by descent.
     let _ = at("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, c"");
     for (link, to) in
         [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
@@ -67,15 +67,16 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     Ok(())
 }
 
-/// Mounts what is kept in memory: `/run`, `/tmp` and `/dev/shm`, and below [`SCRATCH`] what a shared
-/// root is written to. They are one file system, so one limit holds for all of them together; the
-/// initramfs, where it stays the root, has a limit of its own, and with both full there is still
-/// memory left for processes.
+/// Mounts the file systems in memory: `/run`, `/tmp` and `/dev/shm`, and below [`SCRATCH`] the layer
+/// for changes of a shared root.
+///
+/// They are one tmpfs, so one limit holds for all of them together. If the initramfs stays the root,
+/// it has a limit of its own. If both are full, there is still memory for processes.
 pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = memory_available(&meminfo).unwrap_or_default();
     let room = Room::of(available, matches!(root, Root::Initramfs));
-    // Large pages for what is known to become large; a kernel without them takes no such option.
+    // Large pages for large files. A kernel without them rejects the option.
     let options = format!("mode=755,size={}k,nr_inodes={}", room.shared, inodes(room.shared));
     let options = |more: &str| CString::new(format!("{options}{more}")).unwrap_or_default();
     let none = MountFlags::empty();
@@ -98,11 +99,11 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
         let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
         mount_remount(target, flags, c"").map_err(failed)?;
     }
-    // Apart, because a command that fills all else is to have its ending written down.
+    // A file system of its own: when a command has filled all others, its ending is still written.
     let private = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     at("tmpfs", STATE, "tmpfs", private, c"mode=700,size=16m")?;
     if let Some(initramfs) = room.initramfs {
-        // What is mounted from it stays; nothing else is to be seen.
+        // The bind mounts stay.
         unmount(SCRATCH, UnmountFlags::empty()).map_err(prepare)?;
         let _ = fs::remove_dir(SCRATCH);
         let (used, files) = rustix::fs::statvfs("/").map_or((0, 0), |fs| {
@@ -111,41 +112,40 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
         });
         let size = used.saturating_add(initramfs);
         let options = format!("size={size}k,nr_inodes={}", files.saturating_add(inodes(initramfs)));
-        // A kernel without tmpfs has a root without a limit.
+        // Without tmpfs, the kernel's root has no limit.
         let options = CString::new(options).unwrap_or_default();
         let _ = mount_remount("/", MountFlags::empty(), &*options);
-        // The kernel makes it writable for everybody.
+        // The kernel lets all users write to it.
         fs::set_permissions("/", fs::Permissions::from_mode(0o755)).map_err(MountError::Prepare)?;
     }
     Ok(())
 }
 
-/// What `/dev` takes at most, in KiB: its size, and its inodes.
+/// The most memory that `/dev` takes, in KiB: its size and its inodes.
 const DEVICES: u64 = 3 * 1024;
 
-/// How many files there may be in so many KiB: as many as have a page of content. Each takes about a
-/// KiB more.
+/// The limit of files for a size in KiB: one per page. Each takes about one KiB more.
 fn inodes(size: u64) -> u64 {
-    // 0 is no limit.
+    // 0 would be no limit.
     (size / 4).max(1)
 }
 
-/// How much files may take of a machine's memory, in KiB.
+/// How much of a machine's memory files may take, in KiB.
 #[derive(Debug, PartialEq, Eq)]
 struct Room {
-    /// All but those of the initramfs.
+    /// All files but those of the initramfs.
     shared: u64,
-    /// What comes to the initramfs where it stays the root.
+    /// The files that are added to the initramfs, if it stays the root.
     initramfs: Option<u64>,
 }
 
 impl Room {
-    /// Leaves a quarter of what is `available` to processes, and in any case 32 MiB, or half where
-    /// that is less: also when there are as many files as there can be, and `/dev` is full.
+    /// Leaves a quarter of the `available` memory to processes, and at least 32 MiB, or half of it
+    /// if that is less. This holds even with the most possible files and a full `/dev`.
     fn of(available: u64, initramfs_is_root: bool) -> Self {
         let processes = (32 * 1024).min(available / 2);
         let rest = available.saturating_sub(processes + DEVICES);
-        // A file that is empty takes a quarter of a page. A size of 0 is no limit.
+        // An empty file takes a quarter of a page. A size of 0 would be no limit.
         let files = (available / 4 * 3).min(rest / 5 * 4).max(2);
         if initramfs_is_root {
             let initramfs = files * 2 / 5;
@@ -212,8 +212,9 @@ fn mount_shared(tag: &str) -> Result<(), MountError> {
     at("overlay", NEW_ROOT, "overlay", MountFlags::empty(), options)
 }
 
-/// Puts an empty directory in the place of a file system that the host's QEMU refuses, as it does
-/// where it cannot hide others: the overlay would fail at each use of the name, and `/proc` is one.
+/// Covers a directory of the share that is a mount point on the host, if QEMU does not let the guest
+/// enter it. `/proc` is one. Without an empty directory in its place, each use of the name in the
+/// overlay would fail.
 fn cover(lower: &Path, upper: &Path) -> std::io::Result<()> {
     match fs::symlink_metadata(lower) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {}
@@ -230,7 +231,7 @@ fn mount_disk() -> Result<(), MountError> {
     let mut partitions: Vec<String> =
         inside.into_iter().filter(|name| name.starts_with(&disk)).collect();
     partitions.sort();
-    // A disk without partitions may be a file system as a whole.
+    // A disk without partitions may be one file system.
     if partitions.is_empty() {
         partitions.push(disk.clone());
     }
@@ -247,10 +248,10 @@ fn mount_disk() -> Result<(), MountError> {
     Err(MountError::NoRoot(disk))
 }
 
-/// Mounts a partition; keeps it only if it looks like a root.
+/// Mounts a partition, and keeps it mounted if it looks like a root.
 fn try_root(device: &Path, kind: &str, options: &str) -> bool {
     let options = CString::new(options).unwrap_or_default();
-    // What does not fit is no news for the console.
+    // Silent: a file system of another kind is not an error to print.
     if mount(device, NEW_ROOT, kind, MountFlags::SILENT, &*options).is_err() {
         return false;
     }
@@ -261,23 +262,23 @@ fn try_root(device: &Path, kind: &str, options: &str) -> bool {
     false
 }
 
-fn looks_like_root(folder: &Path) -> bool {
-    let is = |name: &str| folder.join(name).is_dir();
+fn looks_like_root(directory: &Path) -> bool {
+    let is = |name: &str| directory.join(name).is_dir();
     is("etc") && (is("sbin") || is("usr"))
 }
 
-/// The file systems of the kernel that live on disks.
+/// The kernel's file systems that are stored on disks.
 fn disk_kinds(file_systems: &str) -> impl Iterator<Item = &str> {
     file_systems.lines().filter_map(|line| line.strip_prefix('\t')).map(str::trim)
 }
 
-/// Distributions put their root into a subvolume where there are such.
+/// The mount options to try. With btrfs, distributions put their root into a subvolume.
 fn options_for(kind: &str) -> &'static [&'static str] {
     if kind == "btrfs" { &["", "subvol=@", "subvol=root"] } else { &[""] }
 }
 
-fn names(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn names(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
@@ -285,8 +286,8 @@ fn first(names: Vec<String>, prefix: &str) -> Option<String> {
     names.into_iter().filter(|name| name.starts_with(prefix)).min()
 }
 
-/// Leaves every file system on a disk in a state that needs no repair.
-pub(super) fn let_go_of_disks() {
+/// Unmounts every file system on a disk, or makes it read-only, so that it needs no repair.
+pub(super) fn release_disks() {
     rustix::fs::sync();
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     for target in on_disks(&mounts).into_iter().rev() {
@@ -297,7 +298,7 @@ pub(super) fn let_go_of_disks() {
     }
 }
 
-/// Where file systems of disks are mounted, in the order in which they were.
+/// The mount points of file systems on disks, in the order in which they were mounted.
 fn on_disks(mounts: &str) -> Vec<PathBuf> {
     let lines = mounts.lines().filter(|line| line.starts_with("/dev/"));
     let targets = lines.filter_map(|line| line.split(' ').nth(1));
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_processes_have_room_in_memory_of_any_size() {
+    fn files_leave_memory_for_processes_in_a_machine_of_any_size() {
         for mebibytes in [0, 1, 20, 64, 100, 1000, 1 << 20] {
             let available = mebibytes * 1024;
             for root in [false, true] {
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn disks_are_let_go_of_in_reverse() {
+    fn mount_points_of_disks_are_found_in_order() {
         let mounts = "overlay / overlay rw 0 0\n/dev/vda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n\
                       /dev/vdb /mnt/a\\040b xfs rw 0 0\n";
         assert_eq!(on_disks(mounts), [PathBuf::from("/"), "/mnt/a b".into()]);
@@ -356,11 +357,11 @@ mod tests {
 
     #[test]
     fn a_root_has_etc_and_programs() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!looks_like_root(folder.path()));
-        fs::create_dir(folder.path().join("etc")).unwrap();
-        assert!(!looks_like_root(folder.path()));
-        fs::create_dir(folder.path().join("usr")).unwrap();
-        assert!(looks_like_root(folder.path()));
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!looks_like_root(directory.path()));
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        assert!(!looks_like_root(directory.path()));
+        fs::create_dir(directory.path().join("usr")).unwrap();
+        assert!(looks_like_root(directory.path()));
     }
 }

@@ -1,7 +1,7 @@
-//! The messages by which the kernel's network is set up.
+//! The rtnetlink messages that set up the kernel's network.
 //!
-//! Owns their bytes, for the four requests that the init makes, and the reading of the two
-//! kinds of answers that it gets. There is no socket here.
+//! Owns the bytes of the four requests that the init makes, and the parser of the two kinds of
+//! replies. There is no socket here.
 
 use std::net::Ipv4Addr;
 
@@ -35,7 +35,7 @@ const LOCAL: u16 = 2;
 const GATEWAY: u16 = 5;
 const OUTGOING: u16 = 4;
 
-/// A network card, or what looks like one.
+/// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) index: u32,
@@ -44,24 +44,24 @@ pub(super) struct Link {
     pub(super) hardware: Vec<u8>,
 }
 
-/// One message of an answer.
+/// One message of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum NetlinkReply {
     Link(Link),
     /// The end of a dump.
     Done,
-    /// An acknowledgement (0) or a refusal (the error's number).
+    /// 0, or the number of an error.
     Acknowledged(i32),
 }
 
-/// Asks for all links.
+/// A request for all links.
 pub(super) fn list_links(sequence: u32) -> Vec<u8> {
     let mut body = Message::default();
     body.bytes(&[0; 16]);
     body.finish(GET_LINK, REQUEST | DUMP, sequence)
 }
 
-/// Turns a link on.
+/// A request that sets a link up.
 pub(super) fn turn_on(sequence: u32, index: u32) -> Vec<u8> {
     let mut body = Message::default();
     body.bytes(&[0; 4]);
@@ -71,8 +71,8 @@ pub(super) fn turn_on(sequence: u32, index: u32) -> Vec<u8> {
     body.finish(NEW_LINK, REQUEST | ACKNOWLEDGE, sequence)
 }
 
-/// Gives a link an address. A link-local one is marked as such, so that the kernel never takes
-/// it for a sender's address on another link.
+/// A request that adds an address to a link. A link-local address gets the scope of the link, so
+/// that the kernel never uses it as the source address on another link.
 pub(super) fn add_address(sequence: u32, index: u32, address: Address) -> Vec<u8> {
     let scope = if address.ip.is_link_local() { SCOPE_LINK } else { SCOPE_UNIVERSE };
     let mut body = Message::default();
@@ -83,7 +83,7 @@ pub(super) fn add_address(sequence: u32, index: u32, address: Address) -> Vec<u8
     body.finish(NEW_ADDRESS, REQUEST | ACKNOWLEDGE | CREATE | REPLACE, sequence)
 }
 
-/// Sends everything that has no other way to a gateway.
+/// A request that adds a default route by a gateway.
 pub(super) fn add_default_route(sequence: u32, index: u32, gateway: Ipv4Addr) -> Vec<u8> {
     let mut body = Message::default();
     body.bytes(&[INET, 0, 0, 0, MAIN_TABLE, BY_BOOT, SCOPE_UNIVERSE, UNICAST, 0, 0, 0, 0]);
@@ -120,24 +120,24 @@ impl Message {
     }
 }
 
-/// Reads what one receive gave. What it does not know it leaves out.
-pub(super) fn parse(mut bytes: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
+/// Reads the messages of one datagram. Unknown ones are left out.
+pub(super) fn parse(mut bytes: &[u8]) -> Vec<NetlinkReply> {
+    let mut replies = Vec::new();
     while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let Some(body) = bytes.get(16..length) else { break };
         match kind {
-            DONE => answers.push(Answer::Done),
-            ERROR => answers.extend(
+            DONE => replies.push(NetlinkReply::Done),
+            ERROR => replies.extend(
                 u32_at(body, 0)
-                    .map(|code| Answer::Acknowledged(code.cast_signed().saturating_neg())),
+                    .map(|code| NetlinkReply::Acknowledged(code.cast_signed().saturating_neg())),
             ),
-            NEW_LINK => answers.extend(link(body).map(Answer::Link)),
+            NEW_LINK => replies.extend(link(body).map(NetlinkReply::Link)),
             _ => {}
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    answers
+    replies
 }
 
 fn link(body: &[u8]) -> Option<Link> {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_these_bytes() {
+    fn requests_have_these_bytes() {
         let address = Address { ip: [169, 254, 1, 2].into(), prefix: 16 };
         let expected = [
             40, 0, 0, 0, 20, 0, 5, 5, 7, 0, 0, 0, 0, 0, 0, 0, // header
@@ -210,12 +210,14 @@ mod tests {
         bytes.extend(Message(vec![0; 4]).finish(DONE, 0, 1));
         let hardware = vec![2, 0, 0, 0, 0, 1];
         let link = Link { index: 2, name: "eth0".into(), ethernet: true, hardware };
-        assert_eq!(parse(&bytes), [Answer::Link(link), Answer::Acknowledged(17), Answer::Done]);
+        let expected =
+            [NetlinkReply::Link(link), NetlinkReply::Acknowledged(17), NetlinkReply::Done];
+        assert_eq!(parse(&bytes), expected);
     }
 
     proptest! {
         #[test]
-        fn any_answer_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_reply_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
             let mut link = Message(bytes).finish(NEW_LINK, 0, 1);
             let _ = parse(&link);

@@ -1,8 +1,8 @@
-//! The machine's network: the card of the service, and on request one to the world.
+//! The machine's network: the service's card, and on request one of the user network.
 //!
-//! Owns the order: the loopback and the first card are on with their addresses before the agent
-//! starts, so that its first connection succeeds. Cards count in the order in which the kernel
-//! has found them, which is that of the machine's command line.
+//! Owns the order. The loopback and the first card are up and have their addresses before the agent
+//! starts, so that its first connection succeeds. Cards are numbered in the order in which the
+//! kernel finds them, which is the order of the machine's command line.
 
 use std::fs;
 use std::io;
@@ -18,27 +18,29 @@ use rustix::net::{
 
 use super::boot_arguments::Address;
 use super::dhcp;
-use super::netlink::{Answer, Link, add_address, add_default_route, list_links, parse, turn_on};
-use crate::diagnostics::{chain, say};
+use super::netlink::{
+    Link, NetlinkReply, add_address, add_default_route, list_links, parse, turn_on,
+};
+use crate::diagnostics::{print, with_causes};
 
 /// How long the kernel may take to find the card of a driver that was just loaded.
 const CARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// New links are announced to this group.
+/// The multicast group for new links (`RTMGRP_LINK`).
 const LINK_GROUP: u32 = 1;
 
-/// The network could not be set up.
+/// Why the network was not set up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NetworkError {
-    #[error("cannot talk to the kernel's network")]
+    #[error("cannot configure the kernel's network")]
     Socket(#[source] io::Error),
     #[error("the machine has no network card")]
     NoCard,
     #[error("cannot {what} {card}")]
-    Refused { what: &'static str, card: String, source: io::Error },
+    Rejected { what: &'static str, card: String, source: io::Error },
 }
 
-/// A socket to the kernel's network.
+/// An rtnetlink socket.
 pub(super) struct Network {
     socket: OwnedFd,
     sequence: u32,
@@ -51,7 +53,7 @@ impl Network {
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            // The default, 0, is the one for links, addresses and routes.
+            // The default is NETLINK_ROUTE.
             None,
         )
         .map_err(failed)?;
@@ -60,7 +62,7 @@ impl Network {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Turns the loopback on, and the service's card with its address.
+    /// Sets the loopback up, and the service's card with its address.
     pub(super) fn connect_service(&mut self, address: Address) -> Result<(), NetworkError> {
         let links = self.links()?;
         if let Some(loopback) = links.iter().find(|link| link.name == "lo") {
@@ -74,34 +76,31 @@ impl Network {
         self.request("turn on", &card, |n| turn_on(n, card.index))
     }
 
-    /// Connects the second card to the world. Without a world the machine works as well, so
-    /// what goes wrong is only said.
-    pub(super) async fn connect_world(&mut self) {
-        let result = async {
-            let links = self.links()?;
-            let card = cards(&links).nth(1).ok_or(NetworkError::NoCard)?.clone();
-            self.request("turn on", &card, |n| turn_on(n, card.index))?;
-            let hardware = card.hardware.as_slice().try_into().unwrap_or([0; 6]);
-            let lease = dhcp::lease(&card.name, hardware).await.map_err(|source| {
-                NetworkError::Refused {
-                    what: "get an address for",
-                    card: card.name.clone(),
-                    source,
-                }
-            })?;
-            let address = Address { ip: lease.ip, prefix: lease.prefix };
-            self.request("give an address to", &card, |n| add_address(n, card.index, address))?;
-            if let Some(gateway) = lease.gateway {
-                self.request("add a route by", &card, |n| {
-                    add_default_route(n, card.index, gateway)
-                })?;
-            }
-            write_resolvers(&lease);
-            Ok::<_, NetworkError>(())
-        };
-        if let Err(error) = result.await {
-            say(&format!("no way to the world: {}", chain(&error)));
+    /// Connects the second card to the user network. A failure is only printed, because the job may
+    /// not need that network.
+    pub(super) async fn connect_user_network(&mut self) {
+        if let Err(error) = self.try_connect_user_network().await {
+            print(&format!("there is no user network: {}", with_causes(&error)));
         }
+    }
+
+    async fn try_connect_user_network(&mut self) -> Result<(), NetworkError> {
+        let links = self.links()?;
+        let card = cards(&links).nth(1).ok_or(NetworkError::NoCard)?.clone();
+        self.request("turn on", &card, |n| turn_on(n, card.index))?;
+        let hardware = card.hardware.as_slice().try_into().unwrap_or([0; 6]);
+        let lease = dhcp::lease(&card.name, hardware).await.map_err(|source| {
+            let card = card.name.clone();
+            NetworkError::Rejected { what: "get an address for", card, source }
+        })?;
+        let address = Address { ip: lease.ip, prefix: lease.prefix };
+        self.request("give an address to", &card, |n| add_address(n, card.index, address))?;
+        if let Some(gateway) = lease.gateway {
+            let route = |n| add_default_route(n, card.index, gateway);
+            self.request("add a route by", &card, route)?;
+        }
+        write_resolvers(&lease);
+        Ok(())
     }
 
     fn links(&mut self) -> Result<Vec<Link>, NetworkError> {
@@ -109,15 +108,15 @@ impl Network {
         self.send(&list_links(self.sequence))?;
         let mut links: Vec<Link> = Vec::new();
         loop {
-            for answer in self.receive()? {
-                match answer {
-                    // One that was announced meanwhile comes twice.
-                    Answer::Link(link) if links.iter().all(|known| known.index != link.index) => {
+            for reply in self.receive()? {
+                match reply {
+                    // A link that appears meanwhile is announced and listed.
+                    NetlinkReply::Link(link) if links.iter().all(|l| l.index != link.index) => {
                         links.push(link);
                     }
-                    Answer::Link(_) => {}
-                    Answer::Done => return Ok(links),
-                    Answer::Acknowledged(_) => {}
+                    NetlinkReply::Link(_) => {}
+                    NetlinkReply::Done => return Ok(links),
+                    NetlinkReply::Acknowledged(_) => {}
                 }
             }
         }
@@ -126,8 +125,8 @@ impl Network {
     /// Waits for a card that the kernel announces.
     fn next_card(&self) -> Result<Link, NetworkError> {
         loop {
-            for answer in self.receive()? {
-                if let Answer::Link(link) = answer
+            for reply in self.receive()? {
+                if let NetlinkReply::Link(link) = reply
                     && link.ethernet
                 {
                     return Ok(link);
@@ -145,13 +144,13 @@ impl Network {
         self.sequence += 1;
         self.send(&message(self.sequence))?;
         loop {
-            for answer in self.receive()? {
-                match answer {
-                    Answer::Acknowledged(0) => return Ok(()),
-                    Answer::Acknowledged(error) => {
+            for reply in self.receive()? {
+                match reply {
+                    NetlinkReply::Acknowledged(0) => return Ok(()),
+                    NetlinkReply::Acknowledged(error) => {
                         let source = io::Error::from_raw_os_error(error);
                         let card = link.name.clone();
-                        return Err(NetworkError::Refused { what, card, source });
+                        return Err(NetworkError::Rejected { what, card, source });
                     }
                     _ => {}
                 }
@@ -164,7 +163,7 @@ impl Network {
         sent.map(drop).map_err(|error| NetworkError::Socket(error.into()))
     }
 
-    fn receive(&self) -> Result<Vec<Answer>, NetworkError> {
+    fn receive(&self) -> Result<Vec<NetlinkReply>, NetworkError> {
         let mut bytes = vec![0; 64 * 1024];
         match recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
             Ok((count, _)) => Ok(parse(&bytes[..count])),
@@ -178,7 +177,7 @@ fn cards(links: &[Link]) -> impl Iterator<Item = &Link> {
     links.iter().filter(|link| link.ethernet)
 }
 
-/// Says who resolves names. A link to a resolver that is not there gives way.
+/// Writes `/etc/resolv.conf`. A link there is replaced: its target may not exist.
 fn write_resolvers(lease: &dhcp::Lease) {
     let text: String = lease.resolvers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
     if text.is_empty() {
@@ -188,6 +187,6 @@ fn write_resolvers(lease: &dhcp::Lease) {
     let _ = fs::create_dir_all("/etc");
     let _ = fs::remove_file(file);
     if let Err(error) = fs::write(file, text) {
-        say(&format!("cannot write {file}: {error}"));
+        print(&format!("cannot write {file}: {error}"));
     }
 }

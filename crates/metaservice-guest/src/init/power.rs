@@ -1,7 +1,7 @@
 //! The power button, and the way to power off.
 //!
-//! Owns the input devices and the order of a stop: everyone is asked to end, waited for, and
-//! killed; then the disks are let go of, and the machine is turned off.
+//! Owns the input devices and the order of a stop: all processes get SIGTERM, then SIGKILL. Then
+//! the disks are released, and the machine is turned off.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -15,22 +15,22 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::mount;
-use crate::supervise::{KILL_GRACE, signal_process};
+use crate::supervise::KILL_GRACE;
 use crate::system::descriptor::Descriptor;
 use crate::system::processes::{self, Process};
 
-/// How long everyone may take to end: what a supervisor gives its command, and some.
+/// How long processes may take to end: the grace period of a command, and two seconds.
 const STOP_GRACE: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
 
-/// How long the killed may take to be gone.
+/// How long killed processes may take to be gone.
 const KILLED_GRACE: Duration = Duration::from_secs(2);
 
-/// An input event is two words of time, type, code and value.
+/// The size of an input event: two words of time, type, code and value.
 const EVENT: usize = 2 * size_of::<usize>() + 8;
 const KEY_EVENT: u16 = 1;
 const POWER_KEY: u16 = 116;
 
-/// Reports every press of a power button that the machine has now.
+/// Reports each press of the power buttons that the machine has now.
 pub(super) fn button() -> mpsc::Receiver<()> {
     let (pressed, presses) = mpsc::channel(1);
     for entry in fs::read_dir("/dev/input").into_iter().flatten().flatten() {
@@ -53,7 +53,7 @@ async fn watch(device: OwnedFd, pressed: mpsc::Sender<()>) {
         match ready.try_io(|device| Ok(rustix::io::read(device, &mut events)?)) {
             Ok(Ok(count)) if count > 0 => {
                 if events[..count].chunks_exact(EVENT).any(is_press) {
-                    // One that waits is enough.
+                    // One waiting press is enough.
                     let _ = pressed.try_send(());
                 }
             }
@@ -72,23 +72,24 @@ fn is_press(event: &[u8]) -> bool {
         && value == 1i32.to_ne_bytes()
 }
 
-/// Ends every process but this one. `ended` tells of the end of children.
-pub(super) async fn end_everyone(ended: &mut SignalStream) {
+/// Ends all processes but this one. `child_ended` is SIGCHLD.
+pub(super) async fn end_processes(child_ended: &mut SignalStream) {
     for (signal, grace) in [(Signal::TERM, STOP_GRACE), (Signal::KILL, KILLED_GRACE)] {
         for process in processes::all().unwrap_or_default().iter().filter(|p| is_user(p)) {
-            let _ = signal_process(process, signal);
+            let _ = process.signal(signal);
         }
         let deadline = Instant::now() + grace;
-        // Every orphan is a child of ours, so nobody is left when there are no children.
+        // A process whose parent has ended is a child of the init. So without children, no process
+        // is left.
         while has_children() {
-            if timeout_at(deadline, ended.recv()).await.is_err() {
+            if timeout_at(deadline, child_ended.recv()).await.is_err() {
                 break;
             }
         }
     }
 }
 
-/// Neither the init nor the kernel's own.
+/// Whether a process is neither the init nor a kernel thread.
 fn is_user(process: &Process) -> bool {
     const KERNEL: i32 = 2;
     process.pid != 1 && process.pid != KERNEL && process.parent != KERNEL
@@ -104,10 +105,10 @@ fn has_children() -> bool {
     }
 }
 
-/// Turns the machine off. The first process never returns: the kernel would call it a panic.
+/// Turns the machine off. Never returns: the kernel panics when its first process ends.
 pub(super) fn off() -> ! {
-    mount::let_go_of_disks();
-    // What was said last is still on its way out of the serial port.
+    mount::release_disks();
+    // The serial port may still send the last lines.
     let _ = rustix::termios::tcdrain(rustix::stdio::stderr());
     loop {
         let _ = reboot(RebootCommand::PowerOff);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_and_the_init_are_not_asked_to_end() {
+    fn kernel_threads_and_the_init_are_not_ended() {
         let process =
             |pid, parent| Process { pid, parent, start: 0, zombie: false, exiting: false };
         assert!(is_user(&process(80, 1)));

@@ -1,8 +1,9 @@
-//! What is said to the host before the job's end is.
+//! Replies that must reach the host before the job's result.
 //!
-//! The host ends its service when the job has ended, and with it every answer that is on its way.
-//! An `exec` whose command ended before the job did would be reported as cut. So the job's end
-//! waits for those, for a moment: a host that does not take them holds up nothing else.
+//! The host stops its service when it has the result, and cuts the replies that are on their way.
+//! The client of an `exec` whose command ended before the job would see an error. So the result
+//! waits for such replies, but only for a moment: a host that does not take them must not hold up
+//! the result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,41 +11,40 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long the job's end waits for the answers before it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the result waits for earlier replies.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many answers are on their way that the job's end is to wait for.
+/// How many replies the result waits for. Clones share the count.
 #[derive(Debug, Clone)]
-pub(crate) struct Partings(Arc<watch::Sender<usize>>);
+pub(crate) struct PendingReplies(Arc<watch::Sender<usize>>);
 
-impl Default for Partings {
+impl Default for PendingReplies {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 }
 
-/// One of them, for as long as this is kept.
+/// One reply, which is pending until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Parting(Arc<watch::Sender<usize>>);
+pub(crate) struct PendingReply(Arc<watch::Sender<usize>>);
 
-impl Drop for Parting {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
 }
 
-impl Partings {
-    /// An answer is on its way.
-    pub(crate) fn begin(&self) -> Parting {
+impl PendingReplies {
+    pub(crate) fn begin(&self) -> PendingReply {
         self.0.send_modify(|count| *count += 1);
-        Parting(Arc::clone(&self.0))
+        PendingReply(Arc::clone(&self.0))
     }
 
-    /// Waits until all have been said, or a moment has passed.
-    pub(crate) async fn said(&self) {
+    /// Waits until no reply is pending, but at most for [`SEND_TIMEOUT`].
+    pub(crate) async fn sent(&self) {
         let mut count = self.0.subscribe();
-        // The sender lives as long as `self`; that time has passed is no error.
-        let _ = timeout(PATIENCE, count.wait_for(|count| *count == 0)).await;
+        // The sender lives as long as `self`, and a timeout is not an error.
+        let _ = timeout(SEND_TIMEOUT, count.wait_for(|count| *count == 0)).await;
     }
 }
 
@@ -53,24 +53,24 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_waits_for_answers_but_not_for_long() {
-        let partings = Partings::default();
+    async fn the_result_waits_for_replies_but_not_for_long() {
+        let replies = PendingReplies::default();
         let now = tokio::time::Instant::now();
-        partings.said().await;
+        replies.sent().await;
         assert_eq!(now.elapsed(), Duration::ZERO);
-        let (first, second) = (partings.begin(), partings.begin());
-        let saying = tokio::spawn({
-            let partings = partings.clone();
-            async move { partings.said().await }
+        let (first, second) = (replies.begin(), replies.begin());
+        let sending = tokio::spawn({
+            let replies = replies.clone();
+            async move { replies.sent().await }
         });
         drop(first);
-        tokio::time::sleep(PATIENCE / 2).await;
-        assert!(!saying.is_finished());
+        tokio::time::sleep(SEND_TIMEOUT / 2).await;
+        assert!(!sending.is_finished());
         drop(second);
-        saying.await.unwrap();
-        assert_eq!(now.elapsed(), PATIENCE / 2);
-        let _kept = partings.begin();
-        partings.said().await;
-        assert_eq!(now.elapsed(), PATIENCE / 2 + PATIENCE);
+        sending.await.unwrap();
+        assert_eq!(now.elapsed(), SEND_TIMEOUT / 2);
+        let _kept = replies.begin();
+        replies.sent().await;
+        assert_eq!(now.elapsed(), SEND_TIMEOUT / 2 + SEND_TIMEOUT);
     }
 }

@@ -1,14 +1,14 @@
-//! A log in numbered requests, of which nothing is lost and nothing comes twice.
+//! A log in numbered requests: no byte is lost, and none is stored twice.
 //!
 //! ```text
-//!   output ─► ResendBuffer ─► a request: live for LOG_LINGER, then ended ─► confirmed: forgotten
-//!                ▲                                                       │ cut
-//!                └───────────── sent again, from where it began ◄────────┘
+//!   output ─► buffer ─► request: live for LOG_LINGER, then ended ─► confirmed: released
+//!                ▲                                                     │ cut
+//!                └──────────── sent again from its first byte ◄────────┘
 //! ```
 //!
-//! What is not confirmed is kept: one request's bytes, [`LOG_SEGMENT`] and a chunk at most. Until
-//! the answer comes the output is not read, its pipe fills, and the command waits. While there is
-//! nothing to send there is no request.
+//! Bytes are kept until the service confirms them: those of one request, at most [`LOG_SEGMENT`]
+//! and a chunk. While a request waits for its confirmation, the output is not read. Its pipe
+//! fills, and the command waits. Without output there is no request.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -18,26 +18,27 @@ use metaservice_protocol::limits::{LOG_LINGER, LOG_SEGMENT};
 use metaservice_protocol::{ActionId, LogPlace};
 use tokio::time::{Instant, timeout_at};
 
-use super::Output;
+use super::output::Output;
+use crate::client::Client;
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError};
+use crate::client::error::ClientError;
 
-/// A log on its way.
-pub(super) struct Numbered<'a> {
+/// A log that is being delivered.
+pub(super) struct NumberedLog<'a> {
     client: &'a Client,
     stream: ActionId,
     output: &'a mut Output,
     buffer: ResendBuffer,
 }
 
-impl<'a> Numbered<'a> {
+impl<'a> NumberedLog<'a> {
     pub(super) fn new(client: &'a Client, stream: ActionId, output: &'a mut Output) -> Self {
         Self { client, stream, output, buffer: ResendBuffer::default() }
     }
 
-    /// Waits until there is something to send; `false` when everything has been sent and more
-    /// will not come.
-    pub(super) async fn pending(&mut self) -> bool {
+    /// Waits until there is something to send; `false` at the end of the output, when everything
+    /// was confirmed.
+    pub(super) async fn has_pending(&mut self) -> bool {
         if self.buffer.held() > 0 {
             return true;
         }
@@ -50,13 +51,13 @@ impl<'a> Numbered<'a> {
         }
     }
 
-    /// How far the confirmed part goes.
+    /// How many bytes the service has confirmed.
     pub(super) fn confirmed(&self) -> u64 {
         self.buffer.released()
     }
 
-    /// One request, from the first byte that is not confirmed. `false` when the service has ended
-    /// it before it was whole.
+    /// Makes one request from the first byte that is not confirmed. `false` if the service ended
+    /// it before it was complete.
     pub(super) async fn send(&mut self) -> Result<bool, ClientError> {
         let offset = self.buffer.next();
         let place = LogPlace { stream: self.stream.clone(), offset };
@@ -64,17 +65,17 @@ impl<'a> Numbered<'a> {
         let fed = Cell::new(false);
         let result = {
             let mut request = pin!(self.client.log_at(&place, body));
-            let mut work = pin!(async {
-                // A request that is over tells its own reason. While the answer is awaited nothing
-                // is read: the pipe gathers what comes, and a few large pieces cost less.
+            let mut feeding = pin!(async {
+                // If the request is over, its result says why. While the confirmation is awaited,
+                // nothing is read: the pipe collects the output, and few large reads cost less.
                 fed.set(feed(&sender, self.output, &mut self.buffer, offset).await.is_ok());
             });
-            let mut working = true;
+            let mut feeds = true;
             loop {
                 tokio::select! {
                     biased;
                     result = &mut request => break result,
-                    () = &mut work, if working => working = false,
+                    () = &mut feeding, if feeds => feeds = false,
                 }
             }
         };
@@ -86,13 +87,13 @@ impl<'a> Numbered<'a> {
         result.map(|()| fed.get())
     }
 
-    /// Reads the rest of the output for nobody.
-    pub(super) async fn drop_rest(&mut self) {
+    /// Reads the output to its end and discards it.
+    pub(super) async fn discard_rest(&mut self) {
         while self.output.read().await.is_some() {}
     }
 }
 
-/// Sends what there is, and what comes within a moment, up to the bound.
+/// Sends what is there and what comes within [`LOG_LINGER`], up to [`LOG_SEGMENT`].
 async fn feed(
     sender: &BodySender,
     output: &mut Output,

@@ -1,8 +1,8 @@
-//! The reading end of a command's output.
+//! The reading end of a job's output.
 //!
-//! Owns the question when an output has ended. That is when the command has, and the pipe is
-//! empty; not when nobody holds the pipe any more: a stray descendant may hold it for ever, and
-//! before the command has opened it nobody does.
+//! Owns the decision when an output has ended: when the command has ended and the pipe is empty.
+//! The end of the pipe itself would be wrong. A descendant of the command may hold the pipe for
+//! ever, and before the command has opened it there is no writer at all.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,43 +12,43 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::watch;
 
-use crate::files::blocks::{BLOCK, Pool};
+use crate::system::blocks::{BLOCK, BlockPool};
 use crate::system::descriptor::Descriptor;
 
-/// How much the kernel holds for a command while its agent is busy or away: the most that it
-/// grants without privileges.
-const PIPE: usize = 1024 * 1024;
+/// The size of the pipe in bytes: the most that Linux grants without privileges. It buffers the
+/// output while the supervisor waits for the service.
+const PIPE_SIZE: usize = 1024 * 1024;
 
-/// The reading end of a command's output.
+/// The reading end of a job's output.
 #[derive(Debug)]
 pub(crate) struct Output {
     pipe: Descriptor,
     ended: watch::Receiver<bool>,
     buffer: Vec<u8>,
-    pool: Pool,
+    pool: BlockPool,
 }
 
 impl Output {
-    /// A pipe for a command's output: the end for [`new`](Self::new), and the command's.
+    /// Creates a pipe: the end for [`new`](Self::new), and the command's end.
     pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         Ok((reader, writer))
     }
 
-    /// `ended` becomes true when the command has ended. Its `pipe` is kept open for writing, so that
-    /// it never reports an end of its own.
+    /// `ended` becomes true when the command has ended. The caller keeps the writing end open, so
+    /// that the pipe never reports an end of its own.
     pub(crate) fn new(pipe: OwnedFd, ended: watch::Receiver<bool>) -> io::Result<Self> {
-        // A smaller pipe is slower, not wrong.
-        let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
-        let pool = Pool::default();
+        // A smaller pipe is slower, but works.
+        let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_SIZE);
+        let pool = BlockPool::default();
         Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: pool.take(), pool })
     }
 
-    /// The next bytes; `None` at the end. Nothing is lost when this future is dropped.
+    /// The next bytes; `None` at the end. Cancel-safe.
     pub(crate) async fn read(&mut self) -> Option<Bytes> {
         loop {
-            // The order matters: what was written before the end is in the pipe by now.
+            // First `ended`, then the pipe: what was written before the end is in the pipe now.
             let ended = *self.ended.borrow_and_update();
             match self.read_now() {
                 Ok(chunk) => return Some(chunk),
@@ -59,7 +59,7 @@ impl Output {
             tokio::select! {
                 ready = self.pipe.readable() => match ready {
                     Ok(mut ready) => {
-                        // Only if it is still empty: the edge that was missed would not come back.
+                        // Readiness is edge-triggered: it is cleared only if the pipe is empty.
                         let empty = ready.try_io(|pipe| match rustix::io::ioctl_fionread(pipe) {
                             Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
                             _ => Ok(()),
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_output_ends_with_its_command_and_not_before_it_is_empty() {
+    async fn an_output_ends_with_its_command_once_it_is_empty() {
         let (reader, writer) = Output::pipe().unwrap();
         let (end, ended) = watch::channel(false);
         let mut output = Output::new(reader, ended).unwrap();
@@ -109,7 +109,7 @@ mod tests {
         tokio::task::yield_now().await;
         rustix::io::write(&writer, b"two").unwrap();
         end.send_replace(true);
-        // The writer is still open: a stray descendant does not keep the log open.
+        // The writer is still open, as in a descendant that runs on.
         assert_eq!(read.await.unwrap(), b"one two");
         drop(writer);
     }

@@ -1,20 +1,21 @@
 //! A log in one request, for a service of version 1.
 //!
-//! A chunk is read from the output only when the connection has taken the one before, and what
-//! a broken connection had not taken is sent again on another. What it had taken and not
-//! delivered is lost: version 1 has no word for it.
+//! A chunk is read from the output only after the connection has taken the previous one. Bytes
+//! that a broken connection has not taken are sent again on another. Bytes that it has taken and
+//! not delivered are lost: version 1 has no confirmation.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use metaservice_protocol::buffer::ResendBuffer;
 
-use super::Output;
+use super::output::Output;
+use crate::client::Client;
 use crate::client::body::{Body, BodySender, RequestOver};
-use crate::client::{Client, ClientError};
+use crate::client::error::ClientError;
 
-/// One log request. `true` when it carried everything to the end; else what the connection
-/// has not taken is queued again.
+/// Makes one log request. `true` if it carried everything to the end of the output. Otherwise the
+/// bytes that the connection has not taken are in the buffer again.
 pub(super) async fn send(
     client: &Client,
     output: &mut Output,
@@ -25,13 +26,13 @@ pub(super) async fn send(
     let taken = sender.counter();
     let result = {
         let mut request = pin!(client.log(body));
-        let mut feed = pin!(feed(&sender, base, output, buffer));
+        let mut feeding = pin!(feed(&sender, base, output, buffer));
         let mut fed = None;
         loop {
             tokio::select! {
                 biased;
                 result = &mut request => break result.map(|()| fed == Some(Ok(()))),
-                over = &mut feed, if fed.is_none() => fed = Some(over),
+                over = &mut feeding, if fed.is_none() => fed = Some(over),
             }
         }
     };

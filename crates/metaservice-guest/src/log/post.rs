@@ -1,66 +1,55 @@
-//! `post-log`: a file as a log stream of its own.
+//! `post-log`: a file as an additional log stream.
 //!
-//! Owns one request. It is a tool in somebody's script, so it tries once and says what went
-//! wrong instead of waiting for better times.
+//! Owns one request. It is a tool for scripts, so it tries once and reports an error instead of
+//! waiting for the service.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::client::Client;
 use crate::client::body::Body;
+use crate::client::error::ClientError;
 use crate::client::host::Host;
-use crate::client::{Client, ClientError};
-use crate::files::blocks::{self, Pool};
-use crate::state::Folder;
+use crate::state::StateDirectory;
+use crate::system::blocks::{self, BlockPool};
 
-/// A file that could not be sent.
+/// Why a file was not sent.
 #[derive(Debug, thiserror::Error)]
-pub enum PostLogError {
-    /// It cannot be read.
+pub(crate) enum PostLogError {
     #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The service did not take it.
+    Read { path: PathBuf, source: io::Error },
     #[error("cannot send the log to {host}")]
-    Send {
-        /// Where the service was looked for.
-        host: Host,
-        /// Why.
-        #[source]
-        source: ClientError,
-    },
+    Send { host: Host, source: ClientError },
 }
 
 /// Sends a file, or the standard input for `-`, as an additional log stream.
 ///
-/// Where the agent whose state is in `state` (by default where [`Settings`](crate::Settings) has
-/// it) has claimed the service, its session is used: for that its folder has to be readable.
-///
-/// Dropping the future cuts the request; the service keeps what has arrived.
+/// If the agent that uses the directory `state` has a session, the request uses it. For that, this
+/// process must be able to read the directory. Dropping the future cuts the request; the service
+/// keeps what has arrived.
 ///
 /// # Errors
-/// [`PostLogError`] when the file cannot be read to its end or the service does not confirm
-/// to have all of it.
-pub async fn post_log(host: Host, state: Option<PathBuf>, path: &Path) -> Result<(), PostLogError> {
+/// When the file cannot be read to its end, or the service does not confirm it.
+pub(crate) async fn post_log(
+    host: Host,
+    state: Option<PathBuf>,
+    path: &Path,
+) -> Result<(), PostLogError> {
     let failed = |source| PostLogError::Read { path: path.to_owned(), source };
     let mut file = open(path).map_err(failed)?;
     let client = Client::new(host);
-    let grant = Folder::of(state).session();
+    let grant = StateDirectory::of(state).session();
     client.set_session(grant.as_ref().map(|grant| grant.secret.as_str()));
     let (sender, body) = Body::stream(None);
     let request = client.log(body);
-    let pool = Pool::default();
+    let pool = BlockPool::default();
     let feed = async {
         loop {
             let (back, block) = blocks::read(&pool, file, None).await.map_err(failed)?;
             file = back;
-            // A request that is over tells its own reason.
+            // If the request is over, its result says why.
             if block.is_empty() {
                 let _ = sender.end().await;
                 return Ok(());

@@ -1,107 +1,113 @@
-//! Where shells' supervisors come from.
+//! Where the supervisors of shells come from: the fork server, or a program.
 //!
-//! Owns the zygote: it is started with the first shell, and again when it has ended. One that does
-//! not answer in time is used no more, as something holds up processes here, but kept: the shells
-//! that came of it go on.
+//! Owns the fork server. It is started with the first shell, and again when it has ended. If it
+//! does not answer in time, something stops processes in this guest: it is not used again, but not
+//! ended either, because the shells that it has forked still run.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
 use metaservice_private::lock;
-
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::supervise::{self, Birth, NoCopy, Order, Supervisor, Unborn, Zygote};
-use crate::system::streams::Streams;
+use crate::supervise::{
+    ForkError, ForkServer, Order, OrderError, PendingFork, Supervisor, supervisor_command,
+};
+use crate::system::streams::CommandStreams;
 
-/// How many supervisors are made before they are wanted. Each takes eight descriptors meanwhile, and
-/// a host may leave 256 shells waiting.
-const EARLY: usize = 32;
+/// How many supervisors are forked before their command is wanted. Each uses eight descriptors,
+/// and a host may leave 256 shells waiting.
+const MAX_EARLY: usize = 32;
 
-/// The zygote of an agent, if there is one, and room for supervisors that are not wanted yet.
+/// Creates supervisors for shells.
 #[derive(Debug)]
-pub(crate) struct Nursery {
-    state: Mutex<State>,
+pub(super) struct Supervisors {
+    server: Mutex<ServerSlot>,
     early: Semaphore,
 }
 
-impl Default for Nursery {
+impl Default for Supervisors {
     fn default() -> Self {
-        Self { state: Mutex::default(), early: Semaphore::new(EARLY) }
+        Self { server: Mutex::default(), early: Semaphore::new(MAX_EARLY) }
     }
 }
 
 #[derive(Debug, Default)]
-struct State {
-    zygote: Option<Zygote>,
-    retired: bool,
+struct ServerSlot {
+    server: Option<ForkServer>,
+    /// Whether the server did not answer in time.
+    unresponsive: bool,
 }
 
-/// A supervisor that is on its way. It does not start its command before it is wanted; dropping
-/// this gives it up.
+/// A supervisor that is being created. Dropping this cancels it.
 #[derive(Debug)]
-pub(super) struct Coming<'a> {
-    nursery: &'a Nursery,
+pub(super) struct PreparedSupervisor<'a> {
+    supervisors: &'a Supervisors,
     order: Order,
     env: Vec<(String, String)>,
-    streams: Streams,
-    birth: Option<Birth>,
+    streams: CommandStreams,
+    pending: Option<PendingFork>,
 }
 
-impl Coming<'_> {
-    /// Lets it start its command: as a copy of the zygote, or as a program where that cannot be.
-    /// An order that is given up meanwhile, by dropping this, is not carried out.
-    pub(super) async fn wanted(self) -> io::Result<Supervisor> {
-        let Self { nursery, order, env, streams, birth } = self;
-        if let Some(birth) = birth {
-            match birth.supervisor().await {
+impl PreparedSupervisor<'_> {
+    /// Lets the forked supervisor start its command. If the fork failed, starts a supervisor as a
+    /// program. Dropping the future cancels the order; the command runs at most once.
+    pub(super) async fn start(self) -> io::Result<Supervisor> {
+        let Self { supervisors, order, env, streams, pending } = self;
+        if let Some(pending) = pending {
+            match pending.go_ahead().await {
                 Ok(supervisor) => return Ok(supervisor),
-                Err(Unborn::Late) => nursery.lock().retired = true,
-                Err(Unborn::Refused) => {}
+                Err(ForkError::TimedOut) => supervisors.lock().unresponsive = true,
+                Err(ForkError::Failed) => {}
             }
         }
         let [stdin, stdout, stderr] = streams.into_stdio();
-        let mut command = supervise::command(&order, &env);
+        let mut command = supervisor_command(&order, &env);
         Supervisor::spawn(command.stdin(stdin).stdout(stdout).stderr(stderr))
     }
 }
 
-impl Nursery {
-    /// Room for a supervisor that is not wanted yet, if there is some.
-    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
+impl Supervisors {
+    /// A permit to prepare a supervisor before it is wanted, if there are not too many.
+    pub(super) fn early(&self) -> Option<SemaphorePermit<'_>> {
         self.early.try_acquire().ok()
     }
 
-    /// Sends for a supervisor. Does not wait for it.
-    pub(super) fn expect(
+    /// Orders a supervisor, and does not wait for it.
+    pub(super) fn prepare(
         &self,
         order: Order,
         env: Vec<(String, String)>,
-        streams: Streams,
-    ) -> Coming<'_> {
-        let birth = self.begin(&order, &env, &streams);
-        Coming { nursery: self, order, env, streams, birth }
+        streams: CommandStreams,
+    ) -> PreparedSupervisor<'_> {
+        let pending = self.order(&order, &env, &streams);
+        PreparedSupervisor { supervisors: self, order, env, streams, pending }
     }
 
-    fn begin(&self, order: &Order, env: &[(String, String)], streams: &Streams) -> Option<Birth> {
-        let mut state = self.lock();
-        if state.retired {
+    fn order(
+        &self,
+        order: &Order,
+        env: &[(String, String)],
+        streams: &CommandStreams,
+    ) -> Option<PendingFork> {
+        let mut slot = self.lock();
+        if slot.unresponsive {
             return None;
         }
-        if state.zygote.is_none() {
-            state.zygote = Zygote::start().ok();
+        if slot.server.is_none() {
+            slot.server = ForkServer::start().ok();
         }
-        match state.zygote.as_ref()?.order(order, env, streams) {
-            Ok(birth) => Some(birth),
-            Err(NoCopy::Unfit) => None,
-            Err(NoCopy::Gone) => {
-                state.zygote = None;
+        match slot.server.as_ref()?.order(order, env, streams) {
+            Ok(pending) => Some(pending),
+            Err(OrderError::Unsuitable) => None,
+            Err(OrderError::Ended) => {
+                slot.server = None;
                 None
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> MutexGuard<'_, ServerSlot> {
+        lock(&self.server)
     }
 }

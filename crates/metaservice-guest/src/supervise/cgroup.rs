@@ -1,7 +1,8 @@
-//! A control group of its own for each command, where the kernel lets us have one.
+//! A control group for each command, if the kernel lets the agent create one.
 //!
-//! Owns making, killing and removing it. With it a whole tree dies in one step, however fast
-//! it forks; without it (no cgroup v2, or not ours to write) the supervisor goes by descent.
+//! Owns creating, killing and removing it. With a control group, a whole process tree dies in one
+//! step, however fast it forks. Without it (no cgroup v2, or no permission) the supervisor finds
+//! the processes by descent.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -13,50 +14,50 @@ use crate::system::oom::counter;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Below the agent's own group, so that whoever limits the agent limits its commands too.
+/// Below the agent's own group, so that a limit for the agent holds for its commands too.
 const PARENT: &str = "metaservice";
 
-/// A control group. It is removed when this is dropped, unless something still lives in it.
+/// A control group. Dropping it removes the group, unless a process still lives in it.
 #[derive(Debug)]
-pub(crate) struct Cgroup {
+pub(super) struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes a group; `None` where that is not possible.
-    pub(crate) fn make(name: &str) -> Option<Self> {
+    /// Creates a group; `None` if that is not possible.
+    pub(super) fn create(name: &str) -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own_group(&groups)?;
         let parent = Path::new(ROOT).join(own).join(PARENT);
         let path = parent.join(name);
-        // Another one's end may take the parent away in between.
-        let made = (0..3).any(|_| fs::create_dir_all(&path).is_ok());
+        // The end of another command may remove the parent in between.
+        let created = (0..3).any(|_| fs::create_dir_all(&path).is_ok());
         let group = Self { path };
-        // A folder that the kernel did not fill is no group: cgroup2 is not mounted here.
-        (made && group.path.join("cgroup.kill").exists()).then_some(group)
+        // If cgroup2 is not mounted, this is an ordinary directory without the kernel's files.
+        (created && group.path.join("cgroup.kill").exists()).then_some(group)
     }
 
-    /// The group, to start a process in.
-    pub(crate) fn open(&self) -> Option<OwnedFd> {
+    /// A descriptor of the group, for a process that starts in it.
+    pub(super) fn open(&self) -> Option<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(&self.path, flags, Mode::empty()).ok()
     }
 
-    /// Sends SIGKILL to all that lives in it.
-    pub(crate) fn kill(&self) -> bool {
+    /// Sends SIGKILL to all its processes.
+    pub(super) fn kill(&self) -> bool {
         fs::write(self.path.join("cgroup.kill"), "1").is_ok()
     }
 
-    /// How many of its processes the kernel has killed for lack of memory; `None` where the group
-    /// does not count them, as it has no memory controller.
-    pub(crate) fn oom_kills(&self) -> Option<u64> {
+    /// How many of its processes the kernel has killed for lack of memory; `None` if the group has
+    /// no memory controller.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
         let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
         counter(&events, "oom_kill")
     }
 
     /// Moves the calling process into it.
-    pub(crate) fn enter(&self) {
-        // Who cannot be moved is still found by descent.
+    pub(super) fn enter(&self) {
+        // A process outside of the group is still found by descent.
         let _ = fs::write(self.path.join("cgroup.procs"), "0");
     }
 }
@@ -64,7 +65,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
-        // The last one takes the parent with it.
+        // The last group removes the parent.
         let _ = self.path.parent().map(fs::remove_dir);
     }
 }
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_v2_group_is_found_among_the_others() {
+    fn the_v2_group_is_found_among_others() {
         assert_eq!(own_group("0::/\n"), Some(""));
         assert_eq!(
             own_group("1:cpu:/a\n0::/system.slice/x.service\n"),

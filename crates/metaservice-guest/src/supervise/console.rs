@@ -1,8 +1,8 @@
 //! The terminal of a job that has one.
 //!
-//! Owns copying its output into the pipe that becomes the log. The supervisor does it, because a
-//! terminal hangs up with whoever holds its other end, and the job must outlive its agent. Its
-//! input stays open, and nobody types.
+//! Owns copying the terminal's output into the pipe that becomes the log. The supervisor does
+//! this, because a terminal hangs up when its controlling end is closed, and the job must outlive
+//! the agent. The terminal's input stays open, but no input comes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,35 +11,37 @@ use metaservice_protocol::TerminalSize;
 
 use crate::system::account::Account;
 use crate::system::descriptor::Descriptor;
-use crate::system::streams::{End, Ends, Input, Streams, read_now, terminal};
+use crate::system::streams::{
+    AgentEnd, AgentStreams, CommandInput, CommandStreams, read_now, terminal,
+};
 
-/// How much is copied at once.
+/// How many bytes are copied at once.
 const CHUNK: usize = 64 * 1024;
 
-/// A terminal's other end, and where its output goes.
+/// The controlling end of a terminal, and the pipe for its output.
 #[derive(Debug)]
 pub(super) struct Console {
-    screen: Option<End>,
+    screen: Option<AgentEnd>,
     /// Held, so that the terminal does not hang up.
-    _keyboard: Option<Input>,
+    _keyboard: Option<CommandInput>,
     output: Descriptor,
 }
 
 impl Console {
-    /// Makes a terminal; gives the command's streams.
+    /// Creates a terminal, and returns the command's streams.
     pub(super) fn open(
         writer: &OwnedFd,
         user: Option<&Account>,
         size: TerminalSize,
-    ) -> io::Result<(Self, Streams)> {
-        let (Ends { stdin, stdout, stderr: _ }, streams) = terminal(user, Some(size))?;
-        // The command has the terminal instead: nobody else writes to this.
+    ) -> io::Result<(Self, CommandStreams)> {
+        let (AgentStreams { stdin, stdout, stderr: _ }, streams) = terminal(user, Some(size))?;
+        // The command writes to the terminal, so only the console writes to the pipe.
         rustix::io::ioctl_fionbio(writer, true)?;
         let output = Descriptor::new(writer.try_clone()?)?;
         Ok((Self { screen: stdout, _keyboard: stdin, output }, streams))
     }
 
-    /// Copies until nobody has the terminal any longer. Waits while the pipe is full.
+    /// Copies until no process has the terminal open. Waits while the pipe is full.
     pub(super) async fn copy(self) {
         let Some(screen) = &self.screen else { return };
         let mut buffer = vec![0; CHUNK];

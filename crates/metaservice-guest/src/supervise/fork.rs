@@ -1,9 +1,9 @@
-//! A copy of this process.
+//! Forking this process.
 //!
-//! Owns the crate's only fork. A program with several threads may do next to nothing between fork
-//! and exec, as any of the others can have been copied in the midst of something. Supervisors and
-//! the [zygote](super::fork_server) have one thread each, so a copy of theirs is a whole process: it
-//! runs ordinary code, and what would cost the start of a program costs a fork.
+//! Owns the only fork of the program. After a fork, a process with several threads may do almost
+//! nothing before it execs: another thread may have held a lock or changed the heap. Supervisors
+//! and the [fork server](super::fork_server) have one thread each. So their child runs ordinary
+//! code, and a fork replaces the start of a program, which takes longer.
 
 #![allow(unsafe_code)]
 
@@ -15,51 +15,51 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::unistd::{ForkResult, Pid as NixPid, fork};
 use rustix::process::Pid;
 
-/// Whether the C library is GNU's. Others may signal a thread by the number that they remember.
+/// Whether the C library is GNU's. Others may send signals to the thread id that they remember.
 const GNU: bool = cfg!(target_env = "gnu");
 
 /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
 const INTO_CGROUP: u64 = 1 << 33;
 
-/// What a supervisor handles. Its copy has no use for it, and would lose what it is sent until its
-/// program begins.
+/// The signals that a supervisor handles. Its child resets them, because it would ignore them until
+/// it execs.
 const HANDLED: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
-/// Ends the process that would unwind into what it was copied from.
-struct NoWayBack;
+/// Ends a child that would unwind into the code of its parent.
+struct AbortOnUnwind;
 
-impl Drop for NoWayBack {
+impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
         process::abort();
     }
 }
 
-/// Starts a copy of this process, in a control group of its own or in the same, that does `work`
-/// and ends with its status. `work` is told whether it is in that group: not everywhere can a
-/// process be started in one. Signals do to the copy what they do by default.
+/// Forks a child that does `work` and exits with the returned status.
+///
+/// The child starts in the control group, if one is given and the kernel can do that; `work` gets
+/// whether it did. Signals have their default action in the child.
 ///
 /// # Errors
-/// Those of the kernel; and one for a process that has more than one thread.
-pub(super) fn copy(
+/// The kernel's, and one for a process with several threads.
+pub(super) fn fork_child(
     group: Option<BorrowedFd<'_>>,
     work: impl FnOnce(bool) -> u8,
 ) -> io::Result<Pid> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("a process with several threads cannot be copied"));
+        return Err(io::Error::other("a process with several threads cannot fork"));
     }
-    // SAFETY: what a copy may not do, it may not because of other threads: they may have held a
-    // lock or the heap. This process has one thread, which is here and starts no other before it
-    // forks.
+    // Signals are blocked until the child has reset their handlers.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: as said above.
+    // SAFETY: what a forked child may not do, it may not do because of other threads: they may have
+    // held a lock or the heap. This process has one thread, which is here and starts no other.
     let forked = unsafe { fork_within(group) };
     if let Ok((ForkResult::Child, _)) = forked {
         for name in HANDLED {
-            // SAFETY: no handler is set, and what was one is not needed.
+            // SAFETY: this sets no handler, and the previous handlers are not needed.
             let _ = unsafe { signal(name, SigHandler::SigDfl) };
         }
     }
-    // It was one, so it is one; and the copy must not go back from here.
+    // The mask was valid before, so this succeeds. The child must not return from here on.
     let _ = before.thread_set_mask();
     let (forked, within) = forked?;
     match forked {
@@ -67,13 +67,13 @@ pub(super) fn copy(
             Pid::from_raw(child.as_raw()).ok_or_else(|| io::ErrorKind::NotFound.into())
         }
         ForkResult::Child => {
-            let _guard = NoWayBack;
+            let _guard = AbortOnUnwind;
             process::exit(work(within).into())
         }
     }
 }
 
-/// Forks, into the group if that can be; whether it was.
+/// Forks into the group if possible, and returns whether it did.
 ///
 /// # Safety
 /// As for [`fork`].
@@ -86,19 +86,19 @@ unsafe fn fork_within(group: Option<BorrowedFd<'_>>) -> io::Result<(ForkResult, 
     Ok((unsafe { fork() }?, false))
 }
 
-/// Forks into a control group (clone3(2), Linux 5.7). To move there afterwards waits until all
-/// processors have taken note, which takes the kernel several of its ticks.
+/// Forks into a control group (clone3(2), Linux 5.7). To move the child there later would wait
+/// until all processors have taken note of it, which takes the kernel several ticks.
 ///
 /// # Safety
-/// As for [`fork`], with GNU's C library. It does not hear of it: its copy goes by the number of the
-/// thread that it was copied from, which it uses for locks between threads only.
+/// As for [`fork`], with GNU's C library. The library does not notice this fork: in the child it
+/// has the thread id of the parent, which it uses only for locks between threads.
 unsafe fn fork_into(group: BorrowedFd<'_>) -> io::Result<ForkResult> {
-    // SAFETY: a structure of numbers, of which zero is the default.
+    // SAFETY: a structure of numbers, for which zero is the default.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = INTO_CGROUP;
     arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
     arguments.cgroup = group.as_raw_fd().cast_unsigned().into();
-    // SAFETY: the arguments live as long as the call, which shares no memory with the copy.
+    // SAFETY: the arguments live as long as the call, and the child shares no memory with it.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())
     };
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_threads_is_not_copied() {
+    fn a_process_with_several_threads_does_not_fork() {
         // Tests run on threads.
-        let refused = copy(None, |_| 0).unwrap_err();
-        assert!(refused.to_string().contains("several threads"), "{refused}");
+        let error = fork_child(None, |_| 0).unwrap_err();
+        assert!(error.to_string().contains("several threads"), "{error}");
     }
 }

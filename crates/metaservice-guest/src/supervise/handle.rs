@@ -1,21 +1,22 @@
 //! A supervisor as its agent sees it.
 //!
-//! Owns starting one, finding one again, telling it to end, and noticing that it is gone.
-//! All by a pidfd, so that a process id which was used again is never signalled.
+//! Owns starting a supervisor, finding it again, ending it, and noticing what it has written and
+//! that it is gone. It uses a pidfd, so that a process id that was reused is never signalled.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
-use crate::system::descriptor::Descriptor;
+use metaservice_protocol::Ending;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::state::Claim;
-use crate::system::processes::Process;
+use crate::state::{StateDirectory, StateError};
+use crate::system::descriptor::Descriptor;
+use crate::system::processes::{Process, ProcessIdentity};
 
-/// A running supervisor. Dropping it changes nothing for the process.
+/// A running supervisor. Dropping this does not end the process.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pid: Pid,
@@ -23,44 +24,77 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts one.
+    /// Starts a supervisor as a program.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
-        // It is a child that nobody has waited for, so the number is still its own.
+        // The child was not waited for, so its id was not reused.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self { pid, process: Descriptor::new(process)? })
     }
 
-    /// One that is another's child: this is its number, and this the process.
+    /// A supervisor that is the child of another process.
     pub(super) fn of(pid: Pid, process: OwnedFd) -> io::Result<Self> {
         Ok(Self { pid, process: Descriptor::new(process)? })
     }
 
-    /// Finds the one that has made `claim`; `None` when it is gone.
-    pub(crate) fn find(claim: &Claim) -> Option<Self> {
-        let pid = Pid::from_raw(claim.pid)?;
+    /// The supervisor with this identity; `None` if it is gone.
+    pub(crate) fn find(identity: &ProcessIdentity) -> Option<Self> {
+        let pid = Pid::from_raw(identity.pid)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        Process::same(claim)?;
+        Process::find_same(identity)?;
         Some(Self { pid, process: Descriptor::new(process).ok()? })
     }
 
-    /// Whether a claim is this one's.
-    pub(crate) fn made(&self, claim: &Claim) -> bool {
-        claim.pid == self.pid.as_raw_pid()
+    /// Whether this is the supervisor with that identity.
+    pub(crate) fn is(&self, identity: &ProcessIdentity) -> bool {
+        identity.pid == self.pid.as_raw_pid()
     }
 
-    /// Tells it to end: to kill its command, or, when that has ended, to go itself.
+    /// Sends SIGTERM: kills the command, or, after its end, the supervisor itself.
     pub(crate) fn end(&self) {
         // It may be gone already.
         let _ = pidfd_send_signal(&self.process, Signal::TERM);
     }
 
-    /// Completes when it is gone. Can be dropped and called again.
+    /// Completes when the supervisor is gone. Cancel-safe.
     pub(crate) async fn gone(&self) {
         let _ = self.process.readable().await;
-        // Where it is another's child, its end is not ours to take.
+        // Fails for the child of another process, which waits for it itself.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.process.as_fd()), options);
+    }
+
+    /// Waits until a supervisor is registered in the state directory; `false` if this one is gone
+    /// and there is none. Cancel-safe.
+    pub(crate) async fn registered(&self, state: &StateDirectory) -> Result<bool, StateError> {
+        let watch = state.watch()?;
+        loop {
+            if state.supervisor().is_some() {
+                return Ok(true);
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = self.gone() => return Ok(state.supervisor().is_some()),
+            }
+        }
+    }
+
+    /// Waits until the supervisor has written the ending; `None` if it is gone and there is none.
+    /// Cancel-safe.
+    pub(crate) async fn ending(
+        &self,
+        state: &StateDirectory,
+    ) -> Result<Option<Ending>, StateError> {
+        let watch = state.watch()?;
+        loop {
+            if let Some(ending) = state.ending() {
+                return Ok(Some(ending));
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = self.gone() => return Ok(state.ending()),
+            }
+        }
     }
 }

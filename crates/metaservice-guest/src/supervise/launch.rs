@@ -1,12 +1,12 @@
-//! The last step before a command: a copy of the supervisor becomes it.
+//! The last step before a command: a child of the supervisor execs it.
 //!
-//! Owns what has to happen between fork and exec (a session, a terminal, a control group,
-//! another user, another folder). As the copy is of a process with one thread, ordinary safe
-//! code may do it (see [`fork`]).
+//! Owns what happens between fork and exec: session, terminal, control group, user, working
+//! directory. The supervisor has one thread, so its child may run ordinary safe code here (see
+//! [`fork`]).
 //!
-//! What goes wrong is said where the command's own errors would be seen, on its standard
-//! error. The reason for the supervisor goes into a file that was opened beforehand, closes
-//! by itself when the command starts, and is empty then.
+//! A failure is printed to the command's standard error, where the command's own errors would be.
+//! For the supervisor it is written into a file that is opened first. The file closes by itself
+//! when the command starts, and is empty then.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroup;
 use super::fork;
-use super::fork_server::Env;
-use super::order::Order;
-use crate::state::Folder;
+use super::order::{Environment, Order};
+use crate::diagnostics::with_causes;
+use crate::state::StateDirectory;
 use crate::system::account::{Account, AccountError};
 use crate::system::oom;
-use crate::system::streams::Streams;
+use crate::system::streams::CommandStreams;
 
 /// Why a command was not started.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +35,8 @@ enum LaunchError {
     Empty,
     #[error("cannot run '{0}'")]
     Exec(String, #[source] io::Error),
-    #[error("cannot enter the folder '{0}'")]
-    Folder(String, #[source] io::Error),
+    #[error("cannot enter the directory '{0}'")]
+    Workdir(String, #[source] io::Error),
     #[error("cannot run as user '{0}'")]
     User(String, #[source] AccountError),
     #[error("cannot become user '{0}'")]
@@ -58,7 +58,7 @@ impl LaunchError {
     }
 }
 
-/// Why a command was not started, as its copy of the supervisor has left it in a file.
+/// Why a command was not started, as the supervisor's child wrote it into the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StartFailure {
     /// For programs.
@@ -68,49 +68,48 @@ pub(crate) struct StartFailure {
 }
 
 impl StartFailure {
-    /// The failure that a folder tells of; none when the command was started.
-    pub(crate) fn of(folder: &Folder) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(folder.failure()).ok()?).ok()
+    /// Reads the failure; `None` if the command was started.
+    pub(crate) fn read(state: &StateDirectory) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(state.failure()).ok()?).ok()
     }
 }
 
-/// What is on its way to become the ordered command.
+/// A command that is ready to be started.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
     pub(super) order: Order,
-    /// What it has in its environment beside what this process has.
-    pub(super) env: Env,
+    /// Added to the environment of this process.
+    pub(super) env: Environment,
     /// The supervisor.
     pub(super) parent: Pid,
-    /// The control group to be in.
     pub(super) cgroup: Option<&'a Cgroup>,
-    /// Whether the standard streams are a terminal that the command is to control.
+    /// Whether the standard streams are a terminal that the command controls.
     pub(super) tty: bool,
-    /// Where the start is awaited: the copy's end of a pipe, which closes when the command has been
-    /// started or the copy has said why not.
-    pub(super) _begun: Option<OwnedFd>,
+    /// The child's end of a pipe, if the agent waits for the start. It closes when the command
+    /// has started, or the child has written why not.
+    pub(super) _started: Option<OwnedFd>,
 }
 
 impl Launch<'_> {
-    /// Starts the command, with these standard streams or this process's own. Where it fails
-    /// after this, it says so itself.
-    pub(super) fn spawn(self, streams: Option<&Streams>) -> io::Result<Pid> {
+    /// Forks the child that becomes the command, with these standard streams or those of this
+    /// process. The child reports its own failures.
+    pub(super) fn spawn(self, streams: Option<&CommandStreams>) -> io::Result<Pid> {
         let group = self.cgroup.and_then(Cgroup::open);
-        fork::copy(group.as_ref().map(AsFd::as_fd), |within| {
+        fork::fork_child(group.as_ref().map(AsFd::as_fd), |within| {
             if let Some(cgroup) = self.cgroup.filter(|_| !within) {
                 cgroup.enter();
             }
-            let placed = streams.map_or(Ok(()), Streams::take_place);
-            self.run(placed.map_err(LaunchError::Session))
+            let installed = streams.map_or(Ok(()), CommandStreams::install);
+            self.run(installed.map_err(LaunchError::Session))
         })
     }
 
-    /// Becomes the ordered command. Returns the exit status only when that fails.
-    fn run(&self, placed: Result<(), LaunchError>) -> u8 {
-        let failure = File::create(Folder::at(self.order.folder.clone()).failure());
-        let begun = placed.and_then(|()| self.prepare()).and_then(|()| self.become_command());
-        let Err(error) = begun;
-        let (reason, message) = (error.reason(), crate::diagnostics::chain(&error));
+    /// Execs the command. Returns an exit status only if that fails.
+    fn run(&self, installed: Result<(), LaunchError>) -> u8 {
+        let failure = File::create(StateDirectory::at(self.order.state.clone()).failure());
+        let result = installed.and_then(|()| self.prepare()).and_then(|()| self.exec());
+        let Err(error) = result;
+        let (reason, message) = (error.reason(), with_causes(&error));
         let _ = writeln!(io::stderr(), "metaservice-guest: {message}");
         if let Ok(mut failure) = failure {
             let json = serde_json::to_vec(&StartFailure { reason, message });
@@ -123,7 +122,8 @@ impl Launch<'_> {
         let order = &self.order;
         let session = |error: rustix::io::Errno| LaunchError::Session(error.into());
         if let Some(score) = order.oom_score {
-            // The kernel may kill the command, not its supervisor. Raising it is always allowed.
+            // The supervisor is protected from the OOM killer; the command is not. Raising the
+            // score needs no privileges.
             oom::set_score(score).map_err(LaunchError::Session)?;
         }
         rustix::process::setsid().map_err(session)?;
@@ -134,22 +134,22 @@ impl Launch<'_> {
             let name = user.to_string_lossy().into_owned();
             let account = Account::find(&name).map_err(|e| LaunchError::User(name.clone(), e))?;
             let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
-            // This process has one thread, so what holds for the thread holds for it.
-            switch(&account, &groups).map_err(|e| LaunchError::Become(name, e.into()))?;
+            // This process has one thread, so the thread's user is the user of the process.
+            switch_user(&account, &groups).map_err(|e| LaunchError::Become(name, e.into()))?;
         }
-        // A change of user clears it, so it comes after.
+        // After the change of user, which clears this.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(session)?;
         if rustix::process::getppid() != Some(self.parent) {
             return Err(LaunchError::Session(io::Error::other("the supervisor is gone")));
         }
         if let Some(workdir) = &order.workdir {
             let name = workdir.to_string_lossy().into_owned();
-            std::env::set_current_dir(workdir).map_err(|e| LaunchError::Folder(name, e))?;
+            std::env::set_current_dir(workdir).map_err(|e| LaunchError::Workdir(name, e))?;
         }
         Ok(())
     }
 
-    fn become_command(&self) -> Result<std::convert::Infallible, LaunchError> {
+    fn exec(&self) -> Result<std::convert::Infallible, LaunchError> {
         let (program, arguments) = self.order.command.split_first().ok_or(LaunchError::Empty)?;
         let env = self.env.iter().map(|(name, value)| (name, value));
         let error = Command::new(program).args(arguments).envs(env).exec();
@@ -157,10 +157,10 @@ impl Launch<'_> {
     }
 }
 
-fn switch(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
+fn switch_user(account: &Account, groups: &[Gid]) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
     if rustix::process::geteuid() == uid && !uid.is_root() {
-        // An agent that is that user already may not set groups, and has them.
+        // An agent that already runs as this user has its groups, and may not set them.
         return Ok(());
     }
     thread::set_thread_groups(groups)?;
@@ -173,12 +173,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn not_found_and_not_executable_are_told_apart() {
+    fn not_found_and_not_executable_are_different() {
         let reason = |kind: io::ErrorKind| LaunchError::Exec(String::new(), kind.into()).reason();
         assert_eq!(reason(io::ErrorKind::NotFound), Reason::NotFound);
         assert_eq!(reason(io::ErrorKind::PermissionDenied), Reason::NotExecutable);
         assert_eq!(LaunchError::Empty.reason(), Reason::NotFound);
-        let folder = LaunchError::Folder("/x".into(), io::ErrorKind::NotFound.into());
-        assert_eq!(folder.reason(), Reason::NotExecutable);
+        let workdir = LaunchError::Workdir("/x".into(), io::ErrorKind::NotFound.into());
+        assert_eq!(workdir.reason(), Reason::NotExecutable);
     }
 }

@@ -1,9 +1,9 @@
-//! What an agent tells the supervisor: as a command line, or as the same words in a message to the
-//! [zygote](super::fork_server).
+//! An agent's order to start a supervisor: as a command line, or as the same words in a message to
+//! the [fork server](super::fork_server).
 //!
-//! As a command line it is this program again. Command and environment of the job travel as its own command
-//! and environment, so that whatever the kernel could not carry to the job fails before
-//! anything has begun, and nothing has to be written down for it.
+//! The command line is this program's own. The command and the environment of the job are passed as
+//! its command and environment. So if the kernel cannot pass them to the job, for example because
+//! they are too long, that fails before anything has started, and no file is needed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -12,103 +12,97 @@ use std::process::Command;
 
 use metaservice_protocol::TerminalSize;
 
-use crate::program::Program;
-use crate::state::Folder;
+use crate::program::{Program, remove_unit_variables};
+use crate::state::StateDirectory;
 use crate::system::oom;
 
-/// This program, also after its file was replaced or a new root entered.
+/// This program, even if its file was replaced or the root was changed.
 pub(super) const SELF: &str = "/proc/self/exe";
+
+/// The name of this program in `ps`.
+pub(super) const NAME: &str = "metaservice-guest";
+
+/// Variables of an environment.
+pub(super) type Environment = Vec<(OsString, OsString)>;
 
 /// What is supervised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The job's command: outlives its agent, and takes its whole tree with it when it ends.
+pub(crate) enum Kind {
+    /// The job's command. It outlives its agent. When it ends, its whole process tree is killed.
     Job,
-    /// A shell: dies with its agent, and leaves what it put in the background when it ends
-    /// by itself.
+    /// A shell. It dies with its agent. When it ends by itself, its background processes stay.
     Shell,
 }
 
-/// The way of a job's log.
+/// Where the log of a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogRoute {
-    /// The service, as its `Host` header names it.
-    pub host: String,
+pub(crate) struct LogRoute {
+    /// The service, as in the `Host` header.
+    pub(crate) host: String,
     /// Whether the service takes numbered log requests.
-    pub numbered: bool,
+    pub(crate) numbered: bool,
 }
 
-/// One order to a supervisor.
+/// An order to start a supervisor with a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// The state folder.
-    pub folder: PathBuf,
-    /// What is supervised.
-    pub kind: Kind,
-    /// Whether the command's standard streams are a terminal that it is to control.
-    pub tty: bool,
-    /// The terminal that the supervisor makes for a job.
-    pub terminal: Option<TerminalSize>,
-    /// Where a job's log goes.
-    pub log: Option<LogRoute>,
-    /// Whom to run it as.
-    pub user: Option<OsString>,
-    /// Where to run it.
-    pub workdir: Option<PathBuf>,
-    /// The command's `oom_score_adj`, where the supervisor's is another one.
-    pub oom_score: Option<i32>,
-    /// Whether somebody waits for the command's start, to say it or why it failed.
-    pub awaited: bool,
-    /// The agent that has given the order.
-    pub agent: i32,
-    /// The command.
-    pub command: Vec<OsString>,
+pub(crate) struct Order {
+    /// The state directory of the command.
+    pub(crate) state: PathBuf,
+    pub(crate) kind: Kind,
+    /// Whether the command's standard streams are a terminal that it controls.
+    pub(crate) tty: bool,
+    /// The size of the terminal that the supervisor creates for a job.
+    pub(crate) terminal: Option<TerminalSize>,
+    /// Where the log of a job goes.
+    pub(crate) log: Option<LogRoute>,
+    /// The user that the command runs as.
+    pub(crate) user: Option<OsString>,
+    /// Where the command runs.
+    pub(crate) workdir: Option<PathBuf>,
+    /// The command's `oom_score_adj`, if it is not the supervisor's.
+    pub(crate) oom_score: Option<i32>,
+    /// Whether the supervisor reports that the command was started, or why not.
+    pub(crate) reports_start: bool,
+    /// The process id of the agent.
+    pub(crate) agent: i32,
+    /// The command's words.
+    pub(crate) command: Vec<OsString>,
 }
 
-/// A command line that is no order.
+/// A command line that is not an order.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidOrder {
-    /// It cannot be parsed.
+pub(crate) enum InvalidOrder {
     #[error(transparent)]
     Arguments(#[from] lexopt::Error),
-    /// It says too little.
-    #[error("this is for the agent's own use")]
+    #[error("this command is internal to the agent")]
     Incomplete,
 }
 
 impl Order {
-    /// The agent's order to supervise `program`.
-    pub(crate) fn new(folder: &Folder, kind: Kind, tty: bool, program: &Program) -> Self {
+    /// This agent's order to run `program` with this state directory.
+    pub(crate) fn new(state: &StateDirectory, kind: Kind, tty: bool, program: &Program) -> Self {
         Self {
-            folder: folder.path().to_owned(),
+            state: state.path().to_owned(),
             kind,
             tty,
             terminal: None,
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
-            awaited: false,
+            reports_start: false,
             oom_score: oom::score_of_commands(),
             agent: rustix::process::getpid().as_raw_pid(),
             command: program.words.iter().map(Into::into).collect(),
         }
     }
 
-    /// This program as a supervisor, with this order.
-    pub(crate) fn as_command(&self) -> Command {
-        let mut command = Command::new(SELF);
-        // What `ps` shows.
-        command.arg0("metaservice-guest").arg("supervise").args(self.arguments());
-        command
-    }
-
-    /// This order as what follows `supervise` on a command line.
+    /// The order as the arguments after `supervise`.
     pub(super) fn arguments(&self) -> Vec<OsString> {
         let mut arguments = Vec::new();
         let mut option = |name: &str, value: &OsStr| {
             arguments.extend([name.into(), value.to_owned()]);
         };
-        option("--folder", self.folder.as_os_str());
+        option("--state", self.state.as_os_str());
         option("--agent", self.agent.to_string().as_ref());
         option("--kind", if self.kind == Kind::Job { "job" } else { "shell" }.as_ref());
         if let Some(LogRoute { host, numbered }) = &self.log {
@@ -124,42 +118,42 @@ impl Order {
             option("--terminal", format!("{columns}x{rows}").as_ref());
         }
         if let Some(score) = self.oom_score {
-            // With the name: a negative number is no option.
+            // In one word with its name: a negative number would be an option.
             arguments.push(format!("--oom-score={score}").into());
         }
         if self.tty {
             arguments.push("--tty".into());
         }
-        if self.awaited {
-            arguments.push("--awaited".into());
+        if self.reports_start {
+            arguments.push("--reports-start".into());
         }
         arguments.push("--".into());
         arguments.extend(self.command.iter().cloned());
         arguments
     }
 
-    /// Reads the arguments behind `supervise`.
+    /// Reads the arguments after `supervise`.
     ///
     /// # Errors
-    /// [`InvalidOrder`] for anything else.
-    pub fn parse(parser: &mut lexopt::Parser) -> Result<Self, InvalidOrder> {
+    /// For any arguments that [`arguments`](Self::arguments) does not produce.
+    pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Self, InvalidOrder> {
         use lexopt::prelude::{Long, Value, ValueExt};
         let mut order = Self {
-            folder: PathBuf::new(),
+            state: PathBuf::new(),
             kind: Kind::Job,
             tty: false,
             terminal: None,
             log: None,
             user: None,
             workdir: None,
-            awaited: false,
+            reports_start: false,
             oom_score: None,
             agent: 0,
             command: Vec::new(),
         };
         while let Some(argument) = parser.next()? {
             match argument {
-                Long("folder") => order.folder = parser.value()?.into(),
+                Long("state") => order.state = parser.value()?.into(),
                 Long("agent") => order.agent = parser.value()?.parse()?,
                 Long("kind") => {
                     let job = parser.value()? == "job";
@@ -174,7 +168,7 @@ impl Order {
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
                 Long("oom-score") => order.oom_score = Some(parser.value()?.parse()?),
                 Long("tty") => order.tty = true,
-                Long("awaited") => order.awaited = true,
+                Long("reports-start") => order.reports_start = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
                     let (columns, rows) = size.split_once('x').ok_or(InvalidOrder::Incomplete)?;
@@ -189,9 +183,17 @@ impl Order {
                 _ => return Err(argument.unexpected().into()),
             }
         }
-        let complete = order.agent > 0 && order.folder != Path::new("");
+        let complete = order.agent > 0 && order.state != Path::new("");
         if complete { Ok(order) } else { Err(InvalidOrder::Incomplete) }
     }
+}
+
+/// The command that starts a supervisor as a program. `env` is the environment of its command.
+pub(crate) fn supervisor_command(order: &Order, env: &[(String, String)]) -> Command {
+    let mut command = Command::new(SELF);
+    command.arg0(NAME).arg("supervise").args(order.arguments());
+    remove_unit_variables(&mut command).envs(env.iter().map(|(name, value)| (name, value)));
+    command
 }
 
 #[cfg(test)]
@@ -202,8 +204,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_inverts_as_command(
-            folder in "/[^\0]{0,8}",
+        fn parse_inverts_arguments(
+            state in "/[^\0]{0,8}",
             shell in any::<bool>(),
             tty in any::<bool>(),
             terminal in proptest::option::of((any::<u16>(), any::<u16>())),
@@ -211,32 +213,32 @@ mod tests {
             user in proptest::option::of("[^\0]{1,8}"),
             workdir in proptest::option::of("/[^\0]{0,8}"),
             oom_score in proptest::option::of(-1000i32..=1000),
-            awaited in any::<bool>(),
+            reports_start in any::<bool>(),
             agent in 1i32..,
             command in proptest::collection::vec("[^\0]{0,8}", 0..4),
         ) {
             let order = Order {
-                folder: folder.into(),
+                state: state.into(),
                 kind: if shell { Kind::Shell } else { Kind::Job },
                 tty,
                 terminal: terminal.map(|(columns, rows)| TerminalSize { columns, rows }),
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),
                 workdir: workdir.map(Into::into),
-                awaited,
+                reports_start,
                 oom_score,
                 agent,
                 command: command.into_iter().map(Into::into).collect(),
             };
-            let line = order.as_command();
-            let mut parser = lexopt::Parser::from_args(line.get_args().skip(1));
+            let line = order.arguments();
+            let mut parser = lexopt::Parser::from_args(line);
             prop_assert_eq!(Order::parse(&mut parser).unwrap(), order);
         }
     }
 
     #[test]
-    fn half_an_order_is_none() {
-        for line in [&["--folder", "/a"][..], &["--agent", "4"], &[], &["--what"]] {
+    fn an_incomplete_order_is_an_error() {
+        for line in [&["--state", "/a"][..], &["--agent", "4"], &[], &["--what"]] {
             assert!(Order::parse(&mut lexopt::Parser::from_args(line)).is_err(), "{line:?}");
         }
     }

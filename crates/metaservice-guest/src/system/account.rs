@@ -1,39 +1,37 @@
 //! Users and groups, read from `/etc/passwd` and `/etc/group`.
 //!
-//! Owns the two file formats. It refuses the name service switch: a static program
-//! cannot load its modules, and a guest that runs jobs has its users in files.
+//! Owns the two file formats. It does not use the name service switch (NSS): a static program
+//! cannot load NSS modules, and the users of a guest that runs jobs are in these files.
 
 use std::collections::HashMap;
 use std::{fs, io};
 
-/// A user that a command can be run as.
+/// A user that a command can run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) home: String,
-    /// All groups, the primary one first.
+    /// All groups; the primary group is first.
     pub(crate) groups: Vec<u32>,
 }
 
-/// A user that cannot be used.
+/// Why a user or group was not found.
 #[derive(Debug, thiserror::Error)]
-pub enum AccountError {
-    /// The file of users cannot be read.
+pub(crate) enum AccountError {
     #[error("cannot read /etc/passwd")]
     Unreadable(#[source] io::Error),
-    /// The file has no such user.
     #[error("there is no user '{0}' in /etc/passwd")]
-    Unknown(String),
-    /// The file has no such group.
+    UnknownUser(String),
     #[error("there is no group '{0}' in /etc/group")]
     UnknownGroup(String),
 }
 
 impl Account {
-    /// Finds a user by name or by number; behind a colon the primary group may follow, by name or
-    /// number. Numbers need not be in the files where both are given, as with containers.
+    /// Finds `USER[:GROUP]`, each by name or number.
+    ///
+    /// If both are numbers, neither needs to be in the files, as with containers.
     pub(crate) fn find(user: &str) -> Result<Self, AccountError> {
         let passwd = fs::read("/etc/passwd").map_err(AccountError::Unreadable)?;
         let group = fs::read("/etc/group").unwrap_or_default();
@@ -42,7 +40,7 @@ impl Account {
             Some((name, group)) => (name, Some(group)),
             None => (user, None),
         };
-        let unknown = || AccountError::Unknown(name.to_owned());
+        let unknown = || AccountError::UnknownUser(name.to_owned());
         let mut account = match (Self::parse(name, &passwd, &group), own_group) {
             (Some(account), _) => account,
             (None, Some(_)) => Self::numbered(name.parse().map_err(|_| unknown())?),
@@ -56,7 +54,7 @@ impl Account {
         Ok(account)
     }
 
-    /// A user that is no more than a number.
+    /// A user that is known only by its number.
     fn numbered(uid: u32) -> Self {
         let (name, home) = (uid.to_string(), "/".to_owned());
         Self { name, uid, gid: uid, home, groups: vec![uid] }
@@ -83,8 +81,10 @@ impl Account {
     }
 }
 
-/// The names of all users, or of all groups, by number: of `/etc/passwd` or `/etc/group`.
-pub(crate) fn names(file: &str) -> HashMap<u32, String> {
+/// The names in `/etc/passwd` or `/etc/group` by their numbers.
+///
+/// If two names have the same number, the first counts.
+pub(crate) fn names_by_id(file: &str) -> HashMap<u32, String> {
     let file = fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&file);
     let mut names = HashMap::new();
@@ -93,14 +93,13 @@ pub(crate) fn names(file: &str) -> HashMap<u32, String> {
         let name = fields.next().filter(|name| !name.is_empty());
         let number = fields.nth(1).and_then(|number| number.parse().ok());
         if let (Some(name), Some(number)) = (name, number) {
-            // Of two names for one number the first is the usual one.
             names.entry(number).or_insert_with(|| name.to_owned());
         }
     }
     names
 }
 
-/// A group by its name, else by its number.
+/// The number of a group that is given by name or by number.
 fn group_number(wanted: &str, group: &str) -> Option<u32> {
     let by_name = group.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -142,26 +141,26 @@ mod tests {
     fn a_group_has_a_name_or_a_number() {
         assert_eq!(group_number("users", GROUP), Some(100));
         assert_eq!(group_number("4", GROUP), Some(4));
-        assert_eq!(group_number("nobody", GROUP), None);
+        assert_eq!(group_number("none", GROUP), None);
         let both = Account::find("4242:17").unwrap();
         assert_eq!((both.uid, both.gid, both.groups), (4242, 17, vec![17]));
-        assert!(matches!(Account::find("4242"), Err(AccountError::Unknown(_))));
+        assert!(matches!(Account::find("4242"), Err(AccountError::UnknownUser(_))));
         assert!(matches!(Account::find("root:none"), Err(AccountError::UnknownGroup(_))));
-        assert_eq!(names("/etc/passwd").get(&0).map(String::as_str), Some("root"));
+        assert_eq!(names_by_id("/etc/passwd").get(&0).map(String::as_str), Some("root"));
     }
 
     #[test]
-    fn names_go_before_numbers_and_an_empty_home_is_the_root() {
+    fn a_name_wins_over_a_number_and_an_empty_home_is_the_root() {
         assert_eq!(Account::parse("7", PASSWD, GROUP).unwrap().uid, 8);
         assert_eq!(Account::parse("bare", PASSWD, GROUP).unwrap().home, "/");
-        for missing in ["nobody", "", "broken", "4242", "# a comment"] {
+        for missing in ["missing", "", "broken", "4242", "# a comment"] {
             assert_eq!(Account::parse(missing, PASSWD, GROUP), None, "{missing}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_files_are_survived(user in ".{0,8}", passwd in "[a:0\n,]{0,80}", group in "[a:0\n,]{0,80}") {
+        fn no_file_panics(user in ".{0,8}", passwd in "[a:0\n,]{0,80}", group in "[a:0\n,]{0,80}") {
             let _ = Account::parse(&user, &passwd, &group);
         }
     }

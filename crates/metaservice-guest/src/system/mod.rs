@@ -1,6 +1,10 @@
-//! What the agent reads and asks of the guest's kernel and of its user database.
+//! What the agent asks of the guest's kernel and of its user database.
+//!
+//! Owns the formats of `/proc` and `/etc`, pipes, terminals and watched descriptors. It knows
+//! nothing of jobs, shells or the service.
 
 pub(crate) mod account;
+pub(crate) mod blocks;
 pub(crate) mod descriptor;
 pub(crate) mod oom;
 pub(crate) mod processes;

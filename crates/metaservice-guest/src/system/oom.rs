@@ -1,21 +1,21 @@
-//! Lack of memory: whom the kernel may kill for it, and whom it has.
+//! Out of memory: which process the kernel may kill, and how many it has killed.
 //!
-//! Owns `oom_score_adj` and the counters. The agent and its supervisors are kept from the kernel's
-//! choice, because they report what became of the command; commands have the score that the agent
-//! was started with. An agent without privileges cannot have this, and works without.
+//! Owns `oom_score_adj` and the counters. The kernel must not kill the agent and its supervisors,
+//! because they report what happened to the command. Commands get the score that the agent was
+//! started with. An unprivileged agent cannot lower its score, and works without.
 
 use std::sync::OnceLock;
 use std::{fs, io};
 
-/// The score of a process that is never chosen.
+/// The score of a process that the kernel never kills for lack of memory.
 const NEVER: i32 = -1000;
 
 const SCORE: &str = "/proc/self/oom_score_adj";
 
-/// What this process was started with, if it has another score now.
+/// The score that this process was started with, if `protect` has changed it.
 static BEFORE: OnceLock<i32> = OnceLock::new();
 
-/// Keeps this process, and what it starts from now on, from being chosen.
+/// Protects this process, and the processes that it starts later.
 pub(crate) fn protect() {
     let before = fs::read_to_string(SCORE).ok().and_then(|score| score.trim().parse().ok());
     if let Some(before) = before
@@ -26,12 +26,12 @@ pub(crate) fn protect() {
     }
 }
 
-/// The score that commands are to have; `None` where it is this process's own.
+/// The score for commands; `None` if it is the score of this process.
 pub(crate) fn score_of_commands() -> Option<i32> {
     BEFORE.get().copied()
 }
 
-/// Gives this process a score.
+/// Sets the score of this process.
 pub(crate) fn set_score(score: i32) -> io::Result<()> {
     fs::write(SCORE, score.to_string())
 }
@@ -41,7 +41,7 @@ pub(crate) fn kills() -> Option<u64> {
     counter(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
 }
 
-/// The value of a counter in lines of names and values.
+/// The value of a counter in lines of the form `NAME VALUE`.
 pub(crate) fn counter(text: &str, name: &str) -> Option<u64> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value)

@@ -1,52 +1,88 @@
 //! The process table, read from `/proc`.
 //!
-//! Owns the parsing of `stat` files and the question who descends from whom. It refuses to
-//! signal anybody: between reading and signalling a process id may change hands, and only
-//! the caller knows how it guards against that.
+//! Owns the format of `stat` files, the identity of a process, and the search for descendants. A
+//! process id can be reused between reading and signalling. So signals go through a pidfd, and
+//! only after the start time was compared.
 
 use std::collections::HashMap;
 use std::{fs, io};
 
-use rustix::process::Pid;
+use metaservice_protocol::ActionId;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
-use crate::state::Claim;
-
-/// One line of the process table.
+/// One row of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
-    /// When it started, in clock ticks after boot.
+    /// When it was started, in clock ticks after boot.
     pub(crate) start: u64,
-    /// Whether it has ended and only waits for its parent.
+    /// Whether it has ended, and its parent has not waited for it yet.
     pub(crate) zombie: bool,
-    /// Whether it is about to end: its files may be closed already, its signals not sent yet.
+    /// Whether it is ending. Its files may be closed already, and its death signals not sent yet.
     pub(crate) exiting: bool,
 }
 
-/// The kernel's mark of a process that is on its way out.
+/// Identifies one process of all boots, for another process that looks for it later.
+///
+/// A process id alone is reused. The triple is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: i32,
+    /// In clock ticks after boot.
+    pub(crate) start: u64,
+    pub(crate) boot: String,
+}
+
+impl ProcessIdentity {
+    /// The identity as a name, for example of a log stream.
+    pub(crate) fn as_id(&self) -> Option<ActionId> {
+        let Self { pid, start, boot } = self;
+        ActionId::parse(&format!("{}-{pid}-{start}", boot.trim())).ok()
+    }
+}
+
+/// `PF_EXITING` of `linux/sched.h`.
 const EXITING: u32 = 0x4;
 
 impl Process {
-    /// A process that exists.
+    /// The process with this id, if there is one.
     pub(crate) fn find(pid: i32) -> Option<Self> {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The very process that this names, if it still runs.
-    pub(crate) fn same(claim: &Claim) -> Option<Self> {
-        let found = Self::find(claim.pid)?;
-        let same = found.start == claim.start && claim.boot == boot() && !found.zombie;
+    /// The process with this identity, if it still runs.
+    pub(crate) fn find_same(identity: &ProcessIdentity) -> Option<Self> {
+        let found = Self::find(identity.pid)?;
+        let same = found.start == identity.start && identity.boot == boot_id() && !found.zombie;
         same.then_some(found)
     }
 
-    /// Names a process for others.
-    pub(crate) fn claim(self) -> Claim {
-        Claim { pid: self.pid, start: self.start, boot: boot() }
+    /// The identity of the calling process.
+    pub(crate) fn own_identity() -> Option<ProcessIdentity> {
+        Self::find(rustix::process::getpid().as_raw_pid()).map(Self::identity)
     }
 
-    /// Reads `pid (name) state parent ...`, where the name may hold anything, even
-    /// parentheses and line ends.
+    pub(crate) fn identity(self) -> ProcessIdentity {
+        ProcessIdentity { pid: self.pid, start: self.start, boot: boot_id() }
+    }
+
+    /// Sends a signal to this process, never to a later process with the same id.
+    ///
+    /// # Errors
+    /// `SRCH` if the process has ended, else the kernel's error.
+    pub(crate) fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
+        let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty())?;
+        if Self::find(self.pid).is_none_or(|now| now.start != self.start) {
+            return Err(Errno::SRCH);
+        }
+        pidfd_send_signal(fd, signal)
+    }
+
+    /// Reads `pid (name) state parent ...`. The name can contain parentheses and line ends.
     fn parse(stat: &[u8]) -> Option<Self> {
         let open = stat.iter().position(|&c| c == b'(')?;
         let close = stat.iter().rposition(|&c| c == b')')?;
@@ -61,7 +97,7 @@ impl Process {
     }
 }
 
-/// Every process that `/proc` shows.
+/// All processes that `/proc` shows.
 pub(crate) fn all() -> io::Result<Vec<Process>> {
     let entries = fs::read_dir("/proc")?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -80,7 +116,7 @@ fn below(ancestor: i32, table: &[Process]) -> Vec<Process> {
     }
     let mut found = Vec::new();
     let mut open = vec![ancestor];
-    // Each list of children is taken once, so a table that contradicts itself ends too.
+    // Each list of children is used once, so the loop ends even for an inconsistent table.
     while let Some(parent) = open.pop() {
         for child in children.remove(&parent).into_iter().flatten() {
             open.push(child.pid);
@@ -92,8 +128,8 @@ fn below(ancestor: i32, table: &[Process]) -> Vec<Process> {
     found
 }
 
-/// Names this boot of the machine.
-pub(crate) fn boot() -> String {
+/// The kernel's identifier of this boot.
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -123,7 +159,7 @@ mod tests {
         assert_eq!(Some(own.parent), rustix::process::getppid().map(Pid::as_raw_pid));
         assert!(own.start > 0 && !own.zombie && !own.exiting);
         assert!(all().unwrap().contains(&own));
-        assert_eq!(boot().len(), 36);
+        assert_eq!(boot_id().len(), 36);
     }
 
     #[test]
@@ -138,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_stat_and_any_table_are_survived(
+        fn no_stat_and_no_table_panics(
             stat in proptest::collection::vec(any::<u8>(), 0..80),
             pairs in proptest::collection::vec((0i32..8, 0i32..8), 0..20),
         ) {

@@ -1,7 +1,7 @@
-//! What a shell's command has for standard streams: three pipes, or a terminal.
+//! The standard streams of a command: three pipes, or a terminal.
 //!
-//! Owns making both ends, sizing the terminal and ending its input. The agent's ends never
-//! block; the command's ends are as any program expects them.
+//! Owns both sides of each stream: it creates them, sets the size of a terminal, and ends its
+//! input. The agent's side never blocks. The command's side is what any program expects.
 
 use std::fs::File;
 use std::io;
@@ -9,55 +9,57 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crate::system::descriptor::Descriptor;
 use metaservice_protocol::TerminalSize;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::system::account::Account;
+use super::account::Account;
+use super::descriptor::Descriptor;
 
-/// The size of a terminal until the host says another.
-const FIRST_SIZE: (u16, u16) = (80, 24);
+/// The size of a terminal until the host sets another.
+const DEFAULT_SIZE: TerminalSize = TerminalSize { columns: 80, rows: 24 };
 
-/// An end that belongs to the agent.
-pub(crate) type End = Arc<Descriptor>;
+/// The agent's end of a stream. A terminal has one end for input and output.
+pub(crate) type AgentEnd = Arc<Descriptor>;
 
-/// The agent's ends.
+/// The agent's ends of a command's standard streams.
 #[derive(Debug)]
-pub(crate) struct Ends {
-    /// Closed by dropping it.
-    pub(crate) stdin: Option<Input>,
-    pub(crate) stdout: Option<End>,
-    pub(crate) stderr: Option<End>,
+pub(crate) struct AgentStreams {
+    /// Dropping it closes the command's standard input, unless that is a terminal.
+    pub(crate) stdin: Option<CommandInput>,
+    pub(crate) stdout: Option<AgentEnd>,
+    /// `None` for a terminal: both outputs are one.
+    pub(crate) stderr: Option<AgentEnd>,
 }
 
-/// Where the host's input goes.
+/// The agent's end of a command's standard input.
 #[derive(Debug)]
-pub(crate) struct Input {
-    end: End,
-    tty: bool,
+pub(crate) struct CommandInput {
+    end: AgentEnd,
+    is_terminal: bool,
 }
 
-/// The command's ends.
+/// The command's ends of its standard streams.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(crate) struct CommandStreams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
 }
 
-impl Streams {
-    /// Nothing to read, and nobody who reads.
+impl CommandStreams {
+    /// `/dev/null` for all three.
     pub(crate) fn null() -> io::Result<Self> {
-        let null: OwnedFd = File::options().read(true).write(true).open("/dev/null")?.into();
+        let null = null_device()?;
         Ok(Self { stdout: null.try_clone()?, stderr: null.try_clone()?, stdin: null })
     }
 
     /// Makes them the standard streams of this process.
-    pub(crate) fn take_place(&self) -> io::Result<()> {
+    pub(crate) fn install(&self) -> io::Result<()> {
         rustix::stdio::dup2_stdin(&self.stdin)?;
         rustix::stdio::dup2_stdout(&self.stdout)?;
         rustix::stdio::dup2_stderr(&self.stderr)?;
@@ -69,73 +71,78 @@ impl Streams {
     }
 }
 
-/// Three pipes.
-pub(crate) fn pipes(user: Option<&Account>) -> io::Result<(Ends, Streams)> {
+/// Opens `/dev/null` for reading and writing.
+pub(crate) fn null_device() -> io::Result<OwnedFd> {
+    Ok(File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+/// Creates three pipes for a command of this user.
+pub(crate) fn pipes(user: Option<&Account>) -> io::Result<(AgentStreams, CommandStreams)> {
     let (stdin, to) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from_error, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    let streams = Streams { stdin, stdout, stderr };
+    let streams = CommandStreams { stdin, stdout, stderr };
     for stream in [&streams.stdin, &streams.stdout, &streams.stderr] {
-        hand_over(stream, user);
+        give_to_user(stream, user);
     }
-    let ends = Ends {
-        stdin: Some(Input { end: end(to)?, tty: false }),
-        stdout: Some(end(from)?),
-        stderr: Some(end(from_error)?),
+    let ends = AgentStreams {
+        stdin: Some(CommandInput { end: agent_end(to)?, is_terminal: false }),
+        stdout: Some(agent_end(from)?),
+        stderr: Some(agent_end(from_error)?),
     };
     Ok((ends, streams))
 }
 
-/// A terminal, for all three.
+/// Creates a terminal that is all three streams of a command of this user.
 pub(crate) fn terminal(
     user: Option<&Account>,
     size: Option<TerminalSize>,
-) -> io::Result<(Ends, Streams)> {
+) -> io::Result<(AgentStreams, CommandStreams)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let ours = openpt(flags)?;
-    grantpt(&ours)?;
-    unlockpt(&ours)?;
-    let stdin = ioctl_tiocgptpeer(&ours, flags)?;
-    hand_over(&stdin, user);
-    resize(&ours, size.map_or(FIRST_SIZE, |size| (size.columns, size.rows)));
-    let streams = Streams { stdout: stdin.try_clone()?, stderr: stdin.try_clone()?, stdin };
-    let end = end(ours)?;
-    let stdin = Some(Input { end: Arc::clone(&end), tty: true });
-    Ok((Ends { stdin, stdout: Some(end), stderr: None }, streams))
+    let controller = openpt(flags)?;
+    grantpt(&controller)?;
+    unlockpt(&controller)?;
+    let stdin = ioctl_tiocgptpeer(&controller, flags)?;
+    give_to_user(&stdin, user);
+    resize(&controller, size.unwrap_or(DEFAULT_SIZE));
+    let streams = CommandStreams { stdout: stdin.try_clone()?, stderr: stdin.try_clone()?, stdin };
+    let end = agent_end(controller)?;
+    let stdin = Some(CommandInput { end: Arc::clone(&end), is_terminal: true });
+    Ok((AgentStreams { stdin, stdout: Some(end), stderr: None }, streams))
 }
 
-/// The command may want to open its own streams again by way of `/dev/stdout`.
-fn hand_over(fd: &OwnedFd, user: Option<&Account>) {
+/// Changes the owner of a stream, so that the command can open it again as `/dev/stdout`.
+pub(crate) fn give_to_user(fd: &OwnedFd, user: Option<&Account>) {
     if let Some(user) = user {
         let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None);
     }
 }
 
-fn end(fd: OwnedFd) -> io::Result<End> {
+fn agent_end(fd: OwnedFd) -> io::Result<AgentEnd> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
     Ok(Arc::new(Descriptor::new(fd)?))
 }
 
-/// The process group that hears a terminal's keyboard.
-pub(crate) fn foreground(terminal: impl AsFd) -> Option<rustix::process::Pid> {
+/// The foreground process group of a terminal, which gets the signals of its keyboard.
+pub(crate) fn foreground(terminal: impl AsFd) -> Option<Pid> {
     rustix::termios::tcgetpgrp(terminal).ok()
 }
 
-/// Sets a terminal's size; its processes are told by the kernel.
-pub(crate) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) {
+/// Sets the size of a terminal. The kernel sends SIGWINCH to the foreground processes.
+pub(crate) fn resize(terminal: impl AsFd, TerminalSize { columns, rows }: TerminalSize) {
     let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-    // Whoever closed the terminal needs no size.
+    // The terminal may be closed by now.
     let _ = tcsetwinsize(terminal, size);
 }
 
-impl Input {
-    /// The terminal, if it is one.
-    pub(crate) fn terminal(&self) -> Option<End> {
-        self.tty.then(|| Arc::clone(&self.end))
+impl CommandInput {
+    /// The terminal, if the input is one.
+    pub(crate) fn terminal(&self) -> Option<AgentEnd> {
+        self.is_terminal.then(|| Arc::clone(&self.end))
     }
 
-    /// Writes all of `bytes`; `false` when nobody reads any more.
+    /// Writes all of `bytes`; `false` if no process has the stream open for reading.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let Ok(mut ready) = self.end.writable().await else { return false };
@@ -149,10 +156,12 @@ impl Input {
         true
     }
 
-    /// Says that there is no more. A terminal stays open for its output: its end-of-file
-    /// character says it there, to programs that read by lines.
+    /// Ends the input.
+    ///
+    /// A terminal stays open for its output. It gets its end-of-file character, which ends the
+    /// input of programs that read lines.
     pub(crate) async fn finish(self) {
-        if !self.tty {
+        if !self.is_terminal {
             return;
         }
         if let Ok(mode) = tcgetattr(&*self.end)
@@ -163,7 +172,7 @@ impl Input {
     }
 }
 
-/// Reads what is there. `Ok(0)` is the end; a terminal says so by an error of its own.
+/// Reads what is available. `Ok(0)` is the end; a terminal reports its end as `EIO`.
 pub(crate) fn read_now(end: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         match rustix::io::read(&end, &mut *buffer) {

@@ -94,7 +94,7 @@ async fn a_reported_job_is_neither_run_nor_reported_again() {
 #[tokio::test]
 async fn a_job_of_version_1_is_forgotten_with_its_host() {
     let job = Gated::new().await;
-    let mut agent = Agent::start_with(AGENT, &job.host, &["--farewell", "1"], &[]).await;
+    let mut agent = Agent::start_with(AGENT, &job.host, &["--host-timeout", "1"], &[]).await;
     job.open("x").await;
     job.host.result().await;
     job.host.set_away(true);
@@ -185,6 +185,6 @@ async fn two_agents_do_not_share_a_state() {
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.starts_with("error: another agent works in the state folder"), "{said}");
+    assert!(said.starts_with("error: another agent uses the state directory"), "{said}");
     agent.stop().await;
 }

@@ -287,7 +287,7 @@ async fn many_shells_run_at_once() {
 }
 
 #[tokio::test]
-async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
+async fn supervisors_are_forked_by_a_server_and_do_without_it() {
     let (host, agent) = idle().await;
     let own = agent.pid().to_string();
     let says_parent = ["sh", "-c", "echo $PPID; cat; echo ${#0}"];
@@ -297,10 +297,10 @@ async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
         let started_by = parent(shell.stdout().trim());
         (shell, started_by)
     };
-    let (mut first, zygote) = begin(&[]).await;
-    assert_eq!(parent(&zygote), own, "it is the agent's");
+    let (mut first, server) = begin(&[]).await;
+    assert_eq!(parent(&server), own, "it is the agent's");
     let (mut second, same) = begin(&[]).await;
-    assert_eq!(same, zygote);
+    assert_eq!(same, server);
 
     // What a message does not carry is started as a program.
     let long = "x".repeat(100_000);
@@ -308,14 +308,14 @@ async fn supervisors_are_copies_of_a_zygote_and_do_without_it() {
     assert_eq!(started_by, own);
 
     // Without it its shells end, as without the agent, and others are started all the same.
-    signal(&zygote, Signal::KILL);
+    signal(&server, Signal::KILL);
     assert_eq!(first.finish().await, (Some(1), true));
     assert_eq!(second.finish().await, (Some(1), true));
     let (mut fourth, started_by) = begin(&[]).await;
     assert_eq!(started_by, own);
     let (mut fifth, other) = begin(&[]).await;
     assert_eq!(parent(&other), own);
-    assert_ne!(other, zygote);
+    assert_ne!(other, server);
 
     // One that does not answer is used no more; what came of it goes on, and what it was ordered
     // is not begun when it goes on itself.
@@ -347,7 +347,7 @@ async fn a_command_that_nobody_hears_is_not_started() {
         host.push(&format!("nobodys-{number}"), "exec-shell", "", Some(&command), false);
         wait_until(|| host.polls() > polls).await;
     }
-    // One that is heard, after them: the agent, the job and its supervisor, and the zygote are left.
+    // One that is heard, after them: the agent, the job and its supervisor, and the fork server are left.
     let mut shell = host.shell(&["true"], false).await;
     assert_eq!(shell.finish().await, (Some(0), true));
     wait_until(|| agent.processes().len() == 4).await;
@@ -356,7 +356,7 @@ async fn a_command_that_nobody_hears_is_not_started() {
 }
 
 #[tokio::test]
-async fn a_command_runs_once_though_the_zygote_ends_before_it() {
+async fn a_command_runs_once_though_the_fork_server_ends_before_it() {
     let (host, agent) = idle().await;
     let folder = tempfile::tempdir().expect("a folder");
     let lines = folder.path().join("lines");
@@ -365,7 +365,7 @@ async fn a_command_runs_once_though_the_zygote_ends_before_it() {
     let mut shell = host.shell(&command, false).await;
     shell.says("\n").await;
     let first = shell.stdout().trim().to_owned();
-    let zygote = parent(&first);
+    let server = parent(&first);
     shell.end_input().await;
     assert_eq!(shell.finish().await, (Some(0), true));
 
@@ -373,9 +373,9 @@ async fn a_command_runs_once_though_the_zygote_ends_before_it() {
     let next = host.expect("next");
     host.push("next", "exec-shell", "", Some(&command), false);
     held.reached().await;
-    // The agent, the job and its supervisor, the zygote, and the copy that waits for the word.
+    // The agent, the job and its supervisor, the fork server, and the copy that waits for the word.
     wait_until(|| agent.processes().len() == 5).await;
-    signal(&zygote, Signal::KILL);
+    signal(&server, Signal::KILL);
     wait_until(|| agent.processes().len() == 3).await;
     drop(held);
     let mut shell = shell_of(next).await;
@@ -413,19 +413,19 @@ async fn many_shells_that_their_host_holds_up_cost_the_agent_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_zygote_keeps_nothing_of_what_it_was_ordered() {
+async fn the_fork_server_keeps_nothing_of_an_order() {
     let (host, agent) = idle().await;
     let secret = "x7Gq".repeat(16);
     let command = ["sh", "-c", "echo $PPID $PPID; cat", &secret];
     let mut shell = host.shell(&command, false).await;
     shell.says("\n").await;
     let supervisor = shell.stdout().split(' ').next().expect("a number").to_owned();
-    let zygote = parent(&supervisor);
-    assert_ne!(zygote, agent.pid().to_string());
+    let server = parent(&supervisor);
+    assert_ne!(server, agent.pid().to_string());
     // A part of it, as what is freed is written over in part.
     assert!(holds(&supervisor, &secret[..32]), "the copy has what it was ordered");
     // It clears what it was ordered beside its copy's work.
-    wait_until(|| !holds(&zygote, &secret[..32])).await;
+    wait_until(|| !holds(&server, &secret[..32])).await;
     shell.end_input().await;
     assert_eq!(shell.finish().await, (Some(0), true));
     agent.stop().await;

@@ -1,39 +1,15 @@
-//! What an agent and its zygote say to each other.
-//!
-//! Owns the sockets between them, which keep messages apart and carry descriptors, and the order as
-//! bytes.
+//! An order and an environment as one message.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::cmsg_space;
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
-};
+use crate::supervise::order::{Environment, Order};
 
-use super::Env;
-use crate::supervise::order::Order;
+/// The largest order in bytes: less than a socket takes at once. Larger ones are rare.
+pub(super) const MAX_ORDER: usize = 64 * 1024;
 
-/// The most bytes of an order: less than what a socket takes at once. Those that are larger are
-/// rare.
-pub(super) const MOST: usize = 64 * 1024;
-
-/// The descriptors of an order: three streams and a line.
-const DESCRIPTORS: usize = 4;
-
-/// Two ends of a socket that keeps messages apart.
-pub(super) fn line() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-}
-
-/// An order and an environment as one message: the number of its words, then all words, each
-/// ended by a zero. `None` for what is too long, or has a zero in it.
+/// Encodes the number of the order's words, then all words, each with a zero at its end. `None` if
+/// the message would be too long, or a word contains a zero.
 pub(super) fn encode(order: &Order, env: &[(String, String)]) -> Option<Vec<u8>> {
     let arguments = order.arguments();
     let mut bytes = u32::try_from(arguments.len()).ok()?.to_be_bytes().to_vec();
@@ -45,10 +21,11 @@ pub(super) fn encode(order: &Order, env: &[(String, String)]) -> Option<Vec<u8>>
         bytes.extend_from_slice(word.as_bytes());
         bytes.push(0);
     }
-    (bytes.len() <= MOST).then_some(bytes)
+    (bytes.len() <= MAX_ORDER).then_some(bytes)
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Option<(Order, Env)> {
+/// Inverts [`encode`].
+pub(super) fn decode(bytes: &[u8]) -> Option<(Order, Environment)> {
     let (count, words) = bytes.split_first_chunk()?;
     let count = usize::try_from(u32::from_be_bytes(*count)).ok()?;
     let mut words = words.split_inclusive(|byte| *byte == 0).map(|word| {
@@ -57,55 +34,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Order, Env)> {
     });
     let arguments: Vec<_> = words.by_ref().take(count).collect();
     let order = Order::parse(&mut lexopt::Parser::from_args(arguments)).ok()?;
-    let mut env = Env::new();
+    let mut env = Environment::new();
     while let Some(name) = words.next() {
         env.push((name, words.next()?));
     }
     Some((order, env))
-}
-
-/// A message.
-pub(super) struct Received {
-    /// How many bytes came; none at the end.
-    pub(super) count: usize,
-    pub(super) descriptors: Vec<OwnedFd>,
-}
-
-/// Sends a message, which is taken at once or not at all.
-pub(super) fn send(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::INVAL);
-    }
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
-    Ok(())
-}
-
-/// The next message; `INVAL` for one that has not come whole.
-pub(super) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> rustix::io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        let mut parts = [IoSliceMut::new(bytes)];
-        match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            message => break message?,
-        }
-    };
-    let mut descriptors = Vec::with_capacity(DESCRIPTORS);
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    let whole = !message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-    whole.then_some(Received { count: message.bytes, descriptors }).ok_or(Errno::INVAL)
 }
 
 #[cfg(test)]
@@ -114,12 +47,12 @@ mod tests {
 
     use super::*;
     use crate::program::Program;
-    use crate::state::Folder;
-    use crate::supervise::Kind;
+    use crate::state::StateDirectory;
+    use crate::supervise::order::Kind;
 
     fn order(words: Vec<String>) -> Order {
         let program = Program { words, env: Vec::new(), user: None, workdir: None };
-        Order::new(&Folder::at("/folder".into()), Kind::Shell, true, &program)
+        Order::new(&StateDirectory::at("/state".into()), Kind::Shell, true, &program)
     }
 
     proptest! {
@@ -131,22 +64,22 @@ mod tests {
             let order = order(words);
             let (same, variables) = decode(&encode(&order, &env).unwrap()).unwrap();
             prop_assert_eq!(same, order);
-            let env: Env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let env: Environment = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
             prop_assert_eq!(variables, env);
         }
 
         #[test]
-        fn nothing_that_comes_is_too_much(bytes in any::<Vec<u8>>()) {
+        fn no_message_panics(bytes in any::<Vec<u8>>()) {
             let _ = decode(&bytes);
         }
     }
 
     #[test]
-    fn what_no_message_carries_is_not_for_it() {
+    fn an_order_that_does_not_fit_is_not_encoded() {
         let with = |length| order(vec!["x".repeat(length)]);
         let rest = encode(&with(0), &[]).unwrap().len();
-        assert_eq!(encode(&with(MOST - rest), &[]).unwrap().len(), MOST);
-        assert!(encode(&with(MOST - rest + 1), &[]).is_none());
+        assert_eq!(encode(&with(MAX_ORDER - rest), &[]).unwrap().len(), MAX_ORDER);
+        assert!(encode(&with(MAX_ORDER - rest + 1), &[]).is_none());
         assert!(encode(&order(vec!["a\0b".to_owned()]), &[]).is_none());
         assert!(encode(&with(0), &[("a\0".to_owned(), String::new())]).is_none());
     }

@@ -1,29 +1,29 @@
-//! A process of which the supervisors of shells are copies.
+//! A process that forks the supervisors of shells.
 //!
-//! To start a program takes the kernel a millisecond, and an emulated machine many: it translates
-//! the code of each anew. So the agent starts one process beside it, with the first shell, which
-//! does nothing but make a copy of itself for each order that comes over their socket. The copy
-//! is the supervisor.
+//! To start a program takes the kernel a millisecond. It takes an emulated machine many, because
+//! the emulator translates the program's code again for each process. So the agent starts one
+//! process beside it, with the first shell. That process forks a child for each order that it gets
+//! on their socket. The child is the supervisor.
 //!
 //! ```text
-//!   agent ── order, streams, line ──► zygote ── fork ──► supervisor ── fork, exec ──► command
-//!     ▲                                                     │
-//!     └── line: its number and pidfd; then "go" ────────────┘
+//!   agent ── order, streams, channel ─► fork server ── fork ─► supervisor ── fork, exec ─► command
+//!     ▲                                                          │
+//!     └── channel: process id and pidfd; then the go-ahead ──────┘
 //! ```
 //!
-//! Each order has a line of its own, a socket whose other end the copy gets. The copy makes ready,
-//! tells the agent who it is, and starts its command when that says so. It ends when the line does,
-//! which is how an order is given up, and when the zygote ends. So a copy can be made before
-//! it is sure that anybody wants it, and the agent may order another where none has begun.
+//! Each order has a channel of its own, a socket whose other end the child gets. The child prepares
+//! everything, identifies itself to the agent, and starts its command at the go-ahead. It exits
+//! when the channel closes, which cancels the order, or when the fork server ends. So a supervisor
+//! can be forked before its command is wanted, and after a failure the agent can order another
+//! without running a command twice.
 //!
-//! The kernel kills the zygote when the agent ends, and tells the supervisors when the zygote ends:
-//! a shell dies with its agent as if the agent had started it. Where there is none, or it cannot be
-//! had, the agent starts a supervisor as a program.
+//! The kernel kills the fork server when the agent ends, and signals the supervisors when the fork
+//! server ends. So a shell dies with its agent, as if the agent had started it. Without a fork
+//! server, the agent starts supervisors as programs.
 
-mod client;
+pub(super) mod client;
 mod message;
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,53 +31,54 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open};
 
-pub(crate) use self::client::{Birth, NoCopy, Unborn, Zygote};
-use self::message::{MOST, Received, decode, receive, send};
-use super::{Origin, SuperviseError, begin, fork};
-use crate::system::streams::Streams;
+use self::message::{MAX_ORDER, decode};
+use super::error::SuperviseError;
+use super::fork::fork_child;
+use super::go_ahead::GoAhead;
+use super::socket::{Received, receive};
+use super::supervision::{Origin, begin};
+use crate::diagnostics::with_causes;
+use crate::system::streams::CommandStreams;
 
-/// Variables of an environment.
-pub(super) type Env = Vec<(OsString, OsString)>;
-
-/// Copies this process for each order from the standard input, until that ends. This process must
-/// have no other thread and no other purpose.
+/// Forks a supervisor for each order from the standard input, until that ends. This process must
+/// have no other thread and no other task.
 ///
 /// # Errors
-/// [`SuperviseError`] when the agent of this number is not the parent, or the kernel refuses what
-/// it normally grants.
-pub fn zygote(agent: i32) -> Result<(), SuperviseError> {
-    let _ = rustix::thread::set_name(c"metaservice-zyg");
-    // A terminal's Ctrl-C is for the agent, which knows what to do first.
+/// When the agent with this process id is not the parent, or the kernel denies what it normally
+/// grants.
+pub(crate) fn fork_server(agent: i32) -> Result<(), SuperviseError> {
+    let _ = rustix::thread::set_name(c"metaservice-frk");
+    // Ctrl-C in a terminal is for the agent, which ends this process in order.
     let _ = rustix::process::setsid();
     let death = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     death.map_err(io::Error::from)?;
     if getppid().map(Pid::as_raw_pid) != Some(agent) {
-        return Err(SuperviseError::Orphaned);
+        return Err(SuperviseError::AgentGone);
     }
-    let mut copies = Vec::new();
-    let mut bytes = vec![0; MOST];
+    let mut children = Vec::new();
+    let mut bytes = vec![0; MAX_ORDER];
     loop {
-        if !wait(&mut copies)? {
+        if !wait(&mut children)? {
             continue;
         }
         match receive(rustix::stdio::stdin(), &mut bytes) {
             Ok(Received { count: 0, .. }) => return Ok(()),
             Ok(Received { count, descriptors }) => {
-                copies.extend(serve(&bytes[..count], descriptors));
-                // What one command has in its environment is not for the copies after it.
+                children.extend(serve(&bytes[..count], descriptors));
+                // Later children must not see the environment of this command.
                 bytes[..count].fill(0);
             }
-            // Without a descriptor for what came with it, it is refused by the end of its line.
+            // Its descriptors are dropped, so its channel closes and the agent sees the failure.
             Err(Errno::INVAL) => bytes.fill(0),
             Err(error) => return Err(io::Error::from(error).into()),
         }
     }
 }
 
-/// Waits for an order, and takes leave of copies that have ended; whether there is an order.
-fn wait(copies: &mut Vec<OwnedFd>) -> io::Result<bool> {
+/// Waits for an order, and reaps children that have ended. Returns whether there is an order.
+fn wait(children: &mut Vec<OwnedFd>) -> io::Result<bool> {
     let socket = rustix::stdio::stdin();
-    let watched = [socket].into_iter().chain(copies.iter().map(AsFd::as_fd));
+    let watched = [socket].into_iter().chain(children.iter().map(AsFd::as_fd));
     let mut watched: Vec<_> =
         watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     match poll(&mut watched, None) {
@@ -88,71 +89,30 @@ fn wait(copies: &mut Vec<OwnedFd>) -> io::Result<bool> {
     let ready: Vec<_> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
     let mut ready = ready.into_iter();
     let ordered = ready.next().unwrap_or_default();
-    copies.retain(|_| !ready.next().unwrap_or_default());
+    children.retain(|_| !ready.next().unwrap_or_default());
     while matches!(rustix::process::wait(WaitOptions::NOHANG), Ok(Some(_))) {}
     Ok(ordered)
 }
 
-/// Makes one copy, if that can be: by what it ends is seen.
+/// Forks one supervisor. Returns its pidfd, or `None` if that failed: then the channel closes.
 fn serve(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Option<OwnedFd> {
-    let [stdin, stdout, stderr, line] = descriptors.try_into().ok()?;
+    let [stdin, stdout, stderr, channel] = descriptors.try_into().ok()?;
     let own = getpid();
-    let word = Word { line, streams: Streams { stdin, stdout, stderr }, zygote: own };
+    let streams = CommandStreams { stdin, stdout, stderr };
+    let go_ahead = GoAhead { channel, streams, fork_server: own };
     let work = move |_| {
-        // Read in the copy only: here nothing of it is kept.
+        // Decoded only in the child, so that this process keeps nothing of the order.
         let Some((order, env)) = decode(bytes) else { return 1 };
-        match begin(&order, Origin { parent: Some(own), env, word: Some(word) }) {
+        match begin(&order, Origin { parent: Some(own), env, go_ahead: Some(go_ahead) }) {
             Ok(()) => 0,
-            // The agent knows.
-            Err(SuperviseError::GivenUp) => 1,
+            // The agent has cancelled the order itself.
+            Err(SuperviseError::Cancelled) => 1,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "error: {}", crate::diagnostics::chain(&error));
+                let _ = writeln!(io::stderr(), "error: {}", with_causes(&error));
                 1
             }
         }
     };
-    // Where it fails the line ends, which is the answer.
-    let pid = fork::copy(None, work).ok()?;
+    let pid = fork_child(None, work).ok()?;
     pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
-/// What a copy needs of its agent before it may start the command.
-#[derive(Debug)]
-pub(super) struct Word {
-    line: OwnedFd,
-    /// The command's. Until it may start, errors are the agent's to read.
-    streams: Streams,
-    zygote: Pid,
-}
-
-impl Word {
-    /// Tells the agent who this is and waits for its word, from which on the command's streams are
-    /// this process's. [`GivenUp`](SuperviseError::GivenUp) when the agent does not want it any longer, or
-    /// either of the two is gone.
-    pub(super) fn wait(self) -> Result<(), SuperviseError> {
-        let Self { line, streams, zygote } = self;
-        let own = getpid();
-        let watched =
-            pidfd_open(zygote, PidfdFlags::empty()).map_err(|_| SuperviseError::GivenUp)?;
-        // Whose number it was before is not asked: only this one can be the parent.
-        let orphaned = || getppid() != Some(zygote);
-        if orphaned() {
-            return Err(SuperviseError::GivenUp);
-        }
-        let process = pidfd_open(own, PidfdFlags::empty()).map_err(io::Error::from)?;
-        send(line.as_fd(), &own.as_raw_pid().to_be_bytes(), &[process.as_fd()])
-            .map_err(|_| SuperviseError::GivenUp)?;
-        let mut ends = [&line, &watched].map(|fd| PollFd::new(fd, PollFlags::IN));
-        while let Err(error) = poll(&mut ends, None) {
-            if error != Errno::INTR {
-                return Err(io::Error::from(error).into());
-            }
-        }
-        let ended = !ends[1].revents().is_empty();
-        let given = !ended && receive(line.as_fd(), &mut [0]).is_ok_and(|word| word.count == 1);
-        if !given || orphaned() {
-            return Err(SuperviseError::GivenUp);
-        }
-        Ok(streams.take_place()?)
-    }
 }

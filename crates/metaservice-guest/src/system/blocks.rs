@@ -1,80 +1,78 @@
-//! Files read in large blocks, away from the thread that serves everyone.
+//! Reading files in large blocks, on the runtime's blocking threads.
 //!
-//! Owns the hand-over to the runtime's few blocking threads: a block is one visit there, so
-//! many slow files share them and none holds one for long. And the memory of blocks: a buffer is
-//! used again, because fresh memory costs an emulated machine about as much as what is read into it.
+//! Owns the hand-over to those threads and the memory of the blocks. Each block is one visit to a
+//! thread, so that many slow files share few threads. Buffers are reused: in an emulated machine,
+//! fresh memory costs about as much as the data that is read into it.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use metaservice_private::lock;
 
-use bytes::Bytes;
-
-/// The size of a block.
+/// The size of a block in bytes.
 pub(crate) const BLOCK: usize = 256 * 1024;
 
-/// How many buffers are kept for their next use: about as many as can be under way.
-const POOLED: usize = 24;
+/// How many unused buffers are kept: about as many as can be in use at once.
+const MAX_UNUSED: usize = 24;
 
-/// Buffers of [`BLOCK`] bytes that were used. Clones share them.
+/// Unused buffers of [`BLOCK`] bytes. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct BlockPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Pool {
-    /// A buffer, with whatever was in it.
+impl BlockPool {
+    /// A buffer with arbitrary content.
     pub(crate) fn take(&self) -> Vec<u8> {
         let buffer = lock(&self.0).pop();
         buffer.unwrap_or_else(|| vec![0; BLOCK])
     }
 
-    /// A buffer's first bytes. It comes back when nobody needs them any longer.
+    /// The first bytes of a buffer, which returns to the pool when they are dropped.
     pub(crate) fn lend(&self, buffer: Vec<u8>, length: usize) -> Bytes {
-        Bytes::from_owner(Pooled { buffer, length, pool: self.clone() })
+        Bytes::from_owner(LentBuffer { buffer, length, pool: self.clone() })
     }
 
-    /// A buffer that was not used after all.
-    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+    fn put(&self, buffer: Vec<u8>) {
         let mut pool = lock(&self.0);
-        if pool.len() < POOLED && buffer.len() == BLOCK {
+        if pool.len() < MAX_UNUSED && buffer.len() == BLOCK {
             pool.push(buffer);
         }
     }
 
-    /// The next bytes of a file, as [`read`].
+    /// [`read`] for a thread that may block.
     pub(crate) fn read(&self, file: &File, limit: Option<u64>) -> io::Result<Bytes> {
         let mut buffer = self.take();
-        let most = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(BLOCK).min(BLOCK);
-        match fill(file, &mut buffer[..most]) {
+        let limit = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(BLOCK).min(BLOCK);
+        match fill(file, &mut buffer[..limit]) {
             Ok(length) => Ok(self.lend(buffer, length)),
             Err(error) => {
-                self.give_back(buffer);
+                self.put(buffer);
                 Err(error)
             }
         }
     }
 }
 
-struct Pooled {
+struct LentBuffer {
     buffer: Vec<u8>,
     length: usize,
-    pool: Pool,
+    pool: BlockPool,
 }
 
-impl AsRef<[u8]> for Pooled {
+impl AsRef<[u8]> for LentBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
 
-impl Drop for Pooled {
+impl Drop for LentBuffer {
     fn drop(&mut self) {
-        self.pool.give_back(std::mem::take(&mut self.buffer));
+        self.pool.put(std::mem::take(&mut self.buffer));
     }
 }
 
-/// Reads until the buffer is full or there is no more, and says how much.
+/// Reads until the buffer is full or the file has no more data. Returns the number of bytes.
 fn fill(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -89,10 +87,15 @@ fn fill(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Reads the next block of a file, or less if `limit` is less. It is shorter than that only
-/// at the end of the file, or where a file without an end (`/proc/kmsg`) has no more for now,
-/// which counts as one.
-pub(crate) async fn read(pool: &Pool, file: File, limit: Option<u64>) -> io::Result<(File, Bytes)> {
+/// Reads the next block of a file, and at most `limit` bytes.
+///
+/// A block is shorter only at the end of the file. A file without an end, such as `/proc/kmsg`,
+/// ends where it has no more data for now.
+pub(crate) async fn read(
+    pool: &BlockPool,
+    file: File,
+    limit: Option<u64>,
+) -> io::Result<(File, Bytes)> {
     let pool = pool.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let block = pool.read(&file, limit)?;
@@ -108,18 +111,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_once_nobody_needs_it() {
-        let pool = Pool::default();
+    fn a_buffer_is_reused_once_its_block_is_dropped() {
+        let pool = BlockPool::default();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![7; BLOCK + 3]).unwrap();
         file.rewind().unwrap();
         let first = pool.read(&file, None).unwrap();
         let second = pool.read(&file, Some(2)).unwrap();
         assert_eq!((first.len(), second.len()), (BLOCK, 2));
-        let place = first.as_ptr();
+        let address = first.as_ptr();
         drop(first);
         let third = pool.read(&file, None).unwrap();
-        assert_eq!((third.len(), third.as_ptr()), (1, place));
+        assert_eq!((third.len(), third.as_ptr()), (1, address));
         assert_eq!(second, [7, 7][..]);
         assert!(pool.read(&file, None).unwrap().is_empty());
     }
