@@ -300,7 +300,7 @@ fn wrapper(
         libraries = peers.libraries(),
     )?;
     script.set_permissions(std::fs::Permissions::from_mode(0o755))?;
-    Ok(Qemu { path, version: qemu.version })
+    Ok(Qemu::new(path, qemu.version))
 }
 
 /// Dispatches the connections of the card by their port.

@@ -1,11 +1,13 @@
 //! The static agent that travels into every guest that we build.
 
+use metaservice_qemu::Arch;
+
 /// The agent's ELF file, for the processor that this tool was built for.
 pub(crate) const AGENT: &[u8] = include_bytes!(env!("METASERVICE_AGENT"));
 
 /// The platform that it is for.
 pub(crate) const PLATFORM: &str =
-    if cfg!(target_arch = "aarch64") { "linux-aarch64" } else { "linux-x86_64" };
+    if matches!(Arch::HOST, Arch::Aarch64) { "linux-aarch64" } else { "linux-x86_64" };
 
 #[cfg(test)]
 mod tests {

@@ -16,9 +16,9 @@ use metaservice::{Cloud, CloudCard};
 use metaservice_image::Format;
 use metaservice_nic as nic;
 use metaservice_qemu::{
-    Accelerator, Boot, BootFile, CacheNotice, Card, Cpus, Disk, DiskFormat, Finding, MacAddress,
-    Machine, MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report, Root,
-    StartError, SystemUuid, Tools, Transport, Visibility, initramfs,
+    Accelerator, Arch, Boot, BootFile, CacheNotice, Card, Cpus, Disk, DiskFormat, Finding,
+    MacAddress, Machine, MachineSpec, Memory, MissingTools, ModuleNeed, Network, Publish, Report,
+    Root, StartError, SystemUuid, Tools, Transport, Visibility, initramfs,
 };
 use serde_json::json;
 
@@ -131,7 +131,7 @@ impl Plan {
         let kept = self.image.as_ref().is_none_or(|image| image.stored.is_some());
         let fixed = self.args.snapshots();
         let quiet = self.args.net == Net::None && !self.told && fixed;
-        plain && kept && quiet && cfg!(target_arch = "x86_64")
+        plain && kept && quiet && Arch::HOST.supports_snapshots()
     }
 }
 

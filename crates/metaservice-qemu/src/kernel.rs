@@ -10,8 +10,11 @@ use std::path::Path;
 
 use metaservice_private::Location;
 
-use crate::cache::{self, BootFile, Key};
-use crate::initramfs::modules::decompress;
+use crate::cache;
+use crate::cache::boot_file::BootFile;
+use crate::cache::key::Key;
+use crate::decompress::decompress;
+use crate::elf::{has_pvh_entry, u16_at, u32_at};
 
 /// The largest kernel that is unpacked: 256 MiB.
 const MAX_KERNEL: u32 = 256 * 1024 * 1024;
@@ -19,14 +22,8 @@ const MAX_KERNEL: u32 = 256 * 1024 * 1024;
 /// As much of an image as its header takes.
 const HEADER: u64 = 0x268;
 
-/// The note by which an ELF kernel says where it can be entered directly (PVH).
-const PVH_NOTE: u32 = 18;
-
 /// The kernel to boot instead of `image`: its plain ELF form, or `image` itself.
 pub(crate) fn unpacked(image: &Path) -> BootFile {
-    if !cfg!(target_arch = "x86_64") {
-        return image.into();
-    }
     let made = || {
         let mut key = Key::default();
         key.file(image)?;
@@ -70,7 +67,7 @@ fn unpack(image: &[u8]) -> io::Result<Vec<u8>> {
     if kernel.len() != usize::try_from(size).unwrap_or(0) {
         return Err(invalid("the payload does not have the size that it states"));
     }
-    if !has_direct_entry(&kernel) {
+    if !has_pvh_entry(&kernel) {
         return Err(invalid("the kernel cannot be entered directly"));
     }
     Ok(kernel)
@@ -109,50 +106,6 @@ fn payload_place(image: &[u8]) -> Option<(u64, u64)> {
     Some((start, u64::from(u32_at(image, 0x24c)?)))
 }
 
-/// Whether a 64-bit ELF file has the PVH entry note, without which QEMU does not load it.
-fn has_direct_entry(kernel: &[u8]) -> bool {
-    fn notes(kernel: &[u8]) -> Option<bool> {
-        if kernel.get(..6)? != b"\x7fELF\x02\x01" {
-            return None;
-        }
-        let (table, count) = (usize::try_from(u64_at(kernel, 32)?).ok()?, u16_at(kernel, 56)?);
-        for index in 0..usize::from(count) {
-            let header = kernel.get(table.checked_add(index * 56)?..)?;
-            if u32_at(header, 0)? != 4 {
-                continue;
-            }
-            let start = usize::try_from(u64_at(header, 8)?).ok()?;
-            let mut segment =
-                kernel.get(start..)?.get(..usize::try_from(u64_at(header, 32)?).ok()?)?;
-            while segment.len() >= 12 {
-                let (name, content, kind) =
-                    (u32_at(segment, 0)?, u32_at(segment, 4)?, u32_at(segment, 8)?);
-                if kind == PVH_NOTE && segment.get(12..16)? == b"Xen\0" {
-                    return Some(true);
-                }
-                let length = u64::from(name).next_multiple_of(4)
-                    + u64::from(content).next_multiple_of(4)
-                    + 12;
-                segment = segment.get(usize::try_from(length).ok()?..).unwrap_or_default();
-            }
-        }
-        Some(false)
-    }
-    notes(kernel).unwrap_or(false)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(offset..)?.first_chunk().copied()?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -160,24 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn elf(note_kind: u32) -> Vec<u8> {
-        let mut elf = vec![0; 160];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[32..40].copy_from_slice(&64u64.to_le_bytes());
-        elf[56..58].copy_from_slice(&1u16.to_le_bytes());
-        elf[64..68].copy_from_slice(&4u32.to_le_bytes());
-        elf[72..80].copy_from_slice(&120u64.to_le_bytes());
-        elf[96..104].copy_from_slice(&40u64.to_le_bytes());
-        // A note of another name and length before the one that counts.
-        elf[120..136]
-            .copy_from_slice(&[[2, 0, 0, 0], [0, 0, 0, 0], [9, 0, 0, 0], *b"L\0\0\0"].concat());
-        elf[136..148].copy_from_slice(
-            &[4u32.to_le_bytes(), 4u32.to_le_bytes(), note_kind.to_le_bytes()].concat(),
-        );
-        elf[148..152].copy_from_slice(b"Xen\0");
-        elf
-    }
+    use crate::elf;
 
     fn image(payload: &[u8]) -> Vec<u8> {
         let mut image = vec![0; 1024 + 16];
@@ -203,14 +139,14 @@ mod tests {
 
     #[test]
     fn an_image_gives_its_kernel_back() {
-        let kernel = elf(PVH_NOTE);
+        let kernel = elf::kernel(18);
         assert_eq!(unpack(&image(&gzip(&kernel))).unwrap(), kernel);
     }
 
     #[test]
     fn an_image_is_whole_with_all_of_its_payload() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let image = image(&gzip(&elf(PVH_NOTE)));
+        let image = image(&gzip(&elf::kernel(18)));
         for (length, whole) in
             [(image.len(), true), (image.len() - 1, false), (0x210, false), (0, false)]
         {
@@ -222,13 +158,13 @@ mod tests {
 
     #[test]
     fn a_kernel_without_direct_entry_is_refused() {
-        let error = unpack(&image(&gzip(&elf(17)))).unwrap_err();
+        let error = unpack(&image(&gzip(&elf::kernel(17)))).unwrap_err();
         assert_eq!(error.to_string(), "the kernel cannot be entered directly");
     }
 
     #[test]
     fn a_payload_of_another_size_is_refused() {
-        let mut payload = gzip(&elf(PVH_NOTE));
+        let mut payload = gzip(&elf::kernel(18));
         let end = payload.len() - 4;
         payload[end] += 1;
         assert!(unpack(&image(&payload)).is_err());
@@ -238,13 +174,9 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600), at in 0usize..700) {
             let _ = payload(&bytes);
-            let _ = has_direct_entry(&bytes);
-            let mut damaged = image(&elf(PVH_NOTE));
+            let mut damaged = image(&elf::kernel(18));
             for (place, byte) in damaged.iter_mut().skip(at).zip(&bytes) { *place = *byte; }
             let _ = payload(&damaged);
-            let mut damaged = elf(PVH_NOTE);
-            for (place, byte) in damaged.iter_mut().skip(at % 160).zip(&bytes) { *place = *byte; }
-            let _ = has_direct_entry(&damaged);
         }
     }
 }

@@ -42,10 +42,13 @@
 #![deny(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod arch;
 mod cache;
 mod command_line;
 mod confine;
+mod decompress;
 mod descriptors;
+mod elf;
 mod find;
 pub mod initramfs;
 mod kernel;
@@ -56,22 +59,32 @@ mod signals;
 mod snapshot;
 mod spec;
 
-pub use cache::{BootFile, CacheNotice};
-pub use confine::{Boundary, ConfineError, without_descriptors};
+pub use arch::Arch;
+pub use cache::boot_file::{BootFile, CacheNotice};
+pub use confine::enter::without_descriptors;
+pub use confine::error::ConfineError;
 pub use descriptors::raise_descriptors;
-pub use find::{Finding, Kernel, MissingTools, Qemu, QemuVersion, Report, Search, Tools, find};
+pub use find::kernel::Kernel;
+pub use find::qemu::{Qemu, QemuVersion};
+pub use find::report::{Finding, MissingTools, Report, Tools};
+pub use find::search::{Search, check, find};
 pub use initramfs::modules::{ModuleError, ModuleNeed};
 pub use machine::console::Console;
 pub use machine::exit::{Exit, ExitCause};
+pub use machine::life::MachineState;
 pub use machine::out_of_memory::OutOfMemory;
+pub use machine::start::StartError;
 pub use machine::state::StateError;
-pub use machine::{CommandFailed, Machine, MachineState, StartError};
+pub use machine::{CommandFailed, Machine};
 pub use signals::reset_signals;
 pub use snapshot::{Snapshot, SnapshotDraft, SnapshotError, SnapshotKey, SnapshotStore, StoreLock};
+pub use spec::MachineSpec;
 pub use spec::accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
+pub use spec::boot::{Boot, Root};
+pub use spec::boundary::Boundary;
 pub use spec::disk::{Disk, DiskFormat};
+pub use spec::error::InvalidSpec;
 pub use spec::hardware::{Cpus, InvalidHardware, MacAddress, Memory, SystemUuid};
+pub use spec::network::{Card, Network, Publish, Transport};
+pub use spec::snapshot::SnapshotFiles;
 pub use spec::visibility::Visibility;
-pub use spec::{
-    Boot, Card, InvalidSpec, MachineSpec, Network, Publish, Root, SnapshotFiles, Transport,
-};

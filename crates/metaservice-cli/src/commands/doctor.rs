@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use metaservice_qemu::{Accelerator, Boundary, Finding, Report};
+use metaservice_qemu::{Accelerator, Arch, Boundary, Finding, Report};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -20,9 +20,9 @@ pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitSt
     if args.install {
         install().await?;
     }
-    let report = tokio::task::block_in_place(metaservice_qemu::find);
+    let report = tokio::task::block_in_place(metaservice_qemu::check);
     let boundary = tokio::task::block_in_place(Boundary::of_host);
-    let accelerator = Accelerator::Auto.choose()?;
+    let accelerator = Accelerator::Auto.choose(Arch::HOST)?;
     let missing = report.require().err();
     let shown = if printer.is_json() {
         output::line(as_json(&report, &accelerator.to_string(), boundary))

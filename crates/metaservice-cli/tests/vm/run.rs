@@ -106,7 +106,7 @@ fn the_kernel_has_random_addresses_if_asked_for() {
     let text =
         |flag: &str| cli.run(&["run", flag, "--", "grep", "-w", "_text", "/proc/kallsyms"]).text(0);
     let fixed = "ffffffff81000000 T _text\n";
-    if cfg!(target_arch = "x86_64") {
+    if metaservice_qemu::Arch::HOST == metaservice_qemu::Arch::X86_64 {
         assert_eq!(text("--no-snapshot"), fixed);
     }
     // One in 500 is the fixed address by chance, both in a row one in 250,000.

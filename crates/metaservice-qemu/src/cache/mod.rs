@@ -14,18 +14,26 @@
 //! the kernel at every write, rename and change of attributes, and by nobody else. What it does
 //! not show is a disk that gives back other bytes than were written.
 
+pub(crate) mod boot_file;
+mod folder;
+pub(crate) mod key;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use metaservice_private::bases::{self, Base};
+use metaservice_private::bases;
 use metaservice_private::{Directory, Location, Partial, PrivateError, hex, sweep};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use self::boot_file::{BootFile, CacheNotice};
+pub(crate) use self::folder::trusted;
+use self::key::Key;
 
 /// How many files a folder of the cache keeps, the most recently used ones.
 const KEPT_FILES: usize = 8;
@@ -39,125 +47,6 @@ const MAX_RECORD: u64 = 4096;
 
 /// The beginning of the names under which earlier versions wrote.
 const EARLIER: &str = ".making-";
-
-/// The cache's directory in its base.
-const NAME: &str = "metaservice";
-
-/// Where the cache is: `$XDG_CACHE_HOME/metaservice`, or `~/.cache/metaservice`.
-pub(crate) fn folder() -> Option<PathBuf> {
-    Some(Base::cache()?.path().join(NAME))
-}
-
-/// The cache, if what is in it may be run and booted: only this user or root could have put it
-/// there.
-pub(crate) fn trusted() -> Result<Option<PathBuf>, PrivateError> {
-    let Some(folder) = folder() else { return Ok(None) };
-    for name in ["bin", "kernel", "qemu"] {
-        if folder.join(name).exists() {
-            Location::Cache(name).open()?;
-        }
-    }
-    Ok(Some(folder))
-}
-
-/// What a user should know of the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CacheNotice {
-    /// A file was not what had been written, and was made anew.
-    Damaged(PathBuf),
-    /// The cache cannot be written: the file is a temporary one.
-    Unwritable {
-        /// The cache's directory.
-        path: PathBuf,
-        /// Why, in words.
-        why: String,
-    },
-}
-
-/// A file that a machine boots from.
-#[derive(Debug, Clone)]
-pub struct BootFile {
-    path: PathBuf,
-    notice: Option<CacheNotice>,
-    /// It goes with the last of its users.
-    _temporary: Option<Arc<Partial>>,
-}
-
-impl BootFile {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What is to be said of it.
-    #[must_use]
-    pub const fn notice(&self) -> Option<&CacheNotice> {
-        self.notice.as_ref()
-    }
-}
-
-impl<P: Into<PathBuf>> From<P> for BootFile {
-    fn from(path: P) -> Self {
-        Self { path: path.into(), notice: None, _temporary: None }
-    }
-}
-
-impl PartialEq for BootFile {
-    fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
-    }
-}
-
-impl Eq for BootFile {}
-
-/// What a cached file was made of.
-#[derive(Default)]
-pub(crate) struct Key(Sha256);
-
-impl Key {
-    /// Adds bytes that go into the file.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.update((bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-        self
-    }
-
-    /// Adds a file by name, size and time of change: reading it is what the cache saves.
-    pub(crate) fn file(&mut self, path: &Path) -> io::Result<&mut Self> {
-        use std::os::unix::ffi::OsStrExt;
-        let metadata = fs::metadata(path)?;
-        self.bytes(path.as_os_str().as_bytes());
-        for number in [
-            metadata.size(),
-            metadata.ino(),
-            metadata.mtime().cast_unsigned(),
-            metadata.mtime_nsec().cast_unsigned(),
-        ] {
-            self.bytes(&number.to_le_bytes());
-        }
-        Ok(self)
-    }
-
-    pub(crate) fn name(self, suffix: &str) -> String {
-        format!("{}.{suffix}", hex(&self.0.finalize()[..16]))
-    }
-}
-
-/// Adds a file to a key. One of the cache's own is known by its name, which says what it was made
-/// of; its time is that of its last use.
-pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    match folder() {
-        Some(folder) if file.starts_with(&folder) => {
-            key.bytes(file.as_os_str().as_bytes());
-        }
-        _ => {
-            key.file(file)?;
-        }
-    }
-    Ok(())
-}
 
 /// Finds the file for `key` in `location`, or has it written: there, or where that is impossible as a
 /// temporary file.

@@ -9,25 +9,14 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::confine::Export;
+use crate::arch::Arch;
+use crate::confine::confinement::Export;
+use crate::spec::MachineSpec;
 use crate::spec::accelerator::AcceleratorChoice;
-use crate::spec::{
-    Boot, InvalidSpec, MachineSpec, Network, Publish, Root, SnapshotFiles, SnapshotUse, Transport,
-};
-
-/// Everything that emulation can do, but for the promise that copying single bytes is fast
-/// (ERMS, FSRM): a Linux guest believes it, and emulated byte by byte its copies take twice
-/// the time of those by words.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const EMULATED_CPU: &str = "max,-erms,-fsrm";
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) const EMULATED_CPU: &str = "max";
-
-/// The machine that is emulated. On x86 a PC, not the smaller `microvm`: that has no clock
-/// but the PIT, by which a kernel under emulation on a busy host fails to calibrate its own,
-/// and then stands still for ever.
-const MACHINE_TYPE: &str =
-    if cfg!(target_arch = "aarch64") { "virt" } else { "pc,usb=off,vmport=off" };
+use crate::spec::boot::{Boot, Root};
+use crate::spec::error::InvalidSpec;
+use crate::spec::network::{Network, Publish, Transport};
+use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 
 /// The name under which the guest mounts the shared folder.
 const ROOT_TAG: &str = "metaservice";
@@ -39,10 +28,6 @@ const MAX_COMMAND_LINE: usize = 2048;
 /// costs the guest time), an end instead of a hang when the kernel panics, random numbers at
 /// once, and no self-tests of the ciphers (0.2 s under emulation).
 const KERNEL_ARGUMENTS: &str = "quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests";
-
-/// On a busy host an emulated timer can be late; the kernel shall not take it for broken.
-/// Only for x86: elsewhere a word that the kernel does not know becomes the init's.
-const TIMER_ARGUMENT: &str = if cfg!(target_arch = "x86_64") { " no_timer_check" } else { "" };
 
 /// What QEMU inherits and finds: file descriptors, and the folder that it exports.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +42,35 @@ pub(crate) struct Inherited<'a> {
     pub(crate) export: Option<&'a Export>,
 }
 
+/// The processor to emulate: everything that QEMU can emulate, but for ERMS and FSRM. With these,
+/// a Linux guest copies single bytes, which takes twice as long under emulation.
+const fn emulated_cpu(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "max,-erms,-fsrm",
+        Arch::Aarch64 => "max",
+    }
+}
+
+/// The machine to emulate. On x86 it is a PC, not the smaller `microvm`, whose only clock is the
+/// PIT. With the PIT, a kernel under emulation on a busy host fails to calibrate its own clock, and
+/// hangs.
+const fn machine_type(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "pc,usb=off,vmport=off",
+        Arch::Aarch64 => "virt",
+    }
+}
+
+/// Kernel arguments for the serial console and the timer. On a busy host an emulated timer can be
+/// late: an x86 kernel must not conclude that it is broken. Other kernels do not know the argument
+/// and would pass it to the init.
+const fn arch_arguments(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "console=ttyS0 no_timer_check",
+        Arch::Aarch64 => "console=ttyAMA0",
+    }
+}
+
 pub(crate) fn qemu(
     spec: &MachineSpec,
     accelerator: &AcceleratorChoice,
@@ -67,7 +81,7 @@ pub(crate) fn qemu(
     words.option("-display", "none");
     memory(&mut words, spec);
     words.option("-accel", if accelerator.kvm { "kvm" } else { "tcg" });
-    words.option("-cpu", if accelerator.kvm { "host" } else { EMULATED_CPU });
+    words.option("-cpu", if accelerator.kvm { "host" } else { emulated_cpu(spec.qemu.arch) });
     words.option("-smp", spec.cpus.count().to_string());
     words.option("-m", format!("{}M", spec.memory.mebibytes()));
     // QEMU itself needs none of these; a guest that breaks into it shall not have them.
@@ -179,9 +193,10 @@ fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec
 /// The machine's type and where its memory is. A recorded memory is shared with its file, and left
 /// out of the state that QEMU saves; one that goes on is a private view of it, copied on write.
 fn memory(words: &mut Words, spec: &MachineSpec) {
+    let machine = machine_type(spec.qemu.arch);
     let (file, share) = match &spec.snapshot {
         None => {
-            words.option("-machine", MACHINE_TYPE);
+            words.option("-machine", machine);
             return;
         }
         Some(SnapshotUse::Create(files)) => (&files.memory, "on"),
@@ -191,7 +206,7 @@ fn memory(words: &mut Words, spec: &MachineSpec) {
             (&files.memory, "off")
         }
     };
-    words.option("-machine", format!("{MACHINE_TYPE},memory-backend=memory"));
+    words.option("-machine", format!("{machine},memory-backend=memory"));
     let size = spec.memory.mebibytes();
     let start = format!("memory-backend-file,id=memory,size={size}M,share={share},mem-path=");
     words.option("-object", with_path(&start, file));
@@ -199,8 +214,7 @@ fn memory(words: &mut Words, spec: &MachineSpec) {
 
 /// The kernel's command line: our own arguments, what the init is told, the caller's.
 fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, InvalidSpec> {
-    let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
-    let mut line = format!("console={console} {KERNEL_ARGUMENTS}{TIMER_ARGUMENT}");
+    let mut line = format!("{} {KERNEL_ARGUMENTS}", arch_arguments(spec.qemu.arch));
     match &spec.root {
         Root::Initramfs => {}
         Root::Folder(_) => write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}")),

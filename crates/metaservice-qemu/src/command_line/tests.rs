@@ -1,15 +1,16 @@
 use super::*;
-use crate::find::{Qemu, QemuVersion};
-use crate::spec::Card;
+use crate::arch::Arch;
+use crate::find::qemu::{Qemu, QemuVersion};
 use crate::spec::disk::{Disk, DiskFormat};
 use crate::spec::hardware::{Cpus, Memory, SystemUuid};
+use crate::spec::network::Card;
 
 const INHERITED: Inherited<'_> =
     Inherited { monitor: 11, console: 12, card: Some(13), scratch: None, export: None };
 
 fn spec(boot: Boot) -> MachineSpec {
     let version = QemuVersion { major: 7, minor: 2 };
-    MachineSpec::new(&Qemu { path: "/bin/qemu".into(), version }, boot)
+    MachineSpec::new(&Qemu::new("/bin/qemu", version), boot)
 }
 
 fn raw(path: &Path) -> Disk {
@@ -34,19 +35,25 @@ fn values(words: &[String], option: &str) -> Vec<String> {
 #[test]
 fn a_small_machine_in_full() {
     let image = Path::new("/proc/self/exe").canonicalize().unwrap();
-    let words = build(&spec(direct())).unwrap();
-    let console = if cfg!(target_arch = "aarch64") { "ttyAMA0" } else { "ttyS0" };
-    let expected = format!(
-        "-nodefaults -no-user-config -no-reboot -display none -machine {MACHINE_TYPE} \
-         -accel tcg -cpu {EMULATED_CPU} -smp 1 -m 1024M \
+    for (arch, machine, cpu, console) in [
+        (Arch::X86_64, "pc,usb=off,vmport=off", "max,-erms,-fsrm", "ttyS0 no_timer_check"),
+        (Arch::Aarch64, "virt", "max", "ttyAMA0"),
+    ] {
+        let mut spec = spec(direct());
+        spec.qemu.arch = arch;
+        let words = build(&spec).unwrap();
+        let expected = format!(
+            "-nodefaults -no-user-config -no-reboot -display none -machine {machine} \
+         -accel tcg -cpu {cpu} -smp 1 -m 1024M \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -chardev socket,id=monitor,fd=11 -mon chardev=monitor,mode=control \
          -chardev socket,id=console,fd=12 -serial chardev:console \
          -device virtio-rng-pci -device pvpanic-pci -kernel {} -append \
-         console={console} {KERNEL_ARGUMENTS}{TIMER_ARGUMENT}",
-        image.display()
-    );
-    assert_eq!(words.join(" "), expected);
+         console={console} {KERNEL_ARGUMENTS}",
+            image.display()
+        );
+        assert_eq!(words.join(" "), expected);
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(super) struct Entry {
 /// Has the kernel kill the command's process when the calling thread ends, and takes from it what
 /// it does not need: the descriptors of the caller's, privileges to be had by programs, and, where
 /// there is an entry, the host's files.
-pub(crate) fn prepare(command: &mut Command, entry: Option<Entry>) {
+pub(super) fn prepare(command: &mut Command, entry: Option<Entry>) {
     let parent = getpid();
     let hook = move || {
         die_with(parent)?;

@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 use rustix::thread::CapabilitySet;
 
 use super::mounts::{self, Mount};
+use crate::spec::MachineSpec;
 use crate::spec::accelerator::AcceleratorChoice;
+use crate::spec::boot::{Boot, Root};
+use crate::spec::error::InvalidSpec;
+use crate::spec::network::Network;
+use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 use crate::spec::visibility;
-use crate::spec::{Boot, InvalidSpec, MachineSpec, Network, Root, SnapshotFiles, SnapshotUse};
 
 /// Where programs, libraries and firmware are.
 const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];

@@ -1,10 +1,18 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::confinement::{Confinement, Layer};
+use super::hold::hold;
 use super::mounts::Mount;
-use super::needs::Exported;
-use super::*;
+use super::needs::{Exported, Needs};
+use super::steps;
 use crate::machine::process::Process;
+use crate::spec::boundary::Boundary;
 
 const ROOTS: Boundary =
     Boundary { namespaces: true, privileged: true, landlock: true, signals: true };
@@ -130,7 +138,7 @@ fn the_layers_are_as_the_table_says() {
         (no_landlock, Layer::Namespaces, Layer::None),
         (nothing, Layer::None, Layer::None),
     ] {
-        assert_eq!((host.layer(false), host.layer(true)), (machine, folder), "{host:?}");
+        assert_eq!((Layer::of(host, false), Layer::of(host, true)), (machine, folder), "{host:?}");
     }
     assert!(ROOTS.is_complete() && USERS.is_complete() && RULES.is_complete());
     assert!(!no_landlock.is_complete() && !nothing.is_complete());

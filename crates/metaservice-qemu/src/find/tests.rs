@@ -1,6 +1,13 @@
+use std::env;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use super::*;
+use metaservice_private::Location;
+
+use super::qemu::{OLDEST_QEMU, QemuVersion};
+use super::report::{Finding, INSTALL_HINT};
+use super::search::Search;
 
 fn program(folder: &Path, name: &str, script: &str) {
     fs::create_dir_all(folder).unwrap();
@@ -82,7 +89,7 @@ fn a_kernel_in_the_cache_is_found_by_its_version() {
 }
 
 #[test]
-fn half_a_busybox_is_no_whole_program() {
+fn half_a_busybox_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("busybox");
     let whole = fs::read(env::current_exe().unwrap()).unwrap();
@@ -91,13 +98,13 @@ fn half_a_busybox_is_no_whole_program() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let search = Search { busybox: Some(path.clone()), ..Search::default() };
         let Finding::Missing { problem, .. } = search.report().busybox else { panic!("found") };
-        assert!(problem.ends_with("is no whole program"), "{length}: {problem}");
+        assert!(problem.ends_with("is not a complete program"), "{length}: {problem}");
     }
 }
 
 #[test]
 fn why_a_cache_is_not_used_is_said_with_what_is_missing() {
-    let search = Search { refused: Some("it is open".to_owned()), ..Search::default() };
+    let search = Search { cache_problem: Some("it is open".to_owned()), ..Search::default() };
     let missing = search.report().require().unwrap_err();
     assert!(missing.problems.iter().all(|problem| problem.ends_with("it is open")), "{missing}");
 }
@@ -116,4 +123,56 @@ fn a_named_kernel_finds_the_modules_beside_it() {
         search.report().kernel.found().unwrap().modules,
         Some(folder.path().join("modules"))
     );
+}
+
+/// A program that counts its runs, and prints a version.
+fn counting(folder: &Path, runs: &Path, version: &str) {
+    let script = format!("echo run >> {}; echo QEMU emulator version {version}", runs.display());
+    program(folder, &qemu_name(), &script);
+}
+
+#[test]
+fn a_version_is_recorded_until_a_file_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, runs) = (folder.path().join("cache"), folder.path().join("runs"));
+    let installed = cache.join("qemu/usr/bin");
+    program(&installed, &qemu_name(), "exit 1");
+    let versions = Some(Location::At(folder.path().join("versions")));
+    let search = Search { cache: Some(cache.clone()), versions, ..Search::default() };
+    let found = || search.report().qemu.found().unwrap().version;
+    let count = || fs::read_to_string(&runs).unwrap_or_default().lines().count();
+    for (version, minor, expected) in [("8.1.0", 1, 1), ("8.2.0", 2, 2)] {
+        counting(&cache.join("bin"), &runs, version);
+        for _ in 0..3 {
+            assert_eq!(found(), QemuVersion { major: 8, minor });
+        }
+        assert_eq!(count(), expected, "it runs once");
+    }
+    // Another process knows the version by the record alone.
+    let script = cache.join("bin").join(qemu_name());
+    super::qemu::forget(&script);
+    assert_eq!((found().minor, count()), (2, 2));
+    // The script is the same, and the program that it runs is another one.
+    super::qemu::forget(&script);
+    program(&installed, &qemu_name(), "exit 1 # another version");
+    assert_eq!((found().minor, count()), (2, 3));
+    let check = Search { versions: None, ..search.clone() };
+    assert!(check.report().qemu.found().is_some());
+    assert_eq!(count(), 4, "a check runs it");
+}
+
+#[test]
+fn the_version_of_an_unknown_script_is_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, runs) = (folder.path().join("path"), folder.path().join("runs"));
+    counting(&path, &runs, "8.1.0");
+    let versions = Some(Location::At(folder.path().join("versions")));
+    let script = path.join(qemu_name());
+    let search = Search { path: vec![path], versions, ..Search::default() };
+    assert!(search.report().qemu.found().is_some());
+    assert!(search.report().qemu.found().is_some());
+    assert_eq!(fs::read_to_string(&runs).unwrap().lines().count(), 1, "one run in a process");
+    super::qemu::forget(&script);
+    assert!(search.report().qemu.found().is_some());
+    assert_eq!(fs::read_to_string(&runs).unwrap().lines().count(), 2, "another process runs it");
 }

@@ -26,8 +26,10 @@ use std::process::{Command, Stdio};
 
 use metaservice_private::Location;
 
-use crate::cache::{self, BootFile, Key};
-use crate::find::Tools;
+use crate::cache;
+use crate::cache::boot_file::BootFile;
+use crate::cache::key::Key;
+use crate::find::report::Tools;
 use crate::initramfs::cpio::Archive;
 use crate::initramfs::modules::{ModuleError, ModuleIndex, ModuleNeed, read_module};
 
@@ -232,7 +234,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::initramfs::modules::elf;
+    use crate::elf::module;
 
     fn contents(folder: &Path) -> Contents {
         let busybox = folder.join("busybox");
@@ -247,9 +249,9 @@ mod tests {
         )
         .unwrap();
         fs::write(modules.join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
-        fs::write(modules.join("virtio_net.ko"), elf("net module")).unwrap();
-        fs::write(modules.join("virtio.ko"), elf("bus module")).unwrap();
-        fs::write(modules.join("evdev.ko"), elf("input module")).unwrap();
+        fs::write(modules.join("virtio_net.ko"), module("net module")).unwrap();
+        fs::write(modules.join("virtio.ko"), module("bus module")).unwrap();
+        fs::write(modules.join("evdev.ko"), module("input module")).unwrap();
         Contents {
             init: b"the init".to_vec(),
             busybox,

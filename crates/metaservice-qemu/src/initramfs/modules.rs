@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use crate::decompress::decompress;
+use crate::elf::has_all_sections;
 
 /// The largest module that is taken, uncompressed: 64 MiB.
 const MAX_MODULE: u64 = 64 * 1024 * 1024;
@@ -225,65 +227,16 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
 /// What a guest could not load is not kept in a file that it boots from.
 fn whole(path: &Path, module: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     let damaged = || ModuleError::Damaged(path.to_owned());
-    ends_behind_its_sections(&module).filter(|ends| *ends).ok_or_else(damaged)?;
+    has_all_sections(&module).filter(|ends| *ends).ok_or_else(damaged)?;
     Ok(without_signature(module))
-}
-
-/// Whether a 64-bit ELF file has all of its table of sections, the last thing in such a file; `None`
-/// for another one.
-pub(crate) fn ends_behind_its_sections(elf: &[u8]) -> Option<bool> {
-    if elf.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let sections = usize::try_from(u64::from_le_bytes(*elf.get(40..)?.first_chunk()?)).ok()?;
-    let number = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
-    Some(elf.len() >= sections.checked_add(number(58)? * number(60)?)?)
-}
-
-/// Runs `tool -dc` over `input`. More than `limit` bytes are an error.
-pub(crate) fn decompress(tool: &str, input: Stdio, limit: u64) -> io::Result<Vec<u8>> {
-    let mut child = Command::new(tool)
-        .arg("-dc")
-        .stdin(input)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut output = Vec::new();
-    let read = match child.stdout.take() {
-        Some(stdout) => stdout.take(limit + 1).read_to_end(&mut output),
-        None => Err(io::ErrorKind::BrokenPipe.into()),
-    };
-    if output.len() as u64 > limit {
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    read?;
-    if output.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("more than {limit} bytes"),
-        ));
-    }
-    // A kernel image's payload has bytes after its end, which xz and zstd complain about:
-    // the caller knows the size that it expects.
-    if !status.success() && output.is_empty() {
-        return Err(io::Error::other(format!("{tool} ended with {status}")));
-    }
-    Ok(output)
-}
-
-/// A file with the head of a module, for tests.
-#[cfg(test)]
-pub(crate) fn elf(content: &str) -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01".to_vec();
-    bytes.resize(64, 0);
-    bytes.extend_from_slice(content.as_bytes());
-    bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+    use crate::elf::module;
 
     const DEPENDENCIES: &str = "\
 kernel/drivers/virtio/virtio_ring.ko:
@@ -380,17 +333,17 @@ not a line
     fn compressed_modules_are_read_as_what_they_hold() {
         let folder = tempfile::tempdir().unwrap();
         let plain = folder.path().join("x.ko");
-        fs::write(&plain, elf("a module")).unwrap();
-        assert_eq!(read_module(&plain).unwrap(), elf("a module"));
+        fs::write(&plain, module("a module")).unwrap();
+        assert_eq!(read_module(&plain).unwrap(), module("a module"));
         assert!(Command::new("gzip").arg(&plain).status().unwrap().success());
-        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), elf("a module"));
+        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), module("a module"));
     }
 
     #[test]
     fn a_module_that_was_emptied_or_cut_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.ko");
-        let mut module = elf("a module with a table of sections");
+        let mut module = module("a module with a table of sections");
         module[40] = 70;
         (module[58], module[60]) = (10, 2);
         fs::write(&path, &module).unwrap();
@@ -400,19 +353,5 @@ not a line
             let damaged = read_module(&path);
             assert!(matches!(damaged, Err(ModuleError::Damaged(_))), "{length}: {damaged:?}");
         }
-    }
-
-    #[test]
-    fn what_decompresses_to_too_much_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("zeros");
-        fs::write(&path, vec![0; 100_000]).unwrap();
-        assert!(Command::new("gzip").arg(&path).status().unwrap().success());
-        let open = || fs::File::open(folder.path().join("zeros.gz")).unwrap().into();
-        assert_eq!(decompress("gzip", open(), 100_000).unwrap().len(), 100_000);
-        assert_eq!(
-            decompress("gzip", open(), 99_999).unwrap_err().kind(),
-            io::ErrorKind::FileTooLarge
-        );
     }
 }

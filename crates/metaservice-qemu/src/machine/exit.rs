@@ -6,7 +6,7 @@
 use std::fmt;
 use std::process::ExitStatus;
 
-use crate::machine::out_of_memory::OutOfMemory;
+use super::out_of_memory::OutOfMemory;
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,8 +17,10 @@ use command_fds::CommandFdExt;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::confine::{Armed, ConfineError, Confinement};
-use crate::machine::console::clean_lines;
+use super::sanitize::clean_lines;
+use crate::confine::armed::Armed;
+use crate::confine::confinement::Confinement;
+use crate::confine::error::ConfineError;
 
 /// How much of what a process says on stderr is kept, in bytes: its end.
 const KEPT_STDERR: usize = 16 * 1024;

@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use crate::overlay;
-use crate::spec::{MachineSpec, SnapshotUse};
+use crate::spec::MachineSpec;
+use crate::spec::snapshot::SnapshotUse;
 
 /// Where QEMU puts temporary files if nobody says.
 const FOLDER: &str = "/var/tmp";

@@ -6,7 +6,7 @@
 //! Each line is at most [`MAX_LINE`] bytes; QEMU is trusted more than its guest, but a guest
 //! that has broken into QEMU shall not get further by this way.
 
-mod message;
+pub(crate) mod message;
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -26,8 +26,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub(crate) use message::Event;
-use message::Message;
+use message::{Event, Message};
 
 /// The longest line that is read: 1 MiB.
 const MAX_LINE: usize = 1024 * 1024;

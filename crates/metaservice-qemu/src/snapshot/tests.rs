@@ -1,10 +1,20 @@
-use super::*;
-use crate::find::{Qemu, QemuVersion};
-use crate::spec::disk::DiskFormat;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::draft::KEPT;
+use super::{SnapshotDraft, SnapshotError, SnapshotKey, SnapshotStore};
+use crate::find::qemu::{Qemu, QemuVersion};
+use crate::overlay;
+use crate::spec::MachineSpec;
+use crate::spec::boot::Boot;
+use crate::spec::disk::{Disk, DiskFormat};
 use crate::spec::hardware::Cpus;
 
 fn key(cpus: u32) -> SnapshotKey {
-    let qemu = Qemu { path: "/bin/sh".into(), version: QemuVersion { major: 7, minor: 2 } };
+    let qemu = Qemu::new("/bin/sh", QemuVersion { major: 7, minor: 2 });
     let boot = Boot::Direct { kernel: "/bin/sh".into(), initramfs: None, arguments: Vec::new() };
     SnapshotKey::of(&MachineSpec::new(&qemu, boot).cpus(Cpus::new(cpus).unwrap())).unwrap()
 }
@@ -28,16 +38,16 @@ fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
     let found = store.find(&key(1)).unwrap().unwrap();
     assert_eq!((found.state(), found.notes()), (&b"state"[..], &json!("words")));
     assert_eq!(fs::read(found.files().memory).unwrap(), b"memory");
-    for path in [folder.path().join("warm"), found.folder.clone()] {
+    for path in [folder.path().join("warm"), found.folder().to_owned()] {
         assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
     }
     for name in ["memory", "state", "manifest"] {
-        assert_eq!(fs::metadata(found.folder.join(name)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(found.folder().join(name)).unwrap().mode() & 0o777, 0o600);
     }
     assert!(store.find(&key(2)).unwrap().is_none());
     assert!(begin(&store, &key(1)).is_none());
     // Half of one, as a removal that was killed leaves it, is none.
-    fs::remove_file(found.folder.join("manifest")).unwrap();
+    fs::remove_file(found.folder().join("manifest")).unwrap();
     assert!(begin(&store, &key(1)).is_some());
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::arch::Arch;
+
 /// What the caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accelerator {
@@ -64,14 +66,14 @@ impl Accelerator {
     ///
     /// # Errors
     /// When KVM is wanted by name and does not work.
-    pub fn choose(self) -> Result<AcceleratorChoice, AcceleratorError> {
+    pub fn choose(self, guest: Arch) -> Result<AcceleratorChoice, AcceleratorError> {
         match self {
             Self::Tcg => Ok(AcceleratorChoice { kvm: false, reason: "asked for".into() }),
-            Self::Kvm => match kvm_obstacle() {
+            Self::Kvm => match kvm_obstacle(guest) {
                 None => Ok(AcceleratorChoice { kvm: true, reason: "asked for".into() }),
                 Some(obstacle) => Err(AcceleratorError::KvmUnusable(obstacle)),
             },
-            Self::Auto => Ok(match kvm_obstacle() {
+            Self::Auto => Ok(match kvm_obstacle(guest) {
                 None => AcceleratorChoice { kvm: true, reason: "/dev/kvm works".into() },
                 Some(obstacle) => AcceleratorChoice { kvm: false, reason: obstacle },
             }),
@@ -79,12 +81,15 @@ impl Accelerator {
     }
 }
 
-fn kvm_obstacle() -> Option<String> {
+fn kvm_obstacle(guest: Arch) -> Option<String> {
+    if guest != Arch::HOST {
+        return Some(format!("the guest is {guest} and the host is {}", Arch::HOST));
+    }
     let device = Path::new("/dev/kvm");
     if let Err(error) = std::fs::File::options().read(true).write(true).open(device) {
         return Some(format!("{} cannot be opened: {error}", device.display()));
     }
-    if cfg!(target_arch = "x86_64") {
+    if guest == Arch::X86_64 {
         let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         if !has_virtualisation(&processors) {
             return Some("/dev/kvm exists, but the processor has neither vmx nor svm".into());
@@ -115,14 +120,21 @@ mod tests {
 
     #[test]
     fn emulation_is_always_there() {
-        let choice = Accelerator::Tcg.choose().unwrap();
+        let choice = Accelerator::Tcg.choose(Arch::HOST).unwrap();
         assert!(!choice.kvm);
         assert_eq!(choice.to_string(), "tcg (asked for)");
     }
 
     #[test]
     fn auto_always_chooses() {
-        assert!(!Accelerator::Auto.choose().unwrap().reason.is_empty());
+        assert!(!Accelerator::Auto.choose(Arch::HOST).unwrap().reason.is_empty());
+    }
+
+    #[test]
+    fn another_architecture_is_emulated() {
+        let other = if Arch::HOST == Arch::X86_64 { Arch::Aarch64 } else { Arch::X86_64 };
+        assert!(!Accelerator::Auto.choose(other).unwrap().kvm);
+        assert!(matches!(Accelerator::Kvm.choose(other), Err(AcceleratorError::KvmUnusable(_))));
     }
 
     #[test]

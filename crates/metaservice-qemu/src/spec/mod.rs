@@ -1,254 +1,48 @@
-//! What a machine is made of.
+//! The description of a machine.
 //!
-//! Owns the description and its defaults; [`arguments`](crate::command_line) turns it into
-//! QEMU's words and checks it against the host while it does.
+//! Owns plain data and its defaults. [`command_line`](crate::command_line) makes QEMU's arguments
+//! of it and checks it against the host.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `boot` | kernel, initramfs, root directory |
+//! | `hardware`, `accelerator` | memory, processors, addresses, and how they run |
+//! | `disk`, `snapshot` | the disk, and the files of a snapshot |
+//! | `network` | network cards and published ports |
+//! | `boundary`, `visibility` | what confines QEMU, and what a shared directory shows |
+//! | `error` | why a description is invalid |
 
 pub(crate) mod accelerator;
+pub(crate) mod boot;
+pub(crate) mod boundary;
 pub(crate) mod disk;
+pub(crate) mod error;
 pub(crate) mod hardware;
+pub(crate) mod network;
+pub(crate) mod snapshot;
 pub(crate) mod visibility;
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::cache::{BootFile, CacheNotice};
-use crate::confine::Boundary;
-use crate::find::{Kernel, Qemu};
-use crate::kernel;
-use crate::spec::accelerator::{Accelerator, AcceleratorError};
-use crate::spec::disk::Disk;
-use crate::spec::hardware::{Cpus, MacAddress, Memory, SystemUuid};
-use crate::spec::visibility::Visibility;
-
-/// The largest MTU that a virtio card takes and a 16-bit IP length allows for.
-const JUMBO_MTU: u16 = 65520;
-
-/// A description that no machine can be started from.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidSpec {
-    /// The accelerator cannot be had.
-    #[error(transparent)]
-    Accelerator(#[from] AcceleratorError),
-    /// A kernel, initramfs or folder is not there.
-    #[error("cannot use {what} {path}")]
-    Path {
-        /// What it was to be.
-        what: &'static str,
-        /// The path as given.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The root file system is to come from a disk or folder that the machine does not have.
-    #[error("the root file system is to come from {0}, which the machine does not have")]
-    NoRoot(&'static str),
-    /// Firmware finds nothing to boot without a disk.
-    #[error("a machine without a kernel needs a disk to boot from")]
-    NothingToBoot,
-    /// A port is to lead into a machine that no network leads into.
-    #[error("a published port needs the user network")]
-    NothingToPublish,
-    /// Not a host name.
-    #[error("{0:?} is no host name")]
-    HostName(String),
-    /// A kernel argument with a character that would end it or the command line.
-    #[error("{0:?} cannot be a kernel argument")]
-    KernelArgument(String),
-    /// The host's kernel file systems are shown to no guest.
-    #[error("{0} is the host kernel's own and cannot be shown to a guest")]
-    NotToBeShown(PathBuf),
-    /// The guest mounts `/run` and `/tmp` over those of the host.
-    #[error("{0} cannot be shown: the guest has its own /run and /tmp")]
-    Covered(PathBuf),
-    /// A path that is to be shown, within one that is hidden.
-    #[error("{path} cannot be shown without {above}, which is hidden")]
-    WithinHidden {
-        /// The path.
-        path: PathBuf,
-        /// What it is in.
-        above: PathBuf,
-    },
-    /// The host's table of mounts cannot be read.
-    #[error("cannot read /proc/self/mountinfo")]
-    Mounts(#[source] std::io::Error),
-    /// Longer than a kernel reads.
-    #[error("a kernel command line of {0} bytes is too long")]
-    CommandLineTooLong(usize),
-}
-
-/// Has the kernel read from a table which interrupt a device has. ACPI's answer is a program, which
-/// is run anew for each device that is made ready: 0.15 s each where it is emulated.
-const ROUTING_ARGUMENT: Option<&str> =
-    if cfg!(target_arch = "x86_64") { Some("acpi=noirq") } else { None };
-
-/// How a machine starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Boot {
-    /// QEMU loads a kernel.
-    Direct {
-        /// The kernel image.
-        kernel: BootFile,
-        /// The first file system.
-        initramfs: Option<BootFile>,
-        /// Kernel arguments after our own.
-        arguments: Vec<String>,
-    },
-    /// The firmware boots the disk.
-    Firmware,
-}
-
-impl Boot {
-    /// Boots a distribution's kernel. On x86 it is taken out of its self-extracting image first,
-    /// once, into the cache (blocks for about a second then), because that takes a guest longest;
-    /// and it is told to read interrupt routing from a table (`acpi=noirq`), which costs it less.
-    #[must_use]
-    pub fn from_kernel(kernel: &Kernel) -> Self {
-        Self::Direct {
-            kernel: kernel::unpacked(&kernel.image),
-            initramfs: None,
-            arguments: ROUTING_ARGUMENT.into_iter().map(str::to_owned).collect(),
-        }
-    }
-
-    /// Boots a distribution's kernel as it comes, which finds random addresses for itself while it
-    /// extracts itself. Under emulation that takes as long as all the rest of the boot.
-    #[must_use]
-    pub fn from_compressed(kernel: &Kernel) -> Self {
-        Self::Direct {
-            kernel: kernel.image.clone().into(),
-            initramfs: None,
-            arguments: ROUTING_ARGUMENT.into_iter().map(str::to_owned).collect(),
-        }
-    }
-
-    /// With this first file system. Firmware has none: nothing changes.
-    #[must_use]
-    pub fn initramfs(mut self, file: impl Into<BootFile>) -> Self {
-        if let Self::Direct { initramfs, .. } = &mut self {
-            *initramfs = Some(file.into());
-        }
-        self
-    }
-
-    /// What a user should know of the files that it boots from.
-    pub fn notices(&self) -> impl Iterator<Item = &CacheNotice> {
-        let files = match self {
-            Self::Direct { kernel, initramfs, .. } => [Some(kernel), initramfs.as_ref()],
-            Self::Firmware => [None, None],
-        };
-        files.into_iter().flatten().filter_map(BootFile::notice)
-    }
-
-    /// With one more kernel argument. Firmware takes none: nothing changes.
-    #[must_use]
-    pub fn argument(mut self, argument: impl Into<String>) -> Self {
-        if let Self::Direct { arguments, .. } = &mut self {
-            arguments.push(argument.into());
-        }
-        self
-    }
-}
-
-/// What a guest's command sees as `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Root {
-    /// The initramfs itself.
-    #[default]
-    Initramfs,
-    /// A folder of this host, shared read-only, under a layer that the guest writes to and
-    /// that is gone with it.
-    Folder(PathBuf),
-    /// The root partition of the disk.
-    Disk,
-}
-
-/// Whether the guest reaches more than the card's other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Network {
-    /// No.
-    #[default]
-    None,
-    /// By a second card with an address of its own, what this host reaches: QEMU opens the
-    /// connections, as this user.
-    User,
-}
-
-/// A port of this host that leads to one of the guest's, by the [user network](Network::User).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Publish {
-    /// Of which protocol.
-    pub transport: Transport,
-    /// The address of this host, of those that it has; unspecified is all of them.
-    pub address: Ipv4Addr,
-    /// The port of this host, not 0.
-    pub port: u16,
-    /// The port of the guest, not 0.
-    pub guest_port: u16,
-}
-
-/// A protocol with ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// Streams.
-    Tcp,
-    /// Datagrams.
-    Udp,
-}
-
-/// The network card whose other end the caller holds.
-#[derive(Debug)]
-pub struct Card {
-    pub(crate) stream: OwnedFd,
-    pub(crate) address: MacAddress,
-    pub(crate) mtu: u16,
-}
-
-impl Card {
-    /// A card on one end of a connected stream socket. On the other end each Ethernet frame
-    /// follows its length in four bytes, big-endian.
-    #[must_use]
-    pub fn new(stream: OwnedFd, address: MacAddress) -> Self {
-        Self { stream, address, mtu: JUMBO_MTU }
-    }
-
-    /// The MTU that the guest is told, at least 68; 65520 if nobody says otherwise.
-    #[must_use]
-    pub fn mtu(mut self, mtu: u16) -> Self {
-        self.mtu = mtu.clamp(68, JUMBO_MTU);
-        self
-    }
-}
-
-/// The files that hold the memory of a machine, and what it has written to its disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotFiles {
-    pub(crate) memory: PathBuf,
-    /// An image over that of the disk.
-    pub(crate) disk: Option<PathBuf>,
-}
-
-/// How a machine uses a snapshot.
-#[derive(Debug)]
-pub(crate) enum SnapshotUse {
-    /// It writes to the files of a new one.
-    Create(SnapshotFiles),
-    /// It starts from the files of one, which it never writes, and from the state of processors
-    /// and devices.
-    Restore(SnapshotFiles, Vec<u8>),
-}
+use self::accelerator::Accelerator;
+use self::boot::{Boot, Root};
+use self::boundary::Boundary;
+use self::disk::Disk;
+use self::hardware::{Cpus, MacAddress, Memory, SystemUuid};
+use self::network::{Card, Network, Publish};
+use self::snapshot::{SnapshotFiles, SnapshotUse};
+use self::visibility::Visibility;
+use crate::find::qemu::Qemu;
 
 /// What a machine is made of.
 ///
 /// ```
 /// use metaservice_qemu::{Boot, Cpus, MachineSpec, Memory, Qemu, QemuVersion};
 ///
-/// let qemu = Qemu {
-///     path: "/usr/bin/qemu-system-x86_64".into(),
-///     version: QemuVersion { major: 8, minor: 2 },
-/// };
+/// let version = QemuVersion { major: 8, minor: 2 };
+/// let qemu = Qemu::new("/usr/bin/qemu-system-x86_64", version);
 /// let spec = MachineSpec::new(&qemu, Boot::Firmware)
 ///     .cpus(Cpus::new(2).unwrap())
 ///     .memory(Memory::parse("2G").unwrap());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::spec::InvalidSpec;
+use super::error::InvalidSpec;
 
 /// What only the host's own kernel and services have a use for: hidden, and not to be shown.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];

@@ -1,0 +1,30 @@
+//! A directory among mounts of its own.
+
+use std::ffi::CString;
+use std::io;
+use std::process::{Command, Stdio};
+
+use super::armed::{Armed, entry};
+use super::error::ConfineError;
+use super::handshake::Held;
+use super::steps::Step;
+
+/// Has a child make mounts, and takes the folder over from it. The child is gone then.
+pub(super) fn hold(privileged: bool, steps: Vec<Step>, folder: &str) -> Result<Held, ConfineError> {
+    // It is never executed.
+    let mut command = Command::new("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let (mut entry, ends) = entry(privileged, steps)?;
+    entry.waits_at = Some(CString::new(folder).map_err(io::Error::from)?);
+    let armed = Armed::prepare(&mut command, Some((entry, ends)), None);
+    let (spawned, seen) = armed.run(&mut command);
+    match (seen.held, spawned) {
+        (Some(held), _) => Ok(held),
+        (None, Err(error)) => Err(error),
+        (None, Ok(mut child)) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(ConfineError::Io(io::ErrorKind::Other.into()))
+        }
+    }
+}
