@@ -44,7 +44,7 @@ const RUN_HELP: &str = "\
 Examples:
   metaservice run -- uname -a
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
-  metaservice run --timeout 10m --artifact /tmp/report.xml -- sh -c 'make test'
+  metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
   metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
 
 Exit status:
