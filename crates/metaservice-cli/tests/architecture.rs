@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
         &[
             "metaservice",
             "metaservice-archive",
+            "metaservice-guest",
             "metaservice-image",
             "metaservice-nic",
             "metaservice-private",
