@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use metaservice_archive::{Extractor, Limits, Options};
+use metaservice_archive::{ExtractOptions, Extractor};
 
 fn leftovers(directory: &Path) -> bool {
     let Ok(entries) = fs::read_dir(directory) else { return false };
@@ -22,8 +22,10 @@ fuzz_target!(|data: &[u8]| {
     fs::create_dir(&inside).unwrap();
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("kept"), "kept").unwrap();
-    let limits = Limits { members: 64, bytes: 1 << 20, folder_names: 4096 };
-    let options = Options { limits, ..Options::default() };
+    let mut options = ExtractOptions::default();
+    options.limits.members = 64;
+    options.limits.bytes = 1 << 20;
+    options.limits.directory_names = 4096;
     let extracted = Extractor::open(&inside, options).unwrap().extract(data);
     assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);

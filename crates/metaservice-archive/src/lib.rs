@@ -1,26 +1,32 @@
-//! A folder as a tar stream, and a tar stream as a folder: synchronous file I/O, no network.
+//! Directories as tar streams, and tar streams as directories: synchronous file I/O, no network.
 //!
-//! [`Packer`] makes an archive that can be begun again in its middle; [`Extractor`] writes one
-//! below a folder, and takes it to be hostile.
+//! [`Packer`] makes an archive that can be resumed in its middle. [`Extractor`] extracts one below a
+//! directory, and treats it as hostile. [`SparseWriter`] writes a file with holes.
 //!
 //! ```
-//! let folder = tempfile::tempdir()?;
-//! let extractor = metaservice_archive::Extractor::open(folder.path(), Default::default())?;
-//! let counts = extractor.extract(&[0_u8; 1024][..])?;
-//! assert_eq!(counts.files, 0);
+//! use metaservice_archive::{ExtractOptions, Extractor, Packer};
+//!
+//! let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+//! std::fs::write(from.path().join("file"), "content")?;
+//! let mut packer = Packer::open(from.path())?;
+//! let mut archive = Vec::new();
+//! while let Some(block) = packer.next_block()? {
+//!     archive.extend(block.bytes);
+//! }
+//! let extractor = Extractor::open(to.path(), ExtractOptions::default())?;
+//! assert_eq!(extractor.extract(&archive[..])?.files, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
+mod error;
 mod extract;
-mod member;
+mod left_out;
 mod pack;
-mod place;
 mod sparse;
-mod special;
 
-pub use extract::{Counts, Extractor, Limits, Options};
-pub use member::{Error, Reason};
+pub use error::{ExtractCause, ExtractError};
+pub use extract::{ExtractLimits, ExtractOptions, Extracted, Extractor};
+pub use left_out::LeftOut;
 pub use pack::{BLOCK, Block, Packed, Packer, Skipped};
 pub use sparse::SparseWriter;
-pub use special::LeftOut;

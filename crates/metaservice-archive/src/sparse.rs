@@ -1,13 +1,13 @@
-//! A file whose blocks of zeros take no room.
+//! A file whose blocks of zeros use no disk space.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The least that a hole can be: the block of most file systems.
+/// The minimum size of a hole: the block size of most file systems.
 const BLOCK: usize = 4096;
 
-/// Writes a file from its beginning to its end, and leaves holes where whole blocks are zeros.
+/// Writes a file from its beginning to its end. It leaves holes for blocks of zeros.
 ///
 /// ```
 /// use metaservice_archive::SparseWriter;
@@ -22,14 +22,14 @@ const BLOCK: usize = 4096;
 /// ```
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SparseWriter {
-    /// Bytes that were written or passed over.
+    /// Bytes that were written or skipped.
     length: u64,
-    /// Where the last written byte ends.
+    /// The offset after the last written byte.
     end: u64,
 }
 
 impl SparseWriter {
-    /// Writes the next bytes to `file`, which is the same one each time and was empty at first.
+    /// Writes the next bytes to `file`. Each call gets the same file, which was empty at first.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -48,7 +48,7 @@ impl SparseWriter {
         Ok(())
     }
 
-    /// Gives the file its length: there may be a hole at its end.
+    /// Sets the length of the file: it may end with a hole.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -56,13 +56,13 @@ impl SparseWriter {
         if self.end < self.length { file.set_len(self.length) } else { Ok(()) }
     }
 
-    /// How many bytes were written or passed over.
+    /// The number of bytes that were written or skipped.
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether the next blocks are whole and zeros, and how many bytes they have that are so alike.
+    /// The next run of blocks: whether they are complete and zeros, and the length of the run.
     fn run(&self, bytes: &[u8]) -> (bool, usize) {
         let within = usize::try_from(self.length % BLOCK as u64).unwrap_or(0);
         let mut ends = 0;
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(
+        fn bytes_are_read_as_they_were_written(
             runs in proptest::collection::vec((any::<bool>(), 1usize..20_000), 0..8),
             piece in 1usize..10_000,
         ) {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_take_no_room_in_the_middle_and_at_the_end() {
+    fn holes_use_no_disk_space() {
         let file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).unwrap();
         let mut writer = SparseWriter::default();
         for _ in 0..64 {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use metaservice::control::{BodyReader, Client, ClientError, Code};
 use metaservice::{FileHead, Form};
-use metaservice_archive::{Counts, SparseWriter};
+use metaservice_archive::{Extracted, SparseWriter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::How;
@@ -73,7 +73,7 @@ pub(crate) async fn fetch(
         } else {
             folder::unpack(body, &target, how, count).await
         };
-        let Counts { files, links, left_out, .. } = counts.with_context(cannot)?;
+        let Extracted { files, links, left_out, .. } = counts.with_context(cannot)?;
         Content { files: Some(files), links, left_out }
     } else {
         store(progress.of(body), &target, named, (head, how)).await.with_context(cannot)?;

@@ -14,7 +14,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use metaservice_archive::{Counts, Extractor, Options, Packed, Packer, Reason, Skipped};
+use metaservice_archive::{
+    ExtractCause, ExtractError, ExtractOptions, Extracted, Extractor, Packed, Packer, Skipped,
+};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
@@ -62,16 +64,17 @@ pub(super) async fn unpack(
     target: &Path,
     how: How,
     observe: impl Fn(u64) + Send + 'static,
-) -> Result<Counts> {
-    let options = Options { keep_set_id: how.set_id, ..Options::default() };
+) -> Result<Extracted> {
+    let mut options = ExtractOptions::default();
+    options.keep_set_id = how.set_id;
     if target.is_dir() {
         return pump(body, Extractor::open(target, options)?, observe).await;
     }
     let beside = make_beside(target)?;
-    let options = Options { new: true, ..options };
+    options.new = true;
     let counts = pump(body, Extractor::within(beside.open()?, options), observe).await?;
     // Without the folder itself it is one thing of its own name: a link, by an older agent.
-    let kept = if counts.folders > 0 { beside.keep() } else { beside.keep_content() };
+    let kept = if counts.directories > 0 { beside.keep() } else { beside.keep_content() };
     kept?;
     Ok(counts)
 }
@@ -81,11 +84,11 @@ pub(super) async fn unpack_link(
     body: impl AsyncRead + Unpin,
     target: &Path,
     observe: impl Fn(u64) + Send + 'static,
-) -> Result<Counts> {
+) -> Result<Extracted> {
     let beside = make_beside(target)?;
-    let extractor = Extractor::within(beside.open()?, Options::default());
+    let extractor = Extractor::within(beside.open()?, ExtractOptions::default());
     let counts = pump(body, extractor, observe).await?;
-    let alone = (counts.links, counts.files, counts.folders) == (1, 0, 0);
+    let alone = (counts.links, counts.files, counts.directories) == (1, 0, 0);
     ensure!(alone, "the guest sent something else than the link that it had announced");
     beside.keep_content().with_context(|| format!("cannot replace {}", target.display()))?;
     Ok(counts)
@@ -100,7 +103,7 @@ async fn pump(
     body: impl AsyncRead + Unpin,
     extractor: Extractor,
     observe: impl Fn(u64) + Send + 'static,
-) -> Result<Counts> {
+) -> Result<Extracted> {
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
     let mut worker = Worker::new(sender, move || {
@@ -130,10 +133,10 @@ fn is_broken_pipe(error: &io::Error) -> bool {
 
 /// Whether there is nothing else wrong with an archive.
 fn breaks_off(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<metaservice_archive::Error>();
-    error.is_some_and(|error| match &error.reason {
-        Reason::Corrupt | Reason::Unended => true,
-        Reason::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+    let error = error.downcast_ref::<ExtractError>();
+    error.is_some_and(|error| match &error.cause {
+        ExtractCause::Corrupt | ExtractCause::Unended => true,
+        ExtractCause::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         _ => false,
     })
 }
@@ -210,7 +213,7 @@ fn write_archive(
     }
     match packer.skipped().first() {
         None => Ok(packer.packed().clone()),
-        Some(Skipped { path: below, reason }) => {
+        Some(Skipped { path: below, reason, .. }) => {
             bail!("cannot read {}: {reason}", path.join(below).display())
         }
     }
@@ -229,7 +232,7 @@ mod tests {
         pack(path, None, |_| {}).unwrap()
     }
 
-    async fn unpacked(body: impl AsyncRead + Unpin, target: &Path) -> Result<Counts> {
+    async fn unpacked(body: impl AsyncRead + Unpin, target: &Path) -> Result<Extracted> {
         unpack(body, target, How::default(), |_| {}).await
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use metaservice::{Destination, EntryKind, ExtensionError, FailureCode, Form};
-use metaservice_archive::{Extractor, Options, Packer};
+use metaservice_archive::{ExtractOptions, Extractor, Packer};
 use tokio::io::AsyncReadExt;
 
 use metaservice_testing::pair::Pair;
@@ -118,7 +118,8 @@ async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
     std::fs::create_dir(&to).unwrap();
     make_tree(&from);
     let archive = read_all(&pair, &from, Form::Archive).await;
-    let options = Options { new: true, ..Options::default() };
+    let mut options = ExtractOptions::default();
+    options.new = true;
     Extractor::open(&to, options).unwrap().extract(&archive[..]).unwrap();
     assert_same(&from, &to);
 }

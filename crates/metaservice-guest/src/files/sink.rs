@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
-use metaservice_archive::{Extractor, Options, Reason};
+use metaservice_archive::{ExtractCause, ExtractError, ExtractOptions, Extractor};
 use metaservice_protocol::{Failure, FailureCode, Form, WriteOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -206,7 +206,9 @@ impl Target {
             let message = format!("{} is not a directory", path.display());
             return Err(Failure::new(FailureCode::NotADirectory, message));
         }
-        let options = Options { new, keep_set_id, ..Options::default() };
+        let mut options = ExtractOptions::default();
+        options.new = new;
+        options.keep_set_id = keep_set_id;
         let extractor = Extractor::open(&path, options).map_err(failed)?;
         Ok(Self::Directory(path, extractor))
     }
@@ -228,10 +230,12 @@ impl Target {
 }
 
 /// The failure for an error of an archive.
-fn from_archive(error: &metaservice_archive::Error, path: &Path) -> Failure {
-    let code = match &error.reason {
-        Reason::System(errno) => failure::from_errno(*errno, path).code,
-        Reason::Io(error) if error.raw_os_error().is_some() => failure::from_io(error, path).code,
+fn from_archive(error: &ExtractError, path: &Path) -> Failure {
+    let code = match &error.cause {
+        ExtractCause::System(errno) => failure::from_errno(*errno, path).code,
+        ExtractCause::Io(error) if error.raw_os_error().is_some() => {
+            failure::from_io(error, path).code
+        }
         _ => FailureCode::Invalid,
     };
     Failure::new(code, format!("{}: {}", path.display(), with_causes(error)))
