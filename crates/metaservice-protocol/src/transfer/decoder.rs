@@ -9,7 +9,8 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use super::block::{COMPRESSED, DATA, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use super::digest::Digest;
 use crate::action::Resume;
 use crate::buffer::ChunkQueue;
 use crate::failure::Failure;

@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{COMPRESSED, DATA, Digest, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use super::block::{COMPRESSED, DATA, END, FAILED, HEAD, LENGTH_BITS, MARK};
+use super::digest::Digest;
 use crate::failure::Failure;
 use crate::limits::{MAX_CURSOR, TRANSFER_BLOCK};
 

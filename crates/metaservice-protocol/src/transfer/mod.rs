@@ -16,6 +16,7 @@
 //! The digest is XXH64 with seed 0. It detects faults of disks, memory and implementations, and
 //! changes between two attempts. It does not protect against a sender that lies.
 
+mod block;
 mod decoder;
 mod digest;
 mod encoder;
@@ -23,17 +24,6 @@ mod encoder;
 pub use decoder::{Decoder, InvalidTransfer, Item};
 pub use digest::Digest;
 pub use encoder::Encoder;
-
-const DATA: u32 = 0;
-const COMPRESSED: u32 = 1;
-const MARK: u32 = 2;
-const END: u32 = 3;
-const FAILED: u32 = 4;
-
-const LENGTH_BITS: u32 = 29;
-
-/// The size of a block's head, in bytes.
-const HEAD: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::block::{COMPRESSED, DATA, END, LENGTH_BITS, MARK};
 use super::*;
 use crate::failure::{Failure, FailureCode};
 use crate::limits::{MAX_CURSOR, TRANSFER_BLOCK};

@@ -1,16 +1,43 @@
-//! The JSON of an action: the five fields of version 1, and the options of the extensions.
+//! The answer of a poll, and its JSON: the five fields of version 1, and the options of the
+//! extensions.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, ActionId, ActionKind, ActionRequest, Exec, List, PollAnswer, Read, Write};
+use super::exec::Exec;
+use super::file::{Read, Write};
+use super::id::ActionId;
+use super::list::List;
+use super::request::{Action, ActionRequest};
+use super::table::ActionKind;
+
+/// The answer of [`Endpoint::Poll`](crate::Endpoint::Poll).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ActionJson", into = "ActionJson")]
+pub enum PollAnswer {
+    /// An action to perform.
+    Action(Action),
+    /// There was no action in time: the agent polls again.
+    None {
+        /// An id of its own, which is never replied to.
+        id: ActionId,
+    },
+    /// An action of a type, or with options, that this version does not know. The agent ignores
+    /// it with a warning.
+    Unknown {
+        /// The id of the action.
+        id: ActionId,
+        /// The name of its type.
+        name: String,
+    },
+}
 
 /// The name of the type that means 'no action'.
 const NONE: &str = "none";
 
 /// The fields of an action on the wire. The first five are always present.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ActionJson {
+struct ActionJson {
     id: ActionId,
     #[serde(rename = "type")]
     name: String,
