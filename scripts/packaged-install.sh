@@ -15,8 +15,10 @@ empty=$(mktemp -d)
 mkdir "$empty/.cargo"
 echo '[patch.crates-io]' > "$empty/.cargo/config.toml"
 for package in $(find "$CARGO_TARGET_DIR/package" -name '*.crate'); do
-    tar -xzf "$package" -C "$empty"
     directory=$(basename "$package" .crate)
+    # Some versions of cargo leave two copies.
+    [ ! -d "$empty/$directory" ] || continue
+    tar -xzf "$package" -C "$empty"
     for file in README.md LICENSE-MIT LICENSE-APACHE; do
         [ -s "$empty/$directory/$file" ] || {
             echo "error: $file is not in the package $directory" >&2

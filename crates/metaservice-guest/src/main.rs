@@ -9,12 +9,14 @@
 //!
 //! This static file is four programs, each in a process of its own:
 //!
-//! | | process | lives | why it is a process of its own |
-//! | --- | --- | --- | --- |
-//! | [`init`] | pid 1 | as long as the machine | if pid 1 ends, the kernel panics |
-//! | [`agent`] | the agent | as long as a host may send actions | it reads the network, and may be restarted |
-//! | [`supervise`] | one per job and per shell | as long as the command's processes | it outlives the agent, and adopts processes whose parent has ended |
-//! | fork server | beside an agent that has had a shell | as long as the agent | it forks supervisors of shells, which is faster than to start a program |
+//! - [`init`]: pid 1. It lives as long as the machine. If it ends, the kernel panics, so it does as
+//!   little as possible.
+//! - [`agent`]: the agent. It lives as long as a host may send actions. It reads the network, so it
+//!   may crash, and is restarted.
+//! - [`supervise`]: one for the job and one for each shell. It lives as long as the processes of the
+//!   command. It outlives the agent, and adopts processes whose parent has ended.
+//! - The fork server: one for an agent that has had a shell. It lives as long as the agent. It forks
+//!   the supervisors of shells, which is faster than to start a program.
 //!
 //! A command starts as a forked child of its supervisor, which has one thread and so may fork. The
 //! agent and a supervisor share only a state directory and a signal. The agent and the fork server
@@ -22,15 +24,21 @@
 //!
 //! # Modules
 //!
-//! A module uses only modules to the left of it:
+//! A module uses only modules above it:
 //!
-//! ```text
-//!   backoff, config, diagnostics, system ─► client ─► log ─► supervise ─► job ─► shell ─► actions
-//!                                     state, program                            files     agent
-//! ```
-//!
-//! `system` asks the kernel. `client` is the client side of the protocol. `actions` polls and
-//! dispatches. `agent` composes the modules. `init` stands beside the agent and starts it.
+//! | module | task |
+//! | --- | --- |
+//! | `backoff`, `diagnostics` | delays; lines for people |
+//! | `system` | what the agent asks of the kernel and of `/etc/passwd` |
+//! | `config`, `program` | the image's settings; a command with its environment |
+//! | `client` | the client side of the protocol |
+//! | `state` | the directory in which a job outlives its agent |
+//! | `log` | the delivery of a job's output |
+//! | `supervise` | the process above a command |
+//! | `job` | the job from its claim to its result |
+//! | `shell`, `files` | exec; files and lists |
+//! | `actions` | polls, and which module serves which action |
+//! | `agent`, `init` | the composition of an agent; pid 1 |
 
 #![deny(unsafe_code)]
 

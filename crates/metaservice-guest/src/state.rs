@@ -10,7 +10,7 @@
 //! | `nonce` | agent | the nonce with which it claims jobs |
 //! | `session` | agent | what the service has granted: a secret |
 //! | `execute` | agent | the job that the other files belong to |
-//! | `supervisor` | supervisor | identifies the supervisor; created once, before the command starts |
+//! | `supervisor` | supervisor | identifies it; created once, before the command starts |
 //! | `main` | supervisor | identifies the command's main process, for signals |
 //! | `failure` | supervisor's child | why the command could not start; empty if it started |
 //! | `begun` | supervisor | the start is over; only if the agent waits for it |

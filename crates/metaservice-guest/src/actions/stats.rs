@@ -121,7 +121,7 @@ fn memory(text: &str) -> (u64, u64) {
     (field("MemTotal:"), field("MemAvailable:"))
 }
 
-/// Bytes read from and written to whole disks. Partitions and stacked devices are not counted again.
+/// Bytes read from and written to whole disks. Partitions and stacked devices do not count again.
 fn disks(text: &str) -> (u64, u64) {
     let (mut read, mut written) = (0u64, 0u64);
     for line in text.lines() {

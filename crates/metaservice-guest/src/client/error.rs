@@ -50,8 +50,11 @@ impl ClientError {
 
     /// Whether the connection failed. Then the service may not have seen the request.
     pub(crate) const fn is_transport(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Transport(_) | Self::Silent(_))
-            || matches!(self, Self::Handshake(error) if !matches!(**error, tungstenite::Error::Http(_)))
+        match self {
+            Self::Connect(_) | Self::Transport(_) | Self::Silent(_) => true,
+            Self::Handshake(error) => !matches!(**error, tungstenite::Error::Http(_)),
+            Self::Status { .. } | Self::TooLarge(_) | Self::Payload(_) => false,
+        }
     }
 
     /// Whether the connection broke, as an idle connection does that the host has closed.

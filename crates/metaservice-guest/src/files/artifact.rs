@@ -7,7 +7,8 @@
 //! | file | the reply |
 //! | --- | --- |
 //! | regular | exactly its size at the time when it was opened, even if it grows |
-//! | regular, ends before its size | in the first block (as in `/sys`): what there was; else the connection breaks |
+//! | regular, ends before its size in the first block (`/sys`) | the bytes that were read |
+//! | regular, ends before its size later | the connection breaks |
 //! | regular, of size 0 with content (`/proc`) | everything that can be read, chunked |
 //! | anything else, or nothing | file not found |
 

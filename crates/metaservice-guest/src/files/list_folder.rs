@@ -11,7 +11,7 @@
 //! | a directory that cannot be read | no files |
 //! | links, devices, sockets, FIFOs; files and directories that cannot be read | left out |
 //! | names that are not UTF-8 | left out with a warning: JSON cannot carry them |
-//! | more paths than 10 MiB of JSON | a warning, and a reply that is longer and has no end, which the host rejects |
+//! | more paths than 10 MiB of JSON | a warning, and a longer reply, which the host rejects |
 //!
 //! Paths are sorted by their bytes. A link is followed only if the host named it.
 //!

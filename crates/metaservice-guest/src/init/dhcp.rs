@@ -76,7 +76,7 @@ async fn exchange(
 /// because there is one transaction at a time.
 fn message(hardware: [u8; 6], offer: Option<&Lease>) -> Vec<u8> {
     let mut message = vec![0; OPTIONS];
-    // A request, over Ethernet, with addresses of six bytes. The flag asks for a broadcast response.
+    // A request, over Ethernet, with addresses of six bytes. The flag asks for a broadcast reply.
     message[..4].copy_from_slice(&[1, 1, 6, 0]);
     message[4..8].copy_from_slice(&hardware[2..]);
     message[10] = 0x80;

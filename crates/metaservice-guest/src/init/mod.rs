@@ -17,7 +17,7 @@
 //!     └──► printed to the console ───────► power off ◄─ end all ◄─ power button, SIGTERM, SIGINT
 //! ```
 //!
-//! The init does not tune TCP. The kernel's own tuning uses a link like this one fully, and a larger
+//! The init does not tune TCP. The kernel's own tuning uses a link like this one fully. A larger
 //! buffer would only hold more of a log that the host has not received.
 
 mod boot_arguments;

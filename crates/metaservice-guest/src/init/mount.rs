@@ -67,11 +67,11 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     Ok(())
 }
 
-/// Mounts the file systems in memory: `/run`, `/tmp` and `/dev/shm`, and below [`SCRATCH`] the layer
+/// Mounts the file systems in memory: `/run`, `/tmp`, `/dev/shm`, and below [`SCRATCH`] the layer
 /// for changes of a shared root.
 ///
-/// They are one tmpfs, so one limit holds for all of them together. If the initramfs stays the root,
-/// it has a limit of its own. If both are full, there is still memory for processes.
+/// They are one tmpfs, so one limit holds for all of them together. If the initramfs stays the
+/// root, it has a limit of its own. If both are full, there is still memory for processes.
 pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = memory_available(&meminfo).unwrap_or_default();
@@ -212,9 +212,9 @@ fn mount_shared(tag: &str) -> Result<(), MountError> {
     at("overlay", NEW_ROOT, "overlay", MountFlags::empty(), options)
 }
 
-/// Covers a directory of the share that is a mount point on the host, if QEMU does not let the guest
-/// enter it. `/proc` is one. Without an empty directory in its place, each use of the name in the
-/// overlay would fail.
+/// Covers a directory of the share that is a mount point on the host, if QEMU does not let the
+/// guest enter it. `/proc` is one. Without an empty directory in its place, each use of the name
+/// in the overlay would fail.
 fn cover(lower: &Path, upper: &Path) -> std::io::Result<()> {
     match fs::symlink_metadata(lower) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {}

@@ -7,9 +7,10 @@
 //! | --- | --- |
 //! | another job, or `--again` | stops what still runs, forgets it, starts |
 //! | the same job, no supervisor | starts the command |
-//! | a supervisor, which runs | waits for the ending and the log, reports |
-//! | a supervisor, which is gone, and an ending | reports; if the log was not delivered, says so in it |
-//! | a supervisor, which is gone, and no ending | reports the job as lost, and says so in the log |
+//! | a supervisor that runs | waits for the ending and the log, reports |
+//! | a supervisor that is gone, an ending, `delivered` | reports |
+//! | a supervisor that is gone, an ending | reports, and adds to the log that its end is lost |
+//! | a supervisor that is gone, no ending | reports the job as lost, and adds that to the log |
 //! | `reported` | serves actions |
 
 use std::process::Stdio;

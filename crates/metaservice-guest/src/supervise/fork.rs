@@ -2,8 +2,8 @@
 //!
 //! Owns the only fork of the program. After a fork, a process with several threads may do almost
 //! nothing before it execs: another thread may have held a lock or changed the heap. Supervisors
-//! and the [fork server](super::fork_server) have one thread each. So their child runs ordinary
-//! code, and a fork replaces the start of a program, which takes longer.
+//! and the [fork server](mod@super::fork_server) have one thread each. So their child runs
+//! ordinary code, and a fork replaces the start of a program, which takes longer.
 
 #![allow(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! A supervisor as its agent sees it.
 //!
-//! Owns starting a supervisor, finding it again, ending it, and noticing what it has written and
-//! that it is gone. It uses a pidfd, so that a process id that was reused is never signalled.
+//! Owns starting a supervisor, finding it again and ending it. It notices the files that the
+//! supervisor writes, and its end. It uses a pidfd, so that a process id that was reused is never
+//! signalled.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

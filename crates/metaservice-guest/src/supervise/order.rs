@@ -1,5 +1,5 @@
 //! An agent's order to start a supervisor: as a command line, or as the same words in a message to
-//! the [fork server](super::fork_server).
+//! the [fork server](mod@super::fork_server).
 //!
 //! The command line is this program's own. The command and the environment of the job are passed as
 //! its command and environment. So if the kernel cannot pass them to the job, for example because

@@ -64,8 +64,8 @@ mod tests {
             let order = order(words);
             let (same, variables) = decode(&encode(&order, &env).unwrap()).unwrap();
             prop_assert_eq!(same, order);
-            let env: Environment = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-            prop_assert_eq!(variables, env);
+            let env = env.into_iter().map(|(name, value)| (name.into(), value.into()));
+            prop_assert_eq!(variables, env.collect::<Environment>());
         }
 
         #[test]
