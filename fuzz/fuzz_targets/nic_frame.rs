@@ -16,8 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[piece, pace], mut wire)) = bytes.split_first_chunk::<2>() else {
         return;
     };
-    let limits = Limits { connections: 8, half_open: 4, ..Limits::default() };
-    let mut interface = Interface::new(&Config { limits, ..Config::default() }, 1);
+    let mut limits = Limits::default();
+    (limits.connections, limits.half_open) = (8, 4);
+    let mut interface = Interface::new(&Config::default().limits(limits), 1);
     let (mut splitter, mut outgoing) = (Splitter::new(), Outgoing::new());
     let mut held = Vec::new();
     let mut now = Duration::ZERO;

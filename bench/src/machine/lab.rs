@@ -88,7 +88,7 @@ impl Lab {
             let (host, guest) = UnixStream::pair()?;
             host.set_nonblocking(true)?;
             let host = tokio::net::UnixStream::from_std(host)?;
-            let config = Config { ports: vec![80, DISCARD, GENERATE], ..Config::default() };
+            let config = Config::default().ports(vec![80, DISCARD, GENERATE]);
             let (nic, driver) = attach(host, config);
             tokio::spawn(driver.run());
             let (tap, sink) = Tap::new();

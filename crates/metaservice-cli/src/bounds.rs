@@ -187,7 +187,8 @@ mod tests {
         (service.head_time, service.stall) = (Duration::from_secs(4), Duration::from_secs(5));
         (service.list, service.names, service.streams) = (6 << 20, 7, 8);
         (service.line, service.storage) = (2 << 10, 9 << 30);
-        let card = Limits { frames: 10 << 10, half_open: 5, buffers: 3 << 20, ..Limits::default() };
+        let mut card = Limits::default();
+        (card.frames, card.half_open, card.buffers) = (10 << 10, 5, 3 << 20);
         let farewell = Duration::from_secs(11 * 60);
         let expected = Bounds { service, card, farewell, console: 12 << 20, pcap: 0 };
         assert_eq!(set_all.unwrap(), expected);

@@ -57,7 +57,7 @@ impl Image {
 
     /// What was done to it, if anything was.
     pub(crate) fn prepared(&self) -> Option<Prepared> {
-        Prepared::read(&self.stored.as_ref()?.words)
+        Prepared::read(&self.stored.as_ref()?.notes)
     }
 
     /// Refuses what a prepared image will not do.

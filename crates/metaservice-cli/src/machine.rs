@@ -343,11 +343,15 @@ pub(crate) fn attach(
     pcap: Option<nic::Pcap>,
     limits: nic::Limits,
     socket: UnixStream,
-    orphans: Vec<nic::Orphan>,
+    stale: Vec<nic::StaleConnection>,
 ) -> Result<(nic::Nic, nic::Driver)> {
     socket.set_nonblocking(true).context("cannot set up the network card")?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
-    let config = nic::Config { pcap, limits, orphans, ..nic::Config::default() };
+    let config = nic::Config::default().limits(limits).stale_connections(stale);
+    let config = match pcap {
+        Some(pcap) => config.pcap(pcap),
+        None => config,
+    };
     Ok(nic::attach(socket, config))
 }
 
@@ -362,7 +366,7 @@ pub(crate) async fn pcap(
     let file = output("--pcap", &path).await?;
     let bound = bounds.pcap;
     let told = move || is_full("--pcap", &path, bound, printer);
-    Ok(Some(nic::Pcap::new(Slow(file)).bound(bound, told)))
+    Ok(Some(nic::Pcap::new(Slow(file)).limit(bound, told)))
 }
 
 /// A file whose writes may wait for a reader: the thread that writes gives its tasks to another.

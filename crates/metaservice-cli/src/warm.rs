@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
 use metaservice::{Cloud, Preparation};
-use metaservice_nic::{Limits, Observer, Orphan};
+use metaservice_nic::{Limits, Observer, StaleConnection};
 use metaservice_qemu::{
     Machine, MachineSpec, Snapshot, SnapshotError, SnapshotKey, SnapshotStore, SystemUuid,
 };
@@ -39,7 +39,7 @@ pub(crate) struct Warm {
 
 impl Warm {
     /// The guest's connections at the time.
-    pub(crate) fn orphans(&self) -> Vec<Orphan> {
+    pub(crate) fn stale_connections(&self) -> Vec<StaleConnection> {
         self.saved.notes().as_array().into_iter().flatten().filter_map(read).collect()
     }
 
@@ -101,10 +101,10 @@ pub(crate) async fn make(plan: &Plan, wait: bool) -> Result<Made> {
         // QEMU ends without a word when its memory finds no room.
         Err(error) => return Err(making.check_room().err().map_or(error, Error::from)),
     };
-    let orphans: Value = idle.observer.connections().iter().map(write).collect();
+    let stale_connections: Value = idle.observer.connections().iter().map(write).collect();
     idle.machine.kill().await;
     let kept: Result<(), SnapshotError> =
-        tokio::task::block_in_place(|| making.keep(&state, &orphans));
+        tokio::task::block_in_place(|| making.keep(&state, &stale_connections));
     kept?;
     Ok(Made::Now)
 }
@@ -170,14 +170,14 @@ pub(crate) fn make_later(hardware: &HardwareArgs) -> std::io::Result<()> {
     command.spawn().map(drop)
 }
 
-fn write(orphan: &Orphan) -> Value {
-    let Orphan { hardware, peer, peer_port, port, expected } = orphan;
+fn write(stale: &StaleConnection) -> Value {
+    let StaleConnection { hardware, peer, peer_port, port, expected } = stale;
     json!({ "hardware": hardware, "peer": peer, "peerPort": peer_port, "port": port, "expected": expected })
 }
 
-fn read(value: &Value) -> Option<Orphan> {
+fn read(value: &Value) -> Option<StaleConnection> {
     let number = |name: &str| value.get(name).and_then(Value::as_u64);
-    Some(Orphan {
+    Some(StaleConnection {
         hardware: serde_json::from_value(value.get("hardware")?.clone()).ok()?,
         peer: value.get("peer")?.as_str()?.parse().ok()?,
         peer_port: number("peerPort")?.try_into().ok()?,
@@ -192,14 +192,14 @@ mod tests {
 
     #[test]
     fn a_connection_is_read_as_it_was_written() {
-        let orphan = Orphan {
+        let stale = StaleConnection {
             hardware: [2, 0, 0, 0, 0, 255],
             peer: [169, 254, 1, 2].into(),
             peer_port: 40000,
             port: 80,
             expected: u32::MAX,
         };
-        assert_eq!(read(&write(&orphan)), Some(orphan));
+        assert_eq!(read(&write(&stale)), Some(stale));
         assert_eq!(read(&json!({ "peer": "a" })), None);
     }
 }

@@ -16,14 +16,14 @@ const PIECE: usize = 1 << 20;
 /// What is left out of a copy: 64 KiB of zeros.
 const HOLE: usize = 64 << 10;
 
-/// Hears how many bytes were done more, and says whether to go on.
-pub(crate) type Observe<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
+/// Gets the number of bytes of each finished part of an operation, and says whether to continue.
+pub type Observer<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// Copies `from` to the empty file `to`. Shared with it where the file system can do that.
 ///
 /// # Errors
 /// Of reading and writing; [`io::ErrorKind::Interrupted`] when it is not to go on.
-pub(crate) fn copy(from: &mut File, to: &File, observe: Observe<'_>) -> io::Result<()> {
+pub(crate) fn copy(from: &mut File, to: &File, observe: Observer<'_>) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, &*from).is_ok() {
         return Ok(());
     }
@@ -38,7 +38,7 @@ pub(crate) fn copy(from: &mut File, to: &File, observe: Observe<'_>) -> io::Resu
 pub(crate) fn copy_digested(
     from: &mut File,
     to: &File,
-    observe: Observe<'_>,
+    observe: Observer<'_>,
 ) -> io::Result<String> {
     let mut digest = Sha256::new();
     let length = walk(from, observe, |piece, at| {
@@ -53,7 +53,7 @@ pub(crate) fn copy_digested(
 ///
 /// # Errors
 /// As [`copy`].
-pub(crate) fn digest(file: &mut File, observe: Observe<'_>) -> io::Result<String> {
+pub(crate) fn digest(file: &mut File, observe: Observer<'_>) -> io::Result<String> {
     let mut digest = Sha256::new();
     walk(file, observe, |piece, _| {
         digest.update(piece);
@@ -65,7 +65,7 @@ pub(crate) fn digest(file: &mut File, observe: Observe<'_>) -> io::Result<String
 /// Goes over a file from its beginning; its length.
 fn walk(
     file: &mut File,
-    observe: Observe<'_>,
+    observe: Observer<'_>,
     mut each: impl FnMut(&[u8], u64) -> io::Result<()>,
 ) -> io::Result<u64> {
     file.seek(SeekFrom::Start(0))?;

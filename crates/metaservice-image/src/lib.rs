@@ -19,8 +19,9 @@ mod disk;
 mod qcow2;
 mod store;
 
+pub use copy::Observer;
 pub use disk::{Disk, DiskError, Format};
 pub use store::{
-    BrokenImage, ImageDigest, ImageDraft, ImageName, ImageStore, InvalidImageName, Observer,
-    Removed, StoreError, StoredImage,
+    BrokenImage, ImageDigest, ImageDraft, ImageName, ImageStore, InvalidImageName, Removed,
+    StoreError, StoredImage,
 };

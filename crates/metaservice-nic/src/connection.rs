@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{error::StreamError, interface::ConnectionId, nic::Shared};
+use crate::{error::StreamError, interface::ConnectionId, shared::Shared};
 
 /// A TCP connection from the guest.
 ///

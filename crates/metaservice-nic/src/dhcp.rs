@@ -16,7 +16,8 @@ use smoltcp::{
 };
 
 use crate::{
-    config::{Config, Gateway, PREFIX_LENGTH, SERVICE_ADDRESS},
+    address::{PREFIX_LENGTH, SERVICE_ADDRESS},
+    config::{Config, Gateway},
     ethernet,
     frame::Outgoing,
     statistics::DropReason,

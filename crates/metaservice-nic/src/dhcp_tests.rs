@@ -1,7 +1,7 @@
 //! The server's answers, byte by byte where the format is meant, by option where the rules are.
 
 use super::*;
-use crate::config::Mtu;
+use crate::address::Mtu;
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const ADDRESS: [u8; 4] = [169, 254, 1, 2];
@@ -120,11 +120,8 @@ fn only_a_networked_guest_learns_of_a_way_out() {
     let plain = answer(&message(1, [0; 4], false, &[(55, &[1, 3, 6, 121])])).unwrap();
     assert_eq!((find(&plain, 3), find(&plain, 6)), (None, None));
     let router = Ipv4Addr::new(169, 254, 0, 1);
-    let config = Config {
-        mtu: Mtu::ETHERNET,
-        gateway: Some(Gateway { router, resolvers: vec![Ipv4Addr::new(9, 9, 9, 9); 20] }),
-        ..Config::default()
-    };
+    let gateway = Gateway { router, resolvers: vec![Ipv4Addr::new(9, 9, 9, 9); 20] };
+    let config = Config::default().mtu(Mtu::ETHERNET).gateway(gateway);
     let reply = answer_of(&config, &message(1, [0; 4], false, &[])).unwrap();
     assert_eq!(find(&reply, 3).unwrap(), [169, 254, 0, 1]);
     assert_eq!(find(&reply, 6).unwrap(), [9; 32]);

@@ -24,9 +24,9 @@ use tokio::{net::UnixStream, time::Sleep};
 use crate::{
     error::Error,
     frame::{Outgoing, Splitter},
-    nic::Shared,
     pace::Pace,
     pcap::Pcap,
+    shared::Shared,
     statistics::Statistics,
 };
 

@@ -8,6 +8,7 @@ use crate::frame::FramingError;
 ///
 /// That QEMU closes the wire is not among them: a machine that ends is a normal end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The socket to QEMU failed.
     #[error("the socket to the machine failed")]
@@ -22,6 +23,7 @@ pub enum Error {
 /// As the error of an `AsyncRead` or `AsyncWrite` it is inside of the [`io::Error`], whose
 /// kind is named with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StreamError {
     /// The guest has reset the connection ([`io::ErrorKind::ConnectionReset`]).
     #[error("the guest has reset the connection")]

@@ -12,7 +12,7 @@ use smoltcp::wire::{
 };
 
 use crate::{
-    config::{SERVICE_ADDRESS, SERVICE_HARDWARE_ADDRESS},
+    address::{SERVICE_ADDRESS, SERVICE_HARDWARE_ADDRESS},
     frame::{ETHERNET_HEADER, Outgoing},
     statistics::DropReason,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) const OWN: EthernetAddress = EthernetAddress(SERVICE_HARDWARE_ADDRESS);
 
 /// A frame that is for the card.
-pub(crate) enum Incoming<'frame> {
+pub(crate) enum Received<'frame> {
     /// What ARP says.
     Arp(&'frame [u8]),
     /// An IPv4 packet, and perhaps padding after it.
@@ -34,7 +34,7 @@ pub(crate) enum Incoming<'frame> {
 }
 
 /// Reads the Ethernet header of a frame that was sent on a wire with this MTU.
-pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Incoming<'_>, DropReason> {
+pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Received<'_>, DropReason> {
     let header = EthernetFrame::new_checked(frame).map_err(|_| DropReason::Truncated)?;
     if frame.len() > ETHERNET_HEADER + mtu {
         return Err(DropReason::Oversized);
@@ -50,8 +50,8 @@ pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Incoming<'_>, DropReason
         return Err(DropReason::InvalidSource);
     }
     match header.ethertype() {
-        EthernetProtocol::Arp => Ok(Incoming::Arp(&frame[ETHERNET_HEADER..])),
-        EthernetProtocol::Ipv4 => Ok(Incoming::Ipv4 { source, packet: &frame[ETHERNET_HEADER..] }),
+        EthernetProtocol::Arp => Ok(Received::Arp(&frame[ETHERNET_HEADER..])),
+        EthernetProtocol::Ipv4 => Ok(Received::Ipv4 { source, packet: &frame[ETHERNET_HEADER..] }),
         _ => Err(DropReason::OtherProtocol),
     }
 }

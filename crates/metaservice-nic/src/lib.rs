@@ -37,6 +37,7 @@
 pub mod frame;
 pub mod interface;
 
+mod address;
 mod config;
 mod connection;
 mod dhcp;
@@ -44,20 +45,22 @@ mod driver;
 mod error;
 mod ethernet;
 mod nic;
-mod orphan;
 mod pace;
 mod pcap;
+mod shared;
+mod stale;
 mod statistics;
 
-pub use config::{
-    Config, Gateway, GuestAddress, InvalidGuestAddress, InvalidMtu, Limits, Mtu, PREFIX_LENGTH,
-    SERVICE_ADDRESS, SERVICE_HARDWARE_ADDRESS, SERVICE_PORT,
+pub use address::{
+    GuestAddress, InvalidGuestAddress, InvalidMtu, Mtu, PREFIX_LENGTH, SERVICE_ADDRESS,
+    SERVICE_HARDWARE_ADDRESS, SERVICE_PORT,
 };
+pub use config::{Config, Gateway, Limits};
 pub use connection::Connection;
 pub use driver::Driver;
 pub use error::{Error, StreamError};
 pub use frame::FramingError;
 pub use nic::{Nic, Observer, attach};
-pub use orphan::Orphan;
 pub use pcap::Pcap;
+pub use stale::StaleConnection;
 pub use statistics::{DropReason, Dropped, Statistics};

@@ -7,9 +7,8 @@ use std::{
     collections::HashMap,
     future::poll_fn,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
-    time::Duration,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 
 use tokio::{net::UnixStream, time::Instant};
@@ -18,8 +17,9 @@ use crate::{
     config::Config,
     connection::Connection,
     driver::Driver,
-    interface::{ConnectionId, Interface},
-    orphan::Orphan,
+    interface::Interface,
+    shared::{CardState, Shared, StreamWakers},
+    stale::StaleConnection,
     statistics::Statistics,
 };
 
@@ -34,7 +34,7 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
     // that cannot be guessed matter little where the only peer sees them all.
     let seed = RandomState::new().hash_one("initial sequence numbers");
     let shared = Arc::new(Shared {
-        state: Mutex::new(State {
+        state: Mutex::new(CardState {
             interface: Interface::new(&config, seed),
             driver: None,
             acceptor: None,
@@ -46,86 +46,6 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
     });
     let driver = Driver::new(socket, config.limits.frames, config.pcap.take(), Arc::clone(&shared));
     (Nic { shared }, driver)
-}
-
-/// What driver, card and connections share.
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// When the card's time begins.
-    pub(crate) start: Instant,
-}
-
-pub(crate) struct State {
-    pub(crate) interface: Interface,
-    /// Woken when a connection has something to be sent, or the card is given up.
-    pub(crate) driver: Option<Waker>,
-    pub(crate) acceptor: Option<Waker>,
-    /// Who waits on which connection.
-    pub(crate) streams: HashMap<ConnectionId, StreamWakers>,
-    /// Whether there is somebody to accept.
-    pub(crate) accepting: bool,
-    /// Whether the driver is gone.
-    pub(crate) closed: bool,
-}
-
-#[derive(Default)]
-pub(crate) struct StreamWakers {
-    pub(crate) reader: Option<Waker>,
-    pub(crate) writer: Option<Waker>,
-}
-
-impl Shared {
-    /// A thread that panicked inside of the card leaves it to the others as it is: the driver
-    /// closes it on its way out.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Does something to the card, then wakes the driver if there is something for it to do.
-    pub(crate) fn act<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.lock();
-        let result = action(&mut state);
-        let driver = if state.interface.has_backlog() { state.driver.take() } else { None };
-        drop(state);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-        result
-    }
-}
-
-impl State {
-    /// Collects whoever waits for what the interface has changed.
-    pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
-        if self.interface.has_waiting() {
-            wakers.extend(self.acceptor.take());
-        }
-        for id in self.interface.take_changes() {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                continue;
-            };
-            if stream.reader.is_some() && self.interface.is_readable(id) {
-                wakers.extend(stream.reader.take());
-            }
-            if stream.writer.is_some() && self.interface.is_writable(id) {
-                wakers.extend(stream.writer.take());
-            }
-        }
-    }
-
-    /// The driver is gone: nothing will ever change again.
-    pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
-        self.closed = true;
-        wakers.extend(self.acceptor.take());
-        for stream in self.streams.values_mut() {
-            wakers.extend(stream.reader.take());
-            wakers.extend(stream.writer.take());
-        }
-    }
 }
 
 /// A network card, from which the guest's connections are accepted.
@@ -177,7 +97,8 @@ impl Nic {
     }
 }
 
-/// Sees which connections a card has.
+/// Sees which connections a card has, and its statistics.
+#[derive(Clone)]
 pub struct Observer {
     shared: Arc<Shared>,
 }
@@ -185,10 +106,16 @@ pub struct Observer {
 impl Observer {
     /// The guest's ends of the connections that are open now. A guest that is stopped, saved
     /// and continued with another card has them still: give them to that card as
-    /// [`Config::orphans`](crate::Config::orphans).
+    /// [`Config::stale_connections`](crate::Config::stale_connections).
     #[must_use]
-    pub fn connections(&self) -> Vec<Orphan> {
+    pub fn connections(&self) -> Vec<StaleConnection> {
         self.shared.lock().interface.connections().collect()
+    }
+
+    /// The statistics of the card so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared.lock().interface.statistics()
     }
 }
 

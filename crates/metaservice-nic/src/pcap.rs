@@ -23,7 +23,7 @@ const SNAPLEN: u32 = 262_144;
 /// ```
 /// use metaservice_nic::{Config, Pcap};
 ///
-/// let config = Config { pcap: Some(Pcap::new(std::io::sink())), ..Config::default() };
+/// let config = Config::default().pcap(Pcap::new(std::io::sink()));
 /// ```
 pub struct Pcap {
     writer: Option<BufWriter<Box<dyn Write + Send>>>,
@@ -54,7 +54,7 @@ impl Pcap {
     /// Bounds what is written: the copy ends before the frame that would exceed so many bytes, and
     /// `told` is called then.
     #[must_use]
-    pub fn bound(mut self, bytes: u64, told: impl FnOnce() + Send + 'static) -> Self {
+    pub fn limit(mut self, bytes: u64, told: impl FnOnce() + Send + 'static) -> Self {
         self.left = bytes;
         self.told = Some(Box::new(told));
         self
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_ends_before_the_frame_that_exceeds_its_bound() {
+    fn a_copy_ends_before_the_frame_that_exceeds_its_limit() {
         const THREE: u64 = 24 + 3 * (16 + 100);
-        for (bound, frames, ended) in
+        for (limit, frames, ended) in
             [(THREE, 3, false), (THREE + 115, 3, true), (THREE - 1, 2, true)]
         {
             let (file, told) = (Shared::default(), Arc::new(Mutex::new(0)));
             let count = Arc::clone(&told);
-            let pcap = Pcap::new(file.clone()).bound(bound, move || *count.lock().unwrap() += 1);
+            let pcap = Pcap::new(file.clone()).limit(limit, move || *count.lock().unwrap() += 1);
             let mut pcap = pcap;
             for _ in 0..3 {
                 pcap.record(Duration::ZERO, &[0; 100]);
@@ -200,8 +200,8 @@ mod tests {
                 pcap.record(Duration::ZERO, &[]);
             }
             pcap.flush();
-            assert_eq!(file.0.lock().unwrap().len(), 24 + frames * (16 + 100), "{bound}");
-            assert_eq!(*told.lock().unwrap(), u32::from(ended), "{bound}");
+            assert_eq!(file.0.lock().unwrap().len(), 24 + frames * (16 + 100), "{limit}");
+            assert_eq!(*told.lock().unwrap(), u32::from(ended), "{limit}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 /// Why a frame was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DropReason {
     /// Shorter than an Ethernet header.
     Truncated,
@@ -75,6 +76,7 @@ impl Dropped {
 
 /// What the card has seen and done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Statistics {
     /// Frames from the guest, those that were dropped included.
     pub frames_received: u64,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use metaservice::MetaService;
-use metaservice_nic::{Orphan, Statistics};
+use metaservice_nic::{StaleConnection, Statistics};
 use metaservice_qemu::{Machine, SnapshotError, StartError};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -157,12 +157,12 @@ impl Wire {
         plan: &Plan,
         settings: &JobSettings,
         service: &MetaService,
-        orphans: Vec<Orphan>,
+        stale: Vec<StaleConnection>,
         printer: Printer,
     ) -> Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair().context("cannot make the network card's socket")?;
         let pcap = machine::pcap(&plan.args, &settings.bounds, printer).await?;
-        let (nic, driver) = machine::attach(pcap, settings.bounds.card, ours, orphans)?;
+        let (nic, driver) = machine::attach(pcap, settings.bounds.card, ours, stale)?;
         let driving = tokio::spawn(driver.run());
         let serving = tokio::spawn(service.clone().serve(Card(nic)));
         Ok((Self { driving, serving }, theirs))
@@ -233,8 +233,8 @@ async fn go_on(
     service: &MetaService,
     printer: Printer,
 ) -> Result<Result<(Machine, Wire)>> {
-    let orphans = saved.orphans();
-    let (wire, card) = Wire::connect(plan, settings, service, orphans, printer).await?;
+    let stale = saved.stale_connections();
+    let (wire, card) = Wire::connect(plan, settings, service, stale, printer).await?;
     let spec = tokio::task::block_in_place(|| machine::describe(plan, None, card))?;
     let spec = machine::with_console(&plan.args, spec).await?;
     let went_on = async {

@@ -1,4 +1,4 @@
-//! An image that is being made.
+//! A new image.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -10,36 +10,37 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde_json::{Value, json};
 
-use super::{
-    ImageDigest, ImageName, ImageStore, Observer, StoreError, StoredImage, entries, failed,
-};
-use crate::copy;
+use super::directory::{StoreDirectory, StoredImage, describe, entries};
+use super::error::{StoreError, failed};
+use super::name::{ImageDigest, ImageName};
+use crate::copy::{self, Observer};
 use crate::disk::{Disk, Format};
 
-/// The beginning of the names of folders that are being made, or removed.
+/// The prefix of the directories of new images, and of images that are being removed.
 pub(super) const MAKING: &str = ".making-";
 
-/// A copy of an image that a machine may write, to be kept as another image. Dropped, it is gone.
+/// A copy of an image that a machine may write, to be kept as another image. Dropped, it is
+/// removed.
 #[derive(Debug)]
 pub struct ImageDraft {
-    store: ImageStore,
+    store: StoreDirectory,
     folder: tempfile::TempDir,
     format: Format,
-    /// Tells other makers that we live.
+    /// Shows other makers that this process lives.
     _lock: File,
 }
 
 impl ImageDraft {
     /// An empty one.
-    pub(super) fn begin(store: &ImageStore) -> Result<Self, StoreError> {
-        // Between the making of a folder and its lock nobody shall take it for an abandoned one.
+    pub(super) fn begin(store: &StoreDirectory) -> Result<Self, StoreError> {
+        // With the lock of the store, no other process takes the directory for abandoned before it
+        // has a lock of its own.
         let _changing = store.lock()?;
         let make = || {
             remove_abandoned(&store.folder);
-            let private = Permissions::from_mode(0o700);
             let folder = tempfile::Builder::new()
                 .prefix(MAKING)
-                .permissions(private)
+                .permissions(Permissions::from_mode(0o700))
                 .tempdir_in(&store.folder)?;
             let lock = File::create(folder.path().join("lock"))?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
@@ -59,7 +60,7 @@ impl ImageDraft {
         Disk::known(self.path(), self.format)
     }
 
-    /// Fills it with the bytes of a file; their digest.
+    /// Copies a file into it, and returns the digest.
     pub(super) fn fill(
         &self,
         file: &Path,
@@ -73,7 +74,7 @@ impl ImageDraft {
         digest_of(&digest)
     }
 
-    /// Fills it with the bytes of an image.
+    /// Copies an image into it.
     pub(super) fn copy(
         &mut self,
         image: &StoredImage,
@@ -87,69 +88,55 @@ impl ImageDraft {
         Ok(())
     }
 
-    /// Keeps it as it is now under a name. No machine may write it any longer. Blocks.
+    /// Keeps it under a name, with notes of the caller. No machine may write it any more. Blocks.
     ///
     /// # Errors
-    /// When the name is another image's, or the disk is full. Nothing of it is left then.
+    /// If another image has the name, or the disk is full. Then nothing of it is left.
     pub fn keep(
         self,
         name: &ImageName,
-        words: &Value,
+        notes: &Value,
         observe: Observer<'_>,
     ) -> Result<StoredImage, StoreError> {
         let path = self.path();
-        let mut digested = || {
+        let mut digest = || {
             let mut file = File::open(&path)?;
             file.sync_all()?;
             copy::digest(&mut file, observe)
         };
-        let digest = digest_of(&digested().map_err(failed(&path))?)?;
+        let digest = digest_of(&digest().map_err(failed(&path))?)?;
         let format = self.format;
-        self.settle(&digest, format, name, words)
+        self.settle(&digest, format, name, notes)
     }
 
-    /// Moves what is whole to its place.
+    /// Seals it and moves it to its place.
     pub(super) fn settle(
         self,
         digest: &ImageDigest,
         format: Format,
         name: &ImageName,
-        words: &Value,
+        notes: &Value,
     ) -> Result<StoredImage, StoreError> {
         let folder = self.folder.path();
-        let seal = || {
-            let file = File::open(self.path())?;
-            file.set_permissions(Permissions::from_mode(0o400))?;
-            file.sync_all()?;
-            let manifest = json!({
-                "format": format.name(),
-                "disk": description(&file.metadata()?),
-                "created": SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
-                "words": words,
-            });
-            let mut file = File::create(folder.join("manifest"))?;
-            file.write_all(manifest.to_string().as_bytes())?;
-            file.sync_all()
-        };
-        seal().map_err(failed(folder))?;
+        seal(folder, format, notes).map_err(failed(folder))?;
         let store = &self.store;
-        // Until it is in its place our own lock tells other makers that we live.
+        // Until it is in its place, its own lock shows other makers that this process lives.
         let _changing = store.lock()?;
         match store.names()?.get(name) {
             Some(other) if other != digest => return Err(StoreError::NameTaken(name.clone())),
             _ => {}
         }
-        let place = store.place(digest);
+        let place = store.folder_of(digest);
         let put = || {
             if store.read(digest, &BTreeMap::new()).is_err() {
-                // One that was changed, or half of one.
+                // The store may have a changed image with this digest, or a part of one.
                 let _ = fs::remove_dir_all(&place);
                 fs::remove_file(folder.join("lock"))?;
                 File::open(folder)?.sync_all()?;
                 fs::rename(folder, &place)?;
                 File::open(&store.folder)?.sync_all()?;
             }
-            // A name leads to what is there for good, never the other way round.
+            // The image is on the disk before its name is.
             let new = store.folder.join("names").join(format!("{MAKING}{name}"));
             let _ = fs::remove_file(&new);
             symlink(Path::new("..").join(digest.as_str()), &new)?;
@@ -160,7 +147,7 @@ impl ImageDraft {
         store.read(digest, &store.names()?)
     }
 
-    /// A file for the disk, of this user's alone.
+    /// Creates the file of the disk, for this user alone.
     fn create(&self) -> Result<File, StoreError> {
         let path = self.path();
         let create = || {
@@ -171,13 +158,13 @@ impl ImageDraft {
         create().map_err(failed(&path))
     }
 
-    /// Says early what would be said late.
+    /// Gives the error for a full disk before the copy, not at its end.
     fn check_room(&self, from: &File) -> Result<(), StoreError> {
         let path = &self.store.folder;
         let room = || {
             let needed = from.metadata()?.blocks() * 512;
-            let there = statvfs(path)?;
-            io::Result::Ok((needed, there.f_bavail.saturating_mul(there.f_frsize)))
+            let found = statvfs(path)?;
+            io::Result::Ok((needed, found.f_bavail.saturating_mul(found.f_frsize)))
         };
         match room().map_err(failed(path))? {
             (needed, available) if needed > available => {
@@ -188,17 +175,27 @@ impl ImageDraft {
     }
 }
 
-/// By what a disk is known to be the same, without reading all of it.
-pub(super) fn description(metadata: &fs::Metadata) -> Value {
-    json!([metadata.size(), metadata.mtime(), metadata.mtime_nsec()])
+/// Makes the disk read-only, and writes the manifest.
+fn seal(folder: &Path, format: Format, notes: &Value) -> io::Result<()> {
+    let file = File::open(folder.join("disk"))?;
+    file.set_permissions(Permissions::from_mode(0o400))?;
+    file.sync_all()?;
+    let manifest = json!({
+        "format": format.name(),
+        "disk": describe(&file.metadata()?),
+        "created": SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+        "words": notes,
+    });
+    let mut file = File::create(folder.join("manifest"))?;
+    file.write_all(manifest.to_string().as_bytes())?;
+    file.sync_all()
 }
 
 fn digest_of(digits: &str) -> Result<ImageDigest, StoreError> {
     digits.parse().map_err(|()| StoreError::NoSuchImage(digits.to_owned()))
 }
 
-/// Removes what makers have left that are no more; the caller holds the lock of the store. What
-/// cannot be removed stays.
+/// Removes what killed makers left, as far as possible. The caller holds the lock of the store.
 pub(super) fn remove_abandoned(folder: &Path) {
     for name in entries(folder).unwrap_or_default() {
         if name.starts_with(MAKING) && !is_alive(&folder.join(&name)) {
@@ -213,7 +210,7 @@ pub(super) fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Whether somebody makes it now. What cannot be told counts as alive.
+/// Whether the maker lives. If that cannot be found out, it counts as alive.
 fn is_alive(place: &Path) -> bool {
     match File::open(place.join("lock")) {
         Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(),

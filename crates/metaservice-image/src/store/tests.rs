@@ -1,6 +1,16 @@
-use super::*;
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-fn go_on(_: u64) -> ControlFlow<()> {
+use serde_json::Value;
+
+use super::directory::entries;
+use super::remove_abandoned;
+use super::{ImageName, ImageStore, Removed, StoreError, StoredImage};
+use crate::disk::Format;
+
+fn proceed(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -27,8 +37,8 @@ impl Fixture {
     }
 
     fn import(&self, content: &[u8], as_name: &str) -> Result<StoredImage, StoreError> {
-        let words = Value::from(as_name);
-        self.store.import(&self.file(content), &name(as_name), &words, &mut go_on)
+        let notes = Value::from(as_name);
+        self.store.import(&self.file(content), &name(as_name), &notes, &mut proceed)
     }
 
     fn listed(&self) -> usize {
@@ -46,7 +56,7 @@ impl Fixture {
 fn an_image_is_found_by_name_and_digest_and_is_what_came() {
     let fixture = Fixture::new();
     let kept = fixture.import(b"a disk", "one").unwrap();
-    assert_eq!(kept.words, "one");
+    assert_eq!(kept.notes, "one");
     assert_eq!(
         (kept.format, fs::read(kept.disk().path()).unwrap()),
         (Format::Raw, b"a disk".into())
@@ -123,7 +133,7 @@ fn an_image_goes_by_its_digest_with_all_its_names_or_with_none() {
     assert!(!fixture.store.has("one") && !fixture.store.has("two"));
     // One whose maker was killed before it had a name.
     fixture.import(b"a disk", "one").unwrap();
-    fs::remove_file(fixture.store.link(&name("one"))).unwrap();
+    fs::remove_file(fixture.store.directory.link(&name("one"))).unwrap();
     assert_eq!(fixture.listed(), 1);
     fixture.store.remove(&digest).unwrap();
     assert_eq!((fixture.listed(), fixture.left()), (0, Vec::new()));
@@ -133,12 +143,12 @@ fn an_image_goes_by_its_digest_with_all_its_names_or_with_none() {
 fn what_is_about_to_be_kept_is_not_taken_for_abandoned() {
     let fixture = Fixture::new();
     let base = fixture.import(b"a disk", "base").unwrap();
-    let draft = fixture.store.draft(&base, &mut go_on).unwrap();
+    let draft = fixture.store.draft(&base, &mut proceed).unwrap();
     fs::write(draft.disk().path(), "another").unwrap();
     std::thread::scope(|scope| {
         // Somebody else changes names: the draft has to wait, and lives.
-        let changing = fixture.store.lock().unwrap();
-        let keeping = scope.spawn(|| draft.keep(&name("made"), &Value::Null, &mut go_on));
+        let changing = fixture.store.directory.lock().unwrap();
+        let keeping = scope.spawn(|| draft.keep(&name("made"), &Value::Null, &mut proceed));
         while !fixture
             .left()
             .iter()
@@ -146,7 +156,7 @@ fn what_is_about_to_be_kept_is_not_taken_for_abandoned() {
         {
             std::thread::yield_now();
         }
-        draft::remove_abandoned(&fixture.folder.path().join("images"));
+        remove_abandoned(&fixture.folder.path().join("images"));
         drop(changing);
         keeping.join().unwrap().unwrap();
     });
@@ -174,18 +184,18 @@ fn what_is_no_image_leaves_nothing() {
 fn a_draft_becomes_another_image_or_nothing() {
     let fixture = Fixture::new();
     let base = fixture.import(b"a disk", "base").unwrap();
-    let draft = fixture.store.draft(&base, &mut go_on).unwrap();
+    let draft = fixture.store.draft(&base, &mut proceed).unwrap();
     fs::write(draft.disk().path(), "QFI\u{fb} is what a guest wrote").unwrap();
-    let made = draft.keep(&name("made"), &Value::Null, &mut go_on).unwrap();
+    let made = draft.keep(&name("made"), &Value::Null, &mut proceed).unwrap();
     // It is what it was: a header that a guest has written is none.
     assert_eq!(made.format, Format::Raw);
     assert_ne!(made.digest, base.digest);
     assert_eq!(fs::read(base.disk().path()).unwrap(), b"a disk");
-    let draft = fixture.store.draft(&base, &mut go_on).unwrap();
+    let draft = fixture.store.draft(&base, &mut proceed).unwrap();
     fs::write(draft.disk().path(), "other").unwrap();
-    let taken = draft.keep(&name("made"), &Value::Null, &mut go_on).unwrap_err();
+    let taken = draft.keep(&name("made"), &Value::Null, &mut proceed).unwrap_err();
     assert!(matches!(taken, StoreError::NameTaken(_)), "{taken}");
-    drop(fixture.store.draft(&base, &mut go_on).unwrap());
+    drop(fixture.store.draft(&base, &mut proceed).unwrap());
     assert_eq!((fixture.listed(), fixture.left().len()), (2, 0));
 }
 
@@ -193,7 +203,7 @@ fn a_draft_becomes_another_image_or_nothing() {
 fn what_a_killed_maker_left_goes_and_what_a_living_one_makes_stays() {
     let fixture = Fixture::new();
     let base = fixture.import(b"a disk", "base").unwrap();
-    let living = fixture.store.draft(&base, &mut go_on).unwrap();
+    let living = fixture.store.draft(&base, &mut proceed).unwrap();
     let abandoned = fixture.folder.path().join("images/.making-abandoned");
     fs::create_dir(&abandoned).unwrap();
     fs::write(abandoned.join("lock"), "").unwrap();

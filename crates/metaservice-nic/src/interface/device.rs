@@ -4,6 +4,8 @@
 //! guest that has been silent for a minute, and holds packets back for a second whenever it
 //! has to ask again. The Ethernet header is put around a packet here instead.
 
+use std::time::Duration;
+
 use smoltcp::{
     phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
     time::Instant,
@@ -11,7 +13,7 @@ use smoltcp::{
 };
 
 use crate::{
-    config::Mtu,
+    address::Mtu,
     ethernet::{self, Neighbours},
     frame::Outgoing,
 };
@@ -33,16 +35,16 @@ pub(super) fn checksums() -> ChecksumCapabilities {
 }
 
 /// One packet in at most, and any number out.
-pub(super) struct Wire<'a> {
+pub(super) struct PacketDevice<'a> {
     pub(super) incoming: Option<&'a [u8]>,
     pub(super) outgoing: &'a mut Outgoing,
     pub(super) neighbours: &'a Neighbours,
     pub(super) mtu: Mtu,
 }
 
-impl Device for Wire<'_> {
+impl Device for PacketDevice<'_> {
     type RxToken<'token>
-        = Incoming<'token>
+        = ReceivedPacket<'token>
     where
         Self: 'token;
     type TxToken<'token>
@@ -50,10 +52,10 @@ impl Device for Wire<'_> {
     where
         Self: 'token;
 
-    fn receive(&mut self, _: Instant) -> Option<(Incoming<'_>, Transmission<'_>)> {
+    fn receive(&mut self, _: Instant) -> Option<(ReceivedPacket<'_>, Transmission<'_>)> {
         let packet = self.incoming.take()?;
         let transmission = Transmission { outgoing: self.outgoing, neighbours: self.neighbours };
-        Some((Incoming(packet), transmission))
+        Some((ReceivedPacket(packet), transmission))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Transmission<'_>> {
@@ -77,9 +79,9 @@ pub(super) fn capabilities(mtu: Mtu) -> DeviceCapabilities {
     capabilities
 }
 
-pub(super) struct Incoming<'a>(pub(super) &'a [u8]);
+pub(super) struct ReceivedPacket<'a>(pub(super) &'a [u8]);
 
-impl RxToken for Incoming<'_> {
+impl RxToken for ReceivedPacket<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, process: F) -> R {
         process(self.0)
     }
@@ -96,4 +98,9 @@ impl TxToken for Transmission<'_> {
             |packet: &[u8]| self.neighbours.find(Ipv4Packet::new_unchecked(packet).dst_addr());
         ethernet::push(self.outgoing, find, EthernetProtocol::Ipv4, length, fill)
     }
+}
+
+/// The time as smoltcp has it.
+pub(super) fn instant(time: Duration) -> Instant {
+    Instant::from_micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }

@@ -18,13 +18,13 @@ use smoltcp::{
 };
 
 use super::{
-    Flow,
     budget::{Grant, WINDOW},
-    device, instant,
+    device::{self, instant},
+    flow::Flow,
     tcb::{HANDSHAKE_TIMEOUT, Tcb},
 };
 use crate::{
-    config::{Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
+    address::{Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
     ethernet::{self, Neighbours},
     frame::Outgoing,
 };
@@ -37,7 +37,7 @@ const NEXT_TO_NOTHING: usize = 16;
 
 /// The card as it is for one handshake.
 #[derive(Clone, Copy)]
-pub(super) struct Setting<'a> {
+pub(super) struct Link<'a> {
     pub(super) mtu: Mtu,
     pub(super) checksums: &'a ChecksumCapabilities,
     pub(super) neighbours: &'a Neighbours,
@@ -66,8 +66,8 @@ impl Handshake {
         syn: &TcpRepr<'_>,
         (receive, segment): (usize, usize),
         (seed, now): (u64, Duration),
-        setting: Setting<'_>,
-    ) -> Option<(Self, Answer)> {
+        link: Link<'_>,
+    ) -> Option<(Self, SynAck)> {
         if packet.len() > LONGEST_SYN || !syn.payload.is_empty() {
             return None;
         }
@@ -81,15 +81,15 @@ impl Handshake {
             segment,
             deadline: now + HANDSHAKE_TIMEOUT,
         };
-        let answer = handshake.answer(now, setting)?;
+        let answer = handshake.answer(now, link)?;
         handshake.first = answer.segment.seq_number;
         Some((handshake, answer))
     }
 
     /// The answer to the SYN, the same each time.
-    pub(super) fn answer(&self, now: Duration, setting: Setting<'_>) -> Option<Answer> {
+    pub(super) fn answer(&self, now: Duration, link: Link<'_>) -> Option<SynAck> {
         let grant = Grant { receive: NEXT_TO_NOTHING, send: NEXT_TO_NOTHING };
-        let (_, mut answer) = self.replay(grant, now, setting)?;
+        let (_, mut answer) = self.replay(grant, now, link)?;
         let segment = &mut answer.segment;
         // What the connection's own buffers would say; a window in a SYN is never scaled.
         segment.window_len = u16::try_from(self.receive).unwrap_or(u16::MAX);
@@ -108,22 +108,17 @@ impl Handshake {
     }
 
     /// A connection that waits for the segment that completes the handshake.
-    pub(super) fn establish(
-        &self,
-        grant: Grant,
-        now: Duration,
-        setting: Setting<'_>,
-    ) -> Option<Tcb> {
-        let (mut tcb, answer) = self.replay(grant, now, setting)?;
+    pub(super) fn establish(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<Tcb> {
+        let (mut tcb, answer) = self.replay(grant, now, link)?;
         // The guest knows the window from the answer.
         tcb.spoke();
         (answer.segment.seq_number == self.first).then_some(tcb)
     }
 
     /// What becomes of a socket with these buffers by this SYN.
-    fn replay(&self, grant: Grant, now: Duration, setting: Setting<'_>) -> Option<(Tcb, Answer)> {
+    fn replay(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<(Tcb, SynAck)> {
         let mut wire =
-            Scratch { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: setting.mtu };
+            ReplayDevice { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: link.mtu };
         let mut stack = new_stack(self.seed, &mut wire);
         let mut tcb = Tcb::listen(self.flow, grant, self.segment, now).ok()?;
         stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
@@ -131,22 +126,22 @@ impl Handshake {
         let packet = Ipv4Packet::new_checked(&wire.outgoing).ok()?;
         let segment = TcpPacket::new_checked(packet.payload()).ok()?;
         let (from, to) = (SERVICE_ADDRESS.into(), self.flow.peer.into());
-        let segment = TcpRepr::parse(&segment, &from, &to, setting.checksums).ok()?;
+        let segment = TcpRepr::parse(&segment, &from, &to, link.checksums).ok()?;
         let answers = segment.ack_number == Some(self.sequence + 1) && segment.payload.is_empty();
         let segment = TcpRepr { payload: &[], ..segment };
-        answers.then_some((tcb, Answer { peer: self.flow.peer, segment }))
+        answers.then_some((tcb, SynAck { peer: self.flow.peer, segment }))
     }
 }
 
 /// A SYN's answer, on its way out.
-pub(super) struct Answer {
+pub(super) struct SynAck {
     peer: Ipv4Addr,
     segment: TcpRepr<'static>,
 }
 
-impl Answer {
-    pub(super) fn send(&self, setting: Setting<'_>, outgoing: &mut Outgoing) {
-        let Setting { checksums, neighbours, .. } = setting;
+impl SynAck {
+    pub(super) fn send(&self, link: Link<'_>, outgoing: &mut Outgoing) {
+        let Link { checksums, neighbours, .. } = link;
         let header = Ipv4Repr {
             src_addr: SERVICE_ADDRESS,
             dst_addr: self.peer,
@@ -179,15 +174,15 @@ pub(super) fn new_stack(seed: u64, wire: &mut impl Device) -> iface::Interface {
 }
 
 /// A card that takes one packet and keeps the last one that it is given.
-struct Scratch<'a> {
+struct ReplayDevice<'a> {
     incoming: Option<&'a [u8]>,
     outgoing: Vec<u8>,
     mtu: Mtu,
 }
 
-impl Device for Scratch<'_> {
+impl Device for ReplayDevice<'_> {
     type RxToken<'token>
-        = device::Incoming<'token>
+        = device::ReceivedPacket<'token>
     where
         Self: 'token;
     type TxToken<'token>
@@ -195,9 +190,9 @@ impl Device for Scratch<'_> {
     where
         Self: 'token;
 
-    fn receive(&mut self, _: Instant) -> Option<(device::Incoming<'_>, Kept<'_>)> {
+    fn receive(&mut self, _: Instant) -> Option<(device::ReceivedPacket<'_>, Kept<'_>)> {
         let packet = self.incoming.take()?;
-        Some((device::Incoming(packet), Kept(&mut self.outgoing)))
+        Some((device::ReceivedPacket(packet), Kept(&mut self.outgoing)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Kept<'_>> {

@@ -17,50 +17,36 @@
 mod acknowledgement;
 mod budget;
 mod device;
+mod flow;
 mod handshake;
+mod receive;
 mod table;
 mod tcb;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use smoltcp::{
     iface::{self, SocketSet},
     phy::ChecksumCapabilities,
-    socket::tcp::State,
     time::Instant,
-    wire::{
-        DHCP_SERVER_PORT, EthernetAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket,
-        TcpRepr, UdpPacket,
-    },
 };
 
+pub use self::flow::ConnectionId;
 use self::{
-    device::Wire,
-    handshake::{Setting, new_stack},
-    table::{Completion, Syn, Table},
+    device::{PacketDevice, instant},
+    handshake::new_stack,
+    table::Table,
 };
 use crate::{
-    config::{Config, Mtu, SERVICE_ADDRESS},
+    address::Mtu,
+    config::Config,
     dhcp,
     error::StreamError,
-    ethernet::{self, Neighbours},
+    ethernet::Neighbours,
     frame::Outgoing,
-    orphan::Orphan,
+    stale::StaleConnection,
     statistics::{DropReason, Statistics},
 };
-
-/// Names a connection for as long as the card lives; never used again for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(u64);
-
-/// The guest's address and port, and the port of the service: what tells connections apart,
-/// as the service has one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Flow {
-    peer: Ipv4Addr,
-    peer_port: u16,
-    port: u16,
-}
 
 /// A frame without content, or with next to none, as it lies in the buffer.
 const SMALL_FRAME: usize = 64;
@@ -103,7 +89,7 @@ pub struct Interface {
     neighbours: Neighbours,
     table: Table,
     statistics: Statistics,
-    orphans: Vec<Orphan>,
+    stale_connections: Vec<StaleConnection>,
 }
 
 impl Interface {
@@ -112,7 +98,7 @@ impl Interface {
     pub fn new(config: &Config, seed: u64) -> Self {
         let mut outgoing = Outgoing::new();
         let neighbours = Neighbours::default();
-        let mut wire = Wire {
+        let mut wire = PacketDevice {
             incoming: None,
             outgoing: &mut outgoing,
             neighbours: &neighbours,
@@ -128,7 +114,7 @@ impl Interface {
             neighbours,
             table: Table::new(config, seed),
             statistics: Statistics::default(),
-            orphans: config.orphans.clone(),
+            stale_connections: config.stale_connections.clone(),
         }
     }
 
@@ -144,146 +130,11 @@ impl Interface {
         self.count(outgoing);
     }
 
-    fn dispatch(
-        &mut self,
-        frame: &[u8],
-        now: Duration,
-        outgoing: &mut Outgoing,
-    ) -> Result<(), DropReason> {
-        match ethernet::parse(frame, usize::from(self.mtu.get()))? {
-            ethernet::Incoming::Arp(packet) => {
-                ethernet::answer_arp(packet, &mut self.neighbours, outgoing)?;
-                self.statistics.arp_replies += 1;
-                Ok(())
-            }
-            ethernet::Incoming::Ipv4 { source, packet } => {
-                self.receive_ipv4(source, packet, now, outgoing)
-            }
-        }
-    }
-
-    fn receive_ipv4(
-        &mut self,
-        source: EthernetAddress,
-        bytes: &[u8],
-        now: Duration,
-        outgoing: &mut Outgoing,
-    ) -> Result<(), DropReason> {
-        let packet = Ipv4Packet::new_checked(bytes).map_err(|_| DropReason::MalformedIpv4)?;
-        if packet.more_frags() || packet.frag_offset() != 0 {
-            return Err(DropReason::Fragment);
-        }
-        let header =
-            Ipv4Repr::parse(&packet, &self.checksums).map_err(|_| DropReason::MalformedIpv4)?;
-        let payload = packet.payload();
-        let for_service = header.dst_addr == SERVICE_ADDRESS;
-        if header.next_header == IpProtocol::Udp
-            && (for_service || header.dst_addr.is_broadcast())
-            && UdpPacket::new_checked(payload).is_ok_and(|udp| udp.dst_port() == DHCP_SERVER_PORT)
-        {
-            let answered = self.dhcp.receive(&header, payload, &self.checksums, outgoing)?;
-            self.statistics.dhcp_replies += u64::from(answered);
-            return Ok(());
-        }
-        if !for_service {
-            return Err(DropReason::ForeignDestination);
-        }
-        let from = header.src_addr;
-        if from.is_unspecified()
-            || from.is_broadcast()
-            || from.is_multicast()
-            || from == SERVICE_ADDRESS
-        {
-            return Err(DropReason::InvalidSource);
-        }
-        self.neighbours.learn(from, source);
-        if header.next_header == IpProtocol::Tcp {
-            return self.receive_tcp(&header, bytes, payload, now, outgoing);
-        }
-        // ICMP echo is answered, other ports and protocols are called unreachable.
-        self.process_stray(bytes, now, outgoing);
-        Ok(())
-    }
-
-    fn receive_tcp(
-        &mut self,
-        header: &Ipv4Repr,
-        bytes: &[u8],
-        payload: &[u8],
-        now: Duration,
-        outgoing: &mut Outgoing,
-    ) -> Result<(), DropReason> {
-        let segment = TcpPacket::new_checked(payload)
-            .and_then(|packet| {
-                let (from, to) = (header.src_addr.into(), header.dst_addr.into());
-                TcpRepr::parse(&packet, &from, &to, &self.checksums)
-            })
-            .map_err(|_| DropReason::MalformedTcp)?;
-        let flow =
-            Flow { peer: header.src_addr, peer_port: segment.src_port, port: segment.dst_port };
-        let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
-        let setting =
-            Setting { mtu: self.mtu, checksums: &self.checksums, neighbours: &self.neighbours };
-        let id = if opens {
-            match self.table.syn(flow, bytes, &segment, now, setting, &mut self.statistics) {
-                Syn::Answered(answer) => {
-                    answer.send(setting, outgoing);
-                    return Ok(());
-                }
-                Syn::Ours(id) => Some(id),
-                Syn::Refused => None,
-            }
-        } else {
-            match self.table.find(flow) {
-                Some(id) => Some(id),
-                None => {
-                    match self.table.complete(flow, &segment, now, setting, &mut self.statistics) {
-                        Completion::Established(id) => Some(id),
-                        Completion::Waits => return Ok(()),
-                        Completion::None => None,
-                    }
-                }
-            }
-        };
-        let Some(id) = id else {
-            self.process_stray(bytes, now, outgoing);
-            return Ok(());
-        };
-        let Some(tcb) = self.table.get_mut(id) else {
-            return Ok(());
-        };
-        tcb.expected = segment.ack_number.or(tcb.expected);
-        tcb.acknowledgement.came(segment.payload.len(), now);
-        tcb.retries = 0;
-        let mut wire =
-            Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
-        self.stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
-        if segment.control == TcpControl::Rst && tcb.socket().state() == State::Closed && !tcb.reset
-        {
-            tcb.reset = true;
-            self.statistics.resets += 1;
-        }
-        if tcb.is_begun() {
-            self.table.enqueue(id);
-        } else {
-            // It was not the end of a handshake after all: nothing is held for it.
-            self.table.remove(id);
-        }
-        Ok(())
-    }
-
-    /// Lets smoltcp answer what belongs to no connection.
-    fn process_stray(&mut self, bytes: &[u8], now: Duration, outgoing: &mut Outgoing) {
-        let mut wire =
-            Wire { incoming: Some(bytes), outgoing, neighbours: &self.neighbours, mtu: self.mtu };
-        self.stack.poll_ingress_single(instant(now), &mut wire, &mut self.no_sockets);
-    }
-
     /// Lets every connection that has something to send, or whose time has come, act, as far
     /// as there is room in `outgoing`.
     pub fn poll(&mut self, now: Duration, outgoing: &mut Outgoing) {
-        for orphan in self.orphans.drain(..) {
-            orphan.reset(&self.checksums, outgoing);
+        for stale in self.stale_connections.drain(..) {
+            stale.reset(&self.checksums, outgoing);
         }
         self.table.enqueue_due(now, &mut self.statistics);
         while !outgoing.is_full()
@@ -311,7 +162,7 @@ impl Interface {
                 break;
             }
             let before = outgoing.mark();
-            let mut wire = Wire {
+            let mut wire = PacketDevice {
                 incoming: None,
                 outgoing: &mut *outgoing,
                 neighbours: &self.neighbours,
@@ -471,9 +322,9 @@ impl Interface {
     }
 
     /// The guest's ends of all connections that it may still have, as it has told of them.
-    pub fn connections(&self) -> impl Iterator<Item = Orphan> {
+    pub fn connections(&self) -> impl Iterator<Item = StaleConnection> {
         self.table.iter().filter_map(|tcb| {
-            Some(Orphan {
+            Some(StaleConnection {
                 hardware: self.neighbours.find(tcb.flow.peer).0,
                 peer: tcb.flow.peer,
                 peer_port: tcb.flow.peer_port,
@@ -498,8 +349,4 @@ impl std::fmt::Debug for Interface {
             .field("connections", &self.table.len())
             .finish_non_exhaustive()
     }
-}
-
-fn instant(time: Duration) -> Instant {
-    Instant::from_micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }

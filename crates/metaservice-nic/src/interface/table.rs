@@ -13,8 +13,9 @@ use std::{
 use smoltcp::wire::{TcpControl, TcpRepr};
 
 use super::{
-    ConnectionId, Flow, budget,
-    handshake::{Answer, Handshake, Setting},
+    budget,
+    flow::{ConnectionId, Flow},
+    handshake::{Handshake, Link, SynAck},
     tcb::{Advance, Expired, Phase, Tcb},
 };
 use crate::{
@@ -52,8 +53,8 @@ pub(super) struct Table {
 
 /// What becomes of a SYN.
 pub(super) enum Syn {
-    Answered(Answer),
-    Ours(ConnectionId),
+    Answered(SynAck),
+    Known(ConnectionId),
     Refused,
 }
 
@@ -167,15 +168,15 @@ impl Table {
         packet: &[u8],
         syn: &TcpRepr<'_>,
         now: Duration,
-        setting: Setting<'_>,
+        link: Link<'_>,
         statistics: &mut Statistics,
     ) -> Syn {
         if let Some(id) = self.find(flow) {
-            return Syn::Ours(id);
+            return Syn::Known(id);
         }
         if let Some(begun) = self.handshakes.find(flow) {
             if begun.sequence == syn.seq_number {
-                return begun.answer(now, setting).map_or(Syn::Refused, Syn::Answered);
+                return begun.answer(now, link).map_or(Syn::Refused, Syn::Answered);
             }
             // The guest has forgotten its first attempt, by a restart for instance.
             self.handshakes.take(flow);
@@ -196,7 +197,7 @@ impl Table {
         let segment = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).min(self.segment);
         let seed = self.seeds.hash_one(self.next_seed);
         self.next_seed += 1;
-        let begun = Handshake::begin(flow, packet, syn, (receive, segment), (seed, now), setting);
+        let begun = Handshake::begin(flow, packet, syn, (receive, segment), (seed, now), link);
         let Some((handshake, answer)) = begun else { return Syn::Refused };
         // Whoever means to complete one does so at once: a flood of SYNs displaces its own.
         while self.handshakes.len() >= self.limits.half_open.max(1) {
@@ -213,7 +214,7 @@ impl Table {
         flow: Flow,
         segment: &TcpRepr<'_>,
         now: Duration,
-        setting: Setting<'_>,
+        link: Link<'_>,
         statistics: &mut Statistics,
     ) -> Completion {
         let Some(handshake) = self.handshakes.find(flow) else { return Completion::None };
@@ -236,7 +237,7 @@ impl Table {
             statistics.refused += 1;
             return Completion::Waits;
         };
-        let Some(tcb) = handshake.establish(grant, now, setting) else { return Completion::None };
+        let Some(tcb) = handshake.establish(grant, now, link) else { return Completion::None };
         self.handshakes.take(flow);
         let id = ConnectionId(self.next);
         self.next += 1;

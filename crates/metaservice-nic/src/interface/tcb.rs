@@ -20,8 +20,8 @@ use smoltcp::{
     wire::{IpListenEndpoint, TcpSeqNumber},
 };
 
-use super::{Flow, acknowledgement::Acknowledgement, budget::Grant};
-use crate::{config::SERVICE_ADDRESS, error::StreamError};
+use super::{acknowledgement::Acknowledgement, budget::Grant, flow::Flow};
+use crate::{address::SERVICE_ADDRESS, error::StreamError};
 
 /// How long the guest may take to complete a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);

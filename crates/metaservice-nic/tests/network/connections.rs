@@ -33,7 +33,9 @@ fn two_hundred_connections_at_once() {
 
 #[test]
 fn the_limit_and_one_past_it() {
-    let mut pair = Pair::with(Limits { connections: 3, ..Limits::default() });
+    let mut limits = Limits::default();
+    limits.connections = 3;
+    let mut pair = Pair::with(limits);
     let opened: Vec<_> = (0..3).map(|_| pair.open()).collect();
     let refused = pair.guest.connect();
     pair.settle();
@@ -130,7 +132,9 @@ fn connections_that_are_filled_stay_within_the_buffers_together() {
 
 #[test]
 fn a_connection_that_there_is_no_memory_for_is_late_and_not_lost() {
-    let mut pair = Pair::with(Limits { buffers: 170_000, ..Limits::default() });
+    let mut limits = Limits::default();
+    limits.buffers = 170_000;
+    let mut pair = Pair::with(limits);
     let opened: Vec<_> = (0..2).map(|_| pair.open()).collect();
     let late = pair.guest.connect();
     pair.settle();

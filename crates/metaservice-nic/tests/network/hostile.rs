@@ -20,8 +20,9 @@ struct Card {
 
 impl Card {
     fn new() -> Self {
-        let limits = Limits { connections: 8, half_open: 4, ..Limits::default() };
-        let config = Config { limits, ..Config::default() };
+        let mut limits = Limits::default();
+        (limits.connections, limits.half_open) = (8, 4);
+        let config = Config::default().limits(limits);
         Self {
             interface: Interface::new(&config, 1),
             outgoing: Outgoing::new(),
@@ -299,8 +300,9 @@ async fn a_guest_that_sends_more_frames_than_it_may_is_held_back() {
     use tokio::io::AsyncWriteExt;
 
     let (mut guest, host) = tokio::net::UnixStream::pair().expect("a socket pair");
-    let limits = Limits { frames: 1000, ..Limits::default() };
-    let (nic, driver) = metaservice_nic::attach(host, Config { limits, ..Config::default() });
+    let mut limits = Limits::default();
+    limits.frames = 1000;
+    let (nic, driver) = metaservice_nic::attach(host, Config::default().limits(limits));
     let begin = tokio::time::Instant::now();
     let running = tokio::spawn(driver.run());
     let frame = [&20u32.to_be_bytes()[..], &[0xff; 20]].concat();

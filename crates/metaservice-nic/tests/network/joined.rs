@@ -23,7 +23,7 @@ impl Pair {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        let config = Config { limits, ..Config::default() };
+        let config = Config::default().limits(limits);
         Self {
             interface: Interface::new(&config, 7),
             outgoing: Outgoing::new(),

@@ -15,7 +15,7 @@ use smoltcp::socket::tcp::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn pair(mtu: u16) -> (Machine, Nic, Driver) {
-    let config = Config { mtu: Mtu::try_from(mtu).unwrap(), ..Config::default() };
+    let config = Config::default().mtu(Mtu::try_from(mtu).unwrap());
     connect(Guest::new(mtu), config)
 }
 
@@ -321,7 +321,7 @@ impl io::Write for File {
 #[tokio::test(start_paused = true)]
 async fn the_copy_of_the_wire_has_every_frame_of_both_directions() {
     let file = File::default();
-    let config = Config { pcap: Some(Pcap::new(file.clone())), ..Config::default() };
+    let config = Config::default().pcap(Pcap::new(file.clone()));
     let (mut machine, mut nic, driver) = connect(Guest::new(1500), config);
     let driver = tokio::spawn(driver.run());
     let handle = machine.guest.connect();

@@ -30,7 +30,7 @@ pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
         output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    for BrokenImage { digest, names, why } in broken {
+    for BrokenImage { digest, names, why, .. } in broken {
         let name = names.first().map_or_else(|| digest.to_string(), ToString::to_string);
         printer.error(&Error::new(why).context(format!("{name} cannot be used")));
     }
@@ -40,7 +40,7 @@ pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     output::line(line(width, "NAME", head))?;
     for (image, name) in images.iter().zip(&names) {
         let created = humantime::format_rfc3339_seconds(image.created).to_string();
-        let prepared = Prepared::read(&image.words);
+        let prepared = Prepared::read(&image.notes);
         let words = [
             image.digest.short(),
             format(image.format),
@@ -78,8 +78,8 @@ fn describe(image: &StoredImage, saved: usize) -> Value {
         "format": format(image.format),
         "bytes": image.occupied,
         "created": humantime::format_rfc3339_seconds(image.created).to_string(),
-        "source": image.words.get("source"),
-        "prepared": image.words.get("prepared"),
+        "source": image.notes.get("source"),
+        "prepared": image.notes.get("prepared"),
         "saved": saved,
     })
 }

@@ -15,11 +15,11 @@ use smoltcp::{
     },
 };
 
-use crate::{config::SERVICE_ADDRESS, ethernet, frame::Outgoing};
+use crate::{address::SERVICE_ADDRESS, ethernet, frame::Outgoing};
 
 /// A guest's end of a connection, as [`Nic::connections`](crate::Observer::connections) tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Orphan {
+pub struct StaleConnection {
     /// The hardware address behind which the guest's end is.
     pub hardware: [u8; 6],
     /// The guest's address.
@@ -32,7 +32,7 @@ pub struct Orphan {
     pub expected: u32,
 }
 
-impl Orphan {
+impl StaleConnection {
     /// Tells the guest that there is nobody at the other end.
     pub(crate) fn reset(&self, checksums: &ChecksumCapabilities, outgoing: &mut Outgoing) {
         let segment = TcpRepr {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_reset_is_one_that_the_guest_takes() {
-        let orphan = Orphan {
+        let stale = StaleConnection {
             hardware: [2, 0, 0, 0, 0, 1],
             peer: [169, 254, 1, 2].into(),
             peer_port: 40_000,
@@ -91,19 +91,19 @@ mod tests {
             expected: u32::MAX - 1,
         };
         let mut outgoing = Outgoing::new();
-        orphan.reset(&ChecksumCapabilities::default(), &mut outgoing);
+        stale.reset(&ChecksumCapabilities::default(), &mut outgoing);
         assert_eq!(outgoing.frames(), 1);
         let frame = outgoing.frames_since(0).next().unwrap();
         let frame = EthernetFrame::new_checked(frame).unwrap();
-        assert_eq!(frame.dst_addr().0, orphan.hardware);
+        assert_eq!(frame.dst_addr().0, stale.hardware);
         let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
         assert!(packet.verify_checksum());
-        assert_eq!((packet.src_addr(), packet.dst_addr()), (SERVICE_ADDRESS, orphan.peer));
+        assert_eq!((packet.src_addr(), packet.dst_addr()), (SERVICE_ADDRESS, stale.peer));
         let segment = TcpPacket::new_checked(packet.payload()).unwrap();
-        assert!(segment.verify_checksum(&SERVICE_ADDRESS.into(), &orphan.peer.into()));
+        assert!(segment.verify_checksum(&SERVICE_ADDRESS.into(), &stale.peer.into()));
         assert!(segment.rst() && !segment.ack() && !segment.syn() && !segment.fin());
         assert_eq!((segment.src_port(), segment.dst_port()), (80, 40_000));
         // Any other number, and the guest asks whether it is meant.
-        assert_eq!(segment.seq_number().0.cast_unsigned(), orphan.expected);
+        assert_eq!(segment.seq_number().0.cast_unsigned(), stale.expected);
     }
 }

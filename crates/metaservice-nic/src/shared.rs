@@ -1,0 +1,95 @@
+//! What the card, its driver and its connections share.
+//!
+//! One lock guards the whole card. Each holder does a limited amount of work in memory under it,
+//! and never I/O or a wake.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::interface::{ConnectionId, Interface};
+
+/// What driver, card and connections share.
+pub(crate) struct Shared {
+    pub(crate) state: Mutex<CardState>,
+    /// When the card's time begins.
+    pub(crate) start: Instant,
+}
+
+pub(crate) struct CardState {
+    pub(crate) interface: Interface,
+    /// Woken when a connection has something to be sent, or the card is given up.
+    pub(crate) driver: Option<Waker>,
+    pub(crate) acceptor: Option<Waker>,
+    /// Who waits on which connection.
+    pub(crate) streams: HashMap<ConnectionId, StreamWakers>,
+    /// Whether there is somebody to accept.
+    pub(crate) accepting: bool,
+    /// Whether the driver is gone.
+    pub(crate) closed: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct StreamWakers {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+}
+
+impl Shared {
+    /// A thread that panicked inside of the card leaves it to the others as it is: the driver
+    /// closes it on its way out.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, CardState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Does something to the card, then wakes the driver if there is something for it to do.
+    pub(crate) fn act<R>(&self, action: impl FnOnce(&mut CardState) -> R) -> R {
+        let mut state = self.lock();
+        let result = action(&mut state);
+        let driver = if state.interface.has_backlog() { state.driver.take() } else { None };
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+}
+
+impl CardState {
+    /// Collects whoever waits for what the interface has changed.
+    pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
+        if self.interface.has_waiting() {
+            wakers.extend(self.acceptor.take());
+        }
+        for id in self.interface.take_changes() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            if stream.reader.is_some() && self.interface.is_readable(id) {
+                wakers.extend(stream.reader.take());
+            }
+            if stream.writer.is_some() && self.interface.is_writable(id) {
+                wakers.extend(stream.writer.take());
+            }
+        }
+    }
+
+    /// The driver is gone: nothing will ever change again.
+    pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
+        self.closed = true;
+        wakers.extend(self.acceptor.take());
+        for stream in self.streams.values_mut() {
+            wakers.extend(stream.reader.take());
+            wakers.extend(stream.writer.take());
+        }
+    }
+}
