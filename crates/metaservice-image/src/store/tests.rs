@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::directory::entries;
-use super::remove_abandoned;
+use super::draft::remove_abandoned;
 use super::{ImageName, ImageStore, Removed, StoreError, StoredImage};
 use crate::disk::Format;
 
