@@ -23,7 +23,7 @@ CHECKED = """
     examples fuzz rustfmt.toml scripts
     docs/SUMMARY.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md
-    docs/tutorial.md
+    docs/testing.md docs/tutorial.md
 """.split()
 UNCHECKED = """
     crates

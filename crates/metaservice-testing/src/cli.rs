@@ -14,6 +14,9 @@
 //! ```
 
 pub mod images;
+mod service;
+
+pub use service::Service;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -113,6 +116,23 @@ impl Cli {
         let mut child = self.command(args).spawn().unwrap();
         let stderr = wait_for(&mut child, "\"event\":\"started\"");
         Job { child, stderr, client: self.client(name) }
+    }
+
+    /// Starts `serve` for a guest that the test is, at a port of the loopback interface.
+    pub fn serve(&self, args: &[&str]) -> Service {
+        self.serve_at("127.0.0.1:0", args)
+    }
+
+    /// As [`serve`](Self::serve), at `listen`.
+    pub fn serve_at(&self, listen: &str, args: &[&str]) -> Service {
+        let first = ["serve", "--json", "--listen", listen];
+        let mut child = self.command(first).args(args).spawn().unwrap();
+        let (line, stderr) = wait_for_line(&mut child, "\"event\":\"serving\"");
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = event["address"].as_str().unwrap().to_owned();
+        // The log of the job goes there: a pipe that is full would stop it.
+        let stdout = read_all(child.stdout.take().unwrap());
+        Service { child, address, stderr, stdout }
     }
 
     /// Returns a client of the control socket of the job `name`.
@@ -231,6 +251,11 @@ impl Job {
 /// Waits until the tool has written a line with `text` to stderr. Returns the lines after it.
 #[track_caller]
 pub fn wait_for(child: &mut Child, text: &str) -> Receiver<String> {
+    wait_for_line(child, text).1
+}
+
+#[track_caller]
+fn wait_for_line(child: &mut Child, text: &str) -> (String, Receiver<String>) {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     // It reads to the end, so that the tool never waits for a reader.
@@ -240,8 +265,9 @@ pub fn wait_for(child: &mut Child, text: &str) -> Receiver<String> {
         }
     });
     let mut seen = String::new();
-    while !seen.contains(text) {
+    loop {
         match receiver.recv_timeout(TIMEOUT) {
+            Ok(line) if line.contains(text) => return (line, receiver),
             Ok(line) => seen += &line,
             Err(_) => {
                 let _ = child.kill();
@@ -249,7 +275,6 @@ pub fn wait_for(child: &mut Child, text: &str) -> Receiver<String> {
             }
         }
     }
-    receiver
 }
 
 /// Waits until the tool ends, and reads its output meanwhile.
