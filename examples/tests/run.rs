@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -32,7 +31,7 @@ fn the_worker_exits_with_the_status_of_the_guest() {
 
 #[test]
 fn the_harness_runs_three_commands_in_one_machine() {
-    let output = Command::new(env!("CARGO_BIN_EXE_harness")).arg(agent()).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_harness")).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{text}{errors}");
@@ -40,17 +39,4 @@ fn the_harness_runs_three_commands_in_one_machine() {
     assert!(lines[0].starts_with("passed: uname -r: "), "{text}");
     assert!(lines[1].ends_with(": 1"), "{text}");
     assert!(lines[2].starts_with("passed: test -d /proc/self"), "{text}");
-}
-
-/// The agent of the command line tool: a build of the workspace creates it.
-fn agent() -> PathBuf {
-    if let Some(path) = std::env::var_os("METASERVICE_AGENT") {
-        return path.into();
-    }
-    let directory = PathBuf::from(env!("CARGO_BIN_EXE_worker"));
-    let target = directory.ancestors().nth(2).unwrap().join("agent");
-    let builds = std::fs::read_dir(&target)
-        .unwrap_or_else(|_| panic!("{} is missing: build metaservice-cli first", target.display()));
-    let mut agents = builds.map(|entry| entry.unwrap().path().join("agent/metaservice-guest"));
-    agents.find(|path| path.is_file()).expect("build metaservice-cli first")
 }

@@ -43,7 +43,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Measure> {
 
 /// The events by which the tool reports how its machine starts.
 const BOOTING: &str = "\"event\":\"booting\"";
-const RESTORING: &str = "\"event\":\"continuing\"";
+const RESTORING: &str = "\"event\":\"restored\"";
 
 /// The tool with a separate cache: it has the user's QEMU, kernel and busybox, and no snapshots.
 struct Tool {

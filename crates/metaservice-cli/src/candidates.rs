@@ -7,8 +7,6 @@ use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use metaservice_image::ImageStore;
 
-use crate::sockets;
-
 /// Names of jobs.
 pub(crate) fn jobs(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, "")
@@ -45,7 +43,9 @@ pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
 fn names(typed: &OsStr, suffix: &str) -> Vec<CompletionCandidate> {
     // A key that is pressed shows no error.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let names = runtime.ok().and_then(|runtime| runtime.block_on(sockets::names()).ok());
+    let names = runtime
+        .ok()
+        .and_then(|runtime| runtime.block_on(metaservice_sandbox::control::names()).ok());
     fitting(names.unwrap_or_default(), typed, suffix)
 }
 

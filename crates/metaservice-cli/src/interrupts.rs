@@ -3,6 +3,7 @@
 //! A thread of its own waits for them: whatever the rest of the process waits for, the second one
 //! ends it within [`LAST`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::leaving;
+use metaservice_sandbox::exit;
+
 use crate::status::ExitStatus;
 
 /// How long the process has, after the second signal, to end in order.
@@ -21,7 +23,10 @@ const LAST: Duration = Duration::from_millis(700);
 const HANG_UP: u8 = 1;
 
 /// The signals that ask for an end.
-pub(crate) struct Interrupts(mpsc::UnboundedReceiver<Interrupt>);
+pub(crate) struct Interrupts {
+    receiver: mpsc::UnboundedReceiver<Interrupt>,
+    last: Option<Interrupt>,
+}
 
 /// One of them came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,27 @@ pub(crate) struct Interrupt {
     pub(crate) number: u8,
     /// Its name.
     pub(crate) name: &'static str,
+}
+
+/// Whether the verb has ended, and only its last words are to be written.
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// The verb has ended: one signal ends the process from now on.
+pub(crate) fn verb_is_over() {
+    OVER.store(true, Ordering::SeqCst);
+}
+
+fn is_over() -> bool {
+    OVER.load(Ordering::SeqCst)
+}
+
+/// The name of a signal that ends a job.
+pub(crate) fn signal_name(number: u8) -> &'static str {
+    match number {
+        HANG_UP => "SIGHUP",
+        2 => "SIGINT",
+        _ => "SIGTERM",
+    }
 }
 
 impl Interrupts {
@@ -56,13 +82,21 @@ impl Interrupts {
         let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
         thread.context("cannot listen for signals")?;
         listening.recv().context("cannot listen for signals")??;
-        Ok(Self(receiver))
+        Ok(Self { receiver, last: None })
+    }
+
+    /// The last one that came.
+    pub(crate) fn last(&self) -> Option<Interrupt> {
+        self.last
     }
 
     /// The next one. Dropping the future loses none.
     pub(crate) async fn next(&mut self) -> Interrupt {
-        match self.0.recv().await {
-            Some(interrupt) => interrupt,
+        match self.receiver.recv().await {
+            Some(interrupt) => {
+                self.last = Some(interrupt);
+                interrupt
+            }
             // The thread is there for as long as the process is.
             None => std::future::pending().await,
         }
@@ -97,12 +131,12 @@ impl Signals {
                 interrupt = self.next() => interrupt,
                 () = until(deadline.map(|(at, _)| at)) => {
                     let number = deadline.map_or(0, |(_, number)| number);
-                    leaving::leave(ExitStatus::signal(number).0)
+                    exit::now(ExitStatus::signal(number).0)
                 }
             };
-            let step = urgency.take(interrupt.number, leaving::over());
+            let step = urgency.take(interrupt.number, is_over());
             if step == Step::Leave && deadline.is_none() {
-                let left = if leaving::over() { Duration::ZERO } else { LAST };
+                let left = if is_over() { Duration::ZERO } else { LAST };
                 deadline = Some((Instant::now() + left, interrupt.number));
             }
             if step != Step::Ignore {
@@ -119,12 +153,12 @@ impl Signals {
                 None => std::future::pending().await,
             }
         };
-        let (number, name) = tokio::select! {
-            _ = self.interrupt.recv() => (2, "SIGINT"),
-            _ = self.terminate.recv() => (15, "SIGTERM"),
-            _ = hang_up => (HANG_UP, "SIGHUP"),
+        let number = tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+            _ = hang_up => HANG_UP,
         };
-        Interrupt { number, name }
+        Interrupt { number, name: signal_name(number) }
     }
 }
 

@@ -2,12 +2,38 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use metaservice::Listener;
-use metaservice_nic::{Connection, Nic};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_vsock::{VsockAddr, VsockListener, VsockStream};
+
+/// Where `serve` listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+    Vsock(u32),
+}
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            ensure!(!path.is_empty(), "--listen unix: needs a path");
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(port) = text.strip_prefix("vsock:") {
+            let port = port.parse().with_context(|| format!("{port:?} is no vsock port"))?;
+            return Ok(Self::Vsock(port));
+        }
+        let address = text.parse().with_context(|| {
+            format!("--listen {text:?} is neither IP:PORT nor unix:PATH nor vsock:PORT")
+        })?;
+        Ok(Self::Tcp(address))
+    }
+}
 
 /// A TCP listener whose connections send small messages at once.
 pub(crate) struct NoDelay(pub(crate) TcpListener);
@@ -64,22 +90,19 @@ impl Listener for Vsock {
     }
 }
 
-/// The service's end of a machine's network card.
-pub(crate) struct Card(pub(crate) Nic);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Listener for Card {
-    type Io = Connection;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Connection, ()) {
-        match self.0.accept().await {
-            Some(connection) => (connection, ()),
-            // The machine is gone; whoever started it knows.
-            None => std::future::pending().await,
+    #[test]
+    fn addresses_have_three_forms() {
+        let tcp = "127.0.0.1:80".parse().unwrap();
+        assert_eq!(Address::parse("127.0.0.1:80").unwrap(), Address::Tcp(tcp));
+        assert!(matches!(Address::parse("[::1]:80").unwrap(), Address::Tcp(_)));
+        assert_eq!(Address::parse("unix:/s").unwrap(), Address::Unix("/s".into()));
+        assert_eq!(Address::parse("vsock:80").unwrap(), Address::Vsock(80));
+        for wrong in ["", "80", "localhost:80", "unix:", "vsock:x", "127.0.0.1"] {
+            assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
     }
 }

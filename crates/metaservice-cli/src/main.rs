@@ -8,42 +8,19 @@
 // They panic where nothing can be written. [`output`] and [`stderr`] do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod agent;
 mod args;
-mod artifacts;
-mod attachment;
-mod bounds;
 mod candidates;
-mod cloud;
 mod commands;
-mod conduct;
-mod contact;
-mod copy;
-mod destination;
-mod drain;
-mod env_file;
-mod gauges;
-mod image;
+mod description;
+mod hints;
 mod interrupts;
-mod leaving;
-mod ledger;
+mod limits;
 mod listeners;
-mod listing;
-mod machine;
 mod output;
-mod printer;
-mod progress;
-mod remarks;
 mod secrets;
-mod settings;
 mod signals;
-mod sockets;
-mod spool;
 mod status;
-mod stderr;
-mod tamer;
 mod terminal;
-mod warm;
 
 use std::process::ExitCode;
 
@@ -52,7 +29,8 @@ use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 
 use crate::args::{Cli, Command};
-use crate::printer::{Hint, Printer};
+use crate::output::printer::{Hint, Printer};
+use crate::output::stderr;
 use crate::status::ExitStatus;
 
 fn main() -> ExitCode {
@@ -82,7 +60,7 @@ fn main() -> ExitCode {
         printer.error(&error);
         ExitStatus::FAILED
     });
-    leaving::is_over();
+    interrupts::verb_is_over();
     stderr::drain();
     status.into()
 }

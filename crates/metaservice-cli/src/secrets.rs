@@ -16,7 +16,8 @@ use std::process;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::args::{Cli, Command, JobArgs};
+use crate::args::{Cli, Command, JobArgs, RunArgs};
+use crate::description;
 
 /// Names the descriptor of the values.
 const VARIABLE: &str = "METASERVICE_SECRETS";
@@ -26,13 +27,14 @@ const MAX_LENGTH: u64 = 16 * 1024 * 1024;
 
 /// Takes them out, if there are any: begins the process anew then, and comes here again.
 pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
+    let names = names(&cli.command);
     let Some(job) = job(&mut cli.command) else { return Ok(()) };
     if let Some(descriptor) = std::env::var_os(VARIABLE) {
         job.withdrawn = take(Path::new("/proc/self/fd").join(descriptor).as_path())?;
         return Ok(());
     }
     let values: BTreeMap<&String, String> =
-        job.secret.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
+        names.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
     if values.is_empty() {
         return Ok(());
     }
@@ -48,6 +50,16 @@ pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
     }
     // Comes back only with an error.
     Err(again.exec())
+}
+
+/// The names of the secrets that flags or a description have.
+fn names(command: &Command) -> Vec<String> {
+    match command {
+        Command::Run(RunArgs { spec: Some(file), .. }) => description::secrets_of(file),
+        Command::Run(args) => args.job.secret.clone(),
+        Command::Serve(args) => args.job.secret.clone(),
+        _ => Vec::new(),
+    }
 }
 
 fn job(command: &mut Command) -> Option<&mut JobArgs> {

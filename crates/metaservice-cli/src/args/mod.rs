@@ -131,6 +131,7 @@ pub(crate) struct OutputArgs {
 pub(crate) enum Command {
     /// Run a command in a new virtual machine, and exit with its status.
     #[command(after_help = RUN_HELP)]
+    #[command(mut_arg("command", |arg| arg.required(false).required_unless_present("spec")))]
     Run(RunArgs),
     /// Serve a job to a virtual machine that another program starts.
     #[command(after_help = SERVE_HELP)]
@@ -202,6 +203,15 @@ pub(crate) struct RunArgs {
     /// The terminal has the size of yours.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) tty: bool,
+    /// Take the description of the job from a file, as --dry-run=json prints it.
+    ///
+    /// It is the whole description: no COMMAND and no other option goes with it.
+    #[arg(long, value_name = "FILE", help_heading = JOB)]
+    pub(crate) spec: Option<PathBuf>,
+    /// Print what would be run, and start nothing: the machine in words, or the job as JSON.
+    #[arg(long, value_name = "FORM", value_enum, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "text", help_heading = JOB)]
+    pub(crate) dry_run: Option<DryRun>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
     #[command(flatten)]
@@ -415,27 +425,6 @@ pub(crate) struct VmArgs {
 }
 
 impl VmArgs {
-    /// The built-in guest on this hardware, without other options.
-    pub(crate) const fn plain(hardware: HardwareArgs) -> Self {
-        Self {
-            image: None,
-            rootfs: None,
-            show: Vec::new(),
-            hide: Vec::new(),
-            kernel: None,
-            initrd: None,
-            hardware,
-            net: Net::None,
-            publish: Vec::new(),
-            boot_timeout: None,
-            no_snapshot: false,
-            old_no_snapshot: false,
-            kaslr: false,
-            pcap: None,
-            console: None,
-        }
-    }
-
     /// Whether the machine may be restored from a snapshot, or saved as one.
     pub(crate) const fn snapshots(&self) -> bool {
         !self.no_snapshot && !self.old_no_snapshot && !self.kaslr
@@ -455,6 +444,15 @@ pub(crate) struct HardwareArgs {
     /// How the processors of the machine are executed.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
+}
+
+/// What a dry run prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    /// What the machine would be made of, in words.
+    Text,
+    /// The description of the job, for --spec.
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::args::DoctorArgs;
 use crate::output;
-use crate::printer::Printer;
+use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 /// What `--install` runs; also what a checkout's `make setup` runs.

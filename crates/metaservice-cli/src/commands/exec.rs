@@ -7,14 +7,13 @@ use metaservice::control::{Client, ClientError, Code, JobState};
 use metaservice::{Exec, ExecOptions, Shell};
 
 use crate::args::{AroundArgs, ExecArgs, ShellArgs};
-use crate::attachment::{Attachment, Parting, attach};
+use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
-use crate::printer::{Hint, Printer};
-use crate::remarks;
-use crate::settings;
-use crate::sockets;
+use crate::output::printer::{Hint, Printer};
+use crate::output::remarks;
 use crate::status::ExitStatus;
+use crate::terminal::attachment::{Attachment, Parting, attach};
 use crate::terminal::{self, Escape, Terminal};
 
 pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result<ExitStatus> {
@@ -50,7 +49,7 @@ pub(crate) async fn shell(args: ShellArgs, printer: Printer) -> Result<ExitStatu
 fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Exec> {
     let mut env = BTreeMap::new();
     for variable in &around.env {
-        settings::set_variable(variable, &mut env).context("in --env")?;
+        metaservice_sandbox::job::set_variable(variable, &mut env).context("in --env")?;
     }
     let AroundArgs { workdir, user, .. } = around;
     Ok(Exec { command, tty, options: ExecOptions { env, workdir, user, ..ExecOptions::default() } })
@@ -59,7 +58,7 @@ fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Exec>
 /// Starts a command and leaves it alone.
 async fn start(job: &str, mut exec: Exec, printer: Printer) -> Result<ExitStatus> {
     exec.options.detach = true;
-    let client = sockets::find(job).await?;
+    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
     let pid = match client.exec_detached(exec).await {
         Ok(pid) => pid,
         Err(error) => {
@@ -85,7 +84,7 @@ async fn attend(
     no_terminal: impl FnOnce() -> Error,
     printer: Printer,
 ) -> Result<ExitStatus> {
-    let client = sockets::find(job).await?;
+    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
     let tty = exec.tty;
     let terminal = match (tty, interactive) {
         (false, _) => None,

@@ -3,7 +3,7 @@
 //! Each connection is independent: one that the guest refuses is closed, and told, and the
 //! others go on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -15,20 +15,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::args::ForwardArgs;
+use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
-use crate::printer::Printer;
-use crate::settings::ForwardSettings;
-use crate::sockets;
+use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 /// Where connections go that the guest's port gets.
 const HOST: &str = "localhost";
 
 pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitStatus> {
-    let specs = args.specs.iter().map(|spec| ForwardSettings::parse(spec));
+    let specs = args.specs.iter().map(|spec| Forward::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
-    let client = sockets::find(&args.name.job).await?;
+    let client =
+        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
     check(&client).await.with_context(|| format!("cannot forward to {}", args.name.job))?;
     let mut interrupts = Interrupts::listen()?;
     let mut forwarding = JoinSet::new();
@@ -100,5 +100,45 @@ async fn carry(mut stream: TcpStream, client: Arc<Client>, port: u16, printer: P
     };
     if let Err(error) = copy_bidirectional(&mut stream, &mut dialled).await {
         tracing::debug!("a connection to port {port} broke: {error}");
+    }
+}
+
+/// A port of the host that leads to a port of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Forward {
+    listen: SocketAddr,
+    port: u16,
+}
+
+impl Forward {
+    /// Reads `[ADDR:]PORT:PORT`; an address of IPv6 stands in brackets.
+    fn parse(text: &str) -> Result<Self> {
+        let forward = || {
+            let (listen, port) = text.rsplit_once(':')?;
+            let listen = match listen.parse::<u16>() {
+                Ok(own) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), own),
+                Err(_) => listen.parse().ok()?,
+            };
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            Some(Self { listen, port })
+        };
+        forward().with_context(|| format!("{text:?} is not [ADDR:]PORT:GUEST_PORT"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_has_an_address_or_not() {
+        let parsed =
+            |text: &str| Forward::parse(text).map(|f| (f.listen.to_string(), f.port)).unwrap();
+        assert_eq!(parsed("8080:80"), ("127.0.0.1:8080".into(), 80));
+        assert_eq!(parsed("0.0.0.0:0:443"), ("0.0.0.0:0".into(), 443));
+        assert_eq!(parsed("[::1]:1:2"), ("[::1]:1".into(), 2));
+        for wrong in ["", "80", "80:", ":80", "80:0", "a:1:2", "::1:1:2", "1:2:3", "1:65536"] {
+            assert!(Forward::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::{Cli, OutputArgs};
 use crate::output::Output;
-use crate::printer::{Hint, Printer};
+use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 
 /// How many letters of a mistyped verb may be wrong.
@@ -17,7 +17,7 @@ const LETTERS: usize = 2;
 
 pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
     if words == ["limits"] {
-        Output::lock().write_all(crate::bounds::list().as_bytes())?;
+        Output::lock().write_all(crate::limits::list().as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
     }
     let mut cli = Cli::command();

@@ -4,14 +4,14 @@
 use anyhow::{Context, Result};
 
 use crate::args::KillArgs;
+use crate::hints;
 use crate::signals;
-use crate::sockets;
 use crate::status::ExitStatus;
 
 pub(crate) async fn kill(args: KillArgs) -> Result<ExitStatus> {
     let signal = args.signal.as_deref().map(signals::parse).transpose().context("in --signal")?;
     let job = args.name.job;
-    let client = sockets::find(&job).await?;
+    let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
     match signal {
         None => client.kill().await.with_context(|| format!("cannot kill {job}"))?,
         Some(signal) => client

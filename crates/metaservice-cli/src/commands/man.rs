@@ -10,7 +10,7 @@ use clap::{Command, CommandFactory};
 
 use crate::args::{Cli, ManArgs};
 use crate::output::Output;
-use crate::printer::Hint;
+use crate::output::printer::Hint;
 use crate::status::ExitStatus;
 
 /// The width of the help texts in the Markdown page.

@@ -8,11 +8,11 @@ use metaservice::control::{Job, JobState};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::contact;
 use crate::output;
-use crate::printer::{Printer, json_text, printable};
-use crate::sockets::{self, Running};
+use crate::output::contact;
+use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
+use metaservice_sandbox::control::{self, Running};
 
 /// How long a job may take to answer: one that is stopped does not hide the others.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ enum Row {
 
 pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
     let mut asking = JoinSet::new();
-    for Running { name, pid, client } in sockets::all().await? {
+    for Running { name, pid, client } in control::all().await? {
         asking.spawn(async move {
             let row = match tokio::time::timeout(PATIENCE, client.job()).await {
                 Ok(Ok(job)) => Row::Told(Box::new(job)),

@@ -4,14 +4,14 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::args::JobName;
+use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
-use crate::printer::{Printer, json_text};
-use crate::sockets;
+use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
 
 pub(crate) async fn wait(name: JobName, printer: Printer) -> Result<ExitStatus> {
-    let client = sockets::find(&name.job).await?;
+    let client = metaservice_sandbox::control::find(&name.job).await.map_err(hints::control)?;
     let mut interrupts = Interrupts::listen()?;
     let job = tokio::select! {
         job = client.wait() => job.with_context(|| format!("cannot wait for {}", name.job))?,

@@ -5,6 +5,7 @@
 //! also a panic drops, and the terminal is read through a file description of our own that does
 //! not block: a read that nobody waits for any longer takes nothing.
 
+pub(crate) mod attachment;
 mod escape;
 mod input;
 
@@ -18,7 +19,7 @@ use rustix::termios::{self, OptionalActions, OutputModes, Termios};
 
 pub(crate) use self::escape::Escape;
 pub(crate) use self::input::Input;
-use crate::leaving::CleanUp;
+use metaservice_sandbox::exit::CleanUp;
 
 /// What a command gets for a terminal where we have none.
 pub(crate) const USUAL_SIZE: TerminalSize = TerminalSize { columns: 80, rows: 24 };

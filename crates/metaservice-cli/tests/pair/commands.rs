@@ -32,7 +32,7 @@ async fn run(service: &MetaService, exec: Exec) -> (String, String, Option<u8>, 
 
 #[tokio::test]
 async fn a_command_has_its_environment_folder_and_exit_code() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let options = ExecOptions {
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
         workdir: Some("/usr".into()),
@@ -57,7 +57,7 @@ async fn a_command_has_its_environment_folder_and_exit_code() {
 
 #[tokio::test]
 async fn an_unknown_user_is_refused_before_anything_runs() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let options = ExecOptions { user: Some("nobody-at-all".into()), ..ExecOptions::default() };
     for detach in [false, true] {
         let exec = Exec { options: options.clone(), ..sh("true") };
@@ -73,7 +73,7 @@ async fn an_unknown_user_is_refused_before_anything_runs() {
 
 #[tokio::test]
 async fn a_detached_command_that_does_not_start_is_no_success() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let file = pair.directory.path().join("plain");
     std::fs::write(&file, "no program").unwrap();
     let command = |words: &[&str], workdir: Option<&str>| {
@@ -99,7 +99,7 @@ async fn a_detached_command_that_does_not_start_is_no_success() {
 
 #[tokio::test]
 async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let script = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done";
     for tty in [false, true] {
         let size = Some(TerminalSize { columns: 91, rows: 37 });
@@ -126,7 +126,7 @@ async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
 
 #[tokio::test]
 async fn a_detached_command_goes_on_and_dies_with_the_agent() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let file = pair.directory.path().join("it-ran");
     let script = format!("echo yes > {}; exec sleep 500", file.display());
     let pid = pair.service.exec_detached(sh(&script)).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_detached_command_goes_on_and_dies_with_the_agent() {
 
 #[tokio::test]
 async fn a_port_of_the_guest_is_reached_with_half_closes() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let echo = tokio::spawn(async move {
@@ -179,7 +179,7 @@ async fn a_port_of_the_guest_is_reached_with_half_closes() {
 async fn the_job_is_signalled_and_its_ending_told_in_detail() {
     let script = "trap 'exit 5' HUP; echo ready; while :; do sleep 0.05; done";
     let (log, mut reader) = tokio::io::duplex(1000);
-    let pair = Pair::with(AGENT, MetaService::builder(["sh", "-c", script]).log(log), None).await;
+    let pair = Pair::with(&AGENT, MetaService::builder(["sh", "-c", script]).log(log), None).await;
     let mut ready = [0; 6];
     reader.read_exact(&mut ready).await.unwrap();
     pair.service.signal(1).await.unwrap();
@@ -199,7 +199,7 @@ async fn the_job_is_signalled_and_its_ending_told_in_detail() {
 
 #[tokio::test]
 async fn a_job_killed_for_its_time_says_so() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     pair.service.time_out().await.unwrap();
     let result = pair.service.result().await;
     assert_eq!(result.ending.unwrap().reason, Reason::TimedOut);
@@ -211,7 +211,7 @@ async fn a_job_may_have_a_terminal() {
     let size = TerminalSize { columns: 101, rows: 33 };
     let script = "test -t 0 && test -t 1 && test -t 2 && stty size && exit 3";
     let builder = MetaService::builder(["sh", "-c", script]).log(log).terminal(size);
-    let pair = Pair::with(AGENT, builder, None).await;
+    let pair = Pair::with(&AGENT, builder, None).await;
     let result = pair.service.result().await;
     assert_eq!(result.status(), 3);
     pair.service.shutdown().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_job_may_have_a_terminal() {
 
 #[tokio::test]
 async fn the_guest_tells_what_it_is_doing() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let mut lines = pair.service.stats(Some(Duration::from_millis(100))).await.unwrap();
     let first = lines.next().await.unwrap().unwrap();
     let second = lines.next().await.unwrap().unwrap();

@@ -93,7 +93,7 @@ async fn read_all(pair: &Pair, path: &Path, form: Form) -> Vec<u8> {
 #[tokio::test]
 async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
     for cuts in [vec![], cuts()] {
-        let pair = Pair::cut(AGENT, cuts).await;
+        let pair = Pair::cut(&AGENT, cuts).await;
         let path = pair.directory.path().join("file");
         let content = noise(6_000_000);
         std::fs::write(&path, &content).unwrap();
@@ -112,7 +112,7 @@ async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
 
 #[tokio::test]
 async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
-    let pair = Pair::cut(AGENT, cuts()).await;
+    let pair = Pair::cut(&AGENT, cuts()).await;
     let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
     std::fs::create_dir(&to).unwrap();
@@ -127,7 +127,7 @@ async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
 #[tokio::test]
 async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
     for cuts in [vec![], cuts()] {
-        let pair = Pair::cut(AGENT, cuts).await;
+        let pair = Pair::cut(&AGENT, cuts).await;
         let path = pair.directory.path().join("file");
         let content = noise(6_000_000);
         let destination = Destination {
@@ -148,7 +148,7 @@ async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
 
 #[tokio::test]
 async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
-    let pair = Pair::cut(AGENT, cuts()).await;
+    let pair = Pair::cut(&AGENT, cuts()).await;
     let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
     make_tree(&from);
@@ -163,7 +163,7 @@ async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
 
 #[tokio::test]
 async fn links_are_themselves_or_what_they_lead_to_as_asked() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let at = |name: &str| pair.directory.path().join(name);
     std::fs::write(at("file"), "content").unwrap();
     std::fs::create_dir(at("dir")).unwrap();
@@ -183,7 +183,7 @@ async fn links_are_themselves_or_what_they_lead_to_as_asked() {
 
 #[tokio::test]
 async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let at = |name: &str| pair.directory.path().join(name);
     std::fs::create_dir(at("from")).unwrap();
     std::fs::File::create(at("from/file")).unwrap().set_len(32 << 20).unwrap();
@@ -217,7 +217,7 @@ async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
 
 #[tokio::test]
 async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let folder = pair.directory.path();
     let code = async |destination: Destination| {
         let content = noise(3_000_000);
@@ -246,7 +246,7 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
 
 #[tokio::test]
 async fn a_folder_is_listed() {
-    let pair = Pair::idle(AGENT).await;
+    let pair = Pair::idle(&AGENT).await;
     let folder = pair.directory.path().join("tree");
     std::fs::create_dir(&folder).unwrap();
     make_tree(&folder);

@@ -64,7 +64,7 @@ async fn a_log_is_whole_however_often_its_connections_are_cut() {
     let kept = Kept::default();
     let cuts = vec![0, 1, 100_000, 3, 5_000_000, 70_000, 0, 4_000_000];
     let builder = MetaService::builder(counting_to(3_000_000)).log(kept.clone());
-    let pair = Pair::with(AGENT, builder, Some(cuts)).await;
+    let pair = Pair::with(&AGENT, builder, Some(cuts)).await;
     assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
     kept.assert_counts_to(3_000_000, "cut");
 }
@@ -75,7 +75,7 @@ async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
     let script =
         "for n in $(seq 1 40); do seq $((n * 10000 - 9999)) $((n * 10000)); sleep 0.02; done";
     let builder = MetaService::builder(["sh", "-c", script]).log(kept.clone());
-    let mut pair = Pair::with(AGENT, builder, None).await;
+    let mut pair = Pair::with(&AGENT, builder, None).await;
     for restart in 1..=5 {
         while kept.0.lock().unwrap().len() < restart * 300_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -96,7 +96,7 @@ async fn a_host_that_stalls_holds_the_command_back() {
         "for n in $(seq 1 100); do head -c 1000000 /dev/zero; echo $n > {}; done",
         progress.display()
     );
-    let pair = Pair::with(AGENT, MetaService::builder(["sh", "-c", &script]).log(log), None).await;
+    let pair = Pair::with(&AGENT, MetaService::builder(["sh", "-c", &script]).log(log), None).await;
     let written = || {
         let text = std::fs::read_to_string(&progress).unwrap_or_default();
         text.trim().parse::<usize>().unwrap_or(0)
@@ -158,7 +158,7 @@ async fn chaos(seed: u64) {
     let kept = Kept::default();
     let builder = MetaService::builder(["sh", "-c", &script]).log(kept.clone());
     let cuts = cuts(&mut random, 400_000);
-    let mut pair = Pair::with(AGENT, builder, Some(cuts)).await;
+    let mut pair = Pair::with(&AGENT, builder, Some(cuts)).await;
     if random.random_bool(0.2) {
         tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
         pair.restart_agent();

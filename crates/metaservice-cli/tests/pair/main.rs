@@ -8,5 +8,19 @@ mod log;
 mod session;
 mod state;
 
-/// The agent under test.
-const AGENT: &str = env!("METASERVICE_AGENT");
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// The agent under test, as a program of this host. Tests run in processes of their own: each of
+/// them writes the file whole, under the same name.
+static AGENT: LazyLock<String> = LazyLock::new(|| {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut file = tempfile::NamedTempFile::new_in(directory).unwrap();
+    file.write_all(metaservice_sandbox::AGENT).unwrap();
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.join("metaservice-guest");
+    drop(file.persist(&path).unwrap());
+    path.to_str().unwrap().to_owned()
+});

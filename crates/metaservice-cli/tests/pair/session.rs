@@ -34,7 +34,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
             .secret("TOKEN", "t0ken")
             .env("PLAIN", "plain")
             .log(log);
-        let mut pair = Pair::with(AGENT, builder, None).await;
+        let mut pair = Pair::with(&AGENT, builder, None).await;
         let mut first = [0; 6];
         timeout(PATIENCE, reader.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"t0ken\n");
@@ -62,7 +62,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
 #[tokio::test]
 async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() {
     let builder = MetaService::builder(["sleep", "100"]).secret("TOKEN", "t0ken-of-mine");
-    let pair = Pair::with(AGENT, builder, None).await;
+    let pair = Pair::with(&AGENT, builder, None).await;
     let shell = pair.service.exec_shell(["sh", "-c", "echo $TOKEN"], false).await.unwrap();
     assert!(timeout(PATIENCE, shell.wait()).await.unwrap().unwrap());
     let state = pair.directory.path().join("state");
@@ -105,7 +105,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     };
 
     let (service, serving) = begin(builder().state(&kept), listener).await;
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
     result(&service).await;
     service.shutdown().await.unwrap();
     serving.await.unwrap();
@@ -113,7 +113,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
@@ -126,7 +126,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT, address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder(), listener).await;
     result(&service).await;

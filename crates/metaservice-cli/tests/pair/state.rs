@@ -72,7 +72,7 @@ fn killed(seed: u64) {
         made = folder.join("made").display(),
     );
     let service = Service { folder, port, script };
-    let mut guest = spawn_agent(AGENT, ([127, 0, 0, 1], port).into(), folder, &[]);
+    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
     let begun = Instant::now();
     let mut kills = random.random_range(1..8);
     let ended = loop {
@@ -120,7 +120,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let made = folder.join("made").display().to_string();
     let service = Service { folder, port, script: script_of(&go, &made) };
     let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
-    let mut guest = spawn_agent(AGENT, ([127, 0, 0, 1], port).into(), folder, &[]);
+    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
     let mut running = service.start();
     while !folder.join("made").exists() {
         std::thread::sleep(Duration::from_millis(1));

@@ -335,7 +335,7 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
         for child in [start(0), start(1)] {
             let finished = finish(child);
             let text = finished.text(0);
-            assert!(finished.stderr.contains("\"event\":\"continuing\""), "{}", finished.stderr);
+            assert!(finished.stderr.contains("\"event\":\"restored\""), "{}", finished.stderr);
             let lines: Vec<&str> = text.lines().collect();
             assert_eq!(lines[..4], ["me", "told", "alone", "ready"], "{text}");
             let (clock, own) = lines[4..].split_last().unwrap();

@@ -109,7 +109,7 @@ fn an_image_boots_by_its_own_boot_loader() {
 /// knows nothing of `--kernel`.
 fn bootable_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
-    let agent = std::fs::read(env!("METASERVICE_AGENT")).unwrap();
+    let agent = metaservice_sandbox::AGENT.to_vec();
     let contents = metaservice_qemu::initramfs::Contents::new(agent, &tools);
     let initramfs = metaservice_qemu::initramfs::build(&contents.cache(work)).unwrap();
     std::fs::copy(&tools.kernel.image, work.join("kernel")).unwrap();

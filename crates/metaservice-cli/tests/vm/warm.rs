@@ -59,7 +59,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
     for _ in 0..2 {
         let finished = warm.cli.run(&args);
         assert_eq!(finished.text(3), "hello world of second\n");
-        assert!(finished.stderr.contains("\"event\":\"continuing\""), "{}", finished.stderr);
+        assert!(finished.stderr.contains("\"event\":\"restored\""), "{}", finished.stderr);
         let zeros = std::fs::read(warm.cli.work().join("zeros")).unwrap();
         assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0));
     }
@@ -89,7 +89,7 @@ fn twenty_machines_from_one_share_nothing_that_should_be_theirs_alone() {
         for child in [start(0), start(1)] {
             let finished = finish(child);
             let text = finished.text(0);
-            assert!(finished.stderr.contains("\"event\":\"continuing\""), "{}", finished.stderr);
+            assert!(finished.stderr.contains("\"event\":\"restored\""), "{}", finished.stderr);
             let mut lines: Vec<&str> = text.lines().collect();
             let clock: u64 = lines.pop().unwrap().parse().unwrap();
             assert!((begun..=now()).contains(&clock), "{clock} is not after {begun}");
@@ -116,7 +116,7 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
     // The one that is there now was made anew, in the background.
     let again = warm.cli.run(&["run", "--json", "--", "echo", "again"]);
     assert_eq!(again.text(0), "again\n");
-    assert!(again.stderr.contains("\"event\":\"continuing\""), "{}", again.stderr);
+    assert!(again.stderr.contains("\"event\":\"restored\""), "{}", again.stderr);
 }
 
 #[test]

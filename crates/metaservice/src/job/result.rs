@@ -15,6 +15,12 @@ pub struct JobResult {
 }
 
 impl JobResult {
+    /// A result as the guest reports it.
+    #[must_use]
+    pub fn new(success: bool, ending: Option<Ending>) -> Self {
+        Self { success, ending }
+    }
+
     /// The exit status to hand on: the agent's detail where it says so, else 0 or 1.
     #[must_use]
     pub fn status(&self) -> u8 {

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result};
 use metaservice_image::{Format, ImageName, ImageStore};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::at_length;
 use crate::args::ImportArgs;
-use crate::image;
+use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
-use crate::printer::{Hint, Printer};
+use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 
 pub(super) async fn import(args: &ImportArgs, printer: Printer) -> Result<ExitStatus> {
@@ -30,9 +30,9 @@ pub(super) async fn import(args: &ImportArgs, printer: Printer) -> Result<ExitSt
     let total = std::fs::metadata(&args.file).ok().map(|metadata| metadata.len());
     let (kept, file, called) = (store.clone(), args.file.clone(), name.clone());
     let importing = at_length(printer, "importing", total, &mut interrupts, move |observe| {
-        kept.import(&file, &called, &image::origin(&file), observe)
+        kept.import(&file, &called, &origin(&file), observe)
     });
-    let image = match importing.await.map_err(|error| image::hinted(error, &store))? {
+    let image = match importing.await.map_err(|error| hints::store(error, &store))? {
         Ok(image) => image,
         Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
     };
@@ -50,4 +50,9 @@ fn boots(disk: &Path) -> bool {
     let mut sector = [0; 512];
     let read = File::open(disk).and_then(|mut file| file.read_exact(&mut sector));
     read.is_ok() && sector.ends_with(&[0x55, 0xaa])
+}
+
+/// The words that the store keeps with an image that comes from a file.
+fn origin(file: &Path) -> Value {
+    json!({ "source": file.file_name().and_then(|name| name.to_str()) })
 }

@@ -6,10 +6,10 @@ use metaservice_image::{BrokenImage, Format, ImageName, ImageStore, StoredImage}
 use metaservice_qemu::SnapshotStore;
 use serde_json::{Value, json};
 
-use crate::image::Prepared;
 use crate::output;
-use crate::printer::{Printer, json_text};
+use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
+use metaservice_sandbox::machine::Prepared;
 
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     let (images, broken) = ImageStore::of_user()?.list()?;

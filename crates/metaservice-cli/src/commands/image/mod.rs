@@ -15,7 +15,7 @@ use metaservice_image::{Observer, StoreError};
 
 use crate::args::ImageCommand;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::printer::Printer;
+use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 pub(crate) async fn image(command: ImageCommand, printer: Printer) -> Result<ExitStatus> {

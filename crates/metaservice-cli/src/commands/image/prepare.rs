@@ -6,26 +6,27 @@
 //!    └───────┴────── anything goes wrong, a signal ─────┴─────────────┴─────────────► nothing is left
 //! ```
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use metaservice_image::{ImageDraft, ImageName, ImageStore, StoreError, StoredImage};
-use metaservice_qemu::{ExitCause, Machine};
+use metaservice_image::{Disk, ImageDraft, ImageName, ImageStore, StoreError, StoredImage};
+use metaservice_qemu::ExitCause;
+use metaservice_sandbox::job::{Job, JobName, set_variable};
+use metaservice_sandbox::life::End;
+use metaservice_sandbox::machine::{Image, Plan, Prepared, disk, snapshot};
+use metaservice_sandbox::spec::{JobSpec, NetSpec};
+use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
 use super::at_length;
-use crate::args::{CloudArgs, HardwareArgs, Net, PrepareArgs, VmArgs};
-use crate::cloud;
-use crate::commands::run::{OWN_BOOT_TIMEOUT, Wire};
-use crate::conduct::{self, Conclusion};
-use crate::image::{self, Image, Prepared};
+use crate::args::{HardwareArgs, Net, PrepareArgs};
+use crate::description;
+use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::machine::{self, Identity, Plan};
-use crate::printer::{Hint, Printer};
-use crate::settings::{JobSettings, MAX_NAME, parse_duration, set_variable};
+use crate::output::AsyncOutput;
+use crate::output::events::{self, Told};
+use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
-use crate::warm;
 
 /// What the image goes through.
 const SCRIPT: &str = include_str!("prepare.sh");
@@ -34,12 +35,12 @@ const SCRIPT: &str = include_str!("prepare.sh");
 const VARIABLE: &str = "METASERVICE_STEPS";
 const STEPS: &str = "eval \"$METASERVICE_STEPS\"";
 
-/// How long an image may take to power itself off: under software emulation half a minute.
-const POWER_DOWN_PATIENCE: Duration = Duration::from_secs(180);
+/// How long an image may take to power off: half a minute under software emulation.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(180);
 
 pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitStatus> {
     let store = ImageStore::of_user()?;
-    let base = Image::kept(&store, &args.name)?;
+    let base = Image::stored(&store, &args.name).map_err(|error| hints::store(error, &store))?;
     let name: ImageName = match &args.new {
         Some(name) => name.parse().context("in --as")?,
         None => {
@@ -50,60 +51,36 @@ pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitS
         }
     };
     if store.has(name.as_str()) {
-        return Err(image::hinted(StoreError::NameTaken(name), &store));
+        return Err(hints::store(StoreError::NameTaken(name), &store));
     }
     let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
     let prepared = Prepared { from: args.name.clone(), network };
     let hardware = args.hardware.clone();
-    let stored = base.stored.clone().context("only an image that is kept can be prepared")?;
-    // All that can be wrong with the flags is found before anything takes its time.
-    let task = Task::resolve(args, base, &name, printer)?;
+    let stored = base.stored.clone().context("only a stored image can be prepared")?;
+    // Everything that can be wrong with the flags is found before anything takes time.
+    let (job, plan) = resolve(args, base, &name)?;
     let mut interrupts = Interrupts::listen()?;
     let draft = match copy(&store, &stored, printer, &mut interrupts).await? {
         Ok(draft) => draft,
         Err(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    let mut status = boot(&task, &draft, printer, &mut interrupts).await?;
+    let mut status = boot(job, plan, &draft, printer, &mut interrupts).await?;
     if status == ExitStatus::SUCCESS {
         status = check(hardware, stored, &draft, printer, &mut interrupts).await?;
     }
     if status != ExitStatus::SUCCESS {
-        printer.note("nothing is kept");
+        printer.note("no image is kept");
         return Ok(status);
     }
     match keep(draft, &name, &prepared, printer, &mut interrupts).await? {
         Ok(image) => {
             // Standard output is the log's.
-            printer.note(&format!("{name} is kept: {}", image.digest));
+            printer.note(&format!("{name} is ready: {}", image.digest));
             let digest = image.digest.to_string();
             printer.event("prepared", json!({ "name": name.as_str(), "digest": digest }));
             Ok(ExitStatus::SUCCESS)
         }
         Err(interrupt) => Ok(ExitStatus::signal(interrupt.number)),
-    }
-}
-
-/// What is to be done in which machine.
-struct Task {
-    plan: Plan,
-    identity: Identity,
-    settings: JobSettings,
-    boot_timeout: Duration,
-}
-
-impl Task {
-    fn resolve(args: PrepareArgs, base: Image, name: &ImageName, printer: Printer) -> Result<Self> {
-        let boot_timeout = match &args.boot_timeout {
-            Some(timeout) => parse_duration(timeout).context("in --boot-timeout")?,
-            None => OWN_BOOT_TIMEOUT,
-        };
-        let mut settings = settings(&args, name)?;
-        let machine =
-            VmArgs { net: args.net, console: args.console, ..VmArgs::plain(args.hardware) };
-        let plan = Plan::of(machine, Some(base), &args.cloud, printer)?;
-        let identity = Identity::of(&plan)?;
-        settings.cloud = Some(identity.tell(cloud::describe(&args.cloud, &settings.name)?));
-        Ok(Self { plan, identity, settings, boot_timeout })
     }
 }
 
@@ -136,59 +113,56 @@ async fn keep(
     Ok(keeping.await?)
 }
 
-/// Boots the copy, has it go through all that, and waits until it has powered itself off.
+/// Boots the copy, runs the steps in it, and waits until it has powered off.
 async fn boot(
-    task: &Task,
+    job: Job,
+    plan: Plan,
     draft: &ImageDraft,
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
-    let Task { plan, identity, settings, boot_timeout } = task;
-    let (service, control) = conduct::start(settings, printer).await?;
-    let (Wire { driving, serving }, card) =
-        Wire::connect(plan, settings, &service, Vec::new(), printer).await?;
-    let describe = || machine::describe(plan, Some((settings, identity)), card);
-    let spec = tokio::task::block_in_place(describe)?.writable_disk(machine::disk(&draft.disk())?);
-    let started = async {
-        let spec = machine::with_console(&plan.args, spec).await?;
-        Machine::start(spec).await.map_err(machine::not_started)
-    };
-    let machine = tokio::select! {
-        machine = started => machine?,
-        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
-    };
-    control.machine.set(machine::tell(plan, &machine, false));
-    machine::watch_console(&plan.args, &settings.bounds, &machine, printer);
+    let told = Told::of(&job, Some(plan.boot_timeout()), None);
+    let launcher = Launcher::new(job)
+        .log(AsyncOutput::new())
+        .write_disk(disk(&draft.disk())?, POWER_OFF_TIMEOUT);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
-    let gone = async {
-        let how = machine.wait().await.cause;
-        machine::failure(&format!("the machine ended before it was prepared: {how}"), &machine)
-    };
-    let late = async {
-        tokio::time::sleep(*boot_timeout).await;
-        let after = humantime::format_duration(*boot_timeout);
-        machine::failure(&format!("no agent has come within {after}"), &machine)
-    };
-    let known = || machine::condition(&machine);
-    let conducting = conduct::conduct(&service, settings, printer, interrupts, gone, late, known);
-    let status = match conducting.await? {
-        Conclusion::Orderly(status) if status == ExitStatus::SUCCESS => status,
-        Conclusion::Orderly(status) | Conclusion::AtOnce(status) => {
-            machine.kill().await;
-            return Ok(status);
+    let sandbox = launcher.launch(plan).await.map_err(hints::launch)?;
+    let report = events::follow(sandbox, interrupts, &told, printer).await;
+    match report.outcome.end {
+        End::NeverFetched => {
+            let after = humantime::format_duration(told.boot_timeout.unwrap_or_default());
+            let what = format!("no agent has come within {after}");
+            Err(Error::msg(hints::with_console(&what, &report.console)))
         }
-    };
-    let _ = serving.await;
-    let status = match power_off(&machine, printer, interrupts).await? {
-        Some(interrupt) => ExitStatus::signal(interrupt.number),
-        None => status,
-    };
-    driving.abort();
-    control.end(interrupts).await;
-    Ok(status)
+        End::MachineGone => {
+            let how = report.exit.as_ref().map(|exit| exit.cause.to_string()).unwrap_or_default();
+            let what = format!("the machine ended before it was prepared: {how}");
+            Err(Error::msg(hints::with_console(&what, &report.console)))
+        }
+        End::Result if report.status() == 0 => powered_off(&report, interrupts),
+        _ => events::conclude(report, &told, printer),
+    }
 }
 
-/// An image is ready when an agent comes from it by itself. Nothing of this boot stays in it.
+/// Refuses an image that did not power off in order: it may not have written everything.
+fn powered_off(report: &Report, interrupts: &mut Interrupts) -> Result<ExitStatus> {
+    match &report.exit {
+        Some(exit) if exit.cause == ExitCause::GuestPoweredOff => Ok(ExitStatus::SUCCESS),
+        // A signal ended the wait.
+        _ if interrupts.last().is_some() => {
+            Ok(interrupts.last().map_or(ExitStatus::FAILED, |last| ExitStatus::signal(last.number)))
+        }
+        exit => {
+            let how = exit.as_ref().map(|exit| exit.cause.to_string()).unwrap_or_default();
+            let hint = "an image has to hear its power button, as by systemd-logind or acpid";
+            let what = format!("the image did not power off in order, and is not kept: {how}");
+            Err(hints::hinted(hint, what))
+        }
+    }
+}
+
+/// Boots the image once more: it is ready if an agent comes without help. Nothing of this boot
+/// stays in it.
 async fn check(
     hardware: HardwareArgs,
     stored: StoredImage,
@@ -198,75 +172,71 @@ async fn check(
 ) -> Result<ExitStatus> {
     step(printer, "checking", "booting it again, to see that its agent comes");
     let _spinner = printer.spinner("booting it again");
-    let image = Image { disk: draft.disk(), stored: Some(stored) };
-    let plan = Plan::of(VmArgs::plain(hardware), Some(image), &CloudArgs::default(), printer)?;
+    let plan = check_plan(&hardware, draft.disk(), stored)?;
     tokio::select! {
-        idle = warm::boot_idle(&plan, |spec| spec) => {
-            let idle = idle.context("the image does not come back with an agent, and is not kept")?;
-            idle.machine.kill().await;
+        checked = snapshot::check(&plan) => {
+            checked
+                .map_err(hints::snapshot)
+                .context("the image does not come back with an agent, and is not kept")?;
             Ok(ExitStatus::SUCCESS)
         }
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
     }
 }
 
-/// What is not written down by an orderly end is not there.
-async fn power_off(
-    machine: &Machine,
-    printer: Printer,
-    interrupts: &mut Interrupts,
-) -> Result<Option<Interrupt>> {
-    step(printer, "poweringOff", "powering off");
-    let _spinner = printer.spinner("powering off");
-    let exit = tokio::select! {
-        exit = machine.power_down(POWER_DOWN_PATIENCE) => exit,
-        interrupt = interrupts.next() => {
-            machine.kill().await;
-            return Ok(Some(interrupt));
-        }
-    };
-    if exit.cause != ExitCause::GuestPoweredOff {
-        let hint = "an image has to hear its power button, as by systemd-logind or acpid";
-        let what = format!("the image did not power off in order, and is not kept: {}", exit.cause);
-        return Err(Error::new(Hint(hint.to_owned())).context(what));
-    }
-    Ok(None)
+fn check_plan(hardware: &HardwareArgs, disk: Disk, stored: StoredImage) -> Result<Plan> {
+    let mut spec = JobSpec::new(["check"]);
+    spec.machine = description::hardware(hardware)?;
+    let job = Job::try_from(spec).map_err(hints::job)?;
+    let image = Image { disk, stored: Some(stored) };
+    Plan::with_image(&job, image).map_err(|error| hints::plan(error, CLOUD_HINT))
 }
 
-/// Says where we are: each of these takes its time.
+/// Says which step begins: each takes time.
 fn step(printer: Printer, event: &str, text: &str) {
     printer.note(text);
     printer.event(event, json!({}));
 }
 
-fn settings(args: &PrepareArgs, name: &ImageName) -> Result<JobSettings> {
-    let mut env = BTreeMap::new();
+/// What to do about keys and user data for an image without cloud-init.
+const CLOUD_HINT: &str = "prepare a stock image";
+
+/// The job that prepares the image, and its machine.
+fn resolve(args: PrepareArgs, base: Image, name: &ImageName) -> Result<(Job, Plan)> {
+    let network = description::network(args.net);
+    let word = if network == NetSpec::User { "user" } else { "none" };
+    let words = ["sh", "-c", STEPS, "prepare", word].map(str::to_owned);
+    let mut spec = JobSpec::new(words.into_iter().chain(args.command.iter().cloned()));
     for variable in &args.env {
-        set_variable(variable, &mut env).context("in --env")?;
+        set_variable(variable, &mut spec.env).context("in --env")?;
     }
-    let network = if args.net == Net::User { "user" } else { "none" };
-    env.insert(VARIABLE.to_owned(), SCRIPT.to_owned());
-    let words = ["sh", "-c", STEPS, "prepare", network].map(str::to_owned);
-    let command = words.into_iter().chain(args.command.iter().cloned()).collect();
-    let timeout = parse_duration(&args.timeout).context("in --timeout")?;
-    let plain = JobSettings::plain(host_name(name), command, env);
+    spec.env.insert(VARIABLE.to_owned(), SCRIPT.to_owned());
+    spec.name = Some(host_name(name));
+    spec.timeout = description::period(Some(&args.timeout), "--timeout")?;
+    spec.cloud = description::cloud_data(args.cloud);
+    spec.machine = description::hardware(&args.hardware)?;
+    spec.machine.net = network;
+    spec.machine.console = args.console;
+    spec.machine.boot_timeout =
+        description::period(args.boot_timeout.as_deref(), "--boot-timeout")?;
     let words = ["metaservice", "image", "prepare", &args.name].map(str::to_owned);
-    let shown = Some(words.into_iter().chain(args.command.iter().cloned()).collect());
-    Ok(JobSettings { timeout: Some(timeout), shown, ..plain })
+    let job = Job::try_from(spec).map_err(hints::job)?;
+    let job = job.shown_as(words.into_iter().chain(args.command).collect());
+    let plan = Plan::with_image(&job, base).map_err(|error| hints::plan(error, CLOUD_HINT))?;
+    Ok((job, plan))
 }
 
-/// What the machines of an image are called, of which nobody says it: as the image, where host
-/// names are made of the same.
+/// The host name of the image's machines: the image's name, with other characters than those of
+/// host names replaced.
 fn host_name(name: &ImageName) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let name: String = name.as_str().chars().map(plain).take(MAX_NAME).collect();
+    let name: String = name.as_str().chars().map(plain).take(JobName::MAX).collect();
     name.trim_end_matches('-').to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::parse_name;
 
     #[test]
     fn the_name_of_an_image_becomes_one_of_a_host() {
@@ -274,6 +244,6 @@ mod tests {
             assert_eq!(host_name(&image.parse().unwrap()), host);
         }
         let longest = host_name(&"x".repeat(128).parse().unwrap());
-        assert_eq!(parse_name(Some(longest.clone())).unwrap(), longest);
+        assert_eq!(longest.parse::<JobName>().unwrap().as_str(), longest);
     }
 }

@@ -6,8 +6,8 @@ use metaservice_qemu::SnapshotStore;
 use serde_json::json;
 
 use crate::args::RmArgs;
-use crate::image;
-use crate::printer::Printer;
+use crate::hints;
+use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 pub(super) fn rm(args: &RmArgs, printer: Printer) -> Result<ExitStatus> {
@@ -30,7 +30,7 @@ fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
     if !word.starts_with("sha256:") {
         word.parse::<ImageName>().with_context(|| format!("cannot remove {word}"))?;
     }
-    let removed = store.remove(word).map_err(|error| image::hinted(error, store))?;
+    let removed = store.remove(word).map_err(|error| hints::store(error, store))?;
     if let Some(disk) = &removed.disk {
         // No machine can go on without the disk under its own.
         if let Ok(saved) = SnapshotStore::of_user() {

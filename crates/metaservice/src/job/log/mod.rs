@@ -177,8 +177,10 @@ impl Log {
     /// Waits until the drain fails; for ever while it does not.
     pub(crate) async fn failed(&self) -> LogError {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(failure) => failure.clone().unwrap_or_else(ended),
+        // The guard is dropped before the next await: the future can be sent to another thread.
+        let failed = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
+        match failed {
+            Ok(failure) => failure.unwrap_or_else(ended),
             Err(_) => std::future::pending().await,
         }
     }

@@ -1,0 +1,177 @@
+//! Out of a guest.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use metaservice::control::{BodyReader, Client, ClientError, Code};
+use metaservice::{FileHead, Form};
+use metaservice_archive::{Extracted, SparseWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use super::How;
+use super::folder;
+use super::place::{self, Place};
+use super::told::{Content, told};
+use crate::output::AsyncOutput;
+use crate::output::printer::Printer;
+use metaservice_sandbox::output::{Destination, Named};
+
+/// How much is read at once.
+const BLOCK: usize = 256 * 1024;
+
+/// Copies what is at `path` in the guest to a place here.
+///
+/// # Cancellation
+/// Dropping the future removes what was written, unless it went into a folder that was there.
+pub(crate) async fn fetch(
+    client: &Client,
+    path: &str,
+    to: Place,
+    how: How,
+    printer: Printer,
+) -> Result<()> {
+    let cannot = || format!("cannot copy {path}");
+    let follow = how.follows(path);
+    let to = match to {
+        Place::Host(to) => to,
+        _ => {
+            ensure!(
+                !std::io::stdout().is_terminal(),
+                "an archive is not written to a terminal: lead it into a file or a program"
+            );
+            let read = if follow {
+                client.read_link(path, Form::Archive, true).await
+            } else {
+                client.read(path, Form::Archive).await
+            };
+            let (_, body) = read.with_context(cannot)?;
+            return stream(body, path, printer).await.with_context(cannot);
+        }
+    };
+    let (head, body) = match client.read_link(path, Form::Any, follow).await {
+        Ok(read) => read,
+        Err(unsupported @ ClientError::Refused { code: Code::Unsupported, .. }) => {
+            let fetched = fetch_plain(client, path, &to, printer).await;
+            if fetched.is_err() && is_folder(client, path).await {
+                return Err(unsupported).with_context(cannot);
+            }
+            return fetched.with_context(cannot);
+        }
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let is_folder = head.form == Form::Archive && !head.link;
+    let (target, named) = place::target(&to, place::name(path), is_folder)?;
+    let progress = printer.progress(path, head.size);
+    let content = if head.form == Form::Archive {
+        let count = progress.counter();
+        let counts = if head.link {
+            folder::unpack_link(body, &target, count).await
+        } else {
+            folder::unpack(body, &target, how, count).await
+        };
+        let Extracted { files, links, left_out, .. } = counts.with_context(cannot)?;
+        Content { files: Some(files), links, left_out }
+    } else {
+        store(progress.of(body), &target, named, (head, how)).await.with_context(cannot)?;
+        Content::file()
+    };
+    told(printer, path, &target.display().to_string(), progress, &content);
+    Ok(())
+}
+
+/// A tar archive to stdout.
+async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
+    let progress = printer.progress(path, None);
+    let mut stdout = AsyncOutput::new();
+    tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, progress.of(body)), &mut stdout)
+        .await?;
+    Ok(stdout.flush().await?)
+}
+
+/// A file of an agent of version 1, which says nothing of its attributes.
+async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -> Result<()> {
+    let (target, named) = place::target(to, place::name(path), false)?;
+    let progress = printer.progress(path, None);
+    let place = open(&target, named, 0o666).await?;
+    let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
+    let bytes = client.get_artifact(path, &mut file).await?;
+    file.flush().await?;
+    place.keep()?;
+    progress.counter()(bytes);
+    told(printer, path, &target.display().to_string(), progress, &Content::file());
+    Ok(())
+}
+
+/// Whether an agent of version 1, which fails to read a folder without a reason, lists files below
+/// `path`. Of a plain file it lists the file alone.
+async fn is_folder(client: &Client, path: &str) -> bool {
+    let listed = client.list_folder(path).await.unwrap_or_default();
+    listed.iter().any(|file| file != path.trim_end_matches('/'))
+}
+
+/// A file with its attributes.
+async fn store(
+    body: impl AsyncRead + Unpin,
+    target: &Path,
+    named: Named,
+    (head, how): (FileHead, How),
+) -> Result<()> {
+    let place = open(target, named, 0o600).await?;
+    let file = place.file().try_clone()?;
+    if !place.is_file() {
+        let mut stream = tokio::fs::File::from_std(file);
+        tokio::io::copy_buf(&mut BufReader::with_capacity(BLOCK, body), &mut stream).await?;
+        stream.flush().await?;
+        return Ok(place.keep()?);
+    }
+    let file = fill(body, file).await?;
+    file.set_permissions(std::fs::Permissions::from_mode(head.mode & how.mask()))?;
+    if let Some(modified) = time(head.mtime_ns) {
+        file.set_modified(modified)?;
+    }
+    Ok(place.keep()?)
+}
+
+/// Writes a file with holes where there are only zeros.
+async fn fill(mut body: impl AsyncRead + Unpin, file: File) -> Result<File> {
+    let mut writer = SparseWriter::default();
+    let mut state = (file, Vec::with_capacity(BLOCK));
+    loop {
+        let (file, mut block) = state;
+        block.clear();
+        // Full blocks, of which the zeros are seen.
+        (&mut body).take(BLOCK as u64).read_to_end(&mut block).await?;
+        if block.is_empty() {
+            writer.finish(&file)?;
+            return Ok(file);
+        }
+        state = tokio::task::spawn_blocking(move || {
+            let written = writer.write(&file, &block);
+            written.map(|()| ((file, block), writer))
+        })
+        .await?
+        .map(|(state, written)| {
+            writer = written;
+            state
+        })?;
+    }
+}
+
+async fn open(target: &Path, named: Named, mode: u32) -> Result<Destination> {
+    let opened = Destination::open_async(target.to_owned(), named, mode).await;
+    opened.with_context(|| format!("cannot write {}", target.display()))
+}
+
+/// A moment that the guest claims; none that the host cannot express.
+fn time(mtime_ns: i64) -> Option<SystemTime> {
+    let distance = Duration::from_nanos(mtime_ns.unsigned_abs());
+    if mtime_ns < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    }
+}

@@ -1,0 +1,74 @@
+//! `metaservice cp SRC DEST`: files and directories between a guest and the host, as `docker cp` has
+//! it.
+//!
+//! What comes is written beside its destination and renamed into place when it is whole:
+//! a copy that fails or is interrupted leaves nothing behind. Only a folder that exists already
+//! is filled in place, file by file.
+
+mod beside;
+mod fetch;
+mod folder;
+mod place;
+mod send;
+mod told;
+
+use anyhow::{Result, bail};
+use metaservice_sandbox::control;
+
+use self::fetch::fetch;
+use self::place::Place;
+use self::send::send;
+use crate::args::CpArgs;
+use crate::hints;
+use crate::interrupts::Interrupts;
+use crate::output::printer::Printer;
+use crate::status::ExitStatus;
+
+pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
+    let source = Place::parse(&args.source)?;
+    let destination = Place::parse(&args.destination)?;
+    let how = How { follow: args.follow_link, set_id: args.set_id };
+    let mut interrupts = Interrupts::listen()?;
+    let copying = async {
+        match (source, destination) {
+            (Place::Guest { .. }, Place::Guest { .. }) => {
+                bail!("SRC and DEST are both in a guest: copy to the host, and from there")
+            }
+            (Place::Guest { job, path }, to) => {
+                let client = control::find(&job).await.map_err(hints::control)?;
+                fetch(&client, &path, to, how, printer).await
+            }
+            (from, Place::Guest { job, path }) => {
+                let client = control::find(&job).await.map_err(hints::control)?;
+                send(&client, from, &path, how, printer).await
+            }
+            _ => bail!("one of SRC and DEST must be in a guest, as JOB:PATH"),
+        }
+    };
+    // Dropping a copy removes what it has begun.
+    tokio::select! {
+        copied = copying => copied.map(|()| ExitStatus::SUCCESS),
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+/// How a copy is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct How {
+    /// Whether a source that is a link is followed.
+    pub(crate) follow: bool,
+    /// Whether set-user-id and set-group-id bits are kept.
+    pub(crate) set_id: bool,
+}
+
+impl How {
+    /// What is kept of a mode. The sticky bit harms nobody.
+    const fn mask(self) -> u32 {
+        if self.set_id { 0o7777 } else { 0o1777 }
+    }
+
+    /// Whether a source of this name is followed: a slash or a dot at its end means a directory.
+    fn follows(self, path: &str) -> bool {
+        self.follow || path.ends_with('/') || path.ends_with("/.")
+    }
+}

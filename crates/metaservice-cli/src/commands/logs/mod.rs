@@ -1,0 +1,118 @@
+//! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: what a job has logged, byte for byte.
+
+mod since;
+mod spool;
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use metaservice::LogFrom;
+use metaservice::control::BodyReader;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+use self::spool::Spool;
+use crate::args::LogsArgs;
+use crate::hints;
+use crate::interrupts::Interrupts;
+use crate::output::printer::Printer;
+use crate::output::{self, AsyncOutput};
+use crate::status::ExitStatus;
+
+/// The longest last lines that are kept in memory.
+const MAX_TAIL: usize = 64 * 1024 * 1024;
+
+pub(crate) async fn logs(args: LogsArgs, printer: Printer) -> Result<ExitStatus> {
+    let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
+    let since = since.transpose().context("in --since")?;
+    // What the control API takes for a number: more lines than that are all.
+    let tail = args.tail.filter(|lines| i64::try_from(*lines).is_ok());
+    let (from, tail) = match (since, tail) {
+        (Some(since), tail) => (LogFrom::Since(since), tail),
+        (None, Some(lines)) => (LogFrom::Tail(lines), None),
+        (None, None) => (LogFrom::Start, None),
+    };
+    ensure!(tail.is_none() || !args.follow, "-f follows --since or --tail, not both at once");
+    let client =
+        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let mut interrupts = Interrupts::listen()?;
+    let reading = async {
+        let log = client.log(from, args.follow).await?;
+        if log.missed > 0 {
+            printer.note(&format!("the first {} bytes are no longer kept", log.missed));
+        }
+        match tail {
+            None => show(log.body).await,
+            Some(lines) => show_tail(BufReader::new(log.body), lines).await,
+        }
+    };
+    tokio::select! {
+        shown = reading => match shown {
+            // The reader has seen enough.
+            Err(error) if output::is_closed(&error) => Ok(ExitStatus::SUCCESS),
+            shown => {
+                shown.with_context(|| format!("cannot show the log of {}", args.name.job))?;
+                Ok(ExitStatus::SUCCESS)
+            }
+        },
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+/// Shows a log to its end. A slow reader here holds up neither the job nor its end.
+async fn show(mut log: BodyReader) -> Result<()> {
+    let spool = Spool::new();
+    let filling = async {
+        let filled = async {
+            while let Some(bytes) = log.chunk().await.context("the log is cut")? {
+                spool.push(bytes).await;
+            }
+            Ok(())
+        };
+        let filled = filled.await;
+        spool.end();
+        filled
+    };
+    let writing = async {
+        let mut stdout = AsyncOutput::new();
+        while let Some(bytes) = spool.pop().await.context("the temporary file cannot be read")? {
+            stdout.write_all(&bytes).await?;
+            // A reader that follows waits for each line.
+            stdout.flush().await?;
+        }
+        Ok(())
+    };
+    let (mut filling, mut writing) = (pin!(filling), pin!(writing));
+    let mut filled = None;
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut writing => return written.and(filled.unwrap_or(Ok(()))),
+            done = &mut filling, if filled.is_none() => filled = Some(done),
+            // `logs -f JOB | grep -q READY`: it does not wait for the next byte.
+            () = output::reader_gone() => return Ok(()),
+        }
+    }
+}
+
+async fn show_tail(mut log: impl AsyncBufReadExt + Unpin, lines: u64) -> Result<()> {
+    let (mut last, mut held) = (VecDeque::new(), 0);
+    loop {
+        let mut line = Vec::new();
+        // A line without an end is bounded by what is kept of a log.
+        if log.read_until(b'\n', &mut line).await.context("the log is cut")? == 0 {
+            break;
+        }
+        held += line.len();
+        last.push_back(line);
+        while last.len() as u64 > lines || held > MAX_TAIL {
+            held -= last.pop_front().map_or(0, |line| line.len());
+        }
+    }
+    let mut stdout = AsyncOutput::new();
+    for line in last {
+        stdout.write_all(&line).await?;
+    }
+    Ok(stdout.flush().await?)
+}

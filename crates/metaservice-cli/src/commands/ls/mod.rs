@@ -1,0 +1,152 @@
+//! `metaservice ls [-l] [-h] [-R] JOB PATH`: a directory of the guest's.
+//!
+//! An agent of version 1 knows plain files below a folder and no more: of it the entries of one
+//! folder are the first components of their paths, without folders that hold none.
+
+mod listing;
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Error, Result, bail};
+use metaservice::DirectoryEntry;
+use metaservice::control::{Client, ClientError, Code};
+use serde_json::json;
+
+use self::listing::{Columns, Sizes};
+use crate::args::LsArgs;
+use crate::hints;
+use crate::output::Output;
+use crate::output::printer::{Hint, Printer, json_text};
+use crate::status::ExitStatus;
+
+/// How many lines of a long list are lined up with each other.
+const ALIGNED: usize = 1000;
+
+/// How many entries are sorted with each other; of a larger folder so many at a time.
+const SORTED: usize = 100_000;
+
+/// And how many bytes of names.
+const SORTED_BYTES: usize = 16 * 1024 * 1024;
+
+pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
+    let (job, path) = place(args.job, args.path)?;
+    let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
+    let cannot = || format!("cannot list {path}");
+    let mut entries = match client.list(&path, args.recursive).await {
+        Ok(entries) => entries,
+        Err(ClientError::Refused { code: Code::Unsupported, .. }) if args.long => {
+            bail!(
+                "the guest's agent speaks version 1 of the protocol: -l needs one that can 'list'"
+            );
+        }
+        Err(ClientError::Refused { code: Code::Unsupported, .. }) => {
+            let names = plain(&client, &path, args.recursive).await.with_context(cannot)?;
+            return show_names(&names, printer);
+        }
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let mut stdout = Output::lock();
+    let tame = std::io::stdout().is_terminal();
+    let now = std::time::SystemTime::now();
+    let sizes = if args.human { Sizes::Human } else { Sizes::Bytes };
+    let long = args.long.then_some(sizes);
+    let mut waiting: Vec<DirectoryEntry> = Vec::new();
+    let (mut first, mut all, mut kept) = (true, Vec::<DirectoryEntry>::new(), 0);
+    while let Some(entry) = entries.next().await.with_context(cannot)? {
+        if printer.is_json() {
+            // An array needs its end; what is in it comes as it comes.
+            let text = json_text(&json!(entry).to_string());
+            write!(stdout, "{}{text}", if first { "[" } else { ",\n" })?;
+            first = false;
+        } else if args.recursive {
+            // Folder before content: what comes first is shown first.
+            waiting.push(entry);
+            if waiting.len() == ALIGNED {
+                show(&mut stdout, &mut waiting, long, tame, now)?;
+            }
+        } else {
+            kept += entry.path.len() + entry.target.as_ref().map_or(0, String::len);
+            all.push(entry);
+            if all.len() == SORTED || kept > SORTED_BYTES {
+                kept = 0;
+                all.sort_by(|a, b| a.path.cmp(&b.path));
+                show(&mut stdout, &mut all, long, tame, now)?;
+            }
+        }
+    }
+    if printer.is_json() {
+        writeln!(stdout, "{}", if first { "[]" } else { "]" })?;
+    } else {
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        waiting.append(&mut all);
+        show(&mut stdout, &mut waiting, long, tame, now)?;
+    }
+    stdout.flush()?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// `JOB PATH`, or `JOB:PATH` as `cp` has it.
+fn place(job: String, path: Option<String>) -> Result<(String, String)> {
+    match (job.split_once(':'), path) {
+        (None, Some(path)) => Ok((job, path)),
+        (Some((job, path)), None) if !job.is_empty() && !path.is_empty() => {
+            Ok((job.to_owned(), path.to_owned()))
+        }
+        (None, None) => {
+            let hint = Hint(format!("write `metaservice ls {job} /`"));
+            Err(Error::new(hint).context("ls needs a directory"))
+        }
+        (Some((name, in_job)), Some(_)) if !name.is_empty() && !in_job.is_empty() => {
+            bail!("the directory is given twice, in {job:?} and after it")
+        }
+        (Some(_), _) => bail!("{job:?} is not JOB:PATH"),
+    }
+}
+
+fn show(
+    to: &mut impl Write,
+    entries: &mut Vec<DirectoryEntry>,
+    long: Option<Sizes>,
+    tame: bool,
+    now: std::time::SystemTime,
+) -> std::io::Result<()> {
+    let columns = Columns::of(entries, long.unwrap_or_default());
+    for entry in entries.drain(..) {
+        if long.is_some() {
+            writeln!(to, "{}", columns.line(&entry, now))?;
+        } else {
+            writeln!(to, "{}", listing::name(&entry.path, tame))?;
+        }
+    }
+    Ok(())
+}
+
+/// What an agent of version 1 can tell.
+async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<String>, ClientError> {
+    let files = client.list_folder(path).await?;
+    let folder = path.trim_end_matches('/');
+    let below = |file: &str| match file.strip_prefix(folder) {
+        Some(below) => below.trim_start_matches('/').to_owned(),
+        None => file.to_owned(),
+    };
+    let below = files.iter().map(|file| below(file));
+    if recursive {
+        return Ok(below.collect());
+    }
+    let first = below.filter_map(|path| path.split('/').next().map(str::to_owned));
+    Ok(first.collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+fn show_names(names: &[String], printer: Printer) -> Result<ExitStatus> {
+    let mut stdout = Output::lock();
+    let tame = std::io::stdout().is_terminal();
+    if printer.is_json() {
+        writeln!(stdout, "{}", json_text(&json!(names).to_string()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    for path in names {
+        writeln!(stdout, "{}", listing::name(path, tame))?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}

@@ -1,0 +1,100 @@
+//! `metaservice stats [--follow] JOB`: what a guest is doing.
+//!
+//! Rates need two observations: without --follow they are taken a moment apart. On a terminal
+//! the table is written over itself; else there is a line for each observation.
+
+mod gauges;
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use metaservice::Stats;
+use metaservice::control::{Client, ClientError};
+use metaservice_sandbox::spec::Period;
+
+use self::gauges::Gauges;
+use crate::args::StatsArgs;
+use crate::hints;
+use crate::interrupts::Interrupts;
+use crate::output::Output;
+use crate::output::printer::Printer;
+use crate::status::ExitStatus;
+
+/// How far apart the two observations of one line are.
+const MOMENT: Duration = Duration::from_millis(500);
+
+pub(crate) async fn stats(args: StatsArgs, printer: Printer) -> Result<ExitStatus> {
+    let interval = args.interval.parse::<Period>().context("in --interval")?.get();
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(10);
+    ensure!(bounds.contains(&interval), "--interval is 100ms to 10s");
+    let client =
+        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let mut interrupts = Interrupts::listen()?;
+    let watching = async {
+        let interval = if args.follow { interval } else { MOMENT };
+        let mut lines = client.stats(Some(interval)).await?;
+        let mut table = Table::new(printer.is_json());
+        let mut last: Option<Stats> = None;
+        while let Some(stats) = lines.next().await? {
+            if let Some(last) = last {
+                table.show(&Gauges::between(&last, &stats))?;
+                if !args.follow {
+                    break;
+                }
+            }
+            last = Some(stats);
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        watched = watching => match watched {
+            // Its machine ends with the job, and the reply is cut off in the middle.
+            Err(_) if args.follow && has_ended(&client).await => Ok(ExitStatus::SUCCESS),
+            watched => {
+                watched.with_context(|| format!("cannot watch {}", args.name.job))?;
+                Ok(ExitStatus::SUCCESS)
+            }
+        },
+        interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+/// Whether the job has ended: it has a status, or its process is gone.
+async fn has_ended(client: &Client) -> bool {
+    match client.job().await {
+        Ok(job) => job.status.is_some(),
+        Err(error) => matches!(error, ClientError::Unreachable(..) | ClientError::Connection(_)),
+    }
+}
+
+/// Where observations are shown.
+struct Table {
+    json: bool,
+    terminal: bool,
+    lines: u64,
+}
+
+impl Table {
+    fn new(json: bool) -> Self {
+        Self { json, terminal: std::io::stdout().is_terminal(), lines: 0 }
+    }
+
+    fn show(&mut self, gauges: &Gauges) -> Result<()> {
+        let mut stdout = Output::lock();
+        if self.json {
+            writeln!(stdout, "{}", serde_json::to_string(gauges)?)?;
+        } else {
+            if self.lines == 0 {
+                writeln!(stdout, "{}", Gauges::HEADINGS)?;
+            } else if self.terminal {
+                // Up a line, and what it had goes.
+                write!(stdout, "\x1b[1A\x1b[2K")?;
+            }
+            writeln!(stdout, "{gauges}")?;
+        }
+        self.lines += 1;
+        stdout.flush()?;
+        Ok(())
+    }
+}

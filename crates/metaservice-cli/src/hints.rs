@@ -1,0 +1,236 @@
+//! What the errors of the crates below mean on the command line: the flag that is wrong, and what to
+//! do about it.
+
+use anyhow::{Error, Result};
+use metaservice_image::{ImageName, ImageStore, StoreError};
+use metaservice_qemu::MissingTools;
+use metaservice_sandbox::control::ControlError;
+use metaservice_sandbox::job::{Field, InvalidJob, OutputField};
+use metaservice_sandbox::machine::snapshot::SnapshotError;
+use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
+use metaservice_sandbox::{LaunchError, Report};
+
+use crate::output::printer::{Hint, printable};
+
+/// An error with what to do about it.
+pub(crate) fn hinted(hint: impl Into<String>, what: impl Into<String>) -> Error {
+    Error::new(Hint(hint.into())).context(what.into())
+}
+
+/// A description that flags have made.
+pub(crate) fn job(error: InvalidJob) -> Error {
+    match error {
+        InvalidJob::Field { field, cause } => {
+            Error::new(cause).context(format!("in {}", flag(&field)))
+        }
+        InvalidJob::SameOutput { first, second, path } => {
+            let (first, second) = (output_flag(&first), output_flag(&second));
+            Error::msg(format!("{first} and {second} would both write {}", path.display()))
+        }
+        InvalidJob::SecretsWithoutSession => {
+            Error::msg("--secret needs a session: without --session off")
+        }
+        InvalidJob::SecretWithValue => Error::msg(
+            "--secret takes the name of a variable of the host: a value here is visible to others",
+        ),
+        InvalidJob::SecretNotSet(name) => Error::msg(format!("--secret {name} is not set")),
+        InvalidJob::PublishWithoutNetwork => Error::msg("--publish needs --net user"),
+        InvalidJob::KernelWithoutInitrd(kernel) => Error::msg(format!(
+            "--kernel {} needs the --initrd that belongs to it",
+            kernel.display()
+        )),
+        error => error.into(),
+    }
+}
+
+fn flag(field: &Field) -> String {
+    match field {
+        Field::Name => "--name".to_owned(),
+        Field::Env => "--env".to_owned(),
+        Field::Secrets => "--secret".to_owned(),
+        Field::Artifact(path) => format!("--artifact {path}"),
+        Field::Limit(text) => format!("--limit {text}"),
+        Field::SshKey(key) => format!("--ssh-key {key}"),
+        Field::UserData(path) => format!("--user-data {}", path.display()),
+        Field::Cpus => "--cpus".to_owned(),
+        Field::Memory => "--memory".to_owned(),
+        Field::Publish => "--publish".to_owned(),
+        field => field.to_string(),
+    }
+}
+
+/// The flag of an output, as the user writes it.
+pub(crate) fn output_flag(output: &OutputField) -> String {
+    match output {
+        OutputField::Artifact(path) => format!("--artifact {path}"),
+        OutputField::Log => "--log".to_owned(),
+        OutputField::Console => "--console".to_owned(),
+        OutputField::Pcap => "--pcap".to_owned(),
+        output => output.to_string(),
+    }
+}
+
+/// A machine that cannot be planned. `cloud` says how cloud-init is had.
+pub(crate) fn plan(error: PlanError, cloud: &str) -> Error {
+    match error {
+        PlanError::Image(error) => image(error).context("in --image"),
+        PlanError::CloudDataWithoutImage => {
+            hinted(cloud, "--ssh-key and --user-data are for an image that boots by itself")
+        }
+        PlanError::CloudDataForPrepared => hinted(
+            "give them to \"metaservice image prepare\" when it is made of a stock image",
+            "the cloud-init of a prepared image does not run again: it takes no keys or user data",
+        ),
+        PlanError::PreparedWithoutNetwork => hinted(
+            "give --net user to \"metaservice image prepare\" too when it is made of a stock image",
+            error.to_string(),
+        ),
+        error => error.into(),
+    }
+}
+
+fn image(error: ImageError) -> Error {
+    match error {
+        ImageError::Store(error) => match ImageStore::of_user() {
+            Ok(store) => self::store(error, &store),
+            Err(_) => error.into(),
+        },
+        ImageError::NotFound { cause, .. } => {
+            let what = format!("{:#}", Error::new(cause));
+            hinted("there is no image of this name: see metaservice image ls", what)
+        }
+        error => error.into(),
+    }
+}
+
+/// An error of the image store, with the names that there are.
+pub(crate) fn store(error: StoreError, store: &ImageStore) -> Error {
+    let hint = match &error {
+        StoreError::NoSuchImage(word) if word == "builtin" => {
+            "that is the built-in guest, which is no image".to_owned()
+        }
+        StoreError::NoSuchImage(word) if word.contains('/') => {
+            format!("it is a file: metaservice image import {word}")
+        }
+        StoreError::NoSuchImage(word) if word.starts_with("sha256:") => {
+            "write 8 digits of it or more, as in metaservice image ls".to_owned()
+        }
+        StoreError::NoSuchImage(_) => {
+            let listed = store.list().unwrap_or_default();
+            let names = listed.0.iter().flat_map(|image| &image.names).map(ImageName::as_str);
+            let names: Vec<_> = names.collect();
+            if names.is_empty() {
+                "there is none yet: metaservice image import FILE".to_owned()
+            } else {
+                format!("there are {}", names.join(", "))
+            }
+        }
+        StoreError::NameTaken(name) => {
+            format!("choose another name, or remove that one: metaservice image rm {name}")
+        }
+        _ => return error.into(),
+    };
+    hinted(hint, error.to_string())
+}
+
+/// A job that cannot be launched.
+pub(crate) fn launch(error: LaunchError) -> Error {
+    match error {
+        LaunchError::Control(error) => control(error),
+        LaunchError::Log { path, cause } => {
+            Error::new(cause).context(format!("cannot write --log {}", path.display()))
+        }
+        LaunchError::Service(error) => error.into(),
+        error => error.into(),
+    }
+}
+
+/// A job that is not found, or a control socket that cannot be made.
+pub(crate) fn control(error: ControlError) -> Error {
+    let hint = match &error {
+        ControlError::NameTaken(_) => {
+            "choose another one with --name, or see `metaservice ps`".to_owned()
+        }
+        ControlError::NotFound { running, .. } if running.is_empty() => {
+            "none is running: `metaservice run` starts one".to_owned()
+        }
+        ControlError::NotFound { running, .. } => format!("running: {}", running.join(", ")),
+        _ => return error.into(),
+    };
+    hinted(hint, error.to_string())
+}
+
+/// A machine that does not start.
+pub(crate) fn machine(error: MachineError) -> Error {
+    use metaservice_qemu::StartError;
+    match error {
+        MachineError::Describe(error) => describe(error),
+        MachineError::Start(error) => {
+            let hint = match &error {
+                StartError::NoMemory(_) => "give the machine less by --memory SIZE",
+                StartError::PortTaken { .. } => "publish another one: --publish PORT:GUEST_PORT",
+                _ => return error.into(),
+            };
+            Error::new(Hint(hint.to_owned())).context(error)
+        }
+        MachineError::Output { output, path, cause } => {
+            let flag = output_flag(&output);
+            Error::new(cause).context(format!("cannot write {flag} {}", path.display()))
+        }
+        error => error.into(),
+    }
+}
+
+fn describe(error: DescribeError) -> Error {
+    match error {
+        DescribeError::Tools(missing) => tools(&missing),
+        error => error.into(),
+    }
+}
+
+/// Programs that are missing.
+pub(crate) fn tools(missing: &MissingTools) -> Error {
+    hinted(missing.hint.clone(), missing.to_string())
+}
+
+/// A snapshot that cannot be used or made.
+pub(crate) fn snapshot(error: SnapshotError) -> Error {
+    match error {
+        SnapshotError::Describe(error) => describe(error),
+        error => match error.console() {
+            Some(console) => Error::msg(with_console(&error.to_string(), console)),
+            None => error.into(),
+        },
+    }
+}
+
+/// What went wrong, with the last lines of the guest's console.
+pub(crate) fn with_console(what: &str, console: &[String]) -> String {
+    if console.is_empty() {
+        return format!("{what}; its console is empty");
+    }
+    let lines = printable(&console.join("\n  "));
+    format!("{what}; last console lines:\n  {lines}")
+}
+
+/// Why a job has no result.
+pub(crate) fn lost(report: &Report, boot_timeout: Option<std::time::Duration>) -> Result<()> {
+    use metaservice_sandbox::life::End;
+    match report.outcome.end {
+        End::MachineGone => {
+            let how = report.exit.as_ref().map(|exit| exit.cause.to_string()).unwrap_or_default();
+            let lost = match report.fetched {
+                true => "; what the command wrote and the guest had not sent is lost",
+                false => "",
+            };
+            let what = format!("the machine ended before the job did: {how}{lost}");
+            Err(Error::msg(with_console(&what, &report.console)))
+        }
+        End::NeverFetched => {
+            let after = humantime::format_duration(boot_timeout.unwrap_or_default());
+            let what = format!("the guest never fetched its command within {after}");
+            Err(Error::msg(with_console(&what, &report.console)))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,288 @@
+//! What happens to a job, in words: notes for people, and events for programs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use metaservice::JobResult;
+use metaservice_qemu::CacheNotice;
+use metaservice_sandbox::job::{Job, Limits, OutputField};
+use metaservice_sandbox::life::{Collected, End, KillReason, Signal, Start};
+use metaservice_sandbox::{Event, Report, Sandbox, output as sandbox_output};
+use serde_json::json;
+
+use super::printer::{Printer, Spinner, printable};
+use super::{contact, remarks};
+use crate::hints;
+use crate::interrupts::{Interrupts, signal_name};
+use crate::status::ExitStatus;
+
+/// What the words need to know of the job.
+pub(crate) struct Told {
+    pub(crate) boot_timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) limits: Limits,
+    /// The state directory of a job that outlives its service.
+    pub(crate) state: Option<PathBuf>,
+    /// The number of artifacts.
+    pub(crate) artifacts: usize,
+}
+
+impl Told {
+    pub(crate) fn of(job: &Job, boot_timeout: Option<Duration>, state: Option<PathBuf>) -> Self {
+        let (timeout, limits) = (job.timeout(), job.limits().clone());
+        Self { boot_timeout, timeout, limits, state, artifacts: job.artifacts().len() }
+    }
+}
+
+/// Follows a job to its end, and says what happens. Signals to this process end the job.
+pub(crate) async fn follow(
+    mut sandbox: Sandbox,
+    interrupts: &mut Interrupts,
+    told: &Told,
+    printer: Printer,
+) -> Report {
+    let mut events = sandbox.events();
+    let mut words = Words { printer, told, spinner: None };
+    let report = loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.next() => words.event(event),
+            interrupt = interrupts.next() => sandbox.signal(Signal(interrupt.number)),
+            report = sandbox.wait() => break report,
+        }
+    };
+    while let Some(event) = events.next().await {
+        words.event(event);
+    }
+    report
+}
+
+struct Words<'a> {
+    printer: Printer,
+    told: &'a Told,
+    spinner: Option<Spinner>,
+}
+
+impl Words<'_> {
+    fn wait_for(&mut self, text: impl Into<std::borrow::Cow<'static, str>>) {
+        self.spinner = None;
+        self.spinner = Some(self.printer.spinner(text));
+    }
+
+    fn event(&mut self, event: Event) {
+        let printer = self.printer;
+        match event {
+            Event::NoControl(error) => {
+                printer
+                    .error(&Error::new(error).context("the job cannot be controlled by clients"));
+            }
+            Event::Starting => self.wait_for("starting the machine"),
+            Event::Cache(notice) => printer.note(&cache(&notice)),
+            Event::NoSnapshot(error) => {
+                printer.note(&format!("booting instead: {:#}", hints::snapshot(error)));
+            }
+            Event::RestoreFailed(error) => {
+                let what = "the snapshot cannot be used, and the machine is booted";
+                printer.note(&format!("{what}: {:#}", Error::new(error)));
+                self.wait_for("starting the machine");
+            }
+            Event::MachineStarted(Start::Boot) => {
+                printer.event("booting", json!({}));
+                self.wait_for("waiting for the guest");
+            }
+            Event::MachineStarted(Start::Restore) => printer.event("restored", json!({})),
+            Event::Started { name } => {
+                self.spinner = None;
+                printer.event("started", json!({ "job": name }));
+            }
+            Event::Contact { before, now, console } => {
+                let Some(text) = contact::words(before, now) else { return };
+                let console = console.filter(|_| now == metaservice::Contact::Silent);
+                let more = console.map_or_else(String::new, |console| contact::machine(&console));
+                tracing::info!("{text}");
+                printer.note(&format!("{text}{more}"));
+                printer.event("contact", json!({ "contact": now }));
+            }
+            Event::LogHole => {
+                let text = "the log may have a hole: a connection of an agent of version 1 was cut";
+                tracing::info!("{text}");
+                printer.note(text);
+                printer.event("logHole", json!({}));
+            }
+            Event::Killing { reason, log } => self.killing(reason, log),
+            Event::KillFailed(error) => {
+                self.spinner = None;
+                printer.error(&Error::new(error).context("the guest did not kill the command"));
+            }
+            Event::KillUnreported => {
+                self.spinner = None;
+                printer.note("the guest has not reported the command's end");
+            }
+            Event::MachineGone { exit, console } => {
+                self.spinner = None;
+                let what = format!("the machine ended before the job did: {}", exit.cause);
+                printer.error(&Error::msg(hints::with_console(&what, &console)));
+            }
+            Event::Fetching(artifact) => self.wait_for(format!("fetching {}", artifact.source())),
+            Event::Fetched { artifact, length } => {
+                self.spinner = None;
+                let (source, destination) = (artifact.source(), artifact.destination().display());
+                printer.note(&format!("{source} -> {destination} ({length} bytes)"));
+                let details = json!({
+                    "source": source,
+                    "destination": destination.to_string(),
+                    "bytes": length,
+                });
+                printer.event("artifact", details);
+            }
+            Event::NotFetched { artifact, error } => {
+                self.spinner = None;
+                let what = format!("cannot fetch {}", artifact.source());
+                printer.error(&Error::new(error).context(what));
+            }
+            Event::LimitReached { output, path, limit } => {
+                let (flag, name) = (hints::output_flag(&output), output_name(&output));
+                let path = path.display();
+                let more = format!("more by --limit {name}=SIZE");
+                printer.note(&format!("{flag} {path} ends at {limit} bytes: {more}"));
+                printer.event("bounded", json!({ "bound": name, "bytes": limit }));
+            }
+            Event::Ended(result) => self.ended(&result),
+            Event::PoweringOff => self.wait_for("powering off"),
+            event => tracing::debug!(?event, "an event without words"),
+        }
+    }
+
+    fn killing(&mut self, reason: KillReason, log: Option<metaservice::LogError>) {
+        let printer = self.printer;
+        match reason {
+            KillReason::Timeout => {
+                let timeout = humantime::format_duration(self.told.timeout.unwrap_or_default());
+                printer.note(&format!("the command is killed: --timeout of {timeout} has passed"));
+                printer.event("timeout", json!({}));
+            }
+            KillReason::Signal(Signal(number)) => {
+                let name = signal_name(number);
+                printer.note(&format!("{name}: the command is killed (once more to stop at once)"));
+                printer.event("interrupted", json!({ "signal": name }));
+            }
+            KillReason::LogFailed { unread: true } => {}
+            KillReason::LogFailed { unread: false } => {
+                if let Some(error) = log {
+                    printer.error(&Error::new(error).context("the command is killed"));
+                }
+            }
+        }
+        self.wait_for("killing the command");
+    }
+
+    fn ended(&mut self, result: &JobResult) {
+        self.spinner = None;
+        let status = result_status(result);
+        let details =
+            json!({ "success": result.success, "status": status, "ending": result.ending });
+        self.printer.event("ended", details);
+        for remark in result.ending.iter().flat_map(remarks::on) {
+            self.printer.note(&remark);
+        }
+    }
+}
+
+/// The status of the command alone.
+fn result_status(result: &JobResult) -> u8 {
+    let timed_out =
+        result.ending.as_ref().map(|ending| ending.reason) == Some(metaservice::Reason::TimedOut);
+    if !result.success && timed_out { ExitStatus::TIMED_OUT.0 } else { result.status() }
+}
+
+fn output_name(output: &OutputField) -> String {
+    hints::output_flag(output).trim_start_matches('-').to_owned()
+}
+
+fn cache(notice: &CacheNotice) -> String {
+    match notice {
+        CacheNotice::Damaged(path) => {
+            format!("{} was damaged, and has been made again", path.display())
+        }
+        CacheNotice::Unwritable { path, why } => {
+            let path = path.display();
+            format!("the cache cannot be written, and a temporary file is used: {path}: {why}")
+        }
+    }
+}
+
+/// Says how the job ended, as far as its events have not, and what to exit with.
+///
+/// # Errors
+/// When the job is lost, or its end cannot be persisted.
+pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Result<ExitStatus> {
+    let status = ExitStatus(report.status());
+    match report.outcome.end {
+        End::NotStarted => {
+            if let Some(error) = report.not_started.take() {
+                return Err(hints::machine(error));
+            }
+        }
+        End::MachineGone | End::NeverFetched => hints::lost(&report, told.boot_timeout)?,
+        End::Cancelled(Signal(number)) => {
+            let name = signal_name(number);
+            printer.note(&format!("{name}: stopped before the guest fetched its command"));
+        }
+        End::Abandoned(Signal(number)) => {
+            let name = signal_name(number);
+            match &told.state {
+                Some(state) => {
+                    let state = state.display();
+                    printer.note(&format!("{name}: stopped at once; the state is in {state}"));
+                }
+                None => printer.note(&format!("{name}: stopped at once")),
+            }
+        }
+        End::Left(Signal(number)) => {
+            if let Some(state) = &told.state {
+                let (name, state) = (signal_name(number), state.display());
+                printer
+                    .note(&format!("{name}: the job can be continued from the state in {state}"));
+            }
+            incomplete(&report, told, printer);
+        }
+        End::Result | End::Killed(KillReason::Timeout | KillReason::Signal(_)) => {
+            incomplete(&report, told, printer);
+        }
+        _ => {}
+    }
+    if let Some(error) = report.progress.take() {
+        return Err(error.into());
+    }
+    Ok(status)
+}
+
+/// Says what is missing of the artifacts and the log.
+fn incomplete(report: &Report, told: &Told, printer: Printer) {
+    let missing = "the artifacts were not fetched";
+    let text = match report.outcome.collected {
+        Collected::All => None,
+        Collected::Failed if told.artifacts == 1 => Some("the artifact was not fetched".to_owned()),
+        Collected::Failed => {
+            Some(format!("{} of {} artifacts were not fetched", report.missing, told.artifacts))
+        }
+        Collected::Late => {
+            let limit = humantime::format_duration(told.limits.artifact_timeout());
+            let more = "more by --limit artifact-timeout=DURATION";
+            Some(format!("{missing} within {limit}: {more}"))
+        }
+        Collected::MachineGone => Some(match &report.exit {
+            Some(exit) => format!("{missing}: the machine ended: {}", exit.cause),
+            None => format!("{missing}: the machine has ended"),
+        }),
+    };
+    if let Some(text) = text {
+        printer.error(&Error::msg(printable(&text)));
+    }
+    if let Some(error) = &report.log
+        && !sandbox_output::is_unread(error)
+    {
+        printer.error(&Error::new(error.clone()).context("the log is not complete"));
+    }
+}

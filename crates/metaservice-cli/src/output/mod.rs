@@ -1,0 +1,150 @@
+//! Standard output of the verbs that show something.
+//!
+//! Whoever reads it may have seen enough (`| head -1`): that ends the verb, and is no error.
+
+pub(crate) mod contact;
+pub(crate) mod events;
+pub(crate) mod printer;
+pub(crate) mod progress;
+pub(crate) mod remarks;
+pub(crate) mod sanitize;
+pub(crate) mod stderr;
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use metaservice_sandbox::job::Job;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWrite, Interest, Stdout};
+
+use self::printer::Printer;
+
+/// Whether text for this stream has colours: only on a terminal, and not with `NO_COLOR` set.
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The reader has closed its end.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any longer")]
+struct Closed;
+
+/// Standard output, locked.
+pub(crate) struct Output(io::StdoutLock<'static>);
+
+impl Output {
+    pub(crate) fn lock() -> Self {
+        Self(io::stdout().lock())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(mark)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(mark)
+    }
+}
+
+/// Standard output for what comes bit by bit.
+pub(crate) struct AsyncOutput(Stdout);
+
+impl AsyncOutput {
+    pub(crate) fn new() -> Self {
+        Self(tokio::io::stdout())
+    }
+}
+
+impl AsyncWrite for AsyncOutput {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(mark)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx).map_err(mark)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx).map_err(mark)
+    }
+}
+
+/// One line.
+///
+/// # Errors
+/// What the system says of standard output.
+pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
+    writeln!(Output::lock(), "{text}")
+}
+
+fn mark(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        io::Error::new(error.kind(), Closed)
+    } else {
+        error
+    }
+}
+
+/// Whether an error is that nobody reads standard output any longer.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let shared = cause.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+        let inner = cause.downcast_ref::<io::Error>().or(shared).and_then(io::Error::get_ref);
+        inner.and_then(|inner| inner.downcast_ref::<Closed>()).is_some()
+    })
+}
+
+/// Completes when the reader of standard output has ended; never where that cannot be known, as of a
+/// file.
+pub(crate) async fn reader_gone() {
+    let observe = || {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
+        // Its successor is an unsafe function, which wants a descriptor that stays the same: an
+        // `OwnedFd` does.
+        #[expect(deprecated, reason = "sound for an OwnedFd, and this crate has no unsafe code")]
+        let stdout = AsyncFd::with_interest(stdout, Interest::ERROR).ok()?;
+        Some(stdout)
+    };
+    if let Some(stdout) = observe() {
+        while let Ok(mut guard) = stdout.ready(Interest::ERROR).await {
+            if guard.ready().is_error() {
+                return;
+            }
+            guard.clear_ready();
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Says that the log of a job is shown nowhere.
+pub(crate) fn warn_of_closed(job: &Job, printer: Printer) {
+    if job.log().is_none() && may_be_closed() {
+        let text = "standard output is closed or /dev/null: the log is shown nowhere";
+        printer.note(&format!("{text} (--log FILE writes it to a file)"));
+    }
+}
+
+/// Whether standard output may have been closed when the process began. Then `/dev/null` has been
+/// opened in its place, for reading and writing; others open it for writing alone.
+fn may_be_closed() -> bool {
+    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
+    let stdout = io::stdout();
+    let (Ok(there), Ok(null), Ok(flags)) =
+        (fstat(&stdout), stat("/dev/null"), fcntl_getfl(&stdout))
+    else {
+        return true;
+    };
+    FileType::from_raw_mode(there.st_mode) == FileType::CharacterDevice
+        && there.st_rdev == null.st_rdev
+        && flags & OFlags::RWMODE == OFlags::RDWR
+}

@@ -1,0 +1,231 @@
+//! Our terminal, streams and signals as those of a command in the guest.
+//!
+//! With a terminal: every key goes to the guest, Ctrl-C among them; only the escape sequence and
+//! signals from elsewhere end us. Without one, the first Ctrl-C goes to the guest as a signal,
+//! the second ends us, as 5 s after a SIGTERM do; and where its output comes to a terminal of ours nevertheless, that shows it
+//! and acts on nothing of it. However it ends, the terminal is as it was when [`attach`] returns.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use metaservice::{Shell, ShellInput, ShellOutput};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::interrupts::Interrupts;
+use crate::output::sanitize::Sanitizer;
+use crate::status::ExitStatus;
+use crate::terminal::{Escape, Input, Terminal};
+
+/// How much is read of our stdin at once.
+const BLOCK: usize = 64 * 1024;
+
+/// SIGTERM, and how long a command that got it may go on: `timeout` sends it once.
+const SIGTERM: u8 = 15;
+const TERM_GRACE: Duration = Duration::from_secs(5);
+
+/// What of ours the command gets.
+pub(crate) struct Attachment {
+    /// Whether it gets our stdin.
+    pub(crate) interactive: bool,
+    /// Whether the command has a terminal.
+    pub(crate) tty: bool,
+    /// The terminal here that stands for it, if there is one.
+    pub(crate) terminal: Option<Terminal>,
+    /// What leaves it.
+    pub(crate) escape: Escape,
+}
+
+/// Why nobody attends the command any longer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It ended, or we were told to.
+    Ended(ExitStatus),
+    /// The user left it.
+    Detached,
+}
+
+/// Attends the command until it ends or is left.
+///
+/// # Errors
+/// When the command is lost, or its output cannot be shown.
+pub(crate) async fn attach(
+    shell: &mut Shell,
+    with: Attachment,
+    interrupts: &mut Interrupts,
+) -> Result<Parting> {
+    let Attachment { interactive, tty, terminal, escape } = with;
+    let mut resized = listen(SignalKind::window_change())?;
+    let mut continued = listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
+    let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
+    // Whatever leaves this function puts the terminal back.
+    let raw = match &terminal {
+        Some(terminal) if interactive => Some(terminal.make_raw()?),
+        Some(terminal) => Some(terminal.make_output_raw()?),
+        None => None,
+    };
+    // Where keys go to the guest a signal is no key: it is meant for this process.
+    let mut patient = !(interactive && tty);
+    let mut deadline = None;
+    let shell = &*shell;
+    let follow = || {
+        if let Some(size) = terminal.as_ref().and_then(Terminal::size) {
+            shell.set_size(size.columns, size.rows);
+        }
+    };
+    follow();
+
+    let mut ended = pin!(end(shell, stdout, stderr, !tty));
+    let mut feeding = pin!(feed(stdin, interactive, tty, escape));
+    let mut fed = false;
+    loop {
+        tokio::select! {
+            biased;
+            status = &mut ended => return Ok(Parting::Ended(status?)),
+            interrupt = interrupts.next() => {
+                let first = std::mem::take(&mut patient) && interrupt.name != "SIGHUP";
+                if !(first && shell.signal(interrupt.number)) {
+                    shell.abort();
+                    return Ok(Parting::Ended(ExitStatus::signal(interrupt.number)));
+                }
+                if interrupt.number == SIGTERM {
+                    deadline = Some(Instant::now() + TERM_GRACE);
+                }
+            }
+            () = until(deadline) => {
+                shell.abort();
+                return Ok(Parting::Ended(ExitStatus::signal(SIGTERM)));
+            }
+            _ = resized.recv() => follow(),
+            _ = continued.recv() => {
+                // Who had the terminal meanwhile has left it as a shell wants it.
+                if let Some(raw) = &raw {
+                    raw.apply().context("cannot change the terminal's settings")?;
+                }
+                follow();
+            }
+            left = &mut feeding, if !fed => match left? {
+                true => return Ok(Parting::Detached),
+                false => fed = true,
+            },
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Shows what the command writes until it ends.
+async fn end(
+    shell: &Shell,
+    stdout: Option<ShellOutput>,
+    stderr: Option<ShellOutput>,
+    sanitize: bool,
+) -> Result<ExitStatus> {
+    let sanitizer = |is_terminal: bool| (sanitize && is_terminal).then(Sanitizer::default);
+    let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+    let shown = tokio::try_join!(
+        show(stdout, tokio::io::stdout(), sanitizer(out)),
+        show(stderr, tokio::io::stderr(), sanitizer(err)),
+    );
+    match shown {
+        Ok(_) => {}
+        Err(Unshown::Cut) => {}
+        Err(Unshown::Here(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            shell.abort();
+            return Ok(ExitStatus::UNREAD);
+        }
+        Err(Unshown::Here(error)) => {
+            shell.abort();
+            return Err(error).context("cannot show the command's output");
+        }
+    }
+    let success = shell.wait().await?;
+    Ok(match shell.ending() {
+        _ if success => ExitStatus::SUCCESS,
+        // What failed never becomes a success by its detail.
+        Some(ending) => ExitStatus(ending.shell_status().max(1)),
+        None => ExitStatus(1),
+    })
+}
+
+/// Why output was not shown to its end.
+enum Unshown {
+    /// It was cut in the guest or on the way; the shell says how.
+    Cut,
+    /// We cannot write it.
+    Here(io::Error),
+}
+
+async fn show(
+    output: Option<ShellOutput>,
+    mut to: impl AsyncWrite + Unpin,
+    mut sanitizer: Option<Sanitizer>,
+) -> Result<(), Unshown> {
+    let Some(mut output) = output else { return Ok(()) };
+    let mut block = vec![0; BLOCK];
+    loop {
+        let count = output.read(&mut block).await.map_err(|_| Unshown::Cut)?;
+        let shown = match &mut sanitizer {
+            None => Cow::Borrowed(&block[..count]),
+            Some(sanitizer) if count == 0 => Cow::Owned(sanitizer.end().into_bytes()),
+            Some(sanitizer) => Cow::Owned(sanitizer.sanitize(&block[..count]).into_bytes()),
+        };
+        to.write_all(&shown).await.map_err(Unshown::Here)?;
+        to.flush().await.map_err(Unshown::Here)?;
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Hands on our stdin to its end. Whether it was left by the escape sequence.
+async fn feed(
+    stdin: Option<ShellInput>,
+    interactive: bool,
+    tty: bool,
+    mut escape: Escape,
+) -> Result<bool> {
+    let Some(mut stdin) = stdin else { return Ok(false) };
+    if !interactive {
+        if tty {
+            // The end of a terminal's input would end what reads there.
+            std::future::pending::<()>().await;
+        }
+        return Ok(false);
+    }
+    let mut input = Input::open()?;
+    let mut block = vec![0; BLOCK];
+    loop {
+        let count = input.read(&mut block).await.context("cannot read standard input")?;
+        let written = if tty {
+            let keys = escape.feed(&block[..count]);
+            if keys.detach {
+                return Ok(true);
+            }
+            stdin.write_all(&keys.send).await
+        } else {
+            stdin.write_all(&block[..count]).await
+        };
+        // A command that no longer reads has ended, which is told by its status.
+        if written.is_err() {
+            return Ok(false);
+        }
+        if count == 0 {
+            let _ = stdin.shutdown().await;
+            return Ok(false);
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).context("cannot listen for signals")
+}

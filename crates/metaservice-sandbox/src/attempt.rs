@@ -1,0 +1,287 @@
+//! One attempt to start a job's machine: from a snapshot, or by a boot.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metaservice::MetaService;
+use metaservice_nic::{Pcap, StaleConnection};
+use metaservice_qemu::{Disk, Exit, Machine, MachineSpec};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use crate::event::{Event, RestoreError};
+use crate::job::{Job, OutputField};
+use crate::life::Start;
+use crate::machine::card::NetworkCard;
+use crate::machine::snapshot::{Snapshot, SnapshotError};
+use crate::machine::{Describer, Individual, MachineError, Plan};
+use crate::output;
+
+/// How long it may take to read what a machine sent before it ended. The host has it already, but
+/// the log's sink may be slow.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What came of an attempt.
+pub(crate) enum Attempted {
+    /// The machine runs.
+    Started { restored: bool },
+    /// There is no snapshot, or none that can be read.
+    NoSnapshot,
+    /// The snapshot does not start.
+    RestoreFailed,
+    /// The machine does not start, and no other would.
+    Failed(MachineError),
+    /// The machine ended without a request. What it had sent has been read.
+    Gone(Exit),
+}
+
+/// What an attempt needs.
+pub(crate) struct Beginning {
+    pub(crate) start: Start,
+    pub(crate) describer: Arc<Describer>,
+    pub(crate) individual: Individual,
+    pub(crate) job: Arc<Job>,
+    pub(crate) service: MetaService,
+    /// A disk that is written in place of the image.
+    pub(crate) disk: Option<Disk>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) report: Box<dyn Fn(Attempted) + Send + Sync>,
+}
+
+/// A snapshot that was tried, and why it does not start, as far as the attempt knows.
+pub(crate) struct Restored {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) error: Option<RestoreError>,
+}
+
+/// What an attempt has made so far.
+#[derive(Default)]
+struct Made {
+    machine: Option<Arc<Machine>>,
+    card: Option<NetworkCard>,
+    restored: Option<Restored>,
+}
+
+/// An attempt to start a machine. Dropping it ends the machine.
+pub(crate) struct Attempt {
+    made: Arc<Mutex<Made>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Attempt {
+    pub(crate) fn begin(beginning: Beginning) -> Self {
+        let made = Arc::new(Mutex::new(Made::default()));
+        let work = Work { beginning, made: Arc::clone(&made) };
+        let task = tokio::spawn(work.run().in_current_span());
+        Self { made, _task: AbortOnDropHandle::new(task) }
+    }
+
+    pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
+        crate::lock(&self.made).machine.clone()
+    }
+
+    /// Cancelled when the service has answered the guest's last request.
+    pub(crate) fn served(&self) -> Option<CancellationToken> {
+        crate::lock(&self.made).card.as_ref().map(NetworkCard::served)
+    }
+
+    /// The snapshot of this attempt, if it had one.
+    pub(crate) fn restored(self) -> Option<Restored> {
+        crate::lock(&self.made).restored.take()
+    }
+
+    /// What clients are shown of the machine.
+    pub(crate) fn description(&self, plan: &Plan, restored: bool) -> serde_json::Value {
+        let made = crate::lock(&self.made);
+        let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
+        let summary = plan.summary();
+        serde_json::json!({
+            "cpus": summary.cpus,
+            "memory": summary.memory,
+            "image": summary.image,
+            "digest": summary.digest,
+            "kernel": summary.kernel,
+            "network": summary.network,
+            "accelerator": if kvm { "kvm" } else { "tcg" },
+            "snapshot": restored,
+        })
+    }
+}
+
+struct Work {
+    beginning: Beginning,
+    made: Arc<Mutex<Made>>,
+}
+
+impl Work {
+    async fn run(self) {
+        let started = match self.beginning.start {
+            Start::Boot => self.boot().await,
+            Start::Restore => self.restore().await,
+        };
+        let report = &self.beginning.report;
+        match started {
+            Err(attempted) => report(attempted),
+            Ok(machine) => {
+                let restored = self.beginning.start == Start::Restore;
+                report(Attempted::Started { restored });
+                let exit = tokio::select! {
+                    exit = machine.wait() => exit,
+                    never = self.watch_console(&machine) => match never {},
+                };
+                self.drain().await;
+                report(Attempted::Gone(exit));
+            }
+        }
+    }
+
+    async fn boot(&self) -> Result<Arc<Machine>, Attempted> {
+        let Beginning { describer, individual, events, disk, .. } = &self.beginning;
+        let card = self.connect(Vec::new()).await.map_err(Attempted::Failed)?;
+        let describe = || describer.describe(Some(individual), card);
+        let spec = crate::block(describe).map_err(|error| Attempted::Failed(error.into()))?;
+        for notice in describer.notices() {
+            let _ = events.send(Event::Cache(notice));
+        }
+        let spec = match disk {
+            Some(disk) => spec.writable_disk(disk.clone()),
+            None => spec,
+        };
+        let spec = self.with_console(spec).await.map_err(Attempted::Failed)?;
+        let machine = Machine::start(spec).await;
+        Ok(self.keep(machine.map_err(|error| Attempted::Failed(error.into()))?))
+    }
+
+    async fn restore(&self) -> Result<Arc<Machine>, Attempted> {
+        let Beginning { describer, events, .. } = &self.beginning;
+        let stale = match crate::block(|| Snapshot::find(describer)) {
+            Ok(Some(snapshot)) => {
+                let stale = snapshot.stale_connections();
+                crate::lock(&self.made).restored = Some(Restored { snapshot, error: None });
+                stale
+            }
+            Ok(None) => return Err(Attempted::NoSnapshot),
+            Err(error) if error.is_of_snapshot() => {
+                let _ = events.send(Event::NoSnapshot(error));
+                return Err(Attempted::NoSnapshot);
+            }
+            Err(error) => return Err(Attempted::Failed(self.not_described(error))),
+        };
+        let card = self.connect(stale).await.map_err(Attempted::Failed)?;
+        let described = crate::block(|| describer.describe(None, card));
+        let spec = described.map_err(|error| Attempted::Failed(error.into()))?;
+        let spec = {
+            let made = crate::lock(&self.made);
+            match &made.restored {
+                Some(restored) => restored.snapshot.restore(spec),
+                None => spec,
+            }
+        };
+        match Machine::start(spec).await {
+            Ok(machine) => Ok(self.keep(machine)),
+            Err(error) => {
+                if let Some(restored) = &mut crate::lock(&self.made).restored {
+                    restored.error = Some(error.into());
+                }
+                Err(Attempted::RestoreFailed)
+            }
+        }
+    }
+
+    /// The same is wrong with a machine that boots.
+    fn not_described(&self, error: SnapshotError) -> MachineError {
+        match error {
+            SnapshotError::Describe(error) => error.into(),
+            error => MachineError::Snapshot(Box::new(error)),
+        }
+    }
+
+    /// Makes the card that the service serves; the machine's end of it.
+    async fn connect(
+        &self,
+        stale: Vec<StaleConnection>,
+    ) -> Result<std::os::unix::net::UnixStream, MachineError> {
+        let service = self.beginning.service.clone();
+        let pcap = self.pcap().await?;
+        let limits = self.beginning.job.limits.card;
+        let (card, guest) =
+            NetworkCard::connect(limits, pcap, stale, |listener| service.serve(listener))
+                .map_err(MachineError::Card)?;
+        crate::lock(&self.made).card = Some(card);
+        Ok(guest)
+    }
+
+    fn keep(&self, machine: Machine) -> Arc<Machine> {
+        let machine = Arc::new(machine);
+        crate::lock(&self.made).machine = Some(Arc::clone(&machine));
+        machine
+    }
+
+    /// Takes in what a machine that has ended sent before: the log's end, and perhaps a result.
+    async fn drain(&self) {
+        let drained = crate::lock(&self.made).card.as_ref().map(NetworkCard::drained);
+        let drain = async {
+            if let Some(drained) = drained {
+                // The card reads what is left in its socket, and ends its connections.
+                drained.cancelled().await;
+            }
+            self.beginning.service.log_idle().await;
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+    }
+
+    /// The capture file, if the description has one. Waits for the reader of a FIFO.
+    async fn pcap(&self) -> Result<Option<Pcap>, MachineError> {
+        let job = &self.beginning.job;
+        let Some(path) = job.hardware.pcap.clone() else { return Ok(None) };
+        let file = open(OutputField::Pcap, path.clone()).await?;
+        let (events, limit) = (self.beginning.events.clone(), job.limits.pcap);
+        let full = move || {
+            let _ = events.send(Event::LimitReached { output: OutputField::Pcap, path, limit });
+        };
+        Ok(Some(Pcap::new(Slow(file)).limit(limit, full)))
+    }
+
+    /// The machine writes its console to a file, if the description has one. Waits for the reader of
+    /// a FIFO.
+    async fn with_console(&self, spec: MachineSpec) -> Result<MachineSpec, MachineError> {
+        let Some(path) = &self.beginning.job.hardware.console else { return Ok(spec) };
+        Ok(spec.console_log(open(OutputField::Console, path.clone()).await?))
+    }
+
+    /// Reports that the console's file has reached its limit.
+    async fn watch_console(&self, machine: &Machine) -> std::convert::Infallible {
+        let job = &self.beginning.job;
+        if let Some(path) = job.hardware.console.clone() {
+            machine.console().log_ended().await;
+            let (output, limit) = (OutputField::Console, job.limits.console);
+            let _ = self.beginning.events.send(Event::LimitReached { output, path, limit });
+        }
+        std::future::pending().await
+    }
+}
+
+async fn open(output: OutputField, path: PathBuf) -> Result<std::fs::File, MachineError> {
+    tracing::debug!(%output, path = %path.display(), "opening a file to write to");
+    let opened = path.clone();
+    let opened = tokio::task::spawn_blocking(move || output::open_output(&opened)).await;
+    let opened = opened.map_err(io::Error::from).and_then(|opened| opened);
+    opened.map_err(|cause| MachineError::Output { output, path, cause })
+}
+
+/// A file whose writes may wait for a reader: they do not hold up other tasks.
+struct Slow(std::fs::File);
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        crate::block(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

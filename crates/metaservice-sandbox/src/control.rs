@@ -1,0 +1,247 @@
+//! Control sockets, by which clients find the jobs of this user.
+//!
+//! They are in one directory of the user, `NAME.sock` each. A socket without a listener, because
+//! its process was killed, refuses connections: it is removed. Nothing else is ever removed.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use metaservice::control::Client;
+use metaservice_private::bases::{self, RuntimeError};
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::exit::CleanUp;
+
+const SUFFIX: &str = ".sock";
+
+/// As many connections as the system lets wait.
+const BACKLOG: i32 = 4096;
+
+/// Why a socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// There is no directory for control sockets.
+    #[error("there is no directory for control sockets")]
+    NoDirectory(#[source] RuntimeError),
+    /// The directory cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A job of this name runs.
+    #[error("a job named {0} is running")]
+    NameTaken(String),
+    /// Another process listens at this path.
+    #[error("another process is listening on {}", .0.display())]
+    InUse(PathBuf),
+    /// There is something at this path that is no socket.
+    #[error("{} exists and is not a socket; it is left alone", .0.display())]
+    NotASocket(PathBuf),
+    /// The socket cannot be used.
+    #[error("cannot use {}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on {}", path.display())]
+    Listen {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// No job of this name runs.
+    #[error("no job named {name:?} is running")]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The names of the jobs that run.
+        running: Vec<String>,
+    },
+}
+
+/// A socket with a name in the file system. Dropping it removes the name.
+#[derive(Debug)]
+pub struct SocketFile {
+    _removal: CleanUp,
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self { _removal: CleanUp::new(move || drop(std::fs::remove_file(path))) }
+    }
+}
+
+/// A job that runs. It may not answer.
+#[derive(Debug)]
+pub struct Running {
+    /// The job's name.
+    pub name: String,
+    /// The process that serves it, if the system says it.
+    pub pid: Option<i32>,
+    /// A client of its control API.
+    pub client: Client,
+}
+
+/// Listens at `path`. Only this user can connect.
+///
+/// # Errors
+/// When another process listens there, or the socket cannot be made.
+pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlError> {
+    if is_live(path).await? {
+        return Err(ControlError::InUse(path.to_owned()));
+    }
+    let bound =
+        listen(path).and_then(|(listener, socket)| Ok((UnixListener::from_std(listener)?, socket)));
+    bound.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })
+}
+
+/// Makes a socket that has its mode before it has its name: no other user can connect meanwhile.
+fn listen(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let file = SocketFile::new(path.to_owned());
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+/// Listens for clients of the job `name`.
+///
+/// # Errors
+/// When a job of this name runs, or the socket cannot be made.
+pub async fn bind_job(name: &str) -> Result<(UnixListener, SocketFile), ControlError> {
+    let path = directory()?.join(format!("{name}{SUFFIX}"));
+    match bind(&path).await {
+        Err(ControlError::InUse(_)) => Err(ControlError::NameTaken(name.to_owned())),
+        bound => bound,
+    }
+}
+
+/// A client of the job `name`.
+///
+/// # Errors
+/// When no job of this name runs.
+pub async fn find(name: &str) -> Result<Client, ControlError> {
+    let path = directory()?.join(format!("{name}{SUFFIX}"));
+    if name.contains('/') || !is_live(&path).await? {
+        let running = names().await.unwrap_or_default();
+        return Err(ControlError::NotFound { name: name.to_owned(), running });
+    }
+    Ok(Client::new(path))
+}
+
+/// The names of the jobs that run. Waits for no job.
+///
+/// # Errors
+/// When the directory of control sockets cannot be used.
+pub async fn names() -> Result<Vec<String>, ControlError> {
+    Ok(all().await?.into_iter().map(|running| running.name).collect())
+}
+
+/// The jobs that run, by name. Waits for no job.
+///
+/// # Errors
+/// When the directory of control sockets cannot be used.
+pub async fn all() -> Result<Vec<Running>, ControlError> {
+    let directory = directory()?;
+    let cannot = |cause| ControlError::Read { path: directory.clone(), cause };
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(&directory).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        match listener(&path).await {
+            Ok(Some(pid)) => {
+                all.push(Running { name: name.to_owned(), pid, client: Client::new(&path) });
+            }
+            Ok(None) => {}
+            // One that is no socket does not hide the others.
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// Whether a process listens at `path`.
+async fn is_live(path: &Path) -> Result<bool, ControlError> {
+    Ok(listener(path).await?.is_some())
+}
+
+/// The process that listens at `path`, if there is one and as far as it is known. Removes a socket
+/// without a listener.
+async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
+    let cannot = |cause| ControlError::Socket { path: path.to_owned(), cause };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot(error)),
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => return Err(ControlError::NotASocket(path.to_owned())),
+    }
+    match UnixStream::connect(path).await {
+        Ok(stream) => Ok(Some(stream.peer_cred().ok().and_then(|peer| peer.pid()))),
+        // Its queue of connections is full: the process is stopped or busy.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(None)),
+        Err(error) => match error.kind() {
+            // Its process has ended, perhaps just now.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                let _ = std::fs::remove_file(path);
+                Ok(None)
+            }
+            _ => Err(cannot(error)),
+        },
+    }
+}
+
+/// The user's directory of control sockets. No other user can enter it.
+fn directory() -> Result<PathBuf, ControlError> {
+    let directory = bases::runtime("metaservice").map_err(ControlError::NoDirectory)?;
+    Ok(directory.path().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_its_users_alone_from_the_beginning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let (listener, socket) = listen(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_a_listener_is_replaced_and_a_file_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (_listener, _socket) = bind(&path).await.unwrap();
+        assert!(matches!(bind(&path).await, Err(ControlError::InUse(_))));
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(bind(&file).await, Err(ControlError::NotASocket(_))));
+        assert!(file.exists());
+    }
+}

@@ -1,0 +1,506 @@
+//! The I/O around a job's [`Life`]: performs its effects and reports what came of them.
+//!
+//! Owns the machine, its card, the control socket and every task of the job. It decides nothing.
+//! Dropping the driver ends all of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metaservice::control::MachineDescription;
+use metaservice::{ActionError, Contact, LogError, MetaService};
+use metaservice_qemu::{Exit, Machine};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use crate::attempt::{Attempt, Attempted, Restored};
+use crate::collect;
+use crate::event::{CONTACT_LIMIT, Event, RestoreError};
+use crate::job::Job;
+use crate::launch::{Control, PreparedDisk};
+use crate::life::{
+    Collected, Effect, End, Input, KillReason, Life, Outcome, Rules, Signal, Start, State,
+};
+use crate::machine::snapshot::CONSOLE_LINES;
+use crate::machine::{Describer, Individual, MachineError};
+use crate::progress::{Progress, ProgressError};
+use crate::report::Report;
+
+/// Where the machine of a job is.
+pub(crate) enum Place {
+    /// Here: the driver starts and ends it.
+    Machine {
+        describer: Arc<Describer>,
+        individual: Individual,
+        disk: Option<PreparedDisk>,
+        power_off_timeout: Duration,
+    },
+    /// Somebody else starts it. It may come late, and come back: it is never lost.
+    Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) job: Arc<Job>,
+    pub(crate) service: MetaService,
+    pub(crate) control: Option<Control>,
+    pub(crate) machine: MachineDescription,
+    pub(crate) progress: Progress,
+    pub(crate) place: Place,
+    pub(crate) rules: Rules,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) signals: mpsc::UnboundedReceiver<Signal>,
+    /// Cancelled when the guest has fetched its command.
+    pub(crate) started: CancellationToken,
+}
+
+/// What a task has to say.
+pub(crate) enum Message {
+    Fetched,
+    Result,
+    LogFailed(LogError),
+    Contact(Contact),
+    LogHole,
+    /// Of an attempt to start the machine, by its number.
+    Attempt(u32, Attempted),
+    KillFailed(ActionError),
+    Collected {
+        missing: usize,
+        progress: Progress,
+    },
+    Closed(Result<(), LogError>),
+    MachineEnded {
+        exit: Option<Exit>,
+        progress: Option<ProgressError>,
+    },
+}
+
+pub(crate) struct Driver {
+    parts: Parts,
+    life: Life,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    sender: mpsc::UnboundedSender<Message>,
+    tasks: JoinSet<()>,
+    attempts: u32,
+    attempt: Option<Attempt>,
+    collecting: Option<AbortHandle>,
+    contact: Contact,
+    contacts: usize,
+    log: Option<LogError>,
+    missing: usize,
+    not_started: Option<MachineError>,
+    exit: Option<Exit>,
+    progress_error: Option<ProgressError>,
+    booted: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        Self {
+            life: Life::new(parts.rules.clone()),
+            missing: parts.job.artifacts.len(),
+            parts,
+            inbox,
+            sender,
+            tasks: JoinSet::new(),
+            attempts: 0,
+            attempt: None,
+            collecting: None,
+            contact: Contact::Awaited,
+            contacts: 0,
+            log: None,
+            not_started: None,
+            exit: None,
+            progress_error: None,
+            booted: false,
+        }
+    }
+
+    /// Drives the job to its end.
+    pub(crate) async fn run(mut self) -> Report {
+        self.watch_service();
+        loop {
+            while let Some(effect) = self.life.effect() {
+                match effect {
+                    Effect::Finish(outcome) => return self.finish(outcome).await,
+                    effect => self.perform(effect),
+                }
+            }
+            let deadline = self.life.deadline();
+            tokio::select! {
+                biased;
+                Some(message) = self.inbox.recv() => self.take(message),
+                Some(signal) = self.parts.signals.recv() => self.handle(Input::Signal(signal)),
+                () = until(deadline) => self.handle_time(),
+            }
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        work: impl Future<Output = Option<Message>> + Send + 'static,
+    ) -> AbortHandle {
+        let sender = self.sender.clone();
+        let task = async move {
+            if let Some(message) = work.await {
+                let _ = sender.send(message);
+            }
+        };
+        self.tasks.spawn(task.in_current_span())
+    }
+
+    fn report_event(&self, event: Event) {
+        // The caller may not want events.
+        let _ = self.parts.events.send(event);
+    }
+
+    fn watch_service(&mut self) {
+        let service = || self.parts.service.clone();
+        let (fetched, result, log, hole) = (service(), service(), service(), service());
+        self.spawn(async move {
+            fetched.fetched().await;
+            Some(Message::Fetched)
+        });
+        self.spawn(async move {
+            result.result().await;
+            Some(Message::Result)
+        });
+        self.spawn(async move { Some(Message::LogFailed(log.log_failed().await)) });
+        self.spawn(async move {
+            hole.log_hole().await;
+            Some(Message::LogHole)
+        });
+        self.watch_contact();
+    }
+
+    fn watch_contact(&mut self) {
+        let (service, before) = (self.parts.service.clone(), self.contact);
+        self.spawn(async move { Some(Message::Contact(service.contact_changed(before).await)) });
+    }
+
+    /// Hands an input to the life. A result that is there counts before it.
+    fn handle(&mut self, input: Input) {
+        let now = Instant::now();
+        if self.parts.service.try_result().is_some() {
+            self.life.handle(Input::Result, now);
+        }
+        self.life.handle(input, now);
+    }
+
+    fn handle_time(&mut self) {
+        let now = Instant::now();
+        if self.parts.service.try_result().is_some() {
+            self.life.handle(Input::Result, now);
+        }
+        let before = self.life.state();
+        self.life.handle_time(now);
+        if matches!(before, State::Killing(_)) && self.life.state() != before {
+            self.report_event(Event::KillUnreported);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Fetched => self.fetched(),
+            Message::Result => self.handle(Input::Result),
+            Message::LogFailed(error) => {
+                let unread = crate::output::is_unread(&error);
+                self.log = Some(error);
+                self.handle(Input::LogFailed { unread });
+            }
+            Message::Contact(now) => self.contact_changed(now),
+            Message::LogHole => self.report_event(Event::LogHole),
+            Message::Attempt(number, attempted) if number == self.attempts => {
+                self.attempted(attempted);
+            }
+            // The attempt was given up.
+            Message::Attempt(..) => {}
+            Message::KillFailed(error) => {
+                self.report_event(Event::KillFailed(error));
+                self.handle(Input::KillFailed);
+            }
+            Message::Collected { missing, progress } => {
+                self.missing = missing;
+                self.parts.progress = progress;
+                let all = if missing == 0 { Collected::All } else { Collected::Failed };
+                self.handle(Input::Collected(all));
+            }
+            Message::Closed(closed) => {
+                if let Err(error) = closed {
+                    self.log = Some(error);
+                }
+                self.handle(Input::Closed);
+            }
+            Message::MachineEnded { exit, progress } => {
+                self.exit = exit;
+                self.progress_error = progress;
+                self.handle(Input::MachineEnded);
+            }
+        }
+    }
+
+    fn fetched(&mut self) {
+        let starting = self.life.state();
+        let at = self.parts.service.fetched_at();
+        let ago = at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        self.handle(Input::Fetched(ago));
+        if let State::Starting(start) = starting {
+            if start == Start::Restore {
+                self.report_event(Event::MachineStarted(start));
+            }
+            self.report_event(Event::Started { name: self.parts.job.name().to_owned() });
+            self.parts.started.cancel();
+        }
+    }
+
+    fn contact_changed(&mut self, now: Contact) {
+        let before = std::mem::replace(&mut self.contact, now);
+        self.contacts += 1;
+        let console = matches!(self.parts.place, Place::Machine { .. }).then(|| self.console());
+        self.report_event(Event::Contact { before, now, console });
+        if self.contacts < CONTACT_LIMIT {
+            self.watch_contact();
+        }
+    }
+
+    fn attempted(&mut self, attempted: Attempted) {
+        match attempted {
+            Attempted::Started { restored } => {
+                self.booted = !restored;
+                self.describe_machine(restored);
+                if !restored {
+                    self.report_event(Event::MachineStarted(Start::Boot));
+                }
+                self.handle(Input::MachineStarted);
+            }
+            Attempted::NoSnapshot => self.handle(Input::RestoreFailed),
+            Attempted::RestoreFailed => self.handle(Input::RestoreFailed),
+            Attempted::Failed(error) => {
+                self.not_started = Some(error);
+                self.handle(Input::BootFailed);
+            }
+            Attempted::Gone(exit) => {
+                if matches!(self.life.state(), State::Killing(_)) {
+                    let console = self.console();
+                    self.report_event(Event::MachineGone { exit: exit.clone(), console });
+                }
+                self.exit = Some(exit);
+                let reported = self.parts.service.try_result().is_some();
+                self.life.handle(Input::MachineGone { reported }, Instant::now());
+            }
+        }
+    }
+
+    /// What clients are shown of the machine.
+    fn describe_machine(&self, restored: bool) {
+        let Place::Machine { describer, .. } = &self.parts.place else { return };
+        let Some(attempt) = &self.attempt else { return };
+        describer.forget();
+        self.parts.machine.set(attempt.description(describer.plan(), restored));
+    }
+
+    fn machine(&self) -> Option<Arc<Machine>> {
+        self.attempt.as_ref().and_then(Attempt::machine)
+    }
+
+    fn console(&self) -> Vec<String> {
+        self.machine().map(|machine| machine.console().tail(CONSOLE_LINES)).unwrap_or_default()
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start(start) => self.start(start),
+            Effect::KillCommand(reason) => self.kill(reason),
+            Effect::Collect => self.collect(),
+            Effect::StopCollecting => {
+                if let Some(collecting) = self.collecting.take() {
+                    collecting.abort();
+                }
+            }
+            Effect::Close => {
+                let service = self.parts.service.clone();
+                self.spawn(async move { Some(Message::Closed(service.shutdown().await)) });
+            }
+            Effect::EndMachine => self.end_machine(),
+            // The caller's.
+            Effect::Finish(_) => {}
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let Place::Machine { .. } = &self.parts.place else {
+            // Its deadline begins at once.
+            return self.life.handle(Input::MachineStarted, Instant::now());
+        };
+        match self.attempt.take() {
+            None => self.report_event(Event::Starting),
+            Some(before) => self.give_up(before),
+        }
+        let Place::Machine { describer, individual, disk, .. } = &self.parts.place else { return };
+        self.attempts += 1;
+        let number = self.attempts;
+        let disk = disk.as_ref().map(|prepared| prepared.disk.clone());
+        let sender = self.sender.clone();
+        self.attempt = Some(Attempt::begin(crate::attempt::Beginning {
+            start,
+            describer: Arc::clone(describer),
+            individual: individual.clone(),
+            job: Arc::clone(&self.parts.job),
+            service: self.parts.service.clone(),
+            disk,
+            events: self.parts.events.clone(),
+            report: Box::new(move |attempted| {
+                let _ = sender.send(Message::Attempt(number, attempted));
+            }),
+        }));
+    }
+
+    /// Ends a restored machine that is unusable, and says why.
+    fn give_up(&self, attempt: Attempt) {
+        let Some(Restored { snapshot, error }) = attempt.restored() else { return };
+        let gone = self.exit.clone().map(RestoreError::Ended);
+        let error = error.or(gone).unwrap_or(RestoreError::Silent);
+        let Place::Machine { describer, .. } = &self.parts.place else { return };
+        // The host may be at fault, and the snapshot of an image is not made by itself.
+        if describer.plan().image.is_none() || error.is_of_snapshot() {
+            snapshot.remove();
+        }
+        // Its agent may have claimed the job.
+        self.parts.service.release();
+        self.report_event(Event::RestoreFailed(error));
+    }
+
+    fn kill(&mut self, reason: KillReason) {
+        self.report_event(Event::Killing { reason, log: self.log.clone() });
+        let service = self.parts.service.clone();
+        self.spawn(async move {
+            let killed = match reason {
+                KillReason::Timeout => service.time_out().await,
+                KillReason::Signal(_) | KillReason::LogFailed { .. } => {
+                    service.kill_process().await
+                }
+            };
+            // A result follows.
+            killed.err().map(Message::KillFailed)
+        });
+    }
+
+    fn collect(&mut self) {
+        let (job, service) = (Arc::clone(&self.parts.job), self.parts.service.clone());
+        let mut progress = std::mem::take(&mut self.parts.progress);
+        let events = self.parts.events.clone();
+        let fetching = async move {
+            let mut missing = 0;
+            for artifact in &job.artifacts {
+                if progress.has(artifact) {
+                    continue;
+                }
+                let _ = events.send(Event::Fetching(artifact.clone()));
+                let artifact = artifact.clone();
+                let event = match collect::fetch(&service, &artifact, &mut progress).await {
+                    Ok(length) => Event::Fetched { artifact, length },
+                    Err(error) => {
+                        missing += 1;
+                        Event::NotFetched { artifact, error }
+                    }
+                };
+                let _ = events.send(event);
+            }
+            Some(Message::Collected { missing, progress })
+        };
+        self.collecting = Some(self.spawn(fetching));
+    }
+
+    /// Persists the status, ends the machine and serves the clients' last requests.
+    fn end_machine(&mut self) {
+        let outcome = self.life.outcome();
+        let report = self.report(outcome);
+        if report.outcome.end == End::Result {
+            report
+                .result
+                .clone()
+                .into_iter()
+                .for_each(|result| self.report_event(Event::Ended(result)));
+        }
+        let progress = self.parts.progress.ended(report.status()).err();
+        let success = report.status() == 0;
+        let machine = self.machine();
+        let served = match &self.parts.place {
+            Place::Elsewhere { served, .. } => Some(served.clone()),
+            Place::Machine { .. } => self.attempt.as_ref().and_then(Attempt::served),
+        };
+        let power_off = self.power_off(success);
+        let (control, events) = (self.parts.control.take(), self.parts.events.clone());
+        self.spawn(async move {
+            if let Some(served) = served {
+                // The guest's last request gets its answer.
+                served.cancelled().await;
+            }
+            let exit = match (machine, power_off) {
+                (None, _) => None,
+                (Some(machine), None) => Some(machine.kill().await),
+                (Some(machine), Some(timeout)) => {
+                    let _ = events.send(Event::PoweringOff);
+                    Some(machine.power_down(timeout).await)
+                }
+            };
+            if let Some(control) = control {
+                control.end().await;
+            }
+            Some(Message::MachineEnded { exit, progress })
+        });
+    }
+
+    /// How long the machine may take to power off. `None`: it is killed.
+    fn power_off(&self, success: bool) -> Option<Duration> {
+        match &self.parts.place {
+            Place::Elsewhere { .. } => None,
+            Place::Machine { disk: Some(disk), .. } => success.then_some(disk.power_off_timeout),
+            Place::Machine { describer, power_off_timeout, .. } => {
+                (!describer.plan().is_disposable()).then_some(*power_off_timeout)
+            }
+        }
+    }
+
+    async fn finish(mut self, outcome: Outcome) -> Report {
+        let mut report = self.report(Some(outcome));
+        report.console = self.console();
+        if let Some(machine) = self.machine() {
+            let exit = machine.kill().await;
+            report.exit.get_or_insert(exit);
+        }
+        report.not_started = self.not_started.take();
+        report.progress = self.progress_error.take();
+        report
+    }
+
+    fn report(&self, outcome: Option<Outcome>) -> Report {
+        let missing = Outcome { end: End::MachineGone, collected: Collected::MachineGone };
+        let wants_snapshot = match &self.parts.place {
+            Place::Machine { describer, .. } => self.booted && describer.plan().wants_snapshot(),
+            Place::Elsewhere { .. } => false,
+        };
+        Report {
+            outcome: outcome.unwrap_or(missing),
+            result: self.parts.service.try_result(),
+            log: self.log.clone(),
+            fetched: self.parts.service.is_fetched(),
+            missing: self.missing,
+            not_started: None,
+            exit: self.exit.clone(),
+            console: Vec::new(),
+            progress: None,
+            wants_snapshot,
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,122 @@
+//! What happens to a job while it runs.
+
+use std::path::PathBuf;
+
+use metaservice::{ActionError, Contact, JobResult, LogError};
+use metaservice_qemu::{CacheNotice, Exit, StartError};
+
+use crate::collect::CollectError;
+use crate::control::ControlError;
+use crate::job::{Artifact, OutputField};
+use crate::life::{KillReason, Start};
+use crate::machine::snapshot::SnapshotError;
+
+/// Something that happened to a job. [`Sandbox::events`](crate::Sandbox::events) gives them in
+/// order.
+///
+/// Their number is bounded by the description: what a guest can repeat is reported at most
+/// [`CONTACT_LIMIT`](crate::event::CONTACT_LIMIT) times.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// There is no control socket: clients cannot find the job.
+    NoControl(ControlError),
+    /// The machine is being started.
+    Starting,
+    /// There is something to know of a file in the cache.
+    Cache(CacheNotice),
+    /// A snapshot cannot be used, and the machine is booted.
+    NoSnapshot(SnapshotError),
+    /// A snapshot was restored, and its guest was unusable. The machine is booted.
+    RestoreFailed(RestoreError),
+    /// The machine runs. A restored one has fetched its command.
+    MachineStarted(Start),
+    /// The guest has fetched its command.
+    Started {
+        /// The job's name.
+        name: String,
+    },
+    /// The host hears the guest's agent no longer, or again, or refuses it.
+    Contact {
+        /// What the host knew before.
+        before: Contact,
+        /// What it knows now.
+        now: Contact,
+        /// The last lines of the machine's console. `None`: the machine runs elsewhere.
+        console: Option<Vec<String>>,
+    },
+    /// The log may lack bytes: the connection of an agent of version 1 was cut.
+    LogHole,
+    /// The command is being killed.
+    Killing {
+        /// Why.
+        reason: KillReason,
+        /// Why the log cannot be written, if it is for that.
+        log: Option<LogError>,
+    },
+    /// The guest did not kill the command.
+    KillFailed(ActionError),
+    /// The guest has not reported the end of a killed command in time.
+    KillUnreported,
+    /// The machine ended while the command was being killed.
+    MachineGone {
+        /// How.
+        exit: Exit,
+        /// The last lines of its console.
+        console: Vec<String>,
+    },
+    /// An artifact is being fetched.
+    Fetching(Artifact),
+    /// An artifact is at its destination.
+    Fetched {
+        /// Which one.
+        artifact: Artifact,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// An artifact was not fetched.
+    NotFetched {
+        /// Which one.
+        artifact: Artifact,
+        /// Why.
+        error: CollectError,
+    },
+    /// A file has reached its limit, and gets no more bytes.
+    LimitReached {
+        /// Which file.
+        output: OutputField,
+        /// Where it is.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The command has ended, its log is complete, and its artifacts are fetched.
+    Ended(JobResult),
+    /// The machine is asked to power off.
+    PoweringOff,
+}
+
+/// How often [`Event::Contact`] is reported for one job.
+pub const CONTACT_LIMIT: usize = 20;
+
+/// Why a restored machine is unusable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// QEMU does not restore it.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It ended before its agent had the job.
+    #[error("the machine ended: {}", .0.cause)]
+    Ended(Exit),
+    /// Its agent did not fetch the job in time.
+    #[error("its agent is silent")]
+    Silent,
+}
+
+impl RestoreError {
+    /// Whether the snapshot itself is at fault.
+    pub(crate) fn is_of_snapshot(&self) -> bool {
+        matches!(self, Self::Start(StartError::Restore(_)))
+    }
+}

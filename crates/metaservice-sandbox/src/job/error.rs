@@ -1,0 +1,151 @@
+//! Why a description is not a job.
+
+use std::path::PathBuf;
+
+use metaservice_qemu::InvalidHardware;
+
+use super::{
+    InvalidArtifact, InvalidCloud, InvalidLimit, InvalidName, InvalidPublish, InvalidVariable,
+};
+
+/// Why a [description](crate::spec::JobSpec) is not a job.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidJob {
+    /// Another version of the description.
+    #[error("descriptions of version {0} are not supported: this is version 1")]
+    Version(u32),
+    /// The command has no words.
+    #[error("a job needs a command")]
+    NoCommand,
+    /// One value is wrong.
+    #[error("in {field}")]
+    Field {
+        /// Which one.
+        field: Field,
+        /// What is wrong with it.
+        #[source]
+        cause: FieldError,
+    },
+    /// A secret is only safe in a session.
+    #[error("a secret needs a session")]
+    SecretsWithoutSession,
+    /// A secret is named in a description, and its value is taken from elsewhere.
+    #[error("a secret is the name of a variable, without a value: arguments are visible to others")]
+    SecretWithValue,
+    /// The variable of a secret has no value.
+    #[error("the secret {0} is not set")]
+    SecretNotSet(String),
+    /// Two outputs would be written to one file.
+    #[error("{first} and {second} would both write {}", path.display())]
+    SameOutput {
+        /// The output that comes first in the description.
+        first: OutputField,
+        /// The other one.
+        second: OutputField,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Ports are published by the user network alone.
+    #[error("a published port needs the user network")]
+    PublishWithoutNetwork,
+    /// A kernel that is no built-in one comes with its own initial RAM disk.
+    #[error("the kernel {} needs the initial RAM disk that belongs to it", .0.display())]
+    KernelWithoutInitrd(PathBuf),
+    /// An initial RAM disk is loaded by a kernel.
+    #[error("an initial RAM disk needs a kernel")]
+    InitrdWithoutKernel,
+    /// A machine has one root.
+    #[error("a machine has an image or a root directory, not both")]
+    TwoRoots,
+    /// Paths are shown and hidden below a root directory.
+    #[error("paths are shown and hidden below a root directory only")]
+    VisibilityWithoutRoot,
+}
+
+/// A value of a description, by its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Field {
+    /// The job's name.
+    #[error("name")]
+    Name,
+    /// A variable.
+    #[error("env")]
+    Env,
+    /// A secret.
+    #[error("secrets")]
+    Secrets,
+    /// An artifact, by its path in the guest.
+    #[error("artifacts ({0})")]
+    Artifact(String),
+    /// A limit, by its name and value.
+    #[error("limits ({0})")]
+    Limit(String),
+    /// A public key, as it is written.
+    #[error("cloud.sshKeys ({0})")]
+    SshKey(String),
+    /// The file of user data.
+    #[error("cloud.userData ({})", .0.display())]
+    UserData(PathBuf),
+    /// The number of processors.
+    #[error("machine.cpus")]
+    Cpus,
+    /// The memory.
+    #[error("machine.memory")]
+    Memory,
+    /// A published port.
+    #[error("machine.publish")]
+    Publish,
+}
+
+impl Field {
+    pub(crate) fn error(self, cause: impl Into<FieldError>) -> InvalidJob {
+        InvalidJob::Field { field: self, cause: cause.into() }
+    }
+}
+
+/// What is wrong with a value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FieldError {
+    /// It is no name of a job.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// It is no name of a variable.
+    #[error(transparent)]
+    Variable(#[from] InvalidVariable),
+    /// It is no artifact.
+    #[error(transparent)]
+    Artifact(#[from] InvalidArtifact),
+    /// It is no limit.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
+    /// It is no key or no user data.
+    #[error(transparent)]
+    Cloud(#[from] InvalidCloud),
+    /// No machine has this.
+    #[error(transparent)]
+    Hardware(#[from] InvalidHardware),
+    /// It is no published port.
+    #[error(transparent)]
+    Publish(#[from] InvalidPublish),
+}
+
+/// A file of the host that a job writes, by what it contains.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputField {
+    /// The artifact with this path in the guest.
+    #[error("artifact {0}")]
+    Artifact(String),
+    /// The log.
+    #[error("log")]
+    Log,
+    /// The console.
+    #[error("console")]
+    Console,
+    /// The captured frames.
+    #[error("pcap")]
+    Pcap,
+}

@@ -1,0 +1,181 @@
+//! The machine as the job describes it, with values that are known to be good.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use metaservice_qemu::{Accelerator, Cpus, Memory, Network, Publish, Transport};
+
+use super::{Field, InvalidJob};
+use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period};
+
+/// The word that stands for the built-in kernel where a file could.
+const BUILTIN: &str = "builtin";
+
+/// The machine as the job describes it. What it boots from has not been looked for.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    pub(crate) image: Option<PathBuf>,
+    pub(crate) rootfs: Option<PathBuf>,
+    pub(crate) show: Vec<PathBuf>,
+    pub(crate) hide: Vec<PathBuf>,
+    pub(crate) kernel: Option<KernelChoice>,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) cpus: Cpus,
+    pub(crate) memory: Memory,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) network: Network,
+    pub(crate) publish: Vec<Publish>,
+    pub(crate) boot_timeout: Option<Duration>,
+    pub(crate) snapshot: bool,
+    pub(crate) kaslr: bool,
+    pub(crate) pcap: Option<PathBuf>,
+    pub(crate) console: Option<PathBuf>,
+}
+
+/// A kernel that is booted in place of what the machine would boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KernelChoice {
+    /// The built-in one, on the root of the image.
+    Builtin,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Text that is no published port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not [IPV4:]PORT:GUEST_PORT[/udp]")]
+pub struct InvalidPublish(String);
+
+impl Hardware {
+    pub(super) fn resolve(spec: HardwareSpec) -> Result<Self, InvalidJob> {
+        check(&spec)?;
+        let published = |text: &String| {
+            let invalid = || Field::Publish.error(InvalidPublish(text.clone()));
+            published(text).ok_or_else(invalid)
+        };
+        Ok(Self {
+            cpus: Cpus::new(spec.cpus).map_err(|error| Field::Cpus.error(error))?,
+            memory: Memory::from_mebibytes(spec.memory.0 >> 20)
+                .map_err(|error| Field::Memory.error(error))?,
+            accelerator: match spec.accel {
+                AccelSpec::Auto => Accelerator::Auto,
+                AccelSpec::Kvm => Accelerator::Kvm,
+                AccelSpec::Tcg => Accelerator::Tcg,
+            },
+            network: match spec.net {
+                NetSpec::None => Network::None,
+                NetSpec::User => Network::User,
+            },
+            publish: spec.publish.iter().map(published).collect::<Result<_, _>>()?,
+            kernel: spec.kernel.map(|kernel| match kernel == Path::new(BUILTIN) {
+                true => KernelChoice::Builtin,
+                false => KernelChoice::File(kernel),
+            }),
+            image: spec.image,
+            rootfs: spec.rootfs,
+            show: spec.show,
+            hide: spec.hide,
+            initrd: spec.initrd,
+            boot_timeout: spec.boot_timeout.map(Period::get),
+            snapshot: spec.snapshot,
+            kaslr: spec.kaslr,
+            pcap: spec.pcap,
+            console: spec.console,
+        })
+    }
+}
+
+/// Refuses what does not go together.
+fn check(spec: &HardwareSpec) -> Result<(), InvalidJob> {
+    if !spec.publish.is_empty() && spec.net != NetSpec::User {
+        return Err(InvalidJob::PublishWithoutNetwork);
+    }
+    if spec.image.is_some() && spec.rootfs.is_some() {
+        return Err(InvalidJob::TwoRoots);
+    }
+    if spec.rootfs.is_none() && !(spec.show.is_empty() && spec.hide.is_empty()) {
+        return Err(InvalidJob::VisibilityWithoutRoot);
+    }
+    match (&spec.kernel, &spec.initrd) {
+        (None, Some(_)) => Err(InvalidJob::InitrdWithoutKernel),
+        (Some(kernel), None) if kernel != Path::new(BUILTIN) => {
+            Err(InvalidJob::KernelWithoutInitrd(kernel.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A port of the host that leads to a port of the guest: `[ADDR:]PORT:GUEST_PORT[/tcp|/udp]`.
+fn published(text: &str) -> Option<Publish> {
+    let (ports, transport) = match text.rsplit_once('/') {
+        Some((ports, "tcp")) => (ports, Transport::Tcp),
+        Some((ports, "udp")) => (ports, Transport::Udp),
+        Some(_) => return None,
+        None => (text, Transport::Tcp),
+    };
+    let (host, guest_port) = ports.rsplit_once(':')?;
+    let (address, own) = match host.rsplit_once(':') {
+        Some((address, own)) => (address.parse().ok()?, own),
+        None => (Ipv4Addr::LOCALHOST, host),
+    };
+    let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
+    Some(Publish { transport, address, port: port(own)?, guest_port: port(guest_port)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_port_has_an_address_and_a_protocol_or_not() {
+        let parsed = |text: &str| {
+            let Publish { transport, address, port, guest_port } = published(text).unwrap();
+            (transport, address.to_string(), port, guest_port)
+        };
+        assert_eq!(parsed("8080:80"), (Transport::Tcp, "127.0.0.1".into(), 8080, 80));
+        assert_eq!(parsed("0.0.0.0:53:5353/udp"), (Transport::Udp, "0.0.0.0".into(), 53, 5353));
+        assert_eq!(parsed("127.0.0.2:1:2/tcp").1, "127.0.0.2");
+        for wrong in [
+            "",
+            "80",
+            ":80",
+            "80:",
+            "0:80",
+            "80:0",
+            "80:65536",
+            "[::1]:1:2",
+            "a:1:2",
+            "1:2/sctp",
+            "1:2/",
+            "1,x:2",
+            "1:2:3:4",
+            "1.2.3:1:2",
+        ] {
+            assert_eq!(published(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_go_together_are_refused() {
+        let refused = |change: fn(&mut HardwareSpec)| {
+            let mut spec = HardwareSpec::default();
+            change(&mut spec);
+            Hardware::resolve(spec).unwrap_err()
+        };
+        let publish = refused(|spec| spec.publish = vec!["1:2".to_owned()]);
+        assert!(matches!(publish, InvalidJob::PublishWithoutNetwork));
+        let roots =
+            refused(|spec| (spec.image, spec.rootfs) = (Some("a".into()), Some("b".into())));
+        assert!(matches!(roots, InvalidJob::TwoRoots));
+        let hidden = refused(|spec| spec.hide = vec!["/x".into()]);
+        assert!(matches!(hidden, InvalidJob::VisibilityWithoutRoot));
+        let initrd = refused(|spec| spec.initrd = Some("a".into()));
+        assert!(matches!(initrd, InvalidJob::InitrdWithoutKernel));
+        let kernel = refused(|spec| spec.kernel = Some("a".into()));
+        assert!(matches!(kernel, InvalidJob::KernelWithoutInitrd(_)));
+        let cpus = refused(|spec| spec.cpus = 0);
+        assert!(matches!(cpus, InvalidJob::Field { field: Field::Cpus, .. }));
+    }
+}

@@ -1,0 +1,239 @@
+//! The limits on what a guest can use of the host, by the names that users know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use metaservice_nic::Limits as CardLimits;
+
+use super::{Field, InvalidJob};
+use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
+
+/// All limits of one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub(crate) service: metaservice::Bounds,
+    pub(crate) card: CardLimits,
+    /// How long all artifacts together may take, once the command has ended.
+    pub(crate) artifact_timeout: Duration,
+    /// Bytes of the file that the console is written to.
+    pub(crate) console: u64,
+    /// Bytes of the capture file.
+    pub(crate) pcap: u64,
+}
+
+/// Why a limit is wrong.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidLimit {
+    /// It has no value.
+    #[error("write NAME=VALUE")]
+    Form,
+    /// There is no limit of this name.
+    #[error("there is no limit {name:?}; the names are: {}", names().join(", "))]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Its value is no size.
+    #[error(transparent)]
+    Size(#[from] InvalidSize),
+    /// Its value is no duration.
+    #[error(transparent)]
+    Period(#[from] InvalidPeriod),
+    /// A guest cannot work with none.
+    #[error("a guest needs at least one")]
+    Zero,
+    /// Its value is more than the host can count.
+    #[error("{0} is too large")]
+    TooLarge(u64),
+}
+
+/// The limit that a name stands for.
+enum Slot<'a> {
+    /// A number that is not zero.
+    Count(&'a mut usize),
+    /// The same, of at most 32 bits.
+    Rate(&'a mut u32),
+    /// Bytes, and zero means none.
+    Bytes(&'a mut u64),
+    Time(&'a mut Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            service: metaservice::Bounds::default(),
+            card: CardLimits::default(),
+            artifact_timeout: Duration::from_secs(60 * 60),
+            console: 64 << 20,
+            pcap: 16 << 30,
+        }
+    }
+}
+
+impl Limits {
+    /// How long all artifacts together may take, once the command has ended.
+    #[must_use]
+    pub fn artifact_timeout(&self) -> Duration {
+        self.artifact_timeout
+    }
+
+    pub(super) fn resolve(
+        changed: &BTreeMap<String, String>,
+        log: Size,
+        artifact: Size,
+    ) -> Result<Self, InvalidJob> {
+        let mut limits = Self::default();
+        limits.service.log = log.0;
+        limits.service.artifact = artifact.0;
+        for (name, value) in changed {
+            let at = || Field::Limit(format!("{name}={value}"));
+            limits.set(name, value).map_err(|error| at().error(error))?;
+        }
+        limits.card.connections = limits.card.connections.max(limits.service.connections);
+        Ok(limits)
+    }
+
+    /// Each limit by its name, in the order of the reference page.
+    fn slots(&mut self) -> [(&'static str, Slot<'_>); 16] {
+        let Self { service, card, artifact_timeout, console, pcap } = self;
+        [
+            ("connections", Slot::Count(&mut service.connections)),
+            ("headers", Slot::Count(&mut service.headers)),
+            ("line", Slot::Count(&mut service.line)),
+            ("head", Slot::Count(&mut service.head)),
+            ("head-time", Slot::Time(&mut service.head_time)),
+            ("stall", Slot::Time(&mut service.stall)),
+            ("list", Slot::Count(&mut service.list)),
+            ("names", Slot::Count(&mut service.names)),
+            ("streams", Slot::Count(&mut service.streams)),
+            ("storage", Slot::Bytes(&mut service.storage)),
+            ("buffers", Slot::Count(&mut card.buffers)),
+            ("frames", Slot::Rate(&mut card.frames)),
+            ("half-open", Slot::Count(&mut card.half_open)),
+            ("artifact-timeout", Slot::Time(artifact_timeout)),
+            ("console", Slot::Bytes(console)),
+            ("pcap", Slot::Bytes(pcap)),
+        ]
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidLimit> {
+        // The name of an earlier release.
+        let name = if name == "farewell" { "artifact-timeout" } else { name };
+        let found = self.slots().into_iter().find(|(known, _)| *known == name);
+        let (_, slot) = found.ok_or_else(|| InvalidLimit::Name { name: name.to_owned() })?;
+        match slot {
+            Slot::Count(limit) => *limit = count(value)?,
+            Slot::Rate(limit) => *limit = count(value)?,
+            Slot::Bytes(limit) => *limit = value.parse::<Size>()?.0,
+            Slot::Time(limit) => *limit = value.parse::<Period>()?.get(),
+        }
+        Ok(())
+    }
+}
+
+fn count<T: TryFrom<u64>>(value: &str) -> Result<T, InvalidLimit> {
+    match value.parse::<Size>()?.0 {
+        0 => Err(InvalidLimit::Zero),
+        count => count.try_into().map_err(|_| InvalidLimit::TooLarge(count)),
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    Limits::default().slots().map(|(name, _)| name).to_vec()
+}
+
+/// Reads `NAME=VALUE`.
+///
+/// # Errors
+/// Without an equals sign. Names and values are checked with the job.
+pub fn parse_limit(text: &str) -> Result<(String, String), InvalidLimit> {
+    let (name, value) = text.split_once('=').ok_or(InvalidLimit::Form)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(texts: &[&str]) -> Result<Limits, InvalidLimit> {
+        let mut limits = Limits::default();
+        for text in texts {
+            let (name, value) = parse_limit(text)?;
+            limits.set(&name, &value)?;
+        }
+        Ok(limits)
+    }
+
+    #[test]
+    fn the_page_on_limits_has_each_name_and_default() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/limits.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows = rows.filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)));
+        let limits: Vec<_> = rows.filter(|row| !row.0.starts_with("--")).collect();
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        let mut listed: Vec<&str> = limits.iter().map(|row| row.0).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, sorted(names()), "{path}");
+        let words: Vec<_> =
+            limits.iter().map(|(name, default)| format!("{name}={default}")).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(set(&words).unwrap(), Limits::default(), "{path}");
+    }
+
+    #[test]
+    fn limits_have_names_and_units() {
+        let changed = set(&[
+            "connections=1",
+            "headers=2",
+            "line=2K",
+            "head=3K",
+            "head-time=4",
+            "stall=5s",
+            "list=6M",
+            "names=7",
+            "streams=8",
+            "storage=9G",
+            "frames=10K",
+            "buffers=3M",
+            "half-open=5",
+            "artifact-timeout=11m",
+            "console=12M",
+            "pcap=0",
+        ]);
+        let mut service = metaservice::Bounds::default();
+        (service.connections, service.headers, service.head) = (1, 2, 3 << 10);
+        (service.head_time, service.stall) = (Duration::from_secs(4), Duration::from_secs(5));
+        (service.list, service.names, service.streams) = (6 << 20, 7, 8);
+        (service.line, service.storage) = (2 << 10, 9 << 30);
+        let mut card = CardLimits::default();
+        (card.frames, card.half_open, card.buffers) = (10 << 10, 5, 3 << 20);
+        let artifact_timeout = Duration::from_secs(11 * 60);
+        let expected = Limits { service, card, artifact_timeout, console: 12 << 20, pcap: 0 };
+        assert_eq!(changed.unwrap(), expected);
+    }
+
+    #[test]
+    fn the_name_of_an_earlier_release_is_known() {
+        assert_eq!(set(&["farewell=9"]), set(&["artifact-timeout=9"]));
+    }
+
+    #[test]
+    fn wrong_limits_are_refused() {
+        let name = |name: &str| InvalidLimit::Name { name: name.to_owned() };
+        assert_eq!(set(&[""]), Err(InvalidLimit::Form));
+        assert_eq!(set(&["list"]), Err(InvalidLimit::Form));
+        assert_eq!(set(&["speed=1"]), Err(name("speed")));
+        assert!(name("speed").to_string().ends_with("half-open, artifact-timeout, console, pcap"));
+        assert_eq!(set(&["list=0"]), Err(InvalidLimit::Zero));
+        assert_eq!(set(&["frames=0"]), Err(InvalidLimit::Zero));
+        assert_eq!(set(&["frames=5G"]), Err(InvalidLimit::TooLarge(5 << 30)));
+        assert!(matches!(set(&["list="]), Err(InvalidLimit::Size(_))));
+        assert!(matches!(set(&["list=x"]), Err(InvalidLimit::Size(_))));
+        assert_eq!(set(&["stall=0"]), Err(InvalidLimit::Period(InvalidPeriod::Zero)));
+    }
+}

@@ -1,0 +1,230 @@
+//! A job whose description was checked.
+//!
+//! Owns the step from [`JobSpec`] to [`Job`]: every value is parsed once, and what does not go
+//! together is refused before anything starts. It refuses to look for tools or images: that is
+//! the [plan's](crate::machine::Plan) work. Files that the description names are read here:
+//! public keys and user data.
+
+mod artifact;
+mod cloud;
+mod error;
+mod hardware;
+mod limits;
+mod name;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use metaservice::{SessionMode, TerminalSize};
+
+use crate::output::{self, Named};
+use crate::spec::{JobSpec, Period, SessionSpec, TerminalSpec, VERSION};
+
+pub use artifact::{Artifact, InvalidArtifact};
+pub use cloud::{CloudSettings, InvalidCloud, cards};
+pub use error::{Field, FieldError, InvalidJob, OutputField};
+pub use hardware::{Hardware, InvalidPublish, KernelChoice};
+pub use limits::{InvalidLimit, Limits, parse_limit};
+pub use name::{InvalidName, JobName};
+pub use variables::{EnvFileError, InvalidVariable, parse_env_file, set_variable};
+
+/// A job whose description was checked. Make one with [`Job::resolve`] or `TryFrom<JobSpec>`.
+///
+/// ```
+/// use metaservice_sandbox::{job::Job, spec::JobSpec};
+///
+/// let job = Job::try_from(JobSpec::new(["make", "test"]))?;
+/// assert_eq!(job.command(), ["make", "test"]);
+/// # Ok::<(), metaservice_sandbox::job::InvalidJob>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub(crate) name: JobName,
+    /// Whether the description has the name.
+    pub(crate) named: bool,
+    pub(crate) command: Vec<String>,
+    /// What clients are shown in place of the command.
+    pub(crate) shown: Option<Vec<String>>,
+    pub(crate) env: BTreeMap<String, String>,
+    /// Variables that only the guest's agent gets.
+    pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) terminal: Option<TerminalSize>,
+    pub(crate) session: SessionMode,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) artifacts: Vec<Artifact>,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) limits: Limits,
+    pub(crate) cloud: CloudSettings,
+    pub(crate) hardware: Hardware,
+}
+
+impl Job {
+    /// Checks a description. `secret` gives the value of each secret variable.
+    ///
+    /// Blocks: reads the files of public keys and user data that the description names.
+    ///
+    /// # Errors
+    /// The first value that is wrong, or the first two that do not go together.
+    pub fn resolve(
+        spec: JobSpec,
+        secret: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, InvalidJob> {
+        if spec.version != VERSION {
+            return Err(InvalidJob::Version(spec.version));
+        }
+        if spec.command.is_empty() {
+            return Err(InvalidJob::NoCommand);
+        }
+        let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)?;
+        for name in spec.env.keys() {
+            variables::check_name(name).map_err(|error| Field::Env.error(error))?;
+        }
+        let secrets = secrets(&spec, secret)?;
+        let artifacts = spec.artifacts.iter().map(Artifact::resolve);
+        let job = Self {
+            named: spec.name.is_some(),
+            name: JobName::resolve(spec.name).map_err(|error| Field::Name.error(error))?,
+            command: spec.command,
+            shown: None,
+            env: spec.env,
+            secrets,
+            terminal: spec
+                .terminal
+                .map(|TerminalSpec { columns, rows }| TerminalSize { columns, rows }),
+            session: match spec.session {
+                SessionSpec::Required => SessionMode::Required,
+                SessionSpec::Claimed => SessionMode::Claimed,
+                SessionSpec::Off => SessionMode::Off,
+            },
+            timeout: spec.timeout.map(Period::get),
+            artifacts: artifacts.collect::<Result<_, _>>()?,
+            log: spec.log,
+            limits,
+            cloud: CloudSettings::resolve(&spec.cloud)?,
+            hardware: Hardware::resolve(spec.machine)?,
+        };
+        job.check_outputs()?;
+        Ok(job)
+    }
+
+    /// The job's name: a host name of one label.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// The command and its arguments.
+    #[must_use]
+    pub fn command(&self) -> &[String] {
+        &self.command
+    }
+
+    /// The artifacts, in the order of the description.
+    #[must_use]
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.artifacts
+    }
+
+    /// The file that the log is written to, besides the caller's sink.
+    #[must_use]
+    pub fn log(&self) -> Option<&Path> {
+        self.log.as_deref()
+    }
+
+    /// How long the command may run.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The limits on what the guest can use of the host.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What a cloud image is given besides the agent.
+    #[must_use]
+    pub fn cloud(&self) -> &CloudSettings {
+        &self.cloud
+    }
+
+    /// The description of the machine.
+    #[must_use]
+    pub fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    /// Shows clients these words in place of the command.
+    #[must_use]
+    pub fn shown_as(mut self, words: Vec<String>) -> Self {
+        self.shown = Some(words);
+        self
+    }
+
+    /// Refuses two outputs in one file. Several may go to one device or pipe.
+    fn check_outputs(&self) -> Result<(), InvalidJob> {
+        let mut taken = BTreeMap::new();
+        for (field, path, named) in self.outputs() {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = std::fs::canonicalize(parent.unwrap_or(Path::new(".")));
+            // A path that cannot be used is an error where it is opened.
+            let (Ok(parent), Some(name)) = (parent, path.file_name()) else { continue };
+            if output::is_stream(path, named) {
+                continue;
+            }
+            if let Some(first) = taken.insert(parent.join(name), field.clone()) {
+                return Err(InvalidJob::SameOutput { first, second: field, path: path.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Each file of the host that the job writes, in the order of the description.
+    fn outputs(&self) -> impl Iterator<Item = (OutputField, &Path, Named)> {
+        let Hardware { console, pcap, .. } = &self.hardware;
+        let own = [(OutputField::Console, console), (OutputField::Pcap, pcap)];
+        let own = own
+            .into_iter()
+            .filter_map(|(field, path)| Some((field, path.as_deref()?, Named::ByUser)));
+        let artifacts = self.artifacts.iter().map(|artifact| {
+            let field = OutputField::Artifact(artifact.source.clone());
+            (field, artifact.destination.as_path(), artifact.named)
+        });
+        let log = self.log.as_deref().map(|path| (OutputField::Log, path, Named::ByUser));
+        own.chain(artifacts).chain(log)
+    }
+}
+
+impl TryFrom<JobSpec> for Job {
+    type Error = InvalidJob;
+
+    /// Checks a description. The values of secrets are taken from the process's environment.
+    fn try_from(spec: JobSpec) -> Result<Self, InvalidJob> {
+        Self::resolve(spec, |name| std::env::var(name).ok())
+    }
+}
+
+fn secrets(
+    spec: &JobSpec,
+    value: impl Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, InvalidJob> {
+    if !spec.secrets.is_empty() && spec.session == SessionSpec::Off {
+        return Err(InvalidJob::SecretsWithoutSession);
+    }
+    let mut secrets = BTreeMap::new();
+    for name in &spec.secrets {
+        if name.contains('=') {
+            return Err(InvalidJob::SecretWithValue);
+        }
+        variables::check_name(name).map_err(|error| Field::Secrets.error(error))?;
+        let value = value(name).ok_or_else(|| InvalidJob::SecretNotSet(name.clone()))?;
+        secrets.insert(name.clone(), value);
+    }
+    Ok(secrets)
+}
+
+#[cfg(test)]
+mod tests;

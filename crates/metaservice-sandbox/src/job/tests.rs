@@ -1,0 +1,99 @@
+//! Descriptions become jobs, or say what is wrong.
+
+use std::path::Path;
+
+use super::*;
+use crate::spec::ArtifactSpec;
+
+fn spec() -> JobSpec {
+    JobSpec::new(["true"])
+}
+
+fn resolve(spec: JobSpec) -> Result<Job, InvalidJob> {
+    Job::resolve(spec, |name| (name == "TOKEN").then(|| "x".to_owned()))
+}
+
+fn artifact(text: &str) -> ArtifactSpec {
+    match text.parse() {
+        Ok(artifact) => artifact,
+        Err(never) => match never {},
+    }
+}
+
+fn artifacts(texts: &[&str]) -> Result<Vec<Artifact>, InvalidJob> {
+    let artifacts = texts.iter().map(|text| artifact(text)).collect();
+    Ok(resolve(JobSpec { artifacts, ..spec() })?.artifacts)
+}
+
+#[test]
+fn a_job_has_a_version_a_command_and_a_name() {
+    assert!(matches!(resolve(JobSpec { version: 2, ..spec() }), Err(InvalidJob::Version(2))));
+    let empty = JobSpec::new(Vec::<String>::new());
+    assert!(matches!(resolve(empty), Err(InvalidJob::NoCommand)));
+    assert!(resolve(spec()).unwrap().name().starts_with("job-"));
+    let wrong = resolve(JobSpec { name: Some("a b".to_owned()), ..spec() }).unwrap_err();
+    assert!(matches!(wrong, InvalidJob::Field { field: Field::Name, .. }));
+}
+
+#[test]
+fn a_secret_is_named_and_its_value_comes_from_elsewhere() {
+    let named = |name: &str, session| {
+        let secrets = [name.to_owned()].into();
+        resolve(JobSpec { secrets, session, ..spec() }).map(|job| job.secrets)
+    };
+    let session = SessionSpec::Claimed;
+    assert_eq!(named("TOKEN", session).unwrap(), [("TOKEN".to_owned(), "x".to_owned())].into());
+    assert!(matches!(named("TOKEN=x", session), Err(InvalidJob::SecretWithValue)));
+    assert!(matches!(named("OTHER", session), Err(InvalidJob::SecretNotSet(_))));
+    let off = named("TOKEN", SessionSpec::Off);
+    assert!(matches!(off, Err(InvalidJob::SecretsWithoutSession)));
+}
+
+#[test]
+fn an_artifact_goes_where_the_description_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    let destination = |text: &str| artifacts(&[text]).unwrap().remove(0).destination;
+    assert_eq!(destination("/var/log/out.txt"), Path::new("out.txt"));
+    assert_eq!(destination(&format!("/o.txt:{here}")), directory.path().join("o.txt"));
+    assert_eq!(destination(&format!("/o.txt:{here}/n")), directory.path().join("n"));
+    for wrong in ["", ":x", "/dir/", "/", "/..", "/o:", "/o:-", "/o:/nowhere/at/all/"] {
+        assert!(artifacts(&[wrong]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_colon_of_the_path_has_a_backslash_before_it() {
+    let parsed = |text: &str| {
+        let artifact = artifacts(&[text]).unwrap().remove(0);
+        (artifact.source, artifact.destination.to_str().unwrap().to_owned())
+    };
+    let is = |source: &str, destination: &str| (source.to_owned(), destination.to_owned());
+    assert_eq!(parsed(r"/log/12\:30.txt"), is("/log/12:30.txt", "12:30.txt"));
+    assert_eq!(parsed(r"/a\:b:out:1"), is("/a:b", "out:1"));
+    assert_eq!(parsed(r"/a\\:out"), is(r"/a\", "out"));
+    assert_eq!(parsed(r"/a\\\:b:out"), is(r"/a\:b", "out"));
+    assert_eq!(parsed(r"C\:\x\y.txt:out"), is(r"C:\x\y.txt", "out"));
+    assert_eq!(parsed(r"/a\b:out"), is(r"/a\b", "out"));
+}
+
+#[test]
+fn two_outputs_do_not_go_into_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    std::os::unix::fs::symlink("/dev/null", here.join("null")).unwrap();
+    let check = |artifacts: &[&str], log: Option<&str>| {
+        let mut spec = JobSpec { log: log.map(|log| here.join(log)), ..spec() };
+        spec.artifacts = artifacts.iter().map(|text| artifact(text)).collect();
+        resolve(spec).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let to = |name: &str| format!("{}/{name}", here.display());
+    let same = [format!("/x/a:{}", to("")), format!("/y/b:{}", to("./a"))];
+    let refused = check(&[&same[0], &same[1]], None).unwrap_err();
+    assert!(refused.contains("artifact /x/a and artifact /y/b would both write"), "{refused}");
+    assert!(check(&[&same[0]], Some("a")).is_err());
+    assert_eq!(check(&[&same[0]], Some("b")), Ok(()));
+    assert!(check(&["/x/a", "/y/a"], None).is_err());
+    let null = [format!("/x:{}", to("null")), format!("/y:{}", to("null"))];
+    assert_eq!(check(&[&null[0], &null[1]], Some("null")), Ok(()));
+}

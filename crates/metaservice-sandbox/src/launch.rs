@@ -1,0 +1,347 @@
+//! From a job and a plan to a running sandbox: opens what the job needs before its machine starts.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metaservice::control::{self, MachineDescription};
+use metaservice::{Cloud, Listener, MetaService};
+use metaservice_qemu::Disk;
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use crate::agent::{AGENT, PLATFORM};
+use crate::control::{ControlError, SocketFile};
+use crate::driver::{Driver, Place};
+use crate::event::Event;
+use crate::job::Job;
+use crate::life::{Rules, Start};
+use crate::machine::{Describer, Individual, Plan};
+use crate::output::log_sink::{self, LogSink};
+use crate::progress::{Progress, ProgressError};
+use crate::sandbox::Sandbox;
+
+/// How long a killed command may take until the guest reports it: the agent's grace period of 5 s
+/// between SIGTERM and SIGKILL, and the way of the log's last bytes.
+const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the log of a lost job may take to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the agent of a restored machine may take to fetch its job: some 100 ms, and what its
+/// image renews first, such as the keys of a server.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a machine may take to power off by itself.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Descriptors that a guest's connections leave to the log, the state, files and clients.
+const SPARE_DESCRIPTORS: usize = 256;
+
+/// How many bytes of the log's end are kept for clients, in a file without a name.
+const KEPT_LOG: u64 = 64 * 1024 * 1024;
+
+/// Why a job cannot be launched. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The control socket cannot be made, and the job has a name by which clients look for it.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The log's file cannot be written.
+    #[error("cannot write the log to {}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// There is no directory for temporary files.
+    #[error(transparent)]
+    Temporary(#[from] metaservice_private::bases::UnfitTemporary),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Progress(#[from] ProgressError),
+    /// The service cannot be started.
+    #[error(transparent)]
+    Service(#[from] metaservice::StartError),
+}
+
+/// What a job is launched with, besides its description.
+///
+/// Most callers use [`Sandbox::builder`] instead.
+#[must_use = "it does nothing before it is launched"]
+pub struct Launcher {
+    job: Job,
+    sink: LogSink,
+    state: Option<PathBuf>,
+    host_names: Vec<String>,
+    cloud: Option<Cloud>,
+    boot_timeout: Option<Duration>,
+    prepared_disk: Option<PreparedDisk>,
+}
+
+/// A disk that the machine writes, and that is used after it.
+pub(crate) struct PreparedDisk {
+    pub(crate) disk: Disk,
+    /// How long the machine may take to power off in order.
+    pub(crate) power_off_timeout: Duration,
+}
+
+impl Launcher {
+    /// A job whose log is discarded.
+    pub fn new(job: Job) -> Self {
+        Self {
+            job,
+            sink: Box::pin(tokio::io::sink()),
+            state: None,
+            host_names: Vec::new(),
+            cloud: None,
+            boot_timeout: None,
+            prepared_disk: None,
+        }
+    }
+
+    /// Writes the log to `sink`, besides the file of the description. A sink that is slow slows the
+    /// command down.
+    pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.sink = Box::pin(sink);
+        self
+    }
+
+    /// Persists the job in a directory: after a restart with the same directory it continues.
+    pub fn state(mut self, directory: Option<PathBuf>) -> Self {
+        self.state = directory;
+        self
+    }
+
+    /// Serves requests to these host names too, for a machine that runs elsewhere.
+    pub fn host_names(mut self, names: Vec<String>) -> Self {
+        self.host_names = names;
+        self
+    }
+
+    /// Serves cloud-init this instance, for a machine that runs elsewhere.
+    pub fn cloud(mut self, cloud: Option<Cloud>) -> Self {
+        self.cloud = cloud;
+        self
+    }
+
+    /// How long a guest that runs elsewhere may take to fetch its command. `None`: no limit.
+    pub fn boot_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// The machine writes this disk in place of its image, boots without a snapshot, and powers off
+    /// in order if the command succeeds, within this time.
+    pub fn write_disk(mut self, disk: Disk, power_off_timeout: Duration) -> Self {
+        self.prepared_disk = Some(PreparedDisk { disk, power_off_timeout });
+        self
+    }
+
+    /// The exit status of the job, if its state directory says that it has ended.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or belongs to another job.
+    pub fn ended(&self) -> Result<Option<u8>, LaunchError> {
+        let status = Progress::open(self.state.as_deref())?.status();
+        if status.is_some() {
+            self.service().check_state()?;
+        }
+        Ok(status)
+    }
+
+    /// Launches the job in a machine of this plan. Must be called within a tokio runtime.
+    ///
+    /// Waits for the reader of a FIFO that gets the log. Cancellation: nothing is left.
+    ///
+    /// # Errors
+    /// When something that the job needs cannot be opened. The machine has not been started then.
+    pub async fn launch(self, plan: Plan) -> Result<Sandbox, LaunchError> {
+        let individual = Individual::of(&self.job, &plan);
+        let restores = plan.may_restore() && self.prepared_disk.is_none();
+        let rules = Rules {
+            start: if restores { Start::Restore } else { Start::Boot },
+            boot_timeout: Some(plan.boot_timeout()),
+            disposable: plan.is_disposable(),
+            ..self.rules()
+        };
+        let cloud = individual.cloud.clone();
+        let mut launched = self.open(cloud).await?;
+        let place = Place::Machine {
+            describer: Arc::new(Describer::new(Arc::new(plan))),
+            individual,
+            disk: launched.prepared_disk.take(),
+            power_off_timeout: POWER_OFF_TIMEOUT,
+        };
+        Ok(launched.run(place, rules))
+    }
+
+    /// Launches the job for a machine that somebody else starts, which reaches the service by
+    /// `listener`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub async fn serve<L>(self, listener: L) -> Result<Sandbox, LaunchError>
+    where
+        L: Listener + Send + 'static,
+    {
+        let rules = Rules { boot_timeout: self.boot_timeout, ..self.rules() };
+        let cloud = self.cloud.clone();
+        let launched = self.open(cloud).await?;
+        let served = CancellationToken::new();
+        let guard = served.clone().drop_guard();
+        let service = launched.service.clone();
+        let serving = async move {
+            service.serve(listener).await;
+            drop(guard);
+        };
+        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        Ok(launched.run(Place::Elsewhere { _serving: serving, served }, rules))
+    }
+
+    fn rules(&self) -> Rules {
+        let job = &self.job;
+        Rules {
+            start: Start::Boot,
+            restore_timeout: RESTORE_TIMEOUT,
+            boot_timeout: None,
+            timeout: job.timeout,
+            kill_timeout: KILL_TIMEOUT,
+            artifact_timeout: (!job.artifacts.is_empty()).then_some(job.limits.artifact_timeout),
+            close_timeout: CLOSE_TIMEOUT,
+            persistent: self.state.is_some(),
+            disposable: false,
+        }
+    }
+
+    /// What makes the job this one and no other, and where its state is.
+    fn service(&self) -> metaservice::Builder {
+        let job = &self.job;
+        let mut builder = MetaService::builder(job.command.clone()).envs(job.env.clone());
+        if let Some(size) = job.terminal {
+            builder = builder.terminal(size);
+        }
+        if let Some(directory) = &self.state {
+            builder = builder.state(directory);
+        }
+        builder
+    }
+
+    async fn open(mut self, cloud: Option<Cloud>) -> Result<Launched, LaunchError> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let bound = match crate::control::bind_job(self.job.name()).await {
+            Ok(control) => Some(control),
+            Err(error) if self.job.named => return Err(error.into()),
+            // The job does not depend on it, and no client knows its name.
+            Err(error) => {
+                let _ = sender.send(Event::NoControl(error));
+                None
+            }
+        };
+        let progress = Progress::open(self.state.as_deref())?;
+        let sink = std::mem::replace(&mut self.sink, Box::pin(tokio::io::sink()));
+        let job = &self.job;
+        let log = log_sink::open(sink, job.log.clone()).await.map_err(|cause| {
+            LaunchError::Log { path: job.log.clone().unwrap_or_default(), cause }
+        })?;
+        let mut builder = self
+            .service()
+            .log(log)
+            .temporary_folder(metaservice_private::bases::temporary()?)
+            .keep_log(KEPT_LOG)
+            .hostname(job.name())
+            .session(job.session)
+            .bounds(within_descriptors(job.limits.service.clone()));
+        for (name, value) in &job.secrets {
+            builder = builder.secret(name, value);
+        }
+        for name in &self.host_names {
+            builder = builder.host_name(name);
+        }
+        if let Some(cloud) = cloud {
+            builder = builder.cloud(cloud).agent(PLATFORM, AGENT);
+        }
+        let service = builder.start()?;
+        let machine = MachineDescription::default();
+        let control = bound.map(|(listener, socket)| {
+            let (name, command) = (job.name().to_owned(), job.shown.clone());
+            let description = control::Description { name, command, machine: machine.clone() };
+            let serving = control::serve(description, service.clone(), listener);
+            Control { socket, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+        });
+        let prepared_disk = self.prepared_disk.take();
+        let job = Arc::new(self.job);
+        Ok(Launched { job, service, control, machine, progress, prepared_disk, sender, events })
+    }
+}
+
+impl std::fmt::Debug for Launcher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Launcher").field("job", &self.job.name()).finish_non_exhaustive()
+    }
+}
+
+/// The control socket of a job and the task that serves it.
+pub(crate) struct Control {
+    socket: SocketFile,
+    serving: AbortOnDropHandle<()>,
+}
+
+impl Control {
+    /// Removes the socket, and completes when clients have their answers: after the service's
+    /// shutdown.
+    pub(crate) async fn end(self) {
+        drop(self.socket);
+        let _ = self.serving.await;
+    }
+}
+
+/// Everything that a job needs besides its machine.
+struct Launched {
+    job: Arc<Job>,
+    service: MetaService,
+    control: Option<Control>,
+    machine: MachineDescription,
+    progress: Progress,
+    prepared_disk: Option<PreparedDisk>,
+    sender: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Launched {
+    fn run(self, place: Place, rules: Rules) -> Sandbox {
+        let (signal, signals) = mpsc::unbounded_channel();
+        let span = tracing::info_span!("sandbox", name = self.job.name());
+        let Self { job, service, control, machine, progress, sender, events, .. } = self;
+        let started = CancellationToken::new();
+        let driver = Driver::new(crate::driver::Parts {
+            job,
+            service: service.clone(),
+            control,
+            machine,
+            progress,
+            place,
+            rules,
+            events: sender,
+            signals,
+            started: started.clone(),
+        });
+        let driving = AbortOnDropHandle::new(tokio::spawn(driver.run().instrument(span)));
+        Sandbox::new(service, driving, signal, events, started)
+    }
+}
+
+/// As many connections as there are descriptors for, with some to spare.
+fn within_descriptors(mut limits: metaservice::Bounds) -> metaservice::Bounds {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    limits.connections = limits.connections.min(most.saturating_sub(SPARE_DESCRIPTORS).max(16));
+    limits
+}

@@ -1,0 +1,63 @@
+//! A job in a virtual machine as one handle, from its description to its clean-up.
+//!
+//! This crate owns what the product is: a service, a network card and a machine that run one
+//! command together. It knows no flags, no terminal and no exit of a process. Linux only.
+//!
+//! ```text
+//!   JobSpec ──check──► Job ──find the image──► Plan ──launch──► Sandbox ──► Report
+//!   plain data         values that             what the          owns all,   what became
+//!                      are good                machine is of     reports     of the job
+//!                                                                Events
+//! ```
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`spec`] | the description: plain data, as JSON |
+//! | [`job`] | the description checked; limits, variables, artifacts |
+//! | [`machine`] | the plan of a machine, its image, its snapshots |
+//! | [`life`] | every decision in a job's life, without I/O |
+//! | [`output`] | where output goes on the host |
+//! | [`control`] | the control sockets, by which clients find jobs |
+//!
+//! [`Sandbox::builder`] is the way in for most callers. [`Launcher`] takes a [`job::Job`] and a
+//! [`machine::Plan`] that were made before, and also serves a machine that somebody else starts.
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+mod agent;
+mod attempt;
+mod collect;
+pub mod control;
+mod driver;
+pub mod event;
+pub mod exit;
+pub mod job;
+mod launch;
+pub mod life;
+pub mod machine;
+pub mod output;
+mod progress;
+mod report;
+mod sandbox;
+pub mod spec;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use metaservice_private::lock;
+
+pub use agent::{AGENT, PLATFORM};
+pub use collect::CollectError;
+pub use event::Event;
+pub use launch::{LaunchError, Launcher};
+pub use progress::ProgressError;
+pub use report::Report;
+pub use sandbox::{Builder, Events, Sandbox, StartError};
+
+/// Does work that blocks, without holding up the other tasks of a runtime with several threads.
+fn block<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

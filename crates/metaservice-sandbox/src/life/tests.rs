@@ -1,0 +1,318 @@
+//! The life of a job, by value and by property.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const GONE: Input = Input::MachineGone { reported: false };
+const LOG_FAILED: Input = Input::LogFailed { unread: false };
+
+fn rules() -> Rules {
+    Rules {
+        start: Start::Boot,
+        restore_timeout: 60 * SECOND,
+        boot_timeout: Some(60 * SECOND),
+        timeout: Some(100 * SECOND),
+        kill_timeout: 15 * SECOND,
+        artifact_timeout: Some(3600 * SECOND),
+        close_timeout: 5 * SECOND,
+        persistent: false,
+        disposable: true,
+    }
+}
+
+/// A life whose clock is moved by hand.
+struct Story {
+    life: Life,
+    now: Instant,
+}
+
+impl Story {
+    fn of(rules: Rules) -> Self {
+        let start = rules.start;
+        let mut story = Self { life: Life::new(rules), now: Instant::now() };
+        assert_eq!(story.effects(), [Effect::Start(start)]);
+        assert_eq!(story.after(Input::MachineStarted), []);
+        story
+    }
+
+    /// What is to be done after an input.
+    fn after(&mut self, input: Input) -> Vec<Effect> {
+        self.life.handle(input, self.now);
+        self.effects()
+    }
+
+    /// What is to be done once the deadline has passed.
+    fn after_deadline(&mut self) -> Vec<Effect> {
+        self.now = self.life.deadline().expect("a deadline");
+        self.life.handle_time(self.now);
+        self.effects()
+    }
+
+    /// What is to be done after an input, or once the deadline has passed.
+    fn after_either(&mut self, input: Option<Input>) -> Vec<Effect> {
+        match input {
+            Some(input) => self.after(input),
+            None => self.after_deadline(),
+        }
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.life.effect()).collect()
+    }
+}
+
+fn finish(end: End, collected: Collected) -> Vec<Effect> {
+    vec![Effect::Finish(Outcome { end, collected })]
+}
+
+#[test]
+fn a_command_ends_and_its_artifacts_come_before_the_log_is_closed() {
+    let mut story = Story::of(rules());
+    assert_eq!(story.after(Input::Fetched(Duration::ZERO)), []);
+    assert_eq!(story.life.state(), State::Running);
+    assert_eq!(story.after(Input::Result), [Effect::Collect]);
+    assert_eq!(story.after(Input::Collected(Collected::All)), [Effect::Close]);
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
+    assert_eq!(story.life.state(), State::Done);
+}
+
+#[test]
+fn a_timeout_counts_from_when_the_command_was_fetched() {
+    let mut story = Story::of(rules());
+    story.after(Input::Fetched(30 * SECOND));
+    assert_eq!(story.life.deadline(), Some(story.now + 70 * SECOND));
+    let kill = KillReason::Timeout;
+    assert_eq!(story.after_deadline(), [Effect::KillCommand(kill)]);
+    assert_eq!(story.after(Input::Result), [Effect::Collect]);
+    story.after(Input::Collected(Collected::All));
+    story.after(Input::Closed);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Killed(kill), Collected::All));
+}
+
+#[test]
+fn a_killed_command_that_is_not_reported_is_not_waited_for() {
+    for input in [None, Some(Input::KillFailed)] {
+        let mut story = Story::of(rules());
+        story.after(Input::Fetched(Duration::ZERO));
+        let killed = story.after(LOG_FAILED);
+        assert_eq!(killed, [Effect::KillCommand(KillReason::LogFailed { unread: false })]);
+        let collect = story.after_either(input);
+        assert_eq!(collect, [Effect::Collect]);
+    }
+}
+
+#[test]
+fn a_restored_machine_that_is_of_no_use_is_booted_once() {
+    for input in [Some(Input::RestoreFailed), Some(GONE), None] {
+        let mut story = Story::of(Rules { start: Start::Restore, ..rules() });
+        let booted = story.after_either(input);
+        assert_eq!(booted, [Effect::Start(Start::Boot)]);
+        assert_eq!(story.life.deadline(), None, "its time begins when it runs");
+        assert_eq!(story.after(Input::RestoreFailed), []);
+        assert_eq!(story.after(Input::MachineStarted), []);
+        assert_eq!(story.after_deadline(), [Effect::Close], "the guest never came");
+        let lost = finish(End::NeverFetched, Collected::MachineGone);
+        assert_eq!(story.after(Input::Closed), lost);
+    }
+}
+
+#[test]
+fn a_machine_that_is_gone_is_not_asked_for_anything() {
+    let mut story = Story::of(rules());
+    story.after(Input::Fetched(Duration::ZERO));
+    assert_eq!(story.after(GONE), [Effect::Close]);
+    assert_eq!(story.after(Input::Closed), finish(End::MachineGone, Collected::MachineGone));
+
+    let mut story = Story::of(rules());
+    story.after(Input::Result);
+    let stopped = story.after(GONE);
+    assert_eq!(stopped, [Effect::StopCollecting, Effect::Close]);
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine], "clients get their answers");
+    let ended = finish(End::Result, Collected::MachineGone);
+    assert_eq!(story.after(Input::MachineEnded), ended);
+}
+
+#[test]
+fn a_signal_kills_the_command_and_a_second_one_ends_all() {
+    let mut story = Story::of(rules());
+    let (first, second) = (Signal(15), Signal(2));
+    story.after(Input::Fetched(Duration::ZERO));
+    let killed = story.after(Input::Signal(first));
+    assert_eq!(killed, [Effect::KillCommand(KillReason::Signal(first))]);
+    let ended = story.after(Input::Signal(second));
+    assert_eq!(ended, finish(End::Abandoned(second), Collected::All));
+}
+
+#[test]
+fn a_signal_before_the_command_was_fetched_ends_all_at_once() {
+    let mut story = Story::of(rules());
+    let cancelled = finish(End::Cancelled(Signal(2)), Collected::All);
+    assert_eq!(story.after(Input::Signal(Signal(2))), cancelled);
+}
+
+#[test]
+fn a_signal_leaves_a_persistent_job_to_a_later_service() {
+    let mut story = Story::of(Rules { persistent: true, artifact_timeout: None, ..rules() });
+    story.after(Input::Fetched(Duration::ZERO));
+    assert_eq!(story.after(Input::Signal(Signal(15))), [Effect::Close]);
+    let left = finish(End::Left(Signal(15)), Collected::All);
+    assert_eq!(story.after(Input::Closed), left);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_the_machine_and_changes_no_outcome() {
+    let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
+    assert_eq!(story.after(Input::Result), [Effect::Close]);
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    let ended = finish(End::Result, Collected::All);
+    assert_eq!(story.after(Input::Signal(Signal(2))), ended);
+}
+
+#[test]
+fn a_machine_that_does_not_start_ends_all_at_once() {
+    let mut story = Story::of(rules());
+    assert_eq!(story.after(Input::BootFailed), finish(End::NotStarted, Collected::All));
+}
+
+#[test]
+fn a_log_without_a_reader_ends_a_job_of_which_nothing_else_is_wanted() {
+    let unread = Input::LogFailed { unread: true };
+    let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
+    story.after(Input::Fetched(Duration::ZERO));
+    assert_eq!(story.after(unread), finish(End::Unread, Collected::All));
+
+    let wanted = [rules(), Rules { artifact_timeout: None, disposable: false, ..rules() }];
+    for rules in wanted {
+        let mut story = Story::of(rules);
+        story.after(Input::Fetched(Duration::ZERO));
+        let kill = KillReason::LogFailed { unread: true };
+        assert_eq!(story.after(unread), [Effect::KillCommand(kill)]);
+    }
+}
+
+#[test]
+fn a_result_that_came_before_the_machine_was_gone_counts() {
+    let mut story = Story::of(rules());
+    story.after(Input::Fetched(Duration::ZERO));
+    let gone = Input::MachineGone { reported: true };
+    assert_eq!(story.after(gone), [Effect::Close]);
+    let outcome = Outcome { end: End::Result, collected: Collected::MachineGone };
+    assert_eq!(story.life.outcome(), Some(outcome));
+}
+
+#[test]
+fn the_log_of_a_lost_job_is_not_waited_for_long() {
+    let mut story = Story::of(rules());
+    story.after(Input::Fetched(Duration::ZERO));
+    assert_eq!(story.after(GONE), [Effect::Close]);
+    let lost = finish(End::MachineGone, Collected::MachineGone);
+    assert_eq!(story.after_deadline(), lost);
+}
+
+#[test]
+fn artifacts_have_their_time() {
+    let mut story = Story::of(rules());
+    story.after(Input::Result);
+    assert_eq!(story.after_deadline(), [Effect::StopCollecting, Effect::Close]);
+    assert_eq!(story.after(Input::Collected(Collected::All)), [], "it is too late");
+    story.after(Input::Closed);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::Late));
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        Just(Input::MachineStarted),
+        Just(Input::RestoreFailed),
+        Just(Input::BootFailed),
+        (0..200u64).prop_map(|ago| Input::Fetched(Duration::from_secs(ago))),
+        Just(Input::Result),
+        any::<bool>().prop_map(|unread| Input::LogFailed { unread }),
+        (1..16u8).prop_map(|number| Input::Signal(Signal(number))),
+        any::<bool>().prop_map(|reported| Input::MachineGone { reported }),
+        Just(Input::KillFailed),
+        Just(Input::Collected(Collected::All)),
+        Just(Input::Collected(Collected::Failed)),
+        Just(Input::Closed),
+        Just(Input::MachineEnded),
+    ]
+}
+
+prop_compose! {
+    fn any_rules()(
+        restore: bool,
+        boot in proptest::option::of(1..100u64),
+        timeout in proptest::option::of(1..100u64),
+        artifacts in proptest::option::of(1..100u64),
+        persistent: bool,
+        disposable: bool,
+    ) -> Rules {
+        Rules {
+            start: if restore { Start::Restore } else { Start::Boot },
+            boot_timeout: boot.map(Duration::from_secs),
+            timeout: timeout.map(Duration::from_secs),
+            artifact_timeout: artifacts.map(Duration::from_secs),
+            persistent,
+            disposable,
+            ..rules()
+        }
+    }
+}
+
+/// An input, or the deadline.
+fn steps() -> impl Strategy<Value = Vec<Option<Input>>> {
+    proptest::collection::vec(proptest::option::weighted(0.8, input()), 0..40)
+}
+
+proptest! {
+    /// Whatever comes in whatever order: each thing is done at most once and in the order of the
+    /// diagram, and nothing is done after the end.
+    #[test]
+    fn each_thing_is_done_once_and_in_order(rules in any_rules(), steps in steps()) {
+        let mut story = Story::of(rules);
+        let mut done = Vec::new();
+        for step in steps {
+            match step {
+                None if story.life.deadline().is_none() => {}
+                step => done.extend(story.after_either(step)),
+            }
+        }
+        let rank = |effect: &Effect| match effect {
+            Effect::Start(_) => 0,
+            Effect::KillCommand(_) => 1,
+            Effect::Collect => 2,
+            Effect::StopCollecting => 3,
+            Effect::Close => 4,
+            Effect::EndMachine => 5,
+            Effect::Finish(_) => 6,
+        };
+        let ranks: Vec<_> = done.iter().map(rank).collect();
+        prop_assert!(ranks.is_sorted_by(|one, next| one < next), "{done:?}");
+        let finished = matches!(done.last(), Some(Effect::Finish(_)));
+        prop_assert_eq!(finished, story.life.state() == State::Done);
+    }
+
+    /// A caller that does what it is asked for always comes to the end, whatever the guest does:
+    /// by deadlines alone where the rules have one for each state, else by two signals.
+    #[test]
+    fn every_life_ends(rules in any_rules(), steps in steps()) {
+        let mut story = Story::of(rules);
+        for step in steps {
+            if let Some(input) = step {
+                story.after(input);
+            }
+        }
+        for _ in 0..20 {
+            match story.life.state() {
+                State::Closing => drop(story.after(Input::Closed)),
+                State::Ending => drop(story.after(Input::MachineEnded)),
+                State::Done => break,
+                _ if story.life.deadline().is_some() => drop(story.after_deadline()),
+                _ => drop(story.after(Input::Signal(Signal(2)))),
+            }
+        }
+        prop_assert_eq!(story.life.state(), State::Done);
+    }
+}

@@ -1,0 +1,101 @@
+//! The network card of a job's machine, and the tasks that drive it.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use metaservice::Listener;
+use metaservice_nic::{Config, Connection, Limits, Nic, Observer, Pcap, StaleConnection};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+/// The service's end of a card. Only the guest can connect.
+#[derive(Debug)]
+pub(crate) struct CardListener(Nic);
+
+impl Listener for CardListener {
+    type Io = Connection;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Connection, ()) {
+        match self.0.accept().await {
+            Some(connection) => (connection, ()),
+            // The machine has ended, which its owner sees.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A card and its tasks. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct NetworkCard {
+    _driving: AbortOnDropHandle<()>,
+    _serving: AbortOnDropHandle<()>,
+    drained: CancellationToken,
+    served: CancellationToken,
+    observer: Observer,
+}
+
+impl NetworkCard {
+    /// Makes a card whose connections `serve` answers, and the machine's end of it.
+    pub(crate) fn connect<F>(
+        limits: Limits,
+        pcap: Option<Pcap>,
+        stale: Vec<StaleConnection>,
+        serve: impl FnOnce(CardListener) -> F,
+    ) -> io::Result<(Self, UnixStream)>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (host, guest) = UnixStream::pair()?;
+        host.set_nonblocking(true)?;
+        let host = tokio::net::UnixStream::from_std(host)?;
+        let config = Config::default().limits(limits).stale_connections(stale);
+        let config = match pcap {
+            Some(pcap) => config.pcap(pcap),
+            None => config,
+        };
+        let (nic, driver) = metaservice_nic::attach(host, config);
+        let observer = nic.observer();
+        let driving = async move {
+            match driver.run().await {
+                Ok(statistics) => tracing::debug!(?statistics, "the card has ended"),
+                Err(error) => tracing::warn!(%error, "the card has failed"),
+            }
+        };
+        let (_driving, drained) = spawn(driving);
+        let (_serving, served) = spawn(serve(CardListener(nic)));
+        Ok((Self { _driving, _serving, drained, served, observer }, guest))
+    }
+
+    /// Cancelled when the card has read everything that the machine sent before it ended.
+    pub(crate) fn drained(&self) -> CancellationToken {
+        self.drained.clone()
+    }
+
+    /// Cancelled when the service has answered the guest's last request: after its shutdown.
+    pub(crate) fn served(&self) -> CancellationToken {
+        self.served.clone()
+    }
+
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.observer
+    }
+}
+
+/// A task, and a token that is cancelled when the task ends, however it ends.
+fn spawn(
+    work: impl Future<Output = ()> + Send + 'static,
+) -> (AbortOnDropHandle<()>, CancellationToken) {
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
+    let work = async move {
+        work.await;
+        drop(guard);
+    };
+    (AbortOnDropHandle::new(tokio::spawn(work.in_current_span())), ended)
+}

@@ -1,0 +1,207 @@
+//! From a plan to the description that QEMU's driver takes: looks for tools, and builds what the
+//! machine boots.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use metaservice::Cloud;
+use metaservice_image::{DiskError, Format};
+use metaservice_qemu::initramfs::{self, InitramfsError};
+use metaservice_qemu::{
+    Boot, BootFile, CacheNotice, Card, Disk, DiskFormat, Finding, MachineSpec, MissingTools,
+    ModuleNeed, Report, Root, SystemUuid, Tools, Visibility,
+};
+
+use super::Plan;
+use super::addresses::Addresses;
+use crate::agent::AGENT;
+use crate::job::{Job, KernelChoice};
+
+/// Why a planned machine cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescribeError {
+    /// QEMU, a kernel or another program is missing.
+    #[error(transparent)]
+    Tools(#[from] MissingTools),
+    /// The image's file cannot be read.
+    #[error(transparent)]
+    Image(#[from] DiskError),
+    /// The initramfs cannot be built.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+}
+
+/// What tells the machine of a job from all others.
+#[derive(Debug, Clone)]
+pub(crate) struct Individual {
+    hostname: String,
+    addresses: Addresses,
+    /// What cloud-init is served, if the machine boots a stock image.
+    pub(crate) cloud: Option<Cloud>,
+    console_limit: u64,
+}
+
+impl Individual {
+    pub(crate) fn of(job: &Job, plan: &Plan) -> Self {
+        let addresses = Addresses::of(plan);
+        let instance = || addresses.add_to(job.cloud.instance(job.name()));
+        Self {
+            hostname: job.name().to_owned(),
+            addresses,
+            cloud: plan.boots_itself().then(instance),
+            console_limit: job.limits.console,
+        }
+    }
+}
+
+/// Describes machines of one plan. What they boot from is looked for and built once.
+#[derive(Debug)]
+pub(crate) struct Describer {
+    plan: Arc<Plan>,
+    boot: Mutex<Option<Boot>>,
+}
+
+impl Describer {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, boot: Mutex::new(None) }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Describes the machine; `card` is its end of the network card. Without an individual it is
+    /// a machine that can have a snapshot: it is the same for all jobs. Blocks.
+    pub(crate) fn describe(
+        &self,
+        individual: Option<&Individual>,
+        card: UnixStream,
+    ) -> Result<MachineSpec, DescribeError> {
+        let hardware = &self.plan.hardware;
+        let report = metaservice_qemu::find();
+        let required;
+        let qemu = match &report.qemu {
+            Finding::Found(qemu) => qemu,
+            // Says everything that is missing, if more is than QEMU.
+            Finding::Missing { .. } => {
+                required = report.require()?;
+                &required.qemu
+            }
+        };
+        let addresses = individual.map_or_else(Addresses::without_job, |own| own.addresses);
+        let spec = MachineSpec::new(qemu, self.boot(&report)?)
+            .cpus(hardware.cpus)
+            .memory(hardware.memory)
+            .accelerator(hardware.accelerator)
+            .network(hardware.network)
+            .card(Card::new(card.into(), addresses.card));
+        let spec = hardware.publish.iter().fold(spec, |spec, publish| spec.publish(*publish));
+        let spec = match individual {
+            Some(individual) => identify(spec, individual),
+            None => spec,
+        };
+        self.with_root(spec)
+    }
+
+    fn with_root(&self, mut spec: MachineSpec) -> Result<MachineSpec, DescribeError> {
+        let hardware = &self.plan.hardware;
+        if let Some(image) = &self.plan.image {
+            spec = spec.disk(disk(&image.disk)?);
+            if hardware.kernel.is_some() {
+                spec = spec.root(Root::Disk);
+            }
+        }
+        if let Some(directory) = &hardware.rootfs {
+            let visibility = hardware.show.iter().fold(Visibility::new(), Visibility::show);
+            let visibility = hardware.hide.iter().fold(visibility, Visibility::hide);
+            spec = spec.root(Root::Folder(directory.clone())).visibility(visibility);
+        }
+        Ok(spec)
+    }
+
+    /// What the machine boots from.
+    fn boot(&self, report: &Report) -> Result<Boot, DescribeError> {
+        let mut kept = crate::lock(&self.boot);
+        if let Some(boot) = &*kept {
+            return Ok(boot.clone());
+        }
+        let boot = self.build_boot(report)?;
+        Ok(kept.insert(boot).clone())
+    }
+
+    /// What there is to say of the files that the machine boots from. The cause why one file could
+    /// not be kept is the cause for all: it is said once.
+    pub(crate) fn notices(&self) -> Vec<CacheNotice> {
+        let unwritable = |notice: &&CacheNotice| matches!(notice, CacheNotice::Unwritable { .. });
+        let kept = crate::lock(&self.boot);
+        let Some(boot) = &*kept else { return Vec::new() };
+        let damaged = boot.notices().filter(|notice| !unwritable(notice));
+        damaged.chain(boot.notices().find(unwritable)).cloned().collect()
+    }
+
+    /// Removes temporary files that machines of this plan boot from.
+    pub(crate) fn forget(&self) {
+        crate::lock(&self.boot).take();
+    }
+
+    fn build_boot(&self, report: &Report) -> Result<Boot, DescribeError> {
+        let hardware = &self.plan.hardware;
+        if self.plan.boots_itself() {
+            return Ok(Boot::Firmware);
+        }
+        if let (Some(KernelChoice::File(kernel)), Some(initrd)) =
+            (&hardware.kernel, &hardware.initrd)
+        {
+            let boot = Boot::Direct {
+                kernel: kernel.clone().into(),
+                initramfs: None,
+                arguments: Vec::new(),
+            };
+            return Ok(boot.initramfs(initrd));
+        }
+        let tools = report.require()?;
+        let kernel = if hardware.kaslr { Boot::from_compressed } else { Boot::from_kernel };
+        Ok(kernel(&tools.kernel).initramfs(match &hardware.initrd {
+            Some(initrd) => initrd.clone().into(),
+            None => self.build_initramfs(&tools)?,
+        }))
+    }
+
+    fn build_initramfs(&self, tools: &Tools) -> Result<BootFile, InitramfsError> {
+        let mut contents = initramfs::Contents::new(AGENT.to_vec(), tools);
+        if self.plan.hardware.rootfs.is_some() {
+            contents = contents.need(ModuleNeed::SharedFolder);
+        }
+        if self.plan.image.is_some() {
+            contents = contents.need(ModuleNeed::Disk);
+        }
+        initramfs::build(&contents)
+    }
+}
+
+/// The disk that a machine gets of an image.
+pub fn disk(image: &metaservice_image::Disk) -> Result<Disk, DiskError> {
+    let format = match image.format() {
+        Format::Raw => DiskFormat::Raw,
+        Format::Qcow2 => DiskFormat::Qcow2,
+        Format::Vmdk => DiskFormat::Vmdk,
+        Format::Vhdx => DiskFormat::Vhdx,
+    };
+    let disk = Disk::new(image.path(), format).refers_to_files(image.refers_to_files());
+    Ok(match image.size()? {
+        Some(size) => disk.size(size),
+        None => disk,
+    })
+}
+
+fn identify(spec: MachineSpec, individual: &Individual) -> MachineSpec {
+    let mut spec = spec.hostname(&individual.hostname).console_limit(individual.console_limit);
+    if let Some(address) = individual.addresses.outside {
+        spec = spec.user_address(address);
+    }
+    match &individual.cloud {
+        Some(cloud) => spec.uuid(SystemUuid::from(cloud.system_uuid())),
+        None => spec,
+    }
+}

@@ -1,0 +1,50 @@
+//! A job's machine: what it is made of, its network card, and the snapshots it starts from.
+
+mod addresses;
+pub(crate) mod card;
+mod describe;
+mod image;
+mod plan;
+pub mod snapshot;
+
+pub use describe::{DescribeError, disk};
+pub(crate) use describe::{Describer, Individual};
+pub use image::{Image, ImageError, Prepared};
+pub use plan::{Plan, PlanError, PlanSummary};
+
+use std::io;
+use std::path::PathBuf;
+
+use metaservice_qemu::StartError;
+
+use crate::job::OutputField;
+use snapshot::SnapshotError;
+
+/// Why a job's machine does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// It cannot be described.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// It cannot be compared with its snapshot.
+    #[error(transparent)]
+    Snapshot(Box<SnapshotError>),
+    /// The network card cannot be made.
+    #[error("cannot make the network card")]
+    Card(#[source] io::Error),
+    /// A file that the machine writes cannot be written.
+    #[error("cannot write the {output} to {}", path.display())]
+    Output {
+        /// What the file gets.
+        output: OutputField,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// QEMU does not start it.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}

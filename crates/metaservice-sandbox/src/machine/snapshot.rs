@@ -1,0 +1,294 @@
+//! Snapshots of machines whose agent waits for a job.
+//!
+//! Owns how one is made, what is stored beside it, and whether there is one for a plan. A guest
+//! that is restored has connections to a card that no longer exists. Their numbers are stored with
+//! the snapshot, and the new card resets them first: that tells the agent that it was restored.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metaservice::{Cloud, Preparation};
+use metaservice_nic::{Limits, Observer, StaleConnection};
+use metaservice_qemu::{
+    Exit, Machine, MachineSpec, SnapshotError as StoreError, SnapshotKey, SnapshotStore,
+    StartError, StateError, SystemUuid,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Plan;
+use super::addresses::Addresses;
+use super::card::NetworkCard;
+use super::describe::{DescribeError, Describer};
+use crate::agent::{AGENT, PLATFORM};
+
+/// How long a machine may take to boot before its snapshot is made.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The host name of a machine without a job.
+const HOSTNAME: &str = "metaservice";
+
+/// How many of the console's last lines an error has.
+pub(crate) const CONSOLE_LINES: usize = 20;
+
+/// Why there is no snapshot, or none can be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The machine cannot be described.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// The directory of snapshots cannot be used, or the snapshot cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network card cannot be made.
+    #[error("cannot make the network card")]
+    Card(#[source] io::Error),
+    /// The machine does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The machine ended before its agent waited for a job.
+    #[error("the machine ended: {}", exit.cause)]
+    Ended {
+        /// How it ended.
+        exit: Exit,
+        /// The last lines of its console.
+        console: Vec<String>,
+    },
+    /// No agent came to wait for a job.
+    #[error("no agent came to wait for a job within {}", humantime::format_duration(BOOT_TIMEOUT))]
+    NoAgent {
+        /// The last lines of the console.
+        console: Vec<String>,
+    },
+    /// QEMU does not save the machine.
+    #[error("cannot save the machine")]
+    Save(#[from] StateError),
+}
+
+impl SnapshotError {
+    /// The last lines of the machine's console, if it ran.
+    #[must_use]
+    pub fn console(&self) -> Option<&[String]> {
+        match self {
+            Self::Ended { console, .. } | Self::NoAgent { console } => Some(console),
+            _ => None,
+        }
+    }
+
+    /// Whether the snapshot or its directory is at fault. Anything else is wrong with a machine that
+    /// boots, too.
+    pub(crate) fn is_of_snapshot(&self) -> bool {
+        match self {
+            Self::Store(error) => !matches!(error, StoreError::Spec(_)),
+            _ => false,
+        }
+    }
+}
+
+/// A snapshot that was found.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    saved: metaservice_qemu::Snapshot,
+    key: SnapshotKey,
+    snapshots: SnapshotStore,
+}
+
+impl Snapshot {
+    /// Finds the snapshot of a plan. Blocks.
+    pub(crate) fn find(describer: &Describer) -> Result<Option<Self>, SnapshotError> {
+        let key = key(describer)?;
+        let snapshots = SnapshotStore::of_user()?;
+        let found = snapshots.find(&key)?;
+        Ok(found.map(|saved| Self { saved, key, snapshots }))
+    }
+
+    /// The machine of this description, restored.
+    pub(crate) fn restore(&self, spec: MachineSpec) -> MachineSpec {
+        spec.restore_from(self.saved.files(), self.saved.state().to_vec())
+    }
+
+    /// The guest's connections when the snapshot was made.
+    pub(crate) fn stale_connections(&self) -> Vec<StaleConnection> {
+        self.saved.notes().as_array().into_iter().flatten().filter_map(read).collect()
+    }
+
+    /// Removes the snapshot: it is unusable.
+    pub(crate) fn remove(&self) {
+        self.snapshots.remove(&self.key);
+    }
+}
+
+/// Whether there is a snapshot from which a machine of this plan starts. Blocks: looks for tools,
+/// and may build an initramfs.
+///
+/// # Errors
+/// When the machine cannot be described, or the snapshots cannot be read.
+pub fn exists(plan: &Plan) -> Result<bool, SnapshotError> {
+    if !plan.may_restore() {
+        return Ok(false);
+    }
+    Ok(Snapshot::find(&Describer::new(Arc::new(plan.clone())))?.is_some())
+}
+
+fn key(describer: &Describer) -> Result<SnapshotKey, SnapshotError> {
+    let (_, card) = UnixStream::pair().map_err(SnapshotError::Card)?;
+    let key = SnapshotKey::of(&describer.describe(None, card)?)?;
+    // A stock image fetches the agent while it boots.
+    let image = describer.plan().image.as_ref();
+    let fetches =
+        describer.plan().boots_itself() && image.is_some_and(|image| image.prepared().is_none());
+    Ok(if fetches { key.depending_on(AGENT) } else { key })
+}
+
+/// What came of a request for a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Made {
+    /// It was made.
+    Now,
+    /// It was there already.
+    Before,
+    /// Another process makes one now, and the caller does not wait.
+    Busy,
+}
+
+/// Boots a machine, and makes a snapshot when its agent waits for a job. With `wait`, it waits for
+/// other processes that make one.
+///
+/// Cancellation: dropping the future ends the machine and leaves nothing.
+///
+/// # Errors
+/// When the machine does not boot, or cannot be saved.
+pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
+    let describer = Describer::new(Arc::new(plan.clone()));
+    let key = crate::block(|| key(&describer))?;
+    let snapshots = SnapshotStore::of_user()?;
+    let waiting = snapshots.clone();
+    let lock = tokio::task::spawn_blocking(move || waiting.lock(wait)).await;
+    let Some(lock) = lock.map_err(|error| StoreError::Io(error.into()))?? else {
+        return Ok(Made::Busy);
+    };
+    // Not on another thread: a directory that is begun there would outlive this future.
+    let Some(draft) = crate::block(|| snapshots.draft(&key, lock))? else {
+        return Ok(Made::Before);
+    };
+    let saved = async {
+        let idle = Idle::boot(&describer, |spec| spec.snapshot_to(draft.files())).await?;
+        let state = idle.machine.save_state().await?;
+        Ok((idle, state))
+    };
+    let (idle, state) = match saved.await {
+        Ok(saved) => saved,
+        // QEMU ends without an error if there is no room for its memory.
+        Err(error) => return Err(draft.check_room().err().map_or(error, SnapshotError::from)),
+    };
+    let stale: Value = idle.observer().connections().iter().map(write).collect();
+    idle.machine.kill().await;
+    crate::block(|| draft.keep(&state, &stale))?;
+    Ok(Made::Now)
+}
+
+/// Boots a machine until its agent waits for a job, and ends it: a check of an image.
+///
+/// Cancellation: dropping the future ends the machine.
+///
+/// # Errors
+/// When no agent comes.
+pub async fn check(plan: &Plan) -> Result<(), SnapshotError> {
+    let idle = Idle::boot(&Describer::new(Arc::new(plan.clone())), |spec| spec).await?;
+    idle.machine.kill().await;
+    Ok(())
+}
+
+/// A machine whose agent waits for a job.
+struct Idle {
+    machine: Machine,
+    card: NetworkCard,
+}
+
+impl Idle {
+    /// Boots the machine; `change` changes its description last.
+    async fn boot(
+        describer: &Describer,
+        change: impl FnOnce(MachineSpec) -> MachineSpec,
+    ) -> Result<Self, SnapshotError> {
+        let plan = describer.plan();
+        let cloud = plan.boots_itself().then(|| {
+            // An instance without a job: it fetches the agent.
+            Addresses::of(plan).add_to(Cloud::new(HOSTNAME))
+        });
+        let idle_service = match &cloud {
+            Some(cloud) => Preparation::cloud(cloud, PLATFORM, AGENT),
+            None => Preparation::new(),
+        };
+        let serving = idle_service.clone();
+        let serve = |listener| async move { match serving.serve(listener).await {} };
+        let (card, guest) = NetworkCard::connect(Limits::default(), None, Vec::new(), serve)
+            .map_err(SnapshotError::Card)?;
+        let mut spec = crate::block(|| describer.describe(None, guest))?;
+        if let Some(cloud) = &cloud {
+            spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
+        }
+        let machine = Machine::start(change(spec)).await?;
+        let console = || machine.console().tail(CONSOLE_LINES);
+        tokio::select! {
+            waiting = tokio::time::timeout(BOOT_TIMEOUT, idle_service.waiting()) => {
+                waiting.map_err(|_| SnapshotError::NoAgent { console: console() })?;
+            }
+            exit = machine.wait() => {
+                return Err(SnapshotError::Ended { exit, console: console() });
+            }
+        }
+        Ok(Self { machine, card })
+    }
+
+    fn observer(&self) -> &Observer {
+        self.card.observer()
+    }
+}
+
+/// A connection as it is stored with a snapshot.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredConnection {
+    hardware: [u8; 6],
+    peer: Ipv4Addr,
+    peer_port: u16,
+    port: u16,
+    expected: u32,
+}
+
+fn write(connection: &StaleConnection) -> Value {
+    let StaleConnection { hardware, peer, peer_port, port, expected } = *connection;
+    serde_json::json!(StoredConnection { hardware, peer, peer_port, port, expected })
+}
+
+fn read(value: &Value) -> Option<StaleConnection> {
+    let StoredConnection { hardware, peer, peer_port, port, expected } =
+        serde_json::from_value(value.clone()).ok()?;
+    Some(StaleConnection { hardware, peer, peer_port, port, expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_read_as_it_was_written() {
+        let connection = StaleConnection {
+            hardware: [2, 0, 0, 0, 0, 255],
+            peer: [169, 254, 1, 2].into(),
+            peer_port: 40000,
+            port: 80,
+            expected: u32::MAX,
+        };
+        assert_eq!(read(&write(&connection)), Some(connection));
+        assert_eq!(read(&json!({ "peer": "a" })), None);
+    }
+}
