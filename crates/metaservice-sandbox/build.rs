@@ -42,7 +42,7 @@ struct Source {
 
 impl Source {
     fn find(out: &Path) -> Self {
-        let package = Path::new(metaservice_guest::MANIFEST_DIR);
+        let package = Path::new(metaservice_guest_source::MANIFEST_DIR);
         // Only a package of a registry has this file.
         if package.join("Cargo.toml.orig").is_file() {
             Self::copied(package, out)
