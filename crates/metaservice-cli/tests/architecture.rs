@@ -33,7 +33,6 @@ const ARROWS: [(&str, &[&str]); 10] = [
         &[
             "metaservice",
             "metaservice-archive",
-            "metaservice-guest",
             "metaservice-image",
             "metaservice-nic",
             "metaservice-private",
