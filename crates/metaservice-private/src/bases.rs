@@ -1,7 +1,7 @@
-//! The directories that belong to a user before any program runs.
+//! The base directories of a user: home, cache, data, runtime and temporary files.
 //!
-//! A directory that an environment variable names is never made up: a wrong name is an error or a
-//! reason to take the next one, and not a directory `/nonexistent` of root's.
+//! A directory that a variable names wrongly is an error, or the next candidate is used. The home
+//! directory and the directory for temporary files are never made.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use crate::directory::{Directory, PrivateError, is_private};
+use crate::directory::{Directory, is_private};
+use crate::error::PrivateError;
 
-/// This user's home directory: `HOME`, or else what the password database says. One that is there is
+/// The home directory of this user: `HOME`, or the one in the password database. An existing one is
 /// preferred.
 #[must_use]
 pub fn home() -> Option<PathBuf> {
@@ -27,30 +28,38 @@ pub fn home() -> Option<PathBuf> {
 
 fn home_or(
     named: Option<OsString>,
-    known: impl FnOnce() -> Option<PathBuf>,
-    is_there: impl Fn(&Path) -> bool,
+    in_database: impl FnOnce() -> Option<PathBuf>,
+    exists: impl Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
     let named = named.map(PathBuf::from).filter(|path| path.is_absolute());
-    if named.as_ref().is_some_and(|path| is_there(path)) {
+    if named.as_ref().is_some_and(|path| exists(path)) {
         return named;
     }
-    let known = known().filter(|path| path.is_absolute());
+    let known = in_database().filter(|path| path.is_absolute());
     match known {
-        Some(known) if named.is_none() || is_there(&known) => Some(known),
+        Some(known) if named.is_none() || exists(&known) => Some(known),
         _ => named,
     }
 }
 
 /// A base directory of the XDG specification.
+///
+/// ```
+/// use metaservice_private::bases::BaseDirectory;
+///
+/// let cache = BaseDirectory::Home("/home/user".into(), &[".cache"]);
+/// assert_eq!(cache.path(), std::path::Path::new("/home/user/.cache"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Base {
-    /// A variable names it. It is made when it is needed, as the specification has it.
+#[non_exhaustive]
+pub enum BaseDirectory {
+    /// The one that a variable names. The specification says that programs make it.
     Named(PathBuf),
-    /// Directories below the user's home. The home itself is never made.
+    /// Directories below the user's home. The home itself is not made.
     Home(PathBuf, &'static [&'static str]),
 }
 
-impl Base {
+impl BaseDirectory {
     /// `$XDG_CACHE_HOME`, or `~/.cache`.
     #[must_use]
     pub fn cache() -> Option<Self> {
@@ -68,7 +77,7 @@ impl Base {
         named.map(Self::Named).or_else(|| Some(Self::Home(home()?, below)))
     }
 
-    /// Its path.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         match self {
@@ -79,10 +88,10 @@ impl Base {
         }
     }
 
-    /// Makes it if it is not there.
+    /// Makes the directory if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made. A home that is not there is not made.
+    /// It cannot be made, or the home directory does not exist.
     pub fn make(&self) -> Result<(), PrivateError> {
         use std::os::unix::fs::DirBuilderExt;
         let mut builder = std::fs::DirBuilder::new();
@@ -108,15 +117,15 @@ impl Base {
     }
 }
 
-/// The directory for temporary files: `TMPDIR`, or else `/tmp`.
+/// The directory for temporary files: `TMPDIR`, or `/tmp` if it is not set.
 ///
 /// # Errors
-/// When what `TMPDIR` names is no directory in which files can be made.
-pub fn temporary() -> Result<PathBuf, UnfitTemporary> {
+/// It is not a directory in which this user can make files.
+pub fn temporary() -> Result<PathBuf, TemporaryDirectoryError> {
     temporary_of(env::var_os("TMPDIR"))
 }
 
-fn temporary_of(named: Option<OsString>) -> Result<PathBuf, UnfitTemporary> {
+fn temporary_of(named: Option<OsString>) -> Result<PathBuf, TemporaryDirectoryError> {
     let (path, named) = match named.filter(|value| !value.is_empty()) {
         Some(value) => (PathBuf::from(value), true),
         None => (PathBuf::from("/tmp"), false),
@@ -128,20 +137,21 @@ fn temporary_of(named: Option<OsString>) -> Result<PathBuf, UnfitTemporary> {
         }
         std::path::absolute(&path)
     };
-    fit().map_err(|source| UnfitTemporary { path: path.clone(), named, source })
+    fit().map_err(|source| TemporaryDirectoryError { path: path.clone(), named, source })
 }
 
-/// As [`temporary`], for files that have names: nobody else can put others in their place.
+/// As [`temporary`], for files with names: other users cannot replace them.
 ///
 /// # Errors
-/// When there is no such directory.
-pub fn temporary_for_names() -> Result<PathBuf, RuntimeError> {
+/// As [`temporary`], or other users can replace files in the directory.
+pub fn temporary_for_names() -> Result<PathBuf, RuntimeDirectoryError> {
     let path = temporary()?;
-    if keeps_names(&path) { Ok(path) } else { Err(RuntimeError::Shared(path)) }
+    if protects_names(&path) { Ok(path) } else { Err(RuntimeDirectoryError::Shared(path)) }
 }
 
-/// In a directory that others can write, only a sticky bit keeps a name from being taken over.
-fn keeps_names(directory: &Path) -> bool {
+/// Whether other users cannot replace files in a directory. If they can write it, a sticky bit
+/// protects the files.
+fn protects_names(directory: &Path) -> bool {
     directory.metadata().is_ok_and(|metadata| {
         let trusted = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
         trusted && (metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0)
@@ -150,23 +160,24 @@ fn keeps_names(directory: &Path) -> bool {
 
 /// The directory for temporary files cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("{path} is not a directory for temporary files{}", if *named { " (TMPDIR)" } else { "" })]
-pub struct UnfitTemporary {
+pub struct TemporaryDirectoryError {
     /// The directory.
     pub path: PathBuf,
-    /// Whether `TMPDIR` names it.
+    /// Whether `TMPDIR` names the directory.
     pub named: bool,
-    /// What is wrong with it.
+    /// The error of the system.
     #[source]
     pub source: std::io::Error,
 }
 
-/// This user's runtime directory for the program `name`: in `XDG_RUNTIME_DIR`, where that is a
-/// directory of this user's; else `name-UID` in the directory for temporary files.
+/// The runtime directory of this user for the program `name`: in `XDG_RUNTIME_DIR`, if that is a
+/// directory of this user, else `name-UID` in the directory for temporary files.
 ///
 /// # Errors
-/// When neither can be had, or somebody else was there first.
-pub fn runtime(name: &str) -> Result<Directory, RuntimeError> {
+/// There is no such directory, or another user can change it.
+pub fn runtime(name: &str) -> Result<Directory, RuntimeDirectoryError> {
     if let Some(base) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
         && is_runtime(&base)
     {
@@ -177,7 +188,7 @@ pub fn runtime(name: &str) -> Result<Directory, RuntimeError> {
     Ok(Directory::open_or_make(&base.join(format!("{name}-{user}")))?.0)
 }
 
-/// `sudo` and `su` leave the variable of another user; a service may have none.
+/// Whether `XDG_RUNTIME_DIR` is usable: after `sudo` or `su`, it may belong to another user.
 fn is_runtime(base: &Path) -> bool {
     base.as_os_str().as_bytes().starts_with(b"/")
         && base.metadata().is_ok_and(|metadata| metadata.is_dir() && is_private(&metadata))
@@ -186,14 +197,15 @@ fn is_runtime(base: &Path) -> bool {
 
 /// There is no runtime directory.
 #[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
+#[non_exhaustive]
+pub enum RuntimeDirectoryError {
     /// The directory for temporary files cannot be used.
     #[error(transparent)]
-    Temporary(#[from] UnfitTemporary),
-    /// Others can replace what is in it.
+    Temporary(#[from] TemporaryDirectoryError),
+    /// Other users can replace files in it.
     #[error("other users can replace what is in {0}: set XDG_RUNTIME_DIR or TMPDIR")]
     Shared(PathBuf),
-    /// It is not this user's alone.
+    /// Other users can change it.
     #[error(transparent)]
     Private(#[from] PrivateError),
 }
@@ -204,71 +216,102 @@ mod tests {
 
     use super::*;
 
+    /// The home of a user with `HOME=named`, if these directories exist.
+    fn home_of(named: Option<&str>, existing: &[&str]) -> Option<PathBuf> {
+        let in_database = || Some(PathBuf::from("/home/known"));
+        let exists = |path: &Path| existing.iter().any(|existing| path == Path::new(existing));
+        home_or(named.map(OsString::from), in_database, exists)
+    }
+
     #[test]
-    fn a_home_is_absolute_or_comes_from_the_password_database() {
-        let found = |named: Option<&str>, there: &[&str]| {
-            let known = || Some(PathBuf::from("/home/known"));
-            let is_there = |path: &Path| there.iter().any(|there| path == Path::new(there));
-            home_or(named.map(OsString::from), known, is_there)
-        };
+    fn an_existing_home_is_preferred() {
         let both = ["/home/named", "/home/known"];
-        for (named, there, home) in [
+        for (named, existing, home) in [
             (Some("/home/named"), &both[..], "/home/named"),
             (Some("/home/named"), &both[1..], "/home/known"),
             (Some("/home/named"), &[], "/home/named"),
-            (Some("relative"), &both, "/home/known"),
-            (Some(""), &both, "/home/known"),
             (None, &[], "/home/known"),
         ] {
-            assert_eq!(found(named, there), Some(PathBuf::from(home)), "{named:?} {there:?}");
+            assert_eq!(home_of(named, existing), Some(home.into()), "{named:?} {existing:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_home_is_ignored() {
+        for named in ["relative", ""] {
+            assert_eq!(home_of(Some(named), &["relative"]), Some("/home/known".into()));
         }
         assert_eq!(home_or(None, || Some("".into()), |_| true), None);
     }
 
     #[test]
-    fn a_home_that_is_not_there_is_not_made_and_a_cache_in_one_that_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("none");
-        let base = Base::Home(home.clone(), &[".local", "share"]);
-        assert!(matches!(base.make(), Err(PrivateError::Io { .. })));
-        assert!(!home.exists());
-        std::fs::create_dir(&home).unwrap();
+    fn a_base_directory_is_made_for_its_user_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let base = BaseDirectory::Home(home.path().to_owned(), &[".local", "share"]);
         base.make().unwrap();
         base.make().unwrap();
-        let made = home.join(".local/share").metadata().unwrap();
+        let made = home.path().join(".local/share").metadata().unwrap();
         assert_eq!(made.permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn a_wrong_temporary_directory_is_said_and_not_made() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("none");
-        let unfit = temporary_of(Some(path.clone().into())).unwrap_err();
-        assert!(unfit.to_string().ends_with("(TMPDIR)"), "{unfit}");
-        assert!(!path.exists());
-        std::fs::write(&path, "").unwrap();
-        assert!(temporary_of(Some(path.into())).is_err());
-        assert!(temporary_of(Some(".".into())).unwrap().is_absolute());
-        assert_eq!(temporary_of(Some(folder.path().into())).unwrap(), folder.path());
-        assert_eq!(temporary_of(Some("".into())).unwrap(), Path::new("/tmp"));
+    fn a_missing_home_is_not_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let home = parent.path().join("none");
+        let base = BaseDirectory::Home(home.clone(), &[".cache"]);
+        assert!(matches!(base.make(), Err(PrivateError::Io { .. })));
+        assert!(!home.exists());
     }
 
     #[test]
-    fn a_runtime_directory_is_this_users() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(is_runtime(folder.path()));
-        assert!(!is_runtime(&folder.path().join("none")));
+    fn a_missing_temporary_directory_is_an_error_and_is_not_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("none");
+        let error = temporary_of(Some(path.clone().into())).unwrap_err();
+        assert!(error.to_string().ends_with("(TMPDIR)"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_is_not_a_temporary_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(temporary_of(Some(file.path().into())).is_err());
+    }
+
+    #[test]
+    fn the_temporary_directory_is_absolute_and_tmp_by_default() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(temporary_of(Some(directory.path().into())).unwrap(), directory.path());
+        assert!(temporary_of(Some(".".into())).unwrap().is_absolute());
+        assert_eq!(temporary_of(Some("".into())).unwrap(), Path::new("/tmp"));
+    }
+
+    fn with_mode(mode: u32) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(directory.path(), permissions).unwrap();
+        directory
+    }
+
+    #[test]
+    fn other_users_cannot_write_a_runtime_directory() {
+        for (mode, runtime) in
+            [(0o700, true), (0o755, true), (0o777, false), (0o1777, false), (0o770, false)]
+        {
+            assert_eq!(is_runtime(with_mode(mode).path()), runtime, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_runtime_directory_is_absolute_and_exists() {
+        assert!(!is_runtime(Path::new("/nonexistent")));
         assert!(!is_runtime(Path::new("relative")));
-        for (mode, runtime, names) in [
-            (0o777, false, false),
-            (0o1777, false, true),
-            (0o770, false, false),
-            (0o755, true, true),
-        ] {
-            let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(folder.path(), permissions).unwrap();
-            assert_eq!(is_runtime(folder.path()), runtime, "{mode:o}");
-            assert_eq!(keeps_names(folder.path()), names, "{mode:o}");
+    }
+
+    #[test]
+    fn a_sticky_bit_protects_names_in_a_shared_directory() {
+        for (mode, protected) in [(0o755, true), (0o1777, true), (0o777, false), (0o770, false)] {
+            assert_eq!(protects_names(with_mode(mode).path()), protected, "{mode:o}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A directory that only its user can change.
+//!
+//! Owns the checks of the directory and of each file in it. It does not create anything in a
+//! directory that other users can write, and follows no link that another user can have made.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::{File, Metadata};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,108 +13,62 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::error::{NotPrivate, PrivateError};
 use crate::replace::replace_at;
+use crate::tree;
 
-/// The bits by which others can write.
+/// The permission bits by which other users can write.
 const OTHERS: u32 = 0o022;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Opening waits for nothing: a FIFO could have the name.
+/// Without blocking, because the name may belong to a FIFO.
 const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// A file or directory that is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum PrivateError {
-    /// The system refuses.
-    #[error("cannot use {path}")]
-    Io {
-        /// What was used.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It is not this user's alone.
-    #[error("{path} {objection}")]
-    Refused {
-        /// What was looked at.
-        path: PathBuf,
-        /// What is wrong with it.
-        objection: Objection,
-    },
-}
-
-impl PrivateError {
-    /// What the system says, or what it would say.
-    #[must_use]
-    pub fn kind(&self) -> io::ErrorKind {
-        match self {
-            Self::Io { source, .. } => source.kind(),
-            Self::Refused { .. } => io::ErrorKind::PermissionDenied,
-        }
-    }
-}
-
-impl From<PrivateError> for io::Error {
-    fn from(error: PrivateError) -> Self {
-        Self::new(error.kind(), error)
-    }
-}
-
-/// Why a file or directory is not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Objection {
-    /// A symbolic link: others may have laid it.
-    Link,
-    /// Not the kind of thing that was asked for.
-    Kind,
-    /// This user's is another.
-    Owner(u32),
-    /// Others can write it.
-    Mode(u32),
-    /// The file has this many names; some may be elsewhere.
-    Names(u64),
-}
-
-impl fmt::Display for Objection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Link => write!(f, "is a symbolic link, and none is followed here"),
-            Self::Kind => write!(f, "is neither a plain file nor a directory as expected"),
-            Self::Owner(user) => write!(f, "belongs to the user with the id {user}"),
-            Self::Mode(mode) => {
-                write!(f, "can be written by other users (mode {mode:o}): type 'chmod go-w' for it")
-            }
-            Self::Names(count) => write!(f, "has {count} names (hard links)"),
-        }
-    }
-}
-
-/// Whether only this user, or root, can change what has these attributes.
+/// Whether only this user, or root, can change a file with these attributes.
 pub(crate) fn is_private(metadata: &Metadata) -> bool {
     let owner = metadata.uid();
     (owner == geteuid().as_raw() || owner == 0) && metadata.mode() & OTHERS == 0
 }
 
-fn object(metadata: &Metadata, directory: bool) -> Option<Objection> {
+/// What is wrong with a file or directory.
+fn fault(metadata: &Metadata, directory: bool) -> Option<NotPrivate> {
     let kind = metadata.file_type();
     if kind.is_symlink() {
-        return Some(Objection::Link);
+        return Some(NotPrivate::Link);
     }
     if directory != kind.is_dir() || !directory && !kind.is_file() {
-        return Some(Objection::Kind);
+        return Some(NotPrivate::Kind);
     }
     if metadata.uid() != geteuid().as_raw() {
-        return Some(Objection::Owner(metadata.uid()));
+        return Some(NotPrivate::Owner(metadata.uid()));
     }
     if metadata.mode() & OTHERS != 0 {
-        return Some(Objection::Mode(metadata.mode() & 0o7777));
+        return Some(NotPrivate::Mode(metadata.mode() & 0o7777));
     }
-    (!directory && metadata.nlink() > 1).then(|| Objection::Names(metadata.nlink()))
+    (!directory && metadata.nlink() > 1).then(|| NotPrivate::Names(metadata.nlink()))
 }
 
-/// An open directory of this user's that others cannot change.
+/// An open directory that belongs to this user, and that other users cannot change.
+///
+/// *Opening:* [`open`](Self::open), [`open_or_make`](Self::open_or_make),
+/// [`within`](Self::within). *Files:* [`create`](Self::create), [`read`](Self::read),
+/// [`append`](Self::append), [`replace`](Self::replace), [`remove`](Self::remove),
+/// [`names`](Self::names), [`sync`](Self::sync).
+///
+/// ```
+/// use std::io::Read;
+/// use metaservice_private::Directory;
+///
+/// let parent = tempfile::tempdir()?;
+/// let (directory, made) = Directory::open_or_make(&parent.path().join("state"))?;
+/// assert!(made);
+/// directory.replace("counter", b"1")?;
+/// let mut text = String::new();
+/// directory.read("counter")?.unwrap().read_to_string(&mut text)?;
+/// assert_eq!(text, "1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Directory {
     fd: OwnedFd,
@@ -121,41 +76,41 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens a directory; a link in its place is refused.
+    /// Opens a directory. A link at the end of `path` is an error.
     ///
     /// # Errors
-    /// When it is not there, or not this user's alone.
+    /// It does not exist, or other users can change it.
     pub fn open(path: &Path) -> Result<Self, PrivateError> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         let path = &plain(path);
-        let fd = openat(CWD, path, flags, Mode::empty()).map_err(|errno| refuse(path, errno))?;
+        let fd = openat(CWD, path, flags, Mode::empty()).map_err(|errno| refused(path, errno))?;
         Self::check(fd, path)
     }
 
-    /// Opens a directory, or makes it where its parent is; whether it was made.
+    /// Opens a directory, or makes it if its parent exists. Also returns whether it was made.
     ///
     /// # Errors
-    /// When it cannot be made, or is not this user's alone.
+    /// It cannot be made, or other users can change it.
     pub fn open_or_make(path: &Path) -> Result<(Self, bool), PrivateError> {
         let path = &plain(path);
         let made = match mkdirat(CWD, path, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
-            // An existing one on a file system that cannot be written.
             Err(errno) if path.symlink_metadata().is_err() => return Err(failed(path, errno)),
+            // It exists, on a read-only file system.
             Err(_) => false,
         };
         Ok((Self::open(path)?, made))
     }
 
-    /// Opens or makes directories of this program's within `base`, which exists, one in another.
+    /// Opens or makes directories below `base`, each in the one before it. `base` must exist.
     ///
-    /// A link is followed where only this user could have made it. A directory of this user's
-    /// that others can write, as old umasks have left it, is closed to them. One of root's that
-    /// others cannot write is as good as one's own, to be read.
+    /// A link is followed if only this user can have made it. If other users can write a directory
+    /// of this user, for example because of an old umask, this removes their permission. A directory
+    /// of root that other users cannot write is accepted, for reading.
     ///
     /// # Errors
-    /// When one of them cannot be made, or is not this user's.
+    /// A directory cannot be made, or belongs to another user.
     pub fn within(base: &Path, names: &[&str]) -> Result<Self, PrivateError> {
         let fd = openat(CWD, base, DIRECTORY, Mode::empty()).map_err(|e| failed(base, e))?;
         let mut directory = Self { fd, path: base.to_owned() };
@@ -176,21 +131,21 @@ impl Directory {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(failed(&path, errno)),
                 }
-                open().map_err(|errno| refuse(&path, errno))?
+                open().map_err(|errno| refused(&path, errno))?
             }
-            opened => opened.map_err(|errno| refuse(&path, errno))?,
+            opened => opened.map_err(|errno| refused(&path, errno))?,
         };
         let directory = Self { fd, path };
         let metadata = directory.metadata()?;
-        match object(&metadata, true) {
+        match fault(&metadata, true) {
             None => {}
-            Some(Objection::Owner(0)) if is_private(&metadata) => {}
-            Some(Objection::Mode(mode)) => {
+            Some(NotPrivate::Owner(0)) if is_private(&metadata) => {}
+            Some(NotPrivate::Mode(mode)) => {
                 let closed = Mode::from_raw_mode(mode & !OTHERS);
                 fchmod(&directory.fd, closed).map_err(|e| failed(&directory.path, e))?;
             }
-            Some(objection) => {
-                return Err(PrivateError::Refused { path: directory.path, objection });
+            Some(cause) => {
+                return Err(PrivateError::NotPrivate { path: directory.path, cause });
             }
         }
         Ok(directory)
@@ -198,9 +153,9 @@ impl Directory {
 
     fn check(fd: OwnedFd, path: &Path) -> Result<Self, PrivateError> {
         let directory = Self { fd, path: path.to_owned() };
-        match object(&directory.metadata()?, true) {
+        match fault(&directory.metadata()?, true) {
             None => Ok(directory),
-            Some(objection) => Err(PrivateError::Refused { path: directory.path, objection }),
+            Some(cause) => Err(PrivateError::NotPrivate { path: directory.path, cause }),
         }
     }
 
@@ -209,35 +164,35 @@ impl Directory {
         metadata.map_err(|source| PrivateError::Io { path: self.path.clone(), source })
     }
 
-    /// Its path, as it was named.
+    /// The path by which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its entries' names.
+    /// The names of its entries.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// It cannot be read.
     pub fn names(&self) -> Result<Vec<std::ffi::OsString>, PrivateError> {
-        crate::partial::names(self.fd.as_fd())
+        tree::names(self.fd.as_fd())
             .map_err(|source| PrivateError::Io { path: self.path.clone(), source })
     }
 
-    /// Creates a file for reading and writing; there is none of this name yet.
+    /// Creates a file for reading and writing.
     ///
     /// # Errors
-    /// When there is one, or the system refuses.
+    /// The name exists, or the file cannot be created.
     pub fn create(&self, name: impl AsRef<OsStr>) -> Result<File, PrivateError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | FILE;
         let file = openat(&self.fd, name.as_ref(), flags, Mode::RUSR | Mode::WUSR);
-        file.map(File::from).map_err(|errno| refuse(&self.path.join(name.as_ref()), errno))
+        file.map(File::from).map_err(|errno| refused(&self.path.join(name.as_ref()), errno))
     }
 
-    /// Opens a file for reading, if it is there.
+    /// Opens a file for reading; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is not a plain file of this user's alone.
+    /// It is not a plain file, or other users can change it.
     pub fn read(&self, name: impl AsRef<OsStr>) -> Result<Option<File>, PrivateError> {
         self.open_file(name.as_ref(), OFlags::RDONLY)
     }
@@ -245,7 +200,7 @@ impl Directory {
     /// Opens a file for reading and appending, or creates it.
     ///
     /// # Errors
-    /// When it is not a plain file of this user's alone, or the system refuses.
+    /// It is not a plain file, other users can change it, or it cannot be created.
     pub fn append(&self, name: impl AsRef<OsStr>) -> Result<File, PrivateError> {
         let name = name.as_ref();
         loop {
@@ -256,7 +211,7 @@ impl Directory {
             let flags = flags | OFlags::CREATE | OFlags::EXCL | FILE;
             match openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
                 Ok(file) => return Ok(file.into()),
-                // Somebody of this user's has created it meanwhile.
+                // Another process of this user has created it meanwhile.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(&self.path.join(name), errno)),
             }
@@ -268,32 +223,32 @@ impl Directory {
         let file = match openat(&self.fd, name, flags | FILE, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(refuse(&path, errno)),
+            Err(errno) => return Err(refused(&path, errno)),
         };
         let metadata = file.metadata();
         let metadata =
             metadata.map_err(|source| PrivateError::Io { path: path.clone(), source })?;
-        match object(&metadata, false) {
+        match fault(&metadata, false) {
             None => Ok(Some(file)),
-            // To be read, root's is as good as one's own.
-            Some(Objection::Owner(0)) if is_private(&metadata) => Ok(Some(file)),
-            Some(objection) => Err(PrivateError::Refused { path, objection }),
+            // A file of root is accepted, for reading.
+            Some(NotPrivate::Owner(0)) if is_private(&metadata) => Ok(Some(file)),
+            Some(cause) => Err(PrivateError::NotPrivate { path, cause }),
         }
     }
 
-    /// Replaces a file as a whole. When this returns, the disk has it.
+    /// Replaces the content of a file at once. When this returns, it is on the disk.
     ///
     /// # Errors
-    /// When it cannot be written. What was there is there still.
+    /// It cannot be written. Then the old content is still there.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), PrivateError> {
         replace_at(self.fd.as_fd(), name.as_ref(), bytes, 0o600)
             .map_err(|source| PrivateError::Io { path: self.path.join(name), source })
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// It cannot be removed.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> Result<(), PrivateError> {
         match unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -301,10 +256,10 @@ impl Directory {
         }
     }
 
-    /// Has the names in it written to the disk.
+    /// Writes the names of its entries to the disk.
     ///
     /// # Errors
-    /// When they cannot be.
+    /// They cannot be written.
     pub fn sync(&self) -> Result<(), PrivateError> {
         rustix::fs::fsync(&self.fd).map_err(|errno| failed(&self.path, errno))
     }
@@ -316,7 +271,7 @@ impl AsFd for Directory {
     }
 }
 
-/// A path without what stands behind its last name: by `D/` and `D/.` a link `D` is followed.
+/// A path without slashes and dots after its last name. `D/` and `D/.` would follow a link `D`.
 fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }
@@ -325,156 +280,24 @@ fn failed(path: &Path, errno: Errno) -> PrivateError {
     PrivateError::Io { path: path.to_owned(), source: errno.into() }
 }
 
-/// What the system says of a link that is not to be followed, in words.
-fn refuse(path: &Path, errno: Errno) -> PrivateError {
+/// The error for a name that could not be opened: whether it is a link or of another kind.
+fn refused(path: &Path, errno: Errno) -> PrivateError {
     let metadata = path.symlink_metadata();
-    let objection = match errno {
+    let cause = match errno {
         Errno::LOOP | Errno::NOTDIR | Errno::EXIST | Errno::NXIO => {
             metadata.ok().and_then(|found| match errno {
-                _ if found.is_symlink() => Some(Objection::Link),
+                _ if found.is_symlink() => Some(NotPrivate::Link),
                 Errno::EXIST => None,
-                _ => Some(Objection::Kind),
+                _ => Some(NotPrivate::Kind),
             })
         }
         _ => None,
     };
-    match objection {
-        Some(objection) => PrivateError::Refused { path: path.to_owned(), objection },
+    match cause {
+        Some(cause) => PrivateError::NotPrivate { path: path.to_owned(), cause },
         None => failed(path, errno),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::io::Read;
-    use std::io::Write;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    fn mode(path: &Path, mode: u32) {
-        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[track_caller]
-    fn objection<T: fmt::Debug>(outcome: Result<T, PrivateError>) -> Objection {
-        match outcome {
-            Err(PrivateError::Refused { objection, .. }) => objection,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_directory_is_made_for_its_user_alone_and_found_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new");
-        assert!(Directory::open_or_make(&path).unwrap().1);
-        assert!(!Directory::open_or_make(&path).unwrap().1);
-        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
-        let none = Directory::open_or_make(&folder.path().join("none/new")).unwrap_err();
-        assert_eq!(none.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_directory_that_others_made_or_can_write_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("open")).unwrap();
-        for bits in [0o777, 0o1777, 0o770, 0o702] {
-            mode(&at("open"), bits);
-            assert_eq!(objection(Directory::open(&at("open"))), Objection::Mode(bits));
-        }
-        mode(&at("open"), 0o755);
-        symlink(at("open"), at("link")).unwrap();
-        assert_eq!(objection(Directory::open(&at("link"))), Objection::Link);
-        for link in ["link", "link/", "link/.", "link//"] {
-            assert_eq!(objection(Directory::open(&at(link))), Objection::Link, "{link}");
-            assert_eq!(objection(Directory::open_or_make(&at(link))), Objection::Link, "{link}");
-        }
-        symlink(at("none"), at("dangling")).unwrap();
-        assert_eq!(objection(Directory::open_or_make(&at("dangling"))), Objection::Link);
-        assert!(!at("none").exists());
-        fs::write(at("file"), "").unwrap();
-        assert_eq!(objection(Directory::open_or_make(&at("file"))), Objection::Kind);
-        if geteuid().is_root() {
-            fs::create_dir(at("theirs")).unwrap();
-            std::os::unix::fs::chown(at("theirs"), Some(12345), None).unwrap();
-            assert_eq!(objection(Directory::open(&at("theirs"))), Objection::Owner(12345));
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_could_have_made_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let victim = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
-        fs::write(victim.path(), "precious").unwrap();
-        let path = folder.path().join("directory");
-        let directory = Directory::open_or_make(&path).unwrap().0;
-        let at = |name: &str| path.join(name);
-        symlink(victim.path(), at("link")).unwrap();
-        symlink(at("none"), at("dangling")).unwrap();
-        fs::hard_link(victim.path(), at("hard")).unwrap();
-        fs::write(at("open"), "").unwrap();
-        mode(&at("open"), 0o666);
-        fs::create_dir(at("below")).unwrap();
-        let fifo = std::process::Command::new("mkfifo").arg(at("fifo")).status().unwrap();
-        assert!(fifo.success());
-        for (name, wrong) in [
-            ("link", Objection::Link),
-            ("dangling", Objection::Link),
-            ("hard", Objection::Names(2)),
-            ("open", Objection::Mode(0o666)),
-            ("fifo", Objection::Kind),
-        ] {
-            assert_eq!(objection(directory.read(name)), wrong, "{name}");
-            assert_eq!(objection(directory.append(name)), wrong, "{name}");
-            assert!(directory.create(name).is_err(), "{name}");
-        }
-        assert!(directory.append("below").is_err() && directory.read("below").is_err());
-        // What is replaced is the name.
-        symlink(victim.path(), at("link.next")).unwrap();
-        directory.replace("link", b"new").unwrap();
-        assert_eq!(fs::read(at("link")).unwrap(), b"new");
-        assert_eq!(fs::read(victim.path()).unwrap(), b"precious");
-        assert!(!at("none").exists() && !at("link.next").exists());
-    }
-
-    #[test]
-    fn a_file_is_created_appended_to_read_and_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::open(folder.path()).unwrap();
-        assert!(directory.read("a").unwrap().is_none());
-        directory.append("a").unwrap().write_all(b"one").unwrap();
-        directory.append("a").unwrap().write_all(b"two").unwrap();
-        let mut text = String::new();
-        directory.read("a").unwrap().unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "onetwo");
-        assert_eq!(fs::metadata(folder.path().join("a")).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(directory.create("a").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        directory.replace("a", b"all").unwrap();
-        assert_eq!(directory.names().unwrap(), ["a"]);
-        directory.remove("a").unwrap();
-        directory.remove("a").unwrap();
-        assert!(directory.names().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_programs_own_directories_are_closed_to_others_and_links_only_their_users() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let deep = Directory::within(folder.path(), &["a", "b"]).unwrap();
-        assert_eq!(deep.path(), at("a/b"));
-        mode(&at("a"), 0o777);
-        Directory::within(folder.path(), &["a", "b"]).unwrap();
-        assert_eq!(at("a").metadata().unwrap().mode() & 0o777, 0o755);
-        // The user's own link leads to a larger disk; another could be anybody's.
-        symlink(at("a"), at("link")).unwrap();
-        Directory::within(folder.path(), &["link", "b"]).unwrap();
-        mode(folder.path(), 0o1777);
-        assert_eq!(objection(Directory::within(folder.path(), &["link"])), Objection::Link);
-        Directory::within(folder.path(), &["a"]).unwrap();
-        mode(folder.path(), 0o700);
-        assert!(Directory::within(&at("none"), &["a"]).is_err() && !at("none").exists());
-    }
-}
+mod tests;

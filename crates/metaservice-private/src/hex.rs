@@ -3,6 +3,10 @@
 use std::fmt::Write;
 
 /// Bytes as lower-case hexadecimal digits, two for each byte.
+///
+/// ```
+/// assert_eq!(metaservice_private::hex(b"\x01\xfe"), "01fe");
+/// ```
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);

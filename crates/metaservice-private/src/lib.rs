@@ -1,30 +1,34 @@
-//! Files and directories that only this user can change, and files that appear whole.
+//! Files and directories that only their user can change, and files that appear complete.
 //!
-//! | what | answers |
+//! | item | task |
 //! | --- | --- |
-//! | [`Directory`] | is this a directory that only its user can change, and are its files? |
-//! | [`Partial`], [`PartialDirectory`] | how does a result appear whole, and vanish with its maker? |
-//! | [`replace()`] | how does a small file change as a whole? |
-//! | [`Location`] | where does this program keep its files? |
+//! | [`Directory`] | a directory that only its user can change, and checks of its files |
+//! | [`PartialFile`], [`PartialDirectory`] | appear complete, and leave nothing after a crash |
+//! | [`replace()`] | replaces the content of a small file at once |
+//! | [`Location`] | where this program keeps its files |
+//! | [`bases`] | the home, cache, data, runtime and temporary directories of this user |
 //! | [`lock`], [`hex`] | a mutex that may be poisoned; bytes as text |
-//! | [`bases`] | where are this user's home, cache, data, runtime and temporary directories? |
 //!
-//! A [`Directory`] is opened once; everything in it is reached by its descriptor. A link is not
-//! followed, a file of another user or with a second name is refused, and a new file is created
-//! exclusively. Nothing is created in a directory that others can write.
+//! A [`Directory`] is opened once, and each file in it is reached by its descriptor. It does not
+//! follow links, refuses a file that belongs to another user or has a second name, and creates
+//! files exclusively. Nothing is created in a directory that other users can write.
 #![forbid(unsafe_code)]
 
 pub mod bases;
 mod directory;
+mod error;
 mod hex;
 mod location;
 mod partial;
 mod replace;
 mod sync;
+mod tree;
 
-pub use directory::{Directory, Objection, PrivateError};
+pub use directory::Directory;
+pub use error::{NotPrivate, PrivateError};
 pub use hex::hex;
 pub use location::Location;
-pub use partial::{Partial, PartialDirectory, remove_tree, sweep};
+pub use partial::{PartialDirectory, PartialFile, sweep};
 pub use replace::{replace, replace_unsynced};
 pub use sync::lock;
+pub use tree::remove_tree;

@@ -1,15 +1,25 @@
-//! Where a program keeps its files: in the user's base directories, or where it is told.
+//! Where a program keeps its files: in the user's base directories, or at a given path.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::bases::Base;
-use crate::directory::{Directory, PrivateError};
+use crate::bases::BaseDirectory;
+use crate::directory::Directory;
+use crate::error::PrivateError;
 
 /// The name of this program's directory in a base directory.
 const PROGRAM: &str = "metaservice";
 
 /// A directory that is opened, and created if necessary, when it is needed.
+///
+/// ```
+/// use metaservice_private::Location;
+///
+/// let parent = tempfile::tempdir()?;
+/// let directory = Location::At(parent.path().join("images")).open()?;
+/// assert!(directory.names()?.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
@@ -26,8 +36,8 @@ impl Location {
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
         let (base, name) = match self {
-            Self::Cache(name) => (Base::cache()?, name),
-            Self::Data(name) => (Base::data()?, name),
+            Self::Cache(name) => (BaseDirectory::cache()?, name),
+            Self::Data(name) => (BaseDirectory::data()?, name),
             Self::At(path) => return Some(path.clone()),
         };
         Some(base.path().join(PROGRAM).join(name))
@@ -43,14 +53,14 @@ impl Location {
             source: io::Error::new(io::ErrorKind::NotFound, why),
         };
         let (base, name) = match self {
-            Self::Cache(name) => (Base::cache(), name),
-            Self::Data(name) => (Base::data(), name),
+            Self::Cache(name) => (BaseDirectory::cache(), name),
+            Self::Data(name) => (BaseDirectory::data(), name),
             Self::At(path) => {
                 let name = path.file_name().and_then(|name| name.to_str());
                 let name = name.ok_or_else(|| missing(path, "it has no name"))?;
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let parent = parent.unwrap_or(Path::new("."));
-                Base::Named(parent.to_owned()).make()?;
+                BaseDirectory::Named(parent.to_owned()).make()?;
                 return Directory::within(parent, &[name]);
             }
         };

@@ -1,13 +1,12 @@
-//! What is being written, until it is whole.
+//! Files and directories that appear under their name when they are complete.
 //!
-//! A file that is being written has no name where the file system can do that (`O_TMPFILE`), so
-//! that nothing is left of a process that is killed. Elsewhere, and for a directory, it has a name
-//! of its own and is locked by its maker: the system drops the lock with the process, and
-//! [`sweep`] removes what has such a name and no lock.
+//! A partial file has no name, if the file system supports that (`O_TMPFILE`). So nothing is left of
+//! a process that is killed. Otherwise, and for a directory, it has a temporary name, and its process
+//! holds a lock on it. The system releases the lock with the process. [`sweep`] removes files and
+//! directories with such a name and without a lock.
 //!
-//! A name is taken and locked in two steps. A sweeper may come in between and remove what it takes
-//! for abandoned; the maker sees after the lock whether the name is still its own, and takes
-//! another one if not.
+//! A process makes the name and locks it in two steps. A sweep in between can remove it. So the
+//! process checks after the lock whether the name is still its own. If not, it takes another one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,33 +15,51 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, linkat,
-    mkdirat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, flock, fstat, linkat, mkdirat, openat,
+    renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::tree;
+
 const PREFIX: &[u8] = b".metaservice-";
 const SUFFIX: &[u8] = b".partial";
-const DRAWN: usize = 12;
+
+/// The number of random characters in a temporary name.
+const RANDOM: usize = 12;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A new file. Dropped before it is [kept](Self::keep), it is gone.
+/// A new file. Dropped before it is [kept](Self::keep), it is removed.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::fd::OwnedFd;
+/// use metaservice_private::PartialFile;
+///
+/// let directory = tempfile::tempdir()?;
+/// let parent: OwnedFd = std::fs::File::open(directory.path())?.into();
+/// let partial = PartialFile::new(parent, 0o644)?;
+/// partial.file().write_all(b"content")?;
+/// assert!(!directory.path().join("result").exists());
+/// partial.keep("result".as_ref())?;
+/// assert!(directory.path().join("result").exists());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-pub struct Partial {
+pub struct PartialFile {
     parent: OwnedFd,
     file: File,
-    /// Its name until it is kept, if it has one.
+    /// The temporary name, if it has one.
     name: Option<OsString>,
 }
 
-impl Partial {
-    /// Begins a file that is to be in the directory `parent`; it gets what the umask leaves of
-    /// `mode`.
+impl PartialFile {
+    /// Starts a file in the directory `parent`, with the permissions `mode`, less the umask.
     ///
     /// # Errors
-    /// When none can be made there.
+    /// The directory does not allow it.
     pub fn new(parent: OwnedFd, mode: u32) -> io::Result<Self> {
         match Self::unnamed(&parent, mode) {
             Ok(file) => Ok(Self { parent, file, name: None }),
@@ -53,7 +70,7 @@ impl Partial {
     fn unnamed(parent: &OwnedFd, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let file = openat(parent, ".", flags, Mode::from_raw_mode(mode))?;
-        // It will get its name by this path.
+        // `keep` needs this path.
         let there = statat(CWD, proc_path(&file), AtFlags::empty())?;
         if there.st_ino != fstat(&file)?.st_ino {
             return Err(io::ErrorKind::Unsupported.into());
@@ -62,14 +79,14 @@ impl Partial {
         Ok(file.into())
     }
 
-    /// Begins a file that has a name from the beginning, for those who need one.
+    /// As [`new`](Self::new), with a temporary name, so that other processes can open it.
     ///
     /// # Errors
-    /// When none can be made there.
+    /// The directory does not allow it.
     pub fn named(parent: OwnedFd, mode: u32) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         loop {
-            let name = draw();
+            let name = temporary_name();
             match openat(&parent, &name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode)) {
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno.into()),
@@ -83,35 +100,35 @@ impl Partial {
         }
     }
 
-    /// What is written to.
+    /// The file, to be written.
     #[must_use]
     pub const fn file(&self) -> &File {
         &self.file
     }
 
-    /// The name that it has until it is kept, if it has one.
+    /// The temporary name, if it has one.
     #[must_use]
     pub fn name(&self) -> Option<&OsStr> {
         self.name.as_deref()
     }
 
-    /// Gives it the name `place`. What had this name is replaced.
+    /// Gives it the name `name`. A file of this name is replaced.
     ///
     /// # Errors
-    /// When the system refuses; then it is gone.
-    pub fn keep(mut self, place: &OsStr) -> io::Result<()> {
+    /// It cannot have this name. Then it is removed.
+    pub fn keep(mut self, name: &OsStr) -> io::Result<()> {
         if self.name.is_none() {
             let unnamed = proc_path(&self.file);
             let link =
                 |name: &OsStr| linkat(CWD, &unnamed, &self.parent, name, AtFlags::SYMLINK_FOLLOW);
-            match link(place) {
+            match link(name) {
                 Ok(()) => return Ok(()),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            // Only a rename replaces. The name in between is known by the lock.
+            // Only a rename can replace a file. Until then, the lock protects the temporary name.
             self.name = Some(loop {
-                let name = draw();
+                let name = temporary_name();
                 match link(&name) {
                     Ok(()) => break name,
                     Err(Errno::EXIST) => {}
@@ -119,24 +136,24 @@ impl Partial {
                 }
             });
         }
-        if let Some(name) = &self.name {
-            renameat(&self.parent, name, &self.parent, place)?;
+        if let Some(temporary) = &self.name {
+            renameat(&self.parent, temporary, &self.parent, name)?;
         }
         self.name = None;
         Ok(())
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // It may have been removed by somebody else.
+            // Another process may have removed it.
             let _ = unlinkat(&self.parent, name, AtFlags::empty());
         }
     }
 }
 
-/// A new directory. Dropped before it is [kept](Self::keep), it is gone with all that is in it.
+/// A new directory. Dropped before it is [kept](Self::keep), it is removed with its content.
 #[derive(Debug)]
 pub struct PartialDirectory {
     parent: OwnedFd,
@@ -145,13 +162,13 @@ pub struct PartialDirectory {
 }
 
 impl PartialDirectory {
-    /// Makes a directory that nobody else can enter, in the directory `parent`.
+    /// Starts a directory in the directory `parent`. Other users cannot enter it.
     ///
     /// # Errors
-    /// When none can be made there.
+    /// The parent does not allow it.
     pub fn new(parent: OwnedFd) -> io::Result<Self> {
         loop {
-            let name = draw();
+            let name = temporary_name();
             match mkdirat(&parent, &name, Mode::RWXU) {
                 Err(Errno::EXIST) => continue,
                 outcome => outcome?,
@@ -174,19 +191,19 @@ impl PartialDirectory {
         self.directory.as_fd()
     }
 
-    /// The directory that it is to be in.
+    /// The parent.
     #[must_use]
     pub fn parent(&self) -> BorrowedFd<'_> {
         self.parent.as_fd()
     }
 
-    /// Gives it the name `place`.
+    /// Gives it the name `name`.
     ///
     /// # Errors
-    /// When the system refuses; then it is gone.
-    pub fn keep(mut self, place: &OsStr) -> io::Result<()> {
-        if let Some(name) = &self.name {
-            renameat(&self.parent, name, &self.parent, place)?;
+    /// It cannot have this name. Then it is removed.
+    pub fn keep(mut self, name: &OsStr) -> io::Result<()> {
+        if let Some(temporary) = &self.name {
+            renameat(&self.parent, temporary, &self.parent, name)?;
         }
         self.name = None;
         Ok(())
@@ -196,17 +213,17 @@ impl PartialDirectory {
 impl Drop for PartialDirectory {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // Somebody else may have removed it.
-            let _ = remove_tree(self.parent.as_fd(), name);
+            // Another process may have removed it.
+            let _ = tree::remove_tree(self.parent.as_fd(), name);
         }
     }
 }
 
-/// Removes what makers that are no more have left in the directory `parent`. What cannot be
-/// removed, or may have a maker, stays.
+/// Removes the partial files and directories of processes that have ended, in the directory
+/// `parent`. What cannot be removed, or may belong to a running process, stays.
 pub fn sweep(parent: BorrowedFd<'_>) {
-    for name in names(parent).unwrap_or_default() {
-        if is_drawn(&name) {
+    for name in tree::names(parent).unwrap_or_default() {
+        if is_temporary_name(&name) {
             let _ = sweep_one(parent, &name);
         }
     }
@@ -217,57 +234,30 @@ fn sweep_one(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let left = openat(parent, name, flags, Mode::empty())?;
     let status = fstat(&left)?;
     let kind = FileType::from_raw_mode(status.st_mode);
-    let ours = status.st_uid == geteuid().as_raw();
-    if !ours || !matches!(kind, FileType::RegularFile | FileType::Directory) {
+    let own = status.st_uid == geteuid().as_raw();
+    if !own || !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return Ok(());
     }
     flock(&left, FlockOperation::NonBlockingLockExclusive)?;
-    if is_at(parent, name, left.as_fd()) { remove_tree(parent, name) } else { Ok(()) }
+    if is_at(parent, name, left.as_fd()) { tree::remove_tree(parent, name) } else { Ok(()) }
 }
 
-/// Removes whatever has this name, a directory with all that is in it. It may hold directories
-/// that their modes have closed. It is no deeper than descriptors allow.
-///
-/// # Errors
-/// When something cannot be removed.
-pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {}
-        outcome => return Ok(outcome?),
-    }
-    chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-    let directory = openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-    for inner in names(directory.as_fd())? {
-        remove_tree(directory.as_fd(), &inner)?;
-    }
-    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
-}
-
-/// The names in a directory.
-pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        if entry.file_name() != c"." && entry.file_name() != c".." {
-            names.push(OsString::from_vec(entry.file_name().to_bytes().to_vec()));
-        }
-    }
-    Ok(names)
-}
-
-fn draw() -> OsString {
+fn temporary_name() -> OsString {
     let mut name = PREFIX.to_vec();
-    name.extend(std::iter::repeat_with(fastrand::alphanumeric).take(DRAWN).map(|c| c as u8));
+    name.extend(std::iter::repeat_with(fastrand::alphanumeric).take(RANDOM).map(|c| c as u8));
     name.extend_from_slice(SUFFIX);
     OsString::from_vec(name)
 }
 
-fn is_drawn(name: &OsStr) -> bool {
+fn is_temporary_name(name: &OsStr) -> bool {
     let middle = name.as_bytes().strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
-    middle.is_some_and(|drawn| drawn.len() == DRAWN && drawn.iter().all(u8::is_ascii_alphanumeric))
+    middle.is_some_and(|random| {
+        random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric)
+    })
 }
 
-/// Locks what is new. Where the file system has no locks, it is never taken for abandoned either.
+/// Locks a new file or directory. On a file system without locks, a sweep cannot lock it either, and
+/// leaves it.
 fn lock(file: BorrowedFd<'_>) {
     let _ = flock(file, FlockOperation::LockExclusive);
 }
@@ -290,90 +280,127 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
+    use tempfile::TempDir;
+
     use super::*;
 
     fn open(path: &Path) -> OwnedFd {
         File::open(path).unwrap().into()
     }
 
-    fn entries(path: &Path) -> Vec<OsString> {
-        let mut names = names(open(path).as_fd()).unwrap();
+    fn entries(directory: &TempDir) -> Vec<OsString> {
+        let mut names = tree::names(open(directory.path()).as_fd()).unwrap();
         names.sort();
         names
     }
 
+    /// The two ways to make a partial file.
+    const WAYS: [fn(OwnedFd, u32) -> io::Result<PartialFile>; 2] =
+        [PartialFile::new, PartialFile::named];
+
     #[test]
-    fn a_file_appears_whole_and_replaces_what_was_there() {
-        let here = tempfile::tempdir().unwrap();
-        let at = |name: &str| here.path().join(name);
-        std::fs::write(at("other"), "other").unwrap();
-        type Make = fn(OwnedFd, u32) -> io::Result<Partial>;
-        for (make, named) in [(Partial::new as Make, false), (Partial::named, true)] {
-            let _ = std::fs::remove_file(at("place"));
-            for round in ["new", "newer"] {
+    fn a_file_appears_complete_and_replaces_the_one_before() {
+        for make in WAYS {
+            let here = tempfile::tempdir().unwrap();
+            for content in ["new", "newer"] {
                 let partial = make(open(here.path()), 0o666).unwrap();
-                partial.file().write_all(round.as_bytes()).unwrap();
-                assert!(!named || partial.name().is_some());
-                sweep(open(here.path()).as_fd());
+                partial.file().write_all(content.as_bytes()).unwrap();
                 partial.keep(OsStr::new("place")).unwrap();
-                assert_eq!(std::fs::read_to_string(at("place")).unwrap(), round);
-                assert_eq!(entries(here.path()), ["other", "place"]);
+                let path = here.path().join("place");
+                assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+                assert_eq!(entries(&here), ["place"]);
             }
-            std::fs::remove_file(at("place")).unwrap();
-            symlink("other", at("place")).unwrap();
-            make(open(here.path()), 0o666).unwrap().keep(OsStr::new("place")).unwrap();
-            assert_eq!(std::fs::read_to_string(at("other")).unwrap(), "other");
-            drop(make(open(here.path()), 0o666).unwrap());
-            assert_eq!(entries(here.path()), ["other", "place"]);
         }
     }
 
     #[test]
-    fn what_has_a_maker_stays_and_what_has_none_is_removed() {
+    fn a_file_replaces_a_link_and_not_its_target() {
+        for make in WAYS {
+            let here = tempfile::tempdir().unwrap();
+            std::fs::write(here.path().join("other"), "other").unwrap();
+            symlink("other", here.path().join("place")).unwrap();
+            make(open(here.path()), 0o666).unwrap().keep(OsStr::new("place")).unwrap();
+            assert_eq!(std::fs::read_to_string(here.path().join("other")).unwrap(), "other");
+            assert_eq!(std::fs::read_to_string(here.path().join("place")).unwrap(), "");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_dropped_is_removed() {
+        for make in WAYS {
+            let here = tempfile::tempdir().unwrap();
+            drop(make(open(here.path()), 0o666).unwrap());
+            assert_eq!(entries(&here).len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_dropped_is_removed_with_its_content() {
         let here = tempfile::tempdir().unwrap();
-        let file = Partial::named(open(here.path()), 0o600).unwrap();
         let directory = PartialDirectory::new(open(here.path())).unwrap();
-        let inner =
-            openat(directory.directory(), "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
-        drop(inner.unwrap());
-        // As a killed maker leaves it.
-        let dead = here.path().join(draw());
-        std::fs::create_dir_all(dead.join("a/b")).unwrap();
-        std::fs::write(dead.join("a/file"), "").unwrap();
-        let dead = here.path().join(draw());
-        std::fs::write(&dead, "half").unwrap();
-        let kept = [".metaservice-config", ".metaservice-abc.partial", "x.partial"];
-        for name in kept {
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        drop(openat(directory.directory(), "file", flags, Mode::RUSR).unwrap());
+        drop(directory);
+        assert_eq!(entries(&here).len(), 0);
+    }
+
+    #[test]
+    fn a_sweep_leaves_what_belongs_to_a_running_process() {
+        let here = tempfile::tempdir().unwrap();
+        let unnamed = PartialFile::new(open(here.path()), 0o600).unwrap();
+        let file = PartialFile::named(open(here.path()), 0o600).unwrap();
+        assert!(file.name().is_some());
+        let directory = PartialDirectory::new(open(here.path())).unwrap();
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        drop(openat(directory.directory(), "file", flags, Mode::RUSR).unwrap());
+        sweep(open(here.path()).as_fd());
+        unnamed.keep(OsStr::new("unnamed")).unwrap();
+        file.keep(OsStr::new("named")).unwrap();
+        directory.keep(OsStr::new("tree")).unwrap();
+        assert_eq!(entries(&here), ["named", "tree", "unnamed"]);
+        assert!(here.path().join("tree/file").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_what_a_killed_process_left() {
+        let here = tempfile::tempdir().unwrap();
+        let left = here.path().join(temporary_name());
+        std::fs::create_dir_all(left.join("a/b")).unwrap();
+        std::fs::write(left.join("a/file"), "").unwrap();
+        std::fs::write(here.path().join(temporary_name()), "half").unwrap();
+        sweep(open(here.path()).as_fd());
+        assert_eq!(entries(&here).len(), 0);
+    }
+
+    #[test]
+    fn a_sweep_leaves_other_names_and_links() {
+        let (here, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in [".metaservice-config", ".metaservice-abc.partial", "x.partial"] {
             std::fs::write(here.path().join(name), "").unwrap();
         }
-        let victim = tempfile::tempdir().unwrap();
-        symlink(victim.path(), here.path().join(draw())).unwrap();
-        assert_eq!(entries(here.path()).len(), 8);
+        symlink(target.path(), here.path().join(temporary_name())).unwrap();
         sweep(open(here.path()).as_fd());
-        assert_eq!(entries(here.path()).len(), 6, "{:?}", entries(here.path()));
-        assert!(!dead.exists() && victim.path().exists());
-        directory.keep(OsStr::new("tree")).unwrap();
-        file.keep(OsStr::new("one")).unwrap();
-        assert!(here.path().join("tree/file").exists() && here.path().join("one").exists());
+        assert_eq!(entries(&here).len(), 4);
+        assert!(target.path().exists());
     }
 
     #[test]
-    fn a_makers_lock_goes_with_it() {
+    fn the_lock_of_a_partial_directory_ends_with_its_process() {
         let here = tempfile::tempdir().unwrap();
-        let path = here.path().join(draw());
+        let path = here.path().join(temporary_name());
         std::fs::create_dir(&path).unwrap();
         let directory = open(&path);
         lock(directory.as_fd());
-        // A process that holds the descriptor stands for the maker.
+        // A process that holds the descriptor stands for the one that makes the directory.
         let mut maker = {
             let mut command = std::process::Command::new("sleep");
             command.arg("1000").stdin(File::from(directory)).spawn().unwrap()
         };
         sweep(open(here.path()).as_fd());
-        assert!(path.exists(), "its maker lives");
+        assert!(path.exists(), "its process runs");
         maker.kill().unwrap();
         maker.wait().unwrap();
         sweep(open(here.path()).as_fd());
-        assert!(!path.exists(), "its maker is gone");
+        assert!(!path.exists(), "its process has ended");
     }
 }

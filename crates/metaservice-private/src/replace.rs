@@ -1,4 +1,4 @@
-//! The replacement of a small file as a whole.
+//! The replacement of a small file at once.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,10 +9,18 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// Replaces a file as a whole, or creates it, with these permissions. When this returns, the
+/// Replaces the content of a file at once, or creates it, with these permissions. When this returns, the
 /// content is on the disk. A symbolic link with this name is replaced, not followed.
 ///
 /// Only for a directory that no other user can write.
+///
+/// ```
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("state");
+/// metaservice_private::replace(&path, b"1", 0o600)?;
+/// assert_eq!(std::fs::read(path)?, b"1");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the file cannot be written. Then the old content is still there.
@@ -90,22 +98,22 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_with_its_permissions() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         // A killed process left half of a file.
-        fs::write(folder.path().join("file.next"), "half").unwrap();
+        fs::write(directory.path().join("file.next"), "half").unwrap();
         for (content, mode) in [("one", 0o644), ("another", 0o600)] {
             replace(&path, content.as_bytes(), mode).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode);
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn a_link_is_replaced_and_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, target) = (folder.path().join("file"), folder.path().join("target"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, target) = (directory.path().join("file"), directory.path().join("target"));
         fs::write(&target, "precious").unwrap();
         symlink(&target, &path).unwrap();
         replace(&path, b"new", 0o600).unwrap();
@@ -115,11 +123,11 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_old_content() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         fs::create_dir_all(path.join("within")).unwrap();
         assert!(replace(&path, b"new", 0o600).is_err());
         assert!(path.join("within").exists());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

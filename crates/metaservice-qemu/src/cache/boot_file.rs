@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use metaservice_private::Partial;
+use metaservice_private::PartialFile;
 
 /// What a user should know of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct BootFile {
     pub(super) path: PathBuf,
     pub(super) notice: Option<CacheNotice>,
     /// It goes with the last of its users.
-    pub(super) _temporary: Option<Arc<Partial>>,
+    pub(super) _temporary: Option<Arc<PartialFile>>,
 }
 
 impl BootFile {

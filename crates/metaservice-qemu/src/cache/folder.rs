@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use metaservice_private::bases::Base;
+use metaservice_private::bases::BaseDirectory;
 use metaservice_private::{Location, PrivateError};
 
 /// The cache's directory in its base.
@@ -10,7 +10,7 @@ const NAME: &str = "metaservice";
 
 /// Where the cache is: `$XDG_CACHE_HOME/metaservice`, or `~/.cache/metaservice`.
 pub(crate) fn folder() -> Option<PathBuf> {
-    Some(Base::cache()?.path().join(NAME))
+    Some(BaseDirectory::cache()?.path().join(NAME))
 }
 
 /// The cache, if what is in it may be run and booted: only this user or root could have put it

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use metaservice_private::bases;
-use metaservice_private::{Directory, Location, Partial, PrivateError, hex, sweep};
+use metaservice_private::{Directory, Location, PartialFile, PrivateError, hex, sweep};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -164,7 +164,7 @@ fn keep<E: From<io::Error>>(
     make: impl Fn(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), Failed<E>> {
     sweep(directory.as_fd());
-    let begin = || Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600);
+    let begin = || PartialFile::new(directory.as_fd().try_clone_to_owned()?, 0o600);
     let partial = begin().map_err(Failed::Write)?;
     let digest = fill(partial.file(), make)?;
     let finish = || {
@@ -223,7 +223,7 @@ fn write_record(
     metadata: &fs::Metadata,
     digest: &str,
 ) -> io::Result<()> {
-    let partial = Partial::new(directory.as_fd().try_clone_to_owned()?, 0o600)?;
+    let partial = PartialFile::new(directory.as_fd().try_clone_to_owned()?, 0o600)?;
     let record = json!({ "file": description(metadata), "digest": digest });
     partial.file().write_all(record.to_string().as_bytes())?;
     partial.file().sync_all()?;
@@ -237,14 +237,14 @@ fn make_temporary<E: From<io::Error>>(
     let folder = bases::temporary_for_names().map_err(io::Error::other)?;
     let parent = File::open(&folder)?;
     sweep(parent.as_fd());
-    let partial = Partial::named(parent.into(), 0o600)?;
+    let partial = PartialFile::named(parent.into(), 0o600)?;
     fill(partial.file(), make).map_err(|failed| match failed {
         Failed::Make(error) => error,
         Failed::Write(error) => error.into(),
     })?;
     let (path, why) = match why {
         PrivateError::Io { path, source } => (path.clone(), source.to_string()),
-        PrivateError::Refused { path, objection } => (path.clone(), format!("it {objection}")),
+        PrivateError::NotPrivate { path, cause } => (path.clone(), format!("it {cause}")),
     };
     Ok(BootFile {
         path: folder.join(partial.name().unwrap_or_default()),

@@ -27,7 +27,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use metaservice_private::{Partial, sweep};
+use metaservice_private::{PartialFile, sweep};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
@@ -55,7 +55,7 @@ pub enum Destination {
 pub struct Beside {
     directory: OwnedFd,
     place: OsString,
-    partial: Partial,
+    partial: PartialFile,
 }
 
 impl Destination {
@@ -257,7 +257,7 @@ impl Stream {
 impl Beside {
     fn make(directory: OwnedFd, place: OsString, mode: u32) -> io::Result<Self> {
         sweep(directory.as_fd());
-        let partial = Partial::new(directory.try_clone()?, mode)?;
+        let partial = PartialFile::new(directory.try_clone()?, mode)?;
         Ok(Self { directory, place, partial })
     }
 }

@@ -61,7 +61,7 @@ impl From<PrivateError> for StateError {
     fn from(error: PrivateError) -> Self {
         match error {
             PrivateError::Io { source, .. } => Self::Io(source),
-            refused @ PrivateError::Refused { .. } => Self::Private(refused),
+            error @ PrivateError::NotPrivate { .. } => Self::Private(error),
         }
     }
 }
