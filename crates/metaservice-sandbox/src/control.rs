@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use metaservice::control::Client;
-use metaservice_private::bases::{self, RuntimeError};
+use metaservice_private::bases::{self, RuntimeDirectoryError};
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
@@ -26,7 +26,7 @@ const BACKLOG: i32 = 4096;
 pub enum ControlError {
     /// There is no directory for control sockets.
     #[error("there is no directory for control sockets")]
-    NoDirectory(#[source] RuntimeError),
+    NoDirectory(#[source] RuntimeDirectoryError),
     /// The directory cannot be read.
     #[error("cannot read {}", path.display())]
     Read {

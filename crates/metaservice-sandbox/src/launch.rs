@@ -63,7 +63,7 @@ pub enum LaunchError {
     },
     /// There is no directory for temporary files.
     #[error(transparent)]
-    Temporary(#[from] metaservice_private::bases::UnfitTemporary),
+    Temporary(#[from] metaservice_private::bases::TemporaryDirectoryError),
     /// The state directory cannot be used.
     #[error(transparent)]
     Progress(#[from] ProgressError),
