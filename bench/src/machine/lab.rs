@@ -250,12 +250,12 @@ fn describe(
     agent: Vec<u8>,
     card: UnixStream,
 ) -> anyhow::Result<MachineSpec> {
-    let contents = initramfs::Contents::new(agent, tools).need(ModuleNeed::SharedFolder);
+    let contents = initramfs::Contents::new(agent, tools).need(ModuleNeed::SharedDirectory);
     let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs::build(&contents)?);
     Ok(MachineSpec::new(qemu, boot)
         .memory(Memory::parse("3G")?)
         .card(Card::new(card.into(), MacAddress::random()))
-        .root(Root::Folder("/".into()))
+        .root(Root::Directory("/".into()))
         // The peers' devices start programs, listen on ports of the host and use other files.
         .boundary(Boundary::NONE))
 }

@@ -1,6 +1,6 @@
-//! Copies of large files, with holes where there are zeros.
+//! Copies of large files, with holes in place of zeros.
 //!
-//! Owns the copy and its digest. Blocks; whoever waits is asked after each piece whether to go on.
+//! Owns the copy and its digest. Blocks. After each part, the observer decides whether to continue.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,19 +10,19 @@ use std::os::unix::fs::FileExt;
 use metaservice_private::hex;
 use sha2::{Digest, Sha256};
 
-/// A piece: 1 MiB.
+/// The size of a part: 1 MiB.
 const PIECE: usize = 1 << 20;
 
-/// What is left out of a copy: 64 KiB of zeros.
+/// The size of a hole: 64 KiB.
 const HOLE: usize = 64 << 10;
 
 /// Gets the number of bytes of each finished part of an operation, and says whether to continue.
 pub type Observer<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
-/// Copies `from` to the empty file `to`. Shared with it where the file system can do that.
+/// Copies `from` to the empty file `to`. Shares the blocks if the file system can do that.
 ///
 /// # Errors
-/// Of reading and writing; [`io::ErrorKind::Interrupted`] when it is not to go on.
+/// Those of reading and writing, and [`io::ErrorKind::Interrupted`] if the observer stops the copy.
 pub(crate) fn copy(from: &mut File, to: &File, observe: Observer<'_>) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, &*from).is_ok() {
         return Ok(());
@@ -31,7 +31,7 @@ pub(crate) fn copy(from: &mut File, to: &File, observe: Observer<'_>) -> io::Res
         .and_then(|length| to.set_len(length))
 }
 
-/// As [`copy`], with the SHA-256 digest of what was copied, in hexadecimal digits.
+/// As [`copy`], and returns the SHA-256 digest in hexadecimal digits.
 ///
 /// # Errors
 /// As [`copy`].
@@ -62,7 +62,7 @@ pub(crate) fn digest(file: &mut File, observe: Observer<'_>) -> io::Result<Strin
     Ok(hex(&digest.finalize()))
 }
 
-/// Goes over a file from its beginning; its length.
+/// Reads a file from its beginning, and returns its length.
 fn walk(
     file: &mut File,
     observe: Observer<'_>,
@@ -86,7 +86,7 @@ fn walk(
     }
 }
 
-/// Writes what is not zero anyway in a new file.
+/// Writes all parts that are not zero into a new file.
 fn write_sparse(to: &File, piece: &[u8], at: u64) -> io::Result<()> {
     for (number, part) in piece.chunks(HOLE).enumerate() {
         if part.iter().any(|byte| *byte != 0) {

@@ -1,9 +1,8 @@
-//! Which disk images a machine may be given.
+//! Which disk images a machine may open.
 //!
-//! Owns the look into an image's first bytes. QEMU is always told the format, so that bytes
-//! which a guest wrote into a raw disk are never taken for a header. An image that names
-//! other files of the host (a backing file, a data file, an extent) is refused unless the
-//! caller says that it may.
+//! Owns the check of an image's first bytes. QEMU always gets the format, so that bytes that a
+//! guest wrote into a raw disk are never taken for a header. An image that names other files of the
+//! host (a backing file, a data file, an extent) is refused, unless the caller allows it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use crate::qcow2::{self, HeaderError};
 
-/// How much of an image is looked at: as far as the descriptor in a VMDK file lies.
+/// How many bytes are checked: the descriptor in a VMDK file is within them.
 const LOOKED_AT: u64 = 64 * 1024;
 
-/// How the bytes of an image are laid out.
+/// The format of a disk image. It is exhaustive, so that code that hands an image to a machine
+/// decides on each format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The disk's own bytes.
+    /// The bytes of the disk.
     Raw,
     /// QEMU's format, versions 2 and 3.
     Qcow2,
@@ -40,7 +40,7 @@ impl Format {
     }
 }
 
-/// An image that a machine is not given.
+/// An image that a machine may not open.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It cannot be read.
@@ -48,29 +48,29 @@ pub enum DiskError {
     Read {
         /// The image.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// It is neither a file nor a block device.
     #[error("the disk image {0} is neither a file nor a block device")]
     NotADisk(PathBuf),
-    /// It is of a kind that is not taken.
+    /// The format is not supported.
     #[error(
         "the disk image {path} is in the format {format}: convert it with 'qemu-img convert -O qcow2'"
     )]
     Unsupported {
         /// The image.
         path: PathBuf,
-        /// What it looks like.
+        /// The format.
         format: &'static str,
     },
-    /// It is packed.
+    /// The image is compressed.
     #[error("the disk image {path} is packed by {by}: unpack it first")]
     Packed {
         /// The image.
         path: PathBuf,
-        /// What unpacks it.
+        /// The program that decompresses it.
         by: &'static str,
     },
     /// It refers to another file of the host.
@@ -80,13 +80,13 @@ pub enum DiskError {
     RefersElsewhere {
         /// The image.
         path: PathBuf,
-        /// By what.
+        /// The kind of reference.
         what: &'static str,
     },
 }
 
-/// A disk image that was looked at. The machine never writes it: what the guest writes goes
-/// to a scratch file without a name, which is gone with the machine.
+/// A disk image whose first bytes were checked. A machine does not write it: the guest's writes go
+/// to a scratch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     path: PathBuf,
@@ -96,44 +96,44 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Looks at an image and finds its format by its content.
+    /// Checks an image, and finds its format by its content.
     ///
     /// # Errors
-    /// When it cannot be read, is no disk, or refers to other files.
+    /// If it cannot be read, is not a disk image, or refers to other files.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DiskError> {
         Self::look(path.as_ref(), false)
     }
 
-    /// As [`open`](Self::open), for an image whose author is trusted as much as the caller:
-    /// it may refer to other files, in its own folder or below.
+    /// As [`open`](Self::open), for an image whose author is trusted as much as the caller. It may
+    /// refer to other files, in its own directory or below.
     ///
     /// # Errors
-    /// When it cannot be read or is no disk.
+    /// If it cannot be read, or is not a disk image.
     pub fn open_trusted(path: impl AsRef<Path>) -> Result<Self, DiskError> {
         Self::look(path.as_ref(), true)
     }
 
-    /// An image whose every byte is the disk's own, whatever they look like.
+    /// An image whose bytes are those of the disk, whatever they look like.
     ///
     /// # Errors
-    /// When it cannot be read or is no disk.
+    /// If it cannot be read, or is not a file or block device.
     pub fn raw(path: impl AsRef<Path>) -> Result<Self, DiskError> {
         let (path, ..) = first_bytes(path.as_ref())?;
         Ok(Self { path, format: Format::Raw, refers_to_files: false })
     }
 
-    /// An image whose format was found out before anybody could write it.
+    /// An image whose format was found before a guest could write it.
     pub(crate) const fn known(path: PathBuf, format: Format) -> Self {
         Self { path, format, refers_to_files: false }
     }
 
-    /// The image, as an absolute path.
+    /// The absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its format.
+    /// The format.
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
@@ -172,21 +172,21 @@ impl Disk {
     }
 }
 
-/// The path, what it begins with, and how long it is.
+/// The path, the first bytes, and the length.
 fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>, u64), DiskError> {
     use std::io::{Seek, SeekFrom};
     use std::os::unix::fs::FileTypeExt;
     let failed = |source| DiskError::Read { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(failed)?;
     let kind = path.metadata().map_err(failed)?.file_type();
-    // Asked before opening: opening a pipe would wait for its writer.
+    // This comes before opening: opening a FIFO would wait for its writer.
     if !kind.is_file() && !kind.is_block_device() {
         return Err(DiskError::NotADisk(path));
     }
     let mut bytes = Vec::new();
     let mut look = || {
         let mut file = File::open(&path)?;
-        // A block device tells its length by no other way.
+        // A block device has its length only this way.
         let length = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
         file.take(LOOKED_AT).read_to_end(&mut bytes)?;
@@ -199,14 +199,14 @@ fn first_bytes(path: &Path) -> Result<(PathBuf, Vec<u8>, u64), DiskError> {
 #[derive(Debug, PartialEq, Eq)]
 enum Probe {
     Is(Format),
-    /// Refers to another file of the host, by what is said.
+    /// It refers to another file of the host. The text names the kind of reference.
     Refers(Format, &'static str),
     Unsupported(&'static str),
-    /// To be unpacked first, by what.
+    /// It is compressed. The text names the program.
     Packed(&'static str),
 }
 
-/// Looks at the first bytes of a file of `length` bytes.
+/// Checks the first bytes of a file with `length` bytes.
 fn probe(bytes: &[u8], length: u64) -> Probe {
     if bytes.starts_with(qcow2::MAGIC) {
         return probe_qcow2(bytes, length);
@@ -256,8 +256,8 @@ fn probe_qcow2(bytes: &[u8], length: u64) -> Probe {
 
 fn probe_vmdk(bytes: &[u8]) -> Probe {
     let capacity = bytes.get(12..20).unwrap_or_default();
-    // Without a capacity the descriptor rules, and it may name any extent. A child image
-    // names its parent. Flat extents are files of their own.
+    // Without a capacity the descriptor decides, and it may name any extent. A child image names
+    // its parent. Flat extents are separate files.
     let contains =
         |text: &[u8]| bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text));
     if capacity == [0; 8] || contains(b"parentFileNameHint") || contains(b" FLAT \"") {
@@ -319,8 +319,8 @@ mod tests {
 
     #[test]
     fn trust_lets_a_backing_file_through_and_raw_is_raw() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
         std::fs::write(&path, qcow2(3, 512, 0)).unwrap();
         assert!(matches!(
             Disk::open(&path),
@@ -341,9 +341,9 @@ mod tests {
 
     #[test]
     fn what_is_no_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Disk::open(folder.path()), Err(DiskError::NotADisk(_))));
-        assert!(matches!(Disk::open(folder.path().join("none")), Err(DiskError::Read { .. })));
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(Disk::open(directory.path()), Err(DiskError::NotADisk(_))));
+        assert!(matches!(Disk::open(directory.path().join("none")), Err(DiskError::Read { .. })));
         assert!(matches!(Disk::open("/dev/null"), Err(DiskError::NotADisk(_))));
     }
 

@@ -1,42 +1,41 @@
-//! QEMU's disk format, as far as a host has to know it before QEMU opens a stranger's image.
+//! QEMU's disk format, as far as the host must check it before QEMU opens an untrusted image.
 //!
-//! Owns the header: what makes an image unfit to be opened, and an empty image over another one.
-//! Tables and data are QEMU's own business.
+//! Owns the header, and what makes an image unfit to be opened. QEMU checks tables and data.
 
-/// The first bytes of every such image.
+/// The first bytes of each qcow2 image.
 pub(crate) const MAGIC: &[u8] = b"QFI\xfb";
 
-/// The first version's header; later ones have more.
+/// The length of a version 2 header, and of a version 3 header.
 const SHORT_HEADER: usize = 72;
 const LONG_HEADER: usize = 104;
 
-/// What an image may demand of its reader: to check it first (bit 0), to know another compression
-/// (bit 3), to know smaller pieces of clusters (bit 4).
+/// The features that an image may require: to be checked first (bit 0), another compression (bit
+/// 3), extended L2 entries (bit 4).
 const KNOWN_FEATURES: u64 = 1 << 0 | 1 << 3 | 1 << 4;
 const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
 
-/// The largest first table that QEMU reads: 32 MiB.
+/// The largest table that QEMU reads: 32 MiB.
 const MAX_TABLE: u64 = 32 << 20;
 
-/// Why an image is not opened.
+/// Why an image may not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderError {
     /// It names another file of the host.
     Refers(&'static str),
-    /// It is broken, or of a kind that is not taken.
+    /// It is broken, or not supported.
     Unsupported(&'static str),
 }
 
-/// What the header says.
+/// The content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The bytes of the disk.
+    /// The size of the disk in bytes.
     pub(crate) size: u64,
 }
 
 impl Header {
-    /// Reads the beginning of an image whose file has `length` bytes.
+    /// Reads the first bytes of an image whose file has `length` bytes.
     pub(crate) fn read(bytes: &[u8], length: u64) -> Result<Self, HeaderError> {
         let cut = HeaderError::Unsupported("qcow2, cut off");
         if bytes.len() < SHORT_HEADER {
@@ -101,7 +100,7 @@ mod tests {
 
     const CLUSTER: u64 = 64 << 10;
 
-    /// The header of a good, empty image of a MiB.
+    /// The header of a valid, empty image of one MiB.
     fn header(version: u32) -> Vec<u8> {
         let mut header = vec![0; LONG_HEADER];
         let fields: [(usize, &[u8]); 8] = [
@@ -147,7 +146,7 @@ mod tests {
         let broken = unfit("qcow2, broken");
         assert_eq!(with(20, &8_u32.to_be_bytes()), broken);
         assert_eq!(with(20, &22_u32.to_be_bytes()), broken);
-        // Tables that end one byte past the file, that are too large, or that overflow.
+        // Tables that end one byte after the file, that are too large, or that overflow.
         assert_eq!(with(40, &(4 * CLUSTER - 7).to_be_bytes()), broken);
         assert_eq!(with(36, &u32::MAX.to_be_bytes()), broken);
         assert_eq!(with(48, &u64::MAX.to_be_bytes()), broken);

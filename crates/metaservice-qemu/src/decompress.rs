@@ -45,11 +45,11 @@ mod tests {
 
     #[test]
     fn an_output_at_the_limit_is_read_and_above_it_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("zeros");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("zeros");
         fs::write(&path, vec![0; 100_000]).unwrap();
         assert!(Command::new("gzip").arg(&path).status().unwrap().success());
-        let open = || fs::File::open(folder.path().join("zeros.gz")).unwrap().into();
+        let open = || fs::File::open(directory.path().join("zeros.gz")).unwrap().into();
         assert_eq!(decompress("gzip", open(), 100_000).unwrap().len(), 100_000);
         let error = decompress("gzip", open(), 99_999).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);

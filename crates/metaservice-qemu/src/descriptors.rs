@@ -1,30 +1,30 @@
-//! The limit of open files: raised for this process, and as it was for its children.
+//! The limit of open files: raised for this process, and restored for its children.
 //!
-//! A guest's connections are descriptors of this process. Files that a guest opens in a shared
-//! folder are QEMU's: the usual limit bounds them, and QEMU closes what is not in use below it.
+//! Each connection of a guest is a descriptor of this process. Files that a guest opens in a shared
+//! directory are descriptors of QEMU. There the usual limit applies, and QEMU closes files that are
+//! not in use.
 
 use std::io;
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a child can count on, where the hard limit allows it.
+/// The limit that a child can rely on, if the hard limit allows it.
 const USUAL: u64 = 1024;
 
 static BEGUN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the limit of open files as far as the kernel lets this process, and says where it is;
-/// `None` where there is none.
+/// Raises the limit of open files as far as possible, and returns it. `None` if there is no limit.
 pub fn raise_descriptors() -> Option<u64> {
     let begun = getrlimit(Resource::Nofile);
     let _ = BEGUN.set(begun);
-    // It may be refused: then there are fewer connections.
+    // If it fails, fewer connections are possible.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: begun.maximum, ..begun });
     getrlimit(Resource::Nofile).current
 }
 
-/// Sets a child's limit to what it was before [`raise_descriptors`], or to the usual where that
-/// is more. To be called between fork and exec: it makes one system call.
+/// Restores the limit that this process had before [`raise_descriptors`] for a child, or sets the
+/// usual limit if that is higher. For use between fork and exec: it makes one system call.
 pub(crate) fn lower_descriptors() -> io::Result<()> {
     match BEGUN.get() {
         Some(begun) => Ok(setrlimit(Resource::Nofile, of_child(*begun))?),

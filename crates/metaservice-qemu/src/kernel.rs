@@ -1,9 +1,9 @@
 //! Takes the compressed kernel out of its self-extracting image, once, on the host.
 //!
-//! An x86 kernel image unpacks itself at boot. Under emulation that is the longest part of
-//! the boot (2.4 s of 4.2 s for a kernel that is compressed with xz), so QEMU is given the
-//! plain ELF kernel where the image lets us. Owns the image's format, and refuses to fail:
-//! an image that it does not understand is booted as it is.
+//! An x86 kernel image extracts itself at boot. Under emulation that is the longest part of the
+//! boot: 2.4 s of 4.2 s for a kernel that is compressed with xz. So QEMU gets the plain ELF kernel
+//! if possible. This module owns the format of the image. It never fails: an image of an unknown
+//! form is booted as it is.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::cache::key::Key;
 use crate::decompress::decompress;
 use crate::elf::{has_pvh_entry, u16_at, u32_at};
 
-/// The largest kernel that is unpacked: 256 MiB.
+/// The largest kernel that is extracted: 256 MiB.
 const MAX_KERNEL: u32 = 256 * 1024 * 1024;
 
-/// As much of an image as its header takes.
+/// The size of an image's header.
 const HEADER: u64 = 0x268;
 
-/// The kernel to boot instead of `image`: its plain ELF form, or `image` itself.
+/// The plain ELF kernel of an image, or else the image.
 pub(crate) fn unpacked(image: &Path) -> BootFile {
     let made = || {
         let mut key = Key::default();
@@ -37,8 +37,8 @@ pub(crate) fn unpacked(image: &Path) -> BootFile {
     })
 }
 
-/// Whether a kernel image has all that its header announces. One of another form is not looked
-/// into.
+/// Whether a kernel image is complete, according to its header. An image of another form counts as
+/// complete.
 pub(crate) fn is_whole(image: &Path) -> bool {
     let read = || {
         let file = std::fs::File::open(image)?;
@@ -77,8 +77,8 @@ fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The compressed kernel in an image (Linux x86 boot protocol 2.08), the program that
-/// decompresses it, and its size after that.
+/// The compressed kernel in an image (Linux x86 boot protocol 2.08), the program that decompresses
+/// it, and the decompressed size.
 fn payload(image: &[u8]) -> Option<(&'static str, &[u8], u32)> {
     let (start, size) = payload_place(image)?;
     let payload = image.get(usize::try_from(start).ok()?..)?.get(..usize::try_from(size).ok()?)?;
@@ -93,7 +93,7 @@ fn payload(image: &[u8]) -> Option<(&'static str, &[u8], u32)> {
     (size <= MAX_KERNEL).then_some((tool, payload, size))
 }
 
-/// Where the header says that the compressed kernel is, and its size.
+/// The offset and the size of the compressed kernel, from the header.
 fn payload_place(image: &[u8]) -> Option<(u64, u64)> {
     if image.get(0x202..0x206)? != b"HdrS" || u16_at(image, 0x206)? < 0x208 {
         return None;

@@ -1,23 +1,23 @@
-//! The life of one QEMU machine: find the tools, build what it boots, start it, watch
-//! it, stop it.
+//! QEMU machines: find the tools, build what a machine boots, start it, watch it, end it.
 //!
-//! This crate owns QEMU's command line and its monitor (QMP), the initramfs and the
-//! kernel command line, the check of disk images, and the processes. It refuses
-//! everything above and below that: it does not know the guest protocol, the job, or what
-//! goes over the network card, whose other end the caller holds. Linux only.
+//! This crate owns QEMU's command line and its monitor (QMP), the initramfs and the kernel command
+//! line, snapshots, the confinement of QEMU, and its process. It does not know the guest protocol,
+//! jobs, where disk images come from, or what goes over the network card, whose other end the
+//! caller has. Linux only.
 //!
-//! The pieces, in the order in which they are used:
+//! The parts, in the order of their use:
 //!
-//! 1. [`find()`] looks for QEMU, a kernel and busybox and says what is missing.
+//! 1. [`find()`] searches for QEMU, a kernel and busybox, and reports what is missing.
 //! 2. [`initramfs::build`] packs an init program, kernel modules and a userland.
-//! 3. [`MachineSpec`] says what the machine is made of, [`Disk`] what it may boot from.
-//! 4. [`Machine::start`] starts it; [`Machine::wait`], [`Machine::power_down`] and
-//!    [`Machine::kill`] end it with an [`Exit`]; [`Machine::console`] is what it said.
+//! 3. [`MachineSpec`] describes a machine, [`Disk`] its disk.
+//! 4. [`Machine::start`] starts it. [`Machine::wait`], [`Machine::power_down`] and
+//!    [`Machine::kill`] return its [`Exit`]. [`Machine::console`] has its output.
+//! 5. [`SnapshotStore`] keeps snapshots, from which machines are restored in a fraction of a
+//!    second.
 //!
-//! A machine leaves nothing behind: it has no sockets and no pipes in the file system, its
-//! scratch disk is a file without a name, and QEMU dies with the process that started it,
-//! however that ends. QEMU itself is confined to what its machine needs, as far as the host can
-//! do that: [`Boundary`].
+//! A machine leaves nothing behind. It has no sockets or pipes in the file system. Its scratch disk
+//! is a file without a name. QEMU dies with the process that started it, however that process ends.
+//! QEMU is confined to what its machine needs, as far as the host has the means: [`Boundary`].
 //!
 //! ```no_run
 //! use std::os::unix::net::UnixStream;
@@ -27,15 +27,15 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let tools = find().require()?;
-//! let boot = Boot::from_kernel(&tools.kernel)
-//!     .initramfs(initramfs::build(&initramfs::Contents::new(std::fs::read("init")?, &tools))?);
-//! let (ours, theirs) = UnixStream::pair()?;
-//! let spec = MachineSpec::new(&tools.qemu, boot).card(Card::new(theirs.into(), MacAddress::random()));
-//! let machine = Machine::start(spec).await?;
-//! // Ethernet frames come and go through `ours`.
+//! let contents = initramfs::Contents::new(std::fs::read("init")?, &tools);
+//! let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs::build(&contents)?);
+//! let (host, guest) = UnixStream::pair()?;
+//! let card = Card::new(guest.into(), MacAddress::random());
+//! let machine = Machine::start(MachineSpec::new(&tools.qemu, boot).card(card)).await?;
+//! // Ethernet frames come and go through `host`.
 //! let exit = machine.power_down(Duration::from_secs(5)).await;
 //! println!("{}", exit.cause);
-//! # drop(ours); Ok(())
+//! # drop(host); Ok(())
 //! # }
 //! ```
 

@@ -15,30 +15,30 @@ pub(crate) const MAGIC: &[u8] = b"QFI\xfb";
 /// The length of a version 3 header.
 const HEADER: usize = 104;
 
-/// The clusters of an overlay: 64 KiB.
+/// The cluster size of an overlay: 64 KiB.
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
-/// What a table of one cluster's entries, each of a cluster, covers.
+/// The bytes of the disk that one cluster of table entries covers.
 const COVERED: u64 = CLUSTER / 8 * CLUSTER;
 
-/// The header extension that names the format of the image below.
+/// The header extension with the format of the backing image.
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 
 /// The longest path that QEMU reads from a header.
 const MAX_PATH: usize = 1023;
 
-/// Writes an empty image of `size` bytes into an empty file: all of it is what is in the image at
-/// `below`, whose format has this name, until it is written.
+/// Writes an empty overlay into an empty file. Until the guest writes, each of its `size` bytes
+/// comes from the image at `below`, which has this format.
 ///
 /// # Errors
-/// When the path is too long for a header or relative, or the file cannot be written.
+/// If the path is relative or too long for a header, or the file cannot be written.
 pub(crate) fn write(file: &File, below: &Path, format: &str, size: u64) -> io::Result<()> {
     let path: &OsStr = below.as_os_str();
     if path.len() > MAX_PATH || !below.is_absolute() {
         return Err(io::Error::from(io::ErrorKind::InvalidFilename));
     }
-    // Header, table of blocks of counts, one such block, first table.
+    // The header, the refcount table, one refcount block, and the L1 table.
     let (counts, block, table) = (CLUSTER, 2 * CLUSTER, 3 * CLUSTER);
     let entries = size.div_ceil(COVERED);
     let clusters = 3 + (entries * 8).div_ceil(CLUSTER).max(1);
@@ -76,7 +76,7 @@ pub(crate) fn write(file: &File, below: &Path, format: &str, size: u64) -> io::R
 mod tests {
     use super::*;
 
-    /// QEMU's own tool on the image; nothing where it is not installed.
+    /// Runs QEMU's own tool on the image. `None` if it is not installed.
     fn qemu_img(verb: &[&str], image: &Path) -> Option<String> {
         let output = std::process::Command::new("qemu-img").args(verb).arg(image).output().ok()?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -85,11 +85,11 @@ mod tests {
 
     #[test]
     fn an_overlay_is_what_qemu_takes_for_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("below, with a comma");
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("below, with a comma");
         for size in [512, COVERED, 3 * COVERED + 512] {
             File::create(&below).unwrap().set_len(size).unwrap();
-            let path = folder.path().join("overlay");
+            let path = directory.path().join("overlay");
             let file = File::create(&path).unwrap();
             write(&file, &below, "raw", size).unwrap();
             let bytes = std::fs::read(&path).unwrap();

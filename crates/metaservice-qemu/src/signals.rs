@@ -1,14 +1,15 @@
-//! What this process does about signals, whatever its parent had set up.
+//! The signal dispositions of this process, whatever its parent had set.
 //!
-//! A parent that ignores SIGCHLD hands that on: the kernel then reaps children by itself, and the
-//! one that waits for them finds none. A blocked signal is handed on too.
+//! A child inherits ignored and blocked signals. With an ignored SIGCHLD, the kernel reaps children
+//! by itself, and a wait for them fails.
 
 #![allow(unsafe_code)]
 
 use std::io;
 
-/// Set to their defaults. SIGHUP, SIGINT, SIGQUIT and SIGTERM are not: `nohup` and a shell's
-/// background jobs mean what they ignore. SIGPIPE is the runtime's.
+/// The signals that are set to their defaults. SIGHUP, SIGINT, SIGQUIT and SIGTERM are left out:
+/// `nohup` and background jobs of a shell ignore them on purpose. SIGPIPE belongs to the Rust
+/// runtime.
 const RESET: [libc::c_int; 20] = [
     libc::SIGCHLD,
     libc::SIGALRM,
@@ -32,21 +33,22 @@ const RESET: [libc::c_int; 20] = [
     libc::SIGPWR,
 ];
 
-/// Starts from defined signal dispositions and an empty mask. To be called once, at the start of
-/// `main`, before any thread and any handler: it would take handlers away.
+/// Sets defined signal dispositions and an empty signal mask. Call it once, at the start of `main`,
+/// before any thread or signal handler exists: it removes handlers.
 ///
 /// # Errors
-/// None on a Linux that is in order.
+/// None on a working Linux.
 pub fn reset_signals() -> io::Result<()> {
-    // QEMU uses one of those that have no names.
+    // QEMU uses a real-time signal.
     for signal in RESET.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
-        // SAFETY: the default disposition is no function that could be called at a bad time.
+        // SAFETY: the default disposition is not a function, so nothing can be called at a bad
+        // time.
         if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: an all-zero set is a valid one, and is made empty before it is read; the kernel
-    // reads it and keeps no reference.
+    // SAFETY: an all-zero set is valid, and is emptied before it is read. The kernel reads it and
+    // keeps no reference.
     let result = unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -49,24 +49,24 @@ impl StoredImage {
 #[derive(Debug, Clone)]
 pub(super) struct StoreDirectory {
     location: Location,
-    pub(super) folder: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl StoreDirectory {
     pub(super) fn of_user() -> Result<Self, StoreError> {
         let location = Location::Data("images");
-        let folder = location.path().ok_or(StoreError::NoHome)?;
-        Ok(Self { location, folder })
+        let path = location.path().ok_or(StoreError::NoHome)?;
+        Ok(Self { location, path })
     }
 
-    pub(super) fn at(folder: PathBuf) -> Self {
-        Self { location: Location::At(folder.clone()), folder }
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { location: Location::At(path.clone()), path }
     }
 
     /// Takes the lock for changes of names and digests, and creates the directory if necessary.
     pub(super) fn lock(&self) -> Result<File, StoreError> {
         let directory = self.location.open()?;
-        Directory::within(&self.folder, &["names"])?;
+        Directory::within(&self.path, &["names"])?;
         let lock = directory.append("lock")?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
         Ok(lock)
@@ -74,7 +74,7 @@ impl StoreDirectory {
 
     /// Checks that no other user can change the directory. Does not create it.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        if self.folder.symlink_metadata().is_ok() {
+        if self.path.symlink_metadata().is_ok() {
             self.location.open()?;
         }
         Ok(())
@@ -86,9 +86,9 @@ impl StoreDirectory {
         digest: &ImageDigest,
         names: &BTreeMap<ImageName, ImageDigest>,
     ) -> Result<StoredImage, StoreError> {
-        let folder = self.folder_of(digest);
-        let path = folder.join("disk");
-        let manifest = manifest(&folder).map_err(failed(&folder))?;
+        let directory = self.path_of(digest);
+        let path = directory.join("disk");
+        let manifest = manifest(&directory).map_err(failed(&directory))?;
         let metadata = fs::metadata(&path).map_err(failed(&path))?;
         let format = match manifest["format"].as_str() {
             Some("raw") => Format::Raw,
@@ -112,8 +112,8 @@ impl StoreDirectory {
 
     /// The digest of each name.
     pub(super) fn names(&self) -> Result<BTreeMap<ImageName, ImageDigest>, StoreError> {
-        let folder = self.folder.join("names");
-        let names = entries(&folder).map_err(failed(&folder))?;
+        let directory = self.path.join("names");
+        let names = entries(&directory).map_err(failed(&directory))?;
         let resolve = |name: String| {
             let name: ImageName = name.parse().ok()?;
             let target = fs::read_link(self.link(&name)).ok()?;
@@ -124,16 +124,16 @@ impl StoreDirectory {
 
     /// The link of a name.
     pub(super) fn link(&self, name: &ImageName) -> PathBuf {
-        self.folder.join("names").join(name.as_str())
+        self.path.join("names").join(name.as_str())
     }
 
     /// The directory of an image.
-    pub(super) fn folder_of(&self, digest: &ImageDigest) -> PathBuf {
-        self.folder.join(digest.as_str())
+    pub(super) fn path_of(&self, digest: &ImageDigest) -> PathBuf {
+        self.path.join(digest.as_str())
     }
 
     pub(super) fn failed(&self, source: io::Error) -> StoreError {
-        failed(&self.folder)(source)
+        failed(&self.path)(source)
     }
 }
 
@@ -152,8 +152,8 @@ pub(super) fn describe(metadata: &fs::Metadata) -> Value {
 }
 
 /// The names of the files in a directory. Empty if there is no directory.
-pub(super) fn entries(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(folder) {
+pub(super) fn entries(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -163,8 +163,8 @@ pub(super) fn entries(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).collect())
 }
 
-fn manifest(folder: &Path) -> io::Result<Value> {
+fn manifest(directory: &Path) -> io::Result<Value> {
     let mut text = Vec::new();
-    File::open(folder.join("manifest"))?.take(MAX_MANIFEST).read_to_end(&mut text)?;
+    File::open(directory.join("manifest"))?.take(MAX_MANIFEST).read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }

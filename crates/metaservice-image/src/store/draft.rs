@@ -24,7 +24,7 @@ pub(super) const MAKING: &str = ".making-";
 #[derive(Debug)]
 pub struct ImageDraft {
     store: StoreDirectory,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     format: Format,
     /// Shows other makers that this process lives.
     _lock: File,
@@ -37,21 +37,21 @@ impl ImageDraft {
         // has a lock of its own.
         let _changing = store.lock()?;
         let make = || {
-            remove_abandoned(&store.folder);
-            let folder = tempfile::Builder::new()
+            remove_abandoned(&store.path);
+            let directory = tempfile::Builder::new()
                 .prefix(MAKING)
                 .permissions(Permissions::from_mode(0o700))
-                .tempdir_in(&store.folder)?;
-            let lock = File::create(folder.path().join("lock"))?;
+                .tempdir_in(&store.path)?;
+            let lock = File::create(directory.path().join("lock"))?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-            Ok((folder, lock))
+            Ok((directory, lock))
         };
-        let (folder, lock) = make().map_err(|source| store.failed(source))?;
-        Ok(Self { store: store.clone(), folder, format: Format::Raw, _lock: lock })
+        let (directory, lock) = make().map_err(|source| store.failed(source))?;
+        Ok(Self { store: store.clone(), directory, format: Format::Raw, _lock: lock })
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.path().join("disk")
+        self.directory.path().join("disk")
     }
 
     /// The disk, which a machine may write.
@@ -117,8 +117,8 @@ impl ImageDraft {
         name: &ImageName,
         notes: &Value,
     ) -> Result<StoredImage, StoreError> {
-        let folder = self.folder.path();
-        seal(folder, format, notes).map_err(failed(folder))?;
+        let directory = self.directory.path();
+        seal(directory, format, notes).map_err(failed(directory))?;
         let store = &self.store;
         // Until it is in its place, its own lock shows other makers that this process lives.
         let _changing = store.lock()?;
@@ -126,22 +126,22 @@ impl ImageDraft {
             Some(other) if other != digest => return Err(StoreError::NameTaken(name.clone())),
             _ => {}
         }
-        let place = store.folder_of(digest);
+        let place = store.path_of(digest);
         let put = || {
             if store.read(digest, &BTreeMap::new()).is_err() {
                 // The store may have a changed image with this digest, or a part of one.
                 let _ = fs::remove_dir_all(&place);
-                fs::remove_file(folder.join("lock"))?;
-                File::open(folder)?.sync_all()?;
-                fs::rename(folder, &place)?;
-                File::open(&store.folder)?.sync_all()?;
+                fs::remove_file(directory.join("lock"))?;
+                File::open(directory)?.sync_all()?;
+                fs::rename(directory, &place)?;
+                File::open(&store.path)?.sync_all()?;
             }
             // The image is on the disk before its name is.
-            let new = store.folder.join("names").join(format!("{MAKING}{name}"));
+            let new = store.path.join("names").join(format!("{MAKING}{name}"));
             let _ = fs::remove_file(&new);
             symlink(Path::new("..").join(digest.as_str()), &new)?;
             fs::rename(&new, store.link(name))?;
-            File::open(store.folder.join("names"))?.sync_all()
+            File::open(store.path.join("names"))?.sync_all()
         };
         put().map_err(failed(&place))?;
         store.read(digest, &store.names()?)
@@ -160,7 +160,7 @@ impl ImageDraft {
 
     /// Gives the error for a full disk before the copy, not at its end.
     fn check_room(&self, from: &File) -> Result<(), StoreError> {
-        let path = &self.store.folder;
+        let path = &self.store.path;
         let room = || {
             let needed = from.metadata()?.blocks() * 512;
             let found = statvfs(path)?;
@@ -176,8 +176,8 @@ impl ImageDraft {
 }
 
 /// Makes the disk read-only, and writes the manifest.
-fn seal(folder: &Path, format: Format, notes: &Value) -> io::Result<()> {
-    let file = File::open(folder.join("disk"))?;
+fn seal(directory: &Path, format: Format, notes: &Value) -> io::Result<()> {
+    let file = File::open(directory.join("disk"))?;
     file.set_permissions(Permissions::from_mode(0o400))?;
     file.sync_all()?;
     let manifest = json!({
@@ -186,7 +186,7 @@ fn seal(folder: &Path, format: Format, notes: &Value) -> io::Result<()> {
         "created": SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
         "words": notes,
     });
-    let mut file = File::create(folder.join("manifest"))?;
+    let mut file = File::create(directory.join("manifest"))?;
     file.write_all(manifest.to_string().as_bytes())?;
     file.sync_all()
 }
@@ -196,13 +196,13 @@ fn digest_of(digits: &str) -> Result<ImageDigest, StoreError> {
 }
 
 /// Removes what killed makers left, as far as possible. The caller holds the lock of the store.
-pub(super) fn remove_abandoned(folder: &Path) {
-    for name in entries(folder).unwrap_or_default() {
-        if name.starts_with(MAKING) && !is_alive(&folder.join(&name)) {
-            let _ = fs::remove_dir_all(folder.join(name));
+pub(super) fn remove_abandoned(directory: &Path) {
+    for name in entries(directory).unwrap_or_default() {
+        if name.starts_with(MAKING) && !is_alive(&directory.join(&name)) {
+            let _ = fs::remove_dir_all(directory.join(name));
         }
     }
-    let names = folder.join("names");
+    let names = directory.join("names");
     for name in entries(&names).unwrap_or_default() {
         if name.starts_with(MAKING) {
             let _ = fs::remove_file(names.join(name));

@@ -54,8 +54,8 @@ impl ImageStore {
 
     /// The images in a directory, which is created when it is needed.
     #[must_use]
-    pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { directory: StoreDirectory::at(folder.into()) }
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { directory: StoreDirectory::at(path.into()) }
     }
 
     /// All images: those with names first, sorted by name. Then the broken ones, which can only be
@@ -66,7 +66,7 @@ impl ImageStore {
     pub fn list(&self) -> Result<(Vec<StoredImage>, Vec<BrokenImage>), StoreError> {
         self.directory.check()?;
         let names = self.directory.names()?;
-        let digests = entries(&self.directory.folder).map_err(failed(&self.directory.folder))?;
+        let digests = entries(&self.directory.path).map_err(failed(&self.directory.path))?;
         let (mut images, mut broken) = (Vec::new(), Vec::new());
         for digest in digests.into_iter().filter_map(|name| name.parse().ok()) {
             match self.directory.read(&digest, &names) {
@@ -106,7 +106,7 @@ impl ImageStore {
         if beginning.len() < name::LEAST_DIGITS {
             return Err(none());
         }
-        let all = entries(&self.directory.folder).map_err(failed(&self.directory.folder))?;
+        let all = entries(&self.directory.path).map_err(failed(&self.directory.path))?;
         let mut fitting = all.into_iter().filter(|name| name.starts_with(beginning));
         let found = fitting.next().and_then(|name| name.parse().ok()).ok_or_else(none)?;
         match fitting.next() {
@@ -165,11 +165,11 @@ impl ImageStore {
     /// # Errors
     /// If there is no such image, or it cannot be removed.
     pub fn remove(&self, word: &str) -> Result<Removed, StoreError> {
-        if !self.directory.folder.exists() {
+        if !self.directory.path.exists() {
             return Err(StoreError::NoSuchImage(word.to_owned()));
         }
         let _changing = self.directory.lock()?;
-        draft::remove_abandoned(&self.directory.folder);
+        draft::remove_abandoned(&self.directory.path);
         let names = self.directory.names()?;
         let digest = self.digest_of(word, &names)?;
         let mut names = names_of(&names, &digest);
@@ -178,20 +178,20 @@ impl ImageStore {
             self.unlink(&names)?;
             return Ok(Removed { digest, disk: None });
         }
-        let folder = self.directory.folder_of(&digest);
+        let directory = self.directory.path_of(&digest);
         // A reader finds the whole image or none. A name leads to a missing image only between the
         // rename and the removal of its link.
-        let leaving = self.directory.folder.join(format!("{}{}", draft::MAKING, digest.as_str()));
-        match fs::rename(&folder, &leaving) {
+        let leaving = self.directory.path.join(format!("{}{}", draft::MAKING, digest.as_str()));
+        match fs::rename(&directory, &leaving) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&folder)(error));
+                return Err(failed(&directory)(error));
             }
             _ => {}
         }
         self.unlink(&names)?;
         // The next maker removes what stays.
         let _ = fs::remove_dir_all(&leaving);
-        Ok(Removed { digest, disk: Some(folder.join("disk")) })
+        Ok(Removed { digest, disk: Some(directory.join("disk")) })
     }
 
     fn unlink(&self, names: &[ImageName]) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! What an image is called: by its user, and by its content.
+//! Names and digests of images.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,29 +6,29 @@ use std::str::FromStr;
 /// The longest name.
 const MAX_NAME: usize = 128;
 
-/// The digits of a digest, and how many at least tell one from another.
+/// The number of digits of a digest, and the least number that identifies an image.
 const DIGITS: usize = 64;
 pub(super) const LEAST_DIGITS: usize = 8;
 
-/// The name of the guest that needs no image.
+/// The name of the built-in guest, which needs no image.
 const RESERVED: &str = "builtin";
 
-/// A name that no image can have.
+/// A text that is not the name of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidImageName {
-    /// It is not made of what names are made of.
+    /// It has other characters, or another length.
     #[error(
         "{0:?} is no name of an image: 1 to {MAX_NAME} letters, digits, dots, dashes and \
          underscores, and a letter or digit first"
     )]
     Spelling(String),
-    /// It is the built-in guest's.
+    /// The name belongs to the built-in guest.
     #[error("{RESERVED:?} is the name of the built-in guest")]
     Reserved,
 }
 
-/// A name of an image: 1 to 128 letters, digits, dots, dashes and underscores, of which the first
-/// is a letter or a digit; not `builtin`.
+/// The name of an image: 1 to 128 letters, digits, dots, dashes and underscores. The first is a
+/// letter or a digit. The name is not `builtin`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageName(String);
 
@@ -66,13 +66,13 @@ impl FromStr for ImageDigest {
 }
 
 impl ImageName {
-    /// The name as it is written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name that a file suggests: its own, without what tells its format.
+    /// The name for a file: the file's name without the suffix of a format.
     #[must_use]
     pub fn suggested(file: &std::path::Path) -> Option<Self> {
         let mut name = file.file_name()?.to_str()?;
@@ -90,7 +90,7 @@ impl ImageDigest {
         &self.0
     }
 
-    /// The first 12 digits, which tell it from others.
+    /// The first 12 digits.
     #[must_use]
     pub fn short(&self) -> &str {
         &self.0[..12]

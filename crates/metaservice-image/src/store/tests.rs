@@ -19,19 +19,19 @@ fn name(text: &str) -> ImageName {
 }
 
 struct Fixture {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     store: ImageStore,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ImageStore::at(folder.path().join("images"));
-        Self { folder, store }
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::at(directory.path().join("images"));
+        Self { directory, store }
     }
 
     fn file(&self, content: &[u8]) -> PathBuf {
-        let path = self.folder.path().join("file.img");
+        let path = self.directory.path().join("file.img");
         fs::write(&path, content).unwrap();
         path
     }
@@ -45,9 +45,9 @@ impl Fixture {
         self.store.list().unwrap().0.len()
     }
 
-    /// What is in the folder besides images, names and the lock.
+    /// The files of the store other than images, names and the lock.
     fn left(&self) -> Vec<String> {
-        let names = entries(&self.folder.path().join("images")).unwrap();
+        let names = entries(&self.directory.path().join("images")).unwrap();
         names.into_iter().filter(|name| name.starts_with('.')).collect()
     }
 }
@@ -114,7 +114,7 @@ fn what_was_changed_is_not_given_to_a_machine() {
     assert!(matches!(fixture.store.find("one"), Err(StoreError::Changed(_))));
     let (images, broken) = fixture.store.list().unwrap();
     assert_eq!((images.len(), &broken[0].names), (0, &vec![name("one")]));
-    // What came is brought again, and every name leads to it.
+    // An import of the same content replaces the changed image, for each of its names.
     fixture.import(b"a disk", "two").unwrap();
     assert_eq!(fs::read(fixture.store.find("one").unwrap().disk().path()).unwrap(), b"a disk");
     fs::write(disk.with_file_name("manifest"), "{").unwrap();
@@ -131,7 +131,7 @@ fn an_image_goes_by_its_digest_with_all_its_names_or_with_none() {
     let digest = image.digest.to_string();
     assert!(fixture.store.remove(&digest[..20]).unwrap().disk.is_some());
     assert!(!fixture.store.has("one") && !fixture.store.has("two"));
-    // One whose maker was killed before it had a name.
+    // The maker was killed before the image had a name.
     fixture.import(b"a disk", "one").unwrap();
     fs::remove_file(fixture.store.directory.link(&name("one"))).unwrap();
     assert_eq!(fixture.listed(), 1);
@@ -146,17 +146,15 @@ fn what_is_about_to_be_kept_is_not_taken_for_abandoned() {
     let draft = fixture.store.draft(&base, &mut proceed).unwrap();
     fs::write(draft.disk().path(), "another").unwrap();
     std::thread::scope(|scope| {
-        // Somebody else changes names: the draft has to wait, and lives.
+        // Another process changes names: the draft must wait, and is not removed.
         let changing = fixture.store.directory.lock().unwrap();
         let keeping = scope.spawn(|| draft.keep(&name("made"), &Value::Null, &mut proceed));
-        while !fixture
-            .left()
-            .iter()
-            .any(|made| fixture.folder.path().join("images").join(made).join("manifest").exists())
-        {
+        while !fixture.left().iter().any(|made| {
+            fixture.directory.path().join("images").join(made).join("manifest").exists()
+        }) {
             std::thread::yield_now();
         }
-        remove_abandoned(&fixture.folder.path().join("images"));
+        remove_abandoned(&fixture.directory.path().join("images"));
         drop(changing);
         keeping.join().unwrap().unwrap();
     });
@@ -187,7 +185,7 @@ fn a_draft_becomes_another_image_or_nothing() {
     let draft = fixture.store.draft(&base, &mut proceed).unwrap();
     fs::write(draft.disk().path(), "QFI\u{fb} is what a guest wrote").unwrap();
     let made = draft.keep(&name("made"), &Value::Null, &mut proceed).unwrap();
-    // It is what it was: a header that a guest has written is none.
+    // The format stays: a header that a guest wrote does not count.
     assert_eq!(made.format, Format::Raw);
     assert_ne!(made.digest, base.digest);
     assert_eq!(fs::read(base.disk().path()).unwrap(), b"a disk");
@@ -204,7 +202,7 @@ fn what_a_killed_maker_left_goes_and_what_a_living_one_makes_stays() {
     let fixture = Fixture::new();
     let base = fixture.import(b"a disk", "base").unwrap();
     let living = fixture.store.draft(&base, &mut proceed).unwrap();
-    let abandoned = fixture.folder.path().join("images/.making-abandoned");
+    let abandoned = fixture.directory.path().join("images/.making-abandoned");
     fs::create_dir(&abandoned).unwrap();
     fs::write(abandoned.join("lock"), "").unwrap();
     fixture.import(b"another", "other").unwrap();

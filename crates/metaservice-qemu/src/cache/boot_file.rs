@@ -5,37 +5,37 @@ use std::sync::Arc;
 
 use metaservice_private::PartialFile;
 
-/// What a user should know of the cache.
+/// What a user should know about the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheNotice {
-    /// A file was not what had been written, and was made anew.
+    /// A cached file was damaged, and was made again.
     Damaged(PathBuf),
-    /// The cache cannot be written: the file is a temporary one.
+    /// The cache cannot be written, so the file is a temporary one.
     Unwritable {
-        /// The cache's directory.
+        /// The directory of the cache.
         path: PathBuf,
-        /// Why, in words.
+        /// The cause, for people.
         why: String,
     },
 }
 
-/// A file that a machine boots from.
+/// A file that a machine boots from. A temporary file is removed with the last clone.
 #[derive(Debug, Clone)]
 pub struct BootFile {
     pub(super) path: PathBuf,
     pub(super) notice: Option<CacheNotice>,
-    /// It goes with the last of its users.
+    /// Removes the file when the last clone is dropped.
     pub(super) _temporary: Option<Arc<PartialFile>>,
 }
 
 impl BootFile {
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is to be said of it.
+    /// What the user should know about it.
     #[must_use]
     pub const fn notice(&self) -> Option<&CacheNotice> {
         self.notice.as_ref()

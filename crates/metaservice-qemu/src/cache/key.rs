@@ -8,21 +8,21 @@ use std::path::Path;
 use metaservice_private::hex;
 use sha2::{Digest, Sha256};
 
-use super::folder::folder;
+use super::place::place;
 
-/// What a cached file was made of.
+/// A digest of everything that a cached file was made of.
 #[derive(Default)]
 pub(crate) struct Key(Sha256);
 
 impl Key {
-    /// Adds bytes that go into the file.
+    /// Adds bytes. Their length counts too.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    /// Adds a file by name, size and time of change: reading it is what the cache saves.
+    /// Adds a file by its name, size and times, without reading it.
     pub(crate) fn file(&mut self, path: &Path) -> io::Result<&mut Self> {
         use std::os::unix::ffi::OsStrExt;
         let metadata = fs::metadata(path)?;
@@ -43,12 +43,12 @@ impl Key {
     }
 }
 
-/// Adds a file to a key. One of the cache's own is known by its name, which says what it was made
-/// of; its time is that of its last use.
+/// Adds a file. A file of the cache counts by its name, which says what it was made of. Its times
+/// change with each use.
 pub(crate) fn identify(key: &mut Key, file: &Path) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
-    match folder() {
-        Some(folder) if file.starts_with(&folder) => {
+    match place() {
+        Some(directory) if file.starts_with(&directory) => {
             key.bytes(file.as_os_str().as_bytes());
         }
         _ => {

@@ -1,22 +1,22 @@
-//! The directory in which things that took time to make are kept, by what they were made of.
+//! The cache of files that take time to make, by what they were made of.
 //!
-//! Owns atomic writing, checking and pruning. A file is on the disk before it gets its name, and
-//! is checked before it is used; two processes that make the same file at once both end with the
-//! same one. Where the cache cannot be written, the file is a temporary one.
+//! Owns atomic writing, checking and pruning. A file is on the disk before it gets its name, and is
+//! checked before it is used. If two processes make the same file at once, both get the same
+//! content. If the cache cannot be written, the file is a temporary one.
 //!
-//! | path | what |
+//! | path | content |
 //! | --- | --- |
 //! | `KEY.SUFFIX` | the file |
-//! | `.KEY.SUFFIX.record` | its size, inode, time of change and digest; its own time is that of the last use |
+//! | `.KEY.SUFFIX.record` | its size, inode, ctime and digest; its own mtime is the time of the last use |
 //!
-//! Reading 60 MB for a digest takes 50 ms to 300 ms, and a warm start 0.4 s. So the digest is
-//! compared only where the record differs in something else. The time of change (ctime) is set by
-//! the kernel at every write, rename and change of attributes, and by nobody else. What it does
-//! not show is a disk that gives back other bytes than were written.
+//! To digest 60 MB takes 50 ms to 300 ms, and a start from a snapshot takes 0.4 s. So the digest is
+//! compared only if another attribute differs. The kernel sets the ctime at each write, rename and
+//! change of attributes, and nothing else can set it. It does not reveal a disk that returns other
+//! bytes than were written.
 
 pub(crate) mod boot_file;
-mod folder;
 pub(crate) mod key;
+mod place;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -32,27 +32,26 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use self::boot_file::{BootFile, CacheNotice};
-pub(crate) use self::folder::trusted;
 use self::key::Key;
+pub(crate) use self::place::trusted;
 
-/// How many files a folder of the cache keeps, the most recently used ones.
+/// How many files a directory of the cache keeps: the most recently used ones.
 const KEPT_FILES: usize = 8;
 
-/// A file that was used this recently is kept in any case: a machine may be about to
-/// read it.
+/// A file that was used within this time is kept in any case: a machine may be about to read it.
 const KEPT_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// The largest record.
 const MAX_RECORD: u64 = 4096;
 
-/// The beginning of the names under which earlier versions wrote.
+/// The prefix of temporary files of earlier versions.
 const EARLIER: &str = ".making-";
 
-/// Finds the file for `key` in `location`, or has it written: there, or where that is impossible as a
+/// Finds the file for `key` in `location`, or makes it there. If that is impossible, makes a
 /// temporary file.
 ///
 /// # Errors
-/// When it cannot be made, or not be written anywhere.
+/// If the file cannot be made, or cannot be written anywhere.
 pub(crate) fn get_or_make<E: From<io::Error>>(
     location: &Location,
     key: Key,
@@ -84,7 +83,7 @@ pub(crate) fn get_or_make<E: From<io::Error>>(
     }
 }
 
-/// What is there of a name.
+/// The state of a cached file.
 enum Look {
     Fit,
     None,
@@ -95,12 +94,12 @@ fn look(directory: &Directory, name: &str) -> Look {
     let mut file = match directory.read(name) {
         Ok(Some(file)) => file,
         Ok(None) => return Look::None,
-        // What others could have written is as good as damaged.
+        // A file that other users could have written counts as damaged.
         Err(_) => return Look::Damaged,
     };
     let record = match directory.read(record_name(name)) {
         Ok(Some(record)) => record,
-        // Its maker was killed, or was of an earlier version.
+        // The maker was killed, or was an earlier version.
         Ok(None) => return Look::None,
         Err(_) => return Look::Damaged,
     };
@@ -110,11 +109,12 @@ fn look(directory: &Directory, name: &str) -> Look {
         noted.map(|_| serde_json::from_slice(&text).unwrap_or_default()).unwrap_or_default();
     let Ok(metadata) = file.metadata() else { return Look::Damaged };
     if noted["file"] == description(&metadata) {
-        // Used again: the last to be pruned.
+        // The time of the last use, for pruning.
         let _ = record.set_modified(SystemTime::now());
         return Look::Fit;
     }
-    // It may have been copied or moved with all the rest.
+    // A file with the same size may have been copied or moved together with the cache: compare
+    // digests.
     if noted["file"][0] != json!(metadata.size()) {
         return Look::Damaged;
     }
@@ -141,7 +141,7 @@ fn digest(file: &mut File) -> io::Result<String> {
     }
 }
 
-/// By what a file is known to be the same, without reading it.
+/// The attributes by which a change is noticed, without reading the file.
 fn description(metadata: &fs::Metadata) -> Value {
     json!([metadata.size(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()])
 }
@@ -172,13 +172,13 @@ fn keep<E: From<io::Error>>(
         file.sync_all()?;
         partial.keep(name.as_ref())?;
         directory.sync()?;
-        // It has got its name, and with it its last change.
+        // The file has its name now, so its ctime is final.
         write_record(directory, name, &file.metadata()?, &digest)
     };
     finish().map_err(Failed::Write)
 }
 
-/// Has a file written; its digest.
+/// Writes a file, and returns its digest.
 fn fill<E: From<io::Error>>(
     file: &File,
     make: impl Fn(&mut dyn Write) -> Result<(), E>,
@@ -194,7 +194,7 @@ fn fill<E: From<io::Error>>(
     }
 }
 
-/// A file that tells its own failures from those of what is written to it.
+/// A file that tells write errors of its own from errors of the content.
 struct Watched<'a> {
     file: &'a File,
     digest: Sha256,
@@ -234,8 +234,8 @@ fn make_temporary<E: From<io::Error>>(
     why: &PrivateError,
     make: impl Fn(&mut dyn Write) -> Result<(), E>,
 ) -> Result<BootFile, E> {
-    let folder = bases::temporary_for_names().map_err(io::Error::other)?;
-    let parent = File::open(&folder)?;
+    let directory = bases::temporary_for_names().map_err(io::Error::other)?;
+    let parent = File::open(&directory)?;
     sweep(parent.as_fd());
     let partial = PartialFile::named(parent.into(), 0o600)?;
     fill(partial.file(), make).map_err(|failed| match failed {
@@ -247,14 +247,13 @@ fn make_temporary<E: From<io::Error>>(
         PrivateError::NotPrivate { path, cause } => (path.clone(), format!("it {cause}")),
     };
     Ok(BootFile {
-        path: folder.join(partial.name().unwrap_or_default()),
+        path: directory.join(partial.name().unwrap_or_default()),
         notice: Some(CacheNotice::Unwritable { path, why }),
         _temporary: Some(Arc::new(partial)),
     })
 }
 
-/// Removes what has not been used for longest. What cannot be removed stays: the cache is
-/// no reason to fail.
+/// Removes the least recently used files. A file that cannot be removed stays.
 fn prune(directory: &Directory) {
     let modified = |name: &Path| fs::metadata(directory.path().join(name))?.modified();
     let now = SystemTime::now();

@@ -9,19 +9,24 @@ fn key(text: &str) -> Key {
     key
 }
 
-fn get(folder: &Path, text: &str) -> BootFile {
+fn get(directory: &Path, text: &str) -> BootFile {
     let make = |output: &mut dyn Write| output.write_all(text.as_bytes());
-    get_or_make(&Location::At(folder.to_owned()), key(text), "x", make).unwrap()
+    get_or_make(&Location::At(directory.to_owned()), key(text), "x", make).unwrap()
 }
 
-/// One that must be there.
-fn find(folder: &Path, text: &str) -> BootFile {
-    get_or_make::<io::Error>(&Location::At(folder.to_owned()), key(text), "x", |_| unreachable!())
-        .unwrap()
+/// Finds a file that must be in the cache.
+fn find(directory: &Path, text: &str) -> BootFile {
+    get_or_make::<io::Error>(
+        &Location::At(directory.to_owned()),
+        key(text),
+        "x",
+        |_| unreachable!(),
+    )
+    .unwrap()
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap();
+fn names(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> =
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -30,31 +35,31 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn made_once_and_found_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = get(folder.path(), "a");
-    assert_eq!(find(folder.path(), "a"), first);
+    let directory = tempfile::tempdir().unwrap();
+    let first = get(directory.path(), "a");
+    assert_eq!(find(directory.path(), "a"), first);
     assert_eq!(fs::read(first.path()).unwrap(), b"a");
-    assert_ne!(first, get(folder.path(), "b"));
-    assert_eq!(names(folder.path()).len(), 4, "two files and their records");
+    assert_ne!(first, get(directory.path(), "b"));
+    assert_eq!(names(directory.path()).len(), 4, "two files and their records");
 }
 
 #[test]
 fn a_failed_making_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let location = Location::At(folder.path().to_owned());
+    let directory = tempfile::tempdir().unwrap();
+    let location = Location::At(directory.path().to_owned());
     let failed = get_or_make::<io::Error>(&location, key("a"), "x", |output| {
         output.write_all(b"half")?;
         Err(io::ErrorKind::InvalidData.into())
     });
     assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::InvalidData);
-    assert!(names(folder.path()).is_empty());
+    assert!(names(directory.path()).is_empty());
 }
 
 #[test]
 fn what_was_damaged_is_made_anew_with_one_notice() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = get(folder.path(), "content");
-    let other = folder.path().join("other");
+    let directory = tempfile::tempdir().unwrap();
+    let file = get(directory.path(), "content");
+    let other = directory.path().join("other");
     fs::write(&other, "precious").unwrap();
     let path = file.path();
     let damages: [(&str, &dyn Fn()); 7] = [
@@ -77,44 +82,46 @@ fn what_was_damaged_is_made_anew_with_one_notice() {
     ];
     for (what, damage) in damages {
         damage();
-        let mended = get(folder.path(), "content");
+        let mended = get(directory.path(), "content");
         let notice = CacheNotice::Damaged(path.to_owned());
         assert_eq!(mended.notice(), Some(&notice), "{what}");
         assert_eq!(fs::read(path).unwrap(), b"content", "{what}");
-        assert_eq!(find(folder.path(), "content").notice(), None, "{what}");
+        assert_eq!(find(directory.path(), "content").notice(), None, "{what}");
     }
     assert_eq!(fs::read(&other).unwrap(), b"precious");
 }
 
 #[test]
 fn what_was_copied_with_its_record_is_fit_and_what_has_none_is_made_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = get(folder.path(), "content").path().to_owned();
-    let copy = folder.path().join("copy");
+    let directory = tempfile::tempdir().unwrap();
+    let path = get(directory.path(), "content").path().to_owned();
+    let copy = directory.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     fs::rename(&copy, &path).unwrap();
-    assert_eq!(find(folder.path(), "content").notice(), None);
-    fs::remove_file(folder.path().join(record_name(path.file_name().unwrap().to_str().unwrap())))
-        .unwrap();
-    assert_eq!(get(folder.path(), "content").notice(), None, "it is not known to be damaged");
-    find(folder.path(), "content");
+    assert_eq!(find(directory.path(), "content").notice(), None);
+    fs::remove_file(
+        directory.path().join(record_name(path.file_name().unwrap().to_str().unwrap())),
+    )
+    .unwrap();
+    assert_eq!(get(directory.path(), "content").notice(), None, "it is not known to be damaged");
+    find(directory.path(), "content");
     for record in ["", "{", "[]", "{\"file\":[7],\"digest\":1}"] {
         let name = record_name(path.file_name().unwrap().to_str().unwrap());
-        fs::write(folder.path().join(name), record).unwrap();
-        get(folder.path(), "content");
-        find(folder.path(), "content");
+        fs::write(directory.path().join(name), record).unwrap();
+        get(directory.path(), "content");
+        find(directory.path(), "content");
     }
 }
 
 #[test]
 fn where_nothing_can_be_written_it_is_a_temporary_file() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let made = Cell::new(0);
     let make = |output: &mut dyn Write| {
         made.set(made.get() + 1);
         output.write_all(b"content")
     };
-    // Nobody can make a directory there, root neither.
+    // No user can create a directory there, not even root.
     let location = Location::At("/proc/self/cache".into());
     let file = get_or_make(&location, key("a"), "x", make).unwrap();
     assert!(matches!(file.notice(), Some(CacheNotice::Unwritable { .. })), "{file:?}");
@@ -124,9 +131,9 @@ fn where_nothing_can_be_written_it_is_a_temporary_file() {
     assert_eq!((fs::read(&path).unwrap().as_slice(), made.get()), (b"content".as_slice(), 1));
     drop(again);
     assert!(!path.exists());
-    // A name that cannot be replaced.
-    let location = Location::At(folder.path().to_owned());
-    fs::create_dir(folder.path().join(key("a").name("x"))).unwrap();
+    // A directory has the name of the file, so it cannot be replaced.
+    let location = Location::At(directory.path().to_owned());
+    fs::create_dir(directory.path().join(key("a").name("x"))).unwrap();
     let file = get_or_make(&location, key("a"), "x", make).unwrap();
     assert!(matches!(file.notice(), Some(CacheNotice::Unwritable { .. })), "{file:?}");
 }
@@ -144,10 +151,10 @@ fn a_full_file_system_is_told_from_what_cannot_be_made() {
 
 #[test]
 fn only_the_most_recently_used_are_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let old = SystemTime::now() - Duration::from_secs(3600);
     let touch = |name: &str, age: u64| {
-        let file = File::create(folder.path().join(name)).unwrap();
+        let file = File::create(directory.path().join(name)).unwrap();
         file.set_modified(old + Duration::from_secs(age)).unwrap();
     };
     for number in 0..20 {
@@ -155,16 +162,16 @@ fn only_the_most_recently_used_are_kept() {
     }
     touch(".00.x.record", 100);
     touch(".gone.x.record", 0);
-    // What earlier versions have left; a real file is not pushed out by it.
+    // Temporary files of earlier versions. They must not displace a real file.
     for number in 0..20 {
         touch(&format!(".making-{number}"), 1000);
     }
-    let made = get(folder.path(), "new");
+    let made = get(directory.path(), "new");
     let name = made.path().file_name().unwrap().to_str().unwrap().to_owned();
     let mut expected: Vec<String> = (14..20).map(|number| format!("{number}.x")).collect();
     expected.extend(["00.x".into(), ".00.x.record".into(), name.clone(), record_name(&name)]);
     expected.sort();
-    assert_eq!(names(folder.path()), expected);
+    assert_eq!(names(directory.path()), expected);
 }
 
 #[test]

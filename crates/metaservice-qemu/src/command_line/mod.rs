@@ -1,7 +1,7 @@
-//! Turns a description into QEMU's command line and the kernel's.
+//! QEMU's command line, and that of the kernel.
 //!
-//! Owns every word that QEMU is given. It refuses what cannot be said safely: paths are made
-//! absolute, commas in them are doubled as QEMU asks, kernel arguments cannot contain blanks.
+//! Owns each word that QEMU gets. Paths become absolute, and commas in them are doubled, as QEMU
+//! requires. A kernel argument with a blank is an error.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -18,27 +18,27 @@ use crate::spec::error::InvalidSpec;
 use crate::spec::network::{Network, Publish, Transport};
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 
-/// The name under which the guest mounts the shared folder.
+/// The name under which the guest mounts the shared directory.
 const ROOT_TAG: &str = "metaservice";
 
-/// The longest kernel command line that x86 reads, its end mark included.
+/// The longest kernel command line of x86, with its final zero byte.
 const MAX_COMMAND_LINE: usize = 2048;
 
-/// Kernel arguments of every machine: a quiet console on the serial port (each line of it
-/// costs the guest time), an end instead of a hang when the kernel panics, random numbers at
-/// once, and no self-tests of the ciphers (0.2 s under emulation).
+/// Kernel arguments of each machine. The console is quiet, because each line on the serial port
+/// costs the guest time. A panic ends the machine. Random numbers are available at once. The
+/// self-tests of ciphers are off: they take 0.2 s under emulation.
 const KERNEL_ARGUMENTS: &str = "quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests";
 
-/// What QEMU inherits and finds: file descriptors, and the folder that it exports.
+/// What QEMU inherits: file descriptors, and the shared directory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Inherited<'a> {
     pub(crate) monitor: RawFd,
     pub(crate) console: RawFd,
     pub(crate) card: Option<RawFd>,
-    /// An image without a name that takes what the guest writes to its disk. QEMU makes a temporary
-    /// file if there is none.
+    /// A file without a name that takes the guest's writes to its disk. Without it, QEMU creates a
+    /// temporary file.
     pub(crate) scratch: Option<RawFd>,
-    /// Where the exported folder is, if not where the description says.
+    /// The path of the shared directory, if it is not that of the description.
     pub(crate) export: Option<&'a Export>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn qemu(
     words.option("-cpu", if accelerator.kvm { "host" } else { emulated_cpu(spec.qemu.arch) });
     words.option("-smp", spec.cpus.count().to_string());
     words.option("-m", format!("{}M", spec.memory.mebibytes()));
-    // QEMU itself needs none of these; a guest that breaks into it shall not have them.
+    // QEMU needs none of these. A guest that breaks into QEMU must not have them.
     words.option(
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -96,13 +96,13 @@ pub(crate) fn qemu(
     words.option("-serial", "chardev:console");
     words.option("-device", "virtio-rng-pci").option("-device", "pvpanic-pci");
     if spec.snapshot.is_some() {
-        // Another number each time: by it a kernel learns that it is another machine now.
+        // A new number in each machine. By it, a kernel learns that it was restored.
         words.option("-device", "vmgenid,guid=auto");
     }
 
     if let (Some(card), Some(fd)) = (&spec.card, inherited.card) {
         words.option("-netdev", format!("stream,id=service,server=off,addr.type=fd,addr.str={fd}"));
-        // No option ROM: nothing boots from this card.
+        // Without an option ROM: nothing boots from this card.
         let (mac, mtu) = (card.address, card.mtu);
         words.option(
             "-device",
@@ -113,13 +113,13 @@ pub(crate) fn qemu(
         words.option("-smbios", format!("type=1,uuid={uuid},serial={uuid}"));
     }
     user_network(spec, &mut words)?;
-    if let Root::Folder(folder) = &spec.root {
-        let folder = existing("the folder", folder)?;
-        if !folder.is_dir() {
+    if let Root::Directory(directory) = &spec.root {
+        let directory = existing("the directory", directory)?;
+        if !directory.is_dir() {
             let source = std::io::ErrorKind::NotADirectory.into();
-            return Err(InvalidSpec::Path { what: "the folder", path: folder, source });
+            return Err(InvalidSpec::Path { what: "the directory", path: directory, source });
         }
-        let as_described = Export { path: folder, refuses_others: false };
+        let as_described = Export { path: directory, refuses_others: false };
         let Export { path, refuses_others } = inherited.export.unwrap_or(&as_described);
         let others = if *refuses_others { "forbid" } else { "remap" };
         let start =
@@ -142,14 +142,14 @@ pub(crate) fn qemu(
     Ok(words.0)
 }
 
-/// The disk. Of what a machine writes nothing is left however QEMU ends, unless it is to stay: it
-/// goes to a file without a name over the image, or, with `snapshot=on`, to a temporary file that
-/// QEMU unlinks as soon as it has opened it. Both open the image read-only.
+/// The disk. The guest's writes are lost when QEMU ends, in whatever way, unless they must be kept.
+/// They go to a file without a name over the image, or, with `snapshot=on`, to a temporary file
+/// that QEMU unlinks as soon as it is open. Both open the image read-only.
 fn disk(words: &mut Words, spec: &MachineSpec, scratch: Option<RawFd>) {
     let Some(disk) = &spec.disk else { return };
     if let Some(fd) = scratch {
         words.option("-add-fd", format!("fd={fd},set=1"));
-        // Nobody misses what is not on the disk when the host fails.
+        // The file is of no use after a crash of the host, so nothing is flushed.
         let drive =
             "if=none,id=disk,cache=unsafe,auto-read-only=off,format=qcow2,file=/dev/fdset/1";
         words.option("-drive", drive).option("-device", "virtio-blk-pci,drive=disk");
@@ -170,7 +170,8 @@ fn disk(words: &mut Words, spec: &MachineSpec, scratch: Option<RawFd>) {
     words.option("-device", "virtio-blk-pci,drive=disk");
 }
 
-/// The second card, behind the first, so that a guest which sets up one card takes the service's.
+/// The second card. It comes after the first, so that a guest that configures one card takes the
+/// service's.
 fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec> {
     if spec.network != Network::User {
         return if spec.published.is_empty() { Ok(()) } else { Err(InvalidSpec::NothingToPublish) };
@@ -190,8 +191,9 @@ fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec
     Ok(())
 }
 
-/// The machine's type and where its memory is. A recorded memory is shared with its file, and left
-/// out of the state that QEMU saves; one that goes on is a private view of it, copied on write.
+/// The machine type, and the file of the memory. For a new snapshot, the memory is shared with its
+/// file, and QEMU leaves it out of the state. In a restored machine, it is a private view of the
+/// file, copied on write.
 fn memory(words: &mut Words, spec: &MachineSpec) {
     let machine = machine_type(spec.qemu.arch);
     let (file, share) = match &spec.snapshot {
@@ -201,7 +203,7 @@ fn memory(words: &mut Words, spec: &MachineSpec) {
         }
         Some(SnapshotUse::Create(files)) => (&files.memory, "on"),
         Some(SnapshotUse::Restore(files, _)) => {
-            // Not before it is told where from.
+            // QEMU waits until the monitor names the source.
             words.option("-incoming", "defer");
             (&files.memory, "off")
         }
@@ -212,12 +214,14 @@ fn memory(words: &mut Words, spec: &MachineSpec) {
     words.option("-object", with_path(&start, file));
 }
 
-/// The kernel's command line: our own arguments, what the init is told, the caller's.
+/// The kernel command line: the arguments of this crate, those for the init, and the caller's.
 fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, InvalidSpec> {
     let mut line = format!("{} {KERNEL_ARGUMENTS}", arch_arguments(spec.qemu.arch));
     match &spec.root {
         Root::Initramfs => {}
-        Root::Folder(_) => write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}")),
+        Root::Directory(_) => {
+            write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}"))
+        }
         Root::Disk if spec.disk.is_none() => return Err(InvalidSpec::NoRoot("a disk")),
         Root::Disk => write_argument(&mut line, "metaservice.root", "disk"),
     }
@@ -251,7 +255,7 @@ fn write_argument(line: &mut String, name: &str, value: &str) {
     let _ = write!(line, " {name}={value}");
 }
 
-/// A name as the kernel takes it (64 bytes) and the resolver understands it.
+/// Whether the kernel (at most 64 bytes) and resolvers accept a host name.
 fn is_host_name(name: &str) -> bool {
     name.len() <= 64
         && name.split('.').all(|label| {
@@ -262,12 +266,12 @@ fn is_host_name(name: &str) -> bool {
         })
 }
 
-/// The absolute path of something that is there.
+/// The absolute path of a file that must exist.
 fn existing(what: &'static str, path: &Path) -> Result<PathBuf, InvalidSpec> {
     path.canonicalize().map_err(|source| InvalidSpec::Path { what, path: path.to_owned(), source })
 }
 
-/// An option with a path in it, whose commas are doubled.
+/// An option with a path. Commas in the path are doubled.
 fn with_path(start: &str, path: &Path) -> OsString {
     let mut bytes = start.as_bytes().to_vec();
     for &byte in path.as_os_str().as_bytes() {

@@ -104,13 +104,13 @@ fn the_firmware_tables_name_the_machine() {
 
 #[test]
 fn commas_in_paths_are_doubled() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("a,b,,c");
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("a,b,,c");
     std::fs::create_dir(&root).unwrap();
     std::fs::write(root.join("disk,0"), [0; 512]).unwrap();
-    let spec = spec(direct()).root(Root::Folder(root.clone())).disk(raw(&root.join("disk,0")));
+    let spec = spec(direct()).root(Root::Directory(root.clone())).disk(raw(&root.join("disk,0")));
     let words = build(&spec).unwrap();
-    let above = folder.path().canonicalize().unwrap().display().to_string();
+    let above = directory.path().canonicalize().unwrap().display().to_string();
     let fsdev = &values(&words, "-fsdev")[0];
     assert_eq!(
         *fsdev,
@@ -127,12 +127,12 @@ fn commas_in_paths_are_doubled() {
 }
 
 #[test]
-fn a_relative_folder_becomes_absolute_and_a_missing_one_is_named() {
-    let words = build(&spec(direct()).root(Root::Folder("src".into()))).unwrap();
+fn a_relative_directory_becomes_absolute_and_a_missing_one_is_named() {
+    let words = build(&spec(direct()).root(Root::Directory("src".into()))).unwrap();
     assert!(values(&words, "-fsdev")[0].ends_with("/metaservice-qemu/src"));
-    let error = build(&spec(direct()).root(Root::Folder("/no/such".into()))).unwrap_err();
-    assert_eq!(error.to_string(), "cannot use the folder /no/such");
-    assert!(build(&spec(direct()).root(Root::Folder("/proc/self/exe".into()))).is_err());
+    let error = build(&spec(direct()).root(Root::Directory("/no/such".into()))).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use the directory /no/such");
+    assert!(build(&spec(direct()).root(Root::Directory("/proc/self/exe".into()))).is_err());
 }
 
 #[test]

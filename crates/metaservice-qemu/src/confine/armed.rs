@@ -16,17 +16,17 @@ use super::error::ConfineError;
 use super::handshake::{self, Seen};
 use super::steps::Step;
 
-/// Folders to mount the new root over: any will do.
+/// Directories to mount the new root over. Any existing one is fine.
 const BASES: [&str; 4] = ["/tmp", "/usr", "/dev", "/"];
 
-/// Both ends of the conversation with a child.
+/// Both ends of the socket between parent and child.
 #[derive(Debug)]
 pub(super) struct Ends {
     parent: UnixStream,
     child: UnixStream,
 }
 
-/// A command that enters its confinement when it is started.
+/// A command that confines itself between fork and exec.
 #[derive(Debug)]
 pub(crate) struct Armed {
     ends: Option<Ends>,
@@ -49,8 +49,8 @@ impl Armed {
         Self { ends, rules, steps, privileged }
     }
 
-    /// Starts the command. The calling thread is under the same Landlock rules, and the command
-    /// dies with it.
+    /// Starts the command. The calling thread gets the same Landlock rules, and the command dies
+    /// with the thread.
     pub(crate) fn spawn(self, command: &mut Command) -> Result<Child, ConfineError> {
         let (spawned, _) = self.run(command);
         spawned
@@ -70,7 +70,7 @@ impl Armed {
             Err(error) => return (Err(error.into()), Seen::default()),
         };
         let spawned = command.spawn();
-        // The usher ends when nobody has this end any more.
+        // The usher ends when no process has this end any more.
         drop(child);
         let seen = usher.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
         match (spawned, seen) {

@@ -23,26 +23,26 @@ pub(super) enum Layer {
 }
 
 impl Layer {
-    /// How a machine is confined, with a folder of the host or without.
-    pub(super) const fn of(host: Boundary, folder: bool) -> Self {
+    /// The layer for a machine, with or without a shared directory.
+    pub(super) const fn of(host: Boundary, directory: bool) -> Self {
         match host {
             Boundary { privileged: true, .. } => Self::Namespaces,
-            Boundary { namespaces: true, .. } if !folder => Self::Namespaces,
+            Boundary { namespaces: true, .. } if !directory => Self::Namespaces,
             Boundary { landlock: true, .. } => Self::Landlock,
             _ => Self::None,
         }
     }
 }
 
-/// How QEMU finds the folder that it exports.
+/// Where QEMU finds the shared directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Export {
     pub(crate) path: PathBuf,
-    /// Whether it refuses file systems below the folder.
+    /// Whether QEMU must reject other file systems below the directory.
     pub(crate) refuses_others: bool,
 }
 
-/// The confinement of one QEMU, prepared and not yet entered. The default is none.
+/// The confinement of one QEMU, prepared but not entered yet. The default confines nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Confinement {
     entry: Option<(Entry, Ends)>,
@@ -52,7 +52,7 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// Prepares it. Blocks, for some milliseconds.
+    /// Prepares it. Blocks for some milliseconds.
     pub(crate) fn of(needs: &Needs, host: Boundary) -> Result<Self, ConfineError> {
         let mut confinement = Self::default();
         let layer = Layer::of(host, needs.exported.is_some());
@@ -61,11 +61,11 @@ impl Confinement {
                 (PathBuf::from(steps::EXPORT), false)
             } else if host.namespaces {
                 let held = hold(false, steps::of_export(exported)?, steps::EXPORT)?;
-                let path = format!("/proc/self/fd/{}", held.folder.as_raw_fd());
+                let path = format!("/proc/self/fd/{}", held.directory.as_raw_fd());
                 confinement.held = Some(held);
                 (path.into(), false)
             } else {
-                (exported.folder.clone(), true)
+                (exported.directory.clone(), true)
             };
             confinement.export = Some(Export { path, refuses_others });
         }
@@ -86,18 +86,18 @@ impl Confinement {
         Ok(confinement)
     }
 
-    /// How QEMU finds the folder that it exports, if it does.
+    /// Where QEMU finds the shared directory, if it has one.
     pub(crate) const fn export(&self) -> Option<&Export> {
         self.export.as_ref()
     }
 
-    /// The descriptors that the command has to inherit.
+    /// The descriptors that the command must inherit.
     pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
-        self.held.take().map(|held| vec![held.folder, held.mounts]).unwrap_or_default()
+        self.held.take().map(|held| vec![held.directory, held.mounts]).unwrap_or_default()
     }
 
-    /// Has the command enter it between fork and exec. What the command is to inherit is marked
-    /// behind this: here all descriptors are marked to be closed.
+    /// Has the command enter it between fork and exec. It marks all descriptors as close-on-exec,
+    /// so mark those to inherit after this call.
     pub(crate) fn arm(self, command: &mut Command) -> Armed {
         Armed::prepare(command, self.entry, self.rules)
     }

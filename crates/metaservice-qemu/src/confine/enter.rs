@@ -1,13 +1,14 @@
 //! What a child does between fork and exec.
 //!
-//! Owns the one use of `unsafe` in this crate. Between fork and exec only async-signal-safe work is
-//! allowed: everything here makes system calls on values that were prepared before the fork,
-//! allocates nothing and takes no lock. All paths are C strings by then.
+//! Owns the use of `unsafe` for the start of processes. Between fork and exec only
+//! async-signal-safe operations are allowed. So this code makes system calls on values that were
+//! prepared before the fork. It allocates nothing and takes no lock. All paths are C strings by
+//! then.
 //!
-//! The order matters. The kernel forgets the death signal when credentials change, so it is set
-//! first, for the time until then, and last. Mounts need capabilities, so these are dropped after
-//! them. A privileged caller makes its mounts outside the new user namespace: nothing inside can
-//! undo them.
+//! The order matters. The kernel clears the death signal when credentials change, so it is set at
+//! the beginning and again at the end. Mounts need capabilities, so these are dropped after the
+//! mounts. A privileged caller mounts outside the new user namespace, so nothing inside it can undo
+//! the mounts.
 
 #![allow(unsafe_code)]
 
@@ -35,7 +36,7 @@ use super::handshake::{FAILED, MAP, READY};
 use super::steps::{HOST, NOTHING, Step};
 use crate::descriptors::lower_descriptors;
 
-/// What the kernel's `mount_setattr` takes: set these, clear none, and the rest as it is.
+/// Arguments of `mount_setattr`: attributes to set, and a flag.
 const READ_ONLY: u64 = 1;
 const NO_SET_ID: u64 = 2;
 const RECURSIVE: u32 = 0x8000;
@@ -43,26 +44,26 @@ const RECURSIVE: u32 = 0x8000;
 /// The child's part of a confinement.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The child's end of the conversation with its parent, and the parent's, which the child
-    /// closes: it would not see the parent's end otherwise.
+    /// The child's end of the socket, and the parent's. The child closes the parent's end:
+    /// otherwise it would not notice when the parent closes it.
     pub(super) child: RawFd,
     pub(super) parent: RawFd,
     /// Whether the caller may mount without a user namespace.
     pub(super) privileged: bool,
     /// Whether the child keeps the host's network.
     pub(super) network: bool,
-    /// Where the new root is mounted at first: any folder.
+    /// The directory over which the new root is mounted.
     pub(super) base: CString,
     pub(super) steps: Arc<[Step]>,
-    /// Waits with the folder as its working folder, and ends: there is nothing to execute.
+    /// A directory in which the child waits and then ends. It executes nothing.
     pub(super) waits_at: Option<CString>,
-    /// What is kept of the capabilities, within the user namespace.
+    /// The capabilities that the child keeps within the user namespace.
     pub(super) kept: CapabilitySet,
 }
 
-/// Has the kernel kill the command's process when the calling thread ends, and takes from it what
-/// it does not need: the descriptors of the caller's, privileges to be had by programs, and, where
-/// there is an entry, the host's files.
+/// Has the kernel kill the command when the calling thread ends. The command loses what it does not
+/// need: the descriptors of the caller, privileges from programs that it executes, and, with an
+/// entry, the files of the host.
 pub(super) fn prepare(command: &mut Command, entry: Option<Entry>) {
     let parent = getpid();
     let hook = move || {
@@ -75,48 +76,48 @@ pub(super) fn prepare(command: &mut Command, entry: Option<Entry>) {
         set_no_new_privs(true)?;
         die_with(parent)
     };
-    // SAFETY: the hook makes system calls on values that it owns and compares numbers: it
+    // SAFETY: the hook makes system calls on values that it owns, and compares numbers. It
     // allocates nothing and takes no lock. Its errors are numbers.
     unsafe { command.pre_exec(hook) };
 }
 
-/// Has the command inherit nothing but its standard streams: a pipe that this process has inherited
-/// itself would not end before the command does. Its limit of open files is as before
+/// Has the command inherit only its standard streams. Otherwise a pipe that this process inherited
+/// would stay open until the command ends. The limit of open files is as before
 /// [`raise_descriptors`](crate::raise_descriptors).
 pub fn without_descriptors(command: &mut Command) {
     let hook = || {
         close_on_exec()?;
         lower_descriptors()
     };
-    // SAFETY: the hook makes system calls on numbers: it allocates nothing and takes no lock.
+    // SAFETY: the hook makes system calls on numbers. It allocates nothing and takes no lock.
     unsafe { command.pre_exec(hook) };
 }
 
 fn die_with(parent: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // A parent that died between fork and the line above sends no signal any more.
+    // If the parent died between the fork and the line above, the kernel sends no signal.
     if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
 }
 
-/// Marks all descriptors but the standard streams: what the caller has inherited itself is not
-/// for its child. Those that are meant lose the mark in a later hook.
+/// Marks all descriptors except the standard streams as close-on-exec. A later hook removes the
+/// mark from those that the child must inherit.
 fn close_on_exec() -> io::Result<()> {
-    // SAFETY: marks descriptors of this process, and closes none.
+    // SAFETY: this marks descriptors of this process, and closes none.
     let marked =
         unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if marked == 0 {
         return Ok(());
     }
-    // A kernel before 5.11: as many as a process usually may have.
+    // For a kernel before 5.11: as many descriptors as a process usually may have.
     for fd in 3..1024 {
-        // SAFETY: a number that is no descriptor is refused.
+        // SAFETY: a number that is not a descriptor gives an error.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
 }
 
 fn enter(entry: &Entry) -> Result<(), Errno> {
-    // SAFETY: in this process, which is a copy, the number is the copy of the parent's end.
+    // SAFETY: this process is a fork, so the number is its copy of the parent's end.
     unsafe { rustix::io::close(entry.parent) };
     // SAFETY: the descriptor was opened before the fork and stays open until exec.
     let sync = unsafe { BorrowedFd::borrow_raw(entry.child) };
@@ -136,8 +137,8 @@ fn enter(entry: &Entry) -> Result<(), Errno> {
         unshare(UnshareFlags::NEWUSER)?;
         ask(sync, MAP)?;
     }
-    if let Some(folder) = &entry.waits_at {
-        chdir(folder.as_c_str())?;
+    if let Some(directory) = &entry.waits_at {
+        chdir(directory.as_c_str())?;
         ask(sync, READY)?;
         return Err(Errno::CANCELED);
     }
@@ -145,11 +146,12 @@ fn enter(entry: &Entry) -> Result<(), Errno> {
 }
 
 fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
-    // SAFETY: descriptors stay shared, with nobody: this process has one thread.
+    // SAFETY: this process has one thread, so it shares its descriptors with none.
     unsafe { unshare_unsafe(flags) }
 }
 
-/// Sends one byte to the parent and waits for its own. The parent ends the wait by closing.
+/// Sends a message to the parent and waits for one byte. If the parent closes the socket, that is
+/// an error.
 fn ask(sync: BorrowedFd<'_>, what: u8) -> Result<(), Errno> {
     tell(sync, what, getpid().as_raw_nonzero().get())?;
     let mut answer = [0];
@@ -191,7 +193,7 @@ fn new_root(entry: &Entry, sync: BorrowedFd<'_>) -> Result<(), Errno> {
 
 fn take(step: &Step) -> Result<(), Errno> {
     match step {
-        Step::Folder(at) => mkdir(at),
+        Step::Directory(at) => mkdir(at),
         Step::File(at) => file(at),
         Step::Link { to, at } => symlinkat(to.as_c_str(), CWD, at.as_c_str()).or_else(there),
         Step::Bind { from, at, below: true } => {
@@ -201,7 +203,7 @@ fn take(step: &Step) -> Result<(), Errno> {
         Step::ReadOnly(at) => read_only(at, true),
         Step::Hide { at, empty } => match mount_bind(empty.as_c_str(), at.as_c_str()) {
             Err(Errno::NOTDIR) => mount_bind(NOTHING, at.as_c_str()),
-            // Gone meanwhile.
+            // It was removed meanwhile.
             Err(Errno::NOENT) => Ok(()),
             other => other,
         },
@@ -217,7 +219,7 @@ fn file(at: &CStr) -> Result<(), Errno> {
     openat(CWD, at, flags, Mode::from_raw_mode(0o444)).map(drop).or_else(there)
 }
 
-/// What is there already, as in a folder that was mounted, is as good.
+/// Accepts an existing file, as in a directory that was mounted.
 fn there(error: Errno) -> Result<(), Errno> {
     if matches!(error, Errno::EXIST | Errno::ROFS) { Ok(()) } else { Err(error) }
 }
@@ -239,7 +241,7 @@ fn read_only(at: &CStr, below: bool) -> Result<(), Errno> {
     if done == 0 {
         return Ok(());
     }
-    // SAFETY: the place of this thread's error number.
+    // SAFETY: this is the location of the thread's error number.
     Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))
 }
 
@@ -251,7 +253,7 @@ fn drop_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
         }
         match remove_capability_from_bounding_set(one) {
             Ok(()) => {}
-            // Behind the kernel's last one.
+            // The number is above the kernel's last capability.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }

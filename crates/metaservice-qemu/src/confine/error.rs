@@ -2,23 +2,23 @@
 
 use std::io;
 
-/// A host that does not keep what it offers.
+/// Why QEMU could not be confined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfineError {
     /// A child could not be confined.
     #[error("cannot confine QEMU")]
     Io(#[from] io::Error),
-    /// A step of it failed.
+    /// A step of the confinement failed.
     #[error("cannot confine QEMU: {step}")]
     Step {
-        /// Which.
+        /// The step.
         step: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Landlock's rules could not be made.
+    /// The Landlock rules could not be created.
     #[error("cannot confine QEMU by Landlock rules")]
     Landlock(#[from] ::landlock::RulesetError),
 }

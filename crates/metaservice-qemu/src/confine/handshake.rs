@@ -1,7 +1,8 @@
 //! The parent's part while a child confines itself.
 //!
-//! A child in a new user namespace cannot say itself who its users are: its parent writes that.
-//! A child that only holds mounts says when they are made, and ends when its parent lets go.
+//! A child in a new user namespace cannot write its own user mapping, so the parent writes it. A
+//! child that only holds mounts reports when they are made, and ends when the parent closes the
+//! socket.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,34 +11,34 @@ use std::os::unix::net::UnixStream;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-/// The child is in its user namespace and nobody yet.
+/// The child is in its user namespace, and needs a user mapping.
 pub(super) const MAP: u8 = b'm';
 
-/// The child has made its mounts and stands in the folder.
+/// The child has made its mounts, and is in the directory.
 pub(super) const READY: u8 = b'r';
 
-/// A step could not be taken: its number follows. The child ends.
+/// A step failed. Its number follows, and the child ends.
 pub(super) const FAILED: u8 = b'f';
 
-/// What was seen of a child.
+/// What the child reported.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The folder that it stood in, and what keeps its mounts.
+    /// The directory of the child, and its mounts.
     pub(super) held: Option<Held>,
     /// The step that failed.
     pub(super) failed: Option<usize>,
 }
 
-/// A folder among mounts of its own.
+/// A directory with mounts of its own.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The folder.
-    pub(crate) folder: OwnedFd,
-    /// The namespace of its mounts: without it those on top of the folder would go.
+    /// The directory.
+    pub(crate) directory: OwnedFd,
+    /// The mount namespace. Without it, the mounts in the directory would vanish.
     pub(crate) mounts: OwnedFd,
 }
 
-/// Answers a child until it has what it needs: it executes its program then, or ends.
+/// Answers a child until it executes its program, or ends.
 pub(super) fn attend(mut sync: UnixStream, privileged: bool) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let mut message = [0; 5];
@@ -59,9 +60,9 @@ pub(super) fn attend(mut sync: UnixStream, privileged: bool) -> io::Result<Seen>
                 let open = |name: &str, flags| {
                     openat(CWD, format!("/proc/{pid}/{name}"), flags, Mode::empty())
                 };
-                let folder = open("cwd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+                let directory = open("cwd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
                 let mounts = open("ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC)?;
-                seen.held = Some(Held { folder, mounts });
+                seen.held = Some(Held { directory, mounts });
                 return Ok(seen);
             }
             _ => return Err(io::ErrorKind::InvalidData.into()),
@@ -69,11 +70,11 @@ pub(super) fn attend(mut sync: UnixStream, privileged: bool) -> io::Result<Seen>
     }
 }
 
-/// Says who the users of a namespace are: all of this one's by their own numbers where this
-/// process may say that, else its own user alone.
+/// Writes the user mapping of a namespace. A privileged process maps all users to themselves,
+/// another one maps its own user alone.
 fn map(pid: i32, privileged: bool) -> io::Result<()> {
     let write = |name: &str, text: &str| {
-        // One write: the kernel takes no second.
+        // A single write, because the kernel accepts no second one.
         File::options().write(true).open(format!("/proc/{pid}/{name}"))?.write_all(text.as_bytes())
     };
     if privileged {
@@ -86,7 +87,7 @@ fn map(pid: i32, privileged: bool) -> io::Result<()> {
     write("gid_map", &format!("{group} {group} 1"))
 }
 
-/// Each user under its own number, of those that a map has.
+/// A mapping of each user of a map to itself.
 fn identity(map: &str) -> String {
     let mut lines = String::new();
     for line in map.lines() {

@@ -1,4 +1,4 @@
-//! A directory among mounts of its own.
+//! A directory with mounts of its own.
 
 use std::ffi::CString;
 use std::io;
@@ -9,13 +9,17 @@ use super::error::ConfineError;
 use super::handshake::Held;
 use super::steps::Step;
 
-/// Has a child make mounts, and takes the folder over from it. The child is gone then.
-pub(super) fn hold(privileged: bool, steps: Vec<Step>, folder: &str) -> Result<Held, ConfineError> {
-    // It is never executed.
+/// Has a child make mounts, and takes the directory from it. The child ends.
+pub(super) fn hold(
+    privileged: bool,
+    steps: Vec<Step>,
+    directory: &str,
+) -> Result<Held, ConfineError> {
+    // The program is never executed.
     let mut command = Command::new("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let (mut entry, ends) = entry(privileged, steps)?;
-    entry.waits_at = Some(CString::new(folder).map_err(io::Error::from)?);
+    entry.waits_at = Some(CString::new(directory).map_err(io::Error::from)?);
     let armed = Armed::prepare(&mut command, Some((entry, ends)), None);
     let (spawned, seen) = armed.run(&mut command);
     match (seen.held, spawned) {

@@ -1,7 +1,7 @@
-//! What a thread and its children may open, where no mounts can be made: Landlock.
+//! Confinement without mounts: Landlock rules for a thread and its children.
 //!
-//! Owns the rules. They allow, and cannot except: around a hidden path its neighbours are allowed
-//! one by one, so what comes there later is hidden too. Names stay visible below a folder.
+//! Owns the rules. Landlock can only allow. So for a hidden path, its neighbours are allowed one by
+//! one, and a file that is created there later is hidden too. Names of hidden files stay visible.
 
 #[cfg(test)]
 use std::path::Path;
@@ -14,10 +14,10 @@ use landlock::{
 
 use super::needs::{Exported, Needs};
 
-/// The rights that are taken away where they are not given: those of Linux 6.2, as far as there.
+/// The rights that the rules handle: those of Linux 6.2, as far as the kernel has them.
 const RIGHTS: ABI = ABI::V3;
 
-/// Whether this host has it.
+/// Whether this host has Landlock.
 pub(super) fn is_there() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -26,8 +26,9 @@ pub(super) fn is_there() -> bool {
         .is_ok()
 }
 
-/// Rules that open everything and keep signals to one's own processes, where the host has them
-/// (Linux 6.12). A user namespace does not: the kernel compares users, and QEMU's is the caller's.
+/// Rules that allow all files, but no signals to other processes, if the host supports that (Linux
+/// 6.12). A user namespace does not block signals: the kernel compares users, and QEMU has the user
+/// of its caller.
 pub(super) fn no_signals() -> Option<RulesetCreated> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -36,7 +37,7 @@ pub(super) fn no_signals() -> Option<RulesetCreated> {
         .ok()
 }
 
-/// The rules for a machine, made before anything is forked.
+/// The rules for a machine, created before the fork.
 pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(RIGHTS);
     let open: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
@@ -53,26 +54,28 @@ pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
         rules = rules.add_rules(path_beneath_rules([path], rights))?;
     }
     if let Some(exported) = &needs.exported {
-        rules =
-            rules.add_rules(path_beneath_rules([&exported.folder], AccessFs::ReadDir))?.add_rules(
-                path_beneath_rules(around(exported), AccessFs::ReadFile | AccessFs::ReadDir),
-            )?;
+        rules = rules
+            .add_rules(path_beneath_rules([&exported.directory], AccessFs::ReadDir))?
+            .add_rules(path_beneath_rules(
+                around(exported),
+                AccessFs::ReadFile | AccessFs::ReadDir,
+            ))?;
     }
     Ok(rules)
 }
 
-/// All of the folder but what is hidden, and other mounts: QEMU does not tell one of the same file
-/// system from a folder.
+/// All of the directory except hidden paths and other mounts. QEMU cannot tell a mount of the same
+/// file system from a directory.
 fn around(exported: &Exported) -> Vec<PathBuf> {
     let mounts = exported.mounts.iter().filter(|mount| !mount.shown).map(|mount| &mount.at);
     let left_out: Vec<&PathBuf> = exported.hidden.iter().chain(mounts).collect();
-    let (mut allowed, mut open) = (Vec::new(), vec![exported.folder.clone()]);
-    while let Some(folder) = open.pop() {
-        if !left_out.iter().any(|hidden| hidden.starts_with(&folder)) {
-            allowed.push(folder);
+    let (mut allowed, mut open) = (Vec::new(), vec![exported.directory.clone()]);
+    while let Some(directory) = open.pop() {
+        if !left_out.iter().any(|hidden| hidden.starts_with(&directory)) {
+            allowed.push(directory);
             continue;
         }
-        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
         open.extend(entries.map(|entry| entry.path()).filter(|path| {
             let is_link = path.is_symlink();
             !is_link && !left_out.contains(&path)
@@ -81,11 +84,11 @@ fn around(exported: &Exported) -> Vec<PathBuf> {
     allowed
 }
 
-/// As [`around`], for a test of the selection.
+/// As [`around`], for a test.
 #[cfg(test)]
-pub(super) fn around_folder(folder: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
-    let (folder, hidden) = (folder.to_owned(), hidden.to_vec());
-    around(&Exported { folder, hidden, mounts: Vec::new() })
+pub(super) fn around_directory(directory: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
+    let (directory, hidden) = (directory.to_owned(), hidden.to_vec());
+    around(&Exported { directory, hidden, mounts: Vec::new() })
 }
 
 #[cfg(test)]
@@ -95,22 +98,23 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_left_out_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         for name in ["a/keys", "a/other", "b"] {
             std::fs::create_dir_all(path(name)).unwrap();
         }
         std::fs::write(path("file"), "x").unwrap();
         std::os::unix::fs::symlink(path("a/keys"), path("link")).unwrap();
-        let mut found = around_folder(folder.path(), &[path("a/keys")]);
+        let mut found = around_directory(directory.path(), &[path("a/keys")]);
         found.sort();
         assert_eq!(found, [path("a/other"), path("b"), path("file")]);
-        assert_eq!(around_folder(folder.path(), &[]), [folder.path()]);
+        assert_eq!(around_directory(directory.path(), &[]), [directory.path()]);
         let mount = |shown| Mount { at: path("b"), shown };
-        let with = |mounts| Exported { folder: folder.path().to_owned(), hidden: vec![], mounts };
+        let with =
+            |mounts| Exported { directory: directory.path().to_owned(), hidden: vec![], mounts };
         assert!(
             !around(&with(vec![mount(false)])).iter().any(|found| path("b").starts_with(found))
         );
-        assert_eq!(around(&with(vec![mount(true)])), [folder.path()]);
+        assert_eq!(around(&with(vec![mount(true)])), [directory.path()]);
     }
 }

@@ -1,16 +1,24 @@
-//! What QEMU gets of its host: a second boundary behind QEMU itself.
+//! The confinement of QEMU: a second boundary behind QEMU itself.
 //!
-//! Owns the choice between what this host offers, and who does which part of it.
+//! Owns the choice between the means of the host.
 //!
-//! | who starts it | machine | folder of the host that it exports |
+//! | user | machine | shared directory |
 //! | --- | --- | --- |
-//! | root | mounts of its own with what it needs, a user namespace without capabilities | a mount of that folder alone, without others below it |
-//! | a user who may make user namespaces | the same | a folder among mounts of its own; QEMU by Landlock |
-//! | any other | Landlock | the folder itself, other file systems refused; Landlock |
-//! | no Landlock either | nothing but QEMU's own system call filter | other file systems refused |
+//! | root | a mount namespace with only what it needs, a user namespace without capabilities | a mount of the directory, without others below it |
+//! | a user who can create user namespaces | the same | the directory in a mount namespace; Landlock for QEMU |
+//! | any other | Landlock | the directory itself, without other file systems; Landlock |
+//! | the same, without Landlock | QEMU's own system call filter alone | without other file systems |
 //!
-//! An ordinary user's namespace knows one user: QEMU within would show the guest all files of
-//! others, root's too, as those of nobody. So a QEMU with a folder stays outside.
+//! The user namespace of an ordinary user has one user. QEMU within it would show files of all
+//! other users, also of root, as those of an unknown user. So a QEMU with a shared directory stays
+//! outside.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `probe`, `needs` | what the host has, and what a machine needs |
+//! | `confinement`, `armed`, `hold` | the preparation, and the start of a process |
+//! | `steps`, `mounts`, `landlock` | mounts and rules |
+//! | `enter`, `handshake` | the child's part and the parent's |
 
 pub(crate) mod armed;
 pub(crate) mod confinement;

@@ -1,4 +1,4 @@
-//! The file systems below a folder.
+//! The file systems below a directory.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// A file system below an exported folder.
+/// A file system below a shared directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     pub(super) at: PathBuf,
-    /// Whether the user asked for it.
+    /// Whether the user wants it to be shown.
     pub(super) shown: bool,
 }
 
-/// Those below a folder, as this process sees them. What is hidden anyway is left out.
+/// The file systems below a directory, as this process sees them, except within hidden paths.
 pub(super) fn below(
-    folder: &Path,
+    directory: &Path,
     hidden: &[PathBuf],
     shown: &BTreeSet<PathBuf>,
 ) -> io::Result<Vec<Mount>> {
-    let mut mounts = select(&std::fs::read("/proc/self/mountinfo")?, folder, hidden, shown);
+    let mut mounts = select(&std::fs::read("/proc/self/mountinfo")?, directory, hidden, shown);
     for mount in &mut mounts {
-        if let Some(closed) = closed_above(&mount.at, folder) {
+        if let Some(closed) = closed_above(&mount.at, directory) {
             *mount = Mount { at: closed.to_owned(), shown: false };
         }
     }
@@ -32,23 +32,23 @@ pub(super) fn below(
     Ok(mounts)
 }
 
-/// The directory on the way from `folder` to a path that this user cannot enter, as that of
-/// another user's containers. Nothing can be mounted within, and it looks empty as a whole.
-fn closed_above<'a>(path: &'a Path, folder: &Path) -> Option<&'a Path> {
-    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|at| *at != folder).collect();
+/// The directory between `directory` and a path that this user cannot enter, such as one of another
+/// user's containers. Nothing can be mounted within it, and it looks empty as a whole.
+fn closed_above<'a>(path: &'a Path, directory: &Path) -> Option<&'a Path> {
+    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|at| *at != directory).collect();
     above.into_iter().rev().find(|at| access(*at, Access::EXEC_OK).is_err())
 }
 
 fn select(
     table: &[u8],
-    folder: &Path,
+    directory: &Path,
     hidden: &[PathBuf],
     shown: &BTreeSet<PathBuf>,
 ) -> Vec<Mount> {
     let lines = table.split(|byte| *byte == b'\n');
     let places = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(plain);
     let below: BTreeSet<PathBuf> =
-        places.filter(|at| at != folder && at.starts_with(folder)).collect();
+        places.filter(|at| at != directory && at.starts_with(directory)).collect();
     let mut mounts: Vec<Mount> = Vec::new();
     for at in below {
         let covered = hidden.iter().any(|above| at.starts_with(above))
@@ -61,7 +61,7 @@ fn select(
     mounts
 }
 
-/// A path without the table's escapes: a backslash and three octal digits.
+/// A path without the escapes of the table: a backslash and three octal digits.
 fn plain(escaped: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped;
@@ -88,24 +88,24 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_entered_is_hidden_as_a_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("open/closed");
-        std::fs::create_dir(folder.path().join("open")).unwrap();
-        // To everybody, a file is a directory that cannot be entered.
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("open/closed");
+        std::fs::create_dir(directory.path().join("open")).unwrap();
+        // For each user, a file is a directory that cannot be entered.
         std::fs::write(&file, "").unwrap();
-        assert_eq!(closed_above(&file.join("a/b"), folder.path()), Some(file.as_path()));
-        assert_eq!(closed_above(&file, folder.path()), None);
+        assert_eq!(closed_above(&file.join("a/b"), directory.path()), Some(file.as_path()));
+        assert_eq!(closed_above(&file, directory.path()), None);
     }
 
     #[test]
-    fn the_outermost_file_systems_below_a_folder() {
+    fn the_outermost_file_systems_below_a_directory() {
         let table = b"1 0 8:1 / / rw - ext4 a rw\n2 1 0:3 / /proc rw - proc p rw\n\
             3 1 0:4 / /home rw - ext4 b rw\n4 3 0:5 / /home/a\\040b rw - nfs c rw\n\
             5 1 0:6 / /mnt rw - tmpfs d rw\n6 5 0:7 / /mnt/x rw - tmpfs e rw\n";
-        let found = |folder: &str, hidden: &[&str], shown: &[&str]| {
+        let found = |directory: &str, hidden: &[&str], shown: &[&str]| {
             let hidden: Vec<PathBuf> = hidden.iter().map(PathBuf::from).collect();
             let shown = shown.iter().map(PathBuf::from).collect();
-            let found = select(table, Path::new(folder), &hidden, &shown).into_iter();
+            let found = select(table, Path::new(directory), &hidden, &shown).into_iter();
             found.map(|mount| (mount.at.display().to_string(), mount.shown)).collect::<Vec<_>>()
         };
         let own = |text: &str, shown| (text.to_owned(), shown);

@@ -1,7 +1,7 @@
-//! What one machine's QEMU needs of its host.
+//! What QEMU needs of its host for one machine.
 //!
-//! Owns the answer, from the machine's description and this host; who enforces it is
-//! [`confine`](super)'s. All paths are absolute.
+//! Owns the list, from the machine's description and the host. Others enforce it. All paths are
+//! absolute.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,13 +19,13 @@ use crate::spec::network::Network;
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 use crate::spec::visibility;
 
-/// Where programs, libraries and firmware are.
+/// Programs, libraries and firmware.
 const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/// Where those of other package managers are, if the program is there itself.
+/// Directories of other package managers, if the program is there.
 const STORES: [&str; 2] = ["/nix", "/gnu"];
 
-/// What the loader and the resolver read.
+/// Files that the loader and the resolver read.
 const SETTINGS: [&str; 13] = [
     "/etc/alternatives",
     "/etc/gai.conf",
@@ -44,39 +44,40 @@ const SETTINGS: [&str; 13] = [
 
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// What stands beside the folder of a program that was not installed by the system.
+/// Directories beside that of a program that the system did not install.
 const BESIDE: [&str; 7] = ["etc", "lib", "lib64", "libexec", "pc-bios", "qemu", "share"];
 
-/// Variables that name more folders, as `PATH` does.
-const FOLDERS: [&str; 3] = ["LD_LIBRARY_PATH", "QEMU_MODULE_DIR", "METASERVICE_QEMU_PATHS"];
+/// Variables with more directories, in the form of `PATH`.
+const VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "QEMU_MODULE_DIR", "METASERVICE_QEMU_PATHS"];
 
 /// What one machine needs.
 #[derive(Debug)]
 pub(crate) struct Needs {
-    /// QEMU, without links on the way to it.
+    /// QEMU, without symbolic links.
     pub(crate) program: PathBuf,
     pub(super) devices: Vec<PathBuf>,
-    /// Files and folders that are read, sorted.
+    /// Files and directories to read, sorted.
     pub(super) reads: Vec<PathBuf>,
-    /// Files and folders that are written.
+    /// Files and directories to write.
     pub(super) writes: Vec<PathBuf>,
-    /// Whether QEMU itself talks to the network.
+    /// Whether QEMU itself uses the network.
     pub(super) network: bool,
     pub(super) exported: Option<Exported>,
 }
 
-/// A folder that the guest sees.
+/// A shared directory.
 #[derive(Debug)]
 pub(super) struct Exported {
-    pub(super) folder: PathBuf,
-    /// What is hidden of it, sorted, none within another.
+    pub(super) directory: PathBuf,
+    /// The hidden paths in it, sorted. None is within another.
     pub(super) hidden: Vec<PathBuf>,
     /// The file systems below it, sorted.
     pub(super) mounts: Vec<Mount>,
 }
 
 impl Needs {
-    /// Those of a machine; `scratch` is a folder of QEMU's own temporary files, if it makes any.
+    /// The needs of a machine. `scratch` is the directory of QEMU's temporary files, if it creates
+    /// any.
     pub(crate) fn of(
         spec: &MachineSpec,
         accelerator: &AcceleratorChoice,
@@ -103,7 +104,7 @@ impl Needs {
                 writes.extend([Some(memory), disk.as_ref()].into_iter().flatten().cloned());
             }
             Some(SnapshotUse::Restore(SnapshotFiles { memory, disk }, _)) => {
-                // QEMU opens a memory to read and write, even for a private view of it.
+                // QEMU opens the memory for writing, even for a private view of it.
                 writes.push(memory.clone());
                 reads.extend(disk.clone());
             }
@@ -112,7 +113,7 @@ impl Needs {
         let devices =
             DEVICES.into_iter().chain(kvm).map(PathBuf::from).filter(|path| path.exists());
         let exported = match &spec.root {
-            Root::Folder(folder) => Some(Exported::of(spec, folder)?),
+            Root::Directory(directory) => Some(Exported::of(spec, directory)?),
             Root::Initramfs | Root::Disk => None,
         };
         reads.sort();
@@ -134,8 +135,8 @@ impl Needs {
         all.map(PathBuf::from).filter(|path| path.exists())
     }
 
-    /// What a process of root's without capabilities could not read or write of this: files of
-    /// others. In the user namespace it keeps the right to do that, and no other.
+    /// The capabilities that root needs to read and write files of other users. In the user
+    /// namespace it keeps these and no others.
     pub(super) fn capabilities(&self) -> CapabilitySet {
         let foreign = |path: &PathBuf, mode: u32| {
             fs::metadata(path).is_ok_and(|file| file.uid() != 0 && file.mode() & mode != mode)
@@ -152,12 +153,12 @@ impl Needs {
 }
 
 impl Exported {
-    fn of(spec: &MachineSpec, folder: &Path) -> Result<Self, InvalidSpec> {
-        let folder = existing("the folder", folder)?;
-        let hidden = spec.visibility.hidden(&folder, visibility::defaults())?;
-        let mounts = mounts::below(&folder, &hidden, &spec.visibility.shown()?)
+    fn of(spec: &MachineSpec, directory: &Path) -> Result<Self, InvalidSpec> {
+        let directory = existing("the directory", directory)?;
+        let hidden = spec.visibility.hidden(&directory, visibility::defaults())?;
+        let mounts = mounts::below(&directory, &hidden, &spec.visibility.shown()?)
             .map_err(InvalidSpec::Mounts)?;
-        Ok(Self { folder, hidden, mounts })
+        Ok(Self { directory, hidden, mounts })
     }
 }
 
@@ -165,26 +166,26 @@ fn existing(what: &'static str, path: &Path) -> Result<PathBuf, InvalidSpec> {
     path.canonicalize().map_err(|source| InvalidSpec::Path { what, path: path.to_owned(), source })
 }
 
-/// The folder of a program, and what usually stands beside it.
+/// The directory of a program, and those that usually are beside it.
 fn beside(program: &Path) -> impl Iterator<Item = PathBuf> {
-    let folder = program.parent().unwrap_or(program).to_owned();
-    let above = folder.parent().map(Path::to_owned);
+    let directory = program.parent().unwrap_or(program).to_owned();
+    let above = directory.parent().map(Path::to_owned);
     let beside = above.into_iter().flat_map(|above| BESIDE.map(|name| above.join(name)));
-    // A program at the top of a home directory: not with all that is in it.
-    let own = if is_too_much(&folder) { program.to_owned() } else { folder };
+    // For a program in a home directory itself, the program alone, without the other files there.
+    let own = if is_too_much(&directory) { program.to_owned() } else { directory };
     std::iter::once(own).chain(beside.filter(|path| path.exists() && !is_too_much(path)))
 }
 
-/// The folders that the environment names.
+/// The directories in environment variables.
 fn named() -> impl Iterator<Item = PathBuf> {
     let split = |value: OsString| std::env::split_paths(&value).collect::<Vec<_>>();
-    let all = FOLDERS.into_iter().filter_map(std::env::var_os).flat_map(split);
+    let all = VARIABLES.into_iter().filter_map(std::env::var_os).flat_map(split);
     all.filter_map(|path| path.canonicalize().ok()).filter(|path| !is_too_much(path))
 }
 
-/// Whether a folder holds a home directory or the whole host.
-fn is_too_much(folder: &Path) -> bool {
+/// Whether a directory contains a home directory, or the whole host.
+fn is_too_much(directory: &Path) -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.map(|home| home.canonicalize().unwrap_or(home));
-    folder == Path::new("/") || home.is_some_and(|home| home.starts_with(folder))
+    directory == Path::new("/") || home.is_some_and(|home| home.starts_with(directory))
 }

@@ -1,4 +1,4 @@
-//! What this host offers to confine QEMU with.
+//! The means that this host has to confine QEMU.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use super::landlock;
 use crate::spec::boundary::Boundary;
 
 impl Boundary {
-    /// Looks, once for each process: forks and lets the child try. Blocks for some milliseconds.
+    /// Finds them, once in each process: a forked child tries them. Blocks for some milliseconds.
     #[must_use]
     pub fn of_host() -> Self {
         static FOUND: OnceLock<Boundary> = OnceLock::new();

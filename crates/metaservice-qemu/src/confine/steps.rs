@@ -1,7 +1,7 @@
-//! How a root is put together that holds what one machine needs and nothing else.
+//! The steps that build a root directory with only what one machine needs.
 //!
-//! Owns the list of steps, made before the fork; [`enter`](super::enter) takes them. The host's
-//! files are below [`HOST`] while they are taken.
+//! Owns the list of steps, which is made before the fork. [`enter`](super::enter) takes them.
+//! Meanwhile, the files of the host are below [`HOST`].
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
@@ -11,39 +11,40 @@ use std::path::{Path, PathBuf};
 
 use super::needs::{Exported, Needs};
 
-/// The host's root while the new one is put together.
+/// The host's root while the new one is built.
 pub(super) const HOST: &CStr = c"/.host";
 
-/// What hidden files look like, and where those folders are that hidden ones look like: each has
-/// its own. A guest that found one folder at two places would take it for moved.
+/// What hidden files look like, and where the directories are that hidden ones look like. Each
+/// hidden directory has its own: a guest that found one directory at two places would conclude that
+/// it was moved.
 pub(super) const NOTHING: &CStr = c"/.nothing";
 const EMPTY: &CStr = c"/.empty";
 
-/// Where an exported folder is.
+/// The path of the shared directory.
 pub(crate) const EXPORT: &str = "/export";
 
-/// One change to the new root.
+/// One change of the new root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A folder, where there is none.
-    Folder(CString),
-    /// A file to mount over, where there is none.
+    /// Creates a directory, unless it exists.
+    Directory(CString),
+    /// Creates a file to mount over, unless it exists.
     File(CString),
-    /// A symbolic link.
+    /// Creates a symbolic link.
     Link { to: CString, at: CString },
-    /// The host's file or folder, with the file systems below it or without.
+    /// Mounts a file or directory of the host, with or without the file systems below it.
     Bind { from: CString, at: CString, below: bool },
-    /// From here on it cannot be written, nor what is below it.
+    /// Makes a mount read-only, with everything below it.
     ReadOnly(CString),
-    /// An empty file on top of it, or this empty folder.
+    /// Covers a file with an empty one, or a directory with this empty one.
     Hide { at: CString, empty: CString },
 }
 
-/// The root of a machine's QEMU. `export` says whether the folder is part of it.
+/// The steps for a machine's QEMU. `export` says whether the shared directory is part of its root.
 pub(super) fn of_machine(needs: &Needs, export: bool) -> io::Result<Vec<Step>> {
     let mut steps = Steps::default();
     for path in needs.system() {
-        // Where `/lib` is a link, it stays one: programs are found by both names.
+        // If `/lib` is a link, it stays one: programs are found under both names.
         if let Ok(to) = fs::read_link(&path)
             && path.parent() == Some(Path::new("/"))
         {
@@ -61,7 +62,7 @@ pub(super) fn of_machine(needs: &Needs, export: bool) -> io::Result<Vec<Step>> {
     for path in &needs.writes {
         steps.bind(path, path, path.is_dir(), true)?;
     }
-    // By its own descriptors' names QEMU reads attributes of shared files.
+    // QEMU reads attributes of shared files by the names of its own descriptors.
     steps.bind(Path::new("/proc/self/fd"), Path::new("/proc/self/fd"), true, true)?;
     if let (Some(exported), true) = (&needs.exported, export) {
         steps.export(exported, false)?;
@@ -69,7 +70,7 @@ pub(super) fn of_machine(needs: &Needs, export: bool) -> io::Result<Vec<Step>> {
     Ok(steps.0)
 }
 
-/// A root with the exported folder alone, as an ordinary user can make it.
+/// The steps for a root with only the shared directory, as an ordinary user can build it.
 pub(super) fn of_export(exported: &Exported) -> io::Result<Vec<Step>> {
     let mut steps = Steps::default();
     steps.export(exported, true)?;
@@ -86,14 +87,18 @@ impl Steps {
         }
     }
 
-    fn bind(&mut self, from: &Path, at: &Path, folder: bool, writable: bool) -> io::Result<()> {
+    fn bind(&mut self, from: &Path, at: &Path, directory: bool, writable: bool) -> io::Result<()> {
         let above: Vec<&Path> = at.ancestors().skip(1).collect();
-        for folder in above.into_iter().rev().skip(1) {
-            self.push(Step::Folder(text(folder)?));
+        for directory in above.into_iter().rev().skip(1) {
+            self.push(Step::Directory(text(directory)?));
         }
         let place = text(at)?;
-        self.push(if folder { Step::Folder(place.clone()) } else { Step::File(place.clone()) });
-        self.push(Step::Bind { from: below(HOST, from)?, at: place.clone(), below: folder });
+        self.push(if directory {
+            Step::Directory(place.clone())
+        } else {
+            Step::File(place.clone())
+        });
+        self.push(Step::Bind { from: below(HOST, from)?, at: place.clone(), below: directory });
         if !writable {
             self.push(Step::ReadOnly(place));
         }
@@ -101,21 +106,22 @@ impl Steps {
     }
 
     fn hide(&mut self, at: CString) -> io::Result<()> {
-        self.push(Step::Folder(EMPTY.into()));
+        self.push(Step::Directory(EMPTY.into()));
         let empty = below(EMPTY, Path::new(&self.0.len().to_string()))?;
-        self.push(Step::Folder(empty.clone()));
+        self.push(Step::Directory(empty.clone()));
         self.push(Step::Hide { at, empty });
         Ok(())
     }
 
-    /// With file systems below it, as an ordinary user has to take them along, these are hidden:
-    /// without, what is to be shown of them is mounted.
+    /// With `whole`, the file systems below the directory come with it, as they must for an
+    /// ordinary user, and the hidden ones are covered. Without, each file system to show is
+    /// mounted.
     fn export(&mut self, exported: &Exported, whole: bool) -> io::Result<()> {
         let place = CString::new(EXPORT)?;
         let within =
-            |path: &Path| below(&place, path.strip_prefix(&exported.folder).unwrap_or(path));
-        self.push(Step::Folder(place.clone()));
-        let from = below(HOST, &exported.folder)?;
+            |path: &Path| below(&place, path.strip_prefix(&exported.directory).unwrap_or(path));
+        self.push(Step::Directory(place.clone()));
+        let from = below(HOST, &exported.directory)?;
         self.push(Step::Bind { from, at: place.clone(), below: whole });
         for mount in &exported.mounts {
             if !whole && mount.shown {
@@ -137,7 +143,7 @@ fn text(path: impl Into<PathBuf>) -> io::Result<CString> {
     Ok(CString::new(path.into().into_os_string().into_vec())?)
 }
 
-/// An absolute path, or one relative to a root, below another root.
+/// A path below another root. The path is absolute, or relative to a root.
 fn below(root: &CStr, path: &Path) -> io::Result<CString> {
     let mut whole = OsString::from_vec(root.to_bytes().to_vec());
     if !path.has_root() {

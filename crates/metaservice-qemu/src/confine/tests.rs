@@ -32,7 +32,7 @@ fn needs(read: &Path, written: &Path) -> Needs {
     }
 }
 
-/// What a shell says within, on stderr, and how it ends.
+/// The stderr and the exit code of a confined shell.
 async fn said(needs: &Needs, host: Boundary, script: &str) -> (Option<i32>, String) {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).env_clear().env("PATH", "/usr/bin:/bin");
@@ -43,7 +43,7 @@ async fn said(needs: &Needs, host: Boundary, script: &str) -> (Option<i32>, Stri
     (status, process.stderr().shown())
 }
 
-/// What this host can do, of those ways; the tests need not be root's.
+/// The ways that this host can confine a process. The tests need not run as root.
 fn ways() -> Vec<Boundary> {
     let here = Boundary::of_host();
     let possible = |way: &Boundary| {
@@ -56,8 +56,8 @@ fn ways() -> Vec<Boundary> {
 
 #[tokio::test]
 async fn what_is_needed_is_there_and_nothing_else() {
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = |name: &str| directory.path().canonicalize().unwrap().join(name);
     for name in ["read", "other", "written"] {
         fs::write(path(name), "content").unwrap();
     }
@@ -82,7 +82,7 @@ async fn what_is_needed_is_there_and_nothing_else() {
 #[tokio::test]
 async fn nothing_is_left_of_the_callers_rights_and_descriptors() {
     let (reader, _writer) = std::io::pipe().unwrap();
-    // As a shell hands on a pipe of its own.
+    // Like a pipe that a shell leaves to its children.
     rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty()).unwrap();
     let script = "grep -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status >&2 || true; \
                   for fd in /proc/self/fd/*; do echo ${fd##*/} >&2; done";
@@ -118,7 +118,7 @@ async fn a_step_that_fails_is_named() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "true"]);
     let confinement = Confinement::of(&needs(gone, gone), way);
-    // It is not there when the steps are made, or not when they are taken.
+    // The file is missing when the steps are made, or when they are taken.
     let error = match confinement {
         Ok(confinement) => Process::start(command, Vec::new(), confinement).await.unwrap_err(),
         Err(error) => error,
@@ -131,38 +131,42 @@ fn the_layers_are_as_the_table_says() {
     let nothing =
         Boundary { namespaces: false, privileged: false, landlock: false, signals: false };
     let no_landlock = Boundary { landlock: false, ..USERS };
-    for (host, machine, folder) in [
+    for (host, machine, directory) in [
         (ROOTS, Layer::Namespaces, Layer::Namespaces),
         (USERS, Layer::Namespaces, Layer::Landlock),
         (RULES, Layer::Landlock, Layer::Landlock),
         (no_landlock, Layer::Namespaces, Layer::None),
         (nothing, Layer::None, Layer::None),
     ] {
-        assert_eq!((Layer::of(host, false), Layer::of(host, true)), (machine, folder), "{host:?}");
+        assert_eq!(
+            (Layer::of(host, false), Layer::of(host, true)),
+            (machine, directory),
+            "{host:?}"
+        );
     }
     assert!(ROOTS.is_complete() && USERS.is_complete() && RULES.is_complete());
     assert!(!no_landlock.is_complete() && !nothing.is_complete());
 }
 
 #[test]
-fn a_folder_that_is_held_has_its_mounts_on_top() {
+fn a_directory_that_is_held_has_its_mounts_on_top() {
     if !Boundary::of_host().namespaces {
         return;
     }
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    let folder = folder.path().canonicalize().unwrap();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let directory = directory.path().canonicalize().unwrap();
     for name in ["hidden", "seen"] {
-        fs::create_dir(folder.join(name)).unwrap();
-        fs::write(folder.join(name).join("file"), name).unwrap();
+        fs::create_dir(directory.join(name)).unwrap();
+        fs::write(directory.join(name).join("file"), name).unwrap();
     }
-    let gone = Mount { at: folder.join("gone"), shown: false };
+    let gone = Mount { at: directory.join("gone"), shown: false };
     let exported = Exported {
-        folder: folder.clone(),
-        hidden: vec![folder.join("hidden")],
+        directory: directory.clone(),
+        hidden: vec![directory.join("hidden")],
         mounts: vec![gone],
     };
     let held = hold(false, steps::of_export(&exported).unwrap(), steps::EXPORT).unwrap();
-    let here = PathBuf::from(format!("/proc/self/fd/{}", held.folder.as_raw_fd()));
+    let here = PathBuf::from(format!("/proc/self/fd/{}", held.directory.as_raw_fd()));
     let names = |at: &Path| -> BTreeSet<String> {
         let entries = fs::read_dir(at).unwrap().flatten();
         entries.map(|entry| entry.file_name().into_string().unwrap()).collect()

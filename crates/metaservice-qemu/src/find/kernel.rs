@@ -40,11 +40,11 @@ impl fmt::Display for Kernel {
 /// The modules of a kernel whose image the user named: beside the image, or in the directory of
 /// the version in the name of the image.
 pub(super) fn modules_of(image: &Path) -> Option<PathBuf> {
-    let beside = image.parent().map(|folder| folder.join("modules"));
+    let beside = image.parent().map(|directory| directory.join("modules"));
     let version = image.file_name().and_then(|name| name.to_str()?.strip_prefix("vmlinuz-"));
     let installed = version.map(|version| Path::new("/lib/modules").join(version));
     let mut both = [beside, installed].into_iter().flatten();
-    both.find(|folder| is_readable(&folder.join("modules.dep")))
+    both.find(|directory| is_readable(&directory.join("modules.dep")))
 }
 
 pub(super) fn is_readable(path: &Path) -> bool {

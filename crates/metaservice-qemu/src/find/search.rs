@@ -131,9 +131,9 @@ impl Search {
 
     /// The programs with a name, the preferred one first. If the user named a program, it alone.
     fn candidates(&self, named: Option<&Path>, name: &str) -> impl Iterator<Item = PathBuf> {
-        let folders = if named.is_some() { &[] } else { self.path.as_slice() };
+        let directories = if named.is_some() { &[] } else { self.path.as_slice() };
         let cached = self.cache.iter().filter(|_| named.is_none()).map(|cache| cache.join("bin"));
-        let found = folders.iter().cloned().chain(cached).map(|folder| folder.join(name));
+        let found = directories.iter().cloned().chain(cached).map(|directory| directory.join(name));
         let all: Vec<_> = named.map(Path::to_owned).into_iter().chain(found).collect();
         all.into_iter().filter(|path| is_executable(path))
     }
@@ -192,8 +192,8 @@ impl Search {
         // The link is resolved once, here. If a newer kernel replaces it while a machine starts,
         // the image and the modules still have the same version.
         let current = self.cache.as_ref().map(|cache| cache.join("kernel/current"));
-        if let Some(folder) = current.and_then(|current| current.canonicalize().ok()) {
-            let (image, modules) = (folder.join("vmlinuz"), folder.join("modules"));
+        if let Some(directory) = current.and_then(|current| current.canonicalize().ok()) {
+            let (image, modules) = (directory.join("vmlinuz"), directory.join("modules"));
             if is_readable(&image) && is_readable(&modules.join("modules.dep")) {
                 if !is_whole(&image) {
                     return self.missing(format!("the kernel {} is damaged", image.display()));

@@ -9,10 +9,10 @@ use super::qemu::{OLDEST_QEMU, QemuVersion};
 use super::report::{Finding, INSTALL_HINT};
 use super::search::Search;
 
-fn program(folder: &Path, name: &str, script: &str) {
-    fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+fn program(directory: &Path, name: &str, script: &str) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn qemu_name() -> String {
@@ -37,21 +37,21 @@ fn versions() {
 
 #[test]
 fn an_old_qemu_on_the_path_is_passed_over_for_a_new_one_in_the_cache() {
-    let folder = tempfile::tempdir().unwrap();
-    program(&folder.path().join("path"), &qemu_name(), "echo QEMU emulator version 6.2.0");
-    let mut search = Search { path: vec![folder.path().join("path")], ..Search::default() };
+    let directory = tempfile::tempdir().unwrap();
+    program(&directory.path().join("path"), &qemu_name(), "echo QEMU emulator version 6.2.0");
+    let mut search = Search { path: vec![directory.path().join("path")], ..Search::default() };
     let Finding::Missing { problem, hint } = search.report().qemu else { panic!("found") };
     assert!(problem.ends_with("is version 6.2, and 7.2 or newer is needed"), "{problem}");
     assert_eq!(hint, INSTALL_HINT);
 
-    program(&folder.path().join("cache/bin"), &qemu_name(), "echo QEMU emulator version 8.1.0");
-    search.cache = Some(folder.path().join("cache"));
+    program(&directory.path().join("cache/bin"), &qemu_name(), "echo QEMU emulator version 8.1.0");
+    search.cache = Some(directory.path().join("cache"));
     let report = search.report();
     let qemu = report.qemu.found().unwrap();
     assert_eq!(qemu.version, QemuVersion { major: 8, minor: 1 });
-    assert!(qemu.path.starts_with(folder.path().join("cache")));
+    assert!(qemu.path.starts_with(directory.path().join("cache")));
 
-    search.qemu = Some(folder.path().join("none"));
+    search.qemu = Some(directory.path().join("none"));
     assert!(search.report().qemu.found().is_none(), "a named program is not replaced by another");
 }
 
@@ -72,14 +72,14 @@ fn a_busybox_that_needs_libraries_is_refused() {
 
 #[test]
 fn a_kernel_in_the_cache_is_found_by_its_version() {
-    let folder = tempfile::tempdir().unwrap();
-    let kernel = folder.path().join("kernel/6.1.0");
+    let directory = tempfile::tempdir().unwrap();
+    let kernel = directory.path().join("kernel/6.1.0");
     fs::create_dir_all(kernel.join("modules")).unwrap();
     fs::write(kernel.join("vmlinuz"), vec![0; 1000]).unwrap();
-    let search = Search { cache: Some(folder.path().to_owned()), ..Search::default() };
+    let search = Search { cache: Some(directory.path().to_owned()), ..Search::default() };
     assert!(search.report().kernel.found().is_none());
     fs::write(kernel.join("modules/modules.dep"), "").unwrap();
-    std::os::unix::fs::symlink("6.1.0", folder.path().join("kernel/current")).unwrap();
+    std::os::unix::fs::symlink("6.1.0", directory.path().join("kernel/current")).unwrap();
     let report = search.report();
     assert!(report.kernel.found().unwrap().image.ends_with("kernel/6.1.0/vmlinuz"));
     fs::write(kernel.join("vmlinuz"), "").unwrap();
@@ -90,8 +90,8 @@ fn a_kernel_in_the_cache_is_found_by_its_version() {
 
 #[test]
 fn half_a_busybox_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("busybox");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("busybox");
     let whole = fs::read(env::current_exe().unwrap()).unwrap();
     for length in [0, 100, whole.len() / 2] {
         fs::write(&path, &whole[..length]).unwrap();
@@ -111,33 +111,33 @@ fn why_a_cache_is_not_used_is_said_with_what_is_missing() {
 
 #[test]
 fn a_named_kernel_finds_the_modules_beside_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("my-kernel");
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("my-kernel");
     let search = Search { kernel: Some(image.clone()), ..Search::default() };
     assert!(search.report().kernel.found().is_none());
     fs::write(&image, "").unwrap();
     assert_eq!(search.report().kernel.found().unwrap().modules, None);
-    fs::create_dir(folder.path().join("modules")).unwrap();
-    fs::write(folder.path().join("modules/modules.dep"), "").unwrap();
+    fs::create_dir(directory.path().join("modules")).unwrap();
+    fs::write(directory.path().join("modules/modules.dep"), "").unwrap();
     assert_eq!(
         search.report().kernel.found().unwrap().modules,
-        Some(folder.path().join("modules"))
+        Some(directory.path().join("modules"))
     );
 }
 
 /// A program that counts its runs, and prints a version.
-fn counting(folder: &Path, runs: &Path, version: &str) {
+fn counting(directory: &Path, runs: &Path, version: &str) {
     let script = format!("echo run >> {}; echo QEMU emulator version {version}", runs.display());
-    program(folder, &qemu_name(), &script);
+    program(directory, &qemu_name(), &script);
 }
 
 #[test]
 fn a_version_is_recorded_until_a_file_changes() {
-    let folder = tempfile::tempdir().unwrap();
-    let (cache, runs) = (folder.path().join("cache"), folder.path().join("runs"));
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, runs) = (directory.path().join("cache"), directory.path().join("runs"));
     let installed = cache.join("qemu/usr/bin");
     program(&installed, &qemu_name(), "exit 1");
-    let versions = Some(Location::At(folder.path().join("versions")));
+    let versions = Some(Location::At(directory.path().join("versions")));
     let search = Search { cache: Some(cache.clone()), versions, ..Search::default() };
     let found = || search.report().qemu.found().unwrap().version;
     let count = || fs::read_to_string(&runs).unwrap_or_default().lines().count();
@@ -163,10 +163,10 @@ fn a_version_is_recorded_until_a_file_changes() {
 
 #[test]
 fn the_version_of_an_unknown_script_is_not_recorded() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, runs) = (folder.path().join("path"), folder.path().join("runs"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, runs) = (directory.path().join("path"), directory.path().join("runs"));
     counting(&path, &runs, "8.1.0");
-    let versions = Some(Location::At(folder.path().join("versions")));
+    let versions = Some(Location::At(directory.path().join("versions")));
     let script = path.join(qemu_name());
     let search = Search { path: vec![path], versions, ..Search::default() };
     assert!(search.report().qemu.found().is_some());

@@ -1,23 +1,23 @@
-//! Writes the archive that a kernel unpacks as its first file system (cpio, "newc").
+//! Writes the archive of an initramfs (cpio, format "newc").
 //!
-//! Owns the bytes and their order. The same entries always give the same bytes: no time,
-//! no owner and no inode number of the host gets in.
+//! Owns the bytes and their order. The same entries always give the same bytes: the archive
+//! contains no time, owner or inode number of the host.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-const FOLDER: u32 = 0o040_000;
+const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// An archive being written. Paths are absolute in the guest; folders above an entry are
-/// written before it, by themselves, with mode 0755.
+/// An archive that is being written. Paths are absolute in the guest. Parent directories of an
+/// entry are written before it, with mode 0755.
 pub(crate) struct Archive<W> {
     output: W,
     written: BTreeSet<String>,
     inode: u32,
-    /// Bytes written, for the padding.
+    /// The number of bytes written, for the padding.
     position: u64,
 }
 
@@ -26,8 +26,8 @@ impl<W: Write> Archive<W> {
         Self { output, written: BTreeSet::new(), inode: 0, position: 0 }
     }
 
-    pub(crate) fn folder(&mut self, path: &str, mode: u32) -> io::Result<()> {
-        self.entry(path, FOLDER | mode, &[], (0, 0))
+    pub(crate) fn directory(&mut self, path: &str, mode: u32) -> io::Result<()> {
+        self.entry(path, DIRECTORY | mode, &[], (0, 0))
     }
 
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
@@ -47,7 +47,7 @@ impl<W: Write> Archive<W> {
         self.entry(path, CHARACTER_DEVICE | mode, &[], number)
     }
 
-    /// Writes the end of the archive and gives the output back.
+    /// Writes the end of the archive, and returns the output.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.header("TRAILER!!!", 0, 0, 0, (0, 0))?;
         self.output.flush()?;
@@ -74,7 +74,7 @@ impl<W: Write> Archive<W> {
             return Ok(());
         }
         if let Some((parent, _)) = path.rsplit_once('/') {
-            self.folder(parent, 0o755)?;
+            self.directory(parent, 0o755)?;
         }
         let size = u32::try_from(content.len()).map_err(|_| {
             io::Error::new(
@@ -99,7 +99,7 @@ impl<W: Write> Archive<W> {
         size: u32,
         device: (u32, u32),
     ) -> io::Result<()> {
-        let links: u32 = if mode & 0o170_000 == FOLDER { 2 } else { 1 };
+        let links: u32 = if mode & 0o170_000 == DIRECTORY { 2 } else { 1 };
         let name_size = name.len() + 1;
         let (uid, gid, time, check) = (0, 0, 0, 0);
         let header = format!(
@@ -112,7 +112,7 @@ impl<W: Write> Archive<W> {
         self.pad()
     }
 
-    /// Names and contents begin at multiples of four.
+    /// Names and contents start at multiples of four.
     fn pad(&mut self) -> io::Result<()> {
         let padding = self.position.next_multiple_of(4) - self.position;
         self.position += padding;
@@ -143,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn folders_come_before_what_is_in_them_and_once() {
+    fn directories_come_before_what_is_in_them_and_once() {
         let mut archive = Archive::new(Vec::new());
         archive.file("/a/b/c", 0o644, b"1").unwrap();
         archive.link("/a/b/d", "/a/b/c").unwrap();
-        archive.folder("/a", 0o700).unwrap();
+        archive.directory("/a", 0o700).unwrap();
         archive.character_device("/dev/console", 0o600, (5, 1)).unwrap();
         let bytes = archive.finish().unwrap();
         let names: Vec<_> = names(&bytes);
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// Reads the names back, independently of the writer's bookkeeping.
+    /// Reads the names, independently of the writer's counters.
     fn names(mut bytes: &[u8]) -> Vec<String> {
         let mut names = Vec::new();
         while bytes.len() >= 110 {

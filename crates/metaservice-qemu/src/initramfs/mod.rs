@@ -1,20 +1,20 @@
-//! Builds the first file system of a machine: an init program, the kernel modules it loads,
-//! and a busybox userland.
+//! Builds the initramfs of a machine: an init program, the kernel modules that it loads, and a
+//! busybox userland.
 //!
-//! Owns the layout that the kernel and the init find there, and the cache of built files. It
-//! refuses to know what the init is: that is bytes which the caller gives.
+//! Owns the layout that kernel and init find, and the cache of built files. It does not know what
+//! the init is: the caller gives its bytes.
 //!
-//! | where | what |
+//! | path | content |
 //! | --- | --- |
-//! | `/init` | the caller's program |
+//! | `/init` | the program of the caller |
 //! | `/lib/metaservice/modules` | the modules in load order, one absolute path a line |
-//! | `/lib/metaservice/modules.later` | those that no command waits for, as many as there are |
-//! | `/bin/busybox` | the userland; every applet is a link to it |
-//! | `/etc/passwd`, `group`, `hosts`, `profile` | the least that programs ask for |
-//! | `/proc /sys /dev /run /tmp /root /sysroot` | empty folders to mount over |
+//! | `/lib/metaservice/modules.later` | the modules that no command waits for |
+//! | `/bin/busybox` | the userland; each applet is a link to it |
+//! | `/etc/passwd`, `group`, `hosts`, `profile` | the minimum that programs need |
+//! | `/proc /sys /dev /run /tmp /root /sysroot` | empty directories to mount over |
 //!
-//! The archive is not compressed: a guest under emulation boots no faster from a smaller one
-//! (gzip: the same, xz: 0.1 s slower), and building would take longer.
+//! The archive is not compressed. A guest under emulation boots no faster from a smaller one (gzip:
+//! the same, xz: 0.1 s slower), and the build would take longer.
 
 mod cpio;
 pub(crate) mod modules;
@@ -33,13 +33,13 @@ use crate::find::report::Tools;
 use crate::initramfs::cpio::Archive;
 use crate::initramfs::modules::{ModuleError, ModuleIndex, ModuleNeed, read_module};
 
-/// Changes whenever the layout does, so that no file of an older layout is used.
+/// Changes with the layout, so that no file with an older layout is used.
 const LAYOUT: &[u8] = b"2";
 
 /// The largest init program: 128 MiB.
 const MAX_INIT: usize = 128 * 1024 * 1024;
 
-/// What goes into an initramfs.
+/// The content of an initramfs.
 #[derive(Debug, Clone)]
 pub struct Contents {
     init: Vec<u8>,
@@ -50,7 +50,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// `init` becomes `/init`; modules and busybox are those of `tools`.
+    /// `init` becomes `/init`. Modules and busybox come from `tools`.
     #[must_use]
     pub fn new(init: Vec<u8>, tools: &Tools) -> Self {
         Self {
@@ -62,17 +62,17 @@ impl Contents {
         }
     }
 
-    /// Adds the modules for something more than the network.
+    /// Adds the modules for another purpose than the network.
     #[must_use]
     pub fn need(mut self, need: ModuleNeed) -> Self {
         self.needs.insert(need);
         self
     }
 
-    /// Keeps built files in `folder` instead of the cache.
+    /// Keeps built files in `directory` instead of the user's cache.
     #[must_use]
-    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache = Location::At(folder.into());
+    pub fn cache(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Location::At(directory.into());
         self
     }
 }
@@ -80,7 +80,7 @@ impl Contents {
 /// An initramfs that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum InitramfsError {
-    /// The kernel's modules do not suffice.
+    /// A kernel module is missing or damaged.
     #[error("cannot take the kernel's modules into the initramfs")]
     Modules(#[from] ModuleError),
     /// Busybox does not list its applets.
@@ -88,32 +88,32 @@ pub enum InitramfsError {
     Busybox {
         /// The program.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The file cannot be written.
     #[error("cannot write the initramfs")]
     Write(#[from] io::Error),
-    /// The init program is larger than any.
+    /// The init program is too large.
     #[error("an init program of {0} bytes is too large")]
     InitTooLarge(usize),
 }
 
-/// Builds an initramfs, or finds one that was built of the same things.
+/// Builds an initramfs, or finds one with the same content in the cache.
 ///
-/// Blocks: the first time for some 100 ms, later for a few. Any number of processes may
-/// build at once. The file stays in the cache, which keeps the most recently used few. Where the
-/// cache cannot be written it is a temporary file, for as long as the result lives.
+/// Blocks: about 100 ms the first time, later a few. Processes may build at the same time. The
+/// cache keeps the most recently used files. If the cache cannot be written, the file is a
+/// temporary one, which is removed with the result.
 ///
 /// # Errors
-/// When a required module is missing, busybox does not run, or nothing can be written.
+/// If a required module is missing, busybox does not run, or nothing can be written.
 pub fn build(contents: &Contents) -> Result<BootFile, InitramfsError> {
     if contents.init.len() > MAX_INIT {
         return Err(InitramfsError::InitTooLarge(contents.init.len()));
     }
     let modules = match &contents.modules {
-        Some(folder) => Modules::choose(&ModuleIndex::read(folder)?, &contents.needs)?,
+        Some(directory) => Modules::choose(&ModuleIndex::read(directory)?, &contents.needs)?,
         None => Modules::default(),
     };
     let mut key = Key::default();
@@ -129,14 +129,14 @@ pub fn build(contents: &Contents) -> Result<BootFile, InitramfsError> {
 #[derive(Default)]
 struct Modules {
     all: Vec<PathBuf>,
-    /// How many of them, from the first, the agent needs.
+    /// The number of modules that the agent needs. They come first.
     first: usize,
 }
 
 impl Modules {
     fn choose(index: &ModuleIndex, needs: &BTreeSet<ModuleNeed>) -> Result<Self, ModuleError> {
         let first = index.in_load_order(needs)?.len();
-        // It is the last of all needs, so the others' modules stay where they are.
+        // `Later` is the last need, so it does not change the order of the others.
         let mut needs = needs.clone();
         needs.insert(ModuleNeed::Later);
         Ok(Self { all: index.in_load_order(&needs)?, first })
@@ -149,7 +149,7 @@ fn write(
     modules: &Modules,
 ) -> Result<(), InitramfsError> {
     let mut archive = Archive::new(output);
-    for folder in [
+    for directory in [
         "/proc",
         "/sys",
         "/dev",
@@ -161,11 +161,11 @@ fn write(
         "/usr/bin",
         "/usr/sbin",
     ] {
-        archive.folder(folder, 0o755)?;
+        archive.directory(directory, 0o755)?;
     }
-    archive.folder("/tmp", 0o1777)?;
-    archive.folder("/root", 0o700)?;
-    // The kernel opens it for the init's own input and output.
+    archive.directory("/tmp", 0o1777)?;
+    archive.directory("/root", 0o700)?;
+    // The kernel opens it as the init's standard streams.
     archive.character_device("/dev/console", 0o600, (5, 1))?;
     archive.file("/init", 0o755, &contents.init)?;
 
@@ -199,7 +199,7 @@ fn write(
     Ok(())
 }
 
-/// Where busybox says that its applets belong, as absolute paths.
+/// The absolute paths of busybox's applets.
 fn applets(busybox: &Path) -> Result<Vec<String>, InitramfsError> {
     let failed = |source| InitramfsError::Busybox { path: busybox.to_owned(), source };
     let output = Command::new(busybox)
@@ -217,12 +217,13 @@ fn applets(busybox: &Path) -> Result<Vec<String>, InitramfsError> {
 }
 
 fn parse_applets(list: &str) -> Vec<String> {
-    let folders = ["bin", "sbin", "usr/bin", "usr/sbin"];
+    let directories = ["bin", "sbin", "usr/bin", "usr/sbin"];
     list.lines()
         .map(|line| line.trim().trim_start_matches('/'))
         .filter(|path| {
-            path.rsplit_once('/')
-                .is_some_and(|(folder, name)| folders.contains(&folder) && !name.is_empty())
+            path.rsplit_once('/').is_some_and(|(directory, name)| {
+                directories.contains(&directory) && !name.is_empty()
+            })
         })
         .map(|path| format!("/{path}"))
         .collect()
@@ -236,12 +237,12 @@ mod tests {
     use super::*;
     use crate::elf::module;
 
-    fn contents(folder: &Path) -> Contents {
-        let busybox = folder.join("busybox");
+    fn contents(directory: &Path) -> Contents {
+        let busybox = directory.join("busybox");
         fs::write(&busybox, "#!/bin/sh\nprintf 'usr/bin/[\\nbin/sh\\nlinuxrc\\nbin/../x\\n'\n")
             .unwrap();
         fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).unwrap();
-        let modules = folder.join("modules");
+        let modules = directory.join("modules");
         fs::create_dir(&modules).unwrap();
         fs::write(
             modules.join("modules.dep"),
@@ -257,14 +258,14 @@ mod tests {
             busybox,
             modules: Some(modules),
             needs: [ModuleNeed::Base].into(),
-            cache: Location::At(folder.join("cache")),
+            cache: Location::At(directory.join("cache")),
         }
     }
 
     #[test]
     fn everything_is_in_it_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let built = fs::read(build(&contents(folder.path())).unwrap().path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let built = fs::read(build(&contents(directory.path())).unwrap().path()).unwrap();
         let text = String::from_utf8_lossy(&built);
         for part in [
             "the init",
@@ -278,13 +279,13 @@ mod tests {
             assert!(text.contains(part), "{part}");
         }
         assert!(text.contains("usr/bin/[\0") && text.contains("bin/sh\0"));
-        assert!(!text.contains("linuxrc\0"), "only what belongs into a folder of programs");
+        assert!(!text.contains("linuxrc\0"), "only what belongs into a directory of programs");
     }
 
     #[test]
     fn the_same_things_give_the_same_file_and_others_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut contents = contents(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let mut contents = contents(directory.path());
         let first = build(&contents).unwrap();
         let bytes = fs::read(first.path()).unwrap();
         assert_eq!(build(&contents).unwrap(), first);
@@ -300,17 +301,17 @@ mod tests {
 
     #[test]
     fn a_missing_module_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let contents = contents(folder.path()).need(ModuleNeed::SharedFolder);
+        let directory = tempfile::tempdir().unwrap();
+        let contents = contents(directory.path()).need(ModuleNeed::SharedDirectory);
         assert!(matches!(
             build(&contents),
             Err(InitramfsError::Modules(ModuleError::Missing { .. }))
         ));
-        assert!(!folder.path().join("cache").exists());
+        assert!(!directory.path().join("cache").exists());
     }
 
     #[test]
-    fn applets_outside_of_program_folders_are_left_out() {
+    fn applets_outside_of_program_directories_are_left_out() {
         assert_eq!(
             parse_applets("bin/sh\n/usr/sbin/x\nlinuxrc\nusr/lib/y\nbin/\nbin/../sh\n"),
             ["/bin/sh", "/usr/sbin/x"]

@@ -1,8 +1,8 @@
-//! Which kernel modules a machine needs, and in which order they load.
+//! Which kernel modules a machine needs, and their load order.
 //!
-//! Owns the reading of a kernel's module folder: `modules.dep` (who needs whom),
-//! `modules.builtin` (what needs no loading) and the files, compressed or not. The order is
-//! worked out here, on the host: the guest loads a flat list.
+//! Owns the reading of a kernel's module directory: `modules.dep` (dependencies), `modules.builtin`
+//! (modules that need no loading) and the module files, compressed or not. The order is computed
+//! here, on the host: the guest loads a flat list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,38 +12,39 @@ use std::path::{Path, PathBuf};
 use crate::decompress::decompress;
 use crate::elf::has_all_sections;
 
-/// The largest module that is taken, uncompressed: 64 MiB.
+/// The largest module, uncompressed: 64 MiB.
 const MAX_MODULE: u64 = 64 * 1024 * 1024;
 
-/// What a machine has modules for.
+/// A purpose for which a machine needs modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleNeed {
-    /// The virtio bus and network card. Always there.
+    /// The virtio bus and network card. Always included.
     Base,
-    /// A shared folder (9p) with a writable layer over it.
-    SharedFolder,
+    /// A shared directory (9p) with a writable layer over it.
+    SharedDirectory,
     /// A virtio disk and the usual file systems.
     Disk,
-    /// The power button, the random source, the report of a panic: what no command waits for. Always
-    /// there, loaded when the agent has been started.
+    /// The power button, the random source, and the panic device. No command waits for them. Always
+    /// included, and loaded after the agent has started.
     Later,
 }
 
 impl ModuleNeed {
-    /// Names, and whether a machine is of no use without.
+    /// The names, and whether the machine needs the module.
     const fn modules(self) -> &'static [(&'static str, bool)] {
         match self {
             Self::Base => &[
                 ("virtio_pci", true),
                 ("virtio_net", true),
-                // Clients of DHCP need raw sockets.
+                // DHCP clients need raw sockets.
                 ("af_packet", false),
             ],
-            Self::SharedFolder => &[("9pnet_virtio", true), ("9p", true), ("overlay", true)],
+            Self::SharedDirectory => &[("9pnet_virtio", true), ("9p", true), ("overlay", true)],
             Self::Disk => &[
                 ("virtio_blk", true),
                 ("ext4", true),
-                // Asked for by ext4, xfs and btrfs at run time, so no dependency says it.
+                // ext4, xfs and btrfs request these at run time, so they are not listed as
+                // dependencies.
                 ("crc32c_generic", false),
                 ("xfs", false),
                 ("xxhash_generic", false),
@@ -61,30 +62,30 @@ impl ModuleNeed {
     }
 }
 
-/// Modules that cannot be had.
+/// Kernel modules that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
-    /// The module folder cannot be read.
+    /// The module directory cannot be read.
     #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A module without which the machine is of no use is neither there nor built in.
-    #[error("the kernel in {folder} has no module {name} and does not have it built in")]
+    /// A required module is neither present nor built in.
+    #[error("the kernel in {directory} has no module {name} and does not have it built in")]
     Missing {
         /// The module.
         name: String,
-        /// The kernel's module folder.
-        folder: PathBuf,
+        /// The module directory of the kernel.
+        directory: PathBuf,
     },
-    /// The modules need each other in a circle, or more deeply than any kernel's do.
+    /// The dependencies are circular, or deeper than those of any kernel.
     #[error("the dependencies of module {0} lead nowhere")]
     Circle(String),
-    /// A module's file that was emptied or cut.
+    /// The file of a module is empty or cut off.
     #[error("{0} is no whole kernel module: install the kernel again")]
     Damaged(PathBuf),
     /// A compressed module that cannot be decompressed.
@@ -92,9 +93,9 @@ pub enum ModuleError {
     Decompress {
         /// The module.
         path: PathBuf,
-        /// The program that was tried.
+        /// The program that was used.
         tool: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -102,32 +103,40 @@ pub enum ModuleError {
 
 /// The modules of one kernel.
 pub(crate) struct ModuleIndex {
-    folder: PathBuf,
-    /// Path and dependencies of each module, by its name.
+    directory: PathBuf,
+    /// The path and the dependencies of each module, by its name.
     modules: BTreeMap<String, (String, Vec<String>)>,
     builtin: BTreeSet<String>,
 }
 
 impl ModuleIndex {
-    pub(crate) fn read(folder: &Path) -> Result<Self, ModuleError> {
+    pub(crate) fn read(directory: &Path) -> Result<Self, ModuleError> {
         let text = |name| {
-            let path = folder.join(name);
+            let path = directory.join(name);
             fs::read_to_string(&path).map_err(|source| ModuleError::Read { path, source })
         };
-        Ok(Self::parse(folder, &text("modules.dep")?, &text("modules.builtin").unwrap_or_default()))
+        Ok(Self::parse(
+            directory,
+            &text("modules.dep")?,
+            &text("modules.builtin").unwrap_or_default(),
+        ))
     }
 
-    fn parse(folder: &Path, dependencies: &str, builtin: &str) -> Self {
+    fn parse(directory: &Path, dependencies: &str, builtin: &str) -> Self {
         let mut modules = BTreeMap::new();
         for line in dependencies.lines() {
             let Some((path, needed)) = line.split_once(':') else { continue };
             let needed = needed.split_ascii_whitespace().map(name_of).collect();
             modules.insert(name_of(path), (path.to_owned(), needed));
         }
-        Self { folder: folder.to_owned(), modules, builtin: builtin.lines().map(name_of).collect() }
+        Self {
+            directory: directory.to_owned(),
+            modules,
+            builtin: builtin.lines().map(name_of).collect(),
+        }
     }
 
-    /// The files for `needs`, each after those it depends on.
+    /// The files for `needs`. Each comes after its dependencies.
     pub(crate) fn in_load_order(
         &self,
         needs: &BTreeSet<ModuleNeed>,
@@ -140,14 +149,14 @@ impl ModuleIndex {
             }
             if !self.modules.contains_key(&name) {
                 if *required {
-                    return Err(ModuleError::Missing { name, folder: self.folder.clone() });
+                    return Err(ModuleError::Missing { name, directory: self.directory.clone() });
                 }
                 tracing::debug!(module = name, "left out: this kernel does not have it");
                 continue;
             }
             self.visit(&name, &mut order, &mut seen, 0)?;
         }
-        Ok(order.into_iter().map(|path| self.folder.join(path)).collect())
+        Ok(order.into_iter().map(|path| self.directory.join(path)).collect())
     }
 
     fn visit<'a>(
@@ -157,7 +166,7 @@ impl ModuleIndex {
         seen: &mut BTreeSet<String>,
         depth: usize,
     ) -> Result<(), ModuleError> {
-        // Far deeper than any real kernel's.
+        // Far deeper than any real dependencies.
         const MAX_DEPTH: usize = 64;
         if self.builtin.contains(name) || seen.contains(name) {
             return Ok(());
@@ -168,7 +177,7 @@ impl ModuleIndex {
         let Some((path, needed)) = self.modules.get(name) else {
             return Err(ModuleError::Missing {
                 name: name.to_owned(),
-                folder: self.folder.clone(),
+                directory: self.directory.clone(),
             });
         };
         for dependency in needed {
@@ -180,19 +189,18 @@ impl ModuleIndex {
     }
 }
 
-/// The name that a kernel knows a module file by: `kernel/x/virtio-rng.ko.xz` is
-/// `virtio_rng`.
+/// The kernel's name of a module file: `kernel/x/virtio-rng.ko.xz` is `virtio_rng`.
 fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path).trim();
     canonical(file.split(".ko").next().unwrap_or(file))
 }
 
-/// A module without the signature behind it. A kernel that need not check one does not: its own
-/// modules come with it from the same hand, and under emulation the check costs a good part of the
-/// loading.
+/// Removes the signature at the end of a module. A kernel that need not verify signatures skips a
+/// missing one. The module comes from the same package as the kernel, and under emulation the
+/// verification takes a large part of the loading time.
 fn without_signature(mut module: Vec<u8>) -> Vec<u8> {
     const MARK: &[u8] = b"~Module signature appended~\n";
-    /// Kinds and lengths, of which the last four bytes are the signature's own, big-endian.
+    /// The header of the signature. Its last four bytes are the signature's length, big-endian.
     const HEAD: usize = 12;
     let length = module.strip_suffix(MARK).and_then(|rest| {
         let (rest, length) = rest.split_last_chunk::<4>()?;
@@ -209,7 +217,7 @@ fn canonical(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// A module's bytes, uncompressed.
+/// The bytes of a module, uncompressed.
 pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
     let read = |source| ModuleError::Read { path: path.to_owned(), source };
     let tool = match path.extension().and_then(|extension| extension.to_str()) {
@@ -224,7 +232,7 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
     whole(path, module)
 }
 
-/// What a guest could not load is not kept in a file that it boots from.
+/// Checks that a module is complete: a guest could not load another one.
 fn whole(path: &Path, module: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     let damaged = || ModuleError::Damaged(path.to_owned());
     has_all_sections(&module).filter(|ends| *ends).ok_or_else(damaged)?;
@@ -308,7 +316,7 @@ not a line
     #[test]
     fn a_required_module_that_is_missing_is_named() {
         let error =
-            order(DEPENDENCIES, "", &[ModuleNeed::Base, ModuleNeed::SharedFolder]).unwrap_err();
+            order(DEPENDENCIES, "", &[ModuleNeed::Base, ModuleNeed::SharedDirectory]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the kernel in /m has no module 9pnet_virtio and does not have it built in"
@@ -331,18 +339,18 @@ not a line
 
     #[test]
     fn compressed_modules_are_read_as_what_they_hold() {
-        let folder = tempfile::tempdir().unwrap();
-        let plain = folder.path().join("x.ko");
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("x.ko");
         fs::write(&plain, module("a module")).unwrap();
         assert_eq!(read_module(&plain).unwrap(), module("a module"));
         assert!(Command::new("gzip").arg(&plain).status().unwrap().success());
-        assert_eq!(read_module(&folder.path().join("x.ko.gz")).unwrap(), module("a module"));
+        assert_eq!(read_module(&directory.path().join("x.ko.gz")).unwrap(), module("a module"));
     }
 
     #[test]
     fn a_module_that_was_emptied_or_cut_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.ko");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.ko");
         let mut module = module("a module with a table of sections");
         module[40] = 70;
         (module[58], module[60]) = (10, 2);

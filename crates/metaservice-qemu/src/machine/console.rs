@@ -1,8 +1,8 @@
-//! What a machine says on its serial console.
+//! The serial console of a machine.
 //!
-//! Owns the last part of it, in a bounded ring, and makes it fit to be shown: the guest is
-//! hostile, and a terminal obeys what it is sent. It takes everything that comes, always: a
-//! guest that floods its console costs the time of reading, and no memory.
+//! Owns the last part of its output, in a ring of limited size. Lines are sanitized before they are
+//! shown, because the guest is hostile. All output is read at once: a guest that floods its console
+//! costs time, but no memory.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,35 +16,34 @@ use tokio::sync::watch;
 
 use super::sanitize::clean_lines;
 
-/// How much of the console is kept, in bytes.
+/// How many bytes of the console are kept.
 const KEPT: usize = 64 * 1024;
 
-/// The console of a machine. Clones are of the same console, which stays readable when the
-/// machine is gone.
+/// The console of a machine. Clones share it. It stays readable after the end of the machine.
 #[derive(Debug, Clone)]
 pub struct Console(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     ring: Mutex<Ring>,
-    /// Sent to on every arrival; `true` when no more can come.
+    /// Sent on each arrival. `true` when no more can come.
     ended: watch::Sender<bool>,
-    /// Whether the log has reached its bound.
+    /// Whether the log has reached its limit.
     log_ended: watch::Sender<bool>,
 }
 
-/// The file that a console is written to, and how much there is room for.
+/// The file to which a console is written, and its limit.
 #[derive(Debug)]
 pub(crate) struct ConsoleLog {
     file: File,
-    bound: u64,
+    limit: u64,
     left: u64,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
     bytes: VecDeque<u8>,
-    /// Whether bytes were dropped, so that the first line lacks its beginning.
+    /// Whether bytes were dropped, so that the first line is incomplete.
     dropped: bool,
 }
 
@@ -59,9 +58,9 @@ impl Console {
         Ok(console)
     }
 
-    /// The last lines, at most `lines` of them, fit to be shown on a terminal: no control
-    /// characters, no escape sequences, no text that runs backwards, none longer than 1024
-    /// characters. Empty lines are left out.
+    /// The last lines, at most `lines`, sanitized for a terminal: without control characters,
+    /// escape sequences and text that changes its direction. A line has at most 1024 characters.
+    /// Empty lines are left out.
     #[must_use]
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let mut bytes = Vec::new();
@@ -79,8 +78,8 @@ impl Console {
         all.split_off(all.len().saturating_sub(lines))
     }
 
-    /// Waits until a line that is still kept contains `text`: `true`; or until the console has
-    /// ended without: `false`. Dropping the future loses nothing.
+    /// Waits until a line that is still kept contains `text`, and returns `true`. Returns `false`
+    /// if the console ends before. Cancel-safe.
     pub async fn wait_for(&self, text: &str) -> bool {
         let mut changes = self.0.ended.subscribe();
         loop {
@@ -94,15 +93,15 @@ impl Console {
         }
     }
 
-    /// Waits until the console's file has reached its bound; for ever where it does not.
+    /// Waits until the console's file has reached its limit. It may never do so.
     pub async fn log_ended(&self) {
-        // The sender is in `self`: it cannot be gone.
+        // The sender is in `self`, so it exists.
         let _ = self.0.log_ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// Waits until nothing more can come.
+    /// Waits until no more output can come.
     pub(crate) async fn ended(&self) {
-        // The sender is in `self`: it cannot be gone.
+        // The sender is in `self`, so it exists.
         let _ = self.0.ended.subscribe().wait_for(|ended| *ended).await;
     }
 }
@@ -129,7 +128,7 @@ impl Shared {
         self.ended.send_replace(true);
     }
 
-    /// A log that cannot be written is given up; the machine goes on.
+    /// If the log cannot be written, it is closed, and the machine continues.
     fn keep(&self, log: &mut Option<ConsoleLog>, bytes: &[u8]) {
         match log.as_mut().map(|log| log.write(bytes)) {
             None | Some(Ok(true)) => {}
@@ -146,11 +145,11 @@ impl Shared {
 }
 
 impl ConsoleLog {
-    pub(crate) const fn new(file: File, bound: u64) -> Self {
-        Self { file, bound, left: bound }
+    pub(crate) const fn new(file: File, limit: u64) -> Self {
+        Self { file, limit, left: limit }
     }
 
-    /// Writes what there is room for; `false` once that was not everything.
+    /// Writes what fits. Returns `false` if that was not everything.
     fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         self.file.write_all(&bytes[..room])?;
@@ -158,7 +157,7 @@ impl ConsoleLog {
         if room == bytes.len() {
             return Ok(true);
         }
-        let end = format!("\nmetaservice: the console's file ends here, at {} bytes\n", self.bound);
+        let end = format!("\nmetaservice: the console's file ends here, at {} bytes\n", self.limit);
         self.file.write_all(end.as_bytes())?;
         Ok(false)
     }
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_at_its_bound_is_whole_and_past_it_says_so_once() {
+    async fn a_log_at_its_limit_is_whole_and_past_it_says_so_once() {
         let end = "\nmetaservice: the console's file ends here, at 7 bytes\n";
         for (sent, expected) in
             [("1234567", String::from("1234567")), ("12345678", format!("1234567{end}"))]

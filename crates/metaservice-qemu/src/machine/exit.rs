@@ -1,41 +1,41 @@
 //! How a machine ended.
 //!
-//! Owns the verdict from what was observed. What the guest merely says (its console) is
-//! believed only where it tells two kinds of the guest's own end apart.
+//! Owns the verdict on the evidence. The guest can write anything to its console, so the console
+//! only distinguishes two causes of the guest's own.
 
 use std::fmt;
 use std::process::ExitStatus;
 
 use super::out_of_memory::OutOfMemory;
 
-/// How a machine ended.
+/// Why a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitCause {
-    /// The guest powered itself off, by its own will or by the power button.
+    /// The guest powered itself off, by itself or after the power button.
     GuestPoweredOff,
     /// The guest's kernel panicked.
     GuestPanicked {
-        /// The kernel's line about it, if it got out; fit to be shown.
+        /// The kernel's line about it, sanitized, if it reached the console.
         line: Option<String>,
     },
-    /// The guest reset the machine, which ends it.
+    /// The guest reset the machine, which ends the machine.
     GuestReset,
-    /// What the guest wrote to its disk found no room on this host, so it was ended.
+    /// The guest's writes to its disk found no room on the host, so the machine was ended.
     HostDiskFull,
-    /// We ended it.
+    /// The caller killed it.
     Killed,
-    /// A signal ended QEMU: another process or the kernel killed it, or it has a fault.
+    /// A signal ended QEMU: another process or the kernel killed it, or it crashed.
     Signalled {
-        /// The signal's number.
+        /// The number of the signal.
         signal: i32,
-        /// What this host was short of meanwhile: the likely cause of a SIGKILL.
+        /// Which memory was exhausted meanwhile: the likely cause of a SIGKILL.
         out_of_memory: Option<OutOfMemory>,
-        /// What QEMU said; fit to be shown.
+        /// QEMU's messages, sanitized.
         stderr: String,
     },
-    /// QEMU failed, or somebody else ended it.
+    /// QEMU failed, or another process made it quit.
     Crashed {
-        /// What QEMU said; fit to be shown.
+        /// QEMU's messages, sanitized.
         stderr: String,
     },
 }
@@ -76,13 +76,13 @@ impl fmt::Display for ExitCause {
     }
 }
 
-/// The signal that QEMU says it ends by.
-fn told_signal(stderr: &str) -> Option<i32> {
+/// The signal that QEMU names in its last message.
+fn signal_in(stderr: &str) -> Option<i32> {
     let (_, behind) = stderr.rsplit_once("terminating on signal ")?;
     behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// A signal's name, of those that end processes.
+/// The name of a signal that ends processes.
 fn name(signal: i32) -> String {
     const NAMES: [(i32, &str); 13] = [
         (libc::SIGHUP, "SIGHUP"),
@@ -106,30 +106,30 @@ fn name(signal: i32) -> String {
 /// The end of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// What happened.
+    /// The cause.
     pub cause: ExitCause,
-    /// How QEMU's process ended.
+    /// The exit status of QEMU's process.
     pub status: ExitStatus,
 }
 
-/// What was observed of a machine's end.
+/// The evidence of a machine's end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
     /// The reason in QEMU's SHUTDOWN event.
     pub(crate) shutdown: Option<String>,
-    /// Whether the guest's panic device was rung.
+    /// Whether the guest used its panic device.
     pub(crate) panicked: bool,
-    /// Whether a write to its disk found no room on this host.
+    /// Whether a write to the disk found no room on the host.
     pub(crate) no_room: bool,
-    /// Whether we have ended the machine.
+    /// Whether the caller killed the machine.
     pub(crate) killed: bool,
     /// The last lines of the console.
     pub(crate) console: Vec<String>,
-    /// What QEMU said.
+    /// QEMU's messages.
     pub(crate) stderr: String,
-    /// The signal that ended it.
+    /// The signal that ended QEMU.
     pub(crate) signal: Option<i32>,
-    /// What the host was short of meanwhile.
+    /// Which memory was exhausted meanwhile.
     pub(crate) out_of_memory: Option<OutOfMemory>,
 }
 
@@ -146,9 +146,9 @@ impl Evidence {
             Some("guest-reset") => ExitCause::GuestReset,
             _ if self.no_room => ExitCause::HostDiskFull,
             _ if self.killed => ExitCause::Killed,
-            // What QEMU takes for a reason to end by itself, it tells in an event.
+            // QEMU sends an event before it ends because of a signal.
             Some("host-signal") if self.signal.is_none() => {
-                let signal = told_signal(&self.stderr).unwrap_or(libc::SIGTERM);
+                let signal = signal_in(&self.stderr).unwrap_or(libc::SIGTERM);
                 ExitCause::Signalled { signal, out_of_memory: None, stderr: self.stderr }
             }
             _ => match self.signal {

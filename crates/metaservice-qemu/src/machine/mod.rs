@@ -67,9 +67,9 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 #[error(transparent)]
 pub struct CommandFailed(#[from] QmpError);
 
-/// A running machine. Dropping it kills it at once.
+/// A running machine. Dropped, it is killed at once.
 ///
-/// See [the crate's example](crate) for how one is started.
+/// The [example of the crate](crate) shows how to start one.
 #[derive(Debug)]
 pub struct Machine {
     process: Process,
@@ -83,46 +83,46 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The console, readable during and after the machine's life.
+    /// The console, which stays readable after the machine's end.
     #[must_use]
     pub fn console(&self) -> Console {
         self.console.clone()
     }
 
-    /// What the machine runs on, and why.
+    /// The accelerator, and the reason for it.
     #[must_use]
     pub const fn accelerator(&self) -> &AcceleratorChoice {
         &self.accelerator
     }
 
-    /// The number of QEMU's process.
+    /// QEMU's process id.
     #[must_use]
     pub const fn process_id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The state now, and every change of it.
+    /// The current state, and each change of it.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<MachineState> {
         self.state.subscribe()
     }
 
-    /// Waits for the machine's end. Cancel-safe; any number may wait, and later calls give the
-    /// same answer.
+    /// Waits for the end of the machine. Cancel-safe. Any number of tasks can wait, and all get the
+    /// same result.
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
             Ok(Some(exit)) => exit,
-            // The watching task is gone only with its runtime, and then nobody waits; were it
-            // otherwise, an end that cannot be known is none.
+            // The watching task ends early only together with its runtime. Then no task waits any
+            // more.
             _ => std::future::pending().await,
         }
     }
 
-    /// What QEMU says of the machine: `running`, `paused`, `shutdown`, ...
+    /// The state of the machine in QEMU's word: `running`, `paused`, `shutdown`, ...
     ///
     /// # Errors
-    /// When QEMU does not answer within 10 s or is gone.
+    /// If QEMU does not answer within 10 s, or has ended.
     pub async fn status(&self) -> Result<String, CommandFailed> {
         let status = self.monitor.execute("query-status").await?;
         Ok(status.get("status").and_then(serde_json::Value::as_str).unwrap_or("unknown").to_owned())
@@ -131,28 +131,28 @@ impl Machine {
     /// Stops the processors.
     ///
     /// # Errors
-    /// When QEMU does not answer within 10 s or is gone.
+    /// If QEMU does not answer within 10 s, or has ended.
     pub async fn pause(&self) -> Result<(), CommandFailed> {
         Ok(self.monitor.execute("stop").await.map(drop)?)
     }
 
-    /// Lets the processors run again.
+    /// Resumes the processors.
     ///
     /// # Errors
-    /// When QEMU does not answer within 10 s or is gone.
+    /// If QEMU does not answer within 10 s, or has ended.
     pub async fn resume(&self) -> Result<(), CommandFailed> {
         Ok(self.monitor.execute("cont").await.map(drop)?)
     }
 
-    /// Ends the machine in order: presses its power button, again every 2 s, and gives the
-    /// guest `grace` to act on it; then tells QEMU to quit; then kills it. Takes at most
-    /// `grace` and some 2 s. A dropped future leaves the machine where it is on this way.
+    /// Ends the machine in order. It presses the power button, and again every 2 s, and gives the
+    /// guest the time `grace`. Then it asks QEMU to quit, and at last kills it. It takes at most
+    /// `grace` and about 2 s. If the future is dropped, no further step is taken.
     pub async fn power_down(&self, grace: Duration) -> Exit {
         let deadline = Instant::now() + grace;
         let paused = *self.state.borrow() == MachineState::Paused;
         advance(&self.state, MachineState::PoweringDown);
         if paused {
-            // Who stands still does not hear the button.
+            // A guest whose processors are stopped does not notice the button.
             let _ = timeout(grace, self.resume()).await;
         }
         loop {
@@ -181,8 +181,8 @@ impl Machine {
         }
     }
 
-    /// Ends the machine at once and waits until nothing of it is left. It works on a QEMU that
-    /// is frozen, too. A dropped future has killed the machine.
+    /// Kills the machine and waits until nothing of it is left. It works for a frozen QEMU, too. If
+    /// the future is dropped, the machine has been killed.
     pub async fn kill(&self) -> Exit {
         self.killed.store(true, Ordering::Relaxed);
         self.process.kill();

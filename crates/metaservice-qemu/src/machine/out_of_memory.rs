@@ -1,7 +1,7 @@
-//! Whether this host has killed processes because it was short of memory.
+//! Whether the host has killed processes because it had no memory left.
 //!
-//! Owns the counters: the kernel counts such kills for each control group, and for the whole host.
-//! It does not say which process it was, so what is found is a guess, and said as one.
+//! Owns the counters. The kernel counts such kills for each control group and for the whole host,
+//! but does not say which process it killed. So the result is a guess, and is worded as one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 /// The counters at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Kills {
-    /// In this process's control group, where QEMU is too.
+    /// In the control group of this process, in which QEMU is too.
     group: u64,
     /// On the whole host.
     host: u64,
 }
 
-/// What was short.
+/// Which memory was exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutOfMemory {
-    /// A memory limit of the control group was reached.
+    /// The control group reached its memory limit.
     Limit,
     /// The host had no memory left.
     Host,
 }
 
 impl Kills {
-    /// As they are now; 0 where this host does not count.
+    /// The current values. 0 if the host does not count.
     pub(crate) fn now() -> Self {
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
         let groups = read(Path::new("/proc/self/cgroup"));
@@ -34,7 +34,7 @@ impl Kills {
         Self { group: group.unwrap_or_default(), host: host.unwrap_or_default() }
     }
 
-    /// What was short since an earlier time, if anything was.
+    /// Which memory was exhausted since an earlier time, if any.
     pub(crate) fn since(self, earlier: Self) -> Option<OutOfMemory> {
         if self.group > earlier.group {
             Some(OutOfMemory::Limit)
@@ -46,7 +46,7 @@ impl Kills {
     }
 }
 
-/// The files in which a process's groups count, of both versions of control groups.
+/// The files with the counters of a process's control groups, of both versions.
 fn places(groups: &str) -> Vec<PathBuf> {
     let place = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);

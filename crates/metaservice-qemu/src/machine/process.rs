@@ -1,9 +1,8 @@
-//! QEMU's process: started, watched and reaped by a thread that lives as long as it does.
+//! QEMU's process: a thread starts it, watches it and reaps it, and lives as long as it does.
 //!
-//! Owns the process's life and what it says on stderr. It knows no QEMU: any command will
-//! do. The thread is what the signal of
-//! a parent's death needs, which the kernel sends when the *thread* ends; it also means that a process is reaped whatever
-//! becomes of the async runtime.
+//! Owns the life of the process and its stderr. It works for any command. The thread is needed for
+//! the death signal: the kernel sends it when the *thread* of the parent ends. It also reaps the
+//! process if the async runtime is gone.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -22,23 +21,23 @@ use crate::confine::armed::Armed;
 use crate::confine::confinement::Confinement;
 use crate::confine::error::ConfineError;
 
-/// How much of what a process says on stderr is kept, in bytes: its end.
+/// How many bytes of stderr are kept: the last ones.
 const KEPT_STDERR: usize = 16 * 1024;
 
-/// A running process, or one that has ended. Dropping it kills it.
+/// A running process, or one that has ended. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
     id: u32,
-    /// Names the process even when its number is another's by now.
+    /// The process, even if another process has its id by now.
     handle: OwnedFd,
     ended: watch::Receiver<Option<ExitStatus>>,
     stderr: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, so that a terminal's Ctrl-C is ours to
-    /// handle. It dies with this process, however this process ends.
-    /// Of this process's descriptors it gets those in `kept`, under their numbers.
+    /// Starts a command in a process group of its own, so that Ctrl-C in a terminal does not reach
+    /// it. It dies with this process, however this process ends. It inherits the descriptors in
+    /// `kept`, with their numbers.
     pub(crate) async fn start(
         mut command: Command,
         kept: Vec<OwnedFd>,
@@ -46,7 +45,7 @@ impl Process {
     ) -> Result<Self, ConfineError> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let armed = confinement.arm(&mut command);
-        // The numbers stay the same in it: moving them could hit a descriptor in use.
+        // The descriptors keep their numbers: others could be in use in the child.
         command.preserved_fds(kept);
         let (started, start) = oneshot::channel();
         std::thread::Builder::new()
@@ -60,12 +59,12 @@ impl Process {
         self.id
     }
 
-    /// Kills the process. One that has ended already is left alone.
+    /// Kills the process. It has no effect after its end.
     pub(crate) fn kill(&self) {
         let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
-    /// What can kill it besides, and does not by being dropped.
+    /// A handle that can kill the process, and does not kill it when it is dropped.
     pub(crate) fn killer(&self) -> io::Result<Killer> {
         Ok(Killer(self.handle.try_clone()?))
     }
@@ -76,13 +75,13 @@ impl Process {
         async move { ended.wait_for(Option::is_some).await.ok().and_then(|status| *status) }
     }
 
-    /// The end of what it said on stderr, fit to be shown. Complete once it has ended.
+    /// The end of its stderr, sanitized. It is complete once the process has ended.
     pub(crate) fn stderr(&self) -> Stderr {
         Stderr(Arc::clone(&self.stderr))
     }
 }
 
-/// Kills a process, even when its number is another's by now: then nothing happens.
+/// Kills a process. It has no effect if another process has its id by now.
 #[derive(Debug)]
 pub(crate) struct Killer(OwnedFd);
 
@@ -92,7 +91,7 @@ impl Killer {
     }
 }
 
-/// What a process says on stderr.
+/// The stderr of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Stderr(Arc<Mutex<Vec<u8>>>);
 
@@ -115,7 +114,7 @@ fn attend(
     started: oneshot::Sender<Result<Process, ConfineError>>,
 ) {
     let spawned = armed.spawn(&mut command);
-    // The command holds the descriptors that only the process is to have.
+    // The command still holds the descriptors for the process.
     drop(command);
     let mut child = match spawned {
         Ok(child) => child,
@@ -127,7 +126,7 @@ fn attend(
     let (end, ended) = watch::channel(None);
     let kept = Arc::default();
     match open(&child) {
-        // A caller that does not wait any more drops the process, which kills it.
+        // If the caller does not wait any more, this drops the process, which kills it.
         Ok((id, handle)) => {
             let _ = started.send(Ok(Process { id, handle, ended, stderr: Arc::clone(&kept) }));
         }
@@ -147,7 +146,7 @@ fn attend(
     }
 }
 
-/// The process's handle. It is not reaped yet, so its number is its own.
+/// The handle of the process. The process is not reaped yet, so its id is its own.
 fn open(child: &Child) -> io::Result<(u32, OwnedFd)> {
     let id = child.id();
     let pid = i32::try_from(id).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;

@@ -6,7 +6,7 @@
 /// The longest line, in characters. The rest of a line is left out.
 const MAX_LINE: usize = 1024;
 
-/// Splits text from a machine into lines that are fit to be shown.
+/// Splits text of a machine into sanitized lines.
 pub(crate) fn clean_lines(bytes: &[u8]) -> Vec<String> {
     bytes.split(|byte| *byte == b'\n').map(clean_line).filter(|line| !line.is_empty()).collect()
 }
@@ -32,8 +32,8 @@ fn clean_line(bytes: &[u8]) -> String {
     shown
 }
 
-/// Leaves out the rest of an escape sequence: up to the final letter of a control sequence
-/// (`ESC [ ...`), up to the bell of a string (`ESC ] ...`), or one character.
+/// Skips the rest of an escape sequence: to the final letter of a control sequence (`ESC [ ...`),
+/// to the end of a string (`ESC ] ...`), or one character.
 fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.next() {
         Some('[') => {
@@ -41,7 +41,7 @@ fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
             characters.next_if(|c| ('\x40'..='\x7e').contains(c));
         }
         Some(']' | 'P' | 'X' | '^' | '_') => {
-            // Ended by BEL or by ESC \.
+            // It ends with BEL or with ESC \.
             while let Some(character) = characters.next_if(|c| *c != '\x1b') {
                 if character == '\x07' {
                     return;
@@ -55,7 +55,7 @@ fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     }
 }
 
-/// Characters that show nothing and change the order or look of others.
+/// Characters that show nothing, and change the order or the look of others.
 const fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

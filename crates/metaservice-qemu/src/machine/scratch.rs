@@ -1,7 +1,7 @@
-//! Where a machine writes that is to leave nothing on its disk.
+//! Where the guest's writes to its disk go, if they must be lost with the machine.
 //!
-//! Owns the image without a name that takes it. QEMU gets it as a descriptor, so it needs no folder
-//! of temporary files, and cannot see those of others.
+//! Owns the file without a name that takes them. QEMU inherits its descriptor, so it needs no
+//! directory for temporary files, and cannot see those of others.
 
 use std::fs::File;
 use std::io;
@@ -12,24 +12,24 @@ use crate::overlay;
 use crate::spec::MachineSpec;
 use crate::spec::snapshot::SnapshotUse;
 
-/// Where QEMU puts temporary files if nobody says.
-const FOLDER: &str = "/var/tmp";
+/// The directory of temporary files if no other is set.
+const DIRECTORY: &str = "/var/tmp";
 
-/// What a machine writes to instead of its disk.
+/// Where the writes go.
 #[derive(Debug)]
 pub(crate) enum Scratch {
-    /// It has no disk, or what it writes there stays.
+    /// The machine has no disk, or its writes are kept.
     None,
-    /// An image over the disk's.
+    /// To an overlay over the image of the disk.
     Over(File),
-    /// QEMU makes a temporary file: of a format that only it knows.
+    /// To a temporary file that QEMU creates, because only QEMU knows the format.
     In(PathBuf),
 }
 
-/// Makes what a machine needs.
+/// Creates what a machine needs.
 ///
 /// # Errors
-/// When the folder of temporary files cannot be used.
+/// If the directory of temporary files cannot be used.
 pub(crate) fn of(spec: &MachineSpec) -> io::Result<Scratch> {
     let Some(disk) = &spec.disk else { return Ok(Scratch::None) };
     let (below, format) = match &spec.snapshot {
@@ -42,15 +42,15 @@ pub(crate) fn of(spec: &MachineSpec) -> io::Result<Scratch> {
         None => (disk.path(), disk.format().name()),
     };
     let named = spec.scratch.clone().or_else(|| std::env::var_os("TMPDIR").map(PathBuf::from));
-    let folder = named.filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| FOLDER.into()).canonicalize()?;
+    let directory = named.filter(|directory| !directory.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| DIRECTORY.into()).canonicalize()?;
     match disk.known_size() {
         Some(size) => {
-            let file = tempfile::tempfile_in(&folder)?;
+            let file = tempfile::tempfile_in(&directory)?;
             overlay::write(&file, below, format, size)?;
             Ok(Scratch::Over(file))
         }
-        None => Ok(Scratch::In(folder)),
+        None => Ok(Scratch::In(directory)),
     }
 }
 
@@ -62,10 +62,10 @@ impl Scratch {
         }
     }
 
-    /// The folder that QEMU writes to.
-    pub(crate) fn folder(&self) -> Option<PathBuf> {
+    /// The directory in which QEMU creates a file.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
         match self {
-            Self::In(folder) => Some(folder.clone()),
+            Self::In(directory) => Some(directory.clone()),
             Self::None | Self::Over(_) => None,
         }
     }

@@ -158,7 +158,7 @@ async fn start_process(
     let (monitor, qemu_monitor) = StdStream::pair().map_err(StartError::Process)?;
     let (console, qemu_console) = StdStream::pair().map_err(StartError::Process)?;
     let scratch = scratch::of(spec).map_err(StartError::Process)?;
-    let needs = Needs::of(spec, accelerator, scratch.folder())?;
+    let needs = Needs::of(spec, accelerator, scratch.directory())?;
     let program = needs.program.clone();
     let boundary = spec.boundary;
     let confine = move || Confinement::of(&needs, boundary.unwrap_or_else(Boundary::of_host));

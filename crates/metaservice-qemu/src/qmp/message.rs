@@ -1,26 +1,26 @@
 //! One line from QEMU's monitor.
 //!
-//! Owns the decoding. It never fails: what it does not know is [`Message::Other`], as newer
-//! versions of QEMU may send things that older ones did not.
+//! Owns the decoding. It never fails: newer versions of QEMU may send messages that older ones did
+//! not, and these become [`Message::Other`].
 
 use serde_json::Value;
 
-/// Something that QEMU tells of its own accord.
+/// A message that QEMU sends without a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event {
-    /// Such as `SHUTDOWN`.
+    /// The name, such as `SHUTDOWN`.
     pub(crate) name: String,
-    /// What belongs to it; `null` when nothing does.
+    /// The data. `null` if there are none.
     pub(crate) data: Value,
 }
 
 impl Event {
-    /// A text in the event's data.
+    /// A text in the data.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.data.get(key)?.as_str()
     }
 
-    /// Whether the event's data say yes to this.
+    /// A flag in the data. A missing one is false.
     pub(crate) fn flag(&self, key: &str) -> bool {
         self.data.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default()
     }
@@ -33,7 +33,7 @@ pub(super) enum Message {
         answer: Result<Value, String>,
     },
     Event(Event),
-    /// The greeting, or nothing that we know.
+    /// The greeting, or an unknown message.
     Other,
 }
 

@@ -1,10 +1,10 @@
 //! QEMU's monitor: commands with answers, and events.
 //!
-//! Owns the protocol's client side over one connected stream: [`message`] reads lines, this
-//! module matches answers to commands. It knows no command's meaning.
+//! Owns the client side of the protocol over one connected stream. [`message`] decodes lines, this
+//! module matches answers to commands. It does not know what a command means.
 //!
-//! Each line is at most [`MAX_LINE`] bytes; QEMU is trusted more than its guest, but a guest
-//! that has broken into QEMU shall not get further by this way.
+//! A line has at most [`MAX_LINE`] bytes. QEMU is trusted more than its guest. But if a guest has
+//! broken into QEMU, it must not get further this way.
 
 pub(crate) mod message;
 
@@ -31,10 +31,10 @@ use message::{Event, Message};
 /// The longest line that is read: 1 MiB.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// How long a command waits for its answer. QEMU answers in milliseconds unless it is frozen.
+/// How long a command waits for its answer. QEMU answers in milliseconds, unless it is frozen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A monitor command that did not succeed.
+/// A monitor command that failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QmpError {
     #[error("QEMU refused {command}: {description}")]
@@ -59,8 +59,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Takes a connected stream. `observe` is called for every event, in order; the handle
-    /// ends when the stream has. Before other commands, [`greet`](Self::greet).
+    /// Takes a connected stream. `observe` gets each event, in order. The task ends with the
+    /// stream. Call [`greet`](Self::greet) before other commands.
     pub(crate) fn new(
         stream: UnixStream,
         observe: impl FnMut(Event) + Send + 'static,
@@ -71,19 +71,20 @@ impl Monitor {
         (Self { writer: writer.into(), pending, next: AtomicU64::new(1) }, task)
     }
 
-    /// Ends the negotiation that every connection begins with.
-    pub(crate) async fn greet(&self, patience: Duration) -> Result<(), QmpError> {
-        // QEMU takes commands before it has sent its greeting, so that need not be waited for.
-        self.execute_within("qmp_capabilities", patience).await.map(drop)
+    /// Ends the negotiation at the start of a connection.
+    pub(crate) async fn greet(&self, limit: Duration) -> Result<(), QmpError> {
+        // QEMU accepts commands before it has sent its greeting, so there is no need to wait for
+        // that.
+        self.execute_within("qmp_capabilities", limit).await.map(drop)
     }
 
-    /// Gives a command without arguments, and waits for the answer for at most
-    /// [`ANSWER_TIMEOUT`]. A dropped future may have given the command.
+    /// Runs a command without arguments. It waits for the answer for at most [`ANSWER_TIMEOUT`]. If
+    /// the future is dropped, the command may have been sent.
     pub(crate) async fn execute(&self, command: &'static str) -> Result<Value, QmpError> {
         self.execute_within(command, ANSWER_TIMEOUT).await
     }
 
-    /// Gives a command with arguments, as [`execute`](Self::execute).
+    /// Runs a command with arguments, as [`execute`](Self::execute).
     pub(crate) async fn execute_with(
         &self,
         command: &'static str,
@@ -106,9 +107,9 @@ impl Monitor {
     async fn execute_within(
         &self,
         command: &'static str,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Value, QmpError> {
-        self.exchange(command, None, None, patience).await
+        self.exchange(command, None, None, limit).await
     }
 
     async fn exchange(
@@ -116,7 +117,7 @@ impl Monitor {
         command: &'static str,
         arguments: Option<Value>,
         descriptor: Option<BorrowedFd<'_>>,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Value, QmpError> {
         let (sender, answer) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +129,8 @@ impl Monitor {
         }
         let line = format!("{message}\n");
         let exchange = async {
-            // One write for a line that fits the socket's buffer: never half a line.
+            // One write for a line that fits into the socket's buffer, so that no half line is
+            // sent.
             let mut writer = self.writer.lock().await;
             let sent = match descriptor {
                 Some(descriptor) => send_with(&writer, line.as_bytes(), descriptor).await,
@@ -143,11 +145,11 @@ impl Monitor {
                 Err(_) => Err(QmpError::Closed),
             }
         };
-        tokio::time::timeout(patience, exchange).await.unwrap_or(Err(QmpError::TimedOut(command)))
+        tokio::time::timeout(limit, exchange).await.unwrap_or(Err(QmpError::TimedOut(command)))
     }
 }
 
-/// Sends a descriptor along with the first bytes, and says how many those were.
+/// Sends a descriptor with the first bytes, and returns their number.
 async fn send_with(
     writer: &OwnedWriteHalf,
     bytes: &[u8],
@@ -165,7 +167,7 @@ async fn send_with(
     stream.async_io(Interest::WRITABLE, send).await
 }
 
-/// Takes a command off the list of those that wait, however the waiting ends.
+/// Removes a command from the list of those that wait, however the wait ends.
 struct Forget<'a> {
     pending: &'a Pending,
     id: u64,
@@ -194,7 +196,7 @@ async fn read(reader: OwnedReadHalf, pending: Pending, mut observe: impl FnMut(E
         match Message::decode(&line) {
             Message::Answer { id, answer } => {
                 if let Some(sender) = lock(&pending).remove(&id) {
-                    // Nobody may wait any more.
+                    // The caller may not wait any more.
                     let _ = sender.send(answer);
                 }
             }
@@ -205,7 +207,7 @@ async fn read(reader: OwnedReadHalf, pending: Pending, mut observe: impl FnMut(E
             Message::Other => {}
         }
     }
-    // Wakes all that wait: their senders are gone.
+    // This drops the senders, which wakes all that wait.
     lock(&pending).clear();
 }
 
@@ -214,11 +216,11 @@ mod tests {
     use super::*;
 
     fn monitor() -> (Monitor, BufReader<UnixStream>, Arc<Mutex<Vec<String>>>) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (host, qemu) = UnixStream::pair().unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
-        let (monitor, _) = Monitor::new(ours, move |event| seen.lock().unwrap().push(event.name));
-        (monitor, BufReader::new(theirs), events)
+        let (monitor, _) = Monitor::new(host, move |event| seen.lock().unwrap().push(event.name));
+        (monitor, BufReader::new(qemu), events)
     }
 
     async fn request(qemu: &mut BufReader<UnixStream>) -> Value {

@@ -25,7 +25,7 @@ pub(super) const MAKING: &str = ".making-";
 /// A new snapshot. Dropped, it is removed.
 #[derive(Debug)]
 pub struct SnapshotDraft {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     key: SnapshotKey,
     store: PathBuf,
     _lock: File,
@@ -39,11 +39,11 @@ impl SnapshotDraft {
         lock: File,
     ) -> Result<Self, SnapshotError> {
         check_room(store, key.memory)?;
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix(MAKING)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(store)?;
-        let draft = Self { folder, key: key.clone(), store: store.to_owned(), _lock: lock };
+        let draft = Self { directory, key: key.clone(), store: store.to_owned(), _lock: lock };
         let files = draft.files();
         reserve(&create(&files.memory)?, key.memory)?;
         if let (Some(disk), Some(over)) = (&key.disk, &files.disk) {
@@ -57,7 +57,7 @@ impl SnapshotDraft {
     /// The files, for [`MachineSpec::snapshot_to`](crate::MachineSpec::snapshot_to).
     #[must_use]
     pub fn files(&self) -> SnapshotFiles {
-        files(self.folder.path(), self.key.disk.is_some())
+        files(self.directory.path(), self.key.disk.is_some())
     }
 
     /// Checks that there is room for the memory that the machine has not filled yet. On a file
@@ -67,7 +67,7 @@ impl SnapshotDraft {
     /// [`SnapshotError::Full`].
     pub fn check_room(&self) -> Result<(), SnapshotError> {
         let filled = fs::metadata(self.files().memory)?.blocks() * 512;
-        check_room(self.folder.path(), self.key.memory.saturating_sub(filled))
+        check_room(self.directory.path(), self.key.memory.saturating_sub(filled))
     }
 
     /// Keeps the snapshot, with the state of a machine whose QEMU has ended, and notes of the
@@ -95,11 +95,11 @@ impl SnapshotDraft {
             }
             manifest[name] = describe(&file.metadata()?);
         }
-        let folder = self.folder.path();
-        write(&folder.join("state"), state)?;
-        write(&folder.join("manifest"), manifest.to_string().as_bytes())?;
-        File::open(folder)?.sync_all()?;
-        fs::rename(folder, self.store.join(&self.key.name))?;
+        let directory = self.directory.path();
+        write(&directory.join("state"), state)?;
+        write(&directory.join("manifest"), manifest.to_string().as_bytes())?;
+        File::open(directory)?.sync_all()?;
+        fs::rename(directory, self.store.join(&self.key.name))?;
         let _ = File::open(&self.store).and_then(|store| store.sync_all());
         prune(&self.store, &self.key);
         Ok(())

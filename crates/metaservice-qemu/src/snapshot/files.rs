@@ -17,13 +17,13 @@ use crate::spec::snapshot::SnapshotFiles;
 /// The largest manifest.
 const MAX_MANIFEST: u64 = 1024 * 1024;
 
-pub(super) fn files(folder: &Path, disk: bool) -> SnapshotFiles {
-    SnapshotFiles { memory: folder.join("memory"), disk: disk.then(|| folder.join("disk")) }
+pub(super) fn files(directory: &Path, disk: bool) -> SnapshotFiles {
+    SnapshotFiles { memory: directory.join("memory"), disk: disk.then(|| directory.join("disk")) }
 }
 
 /// Checks that a memory that becomes full finds room. If it finds none, QEMU is killed.
-pub(super) fn check_room(folder: &Path, needed: u64) -> Result<(), SnapshotError> {
-    let available = available(&File::open(folder)?)?;
+pub(super) fn check_room(directory: &Path, needed: u64) -> Result<(), SnapshotError> {
+    let available = available(&File::open(directory)?)?;
     if needed > available { Err(SnapshotError::Full { needed, available }) } else { Ok(()) }
 }
 
@@ -65,9 +65,9 @@ pub(super) fn release_holes(memory: &File) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn read_manifest(folder: &Path) -> Result<Value, SnapshotError> {
+pub(super) fn read_manifest(directory: &Path) -> Result<Value, SnapshotError> {
     let mut text = Vec::new();
-    File::open(folder.join("manifest"))?.take(MAX_MANIFEST).read_to_end(&mut text)?;
+    File::open(directory.join("manifest"))?.take(MAX_MANIFEST).read_to_end(&mut text)?;
     serde_json::from_slice(&text).map_err(|_| SnapshotError::Broken("its manifest cannot be read"))
 }
 

@@ -21,14 +21,14 @@ use crate::spec::snapshot::SnapshotFiles;
 #[derive(Debug, Clone)]
 pub struct SnapshotStore {
     location: Location,
-    folder: PathBuf,
+    path: PathBuf,
 }
 
 /// A snapshot from which machines can be
 /// [restored](crate::MachineSpec::restore_from).
 #[derive(Debug)]
 pub struct Snapshot {
-    folder: PathBuf,
+    directory: PathBuf,
     has_disk: bool,
     state: Vec<u8>,
     notes: Value,
@@ -45,15 +45,15 @@ impl SnapshotStore {
     /// If the user has no cache directory.
     pub fn of_user() -> Result<Self, SnapshotError> {
         let location = Location::Cache("warm");
-        let folder = location.path().ok_or(SnapshotError::NoCache)?;
-        Ok(Self { location, folder })
+        let path = location.path().ok_or(SnapshotError::NoCache)?;
+        Ok(Self { location, path })
     }
 
     /// The snapshots in a directory, which is created when it is needed.
     #[must_use]
-    pub fn at(folder: impl Into<PathBuf>) -> Self {
-        let folder = folder.into();
-        Self { location: Location::At(folder.clone()), folder }
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { location: Location::At(path.clone()), path }
     }
 
     /// The snapshot with this key, if there is one. Blocks.
@@ -61,12 +61,12 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Broken`] if it is not what was saved. Then it is removed.
     pub fn find(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, SnapshotError> {
-        let folder = self.folder.join(&key.name);
-        if !folder.exists() {
+        let directory = self.path.join(&key.name);
+        if !directory.exists() {
             return Ok(None);
         }
         self.location.open().map_err(io::Error::from)?;
-        match read(&folder) {
+        match read(&directory) {
             Ok(snapshot) => Ok(snapshot),
             Err(error) => {
                 // A snapshot that cannot be read now may be readable later.
@@ -80,7 +80,7 @@ impl SnapshotStore {
 
     /// Removes the snapshot with this key. Machines that were restored from it are not affected.
     pub fn remove(&self, key: &SnapshotKey) {
-        let _ = fs::remove_dir_all(self.folder.join(&key.name));
+        let _ = fs::remove_dir_all(self.path.join(&key.name));
     }
 
     /// Takes the lock. `None` if another process has it, unless `wait` is set. Blocks.
@@ -120,13 +120,13 @@ impl SnapshotStore {
             // A broken one is removed by now. This removes what was left of it.
             Err(_) => self.remove(key),
         }
-        remove_abandoned(&self.folder)?;
-        SnapshotDraft::begin(&self.folder, key, lock.0).map(Some)
+        remove_abandoned(&self.path)?;
+        SnapshotDraft::begin(&self.path, key, lock.0).map(Some)
     }
 
     /// Removes all snapshots of machines with this disk.
     pub fn remove_by_disk(&self, disk: &Path) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let Ok(entries) = fs::read_dir(&self.path) else { return };
         let disk = json!(disk.to_str());
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
             if read_manifest(&path).is_ok_and(|found| !disk.is_null() && found["image"] == disk) {
@@ -138,7 +138,7 @@ impl SnapshotStore {
     /// The disk of each snapshot that has one.
     #[must_use]
     pub fn disks(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
         let manifests = entries.flatten().filter_map(|entry| read_manifest(&entry.path()).ok());
         manifests.filter_map(|found| Some(found["image"].as_str()?.into())).collect()
     }
@@ -154,7 +154,7 @@ impl Snapshot {
     /// The files, for [`MachineSpec::restore_from`](crate::MachineSpec::restore_from).
     #[must_use]
     pub fn files(&self) -> SnapshotFiles {
-        files(&self.folder, self.has_disk)
+        files(&self.directory, self.has_disk)
     }
 
     /// The state of processors and devices, for
@@ -165,16 +165,16 @@ impl Snapshot {
     }
 
     #[cfg(test)]
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
 /// The snapshot in a directory. `None` if QEMU could not open its files.
-fn read(folder: &Path) -> Result<Option<Snapshot>, SnapshotError> {
-    let directory = Directory::open(folder).map_err(of_private)?;
-    let mut manifest = read_manifest(folder)?;
-    let described = |name| match fs::symlink_metadata(folder.join(name)) {
+fn read(path: &Path) -> Result<Option<Snapshot>, SnapshotError> {
+    let directory = Directory::open(path).map_err(of_private)?;
+    let mut manifest = read_manifest(path)?;
+    let described = |name| match fs::symlink_metadata(path.join(name)) {
         Ok(metadata) => Ok(describe(&metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Value::Null),
         Err(error) => Err(error),
@@ -195,13 +195,13 @@ fn read(folder: &Path) -> Result<Option<Snapshot>, SnapshotError> {
     }
     // QEMU maps a private view of the memory, but opens the file for writing. With a cache that
     // cannot be written, machines boot.
-    if File::options().read(true).write(true).open(folder.join("memory")).is_err() {
-        tracing::debug!(folder = %folder.display(), "the snapshot cannot be opened for writing");
+    if File::options().read(true).write(true).open(path.join("memory")).is_err() {
+        tracing::debug!(path = %path.display(), "the snapshot cannot be opened for writing");
         return Ok(None);
     }
     // The time of the last use, for the removal of old snapshots.
-    let used = File::options().append(true).open(folder.join("manifest"));
+    let used = File::options().append(true).open(path.join("manifest"));
     let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
     let notes = manifest["words"].take();
-    Ok(Some(Snapshot { folder: folder.to_owned(), has_disk, state, notes }))
+    Ok(Some(Snapshot { directory: path.to_owned(), has_disk, state, notes }))
 }

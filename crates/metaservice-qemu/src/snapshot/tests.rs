@@ -30,57 +30,57 @@ fn keep(store: &SnapshotStore, key: &SnapshotKey) {
 }
 
 #[test]
-fn one_is_found_as_it_was_kept_and_is_nobody_elses() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path().join("warm"));
+fn a_snapshot_is_found_as_it_was_kept_by_its_key_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path().join("warm"));
     assert!(store.find(&key(1)).unwrap().is_none());
     keep(&store, &key(1));
     let found = store.find(&key(1)).unwrap().unwrap();
     assert_eq!((found.state(), found.notes()), (&b"state"[..], &json!("words")));
     assert_eq!(fs::read(found.files().memory).unwrap(), b"memory");
-    for path in [folder.path().join("warm"), found.folder().to_owned()] {
+    for path in [directory.path().join("warm"), found.directory().to_owned()] {
         assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
     }
     for name in ["memory", "state", "manifest"] {
-        assert_eq!(fs::metadata(found.folder().join(name)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(found.directory().join(name)).unwrap().mode() & 0o777, 0o600);
     }
     assert!(store.find(&key(2)).unwrap().is_none());
     assert!(begin(&store, &key(1)).is_none());
-    // Half of one, as a removal that was killed leaves it, is none.
-    fs::remove_file(found.folder().join("manifest")).unwrap();
+    // A part of a snapshot, as a killed removal leaves it, is none.
+    fs::remove_file(found.directory().join("manifest")).unwrap();
     assert!(begin(&store, &key(1)).is_some());
 }
 
 #[test]
 fn what_was_touched_is_broken_and_gone() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path());
     for (name, content) in
         [("memory", "longer than before"), ("memory", "mem"), ("state", "stat"), ("manifest", "{")]
     {
         keep(&store, &key(1));
-        let place = folder.path().join(&key(1).name);
+        let place = directory.path().join(&key(1).name);
         fs::write(place.join(name), content).unwrap();
         assert!(matches!(store.find(&key(1)), Err(SnapshotError::Broken(_))), "{name}");
         assert!(!place.exists());
     }
     keep(&store, &key(1));
-    fs::remove_file(folder.path().join(&key(1).name).join("memory")).unwrap();
+    fs::remove_file(directory.path().join(&key(1).name).join("memory")).unwrap();
     store.find(&key(1)).unwrap_err();
     assert!(store.find(&key(1)).unwrap().is_none());
 }
 
 #[test]
-fn one_maker_at_a_time_and_a_making_that_ends_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path());
-    // A maker that was killed.
-    fs::create_dir(folder.path().join(".making-before")).unwrap();
+fn one_maker_at_a_time_and_a_dropped_draft_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path());
+    // What a killed process left.
+    fs::create_dir(directory.path().join(".making-before")).unwrap();
     let making = begin(&store, &key(1)).unwrap();
     assert!(store.lock(false).unwrap().is_none());
     drop(making);
     let left: Vec<_> =
-        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
 }
 
@@ -89,17 +89,17 @@ fn what_is_brought_in_while_a_machine_boots_makes_it_another() {
     let (one, other) = (key(1).depending_on(b"agent 1"), key(1).depending_on(b"agent 2"));
     assert_ne!(one, other);
     assert_eq!((&one.host, &one.family), (&other.host, &other.family));
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path());
     keep(&store, &one);
     keep(&store, &other);
     assert!(store.find(&one).unwrap().is_none(), "it is of no use any longer");
 }
 
 #[test]
-fn those_of_another_base_go_and_of_the_same_a_few_stay() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path());
+fn snapshots_of_another_base_are_removed_and_a_few_of_the_same_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path());
     let other = SnapshotKey { name: "other".into(), base: "another kernel".into(), ..key(1) };
     let stranger =
         SnapshotKey { name: "stranger".into(), family: "a disk".into(), ..other.clone() };
@@ -120,9 +120,9 @@ fn those_of_another_base_go_and_of_the_same_a_few_stay() {
 
 #[test]
 fn a_machine_with_a_disk_writes_over_it_and_goes_with_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path().join("warm"));
-    let image = folder.path().join("image");
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path().join("warm"));
+    let image = directory.path().join("image");
     File::create(&image).unwrap().set_len(1 << 20).unwrap();
     let key =
         SnapshotKey { disk: Some(Disk::new(&image, DiskFormat::Raw).size(1 << 20)), ..key(1) };
@@ -144,18 +144,18 @@ fn a_machine_with_a_disk_writes_over_it_and_goes_with_it() {
 
 #[test]
 fn a_memory_that_there_is_no_room_for_is_refused_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path());
     let key = SnapshotKey { memory: 1 << 62, ..key(1) };
     let lock = store.lock(false).unwrap().unwrap();
     assert!(matches!(store.draft(&key, lock), Err(SnapshotError::Full { .. })));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the lock");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "the lock");
 }
 
 #[test]
 fn a_memory_has_its_room_while_it_is_made_and_gives_back_what_it_does_not_need() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path().join("warm"));
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path().join("warm"));
     let making = begin(&store, &key(1)).unwrap();
     let memory = making.files().memory;
     let there = fs::metadata(&memory).unwrap();
@@ -174,12 +174,12 @@ fn a_memory_has_its_room_while_it_is_made_and_gives_back_what_it_does_not_need()
 #[test]
 fn what_others_could_have_changed_is_broken() {
     use std::os::unix::fs::symlink;
-    let folder = tempfile::tempdir().unwrap();
-    let store = SnapshotStore::at(folder.path().join("warm"));
-    let place = folder.path().join("warm").join(&key(1).name);
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path().join("warm"));
+    let place = directory.path().join("warm").join(&key(1).name);
     let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
     let damages: [&dyn Fn(); 3] = [&|| open(&place), &|| open(&place.join("state")), &|| {
-        let moved = folder.path().join("moved");
+        let moved = directory.path().join("moved");
         fs::rename(&place, &moved).unwrap();
         symlink(moved, &place).unwrap();
     }];
@@ -190,7 +190,7 @@ fn what_others_could_have_changed_is_broken() {
         assert!(store.find(&key(1)).unwrap().is_none());
     }
     keep(&store, &key(1));
-    open(&folder.path().join("warm"));
+    open(&directory.path().join("warm"));
     assert!(store.find(&key(1)).unwrap().is_some());
-    assert_eq!(fs::metadata(folder.path().join("warm")).unwrap().mode() & 0o022, 0);
+    assert_eq!(fs::metadata(directory.path().join("warm")).unwrap().mode() & 0o022, 0);
 }

@@ -1,8 +1,8 @@
-//! Whether a machine runs on the processor's own virtualisation or is emulated.
+//! How a machine runs: by the processor's virtualization, or by emulation.
 //!
-//! Owns the choice and its reason. It never trusts the mere presence of `/dev/kvm`: the
-//! device can exist on a host whose processor (itself virtual) cannot run guests, and
-//! then fails only in the middle of a boot.
+//! Owns the choice and its reason. The presence of `/dev/kvm` is not enough: it can exist on a host
+//! whose processor, itself virtual, cannot run guests. Then the failure comes in the middle of a
+//! boot.
 
 use std::fmt;
 use std::path::Path;
@@ -10,15 +10,15 @@ use std::str::FromStr;
 
 use crate::arch::Arch;
 
-/// What the caller wants.
+/// The accelerator that the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accelerator {
-    /// KVM where it works, emulation otherwise.
+    /// KVM if it works, or else emulation.
     #[default]
     Auto,
-    /// KVM or nothing.
+    /// KVM alone.
     Kvm,
-    /// Emulation (QEMU's TCG), which works everywhere.
+    /// Emulation by QEMU's TCG, which works on each host.
     Tcg,
 }
 
@@ -35,23 +35,23 @@ impl FromStr for Accelerator {
     }
 }
 
-/// An accelerator that cannot be had.
+/// An accelerator that is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceleratorError {
-    /// KVM was asked for by name and does not work here.
+    /// The user named KVM, and it does not work here.
     #[error("KVM does not work here: {0}")]
     KvmUnusable(String),
-    /// Not the name of an accelerator.
+    /// The text is not the name of an accelerator.
     #[error("{0:?} is no accelerator: say auto, kvm or tcg")]
     Unknown(String),
 }
 
-/// What a machine is going to use, and why.
+/// The accelerator of a machine, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceleratorChoice {
-    /// Whether KVM is used; emulation otherwise.
+    /// Whether it is KVM. Otherwise it is emulation.
     pub kvm: bool,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
 }
 
@@ -62,10 +62,10 @@ impl fmt::Display for AcceleratorChoice {
 }
 
 impl Accelerator {
-    /// Decides by what this host can do.
+    /// Chooses by the abilities of this host.
     ///
     /// # Errors
-    /// When KVM is wanted by name and does not work.
+    /// If KVM is wanted and does not work.
     pub fn choose(self, guest: Arch) -> Result<AcceleratorChoice, AcceleratorError> {
         match self {
             Self::Tcg => Ok(AcceleratorChoice { kvm: false, reason: "asked for".into() }),

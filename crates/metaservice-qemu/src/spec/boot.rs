@@ -7,26 +7,27 @@ use crate::cache::boot_file::{BootFile, CacheNotice};
 use crate::find::kernel::Kernel;
 use crate::kernel::unpacked;
 
-/// How a machine starts.
+/// What a machine boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Boot {
     /// QEMU loads a kernel.
     Direct {
         /// The kernel image.
         kernel: BootFile,
-        /// The first file system.
+        /// The initramfs.
         initramfs: Option<BootFile>,
-        /// Kernel arguments after our own.
+        /// Kernel arguments after those of this crate.
         arguments: Vec<String>,
     },
-    /// The firmware boots the disk.
+    /// The firmware boots from the disk.
     Firmware,
 }
 
 impl Boot {
-    /// Boots a distribution's kernel. On x86 it is taken out of its self-extracting image first,
-    /// once, into the cache (blocks for about a second then), because that takes a guest longest;
-    /// and it is told to read interrupt routing from a table (`acpi=noirq`), which costs it less.
+    /// Boots the kernel of a distribution. On x86 the kernel is first taken out of its
+    /// self-extracting image, once, and kept in the cache: the extraction is the slowest part of a
+    /// guest's boot. This blocks for about a second the first time. The kernel also reads interrupt
+    /// routing from a table (`acpi=noirq`), which is faster.
     #[must_use]
     pub fn from_kernel(kernel: &Kernel) -> Self {
         Self::Direct {
@@ -39,8 +40,8 @@ impl Boot {
         }
     }
 
-    /// Boots a distribution's kernel as it comes, which finds random addresses for itself while it
-    /// extracts itself. Under emulation that takes as long as all the rest of the boot.
+    /// Boots the kernel of a distribution as it comes. While it extracts itself, it chooses random
+    /// addresses (KASLR). Under emulation that takes as long as the rest of the boot.
     #[must_use]
     pub fn from_compressed(kernel: &Kernel) -> Self {
         Self::Direct {
@@ -50,7 +51,7 @@ impl Boot {
         }
     }
 
-    /// With this first file system. Firmware has none: nothing changes.
+    /// Sets the initramfs. Firmware has none, so it changes nothing there.
     #[must_use]
     pub fn initramfs(mut self, file: impl Into<BootFile>) -> Self {
         if let Self::Direct { initramfs, .. } = &mut self {
@@ -59,7 +60,7 @@ impl Boot {
         self
     }
 
-    /// What a user should know of the files that it boots from.
+    /// What a user should know about the files that it boots from.
     pub fn notices(&self) -> impl Iterator<Item = &CacheNotice> {
         let files = match self {
             Self::Direct { kernel, initramfs, .. } => [Some(kernel), initramfs.as_ref()],
@@ -68,7 +69,7 @@ impl Boot {
         files.into_iter().flatten().filter_map(BootFile::notice)
     }
 
-    /// With one more kernel argument. Firmware takes none: nothing changes.
+    /// Adds a kernel argument. Firmware takes none, so it changes nothing there.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
         if let Self::Direct { arguments, .. } = &mut self {
@@ -78,15 +79,15 @@ impl Boot {
     }
 }
 
-/// What a guest's command sees as `/`.
+/// What the guest's command sees as `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Root {
-    /// The initramfs itself.
+    /// The initramfs.
     #[default]
     Initramfs,
-    /// A folder of this host, shared read-only, under a layer that the guest writes to and
-    /// that is gone with it.
-    Folder(PathBuf),
+    /// A directory of this host, shared read-only. The guest writes to a layer over it, which is
+    /// removed with the guest.
+    Directory(PathBuf),
     /// The root partition of the disk.
     Disk,
 }

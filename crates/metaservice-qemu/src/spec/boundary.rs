@@ -2,25 +2,25 @@
 
 use std::fmt;
 
-/// What this host offers to confine QEMU with. [`Display`](fmt::Display) says it to people.
+/// The means that this host has to confine QEMU. Its [`Display`](fmt::Display) is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boundary {
-    /// Whether mounts can be made for a process.
+    /// Whether a process can get mounts of its own.
     pub(crate) namespaces: bool,
-    /// Whether without a user namespace.
+    /// Whether that needs no user namespace.
     pub(crate) privileged: bool,
     pub(crate) landlock: bool,
-    /// Whether it keeps signals too.
+    /// Whether Landlock also blocks signals.
     pub(crate) signals: bool,
 }
 
 impl Boundary {
-    /// No boundary but QEMU's own system call filter: for a QEMU with devices that this crate does
-    /// not know, as in a measurement. Never for a guest that is not trusted.
+    /// No boundary except QEMU's own system call filter: for a QEMU with devices that this crate
+    /// does not know, as in a measurement. Never for an untrusted guest.
     pub const NONE: Self =
         Self { namespaces: false, privileged: false, landlock: false, signals: false };
 
-    /// Whether QEMU gets a second boundary in any case.
+    /// Whether QEMU has a second boundary in each case, also with a shared directory.
     #[must_use]
     pub const fn is_complete(self) -> bool {
         self.privileged || self.landlock

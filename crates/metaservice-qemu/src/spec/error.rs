@@ -8,53 +8,53 @@ use super::accelerator::AcceleratorError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSpec {
-    /// The accelerator cannot be had.
+    /// The accelerator is not available.
     #[error(transparent)]
     Accelerator(#[from] AcceleratorError),
-    /// A kernel, initramfs or folder is not there.
+    /// A kernel, an initramfs or a directory does not exist.
     #[error("cannot use {what} {path}")]
     Path {
-        /// What it was to be.
+        /// What it is for.
         what: &'static str,
-        /// The path as given.
+        /// The path, as it was given.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The root file system is to come from a disk or folder that the machine does not have.
+    /// The root file system is on a disk or in a directory that the machine does not have.
     #[error("the root file system is to come from {0}, which the machine does not have")]
     NoRoot(&'static str),
-    /// Firmware finds nothing to boot without a disk.
+    /// The firmware has no disk to boot from.
     #[error("a machine without a kernel needs a disk to boot from")]
     NothingToBoot,
-    /// A port is to lead into a machine that no network leads into.
+    /// A port is published, but no network leads into the machine.
     #[error("a published port needs the user network")]
     NothingToPublish,
-    /// Not a host name.
+    /// The text is not a host name.
     #[error("{0:?} is no host name")]
     HostName(String),
-    /// A kernel argument with a character that would end it or the command line.
+    /// A kernel argument has a character that would end it.
     #[error("{0:?} cannot be a kernel argument")]
     KernelArgument(String),
-    /// The host's kernel file systems are shown to no guest.
+    /// A file system of the host's kernel cannot be shown.
     #[error("{0} is the host kernel's own and cannot be shown to a guest")]
     NotToBeShown(PathBuf),
-    /// The guest mounts `/run` and `/tmp` over those of the host.
+    /// The guest mounts its own `/run` and `/tmp`.
     #[error("{0} cannot be shown: the guest has its own /run and /tmp")]
     Covered(PathBuf),
-    /// A path that is to be shown, within one that is hidden.
+    /// A path to show is within a hidden one.
     #[error("{path} cannot be shown without {above}, which is hidden")]
     WithinHidden {
-        /// The path.
+        /// The path to show.
         path: PathBuf,
-        /// What it is in.
+        /// The hidden path.
         above: PathBuf,
     },
-    /// The host's table of mounts cannot be read.
+    /// The host's mount table cannot be read.
     #[error("cannot read /proc/self/mountinfo")]
     Mounts(#[source] std::io::Error),
-    /// Longer than a kernel reads.
+    /// The kernel command line is too long.
     #[error("a kernel command line of {0} bytes is too long")]
     CommandLineTooLong(usize),
 }

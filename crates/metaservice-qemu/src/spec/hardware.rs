@@ -1,6 +1,6 @@
-//! Values that a machine is made of: memory, processors, hardware addresses.
+//! Hardware values of a machine: memory, processors, network addresses.
 //!
-//! Owns their bounds: a value of these types is always one that QEMU takes.
+//! Owns their limits: QEMU accepts each value of these types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,21 +11,21 @@ pub enum InvalidHardware {
     /// Not a number with an optional unit.
     #[error("{0:?} is no size: write it like 512M, 1.5G or 2G")]
     NotASize(String),
-    /// Less or more memory than a machine can have.
+    /// The memory is too small or too large.
     #[error("{} of memory is not between {} and {}", Memory(*mebibytes), Memory::MIN, Memory::MAX)]
     MemoryOutOfRange {
-        /// What was asked for, in MiB.
+        /// The size that was given, in MiB.
         mebibytes: u64,
     },
-    /// No processor, or more than a machine can have.
+    /// The number of processors is 0 or too large.
     #[error("{0} processors is not between 1 and {max}", max = Cpus::MAX.0)]
     CpusOutOfRange(u32),
-    /// Not six hexadecimal bytes with colons, or not the address of one card.
+    /// The text is not six hexadecimal bytes with colons, or not the address of a single card.
     #[error("{0:?} is not the hardware address of a network card")]
     NotAnAddress(String),
 }
 
-/// How much memory a machine has, in whole MiB.
+/// The memory of a machine, in whole MiB.
 ///
 /// ```
 /// use metaservice_qemu::Memory;
@@ -38,19 +38,20 @@ pub enum InvalidHardware {
 pub struct Memory(u64);
 
 impl Memory {
-    /// The least memory in which the built-in guest boots, also with a shared root: 96 MiB. Measured
-    /// with Debian's kernel 6.1: with 92 MiB the built-in guest boots, with 88 it does not; with a
-    /// shared root 96 MiB boot and 92 do not. Other kernels and images may need more.
+    /// The smallest memory in which the built-in guest boots, also with a shared root directory: 96
+    /// MiB. It was measured with Debian's kernel 6.1: the guest boots with 92 MiB and does not with
+    /// 88; with a shared root directory it boots with 96 MiB and does not with 92. Other kernels
+    /// and images may need more.
     pub const MIN: Self = Self(96);
-    /// The most memory: 4 TiB.
+    /// The largest memory: 4 TiB.
     pub const MAX: Self = Self(4 * 1024 * 1024);
-    /// What a machine has when nobody says otherwise: 1 GiB.
+    /// The default: 1 GiB.
     pub const DEFAULT: Self = Self(1024);
 
     /// A size in MiB.
     ///
     /// # Errors
-    /// When it is outside [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
+    /// If it is not between [`MIN`](Self::MIN) and [`MAX`](Self::MAX).
     pub fn from_mebibytes(mebibytes: u64) -> Result<Self, InvalidHardware> {
         if (Self::MIN.0..=Self::MAX.0).contains(&mebibytes) {
             Ok(Self(mebibytes))
@@ -59,10 +60,10 @@ impl Memory {
         }
     }
 
-    /// Reads `512`, `512M`, `512MiB`, `1.5G` or `1T`; a bare number is in MiB.
+    /// Parses `512`, `512M`, `512MiB`, `1.5G` or `1T`. A number without a unit is in MiB.
     ///
     /// # Errors
-    /// When it is no such size or out of bounds.
+    /// If the text is not such a size, or the size is out of range.
     pub fn parse(text: &str) -> Result<Self, InvalidHardware> {
         let not_a_size = || InvalidHardware::NotASize(text.to_owned());
         let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -75,7 +76,7 @@ impl Memory {
         };
         let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
         let whole: u64 = whole.parse().map_err(|_| not_a_size())?;
-        // Enough for a KiB of a TiB, and no product of it overflows.
+        // Nine digits are enough for a KiB of a TiB, and no product overflows.
         let scale = u32::try_from(part.len()).ok().filter(|digits| *digits <= 9);
         let scale = 10_u64.pow(scale.ok_or_else(not_a_size)?);
         let part: u64 = part.parse().map_err(|_| not_a_size())?;
@@ -116,20 +117,20 @@ impl fmt::Display for Memory {
     }
 }
 
-/// How many processors a machine has.
+/// The number of processors of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(u32);
 
 impl Cpus {
-    /// One processor: under emulation also what boots fastest.
+    /// One processor. Under emulation it also boots fastest.
     pub const ONE: Self = Self(1);
-    /// The most processors.
+    /// The largest number.
     pub const MAX: Self = Self(255);
 
     /// A number of processors.
     ///
     /// # Errors
-    /// When it is 0 or more than [`MAX`](Self::MAX).
+    /// If it is 0 or more than [`MAX`](Self::MAX).
     pub fn new(count: u32) -> Result<Self, InvalidHardware> {
         if (1..=Self::MAX.0).contains(&count) {
             Ok(Self(count))
@@ -172,10 +173,10 @@ impl FromStr for Cpus {
 pub struct MacAddress([u8; 6]);
 
 impl MacAddress {
-    /// The address of one card.
+    /// The address of a single card.
     ///
     /// # Errors
-    /// When the bytes are a group's address or all zero.
+    /// If it is a multicast address or all zeros.
     pub fn new(bytes: [u8; 6]) -> Result<Self, InvalidHardware> {
         let address = Self(bytes);
         if bytes[0] & 1 != 0 || bytes == [0; 6] {
@@ -184,11 +185,11 @@ impl MacAddress {
         Ok(address)
     }
 
-    /// A random address of those that nobody is assigned (locally administered).
+    /// A random, locally administered address.
     #[must_use]
     pub fn random() -> Self {
         use std::hash::{BuildHasher, Hasher};
-        // Every RandomState has keys of its own from the system's random source.
+        // Each `RandomState` has new keys from the system's random source.
         let random = std::hash::RandomState::new().build_hasher().finish().to_be_bytes();
         let [first, b, c, d, e, f, ..] = random;
         Self([first & !1 | 2, b, c, d, e, f])
@@ -226,7 +227,7 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// The UUID by which firmware tables (DMI) name a machine; its text is the serial number too.
+/// The UUID of a machine in the firmware tables (DMI). Its text is also the serial number.
 ///
 /// ```
 /// use metaservice_qemu::SystemUuid;
@@ -260,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_in_every_unit_and_at_its_bounds() {
+    fn memory_in_each_unit_and_at_its_limits() {
         for (text, mebibytes) in [
             ("96", 96),
             ("512M", 512),
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_at_their_bounds() {
+    fn processors_at_their_limits() {
         assert_eq!(Cpus::new(0), Err(InvalidHardware::CpusOutOfRange(0)));
         assert_eq!(Cpus::new(1), Ok(Cpus::ONE));
         assert_eq!(Cpus::new(255), Ok(Cpus::MAX));

@@ -36,7 +36,7 @@ use self::snapshot::{SnapshotFiles, SnapshotUse};
 use self::visibility::Visibility;
 use crate::find::qemu::Qemu;
 
-/// What a machine is made of.
+/// The description of a machine.
 ///
 /// ```
 /// use metaservice_qemu::{Boot, Cpus, MachineSpec, Memory, Qemu, QemuVersion};
@@ -55,11 +55,11 @@ pub struct MachineSpec {
     pub(crate) cpus: Cpus,
     pub(crate) memory: Memory,
     pub(crate) disk: Option<Disk>,
-    /// Whether what is written to the disk stays.
+    /// Whether the guest's writes to the disk are kept.
     pub(crate) keeps_disk: bool,
     pub(crate) root: Root,
     pub(crate) visibility: Visibility,
-    /// What confines QEMU; `None` is what the host offers.
+    /// What confines QEMU. `None`: everything that the host has.
     pub(crate) boundary: Option<Boundary>,
     pub(crate) network: Network,
     pub(crate) user_address: Option<MacAddress>,
@@ -75,7 +75,7 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
-    /// A machine with one processor, 1 GiB of memory, and nothing else.
+    /// A machine with one processor and 1 GiB of memory, and without disk, card and network.
     #[must_use]
     pub fn new(qemu: &Qemu, boot: Boot) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl MachineSpec {
         }
     }
 
-    /// Sets how the machine is run.
+    /// Sets the accelerator.
     #[must_use]
     pub const fn accelerator(mut self, accelerator: Accelerator) -> Self {
         self.accelerator = accelerator;
@@ -124,7 +124,7 @@ impl MachineSpec {
         self
     }
 
-    /// Adds a disk, which is never written.
+    /// Adds a disk that QEMU never writes: the guest's writes are lost with the machine.
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disk = Some(disk);
@@ -146,36 +146,36 @@ impl MachineSpec {
         self
     }
 
-    /// Sets what a [shared folder](Root::Folder) shows.
+    /// Sets what a [shared directory](Root::Directory) shows.
     #[must_use]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.visibility = visibility;
         self
     }
 
-    /// Sets whether the guest reaches more than the card's other end.
+    /// Sets what the guest can reach beside the service.
     #[must_use]
     pub const fn network(mut self, network: Network) -> Self {
         self.network = network;
         self
     }
 
-    /// Sets the hardware address of the second card, that of the user network; QEMU's own choice if
-    /// nobody says.
+    /// Sets the hardware address of the second card, which is for the user network. By default QEMU
+    /// chooses it.
     #[must_use]
     pub const fn user_address(mut self, address: MacAddress) -> Self {
         self.user_address = Some(address);
         self
     }
 
-    /// Opens a port of this host that leads into the guest.
+    /// Publishes a port of the guest on this host.
     #[must_use]
     pub fn publish(mut self, publish: Publish) -> Self {
         self.published.push(publish);
         self
     }
 
-    /// Sets what the firmware tables call the machine: its UUID, and the same as its serial number.
+    /// Sets the UUID in the firmware tables. Its text becomes the serial number.
     #[must_use]
     pub const fn uuid(mut self, uuid: SystemUuid) -> Self {
         self.uuid = Some(uuid);
@@ -189,37 +189,37 @@ impl MachineSpec {
         self
     }
 
-    /// Tells the init which address the card has, and how many bits of it are the network's.
+    /// Sets the address of the card and its prefix length, for the guest's init.
     #[must_use]
     pub const fn guest_address(mut self, address: Ipv4Addr, prefix: u8) -> Self {
         self.guest_address = Some((address, prefix));
         self
     }
 
-    /// Tells the init the host name.
+    /// Sets the host name, for the guest's init.
     #[must_use]
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.hostname = Some(name.into());
         self
     }
 
-    /// Confines QEMU with this instead of [all that the host offers](Boundary::of_host).
+    /// Sets what confines QEMU, instead of [everything that the host has](Boundary::of_host).
     #[must_use]
     pub const fn boundary(mut self, boundary: Boundary) -> Self {
         self.boundary = Some(boundary);
         self
     }
 
-    /// Writes all that comes over the console to a file that is open for writing, as it comes:
-    /// whatever bytes the guest sends.
+    /// Writes the output of the console to a file that is open for writing, without changes: it
+    /// contains whatever bytes the guest sends.
     #[must_use]
     pub fn console_log(mut self, file: File) -> Self {
         self.console_log = Some(file);
         self
     }
 
-    /// Limits the [console's file](Self::console_log): behind so many bytes it gets one more line,
-    /// which says so, and nothing else. [`Console::log_ended`](crate::Console::log_ended) tells.
+    /// Limits the size of the [console's file](Self::console_log). After the last byte comes one
+    /// line that says so. [`Console::log_ended`](crate::Console::log_ended) waits for that.
     #[must_use]
     pub const fn console_limit(mut self, bytes: u64) -> Self {
         self.console_limit = bytes;
@@ -242,11 +242,11 @@ impl MachineSpec {
         self
     }
 
-    /// The folder of the scratch file that takes what the guest writes to its disk. If nobody
-    /// sets it: `$TMPDIR`, else `/var/tmp`.
+    /// Sets the directory of the scratch file, which takes the guest's writes to its disk. The
+    /// default is `$TMPDIR`, or else `/var/tmp`.
     #[must_use]
-    pub fn scratch(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.scratch = Some(folder.into());
+    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(directory.into());
         self
     }
 }

@@ -8,23 +8,23 @@ use super::hardware::MacAddress;
 /// The largest MTU that a virtio card and a 16-bit IP length allow.
 const JUMBO_MTU: u16 = 65520;
 
-/// Whether the guest reaches more than the card's other end.
+/// What the guest can reach beside the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// No.
+    /// Nothing.
     #[default]
     None,
-    /// By a second card with an address of its own, what this host reaches: QEMU opens the
+    /// What this host can reach, over a second card with an address of its own. QEMU opens the
     /// connections, as this user.
     User,
 }
 
-/// A port of this host that leads to one of the guest's, by the [user network](Network::User).
+/// A port of this host that leads to a port of the guest, over the [user network](Network::User).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish {
-    /// Of which protocol.
+    /// The protocol.
     pub transport: Transport,
-    /// The address of this host, of those that it has; unspecified is all of them.
+    /// An address of this host. The unspecified address stands for all of them.
     pub address: Ipv4Addr,
     /// The port of this host, not 0.
     pub port: u16,
@@ -35,13 +35,13 @@ pub struct Publish {
 /// A protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Streams.
+    /// TCP.
     Tcp,
-    /// Datagrams.
+    /// UDP.
     Udp,
 }
 
-/// The network card whose other end the caller holds.
+/// The network card of the service. The caller has its other end.
 #[derive(Debug)]
 pub struct Card {
     pub(crate) stream: OwnedFd,
@@ -50,14 +50,14 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card on one end of a connected stream socket. On the other end each Ethernet frame
-    /// follows its length in four bytes, big-endian.
+    /// A card on one end of a connected stream socket. On the other end, each Ethernet frame
+    /// follows its length, which has four bytes in big-endian order.
     #[must_use]
     pub fn new(stream: OwnedFd, address: MacAddress) -> Self {
         Self { stream, address, mtu: JUMBO_MTU }
     }
 
-    /// The MTU that the guest is told, at least 68; 65520 if nobody says otherwise.
+    /// Sets the MTU of the guest's card, at least 68. The default is 65520.
     #[must_use]
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = mtu.clamp(68, JUMBO_MTU);

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-/// The files that hold the memory of a machine, and what it has written to its disk.
+/// The files that hold the memory of a machine, and its writes to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFiles {
     pub(crate) memory: PathBuf,
-    /// An image over that of the disk.
+    /// An image over the image of the disk.
     pub(crate) disk: Option<PathBuf>,
 }
 
 /// How a machine uses a snapshot.
 #[derive(Debug)]
 pub(crate) enum SnapshotUse {
-    /// It writes to the files of a new one.
+    /// It writes to the files of a new snapshot.
     Create(SnapshotFiles),
-    /// It starts from the files of one, which it never writes, and from the state of processors
-    /// and devices.
+    /// It is restored from the files of a snapshot, which it never writes, and from the state of
+    /// processors and devices.
     Restore(SnapshotFiles, Vec<u8>),
 }

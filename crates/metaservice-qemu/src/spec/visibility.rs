@@ -1,7 +1,7 @@
-//! Which of a host's files an exported folder does not show.
+//! Which files of the host a shared directory hides.
 //!
-//! Owns the default set, and what the user changes of it. A path that is hidden looks empty to the
-//! guest, whether it is a file or a folder.
+//! Owns the default set, and the user's changes of it. A hidden file or directory looks empty to
+//! the guest.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::InvalidSpec;
 
-/// What only the host's own kernel and services have a use for: hidden, and not to be shown.
+/// For the host's kernel and services only: always hidden.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// Where the guest mounts file systems of its own over the root that it was given.
+/// Where the guest mounts its own file systems over the root directory.
 const COVERED: [&str; 2] = ["run", "tmp"];
 
-/// Sockets, temporary files and secrets of the whole host.
+/// Sockets, temporary files and secrets of the host.
 const OF_HOST: [&str; 17] = [
     "/run",
     "/tmp",
@@ -36,7 +36,7 @@ const OF_HOST: [&str; 17] = [
     "/var/run",
 ];
 
-/// Secrets of one user, and what this tool keeps, in the user's home directory.
+/// Secrets of a user, and the files of this tool, in the user's home directory.
 const OF_USER: [&str; 24] = [
     ".ssh",
     ".gnupg",
@@ -64,7 +64,8 @@ const OF_USER: [&str; 24] = [
     ".config/metaservice",
 ];
 
-/// Variables that name a place of credentials other than the usual one, as lists of paths.
+/// Variables with paths of credentials in other places than the usual ones. Each is a list of
+/// paths.
 const NAMED: [&str; 13] = [
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -81,8 +82,8 @@ const NAMED: [&str; 13] = [
     "REGISTRY_AUTH_FILE",
 ];
 
-/// What an exported folder shows. Unless told otherwise, it hides the host's kernel file systems,
-/// its temporary files and sockets, and the places where credentials usually are.
+/// What a shared directory shows. By default it hides the host's kernel file systems, its temporary
+/// files and sockets, and the places where credentials usually are.
 ///
 /// ```
 /// use metaservice_qemu::Visibility;
@@ -102,21 +103,22 @@ impl Visibility {
         Self::default()
     }
 
-    /// Shows a path of the host that is hidden by default, or another file system below the folder.
+    /// Shows a path of the host that is hidden by default, or another file system below the
+    /// directory.
     #[must_use]
     pub fn show(mut self, path: impl Into<PathBuf>) -> Self {
         self.show.push(path.into());
         self
     }
 
-    /// Hides one more path of the host, with all that is below it.
+    /// Hides a path of the host, with everything below it.
     #[must_use]
     pub fn hide(mut self, path: impl Into<PathBuf>) -> Self {
         self.hide.push(path.into());
         self
     }
 
-    /// The paths that the user wants to be shown, as they are on the disk.
+    /// The paths to show, without symbolic links.
     pub(crate) fn shown(&self) -> Result<BTreeSet<PathBuf>, InvalidSpec> {
         let shown = resolved("a path to show", &self.show)?;
         match shown.iter().find(|path| KERNELS_OWN.iter().any(|own| path.starts_with(own))) {
@@ -125,14 +127,14 @@ impl Visibility {
         }
     }
 
-    /// What is hidden below a folder, given the host's defaults; none of it lies in another.
+    /// The paths to hide below a directory, given the host's defaults. None is within another.
     pub(crate) fn hidden(
         &self,
-        folder: &Path,
+        directory: &Path,
         defaults: BTreeSet<PathBuf>,
     ) -> Result<Vec<PathBuf>, InvalidSpec> {
         let shown = self.shown()?;
-        let covered = COVERED.map(|name| folder.join(name));
+        let covered = COVERED.map(|name| directory.join(name));
         if let Some(path) = shown.iter().find(|path| covered.iter().any(|by| path.starts_with(by)))
         {
             return Err(InvalidSpec::Covered(path.clone()));
@@ -140,7 +142,7 @@ impl Visibility {
         let mut hidden: BTreeSet<PathBuf> = defaults;
         hidden.retain(|path| !shown.iter().any(|shown| path.starts_with(shown)));
         hidden.extend(resolved("a path to hide", &self.hide)?);
-        hidden.retain(|path| path != folder && path.starts_with(folder));
+        hidden.retain(|path| path != directory && path.starts_with(directory));
         let inside = |path: &Path, all: &BTreeSet<PathBuf>| {
             path.ancestors().skip(1).find(|above| all.contains(*above)).map(Path::to_owned)
         };
@@ -162,8 +164,8 @@ fn resolved(what: &'static str, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>, 
     paths.iter().map(resolve).collect()
 }
 
-/// What this host has of the default set, as it is on the disk: of all users, because a guest of
-/// root's reads all their files.
+/// The paths of the default set that this host has, without symbolic links. It contains the files
+/// of all users, because a guest of root can read them all.
 pub(crate) fn defaults() -> BTreeSet<PathBuf> {
     let host = KERNELS_OWN.into_iter().chain(OF_HOST).map(PathBuf::from);
     let users = homes().into_iter().flat_map(|home| OF_USER.map(|name| home.join(name)));
@@ -177,7 +179,7 @@ pub(crate) fn defaults() -> BTreeSet<PathBuf> {
     all.filter_map(|path| path.canonicalize().ok()).collect()
 }
 
-/// The places that variables name.
+/// The paths in variables.
 fn named(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = NAMED
         .into_iter()
@@ -195,7 +197,7 @@ fn named(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     places
 }
 
-/// The home directories that are known without asking any service.
+/// The home directories that can be found without a directory service.
 fn homes() -> BTreeSet<PathBuf> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut homes: BTreeSet<PathBuf> = of_passwd(&passwd).collect();
@@ -219,15 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_the_folder_is_hidden_unless_it_is_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().canonicalize().unwrap();
-        let [keys, cloud, inner] = ["keys", "cloud", "cloud/inner"].map(|name| folder.join(name));
+    fn what_is_below_the_directory_is_hidden_unless_it_is_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let [keys, cloud, inner] =
+            ["keys", "cloud", "cloud/inner"].map(|name| directory.join(name));
         for path in [&keys, &cloud, &inner] {
             std::fs::create_dir(path).unwrap();
         }
-        let defaults = || set(&[&keys, &cloud, &inner, Path::new("/proc"), &folder]);
-        let hidden = |visibility: Visibility| visibility.hidden(&folder, defaults());
+        let defaults = || set(&[&keys, &cloud, &inner, Path::new("/proc"), &directory]);
+        let hidden = |visibility: Visibility| visibility.hidden(&directory, defaults());
         assert_eq!(hidden(Visibility::new()).unwrap(), [cloud.clone(), keys.clone()]);
         assert_eq!(hidden(Visibility::new().show(&cloud)).unwrap(), [keys.as_path()]);
         let more = Visibility::new().show(&keys).hide(&inner).show(&cloud);
@@ -235,7 +238,7 @@ mod tests {
         let within = hidden(Visibility::new().show(&inner));
         assert!(matches!(within, Err(InvalidSpec::WithinHidden { above, .. }) if above == cloud));
         assert!(matches!(
-            hidden(Visibility::new().hide(folder.join("none"))),
+            hidden(Visibility::new().hide(directory.join("none"))),
             Err(InvalidSpec::Path { .. })
         ));
         let kernels = hidden(Visibility::new().show("/proc"));

@@ -1,5 +1,5 @@
-//! What a guest, and a QEMU that it has broken into, sees of its host. Each test runs as the user
-//! who runs the tests, and, where that is root, as an ordinary user too.
+//! What a guest, and a QEMU that it has broken into, can see of the host. Each test runs as the
+//! user who runs the tests. If that is root, it also runs as an ordinary user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,17 +10,17 @@ use std::process::Command;
 use crate::guest::{hear, start, with_modules, with_script};
 use metaservice_qemu::{Boundary, ModuleNeed, Root, Visibility};
 
-/// Nobody's number on any usual host.
+/// A user id that usual hosts do not have.
 const USER: u32 = 61_183;
 
-/// Runs the test of this name as an ordinary user, with tools that it can read.
+/// Runs the test with this name as an ordinary user, with tools that the user can read.
 fn again_as_a_user(test: &str) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    let path = |name: &str| folder.path().join(name);
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let home = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = home("XDG_CACHE_HOME").or_else(|| Some(home("HOME")?.join(".cache"))).unwrap();
     for name in ["cache/metaservice", "tmp"] {
@@ -88,7 +88,7 @@ async fn qemu_keeps_no_rights_and_sees_nothing_that_it_does_not_need() {
     again_as_a_user("boundary::qemu_keeps_no_rights_and_sees_nothing_that_it_does_not_need");
 }
 
-/// The host's root, shared with a guest that mounts it as it likes.
+/// The host's root directory, shared with a guest that mounts it as it likes.
 #[tokio::test]
 async fn a_hostile_guest_finds_no_other_file_systems_and_no_secrets_under_the_root() {
     let seen = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -123,8 +123,8 @@ echo through; while read line; do poweroff -f; done
     );
     let visibility =
         Visibility::new().hide(seen.path().join("keys")).hide(seen.path().join("secret"));
-    let spec = with_modules(&script, &[ModuleNeed::SharedFolder])
-        .root(Root::Folder("/".into()))
+    let spec = with_modules(&script, &[ModuleNeed::SharedDirectory])
+        .root(Root::Directory("/".into()))
         .visibility(visibility);
     let machine = start(spec).await;
     hear(&machine, "through").await;

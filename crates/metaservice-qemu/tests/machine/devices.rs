@@ -1,26 +1,25 @@
-//! What a guest sees of its host: folders, disks and network cards, and what it cannot do
-//! to them.
+//! What a guest sees of the host's directories, disks and network, and what it cannot do to them.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use crate::guest::{PATIENCE, hear, is_empty, start, with_modules, with_script};
+use crate::guest::{TIMEOUT, hear, is_empty, start, with_modules, with_script};
 use metaservice_qemu::{
     Card, Disk, DiskFormat, ExitCause, MacAddress, ModuleNeed, Network, Root, find,
 };
 use tokio::io::AsyncReadExt;
 
 async fn powers_off(machine: &metaservice_qemu::Machine) {
-    let exit = tokio::time::timeout(PATIENCE, machine.wait()).await.unwrap();
+    let exit = tokio::time::timeout(TIMEOUT, machine.wait()).await.unwrap();
     assert_eq!(exit.cause, ExitCause::GuestPoweredOff, "{:#?}", machine.console().tail(40));
 }
 
 #[tokio::test]
-async fn a_shared_folder_is_read_and_never_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("with, a comma");
+async fn a_shared_directory_is_read_and_never_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("with, a comma");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("file"), "from the host\n").unwrap();
     let script = "
@@ -35,7 +34,8 @@ mount -t overlay overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer
 echo 'from the guest' > /sysroot/file; cat /sysroot/file; rm /sysroot/file; echo new > /sysroot/new
 poweroff -f
 ";
-    let spec = with_modules(script, &[ModuleNeed::SharedFolder]).root(Root::Folder(root.clone()));
+    let spec =
+        with_modules(script, &[ModuleNeed::SharedDirectory]).root(Root::Directory(root.clone()));
     let machine = start(spec).await;
     powers_off(&machine).await;
     let said = machine.console().tail(40);
@@ -51,7 +51,7 @@ fn pattern() -> Vec<u8> {
     (0..8u32 << 20).map(|at| at.to_le_bytes()[usize::try_from(at % 3).unwrap()]).collect()
 }
 
-/// Whether a process holds a file open in a way that lets it write.
+/// Whether a process has a file open for writing.
 fn opened_for_writing(process_id: u32, path: &Path) -> bool {
     let of_process = Path::new("/proc").join(process_id.to_string());
     let mut seen = 0;
@@ -89,8 +89,8 @@ echo check; while read line; do poweroff -f; done
 
 #[tokio::test]
 async fn a_raw_image_is_never_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let (image, scratch) = (folder.path().join("disk,raw"), folder.path().join("scratch"));
+    let directory = tempfile::tempdir().unwrap();
+    let (image, scratch) = (directory.path().join("disk,raw"), directory.path().join("scratch"));
     fs::create_dir(&scratch).unwrap();
     fs::write(&image, pattern()).unwrap();
     let disk = Disk::new(&image, DiskFormat::Raw).size(8 << 20);
@@ -102,11 +102,11 @@ async fn a_raw_image_is_never_written() {
 async fn a_qcow2_image_is_never_written() {
     let report = find();
     let Some(qemu_img) = report.qemu_img.found() else { panic!("{report}") };
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (raw, image, scratch) = (
-        folder.path().join("raw"),
-        folder.path().join("disk.qcow2"),
-        folder.path().join("scratch"),
+        directory.path().join("raw"),
+        directory.path().join("disk.qcow2"),
+        directory.path().join("scratch"),
     );
     fs::create_dir(&scratch).unwrap();
     fs::write(&raw, pattern()).unwrap();
@@ -123,7 +123,7 @@ async fn a_qcow2_image_is_never_written() {
 
 #[tokio::test]
 async fn frames_come_out_of_the_card() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (host, guest) = UnixStream::pair().unwrap();
     let address = MacAddress::random();
     let script = "
 ip link set eth0 up
@@ -133,14 +133,14 @@ udhcpc -i eth1 -n -t 5 -q 2>&1
 udhcpc -i eth0 -n -t 3 -q 2>&1
 poweroff -f
 ";
-    let spec = with_script(script).card(Card::new(theirs.into(), address)).network(Network::User);
+    let spec = with_script(script).card(Card::new(guest.into(), address)).network(Network::User);
     let machine = start(spec).await;
-    ours.set_nonblocking(true).unwrap();
-    let mut ours = tokio::net::UnixStream::from_std(ours).unwrap();
+    host.set_nonblocking(true).unwrap();
+    let mut host = tokio::net::UnixStream::from_std(host).unwrap();
     let dhcp = async {
         loop {
-            let mut frame = vec![0; usize::try_from(ours.read_u32().await.unwrap()).unwrap()];
-            ours.read_exact(&mut frame).await.unwrap();
+            let mut frame = vec![0; usize::try_from(host.read_u32().await.unwrap()).unwrap()];
+            host.read_exact(&mut frame).await.unwrap();
             // IPv4, UDP, to the port of a DHCP server.
             if frame.len() > 38
                 && frame[12..14] == [8, 0]
@@ -152,9 +152,9 @@ poweroff -f
         }
     };
     hear(&machine, &format!("mtu 65520 address {address}")).await;
-    // The second card's network is QEMU's own.
+    // The network of the second card belongs to QEMU.
     hear(&machine, "lease of 10.0.2.15 obtained").await;
-    let frame = tokio::time::timeout(PATIENCE, dhcp).await;
+    let frame = tokio::time::timeout(TIMEOUT, dhcp).await;
     let frame =
         frame.unwrap_or_else(|_| panic!("no frame came; {:#?}", machine.console().tail(40)));
     assert_eq!(frame[..6], [0xff; 6]);

@@ -1,10 +1,10 @@
-//! Machines start, end in each of their ways, and leave nothing behind.
+//! Machines start, end in each way, and leave nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::guest::{PATIENCE, assert_ends, handle, hear, is_empty, start, with_script};
+use crate::guest::{TIMEOUT, assert_ends, handle, hear, is_empty, start, with_script};
 use metaservice_qemu::{
     Boot, Disk, DiskFormat, ExitCause, Machine, MachineSpec, MachineState, StartError,
 };
@@ -18,7 +18,7 @@ async fn a_guest_boots_prints_and_powers_off() {
     let file = log.reopen().unwrap();
     let machine = start(with_script("echo hello from init; poweroff -f").console_log(file)).await;
     let qemu = handle(machine.process_id());
-    let exit = tokio::time::timeout(PATIENCE, machine.wait()).await.unwrap();
+    let exit = tokio::time::timeout(TIMEOUT, machine.wait()).await.unwrap();
     assert_eq!(exit.cause, ExitCause::GuestPoweredOff, "{:#?}", machine.console().tail(40));
     assert!(exit.status.success());
     assert!(machine.console().tail(10).iter().any(|line| line == "hello from init"));
@@ -34,7 +34,7 @@ async fn the_power_button_reaches_the_guest() {
     let script = "echo ready; for b in /dev/input/event*; do head -c 24 $b >/dev/null && poweroff -f & done; wait";
     let machine = start(with_script(script)).await;
     hear(&machine, "ready").await;
-    let exit = machine.power_down(PATIENCE).await;
+    let exit = machine.power_down(TIMEOUT).await;
     assert_eq!(exit.cause, ExitCause::GuestPoweredOff, "{:#?}", machine.console().tail(40));
 }
 
@@ -50,7 +50,7 @@ async fn a_guest_that_does_not_hear_the_button_is_made_to_end() {
 #[tokio::test]
 async fn a_kernel_panic_is_known_at_once() {
     let machine = start(with_script("echo ends now; exit 3")).await;
-    let exit = tokio::time::timeout(PATIENCE, machine.wait()).await.unwrap();
+    let exit = tokio::time::timeout(TIMEOUT, machine.wait()).await.unwrap();
     let ExitCause::GuestPanicked { line: Some(line) } = exit.cause else {
         panic!("{:?}", exit.cause)
     };
@@ -61,7 +61,7 @@ async fn a_kernel_panic_is_known_at_once() {
 #[tokio::test]
 async fn a_reset_ends_the_machine() {
     let machine = start(with_script("reboot -f")).await;
-    let exit = tokio::time::timeout(PATIENCE, machine.wait()).await.unwrap();
+    let exit = tokio::time::timeout(TIMEOUT, machine.wait()).await.unwrap();
     assert_eq!(exit.cause, ExitCause::GuestReset, "{:#?}", machine.console().tail(40));
 }
 
@@ -138,7 +138,7 @@ async fn what_qemu_says_when_it_cannot_start_is_told() {
     assert!(matches!(error, StartError::Spec(_)), "{error:?}");
 }
 
-/// Names the folder in which this test, run once more by itself, is the parent to be killed.
+/// The variable with the directory for a second run of this test, which is the parent to be killed.
 const PARENT: &str = "METASERVICE_TEST_PARENT";
 
 async fn be_killed(scratch: &std::path::Path) {
@@ -154,12 +154,12 @@ async fn the_machine_dies_with_a_killed_parent() {
     if let Some(scratch) = std::env::var_os(PARENT) {
         return be_killed(scratch.as_ref()).await;
     }
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("disk"), vec![0; 1 << 20]).unwrap();
-    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("disk"), vec![0; 1 << 20]).unwrap();
+    std::fs::create_dir(directory.path().join("empty")).unwrap();
     let mut parent = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "life::the_machine_dies_with_a_killed_parent", "--nocapture"])
-        .env(PARENT, folder.path())
+        .env(PARENT, directory.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -172,5 +172,5 @@ async fn the_machine_dies_with_a_killed_parent() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     assert_ends(&qemu);
-    assert!(is_empty(&folder.path().join("empty")), "the scratch file is gone");
+    assert!(is_empty(&directory.path().join("empty")), "the scratch file is gone");
 }

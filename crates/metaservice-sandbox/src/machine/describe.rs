@@ -115,7 +115,7 @@ impl Describer {
         if let Some(directory) = &hardware.rootfs {
             let visibility = hardware.show.iter().fold(Visibility::new(), Visibility::show);
             let visibility = hardware.hide.iter().fold(visibility, Visibility::hide);
-            spec = spec.root(Root::Folder(directory.clone())).visibility(visibility);
+            spec = spec.root(Root::Directory(directory.clone())).visibility(visibility);
         }
         Ok(spec)
     }
@@ -171,7 +171,7 @@ impl Describer {
     fn build_initramfs(&self, tools: &Tools) -> Result<BootFile, InitramfsError> {
         let mut contents = initramfs::Contents::new(AGENT.to_vec(), tools);
         if self.plan.hardware.rootfs.is_some() {
-            contents = contents.need(ModuleNeed::SharedFolder);
+            contents = contents.need(ModuleNeed::SharedDirectory);
         }
         if self.plan.image.is_some() {
             contents = contents.need(ModuleNeed::Disk);
