@@ -25,7 +25,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     service.fetched().await;
     if tokio::time::timeout(TIMEOUT, service.result()).await.is_err() {
-        service.kill_process().await?;
+        service.kill().await?;
     }
     let result = service.result().await;
     service.shutdown().await?;

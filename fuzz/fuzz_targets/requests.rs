@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use metaservice::{
-    Bounds, Cloud, Destination, DiskWork, Exec, ExecOptions, MetaService, SessionMode,
+    Cloud, Destination, DiskWork, Limits, MetaService, SessionMode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -116,14 +117,14 @@ fuzz_target!(|steps: Vec<Step>| {
 });
 
 async fn converse(steps: Vec<Step>) {
-    let mut limits = Bounds::default();
+    let mut limits = Limits::default();
     limits.list = 4096;
     limits.log = 1 << 20;
     limits.artifact = 4096;
     let service = MetaService::builder(["true"])
         .session(SessionMode::Claimed)
         .cloud(Cloud::new("fuzzed"))
-        .bounds(limits)
+        .limits(limits)
         .disk_work(DiskWork::InPlace)
         .start()
         .expect("a service");
@@ -171,18 +172,18 @@ async fn converse(steps: Vec<Step>) {
 
 async fn make(service: MetaService, call: Call) {
     match call {
-        Call::List => drop(service.list_folder("/").await),
-        Call::Artifact => drop(service.get_artifact("/f").await),
-        Call::Kill => drop(service.kill_process().await),
+        Call::List => drop(service.list("/").files().await),
+        Call::Artifact => drop(service.read("/f").spool().await),
+        Call::Kill => drop(service.kill().await),
         Call::Write => drop(service.write(Destination::file("/f"), &b"content"[..]).await),
         Call::Listing => {
-            if let Ok(mut lines) = service.list("/", true).await {
-                while let Ok(Some(_)) = lines.next().await {}
+            if let Ok(mut lines) = service.list("/").recursive(true).entries().await {
+                while let Ok(Some(_)) = lines.try_next().await {}
             }
         }
         Call::Statistics => {
             if let Ok(mut lines) = service.stats(None).await {
-                while let Ok(Some(_)) = lines.next().await {}
+                while let Ok(Some(_)) = lines.try_next().await {}
             }
         }
         Call::Dial => {
@@ -192,17 +193,15 @@ async fn make(service: MetaService, call: Call) {
             }
         }
         Call::Detached => {
-            let options = ExecOptions::default();
-            let exec = Exec { command: vec!["true".to_owned()], tty: false, options };
-            drop(service.exec_detached(exec).await);
+            drop(service.exec(["true"]).spawn_detached().await);
         }
         Call::Read => {
-            if let Ok(mut reading) = service.read("/f", metaservice::Form::Any).await {
-                while let Ok(Some(_)) = reading.chunk().await {}
+            if let Ok(mut reading) = service.read("/f").form(metaservice::Form::Any).open().await {
+                while let Ok(Some(_)) = reading.try_next().await {}
             }
         }
         Call::Shell => {
-            if let Ok(mut shell) = service.exec_shell(["cat"], false).await {
+            if let Ok(mut shell) = service.exec(["cat"]).spawn().await {
                 let mut all = Vec::new();
                 if let Some(stdout) = shell.stdout.take() {
                     let _ = stdout.take(1 << 20).read_to_end(&mut all).await;

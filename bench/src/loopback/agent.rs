@@ -52,10 +52,10 @@ fn usage(process: u32) -> anyhow::Result<Values> {
 }
 
 /// Starts shells and waits until each has echoed a byte.
-async fn echo(pair: &Pair, count: usize) -> anyhow::Result<Vec<metaservice::Shell>> {
+async fn echo(pair: &Pair, count: usize) -> anyhow::Result<Vec<metaservice::Child>> {
     let mut shells = Vec::new();
     for _ in 0..count {
-        let mut shell = pair.service.exec_shell(["cat"], false).await?;
+        let mut shell = pair.service.exec(["cat"]).spawn().await?;
         let mut byte = [0];
         if let (Some(input), Some(output)) = (&mut shell.stdin, &mut shell.stdout) {
             input.write_all(b"x").await?;

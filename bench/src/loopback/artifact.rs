@@ -19,10 +19,10 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     fill(&path, bytes)?;
     let buffer = raw::best_buffer(QUICK_BYTES)?;
     let builder =
-        MetaService::builder(["sleep", "100000"]).temporary_folder(directory.path().to_owned());
+        MetaService::builder(["sleep", "100000"]).temporary_directory(directory.path().to_owned());
     let pair = Pair::start(setting.agent()?, builder, Speaks::Extensions)?;
     let how = format!(
-        "`get_artifact` fetches a file of {} MiB from memory (tmpfs) into an unnamed file in \
+        "`read(..).spool()` fetches a file of {} MiB from memory (tmpfs) into an unnamed file in \
          memory, and checks its digest. *Raw TCP* is two threads with buffers of {} KiB: one reads \
          the file and writes to a connection, the other reads the connection and writes such a \
          file.",
@@ -40,7 +40,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
             let path = directory.path().join("file");
             let begun = Instant::now();
             let artifact = pair.task(async move |service| {
-                Ok(service.get_artifact(path.to_string_lossy()).await?)
+                Ok(service.read(path.to_string_lossy()).spool().await?)
             })?;
             let rate = raw::rate(bytes, begun);
             anyhow::ensure!(artifact.len() == bytes, "{} of {bytes} bytes came", artifact.len());

@@ -18,7 +18,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let calls = setting.pick(60, 300);
     let pair = Rc::new(Pair::idle(setting.agent()?)?);
     let how = format!(
-        "`exec_shell([\"true\"])` until its exit status arrives, {calls} times, with a pause of {} \
+        "`exec([\"true\"])` until its exit status arrives, {calls} times, with a pause of {} \
          ms before each; *back to back* is the same without pauses. The limit is to spawn the same \
          command in this process and wait for it, with the same pauses. For comparison: QEMU's \
          guest agent on a local socket, polled without a pause, takes 1.2 ms in total; ssh over an \
@@ -46,8 +46,8 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
 
 fn exec(pair: &Pair) -> anyhow::Result<()> {
     pair.runtime.block_on(async {
-        let shell = pair.service.exec_shell(["true"], false).await?;
-        anyhow::ensure!(shell.wait().await?, "true is false");
+        let shell = pair.service.exec(["true"]).spawn().await?;
+        anyhow::ensure!(shell.wait().await?.success(), "true is false");
         Ok(())
     })
 }

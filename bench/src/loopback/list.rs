@@ -19,7 +19,7 @@ pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
     let directory = Rc::new(tempfile::tempdir_in(MEMORY)?);
     fs::write(directory.path().join("file"), "one")?;
     let how = format!(
-        "`list_folder` of a directory with one file, {calls} times in sequence. The action goes \
+        "`list(..).files()` of a directory with one file, {calls} times in sequence. The action goes \
          out on a waiting poll, and the reply comes on another connection. The call is made from a \
          task of the runtime that serves, as in a service. *From another thread*: a thread blocks \
          for each call, which adds two wake-ups between threads."
@@ -55,7 +55,7 @@ pub(super) fn prepare_one(setting: &Setting) -> anyhow::Result<Measure> {
 }
 
 async fn list_one(service: &MetaService, directory: &Path) -> anyhow::Result<()> {
-    let files = service.list_folder(directory.to_string_lossy()).await?;
+    let files = service.list(directory.to_string_lossy()).files().await?;
     anyhow::ensure!(files.len() == 1, "{} files are listed", files.len());
     Ok(())
 }
@@ -74,7 +74,7 @@ pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
     }
     let path = tree.path().to_owned();
     let how = format!(
-        "`list_folder` of {all} files in {directories} directories in memory, until the call \
+        "`list(..).files()` of {all} files in {directories} directories in memory, until the call \
          returns their names. The limit is `find -type f` that writes to a pipe, read to its end."
     );
     Ok(Measure::new("List a directory of many files", how)
@@ -90,7 +90,7 @@ pub(super) fn prepare_many(setting: &Setting) -> anyhow::Result<Measure> {
         })
         .subject("list-folder", Role::Metaservice, move || {
             let begun = Instant::now();
-            let listed = pair.service.list_folder(tree.path().to_string_lossy());
+            let listed = pair.service.list(tree.path().to_string_lossy()).files();
             let files = pair.runtime.block_on(listed)?;
             let time = begun.elapsed().as_secs_f64() * 1e3;
             anyhow::ensure!(files.len() == all, "{} files are listed", files.len());

@@ -81,21 +81,10 @@ impl Pair {
 }
 
 async fn serve(builder: Builder, speaks: Speaks) -> anyhow::Result<(MetaService, SocketAddr)> {
-    let service = builder.start()?;
+    let extensions = matches!(speaks, Speaks::Extensions);
+    let service = builder.extensions(extensions).start()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    match speaks {
-        Speaks::Extensions => drop(tokio::spawn(service.clone().serve(listener))),
-        Speaks::Version1 => {
-            // An agent offers only what the host has announced.
-            let silent =
-                axum::middleware::map_response(|mut response: axum::response::Response| {
-                    response.headers_mut().remove("Metaservice-Service");
-                    std::future::ready(response)
-                });
-            let router = service.router().layer(silent);
-            tokio::spawn(async move { axum::serve(listener, router).await });
-        }
-    }
+    tokio::spawn(service.clone().serve(listener));
     Ok((service, address))
 }

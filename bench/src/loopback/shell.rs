@@ -22,7 +22,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let first = MetaService::builder(["sleep", "100000"]);
     let first = Pair::start(agent, first, Speaks::Version1)?;
     let how = format!(
-        "`exec_shell([\"cat\"])`: {} MiB are written to its standard input and read back from its \
+        "`exec([\"cat\"])`: {} MiB are written to its standard input and read back from its \
          standard output at the same time. The rate is that of one direction. *Version 1* is the \
          same agent with a host that announces no extension: blocks of 16 KiB in windows of 64 \
          KiB. *Raw TCP* is one direction alone, with one thread on each side. The writer and the \
@@ -42,7 +42,7 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
 
 fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
     pair.task(async move |service| {
-        let mut shell = service.exec_shell(["cat"], false).await?;
+        let mut shell = service.exec(["cat"]).spawn().await?;
         let mut input = shell.stdin.take().context("a shell has a standard input")?;
         let mut output = shell.stdout.take().context("a shell has a standard output")?;
         let begun = Instant::now();
@@ -66,7 +66,10 @@ fn cat(pair: &Pair, bytes: u64) -> anyhow::Result<f64> {
         }
         let rate = raw::rate(bytes, begun);
         write.await??;
-        anyhow::ensure!(shell.wait().await? && come == bytes, "{come} of {bytes} bytes came");
+        anyhow::ensure!(
+            shell.wait().await?.success() && come == bytes,
+            "{come} of {bytes} bytes came"
+        );
         Ok(rate)
     })
 }

@@ -16,13 +16,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use metaservice::{Exec, ExecOptions, MetaService};
+use metaservice::MetaService;
 use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
 use metaservice_qemu::{
     Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools,
     initramfs,
 };
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -133,22 +132,10 @@ impl Lab {
     /// Runs a command in the guest by `exec`, and returns its standard output.
     pub(super) fn exec(&self, words: &[&str]) -> anyhow::Result<String> {
         let work = async {
-            let mut shell = self.service.exec(command(words)).await?;
-            let mut written = String::new();
-            let mut error_text = String::new();
-            let (mut out, mut err) = (shell.stdout.take(), shell.stderr.take());
-            let out = async {
-                if let Some(out) = &mut out {
-                    let _ = out.read_to_string(&mut written).await;
-                }
-            };
-            let err = async {
-                if let Some(err) = &mut err {
-                    let _ = err.read_to_string(&mut error_text).await;
-                }
-            };
-            tokio::join!(out, err);
-            ensure!(shell.wait().await?, "{}: {}", words.join(" "), error_text.trim());
+            let output = self.service.exec(words.iter().copied()).output().await?;
+            let error_text = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{}: {}", words.join(" "), error_text.trim());
+            let written = String::from_utf8_lossy(&output.stdout).into_owned();
             Ok(written)
         };
         self.ask(words[0], work)
@@ -156,7 +143,9 @@ impl Lab {
 
     /// Starts a detached command in the guest.
     pub(super) fn detach(&self, words: &[&str]) -> anyhow::Result<()> {
-        self.ask(words[0], async { Ok(self.service.exec_detached(command(words)).await?) })?;
+        self.ask(words[0], async {
+            Ok(self.service.exec(words.iter().copied()).spawn_detached().await?)
+        })?;
         Ok(())
     }
 
@@ -229,11 +218,6 @@ pub(super) enum Way {
     Forward,
     /// From a command in the guest, through a pipe and over the card.
     Piped,
-}
-
-pub(super) fn command(words: &[&str]) -> Exec {
-    let command = words.iter().map(|word| (*word).to_owned()).collect();
-    Exec { command, tty: false, options: ExecOptions::default() }
 }
 
 pub(super) fn text(path: &Path) -> anyhow::Result<&str> {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::ensure;
-use metaservice::{Destination, Form};
+use futures_util::TryStreamExt;
+use metaservice::Destination;
 
 use super::guest_agent::GuestAgent;
 use super::lab::{Lab, Way, rate};
@@ -112,7 +113,7 @@ pub(super) fn artifact(setting: &Setting) -> anyhow::Result<Measure> {
             let lab = artifact.borrow();
             let begun = Instant::now();
             let artifact =
-                lab.ask("the artifact", async { Ok(lab.service.get_artifact(FETCHED).await?) })?;
+                lab.ask("the artifact", async { Ok(lab.service.read(FETCHED).spool().await?) })?;
             let received = rate(artifact.len(), begun);
             let file = lab.runtime.block_on(artifact.into_std());
             compare(&file, &expected)?;
@@ -122,9 +123,9 @@ pub(super) fn artifact(setting: &Setting) -> anyhow::Result<Measure> {
             let lab = read.borrow();
             let begun = Instant::now();
             let received = lab.ask("the read", async {
-                let mut reading = lab.service.read(FETCHED, Form::File).await?;
+                let mut reading = lab.service.read(FETCHED).open().await?;
                 let mut received = 0;
-                while let Some(chunk) = reading.chunk().await? {
+                while let Some(chunk) = reading.try_next().await? {
                     received += chunk.len() as u64;
                 }
                 Ok(received)

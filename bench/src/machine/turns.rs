@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::guest_agent::GuestAgent;
-use super::lab::{Lab, command};
+use super::lab::Lab;
 use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
 use crate::statistics::percentile;
 
@@ -59,9 +59,9 @@ fn over_guest_agent(path: &'static str, words: &'static [&'static str]) -> Turn 
 fn run_true() -> Turn {
     Box::new(|lab| {
         lab.ask("true", async {
-            let mut shell = lab.service.exec(command(&["true"])).await?;
+            let mut shell = lab.service.exec(["true"]).spawn().await?;
             shell.stdin = None;
-            anyhow::ensure!(shell.wait().await?, "true failed");
+            anyhow::ensure!(shell.wait().await?.success(), "true failed");
             Ok(())
         })
     })
@@ -87,7 +87,7 @@ pub(super) fn list(setting: &Setting) -> anyhow::Result<Measure> {
                 many,
                 Box::new(|lab| {
                     let files = lab.ask("list-folder", async {
-                        Ok(lab.service.list_folder(DIRECTORY).await?)
+                        Ok(lab.service.list(DIRECTORY).files().await?)
                     })?;
                     anyhow::ensure!(files.len() == 1, "not one file");
                     Ok(())

@@ -39,8 +39,8 @@ impl Address {
 pub(crate) struct NoDelay(pub(crate) TcpListener);
 
 impl Listener for NoDelay {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
 
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.0).await;
@@ -48,10 +48,6 @@ impl Listener for NoDelay {
             tracing::debug!(%error, "a connection keeps its delay");
         }
         (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }
 
@@ -68,8 +64,8 @@ impl Vsock {
 }
 
 impl Listener for Vsock {
-    type Io = VsockStream;
-    type Addr = VsockAddr;
+    type Stream = VsockStream;
+    type Peer = VsockAddr;
 
     async fn accept(&mut self) -> (VsockStream, VsockAddr) {
         loop {
@@ -83,10 +79,6 @@ impl Listener for Vsock {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<VsockAddr> {
-        self.0.local_addr()
     }
 }
 

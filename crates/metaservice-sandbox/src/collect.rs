@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use metaservice::{ArtifactError, MetaService};
+use metaservice::{MetaService, ReadError};
 
 use crate::job::Artifact;
 use crate::output::{Destination, Named};
@@ -21,7 +21,7 @@ pub enum CollectError {
     NotFound,
     /// The guest did not send it.
     #[error(transparent)]
-    Fetch(ArtifactError),
+    Fetch(ReadError),
     /// It cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -44,9 +44,9 @@ pub(crate) async fn fetch(
     artifact: &Artifact,
     progress: &mut Progress,
 ) -> Result<u64, CollectError> {
-    let content = match service.get_artifact(&*artifact.source).await {
+    let content = match service.read(&*artifact.source).spool().await {
         Ok(content) => content,
-        Err(ArtifactError::NotFound) => return Err(CollectError::NotFound),
+        Err(ReadError::NotFound(_)) => return Err(CollectError::NotFound),
         Err(error) => return Err(CollectError::Fetch(error)),
     };
     let length = content.len();

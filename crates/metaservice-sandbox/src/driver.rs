@@ -379,9 +379,7 @@ impl Driver {
         self.spawn(async move {
             let killed = match reason {
                 KillReason::Timeout => service.time_out().await,
-                KillReason::Signal(_) | KillReason::LogFailed { .. } => {
-                    service.kill_process().await
-                }
+                KillReason::Signal(_) | KillReason::LogFailed { .. } => service.kill().await,
             };
             // A result follows.
             killed.err().map(Message::KillFailed)

@@ -254,11 +254,11 @@ impl Launcher {
         let mut builder = self
             .service()
             .log(log)
-            .temporary_folder(metaservice_private::bases::temporary()?)
+            .temporary_directory(metaservice_private::bases::temporary()?)
             .keep_log(KEPT_LOG)
             .hostname(job.name())
             .session(job.session)
-            .bounds(within_descriptors(job.limits.service.clone()));
+            .limits(within_descriptors(job.limits.service.clone()));
         for (name, value) in &job.secrets {
             builder = builder.secret(name, value);
         }
@@ -271,8 +271,9 @@ impl Launcher {
         let service = builder.start()?;
         let machine = MachineDescription::default();
         let control = bound.map(|(listener, socket)| {
-            let (name, command) = (job.name().to_owned(), job.shown.clone());
-            let description = control::Description { name, command, machine: machine.clone() };
+            let mut description = control::Description::from(job.name());
+            description.command.clone_from(&job.shown);
+            description.machine = machine.clone();
             let serving = control::serve(description, service.clone(), listener);
             Control { socket, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
         });
@@ -339,7 +340,7 @@ impl Launched {
 }
 
 /// As many connections as there are descriptors for, with some to spare.
-fn within_descriptors(mut limits: metaservice::Bounds) -> metaservice::Bounds {
+fn within_descriptors(mut limits: metaservice::Limits) -> metaservice::Limits {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     limits.connections = limits.connections.min(most.saturating_sub(SPARE_DESCRIPTORS).max(16));

@@ -125,6 +125,14 @@ impl Sandbox {
         &self.service
     }
 
+    /// A command in the guest, beside the job's own, shaped like `tokio::process::Command`.
+    pub fn exec<S: Into<String>>(
+        &self,
+        command: impl IntoIterator<Item = S>,
+    ) -> metaservice::Command<'_, MetaService> {
+        self.service.exec(command)
+    }
+
     /// The events of the job. The first call gets all of them, later calls none.
     pub fn events(&mut self) -> Events {
         self.events.take().unwrap_or_else(|| Events(mpsc::unbounded_channel().1))

@@ -44,18 +44,14 @@ impl Breaking {
 }
 
 impl metaservice::Listener for Breaking {
-    type Io = Cut;
-    type Addr = ();
+    type Stream = Cut;
+    type Peer = ();
 
     async fn accept(&mut self) -> (Cut, ()) {
         let Some(connection) = self.nic.accept().await else { std::future::pending().await };
         // Of small conversations few are cut, of large ones all.
         let left = 2_000 + self.random() % 3_000_000;
         (Cut { connection, left, cut: false, cuts: Arc::clone(&self.left) }, ())
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -151,21 +147,37 @@ async fn files_and_folders_go_through_a_line_that_breaks_at_random_bytes() {
     service.write(Destination::file("/tmp/file"), &content[..]).await.unwrap();
     let cut_in = CUTS - left.swap(CUTS, Ordering::SeqCst);
     let mut back = Vec::new();
-    service.read("/tmp/file", Form::File).await.unwrap().read_to_end(&mut back).await.unwrap();
+    service.read("/tmp/file").open().await.unwrap().read_to_end(&mut back).await.unwrap();
     assert!(back == content, "seed {seed:#x}");
 
     // The machine's own modules: a tree of real files.
     let mut first = Vec::new();
-    service.read("/lib", Form::Archive).await.unwrap().read_to_end(&mut first).await.unwrap();
+    service
+        .read("/lib")
+        .form(Form::Archive)
+        .open()
+        .await
+        .unwrap()
+        .read_to_end(&mut first)
+        .await
+        .unwrap();
     let cut_out = CUTS - left.swap(CUTS, Ordering::SeqCst);
-    service.write(Destination::folder("/tmp/tree"), &first[..]).await.unwrap();
+    service.write(Destination::directory("/tmp/tree"), &first[..]).await.unwrap();
     left.store(0, Ordering::SeqCst);
     let mut second = Vec::new();
-    service.read("/tmp/tree", Form::Archive).await.unwrap().read_to_end(&mut second).await.unwrap();
+    service
+        .read("/tmp/tree")
+        .form(Form::Archive)
+        .open()
+        .await
+        .unwrap()
+        .read_to_end(&mut second)
+        .await
+        .unwrap();
     assert!(first == second, "seed {seed:#x}");
     assert!(cut_in > 2 && cut_out > 2, "cut {cut_in} and {cut_out} times, seed {seed:#x}");
 
-    service.kill_process().await.unwrap();
+    service.kill().await.unwrap();
     service.result().await;
     service.shutdown().await.unwrap();
     machine.power_down(Duration::from_secs(10)).await;

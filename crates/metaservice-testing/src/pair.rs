@@ -7,7 +7,7 @@
 //!
 //! # async fn example(agent: &str) {
 //! let pair = Pair::idle(agent).await;
-//! let listed = pair.service.list_folder("/tmp").await.unwrap();
+//! let listed = pair.service.list("/tmp").files().await.unwrap();
 //! # }
 //! ```
 

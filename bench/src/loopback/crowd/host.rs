@@ -75,7 +75,7 @@ async fn act(services: &[MetaService], count: usize) -> anyhow::Result<()> {
         #[allow(clippy::cast_possible_truncation)]
         let service = &services[(state % services.len() as u64) as usize];
         let begun = Instant::now();
-        service.kill_process().await?;
+        service.kill().await?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     let median = percentile(&mut times, 0.5).context("no action")?;

@@ -23,7 +23,7 @@ pub(super) fn prepare_idle(setting: &Setting) -> anyhow::Result<Measure> {
         "One process hosts {jobs} jobs with the library. Each has a guest whose poll waits. \
          *Memory* is the resident memory of the process divided by the number of guests. \
          *Processor* is its processor time during {seconds} s without activity. *p50* and *p99* \
-         are of {ACTIONS} calls of `kill_process` to random guests, in sequence, from the call to \
+         are of {ACTIONS} calls of `kill` to random guests, in sequence, from the call to \
          its return: the action goes out on the poll, and the guest replies on another connection \
          and polls again."
     );

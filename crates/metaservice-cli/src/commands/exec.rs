@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Error, Result};
 use metaservice::control::{Client, ClientError, Code, JobState};
-use metaservice::{Exec, ExecOptions, Shell};
+use metaservice::{Child, Command, TerminalSize};
 
 use crate::args::{AroundArgs, ExecArgs, ShellArgs};
 use crate::hints;
@@ -46,20 +46,50 @@ pub(crate) async fn shell(args: ShellArgs, printer: Printer) -> Result<ExitStatu
     attend(&job, exec, true, escape, no_terminal, printer).await
 }
 
-fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Exec> {
+/// A command and its surroundings, as the flags say.
+#[derive(Clone, PartialEq)]
+struct Described {
+    command: Vec<String>,
+    tty: bool,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    user: Option<String>,
+    size: Option<TerminalSize>,
+}
+
+impl Described {
+    /// The command, to be run at `client`.
+    fn at<'a>(&self, client: &'a Client) -> Command<'a, Client> {
+        let mut command = client.exec(self.command.clone()).envs(self.env.clone());
+        if self.tty {
+            command = command.terminal();
+        }
+        if let Some(workdir) = &self.workdir {
+            command = command.workdir(workdir);
+        }
+        if let Some(user) = &self.user {
+            command = command.user(user);
+        }
+        if let Some(size) = self.size {
+            command = command.terminal_size(size);
+        }
+        command
+    }
+}
+
+fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Described> {
     let mut env = BTreeMap::new();
     for variable in &around.env {
         metaservice_sandbox::job::set_variable(variable, &mut env).context("in --env")?;
     }
     let AroundArgs { workdir, user, .. } = around;
-    Ok(Exec { command, tty, options: ExecOptions { env, workdir, user, ..ExecOptions::default() } })
+    Ok(Described { command, tty, env, workdir, user, size: None })
 }
 
-/// Starts a command and leaves it alone.
-async fn start(job: &str, mut exec: Exec, printer: Printer) -> Result<ExitStatus> {
-    exec.options.detach = true;
+/// Starts a command without streams.
+async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatus> {
     let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
-    let pid = match client.exec_detached(exec).await {
+    let pid = match exec.at(&client).spawn_detached().await {
         Ok(pid) => pid,
         Err(error) => {
             let status = match error.code() {
@@ -78,7 +108,7 @@ async fn start(job: &str, mut exec: Exec, printer: Printer) -> Result<ExitStatus
 
 async fn attend(
     job: &str,
-    mut exec: Exec,
+    mut exec: Described,
     interactive: bool,
     escape: Escape,
     no_terminal: impl FnOnce() -> Error,
@@ -93,7 +123,7 @@ async fn attend(
     };
     if tty {
         let size = terminal.as_ref().and_then(Terminal::size).or_else(terminal::size);
-        exec.options.size = Some(size.unwrap_or(terminal::USUAL_SIZE));
+        exec.size = Some(size.unwrap_or(terminal::USUAL_SIZE));
     }
     let mut interrupts = Interrupts::listen()?;
     let mut shell = tokio::select! {
@@ -102,7 +132,8 @@ async fn attend(
     };
     let attachment = Attachment { interactive, tty, terminal, escape };
     let parting = attach(&mut shell, attachment, &mut interrupts).await;
-    for remark in shell.ending().iter().flat_map(remarks::on) {
+    let ended = shell.try_wait().and_then(Result::ok);
+    for remark in ended.iter().filter_map(|status| status.ending()).flat_map(remarks::on) {
         printer.note(&remark);
     }
     match parting {
@@ -120,15 +151,15 @@ async fn attend(
 }
 
 /// Starts it; with a terminal the command learns its type, where the agent can be told.
-async fn begin(client: &Client, exec: Exec) -> Result<Shell, ClientError> {
+async fn begin(client: &Client, exec: Described) -> Result<Child, ClientError> {
     let mut typed = exec.clone();
     if exec.tty {
-        terminal::tell_type(&mut typed.options.env);
+        terminal::tell_type(&mut typed.env);
     }
     let untyped = typed != exec;
-    match client.exec(typed).await {
+    match typed.at(client).spawn().await {
         Err(ClientError::Refused { code: Code::Unsupported, .. }) if untyped => {
-            client.exec(exec).await
+            exec.at(client).spawn().await
         }
         outcome => outcome,
     }

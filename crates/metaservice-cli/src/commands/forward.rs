@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use metaservice::control::{Client, JobState};
-use metaservice::{Capability, ExtensionError};
+use metaservice::{ActionError, Capability};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -54,7 +54,7 @@ async fn check(client: &Client) -> Result<()> {
     let job = client.job().await?;
     let announced = job.agent.is_some_and(|agent| agent.capabilities.has(Capability::Dial));
     if job.state == JobState::Running && !announced {
-        return Err(ExtensionError::Unsupported(Capability::Dial).into());
+        return Err(ActionError::Unsupported(Capability::Dial).into());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use metaservice::{Shell, ShellInput, ShellOutput};
+use metaservice::{Child, ChildOutput, ChildStdin};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -54,7 +54,7 @@ pub(crate) enum Parting {
 /// # Errors
 /// When the command is lost, or its output cannot be shown.
 pub(crate) async fn attach(
-    shell: &mut Shell,
+    shell: &mut Child,
     with: Attachment,
     interrupts: &mut Interrupts,
 ) -> Result<Parting> {
@@ -125,9 +125,9 @@ async fn until(deadline: Option<Instant>) {
 
 /// Shows what the command writes until it ends.
 async fn end(
-    shell: &Shell,
-    stdout: Option<ShellOutput>,
-    stderr: Option<ShellOutput>,
+    shell: &Child,
+    stdout: Option<ChildOutput>,
+    stderr: Option<ChildOutput>,
     sanitize: bool,
 ) -> Result<ExitStatus> {
     let sanitizer = |is_terminal: bool| (sanitize && is_terminal).then(Sanitizer::default);
@@ -148,9 +148,9 @@ async fn end(
             return Err(error).context("cannot show the command's output");
         }
     }
-    let success = shell.wait().await?;
-    Ok(match shell.ending() {
-        _ if success => ExitStatus::SUCCESS,
+    let status = shell.wait().await?;
+    Ok(match status.ending() {
+        _ if status.success() => ExitStatus::SUCCESS,
         // What failed never becomes a success by its detail.
         Some(ending) => ExitStatus(ending.shell_status().max(1)),
         None => ExitStatus(1),
@@ -166,7 +166,7 @@ enum Unshown {
 }
 
 async fn show(
-    output: Option<ShellOutput>,
+    output: Option<ChildOutput>,
     mut to: impl AsyncWrite + Unpin,
     mut sanitizer: Option<Sanitizer>,
 ) -> Result<(), Unshown> {
@@ -189,7 +189,7 @@ async fn show(
 
 /// Hands on our stdin to its end. Whether it was left by the escape sequence.
 async fn feed(
-    stdin: Option<ShellInput>,
+    stdin: Option<ChildStdin>,
     interactive: bool,
     tty: bool,
     mut escape: Escape,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use metaservice::{
-    Exec, ExecOptions, ExtensionError, FailureCode, MetaService, Reason, TerminalSize,
+    ActionError, Command, ExecError, Failure, FailureCode, MetaService, Reason, TerminalSize,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -12,42 +13,40 @@ use metaservice_testing::pair::Pair;
 
 use crate::AGENT;
 
-fn sh(script: &str) -> Exec {
-    Exec { command: vec!["sh".into(), "-c".into(), script.into()], ..Exec::default() }
+fn sh<'a>(pair: &'a Pair, script: &str) -> Command<'a, MetaService> {
+    pair.service.exec(["sh", "-c", script])
 }
 
 /// What a command writes, and its exit code or signal.
-async fn run(service: &MetaService, exec: Exec) -> (String, String, Option<u8>, Option<u8>) {
-    let mut shell = service.exec(exec).await.unwrap();
-    drop(shell.stdin.take());
-    let (mut out, mut error) = (String::new(), String::new());
-    let (mut stdout, mut stderr) = (shell.stdout.take().unwrap(), shell.stderr.take().unwrap());
-    let (a, b) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut error));
-    a.and(b).unwrap();
-    let success = shell.wait().await.unwrap();
-    let ending = shell.ending().unwrap();
-    assert_eq!(success, ending.is_success());
-    (out, error, ending.exit_code, ending.signal)
+async fn run(exec: Command<'_, MetaService>) -> (String, String, Option<u8>, Option<u8>) {
+    let output = exec.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let status = output.status;
+    assert_eq!(status.success(), status.ending().unwrap().is_success());
+    (text(output.stdout), text(output.stderr), status.code(), status.signal())
+}
+
+/// The reason for which the guest refuses a command.
+fn refused<T>(result: Result<T, ExecError>) -> Failure {
+    match result.map(drop) {
+        Err(ExecError::NotFound(failure) | ExecError::Action(ActionError::Failed(failure))) => {
+            failure
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_command_has_its_environment_folder_and_exit_code() {
     let pair = Pair::idle(&AGENT).await;
-    let options = ExecOptions {
-        env: [("GREETING".to_owned(), "hello".to_owned())].into(),
-        workdir: Some("/usr".into()),
-        ..ExecOptions::default()
-    };
-    let exec = Exec { options, ..sh("echo $GREETING $PWD; echo bad >&2; exit 42") };
-    let (out, error, code, signal) = run(&pair.service, exec).await;
+    let exec = sh(&pair, "echo $GREETING $PWD; echo bad >&2; exit 42");
+    let (out, error, code, signal) = run(exec.env("GREETING", "hello").workdir("/usr")).await;
     assert_eq!((out.as_str(), error.as_str()), ("hello /usr\n", "bad\n"));
     assert_eq!((code, signal), (Some(42), None));
-    assert_eq!(run(&pair.service, sh("kill -9 $$")).await.3, Some(9));
+    assert_eq!(run(sh(&pair, "kill -9 $$")).await.3, Some(9));
 
-    let mut missing =
-        pair.service.exec(Exec { command: vec!["/none".into()], ..Exec::default() }).await.unwrap();
-    missing.stdout = None;
-    assert!(!missing.wait().await.unwrap());
+    let missing = pair.service.exec(["/none"]).status().await.unwrap();
+    assert!(!missing.success());
     assert_eq!(missing.ending().unwrap().reason, Reason::NotFound);
     assert_eq!(missing.ending().unwrap().shell_status(), 127);
 
@@ -58,14 +57,12 @@ async fn a_command_has_its_environment_folder_and_exit_code() {
 #[tokio::test]
 async fn an_unknown_user_is_refused_before_anything_runs() {
     let pair = Pair::idle(&AGENT).await;
-    let options = ExecOptions { user: Some("nobody-at-all".into()), ..ExecOptions::default() };
     for detach in [false, true] {
-        let exec = Exec { options: options.clone(), ..sh("true") };
-        let refused = match detach {
-            false => pair.service.exec(exec).await.map(drop),
-            true => pair.service.exec_detached(exec).await.map(drop),
+        let exec = sh(&pair, "true").user("nobody-at-all");
+        let failure = match detach {
+            false => refused(exec.spawn().await),
+            true => refused(exec.spawn_detached().await),
         };
-        let Err(ExtensionError::Refused(failure)) = refused else { panic!("{refused:?}") };
         assert_eq!(failure.code, FailureCode::NotFound);
         assert!(failure.message.contains("nobody-at-all"), "{failure}");
     }
@@ -77,9 +74,11 @@ async fn a_detached_command_that_does_not_start_is_no_success() {
     let file = pair.directory.path().join("plain");
     std::fs::write(&file, "no program").unwrap();
     let command = |words: &[&str], workdir: Option<&str>| {
-        let options = ExecOptions { workdir: workdir.map(Into::into), ..ExecOptions::default() };
-        let command = words.iter().map(|word| (*word).to_owned()).collect();
-        Exec { command, tty: false, options }
+        let exec = pair.service.exec(words.iter().copied());
+        match workdir {
+            Some(workdir) => exec.workdir(workdir),
+            None => exec,
+        }
     };
     let too_long = "x".repeat(128 * 1024);
     for (exec, code, words) in [
@@ -88,13 +87,12 @@ async fn a_detached_command_that_does_not_start_is_no_success() {
         (command(&["true"], Some("/none")), FailureCode::Invalid, "folder '/none'"),
         (command(&["true", &too_long], None), FailureCode::Invalid, "list too long"),
     ] {
-        let refused = pair.service.exec_detached(exec).await;
-        let Err(ExtensionError::Refused(failure)) = refused else { panic!("{refused:?}") };
+        let failure = refused(exec.spawn_detached().await);
         assert_eq!(failure.code, code, "{failure}");
         assert!(failure.message.contains(words), "{failure}");
     }
     // One that ends at once has begun all the same.
-    pair.service.exec_detached(sh("exit 3")).await.unwrap();
+    sh(&pair, "exit 3").spawn_detached().await.unwrap();
 }
 
 #[tokio::test]
@@ -102,9 +100,9 @@ async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
     let pair = Pair::idle(&AGENT).await;
     let script = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done";
     for tty in [false, true] {
-        let size = Some(TerminalSize { columns: 91, rows: 37 });
-        let options = ExecOptions { size, ..ExecOptions::default() };
-        let mut shell = pair.service.exec(Exec { tty, options, ..sh(script) }).await.unwrap();
+        let exec = sh(&pair, script).terminal_size(TerminalSize { columns: 91, rows: 37 });
+        let exec = if tty { exec.terminal() } else { exec };
+        let mut shell = exec.spawn().await.unwrap();
         let mut stdout = shell.stdout.take().unwrap();
         let mut seen = String::new();
         while !seen.contains("ready") {
@@ -115,12 +113,10 @@ async fn a_signal_reaches_a_command_with_and_without_a_terminal() {
         shell.signal(10);
         stdout.read_to_string(&mut seen).await.unwrap();
         assert!(seen.contains("caught"), "{seen}");
-        assert!(!shell.wait().await.unwrap());
-        assert_eq!(shell.ending().unwrap().exit_code, Some(7));
+        assert_eq!(shell.wait().await.unwrap().code(), Some(7));
     }
-    let size = Some(TerminalSize { columns: 91, rows: 37 });
-    let options = ExecOptions { size, ..ExecOptions::default() };
-    let (out, ..) = run(&pair.service, Exec { tty: true, options, ..sh("stty size") }).await;
+    let size = TerminalSize { columns: 91, rows: 37 };
+    let (out, ..) = run(sh(&pair, "stty size").terminal().terminal_size(size)).await;
     assert_eq!(out, "37 91\r\n");
 }
 
@@ -129,7 +125,7 @@ async fn a_detached_command_goes_on_and_dies_with_the_agent() {
     let pair = Pair::idle(&AGENT).await;
     let file = pair.directory.path().join("it-ran");
     let script = format!("echo yes > {}; exec sleep 500", file.display());
-    let pid = pair.service.exec_detached(sh(&script)).await.unwrap();
+    let pid = sh(&pair, &script).spawn_detached().await.unwrap();
     let mut found = String::new();
     while found != "yes\n" {
         found = std::fs::read_to_string(&file).unwrap_or_default();
@@ -165,11 +161,11 @@ async fn a_port_of_the_guest_is_reached_with_half_closes() {
     assert!(got == sent);
     echo.await.unwrap();
 
-    let Err(ExtensionError::Refused(failure)) = pair.service.dial("127.0.0.1", port).await else {
+    let Err(ActionError::Failed(failure)) = pair.service.dial("127.0.0.1", port).await else {
         panic!("nobody listens any longer")
     };
     assert_eq!(failure.code, FailureCode::ConnectionRefused);
-    let Err(ExtensionError::Refused(failure)) = pair.service.dial("example.org", 80).await else {
+    let Err(ActionError::Failed(failure)) = pair.service.dial("example.org", 80).await else {
         panic!("a name")
     };
     assert_eq!(failure.code, FailureCode::Invalid);
@@ -186,14 +182,12 @@ async fn the_job_is_signalled_and_its_ending_told_in_detail() {
     let ending = pair.service.result().await.ending.unwrap();
     assert_eq!((ending.reason, ending.exit_code), (Reason::Exited, Some(5)));
     assert!(ending.cpu_user_ms.is_some() && ending.peak_memory.unwrap() > 100_000);
-    let Err(ExtensionError::Refused(failure)) = pair.service.signal(1).await else {
+    let Err(ActionError::Failed(failure)) = pair.service.signal(1).await else {
         panic!("it has ended")
     };
     assert_eq!(failure.code, FailureCode::NotRunning);
     // A detached command lives no longer than the job: now it cannot begin.
-    let Err(ExtensionError::Refused(failure)) = pair.service.exec_detached(sh("true")).await else {
-        panic!("it has ended")
-    };
+    let failure = refused(sh(&pair, "true").spawn_detached().await);
     assert_eq!(failure.code, FailureCode::NotRunning);
 }
 
@@ -225,11 +219,11 @@ async fn a_job_may_have_a_terminal() {
 async fn the_guest_tells_what_it_is_doing() {
     let pair = Pair::idle(&AGENT).await;
     let mut lines = pair.service.stats(Some(Duration::from_millis(100))).await.unwrap();
-    let first = lines.next().await.unwrap().unwrap();
-    let second = lines.next().await.unwrap().unwrap();
+    let first = lines.try_next().await.unwrap().unwrap();
+    let second = lines.try_next().await.unwrap().unwrap();
     assert!(first.cpus > 0 && first.memory_total > 0);
     assert!(second.uptime_ms >= first.uptime_ms);
     let mut once = pair.service.stats(None).await.unwrap();
-    assert!(once.next().await.unwrap().is_some());
-    assert!(once.next().await.unwrap().is_none());
+    assert!(once.try_next().await.unwrap().is_some());
+    assert!(once.try_next().await.unwrap().is_none());
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use metaservice::{Destination, EntryKind, ExtensionError, FailureCode, Form};
+use futures_util::TryStreamExt;
+use metaservice::{ActionError, Destination, EntryKind, FailureCode, Form, ListError, WriteError};
 use metaservice_archive::{ExtractOptions, Extractor, Packer};
 use tokio::io::AsyncReadExt;
 
@@ -84,7 +85,7 @@ fn assert_same(a: &Path, b: &Path) {
 }
 
 async fn read_all(pair: &Pair, path: &Path, form: Form) -> Vec<u8> {
-    let mut reading = pair.service.read(path.to_str().unwrap(), form).await.unwrap();
+    let mut reading = pair.service.read(path.to_str().unwrap()).form(form).open().await.unwrap();
     let mut all = Vec::new();
     reading.read_to_end(&mut all).await.unwrap();
     all
@@ -98,15 +99,15 @@ async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
         let content = noise(6_000_000);
         std::fs::write(&path, &content).unwrap();
         assert!(read_all(&pair, &path, Form::Any).await == content);
-        let mut artifact = pair.service.get_artifact(path.to_str().unwrap()).await.unwrap();
+        let mut artifact = pair.service.read(path.to_str().unwrap()).spool().await.unwrap();
         let mut fetched = Vec::new();
         artifact.read_to_end(&mut fetched).await.unwrap();
         assert!(fetched == content);
-        let mut range =
-            pair.service.read_range(path.to_str().unwrap(), 1000, Some(10)).await.unwrap();
-        assert_eq!(range.head().size, Some(6_000_000));
-        assert_eq!(range.chunk().await.unwrap().unwrap(), content[1000..1010]);
-        assert_eq!(range.chunk().await.unwrap(), None);
+        let range = pair.service.read(path.to_str().unwrap()).range(1000, Some(10));
+        let mut range = range.open().await.unwrap();
+        assert_eq!(range.head().unwrap().size, Some(6_000_000));
+        assert_eq!(range.try_next().await.unwrap().unwrap(), content[1000..1010]);
+        assert_eq!(range.try_next().await.unwrap(), None);
     }
 }
 
@@ -130,11 +131,9 @@ async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
         let pair = Pair::cut(&AGENT, cuts).await;
         let path = pair.directory.path().join("file");
         let content = noise(6_000_000);
-        let destination = Destination {
-            mode: Some(0o640),
-            mtime_ns: Some(1_234_567_890_123_456_789),
-            ..Destination::file(path.to_str().unwrap())
-        };
+        let mut destination = Destination::file(path.to_str().unwrap());
+        destination.mode = Some(0o640);
+        destination.mtime_ns = Some(1_234_567_890_123_456_789);
         let length = pair.service.write(destination, &content[..]).await.unwrap();
         assert_eq!(length, 6_000_000);
         assert!(std::fs::read(&path).unwrap() == content);
@@ -157,7 +156,7 @@ async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
     while let Some(block) = packer.next_block().unwrap() {
         archive.extend(block.bytes);
     }
-    pair.service.write(Destination::folder(to.to_str().unwrap()), &archive[..]).await.unwrap();
+    pair.service.write(Destination::directory(to.to_str().unwrap()), &archive[..]).await.unwrap();
     assert_same(&from, &to);
 }
 
@@ -170,12 +169,13 @@ async fn links_are_themselves_or_what_they_lead_to_as_asked() {
     for (link, target) in [("to-file", "file"), ("to-dir", "dir"), ("to-nothing", "none")] {
         std::os::unix::fs::symlink(target, at(link)).unwrap();
         let path = at(link).to_str().unwrap().to_owned();
-        let itself = pair.service.read_link(&*path, Form::Any, false).await.unwrap();
-        assert!(itself.head().link && itself.head().form == Form::Archive, "{link}");
-        let followed = pair.service.read_link(path, Form::Any, true).await;
+        let read = |follow| pair.service.read(&*path).form(Form::Any).follow(follow);
+        let itself = read(false).open().await.unwrap().head().unwrap();
+        assert!(itself.link && itself.form == Form::Archive, "{link}");
+        let followed = read(true).open().await.map(|reading| reading.head().unwrap());
         match link {
-            "to-file" => assert_eq!(followed.unwrap().head().size, Some(7)),
-            "to-dir" => assert!(!followed.unwrap().head().link),
+            "to-file" => assert_eq!(followed.unwrap().size, Some(7)),
+            "to-dir" => assert!(!followed.unwrap().link),
             _ => assert!(followed.is_err()),
         }
     }
@@ -200,7 +200,8 @@ async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
     }
     for (to, set_id, expected) in [("without", false, 0o755), ("with", true, 0o4755)] {
         let to = at(to);
-        let destination = Destination { set_id, ..Destination::folder(to.to_str().unwrap()) };
+        let mut destination = Destination::directory(to.to_str().unwrap());
+        destination.set_id = set_id;
         pair.service.write(destination, &archive[..]).await.unwrap();
         assert_eq!((mode(&to), mode(&to.join("file"))), (0o1777, expected));
         let file = std::fs::metadata(to.join("file")).unwrap();
@@ -222,21 +223,27 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
     let code = async |destination: Destination| {
         let content = noise(3_000_000);
         match pair.service.write(destination, &content[..]).await {
-            Err(ExtensionError::Refused(failure)) => failure.code,
+            Err(
+                WriteError::NotFound(failure) | WriteError::Action(ActionError::Failed(failure)),
+            ) => failure.code,
             other => panic!("{other:?}"),
         }
     };
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     assert_eq!(code(Destination::file(path("none/file"))).await, FailureCode::NotFound);
     assert_eq!(code(Destination::file(path(""))).await, FailureCode::NotAFile);
-    let named = |name: &str| Destination { name: Some(name.into()), ..Destination::file(path("")) };
+    let named = |name: &str| {
+        let mut destination = Destination::file(path(""));
+        destination.name = Some(name.into());
+        destination
+    };
     for name in ["../x", "..", ".", "", "a/b"] {
         assert_eq!(code(named(name)).await, FailureCode::Invalid, "{name}");
     }
     // Noise is no archive.
-    assert_eq!(code(Destination::folder(path("new"))).await, FailureCode::Invalid);
+    assert_eq!(code(Destination::directory(path("new"))).await, FailureCode::Invalid);
     std::fs::write(folder.join("plain"), b"x").unwrap();
-    assert_eq!(code(Destination::folder(path("plain"))).await, FailureCode::NotADirectory);
+    assert_eq!(code(Destination::directory(path("plain"))).await, FailureCode::NotADirectory);
     let hidden = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(hidden.into_iter().all(|name| !name.to_str().unwrap().starts_with(".metaservice")));
 
@@ -250,15 +257,16 @@ async fn a_folder_is_listed() {
     let folder = pair.directory.path().join("tree");
     std::fs::create_dir(&folder).unwrap();
     make_tree(&folder);
-    let mut lines = pair.service.list(folder.to_str().unwrap(), true).await.unwrap();
+    let mut lines =
+        pair.service.list(folder.to_str().unwrap()).recursive(true).entries().await.unwrap();
     let mut seen = BTreeMap::new();
-    while let Some(entry) = lines.next().await.unwrap() {
+    while let Some(entry) = lines.try_next().await.unwrap() {
         seen.insert(entry.path.clone(), entry);
     }
     let expected: Vec<String> = look(&folder).into_keys().filter(|name| !name.is_empty()).collect();
     assert_eq!(seen.keys().cloned().collect::<Vec<_>>(), expected);
     assert_eq!(seen["d1/link"].kind, EntryKind::Link);
     assert_eq!((seen["d0/exact"].mode, seen["d0/exact"].links), (0o751, 2));
-    let missing = pair.service.list("/none", false).await.map(drop);
-    assert!(matches!(missing, Err(ExtensionError::Refused(f)) if f.code == FailureCode::NotFound));
+    let missing = pair.service.list("/none").entries().await.map(drop);
+    assert!(matches!(missing, Err(ListError::NotFound(_))));
 }

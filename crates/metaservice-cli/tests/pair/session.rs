@@ -63,8 +63,8 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
 async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() {
     let builder = MetaService::builder(["sleep", "100"]).secret("TOKEN", "t0ken-of-mine");
     let pair = Pair::with(&AGENT, builder, None).await;
-    let shell = pair.service.exec_shell(["sh", "-c", "echo $TOKEN"], false).await.unwrap();
-    assert!(timeout(PATIENCE, shell.wait()).await.unwrap().unwrap());
+    let shell = pair.service.exec(["sh", "-c", "echo $TOKEN"]).spawn().await.unwrap();
+    assert!(timeout(PATIENCE, shell.wait()).await.unwrap().unwrap().success());
     let state = pair.directory.path().join("state");
     let mode = |path: &std::path::Path| {
         std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions())
@@ -118,7 +118,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
     let path = runs.display().to_string();
-    let artifact = timeout(PATIENCE, service.get_artifact(path)).await.unwrap().unwrap();
+    let artifact = timeout(PATIENCE, service.read(path).spool()).await.unwrap().unwrap();
     assert_eq!(artifact.len(), 6, "it was run once, with its secret");
     service.shutdown().await.unwrap();
     serving.await.unwrap();

@@ -3,7 +3,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use metaservice::ShellError;
+use metaservice::ChildError;
 use metaservice_testing::cli::{Cli, finish};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,7 +72,7 @@ async fn a_terminal_has_a_size_that_follows() {
     let mut job = cli.start("terminal", &["--", "sh", "-c", WAIT]);
     job.wait_for_log("ready");
     let command = ["sh", "-c", "tty; stty size; read x; stty size; echo err >&2; sleep 1000"];
-    let mut shell = job.client.exec_shell(&command.map(str::to_owned), true).await.unwrap();
+    let mut shell = job.client.exec(command).terminal().spawn().await.unwrap();
     shell.set_size(100, 30);
     let (mut stdin, mut stdout) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
     let mut seen = String::new();
@@ -84,20 +84,14 @@ async fn a_terminal_has_a_size_that_follows() {
     until(&mut stdout, &mut seen, "err").await;
     let mut stderr = Vec::new();
     shell.abort();
-    assert_eq!(shell.wait().await, Err(ShellError::Aborted));
+    assert_eq!(shell.wait().await, Err(ChildError::Aborted));
     let _ = shell.stderr.take().unwrap().read_to_end(&mut stderr).await;
     assert!(stderr.is_empty(), "with a terminal stderr only ends");
-    job.client
-        .exec_shell(&["touch".into(), "/tmp/done".into()], false)
-        .await
-        .unwrap()
-        .wait()
-        .await
-        .unwrap();
+    job.client.exec(["touch", "/tmp/done"]).spawn().await.unwrap().wait().await.unwrap();
     job.finish().text(0);
 }
 
-async fn until(stdout: &mut metaservice::ShellOutput, seen: &mut String, text: &str) {
+async fn until(stdout: &mut metaservice::ChildOutput, seen: &mut String, text: &str) {
     while !seen.contains(text) {
         let mut buffer = [0; 1024];
         let count = stdout.read(&mut buffer).await.unwrap();

@@ -11,7 +11,7 @@ use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
 /// All limits of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    pub(crate) service: metaservice::Bounds,
+    pub(crate) service: metaservice::Limits,
     pub(crate) card: CardLimits,
     /// How long all artifacts together may take, once the command has ended.
     pub(crate) artifact_timeout: Duration,
@@ -62,7 +62,7 @@ enum Slot<'a> {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            service: metaservice::Bounds::default(),
+            service: metaservice::Limits::default(),
             card: CardLimits::default(),
             artifact_timeout: Duration::from_secs(60 * 60),
             console: 64 << 20,
@@ -205,7 +205,7 @@ mod tests {
             "console=12M",
             "pcap=0",
         ]);
-        let mut service = metaservice::Bounds::default();
+        let mut service = metaservice::Limits::default();
         (service.connections, service.headers, service.head) = (1, 2, 3 << 10);
         (service.head_time, service.stall) = (Duration::from_secs(4), Duration::from_secs(5));
         (service.list, service.names, service.streams) = (6 << 20, 7, 8);

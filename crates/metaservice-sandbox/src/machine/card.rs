@@ -14,8 +14,8 @@ use tracing::Instrument;
 pub(crate) struct CardListener(Nic);
 
 impl Listener for CardListener {
-    type Io = Connection;
-    type Addr = ();
+    type Stream = Connection;
+    type Peer = ();
 
     async fn accept(&mut self) -> (Connection, ()) {
         match self.0.accept().await {
@@ -23,10 +23,6 @@ impl Listener for CardListener {
             // The machine has ended, which its owner sees.
             None => std::future::pending().await,
         }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
     }
 }
 

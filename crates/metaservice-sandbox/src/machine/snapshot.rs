@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaservice::{Cloud, Preparation};
+use metaservice::{Cloud, IdleService};
 use metaservice_nic::{Limits, Observer, StaleConnection};
 use metaservice_qemu::{
     Exit, Machine, MachineSpec, SnapshotError as StoreError, SnapshotKey, SnapshotStore,
@@ -222,8 +222,8 @@ impl Idle {
             Addresses::of(plan).add_to(Cloud::new(HOSTNAME))
         });
         let idle_service = match &cloud {
-            Some(cloud) => Preparation::cloud(cloud, PLATFORM, AGENT),
-            None => Preparation::new(),
+            Some(cloud) => IdleService::cloud(cloud, PLATFORM, AGENT),
+            None => IdleService::new(),
         };
         let serving = idle_service.clone();
         let serve = |listener| async move { match serving.serve(listener).await {} };

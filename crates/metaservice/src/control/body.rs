@@ -1,4 +1,4 @@
-//! Bodies that are read while they come.
+//! Response bodies that are read while they arrive.
 
 use std::fmt;
 use std::io;
@@ -6,22 +6,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::Stream;
 use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Client, ClientError, Problem};
+use super::connection::ControlSocket;
+use super::error::{ApiError, ClientError};
 
-/// A body that is read while it comes. Dropping it closes the connection.
+/// A body that is read while it arrives. Dropping it closes the connection. A read fails if the body
+/// is not complete; the [`ClientError`](super::ClientError) is the cause if the job reports one.
 #[derive(Debug)]
 pub struct BodyReader {
     body: Incoming,
     rest: Bytes,
-    /// Where it comes from.
-    client: Client,
+    socket: ControlSocket,
     silence: Silence,
 }
 
-/// While nothing comes: completes when the job does not answer any longer.
+/// While nothing arrives: completes when the job does not answer any longer.
 #[derive(Default)]
 struct Silence(Option<Pin<Box<dyn Future<Output = ClientError> + Send>>>);
 
@@ -32,17 +34,8 @@ impl fmt::Debug for Silence {
 }
 
 impl BodyReader {
-    pub(super) fn new(body: Incoming, client: Client) -> Self {
-        Self { body, rest: Bytes::new(), client, silence: Silence::default() }
-    }
-
-    /// The next bytes as they came; `None` at the end. May be dropped and called again.
-    ///
-    /// # Errors
-    /// A body that breaks off before its end, with the [`ClientError`](super::ClientError) inside
-    /// where the job says why.
-    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    pub(super) fn new(body: Incoming, socket: ControlSocket) -> Self {
+        Self { body, rest: Bytes::new(), socket, silence: Silence::default() }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
@@ -51,9 +44,9 @@ impl BodyReader {
         }
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-                let client = &self.client;
+                let socket = &self.socket;
                 let silence =
-                    self.silence.0.get_or_insert_with(|| Box::pin(client.clone().silence()));
+                    self.silence.0.get_or_insert_with(|| Box::pin(socket.clone().silence()));
                 return silence.as_mut().poll(cx).map(|silent| Err(io::Error::other(silent)));
             };
             self.silence = Silence::default();
@@ -64,13 +57,22 @@ impl BodyReader {
                     Ok(data) if !data.is_empty() => return Poll::Ready(Ok(Some(data))),
                     Ok(_) => {}
                     Err(frame) => {
-                        if let Some(problem) = frame.trailers_ref().and_then(Problem::of_trailers) {
-                            return Poll::Ready(Err(io::Error::other(problem)));
+                        if let Some(error) = frame.trailers_ref().and_then(ApiError::of_trailers) {
+                            return Poll::Ready(Err(io::Error::other(error)));
                         }
                     }
                 },
             }
         }
+    }
+}
+
+/// The bytes in pieces as they arrived, without copying them.
+impl Stream for BodyReader {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_chunk(cx).map(Result::transpose)
     }
 }
 
@@ -89,8 +91,9 @@ impl AsyncRead for BodyReader {
     }
 }
 
-/// A log on its way.
+/// A log that is being read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LogBody {
     /// How many bytes before the first one are no longer kept.
     pub missed: u64,

@@ -1,8 +1,10 @@
-//! What the control API is, for programs.
+//! The control API as a document for programs.
 
 use utoipa::OpenApi;
 
-use super::server;
+use super::error::ApiError;
+use super::model::ExecRequest;
+use super::server::{files, job, streams};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -12,24 +14,24 @@ use super::server;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
-        server::job,
-        server::wait,
-        server::log,
-        server::kill,
-        server::signal,
-        server::stats,
-        server::list_files,
-        server::entries,
-        server::artifact,
-        server::read,
-        server::write,
-        server::shell,
-        server::exec,
-        server::exec_detached,
-        server::describe,
-        server::dial,
+        job::job,
+        job::wait,
+        job::log,
+        job::kill,
+        job::signal,
+        files::stats,
+        files::list_files,
+        files::entries,
+        files::artifact,
+        files::read,
+        files::write,
+        streams::shell,
+        streams::exec,
+        streams::exec_detached,
+        streams::describe,
+        streams::dial,
     ),
-    components(schemas(super::ExecRequest, super::Problem))
+    components(schemas(ExecRequest, ApiError))
 )]
 struct Document;
 

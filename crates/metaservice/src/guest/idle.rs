@@ -1,9 +1,9 @@
-//! The service of a machine that has no job yet, and is about to be saved.
+//! The idle service: a machine waits here for a job, so that a snapshot of it can be taken.
 //!
-//! Owns one thing: the guest's agent is told that there is nothing to do, and to wait. It refuses
-//! everything else, so that nothing of any job can be in the machine's memory. An agent that does
-//! not know how to wait is told nothing that it would understand otherwise than as "not yet". A
-//! stock cloud image is told what brings the agent in, as an instance that is no job's.
+//! It tells the agent that there is no job, and to wait. It refuses everything else, so that
+//! nothing of any job is in the machine's memory. An agent that cannot wait gets an error that
+//! means "not yet". A stock cloud image gets what installs the agent, as an instance that belongs
+//! to no job.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -13,82 +13,86 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use metaservice_protocol::header::SERVICE_HEADER;
 use metaservice_protocol::{Capability, Endpoint, ErrorCode, ServiceInfo};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::Listener;
-use crate::guest::cloud::Cloud;
-use crate::guest::connection;
-use crate::guest::endpoints::{Refused, announced};
+use crate::guest::connection::serve;
+use crate::guest::endpoints::announced;
+use crate::guest::http_error::HttpError;
+use crate::guest::listener::Listener;
 use crate::guest::reception::Reception;
-use crate::job::limits::Bounds;
+use crate::job::limits::Limits;
 
 /// The service of a machine without a job. Clones share it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {
-/// use metaservice::Preparation;
+/// use metaservice::IdleService;
 ///
-/// let preparation = Preparation::new();
+/// let idle = IdleService::new();
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let serving = tokio::spawn(preparation.clone().serve(listener));
-/// // ... start a machine, then: preparation.waiting().await, and save it
+/// let serving = tokio::spawn(idle.clone().serve(listener));
+/// // ... start a machine, then: idle.waiting().await, and take the snapshot
 /// # serving.abort();
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct Preparation {
+pub struct IdleService {
     waiting: Arc<watch::Sender<bool>>,
     reception: Arc<Reception>,
 }
 
-impl fmt::Debug for Preparation {
+impl fmt::Debug for IdleService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Preparation")
+        f.debug_struct("IdleService")
             .field("waiting", &*self.waiting.borrow())
             .finish_non_exhaustive()
     }
 }
 
-impl Preparation {
-    /// A service that nobody waits at yet.
+impl IdleService {
+    /// A service at which no agent waits yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For a stock cloud image: what its cloud-init is told, and the static agent that it fetches
-    /// for a platform, as in [`Builder::agent`](crate::Builder::agent).
+    /// A service for a stock cloud image: `cloud` is its metadata, `agent` the static agent that it
+    /// installs for `platform`, as for [`Builder::agent`](crate::Builder::agent).
+    #[cfg(feature = "cloud")]
     #[must_use]
-    pub fn cloud(cloud: &Cloud, platform: impl Into<String>, agent: impl Into<Bytes>) -> Self {
+    pub fn cloud(
+        cloud: &crate::Cloud,
+        platform: impl Into<String>,
+        agent: impl Into<bytes::Bytes>,
+    ) -> Self {
         let agents = [(platform.into(), agent.into())].into();
         Self { reception: Arc::new(Reception::new(agents, Some(cloud))), ..Self::default() }
     }
 
-    /// Waits until the guest's agent waits for its job. From then on nothing moves between guest
-    /// and service: this is the moment to stop the machine.
+    /// Waits until the guest's agent waits for a job. From then on no byte moves between guest and
+    /// service: stop the machine now. Cancel safe.
     pub async fn waiting(&self) {
         // The sender lives as long as `self`.
         let _ = self.waiting.subscribe().wait_for(|waiting| *waiting).await;
     }
 
-    /// Serves every connection of `listener`, for ever. Dropping the future closes all.
+    /// Serves the connections of `listener` without end. Dropping the future closes all of them.
     pub async fn serve<L: Listener>(self, mut listener: L) -> Infallible {
-        let (bounds, mut connections) = (Bounds::default(), JoinSet::new());
+        let (limits, mut connections) = (Limits::default(), JoinSet::new());
         let (_end, ended) = watch::channel(false);
         loop {
             tokio::select! {
-                (io, _) = listener.accept(), if connections.len() < bounds.connections => {
+                (io, _) = listener.accept(), if connections.len() < limits.connections => {
                     let router = Router::new().fallback(dispatch).with_state(self.clone());
-                    let (bounds, ended) = (bounds.clone(), ended.clone());
+                    let (limits, ended) = (limits.clone(), ended.clone());
                     connections.spawn(async move {
-                        if let Err(error) = connection::serve_router(io, router, &bounds, ended).await {
+                        if let Err(error) = serve::serve_router(io, router, &limits, ended).await {
                             tracing::debug!(%error, "a connection ended with an error");
                         }
                     });
@@ -99,34 +103,34 @@ impl Preparation {
     }
 }
 
-async fn dispatch(State(preparation): State<Preparation>, request: Request) -> Response {
+async fn dispatch(State(idle): State<IdleService>, request: Request) -> Response {
     let agent = announced(request.headers());
     let renews = agent.as_ref().is_some_and(|agent| agent.capabilities.has(Capability::Renew));
     match Endpoint::from_path(request.uri().path()) {
         Some(endpoint) if !endpoint.allows(request.method().as_str()) => {
             let message = format!("{endpoint:?} is not used by this method");
-            Refused::new(ErrorCode::MethodNotAllowed, message).into_response()
+            HttpError::new(ErrorCode::MethodNotAllowed, message).into_response()
         }
         Some(Endpoint::Ping) => StatusCode::OK.into_response(),
         Some(Endpoint::Renewal) if renews => {
-            preparation.waiting.send_replace(true);
-            // There never is a job here: the connection ends, or the machine.
+            idle.waiting.send_replace(true);
+            // This service never has a job: the connection ends with the machine.
             std::future::pending().await
         }
-        None => preparation
+        None => idle
             .reception
             .answer(&BTreeSet::new(), &request)
-            .unwrap_or_else(Refused::into_response),
-        Some(Endpoint::Session | Endpoint::Renewal) => Refused::no_endpoint().into_response(),
+            .unwrap_or_else(IntoResponse::into_response),
+        Some(Endpoint::Session | Endpoint::Renewal) => HttpError::no_endpoint().into_response(),
         Some(_) => {
             let message = "there is no job yet";
-            let mut response = Refused::new(ErrorCode::NoJob, message).into_response();
-            let announced = ServiceInfo {
+            let mut response = HttpError::new(ErrorCode::NoJob, message).into_response();
+            let service = ServiceInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 renewal: true,
                 ..ServiceInfo::default()
             };
-            if renews && let Ok(value) = HeaderValue::try_from(announced.to_header()) {
+            if renews && let Ok(value) = HeaderValue::try_from(service.to_header()) {
                 response.headers_mut().insert(SERVICE_HEADER, value);
             }
             response

@@ -1,9 +1,7 @@
-//! The guest's answers to actions.
+//! Replies of the guest to actions.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use metaservice_private::lock;
 
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
@@ -13,6 +11,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use metaservice_private::lock;
 use metaservice_protocol::header::{
     ERROR_HEADER, FAILURE_HEADER, FILE_HEADER, FILE_NOT_FOUND, SHELL2_PROTOCOL,
 };
@@ -21,22 +20,23 @@ use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{ActionId, ErrorCode, Failure, FileHead, Files, ReplyKind};
 use tokio::sync::oneshot;
 
-use crate::MetaService;
-use crate::guest::endpoints::Refused;
-use crate::handle::actions::Incoming;
-use crate::handle::error::{ActionError, ArtifactError, TransportError};
+use crate::guest::context::GuestContext;
+use crate::guest::http_error::HttpError;
+use crate::guest::subprotocol::offers_v2;
 use crate::job::actions::{Attempt, AttemptError, Received, Reply};
-use crate::job::artifact::{ReceiveError, next_chunk, receive};
-use crate::job::limits::Bounds;
-use crate::job::queue::Refusal;
-use crate::job::session::Admitted;
+use crate::job::artifact::{ReceiveError, receive};
+use crate::job::body::{Incoming, next_chunk};
+use crate::job::error::TransportError;
+use crate::job::limits::Limits;
+use crate::job::queue::ReplyError;
+use crate::job::session::Authorization;
 
 pub(crate) async fn reply(
-    service: &MetaService,
+    guest: &GuestContext,
     request: Request,
-    admitted: Admitted,
-) -> Result<Response, Refused> {
-    let reply = begin_reply(service, &request)?;
+    authorization: Authorization,
+) -> Result<Response, HttpError> {
+    let reply = begin_reply(guest, &request)?;
     let description = reply.description();
     if description.capability.is_some()
         && let Some(value) = request.headers().get(FAILURE_HEADER)
@@ -48,25 +48,27 @@ pub(crate) async fn reply(
         return Err(wrong_method(reply));
     }
     match description.reply {
-        ReplyKind::Artifact => artifact_reply(service, reply, request).await,
-        ReplyKind::Files => files_reply(service, reply, request).await,
+        ReplyKind::Artifact => artifact_reply(guest, reply, request).await,
+        ReplyKind::Files => files_reply(guest, reply, request).await,
         ReplyKind::Done => finish(reply, Ok(Received::Done)),
-        ReplyKind::Json => json_reply(reply, request, service.0.bounds.stall).await,
-        ReplyKind::Transfer | ReplyKind::JsonLines => body_reply(reply, request, admitted).await,
-        ReplyKind::Stream => stream_reply(reply, request.into_parts().0, admitted).await,
+        ReplyKind::Json => json_reply(reply, request, guest.job.limits.stall).await,
+        ReplyKind::Transfer | ReplyKind::JsonLines => {
+            body_reply(reply, request, authorization).await
+        }
+        ReplyKind::Stream => stream_reply(reply, request.into_parts().0, authorization).await,
     }
 }
 
-fn wrong_method(reply: Reply) -> Refused {
+fn wrong_method(reply: Reply) -> HttpError {
     reply.refuse();
-    Refused::new(ErrorCode::MethodNotAllowed, "this action is not replied to by this method")
+    HttpError::new(ErrorCode::MethodNotAllowed, "this action is not replied to by this method")
 }
 
 async fn json_reply(
     mut reply: Reply,
     request: Request,
     stall: Duration,
-) -> Result<Response, Refused> {
+) -> Result<Response, HttpError> {
     let read = async {
         let mut json = BytesMut::new();
         let mut body = request.into_body();
@@ -76,164 +78,164 @@ async fn json_reply(
             }
             json.extend_from_slice(&chunk);
         }
-        Ok::<_, ReceiveError>(Some(json))
+        Ok::<_, TransportError>(Some(json))
     };
     let read = tokio::select! {
         biased;
         read = read => read,
-        () = reply.abandoned() => return Err(Refused::unknown_action()),
+        () = reply.abandoned() => return Err(HttpError::unknown_action()),
     };
     match read {
         Ok(Some(json)) => finish(reply, Ok(Received::Json(json.freeze()))),
-        Ok(None) => Err(not_so(reply, format!("this reply has at most {MAX_LINE} bytes"))),
-        Err(_) => Err(broken(reply, TransportError::Closed)),
+        Ok(None) => Err(invalid(reply, format!("this reply has at most {MAX_LINE} bytes"))),
+        Err(cause) => Err(broken(reply, cause)),
     }
 }
 
-/// Hands the body to whoever waits for it, and answers when they are done with it.
+/// Gives the body to the caller of the action, and responds when the caller has read it.
 async fn body_reply(
     reply: Reply,
     request: Request,
-    mut admitted: Admitted,
-) -> Result<Response, Refused> {
+    mut authorization: Authorization,
+) -> Result<Response, HttpError> {
     let head = request.headers().get(FILE_HEADER).and_then(|value| value.to_str().ok());
     let head = head.and_then(FileHead::from_header);
     if head.is_none() && reply.description().reply == ReplyKind::Transfer {
-        return Err(not_so(reply, format!("a file comes with the header {FILE_HEADER}")));
+        return Err(invalid(reply, format!("a file comes with the header {FILE_HEADER}")));
     }
     let (done, taken) = oneshot::channel();
-    // It is read by somebody else, for whom it ends with the leave.
-    let leave = async move { admitted.over().await };
+    // Another task reads the body. For that task, too, it ends with the authorization.
+    let ended = async move { authorization.ended().await };
     let body =
-        Body::from_stream(request.into_body().into_data_stream().take_until(Box::pin(leave)));
+        Body::from_stream(request.into_body().into_data_stream().take_until(Box::pin(ended)));
     let incoming = Incoming { head, body, done };
     if !reply.finish(Ok(Received::Body(Box::new(incoming)))) {
-        return Err(Refused::unknown_action());
+        return Err(HttpError::unknown_action());
     }
     match taken.await {
         Ok(()) => Ok(StatusCode::OK.into_response()),
-        Err(_) => Err(Refused::new(ErrorCode::InternalError, "the reply is no longer wanted")),
+        Err(_) => Err(HttpError::new(ErrorCode::InternalError, "the reply is no longer wanted")),
     }
 }
 
 pub(crate) async fn list_folder(
-    service: &MetaService,
+    guest: &GuestContext,
     request: Request,
-) -> Result<Response, Refused> {
-    let reply = begin_reply(service, &request)?;
+) -> Result<Response, HttpError> {
+    let reply = begin_reply(guest, &request)?;
     if request.method() != http::Method::POST {
         return Err(wrong_method(reply));
     }
     if reply.description().reply != ReplyKind::Files {
         reply.refuse();
         let message = "this action is not a list-folder";
-        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        return Err(HttpError::new(ErrorCode::InvalidPayload, message));
     }
-    files_reply(service, reply, request).await
+    files_reply(guest, reply, request).await
 }
 
-fn begin_reply(service: &MetaService, request: &Request) -> Result<Reply, Refused> {
+fn begin_reply(guest: &GuestContext, request: &Request) -> Result<Reply, HttpError> {
     let query = request.uri().query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("id="));
-    let id = id.and_then(|id| ActionId::parse(id).ok()).ok_or_else(Refused::unknown_action)?;
-    service.0.actions.reply(&id, request.method().as_str()).map_err(|refusal| match refusal {
-        Refusal::Unknown => Refused::unknown_action(),
-        Refusal::WrongMethod => Refused::new(
+    let id = id.and_then(|id| ActionId::parse(id).ok()).ok_or_else(HttpError::unknown_action)?;
+    guest.job.actions.reply(&id, request.method().as_str()).map_err(|refusal| match refusal {
+        ReplyError::Unknown => HttpError::unknown_action(),
+        ReplyError::WrongMethod => HttpError::new(
             ErrorCode::MethodNotAllowed,
             "this action is not replied to by this method",
         ),
     })
 }
 
-/// Hands the outcome over. A caller that has gone away meanwhile has withdrawn the action.
-fn finish(reply: Reply, outcome: Attempt) -> Result<Response, Refused> {
+/// Gives the caller the result. If the caller is gone, the action is withdrawn.
+fn finish(reply: Reply, outcome: Attempt) -> Result<Response, HttpError> {
     if reply.finish(outcome) {
         Ok(StatusCode::OK.into_response())
     } else {
-        Err(Refused::unknown_action())
+        Err(HttpError::unknown_action())
     }
 }
 
 async fn artifact_reply(
-    service: &MetaService,
+    guest: &GuestContext,
     mut reply: Reply,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, HttpError> {
     match request.headers().get(ERROR_HEADER).map(HeaderValue::as_bytes) {
         None => {}
         Some(value) if value == FILE_NOT_FOUND.as_bytes() => {
-            return finish(reply, Ok(Received::Artifact(Err(ArtifactError::NotFound))));
+            return finish(reply, Err(AttemptError::NoFile));
         }
         Some(_) => {
-            return Err(not_so(reply, format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}")));
+            return Err(invalid(reply, format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}")));
         }
     }
-    let folder = (service.0.temporary_folder.clone(), service.0.disk_work);
-    let share = service.0.storage.file(service.0.bounds.artifact);
+    let folder = (guest.job.temporary_directory.clone(), guest.job.disk_work);
+    let share = guest.job.storage.file(guest.job.limits.artifact);
     let received = tokio::select! {
         biased;
-        received = receive(request.into_body(), folder, share, service.0.bounds.stall) => received,
-        () = reply.abandoned() => return Err(Refused::unknown_action()),
+        received = receive(request.into_body(), folder, share, guest.job.limits.stall) => received,
+        () = reply.abandoned() => return Err(HttpError::unknown_action()),
     };
     match received {
-        Ok(artifact) => finish(reply, Ok(Received::Artifact(Ok(artifact)))),
+        Ok(artifact) => finish(reply, Ok(Received::Artifact(artifact))),
         Err(ReceiveError::Transport(cause)) => Err(broken(reply, cause)),
         Err(ReceiveError::Storage(cause)) => {
-            reply.finish(Ok(Received::Artifact(Err(ArtifactError::Storage(cause)))));
-            Err(Refused::new(ErrorCode::InternalError, "the file cannot be stored"))
+            reply.finish(Err(AttemptError::Storage(cause)));
+            Err(HttpError::new(ErrorCode::InternalError, "the file cannot be stored"))
         }
     }
 }
 
-/// The guest hears of it only if its connection can still be written.
-fn broken(reply: Reply, cause: TransportError) -> Refused {
+/// A reply that did not arrive completely. The guest gets the error only if its connection can still
+/// be written.
+fn broken(reply: Reply, cause: TransportError) -> HttpError {
     reply.finish(Err(cause.into()));
-    Refused::new(ErrorCode::InternalError, "the reply did not arrive whole")
+    HttpError::new(ErrorCode::InternalError, "the reply did not arrive whole")
 }
 
 async fn files_reply(
-    service: &MetaService,
+    guest: &GuestContext,
     mut reply: Reply,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, HttpError> {
     if !is_json(request.headers()) {
-        return Err(not_so(reply, "the content type of this reply is application/json"));
+        return Err(invalid(reply, "the content type of this reply is application/json"));
     }
-    let bounds = &service.0.bounds;
+    let limits = &guest.job.limits;
     let body = tokio::select! {
         biased;
-        body = read_files(request.into_body(), bounds) => body,
-        () = reply.abandoned() => return Err(Refused::unknown_action()),
+        body = read_files(request.into_body(), limits) => body,
+        () = reply.abandoned() => return Err(HttpError::unknown_action()),
     };
-    let too_many = || format!("a Files payload has at most {} names", bounds.names);
+    let too_many = || format!("a Files payload has at most {} names", limits.names);
     let too_large = match body {
-        // Before each name takes memory of its own.
-        Ok(Some(json)) if strings(&json) > bounds.names.saturating_add(MEMBERS) => too_many(),
+        // Before each name is allocated.
+        Ok(Some(json)) if strings(&json) > limits.names.saturating_add(MEMBERS) => too_many(),
         Ok(Some(json)) => match serde_json::from_slice::<Files>(&json) {
-            Ok(files) if files.files.as_ref().map_or(0, Vec::len) > bounds.names => too_many(),
+            Ok(files) if files.files.as_ref().map_or(0, Vec::len) > limits.names => too_many(),
             Ok(files) => return finish(reply, Ok(Received::Files(files))),
-            Err(error) => return Err(not_so(reply, format!("not a Files payload: {error}"))),
+            Err(error) => return Err(invalid(reply, format!("not a Files payload: {error}"))),
         },
-        Ok(None) => format!("a Files payload has at most {} bytes", bounds.list),
-        Err(ReceiveError::Transport(cause)) => return Err(broken(reply, cause)),
-        Err(ReceiveError::Storage(_)) => return Err(broken(reply, TransportError::Closed)),
+        Ok(None) => format!("a Files payload has at most {} bytes", limits.list),
+        Err(cause) => return Err(broken(reply, cause)),
     };
-    // The guest has no other list: its caller hears at once, and not when its time is over.
-    reply.finish(Err(ActionError::Invalid(too_large.clone()).into()));
-    Err(Refused::new(ErrorCode::InvalidPayload, too_large))
+    // The guest has no shorter list: the caller gets the error now, not after a timeout.
+    reply.finish(Err(AttemptError::Invalid(too_large.clone())));
+    Err(HttpError::new(ErrorCode::InvalidPayload, too_large))
 }
 
-/// Refuses what was no reply; the guest may try again.
-fn not_so(reply: Reply, reason: impl Into<String>) -> Refused {
+/// Refuses an invalid reply; the guest may try again.
+fn invalid(reply: Reply, reason: impl Into<String>) -> HttpError {
     let reason = reason.into();
     reply.refuse_for(&reason);
-    Refused::new(ErrorCode::InvalidPayload, reason)
+    HttpError::new(ErrorCode::InvalidPayload, reason)
 }
 
-/// How many strings a Files payload has beside the names: its members' own names, and of members to come.
+/// How many strings a Files payload may have beside the names: its keys, and keys of later versions.
 const MEMBERS: usize = 16;
 
-/// How many strings there are in JSON.
+/// The number of strings in JSON.
 fn strings(json: &[u8]) -> usize {
     let (mut count, mut within, mut escaped) = (0, false, false);
     for byte in json {
@@ -250,11 +252,11 @@ fn strings(json: &[u8]) -> usize {
     count
 }
 
-/// A list-folder body, `None` when it is too long.
-async fn read_files(mut body: Body, bounds: &Bounds) -> Result<Option<BytesMut>, ReceiveError> {
+/// The body of a list-folder, `None` if it is too long.
+async fn read_files(mut body: Body, limits: &Limits) -> Result<Option<BytesMut>, TransportError> {
     let mut json = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut body, bounds.stall).await? {
-        if json.len() + chunk.len() > bounds.list {
+    while let Some(chunk) = next_chunk(&mut body, limits.stall).await? {
+        if json.len() + chunk.len() > limits.list {
             return Ok(None);
         }
         json.extend_from_slice(&chunk);
@@ -265,12 +267,12 @@ async fn read_files(mut body: Body, bounds: &Bounds) -> Result<Option<BytesMut>,
 async fn stream_reply(
     reply: Reply,
     mut parts: Parts,
-    admitted: Admitted,
-) -> Result<Response, Refused> {
+    authorization: Authorization,
+) -> Result<Response, HttpError> {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
-            return Err(not_so(
+            return Err(invalid(
                 reply,
                 format!("a shell begins with a websocket upgrade: {rejection}"),
             ));
@@ -281,24 +283,24 @@ async fn stream_reply(
     if protocol == StreamProtocol::V1 && reply.description().capability.is_some() {
         reply.refuse();
         let message = format!("this stream is of the subprotocol {SHELL2_PROTOCOL}");
-        return Err(Refused::new(ErrorCode::InvalidPayload, message));
+        return Err(HttpError::new(ErrorCode::InvalidPayload, message));
     }
     let upgrade = upgrade.protocols([protocol.name()]);
-    // The reply travels with whichever of the two ends the handshake.
+    // The callback that ends the handshake takes the reply.
     let (connected, failed) = share(reply);
     let upgrade = upgrade
         .read_buffer_size(SHELL_READ)
         .max_message_size(protocol.message())
         .max_frame_size(protocol.message())
-        .on_failed_upgrade(move |error| {
+        .on_failed_upgrade(move |error: axum::Error| {
             if let Some(reply) = failed.take() {
-                reply.finish(Err(TransportError::Handshake(Some(error)).into()));
+                reply.finish(Err(TransportError::Handshake(Some(error.into())).into()));
             }
         });
     let (handshake, ended) = oneshot::channel::<()>();
     let late = connected.clone();
     tokio::spawn(async move {
-        // The sender goes with the callback below, called or not.
+        // The sender is dropped with the callback below, whether it is called or not.
         if tokio::time::timeout(SHELL_HANDSHAKE_TIMEOUT, ended).await.is_err()
             && let Some(reply) = late.take()
         {
@@ -308,20 +310,12 @@ async fn stream_reply(
     Ok(upgrade.on_upgrade(async move |socket| {
         drop(handshake);
         if let Some(reply) = connected.take() {
-            reply.finish(Ok(Received::Stream(Box::new(socket), protocol, admitted)));
+            reply.finish(Ok(Received::Stream(Box::new(socket), protocol, authorization)));
         }
     }))
 }
 
-pub(crate) fn offers_v2(headers: &HeaderMap) -> bool {
-    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    offers
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|word| word.trim() == SHELL2_PROTOCOL)
-}
-
-/// A reply that several may want and one gets.
+/// A reply that one of several callbacks takes.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Option<Reply>>>);
 
@@ -347,7 +341,7 @@ mod tests {
     use super::strings;
 
     #[test]
-    fn strings_are_counted_without_being_kept() {
+    fn strings_are_counted() {
         for (json, count) in [
             (r#"{"files":["/a","/b"],"notFound":false}"#, 4),
             (r#"["a\"b","\\","",1,"\\\""]"#, 4),

@@ -1,92 +1,112 @@
-//! The service of one job before it starts.
+//! The settings of a service that has not started yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "cloud")]
 use bytes::Bytes;
 use metaservice_protocol::{Execute, TerminalSize};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, watch};
 
-use crate::MetaService;
-use crate::guest::cloud::Cloud;
-use crate::guest::connection::WIDE_PLACES;
+#[cfg(feature = "cloud")]
+use crate::guest::cloud::instance::Cloud;
+use crate::guest::connection::serve::WIDE_PERMITS;
+use crate::guest::context::GuestContext;
 use crate::guest::reception::Reception;
-use crate::handle::service::Inner;
+use crate::handle::service::MetaService;
 use crate::job::actions::Actions;
 use crate::job::contact::Contacts;
 use crate::job::disk::DiskWork;
-use crate::job::limits::{Bounds, Storage};
+use crate::job::limits::{Limits, Storage};
 use crate::job::log::{History, Holes, Log, Record};
 use crate::job::persistence::{StateError, Store};
-use crate::job::result::{self, JobResult};
+use crate::job::result::{JobResult, ResultSlot};
 use crate::job::session::{Session, SessionMode};
+use crate::job::state::Job;
 
-/// The settings of a service that has not started yet; see [`MetaService::builder`].
+impl MetaService {
+    /// Begins the service of a job that runs `command`, a program and its arguments. An empty
+    /// command leaves the choice to the guest's configured entry point.
+    #[must_use]
+    pub fn builder<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Builder {
+        Builder::new(command.into_iter().map(Into::into).collect())
+    }
+}
+
+/// The settings of a service; see [`MetaService::builder`].
 pub struct Builder {
     execute: Execute,
     log: Pin<Box<dyn AsyncWrite + Send>>,
     on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
-    temporary_folder: PathBuf,
+    temporary_directory: PathBuf,
     keep_log: u64,
     session: SessionMode,
     secrets: BTreeMap<String, String>,
     host_names: BTreeSet<String>,
-    bounds: Bounds,
+    limits: Limits,
     state: Option<PathBuf>,
     disk_work: DiskWork,
+    #[cfg(feature = "cloud")]
     agents: BTreeMap<String, Bytes>,
+    #[cfg(feature = "cloud")]
     cloud: Option<Cloud>,
     hostname: Option<String>,
+    extensions: bool,
 }
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
-    /// The temporary folder does not exist, is no folder, or cannot be written.
-    #[error("cannot use {} for temporary files", .folder.display())]
-    TemporaryFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
+    /// The temporary directory does not exist, is not a directory, or cannot be written.
+    #[error("cannot use {} for temporary files", .directory.display())]
+    TemporaryDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The folder of the [state](Builder::state) cannot be used.
-    #[error("cannot use {} for the job's state", .folder.display())]
+    /// The [state directory](Builder::state) cannot be used.
+    #[error("cannot use {} for the job's state", .directory.display())]
     State {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
         #[source]
         source: StateError,
     },
 }
 
 impl Builder {
-    pub(crate) fn new(command: Vec<String>) -> Self {
+    fn new(command: Vec<String>) -> Self {
         Self {
             execute: Execute { command, ..Execute::default() },
             log: Box::pin(tokio::io::sink()),
             on_result: None,
-            temporary_folder: std::env::temp_dir(),
+            temporary_directory: std::env::temp_dir(),
             keep_log: 0,
             session: SessionMode::default(),
             secrets: BTreeMap::new(),
             host_names: BTreeSet::new(),
-            bounds: Bounds::default(),
+            limits: Limits::default(),
             state: None,
             disk_work: DiskWork::default(),
+            #[cfg(feature = "cloud")]
             agents: BTreeMap::new(),
+            #[cfg(feature = "cloud")]
             cloud: None,
             hostname: None,
+            extensions: true,
         }
     }
 
-    /// Adds a variable to the command's environment; a later one of the same name wins.
+    /// Adds a variable to the command's environment. Of two with the same name, the later one wins.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.execute.env.insert(name.into(), value.into());
@@ -100,233 +120,269 @@ impl Builder {
         self
     }
 
-    /// Gives the command a terminal of this size, whose output is the log (an extension: an
-    /// agent of version 1 runs the command without).
+    /// Gives the command a terminal of this size; its output is the log. An agent of version 1 runs
+    /// the command without one.
     #[must_use]
     pub fn terminal(mut self, size: TerminalSize) -> Self {
         self.execute.terminal = Some(size);
         self
     }
 
-    /// Whether a guest's agent has to claim the service; see [`SessionMode`].
+    /// Whether an agent has to claim the job; see [`SessionMode`].
     #[must_use]
     pub fn session(mut self, mode: SessionMode) -> Self {
         self.session = mode;
         self
     }
 
-    /// Adds a variable to the command's environment that is given once, to the agent that claims
-    /// the service: whoever else asks for the job does not see it. With one, nothing is served to
-    /// an agent that has not claimed the service, whatever the [mode](Self::session).
+    /// Adds a variable to the command's environment that only the agent gets that claims the job,
+    /// and only once. With a secret, [`SessionMode::Required`] applies whatever the
+    /// [mode](Self::session).
     #[must_use]
     pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.secrets.insert(name.into(), value.into());
         self
     }
 
-    /// A name by which guests know the service, in their requests' `Host` header. Addresses,
-    /// names without a dot and names under `internal`, `local` and `localhost` need not be told.
+    /// Allows a name of the service in requests' `Host` header. Addresses, names without a dot, and
+    /// names under `internal`, `local` and `localhost` are always allowed.
     #[must_use]
     pub fn host_name(mut self, name: impl Into<String>) -> Self {
         self.host_names.insert(name.into().to_ascii_lowercase());
         self
     }
 
-    /// Where the log goes; by default nowhere. When it is slow, the guest is held back.
+    /// The log sink: where the host writes the log. By default the log is discarded. A slow sink
+    /// holds the guest back.
     #[must_use]
-    pub fn log(mut self, drain: impl AsyncWrite + Send + 'static) -> Self {
-        self.log = Box::pin(drain);
+    pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.log = Box::pin(sink);
         self
     }
 
-    /// Called once when the guest reports the result, on a thread where it may block; by a service
-    /// that goes on from a [state](Self::state) with a result in it, once when it starts.
-    /// [`MetaService::result`] is the same as a future.
+    /// A function that is called once when the guest reports the result, on a thread where it may
+    /// block. If the [state directory](Self::state) has a result already, it is called at the
+    /// start. [`MetaService::result`] is the same as a future.
     #[must_use]
     pub fn on_result(mut self, callback: impl FnOnce(JobResult) + Send + 'static) -> Self {
         self.on_result = Some(Box::new(callback));
         self
     }
 
-    /// What the guest may take of the host.
+    /// What the guest may use of the host.
     #[must_use]
-    pub fn bounds(mut self, bounds: Bounds) -> Self {
-        self.bounds = bounds;
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
-    /// The most bytes of the log; by default 64 GiB. One more is a [failure](MetaService::log_failed)
-    /// of the log, after what came before.
-    #[must_use]
-    pub fn max_log(mut self, bytes: u64) -> Self {
-        self.bounds.log = bytes;
-        self
-    }
-
-    /// The most bytes of a file of the guest's in temporary storage; by default 64 GiB. One more
-    /// is [`ArtifactError::Storage`](crate::ArtifactError::Storage).
-    #[must_use]
-    pub fn max_artifact(mut self, bytes: u64) -> Self {
-        self.bounds.artifact = bytes;
-        self
-    }
-
-    /// Keeps the last so many bytes of the log in the temporary folder, for
-    /// [`MetaService::log_reader`]; 0, the default, keeps nothing.
+    /// Keeps the last `bytes` of the log in the temporary directory, for
+    /// [`MetaService::log_reader`]. 0, the default, keeps nothing.
     #[must_use]
     pub fn keep_log(mut self, bytes: u64) -> Self {
         self.keep_log = bytes;
         self
     }
 
-    /// Where files of the guest's are kept while somebody reads them; by default the
-    /// system's folder for temporary files. The files have no names there.
+    /// Where files of the guest are stored while the host reads them; by default the system's
+    /// directory for temporary files. The files there have no names.
     #[must_use]
-    pub fn temporary_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.temporary_folder = folder.into();
+    pub fn temporary_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.temporary_directory = directory.into();
         self
     }
 
-    /// Keeps in this folder what the guest has been promised: a service that is started there
-    /// later, for the same command and environment, goes on where this one ended, however it
-    /// ended. The guest notices a pause. The folder is made if need be, and holds the whole log in
-    /// a file `log`. One service uses it at a time.
+    /// The state directory: everything that the service acknowledges to its guest is written there
+    /// before. Another service that is started there for the same command and environment takes
+    /// the job over, however the first one ended; the guest notices a pause. The directory is
+    /// created if it does not exist, and its file `log` is the whole log. One service can use it
+    /// at a time.
     ///
-    /// What an agent of version 1 has logged is promised after a second; everything else before
-    /// the guest's request is answered.
+    /// The exception is the log of an agent of version 1. It is persisted once a second.
     #[must_use]
-    pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.state = Some(folder.into());
+    pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = Some(directory.into());
         self
     }
 
-    /// Where the service's blocking work on files is done; by default on threads of its own.
+    /// Where blocking work on files is done; by default on threads.
     #[must_use]
     pub fn disk_work(mut self, work: DiskWork) -> Self {
         self.disk_work = work;
         self
     }
 
-    /// Hands out a static agent to guests that lack one, by `OS-ARCH` (`linux-x86_64`), and the script
-    /// that installs it: `GET /engine/v1/agent/install`. Anybody in the guest may have them, with or
-    /// without a session. The last agent of a platform wins.
+    /// Offers a static agent to guests that have none, by platform as `OS-ARCH` (`linux-x86_64`),
+    /// with a script that installs it: `GET /engine/v1/agent/install`. Each process of the guest
+    /// can fetch both, with or without a session. Of two agents for a platform, the later one wins.
+    #[cfg(feature = "cloud")]
     #[must_use]
     pub fn agent(mut self, platform: impl Into<String>, program: impl Into<Bytes>) -> Self {
         self.agents.insert(platform.into(), program.into());
         self
     }
 
-    /// Answers a stock cloud image's cloud-init, so that it sets itself up and takes the
-    /// [agent](Self::agent) in. Without it these paths are none.
+    /// Answers the cloud-init of a stock cloud image, so that the image configures itself and
+    /// installs the [agent](Self::agent). Without it, the metadata's paths do not exist.
+    #[cfg(feature = "cloud")]
     #[must_use]
     pub fn cloud(mut self, cloud: Cloud) -> Self {
         self.cloud = Some(cloud);
         self
     }
 
-    /// The name that a machine gets which goes on from a [`Preparation`](crate::Preparation).
+    /// The host name of a machine that was restored from a snapshot and waited at an
+    /// [`IdleService`](crate::IdleService).
     #[must_use]
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.hostname = Some(name.into());
         self
     }
 
-    /// Looks whether the folder of the [state](Self::state) is this job's, or nobody's yet, and
-    /// starts nothing. It only reads: the folder may be in use, or not be there.
+    /// Whether the service announces extensions of the protocol to agents, as it does by default.
+    /// Without, each agent behaves as one of version 1: for tests and comparisons.
+    #[must_use]
+    pub fn extensions(mut self, announce: bool) -> Self {
+        self.extensions = announce;
+        self
+    }
+
+    /// Checks that the [state directory](Self::state) belongs to this job or to none. It only
+    /// reads, and starts nothing: another service may use the directory, and it may not exist.
     ///
     /// # Errors
-    /// [`StartError::State`], as from [`start`](Self::start), for what is another job's, damaged,
-    /// or cannot be read.
+    /// [`StartError::State`] as from [`start`](Self::start), if the directory belongs to another
+    /// job, is damaged, or cannot be read.
     pub fn check_state(&self) -> Result<(), StartError> {
-        let Some(folder) = &self.state else { return Ok(()) };
-        Store::check(folder, &self.execute)
-            .map_err(|source| StartError::State { folder: folder.clone(), source })
+        let Some(directory) = &self.state else { return Ok(()) };
+        Store::check(directory, &self.execute)
+            .map_err(|source| StartError::State { directory: directory.clone(), source })
     }
 
     /// Starts the service.
     ///
     /// # Errors
-    /// [`StartError`] when the temporary folder or the one for the state cannot be used.
+    /// [`StartError`] if the temporary directory or the state directory cannot be used.
     ///
     /// # Panics
-    /// Outside a tokio runtime with time enabled.
-    pub fn start(self) -> Result<MetaService, StartError> {
-        let folder = self.temporary_folder;
-        tempfile::tempfile_in(&folder)
-            .map_err(|source| StartError::TemporaryFolder { folder: folder.clone(), source })?;
-        let history = match self.keep_log {
-            0 => None,
-            bytes => Some(History::create(&folder, bytes).map_err(|source| {
-                StartError::TemporaryFolder { folder: folder.clone(), source }
-            })?),
-        };
+    /// Outside of a tokio runtime with time enabled.
+    pub fn start(mut self) -> Result<MetaService, StartError> {
+        let history = self.open_temporary_directory()?;
+        let (store, record) = self.open_state(history.as_ref())?.unzip();
+        let reception = self.reception(store.as_deref())?;
+        let state = store.as_ref().map(|store| store.persisted().clone()).unwrap_or_default();
+        let log = Log::start(self.log, self.limits.log, history, record);
+        let result = ResultSlot::new(self.on_result);
+        if let Some(persisted) = state.result() {
+            // The first result is never in conflict.
+            let _ = result.resolve(persisted);
+        }
+        complete_log_with_result(&log, &result);
         let terminated = watch::Sender::new(false);
-        let state = |folder: &PathBuf| {
-            let opened = open_state(folder, &self.execute, self.disk_work, history.as_ref());
-            opened.map_err(|source| StartError::State { folder: folder.clone(), source })
-        };
-        let (store, record) = self.state.as_ref().map(state).transpose()?.unzip();
-        let mut cloud = self.cloud;
-        if let (Some(store), Some(cloud)) = (&store, &mut cloud) {
-            let instance = store.instance(&cloud.instance_id);
-            cloud.instance_id = instance.map_err(|source| StartError::State {
-                folder: self.state.clone().unwrap_or_default(),
-                source,
-            })?;
-        }
-        let reception = Reception::new(self.agents, cloud.as_ref());
-        let promised = store.as_ref().map(|store| store.promised().clone()).unwrap_or_default();
-        let log = Log::start(self.log, self.bounds.log, history, record);
-        let outcome = result::Outcome::new(self.on_result);
-        if let Some(result) = promised.result() {
-            // The first resolution conflicts with nothing.
-            let _ = outcome.resolve(result);
-        }
-        let (completed, mut resolved) = (log.clone(), outcome.subscribe());
-        tokio::spawn(async move {
-            // An error means that the service is gone, and its log with this clone.
-            if resolved.wait_for(Option::is_some).await.is_ok() {
-                completed.idle().await;
-                completed.complete().await;
-            }
-        });
-        Ok(MetaService(Arc::new(Inner {
+        let job = Job {
             execute: self.execute,
             log,
-            holes: Arc::new(Holes::new(promised.log_hole)),
-            outcome,
-            fetched: watch::Sender::new(promised.fetched()),
+            holes: Arc::new(Holes::new(state.log_hole)),
+            result,
+            fetched: watch::Sender::new(state.fetched()),
             agent: watch::Sender::new(None),
             actions: Actions::new(terminated.subscribe()),
             terminated,
-            temporary_folder: folder,
+            temporary_directory: self.temporary_directory,
             disk_work: self.disk_work,
             contact: Contacts::default(),
-            session: Session::new(self.session, self.secrets, promised.session),
+            session: Session::new(self.session, self.secrets, state.session),
             store,
+            streams: Arc::new(Semaphore::new(self.limits.streams.min(Semaphore::MAX_PERMITS))),
+            storage: Storage::new(self.limits.storage),
+            limits: self.limits,
+        };
+        Ok(MetaService::new(GuestContext {
+            job: Arc::new(job),
             host_names: self.host_names,
+            extensions: self.extensions,
             reception,
             hostname: self.hostname,
-            wide: Semaphore::new(WIDE_PLACES),
-            streams: Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS))),
-            storage: Storage::new(self.bounds.storage),
-            bounds: self.bounds,
-        })))
+            wide: Semaphore::new(WIDE_PERMITS),
+        }))
+    }
+
+    /// Checks that the temporary directory can be written, and creates what keeps the log there.
+    fn open_temporary_directory(&self) -> Result<Option<History>, StartError> {
+        let open = |directory: &Path| {
+            tempfile::tempfile_in(directory)?;
+            match self.keep_log {
+                0 => Ok(None),
+                bytes => History::create(directory, bytes).map(Some),
+            }
+        };
+        open(&self.temporary_directory).map_err(|source| StartError::TemporaryDirectory {
+            directory: self.temporary_directory.clone(),
+            source,
+        })
+    }
+
+    /// Opens the state directory, and the log in it.
+    fn open_state(
+        &self,
+        history: Option<&History>,
+    ) -> Result<Option<(Arc<Store>, Record)>, StartError> {
+        let Some(directory) = &self.state else { return Ok(None) };
+        let open = || {
+            let store = Arc::new(Store::open(directory, &self.execute, self.disk_work)?);
+            let log = store.log()?;
+            if let Some(history) = history {
+                history.refill(&log, store.persisted().log.length)?;
+            }
+            let record = Record::new(log, Arc::clone(&store));
+            Ok((store, record))
+        };
+        open()
+            .map(Some)
+            .map_err(|source| StartError::State { directory: directory.clone(), source })
+    }
+
+    /// What a machine without an agent gets. The instance id is persisted.
+    #[cfg(feature = "cloud")]
+    fn reception(&mut self, store: Option<&Store>) -> Result<Reception, StartError> {
+        if let (Some(store), Some(cloud)) = (store, &mut self.cloud) {
+            let instance = store.instance(cloud.instance_id());
+            cloud.set_instance_id(instance.map_err(|source| StartError::State {
+                directory: self.state.clone().unwrap_or_default(),
+                source,
+            })?);
+        }
+        Ok(Reception::new(std::mem::take(&mut self.agents), self.cloud.as_ref()))
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)]
+    fn reception(&mut self, _: Option<&Store>) -> Result<Reception, StartError> {
+        Ok(Reception::default())
     }
 }
 
-/// The state in a folder, and the log in it.
-fn open_state(
-    folder: &Path,
-    execute: &Execute,
-    work: DiskWork,
-    history: Option<&History>,
-) -> Result<(Arc<Store>, Record), StateError> {
-    let store = Arc::new(Store::open(folder, execute, work)?);
-    let log = store.log()?;
-    if let Some(history) = history {
-        history.refill(&log, store.promised().log.length)?;
+/// Ends following readers of the log once the job has a result and no log request is under way. The
+/// task ends with the job: it keeps neither the job nor its handle.
+fn complete_log_with_result(log: &Log, result: &ResultSlot) {
+    let (log, mut resolved) = (log.clone(), result.subscribe());
+    tokio::spawn(async move {
+        // An error means that the job is gone.
+        if resolved.wait_for(Option::is_some).await.is_ok() {
+            log.idle().await;
+            log.complete().await;
+        }
+    });
+}
+
+impl fmt::Debug for Builder {
+    /// Shows no variable: it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("command", &self.execute.command)
+            .field("session", &self.session)
+            .field("limits", &self.limits)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
-    let record = Record::new(log, Arc::clone(&store));
-    Ok((store, record))
 }

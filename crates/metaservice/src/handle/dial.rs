@@ -1,34 +1,55 @@
-//! A connection to a port in the guest.
+//! Connections to ports in the guest.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use metaservice_protocol::{ActionRequest, Dial};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::handle::shell::{Shell, ShellInput, ShellOutput};
+use crate::handle::child::child::Child;
+use crate::handle::child::stream::{ChildOutput, ChildStdin};
+use crate::handle::error::ActionError;
+use crate::handle::service::MetaService;
 
-/// A TCP connection to a port in the guest. Shutting it down for writing is a half-close, and
-/// dropping it before both directions have ended resets the connection in the guest.
+/// A TCP connection to a port in the guest. Shutting it down for writing is a half-close. Dropping
+/// it before both directions have ended resets the connection in the guest.
 #[derive(Debug)]
-pub struct Dialled {
-    input: ShellInput,
-    output: ShellOutput,
-    /// Aborts what is left when this is dropped.
-    _shell: Shell,
+pub struct GuestStream {
+    input: ChildStdin,
+    output: ChildOutput,
+    /// Aborts the stream when this is dropped.
+    _child: Child,
 }
 
-impl Dialled {
-    pub(crate) fn new(mut shell: Shell) -> Self {
-        let streams = shell.stdin.take().zip(shell.stdout.take());
-        let (input, output) = streams.expect("a shell that nobody else has had");
-        // Nothing is said there.
-        shell.stderr = None;
-        Self { input, output, _shell: shell }
+impl GuestStream {
+    pub(crate) fn new(mut child: Child) -> Self {
+        let streams = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = streams.expect("a new child has its streams");
+        child.stderr = None;
+        Self { input, output, _child: child }
     }
 }
 
-impl AsyncRead for Dialled {
+impl MetaService {
+    /// Connects to a TCP port in the guest. `host` is an address or `localhost`.
+    ///
+    /// # Errors
+    /// [`ActionError`]. An agent of version 1 cannot do this.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action. A connection that had just been made is reset.
+    pub async fn dial(
+        &self,
+        host: impl Into<String>,
+        port: u16,
+    ) -> Result<GuestStream, ActionError> {
+        let dial = Dial { host: host.into(), port };
+        self.stream(ActionRequest::Dial(dial)).await.map(GuestStream::new)
+    }
+}
+
+impl AsyncRead for GuestStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,7 +59,7 @@ impl AsyncRead for Dialled {
     }
 }
 
-impl AsyncWrite for Dialled {
+impl AsyncWrite for GuestStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,81 +1,69 @@
-//! Answers that are lines of JSON.
+//! Replies that are lines of JSON.
 
-use std::marker::PhantomData;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
 use metaservice_protocol::Failure;
 use metaservice_protocol::limits::{MAX_LINE, STALL_TIMEOUT};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::actions::{ExtensionError, Incoming};
-use crate::handle::error::{ActionError, TransportError};
-use crate::job::artifact::{ReceiveError, next_chunk};
+use crate::handle::error::ActionError;
+use crate::job::body::{Incoming, next_chunk};
 
-/// Values that come from the guest as lines, as long as somebody asks for the next one: a guest
-/// that is faster is held back. Dropping it cuts the guest off.
-#[derive(Debug)]
-pub struct Lines<T> {
-    incoming: Option<Incoming>,
-    buffer: BytesMut,
-    values: PhantomData<fn() -> T>,
-}
+/// Values that the guest sends one by one, as a stream. The guest sends no faster than you read.
+/// Dropping the stream ends the guest's reply.
+///
+/// An item is an error if the connection is cut, if nothing comes for 30 s, if a line is not a
+/// value, or if the guest reports a failure. An error is the last item.
+pub struct Lines<T>(Pin<Box<dyn Stream<Item = Result<T, ActionError>> + Send>>);
 
-/// A line that no value follows.
+/// A last line that reports a failure.
 #[derive(Deserialize)]
-struct Last {
+struct FailureLine {
     failure: Failure,
 }
 
-impl<T: DeserializeOwned> Lines<T> {
-    pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), buffer: BytesMut::new(), values: PhantomData }
+impl<T: DeserializeOwned + 'static> Lines<T> {
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        let reader = LineReader { incoming, buffer: BytesMut::new() };
+        Self(Box::pin(stream::try_unfold(reader, async |mut reader| match reader.line().await? {
+            Some(line) => parse(&line).map(|value| Some((value, reader))),
+            None => {
+                let _ = reader.incoming.done.send(());
+                Ok(None)
+            }
+        })))
     }
 
-    /// Lines that nobody is told of when they have been read.
+    /// Lines whose end is confirmed to nobody.
+    #[cfg(feature = "control")]
     pub(crate) fn from_body(body: axum::body::Body) -> Self {
         let (done, _) = tokio::sync::oneshot::channel();
         Self::new(Incoming { head: None, body, done })
     }
+}
 
-    /// The next value; `None` at the end, and after an error. May be dropped and called again:
-    /// nothing is lost.
-    ///
-    /// # Errors
-    /// [`ExtensionError`] when the lines are cut, silent for 30 s, no values, or ended by a failure.
-    pub async fn next(&mut self) -> Result<Option<T>, ExtensionError> {
-        let line = match self.line().await {
-            Ok(Some(line)) => line,
-            Ok(None) => {
-                if let Some(incoming) = self.incoming.take() {
-                    let _ = incoming.done.send(());
-                }
-                return Ok(None);
-            }
-            Err(error) => {
-                self.end();
-                return Err(error);
-            }
-        };
-        serde_json::from_slice(&line).map(Some).map_err(|error| {
-            self.end();
-            match serde_json::from_slice::<Last>(&line) {
-                Ok(Last { failure }) => {
-                    ExtensionError::Refused(Failure::new(failure.code, failure.message))
-                }
-                Err(_) => ExtensionError::invalid(error),
-            }
-        })
-    }
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ActionError> {
+    serde_json::from_slice(line).map_err(|error| match serde_json::from_slice(line) {
+        Ok(FailureLine { failure }) => {
+            ActionError::Failed(Failure::new(failure.code, failure.message))
+        }
+        Err(_) => ActionError::invalid(error),
+    })
+}
 
-    /// Cuts the guest off and forgets what came.
-    fn end(&mut self) {
-        self.incoming = None;
-        self.buffer = BytesMut::new();
-    }
+struct LineReader {
+    incoming: Incoming,
+    buffer: BytesMut,
+}
 
+impl LineReader {
     /// The next line, without its end.
-    async fn line(&mut self) -> Result<Option<Bytes>, ExtensionError> {
+    async fn line(&mut self) -> Result<Option<Bytes>, ActionError> {
         let mut searched = 0;
         loop {
             let found = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
@@ -86,20 +74,28 @@ impl<T: DeserializeOwned> Lines<T> {
             }
             searched = self.buffer.len();
             if searched > MAX_LINE {
-                return Err(ExtensionError::invalid(format!("a line of over {MAX_LINE} bytes")));
+                return Err(ActionError::invalid(format!("a line of over {MAX_LINE} bytes")));
             }
-            let Some(incoming) = &mut self.incoming else { return Ok(None) };
-            match next_chunk(&mut incoming.body, STALL_TIMEOUT).await {
+            match next_chunk(&mut self.incoming.body, STALL_TIMEOUT).await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Ok(None) if self.buffer.is_empty() => return Ok(None),
-                Ok(None) => return Err(ExtensionError::invalid("the last line has no end")),
-                Err(ReceiveError::Transport(cause)) => {
-                    return Err(ActionError::Transport(cause).into());
-                }
-                Err(ReceiveError::Storage(_)) => {
-                    return Err(ActionError::Transport(TransportError::Closed).into());
-                }
+                Ok(None) => return Err(ActionError::invalid("the last line has no end")),
+                Err(cause) => return Err(ActionError::Transport(cause)),
             }
         }
+    }
+}
+
+impl<T> Stream for Lines<T> {
+    type Item = Result<T, ActionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> fmt::Debug for Lines<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
     }
 }

@@ -1,73 +1,213 @@
-//! Files and archives out of the guest, across cuts.
+//! Files and directories out of the guest, across cuts.
 //!
-//! A [`Pump`] takes the transfer apart and takes it up again when it was cut. For a reader it is a
-//! task, and what it has decoded waits in a channel of one chunk, so that a slow reader holds the
-//! guest back; for temporary storage it is a part of the caller's own.
+//! A [`Transfer`] decodes the reply, and asks for the rest if the connection was cut. For a
+//! [`Reading`] it is a task; a channel of one chunk lets a slow reader hold the guest back. For
+//! temporary storage it runs in the caller's own task.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::Stream;
 use metaservice_protocol::limits::TRANSFER_ATTEMPTS;
+use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::transfer::{Decoder, Item};
-use metaservice_protocol::{ActionRequest, FileHead, Form, Read};
+use metaservice_protocol::{
+    ActionRequest, Capability, FailureCode, FileHead, Form, Read, ReadOptions,
+};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
-use super::actions::{ExtensionError, Incoming};
-use crate::MetaService;
-use crate::handle::error::{ActionError, TransportError};
-use crate::job::artifact::{Artifact, ReceiveError, Spool, next_chunk};
+use crate::handle::error::{ActionError, ReadError};
+use crate::handle::service::MetaService;
+use crate::job::actions::{AttemptError, Received};
+use crate::job::artifact::{Artifact, Spool};
+use crate::job::body::{Incoming, next_chunk};
+use crate::job::error::TransportError;
 
-type Chunk = Result<Bytes, ExtensionError>;
+/// A file or directory to be read; see [`MetaService::read`].
+#[must_use = "nothing is read before `open` or `spool`"]
+pub struct ReadRequest<'a> {
+    service: &'a MetaService,
+    read: Read,
+}
 
-/// A file or an archive on its way out of the guest. The bytes are checked as they come, and a
-/// cut connection is resumed behind the last byte that came. Dropping it cuts the guest off.
-///
-/// ```no_run
-/// # async fn example(service: metaservice::MetaService) -> Result<(), Box<dyn std::error::Error>> {
-/// use metaservice::Form;
-///
-/// let mut tar = service.read("/etc", Form::Archive).await?;
-/// let mut file = tokio::fs::File::create("etc.tar").await?;
-/// tokio::io::copy(&mut tar, &mut file).await?;
-/// # Ok(())
-/// # }
-/// ```
+impl MetaService {
+    /// A file or directory of the guest, to be read: by default a file's bytes.
+    ///
+    /// ```no_run
+    /// # async fn example(service: metaservice::MetaService) -> Result<(), Box<dyn std::error::Error>> {
+    /// use metaservice::Form;
+    ///
+    /// let mut tar = service.read("/etc").form(Form::Archive).open().await?;
+    /// let mut file = tokio::fs::File::create("etc.tar").await?;
+    /// tokio::io::copy(&mut tar, &mut file).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read(&self, path: impl Into<String>) -> ReadRequest<'_> {
+        let (form, follow) = (Form::File, None);
+        let options =
+            ReadOptions { form, offset: 0, length: None, compress: true, follow, resume: None };
+        ReadRequest { service: self, read: Read { path: path.into(), options } }
+    }
+}
+
+impl ReadRequest<'_> {
+    /// A file's bytes, or a directory as a tar archive, or whichever it is.
+    pub fn form(mut self, form: Form) -> Self {
+        self.read.options.form = form;
+        self
+    }
+
+    /// Whether a symbolic link at the end of the path is followed. By default it is, unless an
+    /// archive is requested. A link that is not followed comes as an archive of itself, with
+    /// [`FileHead::link`]. An older agent does not know this option.
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.read.options.follow = Some(follow);
+        self
+    }
+
+    /// Reads a part of a file: at most `length` bytes from `offset` on.
+    pub fn range(mut self, offset: u64, length: Option<u64>) -> Self {
+        (self.read.options.offset, self.read.options.length) = (offset, length);
+        self
+    }
+
+    /// Reads while the bytes arrive. If the connection is cut, the transfer continues after the
+    /// last byte, until it was cut
+    /// [`TRANSFER_ATTEMPTS`](metaservice_protocol::limits::TRANSFER_ATTEMPTS) times without
+    /// progress. From an agent of version 1, the whole file is [spooled](Self::spool) first; other
+    /// forms and ranges are not possible.
+    ///
+    /// # Errors
+    /// [`ReadError`]. Later errors are errors of the reading.
+    ///
+    /// # Cancellation
+    /// Dropping the future, or the reading, ends the guest's reply.
+    pub async fn open(self) -> Result<Reading, ReadError> {
+        let (service, path) = (self.service, self.path_for_version_1());
+        match (self.stream().await, path) {
+            (Err(ReadError::Action(ActionError::Unsupported(_))), Some(path)) => {
+                let artifact = get_artifact(service, path).await?;
+                Ok(Reading { head: None, source: Source::Artifact(artifact) })
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// The path, if the action of version 1 can do what is requested. It always follows links.
+    fn path_for_version_1(&self) -> Option<String> {
+        let ReadOptions { form, offset, length, .. } = self.read.options;
+        let whole = form != Form::Archive && offset == 0 && length.is_none();
+        whole.then(|| self.read.path.clone())
+    }
+
+    /// As [`open`](Self::open), without the fallback to version 1.
+    pub(crate) async fn stream(self) -> Result<Reading, ReadError> {
+        let (sender, chunks) = mpsc::channel(1);
+        let (transfer, incoming) = Transfer::begin(self.service, self.read, sender).await?;
+        let head = transfer.head;
+        // Ends when the receiver is dropped.
+        tokio::spawn(transfer.run(incoming));
+        Ok(Reading { head: Some(head), source: Source::Chunks(chunks, Bytes::new()) })
+    }
+
+    /// Reads everything into temporary storage. An error leaves no part of it there.
+    ///
+    /// # Errors
+    /// [`ReadError`]. With an agent of version 1, the action is tried three times if the connection
+    /// breaks; with a newer one the transfer continues where it was cut, and is checked by its
+    /// digest.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action and frees what was received.
+    pub async fn spool(self) -> Result<Artifact, ReadError> {
+        let (service, path) = (self.service, self.path_for_version_1());
+        if service.can(Capability::Read) || path.is_none() {
+            match (spool(service, self.read).await, &path) {
+                // The agent that gets the action is not the one that had announced itself.
+                (Err(ReadError::Action(ActionError::Unsupported(_))), Some(_)) => {}
+                (outcome, Some(_)) => return outcome.map_err(as_version_1),
+                (outcome, None) => return outcome,
+            }
+        }
+        get_artifact(service, path.unwrap_or_default()).await
+    }
+}
+
+impl fmt::Debug for ReadRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadRequest").field("read", &self.read).finish_non_exhaustive()
+    }
+}
+
+/// The action of version 1.
+async fn get_artifact(service: &MetaService, path: String) -> Result<Artifact, ReadError> {
+    let request = ActionRequest::GetArtifact { path };
+    match service.act(request, StreamProtocol::V2).await {
+        Ok(Received::Artifact(artifact)) => Ok(artifact),
+        Ok(other) => Err(ActionError::Unexpected(other.unexpected()).into()),
+        Err(AttemptError::Storage(cause)) if cause.kind() == io::ErrorKind::FileTooLarge => {
+            Err(ReadError::TooLarge(service.job.limits.artifact))
+        }
+        Err(AttemptError::Storage(cause)) => Err(ReadError::Storage(cause)),
+        Err(error) => Err(ActionError::from(error).into()),
+    }
+}
+
+/// Version 1 has one error for these: *not found*.
+fn as_version_1(error: ReadError) -> ReadError {
+    match error {
+        ReadError::Action(ActionError::Failed(failure))
+            if matches!(failure.code, FailureCode::NotAFile | FailureCode::PermissionDenied) =>
+        {
+            ReadError::NotFound(failure)
+        }
+        error => error,
+    }
+}
+
+/// A file or an archive on its way out of the guest. The bytes are checked as they arrive. Dropping
+/// it ends the guest's reply.
 #[derive(Debug)]
 pub struct Reading {
-    head: FileHead,
-    chunks: mpsc::Receiver<Chunk>,
-    /// What was taken from the channel and not yet read.
-    rest: Bytes,
+    head: Option<FileHead>,
+    source: Source,
+}
+
+type Chunk = Result<Bytes, ReadError>;
+
+#[derive(Debug)]
+enum Source {
+    /// What was taken from the channel and not read yet comes second.
+    Chunks(mpsc::Receiver<Chunk>, Bytes),
+    Artifact(Artifact),
 }
 
 impl Reading {
-    pub(super) async fn begin(service: &MetaService, read: Read) -> Result<Self, ExtensionError> {
-        let (sender, chunks) = mpsc::channel(1);
-        let (pump, incoming) = Pump::begin(service, read, sender).await?;
-        let head = pump.head;
-        tokio::spawn(pump.run(incoming));
-        Ok(Self { head, chunks, rest: Bytes::new() })
-    }
-
-    /// Its attributes, and whether the bytes are a file's own or an archive's.
+    /// The attributes, and whether the bytes are a file's own or an archive's. `None` from an agent
+    /// of version 1, which tells no attributes: then the bytes are a file's own.
     #[must_use]
-    pub const fn head(&self) -> FileHead {
+    pub const fn head(&self) -> Option<FileHead> {
         self.head
     }
+}
 
-    /// The next bytes, as they came; `None` once all of them have come and are right. May be
-    /// dropped and called again.
-    ///
-    /// # Errors
-    /// [`ExtensionError`]; what came before is of no worth where the whole is needed.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ExtensionError> {
-        if !self.rest.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.rest)));
+/// The bytes in pieces as they arrived, without copying them.
+impl Stream for Reading {
+    type Item = Result<Bytes, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.source {
+            Source::Chunks(chunks, rest) if rest.is_empty() => chunks.poll_recv(cx),
+            Source::Chunks(_, rest) => Poll::Ready(Some(Ok(std::mem::take(rest)))),
+            Source::Artifact(artifact) => {
+                artifact.poll_chunk(cx).map(|chunk| chunk.map_err(ReadError::Storage).transpose())
+            }
         }
-        self.chunks.recv().await.transpose().map(|chunk| chunk.filter(|chunk| !chunk.is_empty()))
     }
 }
 
@@ -77,67 +217,69 @@ impl AsyncRead for Reading {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.rest.is_empty() {
-            match ready!(self.chunks.poll_recv(cx)) {
-                Some(Ok(chunk)) => self.rest = chunk,
-                Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                None => return Poll::Ready(Ok(())),
+        match &mut self.source {
+            Source::Chunks(chunks, rest) => {
+                while rest.is_empty() {
+                    match ready!(chunks.poll_recv(cx)) {
+                        Some(Ok(chunk)) => *rest = chunk,
+                        Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                        None => return Poll::Ready(Ok(())),
+                    }
+                }
+                let count = rest.len().min(buf.remaining());
+                buf.put_slice(&rest[..count]);
+                rest.advance(count);
+                Poll::Ready(Ok(()))
             }
+            Source::Artifact(artifact) => Pin::new(artifact).poll_read(cx, buf),
         }
-        let count = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest[..count]);
-        self.rest.advance(count);
-        Poll::Ready(Ok(()))
     }
 }
 
-/// How many bytes of a file are to come by what the guest says of it. A file may grow and the
-/// guest stops where it ended when it was opened; an archive's size is never known before.
+/// How many bytes of a file will arrive, as the guest announces it. If the file grows, the guest
+/// stops at the size that it had when it was opened. The size of an archive is not known before.
 fn announced(read: &Read, head: FileHead) -> Option<u64> {
     let size = head.size.filter(|_| head.form == Form::File)?;
     let rest = size.saturating_sub(read.options.offset);
     Some(read.options.length.map_or(rest, |length| rest.min(length)))
 }
 
-/// A file to temporary storage.
-pub(super) async fn spool(
-    service: &MetaService,
-    read: Read,
-) -> Result<io::Result<Artifact>, ExtensionError> {
-    let (folder, work) = (service.0.temporary_folder.clone(), service.0.disk_work);
-    let share = service.0.storage.file(service.0.bounds.artifact);
+/// Reads a file into temporary storage, by the extended action.
+async fn spool(service: &MetaService, read: Read) -> Result<Artifact, ReadError> {
+    let job = &service.job;
+    let (directory, work) = (job.temporary_directory.clone(), job.disk_work);
+    let share = job.storage.file(job.limits.artifact);
     let storage = Storage { spool: None, failed: None };
-    let (mut pump, incoming) = Pump::begin(service, read, storage).await?;
-    match Spool::create(folder, work, share).await {
-        Ok(spool) => pump.taker.spool = Some(spool),
-        Err(error) => return Ok(Err(error)),
-    }
-    pump.read(incoming).await?;
-    match pump.taker {
-        Storage { failed: None, spool: Some(spool) } => Ok(spool.finish().await),
-        Storage { failed, .. } => Ok(Err(failed.unwrap_or(io::ErrorKind::BrokenPipe.into()))),
-    }
+    let (mut transfer, incoming) = Transfer::begin(service, read, storage).await?;
+    let spool = Spool::create(directory, work, share).await.map_err(ReadError::Storage)?;
+    transfer.sink.spool = Some(spool);
+    transfer.read(incoming).await?;
+    let stored = match transfer.sink {
+        Storage { failed: None, spool: Some(spool) } => spool.finish().await,
+        Storage { failed, .. } => Err(failed.unwrap_or(io::ErrorKind::BrokenPipe.into())),
+    };
+    stored.map_err(ReadError::Storage)
 }
 
-/// Who gets the bytes of a file.
-trait Taker {
-    /// Takes the next bytes; `false` when no more are wanted.
+/// Where the bytes of a file go.
+trait Sink {
+    /// Takes the next bytes. Returns `false` if no more are wanted.
     fn take(&mut self, bytes: Bytes) -> impl Future<Output = bool> + Send;
 }
 
-impl Taker for mpsc::Sender<Chunk> {
+impl Sink for mpsc::Sender<Chunk> {
     async fn take(&mut self, bytes: Bytes) -> bool {
         self.send(Ok(bytes)).await.is_ok()
     }
 }
 
-/// Temporary storage that is made once there is something to store.
+/// Temporary storage. The file is created when the guest has begun to reply.
 struct Storage {
     spool: Option<Spool>,
     failed: Option<io::Error>,
 }
 
-impl Taker for Storage {
+impl Sink for Storage {
     async fn take(&mut self, bytes: Bytes) -> bool {
         if let Some(spool) = &mut self.spool {
             self.failed = spool.push(bytes).await.err();
@@ -146,62 +288,63 @@ impl Taker for Storage {
     }
 }
 
-struct Pump<T> {
+/// One transfer out of the guest.
+struct Transfer<T> {
     service: MetaService,
     read: Read,
     head: FileHead,
-    /// By the head that came last: a file may have grown before it was taken up again.
+    /// As the last head says: a file may have grown before the transfer continued.
     announced: Option<u64>,
     received: u64,
     decoder: Decoder,
-    taker: T,
+    sink: T,
 }
 
-/// How one reply has ended.
+/// How one reply ended.
 enum Pass {
-    /// The reader has everything, or wants no more.
+    /// The sink has everything, or wants no more.
     Over,
-    /// The connection was cut; whether anything had come over it.
+    /// The connection was cut; the flag says whether any byte had arrived over it.
     Cut(TransportError, bool),
 }
 
-impl Pump<mpsc::Sender<Chunk>> {
+impl Transfer<mpsc::Sender<Chunk>> {
     async fn run(mut self, incoming: Incoming) {
-        let sender = self.taker.clone();
+        let sender = self.sink.clone();
         let read = async {
             if let Err(error) = self.read(incoming).await {
-                let _ = self.taker.send(Err(error)).await;
+                let _ = self.sink.send(Err(error)).await;
             }
         };
         tokio::select! {
             biased;
             () = read => {}
-            // Nobody wants the rest.
+            // The reader was dropped.
             () = sender.closed() => {}
         }
     }
 }
 
-impl<T: Taker> Pump<T> {
-    /// Asks the guest for a file.
+impl<T: Sink> Transfer<T> {
+    /// Requests the file from the guest.
     async fn begin(
         service: &MetaService,
         read: Read,
-        taker: T,
-    ) -> Result<(Self, Incoming), ExtensionError> {
+        sink: T,
+    ) -> Result<(Self, Incoming), ReadError> {
         let incoming = service.incoming(ActionRequest::Read(read.clone())).await?;
-        // The end-point accepts no reply without a head.
-        let head = incoming.head.ok_or_else(|| ExtensionError::invalid("a file without a head"))?;
-        let bound = service.0.bounds.artifact;
+        // The end-point accepts no reply without one.
+        let head = incoming.head.ok_or_else(|| ReadError::invalid("a file without a head"))?;
+        let limit = service.job.limits.artifact;
         let announced = announced(&read, head);
-        if announced.is_some_and(|announced| announced > bound) {
-            return Err(ExtensionError::TooLarge(bound));
+        if announced.is_some_and(|announced| announced > limit) {
+            return Err(ReadError::TooLarge(limit));
         }
         let (service, decoder) = (service.clone(), Decoder::new());
-        Ok((Self { service, read, head, announced, received: 0, decoder, taker }, incoming))
+        Ok((Self { service, read, head, announced, received: 0, decoder, sink }, incoming))
     }
 
-    async fn read(&mut self, incoming: Incoming) -> Result<(), ExtensionError> {
+    async fn read(&mut self, incoming: Incoming) -> Result<(), ReadError> {
         let mut incoming = Some(incoming);
         let mut attempts = 1;
         loop {
@@ -212,11 +355,11 @@ impl<T: Taker> Pump<T> {
                         incoming = Some(again);
                         continue;
                     }
-                    Err(ExtensionError::Action(ActionError::Transport(cause))) => {
+                    Err(ReadError::Action(ActionError::Transport(cause))) => {
                         Pass::Cut(cause, false)
                     }
-                    // A guest that is frozen asks for nothing, and goes on one day.
-                    Err(ExtensionError::Action(ActionError::TimedOut(_))) => {
+                    // A machine that is paused does not poll, and may continue later.
+                    Err(ReadError::Action(ActionError::TimedOut(_))) => {
                         Pass::Cut(TransportError::Stalled, false)
                     }
                     Err(error) => return Err(error),
@@ -229,70 +372,65 @@ impl<T: Taker> Pump<T> {
                     return Err(ActionError::Transport(cause).into());
                 }
                 Pass::Cut(cause, false) => {
-                    tracing::debug!(%cause, attempts, "a read is taken up again");
+                    tracing::debug!(%cause, attempts, "a read continues after a cut");
                     attempts += 1;
                 }
             }
         }
     }
 
-    /// Asks for the rest.
-    async fn again(&mut self) -> Result<Incoming, ExtensionError> {
+    /// Requests the rest.
+    async fn again(&mut self) -> Result<Incoming, ReadError> {
         self.read.options.resume = Some(self.decoder.resume());
         let incoming = self.service.incoming(ActionRequest::Read(self.read.clone())).await?;
         let Some(head) = incoming.head.filter(|head| head.form == self.head.form) else {
-            return Err(ExtensionError::invalid("a file became a folder, or a folder a file"));
+            return Err(ReadError::invalid("a file became a folder, or a folder a file"));
         };
         self.announced = announced(&self.read, head);
         self.decoder = std::mem::take(&mut self.decoder).resumed();
         Ok(incoming)
     }
 
-    /// Counts what has come, before anybody has it.
-    fn receive(&mut self, count: u64) -> Result<(), ExtensionError> {
-        let bound = self.service.0.bounds.artifact;
+    /// Counts and checks bytes before the sink gets them.
+    fn receive(&mut self, count: u64) -> Result<(), ReadError> {
+        let limit = self.service.job.limits.artifact;
         self.received = self.received.saturating_add(count);
         if self.announced.is_some_and(|announced| self.received > announced) {
-            return Err(ExtensionError::invalid("more came of the file than it has"));
+            return Err(ReadError::invalid("more came of the file than it has"));
         }
-        if self.received > bound {
-            tracing::warn!(path = %self.read.path, bound, "what the guest sends is too large");
-            return Err(ExtensionError::TooLarge(bound));
+        if self.received > limit {
+            tracing::warn!(path = %self.read.path, limit, "what the guest sends is too large");
+            return Err(ReadError::TooLarge(limit));
         }
         Ok(())
     }
 
-    async fn pass(&mut self, mut incoming: Incoming) -> Result<Pass, ExtensionError> {
+    async fn pass(&mut self, mut incoming: Incoming) -> Result<Pass, ReadError> {
         let mut progress = false;
         loop {
-            while let Some(item) = self.decoder.next().map_err(ExtensionError::invalid)? {
+            while let Some(item) = self.decoder.next().map_err(ReadError::invalid)? {
                 match item {
                     Item::Data(data) => {
                         progress = true;
                         self.receive(data.len() as u64)?;
-                        if !self.taker.take(data).await {
+                        if !self.sink.take(data).await {
                             return Ok(Pass::Over);
                         }
                     }
                     Item::End => {
                         if self.announced.is_some_and(|announced| self.received < announced) {
-                            return Err(ExtensionError::invalid(
-                                "less came of the file than it has",
-                            ));
+                            return Err(ReadError::invalid("less came of the file than it has"));
                         }
                         let _ = incoming.done.send(());
                         return Ok(Pass::Over);
                     }
-                    Item::Failed(failure) => return Err(ExtensionError::Refused(failure)),
+                    Item::Failed(failure) => return Err(ActionError::Failed(failure).into()),
                 }
             }
-            match next_chunk(&mut incoming.body, self.service.0.bounds.stall).await {
+            match next_chunk(&mut incoming.body, self.service.job.limits.stall).await {
                 Ok(Some(chunk)) => self.decoder.push(chunk),
                 Ok(None) => return Ok(Pass::Cut(TransportError::Closed, progress)),
-                Err(ReceiveError::Transport(cause)) => return Ok(Pass::Cut(cause, progress)),
-                Err(ReceiveError::Storage(_)) => {
-                    return Ok(Pass::Cut(TransportError::Closed, progress));
-                }
+                Err(cause) => return Ok(Pass::Cut(cause, progress)),
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   source ─► Encoder ─► ResendBuffer ─► stdin of a stream ─► guest
-//!                          ▲ │ cut: from where the guest says
-//!                          └─┴── released as the guest acknowledges
+//!                          ▲ │ after a cut: from the byte that the guest names
+//!                          └─┴── released when the guest acknowledges
 //! ```
 
 use bytes::{Bytes, BytesMut};
@@ -14,34 +14,36 @@ use metaservice_protocol::{ActionRequest, Form, Write, WriteFrom, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::actions::ExtensionError;
-use crate::MetaService;
-use crate::handle::error::{ActionError, ShellError, TransportError};
-use crate::handle::service::new_id;
-use crate::handle::shell::{Shell, ShellInput};
+use crate::handle::child::child::Child;
+use crate::handle::child::stream::ChildStdin;
+use crate::handle::error::{ActionError, ChildError, WriteError};
+use crate::handle::service::MetaService;
+use crate::job::error::TransportError;
+use crate::job::id::new_id;
 
-/// The longest first line of a guest, in bytes.
+/// The longest first line of the guest, in bytes.
 const MAX_FIRST_LINE: usize = 256;
 
-/// Where a write goes.
+/// Where and how to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Destination {
-    /// The place in the guest.
+    /// The path in the guest.
     pub path: String,
-    /// If `path` is a folder already: the name in it, one path component.
+    /// The name in `path` if that is a directory already: one path component.
     pub name: Option<String>,
-    /// A file's bytes, or a tar archive of a folder. Not [`Form::Any`].
+    /// A file's bytes, or a tar archive of a directory. Not [`Form::Any`].
     pub form: Form,
     /// A file's permission bits; by default 0644.
     pub mode: Option<u32>,
     /// When the file was last modified, in nanoseconds since 1970; by default now.
     pub mtime_ns: Option<i64>,
-    /// Whether set-user-id and set-group-id bits of an archive's members are kept.
+    /// Keep the set-user-id and set-group-id bits of an archive's members.
     pub set_id: bool,
 }
 
 impl Destination {
-    /// A file at `path`, as it would be if it were made now.
+    /// A file at `path`, with default attributes.
     #[must_use]
     pub fn file(path: impl Into<String>) -> Self {
         Self {
@@ -54,18 +56,40 @@ impl Destination {
         }
     }
 
-    /// A folder at `path`, from a tar archive.
+    /// A directory at `path`, from a tar archive.
     #[must_use]
-    pub fn folder(path: impl Into<String>) -> Self {
+    pub fn directory(path: impl Into<String>) -> Self {
         Self { form: Form::Archive, ..Self::file(path) }
     }
 }
 
-pub(super) async fn write<R: AsyncRead + Send + Unpin>(
+impl MetaService {
+    /// Writes a file, or the content of a tar archive, to the guest. Returns the length of what was
+    /// sent, when it is in place. If the connection is cut, the transfer continues; for that, the
+    /// host keeps what the guest has not acknowledged, a little more than
+    /// [`SHELL2_WINDOW`](metaservice_protocol::limits::SHELL2_WINDOW) at most.
+    ///
+    /// # Errors
+    /// [`WriteError`]. Then a file is not changed; of an archive, its first members are in place.
+    /// An agent of version 1 cannot do this.
+    ///
+    /// # Cancellation
+    /// Dropping the future is as an error. The guest discards the rest after
+    /// [`WRITE_RESUME_TIMEOUT`](metaservice_protocol::limits::WRITE_RESUME_TIMEOUT).
+    pub async fn write<R: AsyncRead + Send + Unpin>(
+        &self,
+        destination: Destination,
+        source: R,
+    ) -> Result<u64, WriteError> {
+        write(self, destination, source).await
+    }
+}
+
+async fn write<R: AsyncRead + Send + Unpin>(
     service: &MetaService,
     destination: Destination,
     source: R,
-) -> Result<u64, ExtensionError> {
+) -> Result<u64, WriteError> {
     let Destination { path, name, form, mode, mtime_ns, set_id } = destination;
     let options = WriteOptions { form, transfer: new_id(), name, mode, mtime_ns, set_id };
     let request = ActionRequest::Write(Write { path, options });
@@ -75,10 +99,10 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
         let before = content.acknowledged;
         let cause = match attempt(service, &request, &mut content).await {
             Ok(()) => return Ok(content.encoder.length()),
-            Err(ExtensionError::Action(ActionError::Transport(cause))) => cause,
-            // A guest that is frozen asks for nothing, and goes on one day. One that has never
+            Err(WriteError::Action(ActionError::Transport(cause))) => cause,
+            // A machine that is paused does not poll, and may continue later. One that has never
             // taken the action is not waited for.
-            Err(ExtensionError::Action(ActionError::TimedOut(_))) if content.begun => {
+            Err(WriteError::Action(ActionError::TimedOut(_))) if content.begun => {
                 TransportError::Stalled
             }
             Err(error) => return Err(error),
@@ -90,11 +114,11 @@ pub(super) async fn write<R: AsyncRead + Send + Unpin>(
         } else {
             attempts += 1;
         }
-        tracing::debug!(%cause, attempts, "a write is taken up again");
+        tracing::debug!(%cause, attempts, "a write continues after a cut");
     }
 }
 
-fn cut(cause: TransportError) -> ExtensionError {
+fn cut(cause: TransportError) -> WriteError {
     ActionError::Transport(cause).into()
 }
 
@@ -102,67 +126,67 @@ async fn attempt(
     service: &MetaService,
     request: &ActionRequest,
     content: &mut Content<impl AsyncRead + Send + Unpin>,
-) -> Result<(), ExtensionError> {
-    let mut shell = service.stream(request.clone()).await?;
+) -> Result<(), WriteError> {
+    let mut child = service.stream(request.clone()).await?;
     content.begun = true;
-    shell.stderr = None;
-    let from = match timeout(service.0.bounds.stall, first_line(&mut shell)).await {
+    child.stderr = None;
+    let from = match timeout(service.job.limits.stall, first_line(&mut child)).await {
         Ok(from) => from?,
         Err(_) => return Err(cut(TransportError::Stalled)),
     };
     content.go_back(from)?;
-    let sent = match shell.stdin.take() {
-        Some(input) => send(&shell, input, from, content).await,
+    let sent = match child.stdin.take() {
+        Some(input) => send(&child, input, from, content).await,
         None => Ok(()),
     };
-    // What the guest says of the end counts more than that it no longer takes anything.
-    match (shell.wait().await, sent) {
+    // Why the guest ended is more telling than that it reads nothing more.
+    match (child.wait().await.map(|status| status.success()), sent) {
         (Ok(true), Ok(())) => Ok(()),
-        (Ok(true), Err(_)) => Err(ExtensionError::invalid("a success before the end")),
-        (Ok(false), Err(error @ ExtensionError::Source(_))) => Err(error),
-        (Ok(false), _) => Err(ExtensionError::Refused(shell.failure())),
-        (Err(ShellError::Terminated), _) => Err(ActionError::Terminated.into()),
-        (Err(_), Err(error @ ExtensionError::Source(_))) => Err(error),
+        (Ok(true), Err(_)) => Err(WriteError::invalid("a success before the end")),
+        (Ok(false), Err(error @ WriteError::Source(_))) => Err(error),
+        (Ok(false), _) => Err(ActionError::Failed(child.failure()).into()),
+        (Err(ChildError::Terminated), _) => Err(ActionError::Terminated.into()),
+        (Err(_), Err(error @ WriteError::Source(_))) => Err(error),
         (Err(_), _) => Err(cut(TransportError::Closed)),
     }
 }
 
-/// From which byte the guest wants the transfer. A guest that ends the stream instead says why.
-async fn first_line(shell: &mut Shell) -> Result<u64, ExtensionError> {
+/// The byte from which the guest wants the transfer. If the guest ends the stream, it says why.
+async fn first_line(child: &mut Child) -> Result<u64, WriteError> {
     let mut line = Vec::new();
-    let Some(mut output) = shell.stdout.take() else { return Ok(0) };
+    let Some(mut output) = child.stdout.take() else { return Ok(0) };
     loop {
         match output.read_u8().await {
             Ok(b'\n') => break,
             Ok(_) if line.len() == MAX_FIRST_LINE => {
-                return Err(ExtensionError::invalid("the first line is too long"));
+                return Err(WriteError::invalid("the first line is too long"));
             }
             Ok(byte) => line.push(byte),
             Err(_) => {
-                return Err(match shell.wait().await {
-                    Ok(_) => ExtensionError::Refused(shell.failure()),
-                    Err(ShellError::Terminated) => ActionError::Terminated.into(),
+                return Err(match child.wait().await {
+                    Ok(_) => ActionError::Failed(child.failure()).into(),
+                    Err(ChildError::Terminated) => ActionError::Terminated.into(),
                     Err(_) => cut(TransportError::Closed),
                 });
             }
         }
     }
-    let WriteFrom { from } = serde_json::from_slice(&line).map_err(ExtensionError::invalid)?;
+    let WriteFrom { from } = serde_json::from_slice(&line).map_err(WriteError::invalid)?;
     Ok(from)
 }
 
 async fn send(
-    shell: &Shell,
-    mut input: ShellInput,
+    child: &Child,
+    mut input: ChildStdin,
     from: u64,
     content: &mut Content<impl AsyncRead + Send + Unpin>,
-) -> Result<(), ExtensionError> {
+) -> Result<(), WriteError> {
     loop {
-        // A source may be silent for hours, and the guest gone meanwhile.
+        // The source may be silent for hours, and the guest may end meanwhile.
         let next = tokio::select! {
             biased;
             next = content.next() => next?,
-            _ = shell.wait() => return Err(cut(TransportError::Closed)),
+            _ = child.wait() => return Err(cut(TransportError::Closed)),
         };
         let Some(mut bytes) = next else { break };
         while !bytes.is_empty() {
@@ -174,13 +198,13 @@ async fn send(
     input.shutdown().await.map_err(|_| cut(TransportError::Closed))
 }
 
-/// The transfer from its source on, as far as the guest has not acknowledged it.
+/// The source, and what the guest has not acknowledged of it.
 struct Content<R> {
     source: R,
     encoder: Encoder,
     outbox: ResendBuffer,
     acknowledged: u64,
-    /// Whether the guest has taken the action at all.
+    /// Whether the guest has taken the action once.
     begun: bool,
     ended: bool,
 }
@@ -197,9 +221,8 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
         }
     }
 
-    /// The next encoded bytes; `None` when there are no more. Nothing is lost when this future is
-    /// dropped.
-    async fn next(&mut self) -> Result<Option<Bytes>, ExtensionError> {
+    /// The next encoded bytes, `None` at the end. Cancel safe.
+    async fn next(&mut self) -> Result<Option<Bytes>, WriteError> {
         loop {
             if let Some(bytes) = self.outbox.take() {
                 return Ok(Some(bytes));
@@ -207,9 +230,9 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
             if self.ended {
                 return Ok(None);
             }
-            // Filled as far as the source gives without waiting for more than something.
+            // Takes what one read of the source gives.
             let mut block = BytesMut::with_capacity(TRANSFER_BLOCK);
-            let count = self.source.read_buf(&mut block).await.map_err(ExtensionError::Source)?;
+            let count = self.source.read_buf(&mut block).await.map_err(WriteError::Source)?;
             if count == 0 {
                 self.ended = true;
                 self.outbox.push(self.encoder.end());
@@ -226,15 +249,15 @@ impl<R: AsyncRead + Send + Unpin> Content<R> {
         self.outbox.release(offset);
     }
 
-    /// The guest wants the transfer from this byte on.
-    fn go_back(&mut self, from: u64) -> Result<(), ExtensionError> {
+    /// Goes back to the byte from which the guest wants the transfer.
+    fn go_back(&mut self, from: u64) -> Result<(), WriteError> {
         if from < self.acknowledged {
-            return Err(ExtensionError::invalid(
+            return Err(WriteError::invalid(
                 "the guest has given up what it had of the transfer: it was cut for too long",
             ));
         }
         if from > self.outbox.next() {
-            return Err(ExtensionError::invalid(format!(
+            return Err(WriteError::invalid(format!(
                 "the guest wants byte {from} of a transfer of which {} were sent",
                 self.outbox.next(),
             )));

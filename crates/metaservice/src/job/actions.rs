@@ -1,16 +1,16 @@
-//! The waiting ends of the [`Queue`]: polls that want an action, callers that want an outcome.
+//! The actions in flight: polls that wait for an action, and callers that wait for a reply.
 //!
-//! One short lock holds the queue and the channels of those who wait. Whoever waits
-//! brings its own timer and calls [`Actions::advance`] when it fires, so a service
-//! without anything pending has no timer and no task.
+//! One short lock holds the [`Queue`] and the channels of both. A waiting future has its own timer,
+//! and calls [`Actions::advance`] when it fires. So a service without a pending action has neither
+//! a timer nor a task.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-use metaservice_private::lock;
 
 use axum::extract::ws::WebSocket;
 use bytes::Bytes;
+use metaservice_private::lock;
 use metaservice_protocol::limits::POLL_TIMEOUT;
 use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{
@@ -19,11 +19,11 @@ use metaservice_protocol::{
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::handle::actions::Incoming;
-use crate::handle::error::{ActionError, ArtifactError, TransportError};
 use crate::job::artifact::Artifact;
-use crate::job::queue::{Decision, PollId, Queue, Refusal};
-use crate::job::session::Admitted;
+use crate::job::body::Incoming;
+use crate::job::error::TransportError;
+use crate::job::queue::{Decision, PollId, Queue, ReplyError, Stage};
+use crate::job::session::Authorization;
 
 /// The result of one attempt at an action.
 pub(crate) type Attempt = Result<Received, AttemptError>;
@@ -32,13 +32,27 @@ pub(crate) type Attempt = Result<Received, AttemptError>;
 /// the protocol's table, as [`ReplyKind`](metaservice_protocol::ReplyKind).
 #[derive(Debug)]
 pub(crate) enum Received {
-    Artifact(Result<Artifact, ArtifactError>),
+    Artifact(Artifact),
     Files(Files),
     Done,
     Json(Bytes),
     /// A body that the caller reads while it arrives.
     Body(Box<Incoming>),
-    Stream(Box<WebSocket>, StreamProtocol, Admitted),
+    Stream(Box<WebSocket>, StreamProtocol, Authorization),
+}
+
+impl Received {
+    /// What it is, for the error of a caller that got another reply than its action has.
+    pub(crate) const fn unexpected(&self) -> &'static str {
+        match self {
+            Self::Artifact(_) => "an artifact as the reply to another action",
+            Self::Files(_) => "a list of files as the reply to another action",
+            Self::Done => "an empty reply to another action",
+            Self::Json(_) => "a JSON value as the reply to another action",
+            Self::Body(_) => "a body as the reply to another action",
+            Self::Stream(..) => "a stream as the reply to another action",
+        }
+    }
 }
 
 /// Why an attempt has no reply.
@@ -48,44 +62,22 @@ pub(crate) enum AttemptError {
     Unsupported(Capability),
     /// The agent refuses the action.
     Refused(Failure),
-    /// Any action can fail in these ways.
-    Action(ActionError),
-}
-
-impl From<ActionError> for AttemptError {
-    fn from(error: ActionError) -> Self {
-        Self::Action(error)
-    }
+    /// An agent of version 1 has no such file.
+    NoFile,
+    /// The host cannot store the file.
+    Storage(io::Error),
+    /// No poll or no reply came in time.
+    TimedOut(Stage),
+    Transport(TransportError),
+    /// The reply is not valid, for this reason.
+    Invalid(String),
+    /// The service was shut down.
+    Terminated,
 }
 
 impl From<TransportError> for AttemptError {
     fn from(cause: TransportError) -> Self {
-        Self::Action(ActionError::Transport(cause))
-    }
-}
-
-impl From<AttemptError> for ActionError {
-    /// The error of an action of version 1, which needs no capability and cannot be refused.
-    fn from(error: AttemptError) -> Self {
-        match error {
-            AttemptError::Action(error) => error,
-            AttemptError::Unsupported(_) => Self::Unexpected("an unsupported action of version 1"),
-            AttemptError::Refused(_) => Self::Unexpected("a refused action of version 1"),
-        }
-    }
-}
-
-impl Received {
-    /// The error of a caller that got another reply than its action has.
-    pub(crate) fn unexpected(self) -> ActionError {
-        ActionError::Unexpected(match self {
-            Self::Artifact(_) => "an artifact as the reply to another action",
-            Self::Files(_) => "a list of files as the reply to another action",
-            Self::Done => "an empty reply to another action",
-            Self::Json(_) => "a JSON value as the reply to another action",
-            Self::Body(_) => "a body as the reply to another action",
-            Self::Stream(..) => "a stream as the reply to another action",
-        })
+        Self::Transport(cause)
     }
 }
 
@@ -96,13 +88,13 @@ struct Waiting {
     callers: HashMap<ActionId, Caller>,
 }
 
-/// Who waits for an outcome.
+/// A caller that waits for the result of an attempt.
 struct Caller {
     sender: oneshot::Sender<Attempt>,
     protocol: StreamProtocol,
-    /// Told when a reply was refused: the action has a deadline again.
+    /// Notified when a reply was refused: the action has a deadline again.
     refused: Arc<Notify>,
-    /// Why the last reply was refused, if one was.
+    /// Why the last reply was refused.
     reason: Option<String>,
 }
 
@@ -114,14 +106,13 @@ pub(crate) struct Actions {
 }
 
 impl Actions {
-    /// No action and no poll. When `terminated` becomes true every action ends at once.
+    /// No action and no poll. When `terminated` becomes true, each action ends.
     pub(crate) fn new(terminated: watch::Receiver<bool>) -> Self {
         Self { waiting: Arc::default(), terminated }
     }
 
-    /// Offers an action to the guest and waits for the outcome of this one attempt.
-    /// Dropping the future withdraws the action.
-    /// A stream that the guest dials for it is of this protocol at most.
+    /// Offers an action to the guest once and waits for the result. Dropping the future withdraws the
+    /// action. A stream has stream protocol `protocol` or an earlier one.
     pub(crate) async fn submit(&self, action: Action, protocol: StreamProtocol) -> Attempt {
         let id = action.id.clone();
         let (sender, mut outcome) = oneshot::channel();
@@ -149,7 +140,7 @@ impl Actions {
                     return outcome.unwrap_or(Err(TransportError::Closed.into()));
                 }
                 _ = terminated.wait_for(|terminated| *terminated) => {
-                    return Err(ActionError::Terminated.into());
+                    return Err(AttemptError::Terminated);
                 }
                 () = late => self.advance(),
                 () = refused.notified() => {}
@@ -157,9 +148,9 @@ impl Actions {
         }
     }
 
-    /// Waits for the answer to one poll of a guest that can do these things beyond version 1.
-    /// Dropping the future is losing the poll.
-    pub(crate) async fn poll(&self, capabilities: Capabilities) -> Answer {
+    /// Waits for the answer to one poll of an agent with these capabilities. Dropping the future loses
+    /// the poll.
+    pub(crate) async fn poll(&self, capabilities: Capabilities) -> PollReply {
         let (sender, mut action) = oneshot::channel();
         let poll = {
             let mut waiting = self.lock();
@@ -168,7 +159,7 @@ impl Actions {
             waiting.carry_out();
             poll
         };
-        let mut answer = Answer { actions: self.clone(), poll: Some(poll), action: None };
+        let mut answer = PollReply { actions: self.clone(), poll: Some(poll), action: None };
         loop {
             tokio::select! {
                 biased;
@@ -182,14 +173,14 @@ impl Actions {
     }
 
     /// A reply begins.
-    pub(crate) fn reply(&self, id: &ActionId, method: &str) -> Result<Reply, Refusal> {
+    pub(crate) fn reply(&self, id: &ActionId, method: &str) -> Result<Reply, ReplyError> {
         let mut waiting = self.lock();
         let description = waiting.queue.reply(id, method)?;
-        let caller = waiting.callers.remove(id).ok_or(Refusal::Unknown)?;
+        let caller = waiting.callers.remove(id).ok_or(ReplyError::Unknown)?;
         Ok(Reply { actions: self.clone(), id: id.clone(), description, caller: Some(caller) })
     }
 
-    /// Answers every waiting poll with `none`, and every later one at once.
+    /// Answers each poll with `none`, those that wait and later ones.
     pub(crate) fn stop_pollers(&self) {
         let mut waiting = self.lock();
         waiting.queue.stop_pollers();
@@ -220,12 +211,12 @@ impl Waiting {
                 }
                 Decision::Expire(id, stage) => {
                     if let Some(caller) = self.callers.remove(&id) {
-                        // The guest has replied, if not as it should.
+                        // If the guest has replied, the reason of the refusal says more.
                         let error = match caller.reason {
-                            Some(reason) => ActionError::Invalid(reason),
-                            None => ActionError::TimedOut(stage),
+                            Some(reason) => AttemptError::Invalid(reason),
+                            None => AttemptError::TimedOut(stage),
                         };
-                        let _ = caller.sender.send(Err(error.into()));
+                        let _ = caller.sender.send(Err(error));
                     }
                 }
                 Decision::Unsupported(id, capability) => {
@@ -242,7 +233,7 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Takes an action back when its caller goes away; after its end it changes nothing.
+/// Withdraws an action when its caller is dropped. After the action's end this changes nothing.
 struct Withdrawal<'a> {
     actions: &'a Actions,
     id: &'a ActionId,
@@ -256,16 +247,16 @@ impl Drop for Withdrawal<'_> {
     }
 }
 
-/// The answer to a poll on its way out. Until [`written`](Self::written) is called it
-/// can be lost: then its action goes to the next poll.
-pub(crate) struct Answer {
+/// The answer to a poll, on its way out. Until [`written`](Self::written) is called it can be lost:
+/// then its action goes to the next poll.
+pub(crate) struct PollReply {
     actions: Actions,
     poll: Option<PollId>,
     action: Option<Action>,
 }
 
-impl Answer {
-    /// What the guest is told, if there is something to tell.
+impl PollReply {
+    /// The action, if there is one.
     pub(crate) fn action(&self) -> Option<&Action> {
         self.action.as_ref()
     }
@@ -278,7 +269,7 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for PollReply {
     fn drop(&mut self) {
         if let Some(poll) = self.poll {
             let mut waiting = self.actions.lock();
@@ -289,7 +280,7 @@ impl Drop for Answer {
     }
 }
 
-/// A reply that has begun. Dropping it unfinished is a broken transport.
+/// A reply that has begun. Dropping it before its end counts as a broken connection.
 pub(crate) struct Reply {
     actions: Actions,
     id: ActionId,
@@ -298,7 +289,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The most that a stream may be of.
+    /// The latest stream protocol that a stream may have.
     pub(crate) fn protocol(&self) -> StreamProtocol {
         self.caller.as_ref().map_or_else(StreamProtocol::default, |caller| caller.protocol)
     }
@@ -308,14 +299,13 @@ impl Reply {
         self.description
     }
 
-    /// The outcome for the caller. `false` when the caller is gone.
+    /// Gives the caller the result. Returns `false` if the caller is gone.
     pub(crate) fn finish(mut self, outcome: Attempt) -> bool {
         self.actions.lock().queue.withdraw(&self.id);
         self.caller.take().is_some_and(|caller| caller.sender.send(outcome).is_ok())
     }
 
-    /// This was no reply to the action; the guest may try again. If it does not, this is why the
-    /// action has failed.
+    /// Refuses the reply: the guest may try again. If it does not, `reason` is why the action fails.
     pub(crate) fn refuse_for(mut self, reason: &str) {
         if let Some(caller) = &mut self.caller {
             caller.reason = Some(reason.to_owned());
@@ -323,13 +313,13 @@ impl Reply {
         self.refuse();
     }
 
-    /// This was no reply to the action; the guest may try again.
+    /// Refuses the reply: the guest may try again.
     pub(crate) fn refuse(mut self) {
         let Some(caller) = self.caller.take() else { return };
         let mut waiting = self.actions.lock();
-        // Not if its caller has withdrawn it meanwhile.
+        // Not if the caller has withdrawn the action.
         if waiting.queue.reply_refused(&self.id) {
-            // It has waited without a timer while the reply went on.
+            // During the reply the caller waited without a timer.
             caller.refused.notify_one();
             waiting.callers.insert(self.id.clone(), caller);
             waiting.queue.advance(now());
@@ -337,7 +327,7 @@ impl Reply {
         }
     }
 
-    /// Completes when the caller no longer wants the outcome.
+    /// Completes when the caller is gone.
     pub(crate) async fn abandoned(&mut self) {
         match &mut self.caller {
             Some(caller) => caller.sender.closed().await,

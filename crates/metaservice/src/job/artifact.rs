@@ -1,36 +1,33 @@
-//! Files of the guest's, on their way to temporary storage on the host.
+//! Files of the guest in temporary storage on the host.
 //!
-//! An artifact has no name on the host: its file is unlinked before the first byte is
-//! written, so it vanishes with its last handle, also when the process is killed.
-//! While one batch of bytes is written to the disk by a blocking thread the next one
-//! is read from the guest.
+//! An artifact has no name: its file is unlinked before the first byte is written. So it is removed
+//! with its last handle, also when the process is killed. While a thread writes one batch to the
+//! disk, the next one is read from the guest.
 
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::BodyExt;
+use bytes::{Bytes, BytesMut};
 use metaservice_protocol::buffer::ChunkQueue;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
-use crate::handle::error::{ArtifactError, TransportError};
+use crate::job::body::next_chunk;
 use crate::job::disk::{DiskWork, Working};
+use crate::job::error::TransportError;
 use crate::job::limits::Share;
 
-/// How many bytes are gathered before they are written, while no write is under way.
+/// How many bytes are gathered for one write.
 const BATCH: usize = 256 * 1024;
 
-/// How many bytes may be gathered while a write is under way; then the guest waits.
+/// How many bytes are gathered while a write is under way. Then the guest is held back.
 const MAX_GATHERED: usize = 4 * BATCH;
 
-/// A file of the guest's as it was when the guest sent it: a seekable reader on
-/// temporary storage, positioned at the beginning.
-///
-/// The storage is freed when this is dropped, and also when the process dies.
+/// A file of the guest, copied into temporary storage on the host: a seekable reader, positioned at
+/// the beginning. The storage is freed when this is dropped, and also if the process dies.
 #[derive(Debug)]
 pub struct Artifact {
     file: tokio::fs::File,
@@ -50,10 +47,17 @@ impl Artifact {
         self.len() == 0
     }
 
-    /// The underlying unnamed file, for callers that read it without async. It no longer counts
-    /// among what the guest takes of the [storage](crate::Bounds::storage).
+    /// The unnamed file, for synchronous reading. From now on it does not count towards
+    /// [`Limits::storage`](crate::Limits::storage).
     pub async fn into_std(self) -> std::fs::File {
         self.file.into_std().await
+    }
+
+    /// The next bytes, `None` at the end.
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(self), cx, &mut buffer))?;
+        Poll::Ready(Ok((count > 0).then(|| buffer.freeze())))
     }
 }
 
@@ -84,56 +88,28 @@ pub(crate) enum ReceiveError {
     Storage(io::Error),
 }
 
-impl From<ReceiveError> for Result<ArtifactError, TransportError> {
-    fn from(error: ReceiveError) -> Self {
-        match error {
-            ReceiveError::Transport(cause) => Err(cause),
-            ReceiveError::Storage(cause) => Ok(ArtifactError::Storage(cause)),
-        }
-    }
-}
-
-/// Reads a reply's body to its end. The file is unnamed and lies in `folder`.
+/// Reads a reply's body to its end, into an unnamed file in `directory`.
 pub(crate) async fn receive(
     mut body: Body,
-    (folder, work): (PathBuf, DiskWork),
+    (directory, work): (PathBuf, DiskWork),
     share: Share,
     stall: Duration,
 ) -> Result<Artifact, ReceiveError> {
-    let mut spool = Spool::create(folder, work, share).await.map_err(ReceiveError::Storage)?;
-    while let Some(chunk) = next_chunk(&mut body, stall).await? {
+    let mut spool = Spool::create(directory, work, share).await.map_err(ReceiveError::Storage)?;
+    while let Some(chunk) = next_chunk(&mut body, stall).await.map_err(ReceiveError::Transport)? {
         spool.push(chunk).await.map_err(ReceiveError::Storage)?;
     }
     spool.finish().await.map_err(ReceiveError::Storage)
 }
 
-/// The next bytes of a body, `None` at its end.
-pub(crate) async fn next_chunk(
-    body: &mut Body,
-    stall: Duration,
-) -> Result<Option<Bytes>, ReceiveError> {
-    loop {
-        let Ok(frame) = tokio::time::timeout(stall, body.frame()).await else {
-            return Err(ReceiveError::Transport(TransportError::Stalled));
-        };
-        match frame {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(ReceiveError::Transport(TransportError::Cut(error))),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if !data.is_empty() => return Ok(Some(data)),
-                _ => {}
-            },
-        }
-    }
-}
-
 enum Disk {
     Idle(std::fs::File),
     Writing(Working<std::fs::File>),
-    /// Only between two of the others.
+    /// Between two of the others, and after an error.
     Moved,
 }
 
+/// A file that is being written.
 pub(crate) struct Spool {
     work: DiskWork,
     disk: Disk,
@@ -142,9 +118,13 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// A file in `folder` that takes its share of the storage.
-    pub(crate) async fn create(folder: PathBuf, work: DiskWork, share: Share) -> io::Result<Self> {
-        let file = work.run(move || unnamed_file(&folder)).await?;
+    /// An unnamed file in `directory` that counts towards the storage's limit.
+    pub(crate) async fn create(
+        directory: PathBuf,
+        work: DiskWork,
+        share: Share,
+    ) -> io::Result<Self> {
+        let file = work.run(move || unnamed_file(&directory)).await?;
         Ok(Self { work, disk: Disk::Idle(file), gathered: ChunkQueue::default(), share })
     }
 
@@ -173,7 +153,7 @@ impl Spool {
         match std::mem::replace(&mut self.disk, Disk::Moved) {
             Disk::Idle(file) => Ok(file),
             Disk::Writing(working) => working.finish().await,
-            // An earlier write has failed, and its error was returned then.
+            // An earlier write failed, and its error was returned then.
             Disk::Moved => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -188,8 +168,8 @@ impl Spool {
     }
 }
 
-fn unnamed_file(folder: &Path) -> io::Result<std::fs::File> {
-    tempfile::tempfile_in(folder)
+fn unnamed_file(directory: &Path) -> io::Result<std::fs::File> {
+    tempfile::tempfile_in(directory)
 }
 
 fn write_vectored(file: &mut std::fs::File, batch: &[Bytes]) -> io::Result<()> {

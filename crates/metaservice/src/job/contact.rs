@@ -1,16 +1,16 @@
-//! What the host knows of its guest's agent: whether it was heard, has gone silent, or is refused.
+//! What the host knows of the guest's agent: whether it is present, silent, or refused.
 //!
 //! ```text
-//!             a request                    no poll waits, and nothing has come for SILENCE
+//!             a request                    no poll waits, and nothing came for SILENCE
 //!   Awaited ─────────────► Present ──────────────────────────────────────────► Silent
 //!      │ refused             ▲ ▲ a request                                        │ │ refused
 //!      ▼                     │ └──────────────────────────────────────────────────┘ ▼
-//!   NoSession, Claimed ──────┘ a request that is admitted               NoSession, Claimed
+//!   NoSession, Claimed ──────┘ an authorized request                NoSession, Claimed
 //! ```
 //!
-//! [`Watch`] decides, and takes the time as an argument. Only a guest that has polled can fall
-//! silent: one that only sends its log and its result may have nothing to say for hours. A poll
-//! that waits is a sign of life until it is answered, which takes 30 s at most.
+//! [`Watch`] decides, and takes the time as an argument. Only a guest that has polled can become
+//! silent: one that sends only its log and its result may send nothing for hours. A poll that waits
+//! is a sign of life until it is answered, which takes 30 s at most.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -20,34 +20,35 @@ use metaservice_private::lock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// How long a guest that has polled may be silent before that is said: two polls.
+/// After how long without a request a guest that has polled is silent: the time of two polls.
 pub const SILENCE: Duration = Duration::from_secs(60);
 
-/// What is known of the guest's agent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+/// What the host knows of the guest's agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Contact {
-    /// Nothing has come yet.
+    /// The agent has sent nothing yet.
     #[default]
     Awaited,
-    /// It has asked for something, and is not silent.
+    /// The agent has sent a request, and is not silent.
     Present,
-    /// It has polled before, and nothing has come for [`SILENCE`]. It may come back.
+    /// The agent has polled, and has sent nothing for [`SILENCE`]. It may come back.
     Silent,
-    /// It is refused: the job needs a session, and an agent of version 1 has none.
+    /// The agent is refused: the job needs a session, and an agent of version 1 has none.
     NoSession,
-    /// It is refused: another agent has claimed the job, and is not heard any longer.
+    /// The agent is refused: another one has claimed the job, and is no longer present.
     Claimed,
-    /// Something that this version does not know.
+    /// A state that this version does not know.
     #[serde(other)]
     Other,
 }
 
-/// The facts, and what follows from them.
+/// What was observed, and what follows from it.
 #[derive(Debug, Default)]
 struct Watch {
-    /// When the last sign of life came.
+    /// When the last request or part of one arrived.
     heard: Option<Instant>,
     polled: bool,
     /// How many polls wait.
@@ -57,7 +58,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// A request was admitted, or more of one has come.
+    /// An authorized request, or more of one, arrived.
     fn heard(&mut self, now: Instant) {
         self.heard = Some(now);
         self.refused = None;
@@ -76,24 +77,24 @@ impl Watch {
         self.heard = self.heard.max(Some(now));
     }
 
-    /// A request was refused: what that says of the agent.
-    fn refused(&mut self, now: Instant, why: Contact) {
+    /// A request was not authorized, for this reason.
+    fn unauthorized(&mut self, now: Instant, why: Contact) {
         self.refused = Some(why);
         self.advance(now);
     }
 
-    /// When the guest is silent, if nothing comes until then.
+    /// When the guest becomes silent, if nothing arrives before.
     fn deadline(&self) -> Option<Instant> {
         let may = self.polled && self.polls == 0 && self.contact == Contact::Present;
         self.heard.filter(|_| may).map(|heard| heard + SILENCE)
     }
 
-    /// What is known now.
+    /// The state at this time.
     fn advance(&mut self, now: Instant) -> Contact {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.contact = Contact::Silent;
         }
-        // Others may be refused beside an agent that is served.
+        // Other agents may be refused while one is served.
         if self.contact != Contact::Present {
             self.contact = self.refused.unwrap_or(self.contact);
         }
@@ -101,7 +102,7 @@ impl Watch {
     }
 }
 
-/// The watch of one service. It has no timer and no task: who wants to know brings both.
+/// The watch of one service. It has no timer and no task: the caller of `changed` has both.
 #[derive(Debug, Default)]
 pub(crate) struct Contacts {
     watch: Mutex<Watch>,
@@ -109,28 +110,28 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
-    /// A request was admitted, or more of one has come.
+    /// An authorized request, or more of one, arrived.
     pub(crate) fn heard(&self) {
         self.with(|watch| watch.heard(now()));
     }
 
-    /// A poll waits for as long as what this returns is kept.
+    /// A poll waits, as long as the returned value lives.
     pub(crate) fn poll(&self) -> Polling<'_> {
         self.with(|watch| watch.poll_begins(now()));
         Polling(self)
     }
 
-    /// A request was refused.
-    pub(crate) fn refused(&self, why: Contact) {
-        self.with(|watch| watch.refused(now(), why));
+    /// A request was not authorized, for this reason.
+    pub(crate) fn unauthorized(&self, why: Contact) {
+        self.with(|watch| watch.unauthorized(now(), why));
     }
 
-    /// What is known now.
+    /// The state now.
     pub(crate) fn get(&self) -> Contact {
         self.lock().advance(now())
     }
 
-    /// Waits until something else is known than `before`.
+    /// Waits until the state differs from `before`.
     pub(crate) async fn changed(&self, before: Contact) -> Contact {
         loop {
             let changed = self.changed.notified();
@@ -158,7 +159,7 @@ impl Contacts {
         let mut watch = self.lock();
         let before = (watch.contact, watch.deadline().is_some());
         what(&mut watch);
-        // A deadline that moves is looked at when it was due.
+        // A later deadline needs no wake-up: the waiter looks again when the old one is due.
         let changed = before != (watch.contact, watch.deadline().is_some());
         drop(watch);
         if changed {
@@ -221,22 +222,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_where_nobody_is_served() {
+    fn a_refused_request_counts_if_no_agent_is_present() {
         for why in [Contact::NoSession, Contact::Claimed] {
             let (mut watch, start) = (Watch::default(), Instant::now());
-            watch.refused(start, why);
+            watch.unauthorized(start, why);
             assert_eq!(watch.advance(start), why);
             watch.poll_begins(start);
             assert_eq!(watch.advance(start), Contact::Present);
-            watch.refused(start, why);
-            assert_eq!(watch.advance(start), Contact::Present, "a stranger beside the agent");
+            watch.unauthorized(start, why);
+            assert_eq!(watch.advance(start), Contact::Present, "another process beside the agent");
             watch.poll_ends(start);
-            assert_eq!(watch.advance(start + SILENCE), why, "it is the only one that is there");
+            assert_eq!(watch.advance(start + SILENCE), why, "no agent is present");
         }
     }
 
     proptest! {
-        /// Whatever comes, whoever looks often and whoever looks at the deadlines alone see the same.
+        /// For each sequence of events, looking at the deadlines shows the same as looking often.
         #[test]
         fn a_deadline_is_when_it_changes(steps in proptest::collection::vec((0u8..5, 0u64..90), 0..40)) {
             let mut now = Instant::now();
@@ -254,7 +255,7 @@ mod tests {
                     0 => watch.heard(now),
                     1 => watch.poll_begins(now),
                     2 if watch.polls > 0 => watch.poll_ends(now),
-                    3 => watch.refused(now, Contact::NoSession),
+                    3 => watch.unauthorized(now, Contact::NoSession),
                     _ => {}
                 }
                 prop_assert!(watch.polls == 0 || watch.contact == Contact::Present);
@@ -263,22 +264,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_is_told_of_each_change_once() {
+    async fn a_waiter_sees_each_change_once() {
         let contacts = Contacts::default();
         let start = tokio::time::Instant::now();
-        let told = async {
-            let mut told = Vec::new();
+        let seen = async {
+            let mut seen = Vec::new();
             for _ in 0..4 {
-                let before = told.last().map_or(Contact::Awaited, |(contact, _)| *contact);
+                let before = seen.last().map_or(Contact::Awaited, |(contact, _)| *contact);
                 let contact = contacts.changed(before).await;
-                told.push((contact, start.elapsed().as_secs()));
+                seen.push((contact, start.elapsed().as_secs()));
             }
-            told
+            seen
         };
         let guest = async {
             tokio::time::sleep(SECOND).await;
-            contacts.refused(Contact::NoSession);
-            contacts.refused(Contact::NoSession);
+            contacts.unauthorized(Contact::NoSession);
+            contacts.unauthorized(Contact::NoSession);
             tokio::time::sleep(SECOND).await;
             let poll = contacts.poll();
             tokio::time::sleep(10 * SILENCE).await;
@@ -286,13 +287,13 @@ mod tests {
             tokio::time::sleep(2 * SILENCE).await;
             contacts.heard();
         };
-        let (told, ()) = tokio::join!(told, guest);
+        let (seen, ()) = tokio::join!(seen, guest);
         let expected = [
             (Contact::NoSession, 1),
             (Contact::Present, 2),
             (Contact::Silent, 2 + 660),
             (Contact::Present, 2 + 720),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(seen, expected);
     }
 }

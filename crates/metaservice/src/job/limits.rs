@@ -1,4 +1,4 @@
-//! What a guest may take of its host.
+//! How much of the host a guest may use.
 
 use std::io;
 use std::sync::Arc;
@@ -8,61 +8,61 @@ use std::time::Duration;
 use http::StatusCode;
 use metaservice_protocol::limits::{MAX_FILES_BYTES, STALL_TIMEOUT};
 
-/// What one guest may take of its host at most, whatever it does. A guest that wants more is held
-/// back, refused or cut off, as each field says; the job's other requests are served all the while.
+/// How much of the host one guest may use. Each field says what happens to a guest that wants more.
+/// The job's other requests are served all the same.
 ///
 /// ```
-/// use metaservice::{Bounds, MetaService};
+/// use metaservice::{Limits, MetaService};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), metaservice::StartError> {
-/// let mut bounds = Bounds::default();
-/// bounds.connections = 16;
-/// bounds.storage = 1 << 30;
-/// let service = MetaService::builder(["make", "test"]).bounds(bounds).start()?;
+/// let mut limits = Limits::default();
+/// limits.connections = 16;
+/// limits.storage = 1 << 30;
+/// let service = MetaService::builder(["make", "test"]).limits(limits).start()?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Bounds {
-    /// Connections at once, each with one request at a time; one more waits to be accepted. 1024.
+pub struct Limits {
+    /// Connections at a time, each with one request at a time. Another one waits. Default: 1024.
     pub connections: usize,
-    /// Bytes of a request's path and query: more are answered with 414. 16 KiB.
+    /// Bytes of a request's path and query. More are an error, 414. Default: 16 KiB.
     pub line: usize,
-    /// Bytes of a request's line and headers together: more are answered with 431. 16 KiB.
+    /// Bytes of a request's line and headers. More are an error, 431. Default: 16 KiB.
     pub head: usize,
-    /// Headers of a request: more are answered with 431. 64.
+    /// Headers of a request. More are an error, 431. Default: 64.
     pub headers: usize,
-    /// How long a request's head may take, from the connection's beginning or the answer before:
-    /// then the connection is cut. 30 s.
+    /// How long a request's head may take, from the start of the connection or the response before.
+    /// Then the connection is cut. Default: 30 s.
     pub head_time: Duration,
-    /// How long a reply that has begun may go without a byte, and how long a guest may take nothing
-    /// of an answer or of a stream: then it is cut, and a reply tried again as the protocol has it. The log has no such bound: a command may be silent for hours; and
-    /// lists and statistics of the extended actions have always 30 s. 30 s.
+    /// How long a reply may send no byte, and how long a guest may read nothing of a response or a
+    /// stream. Then it is cut; the protocol says which action is tried again. This does not apply
+    /// to the log, because a command may be silent for hours. For lists and statistics of the
+    /// extended actions it is always 30 s. Default: 30 s.
     pub stall: Duration,
-    /// Bytes of the answer to a version 1 list-folder: more is refused as `InvalidPayload`. 10 MiB.
+    /// Bytes of the reply to a `list-folder` of version 1. More are an error, `InvalidPayload`.
+    /// Default: 10 MiB.
     pub list: usize,
-    /// Names in the answer to a version 1 list-folder: more are refused as `InvalidPayload`.
-    /// 1,000,000.
+    /// Names in the reply to a `list-folder` of version 1. More are an error, `InvalidPayload`.
+    /// Default: 1,000,000.
     pub names: usize,
-    /// Shells and other streams at once: one more is
-    /// [`ActionError::TooMany`](crate::ActionError::TooMany), to whoever wants it. 256.
+    /// Commands and other streams at a time. For another one, the host's call fails with
+    /// [`ActionError::TooManyStreams`](crate::ActionError::TooManyStreams). Default: 256.
     pub streams: usize,
-    /// Bytes of the log: one more is a [failure](crate::MetaService::log_failed) of the log, after
-    /// what came before. 64 GiB.
+    /// Bytes of the log. One more is a [failure](crate::MetaService::log_failed) of the log; the
+    /// bytes before it are written. Default: 64 GiB.
     pub log: u64,
-    /// Bytes of a file in temporary storage, and of a file or an archive that is
-    /// [read](crate::MetaService::read): one more is
-    /// [`ArtifactError::Storage`](crate::ArtifactError::Storage), or
-    /// [`ExtensionError::TooLarge`](crate::ExtensionError::TooLarge). 64 GiB.
+    /// Bytes of a file or archive that is [read](crate::MetaService::read). One more is
+    /// [`ReadError::TooLarge`](crate::ReadError::TooLarge). Default: 64 GiB.
     pub artifact: u64,
-    /// Bytes of all files in temporary storage together, as long as their
-    /// [`Artifact`](crate::Artifact)s are kept: as `artifact`. 128 GiB.
+    /// Bytes of all files in temporary storage, as long as their [`Artifact`](crate::Artifact)s
+    /// exist. One more is [`ReadError::Storage`](crate::ReadError::Storage). Default: 128 GiB.
     pub storage: u64,
 }
 
-impl Default for Bounds {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -81,10 +81,10 @@ impl Default for Bounds {
     }
 }
 
-impl Bounds {
-    /// Whether a request's line and headers are within their bounds; the status that says what is not.
-    /// A connection reads somewhat more than that before it is known how long they are.
-    pub(crate) fn admit_head<B>(&self, request: &http::Request<B>) -> Result<(), StatusCode> {
+impl Limits {
+    /// Checks the length of a request's line and headers. The error is the status of the response.
+    /// A connection reads somewhat more than the limit before their length is known.
+    pub(crate) fn check_head<B>(&self, request: &http::Request<B>) -> Result<(), StatusCode> {
         const LINE: usize = " ".len() + " HTTP/1.1\r\n".len();
         let (uri, headers) = (request.uri(), request.headers());
         let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -101,7 +101,7 @@ impl Bounds {
     }
 }
 
-/// How much of the temporary storage is taken.
+/// How much temporary storage a guest's files use.
 #[derive(Debug)]
 pub(crate) struct Storage {
     taken: AtomicU64,
@@ -113,13 +113,13 @@ impl Storage {
         Arc::new(Self { taken: AtomicU64::new(0), most })
     }
 
-    /// A file that takes nothing yet and may become `most` bytes long.
+    /// An empty file that may become `most` bytes long.
     pub(crate) fn file(self: &Arc<Self>, most: u64) -> Share {
         Share { storage: Arc::clone(self), taken: 0, most }
     }
 }
 
-/// What one file takes of the storage, until this is dropped.
+/// What one file uses of the storage, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     storage: Arc<Storage>,
@@ -133,7 +133,7 @@ impl Share {
         self.taken
     }
 
-    /// Takes more.
+    /// Uses more.
     pub(crate) fn take(&mut self, bytes: u64) -> io::Result<()> {
         if bytes > self.most - self.taken {
             let message = format!("the guest's file is larger than {} bytes", self.most);

@@ -1,13 +1,13 @@
-//! What a service has promised its guest, kept in a folder: another process goes on from there.
+//! What a service has persisted its guest, kept in a folder: another process goes on from there.
 //!
 //! ```text
 //!   folder/lock         held by the service that uses the folder
-//!   folder/state.json   what was promised; replaced as a whole, never written in place
+//!   folder/state.json   what was persisted; replaced as a whole, never written in place
 //!   folder/log          the log; what is behind the length in `state.json` was never confirmed
 //! ```
 //!
 //! The guest is told "yes" only when the disk has it: first the log's bytes, then the file that
-//! counts them, then the answer. A process that dies in between has promised nothing: the guest
+//! counts them, then the answer. A process that dies in between has persisted nothing: the guest
 //! asks again, and finds either what was or what is.
 
 use std::collections::BTreeMap;
@@ -66,17 +66,17 @@ impl From<PrivateError> for StateError {
     }
 }
 
-/// What has been promised.
+/// What has been persisted.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Promised {
+pub(crate) struct Persisted {
     layout: u32,
     execute: Execute,
     /// When the command was fetched first, in milliseconds since 1970.
     fetched_ms: Option<u64>,
-    pub(crate) log: PromisedLog,
-    pub(crate) session: Option<PromisedSession>,
-    result: Option<PromisedResult>,
+    pub(crate) log: PersistedLog,
+    pub(crate) session: Option<PersistedSession>,
+    result: Option<PersistedResult>,
     /// Whether a log of version 1 has a hole, or will have one if the service ends now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) log_hole: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Promised {
 
 /// How far the log is safe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PromisedLog {
+pub(crate) struct PersistedLog {
     pub(crate) length: u64,
     /// How far each numbered log has come.
     pub(crate) received: BTreeMap<ActionId, u64>,
@@ -95,18 +95,18 @@ pub(crate) struct PromisedLog {
 
 /// Whose the job is.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct PromisedSession {
+pub(crate) struct PersistedSession {
     pub(crate) nonce: ActionId,
     pub(crate) secret: String,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-struct PromisedResult {
+struct PersistedResult {
     success: bool,
     ending: Option<Ending>,
 }
 
-impl Promised {
+impl Persisted {
     pub(crate) fn fetched(&self) -> Option<SystemTime> {
         self.fetched_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
     }
@@ -117,19 +117,19 @@ impl Promised {
     }
 
     pub(crate) fn result(&self) -> Option<JobResult> {
-        let PromisedResult { success, ending } = self.result.clone()?;
+        let PersistedResult { success, ending } = self.result.clone()?;
         Some(JobResult { success, ending })
     }
 
     pub(crate) fn resolve(&mut self, JobResult { success, ending }: JobResult) {
-        self.result.get_or_insert(PromisedResult { success, ending });
+        self.result.get_or_insert(PersistedResult { success, ending });
     }
 }
 
 /// The folder of one job, for as long as its service lives.
 pub(crate) struct Store {
     directory: Directory,
-    promised: Mutex<Promised>,
+    persisted: Mutex<Persisted>,
     work: DiskWork,
     _lock: File,
 }
@@ -154,14 +154,15 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        let begin = || Promised { layout: LAYOUT, execute: execute.clone(), ..Promised::default() };
-        let promised = Mutex::new(find(&directory, execute)?.unwrap_or_else(begin));
-        let store = Self { directory, promised, work, _lock: lock };
-        store.write(&store.promised())?;
+        let begin =
+            || Persisted { layout: LAYOUT, execute: execute.clone(), ..Persisted::default() };
+        let persisted = Mutex::new(find(&directory, execute)?.unwrap_or_else(begin));
+        let store = Self { directory, persisted, work, _lock: lock };
+        store.write(&store.persisted())?;
         Ok(store)
     }
 
-    /// Whether the folder is of the job that runs `execute`, or of none yet. What is promised is
+    /// Whether the folder is of the job that runs `execute`, or of none yet. What is persisted is
     /// replaced as a whole, so this needs no lock.
     pub(crate) fn check(folder: &Path, execute: &Execute) -> Result<(), StateError> {
         match folder.symlink_metadata() {
@@ -173,10 +174,10 @@ impl Store {
         find(&directory, execute).map(drop)
     }
 
-    /// What has been promised.
-    pub(crate) fn promised(&self) -> MutexGuard<'_, Promised> {
+    /// What has been persisted.
+    pub(crate) fn persisted(&self) -> MutexGuard<'_, Persisted> {
         // What is behind the lock changes all at once.
-        lock(&self.promised)
+        lock(&self.persisted)
     }
 
     /// Where the folder's files are written.
@@ -185,17 +186,18 @@ impl Store {
     }
 
     /// The id of the instance: the one that was told before, or else this one from now on.
+    #[cfg(feature = "cloud")]
     pub(crate) fn instance(&self, fresh: &str) -> Result<String, StateError> {
-        let mut promised = self.promised();
-        let id = promised.instance.get_or_insert_with(|| fresh.to_owned()).clone();
-        self.write(&promised)?;
+        let mut persisted = self.persisted();
+        let id = persisted.instance.get_or_insert_with(|| fresh.to_owned()).clone();
+        self.write(&persisted)?;
         Ok(id)
     }
 
     /// The log's file, without what was never confirmed.
     pub(crate) fn log(&self) -> Result<File, StateError> {
         let file = self.directory.append("log")?;
-        let length = self.promised().log.length;
+        let length = self.persisted().log.length;
         if file.metadata()?.len() < length {
             return Err(StateError::Damaged(format!("its log is shorter than {length} bytes")));
         }
@@ -206,24 +208,24 @@ impl Store {
     }
 
     /// Promises something. When this returns, the disk has it; dropped, it may have.
-    pub(crate) async fn promise(
+    pub(crate) async fn persist(
         self: &Arc<Self>,
-        what: impl FnOnce(&mut Promised) + Send + 'static,
+        what: impl FnOnce(&mut Persisted) + Send + 'static,
     ) -> io::Result<()> {
         let store = Arc::clone(self);
         let work = move || {
-            let mut promised = store.promised();
-            let mut next = promised.clone();
+            let mut persisted = store.persisted();
+            let mut next = persisted.clone();
             what(&mut next);
             store.write(&next)?;
-            *promised = next;
+            *persisted = next;
             Ok(())
         };
         self.work.run(work).await
     }
 
-    fn write(&self, promised: &Promised) -> io::Result<()> {
-        Ok(self.directory.replace(STATE, &serde_json::to_vec(promised)?)?)
+    fn write(&self, persisted: &Persisted) -> io::Result<()> {
+        Ok(self.directory.replace(STATE, &serde_json::to_vec(persisted)?)?)
     }
 }
 
@@ -239,24 +241,24 @@ fn refuse_occupied(directory: &Directory) -> Result<(), StateError> {
     }
 }
 
-/// What the directory's service has promised, if there was one.
-fn find(directory: &Directory, execute: &Execute) -> Result<Option<Promised>, StateError> {
+/// What the directory's service has persisted, if there was one.
+fn find(directory: &Directory, execute: &Execute) -> Result<Option<Persisted>, StateError> {
     let Some(mut file) = directory.read(STATE)? else { return Ok(None) };
     let mut json = Vec::new();
     file.read_to_end(&mut json)?;
     read(&json, execute).map(Some)
 }
 
-fn read(json: &[u8], execute: &Execute) -> Result<Promised, StateError> {
+fn read(json: &[u8], execute: &Execute) -> Result<Persisted, StateError> {
     let damaged = |what: &dyn std::fmt::Display| StateError::Damaged(format!("{STATE}: {what}"));
-    let promised: Promised = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
-    if promised.layout != LAYOUT {
-        return Err(damaged(&format!("layout {} is not {LAYOUT}", promised.layout)));
+    let persisted: Persisted = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+    if persisted.layout != LAYOUT {
+        return Err(damaged(&format!("layout {} is not {LAYOUT}", persisted.layout)));
     }
-    if promised.execute != *execute {
+    if persisted.execute != *execute {
         return Err(StateError::OtherJob);
     }
-    Ok(promised)
+    Ok(persisted)
 }
 
 #[cfg(test)]
@@ -276,7 +278,7 @@ mod tests {
         let folder = folder.path().join("state");
         let job = execute("true");
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1234);
-        let log = PromisedLog { length: 3, received: [(id("s"), 7)].into() };
+        let log = PersistedLog { length: 3, received: [(id("s"), 7)].into() };
         {
             let store = Arc::new(Store::open(&folder, &job, DiskWork::Threads).unwrap());
             assert!(matches!(
@@ -285,12 +287,12 @@ mod tests {
             ));
             store.log().unwrap().write_all(b"abcdef").unwrap();
             let kept = log.clone();
-            let promise = store.promise(move |promised| {
-                promised.fetch(now);
-                promised.fetch(now + Duration::from_secs(1));
-                promised.log = kept;
-                promised.resolve(JobResult { success: false, ending: None });
-                promised.resolve(JobResult { success: true, ending: None });
+            let promise = store.persist(move |persisted| {
+                persisted.fetch(now);
+                persisted.fetch(now + Duration::from_secs(1));
+                persisted.log = kept;
+                persisted.resolve(JobResult { success: false, ending: None });
+                persisted.resolve(JobResult { success: true, ending: None });
             });
             promise.await.unwrap();
         }
@@ -299,9 +301,9 @@ mod tests {
         let other = Store::open(&folder, &execute("false"), DiskWork::Threads);
         assert!(matches!(other, Err(StateError::OtherJob)));
         let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
-        assert_eq!(store.promised().fetched(), Some(now));
-        assert_eq!(store.promised().result(), Some(JobResult { success: false, ending: None }));
-        assert_eq!(store.promised().log, log);
+        assert_eq!(store.persisted().fetched(), Some(now));
+        assert_eq!(store.persisted().result(), Some(JobResult { success: false, ending: None }));
+        assert_eq!(store.persisted().log, log);
         drop(store.log().unwrap());
         assert_eq!(std::fs::read(folder.join("log")).unwrap(), b"abc");
         std::fs::write(folder.join("log"), "ab").unwrap();

@@ -1,4 +1,4 @@
-//! Which action goes to which poll, and when each gives up: without I/O, without a clock.
+//! Decides which action goes to which poll, and when each times out. It has no I/O and no clock.
 //!
 //! ```text
 //!            submit                 a poll waits             answer written
@@ -10,14 +10,13 @@
 //!                                                  Offered ──► Replying
 //! ```
 //!
-//! An action that version 1 does not have goes to a poll that has announced it; if polls wait
-//! and none of them has, it is over at once as unsupported, and the next one has its turn.
+//! An action that needs a capability goes to a poll whose agent has announced it. If polls wait and
+//! none of their agents has, the action ends at once as unsupported.
 //!
-//! Every state but `Replying` has a deadline; in `Replying` it is the transport that
-//! watches for a stall. [`Queue::withdraw`] leaves from any state. An action whose poll
-//! is lost before its answer was written goes back to the *front* of the queue, so it is
-//! neither lost nor overtaken, and since a poll is answered at most once it is never in
-//! two hands.
+//! Each state but `Replying` has a deadline; in `Replying` the transport watches for a stall.
+//! [`Queue::withdraw`] removes an action in any state. If a poll is lost before its answer was
+//! written, its action returns to the *front* of the queue, so it is neither lost nor overtaken. A
+//! poll is answered once at most, so no two agents get the same action.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -27,41 +26,42 @@ use metaservice_protocol::{
     Action, ActionDescription, ActionId, ActionRequest, Capabilities, Capability,
 };
 
-/// The name of one waiting poll.
+/// The id of one waiting poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PollId(u64);
 
-/// What an action was waiting for when its time ran out.
+/// What an action waited for when it timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Stage {
-    /// A poll of the guest's that takes it.
+    /// A poll of the guest.
     Pickup,
-    /// The start of the guest's reply.
+    /// The beginning of the guest's reply.
     Reply,
 }
 
-/// What the queue has decided.
+/// A decision of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Answer this poll with this action, or with `none`.
     Answer(PollId, Option<Action>),
-    /// Tell whoever submitted this action that its time ran out.
+    /// The action has timed out.
     Expire(ActionId, Stage),
-    /// Tell whoever submitted this action that the guest that polls cannot do it.
+    /// No polling agent has the capability that the action needs.
     Unsupported(ActionId, Capability),
 }
 
-/// Why a reply cannot be accepted.
+/// Why a reply is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ReplyError {
     /// No such action is pending.
     Unknown,
-    /// The action is pending, but is replied to by another method.
+    /// The action is pending, but its reply has another method.
     WrongMethod,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum PendingState {
     Queued,
     Offered(PollId),
     Delivered,
@@ -69,37 +69,37 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Pending {
     request: ActionRequest,
-    state: State,
+    state: PendingState,
     deadline: Instant,
 }
 
 /// The pending actions and the waiting polls of one service.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    entries: HashMap<ActionId, Entry>,
-    /// Actions in state `Queued`, in the order in which they are handed out.
+    entries: HashMap<ActionId, Pending>,
+    /// Actions in state `Queued`, in the order of delivery.
     queued: VecDeque<ActionId>,
-    /// Polls without an answer, oldest first, with the end of their patience.
+    /// Polls without an answer, oldest first, with their deadlines.
     polls: VecDeque<(PollId, Instant, Capabilities)>,
     next_poll: u64,
-    /// No poll waits any longer.
+    /// Each poll is answered with `none`.
     stopped: bool,
     decisions: VecDeque<Decision>,
 }
 
 impl Queue {
-    /// Queues an action for the next poll. Ids are never used twice.
+    /// Queues an action for the next poll. Each id is used once.
     pub(crate) fn submit(&mut self, now: Instant, action: Action) {
         let Action { id, request } = action;
         let deadline = now + PICKUP_TIMEOUT;
-        self.entries.insert(id.clone(), Entry { request, state: State::Queued, deadline });
+        self.entries.insert(id.clone(), Pending { request, state: PendingState::Queued, deadline });
         self.queued.push_back(id);
         self.match_up();
     }
 
-    /// A guest polls that can do these things beyond version 1.
+    /// An agent with these capabilities polls.
     pub(crate) fn poll(&mut self, now: Instant, capabilities: Capabilities) -> PollId {
         let poll = PollId(self.next_poll);
         self.next_poll += 1;
@@ -112,12 +112,12 @@ impl Queue {
         poll
     }
 
-    /// A poll's connection is gone before its answer was written.
+    /// A poll's connection ended before its answer was written.
     pub(crate) fn poll_lost(&mut self, poll: PollId) {
         self.polls.retain(|(waiting, ..)| *waiting != poll);
-        let offered = self.entries.iter().find(|(_, e)| e.state == State::Offered(poll));
+        let offered = self.entries.iter().find(|(_, e)| e.state == PendingState::Offered(poll));
         if let Some(id) = offered.map(|(id, _)| id.clone()) {
-            self.set_state(&id, State::Queued);
+            self.set_state(&id, PendingState::Queued);
             self.queued.push_front(id);
             self.match_up();
         }
@@ -125,10 +125,10 @@ impl Queue {
 
     /// A poll's answer has been written.
     pub(crate) fn poll_answered(&mut self, now: Instant, poll: PollId) {
-        // An answer of `none` offers nothing, and a quick reply may have come first.
-        let offered = self.entries.values_mut().find(|e| e.state == State::Offered(poll));
+        // The answer may be `none`, and a fast reply may have arrived before this call.
+        let offered = self.entries.values_mut().find(|e| e.state == PendingState::Offered(poll));
         if let Some(entry) = offered {
-            entry.state = State::Delivered;
+            entry.state = PendingState::Delivered;
             entry.deadline = now + REPLY_TIMEOUT;
         }
     }
@@ -138,43 +138,42 @@ impl Queue {
         &mut self,
         id: &ActionId,
         method: &str,
-    ) -> Result<ActionDescription, Refusal> {
-        let entry = self.entries.get_mut(id).ok_or(Refusal::Unknown)?;
-        if !matches!(entry.state, State::Offered(_) | State::Delivered) {
-            return Err(Refusal::Unknown);
+    ) -> Result<ActionDescription, ReplyError> {
+        let entry = self.entries.get_mut(id).ok_or(ReplyError::Unknown)?;
+        if !matches!(entry.state, PendingState::Offered(_) | PendingState::Delivered) {
+            return Err(ReplyError::Unknown);
         }
         if !entry.request.kind().is_replied_by(method) {
-            return Err(Refusal::WrongMethod);
+            return Err(ReplyError::WrongMethod);
         }
-        entry.state = State::Replying;
+        entry.state = PendingState::Replying;
         Ok(entry.request.description())
     }
 
-    /// The reply that had begun is not one for this action; the guest may try again
-    /// until the action's first deadline.
-    /// `false` when it is over.
+    /// The reply was refused; the guest may try again until the action's first deadline. Returns
+    /// `false` if the action has ended.
     pub(crate) fn reply_refused(&mut self, id: &ActionId) -> bool {
-        self.set_state(id, State::Delivered)
+        self.set_state(id, PendingState::Delivered)
     }
 
-    /// The action is over: answered, failed, or nobody waits for it any longer.
+    /// The action has ended: with a reply, with an error, or because its caller is gone.
     pub(crate) fn withdraw(&mut self, id: &ActionId) {
-        if self.entries.remove(id).is_some_and(|entry| entry.state == State::Queued) {
+        if self.entries.remove(id).is_some_and(|entry| entry.state == PendingState::Queued) {
             self.queued.retain(|queued| queued != id);
         }
     }
 
-    /// Answers every waiting poll with `none`, and every later one at once.
+    /// Answers each poll with `none`, those that wait and later ones.
     pub(crate) fn stop_pollers(&mut self) {
         self.stopped = true;
         let polls = self.polls.drain(..);
         self.decisions.extend(polls.map(|(poll, ..)| Decision::Answer(poll, None)));
     }
 
-    /// When [`advance`](Self::advance) has something to do for this action.
+    /// When [`advance`](Self::advance) must be called for this action.
     pub(crate) fn deadline(&self, id: &ActionId) -> Option<Instant> {
         let entry = self.entries.get(id)?;
-        (entry.state != State::Replying).then_some(entry.deadline)
+        (entry.state != PendingState::Replying).then_some(entry.deadline)
     }
 
     /// Time has passed.
@@ -182,20 +181,20 @@ impl Queue {
         while let Some((poll, ..)) = self.polls.pop_front_if(|(_, until, _)| *until <= now) {
             self.decisions.push_back(Decision::Answer(poll, None));
         }
-        let is_late = |e: &Entry| e.state != State::Replying && e.deadline <= now;
+        let is_late = |e: &Pending| e.state != PendingState::Replying && e.deadline <= now;
         let late: Vec<ActionId> =
             self.entries.iter().filter(|(_, e)| is_late(e)).map(|(id, _)| id.clone()).collect();
         for id in late {
             let stage = match self.entries.get(&id).map(|entry| entry.state) {
-                Some(State::Queued | State::Offered(_)) | None => Stage::Pickup,
-                Some(State::Delivered | State::Replying) => Stage::Reply,
+                Some(PendingState::Queued | PendingState::Offered(_)) | None => Stage::Pickup,
+                Some(PendingState::Delivered | PendingState::Replying) => Stage::Reply,
             };
             self.withdraw(&id);
             self.decisions.push_back(Decision::Expire(id, stage));
         }
     }
 
-    /// The next decision that has not been carried out.
+    /// The next decision to carry out.
     pub(crate) fn next_decision(&mut self) -> Option<Decision> {
         self.decisions.pop_front()
     }
@@ -209,7 +208,7 @@ impl Queue {
             let can = |capabilities: Capabilities| needs.is_none_or(|need| capabilities.has(need));
             let place = self.polls.iter().position(|(.., capabilities)| can(*capabilities));
             if let Some((poll, ..)) = place.and_then(|place| self.polls.remove(place)) {
-                entry.state = State::Offered(poll);
+                entry.state = PendingState::Offered(poll);
                 let action = Action { id, request: entry.request.clone() };
                 self.decisions.push_back(Decision::Answer(poll, Some(action)));
             } else if let Some(need) = needs {
@@ -219,7 +218,7 @@ impl Queue {
         }
     }
 
-    fn set_state(&mut self, id: &ActionId, state: State) -> bool {
+    fn set_state(&mut self, id: &ActionId, state: PendingState) -> bool {
         self.entries.get_mut(id).map(|entry| entry.state = state).is_some()
     }
 }

@@ -41,14 +41,14 @@ pub(crate) struct Conflict;
 
 /// Where the result is kept. The callback sits beside it and is taken by the first
 /// resolution, under the same lock.
-pub(crate) struct Outcome {
+pub(crate) struct ResultSlot {
     sender: watch::Sender<Option<JobResult>>,
     callback: std::sync::Mutex<Option<Callback>>,
     /// Why this side had the command killed, if it had a reason.
     killed_for: std::sync::Mutex<Option<Reason>>,
 }
 
-impl Outcome {
+impl ResultSlot {
     pub(crate) fn new(callback: Option<Callback>) -> Self {
         Self {
             sender: watch::Sender::new(None),
@@ -135,7 +135,7 @@ mod tests {
     async fn the_first_resolution_counts_and_calls_back_once() {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let (called, was_called) = tokio::sync::oneshot::channel();
-        let outcome = Outcome::new(Some(Box::new(move |result| {
+        let outcome = ResultSlot::new(Some(Box::new(move |result| {
             CALLS.fetch_add(1, Ordering::SeqCst);
             let _ = called.send(result);
         })));
@@ -153,7 +153,7 @@ mod tests {
         for (reported, reason) in
             [(Reason::Killed, Reason::TimedOut), (Reason::Exited, Reason::Exited)]
         {
-            let outcome = Outcome::new(None);
+            let outcome = ResultSlot::new(None);
             outcome.killed_for(Reason::TimedOut);
             let ending = Some(Ending::new(reported));
             outcome.resolve(JobResult { success: false, ending }).unwrap();

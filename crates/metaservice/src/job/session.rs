@@ -1,36 +1,36 @@
-//! Who in the guest may speak for the job: whoever claims it first.
+//! Which agent may speak for the job: the first one that claims it.
 //!
 //! ```text
 //!   open ──claim (a nonce)──► granted ──the secret is used──► settled
 //!     │                         │ the same nonce again: the same grant
-//!     │                         ▼ another nonce: refused, for ever
-//!     │ ◄────── released ────── it: its machine was given up
-//!     └─ mode `required`: nothing is served before
+//!     │                         ▼ another nonce: an error
+//!     │ ◄───── released ─────── (the host has given up the machine)
+//!     └─ mode `Required`: nothing is served before a claim
 //! ```
 //!
-//! A claimant whose answer was cut asks again by the same nonce. Once it has used its secret it
-//! has the answer, and what is given once is given no more.
+//! An agent whose response was cut claims again with the same nonce. When it uses its secret it has
+//! the response, and the job's secret variables are not given again.
 //!
-//! What was admitted before somebody claims the job, or before it is released, is admitted until
-//! then: a request that has begun holds an [`Admitted`] and ends with it.
+//! A request holds an [`Authorization`] while it is served. The authorization ends when another
+//! agent claims the job and when the job is released; the request ends with it.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use metaservice_private::lock;
-
 use metaservice_protocol::{ActionId, SessionGrant};
 use tokio::sync::watch;
 
-use crate::job::persistence::PromisedSession;
+use crate::job::persistence::PersistedSession;
 
-/// Whether a guest's agent has to claim the service.
+/// Whether an agent has to claim the job before it is served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SessionMode {
-    /// Nothing is served to a guest that has not claimed it.
+    /// Only the agent that has claimed the job is served.
     Required,
-    /// Everything is served until somebody claims it, and to nobody else afterwards. An agent of
-    /// version 1, which never claims, works as ever.
+    /// Each agent is served until one claims the job; from then on only that one. An agent of
+    /// version 1 cannot claim, and works.
     #[default]
     Claimed,
     /// There are no sessions.
@@ -40,112 +40,116 @@ pub enum SessionMode {
 /// The claim of one job.
 pub(crate) struct Session {
     mode: SessionMode,
-    state: Mutex<State>,
-    /// What a claimant gets.
+    claim: Mutex<Claim>,
+    /// Variables that only the agent that claims the job gets.
     secrets: BTreeMap<String, String>,
-    /// Counts the owners.
+    /// Changes with each owner.
     owner: watch::Sender<u64>,
 }
 
-/// Leave to speak for the job, until it is somebody else's.
+/// The right to speak for the job, until the job has another owner.
 #[derive(Debug, Clone)]
-pub(crate) struct Admitted(Option<watch::Receiver<u64>>);
+pub(crate) struct Authorization(Option<watch::Receiver<u64>>);
 
-impl Admitted {
-    /// Leave that does not end.
-    pub(crate) const fn always() -> Self {
+impl Authorization {
+    /// An authorization that does not end.
+    pub(crate) const fn unlimited() -> Self {
         Self(None)
     }
 
-    /// Completes when the leave ends. Can be dropped and called again.
-    pub(crate) async fn over(&mut self) {
+    /// Completes when the authorization ends. Cancel safe.
+    pub(crate) async fn ended(&mut self) {
         if let Some(owner) = &mut self.0
             && owner.changed().await.is_ok()
         {
             return;
         }
-        // Without the job there is nobody who could claim it.
+        // The job is gone: it cannot be claimed.
         std::future::pending::<()>().await;
     }
 }
 
 #[derive(Default)]
-struct State {
-    granted: Option<PromisedSession>,
-    /// Of what a claimant gets, what this one has not got for certain.
+struct Claim {
+    granted: Option<PersistedSession>,
+    /// The secrets that the owner may not have received yet.
     secrets: BTreeMap<String, String>,
 }
 
 impl Session {
-    /// A session, that `granted` already if it goes on.
+    /// A session; `granted` is the one of the state directory.
     pub(crate) fn new(
         mode: SessionMode,
         secrets: BTreeMap<String, String>,
-        granted: Option<PromisedSession>,
+        granted: Option<PersistedSession>,
     ) -> Self {
-        // What only a claimant gets cannot be left out for others.
+        // A command without its secrets is another command: only the owner may fetch it.
         let mode = if secrets.is_empty() { mode } else { SessionMode::Required };
-        let state = State { granted, secrets: secrets.clone() };
-        Self { mode, state: Mutex::new(state), secrets, owner: watch::Sender::new(0) }
+        let claim = Claim { granted, secrets: secrets.clone() };
+        Self { mode, claim: Mutex::new(claim), secrets, owner: watch::Sender::new(0) }
     }
 
     pub(crate) fn is_offered(&self) -> bool {
         self.mode != SessionMode::Off
     }
 
-    /// Somebody claims the job; `None` when somebody else has it. `secret` makes a new secret.
+    /// Claims the job; `None` if another agent has it. `secret` makes a new secret.
     pub(crate) fn claim(
         &self,
         nonce: &ActionId,
         secret: impl FnOnce() -> String,
     ) -> Option<SessionGrant> {
-        let mut state = lock(&self.state);
-        let State { granted, secrets } = &mut *state;
+        let mut claim = self.lock();
+        let Claim { granted, secrets } = &mut *claim;
         let granted = granted.get_or_insert_with(|| {
-            // Under the lock: who is admitted has seen the owner that is there.
+            // Under the lock, so that no authorization is made for the owner before.
             self.owner.send_modify(|owner| *owner += 1);
-            PromisedSession { nonce: nonce.clone(), secret: secret() }
+            PersistedSession { nonce: nonce.clone(), secret: secret() }
         });
         let same = is_same(granted.nonce.as_str(), nonce.as_str());
         same.then(|| SessionGrant { secret: granted.secret.clone(), env: secrets.clone() })
     }
 
-    /// It is nobody's again.
+    /// Makes the job free for the next claim.
     pub(crate) fn release(&self) {
-        let mut state = lock(&self.state);
-        *state = State { granted: None, secrets: self.secrets.clone() };
+        let mut claim = self.lock();
+        *claim = Claim { granted: None, secrets: self.secrets.clone() };
         self.owner.send_modify(|owner| *owner += 1);
     }
 
-    /// Whose it is.
-    pub(crate) fn granted(&self) -> Option<PromisedSession> {
-        lock(&self.state).granted.clone()
+    /// The session that was granted, if one was.
+    pub(crate) fn granted(&self) -> Option<PersistedSession> {
+        self.lock().granted.clone()
     }
 
-    /// Whether it is somebody's.
+    /// Whether an agent has claimed the job.
     pub(crate) fn is_granted(&self) -> bool {
-        lock(&self.state).granted.is_some()
+        self.lock().granted.is_some()
     }
 
-    /// Leave for a request with this secret, or none; `None` when it may not speak for the job.
-    pub(crate) fn admit(&self, presented: Option<&str>) -> Option<Admitted> {
+    fn lock(&self) -> MutexGuard<'_, Claim> {
+        lock(&self.claim)
+    }
+
+    /// Authorizes a request by the secret that it presents, if any.
+    pub(crate) fn authorize(&self, presented: Option<&str>) -> Option<Authorization> {
         if self.mode == SessionMode::Off {
-            return Some(Admitted::always());
+            return Some(Authorization::unlimited());
         }
-        let mut state = lock(&self.state);
-        let admitted = match &state.granted {
+        let mut claim = self.lock();
+        let authorized = match &claim.granted {
             Some(granted) => presented.is_some_and(|secret| is_same(secret, &granted.secret)),
             None => self.mode == SessionMode::Claimed,
         };
-        if admitted && state.granted.is_some() {
-            // Its owner has the grant.
-            state.secrets.clear();
+        if authorized && claim.granted.is_some() {
+            // The owner uses its secret, so it has the grant.
+            claim.secrets.clear();
         }
-        admitted.then(|| Admitted(Some(self.owner.subscribe())))
+        authorized.then(|| Authorization(Some(self.owner.subscribe())))
     }
 }
 
-/// Compares without telling by its time where two secrets differ.
+/// Compares two secrets in a time that does not depend on where they differ.
 pub(crate) fn is_same(one: &str, other: &str) -> bool {
     let differing = one.bytes().zip(other.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     std::hint::black_box(differing) == 0 && one.len() == other.len()
@@ -165,73 +169,72 @@ mod tests {
         Session::new(mode, BTreeMap::new(), None)
     }
 
-    fn admits(session: &Session, secret: Option<&str>) -> bool {
-        session.admit(secret).is_some()
+    fn authorizes(session: &Session, secret: Option<&str>) -> bool {
+        session.authorize(secret).is_some()
     }
 
-    /// Whether the leave has ended.
-    fn is_over(admitted: &mut Admitted) -> bool {
-        admitted.over().now_or_never().is_some()
+    fn has_ended(authorization: &mut Authorization) -> bool {
+        authorization.ended().now_or_never().is_some()
     }
 
     #[test]
-    fn what_was_admitted_ends_with_the_next_owner() {
+    fn an_authorization_ends_with_the_next_owner() {
         let session = with(SessionMode::Claimed);
-        let mut stranger = session.admit(None).unwrap();
-        assert!(!is_over(&mut stranger));
+        let mut stranger = session.authorize(None).unwrap();
+        assert!(!has_ended(&mut stranger));
         session.claim(&nonce("a"), || "s".to_owned()).unwrap();
-        assert!(is_over(&mut stranger));
-        let mut owner = session.admit(Some("s")).unwrap();
+        assert!(has_ended(&mut stranger));
+        let mut owner = session.authorize(Some("s")).unwrap();
         session.claim(&nonce("a"), String::new).unwrap();
         assert!(session.claim(&nonce("b"), String::new).is_none());
-        assert!(!is_over(&mut owner), "it is the owner's as long as nobody else has it");
+        assert!(!has_ended(&mut owner), "the job has the same owner");
         session.release();
-        assert!(is_over(&mut owner));
-        assert!(!is_over(&mut Admitted::always()));
+        assert!(has_ended(&mut owner));
+        assert!(!has_ended(&mut Authorization::unlimited()));
     }
 
     #[test]
-    fn the_first_claimant_has_it_and_may_ask_again() {
+    fn the_first_agent_to_claim_has_the_job_and_may_claim_again() {
         for mode in [SessionMode::Required, SessionMode::Claimed] {
             let session = with(mode);
             let open = mode == SessionMode::Claimed;
-            assert_eq!((admits(&session, None), admits(&session, Some("?"))), (open, open));
+            assert_eq!((authorizes(&session, None), authorizes(&session, Some("?"))), (open, open));
             let grant = session.claim(&nonce("a"), || "s3cret".to_owned()).unwrap();
             assert_eq!(session.claim(&nonce("a"), || "other".to_owned()), Some(grant.clone()));
             assert_eq!(session.claim(&nonce("b"), || "other".to_owned()), None);
-            assert!(admits(&session, Some(&grant.secret)));
+            assert!(authorizes(&session, Some(&grant.secret)));
             for other in [None, Some(""), Some("s3cre"), Some("s3cretX"), Some("S3cret")] {
-                assert!(!admits(&session, other), "{other:?}");
+                assert!(!authorizes(&session, other), "{other:?}");
             }
         }
     }
 
     #[test]
-    fn secrets_are_given_until_the_claimant_has_them() {
+    fn secrets_are_given_until_the_owner_has_them() {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
         let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
-        assert!(!admits(&session, None), "they are for a claimant alone");
+        assert!(!authorizes(&session, None), "only the owner gets them");
         for _ in 0..2 {
             assert_eq!(session.claim(&nonce("a"), || "s".to_owned()).unwrap().env, secrets);
         }
-        assert!(admits(&session, Some("s")));
+        assert!(authorizes(&session, Some("s")));
         assert!(session.claim(&nonce("a"), String::new).unwrap().env.is_empty());
     }
 
     #[test]
-    fn a_released_job_is_claimed_as_if_nobody_had() {
+    fn a_released_job_is_claimed_like_a_new_one() {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
         let session = Session::new(SessionMode::Claimed, secrets.clone(), None);
         session.claim(&nonce("a"), || "s".to_owned()).unwrap();
-        assert!(admits(&session, Some("s")));
+        assert!(authorizes(&session, Some("s")));
         session.release();
-        assert!(!admits(&session, Some("s")), "the one before is a stranger now");
+        assert!(!authorizes(&session, Some("s")), "the owner before has no right any more");
         assert_eq!(session.claim(&nonce("b"), || "z".to_owned()).unwrap().env, secrets);
         assert_eq!(session.claim(&nonce("a"), || "s".to_owned()), None);
     }
 
     #[test]
-    fn without_sessions_everybody_is_admitted() {
-        assert!(admits(&with(SessionMode::Off), None) && !with(SessionMode::Off).is_offered());
+    fn without_sessions_each_request_is_authorized() {
+        assert!(authorizes(&with(SessionMode::Off), None) && !with(SessionMode::Off).is_offered());
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use metaservice::{ActionError, ArtifactError, Bounds, Form, ListFolderError, MetaService};
+use metaservice::{ActionError, ExecError, Form, Limits, ListError, MetaService, ReadError};
 use metaservice_protocol::transfer::Encoder;
 use metaservice_testing::guest::{Answer, head, reply_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,17 +12,17 @@ use tokio::time::{Instant, timeout};
 
 use crate::{guest, start};
 
-fn bounded(set: impl FnOnce(&mut Bounds)) -> MetaService {
-    let mut bounds = Bounds::default();
-    set(&mut bounds);
-    MetaService::builder(["true"]).bounds(bounds).start().unwrap()
+fn limited(set: impl FnOnce(&mut Limits)) -> MetaService {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    MetaService::builder(["true"]).limits(limits).start().unwrap()
 }
 
 const PING: &[u8] = b"GET /engine/v1/ping HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
 async fn one_connection_more_waits_for_another_to_end() {
-    let service = bounded(|bounds| bounds.connections = 2);
+    let service = limited(|limits| limits.connections = 2);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(service.clone().serve(listener));
@@ -67,10 +67,10 @@ async fn status(service: &MetaService, request: &str) -> u16 {
 
 #[tokio::test]
 async fn heads_are_bounded_in_number_and_length() {
-    let service = bounded(|bounds| bounds.headers = 5);
+    let service = limited(|limits| limits.headers = 5);
     assert_eq!((headers(&service, 5).await, headers(&service, 6).await), (200, 431));
     for length in [300, 3_000, 20_000] {
-        let service = bounded(|bounds| bounds.head = length);
+        let service = limited(|limits| limits.head = length);
         // Polls are read by other code; the last method is none that a poll is asked by.
         for (line, served) in [("GET /engine/v1/ping", 200), ("POST /engine/v1/poll", 405)] {
             let line = format!("{line} HTTP/1.1\r\nh: ");
@@ -90,8 +90,8 @@ fn long(line: &str, length: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_request_line_is_bounded() {
-    let service = bounded(|bounds| bounds.line = 100);
+async fn a_request_line_is_limited() {
+    let service = limited(|limits| limits.line = 100);
     for (more, expected) in [(0, 200), (1, 414), (5_000, 414)] {
         let query = "q".repeat(100 + more - "/engine/v1/ping?".len());
         let request = format!("GET /engine/v1/ping?{query} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -107,7 +107,7 @@ async fn a_request_line_is_bounded() {
 /// Whoever asks and does not listen is not waited for, however many answers there are.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_nothing_is_cut_and_a_slow_one_is_not() {
-    let service = bounded(|bounds| bounds.stall = Duration::from_secs(3));
+    let service = limited(|limits| limits.stall = Duration::from_secs(3));
     assert_eq!(guest(&service).claim("mine").await.status, 200);
     let poll = b"GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n\r\n";
     for request in [&poll[..], PING] {
@@ -137,7 +137,7 @@ async fn a_peer_that_reads_nothing_is_cut_and_a_slow_one_is_not() {
 /// Slowly is not stalled: the head has a time as a whole, a body only between two bytes.
 #[tokio::test(start_paused = true)]
 async fn a_head_has_its_time_and_no_more() {
-    let service = bounded(|bounds| bounds.head_time = Duration::from_secs(3));
+    let service = limited(|limits| limits.head_time = Duration::from_secs(3));
     for (pause, served) in [(50, true), (100, false)] {
         let mut stream = guest(&service).dial();
         let begun = Instant::now();
@@ -156,9 +156,9 @@ async fn a_head_has_its_time_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_is_cut_when_it_stands_still_and_not_when_it_is_slow() {
-    let service = bounded(|bounds| bounds.stall = Duration::from_secs(3));
+    let service = limited(|limits| limits.stall = Duration::from_secs(3));
     for (pause, arrives) in [(2_900, true), (3_100, false)] {
-        let fetched = start(&service, async |service| service.get_artifact("/f").await);
+        let fetched = start(&service, async |service| service.read("/f").spool().await);
         for _ in 0..if arrives { 1 } else { 3 } {
             let action = guest(&service).poll().await;
             let mut stream = guest(&service).dial();
@@ -183,17 +183,17 @@ async fn a_listing_is_bounded_in_bytes_and_names() {
         format!(r#"{{"files":[{}],"notFound":false}}"#, vec!["\"/f\""; names].join(","))
     };
     let bytes = json(10).len();
-    let of_bytes = bounded(|bounds| bounds.list = bytes);
-    let of_names = bounded(|bounds| bounds.names = 10);
+    let of_bytes = limited(|limits| limits.list = bytes);
+    let of_names = limited(|limits| limits.names = 10);
     for service in [of_bytes, of_names] {
         let content = [("Content-Type", "application/json")];
-        let listing = start(&service, async |service| service.list_folder("/").await);
+        let listing = start(&service, async |service| service.list("/").files().await);
         let target = reply_to(&guest(&service).poll().await);
         let refused = guest(&service).request("POST", &target, &content, json(11).as_bytes()).await;
         assert_eq!(refused.error(), (400, "InvalidPayload".to_owned()));
         let error = listing.await.unwrap().unwrap_err();
-        assert!(matches!(error, ListFolderError::Action(ActionError::Invalid(_))), "{error}");
-        let listing = start(&service, async |service| service.list_folder("/").await);
+        assert!(matches!(error, ListError::Action(ActionError::Invalid(_))), "{error}");
+        let listing = start(&service, async |service| service.list("/").files().await);
         let target = reply_to(&guest(&service).poll().await);
         let taken = guest(&service).request("POST", &target, &content, json(10).as_bytes()).await;
         assert_eq!(taken.status, 200);
@@ -204,20 +204,20 @@ async fn a_listing_is_bounded_in_bytes_and_names() {
 
 #[tokio::test]
 async fn one_stream_more_is_refused_until_another_ends() {
-    let service = bounded(|bounds| bounds.streams = 1);
-    let opening = start(&service, async |service| service.exec_shell(["cat"], false).await);
+    let service = limited(|limits| limits.streams = 1);
+    let opening = start(&service, async |service| service.exec(["cat"]).spawn().await);
     let action = guest(&service).poll().await;
     // One that is only wanted counts too.
-    let refused = service.exec_shell(["cat"], false).await.unwrap_err();
-    assert!(matches!(refused, ActionError::TooMany(1)), "{refused}");
+    let refused = service.exec(["cat"]).spawn().await.unwrap_err();
+    assert!(matches!(refused, ExecError::Action(ActionError::TooManyStreams(1))), "{refused}");
     let socket = guest(&service).dial_shell(&action).await;
     let shell = opening.await.unwrap().unwrap();
-    assert!(service.exec_shell(["cat"], false).await.is_err());
+    assert!(service.exec(["cat"]).spawn().await.is_err());
     shell.abort();
     drop((shell, socket));
     let opened = async {
         loop {
-            let trying = start(&service, async |service| service.exec_shell(["cat"], false).await);
+            let trying = start(&service, async |service| service.exec(["cat"]).spawn().await);
             let agent = guest(&service);
             tokio::select! {
                 action = agent.poll() => break (trying, action),
@@ -230,19 +230,19 @@ async fn one_stream_more_is_refused_until_another_ends() {
 
 #[tokio::test]
 async fn files_share_the_temporary_storage() {
-    let service = bounded(|bounds| {
-        bounds.artifact = 70;
-        bounds.storage = 100;
+    let service = limited(|limits| {
+        limits.artifact = 70;
+        limits.storage = 100;
     });
     let fetch = async |length: usize| {
-        let fetched = start(&service, async |service| service.get_artifact("/f").await);
+        let fetched = start(&service, async |service| service.read("/f").spool().await);
         let target = reply_to(&guest(&service).poll().await);
         guest(&service).post(&target, &vec![1; length]).await;
         fetched.await.unwrap()
     };
     let kept = fetch(70).await.unwrap();
-    assert!(matches!(fetch(71).await, Err(ArtifactError::Storage(_))));
-    assert!(matches!(fetch(31).await, Err(ArtifactError::Storage(_))));
+    assert!(matches!(fetch(71).await, Err(ReadError::TooLarge(70))));
+    assert!(matches!(fetch(31).await, Err(ReadError::Storage(_))));
     assert_eq!(fetch(30).await.unwrap().len(), 30);
     assert_eq!(fetch(30).await.unwrap().len(), 30);
     drop(kept);
@@ -258,8 +258,8 @@ async fn read(
 ) -> Result<usize, io::ErrorKind> {
     let reading = start(service, async move |service| {
         let opened = match offset {
-            0 => service.read("/f", Form::Any).await,
-            offset => service.read_range("/f", offset, Some(50)).await,
+            0 => service.read("/f").form(Form::Any).open().await,
+            offset => service.read("/f").range(offset, Some(50)).open().await,
         };
         let mut all = Vec::new();
         opened.map_err(io::Error::from)?.read_to_end(&mut all).await
@@ -276,7 +276,7 @@ async fn read(
 
 #[tokio::test]
 async fn what_is_read_is_bounded_and_a_file_is_no_longer_than_it_says() {
-    let service = bounded(|bounds| bounds.artifact = 70);
+    let service = limited(|limits| limits.artifact = 70);
     let large = Err(io::ErrorKind::FileTooLarge);
     let invalid = Err(io::ErrorKind::InvalidData);
     let sized = r#"{"form":"file","size":SIZE,"mode":420,"mtimeNs":0}"#;
@@ -305,12 +305,12 @@ async fn what_is_read_is_bounded_and_a_file_is_no_longer_than_it_says() {
 
 #[tokio::test]
 async fn what_is_bounded_for_one_leaves_the_rest_served() {
-    let service = bounded(|bounds| bounds.list = 10);
-    let listing = start(&service, async |service| service.list_folder("/").await);
+    let service = limited(|limits| limits.list = 10);
+    let listing = start(&service, async |service| service.list("/").files().await);
     let target = reply_to(&guest(&service).poll().await);
     let content = [("Content-Type", "application/json")];
     guest(&service).request("POST", &target, &content, &[b' '; 1000]).await;
     assert_eq!(guest(&service).get("/engine/v1/execute").await.status, 200);
     service.shutdown().await.unwrap();
-    assert!(matches!(listing.await.unwrap(), Err(ListFolderError::Action(_))));
+    assert!(matches!(listing.await.unwrap(), Err(ListError::Action(_))));
 }

@@ -52,7 +52,7 @@ async fn a_wrong_method_is_refused_everywhere() {
 #[tokio::test]
 async fn a_wrong_method_counts_for_a_pending_action_alone() {
     let service = crate::service();
-    let fetching = start(&service, async |s: MetaService| s.list_folder("/d").await);
+    let fetching = start(&service, async |s: MetaService| s.list("/d").files().await);
     let pending = guest(&service).poll().await;
     let pending = pending["id"].as_str().unwrap();
     let unknown = "0".repeat(32);
@@ -162,7 +162,7 @@ async fn a_shutdown_waits_for_no_silent_connection_and_answers_late_polls() {
     for path in ["poll", "ping"] {
         let mut used = guest(&service).dial();
         if path == "poll" {
-            let killing = start(&service, async |s: MetaService| s.kill_process().await);
+            let killing = start(&service, async |s: MetaService| s.kill().await);
             used.write_all(&head("GET", "/engine/v1/poll", &[])).await.unwrap();
             Answer::read(&mut used).await;
             killing.abort();
@@ -193,7 +193,7 @@ async fn a_head_of_poll_takes_no_action_along() {
     let service = crate::service();
     let killing = tokio::spawn({
         let service = service.clone();
-        async move { service.kill_process().await }
+        async move { service.kill().await }
     });
     assert_eq!(guest(&service).request("HEAD", "/engine/v1/poll", &[], b"").await.status, 405);
     let action = guest(&service).poll().await;
@@ -322,7 +322,7 @@ async fn a_log_that_cannot_be_written_is_an_internal_error() {
 
 #[tokio::test]
 async fn a_temporary_folder_that_is_none_is_told_at_the_start() {
-    let started = MetaService::builder(["true"]).temporary_folder("/proc/nowhere").start();
+    let started = MetaService::builder(["true"]).temporary_directory("/proc/nowhere").start();
     let error = started.err().unwrap().to_string();
     assert_eq!(error, "cannot use /proc/nowhere for temporary files");
 }

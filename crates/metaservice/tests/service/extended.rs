@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt;
+use futures_util::{SinkExt, TryStreamExt};
 use metaservice::{
-    ActionError, Capability, Exec, ExecOptions, ExtensionError, Form, MetaService, Stage,
+    ActionError, Capability, Command, ExecError, Form, MetaService, ReadError, Stage,
     TransportError,
 };
 use metaservice_testing::guest::{Answer, head, next, reply_to};
@@ -13,10 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{guest, start};
 
-fn exec(env: &[(&str, &str)]) -> Exec {
-    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options = ExecOptions { env, ..ExecOptions::default() };
-    Exec { command: vec!["id".to_owned()], tty: false, options }
+fn exec<'a>(service: &'a MetaService, env: &[(&str, &str)]) -> Command<'a, MetaService> {
+    env.iter().fold(service.exec(["id"]), |exec, (name, value)| exec.env(*name, *value))
 }
 
 /// An answer would be taken for the log's end by a guest that has noticed nothing yet.
@@ -50,9 +48,7 @@ async fn silent_stats_are_given_up() {
     stream.write_all(&head("POST", &target, &[("Content-Length", "100")])).await.unwrap();
     let mut lines = asking.await.unwrap().unwrap();
     let begun = tokio::time::Instant::now();
-    let Err(ExtensionError::Action(ActionError::Transport(TransportError::Stalled))) =
-        lines.next().await
-    else {
+    let Err(ActionError::Transport(TransportError::Stalled)) = lines.try_next().await else {
         panic!()
     };
     assert_eq!(begun.elapsed().as_secs(), 30);
@@ -62,16 +58,19 @@ async fn silent_stats_are_given_up() {
 async fn a_detached_exec_says_its_process_id_in_one_line() {
     for (body, valid) in [("{\"pid\":7}", true), ("{\"pid\":-1}", false), ("", false)] {
         let service = crate::service();
-        let starting = start(&service, async |s: MetaService| s.exec_detached(exec(&[])).await);
+        let starting = start(&service, async |s: MetaService| exec(&s, &[]).spawn_detached().await);
         let target = reply_to(&guest(&service).poll_as_agent().await);
         guest(&service).post(&target, body.as_bytes()).await;
         match starting.await.unwrap() {
             Ok(pid) => assert!(valid && pid == 7),
-            Err(error) => assert!(!valid && matches!(error, ExtensionError::Invalid(_)), "{error}"),
+            Err(error) => assert!(
+                !valid && matches!(error, ExecError::Action(ActionError::Invalid(_))),
+                "{error}"
+            ),
         }
     }
     let service = crate::service();
-    let starting = start(&service, async |s: MetaService| s.exec_detached(exec(&[])).await);
+    let starting = start(&service, async |s: MetaService| exec(&s, &[]).spawn_detached().await);
     let target = reply_to(&guest(&service).poll_as_agent().await);
     let refusal = guest(&service).post(&target, &vec![b' '; 64 * 1024 + 1]).await.error();
     assert_eq!(refusal, (400, "InvalidPayload".to_owned()));
@@ -89,7 +88,7 @@ async fn an_exec_tells_its_exit_code_and_a_detail_that_makes_no_sense_tells_none
     ];
     for (detail, code) in details {
         let service = crate::service();
-        let opening = start(&service, async |s: MetaService| s.exec(exec(&[("A", "b")])).await);
+        let opening = start(&service, async |s: MetaService| exec(&s, &[("A", "b")]).spawn().await);
         let action = guest(&service).poll_as_agent().await;
         assert_eq!(action["options"]["env"], serde_json::json!({"A": "b"}));
         let mut socket = guest(&service).dial_shell_v2(&action).await;
@@ -97,9 +96,8 @@ async fn an_exec_tells_its_exit_code_and_a_detail_that_makes_no_sense_tells_none
         for message in [&b"\0\x01"[..], b"\0\x02", &[&[5, 1][..], detail].concat()] {
             socket.send(Message::binary(message.to_vec())).await.unwrap();
         }
-        assert_eq!(shell.wait().await, Ok(false));
-        let ending = shell.ending();
-        assert_eq!(ending.and_then(|ending| ending.exit_code).map(i32::from), code);
+        let status = shell.wait().await.unwrap();
+        assert_eq!((status.success(), status.code().map(i32::from)), (false, code));
     }
 }
 
@@ -148,30 +146,44 @@ async fn a_dialled_connection_half_closes_and_is_reset_when_dropped() {
 async fn what_version_1_cannot_do_is_unsupported_at_once() {
     let service = crate::service();
     let signalling = start(&service, async |s: MetaService| s.signal(15).await);
-    let reading = start(&service, async |s: MetaService| s.read("/f", Form::Any).await.map(|_| ()));
-    let running = start(&service, async |s: MetaService| s.exec(exec(&[("A", "b")])).await);
+    let reading = start(&service, async |s: MetaService| {
+        s.read("/f").form(Form::Archive).open().await.map(|_| ())
+    });
+    let running = start(&service, async |s: MetaService| exec(&s, &[("A", "b")]).spawn().await);
     tokio::task::yield_now().await;
-    let killing = start(&service, async |s: MetaService| s.kill_process().await);
+    let killing = start(&service, async |s: MetaService| s.kill().await);
     tokio::task::yield_now().await;
     let action = guest(&service).poll().await;
     assert_eq!(action["type"], "kill-process");
     assert_eq!(action.as_object().unwrap().len(), 5, "{action}");
     guest(&service).post(&reply_to(&action), b"").await;
     killing.await.unwrap().unwrap();
-    let unsupported = |error: ExtensionError| match error {
-        ExtensionError::Unsupported(capability) => capability,
+    let unsupported = |error: ActionError| match error {
+        ActionError::Unsupported(capability) => capability,
         other => panic!("{other}"),
     };
     assert_eq!(unsupported(signalling.await.unwrap().unwrap_err()), Capability::Signal);
-    assert_eq!(unsupported(reading.await.unwrap().unwrap_err()), Capability::Read);
-    assert_eq!(unsupported(running.await.unwrap().unwrap_err()), Capability::Exec);
+    assert_eq!(
+        unsupported(match reading.await.unwrap().unwrap_err() {
+            ReadError::Action(error) => error,
+            other => panic!("{other}"),
+        }),
+        Capability::Read
+    );
+    assert_eq!(
+        unsupported(match running.await.unwrap().unwrap_err() {
+            ExecError::Action(error) => error,
+            other => panic!("{other}"),
+        }),
+        Capability::Exec
+    );
 }
 
 /// What version 1 has a word for is asked in that word.
 #[tokio::test]
 async fn an_exec_of_nothing_more_is_an_exec_shell_to_version_1() {
     let service = crate::service();
-    let opening = start(&service, async |s: MetaService| s.exec(exec(&[])).await);
+    let opening = start(&service, async |s: MetaService| exec(&s, &[]).spawn().await);
     let action = guest(&service).poll().await;
     assert_eq!(action["type"], "exec-shell");
     assert_eq!(action["command"], serde_json::json!(["id"]));
@@ -201,8 +213,7 @@ async fn a_guest_of_version_1_sees_nothing_of_ours() {
     }
     let execute = guest(&service).get("/engine/v1/execute").await.json();
     assert_eq!(execute.as_object().unwrap().keys().collect::<Vec<_>>(), ["command", "env"]);
-    let opening =
-        start(&service, async |s: MetaService| s.exec_shell(["sh"], false).await.map(|_| ()));
+    let opening = start(&service, async |s: MetaService| s.exec(["sh"]).spawn().await.map(|_| ()));
     let action = guest(&service).poll().await;
     let url = format!("ws://169.254.169.254{}", reply_to(&action));
     let (_socket, response) =
@@ -227,9 +238,7 @@ async fn an_extended_action_is_tried_once_and_times_out() {
     let signalling = start(&service, async |s: MetaService| s.signal(15).await);
     let action = guest(&service).poll_as_agent().await;
     let error = signalling.await.unwrap().unwrap_err();
-    let ExtensionError::Action(ActionError::TimedOut(Stage::Reply)) = error else {
-        panic!("{error}")
-    };
+    let ActionError::TimedOut(Stage::Reply) = error else { panic!("{error}") };
     let refusal = guest(&service).post(&reply_to(&action), b"").await.error();
     assert_eq!(refusal, (400, "UnknownActionId".to_owned()));
     let next = tokio::time::timeout(Duration::from_secs(31), guest(&service).poll_as_agent())

@@ -1,8 +1,8 @@
 //! Files and lists of the extended protocol. The guest sends each byte by hand, also wrong ones.
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use metaservice::{
-    ArtifactError, Destination, ExtensionError, FailureCode, Form, MetaService, Reading,
+    ActionError, Destination, FailureCode, MetaService, ReadError, Reading, WriteError,
 };
 use metaservice_protocol::transfer::Encoder;
 use metaservice_testing::guest::{AGENT, Socket, head, next, reply_to};
@@ -17,8 +17,8 @@ const FILE: (&str, &str) =
 /// Begins to read a file and takes the action as an agent that can.
 async fn reading(
     service: &MetaService,
-) -> (tokio::task::JoinHandle<Result<Reading, ExtensionError>>, String) {
-    let reading = start(service, async |s: MetaService| s.read("/f", Form::File).await);
+) -> (tokio::task::JoinHandle<Result<Reading, ReadError>>, String) {
+    let reading = start(service, async |s: MetaService| s.read("/f").open().await);
     let action = guest(service).poll_as_agent().await;
     assert_eq!((&action["type"], &action["path"]), (&"read".into(), &"/f".into()));
     (reading, reply_to(&action))
@@ -36,8 +36,8 @@ async fn a_file_comes_with_its_attributes_and_its_digest_checked() {
         async move { guest(&service).request("POST", &target, &[FILE], &body).await }
     });
     let mut reading = reading.await.unwrap().unwrap();
-    assert_eq!(reading.head().mode, 0o644);
-    assert_eq!(reading.head().mtime_ns, 1_700_000_000_123_456_789);
+    assert_eq!(reading.head().unwrap().mode, 0o644);
+    assert_eq!(reading.head().unwrap().mtime_ns, 1_700_000_000_123_456_789);
     let mut read = Vec::new();
     reading.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"some text");
@@ -132,7 +132,7 @@ async fn a_file_without_a_head_is_refused_and_stays_pending() {
     assert_eq!(refusal, (400, "InvalidPayload".to_owned()));
     let none = [("Metaservice-Failure", r#"{"code":"not-found","message":"no\u001b[2J\nfile"}"#)];
     assert_eq!(guest(&service).request("POST", &target, &none, b"").await.status, 200);
-    let Err(ExtensionError::Refused(failure)) = reading.await.unwrap() else { panic!() };
+    let Err(ReadError::NotFound(failure)) = reading.await.unwrap() else { panic!() };
     assert_eq!(failure.code, FailureCode::NotFound);
     assert!(!failure.message.chars().any(char::is_control), "{:?}", failure.message);
 }
@@ -140,7 +140,7 @@ async fn a_file_without_a_head_is_refused_and_stays_pending() {
 #[tokio::test]
 async fn a_line_without_an_end_has_one() {
     let service = crate::service();
-    let listing = start(&service, async |s: MetaService| s.list("/d", false).await);
+    let listing = start(&service, async |s: MetaService| s.list("/d").entries().await);
     let target = reply_to(&guest(&service).poll_as_agent().await);
     let mut stream = guest(&service).dial();
     let endless = [("Transfer-Encoding", "chunked")];
@@ -151,8 +151,8 @@ async fn a_line_without_an_end_has_one() {
         while stream.write_all(&chunk).await.is_ok() {}
     });
     let mut lines = listing.await.unwrap().unwrap();
-    assert!(matches!(lines.next().await, Err(ExtensionError::Invalid(_))));
-    assert!(matches!(lines.next().await, Ok(None)));
+    assert!(matches!(lines.try_next().await, Err(ActionError::Invalid(_))));
+    assert!(matches!(lines.try_next().await, Ok(None)));
     drop(lines);
     writing.await.unwrap();
 }
@@ -166,7 +166,8 @@ async fn a_list_that_is_cut_or_ends_in_a_failure_is_not_whole() {
         [("cut", "{\"path", false), ("failed", failed, false), ("whole", "", true)]
     {
         let service = crate::service();
-        let listing = start(&service, async |s: MetaService| s.list("/d", true).await);
+        let listing =
+            start(&service, async |s: MetaService| s.list("/d").recursive(true).entries().await);
         let target = reply_to(&guest(&service).poll_as_agent().await);
         let end = if what == "failed" { "\n" } else { "" };
         let body = format!("{line}\n{rest}{end}");
@@ -175,10 +176,10 @@ async fn a_list_that_is_cut_or_ends_in_a_failure_is_not_whole() {
             async move { guest(&service).post(&target, body.as_bytes()).await.status }
         });
         let mut lines = listing.await.unwrap().unwrap();
-        assert_eq!(lines.next().await.unwrap().unwrap().path, "a");
-        match lines.next().await {
+        assert_eq!(lines.try_next().await.unwrap().unwrap().path, "a");
+        match lines.try_next().await {
             Ok(None) => assert!(whole, "{what}"),
-            Err(ExtensionError::Refused(failure)) => {
+            Err(ActionError::Failed(failure)) => {
                 assert_eq!((what, failure.message.as_str()), ("failed", "/d/b: no"));
             }
             other => assert!(what == "cut", "{what}: {other:?}"),
@@ -191,7 +192,7 @@ async fn a_list_that_is_cut_or_ends_in_a_failure_is_not_whole() {
 async fn writing(
     service: &MetaService,
     first: &str,
-) -> (tokio::task::JoinHandle<Result<u64, ExtensionError>>, Socket) {
+) -> (tokio::task::JoinHandle<Result<u64, WriteError>>, Socket) {
     let writing = start(service, async |s: MetaService| {
         s.write(Destination::file("/f"), &b"content"[..]).await
     });
@@ -208,7 +209,10 @@ async fn a_guest_cannot_ask_for_what_was_never_sent() {
         let service = crate::service();
         let (writing, _socket) = writing(&service, first).await;
         let error = writing.await.unwrap().unwrap_err();
-        assert!(matches!(error, ExtensionError::Invalid(_)), "{first:.20}: {error}");
+        assert!(
+            matches!(error, WriteError::Action(ActionError::Invalid(_))),
+            "{first:.20}: {error}"
+        );
     }
 }
 
@@ -254,7 +258,7 @@ async fn a_guest_that_exits_at_once_has_not_taken_the_file() {
     // It closes, and reads what is on its way.
     let _ = socket.close(None).await;
     while socket.next().await.is_some_and(|message| message.is_ok()) {}
-    assert!(matches!(writing.await.unwrap(), Err(ExtensionError::Invalid(_))));
+    assert!(matches!(writing.await.unwrap(), Err(WriteError::Action(ActionError::Invalid(_)))));
 }
 
 /// An agent that can read is gone, one of version 1 has come in its place.
@@ -263,7 +267,7 @@ async fn an_artifact_falls_back_to_version_1() {
     let service = crate::service();
     let announced = [("Metaservice-Agent", AGENT)];
     guest(&service).request("GET", "/engine/v1/execute", &announced, b"").await;
-    let fetching = start(&service, async |s: MetaService| s.get_artifact("/f").await);
+    let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
     tokio::task::yield_now().await;
     let action = guest(&service).poll().await;
     assert_eq!(action["type"], "get-artifact");
@@ -277,12 +281,12 @@ async fn an_artifact_is_the_extended_read_where_there_is_one() {
     let announced = [("Metaservice-Agent", AGENT)];
     let answer = guest(&service).request("GET", "/engine/v1/execute", &announced, b"").await;
     assert!(answer.headers["metaservice-service"].contains("\"shell2\":true"));
-    let fetching = start(&service, async |s: MetaService| s.get_artifact("/f").await);
+    let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
     let action = guest(&service).poll_as_agent().await;
     assert_eq!(action["type"], "read");
     let gone = [("Metaservice-Failure", r#"{"code":"not-a-file","message":"a folder"}"#)];
     guest(&service).request("POST", &reply_to(&action), &gone, b"").await;
-    assert!(matches!(fetching.await.unwrap(), Err(ArtifactError::NotFound)));
+    assert!(matches!(fetching.await.unwrap(), Err(ReadError::NotFound(_))));
 }
 
 #[tokio::test]
@@ -299,6 +303,8 @@ async fn a_write_notices_a_guest_that_is_gone_while_its_source_is_silent() {
     for message in [&b"\0\x01{\"from\":0}\n"[..], b"\0\x01", b"\0\x02", &exit] {
         socket.send(Message::binary(message.to_vec())).await.unwrap();
     }
-    let Err(ExtensionError::Refused(failure)) = writing.await.unwrap() else { panic!() };
+    let Err(WriteError::Action(ActionError::Failed(failure))) = writing.await.unwrap() else {
+        panic!()
+    };
     assert_eq!(failure.code, FailureCode::NoSpace);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use metaservice::{Cloud, MetaService, Preparation};
+use metaservice::{Cloud, IdleService, MetaService};
 use metaservice_testing::guest::{Answer, head};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ const AGENT: &str = "Metaservice-Agent";
 const SERVICE: &str = "metaservice-service";
 
 /// A service of a machine without a job, at an address.
-async fn prepare(preparation: &Preparation) -> std::net::SocketAddr {
+async fn prepare(preparation: &IdleService) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(preparation.clone().serve(listener));
@@ -39,7 +39,7 @@ async fn ask(
 
 #[tokio::test]
 async fn a_machine_without_a_job_is_told_to_wait_if_it_knows_how() {
-    let preparation = Preparation::new();
+    let preparation = IdleService::new();
     let address = prepare(&preparation).await;
     let execute =
         |headers: &'static [(&str, &str)]| ask(address, "GET", "/engine/v1/execute", headers);
@@ -68,7 +68,7 @@ async fn a_machine_without_a_job_is_told_to_wait_if_it_knows_how() {
 
 #[tokio::test]
 async fn nothing_of_a_job_is_served_where_there_is_none() {
-    let address = prepare(&Preparation::new()).await;
+    let address = prepare(&IdleService::new()).await;
     assert_eq!(ask(address, "GET", "/engine/v1/ping", &[]).await.status, 200);
     for (method, path) in [
         ("POST", "log"),
@@ -95,7 +95,7 @@ async fn nothing_of_a_job_is_served_where_there_is_none() {
 #[tokio::test]
 async fn a_cloud_image_without_a_job_gets_its_agent() {
     let cloud = Cloud::new("nobody");
-    let address = prepare(&Preparation::cloud(&cloud, "linux-x86_64", "the agent")).await;
+    let address = prepare(&IdleService::cloud(&cloud, "linux-x86_64", "the agent")).await;
     let get = |path: &'static str| ask(address, "GET", path, &[]);
     let id = get("/latest/meta-data/instance-id").await;
     assert_eq!(id.body, cloud.instance_id().as_bytes());

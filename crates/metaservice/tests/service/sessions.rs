@@ -1,7 +1,7 @@
 //! Who may speak for the job, and how much: sessions, origins, bounds.
 
-use futures_util::StreamExt;
-use metaservice::{ArtifactError, Contact, MetaService, SILENCE, SessionMode};
+use futures_util::{StreamExt, TryStreamExt};
+use metaservice::{Contact, Limits, MetaService, SILENCE, SessionMode};
 use metaservice_testing::guest::{AGENT, Answer, head, reply_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
@@ -57,14 +57,14 @@ async fn what_began_before_the_claim_ends_with_it() {
     let mut before = [0; 6];
     written.read_exact(&mut before).await.unwrap();
     // A stranger may have taken actions, too, as a guest of version 1 does.
-    let exec = start(&service, async |service| service.exec_shell(["id"], false).await);
+    let exec = start(&service, async |service| service.exec(["id"]).spawn().await);
     let mut stream = guest(&service).dial_shell(&guest(&service).poll().await).await;
     let shell = exec.await.unwrap().unwrap();
-    let fetch = start(&service, async |service| service.get_artifact("/f").await);
+    let fetch = start(&service, async |service| service.read("/f").spool().await);
     let reply = head("POST", &reply_to(&guest(&service).poll().await), &chunked);
     let mut reply = begin(reply).await;
     reply.write_all(b"6\r\nforged\r\n").await.unwrap();
-    let read = start(&service, async |service| service.read("/f", metaservice::Form::File).await);
+    let read = start(&service, async |service| service.read("/f").open().await);
     let file = ("Metaservice-File", r#"{"form":"file","mode":420,"mtimeNs":1}"#);
     let target = reply_to(&guest(&service).poll_as_agent().await);
     let mut stolen = begin(head("POST", &target, &[chunked[0], chunked[1], file])).await;
@@ -88,7 +88,7 @@ async fn what_began_before_the_claim_ends_with_it() {
     forged.extend_from_slice(&encoder.end());
     let head = format!("{:x}\r\n", forged.len()).into_bytes();
     let _ = stolen.write_all(&[&head[..], &forged, b"\r\n0\r\n\r\n"].concat()).await;
-    let late = tokio::time::timeout(std::time::Duration::from_millis(300), read.chunk()).await;
+    let late = tokio::time::timeout(std::time::Duration::from_millis(300), read.try_next()).await;
     assert!(!matches!(late, Ok(Ok(Some(_)))), "{late:?}");
     fetch.abort();
     let own = [(SESSION, secret.as_str())];
@@ -164,7 +164,9 @@ async fn what_somebody_else_makes_the_guest_ask_for_is_refused() {
 async fn a_log_is_taken_up_to_its_bound() {
     for (length, allowed) in [(1000usize, true), (1001, false)] {
         let (log, mut reader) = tokio::io::duplex(10_000);
-        let service = MetaService::builder(["true"]).log(log).max_log(1000).start().unwrap();
+        let mut limits = Limits::default();
+        limits.log = 1000;
+        let service = MetaService::builder(["true"]).log(log).limits(limits).start().unwrap();
         let answer = guest(&service).post("/engine/v1/log", &vec![b'x'; length]).await;
         assert_eq!(answer.status, if allowed { 200 } else { 500 });
         if !allowed {
@@ -182,18 +184,19 @@ async fn a_log_is_taken_up_to_its_bound() {
 #[tokio::test]
 async fn a_file_is_taken_up_to_its_bound() {
     for (length, allowed) in [(500_000usize, true), (500_001, false)] {
-        let service = MetaService::builder(["true"]).max_artifact(500_000).start().unwrap();
-        let fetching = start(&service, async |s: MetaService| s.get_artifact("/f").await);
+        let mut limits = Limits::default();
+        limits.artifact = 500_000;
+        let service = MetaService::builder(["true"]).limits(limits).start().unwrap();
+        let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
         let action = guest(&service).poll().await;
         let answer = guest(&service).post(&reply_to(&action), &vec![b'x'; length]).await;
         assert_eq!(answer.status, if allowed { 200 } else { 500 });
         match fetching.await.unwrap() {
             Ok(artifact) => assert!(allowed && artifact.len() == 500_000),
-            Err(ArtifactError::Storage(cause)) => {
+            Err(error) => {
                 assert!(!allowed);
-                assert_eq!(cause.to_string(), "the guest's file is larger than 500000 bytes");
+                assert_eq!(error.to_string(), "the guest's file is larger than 500000 bytes");
             }
-            Err(other) => panic!("{other}"),
         }
     }
 }

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use metaservice::{ActionError, MetaService, Shell, ShellError};
+use metaservice::{ActionError, Child, ChildError, ExecError, MetaService};
 use metaservice_testing::guest::{Socket, next, reply_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::guest;
 
-async fn open(service: &MetaService, tty: bool) -> (Shell, Socket) {
+async fn open(service: &MetaService, tty: bool) -> (Child, Socket) {
     let opening = tokio::spawn({
         let service = service.clone();
-        async move { service.exec_shell(["sh", "-c", "x"], tty).await }
+        async move {
+            {
+                let exec = service.exec(["sh", "-c", "x"]);
+                if tty { exec.terminal() } else { exec }.spawn().await
+            }
+        }
     });
     let action = guest(service).poll().await;
     assert_eq!(action["type"], "exec-shell");
@@ -27,7 +32,7 @@ async fn send(socket: &mut Socket, message: &[u8]) {
     socket.send(Message::binary(message.to_vec())).await.unwrap();
 }
 
-async fn read_all(output: Option<metaservice::ShellOutput>) -> std::io::Result<Vec<u8>> {
+async fn read_all(output: Option<metaservice::ChildOutput>) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
     output.unwrap().read_to_end(&mut all).await.map(|_| all)
 }
@@ -42,7 +47,7 @@ async fn outputs_come_apart_and_the_exit_after_them() {
         }
         send(&mut socket, &[5, status]).await;
         socket.close(None).await.unwrap();
-        assert_eq!(shell.wait().await, Ok(success));
+        assert_eq!(shell.wait().await.map(|status| status.success()), Ok(success));
         assert_eq!(read_all(shell.stdout.take()).await.unwrap(), b"output");
         assert_eq!(read_all(shell.stderr.take()).await.unwrap(), b"err");
     }
@@ -68,7 +73,7 @@ async fn an_exit_closes_the_stream_in_order_and_at_once() {
             let reason = "".into();
             socket.close(Some(CloseFrame { code: CloseCode::Normal, reason })).await.unwrap();
         }
-        assert_eq!(shell.wait().await, Ok(false));
+        assert_eq!(shell.wait().await.map(|status| status.success()), Ok(false));
         assert_eq!(read_all(shell.stdout.take()).await.unwrap(), b"out");
         assert_eq!(read_all(shell.stderr.take()).await.unwrap(), b"");
         let mut closed = None;
@@ -116,7 +121,7 @@ async fn stdin_goes_in_blocks_within_the_window() {
     assert!(received == content);
     // Closing stdin is no abort: the result still comes.
     send(&mut socket, &[5, 0]).await;
-    assert_eq!(shell.wait().await, Ok(true));
+    assert_eq!(shell.wait().await.map(|status| status.success()), Ok(true));
 }
 
 #[tokio::test]
@@ -147,7 +152,7 @@ async fn a_guest_that_ignores_the_window_is_cut() {
     for _ in 0..5 {
         send(&mut socket, &block).await;
     }
-    assert_eq!(shell.wait().await, Err(ShellError::Disconnected));
+    assert_eq!(shell.wait().await, Err(ChildError::Disconnected));
     // What came within the window can be read, then comes the error.
     let mut stdout = shell.stdout.take().unwrap();
     let mut read = Vec::new();
@@ -174,7 +179,7 @@ async fn an_output_that_nobody_wants_does_not_hold_the_guest_back() {
         room -= 16 * 1024;
     }
     send(&mut socket, &[5, 0]).await;
-    assert_eq!(shell.wait().await, Ok(true));
+    assert_eq!(shell.wait().await.map(|status| status.success()), Ok(true));
 }
 
 #[tokio::test]
@@ -186,7 +191,7 @@ async fn abort_reaches_the_guest_and_waiting_says_so() {
     shell.abort();
     assert_eq!(next(&mut socket).await, [4]);
     send(&mut socket, &[5, 0]).await;
-    assert_eq!(shell.wait().await, Err(ShellError::Aborted));
+    assert_eq!(shell.wait().await, Err(ChildError::Aborted));
 }
 
 #[tokio::test]
@@ -206,7 +211,7 @@ async fn a_connection_that_dies_is_told_everywhere() {
     let (mut shell, mut socket) = open(&service, false).await;
     send(&mut socket, b"\0\x01half").await;
     drop(socket);
-    assert_eq!(shell.wait().await, Err(ShellError::Disconnected));
+    assert_eq!(shell.wait().await, Err(ChildError::Disconnected));
     let mut stdout = shell.stdout.take().unwrap();
     let mut half = [0; 4];
     stdout.read_exact(&mut half).await.unwrap();
@@ -219,7 +224,7 @@ async fn shutdown_ends_a_shell() {
     let service = crate::service();
     let (shell, _socket) = open(&service, false).await;
     service.shutdown().await.unwrap();
-    assert_eq!(shell.wait().await, Err(ShellError::Terminated));
+    assert_eq!(shell.wait().await, Err(ChildError::Terminated));
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +232,7 @@ async fn a_silent_guest_is_given_up_after_45_seconds() {
     let service = crate::service();
     let begun = tokio::time::Instant::now();
     let (shell, _silent) = open(&service, false).await;
-    assert_eq!(shell.wait().await, Err(ShellError::Disconnected));
+    assert_eq!(shell.wait().await, Err(ChildError::Disconnected));
     assert_eq!(begun.elapsed().as_secs(), 45);
 }
 
@@ -246,7 +251,7 @@ async fn a_guest_that_answers_pings_is_kept_for_hours() {
         socket
     });
     let begun = tokio::time::Instant::now();
-    assert_eq!(shell.wait().await, Ok(true));
+    assert_eq!(shell.wait().await.map(|status| status.success()), Ok(true));
     assert_eq!(begun.elapsed().as_secs(), 480 * 15);
     drop(answering.await.unwrap());
 }
@@ -264,7 +269,7 @@ async fn what_is_no_message_of_ours_is_ignored() {
     for message in [&b"\0\x01ok"[..], b"\0\x01", &[5, 0]] {
         send(&mut socket, message).await;
     }
-    assert_eq!(shell.wait().await, Ok(true));
+    assert_eq!(shell.wait().await.map(|status| status.success()), Ok(true));
     assert_eq!(read_all(shell.stdout.take()).await.unwrap(), b"ok");
 }
 
@@ -273,7 +278,7 @@ async fn a_message_larger_than_allowed_ends_the_shell() {
     let service = crate::service();
     let (shell, mut socket) = open(&service, false).await;
     let _ = socket.send(Message::binary(vec![0; 20 * 1024 + 1])).await;
-    assert_eq!(shell.wait().await, Err(ShellError::Disconnected));
+    assert_eq!(shell.wait().await, Err(ChildError::Disconnected));
 }
 
 #[tokio::test]
@@ -281,7 +286,7 @@ async fn a_reply_that_is_no_websocket_does_not_use_the_action_up() {
     let service = crate::service();
     let opening = tokio::spawn({
         let service = service.clone();
-        async move { service.exec_shell(Vec::<String>::new(), false).await }
+        async move { service.exec(Vec::<String>::new()).spawn().await }
     });
     let action = guest(&service).poll().await;
     let target = reply_to(&action);
@@ -289,7 +294,7 @@ async fn a_reply_that_is_no_websocket_does_not_use_the_action_up() {
     assert_eq!(guest(&service).post(&target, b"").await.error().1, "MethodNotAllowed");
     let mut socket = guest(&service).dial_shell(&action).await;
     send(&mut socket, &[5, 0]).await;
-    assert_eq!(opening.await.unwrap().unwrap().wait().await, Ok(true));
+    assert!(opening.await.unwrap().unwrap().wait().await.unwrap().success());
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,10 +302,10 @@ async fn a_shell_is_tried_once() {
     let service = crate::service();
     let opening = tokio::spawn({
         let service = service.clone();
-        async move { service.exec_shell(["x"], false).await.map(drop) }
+        async move { service.exec(["x"]).spawn().await.map(drop) }
     });
     guest(&service).poll().await;
     let begun = tokio::time::Instant::now();
-    assert!(matches!(opening.await.unwrap(), Err(ActionError::TimedOut(_))));
+    assert!(matches!(opening.await.unwrap(), Err(ExecError::Action(ActionError::TimedOut(_)))));
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }

@@ -153,11 +153,11 @@ async fn ask(world: &World, wish: Wish) -> bool {
     let path = format!("/{:x}", wish.name);
     match wish.kind {
         0 => {
-            let Ok(files) = service.list_folder(&path).await else { return false };
+            let Ok(files) = service.list(&path).files().await else { return false };
             assert_eq!(files, [format!("{path}/a"), format!("{path}/b")]);
         }
         1 => {
-            let Ok(artifact) = service.get_artifact(&path).await else { return false };
+            let Ok(artifact) = service.read(&path).spool().await else { return false };
             let mut all = Vec::new();
             std::io::Read::read_to_end(&mut artifact.into_std().await, &mut all).unwrap();
             assert!(all == agent::content(&path));
@@ -171,7 +171,7 @@ async fn ask(world: &World, wish: Wish) -> bool {
 /// where the shell says it has ended, it is all of it.
 async fn through_a_shell(service: &MetaService, name: u32) -> bool {
     let sent: Vec<u8> = (0..name % 200_000).map(|n| (n % 253) as u8).collect();
-    let Ok(mut shell) = service.exec_shell(["cat"], false).await else { return false };
+    let Ok(mut shell) = service.exec(["cat"]).spawn().await else { return false };
     let (mut stdin, mut stdout) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
     let mut back = Vec::new();
     let (_, read) = tokio::join!(
@@ -183,7 +183,7 @@ async fn through_a_shell(service: &MetaService, name: u32) -> bool {
     );
     let ended = shell.wait().await;
     assert!(sent.starts_with(&back), "{} bytes are not the {} sent", back.len(), sent.len());
-    if matches!(ended, Ok(true)) {
+    if ended.as_ref().is_ok_and(|status| status.success()) {
         read.unwrap();
         assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use metaservice::control::{BodyReader, Client, ClientError, Code};
+use metaservice::control::{BodyReader, Client, FileBody};
 use metaservice::{FileHead, Form};
 use metaservice_archive::{Extracted, SparseWriter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -43,25 +43,18 @@ pub(crate) async fn fetch(
                 !std::io::stdout().is_terminal(),
                 "an archive is not written to a terminal: lead it into a file or a program"
             );
-            let read = if follow {
-                client.read_link(path, Form::Archive, true).await
-            } else {
-                client.read(path, Form::Archive).await
-            };
-            let (_, body) = read.with_context(cannot)?;
+            let mut read = client.read(path).form(Form::Archive);
+            if follow {
+                read = read.follow(true);
+            }
+            let body = read.open().await.with_context(cannot)?.body;
             return stream(body, path, printer).await.with_context(cannot);
         }
     };
-    let (head, body) = match client.read_link(path, Form::Any, follow).await {
-        Ok(read) => read,
-        Err(unsupported @ ClientError::Refused { code: Code::Unsupported, .. }) => {
-            let fetched = fetch_plain(client, path, &to, printer).await;
-            if fetched.is_err() && is_folder(client, path).await {
-                return Err(unsupported).with_context(cannot);
-            }
-            return fetched.with_context(cannot);
-        }
-        Err(error) => return Err(error).with_context(cannot),
+    let opened = client.read(path).form(Form::Any).follow(follow).open().await;
+    let FileBody { head, body, .. } = opened.with_context(cannot)?;
+    let Some(head) = head else {
+        return fetch_plain(body, path, &to, printer).await.with_context(cannot);
     };
     let is_folder = head.form == Form::Archive && !head.link;
     let (target, named) = place::target(&to, place::name(path), is_folder)?;
@@ -93,24 +86,17 @@ async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
 }
 
 /// A file of an agent of version 1, which says nothing of its attributes.
-async fn fetch_plain(client: &Client, path: &str, to: &Path, printer: Printer) -> Result<()> {
+async fn fetch_plain(mut body: BodyReader, path: &str, to: &Path, printer: Printer) -> Result<()> {
     let (target, named) = place::target(to, place::name(path), false)?;
     let progress = printer.progress(path, None);
     let place = open(&target, named, 0o666).await?;
     let mut file = tokio::fs::File::from_std(place.file().try_clone()?);
-    let bytes = client.get_artifact(path, &mut file).await?;
+    let bytes = tokio::io::copy(&mut body, &mut file).await?;
     file.flush().await?;
     place.keep()?;
     progress.counter()(bytes);
     told(printer, path, &target.display().to_string(), progress, &Content::file());
     Ok(())
-}
-
-/// Whether an agent of version 1, which fails to read a folder without a reason, lists files below
-/// `path`. Of a plain file it lists the file alone.
-async fn is_folder(client: &Client, path: &str) -> bool {
-    let listed = client.list_folder(path).await.unwrap_or_default();
-    listed.iter().any(|file| file != path.trim_end_matches('/'))
 }
 
 /// A file with its attributes.

@@ -48,13 +48,12 @@ pub(crate) async fn send(
     let inspect = if follow { std::fs::metadata } else { std::fs::symlink_metadata };
     let metadata = inspect(&from).with_context(|| format!("cannot read {text}"))?;
     let name = place::name(&text).map(str::to_owned);
-    let destination = |form, mode, mtime_ns| Destination {
-        path: path.to_owned(),
-        name: name.clone(),
-        form,
-        mode,
-        mtime_ns,
-        set_id: how.set_id,
+    let destination = |form, mode, mtime_ns| {
+        let mut destination = Destination::file(path);
+        destination.name.clone_from(&name);
+        (destination.form, destination.mode) = (form, mode);
+        (destination.mtime_ns, destination.set_id) = (mtime_ns, how.set_id);
+        destination
     };
     if metadata.is_file() {
         let file = tokio::fs::File::open(&from).await;
@@ -103,14 +102,14 @@ async fn send_link(client: &Client, from: PathBuf, path: &str, printer: Printer)
     let progress = printer.progress(&text, None);
     let packing = folder::pack(from, name, progress.counter())?;
     let packed = packing.packed();
-    write(client, Destination::folder(folder), packing).await?;
+    write(client, Destination::directory(folder), packing).await?;
     told(printer, &text, path, progress, &content(&packed));
     Ok(())
 }
 
 /// Whether a path in the guest is a directory, or leads to one.
 async fn is_folder(client: &Client, path: &str) -> Result<bool, ClientError> {
-    match client.list(&format!("{path}/."), false).await {
+    match client.list(format!("{path}/.")).entries().await {
         Ok(_) => Ok(true),
         Err(ClientError::Refused { code: Code::NotFound, .. }) => Ok(false),
         Err(error) => Err(error),
@@ -118,7 +117,8 @@ async fn is_folder(client: &Client, path: &str) -> Result<bool, ClientError> {
 }
 
 async fn send_stream(client: &Client, path: &str, how: How, printer: Printer) -> Result<()> {
-    let destination = Destination { set_id: how.set_id, ..Destination::folder(path) };
+    let mut destination = Destination::directory(path);
+    destination.set_id = how.set_id;
     let archive = archive(tokio::io::stdin()).await?;
     let progress = printer.progress(path, None);
     write(client, destination, progress.of(archive)).await?;

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::TryStreamExt;
 use metaservice::LogFrom;
 use metaservice::control::BodyReader;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -65,7 +66,7 @@ async fn show(mut log: BodyReader) -> Result<()> {
     let spool = Spool::new();
     let filling = async {
         let filled = async {
-            while let Some(bytes) = log.chunk().await.context("the log is cut")? {
+            while let Some(bytes) = log.try_next().await.context("the log is cut")? {
                 spool.push(bytes).await;
             }
             Ok(())

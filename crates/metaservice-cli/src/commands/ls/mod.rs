@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Error, Result, bail};
+use futures_util::TryStreamExt;
 use metaservice::DirectoryEntry;
 use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
@@ -33,7 +34,7 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let (job, path) = place(args.job, args.path)?;
     let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
     let cannot = || format!("cannot list {path}");
-    let mut entries = match client.list(&path, args.recursive).await {
+    let mut entries = match client.list(&*path).recursive(args.recursive).entries().await {
         Ok(entries) => entries,
         Err(ClientError::Refused { code: Code::Unsupported, .. }) if args.long => {
             bail!(
@@ -53,7 +54,7 @@ pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
     let long = args.long.then_some(sizes);
     let mut waiting: Vec<DirectoryEntry> = Vec::new();
     let (mut first, mut all, mut kept) = (true, Vec::<DirectoryEntry>::new(), 0);
-    while let Some(entry) = entries.next().await.with_context(cannot)? {
+    while let Some(entry) = entries.try_next().await.with_context(cannot)? {
         if printer.is_json() {
             // An array needs its end; what is in it comes as it comes.
             let text = json_text(&json!(entry).to_string());
@@ -124,7 +125,7 @@ fn show(
 
 /// What an agent of version 1 can tell.
 async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<String>, ClientError> {
-    let files = client.list_folder(path).await?;
+    let files = client.list(path).files().await?;
     let folder = path.trim_end_matches('/');
     let below = |file: &str| match file.strip_prefix(folder) {
         Some(below) => below.trim_start_matches('/').to_owned(),

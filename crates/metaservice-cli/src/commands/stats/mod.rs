@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::TryStreamExt;
 use metaservice::Stats;
 use metaservice::control::{Client, ClientError};
 use metaservice_sandbox::spec::Period;
@@ -36,7 +37,7 @@ pub(crate) async fn stats(args: StatsArgs, printer: Printer) -> Result<ExitStatu
         let mut lines = client.stats(Some(interval)).await?;
         let mut table = Table::new(printer.is_json());
         let mut last: Option<Stats> = None;
-        while let Some(stats) = lines.next().await? {
+        while let Some(stats) = lines.try_next().await? {
             if let Some(last) = last {
                 table.show(&Gauges::between(&last, &stats))?;
                 if !args.follow {

@@ -1,8 +1,8 @@
 //! Commands that a client has described and not started yet.
 //!
-//! A websocket begins with a GET, which has no body, and a request's target is no place for a
-//! command: it is bounded, and it is what logs show. So a client describes the command in the body
-//! of a request of its own, and starts it by the id that it gets.
+//! A websocket begins with a GET, which has no body. A request's target is not the place for a
+//! command: its length is limited, and logs show it. So a client describes the command in the body
+//! of another request, and starts it with the id that it gets.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use metaservice_protocol::{ActionId, Exec};
 /// How long a command waits to be started.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// How many wait at once.
-const MOST: usize = 64;
+/// How many commands may wait.
+const MAX: usize = 64;
 
-/// How many bytes of JSON wait at once.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// How many bytes of JSON may wait.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Too many commands wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(super) struct Full;
 
 /// The commands that wait, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Described {
+pub(super) struct DescribedCommands {
     commands: VecDeque<Command>,
     bytes: usize,
 }
@@ -38,8 +38,8 @@ struct Command {
     until: Instant,
 }
 
-impl Described {
-    /// Keeps a command of so many bytes under a new id.
+impl DescribedCommands {
+    /// Keeps a command of `bytes` bytes under a new id.
     pub(super) fn add(
         &mut self,
         now: Instant,
@@ -49,7 +49,7 @@ impl Described {
     ) -> Result<(), Full> {
         self.expire(now);
         let sum = self.bytes.saturating_add(bytes);
-        if self.commands.len() >= MOST || sum > MOST_BYTES {
+        if self.commands.len() >= MAX || sum > MAX_BYTES {
             return Err(Full);
         }
         self.bytes = sum;
@@ -57,7 +57,7 @@ impl Described {
         Ok(())
     }
 
-    /// The command of this id, which can be started once.
+    /// Removes and returns the command with this id.
     pub(super) fn take(&mut self, now: Instant, id: &ActionId) -> Option<Exec> {
         self.expire(now);
         let place = self.commands.iter().position(|command| command.id == *id)?;
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_command_is_taken_once_and_in_time() {
         let now = Instant::now();
-        let mut described = Described::default();
+        let mut described = DescribedCommands::default();
         let exec = Exec { command: vec!["a".into()], ..Exec::default() };
         described.add(now, id(1), exec.clone(), 10).unwrap();
         described.add(now, id(2), Exec::default(), 10).unwrap();
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_number_and_bytes() {
+    fn the_waiting_commands_have_limits_of_number_and_bytes() {
         let now = Instant::now();
-        let mut described = Described::default();
-        for number in 0..MOST {
+        let mut described = DescribedCommands::default();
+        for number in 0..MAX {
             described.add(now, id(number), Exec::default(), 1).unwrap();
         }
-        assert_eq!(described.add(now, id(MOST), Exec::default(), 1), Err(Full));
-        described.add(now + KEPT_FOR, id(MOST), Exec::default(), MOST_BYTES).unwrap();
+        assert_eq!(described.add(now, id(MAX), Exec::default(), 1), Err(Full));
+        described.add(now + KEPT_FOR, id(MAX), Exec::default(), MAX_BYTES).unwrap();
         assert_eq!(described.add(now + KEPT_FOR, id(0), Exec::default(), 1), Err(Full));
     }
 }

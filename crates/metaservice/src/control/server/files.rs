@@ -1,4 +1,4 @@
-//! Files, folders, and other lines that come from the guest.
+//! Files and directories, and statistics.
 
 use std::time::Duration;
 
@@ -14,90 +14,99 @@ use hyper::body::Frame;
 use metaservice_protocol::header::JSON_LINES_TYPE;
 use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
 use metaservice_protocol::{DirectoryEntry, Form, Stats};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use super::super::{Code, FILE_HEADER, PROBLEM_HEADER, Problem, Written};
-use super::Served;
-use super::problem::{Natural, Query, refuse};
-use crate::handle::actions::{Destination, ExtensionError, Lines, Reading};
+use super::extract::{Natural, Query};
+use super::responses::{failed, refuse};
+use super::served::Served;
+use crate::control::error::{ApiError, Code};
+use crate::control::model::{FILE_HEADER, PROBLEM_HEADER, Written};
+#[cfg(feature = "openapi")]
+use crate::control::paths;
+use crate::handle::error::ActionError;
+use crate::handle::lines::Lines;
+use crate::handle::read::Reading;
+use crate::handle::write::Destination;
 use crate::job::artifact::Artifact;
 
-/// How many bytes of a file are read at once.
+/// The size of one read of a file.
 const READ: usize = 256 * 1024;
 
-/// Where in the guest.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// A place in the guest.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct PathQuery {
     /// A path in the guest.
     path: String,
 }
 
-/// The plain files below a folder, as absolute paths. Any agent can do this.
-#[utoipa::path(get, path = "/v1/files", params(PathQuery), responses(
+/// The absolute paths of all plain files below a directory. Each agent can do this.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::FILES, params(PathQuery), responses(
     (status = 200, body = Vec<String>),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 502, body = Problem),
-    (status = 503, body = Problem), (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 502, body = ApiError),
+    (status = 503, body = ApiError), (status = 504, body = ApiError),
+)))]
 pub(crate) async fn list_files(
     State(served): State<Served>,
     Query(query): Query<PathQuery>,
 ) -> Response {
-    match served.service.list_folder(query.path).await {
+    match served.service.list(query.path).files().await {
         Ok(files) => Json(files).into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
-/// Which entries.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// What to list.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct EntriesQuery {
-    /// A folder in the guest, or one file.
+    /// A directory in the guest, or one file.
     path: String,
-    /// Also what is below its folders.
+    /// Also list what is below the directories in it.
     #[serde(default)]
-    #[param(required = false)]
+    #[cfg_attr(feature = "openapi", param(required = false))]
     recursive: bool,
 }
 
-/// The entries of a folder with their attributes, one line of JSON each.
-#[utoipa::path(get, path = "/v1/entries", params(EntriesQuery), responses(
+/// The entries of a directory with their attributes, one line of JSON each.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::ENTRIES, params(EntriesQuery), responses(
     (status = 200, body = DirectoryEntry, content_type = "application/jsonl"),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError),
+)))]
 pub(crate) async fn entries(
     State(served): State<Served>,
     Query(query): Query<EntriesQuery>,
 ) -> Response {
-    match served.service.list(query.path, query.recursive).await {
+    match served.service.list(query.path).recursive(query.recursive).entries().await {
         Ok(lines) => lines_response::<DirectoryEntry>(lines),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
 /// How often.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query, rename_all = "camelCase"))]
 pub(crate) struct StatsQuery {
     /// Milliseconds between two lines, 100 to 10000; without it there is one line.
-    #[param(minimum = 100, maximum = 10000)]
+    #[cfg_attr(feature = "openapi", param(minimum = 100, maximum = 10000))]
     interval_ms: Option<u32>,
 }
 
-/// What the guest is doing, one line of JSON now and one every interval.
-#[utoipa::path(get, path = "/v1/stats", params(StatsQuery), responses(
+/// Statistics of the guest: one line of JSON now, and one at each interval.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::STATS, params(StatsQuery), responses(
     (status = 200, body = Stats, content_type = "application/jsonl"),
-    (status = 400, body = Problem), (status = 501, body = Problem), (status = 502, body = Problem),
-    (status = 503, body = Problem), (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 501, body = ApiError), (status = 502, body = ApiError),
+    (status = 503, body = ApiError), (status = 504, body = ApiError),
+)))]
 pub(crate) async fn stats(
     State(served): State<Served>,
     Query(query): Query<StatsQuery>,
@@ -111,37 +120,32 @@ pub(crate) async fn stats(
     let interval = query.interval_ms.map(|interval| Duration::from_millis(interval.into()));
     match served.service.stats(interval).await {
         Ok(lines) => lines_response::<Stats>(lines),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
-/// The lines as they were understood, not as they came: what the guest adds goes no further.
-fn lines_response<T>(lines: Lines<T>) -> Response
-where
-    T: DeserializeOwned + Serialize + 'static,
-{
-    let body = stream::try_unfold(lines, async |mut lines| {
-        let Some(value) = lines.next().await? else { return Ok(None) };
-        let mut line =
-            serde_json::to_vec(&value).map_err(|error| ExtensionError::Invalid(error.into()))?;
+/// The lines as the host understands them: what else the guest adds is left out.
+fn lines_response<T: Serialize + Send + 'static>(lines: Lines<T>) -> Response {
+    let body = lines.and_then(async |value| {
+        let mut line = serde_json::to_vec(&value).map_err(ActionError::invalid)?;
         line.push(b'\n');
-        Ok::<_, ExtensionError>(Some((line, lines)))
+        Ok(line)
     });
     ([(header::CONTENT_TYPE, JSON_LINES_TYPE)], Body::from_stream(body)).into_response()
 }
 
-/// A file's bytes, once all of them have come to the host. Any agent can do this.
-#[utoipa::path(get, path = "/v1/artifact", params(PathQuery), responses(
+/// A file's bytes, once all of them have arrived on the host. Each agent can do this.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::ARTIFACT, params(PathQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 502, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem),
-    (status = 507, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 502, body = ApiError), (status = 503, body = ApiError), (status = 504, body = ApiError),
+    (status = 507, body = ApiError),
+)))]
 pub(crate) async fn artifact(
     State(served): State<Served>,
     Query(query): Query<PathQuery>,
 ) -> Response {
-    match served.service.get_artifact(query.path).await {
+    match served.service.read(query.path).spool().await {
         Ok(artifact) => {
             let headers = [
                 (header::CONTENT_LENGTH, artifact.len().to_string()),
@@ -149,7 +153,7 @@ pub(crate) async fn artifact(
             ];
             (headers, artifact_body(artifact)).into_response()
         }
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
@@ -161,13 +165,14 @@ fn artifact_body(artifact: Artifact) -> Body {
     }))
 }
 
-/// As what something is wanted.
-#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
+/// In which form to read or write.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FormWord {
     /// A plain file's bytes.
     File,
-    /// A tar archive of a folder, or of one file or link.
+    /// A tar archive of a directory, or of one file or link.
     Archive,
     /// Whichever it is.
     #[default]
@@ -185,37 +190,38 @@ impl From<FormWord> for Form {
 }
 
 /// What to read.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct ReadQuery {
-    /// A file or folder in the guest.
+    /// A file or directory in the guest.
     path: String,
-    /// As what.
+    /// In which form.
     #[serde(default)]
-    #[param(inline, required = false)]
+    #[cfg_attr(feature = "openapi", param(inline, required = false))]
     form: FormWord,
-    /// Where to begin in a file; only with `form=file`.
-    #[param(value_type = Option<u64>)]
+    /// The offset of the first byte; only with `form=file`.
+    #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     offset: Option<Natural>,
-    /// How much of a file is wanted at most; only with `form=file`.
-    #[param(value_type = Option<u64>)]
+    /// The largest number of bytes; only with `form=file`.
+    #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     length: Option<Natural>,
-    /// Whether a link at the end of the path is followed; by default unless `form=archive`. One that
-    /// is not comes as an archive of itself.
+    /// Whether a link at the end of the path is followed; by default, unless `form=archive`. A link
+    /// that is not followed comes as an archive of itself.
     follow: Option<bool>,
 }
 
-/// A file's bytes, or a folder as a tar archive, while they come. A header tells which, and the
-/// attributes. A body that is not whole breaks off. For whoever says `TE: trailers` it ends in order
-/// instead, with a trailer `Metaservice-Problem` that has to be looked for: the error as JSON.
-#[utoipa::path(get, path = "/v1/read", params(ReadQuery), responses(
+/// A file's bytes, or a directory as a tar archive, while they arrive. A header says which, and has
+/// the attributes. If the body is not complete, the connection is cut. With `TE: trailers` it ends
+/// normally instead, and the trailer `Metaservice-Problem` has the error as JSON: check it.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::READ, params(ReadQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-File" = String, description = "form, size, mode and mtimeNs as JSON"))),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem), (status = 507, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError), (status = 507, body = ApiError),
+)))]
 pub(crate) async fn read(
     State(served): State<Served>,
     headers: HeaderMap,
@@ -226,38 +232,39 @@ pub(crate) async fn read(
     if ranged && !matches!(form, FormWord::File) {
         return refuse(Code::InvalidRequest, "offset and length go with form=file");
     }
-    let reading = if ranged {
+    let mut request = served.service.read(path).form(form.into());
+    if let Some(follow) = follow {
+        request = request.follow(follow);
+    }
+    if ranged {
         let number = |number: Option<Natural>| number.map(|Natural(number)| number);
-        served.service.read_range(path, number(offset).unwrap_or(0), number(length)).await
-    } else {
-        match follow {
-            Some(follow) => served.service.read_link(path, form.into(), follow).await,
-            None => served.service.read(path, form.into()).await,
-        }
-    };
-    match reading {
+        request = request.range(number(offset).unwrap_or(0), number(length));
+    }
+    // Not `open`: the response has the file's attributes, which version 1 does not tell.
+    match request.stream().await {
         Ok(reading) => {
             let trailers = takes_trailers(&headers);
+            let head = reading.head().map(|head| head.to_header()).unwrap_or_default();
             let headers = [
                 (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()),
-                (FILE_HEADER, reading.head().to_header()),
+                (FILE_HEADER, head),
                 (header::TRAILER.as_str(), PROBLEM_HEADER.to_owned()),
             ];
             (headers, reading_body(reading, trailers)).into_response()
         }
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
-/// Breaks off where the reading does, or ends with a trailer that says why.
+/// Ends as the reading does: on an error the body is cut, or has a trailer with the error.
 fn reading_body(reading: Reading, trailers: bool) -> Body {
     let frames = stream::try_unfold(Some(reading), move |reading| async move {
         let Some(mut reading) = reading else { return Ok(None) };
-        let error = match reading.chunk().await {
+        let error = match reading.try_next().await {
             Ok(chunk) => return Ok(chunk.map(|chunk| (Frame::data(chunk), Some(reading)))),
             Err(error) => error,
         };
-        match Problem::from(&error).to_trailers().filter(|_| trailers) {
+        match ApiError::from(&error).to_trailers().filter(|_| trailers) {
             Some(trailers) => Ok(Some((Frame::trailers(trailers), None))),
             None => Err(error),
         }
@@ -265,7 +272,7 @@ fn reading_body(reading: Reading, trailers: bool) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-/// Whether the caller reads what comes behind a body (RFC 9110, section 10.1.4).
+/// Whether the client reads trailers (RFC 9110, section 10.1.4).
 fn takes_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
     values
@@ -274,37 +281,38 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Where and how to write.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query, rename_all = "camelCase"))]
 pub(crate) struct WriteQuery {
-    /// The place in the guest.
+    /// The path in the guest.
     path: String,
     /// `file` or `archive`.
-    #[param(inline)]
+    #[cfg_attr(feature = "openapi", param(inline))]
     form: FormWord,
-    /// If `path` is a folder already: the name in it.
+    /// The name in `path` if that is a directory already.
     name: Option<String>,
     /// A file's permission bits.
-    #[param(maximum = 4095)]
+    #[cfg_attr(feature = "openapi", param(maximum = 4095))]
     mode: Option<u32>,
     /// When the file was last modified, in nanoseconds since 1970.
     mtime_ns: Option<i64>,
-    /// Whether set-user-id and set-group-id bits of an archive's members are kept.
+    /// Keep the set-user-id and set-group-id bits of an archive's members.
     #[serde(default)]
-    #[param(required = false)]
+    #[cfg_attr(feature = "openapi", param(required = false))]
     set_id: bool,
 }
 
-/// Writes a file, or what a tar archive holds, into the guest.
-#[utoipa::path(put, path = "/v1/write", params(WriteQuery),
+/// Writes a file, or the content of a tar archive, to the guest.
+#[cfg_attr(feature = "openapi", utoipa::path(put, path = paths::WRITE, params(WriteQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, body = Written),
-        (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-        (status = 504, body = Problem), (status = 507, body = Problem),
-    ))]
+        (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+        (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+        (status = 504, body = ApiError), (status = 507, body = ApiError),
+    )))]
 pub(crate) async fn write(
     State(served): State<Served>,
     Query(query): Query<WriteQuery>,
@@ -323,12 +331,12 @@ pub(crate) async fn write(
     match served.service.write(destination, &mut source).await {
         Ok(length) => Json(Written { length }).into_response(),
         Err(error) => {
-            // A caller that is still sending when the connection closes sees a broken pipe and no
-            // answer: it is read until it has seen the answer and goes.
+            // A client that still sends when the connection closes sees a broken pipe and no
+            // response. So the body is read until the client has the response and closes.
             tokio::spawn(
                 async move { tokio::io::copy_buf(&mut source, &mut tokio::io::sink()).await },
             );
-            error.into_response()
+            failed(&error)
         }
     }
 }

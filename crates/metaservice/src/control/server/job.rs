@@ -10,30 +10,36 @@ use futures_util::stream;
 use http::{StatusCode, header};
 use serde::Deserialize;
 
-use super::super::{Code, Job, JobState, MISSED_HEADER, Problem};
-use super::Served;
-use super::problem::{Natural, Query, refuse};
+use super::extract::{Natural, Query};
+use super::responses::{failed, refuse};
+use super::served::Served;
+#[cfg(feature = "openapi")]
+use crate::control::error::ApiError;
+use crate::control::error::Code;
+use crate::control::model::{Job, JobState, MISSED_HEADER};
+#[cfg(feature = "openapi")]
+use crate::control::paths;
 use crate::job::log::{LogFrom, LogItem, LogReader};
 
-/// What is to be told of the job.
-#[utoipa::path(get, path = "/v1/job", responses((status = 200, body = Job)))]
+/// The description of the job.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::JOB, responses((status = 200, body = Job))))]
 pub(crate) async fn job(State(served): State<Served>) -> Json<Job> {
     Json(describe(&served))
 }
 
-/// The job, once its command has ended.
-#[utoipa::path(get, path = "/v1/wait", responses(
+/// The description of the job, when its command has ended.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::WAIT, responses(
     (status = 200, body = Job),
-    (status = 503, body = Problem, description = "the service has ended before the job"),
-))]
+    (status = 503, body = ApiError, description = "the service has ended before the job"),
+)))]
 pub(crate) async fn wait(State(served): State<Served>) -> Response {
-    let mut terminated = served.service.0.terminated.subscribe();
+    let mut terminated = served.service.terminated();
     tokio::select! {
         _ = served.service.result() => {}
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }
-    // A job that ends ends its service too. Who waits for both is woken for each in turn, and may
-    // see the later one first: what counts is whether there is a result.
+    // The service ends after the job. A task that waits for both may see the later event first, so
+    // only the result counts.
     match served.service.try_result() {
         Some(_) => Json(describe(&served)).into_response(),
         None => refuse(Code::Terminated, "the service has ended before the job"),
@@ -52,10 +58,10 @@ fn describe(served: &Served) -> Job {
     let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
     Job {
         name: description.name.clone(),
-        command: description.command.as_ref().unwrap_or(&service.0.execute.command).clone(),
+        command: description.command.as_ref().unwrap_or(&service.job.execute.command).clone(),
         env: match description.command {
             Some(_) => Vec::new(),
-            None => service.0.execute.env.keys().cloned().collect(),
+            None => service.job.execute.env.keys().cloned().collect(),
         },
         state,
         status: result.as_ref().map(crate::JobResult::status),
@@ -69,35 +75,37 @@ fn describe(served: &Served) -> Job {
     }
 }
 
-/// Which part of the log is wanted. One of `tail`, `sinceMs` and `offset`; none means all.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// Which part of the log to read. At most one of `tail`, `sinceMs` and `offset`; without, all of it.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query, rename_all = "camelCase"))]
 pub(crate) struct LogQuery {
-    /// So many lines before the end.
-    #[param(value_type = Option<u64>)]
+    /// The last lines: how many.
+    #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     tail: Option<Natural>,
-    /// What came since this time, in milliseconds since 1970; to the second, and more coarsely in long jobs.
-    #[param(value_type = Option<u64>)]
+    /// From this time on, in milliseconds since 1970. The resolution is one second, less in long
+    /// jobs.
+    #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     since_ms: Option<Natural>,
-    /// From this byte on, counted from the log's beginning.
-    #[param(value_type = Option<u64>)]
+    /// From this byte of the log on.
+    #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     offset: Option<Natural>,
-    /// Go on until the job's end.
+    /// Continue to the job's end.
     #[serde(default)]
-    #[param(required = false)]
+    #[cfg_attr(feature = "openapi", param(required = false))]
     follow: bool,
 }
 
-/// What is kept of the log, byte for byte. A header tells how many bytes before the first one
-/// are no longer kept; a reader that is overtaken later is cut off.
-#[utoipa::path(get, path = "/v1/log", params(LogQuery), responses(
+/// The part of the log that is kept, byte for byte. A header has the number of bytes before the
+/// first one that are no longer kept. A reader that is too slow later is cut.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::LOG, params(LogQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-Missed" = u64, description = "bytes before the first one that are no longer kept"))),
-    (status = 400, body = Problem),
-    (status = 404, body = Problem, description = "no log is kept of this job"),
-    (status = 507, body = Problem),
-))]
+    (status = 400, body = ApiError),
+    (status = 404, body = ApiError, description = "no log is kept of this job"),
+    (status = 507, body = ApiError),
+)))]
 pub(crate) async fn log(State(served): State<Served>, Query(query): Query<LogQuery>) -> Response {
     let number = |number: Option<Natural>| number.map(|Natural(number)| number);
     let from = match (number(query.tail), number(query.since_ms), number(query.offset)) {
@@ -138,35 +146,36 @@ fn log_body(reader: LogReader) -> Body {
 }
 
 /// Kills the command and everything under it.
-#[utoipa::path(post, path = "/v1/kill", responses(
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::KILL, responses(
     (status = 204, description = "the guest has killed it"),
-    (status = 502, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem),
-))]
+    (status = 502, body = ApiError), (status = 503, body = ApiError), (status = 504, body = ApiError),
+)))]
 pub(crate) async fn kill(State(served): State<Served>) -> Response {
-    match served.service.kill_process().await {
+    match served.service.kill().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
 /// Which signal.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct SignalQuery {
     /// Its number on Linux.
-    #[param(minimum = 1, maximum = 31)]
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 31))]
     signal: u8,
 }
 
 /// Sends the command's main process a signal.
-#[utoipa::path(post, path = "/v1/signal", params(SignalQuery), responses(
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::SIGNAL, params(SignalQuery), responses(
     (status = 204, description = "it was sent"),
-    (status = 400, body = Problem),
-    (status = 409, body = Problem, description = "the command is not running"),
-    (status = 501, body = Problem), (status = 502, body = Problem),
-    (status = 503, body = Problem), (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError),
+    (status = 409, body = ApiError, description = "the command is not running"),
+    (status = 501, body = ApiError), (status = 502, body = ApiError),
+    (status = 503, body = ApiError), (status = 504, body = ApiError),
+)))]
 pub(crate) async fn signal(
     State(served): State<Served>,
     Query(query): Query<SignalQuery>,
@@ -176,20 +185,18 @@ pub(crate) async fn signal(
     }
     match served.service.signal(query.signal).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::Description;
+    use super::super::description::Description;
     use super::*;
     use crate::MetaService;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn whoever_waited_for_a_job_with_a_result_hears_of_the_job() {
+    async fn a_client_that_waits_gets_the_result_when_the_service_ends_at_once() {
         // The order in which waiters are woken differs: many, and again.
         for _ in 0..20 {
             let service = MetaService::builder(["true"]).start().unwrap();
@@ -200,20 +207,15 @@ mod tests {
                     service.shutdown().await.unwrap();
                 }
             });
-            let served = Served {
-                description: Description::from("job"),
-                service: service.clone(),
-                started: SystemTime::now(),
-                described: Arc::default(),
-            };
-            let before = service.0.terminated.receiver_count();
+            let served = Served::new(Description::from("job"), service.clone());
+            let before = service.job.terminated.receiver_count();
             let waiting: Vec<_> =
                 (0..500).map(|_| tokio::spawn(wait(State(served.clone())))).collect();
-            while service.0.terminated.receiver_count() < before + waiting.len() {
+            while service.job.terminated.receiver_count() < before + waiting.len() {
                 tokio::task::yield_now().await;
             }
             let result = crate::JobResult { success: true, ending: None };
-            service.0.outcome.resolve(result).unwrap();
+            service.job.result.resolve(result).unwrap();
             for waiter in waiting {
                 assert_eq!(waiter.await.unwrap().status(), StatusCode::OK);
             }
@@ -222,15 +224,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_a_job_without_one_hears_that_its_service_has_ended() {
+    async fn a_client_that_waits_for_a_job_without_a_result_gets_an_error_when_the_service_ends() {
         let service = MetaService::builder(["true"]).start().unwrap();
-        let description = Description::from("job");
-        let served = Served {
-            description,
-            service: service.clone(),
-            started: SystemTime::now(),
-            described: Arc::default(),
-        };
+        let served = Served::new(Description::from("job"), service.clone());
         let waiting = tokio::spawn(wait(State(served)));
         service.shutdown().await.unwrap();
         assert_eq!(waiting.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,9 +1,6 @@
-//! Websockets: the guest's on one side, the caller's on the other.
+//! Websockets: the guest's on one side, the client's on the other.
 
-use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
-
-use metaservice_private::lock;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,42 +12,48 @@ use http::{HeaderMap, header};
 use metaservice_protocol::header::SHELL2_PROTOCOL;
 use metaservice_protocol::limits::{SHELL_READ, SHELL_SILENCE_TIMEOUT, SHELL_WRITE_TIMEOUT};
 use metaservice_protocol::shell::{Frame, StreamProtocol};
-use metaservice_protocol::{ActionId, ActionRequest, Dial, Exec, ExecOptions};
+use metaservice_protocol::{ActionRequest, Dial, Exec, ExecOptions};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::super::{Code, ExecRequest, Problem, Started};
-use super::described::{self, Described};
-use super::problem::{Body, Query, refuse};
-use super::{MAX_COMMAND, Served};
-use crate::guest::replies::offers_v2;
-use crate::handle::actions::ExtensionError;
-use crate::handle::service::new_id;
-use crate::handle::shell::Connected;
+use super::described;
+use super::extract::{Body, MAX_COMMAND, Query};
+use super::responses::{failed, refuse};
+use super::served::Served;
+#[cfg(feature = "openapi")]
+use crate::control::error::ApiError;
+use crate::control::error::Code;
+use crate::control::model::{Described, ExecRequest, Started};
+#[cfg(feature = "openapi")]
+use crate::control::paths;
+use crate::guest::subprotocol::offers_v2;
+use crate::handle::child::socket::Connected;
+use crate::handle::exec::Executor;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-/// A command in the guest's first words. One of `id` and `command` is required.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// A command for an agent of version 1. One of `id` and `command` is required.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct ShellQuery {
-    /// The id of a command that was described, which has `command` and `tty` alone.
+    /// The id of a described command that has only `command` and `tty`.
     id: Option<String>,
     /// The command as a JSON array of strings; empty means the guest's default shell.
     command: Option<String>,
-    /// Whether it gets a terminal.
+    /// Give the command a terminal.
     #[serde(default)]
-    #[param(required = false)]
+    #[cfg_attr(feature = "openapi", param(required = false))]
     tty: bool,
 }
 
-/// A shell by the means of version 1: any agent can do this.
-#[utoipa::path(get, path = "/v1/shell", params(ShellQuery), responses(
-    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 where both sides know it"),
-    (status = 400, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem),
-))]
+/// A shell of version 1. Each agent can do this.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::SHELL, params(ShellQuery), responses(
+    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 if both sides know it"),
+    (status = 400, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError),
+)))]
 pub(crate) async fn shell(
     State(served): State<Served>,
     Query(query): Query<ShellQuery>,
@@ -79,47 +82,34 @@ pub(crate) async fn shell(
     open(served, &headers, upgrade, Ask::Action(request)).await
 }
 
-/// A command and all about it. One of the two is required.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// A command. One of `id` and `exec` is required.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct ExecQuery {
-    /// The id of a command that was described.
+    /// The id of a described command.
     id: Option<String>,
-    /// An `ExecRequest` as JSON, of less than 64 KiB as a part of the request's target.
+    /// An `ExecRequest` as JSON, of less than 64 KiB in the request's target.
     exec: Option<String>,
 }
 
-/// Describes a command that `exec` or `shell` then starts by its id: once, within 30 s.
-#[utoipa::path(post, path = "/v1/commands", request_body = ExecRequest, responses(
-    (status = 200, body = super::super::Described),
-    (status = 400, body = Problem), (status = 409, body = Problem),
-))]
+/// Describes a command. `exec` or `shell` starts it with its id, once, within 30 s.
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::COMMANDS, request_body = ExecRequest, responses(
+    (status = 200, body = Described),
+    (status = 400, body = ApiError), (status = 409, body = ApiError),
+)))]
 pub(crate) async fn describe(
     State(served): State<Served>,
     headers: HeaderMap,
     Body(exec): Body<ExecRequest>,
 ) -> Response {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    // Without a length it may be as long as any.
+    // Without a length it may have the largest one.
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_COMMAND);
-    let id = new_id();
-    let added = served.described().add(Instant::now(), id.clone(), exec.into(), length);
-    match added {
-        Ok(()) => Json(super::super::Described { id: id.into() }).into_response(),
+    match served.describe(exec.into(), length) {
+        Ok(id) => Json(Described { id: id.into() }).into_response(),
         Err(error) => refuse(Code::Refused, error.to_string()),
-    }
-}
-
-impl Served {
-    fn described(&self) -> MutexGuard<'_, Described> {
-        lock(&self.described)
-    }
-
-    /// The command that was described under this id, if it still waits.
-    fn take(&self, id: &str) -> Option<Exec> {
-        let id = ActionId::parse(id).ok()?;
-        self.described().take(Instant::now(), &id)
     }
 }
 
@@ -129,14 +119,14 @@ fn not_described() -> Response {
     refuse(Code::InvalidRequest, message)
 }
 
-/// Runs a command beside the job's own. An agent of version 1 can do so where no more than a
-/// command and a terminal are asked for.
-#[utoipa::path(get, path = "/v1/exec", params(ExecQuery), responses(
-    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 where both sides know it"),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem),
-))]
+/// Runs a command beside the job's own. An agent of version 1 runs one that has no more than a
+/// command and a terminal.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::EXEC, params(ExecQuery), responses(
+    (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 if both sides know it"),
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError),
+)))]
 pub(crate) async fn exec(
     State(served): State<Served>,
     Query(query): Query<ExecQuery>,
@@ -159,27 +149,30 @@ pub(crate) async fn exec(
     open(served, &headers, upgrade, Ask::Exec(exec)).await
 }
 
-/// Starts a command and leaves it alone. It lives no longer than the job.
-#[utoipa::path(post, path = "/v1/exec", request_body = ExecRequest, responses(
+/// Starts a command without streams. It ends with the job at the latest.
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::EXEC, request_body = ExecRequest, responses(
     (status = 200, body = Started),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError),
+)))]
 pub(crate) async fn exec_detached(
     State(served): State<Served>,
     Body(exec): Body<ExecRequest>,
 ) -> Response {
-    match served.service.exec_detached(exec.into()).await {
+    let mut exec = Exec::from(exec);
+    exec.options.detach = true;
+    match served.service.start_detached(exec).await {
         Ok(pid) => Json(Started { pid }).into_response(),
-        Err(error) => error.into_response(),
+        Err(error) => failed(&error),
     }
 }
 
-/// Where to connect to.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// What to connect to.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub(crate) struct DialQuery {
     /// An address, or `localhost`.
     host: String,
@@ -187,13 +180,13 @@ pub(crate) struct DialQuery {
     port: u16,
 }
 
-/// Connects to a TCP port in the guest: stdin is what is sent, stdout what is received.
-#[utoipa::path(get, path = "/v1/dial", params(DialQuery), responses(
+/// Connects to a TCP port in the guest. Stdin carries what is sent, stdout what is received.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::DIAL, params(DialQuery), responses(
     (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2"),
-    (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-    (status = 501, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem),
-    (status = 504, body = Problem),
-))]
+    (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+    (status = 501, body = ApiError), (status = 502, body = ApiError), (status = 503, body = ApiError),
+    (status = 504, body = ApiError),
+)))]
 pub(crate) async fn dial(
     State(served): State<Served>,
     Query(query): Query<DialQuery>,
@@ -213,42 +206,47 @@ enum Ask {
     Exec(Exec),
 }
 
-/// Asks the guest for a stream, and joins it to the caller's. Both are of one protocol.
+/// Requests a stream from the guest, and connects it to the client's. Both have the same stream
+/// protocol.
 async fn open(served: Served, headers: &HeaderMap, upgrade: Upgrade, ask: Ask) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return refuse(Code::InvalidRequest, rejection.body_text()),
     };
     let most = if offers_v2(headers) { StreamProtocol::V2 } else { StreamProtocol::V1 };
-    let opened: Result<Connected, ExtensionError> = match ask {
-        Ask::Action(request) => served.service.socket(request, most).await,
-        Ask::Exec(exec) => served.service.exec_socket(exec, most).await,
+    let opened = match ask {
+        Ask::Action(request) => {
+            served.service.socket(request, most).await.map_err(|error| failed(&error))
+        }
+        Ask::Exec(exec) => {
+            served.service.exec_socket(exec, most).await.map_err(|error| failed(&error))
+        }
     };
-    let Connected { socket: guest, protocol, place, mut admitted } = match opened {
+    let Connected { socket: guest, protocol, permit, mut authorization } = match opened {
         Ok(opened) => opened,
-        Err(error) => return error.into_response(),
+        Err(response) => return response,
     };
     let upgrade = upgrade.protocols([protocol.name()]);
-    let mut terminated = served.service.0.terminated.subscribe();
+    let mut terminated = served.service.terminated();
     let size = protocol.message();
     let upgrade = upgrade.read_buffer_size(SHELL_READ);
     upgrade.max_message_size(size).max_frame_size(size).on_upgrade(async move |client| {
-        let _place = place;
+        let _permit = permit;
         tokio::select! {
             () = relay(client, guest, protocol) => {}
-            () = admitted.over() => {}
+            () = authorization.ended() => {}
             _ = terminated.wait_for(|terminated| *terminated) => {}
         }
     })
 }
 
-/// How long an end may take to close its websocket once the stream is over.
+/// How long an end may take to close its websocket after the end of the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Hands messages on in both directions, as they are. The windows are between the two
-/// ends: what one has not acknowledged the other does not send, so nothing piles up here.
+/// Forwards messages in both directions, unchanged. The windows are between the two ends: one end
+/// sends no more than the other has acknowledged, so no queue grows here.
 ///
-/// Nothing comes behind an exit or a close: with either both ends are closed at once.
+/// An exit or a close is the last message: with either, both ends are closed.
 async fn relay(client: WebSocket, guest: WebSocket, protocol: StreamProtocol) {
     let (mut to_client, mut from_client) = client.split();
     let (mut to_guest, mut from_guest) = guest.split();
@@ -262,19 +260,19 @@ async fn relay(client: WebSocket, guest: WebSocket, protocol: StreamProtocol) {
 type Sender = stream::SplitSink<WebSocket, Message>;
 type Receiver = stream::SplitStream<WebSocket>;
 
-/// Hands messages on until the stream is over; what both ends are closed with, `None` where it has
-/// broken off. An exit counts from an end that speaks `exits`.
+/// Forwards messages until the end of the stream. Returns the frame that closes both ends, `None` if
+/// the stream broke. `exits` is the stream protocol of an end that sends exits.
 async fn forward(
     from: &mut Receiver,
     to: &mut Sender,
     exits: Option<StreamProtocol>,
 ) -> Option<CloseFrame> {
     while let Ok(Some(Ok(message))) = timeout(SHELL_SILENCE_TIMEOUT, from.next()).await {
-        // Pings are answered hop by hop; ours go out so that neither hop falls silent.
+        // Each hop answers pings itself. They are forwarded so that neither hop is silent.
         let message = match message {
             Message::Pong(_) => continue,
             Message::Ping(_) => Message::Ping(bytes::Bytes::new()),
-            Message::Close(frame) => return Some(frame.unwrap_or_else(in_order)),
+            Message::Close(frame) => return Some(frame.unwrap_or_else(normal)),
             other => other,
         };
         let exited = match (&message, exits) {
@@ -288,26 +286,26 @@ async fn forward(
             return None;
         }
         if exited {
-            return Some(in_order());
+            return Some(normal());
         }
     }
     None
 }
 
-/// Without a status a guest of version 1 takes a close for an error.
-fn in_order() -> CloseFrame {
+/// A normal close. A guest of version 1 takes a close without a status for an error.
+fn normal() -> CloseFrame {
     CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() }
 }
 
-/// Closes one end, and sees its own close come: a connection that ends with bytes that nobody has
-/// read takes with it what the other side has not read.
+/// Closes one end, and waits for its close. A connection that is closed with unread bytes is reset,
+/// and the other side loses what it has not read.
 async fn close(mut to: Sender, mut from: Receiver, frame: Option<CloseFrame>) {
     let closed = async {
         let sent = match frame {
             Some(frame) => to.send(Message::Close(Some(frame))).await,
             None => to.close().await,
         };
-        // It fails where the close has been answered already.
+        // This fails if the close was answered before.
         drop(sent);
         while let Some(Ok(_)) = from.next().await {}
     };

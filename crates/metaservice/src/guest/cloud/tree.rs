@@ -1,7 +1,7 @@
-//! Everything that is served, by its path.
+//! All metadata, by path.
 //!
-//! Owns the names and values of `docs/cloud.md`. It is made once, from what is told of the
-//! instance; a question looks up a path and nothing else.
+//! Owns the names and values of `docs/cloud.md`. The tree is built once from the description of the
+//! instance; a request is a lookup of its path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,17 +9,19 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Cloud, CloudCard, user_data};
+use super::instance::{Cloud, CloudCard};
+use super::user_data;
 
-/// The versions of the metadata that cloud-init and its like ask for. All have the same in them.
+/// The versions of the metadata that cloud-init and similar programs ask for. All have the same
+/// content.
 pub(super) const VERSIONS: [&str; 5] =
     ["latest", "2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23"];
 
-/// A region and a zone of it, by the form of their names and of no place.
+/// A region and a zone in it. The names have the usual form; there is no such place.
 const REGION: &str = "local-1";
 const ZONE: &str = "local-1a";
 
-/// What this machine is called where others have sizes.
+/// The instance type, which clouds use for sizes.
 const INSTANCE_TYPE: &str = "metaservice";
 
 /// The network of all cards.
@@ -45,24 +47,24 @@ impl Tree {
         tree
     }
 
-    /// What is at a path. A folder may be written with or without a slash behind it.
+    /// The content at a path. A directory's path may end with a slash or not.
     pub(super) fn find(&self, path: &str) -> Option<Bytes> {
-        let folder = || {
+        let directory = || {
             self.0
                 .get(path.strip_suffix('/').unwrap_or(path))
                 .filter(|_| self.0.contains_key(&format!("{}/", path.trim_end_matches('/'))))
         };
-        self.0.get(path).or_else(folder).cloned()
+        self.0.get(path).or_else(directory).cloned()
     }
 
-    /// Adds leaves below a version, and the lists of the folders above them.
+    /// Adds leaves below a version, and the lists of the directories above them.
     fn grow(&mut self, version: &str, leaves: &[(String, Bytes)]) {
-        let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut directories: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (path, value) in leaves {
             let mut above = format!("/{version}/");
             let mut names = path.split('/').peekable();
             while let Some(name) = names.next() {
-                let list = folders.entry(above.clone()).or_default();
+                let list = directories.entry(above.clone()).or_default();
                 if names.peek().is_some() {
                     list.insert(format!("{name}/"));
                     let _ = write!(above, "{name}/");
@@ -72,34 +74,34 @@ impl Tree {
             }
             self.0.insert(format!("/{version}/{path}"), value.clone());
         }
-        for (folder, names) in folders {
-            self.folder(&folder, names.into_iter().collect::<Vec<_>>().join("\n"));
+        for (directory, names) in directories {
+            self.directory(&directory, names.into_iter().collect::<Vec<_>>().join("\n"));
         }
     }
 
-    fn folder(&mut self, path: &str, list: String) {
+    fn directory(&mut self, path: &str, list: String) {
         let list = Bytes::from(list);
         self.0.insert(path.trim_end_matches('/').to_owned(), list.clone());
         self.0.insert(path.to_owned(), list);
     }
 
-    /// Keys are listed by their numbers and names.
+    /// Adds the list of public keys, by number and name.
     fn list_keys(&mut self, cloud: &Cloud) {
         if cloud.keys.is_empty() {
             return;
         }
         let names = (0..cloud.keys.len()).map(|n| format!("{n}=key-{n}")).collect::<Vec<_>>();
         for version in VERSIONS {
-            self.folder(&format!("/{version}/meta-data/public-keys/"), names.join("\n"));
+            self.directory(&format!("/{version}/meta-data/public-keys/"), names.join("\n"));
         }
     }
 
-    /// The seed of the data source `NoCloud`, for machines whose starter cannot give them a UUID.
+    /// Adds the seed for the data source `NoCloud`, for machines whose UUID cannot be set.
     fn seed(&mut self, cloud: &Cloud, user_data: Option<Bytes>) {
         let keys: Vec<&str> = cloud.keys.iter().map(|key| key.0.as_str()).collect();
-        // JSON is YAML too.
+        // JSON is valid YAML.
         let meta_data = json!({
-            "instance-id": cloud.instance_id,
+            "instance-id": cloud.instance_id(),
             "local-hostname": cloud.hostname,
             "public-keys": keys,
         });
@@ -118,7 +120,7 @@ fn leaves(cloud: &Cloud) -> Vec<(String, Bytes)> {
     let mut add =
         |path: String, value: String| leaves.push((format!("meta-data/{path}"), value.into()));
     add("ami-launch-index".into(), "0".into());
-    add("instance-id".into(), cloud.instance_id.clone());
+    add("instance-id".into(), cloud.instance_id().to_owned());
     add("instance-type".into(), INSTANCE_TYPE.into());
     add("hostname".into(), cloud.hostname.clone());
     add("local-hostname".into(), cloud.hostname.clone());
@@ -134,14 +136,14 @@ fn leaves(cloud: &Cloud) -> Vec<(String, Bytes)> {
         }
     }
     for (n, card) in cloud.cards.iter().enumerate() {
-        let folder = format!("network/interfaces/macs/{}", mac(card));
-        add(format!("{folder}/device-number"), n.to_string());
-        add(format!("{folder}/mac"), mac(card));
-        // Without one, cloud-init takes the instance for one of the oldest kind, and asks again by
-        // DHCP when its network is up already, which fails.
-        add(format!("{folder}/vpc-id"), NETWORK_ID.into());
+        let directory = format!("network/interfaces/macs/{}", mac(card));
+        add(format!("{directory}/device-number"), n.to_string());
+        add(format!("{directory}/mac"), mac(card));
+        // Without a VPC id, cloud-init takes the instance for one of the oldest kind. It then sends
+        // DHCP requests when its network is up already, which fails.
+        add(format!("{directory}/vpc-id"), NETWORK_ID.into());
         if let Some(address) = card.address {
-            add(format!("{folder}/local-ipv4s"), address.to_string());
+            add(format!("{directory}/local-ipv4s"), address.to_string());
         }
     }
     leaves
@@ -156,7 +158,7 @@ fn identity(cloud: &Cloud) -> String {
     let mut document = json!({
         "architecture": std::env::consts::ARCH,
         "availabilityZone": ZONE,
-        "instanceId": cloud.instance_id,
+        "instanceId": cloud.instance_id(),
         "instanceType": INSTANCE_TYPE,
         "region": REGION,
         "version": "2017-09-30",
@@ -167,7 +169,7 @@ fn identity(cloud: &Cloud) -> String {
     document.to_string()
 }
 
-/// Version 2 of the network configuration: DHCP on each card, and the first never the way out.
+/// Network configuration version 2: DHCP on each card. The first card has the smallest metric.
 fn network_config(cards: &[CloudCard]) -> String {
     let ethernets: serde_json::Map<_, _> = cards
         .iter()

@@ -1,18 +1,18 @@
-//! The user data: what the user wants of the image, and the script that brings the agent.
+//! User data: what the user wants of the image, and the script that installs the agent.
 //!
-//! Owns how cloud-init tells kinds of user data apart, and the MIME message that holds two of them.
+//! Owns the kinds of user data as cloud-init distinguishes them, and the MIME message with two parts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-/// The most bytes of user data.
+/// The largest user data, in bytes.
 const MAX_USER_DATA: usize = 1 << 20;
 
-/// The characters in a line of base64 (RFC 2045).
+/// The length of a line of base64 (RFC 2045).
 const LINE: usize = 76;
 
-/// How user data begin, and the type of a part of that kind.
+/// The beginning of each kind of user data, and its MIME type.
 const KINDS: [(&str, &str); 9] = [
     ("#!", "text/x-shellscript"),
     ("#cloud-config-archive", "text/cloud-config-archive"),
@@ -25,7 +25,7 @@ const KINDS: [(&str, &str); 9] = [
     ("## template: jinja", "text/jinja2"),
 ];
 
-/// User data of a kind that cloud-init knows.
+/// User data of a kind that cloud-init supports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserData {
     bytes: Vec<u8>,
@@ -34,19 +34,20 @@ pub struct UserData {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One part, of this type.
+    /// One part with this MIME type.
     Part(&'static str),
-    /// A MIME message of its own.
+    /// A complete MIME message.
     Message,
 }
 
-/// User data that no image would understand.
+/// Why user data are not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidUserData {
-    /// Too many bytes.
+    /// More bytes than 1 MiB: their number.
     #[error("user data have at most {MAX_USER_DATA} bytes, not {0}")]
     TooLarge(usize),
-    /// Nothing that cloud-init knows begins like this.
+    /// cloud-init supports no kind that begins like this.
     #[error(
         "user data begin with '#!', '#cloud-config' or another such line, or are a MIME message or gzipped"
     )]
@@ -54,10 +55,10 @@ pub enum InvalidUserData {
 }
 
 impl UserData {
-    /// Takes user data and finds out of which kind they are, by how they begin.
+    /// Recognizes the kind of user data by their beginning.
     ///
     /// # Errors
-    /// When they are of none, or larger than 1 MiB.
+    /// [`InvalidUserData`], if the kind is unknown or the data are larger than 1 MiB.
     pub fn parse(bytes: impl Into<Vec<u8>>) -> Result<Self, InvalidUserData> {
         let bytes = bytes.into();
         if bytes.len() > MAX_USER_DATA {
@@ -80,7 +81,7 @@ impl UserData {
     }
 }
 
-/// What is served as user data: one of the two, or both in a message, the script last.
+/// The user data to serve: one of the two, or both in a MIME message, the script last.
 pub(super) fn merged(user_data: Option<&UserData>, script: Option<&str>) -> Option<Bytes> {
     match (user_data, script) {
         (Some(user_data), Some(script)) => Some(message(user_data, script)),
@@ -90,7 +91,7 @@ pub(super) fn merged(user_data: Option<&UserData>, script: Option<&str>) -> Opti
 }
 
 fn message(user_data: &UserData, script: &str) -> Bytes {
-    // No line of base64 begins like this; a message of the user's might hold anything.
+    // Base64 cannot contain this line, but a message of the user can.
     let mut boundary = String::from("==metaservice==");
     while contains(&user_data.bytes, boundary.as_bytes()) {
         boundary.push('=');

@@ -1,24 +1,23 @@
-//! Whether what a guest has sent is a poll: without I/O.
+//! Decides whether bytes from the guest are a poll. It does no I/O.
 //!
-//! Only the plainest poll counts as one: version 1.1, no body, nothing that would need a second
-//! thought. Everything else, and everything that is wrong, is for hyper to judge, once its head is
-//! whole: until then its time runs here.
+//! Only the plainest poll counts: HTTP/1.1, no body, no header that changes how the request is
+//! read. Everything else goes to hyper, valid or not, as soon as its head is complete.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use metaservice_protocol::Endpoint;
 
-use crate::job::limits::Bounds;
+use crate::job::limits::Limits;
 
-/// The most headers of a poll. Agents send a handful.
-const MOST_HEADERS: usize = 32;
+/// The largest number of headers of a poll. Agents send about five.
+const MAX_HEADERS: usize = 32;
 
-/// What there is to say of the bytes that have come.
+/// What the bytes are, as far as they have arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// More has to come.
+    /// The head is not complete.
     Partial,
     Poll(Poll),
-    /// Another request, or none that is valid.
+    /// Another request, or an invalid one.
     Other,
 }
 
@@ -26,38 +25,38 @@ pub(super) enum Head {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Poll {
     pub(super) headers: HeaderMap,
-    /// Whether the connection ends with the answer.
+    /// Whether the client wants the connection closed after the answer.
     pub(super) close: bool,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(super) length: usize,
 }
 
-/// Looks for the end of a head, each byte once however slowly they come.
+/// Finds the end of a head. It looks at each byte once, however small the pieces are.
 #[derive(Debug, Default)]
 pub(super) struct Search {
     looked: usize,
 }
 
 impl Search {
-    /// Looks at all that has come since the head's beginning.
-    pub(super) fn look(&mut self, bytes: &[u8], bounds: &Bounds) -> Head {
-        // The last line may have ended before it was known to be the last.
+    /// Looks at all bytes since the beginning of the head.
+    pub(super) fn look(&mut self, bytes: &[u8], limits: &Limits) -> Head {
+        // The end of the head may overlap with bytes that were looked at before.
         let new = &bytes[self.looked.saturating_sub(2)..];
         self.looked = bytes.len();
         let ended = new.windows(2).any(|pair| pair == b"\n\n")
             || new.windows(3).any(|three| three == b"\n\r\n");
-        match ended.then(|| parse(bytes, bounds)) {
+        match ended.then(|| parse(bytes, limits)) {
             Some(Ok(Some(poll))) => Head::Poll(poll),
             Some(Err(NotAPoll)) => Head::Other,
-            // Hyper refuses it.
-            None | Some(Ok(None)) if bytes.len() >= bounds.head => Head::Other,
+            // Too long: hyper answers with the error.
+            None | Some(Ok(None)) if bytes.len() >= limits.head => Head::Other,
             None | Some(Ok(None)) => Head::Partial,
         }
     }
 }
 
-/// Whether a request begins that may bring much.
-pub(super) fn carries(bytes: &[u8]) -> bool {
+/// Whether the bytes begin a request that may have a large body.
+pub(super) fn has_large_body(bytes: &[u8]) -> bool {
     bytes.strip_prefix(b"POST ").is_some_and(|rest| {
         [Endpoint::Log, Endpoint::Reply]
             .iter()
@@ -67,11 +66,11 @@ pub(super) fn carries(bytes: &[u8]) -> bool {
 
 struct NotAPoll;
 
-fn parse(bytes: &[u8], bounds: &Bounds) -> Result<Option<Poll>, NotAPoll> {
-    let mut room = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut request = httparse::Request::new(&mut room[..MOST_HEADERS.min(bounds.headers)]);
+fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Poll>, NotAPoll> {
+    let mut room = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut room[..MAX_HEADERS.min(limits.headers)]);
     let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) if length <= bounds.head => length,
+        Ok(httparse::Status::Complete(length)) if length <= limits.head => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         _ => return Err(NotAPoll),
     };
@@ -100,7 +99,7 @@ fn parse(bytes: &[u8], bounds: &Bounds) -> Result<Option<Poll>, NotAPoll> {
     Ok(Some(Poll { headers, close, length }))
 }
 
-/// The value of a header that is there once; of one that is there more often, a value that means nothing.
+/// The value of a header that occurs once. If it occurs twice, an empty value, which is invalid.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     fn look(bytes: &[u8]) -> Head {
-        Search::default().look(bytes, &Bounds::default())
+        Search::default().look(bytes, &Limits::default())
     }
 
     fn with(headers: &str) -> Vec<u8> {
@@ -120,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_is_found_whatever_pieces_it_comes_in() {
+    fn a_poll_is_found_in_pieces_of_any_size() {
         let whole = with("Metaservice-Session: s\r\n");
         for step in [1, 2, 3, 7, whole.len()] {
             let (mut search, mut come) = (Search::default(), Vec::new());
             for piece in whole.chunks(step) {
                 come.extend_from_slice(piece);
-                let head = search.look(&come, &Bounds::default());
+                let head = search.look(&come, &Limits::default());
                 match head {
                     Head::Partial => assert!(come.len() < whole.len()),
                     Head::Poll(poll) => {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_poll_is_not_of_it() {
+    fn bytes_after_a_poll_are_left() {
         let mut bytes = with("Content-Length: 0\r\nConnection: Close\r\n");
         let length = bytes.len();
         bytes.extend_from_slice(b"POST /");
@@ -162,7 +161,7 @@ mod tests {
             "Connection: close, te\r\n",
             "Connection: close\r\nConnection: keep-alive\r\n",
             "no colon\r\n",
-            &"a: b\r\n".repeat(MOST_HEADERS),
+            &"a: b\r\n".repeat(MAX_HEADERS),
         ] {
             assert_eq!(look(&with(headers)), Head::Other, "{headers}");
         }
@@ -178,10 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_bounded_as_all_are() {
-        let mut bounds = Bounds::default();
-        (bounds.headers, bounds.head) = (1, 100);
-        let look = |bytes: &[u8]| Search::default().look(bytes, &bounds);
+    fn heads_have_the_limits_of_all_requests() {
+        let mut limits = Limits::default();
+        (limits.headers, limits.head) = (1, 100);
+        let look = |bytes: &[u8]| Search::default().look(bytes, &limits);
         assert!(matches!(look(&with("")), Head::Poll(_)));
         assert_eq!(look(&with("a: b\r\n")), Head::Other);
         assert_eq!(look(&[b'x'; 99]), Head::Partial);

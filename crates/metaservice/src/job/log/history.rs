@@ -1,8 +1,9 @@
-//! The log once more, for readers that come later.
+//! The end of the log, kept for readers that come later.
 //!
-//! An unnamed file is a ring of the last bytes: byte `n` of the log lies at `n` modulo its size.
-//! The log's own task writes, and never waits for a reader; a reader that was overtaken learns how
-//! much it has missed. A history that cannot be written ends, with a word in it; the log goes on.
+//! An unnamed file is a ring of the last bytes: byte `n` of the log is at `n` modulo its size. The
+//! log's task writes it, and never waits for a reader. A reader that was overtaken learns how many
+//! bytes it has missed. If the file cannot be written, the history ends with a warning, and the log
+//! continues.
 
 use std::fs::File;
 use std::io;
@@ -19,37 +20,39 @@ use tokio::sync::watch;
 
 use super::index::TimeIndex;
 
-/// How many bytes a reader takes at once, and a search for lines looks at.
+/// The size of one read.
 const READ: u64 = 256 * 1024;
 
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFrom {
     /// At the first byte that is kept.
     Start,
-    /// So many lines before the end.
+    /// This many lines before the end.
     Tail(u64),
-    /// With what came at this time or later. The resolution is a second, and coarser for logs
-    /// that went on for more than an hour.
+    /// At the bytes that arrived at this time or later. The resolution is one second, less for logs of
+    /// more than an hour.
     Since(SystemTime),
-    /// At this byte, counted from the log's beginning.
+    /// At this byte of the log.
     Offset(u64),
 }
 
 /// What a reader finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogItem {
     /// The next bytes.
     Bytes(Bytes),
-    /// So many bytes are no longer kept.
+    /// This many bytes are no longer kept.
     Missed(u64),
 }
 
-/// How much there is.
+/// How much of the log there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Extent {
     end: u64,
-    /// Nothing will be added.
+    /// No bytes will be added.
     complete: bool,
 }
 
@@ -60,12 +63,12 @@ struct Ring {
 }
 
 impl Ring {
-    /// The first byte that is kept when `end` bytes have come.
+    /// The first byte that is kept if the log has `end` bytes.
     const fn first(&self, end: u64) -> u64 {
         end.saturating_sub(self.size)
     }
 
-    /// Writes what belongs at `offset`; of more than fits, the last.
+    /// Writes bytes at `offset`; if they are longer than the ring, their end.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let skip = bytes.len().saturating_sub(usize::try_from(self.size).unwrap_or(usize::MAX));
         let (mut offset, mut bytes) = (offset + skip as u64, &bytes[skip..]);
@@ -80,7 +83,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Reads up to `most` bytes that lie in one piece from `offset` on.
+    /// Reads up to `most` bytes from `offset` on, without wrapping around.
     fn read(&self, offset: u64, most: u64) -> io::Result<Vec<u8>> {
         let place = offset % self.size;
         let length = most.min(self.size - place);
@@ -102,7 +105,7 @@ struct Shared {
     ring: Ring,
     index: Mutex<TimeIndex>,
     extent: watch::Sender<Extent>,
-    /// Where the write under way will end: what it overwrites is no longer kept.
+    /// The end of the write that is under way: what it overwrites is no longer kept.
     claimed: AtomicU64,
 }
 
@@ -117,7 +120,7 @@ impl Shared {
     }
 }
 
-/// Makes readers of a history.
+/// Creates readers of a history.
 #[derive(Debug, Clone)]
 pub(crate) struct Readers(Arc<Shared>);
 
@@ -138,7 +141,7 @@ impl History {
         Readers(Arc::clone(&self.shared))
     }
 
-    /// Takes the end of what a log of `length` bytes had before; to be called first.
+    /// Copies the end of an earlier log of `length` bytes. Call it first.
     pub(crate) fn refill(&self, log: &File, length: u64) -> io::Result<()> {
         let ring = &self.shared.ring;
         let mut offset = ring.first(length);
@@ -155,7 +158,7 @@ impl History {
         Ok(())
     }
 
-    /// Adds bytes, in order. Once it has failed, nothing is added any longer.
+    /// Adds bytes, in order. After a failure, nothing is added.
     pub(crate) async fn append(&mut self, chunks: Vec<Bytes>) {
         let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         if self.failed || length == 0 {
@@ -183,7 +186,7 @@ impl History {
         self.shared.extent.send_modify(|extent| extent.end += length);
     }
 
-    /// Nothing will be added.
+    /// No bytes will be added.
     pub(crate) fn complete(&self) {
         self.shared.extent.send_modify(|extent| extent.complete = true);
     }
@@ -196,13 +199,13 @@ impl Drop for History {
 }
 
 impl Readers {
-    /// How many bytes have come.
+    /// The length of the log.
     #[cfg(test)]
     pub(crate) fn end(&self) -> u64 {
         self.0.extent.borrow().end
     }
 
-    /// A reader from a place on; with `follow` it waits at the end for more.
+    /// A reader from `from` on. With `follow` it waits at the end for more.
     pub(crate) async fn open(&self, from: LogFrom, follow: bool) -> io::Result<LogReader> {
         let extent = *self.0.extent.borrow();
         let first = self.0.first().min(extent.end);
@@ -227,7 +230,7 @@ impl Readers {
     }
 }
 
-/// Where the last `lines` lines begin, as far as they are kept. An unfinished last line is one.
+/// The offset of the last `lines` lines, as far as they are kept. An unfinished last line counts.
 fn tail(ring: &Ring, end: u64, lines: u64) -> io::Result<u64> {
     let first = ring.first(end);
     if lines == 0 {
@@ -236,13 +239,13 @@ fn tail(ring: &Ring, end: u64, lines: u64) -> io::Result<u64> {
     let mut left = lines;
     let mut behind = end;
     while behind > first {
-        // Never across the ring's end: a piece begins at its start at the earliest.
+        // A read never wraps around: it begins at the ring's start at the earliest.
         let wrap = (behind - 1) / ring.size * ring.size;
         let from = behind.saturating_sub(READ).max(first).max(wrap);
         let piece = ring.read(from, behind - from)?;
         for (n, _) in piece.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             let next = from + n as u64 + 1;
-            // The newline at the very end ends a line and begins none.
+            // A newline at the log's end begins no line.
             if next == end {
                 continue;
             }
@@ -256,7 +259,7 @@ fn tail(ring: &Ring, end: u64, lines: u64) -> io::Result<u64> {
     Ok(first)
 }
 
-/// A reader of a job's log. Readers are independent of each other and of the log itself.
+/// A reader of a job's log. Readers are independent of each other and of the writing of the log.
 #[derive(Debug)]
 pub struct LogReader {
     shared: Arc<Shared>,
@@ -267,23 +270,24 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// The offset of the next byte, counted from the log's beginning.
+    /// The offset of the next byte in the log.
     #[must_use]
     pub const fn position(&self) -> u64 {
         self.position
     }
 
-    /// How many bytes are missing at its beginning; told once.
+    /// How many bytes are missing at the beginning. A second call returns 0.
+    #[cfg(feature = "control")]
     pub(crate) fn take_missed(&mut self) -> u64 {
         self.overtaken();
         std::mem::take(&mut self.missed)
     }
 
-    /// The next bytes, or how many are missing before them; `None` at the end, which a following
-    /// reader reaches when the log is complete or no longer kept. May be dropped and called again.
+    /// The next bytes, or how many are missing before them. `None` at the end; a following reader
+    /// reaches it when the log is complete or no longer kept. Cancel safe.
     ///
     /// # Errors
-    /// What the system says of the file in which the log is kept.
+    /// If the file that keeps the log cannot be read.
     pub async fn next(&mut self) -> io::Result<Option<LogItem>> {
         loop {
             let missed = std::mem::take(&mut self.missed);
@@ -304,7 +308,7 @@ impl LogReader {
             let most = (extent.end - position).min(READ);
             let read = tokio::task::spawn_blocking(move || shared.ring.read(position, most));
             let bytes = read.await.map_err(io::Error::other)??;
-            // What was written meanwhile may have been written over what was read.
+            // A write in the meantime may have overwritten what was read.
             if self.overtaken() {
                 continue;
             }
@@ -313,7 +317,7 @@ impl LogReader {
         }
     }
 
-    /// Moves on where the next byte is no longer kept.
+    /// Skips bytes that are no longer kept.
     fn overtaken(&mut self) -> bool {
         let end = self.extent.borrow().end;
         let first = self.shared.first().min(end);
@@ -338,7 +342,7 @@ mod tests {
             match item {
                 LogItem::Bytes(more) => bytes.extend_from_slice(&more),
                 LogItem::Missed(count) => {
-                    assert!(bytes.is_empty(), "nobody writes: nobody is overtaken");
+                    assert!(bytes.is_empty(), "without a writer no reader is overtaken");
                     missed += count;
                 }
             }

@@ -1,7 +1,7 @@
-//! Whether the guest's log may lack bytes that this host has never seen.
+//! Whether the log may lack bytes that the host never received.
 //!
-//! A log request of version 1 says nothing of where its bytes belong. When it is cut, or the service
-//! is started anew in its midst, what was on its way is lost, and nobody can say how much that was.
+//! A log request of version 1 does not say where its bytes belong. If it is cut, or if the service
+//! ends while it is under way, the bytes on their way are lost, and their number is unknown.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,17 +15,17 @@ pub(crate) struct Holes {
 }
 
 impl Holes {
-    /// Of a service before which there was a hole, or a request under way.
+    /// `found`: an earlier service had a hole, or ended while a request was under way.
     pub(crate) fn new(found: bool) -> Self {
         Self { open: AtomicUsize::new(0), found: watch::Sender::new(found) }
     }
 
-    /// A request begins. One that never ends in order counts as under way for good.
+    /// A request begins. If it does not end normally, it counts as under way from then on.
     pub(crate) fn begin(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A request has ended in order.
+    /// A request has ended normally.
     pub(crate) fn end(&self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
@@ -35,7 +35,7 @@ impl Holes {
         self.found.send_replace(true);
     }
 
-    /// Whether a service that is started after this one has to take it that there is a hole.
+    /// Whether the log has a hole if this process ends now.
     pub(crate) fn may_follow(&self) -> bool {
         self.has() || self.open.load(Ordering::SeqCst) > 0
     }
@@ -45,7 +45,7 @@ impl Holes {
         *self.found.borrow()
     }
 
-    /// Waits until there is one.
+    /// Waits until there is a hole.
     pub(crate) async fn found(&self) {
         // The sender lives as long as `self`.
         let _ = self.found.subscribe().wait_for(|found| *found).await;

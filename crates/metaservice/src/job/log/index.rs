@@ -1,11 +1,11 @@
-//! When which byte of the log came, coarsely: a value without a clock.
+//! When the bytes of the log arrived, with a limited resolution. It has no clock.
 //!
-//! A span is a stretch of the log whose bytes came within one resolution. Both its ends are kept, so
-//! that what came before a long silence is not taken for what came during it.
+//! A span is a part of the log whose bytes arrived within one unit of the resolution. It keeps its
+//! first and its last time, so that bytes before a long silence do not seem to be from within it.
 
 use std::time::{Duration, SystemTime};
 
-/// The most spans that are kept; when there are more, neighbours are joined.
+/// The largest number of spans. If there are more, neighbours are joined.
 const MAX_SPANS: usize = 4096;
 
 /// The finest resolution.
@@ -24,8 +24,8 @@ impl Span {
     }
 }
 
-/// Offsets by time. The resolution is a second at first and doubles whenever the
-/// spans have become too many, so it is about a 2000th of the time in which there was output.
+/// Offsets by time. The resolution is one second at first, and doubles each time there are too many
+/// spans. So it is about 1/2000 of the time in which there was output.
 #[derive(Debug)]
 pub(super) struct TimeIndex {
     spans: Vec<Span>,
@@ -39,7 +39,7 @@ impl Default for TimeIndex {
 }
 
 impl TimeIndex {
-    /// The byte at `offset` came at `time`. A clock that is set back is taken to stand still.
+    /// The byte at `offset` arrived at `time`. If the clock was set back, it counts as standing still.
     pub(super) fn note(&mut self, time: SystemTime, offset: u64) {
         let time = self.spans.last().map_or(time, |span| time.max(span.last));
         match self.spans.last_mut() {
@@ -52,8 +52,8 @@ impl TimeIndex {
         }
     }
 
-    /// An offset that is not behind any byte that came at `time` or later, and before it by less
-    /// than the resolution. `end` is the log's end.
+    /// The offset from which all bytes since `time` are found; the bytes before them there are from less
+    /// than one unit of the resolution. `end` is the log's end.
     pub(super) fn since(&self, time: SystemTime, end: u64) -> u64 {
         let at = self.spans.partition_point(|span| span.last < time);
         self.spans.get(at).map_or(end, |span| span.offset)
@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_came_since_is_left_out_and_little_comes_before(
+        fn each_byte_since_a_time_is_found_and_few_before(
             gaps in proptest::collection::vec(0u64..5000, 1..6000), asked in 0u64..20_000_000,
         ) {
             let (mut index, mut times, mut time) = (TimeIndex::default(), Vec::new(), 0);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_a_silence_did_not_come_in_it() {
+    fn bytes_before_a_silence_are_not_from_within_it() {
         let mut index = TimeIndex::default();
         index.note(at(0), 0);
         index.note(at(3_600_000), 10);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_indexed_more_coarsely_and_never_without_bound() {
+    fn a_long_log_has_a_coarser_index_of_limited_size() {
         let mut index = TimeIndex::default();
         for second in 0..1_000_000 {
             index.note(at(second * 1000), second);

@@ -1,4 +1,4 @@
-//! The log in a file that outlives the process, and what has been promised of it.
+//! The log in the state directory, and how much of it is persisted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,33 +9,34 @@ use bytes::Bytes;
 use metaservice_protocol::LogPlace;
 use tokio::time::Instant;
 
-use crate::job::persistence::{PromisedLog, Store};
+use crate::job::persistence::{PersistedLog, Store};
 
-/// How long bytes of a log without numbers, which is confirmed only at its end, may be
-/// unpromised.
-const UNPROMISED: Duration = Duration::from_secs(1);
+/// How long bytes of a log of version 1 may be written and not persisted. Such a log is confirmed at
+/// its end only.
+const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
+/// The log file, and the state that counts its bytes.
 pub(crate) struct Record {
     file: Arc<File>,
     store: Arc<Store>,
-    /// What the file has.
-    written: PromisedLog,
-    /// When what was written is to be promised.
+    /// What was written to the file.
+    written: PersistedLog,
+    /// When it must be persisted.
     due: Option<Instant>,
 }
 
 impl Record {
     pub(crate) fn new(file: File, store: Arc<Store>) -> Self {
-        let written = store.promised().log.clone();
+        let written = store.persisted().log.clone();
         Self { file: Arc::new(file), store, written, due: None }
     }
 
-    /// What the file has.
-    pub(super) fn written(&self) -> PromisedLog {
+    /// What was written to the file.
+    pub(super) fn written(&self) -> PersistedLog {
         self.written.clone()
     }
 
-    /// Adds bytes, with which the numbered log they are of has come to `place`.
+    /// Adds bytes. `place` is the end of their numbered log after them.
     pub(super) async fn write(&mut self, bytes: Bytes, place: Option<&LogPlace>) -> io::Result<()> {
         let (file, length) = (Arc::clone(&self.file), bytes.len() as u64);
         self.store.work().run(move || (&*file).write_all(&bytes)).await?;
@@ -43,22 +44,22 @@ impl Record {
         if let Some(place) = place {
             self.written.received.insert(place.stream.clone(), place.offset);
         }
-        self.due.get_or_insert_with(|| Instant::now() + UNPROMISED);
+        self.due.get_or_insert_with(|| Instant::now() + PERSIST_AFTER);
         Ok(())
     }
 
-    /// Promises all of it.
-    pub(super) async fn promise(&mut self) -> io::Result<()> {
+    /// Persists all of it.
+    pub(super) async fn persist(&mut self) -> io::Result<()> {
         if self.due.take().is_none() {
             return Ok(());
         }
         let file = Arc::clone(&self.file);
         self.store.work().run(move || file.sync_data()).await?;
         let written = self.written.clone();
-        self.store.promise(move |promised| promised.log = written).await
+        self.store.persist(move |persisted| persisted.log = written).await
     }
 
-    /// When [`promise`](Self::promise) is due, if nobody asks for it before.
+    /// When [`persist`](Self::persist) is due at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }

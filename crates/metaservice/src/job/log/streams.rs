@@ -1,42 +1,41 @@
-//! What has come of each numbered log: without I/O.
+//! How much of each numbered log was received. It does no I/O.
 //!
-//! A request says where its bytes belong, and a cut one is sent again, perhaps while the host
-//! still reads what the first connection has left. Whatever comes in whatever order, each byte
-//! is let through once, and only behind the one before it.
+//! A request says where its bytes belong. If it is cut, the guest sends it again, perhaps while the
+//! host still reads what is left of the first connection. In each order of arrival, each byte passes
+//! once, and only after the byte before it.
 
 use std::collections::BTreeMap;
 
 use metaservice_protocol::ActionId;
 use metaservice_protocol::limits::MAX_LOG_STREAMS;
 
-/// Why bytes are not taken.
+/// Why bytes are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misplaced {
-    /// Bytes before them have never come.
+    /// Bytes before them were never received.
     Gap,
     /// There are too many numbered logs already.
     TooMany,
 }
 
-/// How far each log has come.
+/// How much of each log was received.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     received: BTreeMap<ActionId, u64>,
 }
 
 impl From<BTreeMap<ActionId, u64>> for Streams {
-    /// Logs that have come so far.
+    /// Logs of which this much was received before.
     fn from(received: BTreeMap<ActionId, u64>) -> Self {
         Self { received }
     }
 }
 
 impl Streams {
-    /// How many of `length` bytes at `offset` are known already; the others are new, and
-    /// [`took`](Self::took) is to be told when they are safe.
+    /// How many of `length` bytes at `offset` were received before. The others are new: call
+    /// [`received`](Self::received) when they are safe.
     ///
-    /// A log that is heard of for the first time begins wherever its first byte is: its sender
-    /// was there before this host.
+    /// A new log may begin at any offset: its sender may be older than this host.
     pub(crate) fn known(
         &self,
         stream: &ActionId,
@@ -52,7 +51,7 @@ impl Streams {
     }
 
     /// All bytes of the log before `end` are safe.
-    pub(crate) fn took(&mut self, stream: &ActionId, end: u64) {
+    pub(crate) fn received(&mut self, stream: &ActionId, end: u64) {
         match self.received.get_mut(stream) {
             Some(received) => *received = end.max(*received),
             None => drop(self.received.insert(stream.clone(), end)),
@@ -71,10 +70,10 @@ mod tests {
     }
 
     proptest! {
-        /// A sender that goes back to any confirmed place, over connections whose last bytes may
-        /// come late: the log is what was written.
+        /// The sender goes back to any confirmed place, and the last bytes of a cut connection may
+        /// arrive late. The log is what was written.
         #[test]
-        fn each_byte_comes_once_and_in_order(
+        fn each_byte_passes_once_and_in_order(
             steps in prop::collection::vec((0usize..3, 1usize..40, 0usize..40), 1..120),
         ) {
             let stream = id("s");
@@ -84,9 +83,9 @@ mod tests {
                 let known = streams.known(&stream, offset as u64, bytes.len());
                 let Ok(known) = known else { return };
                 log.extend_from_slice(&bytes[known..]);
-                streams.took(&stream, (offset + bytes.len()) as u64);
+                streams.received(&stream, (offset + bytes.len()) as u64);
             };
-            // What a connection that is given up still holds: a place and a length.
+            // What an abandoned connection still holds: offset and length.
             let mut late: Vec<(usize, usize)> = Vec::new();
             let mut sent = 0;
             for (step, length, back) in steps {
@@ -97,7 +96,7 @@ mod tests {
                         sent += length;
                     }
                     1 => {
-                        // Cut: part of it is under way somewhere, and it is sent again from before.
+                        // A cut: these bytes may arrive late, and are sent again.
                         late.push((sent, length));
                         sent = sent.saturating_sub(back).min(log.len());
                     }
@@ -116,21 +115,21 @@ mod tests {
     fn a_gap_is_refused_and_a_log_may_begin_in_its_middle() {
         let mut streams = Streams::default();
         assert_eq!(streams.known(&id("a"), 70, 5), Ok(0));
-        streams.took(&id("a"), 75);
+        streams.received(&id("a"), 75);
         assert_eq!(streams.known(&id("a"), 70, 10), Ok(5));
         assert_eq!(streams.known(&id("a"), 0, 10), Ok(10));
         assert_eq!(streams.known(&id("a"), 76, 1), Err(Misplaced::Gap));
-        // A late word of an old connection does not turn it back.
-        streams.took(&id("a"), 3);
+        // Late bytes of an old connection do not move it back.
+        streams.received(&id("a"), 3);
         assert_eq!(streams.known(&id("a"), 75, 1), Ok(0));
     }
 
     #[test]
-    fn logs_are_bounded_in_number() {
+    fn the_number_of_logs_is_limited() {
         let mut streams = Streams::default();
         for n in 0..MAX_LOG_STREAMS {
             assert_eq!(streams.known(&id(&format!("s{n}")), 0, 1), Ok(0));
-            streams.took(&id(&format!("s{n}")), 1);
+            streams.received(&id(&format!("s{n}")), 1);
         }
         assert_eq!(streams.known(&id("more"), 0, 1), Err(Misplaced::TooMany));
         assert_eq!(streams.known(&id("s0"), 1, 1), Ok(0));

@@ -31,7 +31,7 @@ fn a_waiting_poll_takes_the_action_at_once() {
     queue.poll_answered(now, poll);
     assert_eq!(queue.reply(&action("a").id, "POST"), Ok(action("a").request.description()));
     queue.withdraw(&action("a").id);
-    assert_eq!(queue.reply(&action("a").id, "POST"), Err(Refusal::Unknown));
+    assert_eq!(queue.reply(&action("a").id, "POST"), Err(ReplyError::Unknown));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn each_stage_has_its_time() {
     assert_eq!(queue.deadline(&action("b").id), Some(delivered + REPLY_TIMEOUT));
     queue.advance(delivered + REPLY_TIMEOUT);
     assert_eq!(decisions(&mut queue), [Decision::Expire(action("b").id, Stage::Reply)]);
-    assert_eq!(queue.reply(&action("b").id, "POST"), Err(Refusal::Unknown));
+    assert_eq!(queue.reply(&action("b").id, "POST"), Err(ReplyError::Unknown));
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn a_refused_reply_does_not_use_the_action_up() {
     queue.submit(now, action("a"));
     queue.poll_answered(now, poll);
     let id = action("a").id;
-    assert_eq!(queue.reply(&id, "GET"), Err(Refusal::WrongMethod));
+    assert_eq!(queue.reply(&id, "GET"), Err(ReplyError::WrongMethod));
     assert!(queue.reply(&id, "POST").is_ok());
-    assert_eq!(queue.reply(&id, "POST"), Err(Refusal::Unknown), "one reply at a time");
+    assert_eq!(queue.reply(&id, "POST"), Err(ReplyError::Unknown), "one reply at a time");
     queue.reply_refused(&id);
     assert!(queue.reply(&id, "POST").is_ok());
     assert_eq!(queue.deadline(&id), None);

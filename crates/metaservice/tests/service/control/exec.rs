@@ -1,8 +1,10 @@
 //! Commands over the control API.
 
+use std::collections::BTreeMap;
+
 use futures_util::{SinkExt, StreamExt};
+use metaservice::Command;
 use metaservice::control::{Client, Code};
-use metaservice::{Exec, ExecOptions};
 use metaservice_testing::guest::reply_to;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,7 +18,7 @@ use crate::guest;
 async fn a_shell_goes_through_both_websockets() {
     let Controlled { service, client, _folder } = controlled();
     let command = ["cat".to_owned(), "a b".to_owned()];
-    let (shell, mut socket) = tokio::join!(client.exec_shell(&command, true), async {
+    let (shell, mut socket) = tokio::join!(client.exec(command).terminal().spawn(), async {
         let action = guest(&service).poll().await;
         assert_eq!(action["command"], serde_json::json!(["cat", "a b"]));
         assert_eq!(action["tty"], true);
@@ -55,7 +57,7 @@ async fn a_shell_goes_through_both_websockets() {
     let (_, _, read) = tokio::join!(writing, echoing, stdout.read_to_end(&mut echoed));
     read.unwrap();
     assert!(echoed == content);
-    assert_eq!(shell.wait().await, Ok(true));
+    assert_eq!(shell.wait().await.map(|status| status.success()), Ok(true));
 }
 
 /// The guest's end is closed in order and at once when the shell has exited, also while a client
@@ -94,12 +96,16 @@ async fn an_exit_closes_the_guests_end_whatever_the_client_does() {
 }
 
 /// An exec of 2 MiB in arguments of 128 KiB, as text that needs escaping where it can.
-fn large() -> Exec {
+fn large(client: &Client) -> Command<'_, Client> {
+    let (command, env) = large_words();
+    client.exec(command).envs(env)
+}
+
+fn large_words() -> (Vec<String>, BTreeMap<String, String>) {
     let argument = "%\u{1}\"\u{e4}".repeat(128 * 1024 / 5);
     let mut command = vec!["echo".to_owned()];
     command.extend(std::iter::repeat_n(argument.clone(), 8));
-    let env = (0..8).map(|number| (format!("V{number}"), argument.clone())).collect();
-    Exec { command, tty: false, options: ExecOptions { env, ..ExecOptions::default() } }
+    (command, (0..8).map(|number| (format!("V{number}"), argument.clone())).collect())
 }
 
 #[tokio::test]
@@ -118,33 +124,38 @@ async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
         guest(&service).request("POST", &reply_to(&action), &headers, b"").await;
         action
     };
-    let exec = large();
+    let (command, env) = large_words();
     for detached in [false, true] {
         let asking = async {
             match detached {
-                false => client.exec(exec.clone()).await.map(drop),
-                true => client.exec_detached(exec.clone()).await.map(drop),
+                false => large(&client).spawn().await.map(drop),
+                true => large(&client).spawn_detached().await.map(drop),
             }
         };
         let (refused, action) = tokio::join!(asking, refusing());
         assert_eq!(refused.unwrap_err().to_string(), "seen");
-        assert_eq!(action["command"], serde_json::json!(exec.command));
-        assert_eq!(action["options"]["env"], serde_json::json!(exec.options.env));
+        assert_eq!(action["command"], serde_json::json!(command));
+        assert_eq!(action["options"]["env"], serde_json::json!(env));
     }
-    // The means of version 1 have the same way to the service.
-    let (shell, action) = tokio::join!(client.exec_shell(&exec.command, true), async {
+    // A shell of version 1 has the same way to the service.
+    let described = serde_json::json!({ "command": command, "tty": true }).to_string();
+    let (status, id) = raw(&client, "POST", "/v1/commands", &described).await;
+    assert_eq!(status, 200);
+    let url = format!("ws://job/v1/shell?id={}", id["id"].as_str().unwrap());
+    let stream = UnixStream::connect(client.socket()).await.unwrap();
+    let (shell, action) = tokio::join!(tokio_tungstenite::client_async(url, stream), async {
         let action = guest(&service).poll().await;
         let socket = guest(&service).dial_shell(&action).await;
         (action, socket)
     });
     shell.unwrap();
-    assert_eq!(action.0["command"], serde_json::json!(exec.command));
+    assert_eq!(action.0["command"], serde_json::json!(command));
     assert_eq!(action.0["tty"], true);
 
-    let longer = Exec { command: vec!["\u{1}".repeat(3 << 20)], ..Exec::default() };
+    let longer = client.exec(["\u{1}".repeat(3 << 20)]);
     for refused in [
-        client.exec(longer.clone()).await.map(drop).unwrap_err(),
-        client.exec_detached(longer).await.map(drop).unwrap_err(),
+        longer.clone().spawn().await.map(drop).unwrap_err(),
+        longer.spawn_detached().await.map(drop).unwrap_err(),
     ] {
         assert_eq!(refused.code(), Some(Code::InvalidRequest));
         assert!(refused.to_string().contains("16777216 bytes"), "{refused}");
@@ -162,7 +173,7 @@ async fn a_large_exec_is_not_sent_to_an_agent_that_cannot_read_it() {
         let announced = [(AGENT_HEADER, agent)];
         guest(&polling).request("GET", "/engine/v1/poll", &announced, b"").await
     });
-    let refused = client.exec(large()).await.map(drop).unwrap_err();
+    let refused = large(&client).spawn().await.map(drop).unwrap_err();
     assert_eq!(refused.code(), Some(Code::Unsupported), "{refused}");
     assert!(!poll.is_finished());
     // A client of before says all of it in the target, and is served as ever.
@@ -196,9 +207,9 @@ async fn a_job_of_an_older_version_gets_the_command_in_the_target() {
     };
     let client = Client::new(socket);
     let asking = async {
-        let small = client.exec(Exec { command: vec!["a".into()], ..Exec::default() }).await;
+        let small = client.exec(["a"]).spawn().await;
         assert_eq!(small.map(drop).unwrap_err().code(), Some(Code::NoSuchEndPoint));
-        let refused = client.exec(large()).await.map(drop).unwrap_err();
+        let refused = large(&client).spawn().await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unsupported));
         assert!(refused.to_string().contains("older metaservice"), "{refused}");
     };
@@ -217,8 +228,7 @@ async fn an_exec_goes_through_in_stream_protocol_v2_with_its_large_window() {
 
     let Controlled { service, client, _folder } = controlled();
     let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
-    let options = ExecOptions { workdir: Some("/tmp".into()), ..ExecOptions::default() };
-    let exec = Exec { command: vec!["cat".into()], tty: false, options };
+    let exec = client.exec(["cat"]).workdir("/tmp").spawn();
     let announced = [(AGENT_HEADER, agent.as_str())];
     let guest = async {
         let action = guest(&service).request("GET", "/engine/v1/poll", &announced, b"").await;
@@ -229,7 +239,7 @@ async fn an_exec_goes_through_in_stream_protocol_v2_with_its_large_window() {
         request.headers_mut().insert("Sec-WebSocket-Protocol", SHELL2_PROTOCOL.parse().unwrap());
         tokio_tungstenite::client_async(request, guest(&service).dial()).await.unwrap().0
     };
-    let (shell, mut socket) = tokio::join!(client.exec(exec), guest);
+    let (shell, mut socket) = tokio::join!(exec, guest);
     let mut shell = shell.unwrap();
     let mut stdin = shell.stdin.take().unwrap();
     let writing = async { stdin.write_all(&vec![7; SENT]).await.unwrap() };

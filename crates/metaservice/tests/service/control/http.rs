@@ -1,7 +1,8 @@
 //! The HTTP of the control API: errors, connections, slow clients.
 
+use futures_util::TryStreamExt;
 use metaservice::control::{self, Client, ClientError};
-use metaservice::{Exec, LogFrom, MetaService};
+use metaservice::{LogFrom, MetaService};
 use metaservice_testing::guest::Answer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -121,7 +122,7 @@ async fn a_job_that_does_not_answer_is_told() {
     let client = Client::new(&socket);
     assert!(matches!(client.wait().await, Err(ClientError::Silent(_))));
     assert!(matches!(client.kill().await, Err(ClientError::Silent(_))));
-    assert!(matches!(client.exec(Exec::default()).await, Err(ClientError::Silent(_))));
+    assert!(matches!(client.exec([""; 0]).spawn().await, Err(ClientError::Silent(_))));
     drop(listener);
 
     // It stops in the midst of an answer.
@@ -136,8 +137,8 @@ async fn a_job_that_does_not_answer_is_told() {
     };
     let (log, _stream) = tokio::join!(client.log(LogFrom::Start, true), answering);
     let mut body = log.unwrap().body;
-    assert_eq!(body.chunk().await.unwrap().unwrap(), "half");
-    let error = body.chunk().await.unwrap_err().downcast::<ClientError>().unwrap();
+    assert_eq!(body.try_next().await.unwrap().unwrap(), "half");
+    let error = body.try_next().await.unwrap_err().downcast::<ClientError>().unwrap();
     assert!(matches!(error, ClientError::Silent(_)), "{error}");
 }
 
@@ -156,7 +157,7 @@ async fn a_slow_client_has_its_answer_and_one_that_takes_nothing_is_cut() {
     let stalled = client.log(LogFrom::Start, true).await.unwrap().body;
     service.shutdown().await.unwrap();
     let mut came = 0;
-    while let Some(bytes) = slow.chunk().await.unwrap() {
+    while let Some(bytes) = slow.try_next().await.unwrap() {
         came += bytes.len();
         tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     }

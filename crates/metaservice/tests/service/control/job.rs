@@ -1,7 +1,8 @@
 //! The job over the control API: its state, log and files.
 
+use futures_util::TryStreamExt;
 use metaservice::control::{self, Client, ClientError, Code, JobState};
-use metaservice::{Exec, ExecOptions, Form, LogFrom, MetaService};
+use metaservice::{Form, LogFrom, MetaService};
 use metaservice_testing::guest::{head, reply_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -37,20 +38,23 @@ async fn files_and_folders_come_through() {
     };
     let json = [("Content-Type", "application/json")];
     let list = br#"{"files":["/a b&c/x"],"notFound":false}"#;
-    let (files, ()) = tokio::join!(client.list_folder("/a b&c"), replying(list, &json));
+    let (files, ()) = tokio::join!(client.list("/a b&c").files(), replying(list, &json));
     assert_eq!(files.unwrap(), ["/a b&c/x"]);
 
     let content = vec![7; 1_000_000];
     let mut fetched = Vec::new();
-    let (length, ()) =
-        tokio::join!(client.get_artifact("/a b&c", &mut fetched), replying(&content, &[]));
-    assert_eq!(length.unwrap(), 1_000_000);
+    let (file, ()) = tokio::join!(client.read("/a b&c").open(), replying(&content, &[]));
+    let mut file = file.unwrap();
+    assert_eq!(file.head, None, "version 1 tells no attributes");
+    file.body.read_to_end(&mut fetched).await.unwrap();
     assert!(fetched == content);
 
     let missing = [("X-Taskcluster-Worker-Error", "file-not-found")];
-    let mut nothing = Vec::new();
-    let (error, ()) =
-        tokio::join!(client.get_artifact("/a b&c", &mut nothing), replying(b"", &missing));
+    let listed = br#"{"files":[],"notFound":true}"#;
+    let (error, ()) = tokio::join!(client.read("/a b&c").open(), async {
+        replying(b"", &missing).await;
+        replying(listed, &json).await;
+    });
     assert!(matches!(error, Err(ClientError::Refused { code: Code::NotFound, .. })));
 }
 
@@ -84,16 +88,15 @@ async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
     let Controlled { service, client, _folder } = controlled();
     // A guest without an announcement waits for something to do, and gets nothing of this.
     let poll = tokio::spawn(async move { guest(&service).get("/engine/v1/poll").await });
-    let options = ExecOptions { workdir: Some("/".into()), ..ExecOptions::default() };
-    let exec = Exec { command: vec!["true".into()], tty: false, options };
+    let exec = client.exec(["true"]).workdir("/");
     let refusals = [
-        client.list("/", true).await.err(),
-        client.read("/", Form::Any).await.err(),
+        client.list("/").recursive(true).entries().await.err(),
+        client.read("/").form(Form::Archive).open().await.err(),
         client.stats(None).await.err(),
         client.signal(15).await.err(),
         client.dial("localhost", 80).await.err(),
-        client.exec(exec.clone()).await.err(),
-        client.exec_detached(exec).await.err(),
+        exec.clone().spawn().await.err(),
+        exec.spawn_detached().await.err(),
     ];
     for refusal in refusals {
         assert_eq!(refusal.expect("a refusal").code(), Some(Code::Unsupported));
@@ -108,13 +111,13 @@ async fn the_log_is_followed_to_the_jobs_end_and_read_after_it() {
     assert_eq!(log.missed, 0);
     let mut body = log.body;
     guest(&service).post("/engine/v1/log", b"one\n").await;
-    assert_eq!(body.chunk().await.unwrap().unwrap(), "one\n");
+    assert_eq!(body.try_next().await.unwrap().unwrap(), "one\n");
     // The command's end waits for the log request that is under way.
     let mut request = guest(&service).dial();
     let head = head("POST", "/engine/v1/log", &[("Content-Length", "4")]);
     request.write_all(&head).await.unwrap();
     request.write_all(b"tw").await.unwrap();
-    assert_eq!(body.chunk().await.unwrap().unwrap(), "tw");
+    assert_eq!(body.try_next().await.unwrap().unwrap(), "tw");
     guest(&service).request("PUT", "/engine/v1/success", &[], b"").await;
     request.write_all(b"o\n").await.unwrap();
     let mut rest = String::new();
@@ -169,8 +172,8 @@ async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
         let headers = [(FILE_HEADER, head), ("Content-Type", TRANSFER_TYPE)];
         guest(&service).request("POST", &target, &headers, &body).await
     };
-    let (reading, _) = tokio::join!(client.read("/d", Form::Any), failing());
-    let (_, mut body) = reading.unwrap();
+    let (reading, _) = tokio::join!(client.read("/d").form(Form::Any).open(), failing());
+    let mut body = reading.unwrap().body;
     let mut come = Vec::new();
     let error = body.read_to_end(&mut come).await.unwrap_err();
     assert_eq!(
@@ -210,9 +213,9 @@ async fn a_reason_that_cannot_be_read_is_one() {
         stream.write_all(answer.as_bytes()).await.unwrap();
     };
     let client = Client::new(socket);
-    let (reading, ()) = tokio::join!(client.read("/f", Form::File), job);
+    let (reading, ()) = tokio::join!(client.read("/f").open(), job);
     let mut come = Vec::new();
-    let error = reading.unwrap().1.read_to_end(&mut come).await.unwrap_err();
+    let error = reading.unwrap().body.read_to_end(&mut come).await.unwrap_err();
     assert_eq!(come, b"some");
     assert!(error.to_string().contains("broke"), "{error}");
 }
@@ -224,11 +227,9 @@ async fn what_a_job_runs_within_and_on_is_told_as_its_server_says() {
     let service = MetaService::builder(["sh", "-c", "internal"]).env("STEPS", "x");
     let service = service.start().unwrap();
     let machine = control::MachineDescription::default();
-    let description = control::Description {
-        name: "job".into(),
-        command: Some(vec!["shown".into()]),
-        machine: machine.clone(),
-    };
+    let mut description = control::Description::from("job");
+    description.command = Some(vec!["shown".into()]);
+    description.machine = machine.clone();
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(control::serve(description, service.clone(), listener));
     let client = Client::new(&socket);

@@ -1,4 +1,4 @@
-//! Connections of which it is known whether their peers still take anything.
+//! Connections that tell whether their peers still read.
 
 use std::io;
 use std::pin::Pin;
@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::watch;
 
-/// Changes whenever a peer has taken bytes.
+/// Changes each time a peer has read bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Moved(Arc<watch::Sender<()>>);
+pub(super) struct Progress(Arc<watch::Sender<()>>);
 
-impl Moved {
+impl Progress {
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.subscribe()
     }
@@ -24,7 +24,7 @@ impl Moved {
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) listener: UnixListener,
-    pub(super) moved: Moved,
+    pub(super) progress: Progress,
 }
 
 impl Listener for Observed {
@@ -33,7 +33,7 @@ impl Listener for Observed {
 
     async fn accept(&mut self) -> (Connection, unix::SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, moved: self.moved.clone() }, address)
+        (Connection { stream, progress: self.progress.clone() }, address)
     }
 
     fn local_addr(&self) -> io::Result<unix::SocketAddr> {
@@ -44,13 +44,13 @@ impl Listener for Observed {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
-    moved: Moved,
+    progress: Progress,
 }
 
 impl Connection {
     fn note(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
         if written.as_ref().is_ok_and(|count| *count > 0) {
-            self.moved.0.send_replace(());
+            self.progress.0.send_replace(());
         }
         Poll::Ready(written)
     }

@@ -1,5 +1,4 @@
-//! A websocket, whichever library made it: axum's on the service's side, tungstenite's
-//! where we dial.
+//! A websocket of axum (towards the guest) or tungstenite (towards a control server).
 
 use std::pin::Pin;
 
@@ -7,58 +6,62 @@ use axum::extract::ws;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, future};
 use metaservice_protocol::shell::StreamProtocol;
+#[cfg(feature = "control")]
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
+#[cfg(feature = "control")]
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+#[cfg(feature = "control")]
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+#[cfg(feature = "control")]
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
-use crate::job::session::Admitted;
+use crate::job::session::Authorization;
 
-/// What the pump says and hears.
+/// A message of the pump.
 #[derive(Debug)]
 pub(super) enum Message {
     Binary(Bytes),
     Ping,
-    /// The stream has ended in order.
+    /// The stream has ended normally.
     Close,
-    /// A sign of life that says nothing.
+    /// A message without content for the stream.
     Other,
 }
 
-/// What came, until the websocket ends or breaks.
+/// The messages received, until the websocket ends or breaks.
 pub(super) type Receiver = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
-/// What goes; a failure says no more than that nothing goes any longer.
+/// The messages to send.
 pub(super) type Sender = Pin<Box<dyn Sink<Message, Error = Closed> + Send>>;
 
-/// The websocket takes nothing any longer.
+/// The websocket accepts no further message.
 #[derive(Debug)]
 pub(super) struct Closed;
 
 /// Both directions of a websocket.
-pub(crate) struct Wire {
+pub(crate) struct Socket {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    /// Among the streams that a guest may have; free again when this is dropped.
-    pub(super) place: Option<OwnedSemaphorePermit>,
-    /// The guest's leave to answer, with which the stream ends.
-    pub(super) admitted: Admitted,
+    /// One of the streams that may be open, until this is dropped.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// The stream ends with this.
+    pub(super) authorization: Authorization,
 }
 
-/// A stream as the guest has dialled it.
+/// A stream that the guest has connected, before anything was read or sent.
 pub(crate) struct Connected {
     pub(crate) socket: ws::WebSocket,
     pub(crate) protocol: StreamProtocol,
-    pub(crate) place: OwnedSemaphorePermit,
-    pub(crate) admitted: Admitted,
+    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) authorization: Authorization,
 }
 
-impl Wire {
+impl Socket {
     pub(crate) fn from_axum(
         socket: ws::WebSocket,
-        place: OwnedSemaphorePermit,
-        admitted: Admitted,
+        permit: OwnedSemaphorePermit,
+        authorization: Authorization,
     ) -> Self {
         let (sink, stream) = socket.split();
         let receiver = stream.scan((), |(), message| {
@@ -78,10 +81,11 @@ impl Wire {
                 Message::Ping | Message::Other => ws::Message::Ping(Bytes::new()),
             }))
         });
-        let place = Some(place);
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place, admitted }
+        let permit = Some(permit);
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), permit, authorization }
     }
 
+    #[cfg(feature = "control")]
     pub(crate) fn from_tungstenite<IO>(socket: WebSocketStream<IO>) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -104,7 +108,7 @@ impl Wire {
                 Message::Ping | Message::Other => tungstenite::Message::Ping(Bytes::new()),
             }))
         });
-        let admitted = Admitted::always();
-        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), place: None, admitted }
+        let authorization = Authorization::unlimited();
+        Self { sender: Box::pin(sender), receiver: Box::pin(receiver), permit: None, authorization }
     }
 }

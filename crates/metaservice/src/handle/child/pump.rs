@@ -1,37 +1,41 @@
-//! Between the session and the websocket.
+//! Moves messages between the session and the websocket.
 //!
-//! Reading and writing run side by side: if one waited for the other, two full
-//! connections would wait for each other for ever. The pump ends when the websocket
-//! does, when the peer is silent, stuck or breaks the rules, or when the service is
-//! shut down. After an exit it closes the websocket itself, with the status of an orderly end, as a
-//! guest of version 1 expects; after that or an abort the peer has [`CLOSE_TIMEOUT`] to close.
+//! Reading and writing run side by side: if one waited for the other, two full connections could
+//! block each other. The pump ends when the websocket ends, when the peer is silent, does not read
+//! or violates the protocol, when the authorization ends, and when the service is shut down. After
+//! an exit it closes the websocket itself with a normal status, as a guest of version 1 expects.
+//! After an exit or an abort the peer has [`CLOSE_TIMEOUT`] to close.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use metaservice_protocol::limits::SHELL_WRITE_TIMEOUT;
+use metaservice_protocol::limits::{MAX_FAILURE, SHELL_WRITE_TIMEOUT};
 use metaservice_protocol::shell::{Event, Keepalive, Pulse, Stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
-use super::wire::{Message, Receiver, Sender, Wire};
-use crate::handle::error::ShellError;
+use super::shared::Shared;
+use super::socket::{Message, Receiver, Sender, Socket};
+use crate::handle::error::ChildError;
 
-/// How long a peer may take to close the websocket after the shell's end.
+/// How long the peer may take to close the websocket after the command's end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(wire: Wire, shared: Arc<Shared>, mut terminated: watch::Receiver<bool>) {
-    let Wire { sender, receiver, place: _place, mut admitted } = wire;
+pub(super) async fn run(
+    socket: Socket,
+    shared: Arc<Shared>,
+    mut terminated: watch::Receiver<bool>,
+) {
+    let Socket { sender, receiver, permit: _permit, mut authorization } = socket;
     let reason = tokio::select! {
         biased;
-        () = read(receiver, &shared) => ShellError::Disconnected,
-        () = write(sender, &shared) => ShellError::Disconnected,
-        () = closing(&shared) => ShellError::Disconnected,
-        () = admitted.over() => ShellError::Disconnected,
-        Ok(_) = terminated.wait_for(|terminated| *terminated) => ShellError::Terminated,
+        () = read(receiver, &shared) => ChildError::Disconnected,
+        () = write(sender, &shared) => ChildError::Disconnected,
+        () = closing(&shared) => ChildError::Disconnected,
+        () = authorization.ended() => ChildError::Disconnected,
+        Ok(_) = terminated.wait_for(|terminated| *terminated) => ChildError::Terminated,
     };
     shared.lock().closed = true;
     shared.finish(Err(reason));
@@ -39,7 +43,7 @@ pub(super) async fn run(wire: Wire, shared: Arc<Shared>, mut terminated: watch::
     Stream::ALL.into_iter().for_each(|stream| state.wake(stream));
 }
 
-/// Completes when the peer has had its time to close after the shell's end.
+/// Completes when the peer has not closed in time after the command's end.
 async fn closing(shared: &Shared) {
     let mut end = shared.end.subscribe();
     if end.wait_for(Option::is_some).await.is_ok() {
@@ -47,7 +51,7 @@ async fn closing(shared: &Shared) {
     }
 }
 
-/// Reads until the connection ends or has to be cut.
+/// Reads until the connection ends or must be cut.
 async fn read(mut receiver: Receiver, shared: &Shared) {
     let mut keepalive = Keepalive::new(now());
     loop {
@@ -64,7 +68,7 @@ async fn read(mut receiver: Receiver, shared: &Shared) {
             },
         };
         keepalive.heard(now());
-        // The peer may be talking without a pause: its pings come due all the same.
+        // The peer may send without a pause: a ping is due all the same.
         if keepalive.pulse(now()) == Pulse::Ping {
             shared.update(|state| state.ping_due = true);
         }
@@ -76,13 +80,13 @@ async fn read(mut receiver: Receiver, shared: &Shared) {
     }
 }
 
-/// `false` when the peer is to be cut.
+/// Returns `false` if the peer must be cut.
 fn handle(message: &Bytes, shared: &Shared) -> bool {
     let mut state = shared.lock();
     let event = match state.session.handle(message) {
         Ok(event) => event,
         Err(violation) => {
-            tracing::warn!(%violation, "a shell's peer is cut off");
+            tracing::warn!(%violation, "the stream of a command is cut");
             return false;
         }
     };
@@ -96,8 +100,8 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
         }
         Some(Event::Writable(stream)) => state.wake(stream),
         Some(Event::Exited { success, mut detail }) => {
-            detail.truncate(super::MAX_FAILURE);
-            // A copy, so that it does not keep a larger message alive.
+            detail.truncate(MAX_FAILURE);
+            // A copy, which does not keep the whole message in memory.
             state.detail = Bytes::copy_from_slice(&detail);
             state.exited = true;
             drop(state);
@@ -109,7 +113,7 @@ fn handle(message: &Bytes, shared: &Shared) -> bool {
     true
 }
 
-/// Writes until the connection ends or is stuck.
+/// Writes until the connection ends, or the peer does not read for too long.
 async fn write(mut sender: Sender, shared: &Shared) {
     loop {
         let next = {
@@ -126,7 +130,7 @@ async fn write(mut sender: Sender, shared: &Shared) {
             Some(message) if last => {
                 let closed = timeout(SHELL_WRITE_TIMEOUT, sender.send(message)).await;
                 if matches!(closed, Ok(Ok(()))) {
-                    // The reader sees the peer's own close, or the connection's end.
+                    // `read` ends with the peer's close or the connection's end.
                     std::future::pending::<()>().await;
                 }
                 closed

@@ -1,4 +1,4 @@
-//! The streams of a shell as `AsyncWrite` and `AsyncRead`.
+//! A command's standard streams as `AsyncWrite` and `AsyncRead`.
 
 use std::fmt;
 use std::io;
@@ -10,33 +10,33 @@ use bytes::{Buf, Bytes};
 use metaservice_protocol::shell::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Shared, State};
+use super::shared::{Shared, StreamState};
 
-/// The stdin of a shell. A write waits while the guest has not consumed what was sent
-/// before; shutting down or dropping this ends the command's stdin.
+/// A command's stdin. A write waits until the guest has consumed enough of what was sent before.
+/// Shutting this down or dropping it ends the command's stdin.
 ///
-/// Writes fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe) after the shell's end,
-/// and with the [`ShellError`](crate::ShellError) inside when it was cut or aborted.
-pub struct ShellInput(Arc<Shared>);
+/// After the command's end, writes fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe). If it was
+/// cut or aborted, the [`ChildError`](crate::ChildError) is the cause.
+pub struct ChildStdin(Arc<Shared>);
 
-/// The stdout or stderr of a shell. A guest that writes faster than this is read is
-/// held back; dropping this discards what still comes.
+/// A command's stdout or stderr. A guest that writes faster than this is read is held back.
+/// Dropping this discards the rest.
 ///
-/// A read fails with the [`ShellError`](crate::ShellError) inside when the shell was
-/// cut or aborted before the stream ended; what came before can be read first.
-pub struct ShellOutput {
+/// If the command was cut or aborted before the stream ended, a read fails with the
+/// [`ChildError`](crate::ChildError) as cause, after all bytes that arrived before.
+pub struct ChildOutput {
     shared: Arc<Shared>,
     stream: Stream,
-    /// What was taken from the session and not yet read.
+    /// Taken from the session and not read yet.
     block: Bytes,
 }
 
-impl ShellInput {
+impl ChildStdin {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self(Arc::clone(shared))
     }
 
-    /// Sends as much of `bytes` as there is room for, at least one byte; takes that off the front.
+    /// Sends as many of the first bytes as there is room for, at least one, and removes them.
     pub(crate) fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -49,13 +49,13 @@ impl ShellInput {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for room for up to `wanted` bytes. The lock is handed on, so that the room stays.
+    /// Waits for room for up to `wanted` bytes. The caller gets the lock, so that the room remains.
     fn poll_room(
         &self,
         cx: &Context<'_>,
         wanted: usize,
-    ) -> Poll<io::Result<(MutexGuard<'_, State>, usize)>> {
-        // Under the lock, so that an end that comes now finds the waker.
+    ) -> Poll<io::Result<(MutexGuard<'_, StreamState>, usize)>> {
+        // Under the lock, so that an end at this moment finds the waker.
         let mut state = self.0.lock();
         if let Some(error) = self.0.error() {
             return Poll::Ready(Err(error.into()));
@@ -70,7 +70,7 @@ impl ShellInput {
         Poll::Ready(Ok((state, count)))
     }
 
-    /// How many bytes the guest has consumed.
+    /// The number of bytes that the guest has consumed.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.0.lock().session.acknowledged(Stream::Stdin)
     }
@@ -80,7 +80,7 @@ impl ShellInput {
     }
 }
 
-impl AsyncWrite for ShellInput {
+impl AsyncWrite for ChildStdin {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,7 +94,7 @@ impl AsyncWrite for ShellInput {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The pump sends at once; there is nothing to hurry.
+        // The pump sends at once: there is nothing to flush.
         Poll::Ready(Ok(()))
     }
 
@@ -104,19 +104,19 @@ impl AsyncWrite for ShellInput {
     }
 }
 
-impl Drop for ShellInput {
+impl Drop for ChildStdin {
     fn drop(&mut self) {
         self.finish();
     }
 }
 
-impl ShellOutput {
+impl ChildOutput {
     pub(super) fn new(shared: &Arc<Shared>, stream: Stream) -> Self {
         Self { shared: Arc::clone(shared), stream, block: Bytes::new() }
     }
 }
 
-impl AsyncRead for ShellOutput {
+impl AsyncRead for ChildOutput {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -150,7 +150,7 @@ impl AsyncRead for ShellOutput {
     }
 }
 
-impl Drop for ShellOutput {
+impl Drop for ChildOutput {
     fn drop(&mut self) {
         let stream = self.stream;
         self.shared.update(|state| {
@@ -160,19 +160,19 @@ impl Drop for ShellOutput {
     }
 }
 
-fn wait<T>(state: &mut State, stream: Stream, cx: &Context<'_>) -> Poll<T> {
+fn wait<T>(state: &mut StreamState, stream: Stream, cx: &Context<'_>) -> Poll<T> {
     state.wakers[usize::from(stream.number())] = Some(cx.waker().clone());
     Poll::Pending
 }
 
-impl fmt::Debug for ShellInput {
+impl fmt::Debug for ChildStdin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ShellInput").finish()
+        f.debug_tuple("ChildStdin").finish()
     }
 }
 
-impl fmt::Debug for ShellOutput {
+impl fmt::Debug for ChildOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ShellOutput").field(&self.stream).finish()
+        f.debug_tuple("ChildOutput").field(&self.stream).finish()
     }
 }

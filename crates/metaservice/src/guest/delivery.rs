@@ -10,7 +10,7 @@ use bytes::Bytes;
 use metaservice_private::hex;
 use sha2::{Digest, Sha256};
 
-const TEMPLATE: &str = include_str!("install.sh");
+const TEMPLATE: &str = include_str!("delivery/install.sh");
 
 /// The line that the digests replace.
 const DIGESTS: &str = "#DIGESTS#\n";
@@ -61,5 +61,4 @@ fn digests(agents: &BTreeMap<String, Bytes>) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

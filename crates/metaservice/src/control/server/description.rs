@@ -1,0 +1,46 @@
+//! What the serving process says about a job.
+
+use std::sync::{Arc, Mutex};
+
+use metaservice_private::lock;
+
+/// What the serving process says about the job.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Description {
+    /// The job's name.
+    pub name: String,
+    /// The command to show, if the guest runs another one around it. Then the names of its variables
+    /// are not shown.
+    pub command: Option<Vec<String>>,
+    /// About its machine.
+    pub machine: MachineDescription,
+}
+
+/// The description of a job's machine: any JSON, for people; `null` for nothing. Clones share it, and
+/// it may change while it is served.
+#[derive(Debug, Clone, Default)]
+pub struct MachineDescription(Arc<Mutex<serde_json::Value>>);
+
+impl MachineDescription {
+    /// Replaces the description.
+    pub fn set(&self, description: serde_json::Value) {
+        *lock(&self.0) = description;
+    }
+
+    pub(super) fn get(&self) -> serde_json::Value {
+        lock(&self.0).clone()
+    }
+}
+
+impl From<&str> for Description {
+    fn from(name: &str) -> Self {
+        Self::from(name.to_owned())
+    }
+}
+
+impl From<String> for Description {
+    fn from(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
