@@ -84,7 +84,7 @@ async fn a_detached_command_that_does_not_start_is_no_success() {
     for (exec, code, words) in [
         (command(&["/none"], None), FailureCode::NotFound, "cannot run '/none'"),
         (command(&[file.to_str().unwrap()], None), FailureCode::Invalid, "Permission denied"),
-        (command(&["true"], Some("/none")), FailureCode::Invalid, "folder '/none'"),
+        (command(&["true"], Some("/none")), FailureCode::Invalid, "directory '/none'"),
         (command(&["true", &too_long], None), FailureCode::Invalid, "list too long"),
     ] {
         let failure = refused(exec.spawn_detached().await);
