@@ -18,8 +18,7 @@ CHECKED = """
     .ci .config ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.toml Makefile README.md SECURITY.md
     bench book.toml crates/metaservice-cli/src/args crates/metaservice-cli/src/commands/help.rs
     crates/metaservice-cli/src/commands/man.rs clippy.toml deny.toml
-    crates/metaservice-guest/Cargo.toml crates/metaservice-guest/README.md
-    crates/metaservice-guest/agent.toml crates/metaservice-guest/src
+    crates/metaservice-guest
     examples fuzz rustfmt.toml scripts
     docs/SUMMARY.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md

@@ -28,29 +28,29 @@ fn file(bytes: &[u8]) -> Artifact {
 #[tokio::test]
 async fn files_arrive_exactly() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for size in [0, 1, 256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1, 20_000_000] {
-        let path = folder.path().join("file");
+        let path = directory.path().join("file");
         let bytes = noise(size, 1);
         std::fs::write(&path, &bytes).unwrap();
         assert!(host.artifact(&path).await == file(&bytes), "{size}");
     }
-    let link = folder.path().join("link");
-    symlink(folder.path().join("file"), &link).unwrap();
+    let link = directory.path().join("link");
+    symlink(directory.path().join("file"), &link).unwrap();
     assert!(matches!(host.artifact(&link).await, Artifact::File { .. }));
     agent.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_not_found_and_never_hangs() {
+async fn anything_but_a_file_is_not_found_and_never_hangs() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
-    make_fifo(&folder.path().join("fifo"));
-    let socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
-    symlink("loop", folder.path().join("loop")).unwrap();
-    let inside = folder.path().join("fifo/below");
+    let directory = tempfile::tempdir().unwrap();
+    make_fifo(&directory.path().join("fifo"));
+    let socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket")).unwrap();
+    symlink("loop", directory.path().join("loop")).unwrap();
+    let inside = directory.path().join("fifo/below");
     for name in ["fifo", "socket", "", "missing", "loop"] {
-        let found = host.artifact(folder.path().join(name)).await;
+        let found = host.artifact(directory.path().join(name)).await;
         assert_eq!(found, Artifact::NotFound, "{name}");
     }
     for path in [Path::new("/dev/zero"), Path::new("/dev/tty"), &inside, Path::new("")] {
@@ -70,7 +70,7 @@ async fn files_of_the_kernel_arrive_whole() {
     let Artifact::File { bytes, length } = host.artifact("/proc/kallsyms").await else { panic!() };
     assert_eq!(bytes.len(), large.len());
     assert_eq!(length, if large.len() >= 256 * 1024 { None } else { Some(large.len() as u64) });
-    // Says 4096 and has less.
+    // Its size is 4096, and it has less content.
     let short = "/sys/kernel/mm/transparent_hugepage/enabled";
     if let Ok(content) = std::fs::read(short) {
         assert_eq!(host.artifact(short).await, file(&content));
@@ -81,8 +81,8 @@ async fn files_of_the_kernel_arrive_whole() {
 #[tokio::test]
 async fn a_growing_file_arrives_as_it_was_when_it_was_opened() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("growing");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("growing");
     let mut growing = std::fs::File::create(&path).unwrap();
     growing.write_all(&vec![1; 30_000_000]).unwrap();
     let (headers, mut body) = host.artifact_begun(&path).await;
@@ -94,8 +94,8 @@ async fn a_growing_file_arrives_as_it_was_when_it_was_opened() {
 #[tokio::test]
 async fn a_shrinking_file_breaks_the_reply() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("shrinking");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shrinking");
     std::fs::write(&path, vec![1; 50_000_000]).unwrap();
     let (headers, mut body) = host.artifact_begun(&path).await;
     std::fs::File::options().write(true).open(&path).unwrap().set_len(1_000_000).unwrap();
@@ -104,19 +104,19 @@ async fn a_shrinking_file_breaks_the_reply() {
 }
 
 #[tokio::test]
-async fn a_slow_fetch_holds_up_nothing_else() {
+async fn a_slow_fetch_delays_nothing_else() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("large");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("large");
     std::fs::write(&path, vec![1; 50_000_000]).unwrap();
     let mut slow = Vec::new();
     for _ in 0..8 {
         slow.push(host.artifact_begun(&path).await);
     }
-    let small = folder.path().join("small");
+    let small = directory.path().join("small");
     std::fs::write(&small, b"x").unwrap();
     assert_eq!(host.artifact(&small).await, file(b"x"));
-    assert!(host.list(folder.path()).await.0.is_some());
+    assert!(host.list(directory.path()).await.0.is_some());
     drop(slow);
     agent.stop().await;
 }
@@ -124,8 +124,8 @@ async fn a_slow_fetch_holds_up_nothing_else() {
 #[tokio::test]
 async fn a_list_has_all_plain_files_and_nothing_else() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
     std::fs::create_dir_all(root.join("a/b/c")).unwrap();
     for name in ["top", "a/one", "a/b/c/two", "\u{1F980} \"q\"\n"] {
         std::fs::write(root.join(name), b"").unwrap();
@@ -151,14 +151,14 @@ async fn a_list_has_all_plain_files_and_nothing_else() {
 #[tokio::test]
 async fn a_hundred_thousand_files_are_listed_quickly() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for branch in 0..100 {
-        let branch = folder.path().join(format!("{branch:02}"));
+        let branch = directory.path().join(format!("{branch:02}"));
         std::fs::create_dir(&branch).unwrap();
         (0..1000).for_each(|n| std::fs::write(branch.join(format!("{n:03}")), b"").unwrap());
     }
     let begun = Instant::now();
-    let files = host.list(folder.path()).await.0.unwrap();
+    let files = host.list(directory.path()).await.0.unwrap();
     let took = begun.elapsed();
     assert_eq!(files.len(), 100_000);
     assert!(files.is_sorted());
@@ -172,9 +172,9 @@ async fn unreadable_parts_are_left_out() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // Root reads everything, so this agent is somebody else.
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
+    // Root can read everything, so this agent runs as another user.
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
     std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).unwrap();
     for name in ["open", "shut"] {
         std::fs::create_dir(root.join(name)).unwrap();
@@ -190,7 +190,12 @@ async fn unreadable_parts_are_left_out() {
     let mut agent = tokio::process::Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&program)
-        .args(["--host", &host.address.to_string(), "--state", "/tmp/metaservice-test-nobody"])
+        .args([
+            "--host",
+            &host.address.to_string(),
+            "--state",
+            "/tmp/metaservice-test-unprivileged",
+        ])
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -202,11 +207,11 @@ async fn unreadable_parts_are_left_out() {
     let pid = rustix::process::Pid::from_raw(agent.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     agent.wait().await.unwrap();
-    std::fs::remove_dir_all("/tmp/metaservice-test-nobody").unwrap();
+    std::fs::remove_dir_all("/tmp/metaservice-test-unprivileged").unwrap();
 }
 
 #[tokio::test]
-async fn unknown_and_repeated_actions_are_passed_over() {
+async fn unknown_and_repeated_actions_are_ignored() {
     let (host, agent) = idle().await;
     host.push("u-1", "dance", "", None, false);
     let (sender, path) = (host.expect("twice"), tempfile::NamedTempFile::new().unwrap());
@@ -218,7 +223,7 @@ async fn unknown_and_repeated_actions_are_passed_over() {
         panic!()
     };
     assert!(matches!(read_artifact(&headers, &mut body).await, Artifact::File { .. }));
-    // The agent is well and polls.
+    // The agent still polls.
     assert_eq!(host.artifact("/nowhere").await, Artifact::NotFound);
     agent.stop().await;
 }
@@ -270,7 +275,7 @@ async fn post_log_sends_a_file_or_its_input() {
 }
 
 #[tokio::test]
-async fn mistakes_on_the_command_line_are_named() {
+async fn errors_of_the_command_line_name_the_mistake() {
     let run = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_metaservice-guest"));
         let output = command.args(arguments).output().await.unwrap();
@@ -291,7 +296,7 @@ async fn mistakes_on_the_command_line_are_named() {
 }
 
 #[tokio::test]
-async fn a_reply_that_the_host_gave_up_ends() {
+async fn a_reply_that_the_host_has_dropped_ends() {
     let (host, agent) = idle().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![0; 50_000_000]).unwrap();

@@ -46,21 +46,21 @@ async fn a_failure_is_reported_with_its_status() {
     agent.stop().await;
 }
 
-/// The score of a process, by which the kernel chooses whom to kill for lack of memory.
+/// The score by which the kernel chooses a process to kill for lack of memory.
 fn oom_score(pid: &str) -> String {
     let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
     score.unwrap_or_default().trim().to_owned()
 }
 
 #[tokio::test]
-async fn a_command_is_killed_for_lack_of_memory_before_what_reports_it() {
+async fn a_command_is_killed_for_lack_of_memory_before_the_agent() {
     let script = "echo $PPID; cat /proc/self/oom_score_adj; sleep 1000";
     let host = Host::start(&["sh", "-c", script]).await;
     let agent = Agent::start(AGENT, &host).await;
     let own = oom_score("self");
     host.log_says(&format!("\n{own}\n")).await;
     let supervisor = host.log_text().lines().next().expect("a line").to_owned();
-    // Who may not lower its score has none that is protected.
+    // An unprivileged agent cannot lower its score.
     let may = std::fs::write("/proc/self/oom_score_adj", "-1000").is_ok();
     std::fs::write("/proc/self/oom_score_adj", &own).expect("what it was");
     let wanted = if may { "-1000" } else { &own };
@@ -74,7 +74,7 @@ async fn a_command_is_killed_for_lack_of_memory_before_what_reports_it() {
 }
 
 #[tokio::test]
-async fn what_a_service_manager_tells_the_agent_is_not_the_commands() {
+async fn a_command_does_not_get_the_variables_of_the_agents_unit() {
     let env = [("INVOCATION_ID", "the agent's"), ("JOURNAL_STREAM", "8:1"), ("OWN", "image")];
     let job = [("INVOCATION_ID", "the job's")];
     let script = "echo \"$INVOCATION_ID,$JOURNAL_STREAM,$SYSTEMD_EXEC_PID,$OWN\"";
@@ -83,7 +83,7 @@ async fn what_a_service_manager_tells_the_agent_is_not_the_commands() {
     let options = [env.as_slice(), &[("SYSTEMD_EXEC_PID", "1")]].concat();
     let agent = Agent::start_with(AGENT, &host, &[], &options).await;
     host.log_says("the job's,,,image\n").await;
-    // The first shell starts the process that its supervisor, and that of the next, is a copy of.
+    // The first shell starts the fork server, which forks the supervisor of the next.
     for _ in 0..2 {
         let mut shell = host.shell(&["sh", "-c", script], false).await;
         shell.finish().await;
@@ -126,11 +126,11 @@ async fn a_command_that_cannot_be_started_says_why_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_null_command_is_an_empty_one_and_an_entrypoint_makes_it_whole() {
+async fn a_null_command_is_empty_and_an_entrypoint_replaces_it() {
     let host = Host::start(&[]).await;
     host.set_execute(r#"{"env":{},"command":null}"#);
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.yml");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("c.yml");
     std::fs::write(&config, "entrypoint: [echo, entered]").unwrap();
     let agent = Agent::start_with(AGENT, &host, &["--config", config.to_str().unwrap()], &[]).await;
     assert!(host.result().await.0);
@@ -139,18 +139,18 @@ async fn a_null_command_is_an_empty_one_and_an_entrypoint_makes_it_whole() {
 }
 
 #[tokio::test]
-async fn the_environment_is_laid_in_order_and_workdir_and_input_are_set() {
+async fn the_environment_has_its_order_and_workdir_and_input_are_set() {
     let script = "echo $A $B $C; pwd; cat; ps -o sid= -p $$ | grep -q $$ && echo session";
     let host = Host::start_with(&["sh", "-c", script], &[("C", "job")]).await;
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.yml");
-    let text = format!("env: {{B: config, C: config}}\nworkdir: {}\n", folder.path().display());
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("c.yml");
+    let text = format!("env: {{B: config, C: config}}\nworkdir: {}\n", directory.path().display());
     std::fs::write(&config, text).unwrap();
     let env = [("A", "agent"), ("B", "agent"), ("C", "agent")];
     let agent =
         Agent::start_with(AGENT, &host, &["--config", config.to_str().unwrap()], &env).await;
     assert!(host.result().await.0);
-    let expected = format!("agent config job\n{}\nsession\n", folder.path().display());
+    let expected = format!("agent config job\n{}\nsession\n", directory.path().display());
     assert_eq!(host.log_text(), expected);
     agent.stop().await;
 }
@@ -160,21 +160,21 @@ async fn a_command_runs_as_the_configured_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.yml");
-    std::fs::write(&config, "user: nobody\nworkdir: /\n").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("c.yml");
+    std::fs::write(&config, "user: daemon\nworkdir: /\n").unwrap();
     let host =
         Host::start(&["sh", "-c", "id -un; id -gn; echo $USER; echo again > /dev/stderr"]).await;
     let agent = Agent::start_with(AGENT, &host, &["--config", config.to_str().unwrap()], &[]).await;
     host.result().await;
-    assert_eq!(host.log_text(), "nobody\nnogroup\nnobody\nagain\n");
+    assert_eq!(host.log_text(), "daemon\ndaemon\ndaemon\nagain\n");
     agent.stop().await;
 
-    std::fs::write(&config, "user: nobody-at-all\n").unwrap();
+    std::fs::write(&config, "user: no-such-user\n").unwrap();
     let host = Host::start(&["true"]).await;
     let agent = Agent::start_with(AGENT, &host, &["--config", config.to_str().unwrap()], &[]).await;
     assert!(!host.result().await.0);
-    assert!(host.log_text().contains("there is no user 'nobody-at-all'"), "{}", host.log_text());
+    assert!(host.log_text().contains("there is no user 'no-such-user'"), "{}", host.log_text());
     agent.stop().await;
 }
 
@@ -189,10 +189,10 @@ async fn output_is_live() {
 
 #[tokio::test]
 async fn fifty_megabytes_of_binary_output_arrive_exactly() {
-    // A generator that cannot be mistaken for anything else: AES of nothing.
+    // Pseudo-random bytes: AES of zeros.
     let script = "head -c 50000000 /dev/zero | openssl enc -aes-128-ctr -K 00 -iv 00 2>/dev/null | tee \"$COPY\"";
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("copy");
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy");
     let host = Host::start_with(&["sh", "-c", script], &[("COPY", copy.to_str().unwrap())]).await;
     let agent = Agent::start(AGENT, &host).await;
     assert!(host.result().await.0);
@@ -204,7 +204,7 @@ async fn fifty_megabytes_of_binary_output_arrive_exactly() {
 }
 
 #[tokio::test]
-async fn a_kill_takes_a_daemon_and_who_ignores_it() {
+async fn a_kill_ends_daemons_and_processes_that_ignore_it() {
     let script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; (sleep 1000 & echo $! >&2; wait) & echo $$ >&2; wait' & \
                   sleep 1 & wait $!; echo ready; while :; do sleep 1000; done";
     let host = Host::start(&["sh", "-c", script]).await;
@@ -227,7 +227,7 @@ async fn a_kill_takes_a_daemon_and_who_ignores_it() {
 }
 
 #[tokio::test]
-async fn a_kill_of_a_tame_command_is_quick() {
+async fn a_kill_of_a_command_that_obeys_is_quick() {
     let host = Host::start(&["sh", "-c", "echo ready; sleep 1000"]).await;
     let agent = Agent::start(AGENT, &host).await;
     host.log_says("ready").await;
@@ -236,7 +236,7 @@ async fn a_kill_of_a_tame_command_is_quick() {
     let (_, header) = host.result().await;
     assert_eq!(ending(header)["signal"], 15);
     assert!(begun.elapsed() < Duration::from_secs(2));
-    // There is nothing left to kill; the host is answered all the same.
+    // The command has ended already, and the host still gets a reply.
     host.kill().await;
     agent.stop().await;
 }
@@ -255,11 +255,11 @@ async fn what_a_trap_starts_is_not_killed() {
     agent.stop().await;
 }
 
-/// Twenty processes that each fork a successor and end at once, so that whoever was seen a
-/// moment ago is gone. They never become more (a bomb that grows would take the machine along
-/// if the kill failed), and give up by themselves after 20 s.
+/// Twenty processes that each fork a successor and end at once, so that a process that was just
+/// found is gone. Their number does not grow: a growing fork bomb would take the machine down if
+/// the kill failed. They end by themselves after 20 s.
 #[tokio::test]
-async fn processes_that_hop_away_are_caught() {
+async fn processes_that_fork_and_end_at_once_are_killed() {
     let script = "trap '' TERM; printf -v end '%(%s)T'; end=$((end + 20)); \
         hop() { printf -v now '%(%s)T'; ((now < end)) && hop & }; \
         for n in {1..20}; do hop; done; echo ready; read -t 25 < <(:) || exec sleep 25";
@@ -273,7 +273,7 @@ async fn processes_that_hop_away_are_caught() {
 }
 
 #[tokio::test]
-async fn a_job_ends_with_its_command_and_takes_its_background_along() {
+async fn a_job_ends_with_its_command_and_its_background_is_killed() {
     let host = Host::start(&["sh", "-c", "setsid sleep 1000 & echo $!; exit 0"]).await;
     let agent = Agent::start(AGENT, &host).await;
     assert!(host.result().await.0);
@@ -294,7 +294,7 @@ async fn stopping_the_agent_kills_its_job() {
 }
 
 #[tokio::test]
-async fn a_refused_log_is_dropped_and_the_result_reported_all_the_same() {
+async fn a_rejected_log_is_discarded_and_the_result_is_reported() {
     let host = Host::start(&["sh", "-c", "head -c 5000000 /dev/zero; exit 4"]).await;
     host.refuse_log(500);
     let agent = Agent::start(AGENT, &host).await;
@@ -312,9 +312,9 @@ async fn a_cut_log_connection_is_replaced() {
         "echo one; read x < \"$FIRST\"; echo two; read x < \"$SECOND\"; echo three",
     ])
     .await;
-    let folder = tempfile::tempdir().unwrap();
-    // A gate for each time: the second reader of one could still meet its first writer.
-    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    // Two gates: with one, the second reader could still meet the first writer.
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
     make_fifo(&first);
     make_fifo(&second);
     host.cut_log_after("one\ntwo\n".len());
@@ -328,7 +328,7 @@ async fn a_cut_log_connection_is_replaced() {
     host.log_says("one\n").await;
     tokio::fs::write(&first, "x\n").await.unwrap();
     host.log_says("two\n").await;
-    // What is written into a connection that is just dying would be lost in version 1.
+    // Version 1 loses bytes that a dying connection has taken.
     host.log_requested(2).await;
     tokio::fs::write(&second, "x\n").await.unwrap();
     assert!(host.result().await.0);
@@ -338,9 +338,9 @@ async fn a_cut_log_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn the_agent_waits_for_a_service_that_is_not_there_yet() {
+async fn the_agent_waits_for_a_service_that_starts_later() {
     let late = Host::start(&["echo", "late"]).await;
-    // A port where nobody listens, and where somebody will.
+    // A port without a listener, which gets one later.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -1,29 +1,29 @@
-//! An agent that dies and comes back.
+//! An agent that dies and is started again.
 
 use metaservice_testing::host::{Agent, Host, make_fifo};
 use std::path::PathBuf;
 
 use crate::AGENT;
 
-/// A job that counts its runs, says "begun", waits for a line in a FIFO, and ends with 5.
+/// A job that counts its runs, prints "begun", waits for a line in a FIFO, and exits with 5.
 struct Gated {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     host: Host,
 }
 
 impl Gated {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let gate = folder.path().join("gate");
+        let directory = tempfile::tempdir().unwrap();
+        let gate = directory.path().join("gate");
         make_fifo(&gate);
         let script = "echo run >> count; echo begun; read line < gate; echo $line; exit 5";
-        let line = format!("cd {}; {script}", folder.path().display());
+        let line = format!("cd {}; {script}", directory.path().display());
         let host = Host::start(&["sh", "-c", &line]).await;
-        Self { folder, host }
+        Self { directory, host }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     async fn open(&self, line: &str) {
@@ -52,12 +52,12 @@ async fn a_command_outlives_its_agent_and_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn what_was_said_while_the_agent_was_away_is_kept() {
+async fn output_while_there_is_no_agent_is_kept() {
     let job = Gated::new().await;
     let mut agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;
     agent.crash().await;
-    // The command says its last word and ends; nobody is there.
+    // The command prints its last line and ends while there is no agent.
     job.open("alone").await;
     let ending = agent.state().join("ending");
     while !ending.exists() {
@@ -78,15 +78,15 @@ async fn a_reported_job_is_neither_run_nor_reported_again() {
     job.open("x").await;
     job.host.result().await;
     let requests = job.host.log_requests();
-    // The mark is made after the answer has come.
+    // The file is written after the response has come.
     let reported = agent.state().join("reported");
     while !reported.exists() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     agent.crash().await;
     agent.restart(&[]);
-    // It serves: the first action after the restart is answered.
-    assert!(job.host.list(job.folder.path()).await.0.unwrap().len() == 1);
+    // The restarted agent serves the first action.
+    assert!(job.host.list(job.directory.path()).await.0.unwrap().len() == 1);
     assert_eq!((job.runs(), job.host.log_requests()), (1, requests));
     agent.stop().await;
 }
@@ -102,19 +102,19 @@ async fn a_job_of_version_1_is_forgotten_with_its_host() {
     assert!(!agent.state().join("reported").exists());
     job.host.set_away(false);
     agent.restart(&[]);
-    // A host that is there now has a job of its own, although it is the same command.
+    // The next host has a job of its own, although the command is the same.
     job.open("y").await;
     agent.stop().await;
     assert_eq!(job.runs(), 2);
 }
 
 #[tokio::test]
-async fn again_means_again() {
+async fn again_runs_the_job_once_more() {
     let job = Gated::new().await;
     let mut agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;
     agent.crash().await;
-    // The first run is still there, and stopped.
+    // The first run is stopped.
     agent.restart(&["--again"]);
     job.host.log_says("begun\nbegun").await;
     job.open("second").await;
@@ -125,7 +125,7 @@ async fn again_means_again() {
 }
 
 #[tokio::test]
-async fn another_job_in_the_same_folder_is_run() {
+async fn another_job_in_the_same_directory_runs() {
     let job = Gated::new().await;
     let mut agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;
@@ -139,7 +139,7 @@ async fn another_job_in_the_same_folder_is_run() {
 }
 
 #[tokio::test]
-async fn a_job_whose_supervisor_vanished_is_lost_and_not_run_again() {
+async fn a_job_whose_supervisor_was_killed_is_lost_and_not_run_again() {
     let job = Gated::new().await;
     let mut agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;
@@ -158,7 +158,7 @@ async fn a_job_whose_supervisor_vanished_is_lost_and_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_vanishes_under_its_agent_is_noticed() {
+async fn the_agent_notices_that_the_supervisor_was_killed() {
     let job = Gated::new().await;
     let agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;
@@ -173,7 +173,7 @@ async fn a_supervisor_that_vanishes_under_its_agent_is_noticed() {
 }
 
 #[tokio::test]
-async fn two_agents_do_not_share_a_state() {
+async fn two_agents_cannot_share_a_state_directory() {
     let job = Gated::new().await;
     let agent = Agent::start(AGENT, &job.host).await;
     job.host.log_says("begun").await;

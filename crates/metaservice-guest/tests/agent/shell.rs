@@ -16,7 +16,7 @@ async fn idle() -> (Host, Agent) {
 }
 
 #[tokio::test]
-async fn five_megabytes_go_through_a_shell_and_back() {
+async fn five_megabytes_pass_through_a_shell_and_back() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&["cat"], false).await;
     let bytes = noise(5 * 1024 * 1024 + 7, 1);
@@ -56,7 +56,7 @@ async fn a_shell_that_cannot_be_started_says_why() {
 #[tokio::test]
 async fn a_command_may_be_as_long_as_the_kernel_takes_it() {
     let (host, agent) = idle().await;
-    // 128 KiB with the zero behind it, and nearly 2 MiB in all.
+    // 128 KiB with the final zero, and nearly 2 MiB in total.
     let (longest, long) = ("x".repeat(128 * 1024 - 1), "y".repeat(124 * 1024));
     let script = "echo $# ${#1} ${#2}";
     let mut command = vec!["sh", "-c", script, "sh", longest.as_str()];
@@ -83,7 +83,7 @@ async fn the_default_shell_reads_commands() {
 }
 
 #[tokio::test]
-async fn an_answer_is_tried_again_for_as_long_as_the_host_waits() {
+async fn a_reply_is_repeated_for_as_long_as_the_host_waits() {
     let (host, agent) = idle().await;
     host.cut_replies(12);
     let mut shell = host.shell(&["sh", "-c", "echo late"], false).await;
@@ -127,17 +127,17 @@ async fn a_terminal_interrupts_and_ends_its_input() {
 }
 
 #[tokio::test]
-async fn what_is_left_in_the_background_may_go_on_writing() {
+async fn background_processes_may_continue_to_write() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let [go, done] = ["go", "done"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().expect("a directory");
+    let [go, done] = ["go", "done"].map(|name| directory.path().join(name));
     make_fifo(&go);
     make_fifo(&done);
-    // More than a pipe holds, so that somebody has to read it. `yes` dies of a closed pipe.
+    // More than a pipe holds, so the agent must read it. A closed pipe would kill `yes`.
     let script = "(cd \"$0\"; sh -c 'read line < go; yes | head -c 1000000; echo late >&2'; \
                   echo $? > done) & echo left";
-    let path = folder.path().display().to_string();
-    // The first shell starts the process that supervisors are copied from.
+    let path = directory.path().display().to_string();
+    // The first shell starts the fork server.
     assert_eq!(host.shell(&["true"], false).await.finish().await, (Some(0), true));
     let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
     let before = open();
@@ -147,7 +147,7 @@ async fn what_is_left_in_the_background_may_go_on_writing() {
     std::fs::write(&go, "go\n").expect("a reader");
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(done));
     assert_eq!(read.await.expect("no panic").expect("a FIFO"), "0\n");
-    // Its outputs are closed when it has ended: the agent keeps no descriptor of them.
+    // At the end of the process, the agent closes the descriptors of its outputs.
     wait_until(|| open() <= before).await;
     agent.stop().await;
 }
@@ -180,7 +180,7 @@ async fn an_abort_kills_the_whole_tree() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_takes_the_shell_along() {
+async fn a_broken_connection_kills_the_shell() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&["sh", "-c", "echo $$; sleep 1000"], false).await;
     shell.says("\n").await;
@@ -206,21 +206,21 @@ async fn shells_die_with_their_agent() {
 }
 
 #[tokio::test]
-async fn background_processes_do_not_hold_up_the_exit() {
+async fn background_processes_do_not_delay_the_exit() {
     let (host, agent) = idle().await;
     let begun = Instant::now();
     let mut shell = host.shell(&["sh", "-c", "sleep 1000 & echo $!"], false).await;
     assert_eq!(shell.finish().await, (Some(0), true));
     assert!(begun.elapsed() < Duration::from_secs(5));
     let pid = shell.stdout();
-    // It was put there to stay.
+    // The background process still runs.
     assert!(is_alive(&pid));
     signal(pid.trim(), Signal::KILL);
     agent.stop().await;
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_waited_for() {
+async fn a_slow_reader_loses_nothing() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&["head", "-c", "1000000", "/dev/zero"], false).await;
     shell.reads = false;
@@ -234,11 +234,11 @@ async fn a_slow_reader_is_waited_for() {
 }
 
 #[tokio::test]
-async fn input_that_nobody_reads_holds_up_no_output() {
+async fn input_that_is_not_read_does_not_block_the_output() {
     let (host, agent) = idle().await;
     let script = "echo ready; read x < \"$0\"; head -c 300000 /dev/zero";
-    let folder = tempfile::tempdir().unwrap();
-    let gate = folder.path().join("gate");
+    let directory = tempfile::tempdir().unwrap();
+    let gate = directory.path().join("gate");
     make_fifo(&gate);
     let mut shell = host.shell(&["sh", "-c", script, gate.to_str().unwrap()], false).await;
     shell.says("ready").await;
@@ -248,7 +248,7 @@ async fn input_that_nobody_reads_holds_up_no_output() {
     assert_eq!(shell.finish().await, (Some(0), true));
     assert_eq!(shell.stdout_bytes().len(), "ready\n".len() + 300_000);
 
-    // Input for a command that has closed its own is taken and dropped.
+    // Input for a command that has closed its input is acknowledged and discarded.
     let mut shell = host.shell(&["sh", "-c", "exec <&-; echo shut; sleep 1"], false).await;
     shell.says("shut").await;
     shell.write(&vec![1; 300_000]).await;
@@ -257,7 +257,7 @@ async fn input_that_nobody_reads_holds_up_no_output() {
 }
 
 #[tokio::test]
-async fn messages_that_are_to_be_ignored_are() {
+async fn unknown_messages_are_ignored() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&["cat"], false).await;
     shell.send_nonsense().await;
@@ -298,16 +298,16 @@ async fn supervisors_are_forked_by_a_server_and_do_without_it() {
         (shell, started_by)
     };
     let (mut first, server) = begin(&[]).await;
-    assert_eq!(parent(&server), own, "it is the agent's");
+    assert_eq!(parent(&server), own, "its parent is the agent");
     let (mut second, same) = begin(&[]).await;
     assert_eq!(same, server);
 
-    // What a message does not carry is started as a program.
+    // An order that is too long for a message is started as a program.
     let long = "x".repeat(100_000);
     let (mut third, started_by) = begin(&[&long]).await;
     assert_eq!(started_by, own);
 
-    // Without it its shells end, as without the agent, and others are started all the same.
+    // At its end its shells end, as at the agent's end. New shells still start.
     signal(&server, Signal::KILL);
     assert_eq!(first.finish().await, (Some(1), true));
     assert_eq!(second.finish().await, (Some(1), true));
@@ -317,8 +317,8 @@ async fn supervisors_are_forked_by_a_server_and_do_without_it() {
     assert_eq!(parent(&other), own);
     assert_ne!(other, server);
 
-    // One that does not answer is used no more; what came of it goes on, and what it was ordered
-    // is not begun when it goes on itself.
+    // A server that does not answer is not used again. Its shells run on. The order that it got
+    // while it was stopped is not carried out later.
     signal(&other, Signal::STOP);
     let (mut sixth, started_by) = begin(&[]).await;
     assert_eq!(started_by, own);
@@ -334,20 +334,21 @@ async fn supervisors_are_forked_by_a_server_and_do_without_it() {
 }
 
 #[tokio::test]
-async fn a_command_that_nobody_hears_is_not_started() {
+async fn a_command_without_a_connection_is_not_started() {
     let (host, agent) = idle().await;
     let mut shell = host.shell(&["true"], false).await;
     assert_eq!(shell.finish().await, (Some(0), true));
-    let folder = tempfile::tempdir().expect("a folder");
-    let touched = folder.path().join("touched");
-    // The host knows nothing of them when it is dialled, and some copies are there by then.
+    let directory = tempfile::tempdir().expect("a directory");
+    let touched = directory.path().join("touched");
+    // The host rejects their connections. Some supervisors are forked by then.
     for number in 0..10 {
         let polls = host.polls();
         let command = ["touch", touched.to_str().expect("a path")];
-        host.push(&format!("nobodys-{number}"), "exec-shell", "", Some(&command), false);
+        host.push(&format!("unconnected-{number}"), "exec-shell", "", Some(&command), false);
         wait_until(|| host.polls() > polls).await;
     }
-    // One that is heard, after them: the agent, the job and its supervisor, and the fork server are left.
+    // After them a shell with a connection. Then four processes are left: the agent, the job, its
+    // supervisor and the fork server.
     let mut shell = host.shell(&["true"], false).await;
     assert_eq!(shell.finish().await, (Some(0), true));
     wait_until(|| agent.processes().len() == 4).await;
@@ -358,8 +359,8 @@ async fn a_command_that_nobody_hears_is_not_started() {
 #[tokio::test]
 async fn a_command_runs_once_though_the_fork_server_ends_before_it() {
     let (host, agent) = idle().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let lines = folder.path().join("lines");
+    let directory = tempfile::tempdir().expect("a directory");
+    let lines = directory.path().join("lines");
     let append = format!("echo $PPID >> {0}; cat {0}; cat", lines.display());
     let command = ["sh", "-c", &append];
     let mut shell = host.shell(&command, false).await;
@@ -373,7 +374,7 @@ async fn a_command_runs_once_though_the_fork_server_ends_before_it() {
     let next = host.expect("next");
     host.push("next", "exec-shell", "", Some(&command), false);
     held.reached().await;
-    // The agent, the job and its supervisor, the fork server, and the copy that waits for the word.
+    // The agent, the job, its supervisor, the fork server, and the supervisor that waits.
     wait_until(|| agent.processes().len() == 5).await;
     signal(&server, Signal::KILL);
     wait_until(|| agent.processes().len() == 3).await;
@@ -390,7 +391,7 @@ async fn a_command_runs_once_though_the_fork_server_ends_before_it() {
 }
 
 #[tokio::test]
-async fn many_shells_that_their_host_holds_up_cost_the_agent_nothing_else() {
+async fn many_waiting_shells_do_not_disturb_the_agent() {
     let (host, agent) = idle().await;
     let held = host.hold_shells();
     let shells: Vec<_> = (0..200).map(|number| format!("held-{number}")).collect();
@@ -401,10 +402,10 @@ async fn many_shells_that_their_host_holds_up_cost_the_agent_nothing_else() {
     for _ in &shells {
         held.reached().await;
     }
-    // A thousand is what most processes may have.
+    // Most processes may have a thousand descriptors.
     let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
     assert!(open < 200 + 32 * 8 + 50, "{open} descriptors");
-    assert_eq!(host.list("/no/such/folder").await, (None, true));
+    assert_eq!(host.list("/no/such/directory").await, (None, true));
     drop(held);
     for shell in waiting {
         assert_eq!(shell_of(shell).await.finish().await, (Some(0), true));
@@ -422,16 +423,16 @@ async fn the_fork_server_keeps_nothing_of_an_order() {
     let supervisor = shell.stdout().split(' ').next().expect("a number").to_owned();
     let server = parent(&supervisor);
     assert_ne!(server, agent.pid().to_string());
-    // A part of it, as what is freed is written over in part.
+    // A part of it, because freed memory is overwritten in part.
     assert!(holds(&supervisor, &secret[..32]), "the copy has what it was ordered");
-    // It clears what it was ordered beside its copy's work.
+    // It clears the order while its child already works.
     wait_until(|| !holds(&server, &secret[..32])).await;
     shell.end_input().await;
     assert_eq!(shell.finish().await, (Some(0), true));
     agent.stop().await;
 }
 
-/// Whether these words are anywhere in what a process may write to.
+/// Whether a text is anywhere in the writable memory of a process.
 fn holds(pid: &str, words: &str) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
@@ -447,7 +448,7 @@ fn holds(pid: &str, words: &str) -> bool {
     })
 }
 
-/// The number of a process's parent.
+/// The process id of the parent of a process.
 fn parent(pid: &str) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let (_, fields) = stat.rsplit_once(')').expect("a name");
