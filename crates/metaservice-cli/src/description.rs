@@ -3,50 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
 use metaservice_sandbox::spec::{
     AccelSpec, ArtifactSpec, CloudSpec, HardwareSpec, JobSpec, NetSpec, Period, SessionSpec, Size,
-    TerminalSpec,
 };
 
-use crate::args::{Accel, CloudArgs, HardwareArgs, JobArgs, Net, RunArgs, Session, VmArgs};
+use crate::flags::{Accel, CloudArgs, HardwareArgs, JobArgs, Net, Session, VmArgs};
 use crate::hints;
-use crate::terminal;
 
 /// A description, and the values of its secrets.
 #[derive(Debug)]
 pub(crate) struct Description {
     pub(crate) spec: JobSpec,
-    secrets: BTreeMap<String, String>,
+    pub(crate) secrets: BTreeMap<String, String>,
     /// Whether flags have made it: errors name them.
     by_flags: bool,
 }
 
 impl Description {
-    /// The description that `run` is given: by a file, or by flags.
-    pub(crate) fn of_run(args: RunArgs) -> Result<Self> {
-        let RunArgs { tty, spec: file, job, vm, cloud, dry_run: _ } = args;
-        let mut description = Self::of_job(job)?;
-        if tty {
-            let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);
-            let (columns, rows) = (size.columns, size.rows);
-            description.spec.terminal = Some(TerminalSpec { columns, rows });
-            terminal::tell_type(&mut description.spec.env);
-        }
-        description.spec.machine = machine(vm)?;
-        description.spec.cloud = cloud_data(cloud);
-        let Some(file) = file else { return Ok(description) };
-        let nothing = JobSpec::new(Vec::<String>::new());
-        ensure!(
-            description.spec == nothing,
-            "--spec {} is the whole description of the job: no other option or command goes with it",
-            file.display()
-        );
-        let secrets = description.secrets;
-        Ok(Self { spec: read(&file)?, secrets, by_flags: false })
-    }
-
     /// The part that `run` and `serve` share.
     pub(crate) fn of_job(args: JobArgs) -> Result<Self> {
         let mut spec = JobSpec::new(args.command);
@@ -76,6 +51,11 @@ impl Description {
             Session::Off => SessionSpec::Off,
         };
         Ok(Self { spec, secrets: args.withdrawn, by_flags: true })
+    }
+
+    /// The description in a file, with the values of secrets.
+    pub(crate) fn of_file(file: &Path, secrets: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self { spec: read(file)?, secrets, by_flags: false })
     }
 
     /// Adds keys and user data.
@@ -162,92 +142,5 @@ fn artifact(text: &str) -> ArtifactSpec {
     match text.parse() {
         Ok(artifact) => artifact,
         Err(never) => match never {},
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use crate::args::{Cli, Command};
-
-    fn description(words: &[&str]) -> Result<Description> {
-        let words = ["metaservice", "run"].into_iter().chain(words.iter().copied());
-        match Cli::try_parse_from(words)?.command {
-            Command::Run(args) => Description::of_run(args),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn flags_and_a_file_describe_the_same_job() {
-        let flags = [
-            "--name",
-            "a",
-            "-e",
-            "A=1",
-            "--timeout",
-            "5m",
-            "--artifact",
-            "/x:y",
-            "--cpus",
-            "2",
-            "--memory",
-            "512M",
-            "--limit",
-            "list=1M",
-            "--no-snapshot",
-            "--",
-            "make",
-            "test",
-        ];
-        let by_flags = description(&flags).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("job.json");
-        std::fs::write(&file, serde_json::to_vec(&by_flags.spec).unwrap()).unwrap();
-        let by_file = description(&["--spec", file.to_str().unwrap()]).unwrap();
-        assert_eq!(by_file.spec, by_flags.spec);
-    }
-
-    #[test]
-    fn a_file_is_the_whole_description() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("job.json");
-        std::fs::write(&file, r#"{"version":1,"command":["true"]}"#).unwrap();
-        let file = file.to_str().unwrap();
-        for more in [&["--", "true"][..], &["--cpus", "2"], &["--tty"]] {
-            let words: Vec<&str> =
-                ["--spec", file].into_iter().chain(more.iter().copied()).collect();
-            let refused = description(&words).unwrap_err().to_string();
-            assert!(refused.contains("is the whole description"), "{refused}");
-        }
-        assert!(description(&["--spec", "/no/such/file"]).is_err());
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_by_its_flag() {
-        let refused = |words: &[&str]| {
-            let words: Vec<&str> = words.iter().copied().chain(["--", "true"]).collect();
-            let refused = description(&words).and_then(Description::check);
-            format!("{:#}", refused.unwrap_err())
-        };
-        for (flag, value) in [
-            ("--name", "a b"),
-            ("--timeout", "soon"),
-            ("--max-log", "x"),
-            ("--memory", "1X"),
-            ("--boot-timeout", "0"),
-        ] {
-            let error = refused(&[flag, value]);
-            assert!(error.starts_with(&format!("in {flag}: ")), "{error}");
-        }
-        for (flag, value) in [("--limit", "list=0"), ("--artifact", "/dir/")] {
-            let error = refused(&[flag, value]);
-            assert!(error.starts_with(&format!("in {flag} {value}: ")), "{error}");
-        }
-        assert_eq!(refused(&["--publish", "1:2"]), "--publish needs --net user");
-        let same = refused(&["--artifact", "/a/x", "--log", "x"]);
-        assert!(same.starts_with("--artifact /a/x and --log would both write"), "{same}");
     }
 }

@@ -1,6 +1,8 @@
 //! What the errors of the crates below mean on the command line: the flag that is wrong, and what to
 //! do about it.
 
+use std::time::Duration;
+
 use anyhow::{Error, Result};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
@@ -214,7 +216,7 @@ pub(crate) fn with_console(what: &str, console: &[String]) -> String {
 }
 
 /// Why a job has no result.
-pub(crate) fn lost(report: &Report, boot_timeout: Option<std::time::Duration>) -> Result<()> {
+pub(crate) fn lost(report: &Report, told: Option<Duration>, elsewhere: bool) -> Result<()> {
     use metaservice_sandbox::life::End;
     match report.outcome.end {
         End::MachineGone => {
@@ -227,7 +229,10 @@ pub(crate) fn lost(report: &Report, boot_timeout: Option<std::time::Duration>) -
             Err(Error::msg(with_console(&what, &report.console)))
         }
         End::NeverFetched => {
-            let after = humantime::format_duration(boot_timeout.unwrap_or_default());
+            let after = humantime::format_duration(told.unwrap_or_default());
+            if elsewhere {
+                return Err(Error::msg(format!("no guest has fetched its command within {after}")));
+            }
             let what = format!("the guest never fetched its command within {after}");
             Err(Error::msg(with_console(&what, &report.console)))
         }

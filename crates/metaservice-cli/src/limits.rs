@@ -45,7 +45,7 @@ mod tests {
     use metaservice_sandbox::spec::JobSpec;
 
     use super::*;
-    use crate::args::Cli;
+    use crate::cli::Cli;
 
     #[test]
     fn the_page_on_limits_has_each_name_and_default() {

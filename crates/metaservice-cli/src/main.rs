@@ -8,10 +8,11 @@
 // They panic where nothing can be written. [`output`] and [`stderr`] do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod args;
 mod candidates;
+mod cli;
 mod commands;
 mod description;
+mod flags;
 mod hints;
 mod interrupts;
 mod limits;
@@ -28,7 +29,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 
-use crate::args::{Cli, Command};
+use crate::cli::Cli;
 use crate::output::printer::{Hint, Printer};
 use crate::output::stderr;
 use crate::status::ExitStatus;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let status = commands::help::show(error);
+            let status = commands::help::show(error, &Cli::command());
             stderr::drain();
             return status.into();
         }
@@ -93,27 +94,8 @@ fn outlive_file_limit(runtime: &tokio::runtime::Runtime) -> Result<()> {
 fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
     outlive_file_limit(&runtime)?;
-    let status = match cli.command {
-        Command::Run(args) => runtime.block_on(commands::run::run(args, printer)),
-        Command::Serve(args) => runtime.block_on(commands::serve::serve(args, printer)),
-        Command::Ps => runtime.block_on(commands::ps::ps(printer)),
-        Command::Inspect(name) => runtime.block_on(commands::inspect::inspect(name)),
-        Command::Wait(name) => runtime.block_on(commands::wait::wait(name, printer)),
-        Command::Logs(args) => runtime.block_on(commands::logs::logs(args, printer)),
-        Command::Exec(args) => runtime.block_on(commands::exec::exec(args, printer)),
-        Command::Shell(args) => runtime.block_on(commands::exec::shell(args, printer)),
-        Command::Ls(args) => runtime.block_on(commands::ls::ls(args, printer)),
-        Command::Cp(args) => runtime.block_on(commands::cp::cp(args, printer)),
-        Command::Kill(args) => runtime.block_on(commands::kill::kill(args)),
-        Command::Stats(args) => runtime.block_on(commands::stats::stats(args, printer)),
-        Command::Forward(args) => runtime.block_on(commands::forward::forward(args, printer)),
-        Command::Image(command) => runtime.block_on(commands::image::image(command, printer)),
-        Command::Doctor(args) => runtime.block_on(commands::doctor::doctor(&args, printer)),
-        Command::Completions { shell } => commands::completions::completions(shell),
-        Command::Help { verb } => commands::help::help(&verb),
-        Command::Man(args) => commands::man::man(&args),
-    };
-    // A write to a full pipe cannot be cancelled; nobody waits for it.
+    let status = runtime.block_on(cli.command.run(Cli::command(), printer));
+    // A write to a full pipe cannot be cancelled, and is not waited for.
     runtime.shutdown_background();
     status
 }

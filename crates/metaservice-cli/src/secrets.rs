@@ -16,8 +16,11 @@ use std::process;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::args::{Cli, Command, JobArgs, RunArgs};
+use crate::cli::Cli;
+use crate::commands::Command;
+use crate::commands::run::Run;
 use crate::description;
+use crate::flags::JobArgs;
 
 /// Names the descriptor of the values.
 const VARIABLE: &str = "METASERVICE_SECRETS";
@@ -55,7 +58,7 @@ pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
 /// The names of the secrets that flags or a description have.
 fn names(command: &Command) -> Vec<String> {
     match command {
-        Command::Run(RunArgs { spec: Some(file), .. }) => description::secrets_of(file),
+        Command::Run(Run { spec: Some(file), .. }) => description::secrets_of(file),
         Command::Run(args) => args.job.secret.clone(),
         Command::Serve(args) => args.job.secret.clone(),
         _ => Vec::new(),

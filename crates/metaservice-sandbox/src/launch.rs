@@ -173,37 +173,27 @@ impl Launcher {
             ..self.rules()
         };
         let cloud = individual.cloud.clone();
-        let mut launched = self.open(cloud).await?;
+        let mut opened = self.open_with(cloud, rules).await?;
         let place = Place::Machine {
             describer: Arc::new(Describer::new(Arc::new(plan))),
             individual,
-            disk: launched.prepared_disk.take(),
+            disk: opened.prepared_disk.take(),
             power_off_timeout: POWER_OFF_TIMEOUT,
         };
-        Ok(launched.run(place, rules))
+        Ok(opened.run(place))
     }
 
-    /// Launches the job for a machine that somebody else starts, which reaches the service by
-    /// `listener`. Must be called within a tokio runtime.
+    /// Opens everything that the job needs, for a machine that somebody else starts. Must be called
+    /// within a tokio runtime.
+    ///
+    /// Waits for the reader of a FIFO that gets the log. Cancellation: nothing is left.
     ///
     /// # Errors
-    /// As [`launch`](Self::launch).
-    pub async fn serve<L>(self, listener: L) -> Result<Sandbox, LaunchError>
-    where
-        L: Listener + Send + 'static,
-    {
+    /// When something that the job needs cannot be opened.
+    pub async fn open(self) -> Result<OpenJob, LaunchError> {
         let rules = Rules { boot_timeout: self.boot_timeout, ..self.rules() };
         let cloud = self.cloud.clone();
-        let launched = self.open(cloud).await?;
-        let served = CancellationToken::new();
-        let guard = served.clone().drop_guard();
-        let service = launched.service.clone();
-        let serving = async move {
-            service.serve(listener).await;
-            drop(guard);
-        };
-        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
-        Ok(launched.run(Place::Elsewhere { _serving: serving, served }, rules))
+        self.open_with(cloud, rules).await
     }
 
     fn rules(&self) -> Rules {
@@ -234,7 +224,7 @@ impl Launcher {
         builder
     }
 
-    async fn open(mut self, cloud: Option<Cloud>) -> Result<Launched, LaunchError> {
+    async fn open_with(mut self, cloud: Option<Cloud>, rules: Rules) -> Result<OpenJob, LaunchError> {
         let (sender, events) = mpsc::unbounded_channel();
         let bound = match crate::control::bind_job(self.job.name()).await {
             Ok(control) => Some(control),
@@ -279,7 +269,7 @@ impl Launcher {
         });
         let prepared_disk = self.prepared_disk.take();
         let job = Arc::new(self.job);
-        Ok(Launched { job, service, control, machine, progress, prepared_disk, sender, events })
+        Ok(OpenJob { job, service, control, machine, progress, prepared_disk, rules, sender, events })
     }
 }
 
@@ -304,23 +294,48 @@ impl Control {
     }
 }
 
-/// Everything that a job needs besides its machine.
-struct Launched {
+/// A job with everything that it needs besides its machine. Dropping it removes everything.
+#[must_use = "the job waits for its machine"]
+pub struct OpenJob {
     job: Arc<Job>,
     service: MetaService,
     control: Option<Control>,
     machine: MachineDescription,
     progress: Progress,
     prepared_disk: Option<PreparedDisk>,
+    rules: Rules,
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
-impl Launched {
-    fn run(self, place: Place, rules: Rules) -> Sandbox {
+impl std::fmt::Debug for OpenJob {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OpenJob").field("job", &self.job.name()).finish_non_exhaustive()
+    }
+}
+
+impl OpenJob {
+    /// Serves the job to a machine that reaches the service by `listener`. Must be called within a
+    /// tokio runtime.
+    pub fn serve<L>(self, listener: L) -> Sandbox
+    where
+        L: Listener + Send + 'static,
+    {
+        let served = CancellationToken::new();
+        let guard = served.clone().drop_guard();
+        let service = self.service.clone();
+        let serving = async move {
+            service.serve(listener).await;
+            drop(guard);
+        };
+        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        self.run(Place::Elsewhere { _serving: serving, served })
+    }
+
+    fn run(self, place: Place) -> Sandbox {
         let (signal, signals) = mpsc::unbounded_channel();
         let span = tracing::info_span!("sandbox", name = self.job.name());
-        let Self { job, service, control, machine, progress, sender, events, .. } = self;
+        let Self { job, service, control, machine, progress, rules, sender, events, .. } = self;
         let started = CancellationToken::new();
         let driver = Driver::new(crate::driver::Parts {
             job,

@@ -49,7 +49,7 @@ use metaservice_private::lock;
 pub use agent::{AGENT, PLATFORM};
 pub use collect::CollectError;
 pub use event::Event;
-pub use launch::{LaunchError, Launcher};
+pub use launch::{LaunchError, Launcher, OpenJob};
 pub use progress::ProgressError;
 pub use report::Report;
 pub use sandbox::{Builder, Events, Sandbox, StartError};

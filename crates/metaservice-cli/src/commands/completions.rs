@@ -7,13 +7,31 @@ use clap_complete::env::Shells;
 
 use crate::output::Output;
 use crate::status::ExitStatus;
+use clap::Args;
+
+const HELP: &str = "\
+Examples:
+  echo 'source <(metaservice completions bash)' >> ~/.bashrc
+  echo 'source <(metaservice completions zsh)' >> ~/.zshrc
+  metaservice completions fish > ~/.config/fish/completions/metaservice.fish";
+
+/// Print a completion script for a shell.
+///
+/// It also completes the names of jobs and images.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: Shell,
+}
+
 
 /// The variable by which the script asks for candidates; also named in `main`.
 pub(crate) const VARIABLE: &str = "METASERVICE_COMPLETE";
 
-pub(crate) fn completions(shell: Shell) -> Result<ExitStatus> {
+pub(crate) fn completions(args: &Completions) -> Result<ExitStatus> {
     let shells = Shells::builtins();
-    let script = shells.completer(&shell.to_string()).context("no script for this shell")?;
+    let script = shells.completer(&args.shell.to_string()).context("no script for this shell")?;
     let name = "metaservice";
     script.write_registration(VARIABLE, name, name, name, &mut Output::lock())?;
     Ok(ExitStatus::SUCCESS)

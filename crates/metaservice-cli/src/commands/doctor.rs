@@ -8,15 +8,23 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::args::DoctorArgs;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+
+/// Check dependencies and suggest fixes.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Install what is missing (Debian and Ubuntu).
+    #[arg(long)]
+    pub(crate) install: bool,
+}
 
 /// What `--install` runs; also what a checkout's `make setup` runs.
 const SETUP: &str = include_str!("../../setup.sh");
 
-pub(crate) async fn doctor(args: &DoctorArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus> {
     if args.install {
         install().await?;
     }

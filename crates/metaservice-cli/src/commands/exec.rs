@@ -1,4 +1,4 @@
-//! `metaservice exec JOB -- COMMAND` and `shell JOB`: a command beside the job's own.
+//! `metaservice exec JOB -- COMMAND`: one more command in the guest of a job.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,6 @@ use anyhow::{Context, Error, Result};
 use metaservice::control::{Client, ClientError, Code, JobState};
 use metaservice::{Child, Command, TerminalSize};
 
-use crate::args::{AroundArgs, ExecArgs, ShellArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
@@ -15,8 +14,57 @@ use crate::output::remarks;
 use crate::status::ExitStatus;
 use crate::terminal::attachment::{Attachment, Parting, attach};
 use crate::terminal::{self, Escape, Terminal};
+use clap::Args;
+use crate::flags::{JobName};
 
-pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result<ExitStatus> {
+const HELP: &str = "\
+Example:
+  metaservice exec -e DEBUG=1 -w /srv -u www-data build -- make check
+
+Exit status:
+  that of the command; 125 if metaservice failed, 126 if the command cannot be run,
+  127 if it is not found, 128+N after signal N.";
+
+/// Run one more command in the guest of a job.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Exec {
+    /// Pass standard input to the command.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command your terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Start the command and leave it in the background. It ends with the job.
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) around: AroundArgs,
+    #[command(flatten)]
+    pub(crate) name: JobName,
+    /// The command and its arguments [default with -i: the default shell of the guest].
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// The environment of a command, and how to leave it.
+#[derive(Debug, Args)]
+pub(crate) struct AroundArgs {
+    /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// The working directory in the guest.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user: NAME, UID, NAME:GROUP or UID:GID.
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The keys that end a command with a terminal, or "none".
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) escape: String,
+}
+
+pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
     let escape = Escape::parse(&args.around.escape)?;
     let job = args.name.job;
     if args.command.is_empty() && !args.interactive {
@@ -35,20 +83,9 @@ pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result<ExitStatus>
     attend(&job, exec, args.interactive, escape, no_terminal, printer).await
 }
 
-pub(crate) async fn shell(args: ShellArgs, printer: Printer) -> Result<ExitStatus> {
-    let escape = Escape::parse(&args.around.escape)?;
-    let job = args.name.job;
-    let exec = describe(args.around, args.command, true)?;
-    let no_terminal = || {
-        let hint = format!("write `metaservice exec -i {job} -- sh` to send it a script");
-        Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is none")
-    };
-    attend(&job, exec, true, escape, no_terminal, printer).await
-}
-
 /// A command and its surroundings, as the flags say.
 #[derive(Clone, PartialEq)]
-struct Described {
+pub(super) struct Described {
     command: Vec<String>,
     tty: bool,
     env: BTreeMap<String, String>,
@@ -77,7 +114,7 @@ impl Described {
     }
 }
 
-fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Described> {
+pub(super) fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> Result<Described> {
     let mut env = BTreeMap::new();
     for variable in &around.env {
         metaservice_sandbox::job::set_variable(variable, &mut env).context("in --env")?;
@@ -106,7 +143,7 @@ async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatu
     Ok(ExitStatus::SUCCESS)
 }
 
-async fn attend(
+pub(super) async fn attend(
     job: &str,
     mut exec: Described,
     interactive: bool,

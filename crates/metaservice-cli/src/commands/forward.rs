@@ -14,17 +14,38 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::args::ForwardArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+use crate::flags::{JobName};
+
+const HELP: &str = "\
+Examples:
+  metaservice forward build 8080:80
+  metaservice forward build 0.0.0.0:8443:443 0:5432
+
+The ports are those of localhost in the guest. The verb ends with Ctrl-C or with the job.";
+
+/// Forward TCP ports of the host to ports of the guest.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ForwardVerb {
+    #[command(flatten)]
+    pub(crate) name: JobName,
+    /// [ADDR:]PORT:GUEST_PORT. Repeatable.
+    ///
+    /// The default address is 127.0.0.1. Port 0 stands for any free port, which is printed.
+    #[arg(value_name = "SPEC", required = true)]
+    pub(crate) specs: Vec<String>,
+}
 
 /// Where connections go that the guest's port gets.
 const HOST: &str = "localhost";
 
-pub(crate) async fn forward(args: ForwardArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitStatus> {
     let specs = args.specs.iter().map(|spec| Forward::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
     let client =

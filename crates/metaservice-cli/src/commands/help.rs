@@ -4,23 +4,34 @@ use std::io::Write;
 
 use anyhow::{Error, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory};
+use clap::Command;
 use serde_json::json;
 
-use crate::args::{Cli, OutputArgs};
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
+use clap::Args;
+use crate::flags::OutputArgs;
+
+/// Show the help of a verb, or the list of limits.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  metaservice help run\n  metaservice help limits")]
+pub(crate) struct Help {
+    /// The verb, or "limits".
+    #[arg(value_name = "VERB")]
+    pub(crate) verb: Vec<String>,
+}
+
 
 /// How many letters of a mistyped verb may be wrong.
 const LETTERS: usize = 2;
 
-pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
+pub(crate) fn help(args: &Help, mut cli: Command) -> Result<ExitStatus> {
+    let words = args.verb.as_slice();
     if words == ["limits"] {
         Output::lock().write_all(crate::limits::list().as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let mut cli = Cli::command();
     cli.build();
     let mut command = &mut cli;
     for word in words {
@@ -46,14 +57,14 @@ pub(crate) fn help(words: &[String]) -> Result<ExitStatus> {
 }
 
 /// Prints an error of the command line, or the help if that is the request.
-pub(crate) fn show(mut error: clap::Error) -> ExitStatus {
+pub(crate) fn show(mut error: clap::Error, cli: &Command) -> ExitStatus {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // If standard output fails, there is no better place for the help.
         let _ = error.print();
         return ExitStatus::SUCCESS;
     }
     without_false_tip(&mut error);
-    let meant = meant(&error);
+    let meant = meant(&error, cli);
     // The flags were not parsed. Only this one changes the output.
     let before_command = std::env::args().skip(1).take_while(|word| word != "--");
     if before_command.into_iter().any(|word| word == "--json") {
@@ -66,7 +77,7 @@ pub(crate) fn show(mut error: clap::Error) -> ExitStatus {
     }
     let _ = error.print();
     if let Some(meant) = meant {
-        crate::stderr::line(&format!("hint: did you mean {meant:?}?"));
+        crate::output::stderr::line(&format!("hint: did you mean {meant:?}?"));
     }
     ExitStatus::FAILED
 }
@@ -84,14 +95,14 @@ fn without_false_tip(error: &mut clap::Error) {
 }
 
 /// The most similar verb, if the error does not name one itself.
-fn meant(error: &clap::Error) -> Option<String> {
+fn meant(error: &clap::Error, cli: &Command) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
         return None;
     };
     if error.get(ContextKind::SuggestedSubcommand).is_some() {
         return None;
     }
-    similar(word, &verbs(&Cli::command()))
+    similar(word, &verbs(cli))
 }
 
 fn verbs(command: &Command) -> Vec<String> {
@@ -128,7 +139,10 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn a_mistyped_verb_is_recognised() {

@@ -6,18 +6,31 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
-use clap::{Command, CommandFactory};
+use clap::Command;
 
-use crate::args::{Cli, ManArgs};
 use crate::output::Output;
 use crate::output::printer::Hint;
 use crate::status::ExitStatus;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Write the manual pages.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The directory for the pages.
+    ///
+    /// It gets one page for each verb. Without it, the main page is printed.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Print the help of all verbs as one page of Markdown.
+    #[arg(long, hide = true, conflicts_with = "directory")]
+    pub(crate) markdown: bool,
+}
 
 /// The width of the help texts in the Markdown page.
 const COLUMNS: usize = 100;
 
-pub(crate) fn man(args: &ManArgs) -> Result<ExitStatus> {
-    let mut cli = Cli::command();
+pub(crate) fn man(args: &Man, mut cli: Command) -> Result<ExitStatus> {
     if args.markdown {
         Output::lock().write_all(markdown(cli).as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
@@ -96,7 +109,10 @@ fn make(directory: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn a_synopsis_has_the_values_of_options() {

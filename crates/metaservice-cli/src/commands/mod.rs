@@ -1,4 +1,4 @@
-//! One file for each verb.
+//! The verbs: one file for each, with its flags, its help and what it does.
 
 pub(crate) mod completions;
 pub(crate) mod cp;
@@ -15,5 +15,72 @@ pub(crate) mod man;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod shell;
 pub(crate) mod stats;
 pub(crate) mod wait;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::output::printer::Printer;
+use crate::status::ExitStatus;
+
+/// The verbs in the order and groups of the help.
+pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
+    ("Start a job", &["run", "serve"]),
+    (
+        "Running jobs",
+        &["ps", "inspect", "logs", "wait", "exec", "shell", "ls", "cp", "forward", "stats", "kill"],
+    ),
+    ("Images", &["image"]),
+    ("Set-up and help", &["doctor", "completions", "man", "help"]),
+];
+
+/// A verb, with its flags. The help of each is on its type.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(run::Run),
+    Serve(serve::Serve),
+    Ps(ps::Ps),
+    Inspect(inspect::Inspect),
+    Wait(wait::Wait),
+    Logs(logs::Logs),
+    Exec(exec::Exec),
+    Shell(shell::Shell),
+    Ls(ls::Ls),
+    Cp(cp::Cp),
+    Kill(kill::Kill),
+    Stats(stats::StatsVerb),
+    Forward(forward::ForwardVerb),
+    Image(image::Image),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Help(help::Help),
+    Man(man::Man),
+}
+
+impl Command {
+    /// Runs the verb, and says what to exit with. `cli` is the whole command line, for its help.
+    pub(crate) async fn run(self, cli: clap::Command, printer: Printer) -> Result<ExitStatus> {
+        match self {
+            Self::Run(args) => run::run(args, printer).await,
+            Self::Serve(args) => serve::serve(args, printer).await,
+            Self::Ps(_) => ps::ps(printer).await,
+            Self::Inspect(args) => inspect::inspect(args).await,
+            Self::Wait(args) => wait::wait(args, printer).await,
+            Self::Logs(args) => logs::logs(args, printer).await,
+            Self::Exec(args) => exec::exec(args, printer).await,
+            Self::Shell(args) => shell::shell(args, printer).await,
+            Self::Ls(args) => ls::ls(args, printer).await,
+            Self::Cp(args) => cp::cp(args, printer).await,
+            Self::Kill(args) => kill::kill(args).await,
+            Self::Stats(args) => stats::stats(args, printer).await,
+            Self::Forward(args) => forward::forward(args, printer).await,
+            Self::Image(args) => image::image(args, printer).await,
+            Self::Doctor(args) => doctor::doctor(&args, printer).await,
+            Self::Completions(args) => completions::completions(&args),
+            Self::Help(args) => help::help(&args, cli),
+            Self::Man(args) => man::man(&args, cli),
+        }
+    }
+}

@@ -13,6 +13,19 @@ use crate::output::contact;
 use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
 use metaservice_sandbox::control::{self, Running};
+use clap::Args;
+
+const HELP: &str = "\
+Example:
+  metaservice ps -q | xargs -r -n1 metaservice kill";
+
+/// List the running jobs.
+///
+/// With -q, print only their names.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Ps {}
+
 
 /// How long a job may take to answer: one that is stopped does not hide the others.
 const PATIENCE: Duration = Duration::from_secs(1);

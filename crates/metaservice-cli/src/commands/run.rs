@@ -3,23 +3,75 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use metaservice_sandbox::machine::{Plan, snapshot};
-use metaservice_sandbox::{Launcher, job::Job};
+use metaservice_sandbox::job::Job;
+use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
+use metaservice_sandbox::Launcher;
 
-use crate::args::{DryRun, HardwareArgs, RunArgs};
-use crate::description::Description;
+use crate::description::{self, Description};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::events::{self, Told};
 use crate::output::printer::{Printer, json_text, printable};
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
+use crate::terminal;
+use clap::Args;
+use std::path::PathBuf;
+use crate::flags::{CloudArgs, HardwareArgs, JOB, JobArgs, VmArgs};
 
-pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
+const HELP: &str = "\
+Examples:
+  metaservice run -- uname -a
+  metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
+  metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
+  metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
+
+Exit status:
+  that of the command; 124 after --timeout, 125 if metaservice failed, 126 if the
+  command cannot be run, 127 if it is not found, 128+N after signal N.";
+
+/// Run a command in a new virtual machine, and exit with its status.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+#[command(mut_arg("command", |arg| arg.required(false).required_unless_present("spec")))]
+pub(crate) struct Run {
+    /// Give the command a terminal. Its output is the log.
+    ///
+    /// The terminal has the size of yours.
+    #[arg(short, long, help_heading = JOB)]
+    pub(crate) tty: bool,
+    /// Take the description of the job from a file, as --dry-run=json prints it.
+    ///
+    /// It is the whole description: no COMMAND and no other option goes with it.
+    #[arg(long, value_name = "FILE", help_heading = JOB)]
+    pub(crate) spec: Option<PathBuf>,
+    /// Print what would be run, and start nothing: the machine in words, or the job as JSON.
+    #[arg(long, value_name = "FORM", value_enum, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "text", help_heading = JOB)]
+    pub(crate) dry_run: Option<DryRun>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) vm: VmArgs,
+    #[command(flatten)]
+    pub(crate) cloud: CloudArgs,
+}
+
+/// What a dry run prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    /// What the machine would be made of, in words.
+    Text,
+    /// The description of the job, for --spec.
+    Json,
+}
+
+pub(crate) async fn run(args: Run, printer: Printer) -> Result<ExitStatus> {
     let (dry_run, hardware) = (args.dry_run, args.vm.hardware.clone());
-    let description = Description::of_run(args)?;
+    let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
         return print_description(description);
     }
@@ -45,6 +97,26 @@ pub(crate) async fn run(args: RunArgs, printer: Printer) -> Result<ExitStatus> {
         tracing::debug!(%error, "no snapshot is made for the next run");
     }
     Ok(status)
+}
+
+/// The description that the flags make, or that a file has.
+fn describe(args: Run) -> Result<Description> {
+    let Run { tty, spec: file, job, vm, cloud, dry_run: _ } = args;
+    let mut description = Description::of_job(job)?.with_cloud(cloud);
+    if tty {
+        let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);
+        let (columns, rows) = (size.columns, size.rows);
+        description.spec.terminal = Some(TerminalSpec { columns, rows });
+        terminal::tell_type(&mut description.spec.env);
+    }
+    description.spec.machine = description::machine(vm)?;
+    let Some(file) = file else { return Ok(description) };
+    ensure!(
+        description.spec == JobSpec::new(Vec::<String>::new()),
+        "--spec {} is the whole description of the job: no other option or command goes with it",
+        file.display()
+    );
+    Description::of_file(&file, description.secrets)
 }
 
 /// What to do about keys and user data without an image that takes them.
@@ -107,4 +179,92 @@ fn make_snapshot_later(hardware: &HardwareArgs) -> std::io::Result<()> {
     // Otherwise a pipe of the caller's would end with this process only.
     metaservice_qemu::without_descriptors(&mut command);
     command.spawn().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::commands::Command;
+
+    fn description(words: &[&str]) -> Result<Description> {
+        let words = ["metaservice", "run"].into_iter().chain(words.iter().copied());
+        match Cli::try_parse_from(words)?.command {
+            Command::Run(args) => describe(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_and_a_file_describe_the_same_job() {
+        let flags = [
+            "--name",
+            "a",
+            "-e",
+            "A=1",
+            "--timeout",
+            "5m",
+            "--artifact",
+            "/x:y",
+            "--cpus",
+            "2",
+            "--memory",
+            "512M",
+            "--limit",
+            "list=1M",
+            "--no-snapshot",
+            "--",
+            "make",
+            "test",
+        ];
+        let by_flags = description(&flags).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("job.json");
+        std::fs::write(&file, serde_json::to_vec(&by_flags.spec).unwrap()).unwrap();
+        let by_file = description(&["--spec", file.to_str().unwrap()]).unwrap();
+        assert_eq!(by_file.spec, by_flags.spec);
+    }
+
+    #[test]
+    fn a_file_is_the_whole_description() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("job.json");
+        std::fs::write(&file, r#"{"version":1,"command":["true"]}"#).unwrap();
+        let file = file.to_str().unwrap();
+        for more in [&["--", "true"][..], &["--cpus", "2"], &["--tty"]] {
+            let words: Vec<&str> =
+                ["--spec", file].into_iter().chain(more.iter().copied()).collect();
+            let refused = description(&words).unwrap_err().to_string();
+            assert!(refused.contains("is the whole description"), "{refused}");
+        }
+        assert!(description(&["--spec", "/no/such/file"]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_its_flag() {
+        let refused = |words: &[&str]| {
+            let words: Vec<&str> = words.iter().copied().chain(["--", "true"]).collect();
+            let refused = description(&words).and_then(Description::check);
+            format!("{:#}", refused.unwrap_err())
+        };
+        for (flag, value) in [
+            ("--name", "a b"),
+            ("--timeout", "soon"),
+            ("--max-log", "x"),
+            ("--memory", "1X"),
+            ("--boot-timeout", "0"),
+        ] {
+            let error = refused(&[flag, value]);
+            assert!(error.starts_with(&format!("in {flag}: ")), "{error}");
+        }
+        for (flag, value) in [("--limit", "list=0"), ("--artifact", "/dir/")] {
+            let error = refused(&[flag, value]);
+            assert!(error.starts_with(&format!("in {flag} {value}: ")), "{error}");
+        }
+        assert_eq!(refused(&["--publish", "1:2"]), "--publish needs --net user");
+        let same = refused(&["--artifact", "/a/x", "--log", "x"]);
+        assert!(same.starts_with("--artifact /a/x and --log would both write"), "{same}");
+    }
 }

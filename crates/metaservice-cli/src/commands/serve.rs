@@ -5,11 +5,10 @@ use metaservice::Cloud;
 use metaservice_qemu::SystemUuid;
 use metaservice_sandbox::control::{self, SocketFile};
 use metaservice_sandbox::job::cards;
-use metaservice_sandbox::{Launcher, Sandbox};
+use metaservice_sandbox::{Launcher, OpenJob, Sandbox};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::args::ServeArgs;
 use crate::description::{self, Description};
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -18,11 +17,69 @@ use crate::output::events::{self, Told};
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
+use clap::Args;
+use std::path::PathBuf;
+use crate::flags::{CloudArgs, JobArgs};
+
+/// The heading of the options of the service in the help.
+const SERVICE: &str = "Service options";
+
+const HELP: &str = "\
+Examples:
+  metaservice serve --listen 192.168.122.1:80 -- make check
+  metaservice serve --listen vsock:80 --state /var/lib/job -- make check
+
+Exit status:
+  that of the command; 124 after --timeout, 125 if metaservice failed, 126 if the
+  command cannot be run, 127 if it is not found, 128+N after signal N.";
+
+/// Serve a job to a virtual machine that another program starts.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Serve {
+    /// The address of the service: IP:PORT, unix:PATH or vsock:PORT.
+    #[arg(long, value_name = "ADDR", help_heading = SERVICE)]
+    pub(crate) listen: String,
+    /// Keep the job in this directory, so that a restarted service continues it.
+    ///
+    /// The directory gets the log and everything that the service has acknowledged. Start the
+    /// service again with the same command line. The directory is created if it does not exist.
+    /// Otherwise it must be empty, and only its user may be able to write it.
+    #[arg(long, value_name = "DIR", conflicts_with = "log", help_heading = SERVICE)]
+    pub(crate) state: Option<PathBuf>,
+    /// How long to wait until the guest fetches its command [default: no limit].
+    ///
+    /// The time of --timeout starts after this.
+    #[arg(long, value_name = "DURATION", help_heading = SERVICE)]
+    pub(crate) boot_timeout: Option<String>,
+    /// A domain name by which the guest knows the service. Repeatable.
+    ///
+    /// Requests with another domain name are refused. Addresses and names without a dot are always
+    /// accepted.
+    #[arg(long, value_name = "NAME", help_heading = SERVICE)]
+    pub(crate) host_name: Vec<String>,
+    /// Also serve the cloud-init of a stock cloud image, and deliver the agent.
+    ///
+    /// Set the SMBIOS UUID and serial number of the machine to the printed UUID, or to another one
+    /// that begins with ec2.
+    #[arg(long, help_heading = SERVICE)]
+    pub(crate) cloud: bool,
+    /// A network card that the image sets up by DHCP. Repeatable.
+    ///
+    /// Name the card that leads to the service first. Without this option, the image sets up its
+    /// first card.
+    #[arg(long, value_name = "MAC", requires = "cloud", help_heading = SERVICE)]
+    pub(crate) mac: Vec<String>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) image: CloudArgs,
+}
 
 /// What to do about keys and user data that no cloud-init gets.
 const CLOUD_HINT: &str = "give --cloud";
 
-pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
     let address = Address::parse(&args.listen)?;
     let boot_timeout = description::period(args.boot_timeout.as_deref(), "--boot-timeout")?;
     let boot_timeout = boot_timeout.map(metaservice_sandbox::spec::Period::get);
@@ -37,7 +94,7 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
         let what = "--ssh-key and --user-data are for an image that boots by itself";
         return Err(hints::hinted(CLOUD_HINT, what));
     };
-    let told = Told::of(&job, boot_timeout, args.state.clone());
+    let told = Told::of(&job, boot_timeout, args.state.clone()).elsewhere();
     let mut interrupts = Interrupts::listen()?;
     output::warn_of_closed(&job, printer);
     let timeout = job.timeout();
@@ -52,10 +109,11 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
         return Ok(ExitStatus(status));
     }
     // A FIFO that gets the log opens when its reader comes.
-    let (sandbox, _socket) = tokio::select! {
-        listening = listen(&address, launcher, printer) => listening?,
+    let opened = tokio::select! {
+        opened = launcher.open() => opened.map_err(hints::launch)?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
+    let (sandbox, _socket) = listen(&address, opened, printer).await?;
     if let Some(cloud) = &cloud {
         let uuid = SystemUuid::from(cloud.system_uuid()).to_string();
         printer.note(&format!("set the machine's UUID and serial number to {uuid}"));
@@ -72,28 +130,27 @@ pub(crate) async fn serve(args: ServeArgs, printer: Printer) -> Result<ExitStatu
 /// Listens at the address, and serves the job there.
 async fn listen(
     address: &Address,
-    launcher: Launcher,
+    job: OpenJob,
     printer: Printer,
 ) -> Result<(Sandbox, Option<SocketFile>)> {
-    let (serving, socket, text) = match address {
+    let (sandbox, socket, text) = match address {
         Address::Tcp(address) => {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
             let text = listener.local_addr()?.to_string();
-            (launcher.serve(NoDelay(listener)).await, None, text)
+            (job.serve(NoDelay(listener)), None, text)
         }
         Address::Vsock(port) => {
             let listener = Vsock::bind(*port);
             let listener =
                 listener.with_context(|| format!("cannot listen on vsock port {port}"))?;
-            (launcher.serve(listener).await, None, format!("vsock:{port}"))
+            (job.serve(listener), None, format!("vsock:{port}"))
         }
         Address::Unix(path) => {
             let (listener, socket) = control::bind(path).await?;
-            (launcher.serve(listener).await, Some(socket), format!("unix:{}", path.display()))
+            (job.serve(listener), Some(socket), format!("unix:{}", path.display()))
         }
     };
-    let sandbox = serving.map_err(hints::launch)?;
     let shown = match address {
         Address::Vsock(port) => format!("vsock port {port}"),
         Address::Unix(path) => path.display().to_string(),

@@ -3,18 +3,34 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::args::JobName;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
+use clap::Args;
+use crate::flags::{JobName};
 
-pub(crate) async fn wait(name: JobName, printer: Printer) -> Result<ExitStatus> {
-    let client = metaservice_sandbox::control::find(&name.job).await.map_err(hints::control)?;
+const HELP: &str = "\
+Example:
+  metaservice wait build && echo it succeeded
+
+Exit status: that of the job.";
+
+/// Wait until a job ends, print its status, and exit with it.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    pub(crate) name: JobName,
+}
+
+
+pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
+    let client = metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
     let mut interrupts = Interrupts::listen()?;
     let job = tokio::select! {
-        job = client.wait() => job.with_context(|| format!("cannot wait for {}", name.job))?,
+        job = client.wait() => job.with_context(|| format!("cannot wait for {}", args.name.job))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     // The status is told in either way, whether or not anybody reads it.

@@ -26,12 +26,21 @@ pub(crate) struct Told {
     pub(crate) state: Option<PathBuf>,
     /// The number of artifacts.
     pub(crate) artifacts: usize,
+    /// Whether somebody else starts the machine.
+    pub(crate) elsewhere: bool,
 }
 
 impl Told {
     pub(crate) fn of(job: &Job, boot_timeout: Option<Duration>, state: Option<PathBuf>) -> Self {
         let (timeout, limits) = (job.timeout(), job.limits().clone());
-        Self { boot_timeout, timeout, limits, state, artifacts: job.artifacts().len() }
+        Self { boot_timeout, timeout, limits, state, artifacts: job.artifacts().len(), elsewhere: false }
+    }
+}
+
+impl Told {
+    /// The machine is started by somebody else.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self { elsewhere: true, ..self }
     }
 }
 
@@ -224,7 +233,7 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
                 return Err(hints::machine(error));
             }
         }
-        End::MachineGone | End::NeverFetched => hints::lost(&report, told.boot_timeout)?,
+        End::MachineGone | End::NeverFetched => hints::lost(&report, told.boot_timeout, told.elsewhere)?,
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);
             printer.note(&format!("{name}: stopped before the guest fetched its command"));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::args::OutputArgs;
+use crate::flags::OutputArgs;
 use crate::output::progress::Progress;
 use crate::output::stderr;
 

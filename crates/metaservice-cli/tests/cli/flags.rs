@@ -17,12 +17,12 @@ fn a_wrong_value_is_told_before_anything_starts() {
     refused(&["run", "--memory", "1", "--", "true"], "in --memory: 1 MiB of memory");
     refused(&["run", "--memory", "much", "--", "true"], "in --memory: \"much\"");
     refused(&["run", "--cpus", "0", "--", "true"], "in --cpus: 0 processors");
-    refused(&["run", "--timeout", "soon", "--", "true"], "in --timeout: \"soon\" is no duration");
+    refused(&["run", "--timeout", "soon", "--", "true"], "in --timeout: \"soon\" is not a duration");
     refused(&["run", "--boot-timeout", "0", "--", "true"], "in --boot-timeout");
     refused(&["run", "--env-file", "none", "--", "true"], "cannot read --env-file none");
     refused(&["run", "-e", "=x", "--", "true"], "a variable needs a name");
-    refused(&["run", "--artifact", "/x:/no/where/f", "--", "true"], "there is no folder /no/where");
-    refused(&["run", "--name", "a b", "--", "true"], "--name is 1 to 63 letters");
+    refused(&["run", "--artifact", "/x:/no/where/f", "--", "true"], "there is no directory /no/where");
+    refused(&["run", "--name", "a b", "--", "true"], "in --name: a name is 1 to 63 letters");
     refused(&["run", "--log", "/no/where", "--", "true"], "cannot write --log /no/where");
     refused(&["run", "--pcap", "/no/where", "--", "true"], "cannot write --pcap /no/where");
     refused(&["run", "--image", "/no/where", "--", "true"], "in --image");

@@ -144,7 +144,7 @@ fn a_unix_socket_serves_one_job_and_is_removed_with_it() {
     assert_eq!(service.address, "unix:service.sock");
     let second = cli.run(&["serve", "--listen", "unix:service.sock", "true"]);
     assert_eq!(second.text(125), "");
-    assert!(second.stderr.contains("is listening on service.sock already"), "{}", second.stderr);
+    assert!(second.stderr.contains("another process is listening on service.sock"), "{}", second.stderr);
 
     let socket = cli.work().join("service.sock");
     let result = "Metaservice-Result: {\"reason\":\"signaled\",\"signal\":15}";
@@ -170,7 +170,7 @@ fn a_file_in_the_place_of_a_unix_socket_is_kept() {
     std::fs::write(&socket, "a file").unwrap();
     let finished = cli.run(&["serve", "--listen", "unix:service.sock", "true"]);
     assert_eq!(finished.text(125), "");
-    assert!(finished.stderr.contains("exists and is no socket"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("exists and is not a socket"), "{}", finished.stderr);
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file");
 }
 

@@ -131,7 +131,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let pid = rustix::process::Pid::from_child(&running);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(143));
-    assert!(said().contains("SIGTERM: the job goes on by the state in"), "{}", said());
+    assert!(said().contains("SIGTERM: the job can be continued from the state in"), "{}", said());
 
     let other = Service { script: "echo other".to_owned(), ..service };
     assert_eq!(other.start().wait().unwrap().code(), Some(125));

@@ -18,13 +18,51 @@ use metaservice_sandbox::control;
 use self::fetch::fetch;
 use self::place::Place;
 use self::send::send;
-use crate::args::CpArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use crate::candidates;
 
-pub(crate) async fn cp(args: CpArgs, printer: Printer) -> Result<ExitStatus> {
+const HELP: &str = "\
+Examples:
+  metaservice cp build:/var/log/messages .
+  metaservice cp ./site/. build:/srv/www
+  metaservice cp build:/etc - | tar t
+
+The rules are those of docker cp:
+  - If DEST is a directory, the copy is placed in it, under its own name.
+  - DIR/. copies the content of DIR.
+  - Links are copied as links. -L, or a slash at the end, copies the target of SRC.
+  - \"-\" is a tar archive on standard input or output.
+
+Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are file systems of
+the kernel (/proc, /sys) unless SRC is in one. A note says so.
+
+A file at DEST, or a link to one, is replaced when the copy is complete. A device, a pipe or
+/dev/stdout, or a link to one, gets the bytes.";
+
+/// Copy files and directories from or to the guest.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Cp {
+    /// If SRC is a link, copy its target.
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Keep set-user-id and set-group-id bits.
+    #[arg(long)]
+    pub(crate) set_id: bool,
+    /// The source: JOB:PATH, a path of the host, or "-" for a tar archive on standard input.
+    #[arg(value_name = "SRC", add = ArgValueCompleter::new(candidates::places))]
+    pub(crate) source: String,
+    /// The destination: JOB:PATH, a path of the host, or "-" for a tar archive on standard output.
+    #[arg(value_name = "DEST", add = ArgValueCompleter::new(candidates::places))]
+    pub(crate) destination: String,
+}
+
+pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
     let source = Place::parse(&args.source)?;
     let destination = Place::parse(&args.destination)?;
     let how = How { follow: args.follow_link, set_id: args.set_id };

@@ -2,21 +2,47 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
 use metaservice_image::{Format, ImageName, ImageStore};
 use serde_json::{Value, json};
 
 use super::at_length;
-use crate::args::ImportArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
+use clap::Args;
 
-pub(super) async fn import(args: &ImportArgs, printer: Printer) -> Result<ExitStatus> {
+const HELP: &str = "\
+The file is copied. You can remove it afterwards. The format, raw or qcow2, is found by content. An
+image that names other files of the host, is encrypted or is broken is refused.
+
+Images are stored in $XDG_DATA_HOME/metaservice/images (~/.local/share/...), under the SHA-256 digest
+of their content, for this user only. The digest is printed. The same content is stored once, with
+any number of names.
+
+Example:
+  metaservice image import debian-12-generic-amd64.qcow2 --name debian
+  metaservice run --image debian -- apt-get --version";
+
+/// Import a copy of a disk image under a name.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Import {
+    /// The disk image.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The name [default: the name of the file without its extension].
+    ///
+    /// A name has letters, digits, dots, dashes and underscores.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+pub(super) async fn import(args: &Import, printer: Printer) -> Result<ExitStatus> {
     let name: ImageName = match &args.name {
         Some(name) => name.parse().context("in --name")?,
         None => ImageName::suggested(&args.file).ok_or_else(|| {

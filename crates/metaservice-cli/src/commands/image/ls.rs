@@ -10,6 +10,16 @@ use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
 use metaservice_sandbox::machine::Prepared;
+use clap::Args;
+
+const HELP: &str = "\
+With -q, only the names are printed. With --json, the output is an array of all details.";
+
+/// List the images.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Ls {}
+
 
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     let (images, broken) = ImageStore::of_user()?.list()?;

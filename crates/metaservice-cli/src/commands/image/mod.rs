@@ -11,17 +11,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use clap::{Args, Subcommand};
 use metaservice_image::{Observer, StoreError};
 
-use crate::args::ImageCommand;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
-pub(crate) async fn image(command: ImageCommand, printer: Printer) -> Result<ExitStatus> {
-    match command {
+/// Manage disk images, and snapshots for a fast start.
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    Import(import::Import),
+    Ls(ls::Ls),
+    Rm(rm::Rm),
+    Prepare(prepare::Prepare),
+    Snapshot(snapshot::Snapshot),
+}
+
+pub(crate) async fn image(args: Image, printer: Printer) -> Result<ExitStatus> {
+    match args.command {
         ImageCommand::Import(args) => import::import(&args, printer).await,
-        ImageCommand::Ls => ls::ls(printer),
+        ImageCommand::Ls(_) => ls::ls(printer),
         ImageCommand::Rm(args) => rm::rm(&args, printer),
         ImageCommand::Prepare(args) => prepare::prepare(args, printer).await,
         ImageCommand::Snapshot(args) => snapshot::snapshot(&args, printer).await,

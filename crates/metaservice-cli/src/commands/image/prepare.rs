@@ -19,7 +19,6 @@ use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
 use super::at_length;
-use crate::args::{HardwareArgs, Net, PrepareArgs};
 use crate::description;
 use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
@@ -27,6 +26,63 @@ use crate::output::AsyncOutput;
 use crate::output::events::{self, Told};
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use std::path::PathBuf;
+use crate::candidates;
+use crate::flags::{CloudArgs, HardwareArgs, Net};
+
+const HELP: &str = "\
+Steps:
+  1. The machine boots from a copy of the image. cloud-init does its work, with your user data, and
+     the agent installs itself.
+  2. With --net user, the package manager fetches its package lists.
+  3. COMMAND runs as root. Its log is printed.
+  4. cloud-init is disabled. What must be unique to each machine is removed: the machine id, and the
+     host keys of the ssh server if systemd can create new ones.
+  5. The machine powers off, and boots once more. When the agent comes, the copy becomes an image.
+
+If a step fails, no image is kept. If COMMAND fails, its exit status is the exit status.
+
+Examples:
+  metaservice image prepare debian --as debian-git --net user -- apt-get install -y git
+  metaservice run --image debian-git -- git --version";
+
+/// Create an image that boots faster, with your packages.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Prepare {
+    /// The name of the image, or sha256:DIGEST.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::images))]
+    pub(crate) name: String,
+    /// The name of the new image [default: NAME-prepared].
+    #[arg(long = "as", value_name = "NEW")]
+    pub(crate) new: Option<String>,
+    /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cloud: CloudArgs,
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
+    /// The network of the guest besides the service.
+    ///
+    /// Use "user" here if later runs use it.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
+    pub(crate) net: Net,
+    /// How long the machine may take until its agent comes [default: 5m].
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) boot_timeout: Option<String>,
+    /// How long the other steps may take together.
+    #[arg(long, value_name = "DURATION", default_value = "2h")]
+    pub(crate) timeout: String,
+    /// Write the console of the machine to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) console: Option<PathBuf>,
+    /// A command that runs as root, with its arguments.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub(crate) command: Vec<String>,
+}
 
 /// What the image goes through.
 const SCRIPT: &str = include_str!("prepare.sh");
@@ -38,7 +94,7 @@ const STEPS: &str = "eval \"$METASERVICE_STEPS\"";
 /// How long an image may take to power off: half a minute under software emulation.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(180);
 
-pub(super) async fn prepare(args: PrepareArgs, printer: Printer) -> Result<ExitStatus> {
+pub(super) async fn prepare(args: Prepare, printer: Printer) -> Result<ExitStatus> {
     let store = ImageStore::of_user()?;
     let base = Image::stored(&store, &args.name).map_err(|error| hints::store(error, &store))?;
     let name: ImageName = match &args.new {
@@ -202,7 +258,7 @@ fn step(printer: Printer, event: &str, text: &str) {
 const CLOUD_HINT: &str = "prepare a stock image";
 
 /// The job that prepares the image, and its machine.
-fn resolve(args: PrepareArgs, base: Image, name: &ImageName) -> Result<(Job, Plan)> {
+fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> {
     let network = description::network(args.net);
     let word = if network == NetSpec::User { "user" } else { "none" };
     let words = ["sh", "-c", STEPS, "prepare", word].map(str::to_owned);

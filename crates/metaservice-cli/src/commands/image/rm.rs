@@ -5,12 +5,31 @@ use metaservice_image::{ImageName, ImageStore};
 use metaservice_qemu::SnapshotStore;
 use serde_json::json;
 
-use crate::args::RmArgs;
 use crate::hints;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use crate::candidates;
 
-pub(super) fn rm(args: &RmArgs, printer: Printer) -> Result<ExitStatus> {
+const HELP: &str = "\
+An image is removed with its last name. sha256:DIGEST removes an image with all of its names. The
+snapshots of the image are removed too. Running machines are not affected. Prepared images do not
+need the image from which they were made.
+
+Example:
+  metaservice image rm debian";
+
+/// Remove images.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Rm {
+    /// A name, or sha256:DIGEST. Repeatable.
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(candidates::images))]
+    pub(crate) names: Vec<String>,
+}
+
+pub(super) fn rm(args: &Rm, printer: Printer) -> Result<ExitStatus> {
     let store = ImageStore::of_user()?;
     let mut failed = 0;
     for name in &args.names {

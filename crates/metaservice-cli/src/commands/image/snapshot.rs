@@ -8,17 +8,54 @@ use metaservice_sandbox::machine::{Image, Plan};
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
-use crate::args::SnapshotArgs;
 use crate::description;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use crate::candidates;
+use crate::flags::{HardwareArgs};
+
+const HELP: &str = "\
+The machine boots, and is saved when its agent waits for a job. Later runs with the same CPU, memory
+and options start from this snapshot. Each of them has its own random state, clock, name and session.
+Machines of an image also get their own machine id and host keys of the ssh server. The memory of all
+other programs is the same in all of them.
+
+\"run\" creates a snapshot of the built-in guest by itself, in the background, after it had to boot.
+--no-snapshot or METASERVICE_NO_SNAPSHOT=1 prevents this. Only this verb creates one of an image.
+
+Snapshots are in $XDG_CACHE_HOME/metaservice/warm, for this user only. A snapshot needs as much disk
+as the guest has used of its memory and written to its disk. Snapshots of another QEMU, kernel or
+agent are removed. Of the others, the last four of each image are kept.
+
+A run boots if it has --rootfs, --kernel, --initrd, --net user, --ssh-key, --user-data or --console,
+or if its image is not in \"image ls\".
+
+Examples:
+  metaservice image snapshot builtin --memory 2G
+  metaservice image snapshot debian";
+
+/// Create a snapshot, from which runs are restored instead of booting.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Snapshot {
+    /// The name of an image, or "builtin" for the built-in guest.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::snapshots))]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
+    /// Run with the lowest priority.
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
 
 /// The built-in guest.
 const BUILTIN: &str = "builtin";
 
-pub(super) async fn snapshot(args: &SnapshotArgs, printer: Printer) -> Result<ExitStatus> {
+pub(super) async fn snapshot(args: &Snapshot, printer: Printer) -> Result<ExitStatus> {
     if args.background {
         // It runs with the lowest priority if the system allows it.
         let _ = rustix::process::nice(19);
@@ -41,7 +78,7 @@ pub(super) async fn snapshot(args: &SnapshotArgs, printer: Printer) -> Result<Ex
 }
 
 /// The machine that later runs of the same image and hardware have.
-fn plan(args: &SnapshotArgs) -> Result<Plan> {
+fn plan(args: &Snapshot) -> Result<Plan> {
     let mut spec = JobSpec::new([BUILTIN]);
     spec.machine = description::hardware(&args.hardware)?;
     let job = Job::try_from(spec).map_err(hints::job)?;

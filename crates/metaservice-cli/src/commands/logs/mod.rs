@@ -14,17 +14,39 @@ use metaservice::control::BodyReader;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use self::spool::Spool;
-use crate::args::LogsArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
+use clap::Args;
+use crate::flags::{JobName, numbers};
+
+const HELP: &str = "\
+Example:
+  metaservice logs -f --since 10m --tail 100 build";
+
+/// Show the log of a job.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Logs {
+    /// Follow the log until the job ends.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Show the log since a time: 10m, 2024-05-01, 2024-05-01T12:00:00Z, or a Unix time.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub(crate) since: Option<String>,
+    /// Show the last N lines, or "all".
+    #[arg(short = 'n', long, value_name = "N", value_parser = numbers::lines)]
+    pub(crate) tail: Option<u64>,
+    #[command(flatten)]
+    pub(crate) name: JobName,
+}
 
 /// The longest last lines that are kept in memory.
 const MAX_TAIL: usize = 64 * 1024 * 1024;
 
-pub(crate) async fn logs(args: LogsArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
     // What the control API takes for a number: more lines than that are all.

@@ -15,11 +15,46 @@ use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use self::listing::{Columns, Sizes};
-use crate::args::LsArgs;
 use crate::hints;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
 use crate::status::ExitStatus;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use crate::candidates;
+
+const HELP: &str = "\
+Examples:
+  metaservice ls -l build /var/log
+  metaservice ls -lh build:/var/log";
+
+/// List a directory of the guest.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Ls {
+    /// Show mode, owner, size and time.
+    #[arg(short)]
+    pub(crate) long: bool,
+    /// With -l, print sizes as 1.5K, 234M, 2.0G.
+    #[arg(short = 'h', long)]
+    pub(crate) human: bool,
+    /// Accepted for compatibility: all entries are always listed.
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+    /// List the directories below too.
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// The name of the job, or JOB:PATH.
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
+    pub(crate) job: String,
+    /// The directory in the guest.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<String>,
+}
 
 /// How many lines of a long list are lined up with each other.
 const ALIGNED: usize = 1000;
@@ -30,7 +65,7 @@ const SORTED: usize = 100_000;
 /// And how many bytes of names.
 const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
-pub(crate) async fn ls(args: LsArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     let (job, path) = place(args.job, args.path)?;
     let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
     let cannot = || format!("cannot list {path}");

@@ -15,17 +15,36 @@ use metaservice::control::{Client, ClientError};
 use metaservice_sandbox::spec::Period;
 
 use self::gauges::Gauges;
-use crate::args::StatsArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use clap::Args;
+use crate::flags::{JobName};
+
+const HELP: &str = "\
+Example:
+  metaservice stats --follow --json build | jq .memoryUsed";
+
+/// Show the processor, memory, disk and network use of a guest.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct StatsVerb {
+    /// Repeat until the job ends.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The interval of --follow: 100ms to 10s.
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub(crate) interval: String,
+    #[command(flatten)]
+    pub(crate) name: JobName,
+}
 
 /// How far apart the two observations of one line are.
 const MOMENT: Duration = Duration::from_millis(500);
 
-pub(crate) async fn stats(args: StatsArgs, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatus> {
     let interval = args.interval.parse::<Period>().context("in --interval")?.get();
     let bounds = Duration::from_millis(100)..=Duration::from_secs(10);
     ensure!(bounds.contains(&interval), "--interval is 100ms to 10s");

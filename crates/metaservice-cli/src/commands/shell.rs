@@ -1,0 +1,40 @@
+//! `metaservice shell JOB`: a shell in the guest of a job, in this terminal.
+
+use anyhow::{Error, Result};
+use clap::Args;
+
+use super::exec::{AroundArgs, attend, describe};
+use crate::flags::JobName;
+use crate::output::printer::{Hint, Printer};
+use crate::status::ExitStatus;
+use crate::terminal::Escape;
+
+const HELP: &str = "\
+Example:
+  metaservice shell --escape '~,.' build
+
+Exit status: that of the shell; 128+N after signal N, 0 after the escape sequence.";
+
+/// Open a shell in the guest of a job.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) around: AroundArgs,
+    #[command(flatten)]
+    pub(crate) name: JobName,
+    /// A command and its arguments [default: the default shell of the guest].
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub(crate) command: Vec<String>,
+}
+
+pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
+    let escape = Escape::parse(&args.around.escape)?;
+    let job = args.name.job;
+    let exec = describe(args.around, args.command, true)?;
+    let no_terminal = || {
+        let hint = format!("write `metaservice exec -i {job} -- sh` to send it a script");
+        Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is none")
+    };
+    attend(&job, exec, true, escape, no_terminal, printer).await
+}

@@ -1,0 +1,93 @@
+//! The flags of a job, which `run` and `serve` share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// The heading of a job's options in the help. They are defined in several places.
+pub(crate) const JOB: &str = "Job options";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = JOB)]
+pub(crate) struct JobArgs {
+    /// The name of the job. It is also the host name of the built-in guest.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Read variables from a file of NAME=VALUE lines. Repeatable.
+    ///
+    /// The format is that of docker: quotes are part of the value. --env overrides the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Pass a variable of your environment to the agent only. Repeatable.
+    ///
+    /// The agent can fetch the value once. It is in no argument, and the service gives it to no
+    /// other process of the guest.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
+    /// Kill the command after this time: 90, 90s, 5m, 1h 30m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// Fetch a file after the command has ended, also if it failed. Repeatable.
+    ///
+    /// Write a colon in GUEST_PATH as "\:".
+    #[arg(long, value_name = "GUEST_PATH[:DEST]")]
+    pub(crate) artifact: Vec<String>,
+    /// Also write the log to a file.
+    ///
+    /// This holds for --log, --artifact, --console, --pcap and cp: a link to a file is replaced. A
+    /// device, a pipe or /dev/stdout, or a link to one, gets the bytes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// The values of --secret, which were removed from the environment.
+    #[arg(skip)]
+    pub(crate) withdrawn: BTreeMap<String, String>,
+    /// Whether the agent must claim the job before it is served.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Session::Claimed)]
+    pub(crate) session: Session,
+    /// Kill the command when its log is larger than this.
+    #[arg(long, value_name = "SIZE", default_value = "64G")]
+    pub(crate) max_log: String,
+    /// Refuse larger artifacts. This also limits what "cp" fetches.
+    #[arg(long, value_name = "SIZE", default_value = "64G")]
+    pub(crate) max_artifact: String,
+    /// Change a limit on what the guest can use of the host. Repeatable.
+    ///
+    /// "metaservice help limits" lists the names and defaults. An example: connections=64.
+    #[arg(long, value_name = "NAME=VALUE", alias = "bound")]
+    pub(crate) limit: Vec<String>,
+    /// The command and its arguments, after "--".
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Cloud image options")]
+pub(crate) struct CloudArgs {
+    /// A public key for logins to the image. Repeatable.
+    ///
+    /// Give a file of public keys, or the key itself.
+    #[arg(long, value_name = "FILE|KEY")]
+    pub(crate) ssh_key: Vec<String>,
+    /// User data for cloud-init: a script, #cloud-config or similar.
+    ///
+    /// cloud-init processes them before the command starts. Each process of the guest can read
+    /// them: do not put secrets in them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) user_data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Session {
+    /// Only an agent that has claimed the job is served.
+    Required,
+    /// After an agent has claimed the job, only this agent is served. Agents of version 1 cannot
+    /// claim, and still work.
+    Claimed,
+    /// Each process of the guest is served.
+    Off,
+}

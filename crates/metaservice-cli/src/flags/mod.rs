@@ -1,0 +1,44 @@
+//! Flags that several verbs share, as the user writes them. Nothing is resolved here.
+
+mod job;
+mod machine;
+pub(crate) mod numbers;
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::candidates;
+
+pub(crate) use self::job::{CloudArgs, JOB, JobArgs, Session};
+pub(crate) use self::machine::{Accel, HardwareArgs, Net, VmArgs};
+
+/// The heading of the options of all verbs in the help.
+pub(crate) const GENERAL: &str = "General options";
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = GENERAL)]
+pub(crate) struct OutputArgs {
+    /// Print events as lines of JSON on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print only errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Print help: -h is short, --help has all details.
+    #[arg(short, long, global = true, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+    /// Print the version.
+    #[arg(short = 'V', long, global = true, action = clap::ArgAction::Version)]
+    pub(crate) version: Option<bool>,
+}
+
+/// The name of a running job.
+#[derive(Debug, Args)]
+pub(crate) struct JobName {
+    /// The name of the job.
+    #[arg(add = ArgValueCompleter::new(candidates::jobs))]
+    pub(crate) job: String,
+}
