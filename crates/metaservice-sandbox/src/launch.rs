@@ -224,7 +224,11 @@ impl Launcher {
         builder
     }
 
-    async fn open_with(mut self, cloud: Option<Cloud>, rules: Rules) -> Result<OpenJob, LaunchError> {
+    async fn open_with(
+        mut self,
+        cloud: Option<Cloud>,
+        rules: Rules,
+    ) -> Result<OpenJob, LaunchError> {
         let (sender, events) = mpsc::unbounded_channel();
         let bound = match crate::control::bind_job(self.job.name()).await {
             Ok(control) => Some(control),
@@ -269,7 +273,17 @@ impl Launcher {
         });
         let prepared_disk = self.prepared_disk.take();
         let job = Arc::new(self.job);
-        Ok(OpenJob { job, service, control, machine, progress, prepared_disk, rules, sender, events })
+        Ok(OpenJob {
+            job,
+            service,
+            control,
+            machine,
+            progress,
+            prepared_disk,
+            rules,
+            sender,
+            events,
+        })
     }
 }
 

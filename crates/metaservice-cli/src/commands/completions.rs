@@ -25,7 +25,6 @@ pub(crate) struct Completions {
     pub(crate) shell: Shell,
 }
 
-
 /// The variable by which the script asks for candidates; also named in `main`.
 pub(crate) const VARIABLE: &str = "METASERVICE_COMPLETE";
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Error, Result};
 use metaservice::control::{Client, ClientError, Code, JobState};
 use metaservice::{Child, Command, TerminalSize};
 
+use crate::flags::JobName;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
@@ -15,7 +16,6 @@ use crate::status::ExitStatus;
 use crate::terminal::attachment::{Attachment, Parting, attach};
 use crate::terminal::{self, Escape, Terminal};
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Example:

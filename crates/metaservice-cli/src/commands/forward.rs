@@ -14,13 +14,13 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::flags::JobName;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Examples:

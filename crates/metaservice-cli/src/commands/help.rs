@@ -3,15 +3,15 @@
 use std::io::Write;
 
 use anyhow::{Error, Result};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::json;
 
+use crate::flags::OutputArgs;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::OutputArgs;
 
 /// Show the help of a verb, or the list of limits.
 #[derive(Debug, Args)]
@@ -21,7 +21,6 @@ pub(crate) struct Help {
     #[arg(value_name = "VERB")]
     pub(crate) verb: Vec<String>,
 }
-
 
 /// How many letters of a mistyped verb may be wrong.
 const LETTERS: usize = 2;

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 
+use crate::flags::JobName;
 use crate::hints;
 use crate::output;
 use crate::output::printer::json_text;
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Example:
@@ -21,9 +21,9 @@ pub(crate) struct Inspect {
     pub(crate) name: JobName,
 }
 
-
 pub(crate) async fn inspect(args: Inspect) -> Result<ExitStatus> {
-    let client = metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let client =
+        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
     let job = client.job().await.with_context(|| format!("cannot inspect {}", args.name.job))?;
     output::line(json_text(&serde_json::to_string_pretty(&job)?))?;
     Ok(ExitStatus::SUCCESS)

@@ -3,11 +3,11 @@
 
 use anyhow::{Context, Result};
 
+use crate::flags::JobName;
 use crate::hints;
 use crate::signals;
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Examples:

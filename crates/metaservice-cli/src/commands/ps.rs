@@ -12,8 +12,8 @@ use crate::output;
 use crate::output::contact;
 use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
-use metaservice_sandbox::control::{self, Running};
 use clap::Args;
+use metaservice_sandbox::control::{self, Running};
 
 const HELP: &str = "\
 Example:
@@ -25,7 +25,6 @@ Example:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Ps {}
-
 
 /// How long a job may take to answer: one that is stopped does not hide the others.
 const PATIENCE: Duration = Duration::from_secs(1);

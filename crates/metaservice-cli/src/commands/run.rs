@@ -5,12 +5,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use metaservice_sandbox::machine::{Plan, snapshot};
-use metaservice_sandbox::job::Job;
-use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 use metaservice_sandbox::Launcher;
+use metaservice_sandbox::job::Job;
+use metaservice_sandbox::machine::{Plan, snapshot};
+use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
 use crate::description::{self, Description};
+use crate::flags::{CloudArgs, HardwareArgs, JOB, JobArgs, VmArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::events::{self, Told};
@@ -20,7 +21,6 @@ use crate::status::ExitStatus;
 use crate::terminal;
 use clap::Args;
 use std::path::PathBuf;
-use crate::flags::{CloudArgs, HardwareArgs, JOB, JobArgs, VmArgs};
 
 const HELP: &str = "\
 Examples:

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::description::{self, Description};
+use crate::flags::{CloudArgs, JobArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::listeners::{Address, NoDelay, Vsock};
@@ -19,7 +20,6 @@ use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use clap::Args;
 use std::path::PathBuf;
-use crate::flags::{CloudArgs, JobArgs};
 
 /// The heading of the options of the service in the help.
 const SERVICE: &str = "Service options";

@@ -3,13 +3,13 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::flags::JobName;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Example:
@@ -25,9 +25,9 @@ pub(crate) struct Wait {
     pub(crate) name: JobName,
 }
 
-
 pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
-    let client = metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let client =
+        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
     let mut interrupts = Interrupts::listen()?;
     let job = tokio::select! {
         job = client.wait() => job.with_context(|| format!("cannot wait for {}", args.name.job))?,

@@ -33,7 +33,14 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn of(job: &Job, boot_timeout: Option<Duration>, state: Option<PathBuf>) -> Self {
         let (timeout, limits) = (job.timeout(), job.limits().clone());
-        Self { boot_timeout, timeout, limits, state, artifacts: job.artifacts().len(), elsewhere: false }
+        Self {
+            boot_timeout,
+            timeout,
+            limits,
+            state,
+            artifacts: job.artifacts().len(),
+            elsewhere: false,
+        }
     }
 }
 
@@ -233,7 +240,9 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
                 return Err(hints::machine(error));
             }
         }
-        End::MachineGone | End::NeverFetched => hints::lost(&report, told.boot_timeout, told.elsewhere)?,
+        End::MachineGone | End::NeverFetched => {
+            hints::lost(&report, told.boot_timeout, told.elsewhere)?
+        }
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);
             printer.note(&format!("{name}: stopped before the guest fetched its command"));

@@ -17,11 +17,17 @@ fn a_wrong_value_is_told_before_anything_starts() {
     refused(&["run", "--memory", "1", "--", "true"], "in --memory: 1 MiB of memory");
     refused(&["run", "--memory", "much", "--", "true"], "in --memory: \"much\"");
     refused(&["run", "--cpus", "0", "--", "true"], "in --cpus: 0 processors");
-    refused(&["run", "--timeout", "soon", "--", "true"], "in --timeout: \"soon\" is not a duration");
+    refused(
+        &["run", "--timeout", "soon", "--", "true"],
+        "in --timeout: \"soon\" is not a duration",
+    );
     refused(&["run", "--boot-timeout", "0", "--", "true"], "in --boot-timeout");
     refused(&["run", "--env-file", "none", "--", "true"], "cannot read --env-file none");
     refused(&["run", "-e", "=x", "--", "true"], "a variable needs a name");
-    refused(&["run", "--artifact", "/x:/no/where/f", "--", "true"], "there is no directory /no/where");
+    refused(
+        &["run", "--artifact", "/x:/no/where/f", "--", "true"],
+        "there is no directory /no/where",
+    );
     refused(&["run", "--name", "a b", "--", "true"], "in --name: a name is 1 to 63 letters");
     refused(&["run", "--log", "/no/where", "--", "true"], "cannot write --log /no/where");
     refused(&["run", "--pcap", "/no/where", "--", "true"], "cannot write --pcap /no/where");
@@ -314,8 +320,8 @@ fn a_value_that_cannot_be_read_is_told_with_one_that_can() {
     run("--cpus", "256", "256 processors is not between 1 and 255");
     run("--memory", "1.5X", "\"1.5X\" is no size: write it like 512M, 1.5G or 2G");
     run("--memory", "100T", "100 TiB of memory is not between");
-    run("--max-log", "1,5G", "\"1,5G\" is no size; write 512, 64M, 1.5G or 1T");
-    run("--timeout", "1.5 weeks or so", "is no duration; write 90, 0.5s, 5m or 1h30m");
+    run("--max-log", "1,5G", "\"1,5G\" is not a size; write 512, 64M, 1.5G or 1T");
+    run("--timeout", "1.5 weeks or so", "is not a duration; write 90, 0.5s, 5m or 1h30m");
     refused(&["kill", "-s", "RTMIN", "x"], "\"RTMIN\" is a real-time signal");
     refused(&["logs", "--tail", "some", "x"], "write a number of lines, or \"all\"");
     refused(&["logs", "--tail", "all", "x"], "no job named \"x\" is running");

@@ -144,7 +144,11 @@ fn a_unix_socket_serves_one_job_and_is_removed_with_it() {
     assert_eq!(service.address, "unix:service.sock");
     let second = cli.run(&["serve", "--listen", "unix:service.sock", "true"]);
     assert_eq!(second.text(125), "");
-    assert!(second.stderr.contains("another process is listening on service.sock"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("another process is listening on service.sock"),
+        "{}",
+        second.stderr
+    );
 
     let socket = cli.work().join("service.sock");
     let result = "Metaservice-Result: {\"reason\":\"signaled\",\"signal\":15}";

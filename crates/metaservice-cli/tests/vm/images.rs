@@ -242,7 +242,7 @@ fn what_cannot_be_prepared_is_not_kept() {
     let failing = ["image", "prepare", "bare", "--", "sh", "-c", "echo tried; exit 7"];
     let failed = gallery.run(&failing);
     assert_eq!(failed.text(7), "tried\n");
-    assert!(failed.stderr.contains("nothing is kept"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("no image is kept"), "{}", failed.stderr);
     let lying = gallery.run(&["image", "prepare", "bare", "--", "exit", "0"]);
     assert_eq!(
         lying.status,
@@ -301,7 +301,7 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
     let prepared = gallery.run(&prepare);
     assert_eq!(prepared.status, Some(0), "{}\n{}", prepared.stderr, console("console"));
     assert_eq!(prepared.text(0), "");
-    let (_, digest) = prepared.stderr.split_once("ready is kept: sha256:").unwrap();
+    let (_, digest) = prepared.stderr.split_once("ready is ready: sha256:").unwrap();
     gallery.run(&["image", "rm", "stock"]).text(0);
     for (flag, value) in [("--net", "user"), ("--user-data", "own")] {
         let args = ["run", "--image", "ready", flag, value, "--", "true"];
@@ -311,7 +311,7 @@ fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing()
     let saved = gallery.run(&["image", "snapshot", "ready"]);
     saved.text(0);
     let again = gallery.run(&["image", "snapshot", "ready"]);
-    assert!(again.stderr.contains("is saved already"), "{}", again.stderr);
+    assert!(again.stderr.contains("there was a snapshot of"), "{}", again.stderr);
     let ready = &gallery.folder().join(digest.trim()).join("disk");
     let before = sha256(ready);
     // Each writes to its disk, and sees what was prepared and nothing of the others.

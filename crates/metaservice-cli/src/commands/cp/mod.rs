@@ -18,13 +18,13 @@ use metaservice_sandbox::control;
 use self::fetch::fetch;
 use self::place::Place;
 use self::send::send;
+use crate::candidates;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use crate::candidates;
 
 const HELP: &str = "\
 Examples:

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
-use metaservice_sandbox::machine::Prepared;
 use clap::Args;
+use metaservice_sandbox::machine::Prepared;
 
 const HELP: &str = "\
 With -q, only the names are printed. With --json, the output is an array of all details.";
@@ -19,7 +19,6 @@ With -q, only the names are printed. With --json, the output is an array of all 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Ls {}
-
 
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     let (images, broken) = ImageStore::of_user()?.list()?;

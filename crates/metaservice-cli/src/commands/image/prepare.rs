@@ -19,7 +19,9 @@ use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
 use super::at_length;
+use crate::candidates;
 use crate::description;
+use crate::flags::{CloudArgs, HardwareArgs, Net};
 use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::output::AsyncOutput;
@@ -29,8 +31,6 @@ use crate::status::ExitStatus;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use std::path::PathBuf;
-use crate::candidates;
-use crate::flags::{CloudArgs, HardwareArgs, Net};
 
 const HELP: &str = "\
 Steps:

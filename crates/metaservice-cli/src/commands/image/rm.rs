@@ -5,12 +5,12 @@ use metaservice_image::{ImageName, ImageStore};
 use metaservice_qemu::SnapshotStore;
 use serde_json::json;
 
+use crate::candidates;
 use crate::hints;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use crate::candidates;
 
 const HELP: &str = "\
 An image is removed with its last name. sha256:DIGEST removes an image with all of its names. The

@@ -8,15 +8,15 @@ use metaservice_sandbox::machine::{Image, Plan};
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
+use crate::candidates;
 use crate::description;
+use crate::flags::HardwareArgs;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use crate::candidates;
-use crate::flags::{HardwareArgs};
 
 const HELP: &str = "\
 The machine boots, and is saved when its agent waits for a job. Later runs with the same CPU, memory

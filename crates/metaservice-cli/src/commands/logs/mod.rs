@@ -14,13 +14,13 @@ use metaservice::control::BodyReader;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use self::spool::Spool;
+use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName, numbers};
 
 const HELP: &str = "\
 Example:

@@ -15,13 +15,13 @@ use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use self::listing::{Columns, Sizes};
+use crate::candidates;
 use crate::hints;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
 use crate::status::ExitStatus;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use crate::candidates;
 
 const HELP: &str = "\
 Examples:

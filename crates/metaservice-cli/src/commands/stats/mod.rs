@@ -15,13 +15,13 @@ use metaservice::control::{Client, ClientError};
 use metaservice_sandbox::spec::Period;
 
 use self::gauges::Gauges;
+use crate::flags::JobName;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use clap::Args;
-use crate::flags::{JobName};
 
 const HELP: &str = "\
 Example:
