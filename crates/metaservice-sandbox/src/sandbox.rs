@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use metaservice::MetaService;
-use tokio::io::AsyncWrite;
+use metaservice::{Command, Destination, ListRequest, MetaService, ReadRequest, WriteError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,7 +16,7 @@ use crate::launch::{LaunchError, Launcher};
 use crate::life::{End, Signal};
 use crate::machine::{Plan, PlanError};
 use crate::report::Report;
-use crate::spec::{ArtifactSpec, InvalidPeriod, JobSpec, NetSpec, Period, Size};
+use crate::spec::{ArtifactSpec, JobSpec, NetSpec, Period, Size};
 
 /// A job in a virtual machine: the machine, its network card and its service as one handle.
 ///
@@ -69,9 +69,6 @@ impl futures_core::Stream for Events {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A value of the description is no duration.
-    #[error(transparent)]
-    Period(#[from] InvalidPeriod),
     /// The description is wrong.
     #[error(transparent)]
     Job(#[from] InvalidJob),
@@ -125,12 +122,35 @@ impl Sandbox {
         &self.service
     }
 
-    /// A command in the guest, beside the job's own, shaped like `tokio::process::Command`.
+    /// A command in the guest, beside the job's own. It is not started before one of its methods
+    /// starts it.
     pub fn exec<S: Into<String>>(
         &self,
         command: impl IntoIterator<Item = S>,
-    ) -> metaservice::Command<'_, MetaService> {
+    ) -> Command<'_, MetaService> {
         self.service.exec(command)
+    }
+
+    /// A file or a directory of the guest, to be read.
+    pub fn read(&self, path: impl Into<String>) -> ReadRequest<'_> {
+        self.service.read(path)
+    }
+
+    /// Writes a file or a directory of the guest, and gives the number of bytes.
+    ///
+    /// # Errors
+    /// When the guest cannot write it, or `source` cannot be read.
+    pub async fn write<R: AsyncRead + Send + Unpin>(
+        &self,
+        destination: Destination,
+        source: R,
+    ) -> Result<u64, WriteError> {
+        self.service.write(destination, source).await
+    }
+
+    /// A directory of the guest, to be listed.
+    pub fn list(&self, path: impl Into<String>) -> ListRequest<'_> {
+        self.service.list(path)
     }
 
     /// The events of the job. The first call gets all of them, later calls none.

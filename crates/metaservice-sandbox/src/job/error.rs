@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use metaservice_qemu::InvalidHardware;
 
+use crate::spec::InvalidPeriod;
+
 use super::{
     InvalidArtifact, InvalidCloud, InvalidLimit, InvalidName, InvalidPublish, InvalidVariable,
 };
@@ -76,6 +78,9 @@ pub enum Field {
     /// A secret.
     #[error("secrets")]
     Secrets,
+    /// The command's timeout.
+    #[error("timeout")]
+    Timeout,
     /// An artifact, by its path in the guest.
     #[error("artifacts ({0})")]
     Artifact(String),
@@ -115,6 +120,9 @@ pub enum FieldError {
     /// It is no name of a variable.
     #[error(transparent)]
     Variable(#[from] InvalidVariable),
+    /// It is no duration.
+    #[error(transparent)]
+    Period(#[from] InvalidPeriod),
     /// It is no artifact.
     #[error(transparent)]
     Artifact(#[from] InvalidArtifact),

@@ -83,6 +83,8 @@ impl Job {
         }
         let secrets = secrets(&spec, secret)?;
         let artifacts = spec.artifacts.iter().map(Artifact::resolve);
+        let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
+        let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
         let job = Self {
             named: spec.name.is_some(),
             name: JobName::resolve(spec.name).map_err(|error| Field::Name.error(error))?,
@@ -98,7 +100,7 @@ impl Job {
                 SessionSpec::Claimed => SessionMode::Claimed,
                 SessionSpec::Off => SessionMode::Off,
             },
-            timeout: spec.timeout.map(Period::get),
+            timeout,
             artifacts: artifacts.collect::<Result<_, _>>()?,
             log: spec.log,
             limits,
