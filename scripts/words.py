@@ -18,9 +18,10 @@ CHECKED = """
     .ci .config ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.toml Makefile README.md SECURITY.md
     bench book.toml crates/metaservice-cli/src/args crates/metaservice-cli/src/commands/help.rs
     crates/metaservice-cli/src/commands/man.rs clippy.toml deny.toml
-    crates/metaservice-guest
+    crates/metaservice-archive crates/metaservice-guest crates/metaservice-private
+    crates/metaservice-protocol
     examples fuzz rustfmt.toml scripts
-    docs/SUMMARY.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
+    docs/SUMMARY.md docs/adding-an-action.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md
     docs/testing.md docs/tutorial.md
 """.split()
@@ -55,9 +56,9 @@ WORDS = {re.compile(rf"(?<![A-Za-z])(?:{word})(?![A-Za-z])"): instead
 # names of options, and names of crates/ that are not renamed yet.
 NAMES = re.compile(
     r"`[a-z0-9]+(?:_[a-z0-9]+){3,}`|`bounds(?:\.rs)?`|`crates/[a-z/.]+`"
-    r"|list-folder|list_folder|not-a-folder|`folder`|log_drain|[Uu]nbounded_?\w+"
+    r"|list-folder|list_folder|not-a-folder|[`\"]folder[`\"]|log_drain|[Uu]nbounded_?\w+"
     r"|alias = \"bound\"|--bound=|`--bound`|`farewell`"
-    r"|temporary_folder|folder_names|\bBounds\b|\.bounds\(|bounds::list|\bDialect\b|with_dialect"
+    r"|temporary_folder|\bBounds\b|\.bounds\(|bounds::list"
 )
 
 

@@ -1,7 +1,7 @@
 //! Directories as tar streams, and tar streams as directories: synchronous file I/O, no network.
 //!
-//! [`Packer`] makes an archive that can be resumed in its middle. [`Extractor`] extracts one below a
-//! directory, and treats it as hostile. [`SparseWriter`] writes a file with holes.
+//! [`Packer`] makes an archive that can be resumed in its middle. [`Extractor`] extracts one below
+//! a directory, and treats it as hostile. [`SparseWriter`] writes a file with holes.
 //!
 //! ```
 //! use metaservice_archive::{ExtractOptions, Extractor, Packer};

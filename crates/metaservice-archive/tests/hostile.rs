@@ -401,7 +401,9 @@ mod any {
         #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
         #[test]
-        fn archive_cannot_change_what_is_outside_of_the_destination(members in prop::collection::vec((kind(), name(), name()), 1..12)) {
+        fn archive_cannot_change_what_is_outside_of_the_destination(
+            members in prop::collection::vec((kind(), name(), name()), 1..12),
+        ) {
             // Each member is an archive of its own, so that a refused one does not stop the rest.
             let ground = Ground::new();
             for (kind, name, link) in members {

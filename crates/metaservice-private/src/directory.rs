@@ -106,8 +106,8 @@ impl Directory {
     /// Opens or makes directories below `base`, each in the one before it. `base` must exist.
     ///
     /// A link is followed if only this user can have made it. If other users can write a directory
-    /// of this user, for example because of an old umask, this removes their permission. A directory
-    /// of root that other users cannot write is accepted, for reading.
+    /// of this user, for example because of an old umask, this removes their permission. A
+    /// directory of root that other users cannot write is accepted, for reading.
     ///
     /// # Errors
     /// A directory cannot be made, or belongs to another user.

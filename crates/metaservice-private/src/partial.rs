@@ -1,9 +1,9 @@
 //! Files and directories that appear under their name when they are complete.
 //!
-//! A partial file has no name, if the file system supports that (`O_TMPFILE`). So nothing is left of
-//! a process that is killed. Otherwise, and for a directory, it has a temporary name, and its process
-//! holds a lock on it. The system releases the lock with the process. [`sweep`] removes files and
-//! directories with such a name and without a lock.
+//! A partial file has no name, if the file system supports that (`O_TMPFILE`). So nothing is left
+//! of a process that is killed. Otherwise, and for a directory, it has a temporary name, and its
+//! process holds a lock on it. The system releases the lock with the process. [`sweep`] removes
+//! files and directories with such a name and without a lock.
 //!
 //! A process makes the name and locks it in two steps. A sweep in between can remove it. So the
 //! process checks after the lock whether the name is still its own. If not, it takes another one.
@@ -256,8 +256,8 @@ fn is_temporary_name(name: &OsStr) -> bool {
     })
 }
 
-/// Locks a new file or directory. On a file system without locks, a sweep cannot lock it either, and
-/// leaves it.
+/// Locks a new file or directory. On a file system without locks, a sweep cannot lock it either,
+/// and leaves it.
 fn lock(file: BorrowedFd<'_>) {
     let _ = flock(file, FlockOperation::LockExclusive);
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// Replaces the content of a file at once, or creates it, with these permissions. When this returns, the
-/// content is on the disk. A symbolic link with this name is replaced, not followed.
+/// Replaces the content of a file at once, or creates it, with these permissions. When this
+/// returns, the content is on the disk. A symbolic link with this name is replaced, not followed.
 ///
 /// Only for a directory that no other user can write.
 ///

@@ -54,7 +54,7 @@ mod tests {
         let locked = parent.path().join("a/locked");
         fs::create_dir_all(&locked).unwrap();
         fs::write(locked.join("file"), "").unwrap();
-        fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
         let directory = File::open(parent.path()).unwrap();
         remove_tree(directory.as_fd(), OsStr::new("a")).unwrap();
         assert!(names(directory.as_fd()).unwrap().is_empty());

@@ -1,5 +1,5 @@
-//! What a shell's frames cost: one block encoded, one decoded, and one through a pair of sessions
-//! with its acknowledgement.
+//! The cost of shell frames: to encode a block, to decode it, and to send it through a pair of
+//! sessions with its acknowledgement.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -9,10 +9,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metaservice_protocol::shell::{Frame, Role, ShellSession, Stream, StreamProtocol};
 
 fn frames(criterion: &mut Criterion) {
-    for (name, protocol, block) in [
-        ("version 1", StreamProtocol::V1, 16 * 1024),
-        ("stream protocol v2", StreamProtocol::V2, 64 * 1024),
-    ] {
+    for (name, protocol, block) in
+        [("v1", StreamProtocol::V1, 16 * 1024), ("v2", StreamProtocol::V2, 64 * 1024)]
+    {
         let mut group = criterion.benchmark_group(format!("shell frame, {name}"));
         group.throughput(Throughput::Bytes(block as u64));
         let payload = Bytes::from(vec![7; block]);

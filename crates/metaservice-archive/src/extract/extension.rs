@@ -40,8 +40,8 @@ impl Extension {
         Ok(true)
     }
 
-    /// Reads the records of the packer in a global header. It ignores the records of other programs,
-    /// and headers that are too large to be the packer's.
+    /// Reads the records of the packer in a global header. It ignores the records of other
+    /// programs, and a header that is too large to be the packer's.
     fn left_out<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), ExtractCause> {
         if entry.size() > MAX_EXTENSION {
             return Ok(());

@@ -21,7 +21,7 @@ pub struct TerminalSize {
 /// ```
 /// use metaservice_protocol::{Exec, ExecOptions};
 ///
-/// let options = ExecOptions { user: Some("nobody".into()), ..ExecOptions::default() };
+/// let options = ExecOptions { user: Some("daemon".into()), ..ExecOptions::default() };
 /// let exec = Exec { command: vec!["id".into()], tty: false, options };
 /// assert!(!exec.is_large());
 /// ```

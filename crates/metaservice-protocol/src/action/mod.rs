@@ -4,24 +4,25 @@
 //! payloads of each type. It does not decide which poll gets which action: that is the host's
 //! queue.
 
+mod description;
 mod dial;
 mod exec;
 mod file;
 mod id;
+mod json;
 mod list;
 mod poll_answer;
-mod request;
 mod signal;
 mod stats;
 mod table;
 
+pub use description::{ActionDescription, ReplyKind};
 pub use dial::Dial;
 pub use exec::{Detached, Exec, ExecOptions, TerminalSize};
 pub use file::{FileHead, Form, Read, ReadOptions, Resume, Write, WriteFrom, WriteOptions};
 pub use id::{ActionId, InvalidActionId};
 pub use list::{DirectoryEntry, EntryKind, Files, List, ListOptions};
-pub use poll_answer::PollAnswer;
-pub use request::{Action, ActionRequest};
+pub use poll_answer::{Action, PollAnswer};
 pub use signal::Signal;
 pub use stats::{Stats, StatsOptions};
-pub use table::{ActionDescription, ActionKind, ReplyKind};
+pub use table::{ActionKind, ActionRequest};

@@ -1,15 +1,34 @@
-//! The answer of a poll, and its JSON: the five fields of version 1, and the options of the
-//! extensions.
+//! The answer of a poll: an action, or none.
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::exec::Exec;
-use super::file::{Read, Write};
 use super::id::ActionId;
-use super::list::List;
-use super::request::{Action, ActionRequest};
-use super::table::ActionKind;
+use super::json::ActionJson;
+use super::table::{ActionKind, ActionRequest};
+
+/// The name of the type that means 'no action'.
+const NONE: &str = "none";
+
+/// One request of the host, under the id by which the agent replies.
+///
+/// On the wire it is a [`PollAnswer`].
+///
+/// ```
+/// use metaservice_protocol::{Action, ActionId, ActionRequest, PollAnswer};
+///
+/// let id = ActionId::parse("a1").unwrap();
+/// let request = ActionRequest::GetArtifact { path: "/etc/os-release".into() };
+/// let answer = PollAnswer::Action(Action { id, request });
+/// let json = serde_json::to_string(&answer).unwrap();
+/// assert_eq!(serde_json::from_str::<PollAnswer>(&json).unwrap(), answer);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// The id by which the agent replies.
+    pub id: ActionId,
+    /// What the host asks for.
+    pub request: ActionRequest,
+}
 
 /// The answer of [`Endpoint::Poll`](crate::Endpoint::Poll).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,70 +51,14 @@ pub enum PollAnswer {
     },
 }
 
-/// The name of the type that means 'no action'.
-const NONE: &str = "none";
-
-/// The fields of an action on the wire. The first five are always present.
-#[derive(Debug, Serialize, Deserialize)]
-struct ActionJson {
-    id: ActionId,
-    #[serde(rename = "type")]
-    name: String,
-    #[serde(default)]
-    path: Option<String>,
-    #[serde(default)]
-    command: Option<Vec<String>>,
-    #[serde(default)]
-    tty: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    options: Option<serde_json::Value>,
-}
-
-impl ActionJson {
-    fn new(id: ActionId, name: impl Into<String>) -> Self {
-        let (path, tty) = (Some(String::new()), Some(false));
-        Self { id, name: name.into(), path, command: None, tty, options: None }
-    }
-
-    /// The payload of an action of this type; `None` if the options are missing or make no sense.
-    fn request(self, kind: ActionKind) -> Option<ActionRequest> {
-        let Self { id: _, name: _, path, command, tty, options } = self;
-        let path = path.unwrap_or_default();
-        let command = command.unwrap_or_default();
-        let tty = tty.unwrap_or_default();
-        Some(match kind {
-            ActionKind::GetArtifact => ActionRequest::GetArtifact { path },
-            ActionKind::ListFolder => ActionRequest::ListFolder { path },
-            ActionKind::ExecShell => ActionRequest::ExecShell { command, tty },
-            ActionKind::KillProcess => ActionRequest::KillProcess,
-            ActionKind::Exec | ActionKind::ExecDetached => {
-                ActionRequest::Exec(Exec { command, tty, options: read(options)? })
-            }
-            ActionKind::Dial => ActionRequest::Dial(read(options)?),
-            ActionKind::Read => ActionRequest::Read(Read { path, options: read(options)? }),
-            ActionKind::Write => ActionRequest::Write(Write { path, options: read(options)? }),
-            ActionKind::List => ActionRequest::List(List { path, options: read(options)? }),
-            ActionKind::Stats => ActionRequest::Stats(read(options)?),
-            ActionKind::Signal => ActionRequest::Signal(read(options)?),
-        })
-    }
-}
-
-fn read<T: DeserializeOwned>(options: Option<serde_json::Value>) -> Option<T> {
-    serde_json::from_value(options?).ok()
-}
-
-fn write<T: Serialize>(options: &T) -> Option<serde_json::Value> {
-    serde_json::to_value(options).ok()
-}
-
 impl From<ActionJson> for PollAnswer {
     fn from(json: ActionJson) -> Self {
         let (id, name) = (json.id.clone(), json.name.clone());
         if name == NONE {
             return Self::None { id };
         }
-        match ActionKind::from_name(&name).and_then(|kind| json.request(kind)) {
+        let kind = ActionKind::from_name(&name);
+        match kind.and_then(|kind| ActionRequest::from_json(kind, json)) {
             Some(request) => Self::Action(Action { id, request }),
             None => Self::Unknown { id, name },
         }
@@ -108,32 +71,9 @@ impl From<PollAnswer> for ActionJson {
             PollAnswer::None { id } => Self::new(id, NONE),
             PollAnswer::Unknown { id, name } => Self::new(id, name),
             PollAnswer::Action(Action { id, request }) => {
-                let json = Self::new(id, request.description().name);
-                match request {
-                    ActionRequest::GetArtifact { path } | ActionRequest::ListFolder { path } => {
-                        Self { path: Some(path), ..json }
-                    }
-                    ActionRequest::ExecShell { command, tty } => {
-                        Self { command: Some(command), tty: Some(tty), ..json }
-                    }
-                    ActionRequest::KillProcess => json,
-                    ActionRequest::Exec(Exec { command, tty, options }) => {
-                        let options = write(&options);
-                        Self { command: Some(command), tty: Some(tty), options, ..json }
-                    }
-                    ActionRequest::Dial(options) => Self { options: write(&options), ..json },
-                    ActionRequest::Read(Read { path, options }) => {
-                        Self { path: Some(path), options: write(&options), ..json }
-                    }
-                    ActionRequest::Write(Write { path, options }) => {
-                        Self { path: Some(path), options: write(&options), ..json }
-                    }
-                    ActionRequest::List(List { path, options }) => {
-                        Self { path: Some(path), options: write(&options), ..json }
-                    }
-                    ActionRequest::Stats(options) => Self { options: write(&options), ..json },
-                    ActionRequest::Signal(options) => Self { options: write(&options), ..json },
-                }
+                let mut json = Self::new(id, request.description().name);
+                request.write(&mut json);
+                json
             }
         }
     }
@@ -146,8 +86,8 @@ mod tests {
 
     use super::*;
     use crate::action::{
-        Dial, ExecOptions, Form, ListOptions, ReadOptions, Resume, Signal, StatsOptions,
-        TerminalSize, WriteOptions,
+        Dial, Exec, ExecOptions, Form, List, ListOptions, Read, ReadOptions, Resume, Signal,
+        StatsOptions, TerminalSize, Write, WriteOptions,
     };
 
     fn exec() -> impl Strategy<Value = Exec> {

@@ -1,68 +1,20 @@
-//! The table of actions: what the host and the agent must know of each type, in one place.
+//! The table of actions: all that host and agent must know of each type, in one place.
 //!
-//! The parser, the host's queue, its reply end-point and the agent read this table. They match on
-//! [`ActionKind`], [`ActionRequest`](super::ActionRequest) or [`ReplyKind`] without a `_` arm, so
-//! a new row does not compile until each of them handles it. For that reason these three enums
-//! are not `#[non_exhaustive]`.
+//! A type of action has a row here, a variant of [`ActionRequest`], and its JSON. The parser, the
+//! host's queue, its reply end-point and the agent match on [`ActionKind`], [`ActionRequest`] or
+//! [`ReplyKind`] without a `_` arm, so a new row does not compile until each of them handles it. For
+//! that reason these three enums are not `#[non_exhaustive]`.
 
+use super::description::{ActionDescription, ReplyKind};
+use super::dial::Dial;
+use super::exec::Exec;
+use super::file::{Read, Write};
+use super::json::{ActionJson, options, to_options};
+use super::list::List;
+use super::signal::Signal;
+use super::stats::StatsOptions;
 use crate::announcement::Capability;
 use crate::limits::ACTION_ATTEMPTS;
-
-/// What the protocol says about one type of action: one row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ActionDescription {
-    /// The value of `type` on the wire.
-    pub name: &'static str,
-    /// The capability that an agent must announce before it gets this action. `None`: the action
-    /// is part of version 1, and each agent has it.
-    pub capability: Option<Capability>,
-    /// How the agent replies.
-    pub reply: ReplyKind,
-    /// How often the host offers the action, each time under a new id, if the connection of the
-    /// reply breaks. 1 if a second time could have a second effect.
-    pub host_attempts: u32,
-    /// Whether the agent performs the action again if its reply did not reach the host. If not,
-    /// it repeats the reply only.
-    pub agent_repeats: bool,
-}
-
-/// How the agent replies to an action at [`Endpoint::Reply`](crate::Endpoint::Reply).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReplyKind {
-    /// A file's raw bytes, or [`ERROR_HEADER`](crate::header::ERROR_HEADER) (version 1).
-    Artifact,
-    /// A [`Files`](crate::Files) payload (version 1). It may also be sent to
-    /// [`Endpoint::ListFolder`](crate::Endpoint::ListFolder).
-    Files,
-    /// An empty body: the action was performed.
-    Done,
-    /// One small JSON value, at most [`MAX_LINE`](crate::limits::MAX_LINE) bytes.
-    Json,
-    /// Lines of JSON, of at most [`MAX_LINE`](crate::limits::MAX_LINE) bytes each.
-    JsonLines,
-    /// A [`transfer`](crate::transfer), with its
-    /// [`FILE_HEADER`](crate::header::FILE_HEADER).
-    Transfer,
-    /// A [`shell`](crate::shell) stream on a websocket.
-    Stream,
-}
-
-impl ReplyKind {
-    /// The HTTP method of the reply.
-    #[must_use]
-    pub const fn method(self) -> &'static str {
-        match self {
-            Self::Stream => "GET",
-            Self::Artifact
-            | Self::Files
-            | Self::Done
-            | Self::Json
-            | Self::JsonLines
-            | Self::Transfer => "POST",
-        }
-    }
-}
 
 /// Makes [`ActionKind`] from its rows, so that a row cannot be missing in one of its methods.
 macro_rules! actions {
@@ -227,6 +179,136 @@ impl ActionKind {
     pub fn is_replied_by(self, method: &str) -> bool {
         let ActionDescription { capability, reply, .. } = self.description();
         method == reply.method() || capability.is_some() && method == "POST"
+    }
+}
+
+/// What an action asks for, with its payload.
+///
+/// It is not `#[non_exhaustive]`: a new variant must not compile until each side handles it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActionRequest {
+    /// Version 1: the raw bytes of a file.
+    GetArtifact {
+        /// The path of the file in the guest.
+        path: String,
+    },
+    /// Version 1: the plain files below a directory.
+    ListFolder {
+        /// The path of the directory in the guest.
+        path: String,
+    },
+    /// Version 1: an interactive command.
+    ExecShell {
+        /// The command and its arguments. Empty: the guest's default shell.
+        command: Vec<String>,
+        /// Whether the command gets a terminal.
+        tty: bool,
+    },
+    /// Version 1: kill the job's command and all its descendants.
+    KillProcess,
+    /// A command beside the job's own.
+    Exec(Exec),
+    /// A TCP connection to a port in the guest.
+    Dial(Dial),
+    /// A file or a directory out of the guest.
+    Read(Read),
+    /// A file or a directory into the guest.
+    Write(Write),
+    /// The entries of a directory.
+    List(List),
+    /// The guest's use of its processors, memory, disks and network.
+    Stats(StatsOptions),
+    /// A signal to the job's main process.
+    Signal(Signal),
+}
+
+impl ActionRequest {
+    /// The type of this action.
+    #[must_use]
+    pub const fn kind(&self) -> ActionKind {
+        match self {
+            Self::GetArtifact { .. } => ActionKind::GetArtifact,
+            Self::ListFolder { .. } => ActionKind::ListFolder,
+            Self::ExecShell { .. } => ActionKind::ExecShell,
+            Self::KillProcess => ActionKind::KillProcess,
+            Self::Exec(exec) if exec.options.detach => ActionKind::ExecDetached,
+            Self::Exec(_) => ActionKind::Exec,
+            Self::Dial(_) => ActionKind::Dial,
+            Self::Read(_) => ActionKind::Read,
+            Self::Write(_) => ActionKind::Write,
+            Self::List(_) => ActionKind::List,
+            Self::Stats(_) => ActionKind::Stats,
+            Self::Signal(_) => ActionKind::Signal,
+        }
+    }
+
+    /// What the protocol says about this type of action.
+    #[must_use]
+    pub const fn description(&self) -> ActionDescription {
+        self.kind().description()
+    }
+
+    /// The capability that an agent must announce before it gets this action; `None` for version
+    /// 1. It is the one of the [description](Self::description), except for a large [`Exec`].
+    #[must_use]
+    pub fn capability(&self) -> Option<Capability> {
+        if let Self::Exec(exec) = self
+            && exec.is_large()
+        {
+            return Some(Capability::LargeExec);
+        }
+        self.description().capability
+    }
+}
+
+impl ActionRequest {
+    /// The payload of an action of this type. `None` if the options are missing or invalid.
+    pub(super) fn from_json(kind: ActionKind, json: ActionJson) -> Option<Self> {
+        let path = json.path.unwrap_or_default();
+        let command = json.command.unwrap_or_default();
+        let tty = json.tty.unwrap_or_default();
+        Some(match kind {
+            ActionKind::GetArtifact => Self::GetArtifact { path },
+            ActionKind::ListFolder => Self::ListFolder { path },
+            ActionKind::ExecShell => Self::ExecShell { command, tty },
+            ActionKind::KillProcess => Self::KillProcess,
+            ActionKind::Exec | ActionKind::ExecDetached => {
+                Self::Exec(Exec { command, tty, options: options(json.options)? })
+            }
+            ActionKind::Dial => Self::Dial(options(json.options)?),
+            ActionKind::Read => Self::Read(Read { path, options: options(json.options)? }),
+            ActionKind::Write => Self::Write(Write { path, options: options(json.options)? }),
+            ActionKind::List => Self::List(List { path, options: options(json.options)? }),
+            ActionKind::Stats => Self::Stats(options(json.options)?),
+            ActionKind::Signal => Self::Signal(options(json.options)?),
+        })
+    }
+
+    /// Writes the payload into the fields that it uses.
+    pub(super) fn write(self, json: &mut ActionJson) {
+        match self {
+            Self::GetArtifact { path } | Self::ListFolder { path } => json.path = Some(path),
+            Self::ExecShell { command, tty } => {
+                (json.command, json.tty) = (Some(command), Some(tty));
+            }
+            Self::KillProcess => {}
+            Self::Exec(Exec { command, tty, options }) => {
+                (json.command, json.tty) = (Some(command), Some(tty));
+                json.options = to_options(&options);
+            }
+            Self::Dial(dial) => json.options = to_options(&dial),
+            Self::Read(Read { path, options }) => {
+                (json.path, json.options) = (Some(path), to_options(&options));
+            }
+            Self::Write(Write { path, options }) => {
+                (json.path, json.options) = (Some(path), to_options(&options));
+            }
+            Self::List(List { path, options }) => {
+                (json.path, json.options) = (Some(path), to_options(&options));
+            }
+            Self::Stats(options) => json.options = to_options(&options),
+            Self::Signal(signal) => json.options = to_options(&signal),
+        }
     }
 }
 

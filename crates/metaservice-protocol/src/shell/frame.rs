@@ -223,7 +223,9 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn a_message_that_decodes_encodes_to_itself(message in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn a_message_that_decodes_encodes_to_itself(
+            message in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
             let message = Bytes::from(message);
             for protocol in [StreamProtocol::V1, StreamProtocol::V2] {
                 if let Ok(frame) = Frame::decode(&message, protocol) {

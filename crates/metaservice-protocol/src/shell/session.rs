@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Each of the three streams is `open`, then `ended` by an empty data message. The command is
-//! `running`, then `exited`: the guest sends an [`exit`](ShellSession::exit) after both outputs have
-//! ended, and nothing after it.
+//! `running`, then `exited`: the guest sends an [`exit`](ShellSession::exit) after both outputs
+//! have ended, and nothing after it.
 
 use std::collections::VecDeque;
 
