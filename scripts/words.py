@@ -18,8 +18,9 @@ CHECKED = """
     .ci .config ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.toml Makefile README.md SECURITY.md
     bench book.toml crates/metaservice-cli/src/args crates/metaservice-cli/src/commands/help.rs
     crates/metaservice-cli/src/commands/man.rs clippy.toml deny.toml
-    crates/metaservice-archive crates/metaservice-guest crates/metaservice-private
-    crates/metaservice-protocol
+    crates/metaservice-archive crates/metaservice-guest crates/metaservice-image
+    crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol
+    crates/metaservice-qemu
     examples fuzz rustfmt.toml scripts
     docs/SUMMARY.md docs/adding-an-action.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md
@@ -58,7 +59,12 @@ NAMES = re.compile(
     r"`[a-z0-9]+(?:_[a-z0-9]+){3,}`|`bounds(?:\.rs)?`|`crates/[a-z/.]+`"
     r"|list-folder|list_folder|not-a-folder|[`\"]folder[`\"]|log_drain|[Uu]nbounded_?\w+"
     r"|alias = \"bound\"|--bound=|`--bound`|`farewell`"
+<<<<<<< HEAD
     r"|temporary_folder|\bBounds\b|\.bounds\(|bounds::list"
+=======
+    r"|nobody:x:65534:65534:nobody"
+    r"|temporary_folder|folder_names|\bBounds\b|\.bounds\(|bounds::list|\bDialect\b|with_dialect"
+>>>>>>> 58b6daf (nic: plain English in each comment, standard terms in names)
 )
 
 

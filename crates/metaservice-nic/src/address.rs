@@ -1,10 +1,10 @@
 //! The addresses of the service and of the guest, and the MTU between them.
 //!
-//! A value of these types is always one that works: nothing below checks it again.
+//! A value of these types always works: no other code checks it again.
 
 use std::net::Ipv4Addr;
 
-/// The address at which the card answers.
+/// The address of the service.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// The length of the network prefix: 169.254.0.0/16 (RFC 3927).
@@ -13,11 +13,11 @@ pub const PREFIX_LENGTH: u8 = 16;
 /// The port of the service.
 pub const SERVICE_PORT: u16 = 80;
 
-/// The hardware address at which the card answers: locally administered, and the service's
-/// address in its last four bytes.
+/// The hardware address of the service: locally administered, with the service's address in its
+/// last four bytes.
 pub const SERVICE_HARDWARE_ADDRESS: [u8; 6] = [0x02, 0x00, 169, 254, 169, 254];
 
-/// How many bytes one IPv4 packet may have on the wire, without the Ethernet header.
+/// The largest IPv4 packet on the link in bytes, without the Ethernet header.
 ///
 /// ```
 /// use metaservice_nic::Mtu;
@@ -30,13 +30,13 @@ pub const SERVICE_HARDWARE_ADDRESS: [u8; 6] = [0x02, 0x00, 169, 254, 169, 254];
 pub struct Mtu(u16);
 
 impl Mtu {
-    /// The least that every IPv4 host takes (RFC 791): 576 bytes.
+    /// The minimum for each IPv4 host (RFC 791): 576 bytes.
     pub const MIN: Self = Self(576);
-    /// What a guest has that was not told otherwise: 1500 bytes.
+    /// The default of a guest: 1500 bytes.
     pub const ETHERNET: Self = Self(1500);
-    /// The largest that virtio's `host_mtu` and Linux agree on: 65520 bytes.
+    /// The largest that both virtio's `host_mtu` and Linux accept: 65520 bytes.
     pub const JUMBO: Self = Self(65520);
-    /// The longest IPv4 packet there is: 65535 bytes.
+    /// The longest IPv4 packet: 65535 bytes.
     pub const MAX: Self = Self(65535);
 
     /// The number of bytes.
@@ -47,8 +47,8 @@ impl Mtu {
 }
 
 impl Default for Mtu {
-    /// [`Mtu::JUMBO`]: it is the largest factor in the speed of the wire. A guest that has a
-    /// smaller MTU says so in its TCP handshakes and gets smaller segments.
+    /// [`Mtu::JUMBO`]: it has the largest effect on the speed. A guest with a smaller MTU announces
+    /// it in its TCP handshakes and gets smaller segments.
     fn default() -> Self {
         Self::JUMBO
     }
@@ -67,8 +67,8 @@ impl TryFrom<u16> for Mtu {
     }
 }
 
-/// The address that DHCP gives the guest: in 169.254.0.0/16, not in its first or last /24
-/// (RFC 3927, section 2.1, reserves both), and not the service's own.
+/// The address that DHCP gives the guest. It is in 169.254.0.0/16, except the first and last /24,
+/// which RFC 3927 (section 2.1) reserves, and is not that of the service.
 ///
 /// ```
 /// use metaservice_nic::GuestAddress;
@@ -80,7 +80,7 @@ impl TryFrom<u16> for Mtu {
 pub struct GuestAddress(Ipv4Addr);
 
 impl GuestAddress {
-    /// The address itself.
+    /// The address.
     #[must_use]
     pub const fn get(self) -> Ipv4Addr {
         self.0

@@ -1,7 +1,4 @@
-//! What a card is made with: addresses, MTU, ports and every bound, validated.
-//!
-//! It refuses values that cannot work (an MTU below the IPv4 minimum, a guest address outside
-//! of the link-local network) when they are made, so that nothing below checks them again.
+//! The configuration of a card.
 
 use std::net::Ipv4Addr;
 
@@ -9,52 +6,52 @@ use crate::address::{GuestAddress, Mtu, SERVICE_PORT};
 use crate::pcap::Pcap;
 use crate::stale::StaleConnection;
 
-/// A way out of the link-local network that DHCP tells a networked guest of.
+/// A gateway that DHCP offers to the guest.
 ///
-/// The card itself forwards nothing: this is for a guest in which something else on the same
-/// segment does (a bridge to a second card).
+/// The card itself forwards nothing. This is for a guest in which something else on the same
+/// segment does, such as a bridge to a second card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// The default router.
     pub router: Ipv4Addr,
-    /// The DNS servers; the first [`Gateway::MAX_RESOLVERS`] are told.
+    /// The DNS servers. At most [`Gateway::MAX_RESOLVERS`] are sent.
     pub resolvers: Vec<Ipv4Addr>,
 }
 
 impl Gateway {
-    /// How many DNS servers an offer has room for.
+    /// The number of DNS servers that fit into an offer.
     pub const MAX_RESOLVERS: usize = 8;
 }
 
-/// The bounds on what one guest can make the host hold.
+/// The limits on what one guest can use of the host.
 ///
-/// Buffers belong to connections whose handshake is complete. One gets its full buffers while the
-/// total allows, and smaller ones when many are open: never less than 64 KiB to receive and 16 KiB to
-/// send. Where there is no room for that, it waits for it: the guest repeats what it says.
+/// Buffers belong to connections with a complete handshake. With few connections, each has its full
+/// buffers. With many, they are smaller, but at least 64 KiB to receive and 16 KiB to send. A
+/// connection for which there is no memory waits: the guest repeats its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections whose handshake is complete, in any state, those that nobody holds any more but that still deliver
-    /// included. A SYN beyond is answered with a reset.
+    /// Connections with a complete handshake, in any state, also dropped ones that still deliver
+    /// data. A SYN above the limit is answered with a reset.
     pub connections: usize,
-    /// Handshakes that are not complete. A SYN beyond displaces the oldest. Each takes some hundred
+    /// Incomplete handshakes. A SYN above the limit displaces the oldest. Each takes some hundred
     /// bytes, and ends after half a minute.
     pub half_open: usize,
-    /// Bytes of buffers of all connections together. Where it is less than 80 KiB for each
-    /// of `connections`, it is the stricter bound on their number.
+    /// Bytes of the buffers of all connections. With less than 80 KiB for each of `connections`, it
+    /// is the stricter limit on their number.
     pub buffers: usize,
-    /// The largest receive buffer, and so the largest window, of one connection in bytes.
+    /// The largest receive buffer, and thus the largest window, of a connection in bytes.
     pub receive_buffer: usize,
-    /// The largest send buffer of one connection in bytes.
+    /// The largest send buffer of a connection in bytes.
     pub send_buffer: usize,
-    /// Frames that the guest may send in a second, on average over a tenth of one. While it has
-    /// sent more, none is read; none is lost.
+    /// Frames that the guest may send in a second, on average over a tenth of a second. If it sends
+    /// more, the card stops reading for a moment. No frame is lost.
     pub frames: u32,
 }
 
 impl Default for Limits {
-    /// 1024 connections, and 1024 handshakes; 48 MiB in all, 1 MiB to receive and 2 MiB to send
-    /// for each at most while there are few; 1,000,000 frames a second.
+    /// 1024 connections and 1024 handshakes. 48 MiB for all buffers, and for each connection at
+    /// most 1 MiB to receive and 2 MiB to send. 1,000,000 frames a second.
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -67,7 +64,7 @@ impl Default for Limits {
     }
 }
 
-/// Everything that a card is made with.
+/// The configuration of a card.
 ///
 /// ```
 /// use metaservice_nic::{Config, Mtu};

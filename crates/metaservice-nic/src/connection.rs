@@ -1,4 +1,4 @@
-//! One of the guest's connections, as a stream.
+//! A connection of the guest, as a stream.
 
 use std::{
     io,
@@ -14,20 +14,20 @@ use crate::{error::StreamError, interface::ConnectionId, shared::Shared};
 
 /// A TCP connection from the guest.
 ///
-/// A read yields what has arrived, and end-of-file once the guest has ended its direction. A
-/// reader that is slow closes the window, and the guest waits. A write takes as much as there
-/// is room for; flushing has nothing to wait for, as what was taken is always sent.
-/// `shutdown` ends this direction behind everything that was written.
+/// A read returns what has arrived, and end-of-file once the guest has ended its direction. A slow
+/// reader closes the window, and the guest waits. A write takes as much as fits. Flushing does
+/// nothing, because everything that was taken is sent. `shutdown` ends this direction after
+/// everything that was written.
 ///
-/// Dropping it is a proper close, not a reset: what was written is still delivered in the
-/// background, for as long as the guest takes some of it every quarter of an hour. A
-/// connection that is held never times out by itself, however long the guest is silent.
+/// Dropping it is an orderly close, not a reset. What was written is still delivered, as long as
+/// the guest takes some of it within each quarter of an hour. A connection that is not dropped
+/// never times out, however long the guest is silent.
 ///
 /// # Errors
-/// [`ConnectionReset`](io::ErrorKind::ConnectionReset) when the guest has reset it,
-/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) when the machine or the driver is
-/// gone (what arrived before can be read first), and [`BrokenPipe`](io::ErrorKind::BrokenPipe)
-/// for a write after `shutdown`. Each carries a [`StreamError`].
+/// [`ConnectionReset`](io::ErrorKind::ConnectionReset) if the guest has reset it.
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the machine or the driver has ended;
+/// what arrived before can be read first. [`BrokenPipe`](io::ErrorKind::BrokenPipe) for a write
+/// after `shutdown`. Each contains a [`StreamError`].
 ///
 /// ```
 /// # use metaservice_nic::Connection;
@@ -63,7 +63,7 @@ impl Connection {
         self.peer
     }
 
-    /// The service's port to which the guest connected.
+    /// The port of the service to which the guest connected.
     #[must_use]
     pub fn local_port(&self) -> u16 {
         self.port
@@ -164,7 +164,7 @@ impl Drop for Connection {
         let mut state = self.shared.lock();
         state.streams.remove(&self.id);
         state.interface.release(self.id, now);
-        // The driver may have nothing left to do, which it has to notice.
+        // If this was the last connection, the driver must notice that it can end.
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {

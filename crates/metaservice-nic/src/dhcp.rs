@@ -1,8 +1,8 @@
 //! The DHCP server for one guest (RFC 2131, options of RFC 2132 and RFC 3442).
 //!
-//! It owns the answers and what is in them. It keeps no leases: there is one address and one
-//! guest, so whoever asks gets that address, and a request for any other is refused. It
-//! refuses to relay, and to answer what was meant for another server.
+//! Owns the answers and their content. It keeps no leases: there is one address and one guest, so
+//! each client gets that address. A request for another address is refused. It does not relay, and
+//! does not answer messages to another server.
 
 use std::net::Ipv4Addr;
 
@@ -23,12 +23,12 @@ use crate::{
     statistics::DropReason,
 };
 
-/// How long a lease lasts: a year in seconds, longer than any job, and without the special
-/// meaning that the largest value has.
+/// The lease time: a year in seconds. It is longer than any job, and does not have the special
+/// meaning of the largest value.
 const LEASE: u32 = 365 * 24 * 60 * 60;
 
-/// BOOTP's fixed part and the least of options (RFC 951): shorter messages are not taken by
-/// every client.
+/// The fixed part of BOOTP and the smallest options (RFC 951). Some clients reject shorter
+/// messages.
 const MIN_MESSAGE: usize = 300;
 
 /// The fixed part with its magic number, before the options.
@@ -36,7 +36,7 @@ const FIXED: usize = 240;
 
 const MAGIC: u32 = 0x6382_5363;
 
-/// The numbers of the options in use.
+/// The numbers of options.
 mod option {
     pub(super) const SUBNET_MASK: u8 = 1;
     pub(super) const ROUTER: u8 = 3;
@@ -51,7 +51,7 @@ mod option {
     pub(super) const END: u8 = 255;
 }
 
-/// What the server tells.
+/// The content of the server's answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     address: Ipv4Addr,
@@ -59,12 +59,12 @@ pub(crate) struct Server {
     gateway: Option<Gateway>,
 }
 
-/// A message of a client, as far as the answer depends on it.
+/// A client's message, as far as the answer depends on it.
 struct Message<'packet> {
     kind: DhcpMessageType,
     transaction: u32,
     hardware: EthernetAddress,
-    /// `ciaddr`: the address that the client has already.
+    /// `ciaddr`: the current address of the client.
     current: Ipv4Addr,
     wants_broadcast: bool,
     requested: Option<Ipv4Addr>,
@@ -72,7 +72,7 @@ struct Message<'packet> {
     client: Option<&'packet [u8]>,
 }
 
-/// An answer and where it goes.
+/// An answer and its destination.
 #[derive(Debug)]
 struct Reply {
     destination: Ipv4Addr,
@@ -89,8 +89,7 @@ impl Server {
         }
     }
 
-    /// Answers the UDP packet to the server's port that is in `header` and `payload`; says
-    /// whether there was anything to answer.
+    /// Answers a UDP packet to the server's port. Returns whether there was an answer.
     pub(crate) fn receive(
         &self,
         header: &Ipv4Repr,
@@ -116,8 +115,8 @@ impl Server {
         match message.kind {
             DhcpMessageType::Discover => Some(self.lease(message, DhcpMessageType::Offer)),
             DhcpMessageType::Request => {
-                // In state SELECTING the client names its server; otherwise (INIT-REBOOT,
-                // RENEWING, REBINDING) it asks anybody whether its address is right.
+                // In state SELECTING the client names its server. In INIT-REBOOT, RENEWING and
+                // REBINDING it asks any server whether its address is right.
                 if message.server.is_some_and(|server| server != SERVICE_ADDRESS) {
                     return None;
                 }
@@ -129,7 +128,7 @@ impl Server {
                 }
             }
             DhcpMessageType::Inform => Some(self.inform(message)),
-            // The address stays the guest's, whatever it says: there is nobody else.
+            // DECLINE and RELEASE change nothing: the address is reserved for the guest.
             _ => None,
         }
     }
@@ -143,8 +142,8 @@ impl Server {
         writer.packet().set_your_ip(self.address);
         writer.option(option::LEASE_TIME, &LEASE.to_be_bytes());
         self.configure(&mut writer);
-        // RFC 2131, section 4.1: to the address it has, to everybody if it says so, else to
-        // the address that it is only just being given.
+        // RFC 2131, section 4.1: the answer goes to the client's current address, or to the
+        // broadcast address if the client wants that, or to the address that it is about to get.
         let destination = match (message.current, message.wants_broadcast) {
             (Ipv4Addr::UNSPECIFIED, true) => Ipv4Addr::BROADCAST,
             (Ipv4Addr::UNSPECIFIED, false) => self.address,
@@ -153,7 +152,7 @@ impl Server {
         writer.finish(message, destination)
     }
 
-    /// Everything but an address and a lease, which the client has from elsewhere.
+    /// An answer without an address and a lease, because the client has its address from elsewhere.
     fn inform(&self, message: &Message<'_>) -> Reply {
         let mut writer = Writer::new(message, DhcpMessageType::Ack);
         writer.packet().set_client_ip(message.current);
@@ -169,12 +168,12 @@ impl Server {
         let mask = u32::MAX << (32 - u32::from(PREFIX_LENGTH));
         writer.option(option::SUBNET_MASK, &mask.to_be_bytes());
         writer.option(option::INTERFACE_MTU, &self.mtu.to_be_bytes());
-        // RFC 3442: a router of 0.0.0.0 means that the destination is on the link.
+        // RFC 3442: the router 0.0.0.0 means that the destination is on the link.
         let mut routes = vec![32];
         routes.extend(SERVICE_ADDRESS.octets());
         routes.extend(Ipv4Addr::UNSPECIFIED.octets());
         if let Some(gateway) = &self.gateway {
-            // A client that takes option 121 ignores the router option, so it is in both.
+            // A client that uses option 121 ignores the router option, so the router is in both.
             routes.push(0);
             routes.extend(gateway.router.octets());
             writer.option(option::ROUTER, &gateway.router.octets());
@@ -188,7 +187,7 @@ impl Server {
     }
 }
 
-/// DHCPNAK, always to everybody: the client must not use the address it has.
+/// A DHCPNAK, which is always broadcast: the client must not use its address.
 fn refuse(message: &Message<'_>) -> Reply {
     Writer::new(message, DhcpMessageType::Nak).finish(message, Ipv4Addr::BROADCAST)
 }
@@ -219,7 +218,7 @@ impl<'packet> Message<'packet> {
         if !hardware.is_unicast() || current.is_multicast() || current.is_broadcast() {
             return None;
         }
-        // `packet.options()` borrows from the packet; the identifier is to outlive it.
+        // `packet.options()` borrows from the packet, and the identifier must live longer.
         let mut rest = bytes.get(FIXED..)?;
         while let Some((option, after)) = next_option(rest) {
             rest = after;
@@ -239,7 +238,7 @@ fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }
 
-/// The first option of a list, padding skipped, and what follows it.
+/// The first option of a list after its padding, and the rest.
 fn next_option(mut bytes: &[u8]) -> Option<(DhcpOption<'_>, &[u8])> {
     while let [0, rest @ ..] = bytes {
         bytes = rest;
@@ -254,13 +253,13 @@ fn next_option(mut bytes: &[u8]) -> Option<(DhcpOption<'_>, &[u8])> {
     }
 }
 
-/// An answer under construction.
+/// An answer that is being written.
 struct Writer {
     message: Vec<u8>,
 }
 
 impl Writer {
-    /// The fields and options that are in every answer.
+    /// The fields and options of each answer.
     fn new(message: &Message<'_>, kind: DhcpMessageType) -> Self {
         let mut writer = Self { message: vec![0; FIXED] };
         let mut packet = writer.packet();
@@ -275,7 +274,7 @@ impl Writer {
         }
         writer.option(option::MESSAGE_TYPE, &[kind.into()]);
         writer.option(option::SERVER, &SERVICE_ADDRESS.octets());
-        // RFC 6842: a client finds its own identifier in the answer.
+        // RFC 6842: the answer repeats the identifier of the client.
         if let Some(client) = message.client {
             writer.option(option::CLIENT, client);
         }
@@ -286,7 +285,7 @@ impl Writer {
         DhcpPacket::new_unchecked(&mut self.message)
     }
 
-    /// Appends an option; one that is too long to be one is left out.
+    /// Appends an option. One that is too long is left out.
     fn option(&mut self, kind: u8, data: &[u8]) {
         if let Ok(length) = u8::try_from(data.len()) {
             self.message.extend([kind, length]);

@@ -1,4 +1,4 @@
-//! The server's answers, byte by byte where the format is meant, by option where the rules are.
+//! The server's answers: byte by byte for the format, by option for the rules.
 
 use super::*;
 use crate::address::Mtu;
@@ -6,7 +6,7 @@ use crate::address::Mtu;
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const ADDRESS: [u8; 4] = [169, 254, 1, 2];
 
-/// A client's message: type, `ciaddr`, flags, and options.
+/// A message of a client: type, `ciaddr`, flags, and options.
 fn message(kind: u8, current: [u8; 4], broadcast: bool, options: &[(u8, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 0, u8::from(broadcast) << 7, 0];
     bytes.extend(current);

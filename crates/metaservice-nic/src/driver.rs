@@ -1,14 +1,13 @@
 //! The task that moves frames between QEMU's socket and the card.
 //!
-//! It owns the socket, the clock and the copy of the wire, and decides nothing: each turn
-//! reads as much as there is (many frames in one call), hands all of it to the interface under
-//! one lock, polls the interface once, and writes all frames that came of it in one call. It
-//! waits for the socket, for a connection that has something to send, and for the
-//! interface's next deadline; for nothing else.
+//! Owns the socket, the clock and the copy of the frames, and decides nothing. Each turn reads as
+//! many frames as there are in one call, gives them to the interface under one lock, polls the
+//! interface once, and writes the resulting frames in one call. It waits for the socket, for a
+//! connection that has something to send, and for the next deadline of the interface.
 //!
-//! QEMU may stop reading, as with a guest that is paused. Then the outgoing queue stays full
-//! and TCP waits, while what QEMU sends is still read: two ends that both insist on writing
-//! would wait for each other.
+//! QEMU may stop reading, for example for a paused guest. Then the outgoing queue stays full and
+//! TCP waits. But the task still reads what QEMU sends: two ends that only write would wait for
+//! each other.
 
 use std::{
     future::{Future, poll_fn},
@@ -30,33 +29,33 @@ use crate::{
     statistics::Statistics,
 };
 
-/// How many turns the driver takes before it lets other tasks run.
+/// How many turns the driver takes before it yields to other tasks.
 const TURNS: usize = 16;
 
-/// Moves frames for as long as it [runs](Self::run).
+/// Moves frames while it [runs](Self::run).
 ///
-/// Dropping it, before or while it runs, pulls the plug: connections end with an error, once
-/// what had arrived is read.
+/// Dropping it, before or while it runs, cuts the link: connections end with an error once the data
+/// that had arrived is read.
 #[must_use = "nothing is on the wire unless the driver runs"]
 pub struct Driver {
     socket: UnixStream,
     splitter: Splitter,
     pace: Pace,
-    /// Frames were left in the splitter, for their time to come.
+    /// Some frames are left in the splitter because of the frame rate.
     unread: bool,
     outgoing: Outgoing,
     pcap: Option<Pcap>,
-    /// The wall clock at the beginning of the card's time, counted from 1970.
+    /// The time of the clock at the start of the card, since 1970.
     epoch: Duration,
     timer: Pin<Box<Sleep>>,
     armed: Option<Duration>,
     wakers: Vec<Waker>,
-    /// QEMU takes no more; it may still have left something to read.
+    /// QEMU reads no more. It may still have sent something.
     mute: bool,
     shared: Arc<Shared>,
 }
 
-/// What a turn under the lock says about the next.
+/// What a turn under the lock says about the next one.
 struct Turn {
     deadline: Option<Duration>,
     backlog: bool,
@@ -86,12 +85,12 @@ impl Driver {
         }
     }
 
-    /// Runs until QEMU closes the socket, or until the [`Nic`](crate::Nic) and all
-    /// connections are dropped and what they wrote is delivered.
+    /// Runs until QEMU closes the socket. It also ends when the [`Nic`](crate::Nic) and all
+    /// connections are dropped and their data is delivered.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the socket fails otherwise, and [`Error::Framing`] when what
-    /// comes is not a stream of frames. Connections see the same as at a normal end.
+    /// [`Error::Socket`] if the socket fails in another way, and [`Error::Framing`] if the data is
+    /// not a stream of frames. Connections then end as at a normal end.
     pub async fn run(mut self) -> Result<Statistics, Error> {
         poll_fn(|context| self.poll_run(context)).await?;
         Ok(self.shared.lock().interface.statistics())
@@ -101,9 +100,9 @@ impl Driver {
         for _ in 0..TURNS {
             let held = self.pace.held_until(self.shared.now());
             let read = match held {
-                // The timer wakes us; who sends too much waits.
+                // The timer wakes the task: a guest that sends too much waits.
                 Some(_) => false,
-                // There may be no room for more before these.
+                // The splitter may have no room before these frames are taken.
                 None if self.unread => true,
                 None => match self.poll_fill(context) {
                     Poll::Ready(Ok(0)) => {
@@ -136,7 +135,7 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Reads once. `Ok(0)`: there will be no more.
+    /// Reads once. `Ok(0)` means that no more will come.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_read_ready(context))?;
@@ -152,7 +151,7 @@ impl Driver {
         }
     }
 
-    /// Everything that is decided, and everybody who is to know of it.
+    /// Does one turn under the lock, and wakes the tasks that wait for a change.
     fn take_turn(&mut self, context: &mut Context<'_>) -> Result<Turn, Error> {
         let now = self.shared.now();
         let mark = self.outgoing.mark();
@@ -189,7 +188,7 @@ impl Driver {
         Ok(turn)
     }
 
-    /// Writes as much as QEMU takes.
+    /// Writes as much as QEMU accepts.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.outgoing.unsent().is_empty() {
             let unsent = self.outgoing.unsent();
@@ -206,7 +205,7 @@ impl Driver {
             match result {
                 Ok(count) => self.outgoing.sent(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The last of what the machine said may still be there to be read.
+                // The last data of the machine may still be in the socket.
                 Err(error) if is_end(&error) => self.mute = true,
                 Err(error) => return Err(error),
             }
@@ -214,7 +213,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Ready when the deadline has come.
+    /// Ready at the deadline.
     fn poll_timer(&mut self, deadline: Option<Duration>, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else {
             self.armed = None;
@@ -230,7 +229,7 @@ impl Driver {
     }
 }
 
-/// Whether QEMU has gone, rather than something broken.
+/// Whether QEMU has ended, as opposed to a failure.
 fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

@@ -1,27 +1,26 @@
-//! What can go wrong with the card as a whole, and with one connection.
+//! Errors of the card, and of one connection.
 
 use std::io;
 
 use crate::frame::FramingError;
 
-/// Why a [`Driver`](crate::Driver) has given up.
+/// Why a [`Driver`](crate::Driver) has failed.
 ///
-/// That QEMU closes the wire is not among them: a machine that ends is a normal end.
+/// It is no error that QEMU closes the socket: that is the normal end of a machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The socket to QEMU failed.
     #[error("the socket to the machine failed")]
     Socket(#[from] io::Error),
-    /// What came is not a stream of frames, and there is no way to find the next one.
+    /// The data is not a stream of frames, and the start of the next frame cannot be found.
     #[error("the machine's network stream is not understood")]
     Framing(#[from] FramingError),
 }
 
 /// Why a connection can no longer be read or written.
 ///
-/// As the error of an `AsyncRead` or `AsyncWrite` it is inside of the [`io::Error`], whose
-/// kind is named with each.
+/// `AsyncRead` and `AsyncWrite` return it within an [`io::Error`] of the kind that is named here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -31,8 +30,7 @@ pub enum StreamError {
     /// This end was shut down before the write ([`io::ErrorKind::BrokenPipe`]).
     #[error("the connection was shut down for writing")]
     ShutDown,
-    /// The machine, or the driver of its card, is gone
-    /// ([`io::ErrorKind::ConnectionAborted`]).
+    /// The machine, or the driver of its card, has ended ([`io::ErrorKind::ConnectionAborted`]).
     #[error("the machine's network card is gone")]
     Gone,
 }

@@ -1,9 +1,8 @@
-//! Ethernet headers, ARP for one address, and who is behind which IPv4 address.
+//! Ethernet headers, ARP for one address, and the hardware address of each IPv4 address.
 //!
-//! It owns the link layer, of which this wire needs little: there is one guest at the other
-//! end, every frame is for it, and every packet that the card sends answers one that came in.
-//! So it refuses to ask: the card sends no ARP request, remembers where each address last
-//! spoke from, and has no entry that expires while a guest is frozen.
+//! Owns the link layer. This link has one guest at the other end: each frame goes to it, and each
+//! packet of the card is an answer. So the card sends no ARP requests. It stores the hardware
+//! address from which each address was last used, and no entry expires while a guest is frozen.
 
 use std::net::Ipv4Addr;
 
@@ -17,23 +16,23 @@ use crate::{
     statistics::DropReason,
 };
 
-/// The card's own hardware address.
+/// The hardware address of the card.
 pub(crate) const OWN: EthernetAddress = EthernetAddress(SERVICE_HARDWARE_ADDRESS);
 
-/// A frame that is for the card.
+/// A frame for the card.
 pub(crate) enum Received<'frame> {
-    /// What ARP says.
+    /// An ARP packet.
     Arp(&'frame [u8]),
-    /// An IPv4 packet, and perhaps padding after it.
+    /// An IPv4 packet, possibly with padding after it.
     Ipv4 {
-        /// The hardware address that sent it.
+        /// The hardware address of the sender.
         source: EthernetAddress,
         /// The packet.
         packet: &'frame [u8],
     },
 }
 
-/// Reads the Ethernet header of a frame that was sent on a wire with this MTU.
+/// Parses the Ethernet header of a frame on a link with this MTU.
 pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Received<'_>, DropReason> {
     let header = EthernetFrame::new_checked(frame).map_err(|_| DropReason::Truncated)?;
     if frame.len() > ETHERNET_HEADER + mtu {
@@ -75,10 +74,10 @@ pub(crate) fn push<R>(
     })
 }
 
-/// Answers an ARP packet (RFC 826), if it asks for the service's address.
+/// Answers an ARP packet (RFC 826) that requests the service's address.
 ///
-/// A probe (RFC 5227: an empty sender address) is answered as well, which is how the card
-/// defends its address. What anybody else says of that address is not listened to.
+/// A probe (RFC 5227: an empty sender address) is answered too, which defends the service's
+/// address. Claims of other hosts to that address are ignored.
 pub(crate) fn answer_arp(
     packet: &[u8],
     neighbours: &mut Neighbours,
@@ -122,14 +121,14 @@ pub(crate) fn answer_arp(
     Ok(())
 }
 
-/// From which hardware address each IPv4 address last spoke.
+/// The hardware address from which each IPv4 address was last used.
 ///
-/// A guest has one of each, unless it bridges to containers of its own.
+/// A guest has one of each, unless it has a bridge to containers.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours(Vec<(Ipv4Addr, EthernetAddress)>);
 
 impl Neighbours {
-    /// How many are remembered; the one that was learned first gives way.
+    /// The number of entries. A new one displaces the oldest.
     const LIMIT: usize = 32;
 
     pub(crate) fn learn(&mut self, address: Ipv4Addr, hardware: EthernetAddress) {
@@ -146,7 +145,7 @@ impl Neighbours {
         self.0.push((address, hardware));
     }
 
-    /// Where `address` is; an unknown one is looked for everywhere.
+    /// The hardware address of `address`. For an unknown one, the broadcast address.
     pub(crate) fn find(&self, address: Ipv4Addr) -> EthernetAddress {
         let known = self.0.iter().find(|(known, _)| *known == address);
         known.map_or(EthernetAddress::BROADCAST, |(_, hardware)| *hardware)

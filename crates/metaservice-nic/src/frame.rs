@@ -1,33 +1,32 @@
-//! The wire to QEMU: a 4-byte big-endian length and an Ethernet frame, in both directions
-//! (QEMU's `-netdev stream`).
+//! The stream to QEMU (`-netdev stream`): in both directions, each Ethernet frame follows its
+//! length in four bytes, big-endian.
 //!
-//! It owns the cutting of the byte stream into frames ([`Splitter`]) and the queue of what is
-//! to be sent ([`Outgoing`]), both with a fixed amount of memory. It refuses to look into a
-//! frame, and to do I/O.
+//! Owns the parser of the stream ([`Splitter`]) and the queue of outgoing frames ([`Outgoing`]),
+//! both with a fixed size. It does not look into frames, and does no I/O.
 
-/// Bytes of a length prefix.
+/// The length of a length prefix.
 pub const PREFIX: usize = 4;
 
-/// Bytes of an Ethernet header.
+/// The length of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 
-/// The longest frame that anything on this wire can mean: the longest IPv4 packet in an
-/// Ethernet header with a VLAN tag. A greater length means that the stream is out of step.
+/// The longest possible frame: the longest IPv4 packet in an Ethernet header with a VLAN tag. A
+/// greater length means that the stream is out of step.
 pub const MAX_FRAME: usize = ETHERNET_HEADER + 4 + 65535;
 
-/// The stream from QEMU is out of step: a length that no frame has.
+/// The stream from QEMU is out of step: no frame has this length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {length} bytes was announced; the longest has {MAX_FRAME}")]
 pub struct FramingError {
-    /// The length that was announced.
+    /// The length in the prefix.
     pub length: u32,
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 ///
-/// Read into [`unfilled`](Self::unfilled), say how much by [`filled`](Self::filled), and take
-/// frames by [`next_frame`](Self::next_frame) until there is none. Frames are slices of the
-/// buffer, not copies.
+/// Read into [`unfilled`](Self::unfilled), call [`filled`](Self::filled) with the count, and take
+/// frames by [`next_frame`](Self::next_frame) until there is none. Frames are slices of the buffer,
+/// not copies.
 ///
 /// ```
 /// use metaservice_nic::frame::Splitter;
@@ -46,8 +45,8 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// The memory of a splitter in bytes. A read of this size holds several jumbo frames, and
-    /// more than the default buffer of a Unix socket.
+    /// The size of the buffer in bytes. It holds several jumbo frames, and more than the default
+    /// buffer of a Unix socket.
     pub const CAPACITY: usize = 256 * 1024;
 
     /// An empty splitter.
@@ -56,8 +55,8 @@ impl Splitter {
         Self { buffer: vec![0; Self::CAPACITY].into(), start: 0, end: 0 }
     }
 
-    /// Where to put the next bytes. Never empty once `next_frame` has yielded `None`: a frame
-    /// that is not complete leaves room for its rest.
+    /// The free part of the buffer. It is not empty after `next_frame` has returned `None`: the
+    /// rest of an incomplete frame fits.
     pub fn unfilled(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -68,19 +67,19 @@ impl Splitter {
         &mut self.buffer[self.end..]
     }
 
-    /// Notes that `count` bytes were put into [`unfilled`](Self::unfilled).
+    /// Adds the first `count` bytes of [`unfilled`](Self::unfilled).
     ///
     /// # Panics
-    /// When `count` is more than there was room for: the caller's own mistake.
+    /// If `count` is larger than the free part.
     pub fn filled(&mut self, count: usize) {
         assert!(count <= self.buffer.len() - self.end, "{count} bytes are more than there is room");
         self.end += count;
     }
 
-    /// The next whole frame, if there is one.
+    /// The next complete frame, if there is one.
     ///
     /// # Errors
-    /// [`FramingError`] when the stream is out of step, and from then on always.
+    /// [`FramingError`] if the stream is out of step, and for each call after that.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FramingError> {
         let unread = &self.buffer[self.start..self.end];
         let Some((prefix, rest)) = unread.split_first_chunk::<PREFIX>() else {
@@ -105,12 +104,11 @@ impl Default for Splitter {
     }
 }
 
-/// Frames that wait to be written to QEMU, each with its length prefix, in one buffer of
-/// fixed size.
+/// Frames for QEMU, each with its length prefix, in one buffer with a fixed size.
 ///
-/// TCP stops producing when it [is full](Self::is_full), so nothing of TCP's is lost. A
-/// margin beyond is for replies that cannot wait (ARP, DHCP, ICMP, resets): a guest that asks
-/// without taking the answers loses those.
+/// TCP stops sending when the buffer [is full](Self::is_full), so it loses nothing. Beyond that
+/// there is a margin for replies that cannot wait (ARP, DHCP, ICMP, resets). If a guest sends
+/// requests and does not read the replies, it loses some of these.
 ///
 /// ```
 /// use metaservice_nic::frame::Outgoing;
@@ -132,11 +130,11 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// How many bytes make it full: enough for one large write, little enough that one bulk
-    /// stream does not keep the others waiting.
+    /// The number of bytes at which it is full. It is enough for one large write, and small enough
+    /// that one bulk stream does not delay the others.
     pub const FULL: usize = 512 * 1024;
 
-    /// Room for replies beyond [`FULL`](Self::FULL), besides the frame that crossed it.
+    /// The room for replies beyond [`FULL`](Self::FULL), in addition to the frame that crossed it.
     pub const MARGIN: usize = 128 * 1024;
 
     /// An empty queue.
@@ -146,22 +144,22 @@ impl Outgoing {
         Self { buffer: vec![0; capacity].into(), start: 0, end: 0, frames: 0, bytes: 0, refused: 0 }
     }
 
-    /// Whether TCP has to wait until something is sent.
+    /// Whether TCP must wait until something is sent.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.end >= Self::FULL
     }
 
-    /// What is to be written.
+    /// The bytes to write.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Notes that the first `count` of the [unsent](Self::unsent) bytes are written.
+    /// Removes the first `count` [unsent](Self::unsent) bytes, which were written.
     ///
     /// # Panics
-    /// When there are fewer: the caller's own mistake.
+    /// If there are fewer.
     pub fn sent(&mut self, count: usize) {
         assert!(count <= self.end - self.start, "{count} bytes are more than there are");
         self.start += count;
@@ -170,8 +168,8 @@ impl Outgoing {
         }
     }
 
-    /// Appends a frame of `length` bytes that `fill` writes. Without room for it, `fill`
-    /// writes to nowhere and the frame counts as [refused](Self::refused).
+    /// Appends a frame with `length` bytes, which `fill` writes. If there is no room, `fill` gets
+    /// another buffer, and the frame counts as [refused](Self::refused).
     pub fn push<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
         let begin = self.end + PREFIX;
@@ -186,8 +184,8 @@ impl Outgoing {
         fill(&mut self.buffer[begin..begin + length])
     }
 
-    /// Where the next frame will begin; a mark for [`frames_since`](Self::frames_since). Good
-    /// until [`sent`](Self::sent) is called.
+    /// The position of the next frame, for [`frames_since`](Self::frames_since). It is valid until
+    /// [`sent`](Self::sent) is called.
     #[must_use]
     pub fn mark(&self) -> usize {
         self.end
@@ -205,19 +203,19 @@ impl Outgoing {
         })
     }
 
-    /// Frames that were pushed, in all.
+    /// The number of frames that were pushed.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Their bytes without prefixes.
+    /// Their bytes, without prefixes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Frames for which there was no room.
+    /// The number of frames for which there was no room.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
@@ -236,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `bytes` in pieces of the given sizes, the last size repeated.
+    /// Feeds `bytes` in pieces with these sizes. The last size repeats.
     fn split(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Vec<u8>>, FramingError> {
         let mut splitter = Splitter::new();
         let (mut frames, mut fed, mut piece) = (Vec::new(), 0, 0);

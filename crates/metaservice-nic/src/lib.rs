@@ -1,9 +1,9 @@
-//! A user-space network card for one QEMU guest, ending in async byte streams.
+//! A user-space network card for one QEMU guest, whose connections are async byte streams.
 //!
-//! QEMU's `-netdev stream` is a socket that carries Ethernet frames. [`attach`] takes its
-//! other end and is the whole network of the guest: a host at 169.254.169.254 that answers
-//! ARP, ping and DHCP, and accepts TCP connections. Each is a [`Connection`], which reads and
-//! writes like any stream. No root, no tap device, no port on the host.
+//! QEMU's `-netdev stream` is a socket that carries Ethernet frames. [`attach`] takes the other
+//! end. It is the whole network of the guest: a host with the address 169.254.169.254 that answers
+//! ARP, ping and DHCP, and accepts TCP connections. Each of them is a [`Connection`], which reads
+//! and writes like other streams. It needs no root, no tap device and no port of the host.
 //!
 //! ```
 //! use metaservice_nic::{Config, attach};
@@ -24,13 +24,13 @@
 //! # }
 //! ```
 //!
-//! The crate has two layers. [`interface`] and [`frame`] are the card as plain values, without
-//! I/O and without a clock; [`Driver`], [`Nic`] and [`Connection`] are a thin async shell.
+//! The crate has two layers. [`interface`] and [`frame`] are the card as plain values, without I/O
+//! and without a clock. [`Driver`], [`Nic`] and [`Connection`] are a thin async shell.
 //!
-//! It refuses everything that a guest with an HTTP client does not need: IPv6, routing, UDP
-//! services but DHCP, IP fragments. It knows neither HTTP nor QEMU's command line. The guest
-//! is taken to be hostile: whatever it sends costs bounded memory ([`Limits`]), and is counted
-//! where it is dropped ([`Statistics`]).
+//! It supports only what a guest with an HTTP client needs: no IPv6, no routing, no UDP service
+//! except DHCP, no IP fragments. It knows neither HTTP nor QEMU's command line. The guest is
+//! hostile: whatever it sends uses a limited amount of memory ([`Limits`]), and dropped frames are
+//! counted ([`Statistics`]).
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,4 @@
-//! The card as its user holds it, and what it shares with its driver and its connections.
-//!
-//! One lock guards the whole card. Every holder keeps it for a bounded piece of work in
-//! memory, never across I/O or a wake.
+//! The card, as its user has it.
 
 use std::{
     collections::HashMap,
@@ -23,15 +20,15 @@ use crate::{
     statistics::Statistics,
 };
 
-/// Makes a card at the other end of a connected `-netdev stream` socket.
+/// Connects a card to the other end of a `-netdev stream` socket.
 ///
-/// Nothing happens on the wire before the [`Driver`] is run. The [`Nic`] accepts connections.
+/// Nothing is sent before the [`Driver`] runs. The [`Nic`] accepts connections.
 ///
 /// # Panics
-/// Outside of a tokio runtime with its time driver: the driver holds a timer.
+/// Outside of a tokio runtime with time: the driver has a timer.
 pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
-    // The hasher's keys are the standard library's source of randomness. Sequence numbers
-    // that cannot be guessed matter little where the only peer sees them all.
+    // The keys of the hasher come from a random source. Unpredictable sequence numbers matter
+    // little here, because the only peer sees all of them.
     let seed = RandomState::new().hash_one("initial sequence numbers");
     let shared = Arc::new(Shared {
         state: Mutex::new(CardState {
@@ -48,24 +45,24 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
     (Nic { shared }, driver)
 }
 
-/// A network card, from which the guest's connections are accepted.
+/// A network card, which accepts the guest's connections.
 ///
-/// Dropping it refuses further connections and resets those that were not accepted; the
-/// accepted ones live on. Its [`Driver`] ends when they have ended too.
+/// Dropping it refuses new connections and resets those that were not accepted. The accepted ones
+/// stay open. Its [`Driver`] ends after the last of them.
 pub struct Nic {
     shared: Arc<Shared>,
 }
 
 impl Nic {
-    /// The next connection that the guest has opened; `None` when the driver is gone and no
+    /// The next connection that the guest has opened. `None` if the driver has ended and no
     /// connection is left to accept.
     ///
-    /// Cancel safe: a connection that was not returned is returned by the next call.
+    /// Cancel-safe: the next call returns a connection that was not returned.
     pub async fn accept(&mut self) -> Option<Connection> {
         poll_fn(|context| self.poll_accept(context)).await
     }
 
-    /// [`accept`](Self::accept) as a poll. Only the last task to ask is woken.
+    /// [`accept`](Self::accept) as a poll. Only the last task that polled is woken.
     pub fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Connection>> {
         let mut state = self.shared.lock();
         while let Some(id) = state.interface.accept() {
@@ -84,28 +81,28 @@ impl Nic {
         Poll::Pending
     }
 
-    /// Looks at the card while another owns it.
+    /// An observer of the card, for another owner.
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer { shared: Arc::clone(&self.shared) }
     }
 
-    /// What the card has seen and done so far.
+    /// The statistics so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.shared.lock().interface.statistics()
     }
 }
 
-/// Sees which connections a card has, and its statistics.
+/// Reads the connections and the statistics of a card.
 #[derive(Clone)]
 pub struct Observer {
     shared: Arc<Shared>,
 }
 
 impl Observer {
-    /// The guest's ends of the connections that are open now. A guest that is stopped, saved
-    /// and continued with another card has them still: give them to that card as
+    /// The guest's ends of the open connections. A guest that is restored from a snapshot still has
+    /// them: give them to its new card by
     /// [`Config::stale_connections`](crate::Config::stale_connections).
     #[must_use]
     pub fn connections(&self) -> Vec<StaleConnection> {
@@ -130,7 +127,7 @@ impl Drop for Nic {
         let mut state = self.shared.lock();
         state.accepting = false;
         state.interface.stop_listening();
-        // The driver may have nothing left to do, which it has to notice.
+        // If there is no connection, the driver must notice that it can end.
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {

@@ -1,11 +1,11 @@
-//! How many frames a guest may send in a second.
+//! The rate of a guest's frames.
 //!
-//! It owns the arithmetic and refuses the clock. A guest that sends more is not read for a
-//! moment: its frames wait in the socket and in QEMU, none is lost, and the host's processor is
-//! somebody else's meanwhile.
+//! Owns the arithmetic, without a clock. If a guest sends too many frames, the card stops reading
+//! for a moment. The frames wait in the socket and in QEMU, none is lost, and the host's processor
+//! is free for other work.
 //!
 //! ```text
-//!   each frame moves `paid` by 1 / rate; the card is free while `paid` is no more than BURST ahead
+//!   each frame moves `paid` by 1 / rate; the card reads while `paid` is at most BURST ahead of now
 //!
 //!   ───────────┬───────────────┬──────────────────► time
 //!             now             paid
@@ -14,15 +14,15 @@
 
 use std::time::Duration;
 
-/// How long a guest may send at any rate: what it had not used before.
+/// How long a guest may send at any rate, if it was silent before.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The pace of one guest.
+/// The rate of one guest.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    /// What one frame moves it by.
+    /// The time for one frame.
     each: Duration,
-    /// The moment at which everything received so far would have come at this rate.
+    /// The time at which everything received so far would have arrived at this rate.
     paid: Duration,
 }
 
@@ -32,12 +32,12 @@ impl Pace {
         Self { each: Duration::from_secs(1) / rate.max(1), paid: Duration::ZERO }
     }
 
-    /// A frame has come.
+    /// A frame has arrived.
     pub(crate) fn came(&mut self, now: Duration) {
         self.paid = self.paid.max(now).saturating_add(self.each);
     }
 
-    /// When the next frames may be taken, if that is not now.
+    /// When the next frames may be read, if that is not now.
     pub(crate) fn held_until(&self, now: Duration) -> Option<Duration> {
         let free = self.paid.saturating_sub(BURST);
         (free > now).then_some(free)
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_at_the_bound_is_never_held_and_one_past_it_is() {
+    fn a_guest_at_the_limit_is_never_held_and_one_above_it_is() {
         let mut pace = Pace::new(1000);
         for n in 0..10_000 {
             let now = Duration::from_millis(n);

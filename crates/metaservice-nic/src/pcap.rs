@@ -1,7 +1,7 @@
-//! A copy of the wire in the classic pcap format, for Wireshark and tcpdump.
+//! A copy of all frames in the classic pcap format, for Wireshark and tcpdump.
 //!
-//! It owns the two headers of the format (draft-ietf-opsawg-pcap) and a buffered writer. It
-//! refuses to disturb the card: an error is reported once and ends the copy, not the wire.
+//! Owns the two headers of the format (draft-ietf-opsawg-pcap) and a buffered writer. It does not
+//! disturb the card: an error is logged once and ends the copy, not the card.
 
 use std::{
     fmt,
@@ -12,13 +12,13 @@ use std::{
 /// The magic number of a file with timestamps in nanoseconds.
 const MAGIC: u32 = 0xa1b2_3c4d;
 const LINKTYPE_ETHERNET: u32 = 1;
-/// The longest record that is declared: every frame is written whole.
+/// The longest record in the header. Each frame is written as a whole.
 const SNAPLEN: u32 = 262_144;
 
-/// Where a copy of every frame goes, in both directions.
+/// A copy of each frame, in both directions.
 ///
-/// Records are buffered and written out whenever the wire falls silent. Writing happens in
-/// the card's own task, which waits for it: give it a file, not a pipe that nobody reads.
+/// Records are buffered, and written when the link is silent. The card's task waits for the write,
+/// so use a file, not a pipe that no process reads.
 ///
 /// ```
 /// use metaservice_nic::{Config, Pcap};
@@ -27,40 +27,39 @@ const SNAPLEN: u32 = 262_144;
 /// ```
 pub struct Pcap {
     writer: Option<BufWriter<Box<dyn Write + Send>>>,
-    /// How many bytes there is room for, and who wants to know that there is none.
+    /// The number of bytes that may still be written, and what to call at the limit.
     left: u64,
-    told: Option<Box<dyn FnOnce() + Send>>,
+    ended: Option<Box<dyn FnOnce() + Send>>,
     begun: bool,
     unflushed: bool,
 }
 
 impl Pcap {
-    /// Bytes that are held back before a write.
+    /// The number of bytes that are buffered before a write.
     const BUFFER: usize = 256 * 1024;
 
-    /// A copy that goes to `writer`. Nothing is written before the card runs.
+    /// A copy to `writer`. Nothing is written before the card runs.
     #[must_use]
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         let writer: Box<dyn Write + Send> = Box::new(writer);
         Self {
             writer: Some(BufWriter::with_capacity(Self::BUFFER, writer)),
             left: u64::MAX,
-            told: None,
+            ended: None,
             begun: false,
             unflushed: false,
         }
     }
 
-    /// Bounds what is written: the copy ends before the frame that would exceed so many bytes, and
-    /// `told` is called then.
+    /// Limits the size. The copy ends before the frame that would exceed it, and `ended` is called.
     #[must_use]
-    pub fn limit(mut self, bytes: u64, told: impl FnOnce() + Send + 'static) -> Self {
+    pub fn limit(mut self, bytes: u64, ended: impl FnOnce() + Send + 'static) -> Self {
         self.left = bytes;
-        self.told = Some(Box::new(told));
+        self.ended = Some(Box::new(ended));
         self
     }
 
-    /// Appends one frame, seen `time` after the beginning of 1970.
+    /// Appends a frame with its time since 1970.
     pub(crate) fn record(&mut self, time: Duration, frame: &[u8]) {
         let header = if self.begun { 0 } else { file_header().len() };
         let length = (header + record_header(time, frame.len()).len() + frame.len()) as u64;
@@ -77,21 +76,21 @@ impl Pcap {
         });
     }
 
-    /// Hands everything to the writer.
+    /// Writes everything that is buffered.
     pub(crate) fn flush(&mut self) {
         if std::mem::take(&mut self.unflushed) {
             self.attempt(BufWriter::flush);
         }
     }
 
-    /// There is no room for a frame: a later one that would fit would make a gap.
+    /// Ends the copy. A later frame that fits would leave a gap before it.
     fn end(&mut self) {
         self.left = 0;
         self.flush();
         if self.writer.take().is_some()
-            && let Some(told) = self.told.take()
+            && let Some(ended) = self.ended.take()
         {
-            told();
+            ended();
         }
     }
 
@@ -103,7 +102,7 @@ impl Pcap {
             && let Err(error) = action(writer)
         {
             tracing::warn!(%error, "the copy of the wire ends here");
-            // Without this, dropping the writer would try, and wait, once more.
+            // Otherwise dropping the writer would try to write once more, and wait.
             if let Some(writer) = self.writer.take() {
                 drop(writer.into_parts());
             }
@@ -117,7 +116,7 @@ impl fmt::Debug for Pcap {
     }
 }
 
-/// Magic, version 2.4, no time zone, no accuracy, the longest record, Ethernet.
+/// Magic number, version 2.4, no time zone, no accuracy, the longest record, Ethernet.
 fn file_header() -> [u8; 24] {
     let mut header = [0; 24];
     header[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -128,9 +127,9 @@ fn file_header() -> [u8; 24] {
     header
 }
 
-/// Seconds, nanoseconds, and the length twice: as captured and as it was.
+/// Seconds, nanoseconds, and the length twice: as captured and as sent.
 fn record_header(time: Duration, length: usize) -> [u8; 16] {
-    // The format's seconds end in 2106.
+    // The seconds of the format end in 2106.
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let mut header = [0; 16];

@@ -14,23 +14,23 @@ use tokio::time::Instant;
 
 use crate::interface::{ConnectionId, Interface};
 
-/// What driver, card and connections share.
+/// What the driver, the card and its connections share.
 pub(crate) struct Shared {
     pub(crate) state: Mutex<CardState>,
-    /// When the card's time begins.
+    /// The start of the card's time.
     pub(crate) start: Instant,
 }
 
 pub(crate) struct CardState {
     pub(crate) interface: Interface,
-    /// Woken when a connection has something to be sent, or the card is given up.
+    /// Woken when a connection has something to send, or the card is dropped.
     pub(crate) driver: Option<Waker>,
     pub(crate) acceptor: Option<Waker>,
-    /// Who waits on which connection.
+    /// The tasks that wait for each connection.
     pub(crate) streams: HashMap<ConnectionId, StreamWakers>,
-    /// Whether there is somebody to accept.
+    /// Whether the [`Nic`](crate::Nic) exists.
     pub(crate) accepting: bool,
-    /// Whether the driver is gone.
+    /// Whether the driver has ended.
     pub(crate) closed: bool,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct StreamWakers {
 }
 
 impl Shared {
-    /// A thread that panicked inside of the card leaves it to the others as it is: the driver
-    /// closes it on its way out.
+    /// If a thread panicked with the lock, the others continue with the card as it is. The driver
+    /// closes it when it is dropped.
     pub(crate) fn lock(&self) -> MutexGuard<'_, CardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,7 +51,7 @@ impl Shared {
         self.start.elapsed()
     }
 
-    /// Does something to the card, then wakes the driver if there is something for it to do.
+    /// Changes the card, and wakes the driver if there is something to send.
     pub(crate) fn act<R>(&self, action: impl FnOnce(&mut CardState) -> R) -> R {
         let mut state = self.lock();
         let result = action(&mut state);
@@ -65,7 +65,7 @@ impl Shared {
 }
 
 impl CardState {
-    /// Collects whoever waits for what the interface has changed.
+    /// Collects the tasks that wait for what the interface has changed.
     pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
         if self.interface.has_waiting() {
             wakers.extend(self.acceptor.take());
@@ -83,7 +83,7 @@ impl CardState {
         }
     }
 
-    /// The driver is gone: nothing will ever change again.
+    /// Marks the driver as ended: nothing will change any more.
     pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
         self.closed = true;
         wakers.extend(self.acceptor.take());

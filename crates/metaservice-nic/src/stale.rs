@@ -1,9 +1,9 @@
-//! A connection that outlives its card: the guest was saved while it was open, and goes on
-//! with a card that knows nothing of it.
+//! A connection that outlives its card: a guest was saved while it was open, and was restored with
+//! a new card.
 //!
-//! Owns what has to be known of such a connection to end it, and the one segment that does.
-//! TCP takes a reset only at the sequence number that it expects next (RFC 9293, section
-//! 3.10.7.4), which is what the guest has acknowledged last.
+//! Owns what is needed to reset such a connection, and the segment that does it. TCP accepts a
+//! reset only at the sequence number that it expects next (RFC 9293, section 3.10.7.4), which is
+//! the number that the guest has acknowledged last.
 
 use std::net::Ipv4Addr;
 
@@ -17,10 +17,10 @@ use smoltcp::{
 
 use crate::{address::SERVICE_ADDRESS, ethernet, frame::Outgoing};
 
-/// A guest's end of a connection, as [`Nic::connections`](crate::Observer::connections) tells it.
+/// A guest's end of a connection, from [`Observer::connections`](crate::Observer::connections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleConnection {
-    /// The hardware address behind which the guest's end is.
+    /// The hardware address of the guest's end.
     pub hardware: [u8; 6],
     /// The guest's address.
     pub peer: Ipv4Addr,
@@ -33,13 +33,13 @@ pub struct StaleConnection {
 }
 
 impl StaleConnection {
-    /// Tells the guest that there is nobody at the other end.
+    /// Resets the connection.
     pub(crate) fn reset(&self, checksums: &ChecksumCapabilities, outgoing: &mut Outgoing) {
         let segment = TcpRepr {
             src_port: self.port,
             dst_port: self.peer_port,
             control: TcpControl::Rst,
-            // Sequence numbers are the same 32 bits, whichever sign they are read with.
+            // Sequence numbers have the same 32 bits, signed or not.
             seq_number: TcpSeqNumber(self.expected.cast_signed()),
             ack_number: None,
             window_len: 0,
@@ -103,7 +103,7 @@ mod tests {
         assert!(segment.verify_checksum(&SERVICE_ADDRESS.into(), &stale.peer.into()));
         assert!(segment.rst() && !segment.ack() && !segment.syn() && !segment.fin());
         assert_eq!((segment.src_port(), segment.dst_port()), (80, 40_000));
-        // Any other number, and the guest asks whether it is meant.
+        // At any other number, the guest would ask for confirmation.
         assert_eq!(segment.seq_number().0.cast_unsigned(), stale.expected);
     }
 }

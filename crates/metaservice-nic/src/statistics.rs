@@ -1,4 +1,4 @@
-//! What the card has seen and done, in numbers.
+//! The statistics of a card.
 
 /// Why a frame was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -8,25 +8,25 @@ pub enum DropReason {
     Truncated,
     /// Longer than the MTU allows.
     Oversized,
-    /// From a hardware or IPv4 address that no single host has, or from the card's own.
+    /// From a multicast address, or from the service's own address.
     InvalidSource,
-    /// Not for the service: another hardware or IPv4 address.
+    /// To another hardware or IPv4 address than the service's.
     ForeignDestination,
-    /// IPv6, which the card does not speak.
+    /// IPv6, which is not supported.
     Ipv6,
     /// Neither ARP nor IPv4 nor IPv6.
     OtherProtocol,
-    /// ARP that is not understood.
+    /// ARP with invalid content.
     MalformedArp,
-    /// IPv4 with a broken header.
+    /// IPv4 with an invalid header.
     MalformedIpv4,
-    /// A fragment of an IPv4 packet, which no TCP of today sends.
+    /// A fragment of an IPv4 packet. No current TCP sends fragments.
     Fragment,
-    /// TCP with a broken header.
+    /// TCP with an invalid header.
     MalformedTcp,
-    /// DHCP, or the UDP around it, that is not understood.
+    /// DHCP or UDP with invalid content.
     MalformedDhcp,
-    /// A reply for which there was no room, as the guest takes no frames.
+    /// A reply without room in the queue, because the guest does not read.
     NoRoom,
 }
 
@@ -53,13 +53,13 @@ impl DropReason {
 pub struct Dropped([u64; DropReason::ALL.len()]);
 
 impl Dropped {
-    /// How many for this reason.
+    /// The number for a reason.
     #[must_use]
     pub const fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// How many in all.
+    /// The total number.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
@@ -74,11 +74,11 @@ impl Dropped {
     }
 }
 
-/// What the card has seen and done since it was made.
+/// The statistics of a card since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Frames from the guest, those that were dropped included.
+    /// Frames from the guest, also dropped ones.
     pub frames_received: u64,
     /// Their bytes, without the length prefixes.
     pub bytes_received: u64,
@@ -94,18 +94,18 @@ pub struct Statistics {
     pub dhcp_replies: u64,
     /// Connections whose handshake was completed.
     pub connections: u64,
-    /// Connections there are now, in any state.
+    /// Current connections and handshakes, in any state.
     pub open_connections: usize,
-    /// The most there were at once.
+    /// The largest number of them at one time.
     pub peak_connections: usize,
     /// SYNs that were answered with a reset because a [limit](crate::Limits) was reached.
     pub refused: u64,
-    /// Half-open connections that gave way to a newer one.
+    /// Handshakes that a newer one displaced.
     pub displaced: u64,
     /// Handshakes that the guest did not complete in time.
     pub handshakes_expired: u64,
     /// Connections that the guest reset.
     pub resets: u64,
-    /// Connections that nobody held any more and whose last bytes the guest never took.
+    /// Dropped connections whose last data the guest never took.
     pub abandoned: u64,
 }

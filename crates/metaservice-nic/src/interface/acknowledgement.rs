@@ -1,43 +1,43 @@
-//! When the guest hears that its bytes have come.
+//! When received data is acknowledged.
 //!
-//! An acknowledgement is a frame, and a frame is an interrupt of the guest, which an emulated
-//! processor pays for dearly. So what has come is acknowledged once it is worth it, by the next
-//! segment that goes there anyway, or after [`DELAY`]. RFC 5681 (section 4.2) lets two full segments
-//! wait, so that a sender learns of losses and grows its window. This wire loses nothing, and Linux
-//! begins with ten segments, so four wait here; a sender that begins with less waits for the delay
-//! a few times. One that has little left of the window it was told of hears at once.
+//! An acknowledgement is a frame, and a frame is an interrupt of the guest, which is expensive on
+//! an emulated processor. So data is acknowledged by the next segment that is sent anyway, when
+//! there is enough of it, or after [`DELAY`]. RFC 5681 (section 4.2) allows two full segments to
+//! wait, so that a sender notices losses and opens its window. This link loses nothing, and Linux
+//! starts with ten segments, so four wait here. A sender that starts with fewer waits for the delay
+//! a few times. A sender with little of its window left gets an acknowledgement at once.
 
 use std::time::Duration;
 
-/// How long an acknowledgement is held at most. A sender that gathers small pieces until it has one
-/// (Nagle's algorithm), or has no room for more than is on its way, waits for it.
+/// The longest delay of an acknowledgement. A sender waits for it if it collects small pieces
+/// (Nagle's algorithm), or if its window is full.
 const DELAY: Duration = Duration::from_millis(1);
 
-/// The most that is not acknowledged, as a part of the window that the guest was told last.
+/// The most data that is not acknowledged, as a part of the last window sent to the guest.
 const SHARE: usize = 4;
 
-/// The most that is not acknowledged, in full segments.
+/// The most data that is not acknowledged, in full segments.
 const SEGMENTS: usize = 4;
 
-/// What of a connection's bytes the guest has not heard of.
+/// The received data that is not acknowledged yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Acknowledgement {
     /// The size of a full segment.
     segment: usize,
     unheard: usize,
-    /// Since when there are some.
+    /// When the first of it arrived.
     since: Option<Duration>,
-    /// The window that it was told last.
+    /// The last window sent to the guest.
     window: usize,
 }
 
 impl Acknowledgement {
-    /// None is due; full segments have so many bytes.
+    /// Nothing to acknowledge. A full segment has `segment` bytes.
     pub(super) fn new(segment: usize) -> Self {
         Self { segment, unheard: 0, since: None, window: 0 }
     }
 
-    /// So many bytes have come.
+    /// Data has arrived.
     pub(super) fn came(&mut self, count: usize, now: Duration) {
         if count > 0 {
             self.unheard = self.unheard.saturating_add(count);
@@ -45,12 +45,12 @@ impl Acknowledgement {
         }
     }
 
-    /// A segment has gone out; there was room for so many bytes.
+    /// A segment was sent, with this window.
     pub(super) fn heard(&mut self, window: usize) {
         *self = Self { window, ..Self::new(self.segment) };
     }
 
-    /// Whether one waits for its time, or for more.
+    /// Whether an acknowledgement waits for its time, or for more data.
     pub(super) fn is_held(&self) -> bool {
         self.since.is_some() && self.is_little()
     }
@@ -59,7 +59,7 @@ impl Acknowledgement {
         self.unheard < (self.segment * SEGMENTS).min(self.window / SHARE)
     }
 
-    /// Until when the acknowledgement can wait; `None` when there is none, or it is due.
+    /// How long the acknowledgement can wait. `None` if there is none, or it is due.
     pub(super) fn held_until(&self, now: Duration) -> Option<Duration> {
         let until = self.since? + DELAY;
         (self.is_little() && now < until).then_some(until)

@@ -1,26 +1,26 @@
-//! How much buffer each connection gets, so that all together stay within one bound.
+//! The buffer sizes of each connection, within the limit for all of them.
 
 use crate::config::Limits;
 
-/// The unit of receive buffers: the largest window that an unscaled TCP header can say.
+/// The unit of receive buffers: the largest window in an unscaled TCP header.
 ///
-/// smoltcp takes the window of its own SYN-ACK, which is never scaled, for a scaled one until
-/// its first acknowledgement. With a buffer of 65,535 bytes times a power of two, both
-/// readings are the size of the buffer; with any other size a guest could send beyond the
-/// end of the buffer and bring the host down.
+/// The window in a SYN-ACK is never scaled. Until its first acknowledgement, smoltcp takes the
+/// window of its own SYN-ACK for a scaled one. With a buffer of 65,535 bytes times a power of two,
+/// both readings give the size of the buffer. With another size, a guest could send beyond the end
+/// of the buffer and crash the host.
 pub(super) const WINDOW: usize = 65_535;
 
-/// The least that a connection gets to send from.
+/// The smallest send buffer.
 const LEAST_SEND: usize = 16 * 1024;
 
-/// What even the last of the connections gets in all.
+/// The smallest buffers of a connection together.
 const LEAST: usize = WINDOW + LEAST_SEND;
 
-/// The part of what is spare that one connection takes at most, as a divisor: it leaves room
-/// for more, ever less for each.
+/// The largest part of the free memory that one connection gets, as a divisor: the buffers become
+/// smaller with each connection.
 const SHARE: usize = 8;
 
-/// The part of all buffers that is kept for connections that get the least, as a divisor.
+/// The part of all buffers that is kept for connections with the smallest buffers, as a divisor.
 const KEPT: usize = 2;
 
 /// Buffer sizes of one connection in bytes.
@@ -36,7 +36,7 @@ impl Grant {
     }
 }
 
-/// How much each direction of one more connection may have beyond the least.
+/// How much each direction of a new connection gets beyond the smallest size.
 fn share(limits: &Limits, open: usize, reserved: usize) -> usize {
     let left = limits.buffers.saturating_sub(reserved).saturating_sub(LEAST);
     let others = limits.connections.saturating_sub(open).saturating_sub(1);
@@ -44,23 +44,23 @@ fn share(limits: &Limits, open: usize, reserved: usize) -> usize {
     left.saturating_sub(kept) / SHARE / 2
 }
 
-/// What a handshake that is told of a receive buffer of this size may want once it is completed.
+/// What a handshake with this receive buffer may need when it is complete.
 pub(super) const fn plan(receive: usize) -> usize {
     receive + LEAST_SEND
 }
 
-/// The receive buffer for one more connection, while `open` connections have or plan `reserved`
-/// bytes. It is not taken by this, and granted later where there is room for it then.
+/// The receive buffer for a new connection, while `open` connections use or plan `reserved` bytes.
+/// It is not reserved here, but granted later if there is room.
 pub(super) fn receive(limits: &Limits, open: usize, reserved: usize) -> usize {
     let receive = limits.receive_buffer.min(WINDOW + share(limits, open, reserved));
     let doublings = (receive / WINDOW).checked_ilog2().unwrap_or(0);
-    // smoltcp bounds a window by 1 GiB (RFC 7323).
+    // smoltcp limits a window to 1 GiB (RFC 7323).
     WINDOW << doublings.min(14)
 }
 
-/// The buffers for one more connection, which was told of a receive buffer of this size; `None` when
-/// there are too many connections, or too much of the memory is taken. `planned` is what handshakes
-/// that may be completed want: it makes the buffers smaller, and never refuses one.
+/// The buffers of a new connection, whose receive buffer was announced with this size. `None` if
+/// there are too many connections, or too little memory. `planned` is what open handshakes may
+/// need: it makes the buffers smaller, but never refuses one.
 pub(super) fn grant(
     limits: &Limits,
     open: usize,
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_bound_holds(
+        fn each_limit_holds(
             connections in 0usize..300, buffers in 0usize..(64 << 20),
             receive_buffer in 0usize..(8 << 20), send_buffer in 0usize..(8 << 20),
         ) {

@@ -1,8 +1,8 @@
-//! The card as smoltcp sees it: a device that takes and gives bare IPv4 packets.
+//! The card as smoltcp's device, which receives and sends IPv4 packets without Ethernet headers.
 //!
-//! smoltcp runs without its own link layer (`Medium::Ip`): its neighbour cache forgets a
-//! guest that has been silent for a minute, and holds packets back for a second whenever it
-//! has to ask again. The Ethernet header is put around a packet here instead.
+//! smoltcp runs without its own link layer (`Medium::Ip`). Its neighbour cache forgets a guest that
+//! has been silent for a minute, and then delays packets for a second. The Ethernet header is added
+//! here.
 
 use std::time::Duration;
 
@@ -20,21 +20,19 @@ use crate::{
 
 /// Which checksums are computed and which are verified.
 ///
-/// All are computed: the guest's kernel verifies them. QEMU offers it no checksum offload on
-/// a netdev without virtio-net headers, as this one is, and for the same reason what comes
-/// from it is complete.
+/// All are computed, because the guest's kernel verifies them. QEMU offers no checksum offload on a
+/// netdev without virtio-net headers, so packets from the guest have their checksums too.
 ///
-/// Of what is received, all but TCP's are verified. TCP's would be a pass over every payload
-/// byte of the fast direction, to find what cannot happen by accident: the wire is a socket
-/// between two processes of one host, with no hardware to flip a bit, and a guest that means
-/// harm computes the checksum over it.
+/// All received checksums except TCP's are verified. TCP's would need a pass over each payload
+/// byte, to find an error that cannot happen by accident: the link is a socket between two
+/// processes of one host. A hostile guest computes a correct checksum.
 pub(super) fn checksums() -> ChecksumCapabilities {
     let mut checksums = ChecksumCapabilities::default();
     checksums.tcp = Checksum::Tx;
     checksums
 }
 
-/// One packet in at most, and any number out.
+/// A device with at most one packet to receive, and room to send.
 pub(super) struct PacketDevice<'a> {
     pub(super) incoming: Option<&'a [u8]>,
     pub(super) outgoing: &'a mut Outgoing,
@@ -70,7 +68,7 @@ impl Device for PacketDevice<'_> {
     }
 }
 
-/// Bare IPv4 packets of at most this MTU.
+/// IPv4 packets with at most this MTU.
 pub(super) fn capabilities(mtu: Mtu) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
@@ -100,7 +98,7 @@ impl TxToken for Transmission<'_> {
     }
 }
 
-/// The time as smoltcp has it.
+/// A time in smoltcp's type.
 pub(super) fn instant(time: Duration) -> Instant {
     Instant::from_micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }

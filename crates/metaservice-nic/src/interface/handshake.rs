@@ -1,9 +1,9 @@
-//! A handshake that is not complete: what the guest has asked for, and nothing to hold bytes in.
+//! An incomplete handshake: the guest's SYN, without buffers for data.
 //!
-//! A SYN costs its own length here, whatever it asks for. smoltcp knows no connection without its
-//! buffers, so it sees the SYN twice: at once with next to none, to learn its answer, and again with
-//! the connection's own buffers when the guest has completed the handshake. Both times it draws its
-//! sequence number from the same seed, and [`Handshake::establish`] checks that it is the same.
+//! A SYN uses only as much memory as its own length. smoltcp has no connection without buffers, so
+//! it gets the SYN twice: at once with tiny buffers, to get its answer, and with the real buffers
+//! when the guest has completed the handshake. Both times it draws its sequence number from the
+//! same seed. [`Handshake::establish`] checks that the number is the same.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -29,13 +29,13 @@ use crate::{
     frame::Outgoing,
 };
 
-/// The longest SYN: two headers with all the options that there is room for.
+/// The longest SYN: two headers with all possible options.
 const LONGEST_SYN: usize = 60 + 60;
 
-/// A buffer for a socket that is to see no bytes.
+/// The buffer size of a socket that gets no data.
 const NEXT_TO_NOTHING: usize = 16;
 
-/// The card as it is for one handshake.
+/// The parts of the card that a handshake needs.
 #[derive(Clone, Copy)]
 pub(super) struct Link<'a> {
     pub(super) mtu: Mtu,
@@ -45,21 +45,21 @@ pub(super) struct Link<'a> {
 
 pub(super) struct Handshake {
     pub(super) flow: Flow,
-    /// The SYN as it came, from its IPv4 header on.
+    /// The SYN, from its IPv4 header on.
     syn: Box<[u8]>,
     pub(super) sequence: TcpSeqNumber,
     seed: u64,
-    /// The service's own first sequence number.
+    /// The service's first sequence number.
     first: TcpSeqNumber,
-    /// The size of the receive buffer, from which the scale of its window follows.
+    /// The size of the receive buffer, which determines the window scale.
     pub(super) receive: usize,
-    /// Full segments have so many bytes.
+    /// The size of a full segment.
     segment: usize,
     pub(super) deadline: Duration,
 }
 
 impl Handshake {
-    /// Takes a SYN and answers it; `None` for one that cannot be answered.
+    /// Stores a SYN and answers it. `None` if it cannot be answered.
     pub(super) fn begin(
         flow: Flow,
         packet: &[u8],
@@ -86,12 +86,12 @@ impl Handshake {
         Some((handshake, answer))
     }
 
-    /// The answer to the SYN, the same each time.
+    /// The answer to the SYN. It is the same each time.
     pub(super) fn answer(&self, now: Duration, link: Link<'_>) -> Option<SynAck> {
         let grant = Grant { receive: NEXT_TO_NOTHING, send: NEXT_TO_NOTHING };
         let (_, mut answer) = self.replay(grant, now, link)?;
         let segment = &mut answer.segment;
-        // What the connection's own buffers would say; a window in a SYN is never scaled.
+        // The window of the real buffers. The window in a SYN is never scaled.
         segment.window_len = u16::try_from(self.receive).unwrap_or(u16::MAX);
         let doublings = (self.receive / WINDOW).checked_ilog2().unwrap_or(0);
         segment.window_scale = segment.window_scale.map(|_| u8::try_from(doublings).unwrap_or(0));
@@ -110,12 +110,12 @@ impl Handshake {
     /// A connection that waits for the segment that completes the handshake.
     pub(super) fn establish(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<Tcb> {
         let (mut tcb, answer) = self.replay(grant, now, link)?;
-        // The guest knows the window from the answer.
+        // The guest has this window from the answer.
         tcb.spoke();
         (answer.segment.seq_number == self.first).then_some(tcb)
     }
 
-    /// What becomes of a socket with these buffers by this SYN.
+    /// Gives the SYN to a socket with these buffers.
     fn replay(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<(Tcb, SynAck)> {
         let mut wire =
             ReplayDevice { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: link.mtu };
@@ -133,7 +133,7 @@ impl Handshake {
     }
 }
 
-/// A SYN's answer, on its way out.
+/// The answer to a SYN.
 pub(super) struct SynAck {
     peer: Ipv4Addr,
     segment: TcpRepr<'static>,
@@ -161,19 +161,19 @@ impl SynAck {
     }
 }
 
-/// smoltcp's own interface, with the service's address.
+/// smoltcp's interface, with the service's address.
 pub(super) fn new_stack(seed: u64, wire: &mut impl Device) -> iface::Interface {
     let mut config = iface::Config::new(HardwareAddress::Ip);
     config.random_seed = seed;
     let mut stack = iface::Interface::new(config, wire, Instant::ZERO);
     stack.update_ip_addrs(|addresses| {
-        // The list is empty and has room for at least one.
+        // The list is empty, and has room for at least one address.
         let _ = addresses.push(IpCidr::new(SERVICE_ADDRESS.into(), PREFIX_LENGTH));
     });
     stack
 }
 
-/// A card that takes one packet and keeps the last one that it is given.
+/// A device that receives one packet and keeps the last one that was sent.
 struct ReplayDevice<'a> {
     incoming: Option<&'a [u8]>,
     outgoing: Vec<u8>,

@@ -8,11 +8,11 @@
 //!   poll(now) ──────────────────────────────── timers, windows, data ─┘
 //! ```
 //!
-//! It owns every decision of the card, and the memory that a guest can fill, all of which is
-//! bounded by [`Limits`](crate::Limits). What it refuses, it counts: [`DropReason`]. smoltcp
-//! does TCP; the table of connections around it finds the one that a segment is for, makes a
-//! socket for each handshake that the guest completes (until then there is a record of its SYN), and
-//! knows which connection has something to send.
+//! It owns each decision of the card, and the memory that a guest can use, which is limited by
+//! [`Limits`](crate::Limits). It counts what it drops: [`DropReason`]. smoltcp does TCP. The table
+//! of connections around it finds the connection of a segment, creates a socket for each complete
+//! handshake (before that, it keeps only the SYN), and knows which connection has something to
+//! send.
 
 mod acknowledgement;
 mod budget;
@@ -48,26 +48,25 @@ use crate::{
     statistics::{DropReason, Statistics},
 };
 
-/// A frame without content, or with next to none, as it lies in the buffer.
+/// The length of a frame with little or no content, in the buffer.
 const SMALL_FRAME: usize = 64;
 
-/// How many of those one connection may send in a row before it waits for [`RETRY`].
+/// How many small frames a connection may send in a row before it waits for [`RETRY`].
 const MAX_SMALL_FRAMES: u32 = 256;
 
-/// How much one connection sends before others have their turn, in bytes.
+/// How many bytes a connection sends in one turn.
 const QUANTUM: usize = 128 * 1024;
 
-/// When to look again at a connection that says it has something to do now, and does nothing. It
-/// doubles so often, as a guest can bring a connection there and leave it.
+/// When to poll a connection again that wants to be polled at once but sends nothing. The time
+/// doubles this often, because a guest can bring a connection into this state and leave it there.
 const RETRY: Duration = Duration::from_millis(10);
 const RETRY_DOUBLINGS: u32 = 7;
 
 /// The card, as a value.
 ///
-/// Give it what comes from the wire ([`receive`](Self::receive)) and the time; then
-/// [`poll`](Self::poll) it, send what is [`Outgoing`], and poll it again at its
-/// [`deadline`](Self::deadline) or after any call that acts on a connection. Times are counted
-/// from any one moment, and never run backwards.
+/// Give it received frames ([`receive`](Self::receive)) with the time. Then [`poll`](Self::poll) it
+/// and send what is [`Outgoing`]. Poll it again at its [`deadline`](Self::deadline), and after each
+/// call that changes a connection. Times are counted from any moment, and never go backwards.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,7 +81,7 @@ const RETRY_DOUBLINGS: u32 = 7;
 pub struct Interface {
     mtu: Mtu,
     stack: iface::Interface,
-    /// The sockets of what belongs to no connection: none.
+    /// An empty set, for packets without a connection.
     no_sockets: SocketSet<'static>,
     checksums: ChecksumCapabilities,
     dhcp: dhcp::Server,
@@ -118,8 +117,8 @@ impl Interface {
         }
     }
 
-    /// Takes one frame from the guest, without its length prefix. Replies that cannot wait
-    /// are appended to `outgoing`; the rest comes with the next [`poll`](Self::poll).
+    /// Takes a frame from the guest, without its length prefix. Replies that cannot wait are
+    /// appended to `outgoing`. The others come with the next [`poll`](Self::poll).
     pub fn receive(&mut self, frame: &[u8], now: Duration, outgoing: &mut Outgoing) {
         self.statistics.frames_received += 1;
         self.statistics.bytes_received += u64::try_from(frame.len()).unwrap_or(u64::MAX);
@@ -130,8 +129,8 @@ impl Interface {
         self.count(outgoing);
     }
 
-    /// Lets every connection that has something to send, or whose time has come, act, as far
-    /// as there is room in `outgoing`.
+    /// Polls each connection that has something to send, or whose deadline has come, as far as
+    /// there is room in `outgoing`.
     pub fn poll(&mut self, now: Duration, outgoing: &mut Outgoing) {
         for stale in self.stale_connections.drain(..) {
             stale.reset(&self.checksums, outgoing);
@@ -145,14 +144,14 @@ impl Interface {
         self.count(outgoing);
     }
 
-    /// One connection's turn.
+    /// Gives one connection a turn.
     fn serve(&mut self, id: ConnectionId, now: Duration, outgoing: &mut Outgoing) {
         let Some(tcb) = self.table.get_mut(id) else {
             return;
         };
         let expired = tcb.expire(now);
         let begin = outgoing.mark();
-        // Whether it sent all it had, or only its share.
+        // Whether it sent everything, and not only its share.
         let mut settled = true;
         let mut small = 0;
         let silent = if expired.is_none() { tcb.silent_until(now) } else { None };
@@ -176,8 +175,8 @@ impl Interface {
             if sent > SMALL_FRAME {
                 tcb.retries = 0;
             }
-            // A peer can bring a connection to where it always has one more small thing to say:
-            // then it says it later.
+            // A guest can bring a connection into a state in which it always has one more small
+            // frame to send. Then it sends it later.
             small = if sent > SMALL_FRAME { 0 } else { small + 1 };
             if sent == 0 || small >= MAX_SMALL_FRAMES {
                 break;
@@ -209,8 +208,8 @@ impl Interface {
         self.statistics.peak_connections = self.statistics.peak_connections.max(self.table.len());
     }
 
-    /// When to [`poll`](Self::poll) next, if nothing happens before. Connections that wait
-    /// for room in the outgoing queue are not in this: poll when there is some.
+    /// When to [`poll`](Self::poll) next, if nothing else happens. Connections that wait for room
+    /// in the outgoing queue do not count: poll when there is room.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         self.table.deadline()
@@ -222,13 +221,13 @@ impl Interface {
         self.table.has_backlog()
     }
 
-    /// The numbers up to the last [`receive`](Self::receive) or [`poll`](Self::poll).
+    /// The statistics up to the last [`receive`](Self::receive) or [`poll`](Self::poll).
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.statistics
     }
 
-    /// Whether there is no connection in any state.
+    /// Whether there is no connection and no handshake.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.table.len() == 0
@@ -245,7 +244,8 @@ impl Interface {
         self.table.has_waiting()
     }
 
-    /// From now on every SYN is answered with a reset, and so is what waits to be accepted.
+    /// Answers each SYN with a reset from now on, and resets the connections that wait to be
+    /// accepted.
     pub fn stop_listening(&mut self) {
         self.table.stop_listening();
     }
@@ -257,12 +257,12 @@ impl Interface {
         Some((std::net::SocketAddrV4::new(flow.peer, flow.peer_port), flow.port))
     }
 
-    /// Hands received bytes to `take`, in order, until it takes less than it was given.
-    /// `Ok(None)`: none are there yet. `Ok(Some(0))`: the guest has sent its last.
+    /// Gives received bytes to `take`, in order, until it takes less than it was given. `Ok(None)`:
+    /// there are none yet. `Ok(Some(0))`: the guest has ended its direction.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] when the guest has reset the connection, after the bytes that
-    /// came before; [`StreamError::Gone`] when there is no such connection.
+    /// [`StreamError::Reset`] if the guest has reset the connection, after the bytes that came
+    /// before. [`StreamError::Gone`] if there is no such connection.
     pub fn read(
         &mut self,
         id: ConnectionId,
@@ -270,7 +270,7 @@ impl Interface {
     ) -> Result<Option<usize>, StreamError> {
         let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
         let result = tcb.read(take)?;
-        // The window may have become so much larger that the guest should hear of it.
+        // The window may have become so much larger that the guest should get the new one.
         if !tcb.over && !tcb.waits() && result.is_some_and(|count| count > 0) {
             let now = Instant::ZERO;
             if self.stack.poll_at(now, &tcb.sockets).is_some_and(|at| at <= now) {
@@ -280,12 +280,12 @@ impl Interface {
         Ok(result)
     }
 
-    /// Takes bytes to be sent, as many as there is room for. `Ok(None)`: there is no room.
-    /// What is taken is delivered even if the connection is [released](Self::release).
+    /// Takes bytes to send, as many as fit. `Ok(None)`: there is no room. What was taken is
+    /// delivered even after [`release`](Self::release).
     ///
     /// # Errors
-    /// [`StreamError::ShutDown`] after [`shut_down`](Self::shut_down);
-    /// [`StreamError::Reset`] and [`StreamError::Gone`] as for [`read`](Self::read).
+    /// [`StreamError::ShutDown`] after [`shut_down`](Self::shut_down). [`StreamError::Reset`] and
+    /// [`StreamError::Gone`] as for [`read`](Self::read).
     pub fn write(&mut self, id: ConnectionId, bytes: &[u8]) -> Result<Option<usize>, StreamError> {
         let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
         let result = tcb.write(bytes)?;
@@ -295,7 +295,7 @@ impl Interface {
         Ok(result)
     }
 
-    /// Ends this direction of the connection, behind everything that was written.
+    /// Ends this direction of the connection, after everything that was written.
     pub fn shut_down(&mut self, id: ConnectionId) {
         if let Some(tcb) = self.table.get_mut(id) {
             tcb.shut_down();
@@ -303,25 +303,25 @@ impl Interface {
         }
     }
 
-    /// Gives a connection up: what was written is still delivered, what comes is thrown
-    /// away, and the guest sees an orderly end. The id is of no use any more.
+    /// Drops a connection. What was written is still delivered, what arrives is discarded, and the
+    /// guest sees an orderly end. The id cannot be used any more.
     pub fn release(&mut self, id: ConnectionId, now: Duration) {
         self.table.release(id, now);
     }
 
-    /// Whether [`read`](Self::read) has something to say.
+    /// Whether [`read`](Self::read) does not return `Ok(None)`.
     #[must_use]
     pub fn is_readable(&self, id: ConnectionId) -> bool {
         self.table.get(id).is_none_or(tcb::Tcb::is_readable)
     }
 
-    /// Whether [`write`](Self::write) has something to say, and some room.
+    /// Whether [`write`](Self::write) does not return `Ok(None)`, and there is enough room.
     #[must_use]
     pub fn is_writable(&self, id: ConnectionId) -> bool {
         self.table.get(id).is_none_or(tcb::Tcb::is_writable)
     }
 
-    /// The guest's ends of all connections that it may still have, as it has told of them.
+    /// The guest's ends of all connections that it may still have.
     pub fn connections(&self) -> impl Iterator<Item = StaleConnection> {
         self.table.iter().filter_map(|tcb| {
             Some(StaleConnection {
@@ -334,8 +334,8 @@ impl Interface {
         })
     }
 
-    /// The connections that were served since this was last asked, some of which can now be
-    /// read or written.
+    /// The connections that had a turn since the last call. Some of them may be readable or
+    /// writable now.
     pub fn take_changes(&mut self) -> impl Iterator<Item = ConnectionId> + use<> {
         self.table.take_changes()
     }

@@ -1,4 +1,4 @@
-//! The way of a received frame: Ethernet, IPv4, then DHCP, TCP or the rest.
+//! The path of a received frame: Ethernet, IPv4, and then DHCP, TCP or the rest.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ impl Interface {
         if header.next_header == IpProtocol::Tcp {
             return self.receive_tcp(&header, bytes, payload, now, outgoing);
         }
-        // ICMP echo is answered, other ports and protocols are called unreachable.
+        // smoltcp answers ICMP echo, and reports other ports and protocols as unreachable.
         self.process_stray(bytes, now, outgoing);
         Ok(())
     }
@@ -145,13 +145,13 @@ impl Interface {
         if tcb.is_begun() {
             self.table.enqueue(id);
         } else {
-            // It was not the end of a handshake after all: nothing is held for it.
+            // The segment did not complete the handshake, so the connection is removed.
             self.table.remove(id);
         }
         Ok(())
     }
 
-    /// Lets smoltcp answer what belongs to no connection.
+    /// Lets smoltcp answer a packet without a connection.
     fn process_stray(&mut self, bytes: &[u8], now: Duration, outgoing: &mut Outgoing) {
         let mut wire = PacketDevice {
             incoming: Some(bytes),

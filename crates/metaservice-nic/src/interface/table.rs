@@ -1,8 +1,8 @@
-//! All connections of a card: which segment is for which, who is to be served, and when.
+//! All connections of a card: which connection a segment belongs to, and which one gets a turn
+//! when.
 //!
-//! It owns admission (the limits, and who gives way when they are reached), the queue of
-//! connections that have something to do, and their timers. It refuses to know what is on
-//! the wire.
+//! It owns the limits on new connections, the queue of connections with something to do, and their
+//! timers. It does not know the content of packets.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -26,54 +26,54 @@ use crate::{
 /// The headers of a segment without options, in bytes.
 const HEADERS: usize = 20 + 20;
 
-/// The bytes of a full segment for a guest that does not say (RFC 9293, section 3.7.1).
+/// The size of a full segment for a guest that does not announce one (RFC 9293, section 3.7.1).
 const DEFAULT_SEGMENT: usize = 536;
 
 pub(super) struct Table {
     limits: Limits,
-    /// The most bytes of a segment.
+    /// The largest segment in bytes.
     segment: usize,
-    /// The ports at which SYNs are taken; none once nobody listens.
+    /// The ports on which SYNs are accepted. Empty after the end of listening.
     ports: Vec<u16>,
     next: u64,
     tcbs: HashMap<ConnectionId, Tcb>,
     flows: HashMap<Flow, ConnectionId>,
     handshakes: Handshakes,
-    /// Makes of a count what a guest cannot guess.
+    /// Makes unpredictable seeds of a counter.
     seeds: Seeds,
     next_seed: u64,
     waiting: VecDeque<ConnectionId>,
-    /// Those with something to do, in the order of their turns.
+    /// The connections with something to do, in the order of their turns.
     queue: VecDeque<ConnectionId>,
     timers: BTreeSet<(Duration, ConnectionId)>,
     changed: BTreeSet<ConnectionId>,
-    /// Bytes of buffers that are granted.
+    /// The bytes of all granted buffers.
     reserved: usize,
 }
 
-/// What becomes of a SYN.
+/// The result of a SYN.
 pub(super) enum Syn {
     Answered(SynAck),
     Known(ConnectionId),
     Refused,
 }
 
-/// What becomes of a handshake.
+/// The result of a segment for a handshake.
 pub(super) enum Completion {
     Established(ConnectionId),
     /// The segment is not answered.
     Waits,
-    /// There is none, or the segment does not belong to it.
+    /// There is no handshake, or the segment does not belong to it.
     None,
 }
 
-/// The handshakes that have begun, oldest first.
+/// The incomplete handshakes, oldest first.
 #[derive(Default)]
 struct Handshakes {
     next: u64,
     flows: HashMap<Flow, u64>,
     ages: BTreeMap<u64, Handshake>,
-    /// Bytes of buffers that they may want, all together.
+    /// The bytes of buffers that all of them may need.
     planned: usize,
 }
 
@@ -104,12 +104,12 @@ impl Handshakes {
         }
     }
 
-    /// When the oldest has had its time.
+    /// The deadline of the oldest one.
     fn deadline(&self) -> Option<Duration> {
         self.ages.first_key_value().map(|(_, oldest)| oldest.deadline)
     }
 
-    /// Lets those go that have had their time; how many.
+    /// Removes those whose deadline has passed, and returns their number.
     fn expire(&mut self, now: Duration) -> u64 {
         let before = self.len();
         while self.deadline().is_some_and(|deadline| deadline <= now) {
@@ -139,7 +139,7 @@ impl Table {
         }
     }
 
-    /// Connections and handshakes.
+    /// The number of connections and handshakes.
     pub(super) fn len(&self) -> usize {
         self.tcbs.len() + self.handshakes.len()
     }
@@ -160,8 +160,7 @@ impl Table {
         self.flows.get(&flow).copied()
     }
 
-    /// What becomes of a SYN: it is for a connection that there is, it begins a handshake or
-    /// repeats its beginning, or it is to be refused.
+    /// Handles a SYN: it belongs to a connection, begins or repeats a handshake, or is refused.
     pub(super) fn syn(
         &mut self,
         flow: Flow,
@@ -178,7 +177,7 @@ impl Table {
             if begun.sequence == syn.seq_number {
                 return begun.answer(now, link).map_or(Syn::Refused, Syn::Answered);
             }
-            // The guest has forgotten its first attempt, by a restart for instance.
+            // The guest has lost its first attempt, for example by a restart.
             self.handshakes.take(flow);
         }
         if !self.ports.contains(&flow.port) {
@@ -189,17 +188,17 @@ impl Table {
             statistics.refused += 1;
             return Syn::Refused;
         }
-        // Where there is no memory left, it has time until the handshake's end.
+        // If there is no memory now, there may be some when the handshake is complete.
         let open = self.len();
         let wanted = self.reserved.saturating_add(self.handshakes.planned);
         let receive = budget::receive(&self.limits, open, wanted);
-        // As large as the guest's are, which may have a card for less.
+        // As large as the guest's segments. Its card may have a smaller MTU.
         let segment = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).min(self.segment);
         let seed = self.seeds.hash_one(self.next_seed);
         self.next_seed += 1;
         let begun = Handshake::begin(flow, packet, syn, (receive, segment), (seed, now), link);
         let Some((handshake, answer)) = begun else { return Syn::Refused };
-        // Whoever means to complete one does so at once: a flood of SYNs displaces its own.
+        // A real guest completes a handshake at once, so a flood of SYNs displaces only its own.
         while self.handshakes.len() >= self.limits.half_open.max(1) {
             self.handshakes.take_oldest();
             statistics.displaced += 1;
@@ -208,7 +207,7 @@ impl Table {
         Syn::Answered(answer)
     }
 
-    /// What a segment without a connection does to the handshake of its flow.
+    /// Handles a segment without a connection, for the handshake of its flow.
     pub(super) fn complete(
         &mut self,
         flow: Flow,
@@ -232,7 +231,7 @@ impl Table {
         let receive = handshake.receive;
         let grant = budget::grant(&self.limits, open, self.reserved, planned, receive);
         let Some(grant) = grant else {
-            // The guest says it again: it has its connection late, and does not lose it.
+            // The guest repeats the segment: the connection is established later, and is not lost.
             tracing::debug!(open, "a connection waits: too many, or too much memory is taken");
             statistics.refused += 1;
             return Completion::Waits;
@@ -259,7 +258,7 @@ impl Table {
         self.reserved -= tcb.grant.total();
     }
 
-    /// The ports are free for another connection.
+    /// Frees the ports for another connection.
     fn forget_flow(&mut self, id: ConnectionId, flow: Flow) {
         if self.flows.get(&flow) == Some(&id) {
             self.flows.remove(&flow);
@@ -276,7 +275,7 @@ impl Table {
         }
     }
 
-    /// Gives a turn to every connection whose time has come.
+    /// Gives a turn to each connection whose time has come.
     pub(super) fn enqueue_due(&mut self, now: Duration, statistics: &mut Statistics) {
         statistics.handshakes_expired += self.handshakes.expire(now);
         while let Some(&(due, id)) = self.timers.first()
@@ -290,7 +289,7 @@ impl Table {
         }
     }
 
-    /// Whose turn it is.
+    /// The connection whose turn it is.
     pub(super) fn dequeue(&mut self) -> Option<ConnectionId> {
         let id = self.queue.pop_front()?;
         if let Some(tcb) = self.tcbs.get_mut(&id) {
@@ -299,8 +298,8 @@ impl Table {
         Some(id)
     }
 
-    /// Takes note of a turn: `settled` if there is nothing more to send now, `next` as the
-    /// time at which TCP has something to do again.
+    /// Ends a turn. `settled`: there is nothing more to send now. `next`: when TCP has something to
+    /// do again.
     pub(super) fn served(
         &mut self,
         id: ConnectionId,
@@ -385,7 +384,7 @@ impl Table {
         }
     }
 
-    /// Ends a connection that nobody will ever hold.
+    /// Ends a connection that was never accepted.
     fn reset(&mut self, id: ConnectionId, now: Duration) {
         if let Some(tcb) = self.tcbs.get_mut(&id) {
             tcb.abort();

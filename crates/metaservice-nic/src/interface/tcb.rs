@@ -1,16 +1,16 @@
-//! One connection: a transmission control block (RFC 9293, section 3.3.1) and who holds it.
+//! One connection: a transmission control block (RFC 9293, section 3.3.1) and its phase.
 //!
 //! ```text
-//!  ACK ─► HalfOpen ────────► Waiting ──accept──► Held ──release──► Delivering ──FIN acknowledged──► Lingering
-//!             │ too old,        │ nobody listens   │                   │ no progress                  │ too long,
-//!             │ displaced       ▼                  │ over and          ▼                              ▼ or over
-//!             ▼               reset                ▼ released        reset                          gone
+//!  ACK ─► HalfOpen ────────► Waiting ──accept──► Held ──release──► Delivering ─FIN acked─► Lingering
+//!             │ too old,        │ not listening    │                   │ no progress          │ too long,
+//!             │ displaced       ▼                  │ over and          ▼                      ▼ or over
+//!             ▼               reset                ▼ released        reset                  gone
 //!           gone                                 gone
 //! ```
 //!
-//! It owns the deadlines of these phases. It refuses to end a connection that somebody holds:
-//! a guest that is frozen for hours finds all of them where it left them. TCP's own
-//! retransmission goes on for as long, at most once a minute.
+//! It owns the deadlines of these phases. It never ends a connection that has an owner: a guest
+//! that is frozen for hours finds its connections open. TCP's retransmission continues that long,
+//! at most once a minute.
 
 use std::time::Duration;
 
@@ -26,13 +26,12 @@ use crate::{address::SERVICE_ADDRESS, error::StreamError};
 /// How long the guest may take to complete a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the guest may go without taking another byte of a connection that nobody holds
-/// any more, before the rest is given up.
+/// How long the guest may take no byte of a dropped connection, before the rest is discarded.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// How long the guest may keep its own direction of such a connection open, once it has
-/// everything. What it sends in that time is thrown away: a reset at once could overtake the
-/// answer in the guest's own reading.
+/// How long the guest may keep its own direction of a dropped connection open, once it has
+/// everything. What it sends meanwhile is discarded. A reset at once could reach the guest before
+/// it has read the answer.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +43,17 @@ pub(super) enum Phase {
     Lingering { deadline: Duration },
 }
 
-/// What [`Tcb::advance`] asks the table of connections to do.
+/// What [`Tcb::advance`] requests from the table of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Advance {
     Nothing,
     /// The handshake is complete.
     Established,
-    /// Nothing is left of it.
+    /// The connection can be removed.
     Gone,
 }
 
-/// Why a deadline has struck.
+/// Which deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
     Handshake,
@@ -66,30 +65,30 @@ pub(super) struct Tcb {
     pub(super) flow: Flow,
     pub(super) phase: Phase,
     pub(super) grant: Grant,
-    /// The sequence number that the guest has said it expects next.
+    /// The sequence number that the guest expects next.
     pub(super) expected: Option<TcpSeqNumber>,
-    /// What the guest has not heard of.
+    /// The data that is not acknowledged.
     pub(super) acknowledgement: Acknowledgement,
-    /// How often in a row it had something to do at once, and did nothing.
+    /// How often in a row it wanted to be polled at once, and sent nothing.
     pub(super) retries: u32,
-    /// When the connection is to be served next, as it stands in the table's timers.
+    /// When the connection gets its next turn, as in the table's timers.
     pub(super) due: Option<Duration>,
-    /// Whether the connection is in the table's queue of those to be served.
+    /// Whether the connection is in the table's queue.
     pub(super) queued: bool,
-    /// TCP has nothing more to say: what is left is to be read.
+    /// TCP is finished. Received data may still be unread.
     pub(super) over: bool,
-    /// The end came by a reset of the guest's.
+    /// The guest has reset the connection.
     pub(super) reset: bool,
     shut_down: bool,
-    /// The socket, alone in its set: smoltcp searches a set from its beginning for every
-    /// segment, and the table of connections knows better.
+    /// The socket, alone in its set: smoltcp searches a set from its beginning for each segment,
+    /// and the table finds the connection faster.
     pub(super) sockets: SocketSet<'static>,
     handle: SocketHandle,
 }
 
 impl Tcb {
-    /// A socket that listens for the SYN of this flow, and for nothing else. Full segments have
-    /// `segment` bytes. The table holds it once the guest has answered the answer to that SYN.
+    /// A socket that listens for the SYN of this flow only. A full segment has `segment` bytes. The
+    /// table gets the connection when the handshake is complete.
     pub(super) fn listen(
         flow: Flow,
         grant: Grant,
@@ -98,11 +97,11 @@ impl Tcb {
     ) -> Result<Self, ListenError> {
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
-        // `acknowledgement` decides which of them wait.
+        // `acknowledgement` decides how long an acknowledgement waits.
         socket.set_ack_delay(None);
-        // Writers are buffered already; what is written is wanted now.
+        // Writers have buffers of their own, so data is sent at once.
         socket.set_nagle_enabled(false);
-        // The wire has one sender each way and loses nothing.
+        // The link has one sender in each direction, and loses nothing.
         socket.set_congestion_control(CongestionControl::None);
         socket.listen(IpListenEndpoint { addr: Some(SERVICE_ADDRESS.into()), port: flow.port })?;
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
@@ -132,29 +131,29 @@ impl Tcb {
         self.sockets.get_mut(self.handle)
     }
 
-    /// Takes note that a segment has gone out.
+    /// A segment was sent.
     pub(super) fn spoke(&mut self) {
         let socket = self.socket();
         self.acknowledgement.heard(socket.recv_capacity() - socket.recv_queue());
     }
 
-    /// Until when it can wait to speak: as long as it has nothing to say but an acknowledgement
-    /// that can wait.
+    /// How long it can be silent: as long as it has only an acknowledgement to send, which can
+    /// wait.
     pub(super) fn silent_until(&self, now: Duration) -> Option<Duration> {
         let socket = self.socket();
         let quiet = socket.state() == State::Established && socket.send_queue() == 0;
         if quiet { self.acknowledgement.held_until(now) } else { None }
     }
 
-    /// Whether its time will come by itself, with no more to say than an acknowledgement.
+    /// Whether it waits for its timer, with only an acknowledgement to send.
     pub(super) fn waits(&self) -> bool {
         let socket = self.socket();
         let quiet = socket.state() == State::Established && socket.send_queue() == 0;
         quiet && self.due.is_some() && self.acknowledgement.is_held()
     }
 
-    /// The deadline of the phase; none once the connection is aborted, whose reset waits for
-    /// nothing but room.
+    /// The deadline of the phase. `None` for an aborted connection, whose reset waits only for
+    /// room.
     pub(super) fn deadline(&self) -> Option<Duration> {
         match self.phase {
             _ if self.socket().state() == State::Closed => None,
@@ -165,7 +164,7 @@ impl Tcb {
         }
     }
 
-    /// Which deadline has struck, if any. The connection is aborted then.
+    /// The deadline that has passed, if any. Then the connection is aborted.
     pub(super) fn expire(&mut self, now: Duration) -> Option<Expired> {
         if self.over || self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
@@ -179,7 +178,7 @@ impl Tcb {
         }
     }
 
-    /// Whether its handshake is complete.
+    /// Whether the handshake is complete.
     pub(super) fn is_begun(&self) -> bool {
         !matches!(self.socket().state(), State::Listen | State::SynReceived)
     }
@@ -188,8 +187,8 @@ impl Tcb {
         self.socket_mut().abort();
     }
 
-    /// Takes note of what TCP has done. `settled` says that everything that could be sent
-    /// was, the acknowledgement of the guest's FIN among it.
+    /// Follows what TCP has done. `settled`: everything was sent that could be, also the
+    /// acknowledgement of the guest's FIN.
     pub(super) fn advance(&mut self, now: Duration, settled: bool) -> Advance {
         let state = self.socket().state();
         let mut advance = Advance::Nothing;
@@ -214,9 +213,9 @@ impl Tcb {
             }
             Phase::Lingering { .. } => self.discard(),
         }
-        // TIME-WAIT protects the next connection of the same ports from segments of this one
-        // that are still on their way. On this wire nothing overtakes or gets lost, and a
-        // guest that polls would soon have all its connections in that state.
+        // TIME-WAIT protects the next connection with the same ports from late segments of this
+        // one. On this link no segment is reordered or lost. A guest that polls would soon have all
+        // its connections in this state.
         let over = match state {
             State::TimeWait => settled,
             State::Closed => self.socket().remote_endpoint().is_none(),
@@ -231,7 +230,7 @@ impl Tcb {
         advance
     }
 
-    /// Nobody holds the connection any more: what was written is delivered, then it ends.
+    /// Drops the connection: what was written is delivered, then it ends.
     pub(super) fn release(&mut self, now: Duration) {
         self.socket_mut().close();
         self.discard();
@@ -248,8 +247,8 @@ impl Tcb {
         while socket.recv_queue() > 0 && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
     }
 
-    /// Hands received bytes to `take` until it takes less than it is given. `Ok(None)`: there
-    /// is nothing yet; `Ok(Some(0))`: there will be nothing more.
+    /// Gives received bytes to `take` until it takes less than it is given. `Ok(None)`: there are
+    /// none yet. `Ok(Some(0))`: there will be no more.
     pub(super) fn read(
         &mut self,
         mut take: impl FnMut(&[u8]) -> usize,
@@ -257,7 +256,7 @@ impl Tcb {
         let reset = self.reset;
         let socket = self.socket_mut();
         let mut total = 0;
-        // Twice at most: to the end of the ring, and from its beginning.
+        // At most twice: to the end of the ring, and from its beginning.
         while socket.recv_queue() > 0 {
             let result = socket.recv(|bytes| {
                 let taken = take(bytes).min(bytes.len());
@@ -284,7 +283,7 @@ impl Tcb {
         }
     }
 
-    /// Takes bytes to be sent. `Ok(None)`: there is no room yet.
+    /// Takes bytes to send. `Ok(None)`: there is no room yet.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<Option<usize>, StreamError> {
         if self.shut_down {
             return Err(StreamError::ShutDown);
@@ -298,14 +297,14 @@ impl Tcb {
         }
     }
 
-    /// Whether [`read`](Self::read) would not have to wait.
+    /// Whether [`read`](Self::read) does not return `Ok(None)`.
     pub(super) fn is_readable(&self) -> bool {
         let socket = self.socket();
         socket.can_recv() || !socket.may_recv()
     }
 
-    /// Whether [`write`](Self::write) would not have to wait, and has enough room for a wake
-    /// to be worth it.
+    /// Whether [`write`](Self::write) does not return `Ok(None)`, and there is so much room that a
+    /// wake is worth it.
     pub(super) fn is_writable(&self) -> bool {
         let socket = self.socket();
         !socket.may_send() || socket.send_queue() <= socket.send_capacity() / 2

@@ -50,7 +50,7 @@ fn the_limit_and_one_past_it() {
 }
 
 #[test]
-fn other_ports_are_refused_and_reset_names_nobody() {
+fn other_ports_are_refused_and_a_stray_reset_is_ignored() {
     let mut pair = Pair::new();
     let handle = pair.guest.connect_from(50_000, 81, 4096);
     pair.settle();
@@ -95,11 +95,11 @@ fn a_flood_of_syns_takes_no_buffers() {
         assert_eq!(pair.take_output().len(), 1, "each is answered");
     }
     let taken = memory().saturating_sub(before);
-    assert!(taken < 8 << 20, "{taken} bytes for handshakes that nobody completes");
+    assert!(taken < 8 << 20, "{taken} bytes for handshakes that the guest never completes");
     assert!(pair.serves());
 }
 
-/// The service's side of the connection from a port of a guest by hand.
+/// The service's sequence number of the first segment to a port of a guest by hand.
 fn first(frames: &[Vec<u8>], port: u16) -> Option<u32> {
     let mine = |frame: &&Vec<u8>| frame[36..38] == port.to_be_bytes() && frame[47] == 0x12;
     let answer = frames.iter().find(mine)?;
@@ -112,11 +112,11 @@ fn connections_that_are_filled_stay_within_the_buffers_together() {
     let before = memory();
     for port in 1..3000 {
         pair.inject(&Segment::syn(port, 77).frame());
-        let Some(ours) = first(&pair.take_output(), port) else { continue };
+        let Some(service) = first(&pair.take_output(), port) else { continue };
         for piece in 0..20 {
             let at = 78 + piece * 60_000;
             let bytes = vec![7; 60_000];
-            pair.inject(&Segment::ack(port, at, ours.wrapping_add(1)).payload(&bytes).frame());
+            pair.inject(&Segment::ack(port, at, service.wrapping_add(1)).payload(&bytes).frame());
         }
         if let Some(id) = pair.interface.accept() {
             pair.interface.write(id, &vec![9; 4 << 20]).unwrap();
@@ -158,7 +158,7 @@ fn a_connection_that_there_is_no_memory_for_is_late_and_not_lost() {
     assert_eq!(answer, b"thanks");
 }
 
-/// A guest asks for its next action on one connection for as long as the job lives.
+/// A guest requests its next action on one connection until the job ends.
 #[test]
 fn a_connection_of_many_small_requests_takes_no_more_and_no_more() {
     let mut pair = Pair::new();
@@ -188,18 +188,18 @@ fn a_handshake_has_half_a_minute() {
     for (seconds, established) in [(29, true), (31, false)] {
         let mut pair = Pair::new();
         pair.inject(&Segment::syn(9, 77).frame());
-        let ours = first(&pair.take_output(), 9).unwrap();
-        // The same again, and the same answer.
+        let service = first(&pair.take_output(), 9).unwrap();
+        // The same SYN gets the same answer.
         pair.inject(&Segment::syn(9, 77).frame());
-        assert_eq!(first(&pair.take_output(), 9), Some(ours));
-        // What does not complete it leaves it as it is.
-        for (sequence, acknowledged) in [(78, ours), (79, ours.wrapping_add(1))] {
+        assert_eq!(first(&pair.take_output(), 9), Some(service));
+        // A segment that does not complete the handshake leaves it as it is.
+        for (sequence, acknowledged) in [(78, service), (79, service.wrapping_add(1))] {
             pair.inject(&Segment::ack(9, sequence, acknowledged).frame());
             assert_eq!(pair.interface.accept(), None);
         }
         pair.freeze(Duration::from_secs(seconds));
         pair.guest.cable.to_guest.clear();
-        pair.inject(&Segment::ack(9, 78, ours.wrapping_add(1)).frame());
+        pair.inject(&Segment::ack(9, 78, service.wrapping_add(1)).frame());
         assert_eq!(pair.interface.accept().is_some(), established, "{seconds} s");
     }
 }
@@ -241,7 +241,7 @@ fn the_same_ports_can_be_used_again_at_once() {
         let handle = pair.guest.connect_from(50_000, 80, 4096);
         pair.settle();
         let id = pair.interface.accept().expect("a connection");
-        // The service closes first, which is the side that TIME-WAIT is at.
+        // The service closes first, so it is the side with TIME-WAIT.
         pair.interface.release(id, pair.now);
         pair.settle();
         pair.guest.tcp(handle).close();
@@ -272,7 +272,7 @@ fn a_repeated_syn_is_the_same_and_another_begins_anew() {
 }
 
 #[test]
-fn nobody_listens_any_more() {
+fn after_the_end_of_listening_connections_are_reset() {
     let mut pair = Pair::new();
     let (held, id) = pair.open();
     let waiting = pair.guest.connect();
@@ -283,8 +283,8 @@ fn nobody_listens_any_more() {
     pair.interface.stop_listening();
     pair.settle();
     assert_eq!(pair.guest.state(waiting), State::Closed);
-    let ours = u32::from_be_bytes(answer[38..42].try_into().unwrap()) + 1;
-    pair.inject(&Segment::ack(9, 2, ours).window(1000).frame());
+    let service = u32::from_be_bytes(answer[38..42].try_into().unwrap()) + 1;
+    pair.inject(&Segment::ack(9, 2, service).window(1000).frame());
     pair.take_output();
     let late = pair.guest.connect();
     pair.settle();

@@ -1,4 +1,4 @@
-//! What a connection carries: windows, acknowledgements, slow readers.
+//! The data of a connection: windows, acknowledgements, slow readers.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn what_was_written_is_delivered_after_the_release() {
     assert!(received == bytes);
     pair.settle();
     assert!(pair.guest.at_end(handle));
-    // The guest goes on sending, and never closes: that is listened to for a while.
+    // The guest continues to send, and never closes. The card accepts that for a while.
     pair.guest.send(handle, b"more");
     pair.pass(Duration::from_secs(29));
     assert_eq!(pair.guest.state(handle), State::CloseWait);
@@ -57,13 +57,13 @@ fn what_was_written_is_delivered_after_the_release() {
 }
 
 #[test]
-fn an_upload_that_nobody_reads_does_not_block_the_answer() {
+fn an_unread_upload_does_not_block_the_answer() {
     let mut pair = Pair::new();
     let (handle, id) = pair.open();
     let (upload, answer) = (vec![1; 8 << 20], noise(1_000_000, 6));
     pair.interface.write(id, &answer).unwrap();
     pair.interface.release(id, pair.now);
-    // The guest reads nothing before it has sent everything.
+    // The guest reads nothing until it has sent everything.
     let mut sent = 0;
     while sent < upload.len() {
         let count = pair.guest.send(handle, &upload[sent..]);
@@ -94,7 +94,7 @@ fn a_guest_that_takes_nothing_keeps_nothing_for_ever() {
 }
 
 #[test]
-fn a_slow_reader_holds_up_nobody_else() {
+fn a_slow_reader_does_not_hold_up_others() {
     let mut pair = Pair::new();
     let (slow, slow_id) = pair.open();
     let bytes = noise(10 << 20, 4);
@@ -102,7 +102,7 @@ fn a_slow_reader_holds_up_nobody_else() {
     loop {
         let count = pair.guest.send(slow, &bytes[sent..]);
         sent += count;
-        // Its buffer is no larger than what may wait for an acknowledgement.
+        // The guest's buffer is no larger than the data that may wait for an acknowledgement.
         pair.pass(Duration::from_millis(2));
         if count == 0 {
             break;
@@ -234,27 +234,27 @@ fn both_directions_end_on_their_own() {
     assert_eq!(pair.guest.state(handle), State::CloseWait);
     pair.guest.send(handle, b"upload");
     pair.guest.tcp(handle).close();
-    // TIME-WAIT, and longer than it lasts: what was not read stays.
+    // Longer than TIME-WAIT. Unread data stays.
     pair.pass(MINUTE);
     assert_eq!(pair.read(id), Ok(Some(b"upload".to_vec())));
     assert_eq!(pair.read(id), Ok(Some(Vec::new())));
 }
 
-/// smoltcp reads the window of its own SYN-ACK as a scaled one. With most buffer sizes this
-/// segment would be written behind the end of the buffer.
+/// smoltcp takes the window of its own SYN-ACK for a scaled one. With most buffer sizes, this
+/// segment would be written beyond the end of the buffer.
 #[test]
 fn bytes_beyond_the_window_are_not_taken() {
     let mut pair = Pair::new();
     pair.inject(&Segment::syn(9, 0).window(1000).frame());
     let answer = pair.take_output().remove(0);
-    let ours = u32::from_be_bytes(answer[38..42].try_into().unwrap()) + 1;
-    pair.inject(&Segment::ack(9, 1, ours).window(1000).frame());
+    let service = u32::from_be_bytes(answer[38..42].try_into().unwrap()) + 1;
+    pair.inject(&Segment::ack(9, 1, service).window(1000).frame());
     let id = pair.interface.accept().unwrap();
     for offset in [4 << 20, 5 << 20, (8 << 20) - 200, (4 << 20) - 100, 3 << 20] {
-        pair.inject(&Segment::ack(9, 1 + offset, ours).window(1000).payload(&[7; 1000]).frame());
+        pair.inject(&Segment::ack(9, 1 + offset, service).window(1000).payload(&[7; 1000]).frame());
     }
     pair.inject(
-        &Segment::new(9, 1, ours, Flags::PSH | Flags::ACK)
+        &Segment::new(9, 1, service, Flags::PSH | Flags::ACK)
             .window(1000)
             .payload(b"in order")
             .frame(),

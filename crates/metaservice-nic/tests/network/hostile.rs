@@ -1,4 +1,4 @@
-//! Whatever a guest sends, the card neither falls nor stops serving.
+//! Whatever a guest sends, the card does not crash, and continues to serve.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Card {
     outgoing: Outgoing,
     now: Duration,
     /// The service's next sequence number of the flow from port 9, as far as it was seen.
-    ours: u32,
+    service: u32,
 }
 
 impl Card {
@@ -27,7 +27,7 @@ impl Card {
             interface: Interface::new(&config, 1),
             outgoing: Outgoing::new(),
             now: Duration::ZERO,
-            ours: 0,
+            service: 0,
         }
     }
 
@@ -41,8 +41,8 @@ impl Card {
                 && frame[23] == 6
                 && frame[36..38] == own
             {
-                self.ours = u32::from_be_bytes(frame[38..42].try_into().unwrap());
-                self.ours += u32::from(frame[47] & 3 != 0);
+                self.service = u32::from_be_bytes(frame[38..42].try_into().unwrap());
+                self.service += u32::from(frame[47] & 3 != 0);
             }
         }
         self.outgoing.sent(self.outgoing.unsent().len());
@@ -54,7 +54,7 @@ impl Card {
         for id in accepted {
             self.interface.release(id, self.now);
         }
-        // Whatever is left of the chaos gets its chance to end.
+        // The remains of the chaos get the time to end.
         for _ in 0..2000 {
             if !self.interface.has_backlog() {
                 let Some(deadline) = self.interface.deadline() else { break };
@@ -66,7 +66,7 @@ impl Card {
         if !self.interface.is_idle() {
             return false;
         }
-        let mut ours = None;
+        let mut service = None;
         self.interface.receive(
             &Segment::syn(11, 70).window(1000).frame(),
             self.now,
@@ -75,13 +75,13 @@ impl Card {
         self.interface.poll(self.now, &mut self.outgoing);
         for frame in self.outgoing.frames_since(0) {
             if frame.len() >= 54 && frame[36..38] == 11u16.to_be_bytes() {
-                ours = Some(u32::from_be_bytes(frame[38..42].try_into().unwrap()));
+                service = Some(u32::from_be_bytes(frame[38..42].try_into().unwrap()));
             }
         }
         self.outgoing.sent(self.outgoing.unsent().len());
-        let Some(ours) = ours else { return false };
+        let Some(service) = service else { return false };
         self.step(
-            &Segment::new(11, 71, ours.wrapping_add(1), Flags::PSH | Flags::ACK)
+            &Segment::new(11, 71, service.wrapping_add(1), Flags::PSH | Flags::ACK)
                 .window(1000)
                 .payload(b"ping")
                 .frame(),
@@ -100,7 +100,7 @@ impl Card {
     }
 }
 
-/// Frames that get past the first checks.
+/// Frames that pass the first checks.
 fn plausible() -> impl Strategy<Value = Vec<u8>> {
     let header = |ethertype: [u8; 2]| {
         let mut frame = SERVICE_HARDWARE_ADDRESS.to_vec();
@@ -141,10 +141,10 @@ fn plausible() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// One thing that a guest, or the service itself, does in the course of a connection.
+/// An operation of the guest or of the service in the life of a connection.
 #[derive(Debug, Clone)]
 enum Act {
-    /// A segment near what the connection expects: offsets from the expected numbers.
+    /// A segment near the one that is expected: offsets from the expected numbers.
     Segment {
         sequence: i32,
         acknowledged: i32,
@@ -221,8 +221,8 @@ proptest! {
         let mut card = Card::new();
         card.step(&Segment::syn(9, 0).frame());
         let mut next = 1u32;
-        let ours = card.ours;
-        card.step(&Segment::ack(9, next, ours).frame());
+        let service = card.service;
+        card.step(&Segment::ack(9, next, service).frame());
         let id = card.interface.accept().unwrap();
         let mut held = true;
         for act in acts {
@@ -230,7 +230,7 @@ proptest! {
                 Act::Segment { sequence, acknowledged, flags, window, length } => {
                     let payload = vec![3; length];
                     let at = next.wrapping_add_signed(sequence);
-                    let acknowledged = card.ours.wrapping_add_signed(acknowledged);
+                    let acknowledged = card.service.wrapping_add_signed(acknowledged);
                     card.step(&Segment::new(9, at, acknowledged, Flags(flags)).window(window).payload(&payload).frame());
                     if sequence == 0 {
                         next = next.wrapping_add(u32::try_from(length).unwrap());
@@ -266,14 +266,14 @@ proptest! {
     }
 }
 
-/// Found by the property above: TCP says of this connection that it has something to do at once,
-/// does nothing, and says so again until the guest is given up.
+/// The property above found this: TCP wants this connection to be polled at once, but sends
+/// nothing, and wants it again until the connection ends.
 #[test]
 fn a_connection_that_never_settles_is_asked_less_and_less() {
     let mut card = Card::new();
     card.step(&Segment::syn(9, 0).frame());
-    let ours = card.ours;
-    card.step(&Segment::ack(9, 1, ours).frame());
+    let service = card.service;
+    card.step(&Segment::ack(9, 1, service).frame());
     let id = card.interface.accept().unwrap();
     let settle = |card: &mut Card| {
         card.interface.poll(card.now, &mut card.outgoing);
@@ -281,19 +281,19 @@ fn a_connection_that_never_settles_is_asked_less_and_less() {
     };
     card.interface.write(id, &vec![5; 523_841]).unwrap();
     settle(&mut card);
-    let ours = card.ours;
-    card.step(&Segment::ack(9, 1u32.wrapping_sub(58_272), ours).window(0).frame());
+    let service = card.service;
+    card.step(&Segment::ack(9, 1u32.wrapping_sub(58_272), service).window(0).frame());
     card.interface.shut_down(id);
     settle(&mut card);
     for (next, payload) in [(1, &[3][..]), (2, &[])] {
-        let ours = card.ours;
-        card.step(&Segment::ack(9, next, ours).window(0).payload(payload).frame());
+        let service = card.service;
+        card.step(&Segment::ack(9, next, service).window(0).payload(payload).frame());
     }
     card.interface.release(id, card.now);
     assert!(card.serves());
 }
 
-/// Five thousand frames at a bound of a thousand a second: the guest waits, nothing is lost.
+/// Five thousand frames at a limit of a thousand a second: the guest waits, and no frame is lost.
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_sends_more_frames_than_it_may_is_held_back() {
     use std::time::Duration;

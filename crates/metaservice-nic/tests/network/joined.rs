@@ -1,4 +1,4 @@
-//! The core of the card and a guest, joined by a cable of queues, in simulated time.
+//! The card without I/O and a guest, joined by a cable of queues, in simulated time.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Pair {
         self.interface.poll(self.now, &mut self.outgoing);
     }
 
-    /// Everything the service has to say, away from the guest.
+    /// Takes everything that the service sends. The guest does not get it.
     pub(crate) fn take_output(&mut self) -> Vec<Vec<u8>> {
         let frames = self.outgoing.frames_since(0).map(<[u8]>::to_vec).collect();
         self.outgoing.sent(self.outgoing.unsent().len());
@@ -62,20 +62,20 @@ impl Pair {
         }
     }
 
-    /// Lets time pass, every timer on its way included.
+    /// Lets time pass, with each timer on the way.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         self.settle();
         while self.now < end {
-            let ours = self.interface.deadline();
-            let theirs = self.guest.delay(self.now).map(|delay| self.now + delay);
-            let next = [ours, theirs].into_iter().flatten().min().unwrap_or(end).min(end);
+            let service = self.interface.deadline();
+            let guest = self.guest.delay(self.now).map(|delay| self.now + delay);
+            let next = [service, guest].into_iter().flatten().min().unwrap_or(end).min(end);
             self.now = next.max(self.now + Duration::from_millis(1));
             self.settle();
         }
     }
 
-    /// Lets time pass for the service only, while its frames pile up in front of the guest.
+    /// Lets time pass for the service only. Its frames wait for the guest.
     pub(crate) fn freeze(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {

@@ -1,5 +1,5 @@
-//! Connections as a user of the crate sees them, over a real socket pair. The clock is
-//! paused: it advances only when nothing can happen without it.
+//! Connections over a real socket pair, as a user of the crate sees them. The clock is paused: it
+//! advances only when nothing else can happen.
 
 use std::{
     io::{self, ErrorKind},
@@ -216,7 +216,7 @@ async fn a_machine_that_is_gone_leaves_what_it_said_and_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pulling_the_plug_wakes_everybody() {
+async fn cutting_the_link_wakes_each_waiting_task() {
     let (mut machine, mut nic, driver) = pair(1500);
     let driver = tokio::spawn(driver.run());
     let handle = machine.guest.connect();
@@ -244,7 +244,7 @@ async fn a_reset_wakes_reader_and_writer() {
     );
     let (mut reader, mut writer) = tokio::io::split(accepted.unwrap());
     let reader = tokio::spawn(async move { reader.read_u8().await.unwrap_err() });
-    // More than the window and the buffer take.
+    // More than fits into the window and the buffer.
     let writer = tokio::spawn(async move { writer.write_all(&[0; 8 << 20]).await.unwrap_err() });
     machine.run_until(|guest| guest.tcp(handle).recv_queue() == 1000).await;
     machine.guest.tcp(handle).abort();
@@ -278,7 +278,7 @@ async fn a_machine_that_takes_nothing_is_still_heard() {
         first.write_all(&[1; 6 << 20]).await.unwrap();
         first
     });
-    // The machine writes without reading, until its word is heard: by hand, as `run_until` reads.
+    // The machine writes without reading, until its data arrives: `run_until` would read.
     machine.guest.send(heard, b"listen!");
     let now = Duration::from_secs(1);
     machine.guest.poll(now);
