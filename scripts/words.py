@@ -59,12 +59,8 @@ NAMES = re.compile(
     r"`[a-z0-9]+(?:_[a-z0-9]+){3,}`|`bounds(?:\.rs)?`|`crates/[a-z/.]+`"
     r"|list-folder|list_folder|not-a-folder|[`\"]folder[`\"]|log_drain|[Uu]nbounded_?\w+"
     r"|alias = \"bound\"|--bound=|`--bound`|`farewell`"
-<<<<<<< HEAD
     r"|temporary_folder|\bBounds\b|\.bounds\(|bounds::list"
-=======
     r"|nobody:x:65534:65534:nobody"
-    r"|temporary_folder|folder_names|\bBounds\b|\.bounds\(|bounds::list|\bDialect\b|with_dialect"
->>>>>>> 58b6daf (nic: plain English in each comment, standard terms in names)
 )
 
 
