@@ -2,9 +2,9 @@
 # Gets what a virtual machine needs on Debian and Ubuntu: QEMU, a kernel with its
 # modules, and a static busybox. What is there already is left alone.
 #
-# Kernel and busybox are never installed, only unpacked into the cache folder. QEMU is
+# Kernel and busybox are never installed, only unpacked into the cache directory. QEMU is
 # installed where that is allowed and removes no package, and unpacked into the cache
-# folder otherwise.
+# directory otherwise.
 set -eu
 
 usage() {
@@ -120,7 +120,7 @@ find_busybox() {
 }
 
 # True for a kernel whose files are those that were unpacked.
-kernel_is_whole() { # FOLDER
+kernel_is_whole() { # DIRECTORY
     [ -s "$1/vmlinuz" ] && [ -s "$1/modules/modules.dep" ] || return 1
     # An earlier version has left no checksums.
     [ ! -e "$1/checksums" ] || (cd "$1" && sha256sum -c --status checksums >/dev/null 2>&1)
@@ -161,13 +161,13 @@ done
 
 # --- one at a time, and nothing half-written -----------------------------------------
 
-# What is run and booted from here is nobody else's to change.
+# Other users must not be able to change what is executed and booted from here.
 umask 022
 mkdir -p "$cache/bin" "$cache/kernel" 2>/dev/null || fail "cannot write to $cache" \
     'set XDG_CACHE_HOME to a directory in which you can write'
 exec 9>"$cache/.setup.lock" || fail "cannot write to $cache"
 if command -v flock >/dev/null 2>&1; then flock 9; fi
-# The lock is ours: what an interrupted run left can go.
+# This process has the lock, so the files of an interrupted run can be removed.
 rm -rf "$cache"/.staging.*
 staging=$cache/.staging.$$
 clean_up() { rm -rf "$staging"; }
@@ -220,9 +220,9 @@ download_once() {
         >"$staging/download.log" 2>&1 </dev/null
 }
 
-# Fetches packages and unpacks them into a folder. apt checks them against its signed lists.
-unpack() { # FOLDER PACKAGE...
-    folder=$1
+# Fetches packages and unpacks them into a directory. apt checks them against its signed lists.
+unpack() { # DIRECTORY PACKAGE...
+    directory=$1
     shift
     rm -rf "$staging/debs"
     if ! download_once "$@"; then
@@ -235,9 +235,9 @@ unpack() { # FOLDER PACKAGE...
                 "check the network and the free space in $cache; no partial files were left"
         fi
     fi
-    mkdir -p "$folder"
+    mkdir -p "$directory"
     for deb in "$staging"/debs/*.deb; do
-        if ! dpkg-deb -x "$deb" "$folder" 2>"$staging/unpack.log"; then
+        if ! dpkg-deb -x "$deb" "$directory" 2>"$staging/unpack.log"; then
             # A full disk leaves the log empty, too.
             reason=$(grep -m 1 -v '^$' "$staging/unpack.log" || printf '%s' 'no reason given, possibly no free space')
             fail "could not unpack ${deb##*/}: $reason" \
@@ -288,7 +288,7 @@ find_depmod() {
 }
 
 # Drivers of hardware that no virtual machine has are four fifths of a kernel package.
-prune_modules() { # FOLDER
+prune_modules() { # DIRECTORY
     rm -rf "$1/sound" "$1/samples" "$1/net/wireless" "$1/net/mac80211" "$1/net/bluetooth" "$1/fs/ocfs2"
     for drivers in "$1"/drivers/*; do
         case ${drivers##*/} in
@@ -298,16 +298,16 @@ prune_modules() { # FOLDER
         esac
     done
     # Of these only what is not tied to a maker's card.
-    for folder in "$1"/drivers/net/*/ "$1"/drivers/scsi/*/ "$1"/drivers/misc/*/ "$1"/drivers/input/*/; do
-        case $folder in
+    for directory in "$1"/drivers/net/*/ "$1"/drivers/scsi/*/ "$1"/drivers/misc/*/ "$1"/drivers/input/*/; do
+        case $directory in
             */net/bonding/ | */net/vxlan/ | */net/wireguard/ | */net/ipvlan/ | */misc/pvpanic/) ;;
-            *) rm -rf "$folder" ;;
+            *) rm -rf "$directory" ;;
         esac
     done
 }
 
 get_kernel() {
-    # Debian's smaller cloud kernel is no choice: it has no 9p, and so could not share a folder.
+    # Debian's smaller cloud kernel is no choice: it has no 9p, and so could not share a directory.
     meta=linux-image-$kernel_suffix
     if ! known "$meta" && known linux-image-virtual; then meta=linux-image-virtual; fi
     require_known "$meta"
@@ -361,7 +361,7 @@ get_kernel() {
     rm -rf "${cache:?}/kernel/$version"
     mv "$staging/kernel" "$cache/kernel/$version"
     ln -s "$version" "$staging/current"
-    # -T: the link itself is replaced, not a file put into the folder that it names.
+    # -T: the link itself is replaced, not a file put into the directory that it names.
     mv -f -T "$staging/current" "$cache/kernel/current"
 }
 
@@ -377,7 +377,7 @@ may_install() { # PACKAGE...
 write_wrapper() { # NAME
     cat >"$staging/wrapper" <<WRAPPER
 #!/bin/sh
-# Runs the QEMU that was unpacked beside this folder.
+# Runs the QEMU that was unpacked beside this directory.
 root=\${0%/*}/../qemu
 LD_LIBRARY_PATH=\$root/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 QEMU_MODULE_DIR=\$root/lib/qemu
@@ -396,12 +396,12 @@ unpack_qemu() { # PACKAGE...
     say "QEMU: unpacking these packages to $cache/qemu:" "$(printf '%s' "$packages" | tr '\n' ' ')"
     # shellcheck disable=SC2086
     unpack "$staging/qemu" $packages
-    # Libraries live in a folder named after the processor, and in /lib or /usr/lib by release.
-    for folder in "$staging"/qemu/usr/lib/*-linux-gnu* "$staging"/qemu/lib/*-linux-gnu*; do
-        if [ -d "$folder" ]; then
+    # Libraries live in a directory named after the processor, and in /lib or /usr/lib by release.
+    for directory in "$staging"/qemu/usr/lib/*-linux-gnu* "$staging"/qemu/lib/*-linux-gnu*; do
+        if [ -d "$directory" ]; then
             mkdir -p "$staging/qemu/libraries"
-            cp -a "$folder/." "$staging/qemu/libraries/"
-            rm -rf "$folder"
+            cp -a "$directory/." "$staging/qemu/libraries/"
+            rm -rf "$directory"
         fi
     done
     rm -rf "$staging/qemu/lib" "$staging/qemu/etc" "$staging/qemu/var" "$staging/qemu/usr/lib/qemu" \
@@ -418,8 +418,8 @@ unpack_qemu() { # PACKAGE...
     rm -rf "${cache:?}/qemu"
     mv "$staging/qemu" "$cache/qemu"
     firmware=
-    for folder in usr/share/qemu usr/share/seabios usr/lib/ipxe/qemu; do
-        if [ -d "$cache/qemu/$folder" ]; then firmware="$firmware -L \"\$root/$folder\""; fi
+    for directory in usr/share/qemu usr/share/seabios usr/lib/ipxe/qemu; do
+        if [ -d "$cache/qemu/$directory" ]; then firmware="$firmware -L \"\$root/$directory\""; fi
     done
     if [ -x "$cache/qemu/usr/bin/$emulator" ]; then write_wrapper "$emulator" "$firmware"; fi
     if [ -x "$cache/qemu/usr/bin/qemu-img" ]; then write_wrapper qemu-img ''; fi
