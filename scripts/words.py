@@ -22,7 +22,8 @@ CHECKED = """
     crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol
     crates/metaservice-qemu
     examples fuzz rustfmt.toml scripts
-    docs/SUMMARY.md docs/adding-an-action.md docs/cloud.md docs/control.md docs/guarantees.md docs/how-to docs/images.md
+    docs/SUMMARY.md docs/adding-an-action.md docs/cloud.md docs/control.md docs/guarantees.md
+    docs/how-to docs/images.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md
     docs/testing.md docs/tutorial.md
 """.split()
