@@ -3,9 +3,9 @@
 //! Owns the five keys and their types. An unknown key is an error: you notice a misspelt key when
 //! you make the image, not when a job runs as the wrong user.
 //!
-//! The file is YAML, because the images of version 1 have YAML files and keep working. A parser
-//! of YAML is large for five keys, but a subset written here would accept other files than the
-//! agents that those images were made for.
+//! The file is YAML, because the images of version 1 have YAML files, and must keep working. The
+//! parser adds 135 KiB to an agent of 2.4 MiB, which is much for five keys. A parser for a subset of
+//! YAML would be smaller, but would read some of those files differently.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -24,7 +24,7 @@ pub(crate) enum Body {
 /// The receiving side of a [`BodySender`].
 #[derive(Debug)]
 pub(crate) struct BodyStream {
-    parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<BodyPart>,
     length: Option<u64>,
     given: u64,
     taken: Arc<AtomicU64>,
@@ -34,7 +34,7 @@ pub(crate) struct BodyStream {
 }
 
 #[derive(Debug)]
-enum Part {
+enum BodyPart {
     Bytes(Bytes),
     Pair([Bytes; 2]),
     End,
@@ -43,7 +43,7 @@ enum Part {
 /// Produces a [`Body`].
 #[derive(Debug)]
 pub(crate) struct BodySender {
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<BodyPart>,
     taken: Arc<AtomicU64>,
 }
 
@@ -90,22 +90,22 @@ impl Body {
 impl BodySender {
     /// Sends a part. Waits until the previous part was taken.
     pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), RequestOver> {
-        self.parts.send(Part::Bytes(bytes)).await.map_err(|_| RequestOver)
+        self.parts.send(BodyPart::Bytes(bytes)).await.map_err(|_| RequestOver)
     }
 
     /// [`send`](Self::send) for a blocking thread.
     pub(crate) fn send_blocking(&self, bytes: Bytes) -> Result<(), RequestOver> {
-        self.parts.blocking_send(Part::Bytes(bytes)).map_err(|_| RequestOver)
+        self.parts.blocking_send(BodyPart::Bytes(bytes)).map_err(|_| RequestOver)
     }
 
     /// [`send_blocking`](Self::send_blocking) for two parts that are sent together.
     pub(crate) fn send_pair_blocking(&self, pair: [Bytes; 2]) -> Result<(), RequestOver> {
-        self.parts.blocking_send(Part::Pair(pair)).map_err(|_| RequestOver)
+        self.parts.blocking_send(BodyPart::Pair(pair)).map_err(|_| RequestOver)
     }
 
     /// Ends the body. Dropping the sender without this breaks the request.
     pub(crate) async fn end(&self) -> Result<(), RequestOver> {
-        self.parts.send(Part::End).await.map_err(|_| RequestOver)
+        self.parts.send(BodyPart::End).await.map_err(|_| RequestOver)
     }
 
     /// Completes when the request is over, successful or not.
@@ -148,16 +148,16 @@ impl http_body::Body for Body {
             return Poll::Ready(Some(Ok(Frame::data(second))));
         }
         stream.parts.poll_recv(cx).map(|part| match part {
-            Some(Part::Bytes(bytes)) => {
+            Some(BodyPart::Bytes(bytes)) => {
                 stream.given += bytes.len() as u64;
                 Some(Ok(Frame::data(bytes)))
             }
-            Some(Part::Pair([first, second])) => {
+            Some(BodyPart::Pair([first, second])) => {
                 stream.given += first.len() as u64;
                 stream.second = Some(second);
                 Some(Ok(Frame::data(first)))
             }
-            Some(Part::End) => {
+            Some(BodyPart::End) => {
                 stream.ended = true;
                 None
             }

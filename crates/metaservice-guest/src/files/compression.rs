@@ -21,14 +21,14 @@ pub(super) struct CompressionPolicy {
     allowed: bool,
     compress: bool,
     blocks: u32,
-    phase: Phase,
+    phase: PolicyPhase,
     hold: u32,
     held: bool,
     rates: [Rate; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum PolicyPhase {
     /// Measures the way in use.
     First,
     /// Measures the other way.
@@ -50,7 +50,7 @@ impl CompressionPolicy {
             allowed,
             compress: false,
             blocks: 0,
-            phase: Phase::First,
+            phase: PolicyPhase::First,
             hold: HOLD.0,
             held: false,
             rates: [Rate::default(); 2],
@@ -72,25 +72,25 @@ impl CompressionPolicy {
         rate.time += time;
         self.blocks += 1;
         match self.phase {
-            Phase::First if self.blocks >= PROBE => {
+            PolicyPhase::First if self.blocks >= PROBE => {
                 self.compress = !self.compress;
-                self.enter(Phase::Second);
+                self.enter(PolicyPhase::Second);
             }
-            Phase::Second if self.blocks >= PROBE => {
+            PolicyPhase::Second if self.blocks >= PROBE => {
                 self.compress = self.compressed_is_faster();
                 let same = std::mem::replace(&mut self.held, self.compress) == self.compress;
                 self.hold = if same { HOLD.1.min(self.hold * 2) } else { HOLD.0 };
-                self.enter(Phase::Held);
+                self.enter(PolicyPhase::Held);
             }
-            Phase::Held if self.blocks >= self.hold => {
+            PolicyPhase::Held if self.blocks >= self.hold => {
                 self.rates = [Rate::default(); 2];
-                self.enter(Phase::First);
+                self.enter(PolicyPhase::First);
             }
-            Phase::First | Phase::Second | Phase::Held => {}
+            PolicyPhase::First | PolicyPhase::Second | PolicyPhase::Held => {}
         }
     }
 
-    fn enter(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: PolicyPhase) {
         self.phase = phase;
         self.blocks = 0;
     }

@@ -28,7 +28,7 @@ use crate::diagnostics::with_causes;
 const GATHERED: usize = 128 * 1024;
 
 #[derive(Debug)]
-enum Part {
+enum SinkPart {
     Data(Vec<u8>),
     /// The transfer is complete. Only now a file gets its name.
     End,
@@ -37,7 +37,7 @@ enum Part {
 /// The writing of one file or directory. Dropping this before its end removes an incomplete file.
 #[derive(Debug)]
 pub(super) struct Sink {
-    parts: Option<mpsc::Sender<Part>>,
+    parts: Option<mpsc::Sender<SinkPart>>,
     /// Buffers that were written and can be filled again.
     spare: mpsc::Receiver<Vec<u8>>,
     gathered: Vec<u8>,
@@ -56,7 +56,8 @@ impl Sink {
         let (used, spare) = mpsc::channel(2);
         let open = move || Target::open(path, &options, user.as_deref());
         let target = tokio::task::spawn_blocking(open).await.unwrap_or_else(|_| Err(died()))?;
-        let writing = tokio::task::spawn_blocking(move || target.write(Parts::new(receiver, used)));
+        let writing =
+            tokio::task::spawn_blocking(move || target.write(SinkParts::new(receiver, used)));
         Ok(Self { parts: Some(parts), spare, gathered: Vec::new(), writing })
     }
 
@@ -85,7 +86,7 @@ impl Sink {
     async fn hand_over(&mut self) -> Result<(), Failure> {
         let Some(parts) = &self.parts else { return Err(died()) };
         if let Ok(permit) = parts.reserve().await {
-            permit.send(Part::Data(std::mem::take(&mut self.gathered)));
+            permit.send(SinkPart::Data(std::mem::take(&mut self.gathered)));
             return Ok(());
         }
         Err(self.cause().await)
@@ -97,7 +98,7 @@ impl Sink {
             self.hand_over().await?;
         }
         if let Some(parts) = &self.parts {
-            if parts.send(Part::End).await.is_err() {
+            if parts.send(SinkPart::End).await.is_err() {
                 return Err(self.cause().await);
             }
             self.parts = None;
@@ -118,9 +119,9 @@ fn died() -> Failure {
     Failure::new(FailureCode::Other, "the writing has ended")
 }
 
-/// The parts as a stream of bytes. Without [`Part::End`] it ends with an error.
-struct Parts {
-    receiver: mpsc::Receiver<Part>,
+/// The parts as a stream of bytes. Without [`SinkPart::End`] it ends with an error.
+struct SinkParts {
+    receiver: mpsc::Receiver<SinkPart>,
     used: mpsc::Sender<Vec<u8>>,
     part: Vec<u8>,
     /// How much of the part was read.
@@ -128,8 +129,8 @@ struct Parts {
     ended: bool,
 }
 
-impl Parts {
-    fn new(receiver: mpsc::Receiver<Part>, used: mpsc::Sender<Vec<u8>>) -> Self {
+impl SinkParts {
+    fn new(receiver: mpsc::Receiver<SinkPart>, used: mpsc::Sender<Vec<u8>>) -> Self {
         Self { receiver, used, part: Vec::new(), taken: 0, ended: false }
     }
 
@@ -146,11 +147,11 @@ impl Parts {
             return Ok(None);
         }
         match self.receiver.blocking_recv() {
-            Some(Part::Data(bytes)) => {
+            Some(SinkPart::Data(bytes)) => {
                 self.part = bytes;
                 Ok(Some(&self.part))
             }
-            Some(Part::End) => {
+            Some(SinkPart::End) => {
                 self.ended = true;
                 Ok(None)
             }
@@ -159,7 +160,7 @@ impl Parts {
     }
 }
 
-impl Read for Parts {
+impl Read for SinkParts {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.taken == self.part.len() {
             if self.next()?.is_none() {
@@ -213,7 +214,7 @@ impl Target {
         Ok(Self::Directory(path, extractor))
     }
 
-    fn write(self, mut parts: Parts) -> Result<(), Failure> {
+    fn write(self, mut parts: SinkParts) -> Result<(), Failure> {
         match self {
             Self::File(mut file) => {
                 while let Some(bytes) = parts.next().map_err(|e| file.failure(&e))? {
