@@ -217,6 +217,12 @@ impl Host {
         timeout(TIMEOUT, fetched.wait_for(|n| *n >= count)).await.expect("a fetch").unwrap();
     }
 
+    /// Waits until there were more than `count` polls.
+    pub async fn polled(&self, count: u64) {
+        let mut polls = self.shared.polls.subscribe();
+        timeout(TIMEOUT, polls.wait_for(|n| *n > count)).await.expect("a poll").unwrap();
+    }
+
     /// How many polls there were.
     pub fn polls(&self) -> u64 {
         *self.shared.polls.borrow()

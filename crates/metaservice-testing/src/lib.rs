@@ -27,7 +27,7 @@ pub mod host;
 pub mod network;
 #[cfg(feature = "pair")]
 pub mod pair;
-#[cfg(any(feature = "cli", feature = "host"))]
+#[cfg(any(feature = "cli", feature = "host", feature = "pair"))]
 pub mod processes;
 pub mod wait;
 

@@ -4,6 +4,8 @@
 //! also what has detached itself. This module owns no process: it reads `/proc`.
 
 use std::fs;
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -74,6 +76,14 @@ pub fn is_alive(pid: &str) -> bool {
 pub async fn exited(pid: &str) {
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
     tokio::task::spawn_blocking(move || wait_for_exit(pid)).await.unwrap();
+}
+
+/// Waits until `child` ends, for at most `time`. Returns its exit status, or `None` if it still runs.
+pub fn wait_within(child: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let time = time.try_into().unwrap();
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&time)).unwrap();
+    child.try_wait().unwrap()
 }
 
 fn wait_for_exit(pid: Pid) {

@@ -1,7 +1,7 @@
 //! The log: whatever is cut, stopped or killed, it is what the command wrote.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use metaservice::MetaService;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use metaservice_testing::pair::Pair;
+use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A drain that keeps everything.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct Kept(Arc<watch::Sender<Vec<u8>>>);
 
 impl AsyncWrite for Kept {
     fn poll_write(
@@ -27,7 +27,7 @@ impl AsyncWrite for Kept {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.send_modify(|kept| kept.extend_from_slice(bytes));
         Poll::Ready(Ok(bytes.len()))
     }
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -42,7 +42,7 @@ impl Kept {
     /// It is the lines from 1 to `last`.
     fn assert_counts_to(&self, last: usize, what: &str) {
         let expected: Vec<u8> = (1..=last).flat_map(|n| format!("{n}\n").into_bytes()).collect();
-        let log = self.0.lock().unwrap();
+        let log = self.0.borrow();
         let same = log.iter().zip(&expected).take_while(|(a, b)| a == b).count();
         let (got, wanted) = (log.len(), expected.len());
         assert!(*log == expected, "{what}: {got} bytes of {wanted}, the first {same} are right");
@@ -65,7 +65,7 @@ async fn a_log_is_whole_however_often_its_connections_are_cut() {
     let cuts = vec![0, 1, 100_000, 3, 5_000_000, 70_000, 0, 4_000_000];
     let builder = MetaService::builder(counting_to(3_000_000)).log(kept.clone());
     let pair = Pair::with(&AGENT, builder, Some(cuts)).await;
-    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
     kept.assert_counts_to(3_000_000, "cut");
 }
 
@@ -77,12 +77,12 @@ async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
     let builder = MetaService::builder(["sh", "-c", script]).log(kept.clone());
     let mut pair = Pair::with(&AGENT, builder, None).await;
     for restart in 1..=5 {
-        while kept.0.lock().unwrap().len() < restart * 300_000 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let mut bytes = kept.0.subscribe();
+        let enough = bytes.wait_for(|bytes| bytes.len() >= restart * 300_000);
+        timeout(TIMEOUT, enough).await.expect("a log").unwrap();
         pair.restart_agent();
     }
-    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
     kept.assert_counts_to(400_000, "killed");
 }
 
@@ -102,7 +102,7 @@ async fn a_host_that_stalls_holds_the_command_back() {
         text.trim().parse::<usize>().unwrap_or(0)
     };
     let (mut before, mut still) = (0, 0);
-    // It comes to rest.
+    // Rest is no event: the count is the same for half a second.
     while still < 10 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         still = if before == written() { still + 1 } else { 0 };
@@ -112,11 +112,11 @@ async fn a_host_that_stalls_holds_the_command_back() {
     let mut all = 0;
     let mut buffer = vec![0; 1 << 20];
     while all < 100_000_000 {
-        let count = timeout(PATIENCE, reader.read(&mut buffer)).await.unwrap().unwrap();
+        let count = timeout(TIMEOUT, reader.read(&mut buffer)).await.unwrap().unwrap();
         assert!(buffer[..count].iter().all(|byte| *byte == 0));
         all += count;
     }
-    assert!(timeout(PATIENCE, pair.service.result()).await.unwrap().success);
+    assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
     assert_eq!(all, 100_000_000);
 }
 
@@ -136,7 +136,7 @@ async fn chaos_loses_nothing() {
         let places = Arc::clone(&places);
         runs.spawn(async move {
             let _place = places.acquire().await.unwrap();
-            let ran = timeout(PATIENCE, tokio::spawn(chaos(seed))).await;
+            let ran = timeout(TIMEOUT, tokio::spawn(chaos(seed))).await;
             assert!(matches!(ran, Ok(Ok(()))), "METASERVICE_SEED={seed} fails: {ran:?}");
         });
     }
@@ -163,9 +163,9 @@ async fn chaos(seed: u64) {
         tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
         pair.restart_agent();
     }
-    let result = timeout(PATIENCE / 2, pair.service.result()).await;
+    let result = timeout(TIMEOUT / 2, pair.service.result()).await;
     let Ok(result) = result else {
-        panic!("no result, {} bytes of log; {}", kept.0.lock().unwrap().len(), pair.describe())
+        panic!("no result, {} bytes of log; {}", kept.0.borrow().len(), pair.describe())
     };
     assert_eq!(result.success, status == 0);
     assert_eq!(result.ending.unwrap().exit_code, Some(status));

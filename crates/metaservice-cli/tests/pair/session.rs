@@ -8,10 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use metaservice_testing::pair::{Pair, spawn_agent};
+use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The status of a request by hand.
 async fn ask(pair: &Pair, method: &str, path: &str) -> String {
@@ -36,7 +35,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
             .log(log);
         let mut pair = Pair::with(&AGENT, builder, None).await;
         let mut first = [0; 6];
-        timeout(PATIENCE, reader.read_exact(&mut first)).await.unwrap().unwrap();
+        timeout(TIMEOUT, reader.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"t0ken\n");
         for (method, path) in [
             ("GET", "execute"),
@@ -48,7 +47,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
             assert_eq!(ask(&pair, method, path).await, "401", "{path}");
         }
         pair.restart_agent();
-        let result = timeout(PATIENCE, pair.service.result()).await.unwrap();
+        let result = timeout(TIMEOUT, pair.service.result()).await.unwrap();
         assert!(result.success, "{result:?}");
         pair.service.shutdown().await.unwrap();
         drop(pair);
@@ -64,7 +63,7 @@ async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() 
     let builder = MetaService::builder(["sleep", "100"]).secret("TOKEN", "t0ken-of-mine");
     let pair = Pair::with(&AGENT, builder, None).await;
     let shell = pair.service.exec(["sh", "-c", "echo $TOKEN"]).spawn().await.unwrap();
-    assert!(timeout(PATIENCE, shell.wait()).await.unwrap().unwrap().success());
+    assert!(timeout(TIMEOUT, shell.wait()).await.unwrap().unwrap().success());
     let state = pair.directory.path().join("state");
     let mode = |path: &std::path::Path| {
         std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions())
@@ -101,7 +100,7 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
         (service, serving)
     };
     let result = async |service: &MetaService| {
-        assert!(timeout(PATIENCE, service.result()).await.unwrap().success);
+        assert!(timeout(TIMEOUT, service.result()).await.unwrap().success);
     };
 
     let (service, serving) = begin(builder().state(&kept), listener).await;
@@ -111,20 +110,20 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     serving.await.unwrap();
     drop(service);
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
-    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
+    assert!(timeout(TIMEOUT, left).await.unwrap().unwrap().success());
 
     let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
     let path = runs.display().to_string();
-    let artifact = timeout(PATIENCE, service.read(path).spool()).await.unwrap().unwrap();
+    let artifact = timeout(TIMEOUT, service.read(path).spool()).await.unwrap().unwrap();
     assert_eq!(artifact.len(), 6, "it was run once, with its secret");
     service.shutdown().await.unwrap();
     serving.await.unwrap();
     drop(service);
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
-    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
+    assert!(timeout(TIMEOUT, left).await.unwrap().unwrap().success());
 
     let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
@@ -134,5 +133,5 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     service.shutdown().await.unwrap();
     serving.await.unwrap();
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
-    assert!(timeout(PATIENCE, left).await.unwrap().unwrap().success());
+    assert!(timeout(TIMEOUT, left).await.unwrap().unwrap().success());
 }

@@ -1,20 +1,18 @@
 //! A service that dies goes on with its job when it is started again.
-// It is killed at moments, not at events.
-#![allow(clippy::disallowed_methods)]
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use metaservice_testing::pair::spawn_agent;
+use metaservice_testing::processes::wait_within;
+use metaservice_testing::wait::{TIMEOUT, for_file};
 
 use crate::AGENT;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service with a folder for its state, killed as often as one likes.
 struct Service<'a> {
@@ -73,23 +71,16 @@ fn killed(seed: u64) {
     );
     let service = Service { folder, port, script };
     let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
-    let begun = Instant::now();
     let mut kills = random.random_range(1..8);
     let ended = loop {
         let mut running = service.start();
-        let until = Instant::now() + Duration::from_millis(random.random_range(1..250));
-        let ended = loop {
-            match running.try_wait().unwrap() {
-                Some(ended) => break Some(ended),
-                None if kills > 0 && Instant::now() >= until => break None,
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-            let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "no end: {}", said());
-        };
+        let time = Duration::from_millis(random.random_range(1..250));
+        let ended = wait_within(&mut running, if kills > 0 { time } else { TIMEOUT });
         if let Some(ended) = ended {
             break ended;
         }
+        let messages = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
+        assert!(kills > 0, "the service does not end: {}", messages());
         kills -= 1;
         running.kill().unwrap();
         running.wait().unwrap();
@@ -122,9 +113,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
     let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
     let mut running = service.start();
-    while !folder.join("made").exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    for_file(&folder.join("made"));
     let second = service.start().wait().unwrap();
     assert_eq!(second.code(), Some(125), "{}", said());
     assert!(said().contains("another service is using it"), "{}", said());

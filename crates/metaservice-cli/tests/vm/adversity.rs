@@ -1,8 +1,9 @@
 //! A machine that stands still, a disk that is full: what becomes of the job.
-// What is waited for has no event, or is time itself.
+// The test waits for time itself: a machine is frozen for two minutes.
 #![allow(clippy::disallowed_methods)]
 
 use metaservice_testing::cli::{Cli, finish, sha256};
+use metaservice_testing::wait::until;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,14 +17,6 @@ use crate::METASERVICE;
 const FROZEN: Duration = Duration::from_secs(120);
 
 const LENGTH: u64 = 200 * 1024 * 1024;
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// Stopped in the middle of 200 MB of log and of files as long in both directions, for two minutes.
 #[test]
@@ -69,7 +62,7 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     // What is copied has no name until it is complete.
     let copied = || unnamed(copy.id(), &cli.work());
     let midst = LENGTH / 100..LENGTH;
-    wait_until("in the midst", || {
+    until("each transfer is in progress", || {
         let come = received.load(Ordering::SeqCst);
         [come, copied(), sent()].iter().all(|count| midst.contains(count))
     });

@@ -1,11 +1,11 @@
-//! Stock images that know nothing of us: what their cloud-init reads, how the agent gets in, and
-//! what runs then. The distribution's own image and code, made by `scripts/cloud-image.sh`.
-use std::io::{BufRead, BufReader};
+//! Stock images that do not know metaservice: what cloud-init reads, how the agent is installed,
+//! and what runs then. `scripts/cloud-image.sh` makes the image from packages of Debian.
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Command, Output};
 
 use metaservice_testing::cli::{
-    Cli, finish,
+    Cli, Service,
     images::{bare_image, cloud_image},
     sha256,
 };
@@ -13,25 +13,6 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::METASERVICE;
-
-/// Starts a service for cloud images; returns it and its address.
-fn serve(cli: &Cli, args: &[&str]) -> (Child, String) {
-    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--cloud"].iter().chain(args);
-    let mut child = cli.command(args).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    stderr.read_line(&mut line).unwrap();
-    let event: Value = serde_json::from_str(&line).unwrap();
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    (child, event["address"].as_str().unwrap().to_owned())
-}
-
-/// Ends a service that no guest has come to.
-fn stop(mut service: Child) {
-    let pid = service.id().to_string();
-    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    assert_eq!(service.wait().unwrap().code(), Some(129));
-}
 
 fn curl(args: &[&str]) -> String {
     let output = Command::new("curl").arg("-sS").args(args).output().unwrap();
@@ -60,8 +41,9 @@ fn the_distributions_cloud_init_reads_the_service_without_complaint() {
         "--",
         "true",
     ];
-    let (service, address) = serve(&cli, &args);
-    // The image's own interpreter, with everything that it would have in a machine.
+    let service = cli.serve(&[&["--cloud"], &args[..]].concat());
+    let address = &service.address;
+    // The interpreter of the image, with its own libraries.
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
     let mut python = Command::new(libraries.join("ld-linux-x86-64.so.2"));
     python
@@ -107,81 +89,127 @@ fn the_distributions_cloud_init_reads_the_service_without_complaint() {
         assert_eq!(read["helpers"][version][0], *instance);
     }
     assert_eq!(read["seed"]["meta-data"]["instance-id"], *instance);
-    stop(service);
+    service.stop(Signal::HUP);
 }
 
-/// Programs of this host by their names, and nothing else, in a folder for a `PATH`.
-fn tools(work: &Path, name: &str, programs: &[&str]) -> PathBuf {
-    let folder = work.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    for program in programs {
-        let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .map(|folder| folder.join(program))
-            .find(|path| path.exists());
-        let found = match *program {
-            "busybox" => metaservice_qemu::find().require().unwrap().busybox,
-            "python3" => "/usr/bin/python3".into(),
-            _ => found.unwrap_or_else(|| panic!("there is no {program}")),
-        };
-        std::os::unix::fs::symlink(found, folder.join(program)).unwrap();
+/// The installation script of a service, run on the host.
+///
+/// Only its functions run, because the host must not get an agent.
+struct Installation {
+    service: Service,
+    /// The digest of the agent, in hex.
+    digest: String,
+    cli: Cli,
+}
+
+impl Installation {
+    fn new() -> Self {
+        let cli = Cli::new(METASERVICE);
+        let service = cli.serve(&["--cloud", "--", "true"]);
+        let address = &service.address;
+        let script = curl(&[&format!("{address}/engine/v1/agent/install")]);
+        let functions = script.strip_suffix("main \"$@\"\n").unwrap();
+        let (_, digests) = functions.split_once(") expected=").unwrap();
+        let (digest, _) = digests.split_once(" ;;").unwrap();
+        let calls = format!(
+            "{functions}\nauthority={address} platform=linux-{} expected=$1\n\
+             place \"$2\" && echo placed",
+            std::env::consts::ARCH
+        );
+        std::fs::write(cli.work().join("script"), calls).unwrap();
+        Self { digest: digest.to_owned(), service, cli }
     }
-    folder
-}
 
-#[test]
-fn the_script_works_with_whatever_programs_there_are() {
-    let cli = Cli::new(METASERVICE);
-    let work = cli.work();
-    let (service, address) = serve(&cli, &["--", "true"]);
-    let script = curl(&[&format!("{address}/engine/v1/agent/install")]);
-    // Its functions alone: this host is not to have an agent.
-    let functions = script.strip_suffix("main \"$@\"\n").unwrap();
-    let (_, digests) = functions.split_once(") expected=").unwrap();
-    let (expected, _) = digests.split_once(" ;;").unwrap();
-    let calls = format!(
-        "{functions}\nauthority={address} platform=linux-{} expected=$1\nplace \"$2\" && echo placed",
-        std::env::consts::ARCH
-    );
-    std::fs::write(work.join("script"), calls).unwrap();
-    let place = |name: &str, shell: &[&str], programs: &[&str], expected: &str| {
+    /// Runs the script in `shell`, where a few common programs and `programs` are installed.
+    fn run(&self, shell: &[&str], programs: &[&str], digest: &str) -> Output {
+        let work = self.cli.work();
         let mut all = vec!["mkdir", "chmod", "mv", "rm", "sleep"];
         all.extend(programs);
-        let path = tools(&work, name, &all);
-        let into = work.join(format!("{name}.bin"));
-        let output = Command::new(path.join(shell[0]))
+        let path = directory_of(&work, &all);
+        Command::new(path.join(shell[0]))
             .args(&shell[1..])
-            .args(["script", expected])
-            .arg(&into)
+            .args(["script", digest, "installed"])
             .current_dir(&work)
             .env_clear()
             .env("PATH", &path)
             .output()
-            .unwrap();
-        (output, into.join("metaservice-guest"))
-    };
-    let sets: [(&str, &[&str], &[&str]); 5] = [
-        ("curl", &["sh"], &["sh", "curl", "sha256sum"]),
-        ("wget", &["dash"], &["dash", "wget", "openssl"]),
-        ("busybox", &["busybox", "sh"], &["busybox"]),
-        ("python", &["bash", "--posix"], &["bash", "python3"]),
-        ("mixed", &["sh"], &["sh", "python3", "busybox"]),
-    ];
-    for (name, shell, programs) in sets {
-        let (output, agent) = place(name, shell, programs, expected);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "placed\n", "{name}: {output:?}");
-        assert_eq!(sha256(&agent), expected, "{name}");
+            .unwrap()
     }
-    let (refused, agent) = place("forged", &["sh"], &["sh", "curl", "sha256sum"], &"0".repeat(64));
-    assert!(!refused.status.success());
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(told.contains("its digest is wrong"), "{told}");
-    assert!(
-        !agent.exists() && std::fs::read_dir(agent.parent().unwrap()).unwrap().next().is_none()
-    );
-    let (refused, _) = place("nothing", &["sh"], &["sh", "sha256sum"], expected);
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(told.contains("none of curl, wget, busybox and python"), "{told}");
-    stop(service);
+
+    /// Checks that the script installs the agent.
+    #[track_caller]
+    fn assert_works(self, shell: &[&str], programs: &[&str]) {
+        let output = self.run(shell, programs, &self.digest);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "placed\n", "{output:?}");
+        let agent = self.cli.work().join("installed/metaservice-guest");
+        assert_eq!(sha256(&agent), self.digest);
+        self.service.stop(Signal::HUP);
+    }
+}
+
+/// Makes a directory for `PATH` that has only `programs` of the host.
+fn directory_of(work: &Path, programs: &[&str]) -> PathBuf {
+    let directory = work.join("bin");
+    std::fs::create_dir(&directory).unwrap();
+    for program in programs {
+        let found = match *program {
+            "busybox" => metaservice_qemu::find().require().unwrap().busybox,
+            "python3" => "/usr/bin/python3".into(),
+            _ => std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .map(|directory| directory.join(program))
+                .find(|path| path.exists())
+                .unwrap_or_else(|| panic!("there is no {program}")),
+        };
+        std::os::unix::fs::symlink(found, directory.join(program)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn the_script_installs_with_curl() {
+    Installation::new().assert_works(&["sh"], &["sh", "curl", "sha256sum"]);
+}
+
+#[test]
+fn the_script_installs_with_wget_and_openssl() {
+    Installation::new().assert_works(&["dash"], &["dash", "wget", "openssl"]);
+}
+
+#[test]
+fn the_script_installs_with_busybox_alone() {
+    Installation::new().assert_works(&["busybox", "sh"], &["busybox"]);
+}
+
+#[test]
+fn the_script_installs_with_python_alone() {
+    Installation::new().assert_works(&["bash", "--posix"], &["bash", "python3"]);
+}
+
+#[test]
+fn the_script_installs_with_python_and_busybox() {
+    Installation::new().assert_works(&["sh"], &["sh", "python3", "busybox"]);
+}
+
+#[test]
+fn the_script_installs_no_agent_with_a_wrong_digest() {
+    let installation = Installation::new();
+    let output = installation.run(&["sh"], &["sh", "curl", "sha256sum"], &"0".repeat(64));
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("its digest is wrong"), "{stderr}");
+    let installed = installation.cli.work().join("installed");
+    assert_eq!(std::fs::read_dir(installed).unwrap().count(), 0, "a file is left");
+    installation.service.stop(Signal::HUP);
+}
+
+#[test]
+fn the_script_names_the_programs_of_which_it_needs_one() {
+    let installation = Installation::new();
+    let output = installation.run(&["sh"], &["sh", "sha256sum"], &installation.digest);
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("none of curl, wget, busybox and python"), "{stderr}");
+    installation.service.stop(Signal::HUP);
 }
 
 #[test]
@@ -190,7 +218,7 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
     let (image, _) = cloud_image();
     let before = sha256(Path::new(&image));
     std::fs::write(cli.work().join("own"), "#!/bin/sh\necho mine > /root/mark\n").unwrap();
-    // The image has no ssh to make host keys for, and no data of locales: that is not our doing.
+    // The image has no ssh and no locales. cloud-init warns about both.
     let script = "apt-get --version | head -n 1; hostname; cat /root/mark; cloud-id; \
                   systemctl is-active metaservice; \
                   grep -E '\\[(WARNING|ERROR|CRITICAL)]' /var/log/cloud-init.log \
@@ -230,7 +258,7 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
         ["stock", "mine", "aws", "active", "0", "ssh-ed25519 AAAA me@here"],
         "{text}"
     );
-    // The second card has an address and the way out; the service is behind the first one.
+    // The second card has an address and the default route. The first one leads to the service.
     assert_eq!((lines[7], lines[9]), ("1", "1"), "{text}");
     assert!(lines[8].contains("src 169.254.1.2"), "{text}");
     assert_eq!(sha256(Path::new(&image)), before, "the image was written");
@@ -240,7 +268,7 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
 fn an_image_with_neither_systemd_nor_cloud_init_fetches_the_agent_by_one_line() {
     let cli = Cli::new(METASERVICE);
     let image = bare_image(&cli.work());
-    // Again: what keeps the agent running finds that it is there already, and ends.
+    // A second installation finds that the agent runs, and ends.
     let script = "wget -qO- http://169.254.169.254/engine/v1/agent/install | sh; \
                   timeout 60 /usr/local/bin/metaservice-guest-keeper && echo one; ls /usr/local/bin";
     let args = ["run", "--image", &image, "--console", "console", "--", "sh", "-c", script];
@@ -259,7 +287,7 @@ fn a_published_port_leads_into_the_guest_and_the_outside_has_no_metadata() {
     let cli = Cli::new(METASERVICE);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let publish = format!("{free}:80");
-    // Nobody on the second card answers to the service's address; its gateway is there.
+    // The second card reaches its gateway, and not the service.
     let script = "mkdir /tmp/www; echo from the guest > /tmp/www/index.html; httpd -h /tmp/www; \
                   arping -q -c 1 -w 5 -I eth1 10.0.2.2 && echo gateway; \
                   arping -q -c 2 -w 2 -I eth1 169.254.169.254 || echo nobody; \
@@ -273,5 +301,5 @@ fn a_published_port_leads_into_the_guest_and_the_outside_has_no_metadata() {
     let told = format!("port 127.0.0.1:{free} of the host cannot be published");
     assert!(taken.stderr.contains(&told), "{}", taken.stderr);
     job.signal(Signal::TERM);
-    assert_eq!(finish(job.child).status, Some(143));
+    assert_eq!(job.finish().status, Some(143));
 }

@@ -1,6 +1,7 @@
 //! `cp` in real machines: trees and large files, both ways, byte for byte.
 use metaservice_testing::cli::{Cli, finish, sha256};
-use rustix::process::Signal;
+use metaservice_testing::wait::Watch;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -229,24 +230,14 @@ fn an_interrupted_copy_leaves_nothing() {
     let cli = Cli::new(METASERVICE);
     let mut job = cli.start("endless", &["--", "sh", "-c", WAIT]);
     job.wait_for_log("ready");
-    // A file that grows for ever is one that no copy completes.
     let make = "mkdir /tmp/d; dd if=/dev/zero of=/tmp/d/f bs=1M count=300 2> /dev/null";
     cli.run(&["exec", "endless", "sh", "-c", make]).text(0);
-    for source in ["endless:/tmp/d/f", "endless:/tmp/d"] {
-        let copy = cli.command(["cp", source, "part"]).spawn().unwrap();
-        wait_for_entry(&cli.work());
-        let pid = copy.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        let copied = finish(copy);
-        // It may have been faster than we are: then it is whole.
-        if copied.status == Some(130) {
-            assert_eq!(std::fs::read_dir(cli.work()).unwrap().count(), 0);
-        } else {
-            copied.text(0);
-            let _ = std::fs::remove_file(cli.work().join("part"));
-            let _ = std::fs::remove_dir_all(cli.work().join("part"));
-        }
-    }
+    let watch = Watch::new(cli.work());
+    let copy = cli.command(["cp", "endless:/tmp/d", "part"]).spawn().unwrap();
+    watch.wait_for("");
+    kill_process(Pid::from_child(&copy), Signal::INT).unwrap();
+    finish(copy).text(130);
+    assert_eq!(std::fs::read_dir(cli.work()).unwrap().count(), 0);
     cli.run(&["exec", "endless", "touch", "/tmp/done"]).text(0);
     job.finish().text(0);
 }
@@ -268,19 +259,8 @@ fn make_noise(path: &Path, length: usize) {
     }
 }
 
-/// Waits until something is in a folder.
-fn wait_for_entry(folder: &Path) {
-    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-    let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, folder, WatchFlags::CREATE).unwrap();
-    if std::fs::read_dir(folder).unwrap().next().is_none() {
-        rustix::io::read(&watch, &mut [0; 1024]).unwrap();
-    }
-}
-
 #[test]
 fn what_a_killed_copy_leaves_is_removed_by_the_next_one() {
-    use rustix::fs::inotify;
     let cli = Cli::new(METASERVICE);
     let script = format!("mkdir /tmp/tree; dd if=/dev/zero of=/tmp/tree/f bs=1M count=400; {WAIT}");
     let mut job = cli.start("files", &["--memory", "2G", "--", "sh", "-c", &script]);
@@ -291,11 +271,9 @@ fn what_a_killed_copy_leaves_is_removed_by_the_next_one() {
         let names = std::fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.as_encoded_bytes().starts_with(b".metaservice-")).count()
     };
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, &here, inotify::WatchFlags::CREATE).unwrap();
+    let watch = Watch::new(&here);
     let mut copy = cli.command(["cp", "files:/tmp/tree", "here/tree"]).spawn().unwrap();
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-    inotify::Reader::new(&watch, &mut buffer).next().unwrap();
+    watch.wait_for("");
     copy.kill().unwrap();
     copy.wait().unwrap();
     assert_eq!(left(), 1);

@@ -1,4 +1,5 @@
-//! Images that are kept: what comes in, what goes, what they become, and machines of one of them.
+//! `metaservice image`: import, prepare, snapshot and remove images, and run machines from one.
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -11,12 +12,13 @@ use metaservice_testing::cli::{
     images::{bare_image, cloud_image},
     sha256, wait_for,
 };
-use rustix::fs::inotify;
+use metaservice_testing::wait::Watch;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::METASERVICE;
 
-/// A sandbox with images of its own, and saved machines.
+/// The tool, with its own images and snapshots.
 struct Gallery {
     cli: Cli,
 }
@@ -30,13 +32,13 @@ impl Gallery {
         fs::write(self.cli.work().join(name), content).unwrap();
     }
 
-    fn folder(&self) -> PathBuf {
+    fn directory(&self) -> PathBuf {
         self.cli.work().join("data/metaservice/images")
     }
 
-    /// What is in the folder of the images.
+    /// The names in the directory of the images.
     fn entries(&self) -> BTreeSet<String> {
-        let entries = fs::read_dir(self.folder()).into_iter().flatten();
+        let entries = fs::read_dir(self.directory()).into_iter().flatten();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -49,7 +51,7 @@ impl Gallery {
         self.cli.run(args)
     }
 
-    /// Runs what is refused, with an error that says this.
+    /// Runs the tool, and checks that it fails with `says` in its error.
     #[track_caller]
     fn refused(&self, args: &[&str], says: &str) {
         let finished = self.run(args);
@@ -57,8 +59,8 @@ impl Gallery {
         assert!(finished.stderr.contains(says), "{}", finished.stderr);
     }
 
-    /// Runs the tool with a file system of this size for the images, once after the other. The last
-    /// status, what was said, and what is left in the making behind what was printed.
+    /// Runs the tool several times, with a file system of `size` for the images. Returns the last
+    /// exit status, stderr, and stdout followed by the names of unfinished images.
     fn within(&self, size: &str, runs: &[&[&str]]) -> (Option<i32>, String, String) {
         let mut script = format!(
             "mkdir \"$XDG_DATA_HOME\" && mount -t tmpfs -o size={size} none \"$XDG_DATA_HOME\"\n"
@@ -83,22 +85,36 @@ impl Gallery {
         (output.status.code(), text(&output.stderr), text(&output.stdout))
     }
 
-    /// Starts something, and interrupts it as soon as it makes something in the folder of images.
+    /// Starts the tool, and interrupts it when it creates an image.
     #[track_caller]
     fn interrupted(&self, args: &[&str]) {
-        fs::create_dir_all(self.folder()).unwrap();
-        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-        inotify::add_watch(&watch, self.folder(), inotify::WatchFlags::CREATE).unwrap();
+        fs::create_dir_all(self.directory()).unwrap();
+        let watch = Watch::new(self.directory());
         let child = self.start(args);
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&watch, &mut buffer);
-        let making = |name: &std::ffi::CStr| name.to_bytes().starts_with(b".making-");
-        while !events.next().unwrap().file_name().is_some_and(making) {}
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        watch.wait_for(".making-");
+        signal(&child, Signal::INT);
         finish(child).text(130);
         self.cli.wait_for_exits();
     }
+
+    /// An image of busybox with the name `bare`, for machines that boot within seconds.
+    fn with_bare_image() -> Self {
+        let gallery = Self::new();
+        let image = bare_image(&gallery.cli.work());
+        gallery.run(&["image", "import", &image, "--name", "bare"]).text(0);
+        gallery
+    }
+
+    /// Starts to prepare the image `bare`, and waits until the guest runs its command.
+    fn preparing(&self) -> Child {
+        let mut child = self.start(&["--json", "image", "prepare", "bare", "--", "sleep", "1000"]);
+        wait_for(&mut child, "\"event\":\"started\"");
+        child
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 #[test]
@@ -110,9 +126,9 @@ fn an_image_comes_and_is_listed_and_goes() {
     let expected = sha256(&gallery.cli.work().join("small.raw"));
     assert_eq!(digest, format!("sha256:{expected}\n"));
     gallery.run(&["image", "import", "small.raw", "--name", "other"]).text(0);
-    // The file is not needed any longer, and ours is nobody else's.
+    // The store has its own copy, which only its owner can read.
     fs::remove_file(gallery.cli.work().join("small.raw")).unwrap();
-    assert_eq!(fs::metadata(gallery.folder()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(gallery.directory()).unwrap().mode() & 0o777, 0o700);
     assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "other\nsmall\n");
     let table = gallery.run(&["image", "ls"]).text(0);
     let row = format!("other,small  {}  raw ", &expected[..12]);
@@ -181,7 +197,7 @@ fn what_is_no_image_is_refused_in_words_and_leaves_nothing() {
     gallery.refused(&["image", "snapshot", "./good.raw"], "metaservice image import ./good.raw");
     gallery.refused(&["run", "--image", "sha256:12", "--", "true"], "8 digits of it or more");
     gallery.refused(&["image", "prepare", "good", "--as", "good"], "hint: choose another name");
-    // Of a copy there would be a trace.
+    // Each flag is checked before anything is copied.
     for (flag, value, says) in [
         ("--memory", "1", "in --memory"),
         ("--cpus", "0", "in --cpus"),
@@ -205,7 +221,7 @@ fn what_is_no_image_is_refused_in_words_and_leaves_nothing() {
 #[test]
 fn an_interrupted_import_leaves_nothing() {
     let gallery = Gallery::new();
-    // Larger than anybody reads in the time that this takes.
+    // So large that the import cannot end before the signal.
     File::create(gallery.cli.work().join("huge.raw")).unwrap().set_len(1 << 42).unwrap();
     gallery.interrupted(&["image", "import", "huge.raw"]);
     assert_eq!(gallery.entries(), ["lock", "names"].map(str::to_owned).into());
@@ -234,128 +250,152 @@ fn a_disk_that_a_guest_fills_ends_its_machine() {
 }
 
 #[test]
-fn what_cannot_be_prepared_is_not_kept() {
-    let gallery = Gallery::new();
-    let image = bare_image(&gallery.cli.work());
-    gallery.run(&["image", "import", &image, "--name", "bare"]).text(0);
+fn a_failed_prepare_keeps_nothing() {
+    let gallery = Gallery::with_bare_image();
     let before = gallery.entries();
-    let failing = ["image", "prepare", "bare", "--", "sh", "-c", "echo tried; exit 7"];
-    let failed = gallery.run(&failing);
-    assert_eq!(failed.text(7), "tried\n");
-    assert!(failed.stderr.contains("no image is kept"), "{}", failed.stderr);
-    let lying = gallery.run(&["image", "prepare", "bare", "--", "exit", "0"]);
-    assert_eq!(
-        lying.status,
-        Some(127),
-        "words of the shell are none of a command: {}",
-        lying.stderr
-    );
+    let command = ["image", "prepare", "bare", "--", "sh", "-c", "echo tried; exit 7"];
+    let finished = gallery.run(&command);
+    assert_eq!(finished.text(7), "tried\n");
+    assert!(finished.stderr.contains("no image is kept"), "{}", finished.stderr);
+    assert_eq!(gallery.entries(), before);
+}
+
+#[test]
+fn the_command_of_prepare_is_no_line_of_a_shell() {
+    let gallery = Gallery::with_bare_image();
+    let finished = gallery.run(&["image", "prepare", "bare", "--", "exit", "0"]);
+    assert_eq!(finished.status, Some(127), "{}", finished.stderr);
+}
+
+#[test]
+fn an_interrupted_prepare_keeps_nothing() {
+    let gallery = Gallery::with_bare_image();
+    let before = gallery.entries();
     gallery.interrupted(&["image", "prepare", "bare"]);
-    let sleeping = ["--json", "image", "prepare", "bare", "--", "sleep", "1000"];
-    let mut child = gallery.start(&sleeping);
-    let _said = wait_for(&mut child, "\"event\":\"started\"");
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(gallery.entries(), before);
+}
+
+#[test]
+fn a_prepare_that_is_terminated_while_its_command_runs_keeps_nothing() {
+    let gallery = Gallery::with_bare_image();
+    let before = gallery.entries();
+    let mut child = gallery.preparing();
+    signal(&child, Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(143));
     assert_eq!(gallery.entries(), before);
-    // What a killed one leaves goes with the next.
-    let mut child = gallery.start(&sleeping);
-    let _said = wait_for(&mut child, "\"event\":\"started\"");
+}
+
+#[test]
+fn the_rest_of_a_killed_prepare_is_removed_by_the_next_import() {
+    let gallery = Gallery::with_bare_image();
+    let before = gallery.entries();
+    let mut child = gallery.preparing();
     child.kill().unwrap();
     child.wait().unwrap();
     gallery.cli.wait_for_exits();
     gallery.cli.remove_sockets();
-    assert_eq!(gallery.entries().len(), before.len() + 1);
+    assert_eq!(gallery.entries().len(), before.len() + 1, "the rest of the killed prepare");
+
     gallery.file("other.raw", &[1; 512]);
     gallery.run(&["image", "import", "other.raw"]).text(0);
     gallery.run(&["image", "rm", "other"]).text(0);
+
     assert_eq!(gallery.entries(), before);
     assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "bare\n");
 }
 
 #[test]
-fn a_stock_image_is_prepared_and_saved_and_twenty_machines_of_it_share_nothing() {
-    let gallery = Gallery::new();
-    let (image, _) = cloud_image();
-    gallery.run(&["image", "import", &image, "--name", "stock"]).text(0);
-    gallery.file("own", b"#!/bin/sh\necho told > /root/told\n");
-    let console =
-        |name: &str| fs::read_to_string(gallery.cli.work().join(name)).unwrap_or_default();
-    let prepare = [
-        "image",
-        "prepare",
-        "stock",
-        "--as",
-        "ready",
-        "--user-data",
-        "own",
-        "--console",
-        "console",
-        "-e",
-        "WHO=me",
-        "--",
-        "sh",
-        "-c",
-        "echo \"$WHO\" > /root/mark",
-    ];
-    let prepared = gallery.run(&prepare);
-    assert_eq!(prepared.status, Some(0), "{}\n{}", prepared.stderr, console("console"));
-    assert_eq!(prepared.text(0), "");
-    let (_, digest) = prepared.stderr.split_once("ready is ready: sha256:").unwrap();
-    gallery.run(&["image", "rm", "stock"]).text(0);
-    for (flag, value) in [("--net", "user"), ("--user-data", "own")] {
+fn a_prepared_image_takes_no_flags_of_its_preparation() {
+    let gallery = Gallery::with_bare_image();
+    gallery.run(&["image", "prepare", "bare", "--as", "ready"]).text(0);
+    gallery.file("data", b"#!/bin/sh\n");
+    for (flag, value) in [("--net", "user"), ("--user-data", "data")] {
         let args = ["run", "--image", "ready", flag, value, "--", "true"];
         gallery.refused(&args, "to \"metaservice image prepare\"");
     }
+}
 
-    let saved = gallery.run(&["image", "snapshot", "ready"]);
-    saved.text(0);
+/// How many snapshots there are.
+fn snapshots(gallery: &Gallery) -> usize {
+    let entries = fs::read_dir(gallery.cli.work().join("cache/metaservice/warm")).unwrap();
+    entries.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
+}
+
+#[test]
+fn a_snapshot_is_created_once_and_removed_with_its_image() {
+    let gallery = Gallery::with_bare_image();
+    gallery.run(&["image", "prepare", "bare", "--as", "ready"]).text(0);
+    gallery.run(&["image", "snapshot", "ready"]).text(0);
     let again = gallery.run(&["image", "snapshot", "ready"]);
     assert!(again.stderr.contains("there was a snapshot of"), "{}", again.stderr);
-    let ready = &gallery.folder().join(digest.trim()).join("disk");
-    let before = sha256(ready);
-    // Each writes to its disk, and sees what was prepared and nothing of the others.
-    let script = "cat /root/mark /root/told; test ! -e /root/mine && echo mine > /root/mine && sync && echo alone; \
-                  test -e /run/cloud-init/disabled && echo ready; \
-                  cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | sha256sum; \
-                  sha256sum < /run/metaservice/session; sha256sum < /etc/machine-id; hostname; \
-                  python3 -c 'import urllib.request as u; \
-                  print(u.urlopen(\"http://169.254.169.254/latest/meta-data/instance-id\").read().decode())'; \
-                  date +%s";
+    assert_eq!(snapshots(&gallery), 1);
+    gallery.run(&["image", "rm", "ready"]).text(0);
+    assert_eq!(snapshots(&gallery), 0);
+}
+
+/// Prepares a stock image with user data and a command, and creates a snapshot. Returns the path of
+/// the disk.
+fn prepare_stock_image(gallery: &Gallery) -> PathBuf {
+    let (image, _) = cloud_image();
+    gallery.run(&["image", "import", &image, "--name", "stock"]).text(0);
+    gallery.file("data", b"#!/bin/sh\necho user data > /root/data\n");
+    let flags = ["--as", "ready", "--user-data", "data", "--console", "console", "-e", "WHO=me"];
+    let command = ["--", "sh", "-c", "echo \"$WHO\" > /root/command"];
+    let prepared =
+        gallery.run(&[&["image", "prepare", "stock"], &flags[..], &command[..]].concat());
+    let console = fs::read_to_string(gallery.cli.work().join("console")).unwrap_or_default();
+    assert_eq!(prepared.status, Some(0), "{}\n{console}", prepared.stderr);
+    assert_eq!(prepared.text(0), "");
+    gallery.run(&["image", "rm", "stock"]).text(0);
+    gallery.run(&["image", "snapshot", "ready"]).text(0);
+    let (_, digest) = prepared.stderr.split_once("ready is ready: sha256:").unwrap();
+    gallery.directory().join(digest.trim()).join("disk")
+}
+
+/// What a machine prints about itself. The first lines show the preparation and that the disk is
+/// its own, and are the same in each machine. The others must differ. The last is the time.
+const IDENTITY: &str = "cat /root/command /root/data; \
+    test ! -e /root/own && echo own > /root/own && sync && echo own disk; \
+    test -e /run/cloud-init/disabled && echo cloud-init disabled; \
+    cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | sha256sum; \
+    sha256sum < /run/metaservice/session; sha256sum < /etc/machine-id; hostname; \
+    python3 -c 'import urllib.request as u; \
+    print(u.urlopen(\"http://169.254.169.254/latest/meta-data/instance-id\").read().decode())'; \
+    date +%s";
+
+const COMMON: [&str; 4] = ["me", "user data", "own disk", "cloud-init disabled"];
+
+#[test]
+fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
+    let gallery = Gallery::new();
+    let disk = prepare_stock_image(&gallery);
+    let before = sha256(&disk);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut seen = BTreeSet::new();
     for pair in 0..10 {
         let begun = now();
-        let start = |n: usize| {
-            let name = format!("machine-{}", 2 * pair + n);
-            gallery.start(&[
-                "run", "--json", "--image", "ready", "--name", &name, "--", "sh", "-c", script,
-            ])
-        };
-        for child in [start(0), start(1)] {
-            let finished = finish(child);
+        let machines = [2 * pair, 2 * pair + 1].map(|n| {
+            let name = format!("machine-{n}");
+            let run = ["run", "--json", "--image", "ready", "--name", &name];
+            gallery.start(&[&run[..], &["--", "sh", "-c", IDENTITY]].concat())
+        });
+        for machine in machines {
+            let finished = finish(machine);
             let text = finished.text(0);
             assert!(finished.stderr.contains("\"event\":\"restored\""), "{}", finished.stderr);
             let lines: Vec<&str> = text.lines().collect();
-            assert_eq!(lines[..4], ["me", "told", "alone", "ready"], "{text}");
-            let (clock, own) = lines[4..].split_last().unwrap();
+            let (common, own) = lines.split_at(COMMON.len());
+            let (clock, own) = own.split_last().unwrap();
+            assert_eq!(common, COMMON, "{text}");
             let clock: u64 = clock.parse().unwrap();
-            assert!((begun..=now()).contains(&clock), "{clock} is not after {begun}");
+            assert!((begun..=now()).contains(&clock), "{clock} is before {begun}");
             assert_eq!(own.len(), 6, "{text}");
             assert!(own[4].starts_with("machine-") && own[5].starts_with("i-"), "{text}");
             for line in own {
-                assert!(seen.insert((*line).to_owned()), "{line} twice");
+                assert!(seen.insert((*line).to_owned()), "{line} in two machines");
             }
         }
     }
     assert_eq!(seen.len(), 120);
-    assert_eq!(sha256(ready), before, "the image was written");
-
-    // With the image goes the machine that was saved of it.
-    let warm = gallery.cli.work().join("cache/metaservice/warm");
-    let machines =
-        || fs::read_dir(&warm).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
-    assert_eq!(machines(), 1);
-    gallery.run(&["image", "rm", "ready"]).text(0);
-    assert_eq!((machines(), gallery.entries().len()), (0, 2));
+    assert_eq!(sha256(&disk), before, "a machine has written to the image");
 }

@@ -1,11 +1,11 @@
 //! Machines that go on from a saved one: like any other, and none like another.
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metaservice_testing::cli::{Cli, finish};
-use rustix::fs::inotify;
+use metaservice_testing::wait::Watch;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
 
@@ -123,17 +123,10 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
 fn an_interrupted_save_leaves_nothing() {
     let warm = Warm::new();
     std::fs::create_dir_all(warm.saved()).unwrap();
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, warm.saved(), inotify::WatchFlags::CREATE).unwrap();
+    let watch = Watch::new(warm.saved());
     let child = warm.cli.command(["image", "snapshot", "builtin"]).spawn().unwrap();
-    let mut reader = [std::mem::MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(&watch, &mut reader);
-    let begins = |name: Option<&std::ffi::CStr>| {
-        name.is_some_and(|name| name.to_bytes().starts_with(b".making-"))
-    };
-    while !begins(events.next().unwrap().file_name()) {}
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    watch.wait_for(".making-");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     finish(child).text(130);
     warm.cli.wait_for_exits();
     assert_eq!(warm.machines(), Vec::<PathBuf>::new());

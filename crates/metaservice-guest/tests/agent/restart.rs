@@ -1,6 +1,7 @@
 //! An agent that dies and is started again.
 
 use metaservice_testing::host::{Agent, Host, make_fifo};
+use metaservice_testing::wait::for_file;
 use std::path::PathBuf;
 
 use crate::AGENT;
@@ -60,9 +61,7 @@ async fn output_while_there_is_no_agent_is_kept() {
     // The command prints its last line and ends while there is no agent.
     job.open("alone").await;
     let ending = agent.state().join("ending");
-    while !ending.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    for_file(&ending);
     agent.restart(&[]);
     let (success, header) = job.host.result().await;
     assert!(!success && header.unwrap().contains(r#""exitCode":5"#));
@@ -80,9 +79,7 @@ async fn a_reported_job_is_neither_run_nor_reported_again() {
     let requests = job.host.log_requests();
     // The file is written after the response has come.
     let reported = agent.state().join("reported");
-    while !reported.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    tokio::task::spawn_blocking(move || for_file(&reported)).await.unwrap();
     agent.crash().await;
     agent.restart(&[]);
     // The restarted agent serves the first action.
