@@ -42,6 +42,7 @@ impl Format {
 
 /// An image that a machine may not open.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiskError {
     /// It cannot be read.
     #[error("cannot read the disk image {path}")]

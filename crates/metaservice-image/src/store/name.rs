@@ -15,6 +15,7 @@ const RESERVED: &str = "builtin";
 
 /// A text that is not the name of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidImageName {
     /// It has other characters, or another length.
     #[error(

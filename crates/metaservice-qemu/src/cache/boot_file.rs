@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use metaservice_private::PartialFile;
 
-/// What a user should know about the cache.
+/// What a user should know about the cache. It is exhaustive, so that a front end has words for
+/// each notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheNotice {
     /// A cached file was damaged, and was made again.

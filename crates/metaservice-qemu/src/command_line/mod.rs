@@ -220,7 +220,7 @@ fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, Inva
     match &spec.root {
         Root::Initramfs => {}
         Root::Directory(_) => {
-            write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}"))
+            write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}"));
         }
         Root::Disk if spec.disk.is_none() => return Err(InvalidSpec::NoRoot("a disk")),
         Root::Disk => write_argument(&mut line, "metaservice.root", "disk"),

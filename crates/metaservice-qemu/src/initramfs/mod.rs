@@ -79,6 +79,7 @@ impl Contents {
 
 /// An initramfs that cannot be built.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InitramfsError {
     /// A kernel module is missing or damaged.
     #[error("cannot take the kernel's modules into the initramfs")]

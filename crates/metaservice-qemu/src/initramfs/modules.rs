@@ -17,6 +17,7 @@ const MAX_MODULE: u64 = 64 * 1024 * 1024;
 
 /// A purpose for which a machine needs modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum ModuleNeed {
     /// The virtio bus and network card. Always included.
     Base,
@@ -64,6 +65,7 @@ impl ModuleNeed {
 
 /// Kernel modules that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModuleError {
     /// The module directory cannot be read.
     #[error("cannot read {path}")]

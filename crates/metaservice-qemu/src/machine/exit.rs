@@ -10,6 +10,7 @@ use super::out_of_memory::OutOfMemory;
 
 /// Why a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExitCause {
     /// The guest powered itself off, by itself or after the power button.
     GuestPoweredOff,
@@ -105,6 +106,7 @@ fn name(signal: i32) -> String {
 
 /// The end of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Exit {
     /// The cause.
     pub cause: ExitCause,

@@ -17,6 +17,7 @@ pub(crate) struct Kills {
 
 /// Which memory was exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OutOfMemory {
     /// The control group reached its memory limit.
     Limit,

@@ -159,7 +159,7 @@ fn keep(mut stderr: ChildStderr, kept: &Mutex<Vec<u8>>) {
         match stderr.read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => {
-                let mut kept = lock(&kept);
+                let mut kept = lock(kept);
                 kept.extend_from_slice(&buffer[..count]);
                 let excess = kept.len().saturating_sub(KEPT_STDERR);
                 kept.drain(..excess);

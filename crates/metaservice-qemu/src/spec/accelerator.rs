@@ -12,6 +12,7 @@ use crate::arch::Arch;
 
 /// The accelerator that the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Accelerator {
     /// KVM if it works, or else emulation.
     #[default]
@@ -37,6 +38,7 @@ impl FromStr for Accelerator {
 
 /// An accelerator that is not available.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AcceleratorError {
     /// The user named KVM, and it does not work here.
     #[error("KVM does not work here: {0}")]
@@ -48,6 +50,7 @@ pub enum AcceleratorError {
 
 /// The accelerator of a machine, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AcceleratorChoice {
     /// Whether it is KVM. Otherwise it is emulation.
     pub kvm: bool,

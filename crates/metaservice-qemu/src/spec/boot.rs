@@ -81,6 +81,7 @@ impl Boot {
 
 /// What the guest's command sees as `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Root {
     /// The initramfs.
     #[default]

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 /// A value that no machine can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidHardware {
     /// Not a number with an optional unit.
     #[error("{0:?} is no size: write it like 512M, 1.5G or 2G")]

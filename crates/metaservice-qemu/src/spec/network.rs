@@ -10,6 +10,7 @@ const JUMBO_MTU: u16 = 65520;
 
 /// What the guest can reach beside the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Network {
     /// Nothing.
     #[default]
@@ -34,6 +35,7 @@ pub struct Publish {
 
 /// A protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// TCP.
     Tcp,
