@@ -99,7 +99,7 @@ fn image(error: ImageError) -> Error {
         },
         ImageError::NotFound { cause, .. } => {
             let what = format!("{:#}", Error::new(cause));
-            hinted("there is no image of this name: see metaservice image ls", what)
+            hinted("it is the name of no image either: metaservice image ls", what)
         }
         error => error.into(),
     }

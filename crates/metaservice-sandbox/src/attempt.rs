@@ -69,7 +69,7 @@ struct Made {
 /// An attempt to start a machine. Dropping it ends the machine.
 pub(crate) struct Attempt {
     made: Arc<Mutex<Made>>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Attempt {
@@ -77,7 +77,7 @@ impl Attempt {
         let made = Arc::new(Mutex::new(Made::default()));
         let work = Work { beginning, made: Arc::clone(&made) };
         let task = tokio::spawn(work.run().in_current_span());
-        Self { made, _task: AbortOnDropHandle::new(task) }
+        Self { made, task: AbortOnDropHandle::new(task) }
     }
 
     pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
@@ -87,6 +87,12 @@ impl Attempt {
     /// Cancelled when the service has answered the guest's last request.
     pub(crate) fn served(&self) -> Option<CancellationToken> {
         crate::lock(&self.made).card.as_ref().map(NetworkCard::served)
+    }
+
+    /// Ends the attempt, with everything that it has made.
+    pub(crate) async fn end(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// The snapshot of this attempt, if it had one.

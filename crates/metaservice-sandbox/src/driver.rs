@@ -470,6 +470,11 @@ impl Driver {
             let exit = machine.kill().await;
             report.exit.get_or_insert(exit);
         }
+        // Tasks are gone, and not only aborted: nothing of the job is left after the report.
+        self.tasks.shutdown().await;
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end().await;
+        }
         report.not_started = self.not_started.take();
         report.progress = self.progress_error.take();
         report

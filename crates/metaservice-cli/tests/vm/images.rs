@@ -193,7 +193,7 @@ fn what_is_no_image_is_refused_in_words_and_leaves_nothing() {
     gallery
         .refused(&["run", "--image", "nothing", "--", "true"], "hint: it is the name of no image");
     gallery.refused(&["image", "prepare", "nothing"], "hint: there are good");
-    gallery.refused(&["image", "prepare", "builtin"], "hint: that is our own guest");
+    gallery.refused(&["image", "prepare", "builtin"], "hint: that is the built-in guest");
     gallery.refused(&["image", "snapshot", "./good.raw"], "metaservice image import ./good.raw");
     gallery.refused(&["run", "--image", "sha256:12", "--", "true"], "8 digits of it or more");
     gallery.refused(&["image", "prepare", "good", "--as", "good"], "hint: choose another name");

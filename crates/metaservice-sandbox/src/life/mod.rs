@@ -387,8 +387,8 @@ impl Life {
                 self.effects.push_back(Effect::StopCollecting);
                 self.close(Collected::MachineGone);
             }
-            State::Ending => self.finish(),
-            State::Closing | State::Done => {}
+            // In `Ending`, it is the end that was requested.
+            State::Closing | State::Ending | State::Done => {}
         }
     }
 

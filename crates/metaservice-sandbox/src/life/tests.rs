@@ -172,6 +172,15 @@ fn a_signal_ends_the_wait_for_the_machine_and_changes_no_outcome() {
 }
 
 #[test]
+fn a_machine_that_ends_as_requested_does_not_cut_the_end_short() {
+    let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
+    story.after(Input::Result);
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(GONE), [], "clients still get their answers");
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
+}
+
+#[test]
 fn a_machine_that_does_not_start_ends_all_at_once() {
     let mut story = Story::of(rules());
     assert_eq!(story.after(Input::BootFailed), finish(End::NotStarted, Collected::All));
