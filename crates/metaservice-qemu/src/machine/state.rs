@@ -42,7 +42,7 @@ pub enum StateError {
     /// The transfer took too long.
     #[error("QEMU did not finish within {} s", TIMEOUT.as_secs())]
     TimedOut,
-    /// The state is larger than [`MAX_STATE`].
+    /// The state is larger than 256 MiB.
     #[error("the state is larger than {MAX_STATE} bytes")]
     TooLarge,
 }
