@@ -113,7 +113,7 @@ async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
     let mut next = started;
     let mut agent = try_start_agent();
     deferred.load();
-    let mut button = power::button();
+    let mut buttons = power::PowerButtons::open();
     let reason = loop {
         tokio::select! {
             _ = child_ended.recv() => {}
@@ -124,7 +124,7 @@ async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
                     next = started + backoff.delay();
                 }
             }
-            Some(()) = button.recv() => break "the power button was pressed",
+            () = buttons.pressed() => break "the power button was pressed",
             _ = terminate.recv() => break "the init got SIGTERM",
             _ = interrupt.recv() => break "the init got SIGINT",
         }

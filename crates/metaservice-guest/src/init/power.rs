@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitOptions};
 use rustix::system::{RebootCommand, reboot};
 use tokio::signal::unix::Signal as SignalStream;
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::mount;
@@ -30,34 +30,48 @@ const EVENT: usize = 2 * size_of::<usize>() + 8;
 const KEY_EVENT: u16 = 1;
 const POWER_KEY: u16 = 116;
 
-/// Reports each press of the power buttons that the machine has now.
-pub(super) fn button() -> mpsc::Receiver<()> {
-    let (pressed, presses) = mpsc::channel(1);
-    for entry in fs::read_dir("/dev/input").into_iter().flatten().flatten() {
-        if !entry.file_name().as_encoded_bytes().starts_with(b"event") {
-            continue;
+/// The power buttons that the machine had when this was created. Dropping it closes them.
+pub(super) struct PowerButtons(JoinSet<bool>);
+
+impl PowerButtons {
+    pub(super) fn open() -> Self {
+        let mut watching = JoinSet::new();
+        for entry in fs::read_dir("/dev/input").into_iter().flatten().flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(b"event") {
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            if let Ok(device) = rustix::fs::open(entry.path(), flags, Mode::empty()) {
+                watching.spawn(press(device));
+            }
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Ok(device) = rustix::fs::open(entry.path(), flags, Mode::empty()) {
-            tokio::spawn(watch(device, pressed.clone()));
-        }
+        Self(watching)
     }
-    presses
+
+    /// Completes when a power button is pressed. Without one it never completes. Cancel-safe.
+    pub(super) async fn pressed(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            if ended.unwrap_or(false) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn watch(device: OwnedFd, pressed: mpsc::Sender<()>) {
-    let Ok(device) = Descriptor::new(device) else { return };
+/// Waits until the power key of an input device is pressed; `false` if the device is gone.
+async fn press(device: OwnedFd) -> bool {
+    let Ok(device) = Descriptor::new(device) else { return false };
     let mut events = [0; EVENT * 64];
     loop {
-        let Ok(mut ready) = device.readable().await else { return };
+        let Ok(mut ready) = device.readable().await else { return false };
         match ready.try_io(|device| Ok(rustix::io::read(device, &mut events)?)) {
             Ok(Ok(count)) if count > 0 => {
                 if events[..count].chunks_exact(EVENT).any(is_press) {
-                    // One waiting press is enough.
-                    let _ = pressed.try_send(());
+                    return true;
                 }
             }
-            Ok(_gone) => return,
+            Ok(_gone) => return false,
             Err(_would_block) => {}
         }
     }
