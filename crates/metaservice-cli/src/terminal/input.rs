@@ -1,33 +1,32 @@
-//! Our stdin, so that waiting for it can be given up.
+//! Standard input, with reads that can be abandoned.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use rustix::fs::{Mode, OFlags};
 use rustix::termios;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, Interest, ReadBuf, Stdin};
 
-use super::reopen;
-
-/// Our stdin. Of a terminal nothing is read that nobody waits for; a file or a pipe is
-/// read by a thread, which does not outlive the process.
+/// Standard input. An abandoned read of a terminal takes nothing. A file or a pipe is read by a
+/// thread, which ends with the process.
 pub(crate) enum Input {
     Terminal(AsyncFd<OwnedFd>),
     Other(Stdin),
 }
 
 impl Input {
-    /// Inside a runtime only.
+    /// Opens it. This needs a runtime.
     pub(crate) fn open() -> Result<Self> {
         let stdin = io::stdin();
         if !termios::isatty(&stdin) {
             return Ok(Self::Other(tokio::io::stdin()));
         }
-        // The successor is an unsafe function: it wants a descriptor that stays the same, and of
-        // all types an `OwnedFd` promises that.
+        // The replacement is an unsafe function. It needs a descriptor that stays the same, which
+        // an `OwnedFd` guarantees.
         #[expect(deprecated, reason = "sound for an OwnedFd, and this crate has no unsafe code")]
         let tty = AsyncFd::with_interest(reopen(&stdin)?, Interest::READABLE)?;
         Ok(Self::Terminal(tty))
@@ -52,11 +51,25 @@ impl AsyncRead for Input {
                     buf.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // A terminal that is gone has nothing more to say.
+                // EIO: the terminal has gone. This is the end of the input.
                 Ok(Err(error)) if error.raw_os_error() == Some(5) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_) => {}
             }
         }
     }
+}
+
+/// Opens the terminal `tty` again, as a file description that does not block. The flag belongs to
+/// the description: on that of stdin, it would affect the shell that shares it.
+pub(super) fn reopen(tty: impl std::os::fd::AsFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let named = termios::ttyname(tty, Vec::new()).ok();
+    // In a container, the name can lead to another file. The controlling terminal has a fixed name.
+    for name in named.as_deref().into_iter().chain([c"/dev/tty"]) {
+        if let Ok(tty) = rustix::fs::open(name, flags, Mode::empty()) {
+            return Ok(tty);
+        }
+    }
+    bail!("neither by its name nor as /dev/tty");
 }

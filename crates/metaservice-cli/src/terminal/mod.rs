@@ -1,9 +1,9 @@
-//! The user's terminal while a command of the guest's has it.
+//! The user's terminal while a command in the guest uses it.
 //!
-//! Two things must never happen: that the terminal stays raw after us, and that a read of ours
-//! takes what the user types for the next program. So the settings are put back by a guard that
-//! also a panic drops, and the terminal is read through a file description of our own that does
-//! not block: a read that nobody waits for any longer takes nothing.
+//! Two things must never happen: the terminal stays raw after this process, or a read of this
+//! process takes input that the user types for the next program. So a guard restores the settings,
+//! also after a panic. The terminal is read through a separate file description that does not block:
+//! an abandoned read takes nothing.
 
 pub(crate) mod attachment;
 mod escape;
@@ -12,31 +12,31 @@ mod input;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use metaservice::TerminalSize;
-use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, OptionalActions, OutputModes, Termios};
 
 pub(crate) use self::escape::Escape;
 pub(crate) use self::input::Input;
+use self::input::reopen;
 use metaservice_sandbox::exit::CleanUp;
 
-/// What a command gets for a terminal where we have none.
+/// The size of a terminal if this process has none.
 pub(crate) const USUAL_SIZE: TerminalSize = TerminalSize { columns: 80, rows: 24 };
 
-/// The terminal that a command in a guest gets.
+/// The terminal of a command in the guest.
 pub(crate) struct Terminal {
     tty: OwnedFd,
     settings: Termios,
 }
 
 impl Terminal {
-    /// The terminal at standard input, as it is; `None` where that is no terminal.
+    /// The terminal at standard input, or `None`.
     pub(crate) fn of_stdin() -> Result<Option<Self>> {
         Self::at(std::io::stdin())
     }
 
-    /// The terminal that shows what the command writes, for a command that gets no input.
+    /// The terminal at standard output, for a command without input.
     pub(crate) fn of_output() -> Result<Option<Self>> {
         Self::at(std::io::stdout())
     }
@@ -50,15 +50,15 @@ impl Terminal {
         Ok(Some(Self { tty, settings }))
     }
 
-    /// Every key goes to the command, none has a meaning here; until the guard is dropped.
+    /// Passes every key to the command, until the guard is dropped.
     pub(crate) fn make_raw(&self) -> Result<Raw> {
         let mut raw = self.settings.clone();
         raw.make_raw();
         self.change(raw)
     }
 
-    /// What is written is shown as it is: the guest's terminal has made line ends of it already.
-    /// Keys keep their meaning. Until the guard is dropped.
+    /// Shows output unchanged, until the guard is dropped: the terminal of the guest has already
+    /// converted line ends. Keys keep their meaning.
     pub(crate) fn make_output_raw(&self) -> Result<Raw> {
         let mut raw = self.settings.clone();
         raw.output_modes.remove(OutputModes::OPOST);
@@ -68,7 +68,7 @@ impl Terminal {
     fn change(&self, raw: Termios) -> Result<Raw> {
         let (tty, settings) = (self.tty.try_clone()?, self.settings.clone());
         let restore = CleanUp::new(move || {
-            // Not after what is still to be shown: a terminal that nobody reads would wait for ever.
+            // Not after pending output: without a reader of the terminal, that would wait for ever.
             let _ = termios::tcsetattr(&tty, OptionalActions::Now, &settings);
         });
         let guard = Raw { tty: self.tty.try_clone()?, raw, _restore: restore };
@@ -76,32 +76,32 @@ impl Terminal {
         Ok(guard)
     }
 
-    /// How large it is now.
+    /// The current size.
     pub(crate) fn size(&self) -> Option<TerminalSize> {
         size_of(&self.tty)
     }
 }
 
-/// Tells a command the type of the terminal here, unless it is told another one already.
+/// Passes the type of the terminal to a command, unless `TERM` is set already.
 pub(crate) fn tell_type(env: &mut BTreeMap<String, String>) {
     if let Some(term) = std::env::var("TERM").ok().filter(|term| !term.is_empty()) {
         env.entry("TERM".to_owned()).or_insert(term);
     }
 }
 
-/// The size of the terminal at our stdin or, failing that, stdout.
+/// The size of the terminal at stdin, or else at stdout.
 pub(crate) fn size() -> Option<TerminalSize> {
     size_of(std::io::stdin()).or_else(|| size_of(std::io::stdout()))
 }
 
 fn size_of(tty: impl std::os::fd::AsFd) -> Option<TerminalSize> {
     let size = termios::tcgetwinsize(tty).ok()?;
-    // A terminal that was never told its size has none.
-    let told = size.ws_col > 0 && size.ws_row > 0;
-    told.then_some(TerminalSize { columns: size.ws_col, rows: size.ws_row })
+    // Zero means unknown.
+    let known = size.ws_col > 0 && size.ws_row > 0;
+    known.then_some(TerminalSize { columns: size.ws_col, rows: size.ws_row })
 }
 
-/// A raw terminal; as it was before once this is dropped.
+/// A raw terminal. Dropping this restores it.
 pub(crate) struct Raw {
     tty: OwnedFd,
     raw: Termios,
@@ -109,22 +109,8 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Makes the terminal raw, again after somebody else had it.
+    /// Makes the terminal raw, also again after another process changed it.
     pub(crate) fn apply(&self) -> rustix::io::Result<()> {
         termios::tcsetattr(&self.tty, OptionalActions::Drain, &self.raw)
     }
-}
-
-/// The terminal `tty` by a description of our own, which does not block. The flag
-/// belongs to the description: on stdin's own it would reach the shell that we share it with.
-fn reopen(tty: impl std::os::fd::AsFd) -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let named = termios::ttyname(tty, Vec::new()).ok();
-    // In a container the name may lead elsewhere; the controlling terminal has one for all.
-    for name in named.as_deref().into_iter().chain([c"/dev/tty"]) {
-        if let Ok(tty) = rustix::fs::open(name, flags, Mode::empty()) {
-            return Ok(tty);
-        }
-    }
-    bail!("neither by its name nor as /dev/tty");
 }

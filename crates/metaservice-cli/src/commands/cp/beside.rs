@@ -1,9 +1,9 @@
-//! A folder beside its place, until what is to be in it has come.
+//! A directory beside its destination, until its content is complete.
 //!
-//! As with a file's [destination](crate::destination), the path is looked up once and what is done
-//! later is done to what was found then. Folders in it may have been closed by the modes that a
-//! guest gave them; they are ours, and are opened to be removed. What a process that was killed has
-//! left is removed by the next copy to the same directory.
+//! As for a file's destination, the path is looked up once, and the directory is held open. The
+//! guest may have given modes to the directories in it that deny access. They belong to this user,
+//! and are opened before they are removed. The next copy to the same directory removes what a killed
+//! process has left.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,9 +15,9 @@ use rustix::fs::{CWD, Dir, Mode, OFlags, openat, renameat};
 
 use super::place;
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A new folder. Dropped before it is kept, it is gone with all that is in it.
+/// A new directory. Dropping it before it is kept removes it with its content.
 #[derive(Debug)]
 pub(super) struct Beside {
     partial: PartialDirectory,
@@ -25,35 +25,35 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Makes a folder that nobody else can enter, beside `target`.
+    /// Creates a directory beside `target`, which only this user can enter.
     pub(super) fn make(target: &Path) -> io::Result<Self> {
-        let parent = openat(CWD, place::parent(target), FOLDER, Mode::empty())?;
+        let parent = openat(CWD, place::parent(target), DIRECTORY, Mode::empty())?;
         let place = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         sweep(parent.as_fd());
         Ok(Self { partial: PartialDirectory::new(parent)?, place })
     }
 
-    /// The folder, to be filled.
+    /// Opens the directory, to write into it.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         self.partial.directory().try_clone_to_owned()
     }
 
-    /// Puts it in its place.
+    /// Moves it to its destination.
     pub(super) fn keep(self) -> io::Result<()> {
         self.partial.keep(&self.place)
     }
 
-    /// Puts the one thing that is in it in its place.
+    /// Moves its only entry to the destination.
     pub(super) fn keep_content(self) -> io::Result<()> {
-        let folder = self.partial.directory();
-        let single = Dir::read_from(folder)?.map(|entry| Ok(entry?.file_name().to_owned())).find(
-            |name: &io::Result<_>| {
+        let directory = self.partial.directory();
+        let single = Dir::read_from(directory)?
+            .map(|entry| Ok(entry?.file_name().to_owned()))
+            .find(|name: &io::Result<_>| {
                 name.as_ref()
                     .map_or(true, |name| name.as_c_str() != c"." && name.as_c_str() != c"..")
-            },
-        );
+            });
         let single = single.ok_or_else(|| io::Error::other("the archive is empty"))??;
-        Ok(renameat(folder, &single, self.partial.parent(), &self.place)?)
+        Ok(renameat(directory, &single, self.partial.parent(), &self.place)?)
     }
 }
 
@@ -65,16 +65,16 @@ mod tests {
 
     use super::*;
 
-    /// From now on modes count for this thread, whoever it is.
-    fn be_nobody_special() {
+    /// Makes modes apply to this thread, also if it is root.
+    fn drop_privileges() {
         let mut sets = capabilities(None).unwrap();
         sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         set_capabilities(None, sets).unwrap();
     }
 
     #[test]
-    fn closed_folders_are_removed_too() {
-        be_nobody_special();
+    fn closed_directories_are_removed_too() {
+        drop_privileges();
         let here = tempfile::tempdir().unwrap();
         let beside = Beside::make(&here.path().join("to")).unwrap();
         let made = std::fs::read_dir(here.path()).unwrap().next().unwrap().unwrap().path();
@@ -87,7 +87,7 @@ mod tests {
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(made.join(name), mode).unwrap();
         }
-        assert!(std::fs::remove_dir_all(&made).is_err(), "modes do not count here");
+        assert!(std::fs::remove_dir_all(&made).is_err(), "modes have no effect here");
         drop(beside);
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 0);
     }

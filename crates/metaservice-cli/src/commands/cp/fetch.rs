@@ -1,4 +1,4 @@
-//! Out of a guest.
+//! Copies from a guest to the host.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -12,8 +12,8 @@ use metaservice::{FileHead, Form};
 use metaservice_archive::{Extracted, SparseWriter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use super::How;
-use super::folder;
+use super::archive;
+use super::how::How;
 use super::place::{self, Place};
 use super::told::{Content, told};
 use crate::output::AsyncOutput;
@@ -23,11 +23,11 @@ use metaservice_sandbox::output::{Destination, Named};
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;
 
-/// Copies what is at `path` in the guest to a place here.
+/// Copies `path` in the guest to a path of the host, or to standard output.
 ///
 /// # Cancellation
-/// Dropping the future removes what was written, unless it went into a folder that was there.
-pub(crate) async fn fetch(
+/// Dropping the future removes what was written, except in a directory that existed before.
+pub(super) async fn fetch(
     client: &Client,
     path: &str,
     to: Place,
@@ -41,7 +41,7 @@ pub(crate) async fn fetch(
         _ => {
             ensure!(
                 !std::io::stdout().is_terminal(),
-                "an archive is not written to a terminal: lead it into a file or a program"
+                "an archive is not written to a terminal: redirect it to a file or a program"
             );
             let mut read = client.read(path).form(Form::Archive);
             if follow {
@@ -56,15 +56,15 @@ pub(crate) async fn fetch(
     let Some(head) = head else {
         return fetch_plain(body, path, &to, printer).await.with_context(cannot);
     };
-    let is_folder = head.form == Form::Archive && !head.link;
-    let (target, named) = place::target(&to, place::name(path), is_folder)?;
+    let is_directory = head.form == Form::Archive && !head.link;
+    let (target, named) = place::target(&to, place::name(path), is_directory)?;
     let progress = printer.progress(path, head.size);
     let content = if head.form == Form::Archive {
         let count = progress.counter();
         let counts = if head.link {
-            folder::unpack_link(body, &target, count).await
+            archive::unpack_link(body, &target, count).await
         } else {
-            folder::unpack(body, &target, how, count).await
+            archive::unpack(body, &target, how, count).await
         };
         let Extracted { files, links, left_out, .. } = counts.with_context(cannot)?;
         Content { files: Some(files), links, left_out }
@@ -76,7 +76,7 @@ pub(crate) async fn fetch(
     Ok(())
 }
 
-/// A tar archive to stdout.
+/// Copies a tar archive to standard output.
 async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
     let progress = printer.progress(path, None);
     let mut stdout = AsyncOutput::new();
@@ -85,7 +85,7 @@ async fn stream(body: BodyReader, path: &str, printer: Printer) -> Result<()> {
     Ok(stdout.flush().await?)
 }
 
-/// A file of an agent of version 1, which says nothing of its attributes.
+/// Copies a file of a version 1 agent, which sends no attributes.
 async fn fetch_plain(mut body: BodyReader, path: &str, to: &Path, printer: Printer) -> Result<()> {
     let (target, named) = place::target(to, place::name(path), false)?;
     let progress = printer.progress(path, None);
@@ -99,7 +99,7 @@ async fn fetch_plain(mut body: BodyReader, path: &str, to: &Path, printer: Print
     Ok(())
 }
 
-/// A file with its attributes.
+/// Copies a file with its attributes.
 async fn store(
     body: impl AsyncRead + Unpin,
     target: &Path,
@@ -122,14 +122,14 @@ async fn store(
     Ok(place.keep()?)
 }
 
-/// Writes a file with holes where there are only zeros.
+/// Writes a file, with holes for blocks of zeros.
 async fn fill(mut body: impl AsyncRead + Unpin, file: File) -> Result<File> {
     let mut writer = SparseWriter::default();
     let mut state = (file, Vec::with_capacity(BLOCK));
     loop {
         let (file, mut block) = state;
         block.clear();
-        // Full blocks, of which the zeros are seen.
+        // Only full blocks of zeros become holes.
         (&mut body).take(BLOCK as u64).read_to_end(&mut block).await?;
         if block.is_empty() {
             writer.finish(&file)?;
@@ -152,7 +152,7 @@ async fn open(target: &Path, named: Named, mode: u32) -> Result<Destination> {
     opened.with_context(|| format!("cannot write {}", target.display()))
 }
 
-/// A moment that the guest claims; none that the host cannot express.
+/// The time of a file as the guest states it, or `None` if the host cannot express it.
 fn time(mtime_ns: i64) -> Option<SystemTime> {
     let distance = Duration::from_nanos(mtime_ns.unsigned_abs());
     if mtime_ns < 0 {

@@ -1,13 +1,14 @@
-//! `metaservice cp SRC DEST`: files and directories between a guest and the host, as `docker cp` has
-//! it.
+//! `metaservice cp SRC DEST`: copies files and directories between a guest and the host, with the
+//! rules of `docker cp`.
 //!
-//! What comes is written beside its destination and renamed into place when it is whole:
-//! a copy that fails or is interrupted leaves nothing behind. Only a folder that exists already
-//! is filled in place, file by file.
+//! A copy is written beside its destination and renamed into place when it is complete. A copy that
+//! fails or is interrupted leaves nothing behind. Only a directory that exists already is filled in
+//! place, file by file.
 
+mod archive;
 mod beside;
 mod fetch;
-mod folder;
+mod how;
 mod place;
 mod send;
 mod told;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 use metaservice_sandbox::control;
 
 use self::fetch::fetch;
+use self::how::How;
 use self::place::Place;
 use self::send::send;
 use crate::candidates;
@@ -83,30 +85,9 @@ pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
             _ => bail!("one of SRC and DEST must be in a guest, as JOB:PATH"),
         }
     };
-    // Dropping a copy removes what it has begun.
+    // Dropping a copy removes its incomplete files.
     tokio::select! {
         copied = copying => copied.map(|()| ExitStatus::SUCCESS),
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
-    }
-}
-
-/// How a copy is made.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct How {
-    /// Whether a source that is a link is followed.
-    pub(crate) follow: bool,
-    /// Whether set-user-id and set-group-id bits are kept.
-    pub(crate) set_id: bool,
-}
-
-impl How {
-    /// What is kept of a mode. The sticky bit harms nobody.
-    const fn mask(self) -> u32 {
-        if self.set_id { 0o7777 } else { 0o1777 }
-    }
-
-    /// Whether a source of this name is followed: a slash or a dot at its end means a directory.
-    fn follows(self, path: &str) -> bool {
-        self.follow || path.ends_with('/') || path.ends_with("/.")
     }
 }

@@ -1,4 +1,4 @@
-//! The two ends of a copy as they are written, and what a folder that is there already means.
+//! The source and the destination of a copy, and the effect of an existing directory.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,21 @@ use anyhow::{Result, bail, ensure};
 
 use metaservice_sandbox::output::Named;
 
-/// One end of a copy.
+/// A source or a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// `JOB:PATH`.
     Guest { job: String, path: String },
-    /// A path of ours.
+    /// A path of the host.
     Host(PathBuf),
     /// `-`: a tar archive on standard input or output.
     Stream,
 }
 
 impl Place {
-    /// Reads `JOB:PATH`, a path or `-`. A path of ours with a colon begins with `/` or `.`.
+    /// Parses `JOB:PATH`, a path or `-`. A path of the host with a colon begins with `/` or `.`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        ensure!(!text.is_empty(), "a place to copy from or to is empty");
+        ensure!(!text.is_empty(), "the source or the destination is empty");
         if text == "-" {
             return Ok(Self::Stream);
         }
@@ -34,49 +34,52 @@ impl Place {
     }
 }
 
-/// The name that a path's content has in another folder; none for the content of a
-/// folder alone (`FOLDER/.`), and for what has no name of its own, as `/` and `..`.
+/// The name of the copy in a directory. `None` for the content of a directory (`DIRECTORY/.`), and
+/// for paths without a name, such as `/` and `..`.
 pub(crate) fn name(path: &str) -> Option<&str> {
     let last = path.trim_end_matches('/').rsplit('/').next()?;
     (!matches!(last, "" | "." | "..")).then_some(last)
 }
 
-/// Where on the host what is called `name` goes when it is copied to `destination`.
+/// The path on the host for a copy of `name` to `destination`.
 pub(crate) fn target(
     destination: &Path,
     name: Option<&str>,
-    folder: bool,
+    directory: bool,
 ) -> Result<(PathBuf, Named)> {
     let shown = destination.display();
     if destination.is_dir() {
         return match name {
-            Some(name) => Ok((unlinked(destination.join(name), folder)?, Named::ByGuest)),
-            None if folder => Ok((destination.to_owned(), Named::ByUser)),
-            None => bail!("the file has no name for the folder {shown}"),
+            Some(name) => Ok((unlinked(destination.join(name), directory)?, Named::ByGuest)),
+            None if directory => Ok((destination.to_owned(), Named::ByUser)),
+            None => bail!("the file has no name in the directory {shown}"),
         };
     }
     let slash = destination.as_os_str().as_encoded_bytes().ends_with(b"/");
-    ensure!(folder || !slash, "there is no folder {shown}");
+    ensure!(directory || !slash, "there is no directory {shown}");
     let existing = std::fs::symlink_metadata(destination).is_ok();
-    ensure!(!folder || !existing, "{shown} is there and is no folder: a folder cannot go there");
+    ensure!(
+        !directory || !existing,
+        "{shown} exists and is not a directory: a directory cannot be copied to it"
+    );
     let parent = parent(destination);
-    ensure!(parent.is_dir(), "there is no folder {}", parent.display());
+    ensure!(parent.is_dir(), "there is no directory {}", parent.display());
     Ok((destination.to_owned(), Named::ByUser))
 }
 
-/// A place whose last name is not the user's: if it is a link, nothing goes through it. A guest
-/// may have made it, by an earlier copy.
-fn unlinked(target: PathBuf, folder: bool) -> Result<PathBuf> {
+/// Checks a path whose last name is the guest's. If it is a link, it is not followed: a guest may
+/// have created it, by an earlier copy.
+fn unlinked(target: PathBuf, directory: bool) -> Result<PathBuf> {
     let link = std::fs::symlink_metadata(&target).is_ok_and(|found| found.is_symlink());
     ensure!(
-        !link || !folder,
-        "{} is a link, and a folder is not copied through it: remove it, or name it as the destination",
+        !link || !directory,
+        "{} is a link, which a directory does not follow: remove it, or name it as the destination",
         target.display()
     );
     Ok(target)
 }
 
-/// The folder that a path is in.
+/// The directory of a path.
 pub(crate) fn parent(path: &Path) -> &Path {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.unwrap_or(Path::new("."))
@@ -111,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_exists_is_copied_into() {
-        let folder = tempfile::tempdir().unwrap();
-        let here = folder.path();
+    fn an_existing_directory_gets_the_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
         std::fs::write(here.join("file"), "").unwrap();
-        let go = |to: &str, name, folder| {
-            target(&here.join(to), name, folder).ok().map(|(path, _)| path)
+        let go = |to: &str, name, directory| {
+            target(&here.join(to), name, directory).ok().map(|(path, _)| path)
         };
         assert_eq!(go("", Some("x"), false), Some(here.join("x")));
         assert_eq!(go("", Some("x"), true), Some(here.join("x")));
@@ -128,7 +131,7 @@ mod tests {
         assert_eq!(go("file", Some("x"), false), Some(here.join("file")));
         assert_eq!(go("file", Some("x"), true), None);
         assert_eq!(go("no/new", Some("x"), false), None);
-        // A link that a guest may have made: a file replaces it, a folder does not go through it.
+        // A link that a guest may have created: a file replaces it, a directory does not follow it.
         std::os::unix::fs::symlink("/", here.join("link")).unwrap();
         assert_eq!(go("", Some("link"), false), Some(here.join("link")));
         assert_eq!(go("", Some("link"), true), None);

@@ -1,4 +1,4 @@
-//! Into a guest.
+//! Copies from the host to a guest.
 
 use std::ffi::OsString;
 use std::io::{self, Cursor};
@@ -15,8 +15,8 @@ use metaservice::{Destination, Form};
 use metaservice_archive::Packed;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use super::How;
-use super::folder;
+use super::archive;
+use super::how::How;
 use super::place::{self, Place};
 use super::told::{Content, told};
 use crate::output::printer::{Hint, Printer};
@@ -25,14 +25,15 @@ use crate::output::progress::Progress;
 /// Bytes of a header in a tar archive.
 const HEADER: usize = 512;
 
-/// Where its checksum is.
+/// The position of its checksum.
 const CHECKSUM: Range<usize> = 148..156;
 
-/// Copies a place here to `path` in the guest.
+/// Copies a path of the host, or standard input, to `path` in the guest.
 ///
 /// # Cancellation
-/// Dropping the future cuts the transfer: of a file nothing is left, of a folder what came.
-pub(crate) async fn send(
+/// Dropping the future ends the transfer. A file leaves nothing, and a directory keeps the complete
+/// files.
+pub(super) async fn send(
     client: &Client,
     from: Place,
     path: &str,
@@ -73,42 +74,42 @@ pub(crate) async fn send(
     if !metadata.is_dir() {
         bail!("{text} is neither a file, a directory nor a link");
     }
-    // What a link leads to is behind its slash.
+    // With a slash at its end, a link stands for its target.
     let from = if follow { from.join("") } else { from };
-    let folder = from.clone();
-    let total = tokio::task::spawn_blocking(move || size(&folder)).await?;
+    let directory = from.clone();
+    let total = tokio::task::spawn_blocking(move || size(&directory)).await?;
     let progress = printer.progress(&text, total);
-    let packing = folder::pack(from, None, progress.counter())?;
+    let packing = archive::pack(from, None, progress.counter())?;
     carry(client, destination(Form::Archive, None, None), packing, &text, progress, printer).await
 }
 
-/// A link as an archive of itself, which is unpacked in the directory that is to have it.
+/// Sends a link as an archive of itself, which is unpacked in the directory of the destination.
 async fn send_link(client: &Client, from: PathBuf, path: &str, printer: Printer) -> Result<()> {
     let cannot = || format!("cannot copy to {path}");
-    let (folder, name) = if is_folder(client, path).await.with_context(cannot)? {
+    let (directory, name) = if is_directory(client, path).await.with_context(cannot)? {
         (path, None)
     } else {
-        let (folder, name) = match path.rsplit_once('/') {
+        let (directory, name) = match path.rsplit_once('/') {
             Some(("", name)) => ("/", name),
             Some(split) => split,
             None => (".", path),
         };
         ensure!(!name.is_empty(), "there is no directory {path} in the guest");
-        let exists = is_folder(client, folder).await.with_context(cannot)?;
-        ensure!(exists, "there is no directory {folder} in the guest");
-        (folder, Some(OsString::from(name)))
+        let exists = is_directory(client, directory).await.with_context(cannot)?;
+        ensure!(exists, "there is no directory {directory} in the guest");
+        (directory, Some(OsString::from(name)))
     };
     let text = from.display().to_string();
     let progress = printer.progress(&text, None);
-    let packing = folder::pack(from, name, progress.counter())?;
+    let packing = archive::pack(from, name, progress.counter())?;
     let packed = packing.packed();
-    write(client, Destination::directory(folder), packing).await?;
+    write(client, Destination::directory(directory), packing).await?;
     told(printer, &text, path, progress, &content(&packed));
     Ok(())
 }
 
-/// Whether a path in the guest is a directory, or leads to one.
-async fn is_folder(client: &Client, path: &str) -> Result<bool, ClientError> {
+/// Whether a path in the guest is a directory, or a link to one.
+async fn is_directory(client: &Client, path: &str) -> Result<bool, ClientError> {
     match client.list(format!("{path}/.")).entries().await {
         Ok(_) => Ok(true),
         Err(ClientError::Refused { code: Code::NotFound, .. }) => Ok(false),
@@ -119,15 +120,15 @@ async fn is_folder(client: &Client, path: &str) -> Result<bool, ClientError> {
 async fn send_stream(client: &Client, path: &str, how: How, printer: Printer) -> Result<()> {
     let mut destination = Destination::directory(path);
     destination.set_id = how.set_id;
-    let archive = archive(tokio::io::stdin()).await?;
+    let input = checked(tokio::io::stdin()).await?;
     let progress = printer.progress(path, None);
-    write(client, destination, progress.of(archive)).await?;
+    write(client, destination, progress.of(input)).await?;
     told(printer, "-", path, progress, &Content::default());
     Ok(())
 }
 
-/// What is read, if it begins as a tar archive does.
-async fn archive<R: AsyncRead + Unpin>(mut input: R) -> Result<impl AsyncRead + Unpin + use<R>> {
+/// Checks that the input begins like a tar archive.
+async fn checked<R: AsyncRead + Unpin>(mut input: R) -> Result<impl AsyncRead + Unpin + use<R>> {
     let mut start = Vec::with_capacity(HEADER);
     let mut first = (&mut input).take(HEADER as u64);
     first.read_to_end(&mut start).await.context("cannot read standard input")?;
@@ -139,8 +140,7 @@ async fn archive<R: AsyncRead + Unpin>(mut input: R) -> Result<impl AsyncRead + 
     Ok(Cursor::new(start).chain(input))
 }
 
-/// Whether these bytes, up to a header's size, begin a tar archive: nothing, its end, or a header
-/// with the right checksum.
+/// Whether these bytes begin a tar archive: no bytes, its end, or a header with a valid checksum.
 fn begins_archive(start: &[u8]) -> bool {
     if start.iter().all(|byte| *byte == 0) {
         return true;
@@ -161,7 +161,7 @@ fn begins_archive(start: &[u8]) -> bool {
 async fn carry(
     client: &Client,
     destination: Destination,
-    packing: folder::Packing,
+    packing: archive::Packing,
     from: &str,
     progress: Progress,
     printer: Printer,
@@ -188,8 +188,9 @@ fn content(packed: &OnceLock<Packed>) -> Content {
     Content { files: Some(files), links, left_out }
 }
 
-/// A file as long as it was when the copy began: what comes later is not of it, and one that has
-/// become shorter is an error. A file that the kernel makes up says that it is empty.
+/// A file with the length that it had when the copy began. Later bytes are not read, and a file that
+/// has become shorter is an error. Files that the kernel generates have the length 0 and are read to
+/// their end.
 struct Whole<R> {
     source: R,
     left: Option<u64>,
@@ -225,17 +226,16 @@ impl<R: AsyncRead + Unpin> AsyncRead for Whole<R> {
     }
 }
 
-/// How many bytes a folder's files have: what the bar's end is. Nothing that changes meanwhile
-/// matters for it.
-fn size(folder: &Path) -> Option<u64> {
+/// The size of the files in a directory, for the progress bar. Concurrent changes do not matter.
+fn size(directory: &Path) -> Option<u64> {
     let mut total = 0;
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).ok()? {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).ok()? {
             let entry = entry.ok()?;
             let metadata = entry.metadata().ok()?;
             if metadata.is_dir() {
-                folders.push(entry.path());
+                directories.push(entry.path());
             } else if metadata.is_file() {
                 total += metadata.len();
             }
@@ -255,12 +255,12 @@ mod tests {
         header[CHECKSUM].copy_from_slice(b"000541\0 ");
         for good in [&header[..], &[&header[..], b"more"].concat(), &[0; 2 * HEADER], b""] {
             let mut read = Vec::new();
-            archive(good).await.unwrap().read_to_end(&mut read).await.unwrap();
+            checked(good).await.unwrap().read_to_end(&mut read).await.unwrap();
             assert_eq!(read, good);
         }
         let changed = [&b"b"[..], &header[1..]].concat();
         for bad in [&b"hi\n"[..], &header[..HEADER - 1], &changed, &[b'x'; HEADER]] {
-            let error = format!("{:#}", archive(bad).await.err().unwrap());
+            let error = format!("{:#}", checked(bad).await.err().unwrap());
             assert!(error.starts_with("standard input is not a tar archive"), "{error}");
         }
     }

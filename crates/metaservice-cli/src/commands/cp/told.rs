@@ -1,4 +1,4 @@
-//! What is said of a copy when it is complete.
+//! The message about a complete copy.
 
 use indicatif::{BinaryBytes, HumanCount};
 use metaservice_archive::LeftOut;
@@ -10,11 +10,11 @@ use crate::output::progress::Progress;
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Content {
-    /// Plain files; unknown of an archive that is passed on as it is.
+    /// Regular files. Unknown for an archive that is passed on unchanged.
     pub(super) files: Option<u64>,
     /// Links.
     pub(super) links: u64,
-    /// What no copy carries.
+    /// What a copy leaves out.
     pub(super) left_out: LeftOut,
 }
 
@@ -29,7 +29,7 @@ impl Content {
             1 => format!("1 {one}"),
             count => format!("{} {one}s", HumanCount(count)),
         };
-        // A directory without files has none; a link alone is no file.
+        // A directory can have no files. A single link is no file.
         let files = self.files.filter(|files| *files > 0 || self.links == 0);
         let files = files.map(|files| some(files, "file"));
         let links = (self.links > 0).then(|| some(self.links, "link"));
@@ -37,7 +37,7 @@ impl Content {
     }
 }
 
-/// Takes the bar from the terminal and says in one line what was copied, and what was not.
+/// Removes the progress bar, and prints in one line what was copied and what was left out.
 pub(super) fn told(printer: Printer, from: &str, to: &str, progress: Progress, content: &Content) {
     let (bytes, elapsed) = progress.finish();
     let rate = rate(bytes, elapsed);
@@ -63,7 +63,7 @@ pub(super) fn told(printer: Printer, from: &str, to: &str, progress: Progress, c
     );
 }
 
-/// Bytes in a second.
+/// Bytes per second.
 fn rate(bytes: u64, elapsed: std::time::Duration) -> u64 {
     let nanoseconds = elapsed.as_nanos().max(1);
     let rate = u128::from(bytes) * 1_000_000_000 / nanoseconds;

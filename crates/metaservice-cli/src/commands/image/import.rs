@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result};
 use metaservice_image::{Format, ImageName, ImageStore};
 use serde_json::{Value, json};
 
-use super::at_length;
+use super::progress::with_progress;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
@@ -55,7 +55,7 @@ pub(super) async fn import(args: &Import, printer: Printer) -> Result<ExitStatus
     let mut interrupts = Interrupts::listen()?;
     let total = std::fs::metadata(&args.file).ok().map(|metadata| metadata.len());
     let (kept, file, called) = (store.clone(), args.file.clone(), name.clone());
-    let importing = at_length(printer, "importing", total, &mut interrupts, move |observe| {
+    let importing = with_progress(printer, "importing", total, &mut interrupts, move |observe| {
         kept.import(&file, &called, &origin(&file), observe)
     });
     let image = match importing.await.map_err(|error| hints::store(error, &store))? {

@@ -18,7 +18,7 @@ use metaservice_sandbox::spec::{JobSpec, NetSpec};
 use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
-use super::at_length;
+use super::progress::with_progress;
 use crate::candidates;
 use crate::description;
 use crate::flags::{CloudArgs, HardwareArgs, Net};
@@ -148,7 +148,7 @@ async fn copy(
 ) -> Result<Result<ImageDraft, Interrupt>> {
     let (store, stored) = (store.clone(), base.clone());
     let total = std::fs::metadata(base.disk().path()).ok().map(|metadata| metadata.len());
-    let copying = at_length(printer, "copying", total, interrupts, move |observe| {
+    let copying = with_progress(printer, "copying", total, interrupts, move |observe| {
         store.draft(&stored, observe)
     });
     Ok(copying.await?)
@@ -163,7 +163,7 @@ async fn keep(
 ) -> Result<Result<StoredImage, Interrupt>> {
     let (name, words) = (name.clone(), prepared.write());
     let total = std::fs::metadata(draft.disk().path()).ok().map(|metadata| metadata.len());
-    let keeping = at_length(printer, "keeping", total, interrupts, move |observe| {
+    let keeping = with_progress(printer, "keeping", total, interrupts, move |observe| {
         draft.keep(&name, &words, observe)
     });
     Ok(keeping.await?)

@@ -1,10 +1,9 @@
-//! A folder as a tar archive, from and to our file system.
+//! A directory as a tar archive, from and to the host's file system.
 //!
-//! Archives are read and written by a thread with the blocking calls that they are made of,
-//! behind a pipe: whoever drops the other end ends the thread, and waits for that before anything
-//! is removed that it may still write to.
+//! A thread reads and writes archives with blocking calls, behind a pipe. Dropping the other end of
+//! the pipe ends the thread and waits for it, before the files are removed that it may still write.
 //!
-//! What comes out of a guest is hostile: the extractor keeps it in its folder.
+//! An archive from a guest is hostile: the extractor keeps it in its directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeWriter, Write};
@@ -20,14 +19,14 @@ use metaservice_archive::{
 use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
-use super::How;
 use super::beside::Beside;
+use super::how::How;
 use super::place;
 
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;
 
-/// A thread behind a pipe; dropping this ends it.
+/// A thread behind a pipe. Dropping this ends it.
 struct Worker<P, T> {
     pipe: Option<P>,
     thread: Option<JoinHandle<Result<T>>>,
@@ -38,7 +37,7 @@ impl<P, T: Send + 'static> Worker<P, T> {
         Self { pipe: Some(pipe), thread: Some(std::thread::spawn(work)) }
     }
 
-    /// What came of it; our end of the pipe is closed.
+    /// Closes this end of the pipe, and returns the result of the thread.
     async fn finish(&mut self) -> Result<T> {
         self.pipe = None;
         let thread = self.thread.take().context("finished before")?;
@@ -51,14 +50,14 @@ impl<P, T> Drop for Worker<P, T> {
     fn drop(&mut self) {
         self.pipe = None;
         if let Some(thread) = self.thread.take() {
-            // It ends at the next byte that it wants: at once.
+            // The next access to the pipe fails, so it ends at once.
             let _ = thread.join();
         }
     }
 }
 
-/// Unpacks an archive from a guest as `target`: beside it first if nothing is there, else into
-/// the folder that is there.
+/// Unpacks an archive from a guest as `target`: into an existing directory, or else beside the
+/// target first.
 pub(super) async fn unpack(
     body: impl AsyncRead + Unpin,
     target: &Path,
@@ -73,13 +72,13 @@ pub(super) async fn unpack(
     let beside = make_beside(target)?;
     options.new = true;
     let counts = pump(body, Extractor::within(beside.open()?, options), observe).await?;
-    // Without the folder itself it is one thing of its own name: a link, by an older agent.
+    // An archive without a directory is a single link, from an older agent.
     let kept = if counts.directories > 0 { beside.keep() } else { beside.keep_content() };
     kept?;
     Ok(counts)
 }
 
-/// Unpacks an archive of one link as `target`, and replaces what is no folder there.
+/// Unpacks an archive of one link as `target`, and replaces anything but a directory.
 pub(super) async fn unpack_link(
     body: impl AsyncRead + Unpin,
     target: &Path,
@@ -89,7 +88,7 @@ pub(super) async fn unpack_link(
     let extractor = Extractor::within(beside.open()?, ExtractOptions::default());
     let counts = pump(body, extractor, observe).await?;
     let alone = (counts.links, counts.files, counts.directories) == (1, 0, 0);
-    ensure!(alone, "the guest sent something else than the link that it had announced");
+    ensure!(alone, "the guest did not send the link that it had announced");
     beside.keep_content().with_context(|| format!("cannot replace {}", target.display()))?;
     Ok(counts)
 }
@@ -107,7 +106,7 @@ async fn pump(
     let (reader, writer) = io::pipe()?;
     let sender = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
     let mut worker = Worker::new(sender, move || {
-        // To the end, if only so that the transfer's own is reached: there its digest is checked.
+        // To the end, because the digest of the transfer is checked there.
         Ok(extractor.extract_observed(&reader, observe)?)
     });
     let mut body = BufReader::with_capacity(BLOCK, body);
@@ -117,12 +116,12 @@ async fn pump(
     };
     let extracted = worker.finish().await;
     match (pumped, extracted) {
-        // To the thread an archive that did not come whole is broken, or complete.
+        // For the thread, an archive with a broken connection is corrupt or complete.
         (Err(error), Err(given_up)) if !is_broken_pipe(&error) && breaks_off(&given_up) => {
             Err(error.into())
         }
         (Err(error), Ok(_)) => Err(error.into()),
-        // It has given up, and says why.
+        // The thread has failed, and has the cause.
         (_, extracted) => extracted,
     }
 }
@@ -131,7 +130,7 @@ fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// Whether there is nothing else wrong with an archive.
+/// Whether an archive only ends too early.
 fn breaks_off(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<ExtractError>();
     error.is_some_and(|error| match &error.cause {
@@ -141,8 +140,8 @@ fn breaks_off(error: &anyhow::Error) -> bool {
     })
 }
 
-/// What is at `path` here as an archive: a folder as `./` and what is in it, a link as itself, under
-/// another name where one is given. `observe` is told the bytes of files that have gone into it.
+/// Packs `path` as an archive: a directory as `./` with its content, a link as itself. `name` is
+/// another name for it. `observe` gets the bytes of files that were packed.
 pub(super) fn pack(
     path: PathBuf,
     name: Option<OsString>,
@@ -154,22 +153,22 @@ pub(super) fn pack(
     let outcome = Arc::clone(&packed);
     let worker = Worker::new(receiver, move || {
         let packed = write_archive(writer, &path, name.as_deref(), observe)?;
-        // Nobody else sets it.
+        // Only this thread sets it.
         let _ = outcome.set(packed);
         Ok(())
     });
     Ok(Packing { worker, packed })
 }
 
-/// An archive while it is made. A folder that cannot be read is an error of the reading, so
-/// that what was sent of it never counts as complete.
+/// An archive while it is packed. A directory that cannot be read is an error of this reader, so
+/// that an incomplete archive never counts as complete.
 pub(super) struct Packing {
     worker: Worker<pipe::Receiver, ()>,
     packed: Arc<OnceLock<Packed>>,
 }
 
 impl Packing {
-    /// What has gone into it, once all of it has been read.
+    /// What was packed, after all of it has been read.
     pub(super) fn packed(&self) -> Arc<OnceLock<Packed>> {
         Arc::clone(&self.packed)
     }
@@ -187,7 +186,7 @@ impl AsyncRead for Packing {
         let before = buf.filled().len();
         ready!(std::pin::Pin::new(pipe).poll_read(cx, buf))?;
         if buf.filled().len() == before {
-            // The thread has closed its end as its last act.
+            // The thread closes its end last.
             worker.pipe = None;
             let joined = worker.thread.take().map(JoinHandle::join);
             if let Some(Err(_) | Ok(Err(_))) = joined {
@@ -236,25 +235,25 @@ mod tests {
         unpack(body, target, How::default(), |_| {}).await
     }
 
-    fn plant(folder: &Path) {
-        std::fs::create_dir_all(folder.join("a/locked")).unwrap();
-        std::fs::write(folder.join("a/file"), "content").unwrap();
-        std::fs::write(folder.join("a/locked/inner"), vec![7; 100_000]).unwrap();
-        std::fs::write(folder.join("n".repeat(180)), "long").unwrap();
-        std::os::unix::fs::symlink("../gone", folder.join("a/link")).unwrap();
+    fn plant(directory: &Path) {
+        std::fs::create_dir_all(directory.join("a/locked")).unwrap();
+        std::fs::write(directory.join("a/file"), "content").unwrap();
+        std::fs::write(directory.join("a/locked/inner"), vec![7; 100_000]).unwrap();
+        std::fs::write(directory.join("n".repeat(180)), "long").unwrap();
+        std::os::unix::fs::symlink("../gone", directory.join("a/link")).unwrap();
         let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, 9);
         File::options()
             .write(true)
-            .open(folder.join("a/file"))
+            .open(directory.join("a/file"))
             .unwrap()
             .set_modified(time)
             .unwrap();
         let locked = std::fs::Permissions::from_mode(0o555);
-        std::fs::set_permissions(folder.join("a/locked"), locked).unwrap();
+        std::fs::set_permissions(directory.join("a/locked"), locked).unwrap();
     }
 
     #[tokio::test]
-    async fn a_folder_is_unpacked_as_it_was_packed() {
+    async fn a_directory_is_unpacked_as_it_was_packed() {
         let here = tempfile::tempdir().unwrap();
         let (from, to) = (here.path().join("from"), here.path().join("to"));
         plant(&from);
@@ -273,7 +272,7 @@ mod tests {
         let link = here.path().join("alone");
         unpacked(packed_of(from.join("a/link")), &link).await.unwrap();
         assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../gone"));
-        // Once more, into what is there.
+        // Again, into the existing directory.
         unpacked(packed_of(from), &to).await.unwrap();
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 3);
     }
@@ -295,14 +294,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_behind_an_archives_end_counts() {
+    async fn bytes_after_the_end_of_an_archive_count() {
         let here = tempfile::tempdir().unwrap();
         let (from, to) = (here.path().join("from"), here.path().join("to"));
         plant(&from);
-        // As other programs pad it, and more than a pipe holds.
+        // Other programs add padding. This is more than a pipe holds.
         let zeros = || tokio::io::repeat(0).take(200_000);
         let failed = packed_of(from.clone()).chain(zeros()).chain(Broken);
-        assert!(unpacked(failed, &to).await.is_err(), "its digest was wrong");
+        assert!(unpacked(failed, &to).await.is_err(), "the connection broke after the end");
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
         unpacked(packed_of(from).chain(zeros()), &to).await.unwrap();
     }
