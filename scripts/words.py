@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Checked: files and directories. Add a path when it is clean, and remove it from UNCHECKED.
 CHECKED = """
     .ci .config ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.toml Makefile README.md SECURITY.md
-    bench book.toml crates/metaservice-cli/src/args crates/metaservice-cli/src/commands/help.rs
+    bench book.toml crates/metaservice crates/metaservice-cli/src/args crates/metaservice-cli/src/commands/help.rs
     crates/metaservice-cli/src/commands/man.rs clippy.toml deny.toml
     crates/metaservice-archive crates/metaservice-guest crates/metaservice-image
     crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol

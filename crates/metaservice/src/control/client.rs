@@ -23,7 +23,7 @@ use super::connection::{ControlSocket, broken, head, read_json, refused, target,
 use super::error::{ClientError, Code};
 use super::model::{Described, ExecRequest, Job, MISSED_HEADER, Started};
 use super::paths;
-use crate::handle::child::child::Child;
+use crate::handle::child::command::Child;
 use crate::handle::child::socket::Socket;
 use crate::handle::dial::GuestStream;
 use crate::handle::exec::{Command, Executor};

@@ -47,7 +47,7 @@ pub struct Job {
     /// What the host knows of the guest's agent.
     #[serde(default)]
     pub contact: Contact,
-    /// Whether the log may lack bytes: an agent of version 1 cannot say what it has sent.
+    /// Whether the log may lack bytes: an agent of version 1 cannot say which bytes it sent.
     #[serde(default)]
     pub log_hole: bool,
     /// When the service was started, in milliseconds since 1970.

@@ -1,7 +1,7 @@
-//! The agent's way into a guest that lacks it: the static program, and the script that installs it.
+//! The agent for a guest that has none: the static program, and the script that installs it.
 //!
-//! Owns the script's text and the digests in it. Nothing that a guest or a user has said gets
-//! into it: names of platforms are checked, everything else is constant.
+//! Owns the text of the script and the digests in it. Nothing that comes from a guest or a user
+//! becomes part of it: the names of platforms are checked, everything else is constant.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,16 +12,15 @@ use sha2::{Digest, Sha256};
 
 const TEMPLATE: &str = include_str!("delivery/install.sh");
 
-/// The line that the digests replace.
+/// The line that is replaced by the digests.
 const DIGESTS: &str = "#DIGESTS#\n";
 
-/// The folder of the agents, and the name of the script in it.
-const FOLDER: &str = "/engine/v1/agent/";
+/// The path of the agents, and the name of the script below it.
+const PREFIX: &str = "/engine/v1/agent/";
 const SCRIPT: &str = "install";
 
-/// Static agents by their platforms, and what the script that installs them says of each. The
-/// script itself is made when it is asked for: most guests have their agent, and a host may have
-/// thousands of guests.
+/// Static agents by platform, and their digests for the script. The script is created for each
+/// request: most guests have an agent already, and a host may have thousands of guests.
 #[derive(Default)]
 pub(crate) struct Delivery {
     agents: BTreeMap<String, Bytes>,
@@ -29,27 +28,27 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Of agents by `OS-ARCH`.
+    /// `agents` are by platform, as `OS-ARCH`.
     pub(crate) fn new(agents: BTreeMap<String, Bytes>) -> Self {
         let digests = digests(&agents);
         Self { agents, digests }
     }
 
-    /// The script, if there is anything to install.
+    /// The script, if there is an agent to install.
     pub(crate) fn script(&self) -> Option<String> {
         (!self.agents.is_empty()).then(|| TEMPLATE.replace(DIGESTS, &self.digests))
     }
 
-    /// What is at a path, if anything.
+    /// The content at a path.
     pub(crate) fn find(&self, path: &str) -> Option<Bytes> {
-        match path.strip_prefix(FOLDER)? {
+        match path.strip_prefix(PREFIX)? {
             SCRIPT => self.script().map(Bytes::from),
             platform => self.agents.get(platform).cloned(),
         }
     }
 }
 
-/// The script's lines for these agents. A platform with characters that no platform has is left out.
+/// The script's lines for these agents. A platform with other characters than a name's is left out.
 fn digests(agents: &BTreeMap<String, Bytes>) -> String {
     let mut digests = String::new();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);

@@ -1,22 +1,22 @@
-//! Requests that a guest makes for somebody else, as metadata services refuse them.
+//! Refuses requests that a process of the guest makes for somebody else, as metadata services do.
 //!
-//! A web server in a guest that fetches what strangers name could be made to fetch from here.
-//! Such requests come through proxies that say so, or to a name that a stranger's domain has
-//! turned into our address.
+//! A web server in the guest that fetches URLs of its users could be used to fetch from this
+//! service (server-side request forgery, DNS rebinding). Such a request comes through a proxy, which
+//! adds a header, or it has a `Host` of a domain that was pointed to the service's address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use http::{HeaderMap, Uri, header};
 
-/// What a proxy adds to what it passes on.
+/// Headers that proxies add.
 const FORWARDING: [&str; 5] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
-/// Domains that nobody on the internet can have.
+/// Top-level domains that do not exist on the internet.
 const PRIVATE: [&str; 3] = ["internal", "local", "localhost"];
 
-/// Why a request is not served, if it is not.
+/// Checks a request. The error says why it is not served.
 pub(crate) fn check(
     uri: &Uri,
     headers: &HeaderMap,
@@ -25,7 +25,7 @@ pub(crate) fn check(
     if FORWARDING.iter().any(|name| headers.contains_key(*name)) {
         return Err("forwarded requests are not served");
     }
-    // A request line may name a host as well, and a stranger's request more hosts than one.
+    // The request line may name a host as well, and a forged request may have several `Host` headers.
     let line = uri.authority().map(|authority| Some(authority.as_str()));
     let headers = headers.get_all(header::HOST).into_iter().map(|host| host.to_str().ok());
     let foreign = |host: Option<&str>| !host.is_some_and(|host| is_own(host, known));
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_names_of_no_domain_are_ours() {
+    fn addresses_and_names_without_a_domain_are_served() {
         for host in [
             "169.254.169.254",
             "127.0.0.1:8080",

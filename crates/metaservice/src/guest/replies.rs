@@ -128,7 +128,7 @@ pub(crate) async fn list_folder(
     }
     if reply.description().reply != ReplyKind::Files {
         reply.refuse();
-        let message = "this action is not a list-folder";
+        let message = "this action is not a list-directory";
         return Err(HttpError::new(ErrorCode::InvalidPayload, message));
     }
     files_reply(guest, reply, request).await
@@ -170,11 +170,11 @@ async fn artifact_reply(
             return Err(invalid(reply, format!("{ERROR_HEADER} has one value: {FILE_NOT_FOUND}")));
         }
     }
-    let folder = (guest.job.temporary_directory.clone(), guest.job.disk_work);
+    let directory = (guest.job.temporary_directory.clone(), guest.job.disk_work);
     let share = guest.job.storage.file(guest.job.limits.artifact);
     let received = tokio::select! {
         biased;
-        received = receive(request.into_body(), folder, share, guest.job.limits.stall) => received,
+        received = receive(request.into_body(), directory, share, guest.job.limits.stall) => received,
         () = reply.abandoned() => return Err(HttpError::unknown_action()),
     };
     match received {
@@ -252,7 +252,7 @@ fn strings(json: &[u8]) -> usize {
     count
 }
 
-/// The body of a list-folder, `None` if it is too long.
+/// The body of a list-directory, `None` if it is too long.
 async fn read_files(mut body: Body, limits: &Limits) -> Result<Option<BytesMut>, TransportError> {
     let mut json = BytesMut::new();
     while let Some(chunk) = next_chunk(&mut body, limits.stall).await? {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use metaservice_protocol::{ActionRequest, Dial};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::handle::child::child::Child;
+use crate::handle::child::command::Child;
 use crate::handle::child::stream::{ChildOutput, ChildStdin};
 use crate::handle::error::ActionError;
 use crate::handle::service::MetaService;

@@ -215,7 +215,7 @@ pub enum ListError {
 
 impl ListError {
     pub(crate) fn no_directory() -> Self {
-        Self::NotFound(Failure::new(FailureCode::NotFound, "the guest has no such folder"))
+        Self::NotFound(Failure::new(FailureCode::NotFound, "the guest has no such directory"))
     }
 }
 

@@ -7,7 +7,7 @@ use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{ActionRequest, Capability, Detached, Exec, ExecOptions, TerminalSize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::handle::child::child::{Child, ExitStatus};
+use crate::handle::child::command::{Child, ExitStatus};
 use crate::handle::child::socket::Connected;
 use crate::handle::error::{ActionError, ChildError, ExecError};
 use crate::handle::service::MetaService;
@@ -47,8 +47,8 @@ impl From<OutputTooLong> for ExecError {
 ///
 /// ```no_run
 /// # async fn example(service: metaservice::MetaService) -> Result<(), Box<dyn std::error::Error>> {
-/// let output = service.exec(["sh", "-c", "id -un; pwd"]).user("nobody").workdir("/").output().await?;
-/// assert_eq!(output.stdout, b"nobody\n/\n");
+/// let output = service.exec(["sh", "-c", "id -un; pwd"]).user("daemon").workdir("/").output().await?;
+/// assert_eq!(output.stdout, b"daemon\n/\n");
 /// # Ok(())
 /// # }
 /// ```

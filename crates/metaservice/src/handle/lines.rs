@@ -39,7 +39,7 @@ impl<T: DeserializeOwned + 'static> Lines<T> {
         })))
     }
 
-    /// Lines whose end is confirmed to nobody.
+    /// Lines of the control API, whose end is not confirmed.
     #[cfg(feature = "control")]
     pub(crate) fn from_body(body: axum::body::Body) -> Self {
         let (done, _) = tokio::sync::oneshot::channel();

@@ -384,7 +384,7 @@ impl<T: Sink> Transfer<T> {
         self.read.options.resume = Some(self.decoder.resume());
         let incoming = self.service.incoming(ActionRequest::Read(self.read.clone())).await?;
         let Some(head) = incoming.head.filter(|head| head.form == self.head.form) else {
-            return Err(ReadError::invalid("a file became a folder, or a folder a file"));
+            return Err(ReadError::invalid("a file became a directory, or a directory a file"));
         };
         self.announced = announced(&self.read, head);
         self.decoder = std::mem::take(&mut self.decoder).resumed();

@@ -3,7 +3,7 @@
 use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{Action, ActionRequest, Capability};
 
-use crate::handle::child::child::Child;
+use crate::handle::child::command::Child;
 use crate::handle::child::socket::{Connected, Socket};
 use crate::handle::error::ActionError;
 use crate::handle::service::MetaService;

@@ -14,7 +14,7 @@ use metaservice_protocol::{ActionRequest, Form, Write, WriteFrom, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::handle::child::child::Child;
+use crate::handle::child::command::Child;
 use crate::handle::child::stream::ChildStdin;
 use crate::handle::error::{ActionError, ChildError, WriteError};
 use crate::handle::service::MetaService;

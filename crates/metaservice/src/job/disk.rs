@@ -1,22 +1,24 @@
-//! Where a service's blocking work on files is done.
+//! Where the service does blocking work on files.
 
 use std::io;
 
 use tokio::task::JoinHandle;
 
-/// Where the service reads and writes its files: the [state](crate::Builder::state) and what lies
-/// in the [temporary folder](crate::Builder::temporary_folder).
+/// Where the service reads and writes its files: those of the
+/// [state directory](crate::Builder::state) and of the
+/// [temporary directory](crate::Builder::temporary_directory).
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DiskWork {
-    /// On the runtime's threads for blocking work: a slow disk delays nobody else.
+    /// On the runtime's threads for blocking work: a slow disk delays no other task.
     #[default]
     Threads,
-    /// Where it comes up, on the runtime's own thread. For runs that must go the same way each
-    /// time: on simulated time nothing then happens at the same moment as something else.
+    /// On the runtime's own thread, for runs that must be reproducible: with simulated time, no two
+    /// things then happen at the same moment.
     InPlace,
 }
 
-/// Blocking work that has begun.
+/// Blocking work that was started.
 #[derive(Debug)]
 pub(crate) enum Working<T> {
     Thread(JoinHandle<io::Result<T>>),
@@ -24,7 +26,7 @@ pub(crate) enum Working<T> {
 }
 
 impl DiskWork {
-    /// Begins blocking work. Dropped, what was begun goes on.
+    /// Starts blocking work. If the returned value is dropped, the work continues.
     pub(crate) fn begin<T: Send + 'static>(
         self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,

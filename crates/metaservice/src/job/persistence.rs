@@ -1,14 +1,15 @@
-//! What a service has persisted its guest, kept in a folder: another process goes on from there.
+//! The state directory: everything that a service has acknowledged to its guest is persisted there,
+//! and another process can take the job over.
 //!
 //! ```text
-//!   folder/lock         held by the service that uses the folder
-//!   folder/state.json   what was persisted; replaced as a whole, never written in place
-//!   folder/log          the log; what is behind the length in `state.json` was never confirmed
+//!   DIRECTORY/lock         locked by the service that uses the directory
+//!   DIRECTORY/state.json   the persisted state; replaced as a whole, never written in place
+//!   DIRECTORY/log          the log; bytes after the length in `state.json` were never confirmed
 //! ```
 //!
-//! The guest is told "yes" only when the disk has it: first the log's bytes, then the file that
-//! counts them, then the answer. A process that dies in between has persisted nothing: the guest
-//! asks again, and finds either what was or what is.
+//! The service acknowledges only what is on the disk: first the log's bytes are written, then the
+//! file that counts them, then the response. If the process ends before the response, it has
+//! acknowledged nothing: the guest sends its request again, and finds the old state or the new one.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -24,35 +25,36 @@ use serde::{Deserialize, Serialize};
 use crate::job::disk::DiskWork;
 use crate::job::result::JobResult;
 
-/// The layout of the folder.
+/// The layout of the directory.
 const LAYOUT: u32 = 1;
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
 
-/// What a service that was killed at its very beginning may have left; the last one is an earlier
-/// version's.
+/// Files that a service leaves if it is killed before it has written its state. The last one is of an
+/// earlier version.
 const LEFT_EARLY: [&str; 3] = [LOCK, "state.json.next", "state.next"];
 
-/// Why a folder cannot be gone on from.
+/// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateError {
-    /// It cannot be made, read or written.
-    #[error("the folder cannot be used")]
+    /// It cannot be created, read or written.
+    #[error("the directory cannot be used")]
     Io(#[from] io::Error),
-    /// Others can change it or have made it, or one of its files.
+    /// Other users can change it or one of its files, or have created them.
     #[error(transparent)]
     Private(PrivateError),
-    /// It has files, and none of them is a service's state.
+    /// It has other files than a service's state: the name of one.
     #[error("it is neither empty nor the state of a job: {0:?} is in it")]
     Occupied(String),
     /// Another service uses it.
     #[error("another service is using it")]
     InUse,
     /// It belongs to a job of another command, environment or terminal.
-    #[error("it belongs to another job: go on by the same command line, or use another folder")]
+    #[error("it belongs to another job: use the same command line, or another directory")]
     OtherJob,
-    /// Its contents are not what a service has left there.
+    /// Its content is not the state of a service.
     #[error("what is in it was not left by a service: {0}")]
     Damaged(String),
 }
@@ -66,7 +68,7 @@ impl From<PrivateError> for StateError {
     }
 }
 
-/// What has been persisted.
+/// The persisted state of a job.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Persisted {
@@ -80,20 +82,20 @@ pub(crate) struct Persisted {
     /// Whether a log of version 1 has a hole, or will have one if the service ends now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) log_hole: bool,
-    /// The instance that a cloud image was told it is.
+    /// The instance id that cloud images get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
 }
 
-/// How far the log is safe.
+/// How much of the log is safe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PersistedLog {
     pub(crate) length: u64,
-    /// How far each numbered log has come.
+    /// How much of each numbered log was received.
     pub(crate) received: BTreeMap<ActionId, u64>,
 }
 
-/// Whose the job is.
+/// The agent that owns the job.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct PersistedSession {
     pub(crate) nonce: ActionId,
@@ -126,7 +128,7 @@ impl Persisted {
     }
 }
 
-/// The folder of one job, for as long as its service lives.
+/// The state directory of one job, for as long as its service lives.
 pub(crate) struct Store {
     directory: Directory,
     persisted: Mutex<Persisted>,
@@ -135,16 +137,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Takes the folder, and makes it if need be, for the job that runs `execute`.
-    pub(crate) fn open(
-        folder: &Path,
-        execute: &Execute,
-        work: DiskWork,
-    ) -> Result<Self, StateError> {
-        let (directory, made) = Directory::open_or_make(folder)?;
+    /// Opens the directory for the job that runs `execute`, and creates it if it does not exist.
+    pub(crate) fn open(path: &Path, execute: &Execute, work: DiskWork) -> Result<Self, StateError> {
+        let (directory, made) = Directory::open_or_make(path)?;
         if made {
-            // The directory's own name, too, outlives the machine.
-            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            // The directory's own name must be on the disk too.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         refuse_occupied(&directory)?;
@@ -162,30 +160,29 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether the folder is of the job that runs `execute`, or of none yet. What is persisted is
+    /// Checks that the directory belongs to the job that runs `execute`, or to none. The state is
     /// replaced as a whole, so this needs no lock.
-    pub(crate) fn check(folder: &Path, execute: &Execute) -> Result<(), StateError> {
-        match folder.symlink_metadata() {
+    pub(crate) fn check(path: &Path, execute: &Execute) -> Result<(), StateError> {
+        match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             _ => {}
         }
-        let directory = Directory::open(folder)?;
+        let directory = Directory::open(path)?;
         refuse_occupied(&directory)?;
         find(&directory, execute).map(drop)
     }
 
-    /// What has been persisted.
+    /// The persisted state of a job.
     pub(crate) fn persisted(&self) -> MutexGuard<'_, Persisted> {
-        // What is behind the lock changes all at once.
         lock(&self.persisted)
     }
 
-    /// Where the folder's files are written.
+    /// Where the files are written.
     pub(crate) fn work(&self) -> DiskWork {
         self.work
     }
 
-    /// The id of the instance: the one that was told before, or else this one from now on.
+    /// The persisted instance id, or else `fresh`, which is persisted.
     #[cfg(feature = "cloud")]
     pub(crate) fn instance(&self, fresh: &str) -> Result<String, StateError> {
         let mut persisted = self.persisted();
@@ -194,7 +191,7 @@ impl Store {
         Ok(id)
     }
 
-    /// The log's file, without what was never confirmed.
+    /// The log file, without bytes that were never confirmed.
     pub(crate) fn log(&self) -> Result<File, StateError> {
         let file = self.directory.append("log")?;
         let length = self.persisted().log.length;
@@ -207,16 +204,17 @@ impl Store {
         Ok(file)
     }
 
-    /// Promises something. When this returns, the disk has it; dropped, it may have.
+    /// Changes the state. When this returns, the change is on the disk. If the future is dropped, the
+    /// change may be on the disk.
     pub(crate) async fn persist(
         self: &Arc<Self>,
-        what: impl FnOnce(&mut Persisted) + Send + 'static,
+        change: impl FnOnce(&mut Persisted) + Send + 'static,
     ) -> io::Result<()> {
         let store = Arc::clone(self);
         let work = move || {
             let mut persisted = store.persisted();
             let mut next = persisted.clone();
-            what(&mut next);
+            change(&mut next);
             store.write(&next)?;
             *persisted = next;
             Ok(())
@@ -229,7 +227,7 @@ impl Store {
     }
 }
 
-/// Refuses a directory that is in use for something else: a file `log` there would be emptied.
+/// Refuses a directory with other files: a file `log` there would be truncated.
 fn refuse_occupied(directory: &Directory) -> Result<(), StateError> {
     let names = directory.names()?;
     if names.iter().any(|name| name == STATE) {
@@ -241,7 +239,7 @@ fn refuse_occupied(directory: &Directory) -> Result<(), StateError> {
     }
 }
 
-/// What the directory's service has persisted, if there was one.
+/// The state in the directory, if there is one.
 fn find(directory: &Directory, execute: &Execute) -> Result<Option<Persisted>, StateError> {
     let Some(mut file) = directory.read(STATE)? else { return Ok(None) };
     let mut json = Vec::new();
@@ -273,16 +271,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_promised_is_found_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("state");
+    async fn the_persisted_state_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("state");
         let job = execute("true");
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1234);
         let log = PersistedLog { length: 3, received: [(id("s"), 7)].into() };
         {
-            let store = Arc::new(Store::open(&folder, &job, DiskWork::Threads).unwrap());
+            let store = Arc::new(Store::open(&directory, &job, DiskWork::Threads).unwrap());
             assert!(matches!(
-                Store::open(&folder, &job, DiskWork::Threads),
+                Store::open(&directory, &job, DiskWork::Threads),
                 Err(StateError::InUse)
             ));
             store.log().unwrap().write_all(b"abcdef").unwrap();
@@ -296,31 +294,31 @@ mod tests {
             });
             promise.await.unwrap();
         }
-        // A process that died while it wrote.
-        std::fs::write(folder.join("state.next"), "{").unwrap();
-        let other = Store::open(&folder, &execute("false"), DiskWork::Threads);
+        // A process was killed while it wrote.
+        std::fs::write(directory.join("state.next"), "{").unwrap();
+        let other = Store::open(&directory, &execute("false"), DiskWork::Threads);
         assert!(matches!(other, Err(StateError::OtherJob)));
-        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
+        let store = Store::open(&directory, &job, DiskWork::Threads).unwrap();
         assert_eq!(store.persisted().fetched(), Some(now));
         assert_eq!(store.persisted().result(), Some(JobResult { success: false, ending: None }));
         assert_eq!(store.persisted().log, log);
         drop(store.log().unwrap());
-        assert_eq!(std::fs::read(folder.join("log")).unwrap(), b"abc");
-        std::fs::write(folder.join("log"), "ab").unwrap();
+        assert_eq!(std::fs::read(directory.join("log")).unwrap(), b"abc");
+        std::fs::write(directory.join("log"), "ab").unwrap();
         assert!(matches!(store.log(), Err(StateError::Damaged(_))));
     }
 
     #[test]
-    fn what_a_service_has_not_left_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_state_of_another_program_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
         let job = execute("true");
         for json in ["", "{}", "[1]", r#"{"layout":2,"execute":{},"log":{}}"#] {
-            std::fs::write(folder.path().join(STATE), json).unwrap();
-            let refused = Store::open(folder.path(), &job, DiskWork::Threads);
+            std::fs::write(directory.path().join(STATE), json).unwrap();
+            let refused = Store::open(directory.path(), &job, DiskWork::Threads);
             assert!(matches!(refused, Err(StateError::Damaged(_))), "{json}");
-            assert_eq!(std::fs::read_to_string(folder.path().join(STATE)).unwrap(), json);
+            assert_eq!(std::fs::read_to_string(directory.path().join(STATE)).unwrap(), json);
         }
-        let none = Store::open(&folder.path().join("not/there"), &job, DiskWork::Threads);
+        let none = Store::open(&directory.path().join("not/there"), &job, DiskWork::Threads);
         assert!(matches!(none, Err(StateError::Io(_))));
     }
 
@@ -330,9 +328,9 @@ mod tests {
         let at = |name: &str| here.path().join(name);
         let job = execute("true");
         std::fs::write(at("victim"), "precious").unwrap();
-        let refused = |folder: &Path| {
-            assert!(matches!(Store::check(folder, &job), Err(StateError::Private(_))));
-            let opened = Store::open(folder, &job, DiskWork::Threads);
+        let refused = |directory: &Path| {
+            assert!(matches!(Store::check(directory, &job), Err(StateError::Private(_))));
+            let opened = Store::open(directory, &job, DiskWork::Threads);
             assert!(matches!(opened, Err(StateError::Private(_))));
         };
         std::fs::create_dir(at("open")).unwrap();
@@ -341,7 +339,7 @@ mod tests {
         refused(&at("open"));
         symlink(at("open"), at("link")).unwrap();
         refused(&at("link"));
-        // One of the user's own, in which somebody has laid links while it was open to others.
+        // A directory of the user in which others have placed links.
         for name in ["log", STATE, LOCK] {
             let _ = std::fs::remove_dir_all(at("own"));
             drop(Store::open(&at("own"), &job, DiskWork::Threads).unwrap().log().unwrap());
@@ -356,31 +354,31 @@ mod tests {
 
     #[test]
     fn a_directory_of_other_things_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("log"), "precious").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("log"), "precious").unwrap();
         let job = execute("true");
-        let check = Store::check(folder.path(), &job);
+        let check = Store::check(directory.path(), &job);
         assert!(matches!(check, Err(StateError::Occupied(name)) if name == "log"));
-        let opened = Store::open(folder.path(), &job, DiskWork::Threads);
+        let opened = Store::open(directory.path(), &job, DiskWork::Threads);
         assert!(matches!(opened, Err(StateError::Occupied(_))));
-        assert_eq!(std::fs::read(folder.path().join("log")).unwrap(), b"precious");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read(directory.path().join("log")).unwrap(), b"precious");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn a_check_takes_and_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("state");
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("state");
         let job = execute("true");
-        Store::check(&folder, &job).unwrap();
-        assert!(!folder.exists());
-        let store = Store::open(&folder, &job, DiskWork::Threads).unwrap();
-        Store::check(&folder, &job).unwrap();
-        let other = Store::check(&folder, &execute("false"));
+        Store::check(&directory, &job).unwrap();
+        assert!(!directory.exists());
+        let store = Store::open(&directory, &job, DiskWork::Threads).unwrap();
+        Store::check(&directory, &job).unwrap();
+        let other = Store::check(&directory, &execute("false"));
         assert!(matches!(other, Err(StateError::OtherJob)));
         drop(store);
-        std::fs::write(folder.join(STATE), "{").unwrap();
-        assert!(matches!(Store::check(&folder, &job), Err(StateError::Damaged(_))));
+        std::fs::write(directory.join(STATE), "{").unwrap();
+        assert!(matches!(Store::check(&directory, &job), Err(StateError::Damaged(_))));
     }
 
     fn id(text: &str) -> ActionId {

@@ -1,4 +1,4 @@
-//! The job's result: set once, the same for everyone who asks.
+//! The job's result: it is set once.
 
 use metaservice_private::lock;
 use metaservice_protocol::{Ending, Reason};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 pub struct JobResult {
     /// Whether the guest reported success.
     pub success: bool,
-    /// The detail, from an agent that gives it (an extension of version 1).
+    /// The detail; `None` from an agent of version 1.
     pub ending: Option<Ending>,
 }
 
@@ -21,12 +21,12 @@ impl JobResult {
         Self { success, ending }
     }
 
-    /// The exit status to hand on: the agent's detail where it says so, else 0 or 1.
+    /// The exit status of the job: from the detail, if there is one, else 0 or 1.
     #[must_use]
     pub fn status(&self) -> u8 {
         match &self.ending {
             _ if self.success => 0,
-            // A guest that reports failure never becomes a success by its detail.
+            // A failure with the detail of a success stays a failure.
             Some(ending) => ending.shell_status().max(1),
             None => 1,
         }
@@ -35,16 +35,15 @@ impl JobResult {
 
 type Callback = Box<dyn FnOnce(JobResult) + Send>;
 
-/// The job has already been resolved the other way.
+/// The job has the opposite result already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict;
 
-/// Where the result is kept. The callback sits beside it and is taken by the first
-/// resolution, under the same lock.
+/// The result, and the callback that the first result calls.
 pub(crate) struct ResultSlot {
     sender: watch::Sender<Option<JobResult>>,
     callback: std::sync::Mutex<Option<Callback>>,
-    /// Why this side had the command killed, if it had a reason.
+    /// Why the host had the command killed.
     killed_for: std::sync::Mutex<Option<Reason>>,
 }
 
@@ -57,12 +56,12 @@ impl ResultSlot {
         }
     }
 
-    /// A command that is reported as killed from now on was killed for this reason.
+    /// Sets the reason for a command that is reported as killed from now on.
     pub(crate) fn killed_for(&self, reason: Reason) {
         *lock(&self.killed_for) = Some(reason);
     }
 
-    /// A result with the reason for which the command was killed, which the guest does not know.
+    /// A result with the host's reason for a kill, which the guest does not know.
     pub(crate) fn explained(&self, mut result: JobResult) -> JobResult {
         if let Some(ending) = &mut result.ending
             && ending.reason == Reason::Killed
@@ -73,7 +72,7 @@ impl ResultSlot {
         result
     }
 
-    /// Resolves the job, or finds that it was resolved the same way before.
+    /// Sets the result. It is not an error if it is set to the same again.
     pub(crate) fn resolve(&self, result: JobResult) -> Result<(), Conflict> {
         let result = self.explained(result);
         let mut answer = Ok(());
@@ -93,13 +92,13 @@ impl ResultSlot {
             && let Ok(mut callback) = self.callback.lock()
             && let Some(callback) = callback.take()
         {
-            // It may block; the guest's answer does not wait for it.
+            // The callback may block, and the guest's response does not wait for it.
             tokio::task::spawn_blocking(move || callback(result));
         }
         answer
     }
 
-    /// For a task that waits for the result and does not keep the service.
+    /// For a task that waits for the result without keeping the job alive.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<JobResult>> {
         self.sender.subscribe()
     }
@@ -115,7 +114,7 @@ impl ResultSlot {
         }
     }
 
-    /// The result, if there is one yet.
+    /// The result, if there is one.
     pub(crate) fn get(&self) -> Option<JobResult> {
         self.sender.borrow().clone()
     }
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_resolution_counts_and_calls_back_once() {
+    async fn the_first_result_counts_and_calls_back_once() {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let (called, was_called) = tokio::sync::oneshot::channel();
         let outcome = ResultSlot::new(Some(Box::new(move |result| {
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_killed_for_a_reason_has_that_reason() {
+    async fn a_killed_command_has_the_hosts_reason() {
         for (reported, reason) in
             [(Reason::Killed, Reason::TimedOut), (Reason::Exited, Reason::Exited)]
         {

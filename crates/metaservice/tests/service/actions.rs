@@ -34,14 +34,14 @@ async fn an_artifact_is_a_seekable_reader() {
 
 #[tokio::test]
 async fn temporary_storage_has_no_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let service =
-        MetaService::builder(["true"]).temporary_directory(folder.path()).start().unwrap();
+        MetaService::builder(["true"]).temporary_directory(directory.path()).start().unwrap();
     let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
     let action = guest(&service).poll().await;
     guest(&service).post(&reply_to(&action), b"content").await;
     let artifact = fetching.await.unwrap().unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     drop(artifact);
 }
 
@@ -63,10 +63,10 @@ async fn a_missing_artifact_is_not_found() {
 
 #[tokio::test]
 async fn a_full_disk_is_the_callers_error_and_the_job_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let service =
-        MetaService::builder(["true"]).temporary_directory(folder.path()).start().unwrap();
-    folder.close().unwrap();
+        MetaService::builder(["true"]).temporary_directory(directory.path()).start().unwrap();
+    directory.close().unwrap();
     let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
     let action = guest(&service).poll().await;
     let answer = guest(&service).post(&reply_to(&action), b"content").await;
@@ -131,12 +131,12 @@ async fn a_reply_that_stalls_is_given_up_and_one_that_moves_is_not() {
 }
 
 #[tokio::test]
-async fn a_folder_is_listed_by_either_end_point() {
+async fn a_directory_is_listed_by_either_end_point() {
     let service = crate::service();
-    for path in ["/engine/v1/reply?id=", "/engine/v1/list-folder?id="] {
+    for path in ["/engine/v1/reply?id=", "/engine/v1/list-directory?id="] {
         let listing = start(&service, async |s: MetaService| s.list("/d").files().await);
         let action = guest(&service).poll().await;
-        assert_eq!(action["type"], "list-folder");
+        assert_eq!(action["type"], "list-directory");
         let target = format!("{path}{}", action["id"].as_str().unwrap());
         let body = br#"{"files":["/d/a","/d/b/c"],"notFound":false}"#;
         assert_eq!(guest(&service).request("POST", &target, &[JSON], body).await.status, 200);
@@ -352,7 +352,7 @@ async fn an_action_whose_reply_was_refused_late_times_out_all_the_same() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(Answer::parse(&answer).error(), (400, "InvalidPayload".to_owned()));
-    // Nobody polls any longer.
+    // No agent polls any longer.
     let ended = tokio::time::timeout(Duration::from_secs(60), listing).await;
     let error = ended.expect("an end").unwrap().unwrap_err();
     assert!(matches!(error, ListError::Action(ActionError::Invalid(_))), "{error}");

@@ -38,7 +38,7 @@ async fn an_agent_alone_makes_no_cloud() {
 }
 
 #[tokio::test]
-async fn nobody_needs_a_session_for_it() {
+async fn no_session_is_needed_for_it() {
     let service = service(Cloud::new("builder"));
     let claim = [("Metaservice-Claim", "word")];
     assert_eq!(guest(&service).request("PUT", "/engine/v1/session", &claim, b"").await.status, 200);
@@ -82,9 +82,9 @@ async fn nothing_is_told_to_those_who_ask_for_others() {
 
 #[test]
 fn an_instance_outlives_its_service_where_its_state_does() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let instance = async || {
-        let builder = MetaService::builder(["true"]).state(folder.path().join("state"));
+        let builder = MetaService::builder(["true"]).state(directory.path().join("state"));
         let service = builder.cloud(Cloud::new("builder")).start().unwrap();
         let answer = guest(&service).get("/latest/meta-data/instance-id").await;
         service.shutdown().await.unwrap();

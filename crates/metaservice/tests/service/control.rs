@@ -13,17 +13,17 @@ mod job;
 struct Controlled {
     service: MetaService,
     client: Client,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 fn controlled() -> Controlled {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let service = MetaService::builder(["make", "test"]).env("SECRET", "hunter2").keep_log(16);
     let service = service.start().unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(control::serve("job", service.clone(), listener));
-    Controlled { service, client: Client::new(socket), _folder: folder }
+    Controlled { service, client: Client::new(socket), _directory: directory }
 }
 
 /// Sends one request as it is and returns the answer's status and JSON.

@@ -56,7 +56,7 @@ async fn a_wrong_method_counts_for_a_pending_action_alone() {
     let pending = guest(&service).poll().await;
     let pending = pending["id"].as_str().unwrap();
     let unknown = "0".repeat(32);
-    for name in ["reply", "list-folder"] {
+    for name in ["reply", "list-directory"] {
         for method in ["PUT", "DELETE", "PATCH", "GET"] {
             let ask = async |query: &str| {
                 let target = format!("/engine/v1/{name}{query}");
@@ -106,13 +106,13 @@ async fn statuses(service: &MetaService, request: &str, count: usize) -> Vec<Opt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_a_peer_that_writes_before_it_reads() {
-    let (drain, reader) = tokio::io::duplex(16);
+    let (sink, reader) = tokio::io::duplex(16);
     drop(reader);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     assert_eq!(guest(&service).request("PUT", "/engine/v1/success", &[], b"").await.status, 200);
     for (line, status) in [
         ("POST /engine/v1/reply?id=none", 400),
-        ("POST /engine/v1/list-folder?id=none", 400),
+        ("POST /engine/v1/list-directory?id=none", 400),
         ("POST /engine/v1/log", 500),
         ("PUT /engine/v1/failed", 409),
         ("PUT /engine/v1/success", 200),
@@ -237,8 +237,8 @@ async fn a_callback_that_blocks_does_not_block_the_answer() {
 
 #[tokio::test]
 async fn each_byte_of_the_log_is_visible_at_once() {
-    let (drain, mut reader) = tokio::io::duplex(1024);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let (sink, mut reader) = tokio::io::duplex(1024);
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     let mut stream = guest(&service).dial();
     let chunked = [("Transfer-Encoding", "chunked"), ("Connection", "close")];
     stream.write_all(&head("POST", "/engine/v1/log", &chunked)).await.unwrap();
@@ -260,8 +260,8 @@ async fn each_byte_of_the_log_is_visible_at_once() {
 
 #[tokio::test]
 async fn what_came_before_a_cut_is_in_the_log() {
-    let (drain, mut reader) = tokio::io::duplex(4);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let (sink, mut reader) = tokio::io::duplex(4);
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     let mut stream = guest(&service).dial();
     let length = [("Content-Length", "1000")];
     stream.write_all(&head("POST", "/engine/v1/log", &length)).await.unwrap();
@@ -276,8 +276,8 @@ async fn what_came_before_a_cut_is_in_the_log() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_log_holds_the_guest_back() {
-    let (drain, mut reader) = tokio::io::duplex(16);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let (sink, mut reader) = tokio::io::duplex(16);
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     let body: Vec<u8> = (0..8 * 1024 * 1024u32).map(|n| n.to_le_bytes()[1]).collect();
     let mut stream = guest(&service).dial();
     let length = body.len().to_string();
@@ -297,7 +297,7 @@ async fn a_slow_log_holds_the_guest_back() {
     });
     tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
     let held = *progress.borrow();
-    assert!(held < 4 * 1024 * 1024, "{held} bytes were taken while nobody read the log");
+    assert!(held < 4 * 1024 * 1024, "{held} bytes were accepted while the log was not read");
     let mut log = vec![0; body.len()];
     reader.read_exact(&mut log).await.unwrap();
     assert!(log == body, "the log differs from what was sent");
@@ -309,9 +309,9 @@ async fn a_slow_log_holds_the_guest_back() {
 
 #[tokio::test]
 async fn a_log_that_cannot_be_written_is_an_internal_error() {
-    let (drain, reader) = tokio::io::duplex(16);
+    let (sink, reader) = tokio::io::duplex(16);
     drop(reader);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     for _ in 0..2 {
         let answer = guest(&service).post("/engine/v1/log", b"lost").await;
         assert_eq!(answer.error(), (500, "InternalError".to_owned()));

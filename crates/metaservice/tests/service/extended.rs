@@ -20,8 +20,8 @@ fn exec<'a>(service: &'a MetaService, env: &[(&str, &str)]) -> Command<'a, MetaS
 /// An answer would be taken for the log's end by a guest that has noticed nothing yet.
 #[tokio::test]
 async fn a_log_that_is_cut_on_its_way_here_alone_is_not_answered() {
-    let (drain, mut written) = tokio::io::duplex(1024);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let (sink, mut written) = tokio::io::duplex(1024);
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     let place = ("Metaservice-Log", r#"{"stream":"s","offset":0}"#);
     let mut stream = guest(&service).dial();
     let begun = head("POST", "/engine/v1/log", &[place, ("Content-Length", "5")]);
@@ -102,7 +102,7 @@ async fn an_exec_tells_its_exit_code_and_a_detail_that_makes_no_sense_tells_none
 }
 
 #[tokio::test]
-async fn a_stream_of_ours_is_not_taken_over_version_1() {
+async fn a_stream_of_v2_is_not_accepted_over_v1() {
     let service = crate::service();
     let dialling = start(&service, async |s: MetaService| s.dial("localhost", 80).await);
     let action = guest(&service).poll_as_agent().await;
@@ -193,9 +193,9 @@ async fn an_exec_of_nothing_more_is_an_exec_shell_to_version_1() {
 
 /// Every answer that a guest of version 1 gets is as the protocol page has it.
 #[tokio::test(start_paused = true)]
-async fn a_guest_of_version_1_sees_nothing_of_ours() {
+async fn a_guest_of_version_1_sees_no_extension() {
     let service = crate::service();
-    let ours = |answer: &Answer| {
+    let has_extension = |answer: &Answer| {
         answer.headers.keys().any(|name| name.contains("metaservice") || name.contains("protocol"))
     };
     for (method, path) in [
@@ -209,7 +209,7 @@ async fn a_guest_of_version_1_sees_nothing_of_ours() {
         ("DELETE", "log"),
     ] {
         let answer = guest(&service).request(method, &format!("/engine/v1/{path}"), &[], b"").await;
-        assert!(!ours(&answer), "{path}: {:?}", answer.headers);
+        assert!(!has_extension(&answer), "{path}: {:?}", answer.headers);
     }
     let execute = guest(&service).get("/engine/v1/execute").await.json();
     assert_eq!(execute.as_object().unwrap().keys().collect::<Vec<_>>(), ["command", "env"]);

@@ -284,7 +284,7 @@ async fn an_artifact_is_the_extended_read_where_there_is_one() {
     let fetching = start(&service, async |s: MetaService| s.read("/f").spool().await);
     let action = guest(&service).poll_as_agent().await;
     assert_eq!(action["type"], "read");
-    let gone = [("Metaservice-Failure", r#"{"code":"not-a-file","message":"a folder"}"#)];
+    let gone = [("Metaservice-Failure", r#"{"code":"not-a-file","message":"a directory"}"#)];
     guest(&service).request("POST", &reply_to(&action), &gone, b"").await;
     assert!(matches!(fetching.await.unwrap(), Err(ReadError::NotFound(_))));
 }

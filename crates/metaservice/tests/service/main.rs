@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod actions;
-mod bounds;
+mod limits;
 mod cloud;
 mod control;
 mod endpoints;

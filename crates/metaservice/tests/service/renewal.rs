@@ -1,4 +1,4 @@
-//! A machine without a job, and what it asks when it goes on as another one.
+//! A machine without a job, and its requests after a restore from a snapshot.
 
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +55,7 @@ async fn a_machine_without_a_job_is_told_to_wait_if_it_knows_how() {
     let service: serde_json::Value = serde_json::from_str(&answer.headers[SERVICE]).unwrap();
     assert_eq!(service["renewal"], true);
 
-    // Nobody waits yet; then somebody does, and hears nothing.
+    // No agent waits yet. Then one waits, and gets no response.
     let waits = tokio::time::timeout(Duration::from_millis(100), preparation.waiting()).await;
     assert!(waits.is_err());
     let mut waiting = TcpStream::connect(address).await.unwrap();
@@ -74,7 +74,7 @@ async fn nothing_of_a_job_is_served_where_there_is_none() {
         ("POST", "log"),
         ("GET", "poll"),
         ("POST", "reply?id=x"),
-        ("POST", "list-folder?id=x"),
+        ("POST", "list-directory?id=x"),
         ("PUT", "success"),
         ("PUT", "failed"),
     ] {
@@ -94,7 +94,7 @@ async fn nothing_of_a_job_is_served_where_there_is_none() {
 
 #[tokio::test]
 async fn a_cloud_image_without_a_job_gets_its_agent() {
-    let cloud = Cloud::new("nobody");
+    let cloud = Cloud::new("idle");
     let address = prepare(&IdleService::cloud(&cloud, "linux-x86_64", "the agent")).await;
     let get = |path: &'static str| ask(address, "GET", path, &[]);
     let id = get("/latest/meta-data/instance-id").await;

@@ -1,4 +1,4 @@
-//! Who may speak for the job, and how much: sessions, origins, bounds.
+//! Sessions, origins, and limits.
 
 use futures_util::{StreamExt, TryStreamExt};
 use metaservice::{Contact, Limits, MetaService, SILENCE, SessionMode};
@@ -14,7 +14,7 @@ const EVERYTHING: [(&str, &str); 7] = [
     ("POST", "log"),
     ("GET", "poll"),
     ("POST", "reply?id=x"),
-    ("POST", "list-folder?id=x"),
+    ("POST", "list-directory?id=x"),
     ("PUT", "success"),
     ("PUT", "failed"),
 ];
@@ -38,14 +38,14 @@ async fn a_claimed_job_is_its_claimants_alone() {
         assert_ne!(own.status, 401, "{path}");
     }
     assert_eq!(guest(&service).get("/engine/v1/ping").await.status, 200);
-    assert!(service.try_result().unwrap().success, "the claimant's word, and nobody else's");
+    assert!(service.try_result().unwrap().success, "only the result of the owner counts");
 }
 
 /// What a stranger has begun before the agent was there is over with the agent's claim.
 #[tokio::test]
 async fn what_began_before_the_claim_ends_with_it() {
-    let (drain, mut written) = tokio::io::duplex(1024);
-    let service = MetaService::builder(["true"]).log(drain).start().unwrap();
+    let (sink, mut written) = tokio::io::duplex(1024);
+    let service = MetaService::builder(["true"]).log(sink).start().unwrap();
     let begin = async |head: Vec<u8>| {
         let mut stream = guest(&service).dial();
         stream.write_all(&head).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_required_session_serves_nothing_before_and_secrets_require_one() {
                 guest(&service).request(method, &format!("/engine/v1/{path}"), &[], b"").await;
             assert_eq!(answer.error(), (401, "SessionRequired".to_owned()), "{path}");
         }
-        // An agent of ours is told who it is that refuses.
+        // A newer agent gets the service's announcement with the error.
         let announced = [("Metaservice-Agent", AGENT)];
         let answer = guest(&service).request("GET", "/engine/v1/execute", &announced, b"").await;
         assert_eq!(answer.status, 401);
@@ -161,7 +161,7 @@ async fn what_somebody_else_makes_the_guest_ask_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_log_is_taken_up_to_its_bound() {
+async fn a_log_is_accepted_up_to_its_limit() {
     for (length, allowed) in [(1000usize, true), (1001, false)] {
         let (log, mut reader) = tokio::io::duplex(10_000);
         let mut limits = Limits::default();
@@ -177,12 +177,12 @@ async fn a_log_is_taken_up_to_its_bound() {
         drop(service);
         let mut all = Vec::new();
         reader.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all.len(), 1000, "what is within the bound is kept");
+        assert_eq!(all.len(), 1000, "the bytes within the limit are kept");
     }
 }
 
 #[tokio::test]
-async fn a_file_is_taken_up_to_its_bound() {
+async fn a_file_is_accepted_up_to_its_limit() {
     for (length, allowed) in [(500_000usize, true), (500_001, false)] {
         let mut limits = Limits::default();
         limits.artifact = 500_000;
@@ -265,18 +265,18 @@ async fn a_guest_that_polls_no_longer_is_silent_and_one_that_comes_back_is_not()
 #[tokio::test]
 async fn a_log_of_version_1_that_is_cut_or_outlives_its_service_may_have_a_hole() {
     const BEGUN: &[u8] = b"POST /engine/v1/log HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
-    let folder = tempfile::tempdir().unwrap();
-    let folder = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = |name: &str| directory.path().join(name);
     let start = |state: &str| {
         let (log, reader) = tokio::io::duplex(64);
-        let service = MetaService::builder(["true"]).state(folder(state)).log(log);
+        let service = MetaService::builder(["true"]).state(directory(state)).log(log);
         (service.start().unwrap(), reader)
     };
     // As another one finds it after kill -9.
     let copy = |from: &str, to: &str| {
-        std::fs::create_dir(folder(to)).unwrap();
+        std::fs::create_dir(directory(to)).unwrap();
         for file in ["state.json", "log"] {
-            std::fs::copy(folder(from).join(file), folder(to).join(file)).unwrap();
+            std::fs::copy(directory(from).join(file), directory(to).join(file)).unwrap();
         }
     };
     let came = async |reader: &mut tokio::io::DuplexStream| {

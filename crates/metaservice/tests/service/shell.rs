@@ -162,7 +162,7 @@ async fn a_guest_that_ignores_the_window_is_cut() {
 }
 
 #[tokio::test]
-async fn an_output_that_nobody_wants_does_not_hold_the_guest_back() {
+async fn an_output_without_a_reader_does_not_hold_the_guest_back() {
     let service = crate::service();
     let (mut shell, mut socket) = open(&service, false).await;
     drop(shell.stdout.take());
@@ -257,7 +257,7 @@ async fn a_guest_that_answers_pings_is_kept_for_hours() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_of_ours_is_ignored() {
+async fn an_unknown_message_is_ignored() {
     let service = crate::service();
     let (mut shell, mut socket) = open(&service, false).await;
     socket.send(Message::text("hello")).await.unwrap();

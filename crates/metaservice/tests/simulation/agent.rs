@@ -1,4 +1,4 @@
-//! A model of the agent. It may be dropped at any moment; another one goes on with what is kept.
+//! A model of the agent. It may be dropped at any moment; another one continues with its state.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl Agent {
         let path = action["path"].as_str().unwrap();
         let (kind, reply) = match action["type"].as_str().unwrap() {
             "none" => return,
-            "list-folder" => ("application/json", listing(path)),
+            "list-directory" => ("application/json", listing(path)),
             "get-artifact" => ("application/octet-stream", content(path)),
             "exec-shell" => {
                 // A shell that is cut is over.

@@ -8,7 +8,7 @@
 //! After each run: exactly one result, the log is what was written, no action was answered twice
 //! or lost for good, shells lost no byte, and nothing waits for ever.
 //!
-//! The agent here is a model of ours: it speaks the same protocol by the same types. The real one
+//! The agent here is a model: it speaks the same protocol with the same types. The real one
 //! meets the same troubles, on real time and with real processes, in the tests of pairs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -100,7 +100,7 @@ struct Course {
     lingers: bool,
 }
 
-fn plan(seed: u64, folder: &Path) -> (World, Course) {
+fn plan(seed: u64, directory: &Path) -> (World, Course) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut log = vec![0; random.random_range(0..40_000)];
     random.fill_bytes(&mut log);
@@ -125,7 +125,7 @@ fn plan(seed: u64, folder: &Path) -> (World, Course) {
     });
     let course = Course { agents, wishes, restarts, lingers: random.random_bool(0.3) };
     let world = World {
-        service: Mutex::new(Some(start(folder).unwrap())),
+        service: Mutex::new(Some(start(directory).unwrap())),
         serving: Mutex::default(),
         troubles: Mutex::new(troubles),
         log,
@@ -139,10 +139,10 @@ fn plan(seed: u64, folder: &Path) -> (World, Course) {
     (world, course)
 }
 
-fn start(folder: &Path) -> Result<MetaService, metaservice::StartError> {
+fn start(directory: &Path) -> Result<MetaService, metaservice::StartError> {
     MetaService::builder(["job"])
         .session(SessionMode::Required)
-        .state(folder.join("state"))
+        .state(directory.join("state"))
         .disk_work(DiskWork::InPlace)
         .start()
 }
@@ -208,7 +208,7 @@ async fn agents(world: &Arc<World>, kept: &Arc<Mutex<Kept>>, course: &Course) {
 }
 
 /// Ends the service, with its connections or under them, and starts another on its state.
-async fn replace(world: &World, folder: &Path, restart: Restart) {
+async fn replace(world: &World, directory: &Path, restart: Restart) {
     sleep(Duration::from_secs(restart.after)).await;
     let old = world.service.lock().unwrap().take().unwrap();
     let serving = std::mem::take(&mut *world.serving.lock().unwrap());
@@ -219,9 +219,9 @@ async fn replace(world: &World, folder: &Path, restart: Restart) {
         old.shutdown().await.unwrap();
     }
     drop(old);
-    // The old one has the folder until its last connection is over.
+    // The old service locks the directory until its last connection has ended.
     let next = loop {
-        match start(folder) {
+        match start(directory) {
             Ok(service) => break service,
             Err(_) => sleep(Duration::from_secs(1)).await,
         }
@@ -231,8 +231,8 @@ async fn replace(world: &World, folder: &Path, restart: Restart) {
 }
 
 /// Runs one seed; all that happened in it.
-async fn simulate(seed: u64, folder: &Path) -> u64 {
-    let (world, course) = plan(seed, folder);
+async fn simulate(seed: u64, directory: &Path) -> u64 {
+    let (world, course) = plan(seed, directory);
     let (world, kept) = (Arc::new(world), Arc::new(Mutex::new(Kept::default())));
     let asking = async {
         let mut asking = JoinSet::new();
@@ -249,7 +249,7 @@ async fn simulate(seed: u64, folder: &Path) -> u64 {
     };
     let replaced = async {
         for restart in &course.restarts {
-            replace(&world, folder, *restart).await;
+            replace(&world, directory, *restart).await;
         }
     };
     let resolved = async {
@@ -274,7 +274,7 @@ async fn simulate(seed: u64, folder: &Path) -> u64 {
     let result = timeout(LONG, service.result()).await.expect("there is a result");
     assert_eq!(result.success, world.success);
     service.shutdown().await.unwrap();
-    let written = std::fs::read(folder.join("state/log")).unwrap();
+    let written = std::fs::read(directory.join("state/log")).unwrap();
     assert!(written == world.log, "{} of {} bytes", written.len(), world.log.len());
     let answered = world.answered.lock().unwrap();
     assert!(answered.values().all(|times| *times == 1), "{answered:?}");
@@ -283,10 +283,10 @@ async fn simulate(seed: u64, folder: &Path) -> u64 {
 
 /// Runs one seed in a world of its own.
 fn run(seed: u64) -> u64 {
-    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-    let run = || runtime.block_on(simulate(seed, folder.path()));
+    let run = || runtime.block_on(simulate(seed, directory.path()));
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     ran.unwrap_or_else(|_| panic!("METASERVICE_SEED={seed} fails"))
 }

@@ -124,3 +124,46 @@ async fn only_http_1_1(request: Request, next: Next) -> Response {
     }
     next.run(request).await
 }
+
+#[cfg(test)]
+#[cfg(feature = "openapi")]
+mod tests {
+    use axum::body::Body;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    /// The status of a request without a body.
+    async fn status(router: &Router, method: &str, path: &str) -> StatusCode {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let service = TowerToHyperService::new(router.clone());
+        hyper::service::Service::call(&service, request).await.unwrap().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_documented_path_exists_with_its_methods() {
+        let service = MetaService::builder(["true"]).start().unwrap();
+        let router = router(Served::new(Description::from("job"), service.clone()));
+        // No call of a handler waits for a guest.
+        service.shutdown().await.unwrap();
+        assert_eq!(status(&router, "GET", "/v1/none").await, StatusCode::NOT_FOUND);
+        let document = crate::control::openapi();
+        let documented = document["paths"].as_object().unwrap();
+        for (path, methods) in documented {
+            for method in methods.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                let status = status(&router, &method, path).await;
+                let missing = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+                assert!(!missing.contains(&status), "{method} {path}: {status}");
+            }
+            let status = status(&router, "DELETE", path).await;
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
+        assert!(documented.len() >= 15, "{} paths", documented.len());
+        // The table of the module's documentation has the same paths.
+        let table = include_str!("../mod.rs");
+        for path in documented.keys() {
+            assert!(table.contains(&format!(" {path}`")), "{path}");
+        }
+    }
+}

@@ -298,7 +298,7 @@ fn normal() -> CloseFrame {
 }
 
 /// Closes one end, and waits for its close. A connection that is closed with unread bytes is reset,
-/// and the other side loses what it has not read.
+/// and the other side loses the bytes that it has not read.
 async fn close(mut to: Sender, mut from: Receiver, frame: Option<CloseFrame>) {
     let closed = async {
         let sent = match frame {

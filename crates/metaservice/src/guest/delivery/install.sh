@@ -1,12 +1,12 @@
 #!/bin/sh
-# Brings the agent of the metadata service into this machine and keeps it running. It may be run again
-# at any time: what is there already is left alone.
+# Installs the agent of the metadata service in this machine, and keeps it running. It can be run again
+# at any time: an agent that is installed already is not changed.
 #
 #   curl -s http://169.254.169.254/engine/v1/agent/install | sh
 #   wget -qO- http://169.254.169.254/engine/v1/agent/install | sh
 #
-# METASERVICE=HOST[:PORT]  where the service is, if it is not at its usual address
-# sh -s install            installs without starting, as for the build of an image
+# METASERVICE=HOST[:PORT]  the address of the service, if it is not the usual one
+# sh -s install            installs without starting, for the build of an image
 
 fail() {
     echo "metaservice: error: $*" >&2
@@ -17,7 +17,7 @@ has() {
     command -v "$1" > /dev/null 2>&1
 }
 
-# A program of busybox's that has no name of its own.
+# Whether busybox has this applet.
 has_applet() {
     has busybox || return 1
     busybox "$1" --help > /dev/null 2>&1
@@ -37,7 +37,7 @@ fetch() {
     if has curl; then
         curl -fsS --connect-timeout 20 -o "$2" "$1"
     elif has wget; then
-        # Without -T, which some builds of busybox die of.
+        # Without -T: some builds of busybox crash on it.
         wget -q -O "$2" "$1"
     elif has_applet wget; then
         busybox wget -q -O "$2" "$1"
@@ -74,7 +74,7 @@ is_genuine() {
     [ -f "$1" ] && [ "$(digest "$1")" = "$expected" ]
 }
 
-# Gets the agent into a folder from which it can be run.
+# Puts the agent into a directory from which it can be run.
 place() {
     mkdir -p "$1" 2> /dev/null || return 1
     agent=$1/metaservice-guest
@@ -96,7 +96,7 @@ place() {
     return 1
 }
 
-# Runs what may not be there.
+# Runs a program that may not exist.
 perhaps() {
     if has "$1"; then "$@" > /dev/null 2>&1 || :; fi
 }
@@ -114,7 +114,7 @@ StartLimitIntervalSec=0
 ExecStart=$agent --host $authority
 Restart=always
 RestartSec=1
-# A command outlives the agent that has started it, and one that is out of memory dies alone.
+# A restart of the agent leaves its command running, and so does the end of a process by lack of memory.
 KillMode=process
 OOMPolicy=continue
 TasksMax=infinity
@@ -158,7 +158,7 @@ by_shell() {
 pid=/run/metaservice-keeper.pid
 other=none
 if [ -f "\$pid" ]; then read -r other < "\$pid"; fi
-# Of an earlier boot it may be anybody's, ours too.
+# A process id of an earlier boot may belong to any process now, this one too.
 if [ "\$other" != \$\$ ]; then
     case \$({ cat "/proc/\${other:-none}/cmdline"; } 2> /dev/null) in *metaservice-guest*) exit 0 ;; esac
 fi
@@ -171,7 +171,7 @@ while :; do
 done
 SCRIPT
     chmod 755 "$agent-keeper"
-    # cloud-init runs user data once only, and these at every boot.
+    # cloud-init runs user data once, and these at every boot.
     boots=/var/lib/cloud/scripts/per-boot
     if [ -d "$boots" ]; then
         printf '#!/bin/sh\n"%s" < /dev/null > /dev/null 2>&1 &\n' "$agent-keeper" > "$boots/metaservice"
@@ -188,13 +188,13 @@ SCRIPT
     fi
 }
 
-# What is to be made anew when this machine goes on as another one, with all that is in its memory:
-# the agent runs it before it does anything else.
+# What must be renewed when another machine is restored from a snapshot of this one. The agent runs it
+# before anything else.
 renewal() {
     mkdir -p /etc/metaservice 2> /dev/null || return 0
     ( cat > /etc/metaservice/renew ) 2> /dev/null << 'SCRIPT' || return 0
 #!/bin/sh
-# Keys of the ssh server, and the machine's id.
+# The keys of the ssh server, and the machine id.
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 exec > /dev/null 2>&1
 if ls /etc/ssh/ssh_host_*_key && command -v ssh-keygen; then
@@ -227,7 +227,7 @@ main() {
     authority=${METASERVICE:-169.254.169.254}
     case $authority in *[!A-Za-z0-9.:_-]*) fail "METASERVICE=$authority is not HOST[:PORT]" ;; esac
     PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    # The service is never behind a proxy.
+    # The service is never reached through a proxy.
     unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
     case $(uname -m) in
         x86_64 | amd64) platform=linux-x86_64 ;;
@@ -239,9 +239,9 @@ main() {
         *) fail "there is no agent for $platform" ;;
     esac
     umask 022
-    for folder in /usr/local/bin /opt/metaservice/bin /var/lib/metaservice /run/metaservice-agent ''; do
-        [ -n "$folder" ] || fail 'there is no folder that the agent can be put into and run from (are we root?)'
-        if place "$folder"; then break; fi
+    for directory in /usr/local/bin /opt/metaservice/bin /var/lib/metaservice /run/metaservice-agent ''; do
+        [ -n "$directory" ] || fail 'there is no directory from which the agent can be run (run this script as root)'
+        if place "$directory"; then break; fi
     done
     perhaps restorecon "$agent"
     renewal
@@ -259,5 +259,5 @@ main() {
     if [ "$start" = yes ]; then echo 'metaservice: the agent is started'; fi
 }
 
-# Read whole before anything is done: half a script does nothing.
+# The shell reads the whole script before it runs anything: a truncated script does nothing.
 main "$@"

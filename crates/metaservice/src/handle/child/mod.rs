@@ -1,11 +1,11 @@
 //! A command's stream with the guest.
 //!
 //! Three parts share one [`ShellSession`](metaservice_protocol::shell::ShellSession) under a short lock,
-//! in [`shared`]: the standard streams in [`stream`], the [`Child`](child::Child) itself, and the
+//! in [`shared`]: the standard streams in [`stream`], the [`Child`](command::Child) itself, and the
 //! [`pump`] that moves messages between the session and the websocket. No stream is copied into a
 //! channel: the session's windows limit what the guest may send, and unread bytes stay there.
 
-pub(crate) mod child;
+pub(crate) mod command;
 mod pump;
 mod shared;
 pub(crate) mod socket;

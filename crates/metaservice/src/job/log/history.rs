@@ -126,8 +126,8 @@ pub(crate) struct Readers(Arc<Shared>);
 
 impl History {
     /// An empty history that keeps the last `size` bytes (at least one) in an unnamed file.
-    pub(crate) fn create(folder: &Path, size: u64) -> io::Result<Self> {
-        let ring = Ring { file: tempfile::tempfile_in(folder)?, size: size.max(1) };
+    pub(crate) fn create(directory: &Path, size: u64) -> io::Result<Self> {
+        let ring = Ring { file: tempfile::tempfile_in(directory)?, size: size.max(1) };
         let shared = Shared {
             ring,
             index: Mutex::new(TimeIndex::default()),

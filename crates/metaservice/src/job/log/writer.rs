@@ -374,8 +374,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_sink_gets_is_in_the_history_already() {
-        let folder = tempfile::tempdir().unwrap();
-        let history = History::create(folder.path(), 1 << 20).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let history = History::create(directory.path(), 1 << 20).unwrap();
         let missing = Arc::default();
         let readers = history.readers();
         let sink = Watching { readers: readers.clone(), shown: 0, missing: Arc::clone(&missing) };
@@ -401,7 +401,7 @@ mod tests {
                 log.write(Bytes::from(vec![n; 10])).await.unwrap();
             }
         });
-        // Time only passes when nobody can move: the writer is held back.
+        // Time only passes when no task can run: the writer is held back.
         tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
         assert!(!writer.is_finished());
         let mut all = Vec::new();

@@ -248,6 +248,6 @@ proptest! {
             if let Decision::Expire(id, _) = decision { alive.retain(|other| *other != id); }
         }
         alive.retain(|id| !replying.contains(id));
-        prop_assert!(alive.is_empty(), "an action that nobody will ever hear of");
+        prop_assert!(alive.is_empty(), "an action that no caller will ever hear of");
     }
 }

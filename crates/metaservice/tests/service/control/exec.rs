@@ -16,7 +16,7 @@ use crate::guest;
 
 #[tokio::test]
 async fn a_shell_goes_through_both_websockets() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let command = ["cat".to_owned(), "a b".to_owned()];
     let (shell, mut socket) = tokio::join!(client.exec(command).terminal().spawn(), async {
         let action = guest(&service).poll().await;
@@ -66,9 +66,9 @@ async fn a_shell_goes_through_both_websockets() {
 async fn an_exit_closes_the_guests_end_whatever_the_client_does() {
     use std::time::Duration;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-    let Controlled { service, client: _client, _folder } = controlled();
+    let Controlled { service, client: _client, _directory } = controlled();
     for closes in [true, false] {
-        let stream = UnixStream::connect(_folder.path().join("job.sock")).await.unwrap();
+        let stream = UnixStream::connect(_directory.path().join("job.sock")).await.unwrap();
         let dialling =
             tokio_tungstenite::client_async("ws://job/v1/shell?command=[%22true%22]", stream);
         let guest = async {
@@ -113,7 +113,7 @@ async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
     use metaservice_protocol::header::{AGENT_HEADER, FAILURE_HEADER};
     use metaservice_protocol::{AgentInfo, Capabilities, Failure, FailureCode};
 
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let refusing = async || {
         let announced = [(AGENT_HEADER, agent.as_str())];
@@ -166,7 +166,7 @@ async fn two_mebibytes_of_command_and_environment_reach_the_guest() {
 async fn a_large_exec_is_not_sent_to_an_agent_that_cannot_read_it() {
     use metaservice_protocol::header::AGENT_HEADER;
 
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let agent = r#"{"version":"0.1.0","capabilities":["exec"]}"#;
     let polling = service.clone();
     let poll = tokio::spawn(async move {
@@ -184,8 +184,8 @@ async fn a_large_exec_is_not_sent_to_an_agent_that_cannot_read_it() {
 
 #[tokio::test]
 async fn a_job_of_an_older_version_gets_the_command_in_the_target() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let refusal = r#"{"code":"NoSuchEndPoint","message":"nothing is served at this path"}"#;
     let answer = format!(
@@ -226,7 +226,7 @@ async fn an_exec_goes_through_in_stream_protocol_v2_with_its_large_window() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
     const SENT: usize = 600_000;
 
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let exec = client.exec(["cat"]).workdir("/tmp").spawn();
     let announced = [(AGENT_HEADER, agent.as_str())];

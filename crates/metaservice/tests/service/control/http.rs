@@ -11,14 +11,14 @@ use super::{Controlled, controlled, raw};
 use crate::guest;
 
 #[tokio::test]
-async fn nobody_at_the_socket_is_unreachable() {
+async fn a_socket_without_a_process_is_unreachable() {
     let client = Client::new("/nowhere/job.sock");
     assert!(matches!(client.job().await, Err(ClientError::Unreachable(..))));
 }
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_in_json() {
-    let Controlled { client, _folder, .. } = controlled();
+    let Controlled { client, _directory, .. } = controlled();
     for (method, target, body, status, code) in [
         ("GET", "/v1/files", "", 400, "InvalidRequest"),
         ("GET", "/v1/entries?path=/&recursive=perhaps", "", 400, "InvalidRequest"),
@@ -52,7 +52,7 @@ async fn what_makes_no_sense_is_refused_in_json() {
 
 #[tokio::test]
 async fn the_document_tells_every_operation_and_its_errors() {
-    let Controlled { client, _folder, .. } = controlled();
+    let Controlled { client, _directory, .. } = controlled();
     let (status, document) = raw(&client, "GET", "/v1/openapi.json", "").await;
     assert_eq!((status, &document), (200, &control::openapi()));
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -70,7 +70,7 @@ async fn the_document_tells_every_operation_and_its_errors() {
 
 #[tokio::test]
 async fn nothing_is_said_in_a_version_of_http_that_has_no_ends() {
-    let Controlled { service: _service, client, _folder } = controlled();
+    let Controlled { service: _service, client, _directory } = controlled();
     let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
     stream.write_all(b"GET /v1/read?path=/d HTTP/1.0\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -80,7 +80,7 @@ async fn nothing_is_said_in_a_version_of_http_that_has_no_ends() {
 
 #[tokio::test]
 async fn an_answer_leaves_its_connection_in_order_or_says_that_it_is_the_last() {
-    let Controlled { service: _service, client, _folder } = controlled();
+    let Controlled { service: _service, client, _directory } = controlled();
     let refused = "PUT /v1/write?form=any&path= HTTP/1.1\r\nHost: a\r\n";
     let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
     stream.write_all(format!("{refused}Content-Length: 2\r\n\r\n").as_bytes()).await.unwrap();
@@ -96,7 +96,7 @@ async fn an_answer_leaves_its_connection_in_order_or_says_that_it_is_the_last() 
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(Answer::parse(&answer).status, 200);
 
-    // Also where nothing is refused, and nobody reads a body all the same.
+    // The same for a request without an error whose body is not read.
     let asked = "GET /v1/job HTTP/1.1\r\nHost: a\r\n";
     for (asked, length, status) in [
         (refused, "Content-Length: 1000000", "400"),
@@ -116,8 +116,8 @@ async fn an_answer_leaves_its_connection_in_order_or_says_that_it_is_the_last() 
 /// What waits for a job ends when the job's process is stopped, and not before.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_does_not_answer_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let client = Client::new(&socket);
     assert!(matches!(client.wait().await, Err(ClientError::Silent(_))));
@@ -145,8 +145,8 @@ async fn a_job_that_does_not_answer_is_told() {
 /// A client has all of its answer for as long as it takes some of it, though the job has ended.
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_has_its_answer_and_one_that_takes_nothing_is_cut() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let service = MetaService::builder(["true"]).keep_log(8 << 20).start().unwrap();
     let serving = control::serve("job", service.clone(), UnixListener::bind(&socket).unwrap());
     let serving = tokio::spawn(serving);

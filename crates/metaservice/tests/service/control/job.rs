@@ -12,7 +12,7 @@ use crate::guest;
 
 #[tokio::test]
 async fn a_job_is_told_from_waiting_to_its_end() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let job = client.job().await.unwrap();
     assert_eq!((job.name.as_str(), job.state), ("job", JobState::Waiting));
     assert_eq!(job.env, ["SECRET"], "names only");
@@ -27,8 +27,8 @@ async fn a_job_is_told_from_waiting_to_its_end() {
 }
 
 #[tokio::test]
-async fn files_and_folders_come_through() {
-    let Controlled { service, client, _folder } = controlled();
+async fn files_and_directories_come_through() {
+    let Controlled { service, client, _directory } = controlled();
     let replying = async |body: &[u8], headers: &[(&str, &str)]| {
         let action = guest(&service).poll().await;
         assert_eq!(action["path"], "/a b&c");
@@ -60,7 +60,7 @@ async fn files_and_folders_come_through() {
 
 #[tokio::test]
 async fn kill_is_told_when_it_is_done() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let (killed, ()) = tokio::join!(client.kill(), async {
         let action = guest(&service).poll().await;
         assert_eq!(action["type"], "kill-process");
@@ -72,8 +72,8 @@ async fn kill_is_told_when_it_is_done() {
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_is_not_there_is_told_in_words() {
     let service = MetaService::builder(["true"]).start().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     tokio::spawn(control::serve("job", service, UnixListener::bind(&socket).unwrap()));
     let ClientError::Refused { code, message } = Client::new(socket).kill().await.unwrap_err()
     else {
@@ -85,7 +85,7 @@ async fn a_guest_that_is_not_there_is_told_in_words() {
 
 #[tokio::test]
 async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     // A guest without an announcement waits for something to do, and gets nothing of this.
     let poll = tokio::spawn(async move { guest(&service).get("/engine/v1/poll").await });
     let exec = client.exec(["true"]).workdir("/");
@@ -106,7 +106,7 @@ async fn what_a_guest_of_version_1_cannot_do_is_unsupported() {
 
 #[tokio::test]
 async fn the_log_is_followed_to_the_jobs_end_and_read_after_it() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let log = client.log(LogFrom::Start, true).await.unwrap();
     assert_eq!(log.missed, 0);
     let mut body = log.body;
@@ -132,7 +132,7 @@ async fn the_log_is_followed_to_the_jobs_end_and_read_after_it() {
 
 #[tokio::test]
 async fn what_is_no_longer_kept_is_counted() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     guest(&service).post("/engine/v1/log", b"0123456789abcdefXYZ").await;
     guest(&service).request("PUT", "/engine/v1/success", &[], b"").await;
     for (from, missed) in [(LogFrom::Start, 3), (LogFrom::Offset(1), 2)] {
@@ -146,7 +146,7 @@ async fn what_is_no_longer_kept_is_counted() {
 
 #[tokio::test]
 async fn waiting_ends_with_the_job() {
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let (job, _) = tokio::join!(client.wait(), async {
         guest(&service).request("PUT", "/engine/v1/success", &[], b"").await
     });
@@ -159,7 +159,7 @@ async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
     use metaservice_protocol::transfer::Encoder;
     use metaservice_protocol::{AgentInfo, Capabilities, Failure, FailureCode};
 
-    let Controlled { service, client, _folder } = controlled();
+    let Controlled { service, client, _directory } = controlled();
     let agent = AgentInfo { capabilities: Capabilities::all(), ..AgentInfo::default() }.to_header();
     let failing = async || {
         let announced = [(AGENT_HEADER, agent.as_str())];
@@ -200,8 +200,8 @@ async fn what_goes_wrong_in_the_midst_of_a_file_is_told_behind_it() {
 
 #[tokio::test]
 async fn a_reason_that_cannot_be_read_is_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let job = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -222,8 +222,8 @@ async fn a_reason_that_cannot_be_read_is_one() {
 
 #[tokio::test]
 async fn what_a_job_runs_within_and_on_is_told_as_its_server_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("job.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("job.sock");
     let service = MetaService::builder(["sh", "-c", "internal"]).env("STEPS", "x");
     let service = service.start().unwrap();
     let machine = control::MachineDescription::default();

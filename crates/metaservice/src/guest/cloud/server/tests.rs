@@ -33,14 +33,14 @@ fn text(server: &mut Server, path: &str) -> String {
     }
 }
 
-/// Reads everything below a folder as cloud-init does: by its lists.
-fn crawl(server: &mut Server, folder: &str, found: &mut BTreeSet<String>) {
-    for line in text(server, folder).lines() {
+/// Reads everything below a directory as cloud-init does: by its lists.
+fn crawl(server: &mut Server, directory: &str, found: &mut BTreeSet<String>) {
+    for line in text(server, directory).lines() {
         match line.split_once('=') {
-            Some((number, _)) => crawl(server, &format!("{folder}{number}/"), found),
-            None if line.ends_with('/') => crawl(server, &format!("{folder}{line}"), found),
+            Some((number, _)) => crawl(server, &format!("{directory}{number}/"), found),
+            None if line.ends_with('/') => crawl(server, &format!("{directory}{line}"), found),
             None => {
-                let path = format!("{folder}{line}");
+                let path = format!("{directory}{line}");
                 let value = text(server, &path);
                 found.insert(format!("{path} {}", value.lines().next().unwrap_or_default()));
             }
@@ -77,10 +77,10 @@ fn everything_is_found_by_the_lists_and_is_what_was_said() {
     .into();
     for version in tree::VERSIONS {
         let mut found = BTreeSet::new();
-        let folder = format!("/{version}/meta-data/");
-        crawl(&mut server, &folder, &mut found);
+        let directory = format!("/{version}/meta-data/");
+        crawl(&mut server, &directory, &mut found);
         let found: BTreeSet<String> =
-            found.into_iter().map(|line| line[folder.len()..].to_owned()).collect();
+            found.into_iter().map(|line| line[directory.len()..].to_owned()).collect();
         assert_eq!(found, expected);
         assert_eq!(text(&mut server, &format!("/{version}/user-data")), SCRIPT);
         assert_eq!(text(&mut server, &format!("/{version}")), "dynamic/\nmeta-data/\nuser-data");
@@ -238,7 +238,7 @@ fn parts(message: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_message_of_the_users_own_is_a_part_of_ours() {
+fn a_mime_message_of_the_user_is_a_part_of_the_merged_one() {
     let own =
         b"Content-Type: multipart/mixed; boundary=\"==metaservice==\"\n\n--==metaservice==--\n";
     let cloud = Cloud::new("a").user_data(UserData::parse(*own).unwrap());

@@ -1,4 +1,4 @@
-//! Each bound of what a guest may take: at it, and one past it.
+//! Each limit of what a guest may use: at the limit, and one past it.
 
 use std::io;
 use std::time::Duration;
@@ -104,7 +104,7 @@ async fn a_request_line_is_limited() {
     }
 }
 
-/// Whoever asks and does not listen is not waited for, however many answers there are.
+/// A guest that sends requests and reads no response is not waited for.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_nothing_is_cut_and_a_slow_one_is_not() {
     let service = limited(|limits| limits.stall = Duration::from_secs(3));
