@@ -128,7 +128,7 @@ pub(crate) async fn list_folder(
     }
     if reply.description().reply != ReplyKind::Files {
         reply.refuse();
-        let message = "this action is not a list-directory";
+        let message = "this action is not a list-folder";
         return Err(HttpError::new(ErrorCode::InvalidPayload, message));
     }
     files_reply(guest, reply, request).await
@@ -252,7 +252,7 @@ fn strings(json: &[u8]) -> usize {
     count
 }
 
-/// The body of a list-directory, `None` if it is too long.
+/// The body of a list-folder, `None` if it is too long.
 async fn read_files(mut body: Body, limits: &Limits) -> Result<Option<BytesMut>, TransportError> {
     let mut json = BytesMut::new();
     while let Some(chunk) = next_chunk(&mut body, limits.stall).await? {

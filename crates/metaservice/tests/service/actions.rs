@@ -133,10 +133,10 @@ async fn a_reply_that_stalls_is_given_up_and_one_that_moves_is_not() {
 #[tokio::test]
 async fn a_directory_is_listed_by_either_end_point() {
     let service = crate::service();
-    for path in ["/engine/v1/reply?id=", "/engine/v1/list-directory?id="] {
+    for path in ["/engine/v1/reply?id=", "/engine/v1/list-folder?id="] {
         let listing = start(&service, async |s: MetaService| s.list("/d").files().await);
         let action = guest(&service).poll().await;
-        assert_eq!(action["type"], "list-directory");
+        assert_eq!(action["type"], "list-folder");
         let target = format!("{path}{}", action["id"].as_str().unwrap());
         let body = br#"{"files":["/d/a","/d/b/c"],"notFound":false}"#;
         assert_eq!(guest(&service).request("POST", &target, &[JSON], body).await.status, 200);

@@ -56,7 +56,7 @@ async fn a_wrong_method_counts_for_a_pending_action_alone() {
     let pending = guest(&service).poll().await;
     let pending = pending["id"].as_str().unwrap();
     let unknown = "0".repeat(32);
-    for name in ["reply", "list-directory"] {
+    for name in ["reply", "list-folder"] {
         for method in ["PUT", "DELETE", "PATCH", "GET"] {
             let ask = async |query: &str| {
                 let target = format!("/engine/v1/{name}{query}");
@@ -112,7 +112,7 @@ async fn a_refusal_reaches_a_peer_that_writes_before_it_reads() {
     assert_eq!(guest(&service).request("PUT", "/engine/v1/success", &[], b"").await.status, 200);
     for (line, status) in [
         ("POST /engine/v1/reply?id=none", 400),
-        ("POST /engine/v1/list-directory?id=none", 400),
+        ("POST /engine/v1/list-folder?id=none", 400),
         ("POST /engine/v1/log", 500),
         ("PUT /engine/v1/failed", 409),
         ("PUT /engine/v1/success", 200),

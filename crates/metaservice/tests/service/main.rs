@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod actions;
-mod limits;
 mod cloud;
+mod commands;
 mod control;
 mod endpoints;
 mod extended;
 mod files;
+mod limits;
 mod renewal;
 mod sessions;
 mod shell;

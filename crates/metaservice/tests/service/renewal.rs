@@ -74,7 +74,7 @@ async fn nothing_of_a_job_is_served_where_there_is_none() {
         ("POST", "log"),
         ("GET", "poll"),
         ("POST", "reply?id=x"),
-        ("POST", "list-directory?id=x"),
+        ("POST", "list-folder?id=x"),
         ("PUT", "success"),
         ("PUT", "failed"),
     ] {

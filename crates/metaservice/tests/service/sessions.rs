@@ -14,7 +14,7 @@ const EVERYTHING: [(&str, &str); 7] = [
     ("POST", "log"),
     ("GET", "poll"),
     ("POST", "reply?id=x"),
-    ("POST", "list-directory?id=x"),
+    ("POST", "list-folder?id=x"),
     ("PUT", "success"),
     ("PUT", "failed"),
 ];

@@ -131,7 +131,7 @@ impl Agent {
         let path = action["path"].as_str().unwrap();
         let (kind, reply) = match action["type"].as_str().unwrap() {
             "none" => return,
-            "list-directory" => ("application/json", listing(path)),
+            "list-folder" => ("application/json", listing(path)),
             "get-artifact" => ("application/octet-stream", content(path)),
             "exec-shell" => {
                 // A shell that is cut is over.

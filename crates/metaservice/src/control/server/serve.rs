@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_documented_path_exists_with_its_methods() {
-        let service = MetaService::builder(["true"]).start().unwrap();
+        let service = MetaService::builder(["true"]).keep_log(1).start().unwrap();
         let router = router(Served::new(Description::from("job"), service.clone()));
         // No call of a handler waits for a guest.
         service.shutdown().await.unwrap();
