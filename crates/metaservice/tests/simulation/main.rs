@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metaservice::{DiskWork, MetaService, SessionMode};
+use metaservice::{DiskWork, ExitStatus, MetaService, SessionMode};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -183,7 +183,7 @@ async fn through_a_shell(service: &MetaService, name: u32) -> bool {
     );
     let ended = shell.wait().await;
     assert!(sent.starts_with(&back), "{} bytes are not the {} sent", back.len(), sent.len());
-    if ended.as_ref().is_ok_and(|status| status.success()) {
+    if ended.as_ref().is_ok_and(ExitStatus::success) {
         read.unwrap();
         assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
     }
