@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::event::{Event, RestoreError};
 use crate::job::{Job, OutputField};
 use crate::life::Start;
-use crate::machine::card::NetworkCard;
+use crate::machine::card::{self, NetworkCard};
 use crate::machine::snapshot::{Snapshot, SnapshotError};
 use crate::machine::{Describer, Individual, MachineError, Plan};
 use crate::output;
@@ -100,21 +100,29 @@ impl Attempt {
         crate::lock(&self.made).restored.take()
     }
 
-    /// What clients are shown of the machine.
-    pub(crate) fn description(&self, plan: &Plan, restored: bool) -> serde_json::Value {
+    /// What clients are shown of the machine, with the statistics of its card at that time.
+    pub(crate) fn description(
+        &self,
+        plan: &Plan,
+        restored: bool,
+    ) -> impl Fn() -> serde_json::Value + Send + use<> {
         let made = crate::lock(&self.made);
         let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
+        let observer = made.card.as_ref().map(|card| card.observer().clone());
         let summary = plan.summary();
-        serde_json::json!({
-            "cpus": summary.cpus,
-            "memory": summary.memory,
-            "image": summary.image,
-            "digest": summary.digest,
-            "kernel": summary.kernel,
-            "network": summary.network,
-            "accelerator": if kvm { "kvm" } else { "tcg" },
-            "snapshot": restored,
-        })
+        move || {
+            serde_json::json!({
+                "cpus": summary.cpus,
+                "memory": summary.memory,
+                "image": summary.image,
+                "digest": summary.digest,
+                "kernel": summary.kernel,
+                "network": summary.network,
+                "accelerator": if kvm { "kvm" } else { "tcg" },
+                "snapshot": restored,
+                "card": observer.as_ref().map(|observer| card::describe(&observer.statistics())),
+            })
+        }
     }
 }
 

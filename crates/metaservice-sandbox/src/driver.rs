@@ -299,7 +299,7 @@ impl Driver {
         let Place::Machine { describer, .. } = &self.parts.place else { return };
         let Some(attempt) = &self.attempt else { return };
         describer.forget();
-        self.parts.machine.set(attempt.description(describer.plan(), restored));
+        self.parts.machine.set_with(attempt.description(describer.plan(), restored));
     }
 
     fn machine(&self) -> Option<Arc<Machine>> {

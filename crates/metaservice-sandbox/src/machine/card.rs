@@ -4,7 +4,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 use metaservice::Listener;
-use metaservice_nic::{Config, Connection, Limits, Nic, Observer, Pcap, StaleConnection};
+use metaservice_nic::{
+    Config, Connection, Limits, Nic, Observer, Pcap, StaleConnection, Statistics,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -81,6 +83,25 @@ impl NetworkCard {
     pub(crate) fn observer(&self) -> &Observer {
         &self.observer
     }
+}
+
+/// The statistics of a card, for clients.
+pub(crate) fn describe(statistics: &Statistics) -> serde_json::Value {
+    serde_json::json!({
+        "framesReceived": statistics.frames_received,
+        "bytesReceived": statistics.bytes_received,
+        "framesSent": statistics.frames_sent,
+        "bytesSent": statistics.bytes_sent,
+        "framesDropped": statistics.dropped.total(),
+        "connections": statistics.connections,
+        "openConnections": statistics.open_connections,
+        "peakConnections": statistics.peak_connections,
+        "connectionsRefused": statistics.refused,
+        "handshakesDisplaced": statistics.displaced,
+        "handshakesExpired": statistics.handshakes_expired,
+        "connectionsReset": statistics.resets,
+        "connectionsAbandoned": statistics.abandoned,
+    })
 }
 
 /// A task, and a token that is cancelled when the task ends, however it ends.

@@ -13,6 +13,7 @@ use futures_util::TryStreamExt;
 use metaservice::Stats;
 use metaservice::control::{Client, ClientError};
 use metaservice_sandbox::spec::Period;
+use serde_json::Value;
 
 use self::gauges::Gauges;
 use crate::flags::JobName;
@@ -58,7 +59,7 @@ pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatu
         let mut last: Option<Stats> = None;
         while let Some(stats) = lines.try_next().await? {
             if let Some(last) = last {
-                table.show(&Gauges::between(&last, &stats))?;
+                table.show(&Gauges::between(&last, &stats), card(&client).await)?;
                 if !args.follow {
                     break;
                 }
@@ -88,6 +89,12 @@ async fn has_ended(client: &Client) -> bool {
     }
 }
 
+/// The statistics of the machine's network card. `null` if the host does not know the card.
+async fn card(client: &Client) -> Value {
+    let job = client.job().await;
+    job.map_or(Value::Null, |job| job.machine.get("card").cloned().unwrap_or_default())
+}
+
 /// Where observations are shown.
 struct Table {
     json: bool,
@@ -100,10 +107,12 @@ impl Table {
         Self { json, terminal: std::io::stdout().is_terminal(), lines: 0 }
     }
 
-    fn show(&mut self, gauges: &Gauges) -> Result<()> {
+    fn show(&mut self, gauges: &Gauges, card: Value) -> Result<()> {
         let mut stdout = Output::lock();
         if self.json {
-            writeln!(stdout, "{}", serde_json::to_string(gauges)?)?;
+            let mut line = serde_json::to_value(gauges)?;
+            line["card"] = card;
+            writeln!(stdout, "{line}")?;
         } else {
             if self.lines == 0 {
                 writeln!(stdout, "{}", Gauges::HEADINGS)?;
