@@ -25,12 +25,19 @@ pub(crate) struct Man {
     /// Print the help of all verbs as one page of Markdown.
     #[arg(long, hide = true, conflicts_with = "directory")]
     pub(crate) markdown: bool,
+    /// Print the JSON Schema of the file of `run --spec`.
+    #[arg(long, hide = true, conflicts_with_all = ["directory", "markdown"])]
+    pub(crate) schema: bool,
 }
 
 /// The width of the help texts in the Markdown page.
 const COLUMNS: usize = 100;
 
 pub(crate) fn man(args: &Man, mut cli: Command) -> Result<ExitStatus> {
+    if args.schema {
+        Output::lock().write_all(schema()?.as_bytes())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
     if args.markdown {
         Output::lock().write_all(markdown(cli).as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
@@ -73,6 +80,11 @@ fn with_synopsis(command: Command) -> Command {
         synopsis.push_str(" VERB ...");
     }
     command.override_usage(synopsis).mut_subcommands(with_synopsis)
+}
+
+/// The JSON Schema of a job's description.
+fn schema() -> Result<String> {
+    Ok(serde_json::to_string_pretty(&metaservice_sandbox::spec::schema())? + "\n")
 }
 
 /// The help of all verbs as a page, with a section for each.
@@ -124,6 +136,17 @@ mod tests {
         let serve = usage("serve").to_string();
         assert!(serve.starts_with("metaservice serve --listen ADDR [--state DIR]"), "{serve}");
         assert!(serve.ends_with(" <COMMAND>..."), "{serve}");
+    }
+
+    #[test]
+    fn the_schema_is_that_of_the_description() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/job.schema.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == schema().unwrap(),
+            "docs/reference/job.schema.json differs; renew it: \
+             cargo run -p metaservice-cli -- man --schema > docs/reference/job.schema.json"
+        );
     }
 
     #[test]

@@ -24,6 +24,9 @@ fn a_job_is_seen_and_waited_for() {
     let machine = &entry["machine"];
     assert_eq!((&machine["cpus"], &machine["memory"]), (&1.into(), &(1_u64 << 30).into()));
     assert_eq!((&machine["image"], &machine["snapshot"]), (&"builtin".into(), &false.into()));
+    // The guest has fetched its command over the card.
+    assert!(machine["card"]["bytesReceived"].as_u64() > Some(0), "{machine}");
+    assert!(machine["card"]["connections"].as_u64() > Some(0), "{machine}");
     assert!(machine["accelerator"] == "tcg" || machine["accelerator"] == "kvm", "{machine}");
     assert!(entry["agent"]["capabilities"].as_array().unwrap().len() > 5, "{entry}");
     let jobs: serde_json::Value =

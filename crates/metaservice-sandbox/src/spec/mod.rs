@@ -25,6 +25,13 @@ use serde::{Deserialize, Serialize};
 pub use period::{InvalidPeriod, Period};
 pub use size::{InvalidSize, Size};
 
+/// The JSON Schema of a description.
+#[cfg(feature = "schema")]
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(JobSpec).into()
+}
+
 /// The version of descriptions that this crate reads and writes.
 pub const VERSION: u32 = 1;
 
@@ -33,6 +40,7 @@ pub const VERSION: u32 = 1;
 /// Unknown members are errors: a description that asks for something that this version does not
 /// know must not run without it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JobSpec {
@@ -107,6 +115,7 @@ impl JobSpec {
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TerminalSpec {
     /// Characters in a row.
@@ -117,6 +126,7 @@ pub struct TerminalSpec {
 
 /// Whether the guest's agent has to claim a job before it is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SessionSpec {
@@ -131,6 +141,7 @@ pub enum SessionSpec {
 
 /// A file of the guest and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArtifactSpec {
     /// Its path in the guest.
@@ -143,6 +154,7 @@ pub struct ArtifactSpec {
 
 /// What a cloud image is given besides the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CloudSpec {
     /// Public keys, or files of public keys, by which the image's user may log in.
@@ -155,6 +167,7 @@ pub struct CloudSpec {
 
 /// What a machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HardwareSpec {
@@ -227,6 +240,7 @@ impl Default for HardwareSpec {
 
 /// What runs a machine's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum AccelSpec {
@@ -241,6 +255,7 @@ pub enum AccelSpec {
 
 /// What a guest reaches besides the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum NetSpec {
