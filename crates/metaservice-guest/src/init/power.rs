@@ -149,6 +149,22 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_press_completes_and_the_end_of_other_devices_does_not() {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let ((button, key), (keyboard, gone)) = (pipe(), pipe());
+        drop(gone);
+        let mut watching = JoinSet::new();
+        watching.spawn(press(keyboard));
+        watching.spawn(press(button));
+        let mut buttons = PowerButtons(watching);
+        let mut event = vec![7; EVENT - 8];
+        event.extend([KEY_EVENT.to_ne_bytes(), POWER_KEY.to_ne_bytes()].concat());
+        event.extend(1i32.to_ne_bytes());
+        rustix::io::write(&key, &event).unwrap();
+        buttons.pressed().await;
+    }
+
     #[test]
     fn kernel_threads_and_the_init_are_not_ended() {
         let process =
