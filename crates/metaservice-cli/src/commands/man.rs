@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 /// Write the manual pages.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  metaservice man ~/.local/share/man/man1")]
 pub(crate) struct Man {
     /// The directory for the pages.
     ///

@@ -94,7 +94,9 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
     cli.run(&["cp", "-L", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
     assert_eq!(std::fs::read(cli.work().join("alone")).unwrap(), vec![1; 37]);
     let nowhere = cli.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
-    assert!(nowhere.status == Some(125) && nowhere.stderr.contains("there is no directory nowhere/"));
+    assert!(
+        nowhere.status == Some(125) && nowhere.stderr.contains("there is no directory nowhere/")
+    );
     let missing = cli.run(&["cp", "grove:/no/such", "."]);
     assert!(missing.status == Some(125) && missing.stderr.lines().count() == 1, "{missing:?}");
     let left: Vec<_> = std::fs::read_dir(cli.work())
