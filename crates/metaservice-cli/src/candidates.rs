@@ -1,4 +1,6 @@
-//! What completes on the command line: the names of the jobs that run, and of images.
+//! Shell completion of the names of running jobs, images and paths.
+//!
+//! This module owns the completers of the flags. An error gives no completions.
 
 use std::ffi::OsStr;
 
@@ -7,33 +9,33 @@ use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use metaservice_image::ImageStore;
 
-/// Names of jobs.
+/// Completes the names of running jobs.
 pub(crate) fn jobs(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, "")
 }
 
-/// What `cp` takes: `JOB:`, or a path of ours.
+/// Completes the ends of a copy for `cp`: `JOB:` or a path of the host.
 pub(crate) fn places(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates = names(typed, ":");
     candidates.extend(PathCompleter::any().complete(typed));
     candidates
 }
 
-/// Names of images.
+/// Completes the names of images.
 pub(crate) fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
     let listed = ImageStore::of_user().and_then(|store| store.list()).unwrap_or_default();
     let names = listed.0.into_iter().flat_map(|image| image.names);
     fitting(names.map(|name| name.to_string()), typed, "")
 }
 
-/// What has a machine saved: an image, or the built-in guest.
+/// Completes what can have a snapshot: an image, or the built-in guest.
 pub(crate) fn snapshots(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates = images(typed);
     candidates.extend(fitting(["builtin".to_owned()], typed, ""));
     candidates
 }
 
-/// What a machine boots from: an image's name, or a path of ours.
+/// Completes what a machine can boot from: the name of an image, or a path of the host.
 pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates = images(typed);
     candidates.extend(PathCompleter::any().complete(typed));
@@ -41,7 +43,7 @@ pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn names(typed: &OsStr, suffix: &str) -> Vec<CompletionCandidate> {
-    // A key that is pressed shows no error.
+    // A completion must not print an error.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let names = runtime
         .ok()

@@ -1,4 +1,6 @@
-//! The command line: the flags of all verbs, and the verb.
+//! The top of the command line: the options of all verbs, and the verb.
+//!
+//! This module owns the parser and the help of the tool itself. Each verb owns its own flags.
 
 use std::fmt::Write as _;
 
@@ -34,7 +36,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The help of the tool, with its verbs in groups. clap has one list of verbs.
+/// Builds the help of the tool, with its verbs in groups. clap supports only one list of verbs.
 fn root_template() -> StyledStr {
     let verbs = Command::augment_subcommands(clap::Command::new(""));
     let (header, literal) = (STYLES.get_header(), STYLES.get_literal());

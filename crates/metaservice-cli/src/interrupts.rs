@@ -1,7 +1,9 @@
-//! Signals that ask the tool to end. The first one ends the job in order, the second one at once.
+//! Signals that ask this process to end.
 //!
-//! A thread of its own waits for them: whatever the rest of the process waits for, the second one
-//! ends it within [`LAST`].
+//! This module owns SIGINT, SIGTERM and SIGHUP. The first signal ends the job gracefully. The
+//! second one ends the process within [`LAST`].
+//!
+//! A separate thread waits for the signals, so that this works even if all other threads block.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync;
@@ -16,31 +18,31 @@ use metaservice_sandbox::exit;
 
 use crate::status::ExitStatus;
 
-/// How long the process has, after the second signal, to end in order.
+/// How long the process may take to end gracefully after the second signal.
 const LAST: Duration = Duration::from_millis(700);
 
-/// SIGHUP.
+/// The number of SIGHUP.
 const HANG_UP: u8 = 1;
 
-/// The signals that ask for an end.
+/// A receiver of the signals that ask for an end.
 pub(crate) struct Interrupts {
     receiver: mpsc::UnboundedReceiver<Interrupt>,
     last: Option<Interrupt>,
 }
 
-/// One of them came.
+/// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interrupt {
-    /// Its number, for the exit status.
+    /// The number, for the exit status.
     pub(crate) number: u8,
-    /// Its name.
+    /// The name, with SIG.
     pub(crate) name: &'static str,
 }
 
-/// Whether the verb has ended, and only its last words are to be written.
+/// Whether the verb has ended, so that only queued output is left to write.
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// The verb has ended: one signal ends the process from now on.
+/// Marks the verb as ended: from now on, one signal ends the process.
 pub(crate) fn verb_is_over() {
     OVER.store(true, Ordering::SeqCst);
 }
@@ -49,7 +51,7 @@ fn is_over() -> bool {
     OVER.load(Ordering::SeqCst)
 }
 
-/// The name of a signal that ends a job.
+/// Returns the name of a signal that ends a job.
 pub(crate) fn signal_name(number: u8) -> &'static str {
     match number {
         HANG_UP => "SIGHUP",
@@ -59,7 +61,7 @@ pub(crate) fn signal_name(number: u8) -> &'static str {
 }
 
 impl Interrupts {
-    /// From now on the signals come here instead of ending the process.
+    /// Starts to receive the signals. They no longer end the process by default.
     pub(crate) fn listen() -> Result<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (ready, listening) = sync::channel();
@@ -85,19 +87,20 @@ impl Interrupts {
         Ok(Self { receiver, last: None })
     }
 
-    /// The last one that came.
+    /// Returns the last signal that [`Self::next`] has returned.
     pub(crate) fn last(&self) -> Option<Interrupt> {
         self.last
     }
 
-    /// The next one. Dropping the future loses none.
+    /// Waits for the next signal.
+    /// Cancellation: dropping the future loses no signal.
     pub(crate) async fn next(&mut self) -> Interrupt {
         match self.receiver.recv().await {
             Some(interrupt) => {
                 self.last = Some(interrupt);
                 interrupt
             }
-            // The thread is there for as long as the process is.
+            // The thread lives as long as the process, so this does not happen.
             None => std::future::pending().await,
         }
     }
@@ -106,7 +109,7 @@ impl Interrupts {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where it was ignored when the process began, as by `nohup`.
+    /// `None` if the process was started with SIGHUP ignored, as by `nohup`.
     hang_up: Option<Signal>,
 }
 
@@ -140,7 +143,7 @@ impl Signals {
                 deadline = Some((Instant::now() + left, interrupt.number));
             }
             if step != Step::Ignore {
-                // Where nothing waits for it, the verb is about to end.
+                // If there is no receiver, the verb is about to end.
                 let _ = sender.send(interrupt);
             }
         }
@@ -169,12 +172,12 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// What a signal means after those before it.
+/// What a signal means, after the signals before it.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Ignore,
     HandOn,
-    /// Hand it on, and end the process soon, whether or not it is heard.
+    /// Hand it on, and end the process soon even if the verb does not react.
     Leave,
 }
 
@@ -185,8 +188,10 @@ struct Urgency {
 }
 
 impl Urgency {
-    /// A terminal that closes sends more than one SIGHUP: from the kernel, and from the shell.
-    /// That is one request.
+    /// Decides what a signal means. `over` says whether the verb has ended.
+    ///
+    /// A terminal that closes causes several SIGHUPs: from the kernel and from the shell. They
+    /// count as one request.
     fn take(&mut self, number: u8, over: bool) -> Step {
         let again = number == HANG_UP && std::mem::replace(&mut self.hung_up, true);
         if again && !over {
@@ -196,7 +201,7 @@ impl Urgency {
     }
 }
 
-/// Whether the signal is ignored, by what the process was started with.
+/// Returns whether this process was started with the signal ignored.
 fn is_ignored(number: u8) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -213,7 +218,7 @@ mod tests {
         let mut urgency = Urgency::default();
         assert_eq!(urgency.take(2, false), Step::HandOn);
         assert_eq!(urgency.take(15, false), Step::Leave);
-        // Once there are only last words to write, the first one does.
+        // After the verb has ended, the first signal ends the process.
         assert_eq!(Urgency::default().take(15, true), Step::Leave);
     }
 

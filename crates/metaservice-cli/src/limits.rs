@@ -1,4 +1,7 @@
-//! The help of `--limit`: each limit with its default and what it limits.
+//! The help of `--limit`.
+//!
+//! This module owns the table of limits: name, default, and what is limited. Tests compare it with
+//! the defaults of a job and with `docs/reference/limits.md`.
 
 use std::fmt::Write as _;
 
@@ -22,7 +25,7 @@ const LIMITS: [(&str, &str, &str); 16] = [
     ("pcap", "16G", "size of the file of `--pcap`"),
 ];
 
-/// The help of the limits.
+/// Returns the help of the limits.
 pub(crate) fn list() -> String {
     let mut text =
         "What a guest can use of the host. Change a limit with --limit NAME=VALUE, which can \

@@ -1,4 +1,6 @@
-//! What the service listens on: TCP, vsock, the network card.
+//! The listeners of `serve`.
+//!
+//! This module owns the syntax of `--listen`, and the listeners for TCP and vsock.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +12,7 @@ use metaservice::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_vsock::{VsockAddr, VsockListener, VsockStream};
 
-/// Where `serve` listens.
+/// An address on which `serve` listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
@@ -35,7 +37,7 @@ impl Address {
     }
 }
 
-/// A TCP listener whose connections send small messages at once.
+/// A TCP listener that sets TCP_NODELAY on each connection.
 pub(crate) struct NoDelay(pub(crate) TcpListener);
 
 impl Listener for NoDelay {
@@ -51,10 +53,10 @@ impl Listener for NoDelay {
     }
 }
 
-/// How long nothing is accepted after an error.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A vsock listener for guests of any hypervisor that has vsock.
+/// A vsock listener, for guests of any hypervisor that supports vsock.
 pub(crate) struct Vsock(VsockListener);
 
 impl Vsock {
@@ -71,8 +73,8 @@ impl Listener for Vsock {
         loop {
             match self.0.accept().await {
                 Ok(accepted) => return accepted,
-                // A connection that was gone before it was taken, and the next one may come; or there
-                // are no descriptors, and it takes a while until there are.
+                // The connection was closed before it was accepted, or there are no free
+                // descriptors. In both cases a later accept can succeed.
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a vsock connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

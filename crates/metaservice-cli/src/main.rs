@@ -1,11 +1,19 @@
 //! The command line tool `metaservice`.
 //!
-//! Flags are read ([`args`]), resolved to values that are known to be good
-//! ([`settings`]), and handed to one function for each verb ([`commands`]), which
-//! returns what to exit with. Errors become words here, once.
+//! This module owns the start and the end of the process. The other modules:
+//!
+//! - [`cli`]: the parser of the command line.
+//! - [`flags`]: the flags that several verbs share.
+//! - [`commands`]: one module for each verb, which returns the exit status.
+//! - [`description`]: builds the description of a job from flags or a file.
+//! - [`hints`]: turns errors of the libraries into errors with a hint.
+//! - [`output`]: everything that is printed on standard output and standard error.
+//! - [`terminal`]: the user's terminal while a command in the guest uses it.
+//!
+//! The libraries return typed errors. Only this crate turns them into text for people.
 
 #![forbid(unsafe_code)]
-// They panic where nothing can be written. [`output`] and [`stderr`] do not.
+// These macros panic if the write fails. [`output`] does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod candidates;
@@ -35,10 +43,10 @@ use crate::output::stderr;
 use crate::status::ExitStatus;
 
 fn main() -> ExitCode {
-    // Before any thread: what the parent ignores or blocks is not meant for this process. Where the
-    // kernel refuses, things are as they were.
+    // This must come before any thread. Signals that the parent ignores or blocks are not meant for
+    // this process. If the reset fails, the signals stay as they were.
     let _ = metaservice_qemu::reset_signals();
-    // Ends the process when it is the completion script that asks.
+    // If the completion script calls the tool, this prints completions and ends the process.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -66,10 +74,11 @@ fn main() -> ExitCode {
     status.into()
 }
 
-/// With so many descriptors a job runs, and its machine is made ready.
+/// The number of descriptors that a job and its machine need.
 const LEAST_DESCRIPTORS: u64 = 64;
 
-/// A guest's connections are descriptors of ours, and the usual limit is no more than they may be.
+/// Raises the limit of open files. Each connection of a guest uses a descriptor, and the default
+/// limit is about the number of connections that are allowed.
 fn raise_descriptors() -> Result<()> {
     match metaservice_qemu::raise_descriptors() {
         Some(most) if most < LEAST_DESCRIPTORS => {
@@ -81,13 +90,15 @@ fn raise_descriptors() -> Result<()> {
     }
 }
 
-/// A write beyond the limit of a file's size fails, as one to a full disk, instead of ending the
-/// process with all that it was to clean up. A program that is started has the signal as it was.
+/// Handles SIGXFSZ, so that a write beyond the file size limit fails like a write to a full disk.
+/// By default, the signal would end the process without any cleanup.
+///
+/// Programs that this process starts have the default action again.
 fn outlive_file_limit(runtime: &tokio::runtime::Runtime) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let _within = runtime.enter();
     let number = rustix::process::Signal::XFSZ.as_raw();
-    // The handler stays when the stream of signals is dropped.
+    // The handler stays installed when the stream is dropped.
     signal(SignalKind::from_raw(number)).map(drop).context("cannot listen for signals")
 }
 
@@ -95,7 +106,7 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
     outlive_file_limit(&runtime)?;
     let status = runtime.block_on(cli.command.run(Cli::command(), printer));
-    // A write to a full pipe cannot be cancelled, and is not waited for.
+    // A write to a full pipe cannot be cancelled, so the process does not wait for it.
     runtime.shutdown_background();
     status
 }

@@ -1,9 +1,11 @@
-//! Takes the values of secrets out of the environment.
+//! Removes the values of secrets from the environment of this process.
 //!
-//! Owns the way there: what a process was started with stays readable in `/proc/PID/environ` for
-//! all processes of its user, as long as it lives, whatever it does to its variables. So the tool
-//! executes itself again without them, under the same process id, and finds the values in a file
-//! without a name that only this process has open, and only until it has read it.
+//! This module owns the way of the values into the job. The initial environment of a process stays
+//! readable in `/proc/PID/environ` for all processes of the user, even if the process removes its
+//! variables. Therefore the tool executes itself again without them, under the same process id.
+//!
+//! The values are passed in an unnamed file. Only this process has it open, and it empties the file
+//! after reading.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,13 +24,14 @@ use crate::commands::run::Run;
 use crate::description;
 use crate::flags::JobArgs;
 
-/// Names the descriptor of the values.
+/// The variable with the number of the descriptor of the values.
 const VARIABLE: &str = "METASERVICE_SECRETS";
 
-/// The longest values together. The kernel takes no larger environment.
+/// The maximum length of all values together, in bytes. The kernel accepts no larger environment.
 const MAX_LENGTH: u64 = 16 * 1024 * 1024;
 
-/// Takes them out, if there are any: begins the process anew then, and comes here again.
+/// Removes the values from the environment. If there are any, this executes the tool again, which
+/// then calls this function again and reads the values.
 pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
     let names = names(&cli.command);
     let Some(job) = job(&mut cli.command) else { return Ok(()) };
@@ -51,11 +54,11 @@ pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
     for name in values.keys() {
         again.env_remove(name);
     }
-    // Comes back only with an error.
+    // `exec` returns only on error.
     Err(again.exec())
 }
 
-/// The names of the secrets that flags or a description have.
+/// Returns the names of the secrets in the flags or the description.
 fn names(command: &Command) -> Vec<String> {
     match command {
         Command::Run(Run { spec: Some(file), .. }) => description::secrets_of(file),
@@ -73,7 +76,7 @@ fn job(command: &mut Command) -> Option<&mut JobArgs> {
     }
 }
 
-/// A file without a name that the next program inherits.
+/// Writes an unnamed file that the executed program inherits.
 fn keep(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("secrets", MemfdFlags::empty())?);
     file.write_all(bytes)?;
@@ -82,7 +85,7 @@ fn keep(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads the values and empties the file: the descriptor stays with this process, and holds nothing.
+/// Reads the values and empties the file. The descriptor stays open, but the file is empty.
 fn take(file: &Path) -> io::Result<BTreeMap<String, String>> {
     let file = File::options().read(true).write(true).open(file)?;
     let mut text = Vec::new();

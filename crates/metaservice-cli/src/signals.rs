@@ -1,18 +1,20 @@
-//! The names of Linux' signals.
+//! The names and numbers of Linux signals.
+//!
+//! This module refuses real-time signals, which a guest does not accept.
 
 use anyhow::{Result, bail};
 
-/// By number, from 1.
+/// The names by number, from 1.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// Other words for some of them.
+/// Aliases, with their numbers.
 const ALIASES: [(&str, u8); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 
-/// A signal's number from its name, with or without SIG, or from the number itself.
+/// Parses a signal: a name with or without SIG, or a number.
 pub(crate) fn parse(text: &str) -> Result<u8> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

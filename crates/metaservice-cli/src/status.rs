@@ -1,23 +1,23 @@
-//! Exit statuses, after `docker run` and `timeout`.
+//! The exit statuses of this process, with the values of `docker run` and `timeout`.
 
 use std::process::ExitCode;
 
-/// What the process exits with.
+/// An exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExitStatus(pub(crate) u8);
 
 impl ExitStatus {
     pub(crate) const SUCCESS: Self = Self(0);
-    /// Something that was looked for is missing, as `doctor` reports it.
+    /// `doctor` found that something is missing.
     pub(crate) const MISSING: Self = Self(1);
-    /// The command was killed by `--timeout`.
+    /// `--timeout` killed the command.
     pub(crate) const TIMED_OUT: Self = Self(124);
-    /// Standard output has no reader any longer: as of a process that SIGPIPE ends.
+    /// Standard output was closed: the status of a process that SIGPIPE ends.
     pub(crate) const UNREAD: Self = Self::signal(13);
     /// metaservice itself failed.
     pub(crate) const FAILED: Self = Self(125);
 
-    /// We were told to end by a signal.
+    /// Returns the status for an end by a signal.
     pub(crate) const fn signal(number: u8) -> Self {
         Self(128 + number)
     }

@@ -1,5 +1,6 @@
-//! `metaservice completions SHELL`: a script that asks this tool, so that the names of the
-//! jobs that run complete too.
+//! `metaservice completions SHELL`: prints a completion script.
+//!
+//! The script calls this tool for completions, so that the names of running jobs complete too.
 
 use anyhow::{Context, Result};
 use clap_complete::Shell;
@@ -25,7 +26,7 @@ pub(crate) struct Completions {
     pub(crate) shell: Shell,
 }
 
-/// The variable by which the script asks for candidates; also named in `main`.
+/// The variable by which the script asks for completions. `main` uses it too.
 pub(crate) const VARIABLE: &str = "METASERVICE_COMPLETE";
 
 pub(crate) fn completions(args: &Completions) -> Result<ExitStatus> {

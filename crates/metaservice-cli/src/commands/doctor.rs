@@ -1,4 +1,4 @@
-//! `metaservice doctor`: what is there, what is missing, what to type.
+//! `metaservice doctor`: checks dependencies, suggests fixes, and installs what is missing.
 
 use std::process::Stdio;
 
@@ -21,7 +21,7 @@ pub(crate) struct Doctor {
     pub(crate) install: bool,
 }
 
-/// What `--install` runs; also what a checkout's `make setup` runs.
+/// The script of `--install`. `make setup` runs it too.
 const SETUP: &str = include_str!("../../setup.sh");
 
 pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus> {
@@ -42,7 +42,7 @@ pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus
         let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
         output::line(format_args!("{report}{speed}\n{boundary}{advice}"))
     };
-    // The status tells as much to a program that reads no further.
+    // If the reader has closed standard output, the exit status still has the result.
     if let Err(error) = shown.map_err(anyhow::Error::from)
         && !output::is_closed(&error)
     {
@@ -54,7 +54,7 @@ pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus
 async fn install() -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-s"]).stdin(Stdio::piped()).kill_on_drop(true);
-    // Installers look at each descriptor that there may be.
+    // Some installers examine each possible descriptor, which is slow with a high limit.
     metaservice_qemu::without_descriptors(shell.as_std_mut());
     let mut shell = shell.spawn().context("cannot run sh")?;
     let mut stdin = shell.stdin.take().context("sh has no stdin")?;

@@ -1,4 +1,6 @@
-//! `metaservice exec JOB -- COMMAND`: one more command in the guest of a job.
+//! `metaservice exec JOB -- COMMAND`: runs one more command in the guest of a job.
+//!
+//! This module also owns the parts that `shell` shares.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +85,7 @@ pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
     attend(&job, exec, args.interactive, escape, no_terminal, printer).await
 }
 
-/// A command and its surroundings, as the flags say.
+/// A command with its environment and terminal, from the flags.
 #[derive(Clone, PartialEq)]
 pub(super) struct Described {
     command: Vec<String>,
@@ -95,7 +97,7 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// The command, to be run at `client`.
+    /// Builds the command for `client`.
     fn at<'a>(&self, client: &'a Client) -> Command<'a, Client> {
         let mut command = client.exec(self.command.clone()).envs(self.env.clone());
         if self.tty {
@@ -123,7 +125,7 @@ pub(super) fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> R
     Ok(Described { command, tty, env, workdir, user, size: None })
 }
 
-/// Starts a command without streams.
+/// Starts a command without streams, and prints its process id.
 async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatus> {
     let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
     let pid = match exec.at(&client).spawn_detached().await {
@@ -179,7 +181,7 @@ pub(super) async fn attend(
             printer.note("left; what ran in this terminal ends");
             Ok(ExitStatus::SUCCESS)
         }
-        // A job that ends takes its shells along.
+        // When a job ends, its other commands end too.
         Err(error) if has_ended(&client).await => {
             Err(error.context(format!("the job {job} has ended, and what ran beside it")))
         }
@@ -187,7 +189,7 @@ pub(super) async fn attend(
     }
 }
 
-/// Starts it; with a terminal the command learns its type, where the agent can be told.
+/// Starts the command. With a terminal it also passes `TERM`, if the agent supports that.
 async fn begin(client: &Client, exec: Described) -> Result<Child, ClientError> {
     let mut typed = exec.clone();
     if exec.tty {
@@ -202,7 +204,7 @@ async fn begin(client: &Client, exec: Described) -> Result<Child, ClientError> {
     }
 }
 
-/// Whether the job's command has ended, or its service.
+/// Returns whether the job's command has ended, or its service.
 async fn has_ended(client: &Client) -> bool {
     match client.job().await {
         Ok(job) => !matches!(job.state, JobState::Waiting | JobState::Running),

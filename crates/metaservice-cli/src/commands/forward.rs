@@ -1,7 +1,8 @@
-//! `metaservice forward JOB [ADDR:]PORT:PORT`: TCP ports of ours that lead to ports in the guest.
+//! `metaservice forward JOB [ADDR:]PORT:PORT`: forwards TCP ports of the host to ports of the
+//! guest.
 //!
-//! Each connection is independent: one that the guest refuses is closed, and told, and the
-//! others go on.
+//! Each connection is independent. If the guest refuses one, the tool closes it and prints an
+//! error.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub(crate) struct ForwardVerb {
     pub(crate) specs: Vec<String>,
 }
 
-/// Where connections go that the guest's port gets.
+/// The host name in the guest to which connections go.
 const HOST: &str = "localhost";
 
 pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitStatus> {
@@ -59,7 +60,7 @@ pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitS
         told(listener.local_addr()?, spec.port, printer)?;
         forwarding.spawn(accept(listener, client.clone(), spec.port, printer));
     }
-    // What is forwarded ends with this function: the tasks are dropped with their set.
+    // Dropping the set at the end of this function ends all tasks.
     tokio::select! {
         waited = client.wait() => {
             waited.with_context(|| format!("lost the job {}", args.name.job))?;
@@ -69,8 +70,8 @@ pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitS
     }
 }
 
-/// Refuses at once what the guest's agent is known not to offer. Of an agent that has not come yet
-/// nothing is known: it is asked with the first connection.
+/// Fails early if the agent cannot forward. Before the agent comes, its capabilities are unknown,
+/// so the first connection has to find out.
 async fn check(client: &Client) -> Result<()> {
     let job = client.job().await?;
     let announced = job.agent.is_some_and(|agent| agent.capabilities.has(Capability::Dial));
@@ -98,7 +99,8 @@ async fn accept(listener: TcpListener, client: Client, port: u16, printer: Print
                 Ok((stream, _)) => {
                     connections.spawn(carry(stream, Arc::clone(&client), port, printer));
                 }
-                // The peer is gone already, or descriptors are short until some connection ends.
+                // The peer has closed the connection already, or there are no free descriptors. In
+                // the second case, a connection must end first.
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
                     connections.join_next().await;
@@ -124,7 +126,7 @@ async fn carry(mut stream: TcpStream, client: Arc<Client>, port: u16, printer: P
     }
 }
 
-/// A port of the host that leads to a port of the guest.
+/// A port of the host that is forwarded to a port of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Forward {
     listen: SocketAddr,
@@ -132,7 +134,7 @@ struct Forward {
 }
 
 impl Forward {
-    /// Reads `[ADDR:]PORT:PORT`; an address of IPv6 stands in brackets.
+    /// Parses `[ADDR:]PORT:PORT`. An IPv6 address needs brackets.
     fn parse(text: &str) -> Result<Self> {
         let forward = || {
             let (listen, port) = text.rsplit_once(':')?;

@@ -1,4 +1,4 @@
-//! `metaservice inspect JOB`: all that is known of a job, as JSON.
+//! `metaservice inspect JOB`: prints all details of a job as JSON.
 
 use anyhow::{Context, Result};
 

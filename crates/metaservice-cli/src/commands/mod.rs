@@ -1,4 +1,6 @@
-//! The verbs: one file for each, with its flags, its help and what it does.
+//! The verbs.
+//!
+//! Each verb has a module, which owns its flags, its help and what it does.
 
 pub(crate) mod completions;
 pub(crate) mod cp;
@@ -60,7 +62,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs the verb, and says what to exit with. `cli` is the whole command line, for its help.
+    /// Runs the verb, and returns the exit status. `cli` is the parser, for its help.
     pub(crate) async fn run(self, cli: clap::Command, printer: Printer) -> Result<ExitStatus> {
         match self {
             Self::Run(args) => run::run(args, printer).await,

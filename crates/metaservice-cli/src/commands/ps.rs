@@ -1,4 +1,4 @@
-//! `metaservice ps`: the jobs of this user that run on this host.
+//! `metaservice ps`: lists the running jobs of this user on this host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
         asking.spawn(async move {
             let row = match tokio::time::timeout(PATIENCE, client.job()).await {
                 Ok(Ok(job)) => Row::Told(Box::new(job)),
-                // A job that ends this moment is no error of the listing.
+                // The job may have just ended. That is not an error.
                 Ok(Err(_)) => return None,
                 Err(_) => Row::Silent { name: name.clone(), pid },
             };

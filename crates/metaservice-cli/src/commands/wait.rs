@@ -1,4 +1,4 @@
-//! `metaservice wait JOB`: wait until a job ends, print its status and exit with it.
+//! `metaservice wait JOB`: waits until a job ends, prints its status, and exits with it.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -33,7 +33,7 @@ pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
         job = client.wait() => job.with_context(|| format!("cannot wait for {}", args.name.job))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    // The status is told in either way, whether or not anybody reads it.
+    // The exit status is the result, even if the output cannot be written.
     let status = job.status.context("the job ended without a status")?;
     if printer.is_json() {
         let _ = output::line(json_text(&json!(job).to_string()));

@@ -1,4 +1,4 @@
-//! The flags of a machine.
+//! The flags of a machine, which several verbs share.
 
 use std::path::PathBuf;
 
@@ -95,7 +95,7 @@ pub(crate) struct VmArgs {
 }
 
 impl VmArgs {
-    /// Whether the machine may be restored from a snapshot, or saved as one.
+    /// Returns whether the machine may be restored from a snapshot, or saved as one.
     pub(crate) const fn snapshots(&self) -> bool {
         !self.no_snapshot && !self.old_no_snapshot && !self.kaslr
     }

@@ -1,4 +1,6 @@
-//! Flags that several verbs share, as the user writes them. Nothing is resolved here.
+//! Flags that several verbs share, as the user writes them.
+//!
+//! This module only parses. The module `description` resolves the values.
 
 mod job;
 mod machine;

@@ -1,13 +1,15 @@
-//! Parsers of numbers on the command line, with errors that say what to write.
+//! Parsers of numbers on the command line.
+//!
+//! Their errors say what to write.
 
 use std::str::FromStr;
 
-/// `--cpus`.
+/// Parses `--cpus`.
 pub(crate) fn processors(text: &str) -> Result<u32, String> {
     number(text, "a number of processors: 1, 2, 4")
 }
 
-/// `logs --tail`: [`u64::MAX`] stands for all.
+/// Parses `logs --tail`. [`u64::MAX`] stands for all lines.
 pub(crate) fn lines(text: &str) -> Result<u64, String> {
     if text == "all" { Ok(u64::MAX) } else { number(text, "a number of lines, or \"all\"") }
 }

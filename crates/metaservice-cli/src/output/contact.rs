@@ -1,11 +1,10 @@
-//! Words for a guest that is silent or refused while its job runs.
+//! Texts about a guest that is silent or refused while its job runs.
 
 use metaservice::{Contact, SILENCE};
 
 use super::printer::printable;
 
-/// What is known of the machine of a silent guest: it runs, and these are the last lines of its
-/// console.
+/// Describes the machine of a silent guest: it runs, and these are the last lines of its console.
 pub(super) fn machine(console: &[String]) -> String {
     if console.is_empty() {
         return "; the machine runs".to_owned();
@@ -14,7 +13,7 @@ pub(super) fn machine(console: &[String]) -> String {
     format!("; the machine runs; last console lines:\n  {lines}")
 }
 
-/// What to say when `before` has become `contact`, if anything.
+/// Returns a message for the change from `before` to `contact`, if one is needed.
 pub(super) fn words(before: Contact, contact: Contact) -> Option<String> {
     let refused = "the guest's agent is refused:";
     match contact {
@@ -32,7 +31,7 @@ pub(super) fn words(before: Contact, contact: Contact) -> Option<String> {
     }
 }
 
-/// The word for a guest that the host does not hear, in `ps`.
+/// Returns a word for `ps` if the guest is silent or refused.
 pub(crate) fn word(contact: Contact) -> Option<&'static str> {
     match contact {
         Contact::Silent => Some("silent"),

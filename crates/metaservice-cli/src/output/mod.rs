@@ -1,6 +1,9 @@
-//! Standard output of the verbs that show something.
+//! Everything that the tool prints.
 //!
-//! Whoever reads it may have seen enough (`| head -1`): that ends the verb, and is no error.
+//! This module itself owns standard output. The submodules own standard error and the texts.
+//!
+//! If the reader closes standard output early, as in `run | head -1`, the verb ends without an
+//! error.
 
 pub(crate) mod contact;
 pub(crate) mod events;
@@ -23,12 +26,13 @@ use tokio::io::{AsyncWrite, Interest, Stdout};
 
 use self::printer::Printer;
 
-/// Whether text for this stream has colours: only on a terminal, and not with `NO_COLOR` set.
+/// Returns whether text for this stream has colours: only on a terminal, and not if `NO_COLOR` is
+/// set.
 pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The reader has closed its end.
+/// The reader has closed standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output any longer")]
 struct Closed;
@@ -52,7 +56,7 @@ impl Write for Output {
     }
 }
 
-/// Standard output for what comes bit by bit.
+/// Standard output for asynchronous writes.
 pub(crate) struct AsyncOutput(Stdout);
 
 impl AsyncOutput {
@@ -79,10 +83,10 @@ impl AsyncWrite for AsyncOutput {
     }
 }
 
-/// One line.
+/// Writes one line.
 ///
 /// # Errors
-/// What the system says of standard output.
+/// The error of the write.
 pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
     writeln!(Output::lock(), "{text}")
 }
@@ -95,7 +99,7 @@ fn mark(error: io::Error) -> io::Error {
     }
 }
 
-/// Whether an error is that nobody reads standard output any longer.
+/// Returns whether the cause of an error is that the reader has closed standard output.
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let shared = cause.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
@@ -104,13 +108,13 @@ pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Completes when the reader of standard output has ended; never where that cannot be known, as of a
-/// file.
+/// Waits until the reader of standard output has closed it. If standard output is a file, this
+/// waits forever.
 pub(crate) async fn reader_gone() {
     let observe = || {
         let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
-        // Its successor is an unsafe function, which wants a descriptor that stays the same: an
-        // `OwnedFd` does.
+        // The replacement of this function is unsafe: its descriptor must stay the same. An
+        // `OwnedFd` guarantees this.
         #[expect(deprecated, reason = "sound for an OwnedFd, and this crate has no unsafe code")]
         let stdout = AsyncFd::with_interest(stdout, Interest::ERROR).ok()?;
         Some(stdout)
@@ -126,7 +130,7 @@ pub(crate) async fn reader_gone() {
     std::future::pending::<()>().await;
 }
 
-/// Says that the log of a job is shown nowhere.
+/// Warns if the log of a job goes nowhere.
 pub(crate) fn warn_of_closed(job: &Job, printer: Printer) {
     if job.log().is_none() && may_be_closed() {
         let text = "standard output is closed or /dev/null: the log is shown nowhere";
@@ -134,8 +138,10 @@ pub(crate) fn warn_of_closed(job: &Job, printer: Printer) {
     }
 }
 
-/// Whether standard output may have been closed when the process began. Then `/dev/null` has been
-/// opened in its place, for reading and writing; others open it for writing alone.
+/// Returns whether standard output may have been closed when the process started.
+///
+/// The runtime then opens `/dev/null` in its place for reading and writing. A shell's redirection
+/// opens it only for writing.
 fn may_be_closed() -> bool {
     use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
     let stdout = io::stdout();

@@ -1,6 +1,7 @@
-//! Everything that is said on stderr: notes, errors, progress. stdout is the log's.
+//! Notes, events, errors and progress on standard error.
 //!
-//! Texts are ours or the user's; what a guest says is made printable before it gets here.
+//! This module owns their format: text, JSON or nothing. It also owns the sanitizing of text for a
+//! terminal. Texts of a guest must be sanitized before they are passed to [`Printer::note`].
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -13,7 +14,7 @@ use crate::flags::OutputArgs;
 use crate::output::progress::Progress;
 use crate::output::stderr;
 
-/// How output looks.
+/// The format of the messages on standard error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     json: bool,
@@ -30,19 +31,19 @@ impl Printer {
         self.json
     }
 
-    /// Whether only what was asked for is to be said.
+    /// Returns whether `--quiet` is set.
     pub(crate) fn is_quiet(self) -> bool {
         self.quiet
     }
 
-    /// Something worth knowing that is no error.
+    /// Prints a note, which is not an error.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet && !self.json {
             stderr::line(&format!("metaservice: {text}"));
         }
     }
 
-    /// Something for programs only, as a line of JSON.
+    /// Prints an event for programs, as a line of JSON. Without `--json`, it prints nothing.
     pub(crate) fn event(self, name: &str, mut details: serde_json::Value) {
         if self.json {
             details["event"] = name.into();
@@ -50,7 +51,7 @@ impl Printer {
         }
     }
 
-    /// An error with its causes, and what to do about it.
+    /// Prints an error with its causes and its hint.
     pub(crate) fn error(self, error: &anyhow::Error) {
         let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
         let causes = error.chain().filter(|cause| cause.downcast_ref::<Hint>().is_none());
@@ -66,13 +67,13 @@ impl Printer {
         }
     }
 
-    /// A bar while bytes move; only on a terminal.
+    /// Shows a progress bar for bytes, only on a terminal.
     pub(crate) fn progress(self, text: &str, total: Option<u64>) -> Progress {
         let shown = !self.quiet && !self.json && self.terminal;
         Progress::new(shown, printable(text), total)
     }
 
-    /// A spinner while something takes its time; only on a terminal.
+    /// Shows a spinner, only on a terminal.
     pub(crate) fn spinner(self, text: impl Into<Cow<'static, str>>) -> Spinner {
         if self.quiet || self.json || !self.terminal {
             return Spinner(None);
@@ -87,7 +88,7 @@ impl Printer {
     }
 }
 
-/// Gone from the terminal when dropped.
+/// A spinner. It is removed from the terminal when it is dropped.
 pub(crate) struct Spinner(Option<ProgressBar>);
 
 impl Drop for Spinner {
@@ -98,23 +99,22 @@ impl Drop for Spinner {
     }
 }
 
-/// The innermost cause of an error may say what to do about it.
+/// A hint in the chain of an error, which says how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Hint(pub(crate) String);
 
-/// `text` without anything that a terminal would act on or that would be read otherwise than it
-/// is written; line breaks stay.
+/// Replaces control characters, and characters that change how text is displayed. Line breaks stay.
 pub(crate) fn printable(text: &str) -> String {
     let show = |c: char| if is_unfit(c) && c != '\n' { '\u{fffd}' } else { c };
     text.chars().map(show).collect()
 }
 
-/// JSON of which a terminal acts on nothing: a reader has the same values.
+/// Escapes control characters in JSON, for a terminal. The values stay the same.
 pub(crate) fn json_text(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        // Between the strings there are line breaks at most.
+        // Outside strings, the only such character is a line break.
         if is_unfit(c) && c != '\n' {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 text += &format!("\\u{unit:04x}");
@@ -126,7 +126,7 @@ pub(crate) fn json_text(json: &str) -> String {
     text
 }
 
-/// Whether a terminal acts on it, or it shows nothing and changes the order of others.
+/// Returns whether a terminal acts on the character, or it is invisible and can reorder text.
 pub(crate) fn is_unfit(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,4 +1,4 @@
-//! How far a copy has come, shown on a terminal and nowhere else.
+//! The progress bar of a copy. It also counts the bytes if it is not shown.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,13 +7,13 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Of a known length: a bar, bytes of bytes, rate, time left.
+/// The template for a known length: a bar, bytes of all bytes, rate, time left.
 const KNOWN: &str =
     "{msg} {bar:24.cyan/dim} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
-/// Of an unknown one.
+/// The template for an unknown length.
 const UNKNOWN: &str = "{msg} {spinner:.cyan} {binary_bytes} {binary_bytes_per_sec} {elapsed:.dim}";
 
-/// A bar that goes from the terminal when this is dropped; it counts where nobody looks, too.
+/// A progress bar. It is removed from the terminal when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 
@@ -30,23 +30,23 @@ impl Progress {
         Self(bar.with_message(text))
     }
 
-    /// Counts what is read of `source`.
+    /// Wraps `source`, and counts the bytes that are read from it.
     pub(crate) fn of<R>(&self, source: R) -> Counted<R> {
         Counted { source, bar: self.0.clone() }
     }
 
-    /// Counts bytes that went another way.
+    /// Adds bytes that were not read through [`Self::of`].
     pub(crate) fn count(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 
-    /// Says how many bytes went another way so far, from wherever they do.
+    /// Returns a function that sets the total number of bytes. Another thread can call it.
     pub(crate) fn counter(&self) -> impl Fn(u64) + Send + 'static {
         let bar = self.0.clone();
         move |bytes| bar.set_position(bytes)
     }
 
-    /// Takes the bar from the terminal; the bytes, and how long they took.
+    /// Removes the bar. Returns the number of bytes and the elapsed time.
     pub(crate) fn finish(self) -> (u64, Duration) {
         let outcome = (self.0.position(), self.0.elapsed());
         self.0.finish_and_clear();
@@ -60,7 +60,7 @@ impl Drop for Progress {
     }
 }
 
-/// A source whose bytes are counted.
+/// A reader whose bytes are counted.
 pub(crate) struct Counted<R> {
     source: R,
     bar: ProgressBar,
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// One line of a terminal, and all that it has ever shown.
+    /// A terminal of one line: its current text, and all that was ever written.
     #[derive(Debug, Default, Clone)]
     struct Line(Arc<Mutex<(String, String)>>);
 

@@ -1,8 +1,8 @@
-//! What a person should know of a command's end beyond its status.
+//! Remarks on the end of a command, which its exit status does not show.
 
 use metaservice::{Ending, Reason};
 
-/// The remarks on an ending, each one a sentence.
+/// Returns the remarks on an ending.
 pub(crate) fn on(ending: &Ending) -> Vec<String> {
     let mut remarks = Vec::new();
     if ending.reason == Reason::Lost {

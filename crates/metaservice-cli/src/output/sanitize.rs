@@ -1,16 +1,16 @@
-//! What a command writes, on a terminal of ours that it was not given.
+//! Sanitizing of a command's output for a terminal, if the command was not given a terminal.
 
 use crate::output::printer::is_unfit;
 
-/// Takes from bytes, as they come, what a terminal would act on. Line breaks, tabs and returns stay.
+/// Replaces control characters in a stream of bytes. Line breaks, tabs and carriage returns stay.
 #[derive(Debug, Default)]
 pub(crate) struct Sanitizer {
-    /// The beginning of a character whose rest has not come.
+    /// The first bytes of an incomplete UTF-8 character.
     begun: Vec<u8>,
 }
 
 impl Sanitizer {
-    /// What is to be shown of the next bytes.
+    /// Returns the sanitized text of the next bytes.
     pub(crate) fn sanitize(&mut self, bytes: &[u8]) -> String {
         let mut all = std::mem::take(&mut self.begun);
         all.extend_from_slice(bytes);
@@ -35,7 +35,7 @@ impl Sanitizer {
         }
     }
 
-    /// What is to be shown when nothing more comes.
+    /// Returns the text for an incomplete character at the end of the stream.
     pub(crate) fn end(&mut self) -> String {
         let begun = std::mem::take(&mut self.begun);
         String::from_utf8_lossy(&begun).into_owned()

@@ -1,13 +1,15 @@
-//! Standard error: a thread of its own writes it, so that a reader that stalls holds up nothing,
-//! and a reader that is gone changes nothing.
+//! Standard error.
 //!
-//! Nothing here fails. What does not fit into the queue is left out, and counted.
+//! A separate thread writes it. A reader that stalls does not block the tool, and a closed standard
+//! error changes nothing.
+//!
+//! No function here fails. Text for which the queue has no room is dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 
-/// How many bytes may wait for a reader.
+/// The maximum number of queued bytes.
 const MOST: usize = 4 * 1024 * 1024;
 
 static STDERR: LazyLock<Queue> = LazyLock::new(|| Queue::start(io::stderr(), MOST));
@@ -17,13 +19,13 @@ pub(crate) fn line(text: &str) {
     STDERR.push(format!("{text}\n").into_bytes());
 }
 
-/// Waits until everything has been written or has failed. A signal that ends the process ends
-/// this wait.
+/// Waits until all queued text was written, or its write has failed. A signal can end the process
+/// during this wait.
 pub(crate) fn drain() {
     STDERR.drain();
 }
 
-/// For the lines of `tracing`; each write is a whole one.
+/// The writer for `tracing`. Each write is a complete line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trace;
 
@@ -43,9 +45,9 @@ enum Entry {
     Drained(mpsc::Sender<()>),
 }
 
-/// Text on its way to a writer that may stall or fail.
+/// A queue of text for a writer that may stall or fail.
 struct Queue {
-    /// `None` where the host has no thread to give: then nothing is shown.
+    /// `None` if the thread could not be started. Then nothing is written.
     entries: Option<mpsc::Sender<Entry>>,
     state: Arc<State>,
     most: usize,
@@ -53,9 +55,9 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// Bytes that wait.
+    /// The number of queued bytes.
     waiting: AtomicUsize,
-    /// Texts that were left out.
+    /// The number of dropped texts.
     lost: AtomicUsize,
 }
 
@@ -79,7 +81,7 @@ impl Queue {
             return;
         }
         if let Some(entries) = &self.entries {
-            // The thread ends with the process.
+            // The thread lives as long as the process, so this does not fail.
             let _ = entries.send(Entry::Text(text));
         }
     }
@@ -98,7 +100,7 @@ fn write_all(mut writer: impl Write, entries: &mpsc::Receiver<Entry>, state: &St
     for entry in entries {
         match entry {
             Entry::Text(text) => {
-                // There is nowhere to report it, and the next write may succeed.
+                // There is no place to report the error. A later write may succeed.
                 let _ = writer.write_all(&text).and_then(|()| writer.flush());
                 state.waiting.fetch_sub(text.len(), Ordering::Relaxed);
                 let lost = state.lost.swap(0, Ordering::Relaxed);

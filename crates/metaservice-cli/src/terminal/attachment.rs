@@ -1,9 +1,13 @@
-//! Our terminal, streams and signals as those of a command in the guest.
+//! Connects the user's terminal, standard streams and signals to a command in the guest.
 //!
-//! With a terminal: every key goes to the guest, Ctrl-C among them; only the escape sequence and
-//! signals from elsewhere end us. Without one, the first Ctrl-C goes to the guest as a signal,
-//! the second ends us, as 5 s after a SIGTERM do; and where its output comes to a terminal of ours nevertheless, that shows it
-//! and acts on nothing of it. However it ends, the terminal is as it was when [`attach`] returns.
+//! With a terminal, every key goes to the guest, Ctrl-C included. Only the escape sequence and
+//! signals from other processes end the attachment.
+//!
+//! Without a terminal, the first Ctrl-C goes to the guest as a signal, and the second one ends this
+//! process. So does the end of [`TERM_GRACE`] after a SIGTERM. If standard output is a terminal
+//! that the command was not given, the output is sanitized.
+//!
+//! [`attach`] always restores the terminal before it returns.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
@@ -21,38 +25,38 @@ use crate::output::sanitize::Sanitizer;
 use crate::status::ExitStatus;
 use crate::terminal::{Escape, Input, Terminal};
 
-/// How much is read of our stdin at once.
+/// How many bytes of standard input are read at once.
 const BLOCK: usize = 64 * 1024;
 
-/// SIGTERM, and how long a command that got it may go on: `timeout` sends it once.
+/// SIGTERM, and how long a command may run after it. `timeout` sends the signal only once.
 const SIGTERM: u8 = 15;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
-/// What of ours the command gets.
+/// What of this process the command gets.
 pub(crate) struct Attachment {
-    /// Whether it gets our stdin.
+    /// Whether the command gets standard input.
     pub(crate) interactive: bool,
     /// Whether the command has a terminal.
     pub(crate) tty: bool,
-    /// The terminal here that stands for it, if there is one.
+    /// The user's terminal, if there is one.
     pub(crate) terminal: Option<Terminal>,
-    /// What leaves it.
+    /// The keys that detach from the command.
     pub(crate) escape: Escape,
 }
 
-/// Why nobody attends the command any longer.
+/// Why the attachment ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parting {
-    /// It ended, or we were told to.
+    /// The command ended, or a signal ended this process.
     Ended(ExitStatus),
-    /// The user left it.
+    /// The user detached from the command.
     Detached,
 }
 
-/// Attends the command until it ends or is left.
+/// Attaches to the command until it ends or the user detaches.
 ///
 /// # Errors
-/// When the command is lost, or its output cannot be shown.
+/// If the connection to the command is lost, or its output cannot be written.
 pub(crate) async fn attach(
     shell: &mut Child,
     with: Attachment,
@@ -62,13 +66,13 @@ pub(crate) async fn attach(
     let mut resized = listen(SignalKind::window_change())?;
     let mut continued = listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
-    // Whatever leaves this function puts the terminal back.
+    // The guard restores the terminal on each way out of this function.
     let raw = match &terminal {
         Some(terminal) if interactive => Some(terminal.make_raw()?),
         Some(terminal) => Some(terminal.make_output_raw()?),
         None => None,
     };
-    // Where keys go to the guest a signal is no key: it is meant for this process.
+    // If keys go to the guest, a signal does not come from a key. It is meant for this process.
     let mut patient = !(interactive && tty);
     let mut deadline = None;
     let shell = &*shell;
@@ -102,7 +106,7 @@ pub(crate) async fn attach(
             }
             _ = resized.recv() => follow(),
             _ = continued.recv() => {
-                // Who had the terminal meanwhile has left it as a shell wants it.
+                // After a stop, the shell has changed the terminal's settings.
                 if let Some(raw) = &raw {
                     raw.apply().context("cannot change the terminal's settings")?;
                 }
@@ -123,7 +127,7 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Shows what the command writes until it ends.
+/// Writes the output of the command until it ends.
 async fn end(
     shell: &Child,
     stdout: Option<ChildOutput>,
@@ -151,17 +155,17 @@ async fn end(
     let status = shell.wait().await?;
     Ok(match status.ending() {
         _ if status.success() => ExitStatus::SUCCESS,
-        // What failed never becomes a success by its detail.
+        // A failure must not have the status of a success.
         Some(ending) => ExitStatus(ending.shell_status().max(1)),
         None => ExitStatus(1),
     })
 }
 
-/// Why output was not shown to its end.
+/// Why the output was not written completely.
 enum Unshown {
-    /// It was cut in the guest or on the way; the shell says how.
+    /// It was cut off in the guest or on the way. `Child::wait` returns the cause.
     Cut,
-    /// We cannot write it.
+    /// The write to standard output or standard error failed.
     Here(io::Error),
 }
 
@@ -187,7 +191,7 @@ async fn show(
     }
 }
 
-/// Hands on our stdin to its end. Whether it was left by the escape sequence.
+/// Forwards standard input until its end. Returns whether the user detached.
 async fn feed(
     stdin: Option<ChildStdin>,
     interactive: bool,
@@ -197,7 +201,7 @@ async fn feed(
     let Some(mut stdin) = stdin else { return Ok(false) };
     if !interactive {
         if tty {
-            // The end of a terminal's input would end what reads there.
+            // The end of a terminal's input would end a program that reads it.
             std::future::pending::<()>().await;
         }
         return Ok(false);
@@ -215,7 +219,7 @@ async fn feed(
         } else {
             stdin.write_all(&block[..count]).await
         };
-        // A command that no longer reads has ended, which is told by its status.
+        // The command has closed its input, or has ended. Its status tells which.
         if written.is_err() {
             return Ok(false);
         }

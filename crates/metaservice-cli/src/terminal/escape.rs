@@ -1,23 +1,24 @@
-//! The keys that detach from a command without ending the terminal's own session.
+//! The escape sequence: the keys that detach from a command.
 //!
-//! As docker writes them: `ctrl-p,ctrl-q`. A state machine over bytes: keys that may be the
-//! beginning of the sequence are held back until it is clear, and sent when they are not it.
+//! This module owns the syntax of `--escape`, which is that of docker (`ctrl-p,ctrl-q`), and a
+//! state machine that finds the sequence in the typed bytes. It holds back bytes that may begin the
+//! sequence, and sends them if the sequence does not follow.
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The longest sequence.
+/// The maximum number of keys in a sequence.
 const MAX_KEYS: usize = 16;
 
-/// What the keys that were typed come to.
+/// The result for some typed keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
-    /// What the guest gets.
+    /// The bytes to send to the guest.
     pub(crate) send: Vec<u8>,
-    /// Whether the sequence is complete; what was typed behind it goes nowhere.
+    /// Whether the sequence is complete. Keys after it are dropped.
     pub(crate) detach: bool,
 }
 
-/// The sequence, and how much of it was typed.
+/// The sequence, and how many of its keys were typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Escape {
     sequence: Vec<u8>,
@@ -25,7 +26,7 @@ pub(crate) struct Escape {
 }
 
 impl Escape {
-    /// Reads `ctrl-p,ctrl-q`, `~,.` and the like; `none` for no sequence at all.
+    /// Parses `ctrl-p,ctrl-q`, `~,.` and similar. `none` is the empty sequence.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut sequence = Vec::new();
         if text != "none" {
@@ -37,7 +38,7 @@ impl Escape {
         Ok(Self { sequence, matched: 0 })
     }
 
-    /// Takes what was typed.
+    /// Processes typed bytes.
     pub(crate) fn feed(&mut self, typed: &[u8]) -> Keys {
         let mut send = Vec::with_capacity(typed.len() + self.matched);
         for &byte in typed {
@@ -47,7 +48,8 @@ impl Escape {
                 self.matched = 0;
                 return Keys { send, detach: true };
             }
-            // Of what was held and this byte, all but the new beginning is known to be no escape.
+            // Of the held bytes and this one, only the last `matched` bytes can still begin the
+            // sequence.
             let free = held + 1 - self.matched;
             send.extend_from_slice(&self.sequence[..free.min(held)]);
             if free > held {
@@ -57,8 +59,8 @@ impl Escape {
         Keys { send, detach: false }
     }
 
-    /// How much of the sequence is typed once `byte` follows: the longest end of it all that
-    /// is a beginning of the sequence.
+    /// Returns how many keys of the sequence are typed after `byte`: the longest suffix of the
+    /// typed keys that is a prefix of the sequence.
     fn after(&self, byte: u8) -> usize {
         let typed = [&self.sequence[..self.matched], &[byte]].concat();
         let fits = |length: &usize| self.sequence.starts_with(&typed[typed.len() - length..]);
@@ -114,8 +116,8 @@ mod tests {
     }
 
     proptest! {
-        /// However it is cut into pieces: what is before the first occurrence is sent to the
-        /// byte, and what has no occurrence is sent but for a beginning at its end.
+        /// The pieces do not matter. All bytes before the first occurrence are sent. Without an
+        /// occurrence, all bytes are sent, except a prefix of the sequence at the end.
         #[test]
         fn exactly_the_sequence_detaches(
             sequence in prop::collection::vec(0u8..2, 1..5),
