@@ -1,5 +1,5 @@
-//! `metaservice kill [-s SIGNAL] JOB`: kill the job's command and everything under it, or send
-//! its main process a signal.
+//! `metaservice kill [-s SIGNAL] JOB`: kills the job's command and all its processes, or sends its
+//! main process a signal.
 
 use anyhow::{Context, Result};
 

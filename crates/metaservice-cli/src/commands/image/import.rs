@@ -1,4 +1,4 @@
-//! `metaservice image import`: a copy of a disk image under a name.
+//! `metaservice image import`: copies a disk image into the store, under a name.
 
 use std::fs::File;
 use std::io::Read;
@@ -71,14 +71,14 @@ pub(super) async fn import(args: &Import, printer: Printer) -> Result<ExitStatus
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Whether a raw disk begins as what firmware boots, or is partitioned, does.
+/// Returns whether a raw disk has a boot sector.
 fn boots(disk: &Path) -> bool {
     let mut sector = [0; 512];
     let read = File::open(disk).and_then(|mut file| file.read_exact(&mut sector));
     read.is_ok() && sector.ends_with(&[0x55, 0xaa])
 }
 
-/// The words that the store keeps with an image that comes from a file.
+/// Returns the notes that the store keeps about an imported file.
 fn origin(file: &Path) -> Value {
     json!({ "source": file.file_name().and_then(|name| name.to_str()) })
 }

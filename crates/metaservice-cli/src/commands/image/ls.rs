@@ -1,4 +1,4 @@
-//! `metaservice image ls`: the images of this user.
+//! `metaservice image ls`: lists the images of this user.
 
 use anyhow::{Error, Result};
 use indicatif::BinaryBytes;
@@ -22,7 +22,7 @@ pub(crate) struct Ls {}
 
 pub(super) fn ls(printer: Printer) -> Result<ExitStatus> {
     let (images, broken) = ImageStore::of_user()?.list()?;
-    // Without a cache there are no saved machines.
+    // Without a cache directory, there are no snapshots.
     let saved = SnapshotStore::of_user().map(|saved| saved.disks()).unwrap_or_default();
     let saved = |image: &StoredImage| {
         let disk = image.disk();

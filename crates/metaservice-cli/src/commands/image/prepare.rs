@@ -1,10 +1,12 @@
-//! `metaservice image prepare`: an image as it is after its first boot.
+//! `metaservice image prepare`: creates an image that has its first boot behind it.
 //!
 //! ```text
-//!   copy ─► boot ─► the job: settle, the user's command, forget ─► power off ─► boot again until
-//!    │       │                          │                             │      an agent comes ─► kept
-//!    └───────┴────── anything goes wrong, a signal ─────┴─────────────┴─────────────► nothing is left
+//! copy ─► boot ─► job: settle, the user's command, forget ─► power off ─► second boot ─► keep
+//!   │       │                       │                            │             │
+//!   └───────┴───────────────────────┴─ error or signal ──────────┴─────────────┴──► no image
 //! ```
+//!
+//! The image is kept if an agent comes in the second boot.
 
 use std::time::Duration;
 
@@ -84,14 +86,15 @@ pub(crate) struct Prepare {
     pub(crate) command: Vec<String>,
 }
 
-/// What the image goes through.
+/// The script of the preparation.
 const SCRIPT: &str = include_str!("prepare.sh");
 
-/// The variable by which it comes in, so that what is shown of the job is short; how it is run.
+/// The variable that passes the script, so that the shown command stays short; and the command that
+/// runs it.
 const VARIABLE: &str = "METASERVICE_STEPS";
 const STEPS: &str = "eval \"$METASERVICE_STEPS\"";
 
-/// How long an image may take to power off: half a minute under software emulation.
+/// How long an image may take to power off. Half a minute is normal under software emulation.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(180);
 
 pub(super) async fn prepare(args: Prepare, printer: Printer) -> Result<ExitStatus> {
@@ -113,7 +116,7 @@ pub(super) async fn prepare(args: Prepare, printer: Printer) -> Result<ExitStatu
     let prepared = Prepared { from: args.name.clone(), network };
     let hardware = args.hardware.clone();
     let stored = base.stored.clone().context("only a stored image can be prepared")?;
-    // Everything that can be wrong with the flags is found before anything takes time.
+    // Check all flags before the first slow step.
     let (job, plan) = resolve(args, base, &name)?;
     let mut interrupts = Interrupts::listen()?;
     let draft = match copy(&store, &stored, printer, &mut interrupts).await? {
@@ -130,7 +133,7 @@ pub(super) async fn prepare(args: Prepare, printer: Printer) -> Result<ExitStatu
     }
     match keep(draft, &name, &prepared, printer, &mut interrupts).await? {
         Ok(image) => {
-            // Standard output is the log's.
+            // Standard output has the log of the command.
             printer.note(&format!("{name} is ready: {}", image.digest));
             let digest = image.digest.to_string();
             printer.event("prepared", json!({ "name": name.as_str(), "digest": digest }));
@@ -200,7 +203,7 @@ async fn boot(
     }
 }
 
-/// Refuses an image that did not power off in order: it may not have written everything.
+/// Refuses an image that did not power off cleanly, because its disk may be incomplete.
 fn powered_off(report: &Report, interrupts: &mut Interrupts) -> Result<ExitStatus> {
     match &report.exit {
         Some(exit) if exit.cause == ExitCause::GuestPoweredOff => Ok(ExitStatus::SUCCESS),
@@ -217,8 +220,7 @@ fn powered_off(report: &Report, interrupts: &mut Interrupts) -> Result<ExitStatu
     }
 }
 
-/// Boots the image once more: it is ready if an agent comes without help. Nothing of this boot
-/// stays in it.
+/// Boots the image once more. It is ready if its agent comes. This boot does not change the image.
 async fn check(
     hardware: HardwareArgs,
     stored: StoredImage,
@@ -248,16 +250,16 @@ fn check_plan(hardware: &HardwareArgs, disk: Disk, stored: StoredImage) -> Resul
     Plan::with_image(&job, image).map_err(|error| hints::plan(error, CLOUD_HINT))
 }
 
-/// Says which step begins: each takes time.
+/// Reports the start of a step. Each step takes long.
 fn step(printer: Printer, event: &str, text: &str) {
     printer.note(text);
     printer.event(event, json!({}));
 }
 
-/// What to do about keys and user data for an image without cloud-init.
+/// The hint if keys or user data are given for an image without cloud-init.
 const CLOUD_HINT: &str = "prepare a stock image";
 
-/// The job that prepares the image, and its machine.
+/// Builds the job that prepares the image, and the plan of its machine.
 fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> {
     let network = description::network(args.net);
     let word = if network == NetSpec::User { "user" } else { "none" };
@@ -282,8 +284,8 @@ fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> 
     Ok((job, plan))
 }
 
-/// The host name of the image's machines: the image's name, with other characters than those of
-/// host names replaced.
+/// Returns the host name for the image's machines: the name of the image, with dashes for
+/// characters that a host name cannot have.
 fn host_name(name: &ImageName) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = name.as_str().chars().map(plain).take(JobName::MAX).collect();

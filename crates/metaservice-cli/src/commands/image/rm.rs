@@ -1,4 +1,4 @@
-//! `metaservice image rm`: names of images, and images without names.
+//! `metaservice image rm`: removes names of images, and images without names.
 
 use anyhow::{Context, Result, bail};
 use metaservice_image::{ImageName, ImageStore};
@@ -51,7 +51,7 @@ fn remove(store: &ImageStore, word: &str, printer: Printer) -> Result<()> {
     }
     let removed = store.remove(word).map_err(|error| hints::store(error, store))?;
     if let Some(disk) = &removed.disk {
-        // No machine can go on without the disk under its own.
+        // A snapshot cannot be restored without the disk of its image.
         if let Ok(saved) = SnapshotStore::of_user() {
             saved.remove_by_disk(disk);
         }

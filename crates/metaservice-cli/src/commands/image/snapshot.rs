@@ -52,19 +52,19 @@ pub(crate) struct Snapshot {
     pub(crate) background: bool,
 }
 
-/// The built-in guest.
+/// The name of the built-in guest.
 const BUILTIN: &str = "builtin";
 
 pub(super) async fn snapshot(args: &Snapshot, printer: Printer) -> Result<ExitStatus> {
     if args.background {
-        // It runs with the lowest priority if the system allows it.
+        // If the system refuses a lower priority, the default one is used.
         let _ = rustix::process::nice(19);
     }
     let plan = plan(args)?;
     let mut interrupts = Interrupts::listen()?;
     let _spinner = printer.spinner(format!("booting and saving {}", args.name));
     let made = tokio::select! {
-        // In the foreground, it waits for other processes that make snapshots.
+        // In the foreground, wait for other processes that create snapshots.
         made = snapshot::make(&plan, !args.background) => made.map_err(hints::snapshot)?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
@@ -77,7 +77,7 @@ pub(super) async fn snapshot(args: &Snapshot, printer: Printer) -> Result<ExitSt
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The machine that later runs of the same image and hardware have.
+/// Plans the machine that later runs of the same image and hardware use.
 fn plan(args: &Snapshot) -> Result<Plan> {
     let mut spec = JobSpec::new([BUILTIN]);
     spec.machine = description::hardware(&args.hardware)?;

@@ -1,4 +1,4 @@
-//! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: what a job has logged, byte for byte.
+//! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for byte.
 
 mod since;
 mod spool;
@@ -43,13 +43,13 @@ pub(crate) struct Logs {
     pub(crate) name: JobName,
 }
 
-/// The longest last lines that are kept in memory.
+/// How many bytes of the last lines are kept in memory.
 const MAX_TAIL: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
-    // What the control API takes for a number: more lines than that are all.
+    // The maximum of the control API. A larger number means all lines.
     let tail = args.tail.filter(|lines| i64::try_from(*lines).is_ok());
     let (from, tail) = match (since, tail) {
         (Some(since), tail) => (LogFrom::Since(since), tail),
@@ -72,7 +72,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     };
     tokio::select! {
         shown = reading => match shown {
-            // The reader has seen enough.
+            // The reader has closed standard output. This is not an error.
             Err(error) if output::is_closed(&error) => Ok(ExitStatus::SUCCESS),
             shown => {
                 shown.with_context(|| format!("cannot show the log of {}", args.name.job))?;
@@ -83,7 +83,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     }
 }
 
-/// Shows a log to its end. A slow reader here holds up neither the job nor its end.
+/// Prints a log to its end. A slow reader of standard output delays neither the job nor its end.
 async fn show(mut log: BodyReader) -> Result<()> {
     let spool = Spool::new();
     let filling = async {
@@ -101,7 +101,7 @@ async fn show(mut log: BodyReader) -> Result<()> {
         let mut stdout = AsyncOutput::new();
         while let Some(bytes) = spool.pop().await.context("the temporary file cannot be read")? {
             stdout.write_all(&bytes).await?;
-            // A reader that follows waits for each line.
+            // A reader that follows the log needs each line at once.
             stdout.flush().await?;
         }
         Ok(())
@@ -113,7 +113,7 @@ async fn show(mut log: BodyReader) -> Result<()> {
             biased;
             written = &mut writing => return written.and(filled.unwrap_or(Ok(()))),
             done = &mut filling, if filled.is_none() => filled = Some(done),
-            // `logs -f JOB | grep -q READY`: it does not wait for the next byte.
+            // With `logs -f JOB | grep -q READY`, do not wait for the next byte.
             () = output::reader_gone() => return Ok(()),
         }
     }
@@ -123,7 +123,7 @@ async fn show_tail(mut log: impl AsyncBufReadExt + Unpin, lines: u64) -> Result<
     let (mut last, mut held) = (VecDeque::new(), 0);
     loop {
         let mut line = Vec::new();
-        // A line without an end is bounded by what is kept of a log.
+        // The log's own limit bounds a line without an end.
         if log.read_until(b'\n', &mut line).await.context("the log is cut")? == 0 {
             break;
         }

@@ -1,16 +1,16 @@
-//! Points in time, as `logs --since` takes them.
+//! The points in time that `logs --since` accepts.
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-/// Reads a point in time: an age such as 10m, a date, an RFC 3339 time, or seconds since 1970.
+/// Parses a point in time: an age such as 10m, a date, an RFC 3339 time, or seconds since 1970.
 /// Without a time zone, it is in UTC.
 pub(super) fn parse(text: &str, now: SystemTime) -> Result<SystemTime> {
     let since = if let Ok(seconds) = text.parse::<u64>() {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     } else if let Ok(ago) = humantime::parse_duration(text) {
-        // An age of more than 1970 is 1970.
+        // An age before 1970 means 1970.
         now.checked_sub(ago).map(|since| since.max(SystemTime::UNIX_EPOCH))
     } else {
         parse_date(text)
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Result<SystemTime> {
     })
 }
 
-/// A date with or without a time, whose seconds and zone may be left out.
+/// Parses a date with an optional time. The seconds and the time zone are optional too.
 fn parse_date(text: &str) -> Option<SystemTime> {
     let time = text.find(['T', 't', ' ']).unwrap_or(text.len());
     let zone = text[time..].find(['+', '-']).map_or(text.len(), |zone| time + zone);

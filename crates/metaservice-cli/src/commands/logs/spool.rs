@@ -1,7 +1,7 @@
-//! What was read and not yet written: a reader that is slow holds up nothing at the source.
+//! A queue of bytes between a source and a slow reader.
 //!
-//! A little is kept in memory, the rest in a file without a name. Where there is no room for the
-//! file, the source waits.
+//! The first bytes are kept in memory, the others in an unnamed file. If the file cannot grow, the
+//! source has to wait.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,17 +14,17 @@ use metaservice_private::lock;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// How much is kept in memory.
+/// How many bytes are kept in memory.
 const IN_MEMORY: usize = 1024 * 1024;
 
-/// How much is read of the file at once.
+/// How many bytes are read from the file at once.
 const BLOCK: u64 = 256 * 1024;
 
-/// Bytes from one task to another, in order.
+/// Passes bytes from one task to another, in order.
 pub(crate) struct Spool {
     state: Mutex<State>,
     moved: Notify,
-    /// Makes the file.
+    /// Creates the file.
     make: fn() -> io::Result<File>,
 }
 
@@ -33,10 +33,10 @@ struct State {
     memory: VecDeque<Bytes>,
     held: usize,
     file: Option<File>,
-    /// What of the file has been taken, and what it has; behind what is in memory.
+    /// The read and write positions in the file. Its bytes come after those in memory.
     taken: u64,
     end: u64,
-    /// The file takes no more until it is empty.
+    /// A write to the file has failed. It gets no more bytes until it is empty.
     full: bool,
     ended: bool,
 }
@@ -53,10 +53,10 @@ impl Spool {
         Self { state: Mutex::default(), moved: Notify::new(), make }
     }
 
-    /// Adds bytes; waits where there is no room.
+    /// Adds bytes. Waits if there is no room.
     pub(crate) async fn push(&self, bytes: Bytes) {
         loop {
-            // Before the look at the state: what moves after it is not missed.
+            // Register before the check of the state, so that no notification is lost.
             let moved = self.moved.notified();
             if tokio::task::block_in_place(|| self.state().push(&bytes, self.make)) {
                 return self.moved.notify_waiters();
@@ -65,13 +65,13 @@ impl Spool {
         }
     }
 
-    /// Nothing will be added.
+    /// Marks the end of the bytes.
     pub(crate) fn end(&self) {
         self.state().ended = true;
         self.moved.notify_waiters();
     }
 
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes, or `None` at the end.
     pub(crate) async fn pop(&self) -> io::Result<Option<Bytes>> {
         loop {
             let moved = self.moved.notified();
@@ -93,7 +93,7 @@ impl Spool {
 }
 
 impl State {
-    /// Whether there was room.
+    /// Adds bytes, and returns whether there was room.
     fn push(&mut self, bytes: &Bytes, make: fn() -> io::Result<File>) -> bool {
         if self.taken == self.end && self.held < IN_MEMORY {
             self.held += bytes.len();
@@ -107,7 +107,8 @@ impl State {
             Some(file) if !self.full => file.write_all_at(bytes, self.end).is_ok(),
             _ => false,
         };
-        // What a write that failed has left behind the end is overwritten, or cut off.
+        // A failed write may leave bytes after the end. Later writes overwrite them, or the file is
+        // truncated.
         self.full = !written;
         if written {
             self.end += bytes.len() as u64;

@@ -1,4 +1,6 @@
-//! Entries of a guest's folder as lines, after `ls -l`. Names are the guest's words.
+//! Formats the entries of a directory in the guest like `ls -l`.
+//!
+//! Names come from the guest, so they are sanitized for a terminal.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,15 +8,15 @@ use metaservice::{DirectoryEntry, EntryKind};
 
 use crate::output::printer::printable;
 
-/// The widest that a column of a guest's words is made.
+/// The maximum width of a column with text from the guest.
 const MAX_WIDTH: usize = 32;
 
-/// How sizes are written.
+/// The format of sizes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sizes {
     #[default]
     Bytes,
-    /// As `ls -h`: 1.5K, 234M.
+    /// Like `ls -h`: 1.5K, 234M.
     Human,
 }
 
@@ -25,7 +27,7 @@ impl Sizes {
             return bytes.to_string();
         }
         let (mut unit, mut one) = (0, 1024_u128);
-        // Rounded up, as `ls` does: what needs four digits is one of the next unit.
+        // Round up, as `ls` does. A number of four digits uses the next unit.
         while u128::from(bytes).div_ceil(one) > 1023 && unit + 1 < UNITS.len() {
             unit += 1;
             one *= 1024;
@@ -39,7 +41,7 @@ impl Sizes {
     }
 }
 
-/// How wide the columns of a list are.
+/// The widths of the columns of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Columns {
     sizes: Sizes,
@@ -50,7 +52,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// Wide enough for all of these.
+    /// Returns the widths for these entries.
     pub(crate) fn of(entries: &[DirectoryEntry], sizes: Sizes) -> Self {
         let widest = |text: &dyn Fn(&DirectoryEntry) -> String| {
             entries
@@ -69,7 +71,7 @@ impl Columns {
         }
     }
 
-    /// One line of `ls -l`.
+    /// Formats one line of `ls -l`.
     pub(crate) fn line(&self, entry: &DirectoryEntry, now: SystemTime) -> String {
         let Self { sizes, links: l, user: u, group: g, size: s } = *self;
         let mut line = format!(
@@ -90,7 +92,7 @@ impl Columns {
     }
 }
 
-/// A name on one line; where a terminal reads it, without what it would act on.
+/// Formats a name. For a terminal, it is sanitized and on one line.
 pub(crate) fn name(path: &str, tame: bool) -> String {
     if tame { printable(path).replace('\n', "\u{fffd}") } else { path.to_owned() }
 }
@@ -103,7 +105,7 @@ fn group(entry: &DirectoryEntry) -> String {
     entry.group.as_deref().map_or_else(|| entry.gid.to_string(), |group| name(group, true))
 }
 
-/// `-rwsr-xr-x` and the like.
+/// Formats a mode like `-rwsr-xr-x`.
 fn mode(entry: &DirectoryEntry) -> String {
     let mut text = String::with_capacity(10);
     text.push(match entry.kind {
@@ -130,7 +132,7 @@ fn mode(entry: &DirectoryEntry) -> String {
     text
 }
 
-/// The time in UTC, to the minute. A guest may claim any.
+/// Formats a time in UTC, to the minute. The guest can send any value.
 fn time(mtime_ns: i64, now: SystemTime) -> String {
     let distance = Duration::from_nanos(mtime_ns.unsigned_abs());
     let time = if mtime_ns < 0 {

@@ -1,7 +1,8 @@
-//! `metaservice ls [-l] [-h] [-R] JOB PATH`: a directory of the guest's.
+//! `metaservice ls [-l] [-h] [-R] JOB PATH`: lists a directory in the guest.
 //!
-//! An agent of version 1 knows plain files below a folder and no more: of it the entries of one
-//! folder are the first components of their paths, without folders that hold none.
+//! A version 1 agent can only list the regular files below a directory. For such an agent, the
+//! entries of a directory are the first components of their paths. Directories without files are
+//! missing.
 
 mod listing;
 
@@ -56,13 +57,13 @@ pub(crate) struct Ls {
     pub(crate) path: Option<String>,
 }
 
-/// How many lines of a long list are lined up with each other.
+/// How many lines of a long listing are aligned together.
 const ALIGNED: usize = 1000;
 
-/// How many entries are sorted with each other; of a larger folder so many at a time.
+/// How many entries are sorted together. A larger directory is sorted in parts.
 const SORTED: usize = 100_000;
 
-/// And how many bytes of names.
+/// How many bytes of names are sorted together.
 const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
@@ -91,12 +92,12 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     let (mut first, mut all, mut kept) = (true, Vec::<DirectoryEntry>::new(), 0);
     while let Some(entry) = entries.try_next().await.with_context(cannot)? {
         if printer.is_json() {
-            // An array needs its end; what is in it comes as it comes.
+            // The entries are printed as they arrive. The end of the array follows.
             let text = json_text(&json!(entry).to_string());
             write!(stdout, "{}{text}", if first { "[" } else { ",\n" })?;
             first = false;
         } else if args.recursive {
-            // Folder before content: what comes first is shown first.
+            // A directory comes before its content, so the order of arrival is kept.
             waiting.push(entry);
             if waiting.len() == ALIGNED {
                 show(&mut stdout, &mut waiting, long, tame, now)?;
@@ -122,7 +123,7 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// `JOB PATH`, or `JOB:PATH` as `cp` has it.
+/// Parses `JOB PATH`, or `JOB:PATH` like `cp`.
 fn place(job: String, path: Option<String>) -> Result<(String, String)> {
     match (job.split_once(':'), path) {
         (None, Some(path)) => Ok((job, path)),
@@ -158,7 +159,7 @@ fn show(
     Ok(())
 }
 
-/// What an agent of version 1 can tell.
+/// Lists a directory with a version 1 agent.
 async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<String>, ClientError> {
     let files = client.list(path).files().await?;
     let folder = path.trim_end_matches('/');

@@ -1,5 +1,7 @@
-//! What two observations of a guest say: shares and rates, as a line of a table or of JSON.
-//! The numbers are the guest's: none of them is trusted to grow, or to fit another.
+//! Values computed from two observations of a guest, as a line of a table or of JSON.
+//!
+//! The numbers come from the guest. The code must not assume that they grow, or that they are
+//! consistent.
 
 use std::fmt;
 
@@ -7,20 +9,20 @@ use indicatif::HumanBytes;
 use metaservice::Stats;
 use serde::Serialize;
 
-/// What a guest was doing between two observations.
+/// The use of resources between two observations.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Gauges {
-    /// Of one processor: two that are busy make 200.
+    /// In percent of one processor: two busy processors are 200.
     pub(crate) cpu_percent: f64,
     pub(crate) cpus: u32,
-    /// Bytes that programs cannot have.
+    /// Bytes that are not available to programs.
     pub(crate) memory_used: u64,
     pub(crate) memory_total: u64,
     /// Bytes of the root file system.
     pub(crate) root_used: u64,
     pub(crate) root_total: u64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub(crate) disk_read_rate: u64,
     pub(crate) disk_write_rate: u64,
     pub(crate) network_receive_rate: u64,
@@ -44,7 +46,7 @@ impl Gauges {
             u64::try_from(bytes * 1000 / u128::from(elapsed)).unwrap_or(u64::MAX)
         };
         let busy = after.cpu_busy_ms.saturating_sub(before.cpu_busy_ms);
-        // Whole hundredths: no guest makes an odd number of it.
+        // An integer number of hundredths, so that no value of the guest gives NaN or infinity.
         let share = u128::from(busy) * 10_000 / u128::from(elapsed);
         let most = u128::from(after.cpus.max(1)) * 10_000;
         let share = u32::try_from(share.min(most)).unwrap_or(u32::MAX);
@@ -85,7 +87,7 @@ impl fmt::Display for Gauges {
     }
 }
 
-/// `12.3M` and the like.
+/// Formats a size like `12.3M`.
 fn short(bytes: u64) -> String {
     let text = HumanBytes(bytes).to_string();
     let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));

@@ -1,7 +1,7 @@
-//! `metaservice stats [--follow] JOB`: what a guest is doing.
+//! `metaservice stats [--follow] JOB`: shows the use of resources of a guest.
 //!
-//! Rates need two observations: without --follow they are taken a moment apart. On a terminal
-//! the table is written over itself; else there is a line for each observation.
+//! A rate needs two observations. Without `--follow`, they are half a second apart. On a terminal,
+//! each line replaces the previous one. Otherwise each observation has its own line.
 
 mod gauges;
 
@@ -42,7 +42,7 @@ pub(crate) struct StatsVerb {
     pub(crate) name: JobName,
 }
 
-/// How far apart the two observations of one line are.
+/// The time between the two observations without `--follow`.
 const MOMENT: Duration = Duration::from_millis(500);
 
 pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatus> {
@@ -70,7 +70,7 @@ pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatu
     };
     tokio::select! {
         watched = watching => match watched {
-            // Its machine ends with the job, and the reply is cut off in the middle.
+            // The machine ends with the job, which cuts off the reply.
             Err(_) if args.follow && has_ended(&client).await => Ok(ExitStatus::SUCCESS),
             watched => {
                 watched.with_context(|| format!("cannot watch {}", args.name.job))?;
@@ -81,7 +81,7 @@ pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatu
     }
 }
 
-/// Whether the job has ended: it has a status, or its process is gone.
+/// Returns whether the job has ended: it has a status, or its process has ended.
 async fn has_ended(client: &Client) -> bool {
     match client.job().await {
         Ok(job) => job.status.is_some(),
@@ -89,13 +89,13 @@ async fn has_ended(client: &Client) -> bool {
     }
 }
 
-/// The statistics of the machine's network card. `null` if the host does not know the card.
+/// Returns the statistics of the machine's network card. `null` if the host does not know the card.
 async fn card(client: &Client) -> Value {
     let job = client.job().await;
     job.map_or(Value::Null, |job| job.machine.get("card").cloned().unwrap_or_default())
 }
 
-/// Where observations are shown.
+/// Prints observations as a table or as JSON.
 struct Table {
     json: bool,
     terminal: bool,
@@ -117,7 +117,7 @@ impl Table {
             if self.lines == 0 {
                 writeln!(stdout, "{}", Gauges::HEADINGS)?;
             } else if self.terminal {
-                // Up a line, and what it had goes.
+                // Move up a line and clear it.
                 write!(stdout, "\x1b[1A\x1b[2K")?;
             }
             writeln!(stdout, "{gauges}")?;
