@@ -169,9 +169,11 @@ fn ctrl_c_ends_the_job_in_order_and_twice_at_once() {
     let mut job = cli.start("rude", &["--", "sh", "-c", "trap '' TERM; echo ready; sleep 1000"]);
     job.wait_for_log("ready");
     let begun = std::time::Instant::now();
+    // Two signals of one kind can arrive as one.
     job.signal(Signal::TERM);
-    job.signal(Signal::TERM);
-    assert_eq!(job.finish().status, Some(143));
+    job.signal(Signal::INT);
+    let status = job.finish().status;
+    assert!(matches!(status, Some(130 | 143)), "{status:?}");
     assert!(begun.elapsed() < Duration::from_secs(5), "the second signal waited");
 }
 
