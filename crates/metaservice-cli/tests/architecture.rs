@@ -1,4 +1,4 @@
-//! The crates depend on each other as ARCHITECTURE.md says, and in no other way.
+//! Checks that the crates depend on each other only as ARCHITECTURE.md says.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

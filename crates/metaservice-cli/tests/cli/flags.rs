@@ -1,4 +1,4 @@
-//! What is typed wrong is told in one line, with status 125; what asks for help gets it.
+//! Errors of the command line: one line and status 125. Requests for help succeed.
 
 use metaservice_testing::cli::{Cli, finish, wait_for};
 
@@ -53,12 +53,12 @@ fn a_mistyped_option_is_none_of_the_command() {
     refused(&["serve", "--listne", "127.0.0.1:0", "--", "true"], "--listen");
     refused(&["image", "prepare", "x", "--image", "y"], "unexpected argument '--image'");
     refused(&["exec", "nobody", "--usr", "me", "ls"], "--user");
-    // An option that is unknown before "--" is not the command's behind it.
+    // An unknown option before "--" must not become part of the command.
     for args in [&["run", "-d", "--", "true"][..], &["kill", "-9", "x"]] {
         let told = Cli::new(METASERVICE).run(args).stderr;
         assert!(told.contains("unexpected argument") && !told.contains("tip:"), "{told}");
     }
-    // Behind the first word everything is the command's.
+    // After the first word, everything belongs to the command.
     refused(&["exec", "nobody", "ls", "--usr"], "no job named \"nobody\" is running");
     refused(&["exec", "nobody", "--", "--usr"], "no job named \"nobody\" is running");
 }
@@ -277,7 +277,7 @@ fn traces_have_colours_on_terminals_alone() {
     assert!(told.contains("DEBUG") && !told.contains('\u{1b}'), "{told}");
 }
 
-/// A FIFO has no reader, or standard error has one that reads nothing: a signal ends that.
+/// The process waits for a reader of a FIFO or of standard error. A signal ends the wait.
 #[test]
 fn what_waits_in_the_kernel_ends_by_a_signal() {
     let cli = Cli::new(METASERVICE);
@@ -297,13 +297,13 @@ fn what_waits_in_the_kernel_ends_by_a_signal() {
         signal(&child, "-INT");
         assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?}");
     }
-    // Its last words find no room. The first signal ends the job, the second one the wait.
+    // The last messages find no room. The first signal ends the job, the second one the wait.
     let (_reader, mut writer) = std::io::pipe().unwrap();
     let room = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
     std::io::Write::write_all(&mut writer, &vec![b'x'; room]).unwrap();
     let args = ["serve", "--listen", "127.0.0.1:0", "--log", "fifo", "--", "true"];
     let mut child = cli.command(args).stderr(writer).spawn().unwrap();
-    // It opens when the tool does, which listens for signals by then.
+    // The open completes when the tool opens the FIFO. It listens for signals by then.
     let _log = std::fs::File::open(&fifo).unwrap();
     signal(&child, "-INT");
     signal(&child, "-TERM");

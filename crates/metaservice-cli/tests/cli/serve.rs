@@ -260,7 +260,7 @@ fn logs_f_ends_when_its_reader_closes_the_pipe() {
     let service = cli.serve(&["--name", "quiet", "true"]);
     service.request_with("POST", "log", "", "ready\n");
     let (mut logs, stdout) = follow(&cli, "quiet", "ready\n");
-    // The log has nothing more to write.
+    // The log writes nothing more.
     drop(stdout);
     assert_eq!(logs.wait().unwrap().code(), Some(0));
     service.stop(Signal::HUP);

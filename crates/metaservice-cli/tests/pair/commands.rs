@@ -1,4 +1,4 @@
-//! Commands beside the job, and the job's own.
+//! The job's command, and other commands beside it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn sh<'a>(pair: &'a Pair, script: &str) -> Command<'a, MetaService> {
     pair.service.exec(["sh", "-c", script])
 }
 
-/// What a command writes, and its exit code or signal.
+/// Runs a command. Returns its output, and its exit code or signal.
 async fn run(exec: Command<'_, MetaService>) -> (String, String, Option<u8>, Option<u8>) {
     let output = exec.output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -26,7 +26,7 @@ async fn run(exec: Command<'_, MetaService>) -> (String, String, Option<u8>, Opt
     (text(output.stdout), text(output.stderr), status.code(), status.signal())
 }
 
-/// The reason for which the guest refuses a command.
+/// Returns why the guest refuses a command.
 fn refused<T>(result: Result<T, ExecError>) -> Failure {
     match result.map(drop) {
         Err(ExecError::NotFound(failure) | ExecError::Action(ActionError::Failed(failure))) => {
@@ -91,7 +91,7 @@ async fn a_detached_command_that_does_not_start_is_no_success() {
         assert_eq!(failure.code, code, "{failure}");
         assert!(failure.message.contains(words), "{failure}");
     }
-    // One that ends at once has begun all the same.
+    // A command that ends at once has still started.
     sh(&pair, "exit 3").spawn_detached().await.unwrap();
 }
 
@@ -186,7 +186,7 @@ async fn the_job_is_signalled_and_its_ending_told_in_detail() {
         panic!("it has ended")
     };
     assert_eq!(failure.code, FailureCode::NotRunning);
-    // A detached command lives no longer than the job: now it cannot begin.
+    // A detached command ends with the job. No other one can start after it.
     let failure = refused(sh(&pair, "true").spawn_detached().await);
     assert_eq!(failure.code, FailureCode::NotRunning);
 }

@@ -1,4 +1,4 @@
-//! Files and folders, both ways, also across cuts.
+//! Files and directories in both directions, also with cut connections.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -13,7 +13,7 @@ use metaservice_testing::pair::Pair;
 
 use crate::AGENT;
 
-/// Bytes that do not repeat and do not compress.
+/// Returns bytes that do not repeat and do not compress.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x1234_5678_9abc_def0_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -27,13 +27,13 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Places at which connections are cut: some before anything has arrived, some far on. Six
-/// of the former in a row would be one too many.
+/// Returns the offsets at which connections are cut: some before any data, some late. Six early
+/// cuts in a row would exceed the retries.
 fn cuts() -> Vec<u64> {
     vec![0, 90_000, 1, 300_001, 16_000, 1_000_000, 5, 40_000, 2_000_000, 123_456]
 }
 
-/// A tree with a bit of everything.
+/// Creates a tree with entries of many kinds.
 fn make_tree(root: &Path) {
     for n in 0..60 {
         let folder = root.join(format!("d{}/e{}", n % 5, n % 7));
@@ -66,7 +66,7 @@ fn look(root: &Path) -> Tree {
             std::fs::read(&path).unwrap()
         };
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-        // A link's own time is not kept by everyone.
+        // Not every program keeps the time of a link.
         let (seconds, nanoseconds) =
             if status.is_symlink() { (0, 0) } else { (status.mtime(), status.mtime_nsec()) };
         tree.insert(name, (status.mode(), seconds, nanoseconds, content));
@@ -240,7 +240,7 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
     for name in ["../x", "..", ".", "", "a/b"] {
         assert_eq!(code(named(name)).await, FailureCode::Invalid, "{name}");
     }
-    // Noise is no archive.
+    // Noise is not an archive.
     assert_eq!(code(Destination::directory(path("new"))).await, FailureCode::Invalid);
     std::fs::write(folder.join("plain"), b"x").unwrap();
     assert_eq!(code(Destination::directory(path("plain"))).await, FailureCode::NotADirectory);

@@ -1,4 +1,4 @@
-//! The log: whatever is cut, stopped or killed, it is what the command wrote.
+//! The log is exactly what the command wrote, whatever is cut, stopped or killed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
 
-/// A drain that keeps everything.
+/// A log sink that keeps everything.
 #[derive(Clone, Default)]
 struct Kept(Arc<watch::Sender<Vec<u8>>>);
 
@@ -39,7 +39,7 @@ impl AsyncWrite for Kept {
 }
 
 impl Kept {
-    /// It is the lines from 1 to `last`.
+    /// Checks that the log is the lines from 1 to `last`.
     fn assert_counts_to(&self, last: usize, what: &str) {
         let expected: Vec<u8> = (1..=last).flat_map(|n| format!("{n}\n").into_bytes()).collect();
         let log = self.0.borrow();
@@ -53,7 +53,7 @@ fn counting_to(last: usize) -> [String; 2] {
     ["seq".to_owned(), last.to_string()]
 }
 
-/// Cuts behind random numbers of bytes, a few of them soon.
+/// Returns random offsets for cuts, a few of them early.
 fn cuts(random: &mut StdRng, most: u64) -> Vec<u64> {
     let count = random.random_range(1..8);
     (0..count).map(|_| random.random_range(0..most)).collect()
@@ -86,7 +86,7 @@ async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
     kept.assert_counts_to(400_000, "killed");
 }
 
-/// The host takes nothing for a while: the command waits, and the guest keeps some megabytes.
+/// The host accepts nothing for a while. The command waits, and the guest buffers some megabytes.
 #[tokio::test]
 async fn a_host_that_stalls_holds_the_command_back() {
     let (log, mut reader) = tokio::io::duplex(1000);
@@ -102,7 +102,7 @@ async fn a_host_that_stalls_holds_the_command_back() {
         text.trim().parse::<usize>().unwrap_or(0)
     };
     let (mut before, mut still) = (0, 0);
-    // Rest is no event: the count is the same for half a second.
+    // No event shows that nothing moves, so the count must stay the same for half a second.
     while still < 10 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         still = if before == written() { still + 1 } else { 0 };
@@ -120,8 +120,8 @@ async fn a_host_that_stalls_holds_the_command_back() {
     assert_eq!(all, 100_000_000);
 }
 
-/// A proxy that cuts at random bytes, and an agent that is killed at random moments, a thousand
-/// times. `METASERVICE_SEED` runs one of them again, `METASERVICE_CHAOS` so many.
+/// A proxy cuts at random bytes, and the agent is killed at random times, a thousand times.
+/// `METASERVICE_SEED` repeats one run. `METASERVICE_CHAOS` sets the number of runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_nothing() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());

@@ -1,5 +1,4 @@
-//! A real agent and a real service, on one machine, over real sockets: what the two say to each
-//! other, and what becomes of it when their connections are cut.
+//! A real agent and a real service on one host, over real sockets, also with cut connections.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod commands;
@@ -13,8 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-/// The agent under test, as a program of this host. Tests run in processes of their own: each of
-/// them writes the file whole, under the same name.
+/// The agent under test, as a program of this host. Each test has its own process, and atomically
+/// writes the same file.
 static AGENT: LazyLock<String> = LazyLock::new(|| {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut file = tempfile::NamedTempFile::new_in(directory).unwrap();

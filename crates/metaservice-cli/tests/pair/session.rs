@@ -1,4 +1,4 @@
-//! Another process in the guest, which can reach the service and is not the agent.
+//! Another process in the guest, which can reach the service but is not the agent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
 
-/// The status of a request by hand.
+/// Sends a request, and returns its status.
 async fn ask(pair: &Pair, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(pair.address).await.unwrap();
     let request = format!(
@@ -52,7 +52,7 @@ async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart(
         pair.service.shutdown().await.unwrap();
         drop(pair);
         let mut rest = String::new();
-        // The writing end goes with the service.
+        // The service closes the write end.
         let _ = timeout(Duration::from_secs(1), reader.read_to_string(&mut rest)).await;
         assert_eq!(rest, "plain\n");
     }
@@ -80,8 +80,8 @@ async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() 
     assert!(!pair.messages().contains(secret));
 }
 
-/// A service that is away for longer than its agent waits finds the same agent, which has run the
-/// command once; another service, which knows no result, has it run again.
+/// The service is away for longer than its agent waits. The same service accepts the agent again,
+/// and the command runs once. A new service has no result, so the command runs again.
 #[tokio::test]
 async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A service that dies goes on with its job when it is started again.
+//! A service that is killed continues its job after a restart.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,7 +14,7 @@ use metaservice_testing::wait::{TIMEOUT, for_file};
 
 use crate::AGENT;
 
-/// A service with a folder for its state, killed as often as one likes.
+/// A service with a state directory, which can be killed any number of times.
 struct Service<'a> {
     folder: &'a Path,
     port: u16,
@@ -41,9 +41,9 @@ impl Service<'_> {
     }
 }
 
-/// Killed with -9 at random moments: the log is what the command wrote, the result what it
-/// reported, the artifact what it made. `METASERVICE_SEED` runs one of them again,
-/// `METASERVICE_KILLS` so many.
+/// The service is killed with SIGKILL at random times. The log, the result and the artifact are
+/// still complete. `METASERVICE_SEED` repeats one run. `METASERVICE_KILLS` sets the number of
+/// kills.
 #[test]
 fn a_killed_service_goes_on_with_its_job() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
@@ -94,7 +94,7 @@ fn killed(seed: u64) {
     assert!(log == expected, "{} of {} bytes, {same} right", log.len(), expected.len());
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     assert!(read("made") == read("fetched"));
-    // Once more: it is over.
+    // A further start finds that the job has ended.
     let again = service.start().wait().unwrap();
     assert_eq!(again.code(), Some(status));
     let pid = rustix::process::Pid::from_child(&guest);
@@ -132,7 +132,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     assert_eq!(running.wait().unwrap().code(), Some(0), "{}", said());
     assert_eq!(std::fs::read(folder.join("kept/log")).unwrap(), b"begun\n");
 
-    // It is over: for itself, and for nobody else.
+    // The job has ended for this service only.
     let ledger = || std::fs::read(folder.join("kept/ledger.json")).unwrap();
     let kept = ledger();
     let other = Service { script: "echo other".to_owned(), ..service };

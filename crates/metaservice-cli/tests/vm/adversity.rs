@@ -1,5 +1,5 @@
-//! A machine that stands still, a disk that is full: what becomes of the job.
-// The test waits for time itself: a machine is frozen for two minutes.
+//! Jobs on a machine that is frozen, and with a full disk.
+// The test needs real time: a machine is frozen for two minutes.
 #![allow(clippy::disallowed_methods)]
 
 use metaservice_testing::cli::{Cli, finish, sha256};
@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use crate::METASERVICE;
 
-/// How long the machine stands still: longer than any connection's patience.
+/// How long the machine is frozen: longer than the timeout of any connection.
 const FROZEN: Duration = Duration::from_secs(120);
 
 const LENGTH: u64 = 200 * 1024 * 1024;
 
-/// Stopped in the middle of 200 MB of log and of files as long in both directions, for two minutes.
+/// The machine is frozen for two minutes, during 200 MB of log and of files in both directions.
 #[test]
 fn a_machine_that_was_frozen_goes_on_where_it_was() {
     let cli = Cli::new(METASERVICE);
-    // Two files of this length do not fit into the root.
+    // The root has no room for two files of this length.
     let script = "dd if=/dev/urandom of=/blob bs=1M count=200 2>/dev/null; \
                   until test -e /go; do sleep 0.1; done; cat /blob; sha256sum </blob; \
                   until test -e /tmp/in; do sleep 0.1; done; sha256sum </tmp/in";
@@ -42,7 +42,7 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
             all
         }
     });
-    // Not before all of it is there: the command stops it itself when it has been made.
+    // Wait for all of it. The command stops itself after it has created the file.
     let made = [
         "exec",
         "frozen",
@@ -59,7 +59,7 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     let sent = || position(sending.id(), &source);
     let copy = cli.command(["cp", "-q", "frozen:/blob", "copied"]).spawn().unwrap();
     cli.run(&["exec", "frozen", "touch", "/go"]).text(0);
-    // What is copied has no name until it is complete.
+    // The copy has no name until it is complete.
     let copied = || unnamed(copy.id(), &cli.work());
     let midst = LENGTH / 100..LENGTH;
     until("each transfer is in progress", || {
@@ -86,7 +86,7 @@ fn a_machine_that_was_frozen_goes_on_where_it_was() {
     assert_eq!(sha256(&cli.work().join("copied")), sha256(&cli.work().join("log")));
 }
 
-/// How far a process has read a file that it has open; 0 when it has none.
+/// Returns the position of a process in an open file, or 0.
 fn position(pid: u32, file: &Path) -> u64 {
     let position = || {
         let open = descriptors(pid).find(|(_, to)| to == file)?.0;
@@ -97,7 +97,7 @@ fn position(pid: u32, file: &Path) -> u64 {
     position().unwrap_or(0)
 }
 
-/// How long the file without a name is that a process writes in a directory; 0 when there is none.
+/// Returns the length of an unnamed file that a process writes in a directory, or 0.
 fn unnamed(pid: u32, directory: &Path) -> u64 {
     let is_unnamed =
         |to: &Path| to.parent() == Some(directory) && to.to_string_lossy().ends_with(" (deleted)");
@@ -105,13 +105,13 @@ fn unnamed(pid: u32, directory: &Path) -> u64 {
     open.and_then(|(open, _)| std::fs::metadata(open).ok()).map_or(0, |metadata| metadata.len())
 }
 
-/// The descriptors of a process, each with what it is open to.
+/// Returns the descriptors of a process, each with its target.
 fn descriptors(pid: u32) -> impl Iterator<Item = (PathBuf, PathBuf)> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)))
 }
 
-/// Something to read instead of what somebody else reads.
+/// Returns an empty stream, to replace one that another thread reads.
 fn empty() -> std::process::ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();

@@ -1,4 +1,4 @@
-//! `cp` in real machines: trees and large files, both ways, byte for byte.
+//! `cp` in real machines: trees and large files, in both directions, byte for byte.
 use metaservice_testing::cli::{Cli, finish, sha256};
 use metaservice_testing::wait::Watch;
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,7 @@ use crate::METASERVICE;
 
 const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
 
-/// Everything that a copy keeps, by path: kind, mode, time, content.
+/// Returns what a copy keeps, by path: kind, mode, time, content.
 fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -68,14 +68,14 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
     assert_eq!(there.len(), 5000 + 100);
     assert!(there == back, "{:?}", there.iter().find(|(name, what)| back.get(*name) != Some(what)));
 
-    // Into a folder that exists goes the folder itself, of FOLDER/. only what is in it.
+    // An existing directory gets the directory itself. With `/.`, it gets only the content.
     std::fs::create_dir(cli.work().join("into")).unwrap();
     cli.run(&["cp", "grove:/tmp/tree/folder 1", "into"]).text(0);
     cli.run(&["cp", "grove:/tmp/tree/folder 2/.", "into"]).text(0);
     let into = cli.work().join("into");
     assert!(into.join("folder 1/file-7").is_file() && into.join("file-7").is_file());
 
-    // As tar on the standard streams.
+    // As a tar archive on the standard streams.
     let packed = cli.run(&["cp", "grove:/tmp/tree/folder 3", "-"]);
     assert_eq!(packed.status, Some(0), "{}", packed.stderr);
     std::fs::write(cli.work().join("folder.tar"), &packed.stdout).unwrap();
@@ -90,7 +90,7 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
         "cmp '/tmp/tree/folder 3/file-99' /tmp/unpacked/file-99 && readlink /tmp/unpacked/link";
     assert_eq!(cli.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
 
-    // A file into a folder that is not there is an error.
+    // Copying a file into a missing directory is an error.
     cli.run(&["cp", "-L", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
     assert_eq!(std::fs::read(cli.work().join("alone")).unwrap(), vec![1; 37]);
     let nowhere = cli.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
@@ -176,14 +176,14 @@ fn links_go_as_docker_has_it_and_nothing_is_left_out_in_silence() {
     let release = std::fs::read_to_string(at("sys/kernel/osrelease")).unwrap();
     assert_eq!(release, inside("uname -r"));
 
-    // A reader that has seen enough is no error.
+    // A reader that closes standard output is not an error.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let unread =
         finish(cli.command(["cp", "links:/proc/sys", "-"]).stdout(writer).spawn().unwrap());
     assert_eq!((unread.status, unread.stderr.as_str()), (Some(0), ""));
 
-    // A link to an open file, as /dev/stdout is one.
+    // A link to an open file, as /dev/stdout is.
     symlink("/proc/self/fd/1", at("so")).unwrap();
     let stdout = std::fs::File::create(at("reg")).unwrap();
     let mut command = cli.command(["cp", "links:/tmp/content", "so"]);
@@ -244,7 +244,7 @@ fn an_interrupted_copy_leaves_nothing() {
     job.finish().text(0);
 }
 
-/// A file that is not compressible, and quickly made.
+/// Quickly creates a file that does not compress.
 fn make_noise(path: &Path, length: usize) {
     let mut file = std::fs::File::create(path).unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -281,7 +281,7 @@ fn what_a_killed_copy_leaves_is_removed_by_the_next_one() {
     assert_eq!(left(), 1);
     cli.run(&["cp", "files:/etc/hosts", "here/hosts"]).text(0);
     assert_eq!(left(), 0);
-    // A file that is on its way has no name to be left.
+    // A partial file has no name, so nothing is left.
     let mut copy = cli.command(["cp", "files:/tmp/tree/f", "here/f"]).spawn().unwrap();
     copy.kill().unwrap();
     copy.wait().unwrap();

@@ -1,4 +1,4 @@
-//! A job or a machine that fails: the exit status, the cause, and what is kept.
+//! Jobs and machines that fail: the exit status, the cause, and what is kept.
 
 use metaservice_testing::cli::Cli;
 
@@ -33,7 +33,7 @@ fn files_that_fill_the_memory_are_refused_and_a_command_that_does_is_killed_and_
 #[test]
 fn files_of_any_number_leave_memory_for_processes() {
     let cli = Cli::new(METASERVICE);
-    // Empty files, as many as there can be, and then content.
+    // Create as many empty files as possible, and then content.
     let script = "for folder in /tmp / /dev; do mkdir $folder/q; cd $folder/q; \
                   seq 20000 | xargs touch 2> /dev/null; rm -f 1; done; \
                   for folder in /tmp / /dev; do \
@@ -84,7 +84,7 @@ fn what_a_command_wrote_before_a_panic_is_in_the_log_without_a_hole() {
                   echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 100";
     let script = format!("mkfifo /tmp/go; {script}");
     let mut job = cli.start("last-words", &["--log", "log", "--", "sh", "-c", &script]);
-    // All of this has been sent.
+    // All of this was sent.
     job.wait_for_log("\n1000\n");
     cli.command(["exec", "last-words", "sh", "-c", "echo > /tmp/go"]).status().unwrap();
     job.finish().text(125);

@@ -1,4 +1,4 @@
-//! A job in a real machine in the hands of others: files, shells, kill, signals.
+//! Operations on a running job in a real machine: files, shells, kill, signals.
 use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn ten_thousand_files_are_listed() {
     job.wait_for_log("ready");
     let listed = cli.run(&["ls", "-R", "lister", "/tmp/d"]).text(0);
     let names: Vec<&str> = listed.lines().collect();
-    // The folder, the link and the FIFO among them.
+    // The directory, the link and the FIFO are included.
     assert_eq!(names.len(), 10_003);
     assert!(["f9999", "e", "e/g", "link", "fifo"].iter().all(|name| names.contains(name)));
     assert_eq!(cli.run(&["ls", "lister", "/tmp/d"]).text(0).lines().count(), 10_002);
@@ -39,7 +39,7 @@ fn a_shell_carries_42_mebibytes_and_7_bytes_both_ways() {
     let cli = Cli::new(METASERVICE);
     let mut job = cli.start("echo", &["--", "sh", "-c", WAIT]);
     job.wait_for_log("ready");
-    // Bytes that no block size divides and no pattern hides.
+    // No block size divides this length, and the bytes have no pattern.
     let mut state = 1u64;
     let content: Vec<u8> = std::iter::repeat_with(|| {
         state =
@@ -76,7 +76,7 @@ async fn a_terminal_has_a_size_that_follows() {
     shell.set_size(100, 30);
     let (mut stdin, mut stdout) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
     let mut seen = String::new();
-    // The size is sent when the shell is there already: the first one may come late.
+    // Send the size only after the shell has started, because the first size may arrive late.
     until(&mut stdout, &mut seen, "/dev/pts/").await;
     shell.set_size(132, 43);
     stdin.write_all(b"\n").await.unwrap();
@@ -103,14 +103,14 @@ async fn until(stdout: &mut metaservice::ChildOutput, seen: &mut String, text: &
 #[test]
 fn kill_reaches_what_ignores_it_and_what_has_run_away() {
     let cli = Cli::new(METASERVICE);
-    // The child leaves its session and its parent, and ignores SIGTERM too. Its end is seen
-    // by the lock that it holds; the job's own log says when it has it.
+    // The child leaves its session and its parent, and ignores SIGTERM. A lock shows when it ends;
+    // the job's log shows when it has the lock.
     let script = "trap '' TERM; \
         (setsid sh -c 'trap \"\" TERM; exec 9> /tmp/lock; flock 9; echo ready; while :; do sleep 1; done' &) ; \
         while :; do sleep 1; done";
     let mut job = cli.start("stubborn", &["--artifact", "/tmp/free", "--", "sh", "-c", script]);
     job.wait_for_log("ready");
-    // Waits for the lock from outside the job's tree.
+    // Wait for the lock outside the job's process tree.
     let watch = cli
         .command([
             "exec",
@@ -135,8 +135,7 @@ fn the_agent_may_die_and_the_command_runs_once() {
     let script = format!("echo run >> /tmp/runs; {WAIT}; echo after; cat /tmp/runs");
     let mut job = cli.start("survivor", &["--", "sh", "-c", &script]);
     job.wait_for_log("ready");
-    // Kills the agent, which is the parent of this shell's supervisor or the like: every
-    // process of its name that is neither the init nor a supervisor.
+    // Kill the agent: each process with its name that is neither the init nor a supervisor.
     let kill = "for p in /proc/[0-9]*; do set -- $(tr '\\0' ' ' < $p/cmdline); \
         case \"$*\" in *supervise*) ;; *' run') kill -9 ${p#/proc/} ;; esac; done; true";
     let _ = cli.run(&["exec", "survivor", "sh", "-c", kill]);
@@ -163,7 +162,7 @@ fn ctrl_c_ends_the_job_in_order_and_twice_at_once() {
     job.signal(Signal::INT);
     let finished = job.finish();
     assert_eq!(finished.status, Some(130), "{}", finished.stderr);
-    // The shell may add a word about the sleep that it waited for.
+    // The shell may print a message about the sleep that it waited for.
     assert!(finished.stdout.ends_with(b"told\n"), "{finished:?}");
 
     let mut job = cli.start("rude", &["--", "sh", "-c", "trap '' TERM; echo ready; sleep 1000"]);
@@ -185,7 +184,7 @@ fn a_tool_that_is_killed_takes_its_machine_along() {
     job.signal(Signal::KILL);
     assert_eq!(job.finish().status, None);
     cli.wait_for_exits();
-    // Its socket is a name without a listener; the next one who looks removes it.
+    // Its socket has no listener. The next verb that looks for jobs removes it.
     assert_eq!(cli.run(&["ps"]).text(0).lines().count(), 1);
 }
 
@@ -196,7 +195,7 @@ fn a_log_that_nobody_reads_ends_the_job() {
     drop(job.child.stdout.take());
     job.child.stdout = None;
     let mut child = job.child;
-    // As of a process that SIGPIPE ends, and without a word.
+    // The status of a process that SIGPIPE ends, without a message.
     assert_eq!(child.wait().unwrap().code(), Some(141));
     let said: Vec<String> = job.stderr.iter().collect();
     assert!(!said.iter().any(|line| line.contains("\"event\":\"error\"")), "{said:?}");
@@ -208,7 +207,7 @@ fn a_job_that_nobody_reads_fetches_its_artifacts_and_keeps_its_failure() {
     let run = |artifact: &[&str], script: &str| {
         let args = [&["run"], artifact, &["--", "sh", "-c", script]].concat();
         let mut child = cli.command(args).spawn().unwrap();
-        // The machine has not booted yet: nothing was written.
+        // The machine has not booted yet, so nothing was written.
         drop(child.stdout.take());
         finish(child)
     };
@@ -222,7 +221,7 @@ fn a_job_that_nobody_reads_fetches_its_artifacts_and_keeps_its_failure() {
 #[test]
 fn a_file_that_reaches_the_limit_of_sizes_ends_the_job_in_order() {
     let cli = Cli::new(METASERVICE);
-    // What a machine boots from is in the cache from now on: it could not be written within the limit.
+    // This fills the cache with the boot files, which could not be written within the limit.
     cli.run(&["run", "--", "true"]).text(0);
     let inner = cli.command::<&str>([]);
     let script = "ulimit -f 8; exec \"$0\" run --name limited -- seq 100000 >log";
@@ -231,7 +230,7 @@ fn a_file_that_reaches_the_limit_of_sizes_ends_the_job_in_order() {
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let finished = finish(command.spawn().unwrap());
-    // The cli sees to it that no socket is left.
+    // The `Cli` checks that no socket is left.
     assert_eq!(finished.status, Some(125), "{}", finished.stderr);
     assert!(finished.stderr.contains("the log cannot be written"), "{}", finished.stderr);
 }

@@ -22,7 +22,7 @@ fn a_secret_does_not_stay_in_the_tools_environment() {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     let text = String::from_utf8_lossy(&environment);
     assert!(text.contains("TMPDIR=") && !text.contains("9f3b7c"), "{text}");
-    // The file that carried it is empty.
+    // The file that passed the secret is empty.
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
         let path = entry.path();
         if std::fs::read_link(&path).is_ok_and(|to| to.starts_with("/memfd:secrets")) {
@@ -40,7 +40,7 @@ fn what_the_parent_ignores_or_blocks_changes_nothing() {
     let cli = Cli::new(METASERVICE);
     let tool = cli.command(["run", "--", "echo", "up"]);
     let mut command = std::process::Command::new("python3");
-    // Ignores and blocks what a parent may, and becomes the tool.
+    // Ignores and blocks all signals that a parent can, and executes the tool.
     let script = "import os, signal, sys\n\
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1})\n\
@@ -82,7 +82,8 @@ fn a_machine_begins_with_the_usual_dispositions_and_limits() {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
     };
-    // QEMU itself ignores SIGPIPE and blocks what its threads take; 32 and 33 are the C library's.
+    // QEMU itself ignores SIGPIPE and blocks the signals of its threads. The C library uses 32 and
+    // 33.
     assert_eq!(mask("SigIgn") & !(1 << 12 | 0b11 << 31), 0, "{status}");
     assert_eq!(mask("SigBlk") & (1 << 14 | 1 << 16), 0, "SIGTERM and SIGCHLD: {status}");
     cli.run(&["kill", "child"]).text(0);
@@ -133,18 +134,18 @@ fn qemu_has_a_filter_and_nothing_of_our_environment_that_is_secret() {
     cli.remove_sockets();
 }
 
-/// A sandbox with kernels and first file systems of its own.
+/// Returns a sandbox with its own kernels and initial RAM disks.
 fn with_cache() -> (Cli, std::path::PathBuf) {
     let cli = Cli::with_cache(METASERVICE);
     let cache = cli.work().join("cache/metaservice");
     for name in ["vmlinux", "initramfs"] {
-        // It is a link to the user's.
+        // The entry is a link to the user's cache.
         let _ = std::fs::remove_file(cache.join(name));
     }
     (cli, cache)
 }
 
-/// Boots a machine within a script, `$0` being the tool, in a mount namespace of its own.
+/// Boots a machine in a script with its own mount namespace. `$0` is the tool.
 fn boot_within(cli: &Cli, script: &str) -> Finished {
     let inner = cli.command::<&str>([]);
     let mut command = Command::new("unshare");
@@ -201,7 +202,7 @@ fn a_cache_that_cannot_be_written_costs_time_and_not_the_run() {
     }
 }
 
-/// Whatever becomes of what is said on stderr, artifacts and status are the job's.
+/// Errors of standard error change neither the artifacts nor the status of the job.
 #[test]
 fn a_stderr_that_cannot_be_written_changes_nothing() {
     let cli = Cli::new(METASERVICE);
@@ -237,7 +238,7 @@ fn a_log_without_a_reader_or_a_place_is_told_as_shells_do() {
     drop(reader);
     let finished = finish(cli.command(["run", "--", "yes"]).stdout(writer).spawn().unwrap());
     assert_eq!((finished.status, finished.stderr.as_str()), (Some(141), ""));
-    // What was asked for besides the log comes.
+    // The other outputs are still written.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let args = ["run", "--artifact", "/etc/passwd:p", "--", "yes"];

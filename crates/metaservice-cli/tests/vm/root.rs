@@ -23,7 +23,7 @@ fn a_guest_finds_no_process_and_no_secret_of_the_host_under_its_root() {
     let hidden = tempfile::tempdir_in("/var/tmp").unwrap();
     std::fs::write(hidden.path().join("key"), "host's own").unwrap();
     let (here, pid) = (hidden.path().display(), std::process::id());
-    // The sample of a bug report: past the caches of the guest.
+    // The script of a bug report. It bypasses the caches of the guest.
     let script = format!(
         "mkdir /m; mount --bind / /m; ls /m/proc /m/sys /m/dev; \
          for path in /m/proc/{pid}/environ /m/proc/1/environ /m/etc/shadow {here}/key; do \
@@ -48,7 +48,8 @@ fn a_file_that_the_host_changes_is_read_as_it_is() {
     let job = cli.start("host", &["--rootfs", "/", "--", "sleep", "600"]);
     let look = |script: &str| cli.run(&["exec", "host", "--", "sh", "-c", script]).text(0);
     look(&format!("stat {path}; head -c 5000 {path}"));
-    // Length by stat, length and bytes by reading; half of it was read before.
+    // The length by stat, and the length and content by reading. The guest has read half of it
+    // before.
     for content in ["two".repeat(2), "longer".repeat(5000)] {
         std::fs::write(&file, &content).unwrap();
         let said = look(&format!("stat -c %s {path}; wc -c < {path}; cat {path}"));
@@ -69,7 +70,7 @@ fn no_guest_writes_through_its_root_folder_whatever_it_mounts() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     std::fs::write(folder.path().join("kept"), "kept").unwrap();
     let here = folder.path().display();
-    // The share by another mount, the one that the overlay is on, and the init's own view of it.
+    // The share by another mount, below the overlay, and in the init's mount namespace.
     let script = format!(
         "mkdir /tmp/m; mount -t 9p -o trans=virtio,version=9p2000.L,rw metaservice /tmp/m; \
          grep 9p /proc/mounts | while read -r tag place rest; do mount -o remount,rw $place; done; \
@@ -105,8 +106,8 @@ fn an_image_boots_by_its_own_boot_loader() {
     assert_eq!(sha256(&image), before, "the image was written");
 }
 
-/// A qcow2 image with a boot loader, a kernel, and an initramfs with the agent in it: what
-/// knows nothing of `--kernel`.
+/// Creates a qcow2 image with a boot loader, a kernel, and an initramfs with the agent. It does not
+/// need `--kernel`.
 fn bootable_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
     let agent = metaservice_sandbox::AGENT.to_vec();
@@ -125,14 +126,14 @@ fn bootable_image(work: &Path) -> std::path::PathBuf {
     work.join("boot.qcow2")
 }
 
-/// Runs a program that makes a part of an image.
+/// Runs a program that creates a part of an image.
 fn tool(work: &Path, program: &str, args: &[&str]) {
     let output = std::process::Command::new(program).args(args).current_dir(work).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program}: {output:?}");
 }
 
-/// A qcow2 image of an ext4 file system with a busybox userland.
+/// Creates a qcow2 image of an ext4 file system with a busybox userland.
 fn disk_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");

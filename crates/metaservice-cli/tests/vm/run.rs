@@ -109,7 +109,7 @@ fn the_kernel_has_random_addresses_if_asked_for() {
     if metaservice_qemu::Arch::HOST == metaservice_qemu::Arch::X86_64 {
         assert_eq!(text("--no-snapshot"), fixed);
     }
-    // One in 500 is the fixed address by chance, both in a row one in 250,000.
+    // A random address equals the fixed one in 1 of 500 boots, and twice in a row in 1 of 250,000.
     assert!((0..2).any(|_| text("--kaslr") != fixed));
 }
 

@@ -1,4 +1,4 @@
-//! `shell` and `exec -t` through a real pseudo-terminal, into real machines.
+//! `shell` and `exec -t` in real machines, through a real pseudo-terminal.
 use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::METASERVICE;
 
-/// How long a terminal may be silent while something is expected of it.
+/// The timeout for expected output of a terminal.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
 
-/// The tool on a terminal of its own.
+/// The tool on its own terminal.
 struct Session {
     pty: Pty,
     child: tokio::process::Child,
@@ -43,7 +43,7 @@ impl Session {
         self.pty.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads until `text` is shown, and forgets all up to there.
+    /// Reads until `text` is shown, and drops the output up to there.
     async fn until(&mut self, text: &str) {
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -58,10 +58,10 @@ impl Session {
         }
     }
 
-    /// The status, and whether the terminal is as it was before.
+    /// Returns the status, and checks that the terminal's settings are restored.
     async fn finish(mut self) -> i32 {
         let status = loop {
-            // What is still shown must not hold the tool up.
+            // Remaining output must not block the tool.
             let mut buffer = [0; 4096];
             tokio::select! {
                 status = self.child.wait() => break status.unwrap(),
@@ -75,7 +75,7 @@ impl Session {
     }
 }
 
-/// A terminal's settings in words.
+/// Formats a terminal's settings.
 fn settings(pty: &Pty) -> String {
     let Termios { input_modes, output_modes, local_modes, control_modes, .. } =
         tcgetattr(pty.as_fd()).unwrap();
@@ -98,16 +98,16 @@ async fn a_shell_is_as_if_one_sat_at_it() {
     let cli = Cli::new(METASERVICE);
     let job = start(&cli, "seat");
     let mut shell = Session::start(&cli, &["shell", "seat", "sh"]);
-    // The size is there from the beginning, and follows the window.
+    // The size is set from the start, and follows the window.
     shell.send("stty size; echo $((6*7))\r").await;
     shell.until("31 97").await;
     shell.until("42").await;
     shell.pty.resize(Size::new(43, 132)).unwrap();
     shell.send("trap 'stty size; echo resized' WINCH; kill -WINCH $$; sleep 0\r").await;
     shell.until("43 132").await;
-    // The terminal here is raw: a Ctrl-C is the guest's.
+    // The host's terminal is raw, so Ctrl-C goes to the guest.
     assert_ne!(settings(&shell.pty), shell.before);
-    // By its own word it is the terminal's foreground: before that the key is not for it.
+    // Its output shows that it is in the foreground. Before that, the key would not reach it.
     shell.send("sh -c 'echo in\"\"side; exec sleep 1000'; echo inter''rupted $?\r").await;
     shell.until("inside").await;
     shell.send("\x03").await;
@@ -125,7 +125,7 @@ async fn the_escape_sequence_leaves() {
     let job = start(&cli, "left");
     let mut shell = Session::start(&cli, &["shell", "left", "sh", "-c", "echo he''re; cat"]);
     shell.until("here").await;
-    // A beginning that is none goes to the guest; the sequence does not.
+    // An incomplete sequence goes to the guest. The complete one does not.
     shell.send("\x10x\r").await;
     shell.until("x").await;
     shell.send("\x10\x11").await;
@@ -179,7 +179,7 @@ async fn without_a_terminal_signals_and_ends_go_through() {
     let finished = finish(child);
     assert_eq!((finished.status, finished.stdout.as_slice()), (Some(7), &b"told\n"[..]));
 
-    // The end of our stdin is the end of the command's.
+    // The end of the tool's standard input is the end of the command's.
     let mut child =
         cli.command(["exec", "-i", "plain", "wc", "-c"]).stdin(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"12345").unwrap();
@@ -193,7 +193,7 @@ async fn without_a_terminal_signals_and_ends_go_through() {
     end(&cli, job, "plain").await;
 }
 
-/// What a command writes that was given no terminal moves none of ours; elsewhere it is as it was.
+/// Output of a command without a terminal is sanitized on a terminal, and unchanged elsewhere.
 #[tokio::test]
 async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
     let cli = Cli::new(METASERVICE);
@@ -215,12 +215,12 @@ async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
     end(&cli, job, "tame").await;
 }
 
-/// A command may have a terminal without a word to say to it.
+/// A command can have a terminal without input.
 #[tokio::test]
 async fn a_terminal_without_input_is_one_for_output() {
     let cli = Cli::new(METASERVICE);
     let job = start(&cli, "shown");
-    // The guest knows no such type.
+    // The guest does not know this type.
     for (term, known) in [("no-such-type", "xterm-256color"), ("dumb", "dumb")] {
         let exec = ["exec", "-t", "shown", "sh", "-c", "tty; echo $TERM; stty size"];
         let shown = finish(cli.command(exec).env("TERM", term).spawn().unwrap()).text(0);
@@ -231,7 +231,7 @@ async fn a_terminal_without_input_is_one_for_output() {
     let mut shell = Session::start(&cli, &exec);
     shell.until("31 97\r\n").await;
     shell.until("here\r\n").await;
-    // Lines are shown as they come, and Ctrl-C is still the tool's.
+    // Lines are shown unchanged, and Ctrl-C still ends the tool.
     assert_ne!(settings(&shell.pty), shell.before);
     shell.send("\x03").await;
     assert_eq!(shell.finish().await, 130);

@@ -1,4 +1,4 @@
-//! Each verb against a real machine.
+//! Each verb with a real machine.
 use metaservice_testing::cli::{Cli, finish};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -101,7 +101,7 @@ fn a_command_runs_in_its_own_surroundings() {
     let missing = cli.run(&["ls", "around", "/no/such"]);
     assert!(missing.status == Some(125) && missing.stderr.lines().count() == 1, "{missing:?}");
     cli.run(&["kill", "around"]).text(0);
-    // The shell ends at the polite signal.
+    // The shell ends by SIGTERM.
     assert_eq!(job.finish().status, Some(143));
 }
 
@@ -138,13 +138,13 @@ fn ports_lead_into_the_guest() {
     let connections: Vec<_> =
         (1..=4u8).map(|n| talk(echo.clone(), vec![n; 300_000 * usize::from(n)])).collect();
     connections.into_iter().for_each(|connection| connection.join().unwrap());
-    // Where nobody listens the connection ends, and the others go on.
+    // Without a listener in the guest, this connection ends. The others stay.
     let mut refused = TcpStream::connect(&nobody).unwrap();
     let _ = refused.read_to_end(&mut Vec::new());
     talk(echo, b"still".to_vec()).join().unwrap();
     cli.run(&["exec", "ports", "touch", "/tmp/done"]).text(0);
     job.finish();
-    // It ends with the job.
+    // The verb ends with the job.
     finish(forward).text(0);
 }
 

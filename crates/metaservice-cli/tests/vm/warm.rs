@@ -1,4 +1,4 @@
-//! Machines that go on from a saved one: like any other, and none like another.
+//! Restored machines: they work like booted ones, and each has its own identity.
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
 
-/// A sandbox with a cache of its own, in which the tools of the user's are.
+/// A sandbox with its own cache and the user's tools.
 struct Warm {
     cli: Cli,
 }
@@ -19,12 +19,12 @@ impl Warm {
         Self { cli: Cli::with_cache(METASERVICE) }
     }
 
-    /// The folder of the saved machines.
+    /// Returns the directory of the snapshots.
     fn saved(&self) -> PathBuf {
         self.cli.work().join("cache/metaservice/warm")
     }
 
-    /// The saved machines, and what is left of those that were not.
+    /// Returns the snapshots, and the rest of unfinished ones.
     fn machines(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.saved()).into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
@@ -63,7 +63,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
         let zeros = std::fs::read(warm.cli.work().join("zeros")).unwrap();
         assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0));
     }
-    // Another machine than the one that was saved boots.
+    // A machine that differs from the snapshot boots.
     let args = ["run", "--json", "--no-snapshot", "--memory", "600M", "--", "echo", "booted"];
     let finished = warm.cli.run(&args);
     assert_eq!(finished.text(0), "booted\n");
@@ -113,7 +113,7 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
     assert_eq!(finished.text(0), "fine\n");
     assert!(finished.stderr.contains("the saved machine is broken"), "{}", finished.stderr);
     warm.cli.wait_for_exits();
-    // The one that is there now was made anew, in the background.
+    // This snapshot was created again, in the background.
     let again = warm.cli.run(&["run", "--json", "--", "echo", "again"]);
     assert_eq!(again.text(0), "again\n");
     assert!(again.stderr.contains("\"event\":\"restored\""), "{}", again.stderr);
