@@ -132,7 +132,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     assert_eq!(running.wait().unwrap().code(), Some(0), "{}", said());
     assert_eq!(std::fs::read(folder.join("kept/log")).unwrap(), b"begun\n");
 
-    // The job has ended for this service only.
+    // The state directory belongs to this job: another job is refused.
     let ledger = || std::fs::read(folder.join("kept/ledger.json")).unwrap();
     let kept = ledger();
     let other = Service { script: "echo other".to_owned(), ..service };
