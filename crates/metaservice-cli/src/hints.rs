@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
-use metaservice_sandbox::job::{Field, InvalidJob, OutputField};
+use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, OutputField};
 use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
 use metaservice_sandbox::{LaunchError, Report};
@@ -36,11 +36,21 @@ pub(crate) fn job(error: InvalidJob) -> Error {
             "--secret takes the name of a variable of the host: a value here is visible to others",
         ),
         InvalidJob::SecretNotSet(name) => Error::msg(format!("--secret {name} is not set")),
-        InvalidJob::PublishWithoutNetwork => Error::msg("--publish needs --net user"),
-        InvalidJob::KernelWithoutInitrd(kernel) => Error::msg(format!(
-            "--kernel {} needs the --initrd that belongs to it",
-            kernel.display()
-        )),
+        InvalidJob::Machine(error) => described_machine(error),
+        error => error.into(),
+    }
+}
+
+fn described_machine(error: InvalidMachine) -> Error {
+    match error {
+        InvalidMachine::Cpus(error) => Error::new(error).context("in --cpus"),
+        InvalidMachine::Memory(error) => Error::new(error).context("in --memory"),
+        InvalidMachine::Publish(error) => Error::new(error).context("in --publish"),
+        InvalidMachine::PublishWithoutNetwork => Error::msg("--publish needs --net user"),
+        InvalidMachine::KernelWithoutInitrd(kernel) => {
+            let kernel = kernel.display();
+            Error::msg(format!("--kernel {kernel} needs the --initrd that belongs to it"))
+        }
         error => error.into(),
     }
 }
@@ -54,9 +64,7 @@ fn flag(field: &Field) -> String {
         Field::Limit(text) => format!("--limit {text}"),
         Field::SshKey(key) => format!("--ssh-key {key}"),
         Field::UserData(path) => format!("--user-data {}", path.display()),
-        Field::Cpus => "--cpus".to_owned(),
-        Field::Memory => "--memory".to_owned(),
-        Field::Publish => "--publish".to_owned(),
+        Field::Timeout => "--timeout".to_owned(),
         field => field.to_string(),
     }
 }

@@ -36,7 +36,10 @@ pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
     let names = names(&cli.command);
     let Some(job) = job(&mut cli.command) else { return Ok(()) };
     if let Some(descriptor) = std::env::var_os(VARIABLE) {
-        job.withdrawn = take(Path::new("/proc/self/fd").join(descriptor).as_path())?;
+        // A number only: another path would be opened and emptied.
+        let descriptor = descriptor.to_str().and_then(|text| text.parse::<u32>().ok());
+        let descriptor = descriptor.ok_or(io::ErrorKind::InvalidInput)?;
+        job.withdrawn = take(&Path::new("/proc/self/fd").join(descriptor.to_string()))?;
         return Ok(());
     }
     let values: BTreeMap<&String, String> =

@@ -81,12 +81,12 @@ impl Attempt {
     }
 
     pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
-        crate::lock(&self.made).machine.clone()
+        metaservice_private::lock(&self.made).machine.clone()
     }
 
     /// Cancelled when the service has answered the guest's last request.
     pub(crate) fn served(&self) -> Option<CancellationToken> {
-        crate::lock(&self.made).card.as_ref().map(NetworkCard::served)
+        metaservice_private::lock(&self.made).card.as_ref().map(NetworkCard::served)
     }
 
     /// Ends the attempt, with everything that it has made.
@@ -97,7 +97,7 @@ impl Attempt {
 
     /// The snapshot of this attempt, if it had one.
     pub(crate) fn restored(self) -> Option<Restored> {
-        crate::lock(&self.made).restored.take()
+        metaservice_private::lock(&self.made).restored.take()
     }
 
     /// What clients are shown of the machine, with the statistics of its card at that time.
@@ -106,7 +106,7 @@ impl Attempt {
         plan: &Plan,
         restored: bool,
     ) -> impl Fn() -> serde_json::Value + Send + use<> {
-        let made = crate::lock(&self.made);
+        let made = metaservice_private::lock(&self.made);
         let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
         let observer = made.card.as_ref().map(|card| card.observer().clone());
         let summary = plan.summary();
@@ -157,7 +157,8 @@ impl Work {
         let Beginning { describer, individual, events, disk, .. } = &self.beginning;
         let card = self.connect(Vec::new()).await.map_err(Attempted::Failed)?;
         let describe = || describer.describe(Some(individual), card);
-        let spec = crate::block(describe).map_err(|error| Attempted::Failed(error.into()))?;
+        let spec =
+            crate::blocking::block(describe).map_err(|error| Attempted::Failed(error.into()))?;
         for notice in describer.notices() {
             let _ = events.send(Event::Cache(notice));
         }
@@ -172,10 +173,11 @@ impl Work {
 
     async fn restore(&self) -> Result<Arc<Machine>, Attempted> {
         let Beginning { describer, events, .. } = &self.beginning;
-        let stale = match crate::block(|| Snapshot::find(describer)) {
+        let stale = match crate::blocking::block(|| Snapshot::find(describer)) {
             Ok(Some(snapshot)) => {
                 let stale = snapshot.stale_connections();
-                crate::lock(&self.made).restored = Some(Restored { snapshot, error: None });
+                metaservice_private::lock(&self.made).restored =
+                    Some(Restored { snapshot, error: None });
                 stale
             }
             Ok(None) => return Err(Attempted::NoSnapshot),
@@ -186,10 +188,10 @@ impl Work {
             Err(error) => return Err(Attempted::Failed(self.not_described(error))),
         };
         let card = self.connect(stale).await.map_err(Attempted::Failed)?;
-        let described = crate::block(|| describer.describe(None, card));
+        let described = crate::blocking::block(|| describer.describe(None, card));
         let spec = described.map_err(|error| Attempted::Failed(error.into()))?;
         let spec = {
-            let made = crate::lock(&self.made);
+            let made = metaservice_private::lock(&self.made);
             match &made.restored {
                 Some(restored) => restored.snapshot.restore(spec),
                 None => spec,
@@ -198,7 +200,7 @@ impl Work {
         match Machine::start(spec).await {
             Ok(machine) => Ok(self.keep(machine)),
             Err(error) => {
-                if let Some(restored) = &mut crate::lock(&self.made).restored {
+                if let Some(restored) = &mut metaservice_private::lock(&self.made).restored {
                     restored.error = Some(error.into());
                 }
                 Err(Attempted::RestoreFailed)
@@ -225,19 +227,19 @@ impl Work {
         let (card, guest) =
             NetworkCard::connect(limits, pcap, stale, |listener| service.serve(listener))
                 .map_err(MachineError::Card)?;
-        crate::lock(&self.made).card = Some(card);
+        metaservice_private::lock(&self.made).card = Some(card);
         Ok(guest)
     }
 
     fn keep(&self, machine: Machine) -> Arc<Machine> {
         let machine = Arc::new(machine);
-        crate::lock(&self.made).machine = Some(Arc::clone(&machine));
+        metaservice_private::lock(&self.made).machine = Some(Arc::clone(&machine));
         machine
     }
 
     /// Takes in what a machine that has ended sent before: the log's end, and perhaps a result.
     async fn drain(&self) {
-        let drained = crate::lock(&self.made).card.as_ref().map(NetworkCard::drained);
+        let drained = metaservice_private::lock(&self.made).card.as_ref().map(NetworkCard::drained);
         let drain = async {
             if let Some(drained) = drained {
                 // The card reads what is left in its socket, and ends its connections.
@@ -292,7 +294,7 @@ struct Slow(std::fs::File);
 
 impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        crate::block(|| self.0.write(bytes))
+        crate::blocking::block(|| self.0.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

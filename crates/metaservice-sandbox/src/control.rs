@@ -12,6 +12,7 @@ use metaservice_private::bases::{self, RuntimeDirectoryError};
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::exit::CleanUp;
 
@@ -82,6 +83,29 @@ pub struct SocketFile {
 impl SocketFile {
     fn new(path: PathBuf) -> Self {
         Self { _removal: CleanUp::new(move || drop(std::fs::remove_file(path))) }
+    }
+}
+
+/// The control socket of a job and the task that serves it.
+pub(crate) struct Control {
+    socket: SocketFile,
+    serving: AbortOnDropHandle<()>,
+}
+
+impl Control {
+    /// Serves clients that connect to the socket.
+    pub(crate) fn new(
+        socket: SocketFile,
+        serving: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self { socket, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+    }
+
+    /// Removes the socket, and completes when clients have their answers: after the service's
+    /// shutdown.
+    pub(crate) async fn end(self) {
+        drop(self.socket);
+        let _ = self.serving.await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use metaservice::control::MachineDescription;
 use metaservice::{ActionError, Contact, LogError, MetaService};
-use metaservice_qemu::{Exit, Machine};
+use metaservice_qemu::{Disk, Exit, Machine};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,9 @@ use tracing::Instrument;
 
 use crate::attempt::{Attempt, Attempted, Restored};
 use crate::collect;
+use crate::control::Control;
 use crate::event::{CONTACT_LIMIT, Event, RestoreError};
 use crate::job::Job;
-use crate::launch::{Control, PreparedDisk};
 use crate::life::{
     Collected, Effect, End, Input, KillReason, Life, Outcome, Rules, Signal, Start, State,
 };
@@ -39,6 +39,13 @@ pub(crate) enum Place {
     },
     /// Somebody else starts it. It may come late, and come back: it is never lost.
     Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
+}
+
+/// A disk that the machine writes, and that is used after it.
+pub(crate) struct PreparedDisk {
+    pub(crate) disk: Disk,
+    /// How long the machine may take to power off in order.
+    pub(crate) power_off_timeout: Duration,
 }
 
 /// What a driver is made of.

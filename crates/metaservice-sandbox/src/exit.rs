@@ -35,7 +35,7 @@ impl Drop for CleanUp {
 }
 
 fn all() -> MutexGuard<'static, BTreeMap<u64, Work>> {
-    crate::lock(&WORK)
+    metaservice_private::lock(&WORK)
 }
 
 /// Ends the process with this status at once, whatever its threads wait for. Does the work of each

@@ -15,8 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::agent::{AGENT, PLATFORM};
-use crate::control::{ControlError, SocketFile};
-use crate::driver::{Driver, Place};
+use crate::control::{Control, ControlError};
+use crate::driver::{Driver, Parts, Place, PreparedDisk};
 use crate::event::Event;
 use crate::job::Job;
 use crate::life::{Rules, Start};
@@ -84,13 +84,6 @@ pub struct Launcher {
     cloud: Option<Cloud>,
     boot_timeout: Option<Duration>,
     prepared_disk: Option<PreparedDisk>,
-}
-
-/// A disk that the machine writes, and that is used after it.
-pub(crate) struct PreparedDisk {
-    pub(crate) disk: Disk,
-    /// How long the machine may take to power off in order.
-    pub(crate) power_off_timeout: Duration,
 }
 
 impl Launcher {
@@ -269,7 +262,7 @@ impl Launcher {
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
             let serving = control::serve(description, service.clone(), listener);
-            Control { socket, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+            Control::new(socket, serving)
         });
         let prepared_disk = self.prepared_disk.take();
         let job = Arc::new(self.job);
@@ -290,21 +283,6 @@ impl Launcher {
 impl std::fmt::Debug for Launcher {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Launcher").field("job", &self.job.name()).finish_non_exhaustive()
-    }
-}
-
-/// The control socket of a job and the task that serves it.
-pub(crate) struct Control {
-    socket: SocketFile,
-    serving: AbortOnDropHandle<()>,
-}
-
-impl Control {
-    /// Removes the socket, and completes when clients have their answers: after the service's
-    /// shutdown.
-    pub(crate) async fn end(self) {
-        drop(self.socket);
-        let _ = self.serving.await;
     }
 }
 
@@ -351,7 +329,7 @@ impl OpenJob {
         let span = tracing::info_span!("sandbox", name = self.job.name());
         let Self { job, service, control, machine, progress, rules, sender, events, .. } = self;
         let started = CancellationToken::new();
-        let driver = Driver::new(crate::driver::Parts {
+        let driver = Driver::new(Parts {
             job,
             service: service.clone(),
             control,

@@ -27,6 +27,8 @@
 
 mod agent;
 mod attempt;
+mod blocking;
+mod builder;
 mod collect;
 pub mod control;
 mod driver;
@@ -42,22 +44,11 @@ mod report;
 mod sandbox;
 pub mod spec;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-
-use metaservice_private::lock;
-
 pub use agent::{AGENT, PLATFORM};
+pub use builder::{Builder, StartError};
 pub use collect::CollectError;
 pub use event::Event;
 pub use launch::{LaunchError, Launcher, OpenJob};
 pub use progress::ProgressError;
 pub use report::Report;
-pub use sandbox::{Builder, Events, Sandbox, StartError};
-
-/// Does work that blocks, without holding up the other tasks of a runtime with several threads.
-fn block<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
-}
+pub use sandbox::{Events, Sandbox};

@@ -13,9 +13,12 @@
 //! assert_eq!(finished.text(0), "hello\n");
 //! ```
 
+mod finished;
 pub mod images;
 mod service;
 
+use self::finished::read_all;
+pub use self::finished::{Finished, finish};
 pub use service::Service;
 
 use std::ffi::OsStr;
@@ -191,26 +194,6 @@ impl Drop for Cli {
     }
 }
 
-/// How the tool has ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// The exit code, or `None` if a signal has ended it.
-    pub status: Option<i32>,
-    /// What it has written to stdout.
-    pub stdout: Vec<u8>,
-    /// What it has written to stderr.
-    pub stderr: String,
-}
-
-impl Finished {
-    /// Checks the exit code, and returns stdout as text.
-    #[track_caller]
-    pub fn text(&self, status: i32) -> String {
-        assert_eq!(self.status, Some(status), "stderr: {}", self.stderr);
-        String::from_utf8(self.stdout.clone()).unwrap()
-    }
-}
-
 /// A job that runs.
 #[derive(Debug)]
 pub struct Job {
@@ -275,25 +258,6 @@ fn wait_for_line(child: &mut Child, text: &str) -> (String, Receiver<String>) {
             }
         }
     }
-}
-
-/// Waits until the tool ends, and reads its output meanwhile.
-#[track_caller]
-pub fn finish(mut child: Child) -> Finished {
-    let stdout = child.stdout.take().map(read_all);
-    let stderr = child.stderr.take().map(read_all);
-    let status = child.wait().unwrap().code();
-    let stdout = stdout.map(|reader| reader.join().unwrap()).unwrap_or_default();
-    let stderr = stderr.map(|reader| reader.join().unwrap()).unwrap_or_default();
-    Finished { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
-}
-
-fn read_all(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut all = Vec::new();
-        pipe.read_to_end(&mut all).unwrap();
-        all
-    })
 }
 
 /// Returns the SHA-256 of a file, from the `sha256sum` of the host.

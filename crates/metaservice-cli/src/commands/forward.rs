@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use metaservice::control::{Client, JobState};
@@ -90,6 +91,9 @@ fn told(address: SocketAddr, port: u16, printer: Printer) -> std::io::Result<()>
     Ok(())
 }
 
+/// How long no connection is accepted after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 async fn accept(listener: TcpListener, client: Client, port: u16, printer: Printer) {
     let client = Arc::new(client);
     let mut connections = JoinSet::new();
@@ -99,11 +103,10 @@ async fn accept(listener: TcpListener, client: Client, port: u16, printer: Print
                 Ok((stream, _)) => {
                     connections.spawn(carry(stream, Arc::clone(&client), port, printer));
                 }
-                // The peer has closed the connection already, or there are no free descriptors. In
-                // the second case, a connection must end first.
+                // The peer has closed the connection already, or there are no free descriptors.
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
-                    connections.join_next().await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}

@@ -224,6 +224,7 @@ async fn feed(
             return Ok(false);
         }
         if count == 0 {
+            let _ = stdin.write_all(&escape.end()).await;
             let _ = stdin.shutdown().await;
             return Ok(false);
         }

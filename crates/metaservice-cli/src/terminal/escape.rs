@@ -59,6 +59,11 @@ impl Escape {
         Keys { send, detach: false }
     }
 
+    /// Returns the held bytes: no more keys follow.
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        self.sequence[..std::mem::take(&mut self.matched)].to_vec()
+    }
+
     /// Returns how many keys of the sequence are typed after `byte`: the longest suffix of the
     /// typed keys that is a prefix of the sequence.
     fn after(&self, byte: u8) -> usize {
@@ -89,6 +94,14 @@ mod tests {
     fn feed(escape: &mut Escape, text: &str) -> (String, bool) {
         let keys = escape.feed(text.as_bytes());
         (String::from_utf8(keys.send).unwrap(), keys.detach)
+    }
+
+    #[test]
+    fn keys_that_began_a_sequence_are_sent_at_the_end() {
+        let mut escape = Escape::parse("ctrl-p,ctrl-q").unwrap();
+        assert_eq!(escape.feed(b"a\x10"), Keys { send: b"a".to_vec(), detach: false });
+        assert_eq!(escape.end(), b"\x10");
+        assert_eq!(escape.end(), b"");
     }
 
     #[test]

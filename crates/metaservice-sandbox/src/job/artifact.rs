@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Field, InvalidJob};
 use crate::output::Named;
 use crate::spec::ArtifactSpec;
 
@@ -55,11 +54,7 @@ impl Artifact {
         &self.destination
     }
 
-    pub(crate) fn resolve(spec: &ArtifactSpec) -> Result<Self, InvalidJob> {
-        Self::check(spec).map_err(|error| Field::Artifact(spec.path.clone()).error(error))
-    }
-
-    fn check(spec: &ArtifactSpec) -> Result<Self, InvalidArtifact> {
+    pub(super) fn resolve(spec: &ArtifactSpec) -> Result<Self, InvalidArtifact> {
         let source = spec.path.clone();
         if source.is_empty() {
             return Err(InvalidArtifact::NoSource);

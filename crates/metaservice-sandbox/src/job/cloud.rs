@@ -7,9 +7,6 @@ use std::path::Path;
 use metaservice::{Cloud, CloudCard, InvalidPublicKey, InvalidUserData, PublicKey, UserData};
 use metaservice_qemu::{InvalidHardware, MacAddress};
 
-use super::{Field, InvalidJob};
-use crate::spec::CloudSpec;
-
 /// How much of a file of user data is read: more than user data may have.
 const READ_LIMIT: u64 = 2 << 20;
 
@@ -42,17 +39,16 @@ pub enum InvalidCloud {
 }
 
 impl CloudSettings {
-    pub(super) fn resolve(spec: &CloudSpec) -> Result<Self, InvalidJob> {
-        let mut settings = Self::default();
-        for key in &spec.ssh_keys {
-            let keys = public_keys(key).map_err(|error| Field::SshKey(key.clone()).error(error))?;
-            settings.keys.extend(keys);
-        }
-        if let Some(path) = &spec.user_data {
-            let read = user_data(path).map_err(|error| Field::UserData(path.clone()).error(error));
-            settings.user_data = Some(read?);
-        }
-        Ok(settings)
+    /// Adds a key, or the keys in a file.
+    pub(super) fn add_keys(&mut self, text: &str) -> Result<(), InvalidCloud> {
+        self.keys.extend(public_keys(text)?);
+        Ok(())
+    }
+
+    /// Takes the user data in a file.
+    pub(super) fn read_user_data(&mut self, path: &Path) -> Result<(), InvalidCloud> {
+        self.user_data = Some(user_data(path)?);
+        Ok(())
     }
 
     /// Whether there is neither a key nor user data.

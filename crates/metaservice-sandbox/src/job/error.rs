@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use metaservice_qemu::InvalidHardware;
-
 use crate::spec::InvalidPeriod;
 
-use super::{
-    InvalidArtifact, InvalidCloud, InvalidLimit, InvalidName, InvalidPublish, InvalidVariable,
-};
+use super::artifact::InvalidArtifact;
+use super::cloud::InvalidCloud;
+use super::hardware::InvalidMachine;
+use super::limits::InvalidLimit;
+use super::name::InvalidName;
+use super::variables::InvalidVariable;
 
 /// Why a [description](crate::spec::JobSpec) is not a job.
 #[derive(Debug, thiserror::Error)]
@@ -48,21 +49,9 @@ pub enum InvalidJob {
         /// The file.
         path: PathBuf,
     },
-    /// Ports are published by the user network alone.
-    #[error("a published port needs the user network")]
-    PublishWithoutNetwork,
-    /// A kernel that is no built-in one comes with its own initial RAM disk.
-    #[error("the kernel {} needs the initial RAM disk that belongs to it", .0.display())]
-    KernelWithoutInitrd(PathBuf),
-    /// An initial RAM disk is loaded by a kernel.
-    #[error("an initial RAM disk needs a kernel")]
-    InitrdWithoutKernel,
-    /// A machine has one root.
-    #[error("a machine has an image or a root directory, not both")]
-    TwoRoots,
-    /// Paths are shown and hidden below a root directory.
-    #[error("paths are shown and hidden below a root directory only")]
-    VisibilityWithoutRoot,
+    /// The machine's parts do not go together, or one is wrong.
+    #[error(transparent)]
+    Machine(#[from] InvalidMachine),
 }
 
 /// A value of a description, by its place.
@@ -93,15 +82,6 @@ pub enum Field {
     /// The file of user data.
     #[error("cloud.userData ({})", .0.display())]
     UserData(PathBuf),
-    /// The number of processors.
-    #[error("machine.cpus")]
-    Cpus,
-    /// The memory.
-    #[error("machine.memory")]
-    Memory,
-    /// A published port.
-    #[error("machine.publish")]
-    Publish,
 }
 
 impl Field {
@@ -132,12 +112,6 @@ pub enum FieldError {
     /// It is no key or no user data.
     #[error(transparent)]
     Cloud(#[from] InvalidCloud),
-    /// No machine has this.
-    #[error(transparent)]
-    Hardware(#[from] InvalidHardware),
-    /// It is no published port.
-    #[error(transparent)]
-    Publish(#[from] InvalidPublish),
 }
 
 /// A file of the host that a job writes, by what it contains.

@@ -4,9 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use metaservice_qemu::{Accelerator, Cpus, Memory, Network, Publish, Transport};
+use metaservice_qemu::{Accelerator, Cpus, InvalidHardware, Memory, Network, Publish, Transport};
 
-use super::{Field, InvalidJob};
 use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period};
 
 /// The word that stands for the built-in kernel where a file could.
@@ -48,17 +47,46 @@ pub enum KernelChoice {
 #[error("{0:?} is not [IPV4:]PORT:GUEST_PORT[/udp]")]
 pub struct InvalidPublish(String);
 
+/// Why a machine's description is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidMachine {
+    /// No machine has this number of processors.
+    #[error("in machine.cpus")]
+    Cpus(#[source] InvalidHardware),
+    /// No machine has this much memory.
+    #[error("in machine.memory")]
+    Memory(#[source] InvalidHardware),
+    /// It is no published port.
+    #[error("in machine.publish")]
+    Publish(#[source] InvalidPublish),
+    /// Ports are published by the user network alone.
+    #[error("a published port needs the user network")]
+    PublishWithoutNetwork,
+    /// A kernel that is no built-in one comes with its own initial RAM disk.
+    #[error("the kernel {} needs the initial RAM disk that belongs to it", .0.display())]
+    KernelWithoutInitrd(PathBuf),
+    /// An initial RAM disk is loaded by a kernel.
+    #[error("an initial RAM disk needs a kernel")]
+    InitrdWithoutKernel,
+    /// A machine has one root.
+    #[error("a machine has an image or a root directory, not both")]
+    TwoRoots,
+    /// Paths are shown and hidden below a root directory.
+    #[error("paths are shown and hidden below a root directory only")]
+    VisibilityWithoutRoot,
+}
+
 impl Hardware {
-    pub(super) fn resolve(spec: HardwareSpec) -> Result<Self, InvalidJob> {
+    pub(super) fn resolve(spec: HardwareSpec) -> Result<Self, InvalidMachine> {
         check(&spec)?;
         let published = |text: &String| {
-            let invalid = || Field::Publish.error(InvalidPublish(text.clone()));
+            let invalid = || InvalidMachine::Publish(InvalidPublish(text.clone()));
             published(text).ok_or_else(invalid)
         };
         Ok(Self {
-            cpus: Cpus::new(spec.cpus).map_err(|error| Field::Cpus.error(error))?,
-            memory: Memory::from_mebibytes(spec.memory.0 >> 20)
-                .map_err(|error| Field::Memory.error(error))?,
+            cpus: Cpus::new(spec.cpus).map_err(InvalidMachine::Cpus)?,
+            memory: Memory::from_mebibytes(spec.memory.0 >> 20).map_err(InvalidMachine::Memory)?,
             accelerator: match spec.accel {
                 AccelSpec::Auto => Accelerator::Auto,
                 AccelSpec::Kvm => Accelerator::Kvm,
@@ -88,20 +116,20 @@ impl Hardware {
 }
 
 /// Refuses what does not go together.
-fn check(spec: &HardwareSpec) -> Result<(), InvalidJob> {
+fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
     if !spec.publish.is_empty() && spec.net != NetSpec::User {
-        return Err(InvalidJob::PublishWithoutNetwork);
+        return Err(InvalidMachine::PublishWithoutNetwork);
     }
     if spec.image.is_some() && spec.rootfs.is_some() {
-        return Err(InvalidJob::TwoRoots);
+        return Err(InvalidMachine::TwoRoots);
     }
     if spec.rootfs.is_none() && !(spec.show.is_empty() && spec.hide.is_empty()) {
-        return Err(InvalidJob::VisibilityWithoutRoot);
+        return Err(InvalidMachine::VisibilityWithoutRoot);
     }
     match (&spec.kernel, &spec.initrd) {
-        (None, Some(_)) => Err(InvalidJob::InitrdWithoutKernel),
+        (None, Some(_)) => Err(InvalidMachine::InitrdWithoutKernel),
         (Some(kernel), None) if kernel != Path::new(BUILTIN) => {
-            Err(InvalidJob::KernelWithoutInitrd(kernel.clone()))
+            Err(InvalidMachine::KernelWithoutInitrd(kernel.clone()))
         }
         _ => Ok(()),
     }
@@ -165,17 +193,17 @@ mod tests {
             Hardware::resolve(spec).unwrap_err()
         };
         let publish = refused(|spec| spec.publish = vec!["1:2".to_owned()]);
-        assert!(matches!(publish, InvalidJob::PublishWithoutNetwork));
+        assert!(matches!(publish, InvalidMachine::PublishWithoutNetwork));
         let roots =
             refused(|spec| (spec.image, spec.rootfs) = (Some("a".into()), Some("b".into())));
-        assert!(matches!(roots, InvalidJob::TwoRoots));
+        assert!(matches!(roots, InvalidMachine::TwoRoots));
         let hidden = refused(|spec| spec.hide = vec!["/x".into()]);
-        assert!(matches!(hidden, InvalidJob::VisibilityWithoutRoot));
+        assert!(matches!(hidden, InvalidMachine::VisibilityWithoutRoot));
         let initrd = refused(|spec| spec.initrd = Some("a".into()));
-        assert!(matches!(initrd, InvalidJob::InitrdWithoutKernel));
+        assert!(matches!(initrd, InvalidMachine::InitrdWithoutKernel));
         let kernel = refused(|spec| spec.kernel = Some("a".into()));
-        assert!(matches!(kernel, InvalidJob::KernelWithoutInitrd(_)));
+        assert!(matches!(kernel, InvalidMachine::KernelWithoutInitrd(_)));
         let cpus = refused(|spec| spec.cpus = 0);
-        assert!(matches!(cpus, InvalidJob::Field { field: Field::Cpus, .. }));
+        assert!(matches!(cpus, InvalidMachine::Cpus(_)));
     }
 }

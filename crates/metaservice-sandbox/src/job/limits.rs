@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use metaservice_nic::Limits as CardLimits;
 
-use super::{Field, InvalidJob};
 use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
 
 /// All limits of one job.
@@ -78,17 +77,17 @@ impl Limits {
         self.artifact_timeout
     }
 
+    /// An error comes with the limit as it is written.
     pub(super) fn resolve(
         changed: &BTreeMap<String, String>,
         log: Size,
         artifact: Size,
-    ) -> Result<Self, InvalidJob> {
+    ) -> Result<Self, (String, InvalidLimit)> {
         let mut limits = Self::default();
         limits.service.log = log.0;
         limits.service.artifact = artifact.0;
         for (name, value) in changed {
-            let at = || Field::Limit(format!("{name}={value}"));
-            limits.set(name, value).map_err(|error| at().error(error))?;
+            limits.set(name, value).map_err(|error| (format!("{name}={value}"), error))?;
         }
         limits.card.connections = limits.card.connections.max(limits.service.connections);
         Ok(limits)

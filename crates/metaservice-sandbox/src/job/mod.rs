@@ -20,12 +20,12 @@ use std::time::Duration;
 use metaservice::{SessionMode, TerminalSize};
 
 use crate::output::{self, Named};
-use crate::spec::{JobSpec, Period, SessionSpec, TerminalSpec, VERSION};
+use crate::spec::{CloudSpec, JobSpec, Period, SessionSpec, TerminalSpec, VERSION};
 
 pub use artifact::{Artifact, InvalidArtifact};
 pub use cloud::{CloudSettings, InvalidCloud, cards};
 pub use error::{Field, FieldError, InvalidJob, OutputField};
-pub use hardware::{Hardware, InvalidPublish, KernelChoice};
+pub use hardware::{Hardware, InvalidMachine, InvalidPublish, KernelChoice};
 pub use limits::{InvalidLimit, Limits, parse_limit};
 pub use name::{InvalidName, JobName};
 pub use variables::{EnvFileError, InvalidVariable, parse_env_file, set_variable};
@@ -77,12 +77,16 @@ impl Job {
         if spec.command.is_empty() {
             return Err(InvalidJob::NoCommand);
         }
-        let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)?;
+        let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)
+            .map_err(|(limit, error)| Field::Limit(limit).error(error))?;
         for name in spec.env.keys() {
             variables::check_name(name).map_err(|error| Field::Env.error(error))?;
         }
         let secrets = secrets(&spec, secret)?;
-        let artifacts = spec.artifacts.iter().map(Artifact::resolve);
+        let artifacts = spec.artifacts.iter().map(|artifact| {
+            let invalid = |error| Field::Artifact(artifact.path.clone()).error(error);
+            Artifact::resolve(artifact).map_err(invalid)
+        });
         let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
         let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
         let job = Self {
@@ -104,7 +108,7 @@ impl Job {
             artifacts: artifacts.collect::<Result<_, _>>()?,
             log: spec.log,
             limits,
-            cloud: CloudSettings::resolve(&spec.cloud)?,
+            cloud: cloud(&spec.cloud)?,
             hardware: Hardware::resolve(spec.machine)?,
         };
         job.check_outputs()?;
@@ -207,6 +211,19 @@ impl TryFrom<JobSpec> for Job {
     fn try_from(spec: JobSpec) -> Result<Self, InvalidJob> {
         Self::resolve(spec, |name| std::env::var(name).ok())
     }
+}
+
+fn cloud(spec: &CloudSpec) -> Result<CloudSettings, InvalidJob> {
+    let mut settings = CloudSettings::default();
+    for key in &spec.ssh_keys {
+        let invalid = |error| Field::SshKey(key.clone()).error(error);
+        settings.add_keys(key).map_err(invalid)?;
+    }
+    if let Some(path) = &spec.user_data {
+        let invalid = |error| Field::UserData(path.clone()).error(error);
+        settings.read_user_data(path).map_err(invalid)?;
+    }
+    Ok(settings)
 }
 
 fn secrets(

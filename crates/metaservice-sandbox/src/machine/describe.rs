@@ -122,7 +122,7 @@ impl Describer {
 
     /// What the machine boots from.
     fn boot(&self, report: &Report) -> Result<Boot, DescribeError> {
-        let mut kept = crate::lock(&self.boot);
+        let mut kept = metaservice_private::lock(&self.boot);
         if let Some(boot) = &*kept {
             return Ok(boot.clone());
         }
@@ -134,7 +134,7 @@ impl Describer {
     /// not be kept is the cause for all: it is said once.
     pub(crate) fn notices(&self) -> Vec<CacheNotice> {
         let unwritable = |notice: &&CacheNotice| matches!(notice, CacheNotice::Unwritable { .. });
-        let kept = crate::lock(&self.boot);
+        let kept = metaservice_private::lock(&self.boot);
         let Some(boot) = &*kept else { return Vec::new() };
         let damaged = boot.notices().filter(|notice| !unwritable(notice));
         damaged.chain(boot.notices().find(unwritable)).cloned().collect()
@@ -142,7 +142,7 @@ impl Describer {
 
     /// Removes temporary files that machines of this plan boot from.
     pub(crate) fn forget(&self) {
-        crate::lock(&self.boot).take();
+        metaservice_private::lock(&self.boot).take();
     }
 
     fn build_boot(&self, report: &Report) -> Result<Boot, DescribeError> {

@@ -165,7 +165,7 @@ pub enum Made {
 /// When the machine does not boot, or cannot be saved.
 pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
     let describer = Describer::new(Arc::new(plan.clone()));
-    let key = crate::block(|| key(&describer))?;
+    let key = crate::blocking::block(|| key(&describer))?;
     let snapshots = SnapshotStore::of_user()?;
     let waiting = snapshots.clone();
     let lock = tokio::task::spawn_blocking(move || waiting.lock(wait)).await;
@@ -173,7 +173,7 @@ pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
         return Ok(Made::Busy);
     };
     // Not on another thread: a directory that is begun there would outlive this future.
-    let Some(draft) = crate::block(|| snapshots.draft(&key, lock))? else {
+    let Some(draft) = crate::blocking::block(|| snapshots.draft(&key, lock))? else {
         return Ok(Made::Before);
     };
     let saved = async {
@@ -188,7 +188,7 @@ pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
     };
     let stale: Value = idle.observer().connections().iter().map(write).collect();
     idle.machine.kill().await;
-    crate::block(|| draft.keep(&state, &stale))?;
+    crate::blocking::block(|| draft.keep(&state, &stale))?;
     Ok(Made::Now)
 }
 
@@ -229,7 +229,7 @@ impl Idle {
         let serve = |listener| async move { match serving.serve(listener).await {} };
         let (card, guest) = NetworkCard::connect(Limits::default(), None, Vec::new(), serve)
             .map_err(SnapshotError::Card)?;
-        let mut spec = crate::block(|| describer.describe(None, guest))?;
+        let mut spec = crate::blocking::block(|| describer.describe(None, guest))?;
         if let Some(cloud) = &cloud {
             spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
         }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Finished, finish};
+use super::finished::{Finished, finish};
 use crate::wait::TIMEOUT;
 
 /// A service that the tool runs for one job.

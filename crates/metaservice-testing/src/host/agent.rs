@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::Host;
+use super::job::Host;
 use crate::processes::Mark;
 use crate::wait::TIMEOUT;
 

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::Reply;
+use super::reply::Reply;
 
 /// What the end-points and the methods of the host share.
 pub(super) struct Shared {

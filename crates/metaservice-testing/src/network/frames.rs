@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{ADDRESS, HARDWARE, SERVICE_ADDRESS, SERVICE_HARDWARE};
+use super::addresses::{ADDRESS, HARDWARE, SERVICE_ADDRESS, SERVICE_HARDWARE};
 
 /// Returns a frame from the guest to the service with an IPv4 packet of `protocol`.
 pub fn ipv4_frame(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::Guest;
+use super::guest::Guest;
 
 /// How many bytes wait for the socket at most.
 const UNSENT: usize = 256 * 1024;

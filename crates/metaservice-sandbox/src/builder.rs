@@ -1,0 +1,192 @@
+//! A sandbox step by step: from setters to a job that runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use crate::job::{InvalidJob, Job};
+use crate::launch::{LaunchError, Launcher};
+use crate::life::End;
+use crate::machine::{Plan, PlanError};
+use crate::report::Report;
+use crate::sandbox::Sandbox;
+use crate::spec::{ArtifactSpec, JobSpec, NetSpec, Period, Size};
+
+/// Why a sandbox does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The description is wrong.
+    #[error(transparent)]
+    Job(#[from] InvalidJob),
+    /// The machine cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Something that the job needs cannot be opened.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The job ended before its guest fetched the command.
+    #[error("the job ended before its command ran: {}", describe(.0))]
+    Ended(Box<Report>),
+}
+
+fn describe(report: &Report) -> String {
+    match (&report.not_started, report.outcome.end) {
+        (Some(error), _) => error.to_string(),
+        (None, End::NeverFetched) => "the guest never fetched it".to_owned(),
+        (None, _) => match &report.exit {
+            Some(exit) => exit.cause.to_string(),
+            None => "the machine is gone".to_owned(),
+        },
+    }
+}
+
+impl Sandbox {
+    /// Describes a sandbox step by step.
+    pub fn builder() -> Builder {
+        Builder::from_spec(JobSpec::new(Vec::<String>::new()))
+    }
+}
+
+/// Describes a sandbox. Values are checked when it starts.
+#[must_use = "it does nothing before it is started"]
+pub struct Builder {
+    spec: JobSpec,
+    secrets: BTreeMap<String, String>,
+    log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    state: Option<PathBuf>,
+}
+
+impl Builder {
+    /// A sandbox of this description.
+    pub fn from_spec(spec: JobSpec) -> Self {
+        Self { spec, secrets: BTreeMap::new(), log: None, state: None }
+    }
+
+    /// The command and its arguments. The sandbox lasts as long as it runs.
+    pub fn command<S: Into<String>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.spec.command = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The job's name. Without it, the job gets one that is free.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.spec.name = Some(name.into());
+        self
+    }
+
+    /// Sets a variable of the command's environment.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spec.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets a variable that only the guest's agent gets.
+    pub fn secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        self.spec.secrets.insert(name.clone());
+        self.secrets.insert(name, value.into());
+        self
+    }
+
+    /// Boots this image: a name or digest of the image store, or the path of a disk image. Without
+    /// it, the built-in guest is booted.
+    pub fn image(mut self, image: impl Into<PathBuf>) -> Self {
+        self.spec.machine.image = Some(image.into());
+        self
+    }
+
+    /// Makes this directory of the host the guest's root: read-only, under a layer in memory.
+    pub fn rootfs(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spec.machine.rootfs = Some(directory.into());
+        self
+    }
+
+    /// The number of processors; 1 by default.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.spec.machine.cpus = cpus;
+        self
+    }
+
+    /// Bytes of memory; 1 GiB by default.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.spec.machine.memory = Size(bytes);
+        self
+    }
+
+    /// What the guest reaches besides the service; nothing by default.
+    pub fn network(mut self, network: NetSpec) -> Self {
+        self.spec.machine.net = network;
+        self
+    }
+
+    /// Whether the machine may be restored from a snapshot; it may by default.
+    pub fn snapshot(mut self, snapshot: bool) -> Self {
+        self.spec.machine.snapshot = snapshot;
+        self
+    }
+
+    /// Kills the command after this time. Zero is an error.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.spec.timeout = Some(Period::unchecked(timeout));
+        self
+    }
+
+    /// Fetches a file of the guest when the command has ended.
+    pub fn artifact(mut self, path: impl Into<String>, to: impl Into<PathBuf>) -> Self {
+        self.spec.artifacts.push(ArtifactSpec { path: path.into(), to: Some(to.into()) });
+        self
+    }
+
+    /// Changes a limit by its name: see the reference page on limits.
+    pub fn limit(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spec.limits.insert(name.into(), value.into());
+        self
+    }
+
+    /// Writes the log to this sink. A sink that is slow slows the command down.
+    pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.log = Some(Box::pin(sink));
+        self
+    }
+
+    /// Launches the sandbox: its machine is being started when this returns. Must be called within a
+    /// tokio runtime.
+    ///
+    /// Cancellation: nothing is left.
+    ///
+    /// # Errors
+    /// When the description is wrong, or something that the job needs cannot be opened.
+    pub async fn launch(self) -> Result<Sandbox, StartError> {
+        let Self { spec, secrets, log, state } = self;
+        let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
+        let plan = crate::blocking::block(|| Plan::resolve(&job))?;
+        let launcher = Launcher::new(job).state(state);
+        let launcher = match log {
+            Some(sink) => launcher.log(sink),
+            None => launcher,
+        };
+        Ok(launcher.launch(plan).await?)
+    }
+
+    /// Launches the sandbox and waits until its guest has fetched the command.
+    ///
+    /// Cancellation: dropping the future ends the machine.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch), and when the job ends before.
+    pub async fn start(self) -> Result<Sandbox, StartError> {
+        let mut sandbox = self.launch().await?;
+        sandbox.started().await.map_err(StartError::Ended)?;
+        Ok(sandbox)
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Builder").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
