@@ -15,7 +15,7 @@ const LIMITS: [(&str, &str, &str); 16] = [
     ("head", "16K", "size of the request line and the headers together"),
     ("headers", "64", "headers of a request"),
     ("head-time", "30s", "time for the head of a request, from the start of the connection"),
-    ("stall", "30s", "time in which a reply, or a reader of an answer, must make progress"),
+    ("stall", "30s", "longest time without a byte, sent in a reply or read from an answer"),
     ("list", "10M", "size of a listing of a version 1 agent"),
     ("names", "1000000", "names in a listing of a version 1 agent"),
     ("streams", "256", "concurrent shells and other streams"),

@@ -22,13 +22,16 @@ pub(crate) struct JobArgs {
     /// The format is that of docker: quotes are part of the value. --env overrides the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Pass a variable of your environment to the agent only. Repeatable.
+    /// Pass a secret variable of your environment to the command, through the agent. Repeatable.
     ///
-    /// The agent can fetch the value once. It is in no argument, and the service gives it to no
-    /// other process of the guest.
+    /// The service gives the value once, to the agent that claims the job, and to no other process
+    /// of the guest. The agent puts it into the environment of the command. It is in no argument.
+    /// This implies --session required.
     #[arg(long, value_name = "NAME")]
     pub(crate) secret: Vec<String>,
     /// Kill the command after this time: 90, 90s, 5m, 1h 30m.
+    ///
+    /// The time starts when the guest fetches its command. The boot does not count.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
     /// Fetch a file after the command has ended, also if it failed. Repeatable.
@@ -38,8 +41,8 @@ pub(crate) struct JobArgs {
     pub(crate) artifact: Vec<String>,
     /// Also write the log to a file.
     ///
-    /// This holds for --log, --artifact, --console, --pcap and cp: a link to a file is replaced. A
-    /// device, a pipe or /dev/stdout, or a link to one, gets the bytes.
+    /// If the path is a device, a pipe or /dev/stdout, or a link to one, the tool writes to it.
+    /// Another link is replaced. The same holds for --artifact, --console, --pcap and cp.
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// The values of --secret, which were removed from the environment.

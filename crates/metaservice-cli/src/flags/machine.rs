@@ -27,18 +27,19 @@ pub(crate) struct VmArgs {
     /// The guest has its own /tmp, which hides the one of the host.
     ///
     /// Under --rootfs /, a guest reads every file that you can read, and with --net user it can
-    /// send them anywhere. These paths are hidden: /proc, /sys, /dev, /run and /tmp of the host;
-    /// other file systems in the directory; shadow files (su in the guest needs --show
-    /// /etc/shadow); the state of metaservice; and the usual places of credentials: ~/.ssh,
-    /// ~/.gnupg, ~/.aws, ~/.config/gcloud, ~/.kube, ~/.docker, ~/.netrc and similar. The guest sees
-    /// what the host changes.
+    /// send them anywhere. If the host has user namespaces or Landlock, or you are root, these
+    /// paths are hidden: /proc, /sys, /dev, /run and /tmp of the host; other file systems in the
+    /// directory; shadow files and host keys; the state of metaservice; and the usual places of
+    /// credentials, such as ~/.ssh. docs/threat-model.md has the whole list, and "metaservice
+    /// doctor" says what the host has. Changes on the host are visible in the guest.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Show the guest a hidden path of the host below --rootfs. Repeatable.
     ///
     /// This also shows another file system, for example /home. Everything in the path is shown,
-    /// except file systems below it. The guest has its own /proc, /sys, /dev, /run and /tmp: those
-    /// of the host cannot be shown.
+    /// except file systems below it. The guest reads a shown file only if you can read it: su in
+    /// the guest needs --show /etc/shadow and a user who can read this file. The guest has its own
+    /// /proc, /sys, /dev, /run and /tmp: those of the host cannot be shown.
     #[arg(long, value_name = "PATH", requires = "rootfs")]
     pub(crate) show: Vec<PathBuf>,
     /// Hide one more path of the host below --rootfs. Repeatable.
@@ -108,7 +109,7 @@ pub(crate) struct HardwareArgs {
     /// The number of processors.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = numbers::processors)]
     pub(crate) cpus: u32,
-    /// The size of the memory: 512M, 1.5G; at least 96M.
+    /// The size of the memory of the guest: 512M, 1.5G; at least 96M.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) memory: String,
     /// How the processors of the machine are executed.

@@ -21,9 +21,13 @@ pub(crate) const GENERAL: &str = "General options";
 #[command(next_help_heading = GENERAL)]
 pub(crate) struct OutputArgs {
     /// Print events as lines of JSON on stderr.
+    ///
+    /// The verbs ps, wait, stats and "image ls" then also print JSON on standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print only errors.
+    ///
+    /// The verbs ps and "image ls" then print only names.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Print more; twice for everything.

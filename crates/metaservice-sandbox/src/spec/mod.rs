@@ -54,8 +54,9 @@ pub struct JobSpec {
     /// Variables of its environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Names of variables whose values only the guest's agent gets. The values are taken from the
-    /// environment of the process that starts the job.
+    /// Names of secret variables of the command. The values are taken from the environment of the
+    /// process that starts the job. The service gives them only to the agent that claims the job,
+    /// and the agent gives them to the command. This implies the session `required`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<String>,
     /// The terminal that the command gets; its output is the log. Without: no terminal.
