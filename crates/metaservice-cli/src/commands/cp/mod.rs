@@ -36,6 +36,7 @@ Examples:
 
 The rules are those of docker cp:
   - If DEST is a directory, the copy is placed in it, under its own name.
+  - If DEST does not exist, the copy gets this name. The directory above it must exist.
   - DIR/. copies the content of DIR.
   - Links are copied as links. -L, or a slash at the end, copies the target of SRC.
   - \"-\" is a tar archive on standard input or output.

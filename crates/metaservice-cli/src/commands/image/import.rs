@@ -20,9 +20,9 @@ const HELP: &str = "\
 The file is copied. You can remove it afterwards. The format, raw or qcow2, is found by content. An
 image that names other files of the host, is encrypted or is broken is refused.
 
-Images are stored in $XDG_DATA_HOME/metaservice/images (~/.local/share/...), under the SHA-256 digest
-of their content, for this user only. The digest is printed. The same content is stored once, with
-any number of names.
+Images are stored in $XDG_DATA_HOME/metaservice/images (~/.local/share/...), under the SHA-256
+digest of their content, for this user only. The digest is printed. The same content is stored once,
+with any number of names.
 
 Example:
   metaservice image import debian-12-generic-amd64.qcow2 --name debian

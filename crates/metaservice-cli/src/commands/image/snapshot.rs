@@ -19,10 +19,10 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
 const HELP: &str = "\
-The machine boots, and is saved when its agent waits for a job. Later runs with the same CPU, memory
-and options start from this snapshot. Each of them has its own random state, clock, name and session.
-Machines of an image also get their own machine id and host keys of the ssh server. The memory of all
-other programs is the same in all of them.
+The machine boots, and is saved when its agent waits for a job. Later runs with the same --cpus,
+--memory and --accel start from this snapshot. Each of them has its own random state, clock, name
+and session. Machines of an image also get their own machine id and host keys of the ssh server.
+The memory of all other programs is the same in all of them.
 
 \"run\" creates a snapshot of the built-in guest by itself, in the background, after it had to boot.
 --no-snapshot or METASERVICE_NO_SNAPSHOT=1 prevents this. Only this verb creates one of an image.
@@ -31,8 +31,8 @@ Snapshots are in $XDG_CACHE_HOME/metaservice/warm, for this user only. A snapsho
 as the guest has used of its memory and written to its disk. Snapshots of another QEMU, kernel or
 agent are removed. Of the others, the last four of each image are kept.
 
-A run boots if it has --rootfs, --kernel, --initrd, --net user, --ssh-key, --user-data or --console,
-or if its image is not in \"image ls\".
+A run boots if it has --rootfs, --kernel, --initrd, --kaslr, --net user, --ssh-key, --user-data or
+--console, or if its image is not in \"image ls\".
 
 Examples:
   metaservice image snapshot builtin --memory 2G
