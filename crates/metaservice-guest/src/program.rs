@@ -63,10 +63,11 @@ impl Program {
         program
     }
 
-    /// A shell beside the job.
+    /// The program of an exec action, which runs in addition to the job.
     ///
-    /// It has the job's environment, user and working directory unless its options change them.
-    /// It has no entrypoint.
+    /// Without a command, it is the configured shell, or the default one. It has the job's
+    /// environment, user and working directory unless the action's options change them. The
+    /// image's entrypoint is not used.
     pub(crate) fn shell(config: &Config, execute: &Execute, exec: Exec) -> Self {
         let Exec { command: words, tty, options } = exec;
         let words = match (words.is_empty(), config.shell.is_empty()) {

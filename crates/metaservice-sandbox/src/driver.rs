@@ -37,7 +37,8 @@ pub(crate) enum Place {
         disk: Option<PreparedDisk>,
         power_off_timeout: Duration,
     },
-    /// Somebody else starts it. It may come late, and come back: it is never lost.
+    /// Another program starts it. It may come late, and may come back after it has left, so it is
+    /// never regarded as lost.
     Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
 }
 

@@ -176,8 +176,8 @@ impl Launcher {
         Ok(opened.run(place))
     }
 
-    /// Opens everything that the job needs, for a machine that somebody else starts. Must be called
-    /// within a tokio runtime.
+    /// Opens everything that the job needs, for a machine that another program starts. Must be
+    /// called within a tokio runtime.
     ///
     /// Waits for the reader of a FIFO that gets the log. Cancellation: nothing is left.
     ///

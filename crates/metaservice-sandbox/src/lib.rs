@@ -20,7 +20,7 @@
 //! | [`control`] | the control sockets, by which clients find jobs |
 //!
 //! [`Sandbox::builder`] is the way in for most callers. [`Launcher`] takes a [`job::Job`] and a
-//! [`machine::Plan`] that were made before, and also serves a machine that somebody else starts.
+//! [`machine::Plan`] that were made before, and also serves a machine that another program starts.
 
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! `metaservice serve`: the service of one job for a machine that somebody else starts.
+//! `metaservice serve`: the service of one job for a machine that another program starts.
 
 use anyhow::{Context, Result};
 use metaservice::Cloud;

@@ -26,7 +26,7 @@ pub(crate) struct Told {
     pub(crate) state: Option<PathBuf>,
     /// The number of artifacts.
     pub(crate) artifacts: usize,
-    /// Whether somebody else starts the machine.
+    /// Whether another program starts the machine.
     pub(crate) elsewhere: bool,
 }
 
@@ -45,7 +45,7 @@ impl Told {
 }
 
 impl Told {
-    /// The machine is started by somebody else.
+    /// Another program starts the machine.
     pub(crate) fn elsewhere(self) -> Self {
         Self { elsewhere: true, ..self }
     }

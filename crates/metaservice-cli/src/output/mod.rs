@@ -34,7 +34,7 @@ pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
 
 /// The reader has closed standard output.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output any longer")]
+#[error("standard output was closed")]
 struct Closed;
 
 /// Standard output, locked.

@@ -21,12 +21,14 @@ const MAX_DELAY: Duration = Duration::from_millis(500);
 /// Makes attempts until one does not fail with a transport error, the host has stopped waiting,
 /// or `stopping` becomes true.
 ///
-/// The host may not have seen the reply begin. If it has, it answers the next attempt with "no
-/// such action". A few attempts are not enough: a guest that floods its network card can displace
-/// one handshake after another.
+/// The host may not have seen the reply begin. If it has, it answers the next attempt with
+/// `UnknownActionId`. A few attempts are not enough: a guest that floods its network card can
+/// displace one handshake after another.
 ///
 /// # Errors
-/// The first error. That the host already had the reply is not an error.
+/// The error of the first attempt. After a transport error, any other error of a later attempt
+/// means that the host no longer waits: it may have the complete reply, so `Err` does not mean that
+/// the reply is lost.
 pub(crate) async fn retry<F: Future<Output = Result<(), ClientError>>>(
     mut stopping: watch::Receiver<bool>,
     mut attempt: impl FnMut() -> F,

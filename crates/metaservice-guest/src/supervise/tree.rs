@@ -49,8 +49,11 @@ impl Tree {
         }
     }
 
-    /// Kills all processes. A tree that forks faster than it is found is stopped first: a stopped
-    /// process does not fork, and still counts against the limit that stops the others.
+    /// Kills all processes, by `cgroup.kill` if the command has a control group.
+    ///
+    /// Otherwise all are stopped (SIGSTOP) first, so that a fork bomb cannot outrun the search: a
+    /// stopped process does not fork, but it still counts toward the kernel's maximum number of
+    /// processes, so that the others soon cannot fork either.
     pub(super) fn force(&self) {
         if !self.cgroup.as_ref().is_some_and(Cgroup::kill) {
             Self::stop();

@@ -92,8 +92,8 @@ pub struct Decoder {
     digest: Digest,
     /// The cursor of the last mark.
     cursor: String,
-    /// The digest of the content since the last mark. `None` before the first mark: then `digest`
-    /// is the digest.
+    /// The digest of the content since the last mark. `None` before the first mark: use `digest`
+    /// then, which covers the content since the beginning.
     since_mark: Option<Digest>,
     over: bool,
     broken: Option<InvalidTransfer>,

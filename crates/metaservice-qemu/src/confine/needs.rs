@@ -1,7 +1,7 @@
-//! What QEMU needs of its host for one machine.
+//! The files, devices, capabilities and network access that QEMU needs for one machine.
 //!
-//! Owns the list, from the machine's description and the host. Others enforce it. All paths are
-//! absolute.
+//! This module computes the list from the machine's description and the host. The other modules of
+//! `confine` deny the rest, as far as the host has the means. All paths are absolute.
 
 use std::ffi::OsString;
 use std::fs;

@@ -69,7 +69,7 @@ impl CloudSettings {
     }
 }
 
-/// Network cards of a machine that somebody else starts, by their hardware addresses.
+/// Network cards of a machine that another program starts, by their hardware addresses.
 ///
 /// # Errors
 /// When one is not six hexadecimal bytes.

@@ -107,8 +107,9 @@ fn authorize(
     Ok(authorization)
 }
 
-/// Records a request without the session. An agent that has announced itself claims the job next,
-/// if the job is free, so its first request says nothing.
+/// Records a request without a valid session secret, so that `contact` shows why the agent is
+/// refused. If the job is not claimed and the request announces an agent, nothing is recorded:
+/// this agent claims the job next.
 fn note_unauthorized(guest: &GuestContext, announced: bool) {
     match (guest.job.session.is_granted(), announced) {
         (false, true) => {}
@@ -118,7 +119,7 @@ fn note_unauthorized(guest: &GuestContext, announced: bool) {
 }
 
 fn session_required(guest: &GuestContext, agent: Option<&AgentInfo>) -> Response {
-    let message = "this job's session is another's, or it has to be claimed first";
+    let message = "another agent has claimed this job, or the job must be claimed first";
     let error = HttpError::new(ErrorCode::SessionRequired, message).into_response();
     announce(guest, agent, error)
 }
@@ -142,7 +143,7 @@ async fn claim(guest: &GuestContext, headers: &HeaderMap) -> Result<Response, Ht
         }
         None => {
             guest.job.contact.unauthorized(Contact::Claimed);
-            Err(HttpError::new(ErrorCode::ResourceConflict, "somebody else has claimed the job"))
+            Err(HttpError::new(ErrorCode::ResourceConflict, "another agent has claimed this job"))
         }
     }
 }

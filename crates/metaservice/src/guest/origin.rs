@@ -1,4 +1,5 @@
-//! Refuses requests that a process of the guest makes for somebody else, as metadata services do.
+//! Refuses requests that a process of the guest makes on behalf of another host, as metadata
+//! services do.
 //!
 //! A web server in the guest that fetches URLs of its users could be used to fetch from this
 //! service (server-side request forgery, DNS rebinding). Such a request comes through a proxy, which

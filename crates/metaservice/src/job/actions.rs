@@ -28,8 +28,8 @@ use crate::job::session::Authorization;
 /// The result of one attempt at an action.
 pub(crate) type Attempt = Result<Received, AttemptError>;
 
-/// A reply, as the connection that carried it received it. Which one belongs to an action is in
-/// the protocol's table, as [`ReplyKind`](metaservice_protocol::ReplyKind).
+/// A received reply. It is decoded by the [`ReplyKind`](metaservice_protocol::ReplyKind) of its
+/// action, which selects the variant.
 #[derive(Debug)]
 pub(crate) enum Received {
     Artifact(Artifact),

@@ -37,7 +37,7 @@ if [ "$network" = user ]; then
     tries=0
     until said=$(lists 2>&1); do
         tries=$((tries + 1))
-        # Somebody else fetches them now, as a new machine's own services do.
+        # Another process is fetching them, for example a service of the new machine.
         case $said in
             *'get lock'* | *'another'*) [ "$tries" -lt 60 ] && sleep 5 && continue ;;
         esac
