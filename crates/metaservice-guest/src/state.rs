@@ -63,7 +63,8 @@ pub(crate) struct StateDirectory {
     path: PathBuf,
 }
 
-/// Held by the one agent that uses a directory. The kernel releases it when the agent dies.
+/// The lock of a state directory: only one agent can use it at a time. The kernel releases the lock
+/// when the agent dies.
 #[derive(Debug)]
 pub(crate) struct StateLock {
     _file: File,

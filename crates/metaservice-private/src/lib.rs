@@ -10,7 +10,7 @@
 //! | [`lock`], [`hex`] | a mutex that may be poisoned; bytes as text |
 //!
 //! A [`Directory`] is opened once, and each file in it is reached by its descriptor. It does not
-//! follow links, refuses a file that belongs to another user or has a second name, and creates
+//! follow links, refuses a file that belongs to another user or has a second link, and creates
 //! files exclusively. Nothing is created in a directory that other users can write.
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The static agent that is embedded, and given to every guest.
+//! The statically linked agent that this crate embeds and gives to guests.
 
 use metaservice_qemu::Arch;
 

@@ -1,4 +1,4 @@
-//! A sandbox step by step: from setters to a job that runs.
+//! The builder of a sandbox: its setters, and the start of the job.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Fetches artifacts, and stores each under the name that the user gave.
 //!
-//! An artifact that fails leaves its destination unchanged.
+//! If an artifact cannot be fetched, its destination is left unchanged.
 
 use std::fs::File;
 use std::io;

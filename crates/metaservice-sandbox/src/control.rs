@@ -1,7 +1,7 @@
 //! Control sockets, by which clients find the jobs of this user.
 //!
-//! They are in one directory of the user, `NAME.sock` each. A socket without a listener, because
-//! its process was killed, refuses connections: it is removed. Nothing else is ever removed.
+//! All are in one directory of the user, as `NAME.sock`. A killed process leaves its socket without
+//! a listener. Such a socket refuses connections and is removed. Nothing else is ever removed.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;

@@ -1,7 +1,7 @@
-//! The I/O around a job's [`Life`]: performs its effects and reports what came of them.
+//! The I/O around a job's [`Life`]: performs each effect, and reports its result as an input.
 //!
-//! Owns the machine, its card, the control socket and every task of the job. It decides nothing.
-//! Dropping the driver ends all of them.
+//! Owns the machine, its card, the control socket and every task of the job. Dropping the driver
+//! ends all of them. It decides nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

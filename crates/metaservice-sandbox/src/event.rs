@@ -1,4 +1,4 @@
-//! What happens to a job while it runs.
+//! The events that a running job reports.
 
 use std::path::PathBuf;
 

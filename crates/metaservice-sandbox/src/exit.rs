@@ -1,7 +1,7 @@
-//! Work that is done when the process ends, also when it is forced to.
+//! Clean-up work that is done before the process ends, even if its threads are stuck.
 //!
-//! A [`CleanUp`] does its work when it is dropped. A process whose threads are stuck drops nothing:
-//! [`now`] does the work that is left, and ends the process.
+//! A [`CleanUp`] does its work when it is dropped. A stuck thread drops nothing, so [`now`] does
+//! the remaining work itself and then ends the process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +38,8 @@ fn all() -> MutexGuard<'static, BTreeMap<u64, Work>> {
     metaservice_private::lock(&WORK)
 }
 
-/// Ends the process with this status at once, whatever its threads wait for. Does the work of each
-/// [`CleanUp`] before.
+/// Does the work of each remaining [`CleanUp`], then ends the process with this status. Does not
+/// wait for other threads.
 pub fn now(status: u8) -> ! {
     let work = std::mem::take(&mut *all());
     for work in work.into_values() {

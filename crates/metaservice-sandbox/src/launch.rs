@@ -1,4 +1,4 @@
-//! From a job and a plan to a running sandbox: opens what the job needs before its machine starts.
+//! Starts a sandbox from a job and a plan. Opens what the job needs before its machine starts.
 
 use std::io;
 use std::path::PathBuf;
@@ -307,8 +307,8 @@ impl std::fmt::Debug for OpenJob {
 }
 
 impl OpenJob {
-    /// Serves the job to a machine that reaches the service by `listener`. Must be called within a
-    /// tokio runtime.
+    /// Serves the job to a machine that connects to the service through `listener`. Must be called
+    /// within a tokio runtime.
     pub fn serve<L>(self, listener: L) -> Sandbox
     where
         L: Listener + Send + 'static,

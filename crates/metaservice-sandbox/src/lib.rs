@@ -1,7 +1,7 @@
-//! A job in a virtual machine as one handle, from its description to its clean-up.
+//! Runs a job in a virtual machine, with one handle from its description to its clean-up.
 //!
-//! This crate owns what the product is: a service, a network card and a machine that run one
-//! command together. It knows no flags, no terminal and no exit of a process. Linux only.
+//! This crate joins a service, a network card and a machine, which run one command together. It
+//! does not parse flags or use a terminal. It works on Linux only.
 //!
 //! ```text
 //!   JobSpec ──check──► Job ──find the image──► Plan ──launch──► Sandbox ──► Report
@@ -19,8 +19,9 @@
 //! | [`output`] | where output goes on the host |
 //! | [`control`] | the control sockets, by which clients find jobs |
 //!
-//! [`Sandbox::builder`] is the way in for most callers. [`Launcher`] takes a [`job::Job`] and a
-//! [`machine::Plan`] that were made before, and also serves a machine that another program starts.
+//! Most callers begin with [`Sandbox::builder`]. [`Launcher`] is for callers who make the
+//! [`job::Job`] and the [`machine::Plan`] themselves. It can also serve a machine that another
+//! program starts.
 
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
-//! What a job with persistent state has done after its command ended: artifacts that were fetched,
-//! and its exit status. A later service of the same job does not do it again.
+//! The progress of a job with persistent state after its command has ended: the artifacts that
+//! were fetched, and its exit status. A later service of the same job does not repeat them.
 //!
-//! One file in the state directory, replaced as a whole.
+//! The progress is one file in the state directory. Each change replaces the whole file.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! What became of a job, when all is over.
+//! The final report of a job.
 
 use metaservice::{JobResult, LogError, Reason};
 use metaservice_qemu::Exit;

@@ -1,4 +1,4 @@
-//! A job that runs, as one handle.
+//! The handle of a running job.
 
 use metaservice::{Command, Destination, ListRequest, MetaService, ReadRequest, WriteError};
 use tokio::io::AsyncRead;

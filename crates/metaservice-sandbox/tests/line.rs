@@ -1,5 +1,5 @@
-//! A real machine whose connections break at random bytes: what is copied in and out of it is
-//! the same all the same.
+//! A real machine whose connections break at random bytes. Files that are copied in and out arrive
+//! unchanged.
 #![allow(clippy::unwrap_used)]
 
 use std::io;

@@ -1,4 +1,4 @@
-//! A sandbox as a library, in a real machine: what its handle does, and what is left after it.
+//! The sandbox as a library, with a real machine: what its handle does, and that it cleans up.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! The real command line tool, with directories of its own and a check for what it leaves.
+//! The real command line tool, in directories of its own, with a check that it cleans up.
 //!
-//! Each process that the tool starts has its temporary files in these directories, QEMU too. Its
-//! environment shows that, so the harness finds it. When a [`Cli`] is dropped, it fails the test
-//! if a process, a temporary file or a control socket is left.
+//! The tool and each process that it starts, also QEMU, have these directories in their environment
+//! (`TMPDIR`). By this variable, the harness finds them. When a [`Cli`] is dropped, it fails the
+//! test if a process, a temporary file or a control socket is left.
 //!
 //! ```no_run
 //! use metaservice_testing::cli::Cli;

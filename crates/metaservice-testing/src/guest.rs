@@ -1,8 +1,8 @@
 //! A guest that sends each request by hand, as the protocol page describes it.
 //!
-//! It knows nothing of the service but a function that accepts its connections. Connections are
-//! in memory, so a test can pause the clock. Each request has a connection of its own, except
-//! where a test writes to a connection from [`Guest::dial`] itself.
+//! All it needs of the service is a function that accepts connections. Connections are in memory,
+//! so a test can pause the clock. Each request has a connection of its own, except if a test itself
+//! writes to a connection from [`Guest::dial`].
 //!
 //! ```
 //! use metaservice_testing::guest::Guest;

@@ -1,4 +1,4 @@
-//! A strict version 1 host, written from the protocol page, and the real agent under it.
+//! A strict version 1 host, written from the protocol page, and the real agent that it serves.
 //!
 //! The host serves the end-points of the page and knows no extension. It records each request that
 //! the page does not allow; [`Agent::stop`] fails if there was one.

@@ -5,13 +5,13 @@
 //! | feature | harness | for tests of |
 //! | --- | --- | --- |
 //! | `guest` | [`guest::Guest`]: a guest that sends each request by hand | the service |
-//! | `host` | [`host::Host`]: a strict version 1 host, and the real agent under it | the agent |
+//! | `host` | [`host::Host`]: a strict version 1 host, and the real agent | the agent |
 //! | `network` | [`network::Guest`]: an independent TCP/IP stack on a virtual cable | the card |
 //! | `pair` | [`pair::Pair`]: the real agent and the service, with connections that are cut | both |
 //! | `cli` | [`cli::Cli`]: the command line tool, with a check for what it leaves | the tool |
 //!
-//! `docs/testing.md` says which one to use. Every harness fails a test by a panic: the functions
-//! here return no errors.
+//! `docs/testing.md` says which one to use. The functions return no errors: a harness panics to
+//! fail a test.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a harness fails its test by a panic")]

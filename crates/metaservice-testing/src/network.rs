@@ -1,7 +1,7 @@
 //! A guest on a virtual cable: an independent TCP/IP stack with a card, ARP and a DHCP client.
 //!
-//! [`Guest`] is without I/O and without a clock, as the core of the card is. [`Machine`] joins it
-//! to a socket. [`Segment`] and [`ipv4_frame`] make frames that no correct stack sends.
+//! [`Guest`] has no I/O and no clock, like the core of the card. [`Machine`] connects it to a
+//! socket. [`Segment`] and [`ipv4_frame`] make frames that no correct stack sends.
 
 mod addresses;
 mod frames;

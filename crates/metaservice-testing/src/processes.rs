@@ -1,7 +1,7 @@
-//! Finds the processes that a test has started, and those that they have started.
+//! Finds the processes that a test has started, and their descendants.
 //!
-//! A process inherits the environment of its parent. A mark in the environment therefore finds
-//! also what has detached itself. This module owns no process: it reads `/proc`.
+//! A process inherits the environment of its parent. So a mark in the environment also finds
+//! processes that have detached themselves. This module owns no process: it reads `/proc`.
 
 use std::fs;
 use std::process::{Child, ExitStatus};

@@ -1,4 +1,4 @@
-//! Where the service is.
+//! The address of the service.
 //!
 //! Owns the format `HOST[:PORT]`. It does not use DNS: the agent is one static file for any guest,
 //! and the C library's resolver needs shared libraries at run time. So a host is an address, or a

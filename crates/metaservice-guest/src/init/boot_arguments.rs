@@ -1,7 +1,8 @@
 //! The init's arguments on the kernel's command line.
 //!
-//! Owns the words that begin with `metaservice.`; all others are for the kernel. An unknown word is
-//! an error: a machine that is not what the host has asked for must not run a job.
+//! Owns the words that begin with `metaservice.`. All other words are for the kernel. An unknown
+//! `metaservice.` word is an error: a machine that ignores an option of the host must not run a
+//! job.
 
 use std::net::Ipv4Addr;
 

@@ -73,7 +73,7 @@ pub struct Resume {
     pub digest: u64,
 }
 
-/// The attributes of what a read or write carries: the value of
+/// The attributes of the file or archive that a read or write transfers: the value of
 /// [`FILE_HEADER`](crate::header::FILE_HEADER).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,7 +1,8 @@
 //! Confinement without mounts: Landlock rules for a thread and its children.
 //!
-//! Owns the rules. Landlock can only allow. So for a hidden path, its neighbours are allowed one by
-//! one, and a file that is created there later is hidden too. Names of hidden files stay visible.
+//! Owns the rules. Landlock has no rules that deny. So to hide a path, its neighbours are allowed
+//! one by one. A file that is created there later is hidden too. Names of hidden files stay
+//! visible.
 
 #[cfg(test)]
 use std::path::Path;

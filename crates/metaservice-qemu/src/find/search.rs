@@ -1,4 +1,4 @@
-//! The search: where each thing may be.
+//! Where programs and kernels are searched, in order.
 //!
 //! For a program: the environment variable that names it, then `PATH`, then the cache
 //! (`$XDG_CACHE_HOME/metaservice`, or else `~/.cache/metaservice`). For a kernel: the variable,

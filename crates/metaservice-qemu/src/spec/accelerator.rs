@@ -17,9 +17,9 @@ pub enum Accelerator {
     /// KVM if it works, or else emulation.
     #[default]
     Auto,
-    /// KVM alone.
+    /// KVM only.
     Kvm,
-    /// Emulation by QEMU's TCG, which works on each host.
+    /// Emulation by QEMU's TCG, which works on every host.
     Tcg,
 }
 

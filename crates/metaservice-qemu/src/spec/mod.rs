@@ -1,7 +1,7 @@
 //! The description of a machine.
 //!
-//! Owns plain data and its defaults. [`command_line`](crate::command_line) makes QEMU's arguments
-//! of it and checks it against the host.
+//! Owns plain data and its defaults. [`command_line`](crate::command_line) checks it against the
+//! host and turns it into QEMU's arguments.
 //!
 //! | module | what it owns |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Files of the guest that are fetched when the command has ended.
+//! Artifacts: files of the guest that the host fetches when the command has ended.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

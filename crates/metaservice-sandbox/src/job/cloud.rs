@@ -1,4 +1,4 @@
-//! What a stock cloud image is given besides the agent: keys and user data.
+//! The SSH keys and user data that a stock cloud image gets in addition to the agent.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Why a description is not a job.
+//! The errors of a description that is not valid.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The machine as the job describes it, with values that are known to be good.
+//! The hardware of a job's machine, checked.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The limits on what a guest can use of the host, by the names that users know.
+//! The limits on the host's resources that a guest can use, under the names of `--limit`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

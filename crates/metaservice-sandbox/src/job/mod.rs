@@ -1,9 +1,9 @@
 //! A job whose description was checked.
 //!
-//! Owns the step from [`JobSpec`] to [`Job`]: every value is parsed once, and what does not go
-//! together is refused before anything starts. It refuses to look for tools or images: that is
-//! the [plan's](crate::machine::Plan) work. Files that the description names are read here:
-//! public keys and user data.
+//! Owns the step from [`JobSpec`] to [`Job`]. It parses every value once, and rejects values that
+//! contradict each other before anything starts. It reads two kinds of files that the description
+//! names: public keys and user data. It does not look for tools or images: that is the work of the
+//! [plan](crate::machine::Plan).
 
 mod artifact;
 mod cloud;

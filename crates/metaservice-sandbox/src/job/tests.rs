@@ -1,4 +1,4 @@
-//! Descriptions become jobs, or say what is wrong.
+//! Tests of the step from a description to a job, and of its errors.
 
 use std::path::Path;
 

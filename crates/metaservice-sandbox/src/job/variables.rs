@@ -1,4 +1,4 @@
-//! Variables of the command's environment, and files of them in the format of
+//! Environment variables of the command, and files with such variables in the format of
 //! `docker run --env-file`.
 
 use std::collections::BTreeMap;

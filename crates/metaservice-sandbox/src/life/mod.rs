@@ -1,8 +1,8 @@
 //! The life of one job, as a state machine without I/O and without a clock.
 //!
 //! Owns every decision between the start of a machine and the job's outcome: what a deadline, a
-//! signal, a lost machine or a failed log leads to, and in which order the job ends. It refuses to
-//! do any of it: the caller performs the [`Effect`]s and reports what came of them as [`Input`]s.
+//! signal, a lost machine or a failed log leads to, and in which order the job ends. It performs
+//! nothing: the caller performs the [`Effect`]s and reports their results as [`Input`]s.
 //!
 //! ```text
 //!   Starting(restore) ── restore failed, or its time is over ──► Starting(boot)
@@ -32,7 +32,7 @@
 //! - A signal before the guest has fetched its command: there is nothing to kill; done at once.
 //! - A signal to a job whose state is persistent: the log is closed and the job is left to a later
 //!   service.
-//! - The log's reader is gone, and nothing else is wanted of the job: done at once.
+//! - The log's reader is gone, there are no artifacts and the machine is disposable: done at once.
 //! - A second signal: done at once.
 //!
 //! Call [`Life::handle`] with each input and [`Life::handle_time`] when [`Life::deadline`] has
@@ -425,7 +425,8 @@ impl Life {
         self.effects.push_back(Effect::Close);
     }
 
-    /// Closes a job from whose guest nothing more is to be expected.
+    /// Ends a job whose guest will send nothing more: only its log is still closed, within
+    /// [`Rules::close_timeout`].
     fn lose(&mut self, end: End, now: Instant) {
         self.end = Some(end);
         self.close(self.no_artifacts());

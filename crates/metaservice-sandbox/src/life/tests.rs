@@ -1,4 +1,4 @@
-//! The life of a job, by value and by property.
+//! Tests of the life of a job: single cases, and properties of random sequences of inputs.
 
 use proptest::prelude::*;
 

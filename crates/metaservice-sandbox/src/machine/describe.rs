@@ -1,5 +1,5 @@
-//! From a plan to the description that QEMU's driver takes: looks for tools, and builds what the
-//! machine boots.
+//! Turns a plan into the description that QEMU's driver takes. Looks for tools, and builds the
+//! initramfs that the machine boots.
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};

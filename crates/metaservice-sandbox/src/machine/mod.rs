@@ -1,4 +1,4 @@
-//! A job's machine: what it is made of, its network card, and the snapshots it starts from.
+//! A job's machine: its plan, its network card, and the snapshots that it can start from.
 
 mod addresses;
 pub(crate) mod card;

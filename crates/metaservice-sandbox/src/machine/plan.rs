@@ -1,4 +1,4 @@
-//! What a job's machine is made of, found without starting anything.
+//! The plan of a job's machine: its image and hardware, found without starting anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub enum PlanError {
     PreparedWithoutNetwork,
 }
 
-/// A plan in words and numbers, for people and programs.
+/// A summary of a plan, to print or to write as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -52,7 +52,7 @@ pub struct PlanSummary {
     pub image: String,
     /// The digest of the image, if the store has it.
     pub digest: Option<String>,
-    /// The kernel, if it is not what the machine would boot.
+    /// The kernel that the job names: a file, or `builtin`. `None` if it names none.
     pub kernel: Option<PathBuf>,
     /// The number of processors.
     pub cpus: u32,
@@ -144,7 +144,7 @@ impl Plan {
         self.hardware.boot_timeout.unwrap_or(usual)
     }
 
-    /// The plan in words and numbers.
+    /// The summary of the plan.
     #[must_use]
     pub fn summary(&self) -> PlanSummary {
         let hardware = &self.hardware;

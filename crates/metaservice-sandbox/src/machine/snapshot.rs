@@ -1,8 +1,10 @@
 //! Snapshots of machines whose agent waits for a job.
 //!
-//! Owns how one is made, what is stored beside it, and whether there is one for a plan. A guest
-//! that is restored has connections to a card that no longer exists. Their numbers are stored with
-//! the snapshot, and the new card resets them first: that tells the agent that it was restored.
+//! Owns how a snapshot is made, what is stored with it, and the search for the snapshot of a plan.
+//!
+//! A restored guest has connections to a card that no longer exists. Their addresses and sequence
+//! numbers are stored with the snapshot. The new card resets these connections first: from that,
+//! the agent learns that it was restored.
 
 use std::io;
 use std::net::Ipv4Addr;

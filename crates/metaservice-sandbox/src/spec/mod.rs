@@ -1,7 +1,8 @@
-//! The description of a job: plain data, the same for flags, files, the queue and the history.
+//! The description of a job, as plain data. The command line and files use the same description.
 //!
-//! Owns what can be said of a job and how it is written as JSON. It checks nothing but the form:
-//! a job is a description that was checked. Secrets are in it by name only.
+//! Owns the fields of a description and their form in JSON. It checks only the form: a
+//! [`Job`](crate::job::Job) is a description whose values were checked too. Secrets are in it by
+//! name only.
 //!
 //! ```
 //! use metaservice_sandbox::spec::JobSpec;

@@ -1,4 +1,4 @@
-//! The real agent under the host of a test.
+//! The real agent, as a process that works for the host of a test.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};

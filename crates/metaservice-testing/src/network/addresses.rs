@@ -1,4 +1,4 @@
-//! The addresses on the cable. They are written down again here: the harness does not use the crate
+//! The addresses on the cable. They are repeated here, because the harness does not use the crate
 //! that it tests.
 
 use std::net::Ipv4Addr;

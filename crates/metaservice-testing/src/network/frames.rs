@@ -1,4 +1,4 @@
-//! Frames that a test writes by hand.
+//! Frames that a test builds byte by byte.
 
 use std::net::Ipv4Addr;
 

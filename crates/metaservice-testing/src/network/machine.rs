@@ -1,4 +1,4 @@
-//! A guest at the end of a socket, as QEMU connects it.
+//! Connects a guest to a socket, as QEMU does.
 
 use std::io::ErrorKind;
 use std::time::Duration;

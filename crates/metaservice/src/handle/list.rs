@@ -38,7 +38,7 @@ impl MetaService {
 }
 
 impl ListRequest<'_> {
-    /// Lists what is below the directories in it too.
+    /// Whether to list subdirectories too, at any depth. The default is only the directory itself.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self

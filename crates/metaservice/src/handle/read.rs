@@ -1,8 +1,8 @@
-//! Files and directories out of the guest, across cuts.
+//! Reads files and directories from the guest, even if connections are cut.
 //!
-//! A [`Transfer`] decodes the reply, and asks for the rest if the connection was cut. For a
-//! [`Reading`] it is a task; a channel of one chunk lets a slow reader hold the guest back. For
-//! temporary storage it runs in the caller's own task.
+//! A [`Transfer`] decodes the reply, and requests the rest after a cut. For a [`Reading`], it runs
+//! in a task of its own. The channel between them holds one chunk, so a slow reader slows the guest
+//! down. For temporary storage, it runs in the caller's task.
 
 use std::fmt;
 use std::io;

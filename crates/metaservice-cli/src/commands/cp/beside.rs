@@ -1,4 +1,4 @@
-//! A directory beside its destination, until its content is complete.
+//! The directory that holds a copy until it is complete. It is beside the copy's destination.
 //!
 //! As for a file's destination, the path is looked up once, and the directory is held open. The
 //! guest may have given modes to the directories in it that deny access. They belong to this user,

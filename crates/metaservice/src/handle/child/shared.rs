@@ -83,7 +83,8 @@ impl Shared {
         self.end.borrow().is_some()
     }
 
-    /// The error of the standard streams once there is nothing more to read or write.
+    /// The error with which the standard streams ended. `None` while they are open, and after an
+    /// end without an error.
     pub(super) fn error(&self) -> Option<ChildError> {
         self.end.borrow().and_then(Result::err)
     }

@@ -1,7 +1,8 @@
 //! When the bytes of the log arrived, with a limited resolution. It has no clock.
 //!
-//! A span is a part of the log whose bytes arrived within one unit of the resolution. It keeps its
-//! first and its last time, so that bytes before a long silence do not seem to be from within it.
+//! A span is a part of the log whose bytes arrived within one unit of the resolution. It keeps the
+//! times of its first and its last byte. So bytes before a long silence do not seem to be from the
+//! silence.
 
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +40,7 @@ impl Default for TimeIndex {
 }
 
 impl TimeIndex {
-    /// The byte at `offset` arrived at `time`. If the clock was set back, it counts as standing still.
+    /// The byte at `offset` arrived at `time`. If the clock was set back, the last time is used.
     pub(super) fn note(&mut self, time: SystemTime, offset: u64) {
         let time = self.spans.last().map_or(time, |span| time.max(span.last));
         match self.spans.last_mut() {
@@ -52,8 +53,8 @@ impl TimeIndex {
         }
     }
 
-    /// The offset from which all bytes since `time` are found; the bytes before them there are from less
-    /// than one unit of the resolution. `end` is the log's end.
+    /// An offset that is not after the first byte since `time`. The bytes between them are older by
+    /// less than one unit of the resolution. `end` is the log's end.
     pub(super) fn since(&self, time: SystemTime, end: u64) -> u64 {
         let at = self.spans.partition_point(|span| span.last < time);
         self.spans.get(at).map_or(end, |span| span.offset)
