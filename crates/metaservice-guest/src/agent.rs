@@ -1,4 +1,4 @@
-//! The agent: one job, and the host's actions beside it.
+//! The agent: runs one job, and serves the host's actions meanwhile.
 //!
 //! Owns the composition of the other modules, the order of events and the end. The job and the
 //! polls run concurrently.

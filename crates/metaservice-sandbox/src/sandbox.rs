@@ -80,8 +80,7 @@ impl Sandbox {
         &self.service
     }
 
-    /// A command in the guest, beside the job's own. It is not started before one of its methods
-    /// starts it.
+    /// A command that runs in the guest in addition to the job. One of its methods starts it.
     pub fn exec<S: Into<String>>(
         &self,
         command: impl IntoIterator<Item = S>,

@@ -2,8 +2,8 @@
 //!
 //! A [`MetaService`] has two sides. For the guest it is an HTTP service that gives out the job's
 //! command, and takes its log and its result; serve it over any byte stream with
-//! [`MetaService::serve`]. For the host it is an async handle: run commands beside the job, read
-//! and write files, kill the job.
+//! [`MetaService::serve`]. For the host it is an async handle: run commands in addition to the
+//! job, read and write files, kill the job.
 //!
 //! The protocol is version 1 of `docs/protocol.md`, with extensions. This crate knows nothing about
 //! virtual machines, nor where a byte stream comes from.

@@ -1,9 +1,10 @@
 //! A tar stream, which may be hostile, as a directory.
 //!
-//! Owns what is written below the destination, in the order of the stream. A file gets a temporary
-//! name beside its place, and is renamed when it is complete. So a cut leaves no incomplete file
-//! under a real name, and nothing that exists is written through. Directories get their modes and
-//! times at the end: until then they must be writable, and their contents change.
+//! Owns what is written below the destination, in the order of the stream. A file is
+//! written under a temporary name in its directory, and is renamed when it is complete. So a cut
+//! leaves no incomplete file under a real name, and an existing file is replaced, not overwritten.
+//! Directories get their modes and times at the end: until then they must be writable, and their
+//! contents change.
 
 mod extension;
 mod place;

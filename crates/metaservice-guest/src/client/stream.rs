@@ -59,7 +59,7 @@ pub(crate) enum ReceiveEnd {
     Disconnected,
 }
 
-/// What the host asks for beside the bytes.
+/// A request of the host on a stream, other than bytes for stdin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamControl {
     /// The terminal has a new size.

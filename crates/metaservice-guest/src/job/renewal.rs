@@ -1,8 +1,8 @@
-//! A machine with a new identity: an agent that waits for a job may be part of a snapshot, and
-//! that snapshot may be restored as any number of machines.
+//! Gives a restored machine its own identity. A snapshot can contain an agent that waits for a job,
+//! and any number of machines can be restored from it.
 //!
-//! Owns the wait for a job, and what is renewed when it ends: the kernel's random state, the
-//! clock, the host name, what the image knows to be unique to a machine, and this process. The
+//! Owns the wait for a job, and the renewal after it: of the kernel's random state, the clock, the
+//! host name, what the image's own program `/etc/metaservice/renew` renews, and this process. The
 //! process execs itself, so that it keeps nothing in memory. An unprivileged agent renews what it
 //! can.
 

@@ -1,4 +1,4 @@
-//! exec-shell and exec: a command beside the job, with a stream to the host or detached.
+//! exec-shell and exec: a command in addition to the job, with a stream to the host or detached.
 //!
 //! Owns a shell from its start to its end. Its command runs under a supervisor of its own, as the
 //! job does. An abort, a broken connection or the agent's end kill its whole process tree. A shell

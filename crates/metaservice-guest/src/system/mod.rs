@@ -1,4 +1,4 @@
-//! What the agent asks of the guest's kernel and of its user database.
+//! Access to the guest's kernel and to its user database.
 //!
 //! Owns the formats of `/proc` and `/etc`, pipes, terminals and watched descriptors. It knows
 //! nothing of jobs, shells or the service.

@@ -91,7 +91,7 @@ impl ImageDraft {
     /// Keeps it under a name, with notes of the caller. No machine may write it any more. Blocks.
     ///
     /// # Errors
-    /// If another image has the name, or the disk is full. Then nothing of it is left.
+    /// If another image has the name, or the disk is full. Then the image is removed.
     pub fn keep(
         self,
         name: &ImageName,

@@ -2,8 +2,8 @@
 //!
 //! Owns the directory. An image in it appears as a whole, is never written again, and keeps the
 //! format that it had when it was imported: what a guest writes into a raw disk is never taken for
-//! a header. A new image is in a directory of its own, which its maker locks. The next maker
-//! removes what a killed one left.
+//! a header. A process that creates an image locks a directory of its own for it. If the process is
+//! killed, the next one that creates an image removes that directory.
 //!
 //! | path | content |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! exec: a command in the guest beside the job's own.
+//! exec: a command that runs in the guest in addition to the job.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// exec: a command beside the job's own.
+/// exec: a command that runs in addition to the job.
 ///
 /// ```
 /// use metaservice_protocol::{Exec, ExecOptions};

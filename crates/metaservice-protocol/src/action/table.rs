@@ -85,7 +85,7 @@ actions! {
         agent_repeats: true,
     }
 
-    /// A command beside the job's own, with its streams.
+    /// A command in addition to the job, with its streams.
     Exec {
         name: "exec",
         capability: Some(Capability::Exec),
@@ -206,7 +206,7 @@ pub enum ActionRequest {
     },
     /// Version 1: kill the job's command and all its descendants.
     KillProcess,
-    /// A command beside the job's own.
+    /// A command in addition to the job.
     Exec(Exec),
     /// A TCP connection to a port in the guest.
     Dial(Dial),

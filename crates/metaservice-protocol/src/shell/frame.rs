@@ -1,4 +1,4 @@
-//! The messages of a shell stream: their bytes, and nothing of their order.
+//! The encoding of the messages of a shell stream. Their order is not checked here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,8 +1,8 @@
-//! Snapshots on the disk, by what they were made of.
+//! The store of snapshots on disk. The key of a snapshot covers everything that it was made from.
 //!
 //! Owns the directory. A snapshot is a directory in it that appears as a whole, is never changed,
-//! and is removed when nothing can be restored from it any more. It does not trust what it reads:
-//! a snapshot whose memory was touched, or whose state has other bytes, is broken.
+//! and is removed when it cannot be restored any more. The store does not trust what it reads: a
+//! snapshot whose memory file was changed, or whose state has other bytes, is broken.
 //!
 //! | file | content |
 //! | --- | --- |

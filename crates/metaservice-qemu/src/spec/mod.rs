@@ -153,7 +153,7 @@ impl MachineSpec {
         self
     }
 
-    /// Sets what the guest can reach beside the service.
+    /// Sets what the guest can reach in addition to the service.
     #[must_use]
     pub const fn network(mut self, network: Network) -> Self {
         self.network = network;

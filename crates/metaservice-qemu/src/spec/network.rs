@@ -8,7 +8,7 @@ use super::hardware::MacAddress;
 /// The largest MTU that a virtio card and a 16-bit IP length allow.
 const JUMBO_MTU: u16 = 65520;
 
-/// What the guest can reach beside the service.
+/// What the guest can reach in addition to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Network {

@@ -276,8 +276,8 @@ fn steps() -> impl Strategy<Value = Vec<Option<Input>>> {
 }
 
 proptest! {
-    /// Whatever comes in whatever order: each thing is done at most once and in the order of the
-    /// diagram, and nothing is done after the end.
+    /// For any inputs in any order: each effect is performed at most once and in the order of the
+    /// diagram, and none after the end.
     #[test]
     fn each_thing_is_done_once_and_in_order(rules in any_rules(), steps in steps()) {
         let mut story = Story::of(rules);
@@ -303,8 +303,8 @@ proptest! {
         prop_assert_eq!(finished, story.life.state() == State::Done);
     }
 
-    /// A caller that does what it is asked for always comes to the end, whatever the guest does:
-    /// by deadlines alone where the rules have one for each state, else by two signals.
+    /// If the caller performs all effects, the job always ends, whatever the guest does: by
+    /// deadlines alone if the rules have one for each state, or else by two signals.
     #[test]
     fn every_life_ends(rules in any_rules(), steps in steps()) {
         let mut story = Story::of(rules);

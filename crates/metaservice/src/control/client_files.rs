@@ -166,7 +166,7 @@ impl ReadRequest<'_> {
 }
 
 impl ListRequest<'_> {
-    /// Lists what is below the directories in it too.
+    /// Whether to list the entries of subdirectories too, at any depth.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self

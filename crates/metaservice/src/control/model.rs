@@ -77,7 +77,7 @@ pub enum JobState {
     Failed,
 }
 
-/// A command to be run beside the job's own.
+/// A command to run in addition to the job.
 #[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

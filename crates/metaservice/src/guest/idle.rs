@@ -1,9 +1,9 @@
 //! The idle service: a machine waits here for a job, so that a snapshot of it can be taken.
 //!
-//! It tells the agent that there is no job, and to wait. It refuses everything else, so that
-//! nothing of any job is in the machine's memory. An agent that cannot wait gets an error that
-//! means "not yet". A stock cloud image gets what installs the agent, as an instance that belongs
-//! to no job.
+//! It answers the agent that there is no job and that it should wait. It refuses everything else,
+//! so that the machine's memory contains no data of any job. An agent that cannot wait gets an
+//! error that means "not yet". A stock cloud image gets the script that installs the agent, as an
+//! instance that belongs to no job.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

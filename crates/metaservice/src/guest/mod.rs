@@ -23,7 +23,7 @@ pub(crate) mod reception;
 pub(crate) mod replies;
 pub(crate) mod subprotocol;
 
-/// Without cloud metadata, no path exists beside those of the protocol.
+/// Without cloud metadata, only the paths of the protocol exist.
 #[cfg(not(feature = "cloud"))]
 pub(crate) mod reception {
     use std::collections::BTreeSet;

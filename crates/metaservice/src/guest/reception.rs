@@ -1,4 +1,4 @@
-//! What a machine without an agent gets: the paths beside those of the protocol.
+//! The paths that are not the protocol's. They serve a machine that has no agent yet.
 //!
 //! Translates between HTTP and [`cloud`](crate::guest::cloud) and [`delivery`](crate::guest::delivery).
 //! No session is required, because a machine has none before its agent runs: nothing here is a

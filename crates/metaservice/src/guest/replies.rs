@@ -232,7 +232,8 @@ fn invalid(reply: Reply, reason: impl Into<String>) -> HttpError {
     HttpError::new(ErrorCode::InvalidPayload, reason)
 }
 
-/// How many strings a Files payload may have beside the names: its keys, and keys of later versions.
+/// How many strings a Files payload may have in addition to the names: keys, also of later
+/// versions.
 const MEMBERS: usize = 16;
 
 /// The number of strings in JSON.

@@ -1,4 +1,4 @@
-//! Commands beside the job's own.
+//! Commands that run in the guest in addition to the job.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl From<OutputTooLong> for ExecError {
     }
 }
 
-/// A command to be run in the guest, beside the job's own. It is shaped like
+/// A command to run in the guest in addition to the job. It is built like
 /// `tokio::process::Command`.
 ///
 /// A command is started once: no connection error makes the host start it again. An agent of
@@ -221,7 +221,7 @@ impl<E> fmt::Debug for Command<'_, E> {
 }
 
 impl MetaService {
-    /// A command to be run in the guest, beside the job's own; see [`Command`]. An empty command is
+    /// A command to run in the guest in addition to the job; see [`Command`]. An empty command is
     /// the guest's default shell.
     pub fn exec<S: Into<String>>(&self, command: impl IntoIterator<Item = S>) -> Command<'_, Self> {
         Command::new(self, command)

@@ -38,7 +38,7 @@ impl MetaService {
 }
 
 impl ListRequest<'_> {
-    /// Whether to list subdirectories too, at any depth. The default is only the directory itself.
+    /// Whether to list the entries of subdirectories too, at any depth.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self

@@ -1,9 +1,9 @@
 //! The directory that holds a copy until it is complete. It is beside the copy's destination.
 //!
 //! As for a file's destination, the path is looked up once, and the directory is held open. The
-//! guest may have given modes to the directories in it that deny access. They belong to this user,
-//! and are opened before they are removed. The next copy to the same directory removes what a killed
-//! process has left.
+//! guest may have given the directories in it modes that deny access. They belong to this user, so
+//! their modes are changed before they are removed. The next copy to the same directory removes the
+//! rest that a killed process has left.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,9 +1,9 @@
 //! A process that forks the supervisors of shells.
 //!
-//! To start a program takes the kernel a millisecond. It takes an emulated machine many, because
-//! the emulator translates the program's code again for each process. So the agent starts one
-//! process beside it, with the first shell. That process forks a child for each order that it gets
-//! on their socket. The child is the supervisor.
+//! The start of a program takes about a millisecond. In an emulated machine it takes many, because
+//! the emulator translates the program's code again for each process. So the agent starts one fork
+//! server, together with the first shell. The fork server forks a child for each order that it
+//! receives on its socket. The child is the supervisor.
 //!
 //! ```text
 //!   agent ── order, streams, channel ─► fork server ── fork ─► supervisor ── fork, exec ─► command

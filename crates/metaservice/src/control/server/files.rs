@@ -67,7 +67,7 @@ pub(crate) async fn list_files(
 pub(crate) struct EntriesQuery {
     /// A directory in the guest, or one file.
     path: String,
-    /// Also list what is below the directories in it.
+    /// Also list the entries of subdirectories, at any depth.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", param(required = false))]
     recursive: bool,

@@ -1,4 +1,4 @@
-//! The job itself: what it is, its log, its end.
+//! The end-points of the job itself: its description, its log, its end.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

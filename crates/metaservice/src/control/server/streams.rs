@@ -119,8 +119,8 @@ fn not_described() -> Response {
     refuse(Code::InvalidRequest, message)
 }
 
-/// Runs a command beside the job's own. An agent of version 1 runs one that has no more than a
-/// command and a terminal.
+/// Runs a command in addition to the job. An agent of version 1 supports no options except a
+/// terminal.
 #[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::EXEC, params(ExecQuery), responses(
     (status = 101, description = "a websocket with the messages of a shell stream, of stream protocol v2 if both sides know it"),
     (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),

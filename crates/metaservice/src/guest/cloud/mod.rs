@@ -1,8 +1,8 @@
-//! Cloud metadata, for a stock cloud image: the image asks for it, takes the job's machine for a
-//! cloud's, and runs the script that installs an agent.
+//! Cloud metadata for a stock cloud image. The image requests it, concludes that it runs in a
+//! cloud, and runs the script that installs an agent.
 //!
-//! [`instance`] describes the machine, [`server`] answers requests. The room serves only what was
-//! given to [`Cloud`](instance::Cloud) or made up for this machine, and nothing about the host.
+//! [`instance`] describes the machine, [`server`] answers requests. The data come only from
+//! [`Cloud`](instance::Cloud), or are invented for this machine. None is about the host.
 //! `docs/cloud.md` lists what is served, and why.
 
 pub(crate) mod instance;

@@ -17,7 +17,7 @@ pub(super) struct StreamState {
     /// Outputs without a reader: their bytes are discarded.
     pub(super) discarded: [bool; 3],
     pub(super) ping_due: bool,
-    /// What the exit says beside success or failure; at most
+    /// The details of the exit, in addition to success or failure; at most
     /// [`MAX_FAILURE`](metaservice_protocol::limits::MAX_FAILURE) bytes.
     pub(super) detail: Bytes,
     /// The guest has reported the command's end.

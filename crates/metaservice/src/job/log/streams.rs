@@ -1,8 +1,8 @@
 //! How much of each numbered log was received. It does no I/O.
 //!
-//! A request says where its bytes belong. If it is cut, the guest sends it again, perhaps while the
-//! host still reads what is left of the first connection. In each order of arrival, each byte passes
-//! once, and only after the byte before it.
+//! A request states the offset of its bytes. If it is cut, the guest sends it again, perhaps while
+//! the host still reads the rest of the first connection. In any order of arrival, each byte is
+//! accepted once, and only after the byte before it.
 
 use std::collections::BTreeMap;
 
