@@ -1,4 +1,4 @@
-//! Where the source of the guest agent is.
+//! The location of the guest agent's source, for build scripts that embed the agent.
 //!
 //! The agent itself is the program of this package: a static Linux binary that runs inside the
 //! virtual machine. It is built for the guest, not for the host, so no crate can link it. A build

@@ -5,15 +5,15 @@
 //!
 //! ```text
 //!   JobSpec ──check──► Job ──find the image──► Plan ──launch──► Sandbox ──► Report
-//!   plain data         values that             what the          owns all,   what became
-//!                      are good                machine is of     reports     of the job
+//!   plain data         checked                 image,            owns all,   the outcome
+//!                      values                  hardware          reports     of the job
 //!                                                                Events
 //! ```
 //!
 //! | module | owns |
 //! | --- | --- |
 //! | [`spec`] | the description: plain data, as JSON |
-//! | [`job`] | the description checked; limits, variables, artifacts |
+//! | [`job`] | the checked description; limits, variables, artifacts |
 //! | [`machine`] | the plan of a machine, its image, its snapshots |
 //! | [`life`] | every decision in a job's life, without I/O |
 //! | [`output`] | where output goes on the host |

@@ -7,7 +7,7 @@ use crate::life::{Collected, End, KillReason, Outcome, Signal};
 use crate::machine::MachineError;
 use crate::progress::ProgressError;
 
-/// What became of a job.
+/// The outcome of a job.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {

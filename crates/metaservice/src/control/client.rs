@@ -148,8 +148,8 @@ impl Client {
         self.stream(&target).await.map(GuestStream::new)
     }
 
-    /// Describes a command, so that a stream can be requested with its id. `None` if the job does
-    /// not know this: an older version serves it, which takes the command in the target.
+    /// Describes a command, so that a stream can be requested with its id. `None` if an older
+    /// version of the tool serves the job: it takes the command in the request target instead.
     async fn describe(&self, exec: &ExecRequest) -> Result<Option<String>, ClientError> {
         let json = to_json(exec)?;
         if json.len() > IN_TARGET {
