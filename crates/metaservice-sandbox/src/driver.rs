@@ -4,15 +4,14 @@
 //! ends all of them. It decides nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metaservice::control::MachineDescription;
 use metaservice::{ActionError, Contact, LogError, MetaService};
-use metaservice_qemu::{Disk, Exit, Machine};
+use metaservice_qemu::{Exit, Machine};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::attempt::{Attempt, Attempted, Restored};
@@ -23,31 +22,11 @@ use crate::job::Job;
 use crate::life::{
     Collected, Effect, End, Input, KillReason, Life, Outcome, Rules, Signal, Start, State,
 };
+use crate::machine::MachineError;
 use crate::machine::snapshot::CONSOLE_LINES;
-use crate::machine::{Describer, Individual, MachineError};
+use crate::place::Place;
 use crate::progress::{Progress, ProgressError};
 use crate::report::Report;
-
-/// Where the machine of a job is.
-pub(crate) enum Place {
-    /// Here: the driver starts and ends it.
-    Machine {
-        describer: Arc<Describer>,
-        individual: Individual,
-        disk: Option<PreparedDisk>,
-        power_off_timeout: Duration,
-    },
-    /// Another program starts it. It may come late, and may come back after it has left, so it is
-    /// never regarded as lost.
-    Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
-}
-
-/// A disk that the machine writes, and that is used after it.
-pub(crate) struct PreparedDisk {
-    pub(crate) disk: Disk,
-    /// How long the machine may take to power off in order.
-    pub(crate) power_off_timeout: Duration,
-}
 
 /// What a driver is made of.
 pub(crate) struct Parts {
@@ -355,7 +334,7 @@ impl Driver {
         self.attempt = Some(Attempt::begin(crate::attempt::Beginning {
             start,
             describer: Arc::clone(describer),
-            individual: individual.clone(),
+            individual: (**individual).clone(),
             job: Arc::clone(&self.parts.job),
             service: self.parts.service.clone(),
             disk,
@@ -438,7 +417,7 @@ impl Driver {
             Place::Elsewhere { served, .. } => Some(served.clone()),
             Place::Machine { .. } => self.attempt.as_ref().and_then(Attempt::served),
         };
-        let power_off = self.power_off(success);
+        let power_off = self.parts.place.power_off(success);
         let (control, events) = (self.parts.control.take(), self.parts.events.clone());
         self.spawn(async move {
             if let Some(served) = served {
@@ -458,17 +437,6 @@ impl Driver {
             }
             Some(Message::MachineEnded { exit, progress })
         });
-    }
-
-    /// How long the machine may take to power off. `None`: it is killed.
-    fn power_off(&self, success: bool) -> Option<Duration> {
-        match &self.parts.place {
-            Place::Elsewhere { .. } => None,
-            Place::Machine { disk: Some(disk), .. } => success.then_some(disk.power_off_timeout),
-            Place::Machine { describer, power_off_timeout, .. } => {
-                (!describer.plan().is_disposable()).then_some(*power_off_timeout)
-            }
-        }
     }
 
     async fn finish(mut self, outcome: Outcome) -> Report {

@@ -16,12 +16,13 @@ use tracing::Instrument;
 
 use crate::agent::{AGENT, PLATFORM};
 use crate::control::{Control, ControlError};
-use crate::driver::{Driver, Parts, Place, PreparedDisk};
+use crate::driver::{Driver, Parts};
 use crate::event::Event;
 use crate::job::Job;
 use crate::life::{Rules, Start};
 use crate::machine::{Describer, Individual, Plan};
 use crate::output::log_sink::{self, LogSink};
+use crate::place::{Place, PreparedDisk};
 use crate::progress::{Progress, ProgressError};
 use crate::sandbox::Sandbox;
 
@@ -169,7 +170,7 @@ impl Launcher {
         let mut opened = self.open_with(cloud, rules).await?;
         let place = Place::Machine {
             describer: Arc::new(Describer::new(Arc::new(plan))),
-            individual,
+            individual: Box::new(individual),
             disk: opened.prepared_disk.take(),
             power_off_timeout: POWER_OFF_TIMEOUT,
         };

@@ -40,6 +40,7 @@ mod launch;
 pub mod life;
 pub mod machine;
 pub mod output;
+mod place;
 mod progress;
 mod report;
 mod sandbox;

@@ -3,9 +3,10 @@
 //! This module also owns the parts that `shell` shares.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use metaservice::control::{Client, ClientError, Code, JobState};
+use metaservice::control::{Client, ClientError, Code};
 use metaservice::{Child, Command, TerminalSize};
 
 use crate::flags::JobName;
@@ -204,11 +205,15 @@ async fn begin(client: &Client, exec: Described) -> Result<Child, ClientError> {
     }
 }
 
-/// Returns whether the job's command has ended, or its service.
+/// How long a job that lost its machine may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the job's command has ended, or its service. The connection of a command that runs beside
+/// it is cut first: the job has a moment to end.
 async fn has_ended(client: &Client) -> bool {
-    match client.job().await {
-        Ok(job) => !matches!(job.state, JobState::Waiting | JobState::Running),
-        Err(ClientError::Unreachable(..)) => true,
+    match tokio::time::timeout(END_TIMEOUT, client.wait()).await {
+        Ok(Ok(_) | Err(ClientError::Unreachable(..) | ClientError::Connection(_))) => true,
+        Ok(Err(error)) => error.code() == Some(Code::Terminated),
         Err(_) => false,
     }
 }

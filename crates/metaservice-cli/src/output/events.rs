@@ -241,7 +241,7 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
             }
         }
         End::MachineGone | End::NeverFetched => {
-            hints::lost(&report, told.boot_timeout, told.elsewhere)?
+            hints::lost(&report, told.boot_timeout, told.elsewhere)?;
         }
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);

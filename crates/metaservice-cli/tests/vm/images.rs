@@ -308,8 +308,8 @@ fn the_rest_of_a_killed_prepare_is_removed_by_the_next_import() {
 fn a_prepared_image_takes_no_flags_of_its_preparation() {
     let gallery = Gallery::with_bare_image();
     gallery.run(&["image", "prepare", "bare", "--as", "ready"]).text(0);
-    gallery.file("data", b"#!/bin/sh\n");
-    for (flag, value) in [("--net", "user"), ("--user-data", "data")] {
+    gallery.file("user-data", b"#!/bin/sh\n");
+    for (flag, value) in [("--net", "user"), ("--user-data", "user-data")] {
         let args = ["run", "--image", "ready", flag, value, "--", "true"];
         gallery.refused(&args, "to \"metaservice image prepare\"");
     }
@@ -338,8 +338,9 @@ fn a_snapshot_is_created_once_and_removed_with_its_image() {
 fn prepare_stock_image(gallery: &Gallery) -> PathBuf {
     let (image, _) = cloud_image();
     gallery.run(&["image", "import", &image, "--name", "stock"]).text(0);
-    gallery.file("data", b"#!/bin/sh\necho user data > /root/data\n");
-    let flags = ["--as", "ready", "--user-data", "data", "--console", "console", "-e", "WHO=me"];
+    gallery.file("user-data", b"#!/bin/sh\necho user data > /root/data\n");
+    let flags =
+        ["--as", "ready", "--user-data", "user-data", "--console", "console", "-e", "WHO=me"];
     let command = ["--", "sh", "-c", "echo \"$WHO\" > /root/command"];
     let prepared =
         gallery.run(&[&["image", "prepare", "stock"], &flags[..], &command[..]].concat());

@@ -111,7 +111,7 @@ fn a_saved_machine_that_is_broken_is_removed_and_the_run_boots() {
     memory.set_len(4096).unwrap();
     let finished = warm.cli.run(&["run", "--", "echo", "fine"]);
     assert_eq!(finished.text(0), "fine\n");
-    assert!(finished.stderr.contains("the saved machine is broken"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("the snapshot is broken"), "{}", finished.stderr);
     warm.cli.wait_for_exits();
     // This snapshot was created again, in the background.
     let again = warm.cli.run(&["run", "--json", "--", "echo", "again"]);

@@ -27,7 +27,7 @@ pub fn is_unread(error: &(dyn Error + 'static)) -> bool {
     while let Some(error) = cause {
         let shared = error.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
         let inner = error.downcast_ref::<io::Error>().or(shared).and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<Unread>()) {
+        if inner.is_some_and(<dyn Error + Send + Sync>::is::<Unread>) {
             return true;
         }
         cause = error.source();
