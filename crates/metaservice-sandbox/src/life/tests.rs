@@ -308,10 +308,8 @@ proptest! {
     #[test]
     fn every_life_ends(rules in any_rules(), steps in steps()) {
         let mut story = Story::of(rules);
-        for step in steps {
-            if let Some(input) = step {
-                story.after(input);
-            }
+        for input in steps.into_iter().flatten() {
+            story.after(input);
         }
         for _ in 0..20 {
             match story.life.state() {
