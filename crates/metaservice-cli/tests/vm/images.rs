@@ -304,33 +304,10 @@ fn the_rest_of_a_killed_prepare_is_removed_by_the_next_import() {
     assert_eq!(gallery.run(&["-q", "image", "ls"]).text(0), "bare\n");
 }
 
-#[test]
-fn a_prepared_image_takes_no_flags_of_its_preparation() {
-    let gallery = Gallery::with_bare_image();
-    gallery.run(&["image", "prepare", "bare", "--as", "ready"]).text(0);
-    gallery.file("user-data", b"#!/bin/sh\n");
-    for (flag, value) in [("--net", "user"), ("--user-data", "user-data")] {
-        let args = ["run", "--image", "ready", flag, value, "--", "true"];
-        gallery.refused(&args, "to \"metaservice image prepare\"");
-    }
-}
-
 /// How many snapshots there are.
 fn snapshots(gallery: &Gallery) -> usize {
     let entries = fs::read_dir(gallery.cli.work().join("cache/metaservice/warm")).unwrap();
     entries.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
-}
-
-#[test]
-fn a_snapshot_is_created_once_and_removed_with_its_image() {
-    let gallery = Gallery::with_bare_image();
-    gallery.run(&["image", "prepare", "bare", "--as", "ready"]).text(0);
-    gallery.run(&["image", "snapshot", "ready"]).text(0);
-    let again = gallery.run(&["image", "snapshot", "ready"]);
-    assert!(again.stderr.contains("there was a snapshot of"), "{}", again.stderr);
-    assert_eq!(snapshots(&gallery), 1);
-    gallery.run(&["image", "rm", "ready"]).text(0);
-    assert_eq!(snapshots(&gallery), 0);
 }
 
 /// Prepares a stock image with user data and a command, and creates a snapshot. Returns the path of
@@ -369,7 +346,10 @@ const COMMON: [&str; 4] = ["me", "user data", "own disk", "cloud-init disabled"]
 #[test]
 fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     let gallery = Gallery::new();
+    // The preparation boots a distribution, which takes minutes: all that needs one is checked here.
     let disk = prepare_stock_image(&gallery);
+    check_flags_of_the_preparation(&gallery);
+    check_that_there_is_one_snapshot(&gallery);
     let before = sha256(&disk);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut seen = BTreeSet::new();
@@ -399,4 +379,20 @@ fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     }
     assert_eq!(seen.len(), 120);
     assert_eq!(sha256(&disk), before, "a machine has written to the image");
+    gallery.run(&["image", "rm", "ready"]).text(0);
+    assert_eq!(snapshots(&gallery), 0);
+}
+
+/// What cloud-init and the package lists were given cannot be given again.
+fn check_flags_of_the_preparation(gallery: &Gallery) {
+    for (flag, value) in [("--net", "user"), ("--user-data", "user-data")] {
+        let args = ["run", "--image", "ready", flag, value, "--", "true"];
+        gallery.refused(&args, "to \"metaservice image prepare\"");
+    }
+}
+
+fn check_that_there_is_one_snapshot(gallery: &Gallery) {
+    let again = gallery.run(&["image", "snapshot", "ready"]);
+    assert!(again.stderr.contains("there was a snapshot of"), "{}", again.stderr);
+    assert_eq!(snapshots(gallery), 1);
 }

@@ -1,6 +1,5 @@
 //! Disk images: the one of a distribution, and one that contains only busybox.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,12 +38,7 @@ pub fn bare_image(work: &Path) -> String {
     }
     std::fs::copy(&tools.busybox, root.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("bin/busybox", root.join("init")).unwrap();
-    // The power button.
-    let script = root.join("etc/acpi/PWRF/00000080");
-    std::fs::write(&script, "#!/bin/sh\nsync\npoweroff -f\n").unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let table = "::sysinit:/bin/busybox sh /etc/rc\n\
-                 ::respawn:/bin/acpid -f\n\
                  ::once:/bin/sh -c 'wget -qO- http://169.254.169.254/engine/v1/agent/install | sh'\n";
     std::fs::write(root.join("etc/inittab"), table).unwrap();
     let mut rc = String::from(
