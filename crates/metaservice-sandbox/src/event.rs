@@ -15,7 +15,7 @@ use crate::machine::snapshot::SnapshotError;
 /// order.
 ///
 /// Their number is bounded by the description: what a guest can repeat is reported at most
-/// [`CONTACT_LIMIT`](crate::event::CONTACT_LIMIT) times.
+/// [`CONTACT_LIMIT`] times.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
