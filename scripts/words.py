@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKED = """
     .ci .config ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.toml Makefile README.md SECURITY.md
     bench book.toml clippy.toml deny.toml
-    crates/metaservice crates/metaservice-cli/setup.sh crates/metaservice-cli/src/cli.rs
-    crates/metaservice-cli/src/commands/cp crates/metaservice-cli/src/commands/help.rs
-    crates/metaservice-cli/src/commands/man.rs crates/metaservice-cli/src/flags
+    crates/metaservice crates/metaservice-cli/setup.sh crates/metaservice-cli/src
+    crates/metaservice-cli/Cargo.toml crates/metaservice-sandbox/build.rs crates/metaservice-sandbox/src
+    crates/metaservice-sandbox/Cargo.toml crates/metaservice-testing
     crates/metaservice-archive crates/metaservice-guest crates/metaservice-image
     crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol
     crates/metaservice-qemu
@@ -61,7 +61,7 @@ WORDS = {re.compile(rf"(?<![A-Za-z])(?:{word})(?![A-Za-z])"): instead
 NAMES = re.compile(
     r"`[a-z0-9]+(?:_[a-z0-9]+){3,}`|`bounds(?:\.rs)?`|`crates/[a-z/.]+`"
     r"|list-folder|list_folder|not-a-folder|[`\"]folder[`\"]|log_drain|[Uu]nbounded_?\w+"
-    r"|alias = \"bound\"|--bound=|`--bound`|`farewell`"
+    r"|alias = \"bound\"|\"bound\": name|OptionalActions::Drain|\"farewell\"|farewell=9|ledger\.json|--bound=|`--bound`|`farewell`"
     r"|temporary_folder|\bBounds\b|\.bounds\(|bounds::list"
     r"|nobody:x:65534:65534:nobody"
 )

@@ -23,7 +23,7 @@ use crate::output;
 
 /// How long it may take to read what a machine sent before it ended. The host has it already, but
 /// the log's sink may be slow.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What came of an attempt.
 pub(crate) enum Attempted {
@@ -147,7 +147,7 @@ impl Work {
                     exit = machine.wait() => exit,
                     never = self.watch_console(&machine) => match never {},
                 };
-                self.drain().await;
+                self.read_rest().await;
                 report(Attempted::Gone(exit));
             }
         }
@@ -238,16 +238,16 @@ impl Work {
     }
 
     /// Takes in what a machine that has ended sent before: the log's end, and perhaps a result.
-    async fn drain(&self) {
+    async fn read_rest(&self) {
         let drained = metaservice_private::lock(&self.made).card.as_ref().map(NetworkCard::drained);
-        let drain = async {
+        let rest = async {
             if let Some(drained) = drained {
                 // The card reads what is left in its socket, and ends its connections.
                 drained.cancelled().await;
             }
             self.beginning.service.log_idle().await;
         };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+        let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
     }
 
     /// The capture file, if the description has one. Waits for the reader of a FIFO.

@@ -128,9 +128,9 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlErro
     if is_live(path).await? {
         return Err(ControlError::InUse(path.to_owned()));
     }
-    let bound =
+    let made =
         listen(path).and_then(|(listener, socket)| Ok((UnixListener::from_std(listener)?, socket)));
-    bound.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })
+    made.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })
 }
 
 /// Makes a socket that has its mode before it has its name: no other user can connect meanwhile.
@@ -152,7 +152,7 @@ pub async fn bind_job(name: &str) -> Result<(UnixListener, SocketFile), ControlE
     let path = directory()?.join(format!("{name}{SUFFIX}"));
     match bind(&path).await {
         Err(ControlError::InUse(_)) => Err(ControlError::NameTaken(name.to_owned())),
-        bound => bound,
+        made => made,
     }
 }
 

@@ -224,7 +224,7 @@ impl Launcher {
         rules: Rules,
     ) -> Result<OpenJob, LaunchError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let bound = match crate::control::bind_job(self.job.name()).await {
+        let made = match crate::control::bind_job(self.job.name()).await {
             Ok(control) => Some(control),
             Err(error) if self.job.named => return Err(error.into()),
             // The job does not depend on it, and no client knows its name.
@@ -258,7 +258,7 @@ impl Launcher {
         }
         let service = builder.start()?;
         let machine = MachineDescription::default();
-        let control = bound.map(|(listener, socket)| {
+        let control = made.map(|(listener, socket)| {
             let mut description = control::Description::from(job.name());
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();

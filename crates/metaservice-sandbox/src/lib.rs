@@ -16,7 +16,7 @@
 //! | [`job`] | the checked description; limits, variables, artifacts |
 //! | [`machine`] | the plan of a machine, its image, its snapshots |
 //! | [`life`] | every decision in a job's life, without I/O |
-//! | [`output`] | where output goes on the host |
+//! | [`output`] | the destinations of output on the host |
 //! | [`control`] | the control sockets, by which clients find jobs |
 //!
 //! Most callers begin with [`Sandbox::builder`]. [`Launcher`] is for callers who make the

@@ -27,7 +27,7 @@ Example:
 pub(crate) struct Ps {}
 
 /// How long a job may take to answer: one that is stopped does not hide the others.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of a job that does not answer.
 const SILENT: &str = "silent";
@@ -42,7 +42,7 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
     let mut asking = JoinSet::new();
     for Running { name, pid, client } in control::all().await? {
         asking.spawn(async move {
-            let row = match tokio::time::timeout(PATIENCE, client.job()).await {
+            let row = match tokio::time::timeout(ANSWER_TIMEOUT, client.job()).await {
                 Ok(Ok(job)) => Row::Told(Box::new(job)),
                 // The job may have just ended. That is not an error.
                 Ok(Err(_)) => return None,

@@ -1,4 +1,4 @@
-//! Where a file goes on the host: one rule for artifacts, copies out of a guest, the log, the
+//! The destination of a file on the host: one rule for artifacts, copies out of a guest, the log, the
 //! console and captured frames.
 //!
 //! | at the path | artifact, copy | log, console, pcap |

@@ -1,4 +1,4 @@
-//! Where output goes on the host: files and streams that the user names, and the log.
+//! The destinations of output on the host: files and streams that the user names, and the log.
 
 mod destination;
 pub(crate) mod log_sink;

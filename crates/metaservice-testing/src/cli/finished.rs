@@ -8,9 +8,9 @@ use std::process::Child;
 pub struct Finished {
     /// The exit code, or `None` if a signal has ended it.
     pub status: Option<i32>,
-    /// What it has written to stdout.
+    /// Its standard output.
     pub stdout: Vec<u8>,
-    /// What it has written to stderr.
+    /// Its standard error.
     pub stderr: String,
 }
 

@@ -19,7 +19,7 @@ pub fn cloud_image() -> (String, PathBuf) {
 pub fn bare_image(work: &Path) -> String {
     let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
-    for folder in [
+    for directory in [
         "bin",
         "sbin",
         "etc",
@@ -34,7 +34,7 @@ pub fn bare_image(work: &Path) -> String {
         "var/run",
         "var/log",
     ] {
-        std::fs::create_dir_all(root.join(folder)).unwrap();
+        std::fs::create_dir_all(root.join(directory)).unwrap();
     }
     std::fs::copy(&tools.busybox, root.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("bin/busybox", root.join("init")).unwrap();
@@ -67,16 +67,16 @@ pub fn bare_image(work: &Path) -> String {
 }
 
 /// Returns the modules for the disk, the network card and the power button, in loading order.
-fn modules(folder: Option<&Path>) -> Vec<PathBuf> {
-    let Some(folder) = folder else { return Vec::new() };
-    let list = std::fs::read_to_string(folder.join("modules.dep")).unwrap();
+fn modules(directory: Option<&Path>) -> Vec<PathBuf> {
+    let Some(directory) = directory else { return Vec::new() };
+    let list = std::fs::read_to_string(directory.join("modules.dep")).unwrap();
     let mut order: Vec<PathBuf> = Vec::new();
     for wanted in ["virtio_pci.ko", "virtio_net.ko", "virtio_blk.ko", "button.ko", "evdev.ko"] {
         let lines = list.lines().filter_map(|line| line.split_once(':'));
         let line = lines.into_iter().find(|(path, _)| path.ends_with(&format!("/{wanted}")));
         let Some((path, needs)) = line else { continue };
         for module in needs.split_whitespace().rev().chain([path]) {
-            let module = folder.join(module);
+            let module = directory.join(module);
             if !order.contains(&module) {
                 order.push(module);
             }

@@ -10,7 +10,7 @@ use crate::interrupts::{Interrupt, Interrupts};
 use crate::output::printer::Printer;
 
 /// Does work on large files, with a progress bar. An interrupt stops the work, which then removes
-/// what it has created.
+/// the files that it created.
 pub(super) async fn with_progress<T: Send + 'static>(
     printer: Printer,
     what: &str,

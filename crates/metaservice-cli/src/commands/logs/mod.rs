@@ -123,7 +123,7 @@ async fn show_tail(mut log: impl AsyncBufReadExt + Unpin, lines: u64) -> Result<
     let (mut last, mut held) = (VecDeque::new(), 0);
     loop {
         let mut line = Vec::new();
-        // The log's own limit bounds a line without an end.
+        // The log's own limit is the limit of a line without an end.
         if log.read_until(b'\n', &mut line).await.context("the log is cut")? == 0 {
             break;
         }

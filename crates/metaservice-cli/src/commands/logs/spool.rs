@@ -44,8 +44,8 @@ struct State {
 impl Spool {
     pub(crate) fn new() -> Self {
         Self::with_file(|| {
-            let folder = metaservice_private::bases::temporary().map_err(io::Error::other)?;
-            tempfile::tempfile_in(folder)
+            let directory = metaservice_private::bases::temporary().map_err(io::Error::other)?;
+            tempfile::tempfile_in(directory)
         })
     }
 

@@ -93,8 +93,8 @@ impl Columns {
 }
 
 /// Formats a name. For a terminal, it is sanitized and on one line.
-pub(crate) fn name(path: &str, tame: bool) -> String {
-    if tame { printable(path).replace('\n', "\u{fffd}") } else { path.to_owned() }
+pub(crate) fn name(path: &str, sanitize: bool) -> String {
+    if sanitize { printable(path).replace('\n', "\u{fffd}") } else { path.to_owned() }
 }
 
 fn user(entry: &DirectoryEntry) -> String {

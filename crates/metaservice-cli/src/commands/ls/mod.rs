@@ -84,7 +84,7 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
         Err(error) => return Err(error).with_context(cannot),
     };
     let mut stdout = Output::lock();
-    let tame = std::io::stdout().is_terminal();
+    let sanitize = std::io::stdout().is_terminal();
     let now = std::time::SystemTime::now();
     let sizes = if args.human { Sizes::Human } else { Sizes::Bytes };
     let long = args.long.then_some(sizes);
@@ -100,7 +100,7 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
             // A directory comes before its content, so the order of arrival is kept.
             waiting.push(entry);
             if waiting.len() == ALIGNED {
-                show(&mut stdout, &mut waiting, long, tame, now)?;
+                show(&mut stdout, &mut waiting, long, sanitize, now)?;
             }
         } else {
             kept += entry.path.len() + entry.target.as_ref().map_or(0, String::len);
@@ -108,7 +108,7 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
             if all.len() == SORTED || kept > SORTED_BYTES {
                 kept = 0;
                 all.sort_by(|a, b| a.path.cmp(&b.path));
-                show(&mut stdout, &mut all, long, tame, now)?;
+                show(&mut stdout, &mut all, long, sanitize, now)?;
             }
         }
     }
@@ -117,7 +117,7 @@ pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     } else {
         all.sort_by(|a, b| a.path.cmp(&b.path));
         waiting.append(&mut all);
-        show(&mut stdout, &mut waiting, long, tame, now)?;
+        show(&mut stdout, &mut waiting, long, sanitize, now)?;
     }
     stdout.flush()?;
     Ok(ExitStatus::SUCCESS)
@@ -145,7 +145,7 @@ fn show(
     to: &mut impl Write,
     entries: &mut Vec<DirectoryEntry>,
     long: Option<Sizes>,
-    tame: bool,
+    sanitize: bool,
     now: std::time::SystemTime,
 ) -> std::io::Result<()> {
     let columns = Columns::of(entries, long.unwrap_or_default());
@@ -153,7 +153,7 @@ fn show(
         if long.is_some() {
             writeln!(to, "{}", columns.line(&entry, now))?;
         } else {
-            writeln!(to, "{}", listing::name(&entry.path, tame))?;
+            writeln!(to, "{}", listing::name(&entry.path, sanitize))?;
         }
     }
     Ok(())
@@ -162,8 +162,8 @@ fn show(
 /// Lists a directory with a version 1 agent.
 async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<String>, ClientError> {
     let files = client.list(path).files().await?;
-    let folder = path.trim_end_matches('/');
-    let below = |file: &str| match file.strip_prefix(folder) {
+    let directory = path.trim_end_matches('/');
+    let below = |file: &str| match file.strip_prefix(directory) {
         Some(below) => below.trim_start_matches('/').to_owned(),
         None => file.to_owned(),
     };
@@ -177,13 +177,13 @@ async fn plain(client: &Client, path: &str, recursive: bool) -> Result<Vec<Strin
 
 fn show_names(names: &[String], printer: Printer) -> Result<ExitStatus> {
     let mut stdout = Output::lock();
-    let tame = std::io::stdout().is_terminal();
+    let sanitize = std::io::stdout().is_terminal();
     if printer.is_json() {
         writeln!(stdout, "{}", json_text(&json!(names).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
     for path in names {
-        writeln!(stdout, "{}", listing::name(path, tame))?;
+        writeln!(stdout, "{}", listing::name(path, sanitize))?;
     }
     Ok(ExitStatus::SUCCESS)
 }

@@ -47,8 +47,8 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatus> {
     let interval = args.interval.parse::<Period>().context("in --interval")?.get();
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(10);
-    ensure!(bounds.contains(&interval), "--interval is 100ms to 10s");
+    let range = Duration::from_millis(100)..=Duration::from_secs(10);
+    ensure!(range.contains(&interval), "--interval is 100ms to 10s");
     let client =
         metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
     let mut interrupts = Interrupts::listen()?;
