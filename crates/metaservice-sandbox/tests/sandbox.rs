@@ -64,6 +64,8 @@ async fn a_sandbox_reports_what_happens_and_how_it_ended() {
     assert_eq!(seen, ["starting", "machine", "started", "ended"]);
     let report = sandbox.wait().await;
     assert_eq!((report.outcome.end, report.status()), (End::Result, 7));
+    // The service keeps the sink as long as the handle lives.
+    drop(sandbox);
     let mut text = String::new();
     let mut reader = reader;
     reader.read_to_string(&mut text).await.unwrap();
