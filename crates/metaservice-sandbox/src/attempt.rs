@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use metaservice::MetaService;
 use metaservice_nic::{Pcap, StaleConnection};
+use metaservice_private::lock;
 use metaservice_qemu::{Disk, Exit, Machine, MachineSpec};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use crate::blocking::block;
 use crate::event::{Event, RestoreError};
 use crate::job::{Job, OutputField};
 use crate::life::Start;
@@ -29,10 +31,8 @@ const REST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Attempted {
     /// The machine runs.
     Started { restored: bool },
-    /// There is no snapshot, or none that can be read.
-    NoSnapshot,
-    /// The snapshot does not start.
-    RestoreFailed,
+    /// There is no snapshot, or it cannot be read, or it does not start.
+    NotRestored,
     /// The machine does not start, and no other would.
     Failed(MachineError),
     /// The machine ended without a request. What it had sent has been read.
@@ -42,6 +42,8 @@ pub(crate) enum Attempted {
 /// What an attempt needs.
 pub(crate) struct Beginning {
     pub(crate) start: Start,
+    /// The attempt before, which has failed. It is ended first: its agent may hold the job.
+    pub(crate) failed: Option<Attempt>,
     pub(crate) describer: Arc<Describer>,
     pub(crate) individual: Individual,
     pub(crate) job: Arc<Job>,
@@ -73,20 +75,21 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn begin(beginning: Beginning) -> Self {
+    pub(crate) fn begin(mut beginning: Beginning) -> Self {
         let made = Arc::new(Mutex::new(Made::default()));
+        let failed = beginning.failed.take();
         let work = Work { beginning, made: Arc::clone(&made) };
-        let task = tokio::spawn(work.run().in_current_span());
+        let task = tokio::spawn(work.run(failed).in_current_span());
         Self { made, task: AbortOnDropHandle::new(task) }
     }
 
     pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
-        metaservice_private::lock(&self.made).machine.clone()
+        lock(&self.made).machine.clone()
     }
 
     /// Cancelled when the service has answered the guest's last request.
     pub(crate) fn served(&self) -> Option<CancellationToken> {
-        metaservice_private::lock(&self.made).card.as_ref().map(NetworkCard::served)
+        lock(&self.made).card.as_ref().map(NetworkCard::served)
     }
 
     /// Ends the attempt, with everything that it has made.
@@ -95,9 +98,9 @@ impl Attempt {
         let _ = self.task.await;
     }
 
-    /// The snapshot of this attempt, if it had one.
-    pub(crate) fn restored(self) -> Option<Restored> {
-        metaservice_private::lock(&self.made).restored.take()
+    /// The snapshot of this attempt, if it had one. A second call gets none.
+    pub(crate) fn take_restored(&self) -> Option<Restored> {
+        lock(&self.made).restored.take()
     }
 
     /// What clients are shown of the machine, with the statistics of its card at that time.
@@ -106,7 +109,7 @@ impl Attempt {
         plan: &Plan,
         restored: bool,
     ) -> impl Fn() -> serde_json::Value + Send + use<> {
-        let made = metaservice_private::lock(&self.made);
+        let made = lock(&self.made);
         let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
         let observer = made.card.as_ref().map(|card| card.observer().clone());
         let summary = plan.summary();
@@ -132,7 +135,12 @@ struct Work {
 }
 
 impl Work {
-    async fn run(self) {
+    async fn run(self, failed: Option<Attempt>) {
+        if let Some(failed) = failed {
+            failed.end().await;
+            // Its agent may have claimed the job.
+            self.beginning.service.release();
+        }
         let started = match self.beginning.start {
             Start::Boot => self.boot().await,
             Start::Restore => self.restore().await,
@@ -157,8 +165,7 @@ impl Work {
         let Beginning { describer, individual, events, disk, .. } = &self.beginning;
         let card = self.connect(Vec::new()).await.map_err(Attempted::Failed)?;
         let describe = || describer.describe(Some(individual), card);
-        let spec =
-            crate::blocking::block(describe).map_err(|error| Attempted::Failed(error.into()))?;
+        let spec = block(describe).map_err(|error| Attempted::Failed(error.into()))?;
         for notice in describer.notices() {
             let _ = events.send(Event::Cache(notice));
         }
@@ -173,25 +180,24 @@ impl Work {
 
     async fn restore(&self) -> Result<Arc<Machine>, Attempted> {
         let Beginning { describer, events, .. } = &self.beginning;
-        let stale = match crate::blocking::block(|| Snapshot::find(describer)) {
+        let stale = match block(|| Snapshot::find(describer)) {
             Ok(Some(snapshot)) => {
                 let stale = snapshot.stale_connections();
-                metaservice_private::lock(&self.made).restored =
-                    Some(Restored { snapshot, error: None });
+                lock(&self.made).restored = Some(Restored { snapshot, error: None });
                 stale
             }
-            Ok(None) => return Err(Attempted::NoSnapshot),
+            Ok(None) => return Err(Attempted::NotRestored),
             Err(error) if error.is_of_snapshot() => {
                 let _ = events.send(Event::NoSnapshot(error));
-                return Err(Attempted::NoSnapshot);
+                return Err(Attempted::NotRestored);
             }
             Err(error) => return Err(Attempted::Failed(self.not_described(error))),
         };
         let card = self.connect(stale).await.map_err(Attempted::Failed)?;
-        let described = crate::blocking::block(|| describer.describe(None, card));
+        let described = block(|| describer.describe(None, card));
         let spec = described.map_err(|error| Attempted::Failed(error.into()))?;
         let spec = {
-            let made = metaservice_private::lock(&self.made);
+            let made = lock(&self.made);
             match &made.restored {
                 Some(restored) => restored.snapshot.restore(spec),
                 None => spec,
@@ -200,10 +206,10 @@ impl Work {
         match Machine::start(spec).await {
             Ok(machine) => Ok(self.keep(machine)),
             Err(error) => {
-                if let Some(restored) = &mut metaservice_private::lock(&self.made).restored {
+                if let Some(restored) = &mut lock(&self.made).restored {
                     restored.error = Some(error.into());
                 }
-                Err(Attempted::RestoreFailed)
+                Err(Attempted::NotRestored)
             }
         }
     }
@@ -227,19 +233,19 @@ impl Work {
         let (card, guest) =
             NetworkCard::connect(limits, pcap, stale, |listener| service.serve(listener))
                 .map_err(MachineError::Card)?;
-        metaservice_private::lock(&self.made).card = Some(card);
+        lock(&self.made).card = Some(card);
         Ok(guest)
     }
 
     fn keep(&self, machine: Machine) -> Arc<Machine> {
         let machine = Arc::new(machine);
-        metaservice_private::lock(&self.made).machine = Some(Arc::clone(&machine));
+        lock(&self.made).machine = Some(Arc::clone(&machine));
         machine
     }
 
     /// Takes in what a machine that has ended sent before: the log's end, and perhaps a result.
     async fn read_rest(&self) {
-        let drained = metaservice_private::lock(&self.made).card.as_ref().map(NetworkCard::drained);
+        let drained = lock(&self.made).card.as_ref().map(NetworkCard::drained);
         let rest = async {
             if let Some(drained) = drained {
                 // The card reads what is left in its socket, and ends its connections.
@@ -294,7 +300,7 @@ struct Slow(std::fs::File);
 
 impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        crate::blocking::block(|| self.0.write(bytes))
+        block(|| self.0.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

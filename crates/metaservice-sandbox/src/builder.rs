@@ -57,13 +57,12 @@ pub struct Builder {
     spec: JobSpec,
     secrets: BTreeMap<String, String>,
     log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
-    state: Option<PathBuf>,
 }
 
 impl Builder {
     /// A sandbox of this description.
     pub fn from_spec(spec: JobSpec) -> Self {
-        Self { spec, secrets: BTreeMap::new(), log: None, state: None }
+        Self { spec, secrets: BTreeMap::new(), log: None }
     }
 
     /// The command and its arguments. The sandbox lasts as long as it runs.
@@ -147,7 +146,8 @@ impl Builder {
         self
     }
 
-    /// Writes the log to this sink. A sink that is slow slows the command down.
+    /// Writes the log to this sink. A sink that is slow slows the command down. It is flushed when
+    /// the job has ended, and shut down when the handle is dropped.
     pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
         self.log = Some(Box::pin(sink));
         self
@@ -161,10 +161,10 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or something that the job needs cannot be opened.
     pub async fn launch(self) -> Result<Sandbox, StartError> {
-        let Self { spec, secrets, log, state } = self;
+        let Self { spec, secrets, log } = self;
         let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
         let plan = crate::blocking::block(|| Plan::resolve(&job))?;
-        let launcher = Launcher::new(job).state(state);
+        let launcher = Launcher::new(job);
         let launcher = match log {
             Some(sink) => launcher.log(sink),
             None => launcher,

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::attempt::{Attempt, Attempted, Restored};
+use crate::attempt::{Attempt, Attempted, Beginning, Restored};
 use crate::collect;
 use crate::control::Control;
 use crate::event::{CONTACT_LIMIT, Event, RestoreError};
@@ -43,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) started: CancellationToken,
 }
 
-/// What a task has to say.
+/// What a task reports.
 pub(crate) enum Message {
     Fetched,
     Result,
@@ -168,20 +168,23 @@ impl Driver {
         self.spawn(async move { Some(Message::Contact(service.contact_changed(before).await)) });
     }
 
-    /// Hands an input to the life. A result that is there counts before it.
+    /// Hands an input to the life.
     fn handle(&mut self, input: Input) {
-        let now = Instant::now();
-        if self.parts.service.try_result().is_some() {
-            self.life.handle(Input::Result, now);
-        }
+        let now = self.note_result();
         self.life.handle(input, now);
     }
 
-    fn handle_time(&mut self) {
+    /// A result that the guest has reported counts before any other input. Returns the time.
+    fn note_result(&mut self) -> Instant {
         let now = Instant::now();
         if self.parts.service.try_result().is_some() {
             self.life.handle(Input::Result, now);
         }
+        now
+    }
+
+    fn handle_time(&mut self) {
+        let now = self.note_result();
         let before = self.life.state();
         self.life.handle_time(now);
         if matches!(before, State::Killing(_)) && self.life.state() != before {
@@ -263,8 +266,7 @@ impl Driver {
                 }
                 self.handle(Input::MachineStarted);
             }
-            Attempted::NoSnapshot => self.handle(Input::RestoreFailed),
-            Attempted::RestoreFailed => self.handle(Input::RestoreFailed),
+            Attempted::NotRestored => self.handle(Input::RestoreFailed),
             Attempted::Failed(error) => {
                 self.not_started = Some(error);
                 self.handle(Input::BootFailed);
@@ -312,27 +314,28 @@ impl Driver {
                 self.spawn(async move { Some(Message::Closed(service.shutdown().await)) });
             }
             Effect::EndMachine => self.end_machine(),
-            // The caller's.
+            // `run` performs it.
             Effect::Finish(_) => {}
         }
     }
 
     fn start(&mut self, start: Start) {
-        let Place::Machine { .. } = &self.parts.place else {
+        let failed = self.attempt.take();
+        match &failed {
+            None => self.report_event(Event::Starting),
+            Some(failed) => self.give_up(failed),
+        }
+        let Place::Machine { describer, individual, disk } = &self.parts.place else {
             // Its deadline begins at once.
             return self.life.handle(Input::MachineStarted, Instant::now());
         };
-        match self.attempt.take() {
-            None => self.report_event(Event::Starting),
-            Some(before) => self.give_up(before),
-        }
-        let Place::Machine { describer, individual, disk, .. } = &self.parts.place else { return };
         self.attempts += 1;
         let number = self.attempts;
         let disk = disk.as_ref().map(|prepared| prepared.disk.clone());
         let sender = self.sender.clone();
-        self.attempt = Some(Attempt::begin(crate::attempt::Beginning {
+        self.attempt = Some(Attempt::begin(Beginning {
             start,
+            failed,
             describer: Arc::clone(describer),
             individual: (**individual).clone(),
             job: Arc::clone(&self.parts.job),
@@ -345,18 +348,16 @@ impl Driver {
         }));
     }
 
-    /// Ends a restored machine that is unusable, and says why.
-    fn give_up(&self, attempt: Attempt) {
-        let Some(Restored { snapshot, error }) = attempt.restored() else { return };
-        let gone = self.exit.clone().map(RestoreError::Ended);
+    /// Says why a restored machine is unusable, and removes its snapshot if that may be at fault.
+    fn give_up(&mut self, failed: &Attempt) {
+        let gone = self.exit.take().map(RestoreError::Ended);
+        let Some(Restored { snapshot, error }) = failed.take_restored() else { return };
         let error = error.or(gone).unwrap_or(RestoreError::Silent);
         let Place::Machine { describer, .. } = &self.parts.place else { return };
         // The host may be at fault, and the snapshot of an image is not made by itself.
         if describer.plan().image.is_none() || error.is_of_snapshot() {
             snapshot.remove();
         }
-        // Its agent may have claimed the job.
-        self.parts.service.release();
         self.report_event(Event::RestoreFailed(error));
     }
 
@@ -403,12 +404,8 @@ impl Driver {
     fn end_machine(&mut self) {
         let outcome = self.life.outcome();
         let report = self.report(outcome);
-        if report.outcome.end == End::Result {
-            report
-                .result
-                .clone()
-                .into_iter()
-                .for_each(|result| self.report_event(Event::Ended(result)));
+        if let (End::Result, Some(result)) = (report.outcome.end, &report.result) {
+            self.report_event(Event::Ended(result.clone()));
         }
         let progress = self.parts.progress.ended(report.status()).err();
         let success = report.status() == 0;
@@ -457,13 +454,13 @@ impl Driver {
     }
 
     fn report(&self, outcome: Option<Outcome>) -> Report {
-        let missing = Outcome { end: End::MachineGone, collected: Collected::MachineGone };
+        let unknown = Outcome { end: End::MachineGone, collected: Collected::MachineGone };
         let wants_snapshot = match &self.parts.place {
             Place::Machine { describer, .. } => self.booted && describer.plan().wants_snapshot(),
             Place::Elsewhere { .. } => false,
         };
         Report {
-            outcome: outcome.unwrap_or(missing),
+            outcome: outcome.unwrap_or(unknown),
             result: self.parts.service.try_result(),
             log: self.log.clone(),
             fetched: self.parts.service.is_fetched(),

@@ -37,9 +37,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// image renews first, such as the keys of a server.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a machine may take to power off by itself.
-const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Descriptors that a guest's connections leave to the log, the state, files and clients.
 const SPARE_DESCRIPTORS: usize = 256;
 
@@ -102,7 +99,7 @@ impl Launcher {
     }
 
     /// Writes the log to `sink`, besides the file of the description. A sink that is slow slows the
-    /// command down.
+    /// command down. It is flushed when the job has ended, and shut down when the handle is dropped.
     pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
         self.sink = Box::pin(sink);
         self
@@ -172,7 +169,6 @@ impl Launcher {
             describer: Arc::new(Describer::new(Arc::new(plan))),
             individual: Box::new(individual),
             disk: opened.prepared_disk.take(),
-            power_off_timeout: POWER_OFF_TIMEOUT,
         };
         Ok(opened.run(place))
     }

@@ -9,15 +9,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::machine::{Describer, Individual};
 
+/// How long a machine may take to power off by itself.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Where the machine of a job is.
 pub(crate) enum Place {
     /// Here: the driver starts and ends it.
-    Machine {
-        describer: Arc<Describer>,
-        individual: Box<Individual>,
-        disk: Option<PreparedDisk>,
-        power_off_timeout: Duration,
-    },
+    Machine { describer: Arc<Describer>, individual: Box<Individual>, disk: Option<PreparedDisk> },
     /// Another program starts it. It may come late, and come back: it is never lost.
     Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
 }
@@ -35,8 +33,8 @@ impl Place {
         match self {
             Self::Elsewhere { .. } => None,
             Self::Machine { disk: Some(disk), .. } => success.then_some(disk.power_off_timeout),
-            Self::Machine { describer, power_off_timeout, .. } => {
-                (!describer.plan().is_disposable()).then_some(*power_off_timeout)
+            Self::Machine { describer, .. } => {
+                (!describer.plan().is_disposable()).then_some(POWER_OFF_TIMEOUT)
             }
         }
     }

@@ -110,22 +110,22 @@ async fn boot(service: &MetaService, seed: u64) -> (Machine, Arc<AtomicU64>) {
     let agent = metaservice_sandbox::AGENT.to_vec();
     let initramfs = initramfs::build(&initramfs::Contents::new(agent, &tools)).unwrap();
     let boot = Boot::from_kernel(&tools.kernel).initramfs(initramfs);
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    let ours = tokio::net::UnixStream::from_std(ours).unwrap();
-    let (nic, driver) = metaservice_nic::attach(ours, Config::default());
+    let (host, guest) = UnixStream::pair().unwrap();
+    host.set_nonblocking(true).unwrap();
+    let host = tokio::net::UnixStream::from_std(host).unwrap();
+    let (nic, driver) = metaservice_nic::attach(host, Config::default());
     tokio::spawn(driver.run());
     let left = Arc::new(AtomicU64::new(0));
     let random = Arc::new(Mutex::new(seed));
     let listener = Breaking { nic, left: Arc::clone(&left), random };
     tokio::spawn(service.clone().serve(listener));
-    let card = Card::new(theirs.into(), MacAddress::random());
+    let card = Card::new(guest.into(), MacAddress::random());
     let spec = MachineSpec::new(&tools.qemu, boot).card(card).memory(Memory::parse("1G").unwrap());
     (Machine::start(spec).await.unwrap(), left)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_and_folders_go_through_a_line_that_breaks_at_random_bytes() {
+async fn files_and_directories_go_through_a_line_that_breaks_at_random_bytes() {
     let mut seed = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut r| io::Read::read_exact(&mut r, &mut seed))

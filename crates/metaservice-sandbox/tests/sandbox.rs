@@ -8,20 +8,24 @@ use metaservice_sandbox::control;
 use metaservice_sandbox::life::{End, Signal};
 use metaservice_sandbox::spec::JobSpec;
 use metaservice_sandbox::{Event, Sandbox, StartError};
+use metaservice_testing::processes::command_line;
+use metaservice_testing::wait;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::AsyncReadExt;
 
 fn unique(what: &str) -> String {
     format!("{what}-{}", std::process::id())
 }
 
-/// Whether a process of this user runs QEMU for the machine of this name.
-fn machine_runs(name: &str) -> bool {
+/// The process that runs the machine of this name.
+fn machine(name: &str) -> Option<Pid> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut lines =
-        processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    lines.any(|line| {
-        let line = String::from_utf8_lossy(&line);
-        line.contains("qemu-system") && line.contains(name)
+    let mut numbers = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    numbers.find_map(|number| {
+        let pid = Pid::from_raw(number)?;
+        let line = command_line(pid)?;
+        (line.contains("qemu-system") && line.contains(name)).then_some(pid)
     })
 }
 
@@ -78,14 +82,19 @@ async fn dropping_a_sandbox_ends_and_removes_everything() {
     let name = unique("drop");
     let builder = Sandbox::builder().name(&name).snapshot(false);
     let sandbox = builder.command(["sleep", "infinity"]).start().await.unwrap();
-    assert!(control::names().await.unwrap().contains(&name) && machine_runs(&name));
+    assert!(control::names().await.unwrap().contains(&name));
+    let process = pidfd_open(machine(&name).expect("a machine"), PidfdFlags::empty()).unwrap();
     drop(sandbox);
-    let gone = async {
-        while machine_runs(&name) || control::names().await.unwrap().contains(&name) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is still there");
+    let ended = tokio::task::spawn_blocking(move || {
+        let limit = Duration::from_secs(30).try_into().unwrap();
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap()
+    });
+    assert_eq!(ended.await.unwrap(), 1, "QEMU still runs");
+    let socket = format!("{name}.sock");
+    let socket = metaservice_private::bases::runtime("metaservice").unwrap().path().join(socket);
+    tokio::task::spawn_blocking(move || wait::until("no control socket", || !socket.exists()))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,3 +47,8 @@ pub fn noise(length: usize, seed: u32) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// The programs of the page on the libraries compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/how-to/embedding.md")]
+pub struct EmbeddingPage;
