@@ -1,9 +1,11 @@
 //! From flags to the description of a job. Flags are one way to write it; a file is another.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
 use metaservice_sandbox::spec::{
     AccelSpec, ArtifactSpec, CloudSpec, HardwareSpec, JobSpec, NetSpec, Period, SessionSpec, Size,
@@ -17,8 +19,8 @@ use crate::hints;
 pub(crate) struct Description {
     pub(crate) spec: JobSpec,
     pub(crate) secrets: BTreeMap<String, String>,
-    /// Whether flags have made it: errors name them.
-    by_flags: bool,
+    /// The file that has it. `None`: flags describe it, and errors name them.
+    file: Option<PathBuf>,
 }
 
 impl Description {
@@ -50,12 +52,12 @@ impl Description {
             Session::Claimed => SessionSpec::Claimed,
             Session::Off => SessionSpec::Off,
         };
-        Ok(Self { spec, secrets: args.withdrawn, by_flags: true })
+        Ok(Self { spec, secrets: args.withdrawn, file: None })
     }
 
     /// The description in a file, with the values of secrets.
     pub(crate) fn of_file(file: &Path, secrets: BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self { spec: read(file)?, secrets, by_flags: false })
+        Ok(Self { spec: read(file)?, secrets, file: Some(file.to_owned()) })
     }
 
     /// Adds keys and user data.
@@ -66,19 +68,31 @@ impl Description {
 
     /// Checks it.
     pub(crate) fn check(self) -> Result<Job> {
-        let Self { spec, secrets, by_flags } = self;
+        let Self { spec, secrets, file } = self;
         // Those that were taken out of the environment are not there any more.
         let secret = |name: &str| secrets.get(name).cloned().or_else(|| std::env::var(name).ok());
         let job = Job::resolve(spec, secret);
-        if by_flags { job.map_err(hints::job) } else { Ok(job?) }
+        match file {
+            None => job.map_err(hints::job),
+            Some(file) => job.with_context(|| format!("in --spec {}", file.display())),
+        }
     }
 }
 
+/// The largest file of a description. The kernel takes no larger command and environment.
+const MAX_FILE: u64 = 8 << 20;
+
 /// Reads a description.
-fn read(file: &Path) -> Result<JobSpec> {
-    let text =
-        std::fs::read(file).with_context(|| format!("cannot read --spec {}", file.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("in --spec {}", file.display()))
+fn read(path: &Path) -> Result<JobSpec> {
+    let mut text = Vec::new();
+    let file = File::open(path);
+    file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text))
+        .with_context(|| format!("cannot read --spec {}", path.display()))?;
+    let spec = match text.len() as u64 > MAX_FILE {
+        true => Err(Error::msg(format!("the file is larger than {} MiB", MAX_FILE >> 20))),
+        false => serde_json::from_slice(&text).map_err(Error::new),
+    };
+    spec.with_context(|| format!("in --spec {}", path.display()))
 }
 
 /// The names of the secrets of a description, as far as it can be read.

@@ -8,6 +8,7 @@ use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
 use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, OutputField};
+use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
 use metaservice_sandbox::{LaunchError, Report};
@@ -150,7 +151,6 @@ pub(crate) fn launch(error: LaunchError) -> Error {
         LaunchError::Log { path, cause } => {
             Error::new(cause).context(format!("cannot write --log {}", path.display()))
         }
-        LaunchError::Service(error) => error.into(),
         error => error.into(),
     }
 }
@@ -223,9 +223,8 @@ pub(crate) fn with_console(what: &str, console: &[String]) -> String {
     format!("{what}; last console lines:\n  {lines}")
 }
 
-/// Why a job has no result.
-pub(crate) fn lost(report: &Report, told: Option<Duration>, elsewhere: bool) -> Result<()> {
-    use metaservice_sandbox::life::End;
+/// Why a job has no result. `elsewhere`: another program starts its machine.
+pub(crate) fn lost(report: &Report, boot_timeout: Option<Duration>, elsewhere: bool) -> Result<()> {
     match report.outcome.end {
         End::MachineGone => {
             let how = report.exit.as_ref().map(|exit| exit.cause.to_string()).unwrap_or_default();
@@ -237,7 +236,7 @@ pub(crate) fn lost(report: &Report, told: Option<Duration>, elsewhere: bool) -> 
             Err(Error::msg(with_console(&what, &report.console)))
         }
         End::NeverFetched => {
-            let after = humantime::format_duration(told.unwrap_or_default());
+            let after = humantime::format_duration(boot_timeout.unwrap_or_default());
             if elsewhere {
                 return Err(Error::msg(format!("no guest has fetched its command within {after}")));
             }

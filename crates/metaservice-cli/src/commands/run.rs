@@ -1,26 +1,26 @@
 //! `metaservice run`: run a command in a virtual machine, and exit with its status.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
+use clap::Args;
 use clap::ValueEnum;
 use metaservice_sandbox::Launcher;
 use metaservice_sandbox::job::Job;
-use metaservice_sandbox::machine::{Plan, snapshot};
+use metaservice_sandbox::machine::{Plan, PlanSummary, snapshot};
 use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
 use crate::description::{self, Description};
-use crate::flags::{CloudArgs, HardwareArgs, JOB, JobArgs, VmArgs};
+use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
-use crate::output::events::{self, Told};
+use crate::output::events::{self, JobFacts};
 use crate::output::printer::{Printer, json_text, printable};
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use crate::terminal;
-use clap::Args;
-use std::path::PathBuf;
 
 const HELP: &str = "\
 Examples:
@@ -70,7 +70,7 @@ pub(crate) enum DryRun {
 }
 
 pub(crate) async fn run(args: Run, printer: Printer) -> Result<ExitStatus> {
-    let (dry_run, hardware) = (args.dry_run, args.vm.hardware.clone());
+    let dry_run = args.dry_run;
     let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
         return print_description(description);
@@ -83,17 +83,18 @@ pub(crate) async fn run(args: Run, printer: Printer) -> Result<ExitStatus> {
     }
     let mut interrupts = Interrupts::listen()?;
     output::warn_of_closed(&job, printer);
-    let told = Told::of(&job, Some(plan.boot_timeout()), None);
+    let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
+    let summary = plan.summary();
     let launching = Launcher::new(job).log(AsyncOutput::new()).launch(plan);
     // A FIFO that gets the log opens when its reader comes.
     let sandbox = tokio::select! {
         launched = launching => launched.map_err(hints::launch)?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    let report = events::follow(sandbox, &mut interrupts, &told, printer).await;
+    let report = events::follow(sandbox, &mut interrupts, &facts, printer).await;
     let wants_snapshot = report.wants_snapshot;
-    let status = events::conclude(report, &told, printer)?;
-    if wants_snapshot && let Err(error) = make_snapshot_later(&hardware) {
+    let status = events::conclude(report, &facts, printer)?;
+    if wants_snapshot && let Err(error) = make_snapshot_later(&summary) {
         tracing::debug!(%error, "no snapshot is made for the next run");
     }
     Ok(status)
@@ -133,7 +134,8 @@ fn print_description(description: Description) -> Result<ExitStatus> {
 /// Prints what the machine would be made of.
 fn print_plan(job: &Job, plan: &Plan) -> Result<ExitStatus> {
     let summary = plan.summary();
-    let restores = tokio::task::block_in_place(|| snapshot::exists(plan)).unwrap_or(false);
+    let restores = tokio::task::block_in_place(|| snapshot::exists(plan));
+    let restores = restores.map_err(hints::snapshot)?;
     let start = match (restores, summary.snapshot) {
         (true, _) => "restored from a snapshot",
         (false, true) => "booted: there is no snapshot yet",
@@ -161,24 +163,28 @@ fn print_plan(job: &Job, plan: &Plan) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Makes a snapshot for the next run, by a process of its own: this one does not wait for it.
-fn make_snapshot_later(hardware: &HardwareArgs) -> std::io::Result<()> {
-    let HardwareArgs { cpus, memory, accel } = hardware;
-    let accel = accel.to_possible_value();
+/// Makes a snapshot for the next run in another process. Does not wait for it.
+fn make_snapshot_later(machine: &PlanSummary) -> std::io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["--quiet", "image", "snapshot", "builtin", "--background"])
-        .args(["--cpus", &cpus.to_string(), "--memory", memory])
-        .args(["--accel", accel.as_ref().map_or("auto", |accel| accel.get_name())])
+        .args(snapshot_arguments(machine))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Neither a process that waits for the directory nor Ctrl-C is meant for it.
+        // It keeps no directory in use, and Ctrl-C here does not end it.
         .current_dir("/")
         .process_group(0);
-    // Otherwise a pipe of the caller's would end with this process only.
+    // Otherwise the reader of a pipe of this process would wait for it.
     metaservice_qemu::without_descriptors(&mut command);
     command.spawn().map(drop)
+}
+
+/// The arguments that make a snapshot of the same machine, whether flags or a file describe it.
+fn snapshot_arguments(machine: &PlanSummary) -> Vec<String> {
+    let (cpus, memory) = (machine.cpus.to_string(), format!("{}M", machine.memory >> 20));
+    let words = ["--quiet", "image", "snapshot", "builtin", "--background", "--cpus", &cpus];
+    let more = ["--memory", &memory, "--accel", machine.accelerator];
+    words.into_iter().chain(more).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -240,6 +246,45 @@ mod tests {
             assert!(refused.contains("is the whole description"), "{refused}");
         }
         assert!(description(&["--spec", "/no/such/file"]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_its_name_and_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("job.json");
+        let words = ["--spec", file.to_str().unwrap()];
+        for (text, says) in [
+            ("{", "EOF while parsing"),
+            (r#"{"version":2,"command":["true"]}"#, "version 2"),
+            (r#"{"version":1,"command":[]}"#, "a job needs a command"),
+            (r#"{"version":1,"command":["true"],"machine":{"cpus":0}}"#, "in machine.cpus: "),
+            (r#"{"version":1,"command":["true"],"volume":1}"#, "unknown field `volume`"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = description(&words).and_then(Description::check).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.starts_with(&format!("in --spec {}: ", file.display())), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
+        let endless = description(&["--spec", "/dev/zero"]).unwrap_err();
+        assert!(format!("{endless:#}").contains("larger than 8 MiB"), "{endless:#}");
+    }
+
+    #[test]
+    fn the_snapshot_for_the_next_run_is_of_the_same_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("job.json");
+        let machine = r#"{"cpus":3,"memory":"1.5G","accel":"tcg"}"#;
+        std::fs::write(&file, format!(r#"{{"version":1,"command":["true"],"machine":{machine}}}"#))
+            .unwrap();
+        let by_file = ["--spec", file.to_str().unwrap()];
+        let by_flags = ["--cpus", "3", "--memory", "1.5G", "--accel", "tcg", "--", "true"];
+        for words in [&by_file[..], &by_flags] {
+            let job = description(words).unwrap().check().unwrap();
+            let summary = Plan::resolve(&job).unwrap().summary();
+            let arguments = snapshot_arguments(&summary).join(" ");
+            assert!(arguments.ends_with("--cpus 3 --memory 1536M --accel tcg"), "{arguments}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `metaservice serve`: the service of one job for a machine that another program starts.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
+use clap::Args;
 use metaservice::Cloud;
 use metaservice_qemu::SystemUuid;
 use metaservice_sandbox::control::{self, SocketFile};
@@ -14,12 +17,10 @@ use crate::flags::{CloudArgs, JobArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::listeners::{Address, NoDelay, Vsock};
-use crate::output::events::{self, Told};
+use crate::output::events::{self, JobFacts};
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
-use clap::Args;
-use std::path::PathBuf;
 
 /// The heading of the options of the service in the help.
 const SERVICE: &str = "Service options";
@@ -94,7 +95,7 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
         let what = "--ssh-key and --user-data are for an image that boots by itself";
         return Err(hints::hinted(CLOUD_HINT, what));
     };
-    let told = Told::of(&job, boot_timeout, args.state.clone()).elsewhere();
+    let facts = JobFacts::of(&job, boot_timeout, args.state.clone()).elsewhere();
     let mut interrupts = Interrupts::listen()?;
     output::warn_of_closed(&job, printer);
     let timeout = job.timeout();
@@ -123,8 +124,8 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
         let text = "--timeout begins when the guest fetches its command; the wait for that";
         printer.note(&format!("{text} has no limit (--boot-timeout DURATION sets one)"));
     }
-    let report = events::follow(sandbox, &mut interrupts, &told, printer).await;
-    events::conclude(report, &told, printer)
+    let report = events::follow(sandbox, &mut interrupts, &facts, printer).await;
+    events::conclude(report, &facts, printer)
 }
 
 /// Listens at the address, and serves the job there.

@@ -17,8 +17,8 @@ use crate::hints;
 use crate::interrupts::{Interrupts, signal_name};
 use crate::status::ExitStatus;
 
-/// What the words need to know of the job.
-pub(crate) struct Told {
+/// Facts about the job that the messages mention.
+pub(crate) struct JobFacts {
     pub(crate) boot_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) limits: Limits,
@@ -30,7 +30,7 @@ pub(crate) struct Told {
     pub(crate) elsewhere: bool,
 }
 
-impl Told {
+impl JobFacts {
     pub(crate) fn of(job: &Job, boot_timeout: Option<Duration>, state: Option<PathBuf>) -> Self {
         let (timeout, limits) = (job.timeout(), job.limits().clone());
         Self {
@@ -42,9 +42,7 @@ impl Told {
             elsewhere: false,
         }
     }
-}
 
-impl Told {
     /// Another program starts the machine.
     pub(crate) fn elsewhere(self) -> Self {
         Self { elsewhere: true, ..self }
@@ -55,11 +53,11 @@ impl Told {
 pub(crate) async fn follow(
     mut sandbox: Sandbox,
     interrupts: &mut Interrupts,
-    told: &Told,
+    facts: &JobFacts,
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
-    let mut words = Words { printer, told, spinner: None };
+    let mut words = Words { printer, facts, spinner: None };
     let report = loop {
         tokio::select! {
             biased;
@@ -76,7 +74,7 @@ pub(crate) async fn follow(
 
 struct Words<'a> {
     printer: Printer,
-    told: &'a Told,
+    facts: &'a JobFacts,
     spinner: Option<Spinner>,
 }
 
@@ -174,7 +172,7 @@ impl Words<'_> {
         let printer = self.printer;
         match reason {
             KillReason::Timeout => {
-                let timeout = humantime::format_duration(self.told.timeout.unwrap_or_default());
+                let timeout = humantime::format_duration(self.facts.timeout.unwrap_or_default());
                 printer.note(&format!("the command is killed: --timeout of {timeout} has passed"));
                 printer.event("timeout", json!({}));
             }
@@ -232,7 +230,11 @@ fn cache(notice: &CacheNotice) -> String {
 ///
 /// # Errors
 /// When the job is lost, or its end cannot be persisted.
-pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Result<ExitStatus> {
+pub(crate) fn conclude(
+    mut report: Report,
+    facts: &JobFacts,
+    printer: Printer,
+) -> Result<ExitStatus> {
     let status = ExitStatus(report.status());
     match report.outcome.end {
         End::NotStarted => {
@@ -241,7 +243,7 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
             }
         }
         End::MachineGone | End::NeverFetched => {
-            hints::lost(&report, told.boot_timeout, told.elsewhere)?;
+            hints::lost(&report, facts.boot_timeout, facts.elsewhere)?;
         }
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);
@@ -249,7 +251,7 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
         }
         End::Abandoned(Signal(number)) => {
             let name = signal_name(number);
-            match &told.state {
+            match &facts.state {
                 Some(state) => {
                     let state = state.display();
                     printer.note(&format!("{name}: stopped at once; the state is in {state}"));
@@ -258,15 +260,15 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
             }
         }
         End::Left(Signal(number)) => {
-            if let Some(state) = &told.state {
+            if let Some(state) = &facts.state {
                 let (name, state) = (signal_name(number), state.display());
                 printer
                     .note(&format!("{name}: the job can be continued from the state in {state}"));
             }
-            incomplete(&report, told, printer);
+            incomplete(&report, facts, printer);
         }
         End::Result | End::Killed(KillReason::Timeout | KillReason::Signal(_)) => {
-            incomplete(&report, told, printer);
+            incomplete(&report, facts, printer);
         }
         _ => {}
     }
@@ -277,16 +279,18 @@ pub(crate) fn conclude(mut report: Report, told: &Told, printer: Printer) -> Res
 }
 
 /// Says what is missing of the artifacts and the log.
-fn incomplete(report: &Report, told: &Told, printer: Printer) {
+fn incomplete(report: &Report, facts: &JobFacts, printer: Printer) {
     let missing = "the artifacts were not fetched";
     let text = match report.outcome.collected {
         Collected::All => None,
-        Collected::Failed if told.artifacts == 1 => Some("the artifact was not fetched".to_owned()),
+        Collected::Failed if facts.artifacts == 1 => {
+            Some("the artifact was not fetched".to_owned())
+        }
         Collected::Failed => {
-            Some(format!("{} of {} artifacts were not fetched", report.missing, told.artifacts))
+            Some(format!("{} of {} artifacts were not fetched", report.missing, facts.artifacts))
         }
         Collected::Late => {
-            let limit = humantime::format_duration(told.limits.artifact_timeout());
+            let limit = humantime::format_duration(facts.limits.artifact_timeout());
             let more = "more by --limit artifact-timeout=DURATION";
             Some(format!("{missing} within {limit}: {more}"))
         }

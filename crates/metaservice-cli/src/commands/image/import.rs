@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
+use clap::Args;
 use metaservice_image::{Format, ImageName, ImageStore};
 use serde_json::{Value, json};
 
@@ -14,7 +15,6 @@ use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 The file is copied. You can remove it afterwards. The format, raw or qcow2, is found by content. An

@@ -1,16 +1,16 @@
 //! `metaservice image ls`: lists the images of this user.
 
 use anyhow::{Error, Result};
+use clap::Args;
 use indicatif::BinaryBytes;
 use metaservice_image::{BrokenImage, Format, ImageName, ImageStore, StoredImage};
 use metaservice_qemu::SnapshotStore;
+use metaservice_sandbox::machine::Prepared;
 use serde_json::{Value, json};
 
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
-use clap::Args;
-use metaservice_sandbox::machine::Prepared;
 
 const HELP: &str = "\
 With -q, only the names are printed. With --json, the output is an array of all details.";

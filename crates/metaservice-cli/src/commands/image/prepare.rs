@@ -8,9 +8,12 @@
 //!
 //! The image is kept if an agent comes in the second boot.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice_image::{Disk, ImageDraft, ImageName, ImageStore, StoreError, StoredImage};
 use metaservice_qemu::ExitCause;
 use metaservice_sandbox::job::{Job, JobName, set_variable};
@@ -27,12 +30,9 @@ use crate::flags::{CloudArgs, HardwareArgs, Net};
 use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::output::AsyncOutput;
-use crate::output::events::{self, Told};
+use crate::output::events::{self, JobFacts};
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
-use std::path::PathBuf;
 
 const HELP: &str = "\
 Steps:
@@ -180,16 +180,16 @@ async fn boot(
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
-    let told = Told::of(&job, Some(plan.boot_timeout()), None);
+    let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
     let launcher = Launcher::new(job)
         .log(AsyncOutput::new())
         .write_disk(disk(&draft.disk())?, POWER_OFF_TIMEOUT);
     step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
     let sandbox = launcher.launch(plan).await.map_err(hints::launch)?;
-    let report = events::follow(sandbox, interrupts, &told, printer).await;
+    let report = events::follow(sandbox, interrupts, &facts, printer).await;
     match report.outcome.end {
         End::NeverFetched => {
-            let after = humantime::format_duration(told.boot_timeout.unwrap_or_default());
+            let after = humantime::format_duration(facts.boot_timeout.unwrap_or_default());
             let what = format!("no agent has come within {after}");
             Err(Error::msg(hints::with_console(&what, &report.console)))
         }
@@ -199,7 +199,7 @@ async fn boot(
             Err(Error::msg(hints::with_console(&what, &report.console)))
         }
         End::Result if report.status() == 0 => powered_off(&report, interrupts),
-        _ => events::conclude(report, &told, printer),
+        _ => events::conclude(report, &facts, printer),
     }
 }
 

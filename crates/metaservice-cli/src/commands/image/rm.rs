@@ -1,6 +1,8 @@
 //! `metaservice image rm`: removes names of images, and images without names.
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice_image::{ImageName, ImageStore};
 use metaservice_qemu::SnapshotStore;
 use serde_json::json;
@@ -9,8 +11,6 @@ use crate::candidates;
 use crate::hints;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
 
 const HELP: &str = "\
 An image is removed with its last name. sha256:DIGEST removes an image with all of its names. The

@@ -1,6 +1,8 @@
 //! `metaservice image snapshot`: saves a machine whose agent waits for a job, to restore it later.
 
 use anyhow::Result;
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice_image::ImageStore;
 use metaservice_sandbox::job::Job;
 use metaservice_sandbox::machine::snapshot::{self, Made};
@@ -15,8 +17,6 @@ use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
 
 const HELP: &str = "\
 The machine boots, and is saved when its agent waits for a job. Later runs with the same --cpus,
