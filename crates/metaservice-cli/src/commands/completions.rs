@@ -3,12 +3,12 @@
 //! The script calls this tool for completions, so that the names of running jobs complete too.
 
 use anyhow::{Context, Result};
+use clap::Args;
 use clap_complete::Shell;
 use clap_complete::env::Shells;
 
 use crate::output::Output;
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Examples:

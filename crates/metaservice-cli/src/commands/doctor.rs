@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use metaservice_qemu::{Accelerator, Arch, Boundary, Finding, Report};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -11,7 +12,6 @@ use tokio::process::Command;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
 
 /// Check dependencies and suggest fixes.
 #[derive(Debug, Args)]

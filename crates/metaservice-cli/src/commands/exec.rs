@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
+use clap::Args;
 use metaservice::control::{Client, ClientError, Code};
 use metaservice::{Child, Command, TerminalSize};
 
@@ -18,7 +19,6 @@ use crate::output::remarks;
 use crate::status::ExitStatus;
 use crate::terminal::attachment::{Attachment, Parting, attach};
 use crate::terminal::{self, Escape, Terminal};
-use clap::Args;
 
 const HELP: &str = "\
 Example:

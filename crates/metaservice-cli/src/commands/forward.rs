@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use metaservice::control::{Client, JobState};
 use metaservice::{ActionError, Capability};
 use serde_json::json;
@@ -22,7 +23,6 @@ use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Error, Result};
+use clap::Args;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::json;
@@ -11,7 +12,6 @@ use crate::flags::OutputArgs;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
-use clap::Args;
 
 /// Show the help of a verb, or the list of limits.
 #[derive(Debug, Args)]

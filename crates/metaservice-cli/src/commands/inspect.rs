@@ -1,13 +1,13 @@
 //! `metaservice inspect JOB`: prints all details of a job as JSON.
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::flags::JobName;
 use crate::hints;
 use crate::output;
 use crate::output::printer::json_text;
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Example:

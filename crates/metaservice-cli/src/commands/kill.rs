@@ -2,12 +2,12 @@
 //! main process a signal.
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::flags::JobName;
 use crate::hints;
 use crate::signals;
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Examples:

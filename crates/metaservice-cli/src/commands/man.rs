@@ -4,15 +4,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result};
+use clap::Args;
 use clap::Command;
 
 use crate::output::Output;
 use crate::output::printer::Hint;
 use crate::status::ExitStatus;
-use clap::Args;
-use std::path::PathBuf;
 
 /// Write the manual pages.
 #[derive(Debug, Args)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 use metaservice::control::{Job, JobState};
+use metaservice_sandbox::control::{self, Running};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -12,8 +14,6 @@ use crate::output;
 use crate::output::contact;
 use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
-use clap::Args;
-use metaservice_sandbox::control::{self, Running};
 
 const HELP: &str = "\
 Example:
@@ -34,7 +34,7 @@ const SILENT: &str = "silent";
 
 /// A job, or the process that should have told of it.
 enum Row {
-    Told(Box<Job>),
+    JobFacts(Box<Job>),
     Silent { name: String, pid: Option<i32> },
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
     for Running { name, pid, client } in control::all().await? {
         asking.spawn(async move {
             let row = match tokio::time::timeout(ANSWER_TIMEOUT, client.job()).await {
-                Ok(Ok(job)) => Row::Told(Box::new(job)),
+                Ok(Ok(job)) => Row::JobFacts(Box::new(job)),
                 // The job may have just ended. That is not an error.
                 Ok(Err(_)) => return None,
                 Err(_) => Row::Silent { name: name.clone(), pid },
@@ -73,14 +73,14 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
 impl Row {
     fn json(&self) -> serde_json::Value {
         match self {
-            Self::Told(job) => json!(job),
+            Self::JobFacts(job) => json!(job),
             Self::Silent { name, pid } => json!({ "name": name, "state": SILENT, "pid": pid }),
         }
     }
 
     fn line(&self) -> Result<String> {
         Ok(match self {
-            Self::Told(job) => {
+            Self::JobFacts(job) => {
                 let state = serde_json::to_value(job.state)?;
                 let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
                 let contact = contact::word(job.contact).filter(|_| !ended);

@@ -1,6 +1,7 @@
 //! `metaservice wait JOB`: waits until a job ends, prints its status, and exits with it.
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde_json::json;
 
 use crate::flags::JobName;
@@ -9,7 +10,6 @@ use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Example:

@@ -10,15 +10,15 @@ use anyhow::{Context, Result, ensure};
 use metaservice::control::{BodyReader, Client, FileBody};
 use metaservice::{FileHead, Form};
 use metaservice_archive::{Extracted, SparseWriter};
+use metaservice_sandbox::output::{Destination, Named};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::archive;
 use super::how::How;
 use super::place::{self, Place};
-use super::told::{Content, told};
+use super::summary::{Content, told};
 use crate::output::AsyncOutput;
 use crate::output::printer::Printer;
-use metaservice_sandbox::output::{Destination, Named};
 
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;

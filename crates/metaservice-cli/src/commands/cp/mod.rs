@@ -11,9 +11,11 @@ mod fetch;
 mod how;
 mod place;
 mod send;
-mod told;
+mod summary;
 
 use anyhow::{Result, bail};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice_sandbox::control;
 
 use self::fetch::fetch;
@@ -25,8 +27,6 @@ use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
 
 const HELP: &str = "\
 Examples:

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-
 use metaservice_sandbox::output::Named;
 
 /// A source or a destination.

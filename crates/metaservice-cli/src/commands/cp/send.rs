@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use super::archive;
 use super::how::How;
 use super::place::{self, Place};
-use super::told::{Content, told};
+use super::summary::{Content, told};
 use crate::output::printer::{Hint, Printer};
 use crate::output::progress::Progress;
 

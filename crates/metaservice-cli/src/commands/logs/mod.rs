@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use futures_util::TryStreamExt;
 use metaservice::LogFrom;
 use metaservice::control::BodyReader;
@@ -20,7 +21,6 @@ use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Example:

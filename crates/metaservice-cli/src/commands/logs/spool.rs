@@ -9,9 +9,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard};
 
-use metaservice_private::lock;
-
 use bytes::Bytes;
+use metaservice_private::lock;
 use tokio::sync::Notify;
 
 /// How many bytes are kept in memory.

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Error, Result, bail};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use futures_util::TryStreamExt;
 use metaservice::DirectoryEntry;
 use metaservice::control::{Client, ClientError, Code};
@@ -21,8 +23,6 @@ use crate::hints;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
 use crate::status::ExitStatus;
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
 
 const HELP: &str = "\
 Examples:

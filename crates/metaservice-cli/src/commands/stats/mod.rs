@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use futures_util::TryStreamExt;
 use metaservice::Stats;
 use metaservice::control::{Client, ClientError};
@@ -22,7 +23,6 @@ use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
-use clap::Args;
 
 const HELP: &str = "\
 Example:

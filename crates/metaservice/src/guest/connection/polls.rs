@@ -1,10 +1,9 @@
 //! A connection that carries polls.
 //!
 //! One process may host 10,000 jobs, and nearly all of their connections are a poll that waits. So
-//! a poll is read and answered here without hyper: hyper holds three buffers of 8 KiB for each
-//! connection, a poll that waits here holds none. An idle guest costs 9.5 KiB of host memory in
-//! all (`docs/performance.md`); hyper would make that 34 KiB. This is what a second parser of
-//! requests at a security boundary is worth. What keeps it small:
+//! a poll is read and answered here without hyper. An idle guest costs about 13 KiB of host memory
+//! in all (`bench loopback/idle`); hyper would add three buffers of 8 KiB. This is what a second
+//! parser of requests at a security boundary is worth. What keeps it small:
 //!
 //! - `httparse`, the parser that hyper uses, parses the bytes. [`head`](super::head) adds no syntax
 //!   of its own.
