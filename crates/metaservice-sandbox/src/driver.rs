@@ -320,15 +320,17 @@ impl Driver {
     }
 
     fn start(&mut self, start: Start) {
+        if let Place::Elsewhere { .. } = &self.parts.place {
+            self.report_event(Event::Waiting);
+            // Its deadline begins at once.
+            return self.life.handle(Input::MachineStarted, Instant::now());
+        }
         let failed = self.attempt.take();
         match &failed {
             None => self.report_event(Event::Starting),
             Some(failed) => self.give_up(failed),
         }
-        let Place::Machine { describer, individual, disk } = &self.parts.place else {
-            // Its deadline begins at once.
-            return self.life.handle(Input::MachineStarted, Instant::now());
-        };
+        let Place::Machine { describer, individual, disk } = &self.parts.place else { return };
         self.attempts += 1;
         let number = self.attempts;
         let disk = disk.as_ref().map(|prepared| prepared.disk.clone());

@@ -23,6 +23,8 @@ pub enum Event {
     NoControl(ControlError),
     /// The machine is being started.
     Starting,
+    /// Another program starts the machine, and its guest is awaited.
+    Waiting,
     /// There is something to know of a file in the cache.
     Cache(CacheNotice),
     /// A snapshot cannot be used, and the machine is booted.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use metaservice::Destination;
 use metaservice_sandbox::control;
+use metaservice_sandbox::job::Job;
 use metaservice_sandbox::life::{End, Signal};
 use metaservice_sandbox::spec::JobSpec;
-use metaservice_sandbox::{Event, Sandbox, StartError};
+use metaservice_sandbox::{Event, Launcher, Sandbox, StartError};
 use metaservice_testing::processes::command_line;
 use metaservice_testing::wait;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -123,4 +124,18 @@ async fn a_wrong_description_is_refused_before_anything_starts() {
     let empty = JobSpec::new(Vec::<String>::new());
     let empty = metaservice_sandbox::Builder::from_spec(empty);
     assert!(matches!(empty.launch().await, Err(StartError::Job(_))));
+}
+
+#[tokio::test]
+async fn a_machine_that_another_program_starts_is_awaited_and_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = tokio::net::UnixListener::bind(directory.path().join("socket")).unwrap();
+    let job = Job::try_from(JobSpec::new(["true"])).unwrap();
+    let mut sandbox = Launcher::new(job).open().await.unwrap().serve(listener);
+    let mut events = sandbox.events();
+    assert!(matches!(events.next().await, Some(Event::Waiting)));
+    sandbox.signal(Signal(2));
+    let report = sandbox.wait().await;
+    assert_eq!((report.outcome.end, report.status()), (End::Cancelled(Signal(2)), 130));
+    assert!(events.next().await.is_none());
 }

@@ -92,6 +92,7 @@ impl Words<'_> {
                     .error(&Error::new(error).context("the job cannot be controlled by clients"));
             }
             Event::Starting => self.wait_for("starting the machine"),
+            Event::Waiting => self.wait_for("waiting for the guest"),
             Event::Cache(notice) => printer.note(&cache(&notice)),
             Event::NoSnapshot(error) => {
                 printer.note(&format!("booting instead: {:#}", hints::snapshot(error)));
@@ -163,7 +164,10 @@ impl Words<'_> {
                 printer.event("bounded", json!({ "bound": name, "bytes": limit }));
             }
             Event::Ended(result) => self.ended(&result),
-            Event::PoweringOff => self.wait_for("powering off"),
+            Event::PoweringOff => {
+                printer.event("poweringOff", json!({}));
+                self.wait_for("powering off");
+            }
             event => tracing::debug!(?event, "an event without words"),
         }
     }

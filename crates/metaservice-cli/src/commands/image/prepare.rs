@@ -184,7 +184,7 @@ async fn boot(
     let launcher = Launcher::new(job)
         .log(AsyncOutput::new())
         .write_disk(disk(&draft.disk())?, POWER_OFF_TIMEOUT);
-    step(printer, "booting", "booting a copy of it; its cloud-init may take minutes");
+    printer.note("booting a copy of it; its cloud-init may take minutes");
     let sandbox = launcher.launch(plan).await.map_err(hints::launch)?;
     let report = events::follow(sandbox, interrupts, &facts, printer).await;
     match report.outcome.end {
@@ -228,7 +228,8 @@ async fn check(
     printer: Printer,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
-    step(printer, "checking", "booting it again, to see that its agent comes");
+    printer.note("booting it again, to see that its agent comes");
+    printer.event("checking", json!({}));
     let _spinner = printer.spinner("booting it again");
     let plan = check_plan(&hardware, draft.disk(), stored)?;
     tokio::select! {
@@ -248,12 +249,6 @@ fn check_plan(hardware: &HardwareArgs, disk: Disk, stored: StoredImage) -> Resul
     let job = Job::try_from(spec).map_err(hints::job)?;
     let image = Image { disk, stored: Some(stored) };
     Plan::with_image(&job, image).map_err(|error| hints::plan(error, CLOUD_HINT))
-}
-
-/// Reports the start of a step. Each step takes long.
-fn step(printer: Printer, event: &str, text: &str) {
-    printer.note(text);
-    printer.event(event, json!({}));
 }
 
 /// The hint if keys or user data are given for an image without cloud-init.
