@@ -45,7 +45,8 @@ pub(crate) struct Run {
     pub(crate) tty: bool,
     /// Take the description of the job from a file, as --dry-run=json prints it.
     ///
-    /// It is the whole description: no COMMAND and no other option goes with it.
+    /// It is the whole description: no COMMAND and no other option goes with it, except
+    /// --no-snapshot.
     #[arg(long, value_name = "FILE", help_heading = JOB)]
     pub(crate) spec: Option<PathBuf>,
     /// Print what would be run, and start nothing: the machine in words, or the job as JSON.
@@ -112,12 +113,16 @@ fn describe(args: Run) -> Result<Description> {
     }
     description.spec.machine = description::machine(vm)?;
     let Some(file) = file else { return Ok(description) };
+    // --no-snapshot has a variable, which is for each run. It also goes with a file.
+    let snapshot = std::mem::replace(&mut description.spec.machine.snapshot, true);
     ensure!(
         description.spec == JobSpec::new(Vec::<String>::new()),
         "--spec {} is the whole description of the job: no other option or command goes with it",
         file.display()
     );
-    Description::of_file(&file, description.secrets)
+    let mut description = Description::of_file(&file, description.secrets)?;
+    description.spec.machine.snapshot &= snapshot;
+    Ok(description)
 }
 
 /// What to do about keys and user data without an image that takes them.
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_the_whole_description() {
+    fn a_file_is_the_whole_description_except_for_snapshots() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("job.json");
         std::fs::write(&file, r#"{"version":1,"command":["true"]}"#).unwrap();
@@ -246,6 +251,8 @@ mod tests {
             assert!(refused.contains("is the whole description"), "{refused}");
         }
         assert!(description(&["--spec", "/no/such/file"]).is_err());
+        let without = description(&["--spec", file, "--no-snapshot"]).unwrap();
+        assert!(!without.spec.machine.snapshot);
     }
 
     #[test]
