@@ -16,9 +16,9 @@
 // These macros panic if the write fails. [`output`] does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod candidates;
 mod cli;
 mod commands;
+mod completions;
 mod description;
 mod flags;
 mod hints;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::numbers;
-use crate::candidates;
+use crate::completions;
 
 /// The heading of a machine's options in the help. They are defined in several places.
 const MACHINE: &str = "Machine options";
@@ -19,7 +19,7 @@ pub(crate) struct VmArgs {
     /// Give the name or the sha256:DIGEST of an image, or a path. If a file has the name of an
     /// image, write it as ./NAME. The image is a stock cloud image, whose cloud-init fetches the
     /// agent, or contains the agent. It is never written: changes go to a temporary overlay.
-    #[arg(long, value_name = "NAME|DISK", add = ArgValueCompleter::new(candidates::disks))]
+    #[arg(long, value_name = "NAME|DISK", add = ArgValueCompleter::new(completions::disks))]
     pub(crate) image: Option<PathBuf>,
     /// Use a directory of the host as the root of the guest, read-only.
     ///

@@ -9,7 +9,7 @@ pub(crate) mod numbers;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use crate::candidates;
+use crate::completions;
 
 pub(crate) use self::job::{CloudArgs, JOB, JobArgs, Session};
 pub(crate) use self::machine::{Accel, HardwareArgs, Net, VmArgs};
@@ -45,6 +45,6 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args)]
 pub(crate) struct JobName {
     /// The name of the job.
-    #[arg(add = ArgValueCompleter::new(candidates::jobs))]
+    #[arg(add = ArgValueCompleter::new(completions::jobs))]
     pub(crate) job: String,
 }

@@ -22,7 +22,7 @@ use self::fetch::fetch;
 use self::how::How;
 use self::place::Place;
 use self::send::send;
-use crate::candidates;
+use crate::completions;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
@@ -58,10 +58,10 @@ pub(crate) struct Cp {
     #[arg(long)]
     pub(crate) set_id: bool,
     /// The source: JOB:PATH, a path of the host, or "-" for a tar archive on standard input.
-    #[arg(value_name = "SRC", add = ArgValueCompleter::new(candidates::places))]
+    #[arg(value_name = "SRC", add = ArgValueCompleter::new(completions::places))]
     pub(crate) source: String,
     /// The destination: JOB:PATH, a path of the host, or "-" for a tar archive on standard output.
-    #[arg(value_name = "DEST", add = ArgValueCompleter::new(candidates::places))]
+    #[arg(value_name = "DEST", add = ArgValueCompleter::new(completions::places))]
     pub(crate) destination: String,
 }
 

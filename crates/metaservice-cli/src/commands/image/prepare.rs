@@ -24,7 +24,7 @@ use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
 use super::progress::with_progress;
-use crate::candidates;
+use crate::completions;
 use crate::description;
 use crate::flags::{CloudArgs, HardwareArgs, Net};
 use crate::hints;
@@ -55,7 +55,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Prepare {
     /// The name of the image, or sha256:DIGEST.
-    #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::images))]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(completions::images))]
     pub(crate) name: String,
     /// The name of the new image [default: NAME-prepared].
     #[arg(long = "as", value_name = "NEW")]

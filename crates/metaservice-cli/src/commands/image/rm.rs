@@ -7,7 +7,7 @@ use metaservice_image::{ImageName, ImageStore};
 use metaservice_qemu::SnapshotStore;
 use serde_json::json;
 
-use crate::candidates;
+use crate::completions;
 use crate::hints;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
@@ -25,7 +25,7 @@ Example:
 #[command(after_help = HELP)]
 pub(crate) struct Rm {
     /// A name, or sha256:DIGEST. Repeatable.
-    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(candidates::images))]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(completions::images))]
     pub(crate) names: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ use metaservice_sandbox::machine::{Image, Plan};
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
-use crate::candidates;
+use crate::completions;
 use crate::description;
 use crate::flags::HardwareArgs;
 use crate::hints;
@@ -43,7 +43,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Snapshot {
     /// The name of an image, or "builtin" for the built-in guest.
-    #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::snapshots))]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(completions::snapshots))]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,

@@ -18,7 +18,7 @@ use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use self::listing::{Columns, Sizes};
-use crate::candidates;
+use crate::completions;
 use crate::hints;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
@@ -50,7 +50,7 @@ pub(crate) struct Ls {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// The name of the job, or JOB:PATH.
-    #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs))]
     pub(crate) job: String,
     /// The directory in the guest.
     #[arg(value_name = "PATH")]
