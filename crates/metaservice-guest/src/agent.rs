@@ -35,7 +35,7 @@ use crate::job::session;
 use crate::shell::Shells;
 use crate::state::{StateDirectory, StateError};
 use crate::supervise::KILL_GRACE;
-use crate::system::oom;
+use crate::system::{host_name, oom};
 
 /// How long shells may take to end when the agent stops: the grace period and two seconds.
 const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
@@ -119,7 +119,10 @@ async fn work(
     // Not before: while it waits for a job, the agent may exec itself, and would then take its own
     // lowered score for that of commands.
     oom::protect();
-    let config = Arc::new(config);
+    if let Some(name) = &execute.hostname {
+        host_name::set(name);
+    }
+    let config = Arc::new(config.for_job(&execute));
     let pending_replies = PendingReplies::default();
     let job = Job {
         client: client.clone(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use metaservice_protocol::Execute;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 
 /// The image's settings for every command that runs in it.
@@ -85,6 +86,18 @@ impl Config {
         Ok(config)
     }
 
+    /// The settings for the commands of a job, whose own settings override these.
+    pub(crate) fn for_job(mut self, execute: &Execute) -> Self {
+        if let Some(entrypoint) = &execute.entrypoint {
+            self.entrypoint.clone_from(entrypoint);
+        }
+        if let Some(workdir) = &execute.workdir {
+            self.workdir = Some(self.workdir.unwrap_or_default().join(workdir));
+        }
+        self.user = execute.user.clone().or(self.user);
+        self
+    }
+
     /// The absolute path for the path of an action: a relative one starts at the working directory.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
@@ -157,6 +170,30 @@ mod tests {
         assert_eq!(config.shell, ["/bin/zsh", "-l"]);
         assert_eq!(config.user.as_deref(), Some("1000"));
         assert_eq!(config.workdir, Some("/home/builder".into()));
+    }
+
+    #[test]
+    fn the_settings_of_the_job_win() {
+        let text = "{entrypoint: [sudo], user: builder, workdir: /w, shell: [zsh]}";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.clone().for_job(&Execute::default()), config);
+        let of_job = |entrypoint: &[&str], workdir: &str| {
+            let words = entrypoint.iter().map(|word| (*word).to_owned()).collect();
+            config.clone().for_job(&Execute {
+                entrypoint: Some(words),
+                workdir: Some(workdir.to_owned()),
+                user: Some("0".to_owned()),
+                ..Execute::default()
+            })
+        };
+        let own = of_job(&["env", "-i"], "/src");
+        assert_eq!(own.entrypoint, ["env", "-i"]);
+        assert_eq!((own.user.as_deref(), own.workdir), (Some("0"), Some("/src".into())));
+        assert_eq!(own.shell, config.shell);
+        let own = of_job(&[], "sub");
+        assert!(own.entrypoint.is_empty());
+        assert_eq!(own.workdir, Some("/w/sub".into()));
+        assert_eq!(own.resolve("a"), Path::new("/w/sub/a"));
     }
 
     #[test]

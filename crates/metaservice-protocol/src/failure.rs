@@ -8,6 +8,7 @@ use crate::limits::{MAX_FAILURE, MAX_FAILURE_MESSAGE};
 /// The cause of a [`Failure`], for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub enum FailureCode {
     /// There is no such file, directory, program or user.
@@ -52,6 +53,7 @@ pub enum FailureCode {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// The cause, for programs.
     pub code: FailureCode,
@@ -99,7 +101,13 @@ impl Failure {
         serde_json::from_slice(json).map_or_else(|_| unreadable(), Self::sanitized)
     }
 
-    fn sanitized(mut self) -> Self {
+    /// The failure with a message of at most `characters` characters.
+    pub(crate) fn shortened(mut self, characters: usize) -> Self {
+        self.message = self.message.chars().take(characters).collect();
+        self
+    }
+
+    pub(crate) fn sanitized(mut self) -> Self {
         let printable = self.message.chars().filter(|c| !c.is_control());
         self.message = printable.take(MAX_FAILURE_MESSAGE).collect();
         self

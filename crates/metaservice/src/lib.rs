@@ -81,6 +81,7 @@ pub use crate::job::disk::DiskWork;
 pub use crate::job::error::TransportError;
 pub use crate::job::limits::Limits;
 pub use crate::job::log::{LogError, LogFrom, LogItem, LogReader};
+pub use crate::job::need::Need;
 pub use crate::job::persistence::StateError;
 pub use crate::job::queue::Stage;
 pub use crate::job::result::JobResult;

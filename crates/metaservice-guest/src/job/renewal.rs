@@ -8,15 +8,13 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use metaservice_private::replace_unsynced;
 use metaservice_protocol::Renewal;
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -26,15 +24,10 @@ use crate::client::Client;
 use crate::client::error::ClientError;
 use crate::diagnostics::{print, with_causes};
 use crate::program::remove_unit_variables;
+use crate::system::host_name;
 
 /// A clock that differs by less stays as it is, because the response took some time.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);
-
-/// The kernel's limit for a host name.
-const MAX_HOSTNAME: usize = 64;
-
-/// Where an image stores its host name.
-const HOSTNAME: &str = "/etc/hostname";
 
 /// The image's own program, which creates new keys and ids.
 const IMAGE_PROGRAM: &str = "/etc/metaservice/renew";
@@ -75,24 +68,9 @@ fn renew(renewal: &Renewal) {
     if let Err(error) = set_clock(Duration::from_nanos(renewal.time_ns)) {
         print(&format!("the clock is not set: {}", with_causes(&error)));
     }
-    let name = renewal.hostname.as_deref().filter(|name| is_host_name(name));
-    let Some(name) = name else { return };
-    if let Err(errno) = rustix::system::sethostname(name.as_bytes()) {
-        print(&format!("the host name is not set: {}", with_causes(&io::Error::from(errno))));
-    } else if let Err(error) = write_hostname(Path::new(HOSTNAME), name) {
-        print(&format!("{HOSTNAME} is not written: {}", with_causes(&error)));
+    if let Some(name) = &renewal.hostname {
+        host_name::set(name);
     }
-}
-
-/// Replaces the image's stored host name, if it is a plain file.
-fn write_hostname(path: &Path, name: &str) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata,
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    replace_unsynced(path, format!("{name}\n").as_bytes(), metadata.permissions().mode())
 }
 
 /// Runs the image's own program, if there is one.
@@ -139,11 +117,6 @@ fn set_clock(now: Duration) -> io::Result<()> {
     Ok(())
 }
 
-fn is_host_name(name: &str) -> bool {
-    let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-    !name.is_empty() && name.len() <= MAX_HOSTNAME && name.bytes().all(fit)
-}
-
 /// Execs this program with the same arguments. Returns only an error.
 fn exec_again() -> io::Error {
     let mut arguments = std::env::args_os();
@@ -172,32 +145,6 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         run_image_program(&program).await;
         assert_eq!(std::fs::read_to_string(mark).unwrap(), "done\n");
-    }
-
-    #[test]
-    fn the_images_host_name_is_replaced_if_it_has_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("hostname");
-        write_hostname(&path, "job-1").unwrap();
-        assert!(!path.exists(), "an image without the file gets none");
-        fs::write(&path, "prepare-77\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        write_hostname(&path, "job-1").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "job-1\n");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        write_hostname(&link, "job-2").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "job-1\n", "a link is left alone");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn a_host_name_has_only_letters_digits_hyphens_and_dots() {
-        assert!(is_host_name("job-1.example"));
-        for other in ["", "a b", "a\n", "\u{e9}", &"x".repeat(65)] {
-            assert!(!is_host_name(other), "{other:?}");
-        }
     }
 
     #[test]

@@ -86,10 +86,10 @@ impl RunningShell {
             }
         }
         match (StartFailure::read(state), state.main()) {
-            (Some(StartFailure { reason, message }), _) => {
+            (Some(StartFailure { reason, failure }), _) => {
                 let not_found = reason == Reason::NotFound;
                 let code = if not_found { FailureCode::NotFound } else { FailureCode::Invalid };
-                Err(Failure::new(code, message))
+                Err(Failure { code, ..failure })
             }
             (None, Some(main)) => Ok(main),
             (None, None) => {

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use metaservice_protocol::Reason;
+use metaservice_protocol::{Failure, FailureCode, Reason};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,21 @@ enum LaunchError {
 }
 
 impl LaunchError {
+    fn code(&self) -> FailureCode {
+        let of_io = |error: &io::Error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FailureCode::NotFound,
+            io::ErrorKind::PermissionDenied => FailureCode::PermissionDenied,
+            _ => FailureCode::Other,
+        };
+        match self {
+            Self::Empty => FailureCode::NotFound,
+            Self::User(_, AccountError::Unreadable(error)) => of_io(error),
+            Self::User(..) => FailureCode::NotFound,
+            Self::Exec(_, error) | Self::Workdir(_, error) | Self::Become(_, error) => of_io(error),
+            Self::Session(_) => FailureCode::Other,
+        }
+    }
+
     fn reason(&self) -> Reason {
         let missing = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -63,8 +78,8 @@ impl LaunchError {
 pub(crate) struct StartFailure {
     /// For programs.
     pub(crate) reason: Reason,
-    /// For people.
-    pub(crate) message: String,
+    /// The cause.
+    pub(crate) failure: Failure,
 }
 
 impl StartFailure {
@@ -112,7 +127,8 @@ impl Launch<'_> {
         let (reason, message) = (error.reason(), with_causes(&error));
         let _ = writeln!(io::stderr(), "metaservice-guest: {message}");
         if let Ok(mut failure) = failure {
-            let json = serde_json::to_vec(&StartFailure { reason, message });
+            let cause = Failure::new(error.code(), message);
+            let json = serde_json::to_vec(&StartFailure { reason, failure: cause });
             let _ = failure.write_all(&json.unwrap_or_default());
         }
         if reason == Reason::NotFound { 127 } else { 126 }
@@ -180,5 +196,9 @@ mod tests {
         assert_eq!(LaunchError::Empty.reason(), Reason::NotFound);
         let workdir = LaunchError::Workdir("/x".into(), io::ErrorKind::NotFound.into());
         assert_eq!(workdir.reason(), Reason::NotExecutable);
+        assert_eq!(workdir.code(), FailureCode::NotFound);
+        let unknown = AccountError::UnknownUser("x".into());
+        let user = LaunchError::User("x".into(), unknown);
+        assert_eq!((user.reason(), user.code()), (Reason::NotExecutable, FailureCode::NotFound));
     }
 }

@@ -314,8 +314,8 @@ impl SupervisedCommand<'_> {
         let Some((status, wall)) = self.ended else {
             return Ending::new(if killed { Reason::Killed } else { Reason::Lost });
         };
-        if let Some(StartFailure { reason, .. }) = StartFailure::read(state) {
-            return Ending::new(reason);
+        if let Some(StartFailure { reason, failure }) = StartFailure::read(state) {
+            return Ending { failure: Some(failure), ..Ending::new(reason) };
         }
         let signal = status.terminating_signal().and_then(|signal| signal.try_into().ok());
         let reason = match (killed, signal) {

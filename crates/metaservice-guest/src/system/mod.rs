@@ -6,6 +6,7 @@
 pub(crate) mod account;
 pub(crate) mod blocks;
 pub(crate) mod descriptor;
+pub(crate) mod host_name;
 pub(crate) mod oom;
 pub(crate) mod processes;
 pub(crate) mod streams;

@@ -50,6 +50,9 @@ capabilities! {
     Renew = "renew";
     /// An exec can be as large as [`MAX_ACTION`](crate::limits::MAX_ACTION).
     LargeExec = "large-exec";
+    /// The job's command can have a working directory, a user, a host name and an entry point of
+    /// its own.
+    Launch = "launch";
 }
 
 // The set has one bit for each.
@@ -118,6 +121,7 @@ mod tests {
             "terminal",
             "renew",
             "large-exec",
+            "launch",
         ];
         assert_eq!(json, serde_json::json!(names));
     }

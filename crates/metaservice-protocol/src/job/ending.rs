@@ -4,8 +4,9 @@
 //! `failed` request, in [`RESULT_HEADER`](crate::header::RESULT_HEADER). A host of version 1
 //! ignores the header.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::failure::Failure;
 use crate::json;
 use crate::limits::MAX_RESULT_HEADER;
 
@@ -25,8 +26,11 @@ pub enum Reason {
     TimedOut,
     /// It could not be started: the program does not exist.
     NotFound,
-    /// It could not be started: the file cannot be executed.
+    /// It could not be started: the file cannot be executed, or not in this directory, or not as
+    /// this user.
     NotExecutable,
+    /// It was not started, because the agent cannot do what the job asks for. Only a host says so.
+    Unsupported,
     /// The agent lost track of it, for example because its supervisor crashed.
     Lost,
     /// A reason that this version does not know.
@@ -72,6 +76,14 @@ pub struct Ending {
     /// counts the command's control group if the kernel can, else the whole machine. `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u32>,
+    /// Why the command was not started, if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "sanitized")]
+    pub failure: Option<Failure>,
+}
+
+/// A failure that a guest wrote.
+fn sanitized<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Failure>, D::Error> {
+    Ok(Option::<Failure>::deserialize(deserializer)?.map(Failure::sanitized))
 }
 
 impl Ending {
@@ -87,6 +99,7 @@ impl Ending {
             cpu_system_ms: None,
             peak_memory: None,
             oom_kills: None,
+            failure: None,
         }
     }
 
@@ -97,23 +110,36 @@ impl Ending {
     }
 
     /// The exit status that a shell would report: the exit code, 128 + signal, 127 for a program
-    /// that was not found, 126 for one that cannot be executed, 125 for one that was lost, else 1.
+    /// that was not found, 126 for one that cannot be executed, 125 for one that was lost or that
+    /// the agent does not support, else 1.
     #[must_use]
     pub fn shell_status(&self) -> u8 {
         match (self.reason, self.exit_code, self.signal) {
             (Reason::NotFound, ..) => 127,
             (Reason::NotExecutable, ..) => 126,
-            (Reason::Lost, ..) => 125,
+            (Reason::Lost | Reason::Unsupported, ..) => 125,
             (_, Some(code), _) => code,
             (_, None, Some(signal)) => 128u8.saturating_add(signal),
             (_, None, None) => 1,
         }
     }
 
-    /// The header value: one line of ASCII.
+    /// The header value: one line of ASCII, of at most [`MAX_RESULT_HEADER`] bytes. The message of
+    /// a failure is shortened until it fits.
     #[must_use]
     pub fn to_header(&self) -> String {
-        json::to_header(self)
+        let mut ending = self.clone();
+        loop {
+            let header = json::to_header(&ending);
+            match ending.failure.take() {
+                Some(failure) if header.len() > MAX_RESULT_HEADER => {
+                    let half = failure.message.chars().count() / 2;
+                    // Without a message, everything else fits.
+                    ending.failure = (half > 0).then(|| failure.shortened(half));
+                }
+                _ => return header,
+            }
+        }
     }
 
     /// Reads a header value; `None` if it is longer than [`MAX_RESULT_HEADER`] or invalid. Then the
@@ -126,7 +152,38 @@ impl Ending {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::failure::FailureCode;
+
+    proptest! {
+        #[test]
+        fn a_failure_of_any_length_fits_into_the_header(message in "\\PC{0,600}", wall_ms: u64) {
+            let failure = Failure::new(FailureCode::PermissionDenied, message);
+            let ending = Ending {
+                wall_ms: Some(wall_ms),
+                cpu_user_ms: Some(wall_ms),
+                cpu_system_ms: Some(wall_ms),
+                peak_memory: Some(wall_ms),
+                oom_kills: Some(u32::MAX),
+                failure: Some(failure.clone()),
+                ..Ending::new(Reason::NotExecutable)
+            };
+            let read = Ending::from_header(&ending.to_header()).expect("a header that fits");
+            let shown = read.failure.expect("a failure");
+            prop_assert_eq!(shown.code, failure.code);
+            prop_assert!(failure.message.starts_with(&shown.message));
+            prop_assert!(shown.message.len() >= failure.message.len().min(50));
+        }
+    }
+
+    #[test]
+    fn a_failure_of_a_guest_cannot_control_a_terminal() {
+        let header = r#"{"reason":"not-executable","failure":{"code":"x","message":"\u001b[2J!"}}"#;
+        let failure = Ending::from_header(header).unwrap().failure.unwrap();
+        assert_eq!((failure.code, failure.message.as_str()), (FailureCode::Other, "[2J!"));
+    }
 
     #[test]
     fn statuses_are_those_of_a_shell() {
@@ -137,6 +194,7 @@ mod tests {
         assert_eq!(Ending::new(Reason::NotFound).shell_status(), 127);
         assert_eq!(Ending::new(Reason::NotExecutable).shell_status(), 126);
         assert_eq!(Ending::new(Reason::Lost).shell_status(), 125);
+        assert_eq!(Ending::new(Reason::Unsupported).shell_status(), 125);
         assert_eq!(Ending::new(Reason::Other).shell_status(), 1);
     }
 

@@ -37,6 +37,21 @@ pub struct Execute {
     /// runs the command without a terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSize>,
+    /// Extension: the command's working directory, in place of the guest's configured one. A
+    /// relative one starts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Extension: the command's user, in place of the guest's configured one: `NAME`, `UID`,
+    /// `NAME:GROUP` or `UID:GID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Extension: the guest's host name, if the agent may set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Extension: the words in front of the command, in place of the guest's configured ones. Empty
+    /// is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -56,5 +71,15 @@ mod tests {
         let execute: Execute = serde_json::from_str(r#"{"env":{"A":"1"},"command":null}"#).unwrap();
         assert_eq!(execute.command, Vec::<String>::new());
         assert_eq!(execute.env["A"], "1");
+    }
+
+    #[test]
+    fn a_peer_of_version_1_sees_no_member_that_is_not_used() {
+        let json = serde_json::to_string(&Execute::default()).unwrap();
+        assert_eq!(json, r#"{"env":{},"command":[]}"#);
+        let entrypoint = Execute { entrypoint: Some(Vec::new()), ..Execute::default() };
+        let json = serde_json::to_string(&entrypoint).unwrap();
+        assert_eq!(json, r#"{"env":{},"command":[],"entrypoint":[]}"#);
+        assert_eq!(serde_json::from_str::<Execute>(&json).unwrap(), entrypoint);
     }
 }

@@ -16,11 +16,13 @@ use metaservice_protocol::header::{
     AGENT_HEADER, CLAIM_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER,
 };
 use metaservice_protocol::{
-    ActionId, AgentInfo, Capability, Ending, Endpoint, ErrorCode, PollAnswer, Renewal, ServiceInfo,
+    ActionId, AgentInfo, Capability, Ending, Endpoint, ErrorCode, Failure, FailureCode, PollAnswer,
+    Reason, Renewal, ServiceInfo,
 };
 
 use crate::guest::context::GuestContext;
 use crate::guest::http_error::{CONTENT_TYPE_JSON, HttpError, json, not_persisted};
+use crate::guest::needs::{self, Unsupported};
 use crate::guest::outbox::{AnswerBody, Outbox};
 use crate::guest::{log, origin, replies};
 use crate::job::contact::Contact;
@@ -167,9 +169,33 @@ fn renew(guest: &GuestContext, headers: &HeaderMap) -> Result<Response, HttpErro
 
 async fn execute(guest: &GuestContext, headers: &HeaderMap) -> Result<Response, HttpError> {
     let agent = announced(headers);
+    let without = match needs::check(&guest.job.execute, agent.as_ref()) {
+        Ok(without) => without,
+        Err(unsupported) => return Err(end_unsupported(guest, unsupported).await),
+    };
+    if guest.job.is_unsupported() {
+        let message = "the job has ended: another agent in the guest cannot run its command";
+        return Err(HttpError::new(ErrorCode::ResourceConflict, message));
+    }
     guest.job.fetch(SystemTime::now()).await.map_err(not_persisted)?;
+    guest.job.go_without(without);
     let response = json(StatusCode::OK, &guest.job.execute);
     Ok(introduce(guest, agent, response))
+}
+
+/// Ends a job whose agent cannot run its command, unless another agent has fetched it. The agent
+/// gets an error that version 1 has, and not the command.
+async fn end_unsupported(guest: &GuestContext, unsupported: Unsupported) -> HttpError {
+    let message = unsupported.to_string();
+    if !guest.job.is_fetched() {
+        let failure = Some(Failure::new(FailureCode::Invalid, message.clone()));
+        let ending = Some(Ending { failure, ..Ending::new(Reason::Unsupported) });
+        // In a conflict, the job has a result already.
+        if let Err(error) = guest.job.resolve(JobResult { success: false, ending }).await {
+            return not_persisted(error);
+        }
+    }
+    HttpError::new(ErrorCode::ResourceConflict, message)
 }
 
 /// What an agent announces of itself; `None` for one of version 1.

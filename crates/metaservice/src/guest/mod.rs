@@ -16,6 +16,7 @@ pub(crate) mod http_error;
 pub(crate) mod idle;
 pub(crate) mod listener;
 pub(crate) mod log;
+pub(crate) mod needs;
 pub(crate) mod origin;
 pub(crate) mod outbox;
 #[cfg(feature = "cloud")]

@@ -128,6 +128,39 @@ impl Builder {
         self
     }
 
+    /// Runs the command in this directory of the guest, in place of the one that the agent's
+    /// configuration names. An agent that cannot do this ends the job; see
+    /// [`Reason::Unsupported`](crate::Reason::Unsupported).
+    #[must_use]
+    pub fn workdir(mut self, directory: impl Into<String>) -> Self {
+        self.execute.workdir = Some(directory.into());
+        self
+    }
+
+    /// Runs the command as this user, in place of the one that the agent's configuration names:
+    /// `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. An agent that cannot do this ends the job.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.execute.user = Some(user.into());
+        self
+    }
+
+    /// Puts these words in front of the command, in place of those of the agent's configuration.
+    /// Empty is none. An agent that cannot do this ends the job.
+    #[must_use]
+    pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.execute.entrypoint = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Has the agent set this host name, if it may. With an agent that cannot, the guest keeps its
+    /// own; see [`MetaService::without`].
+    #[must_use]
+    pub fn set_hostname(mut self, name: impl Into<String>) -> Self {
+        self.execute.hostname = Some(name.into());
+        self
+    }
+
     /// Whether an agent has to claim the job; see [`SessionMode`].
     #[must_use]
     pub fn session(mut self, mode: SessionMode) -> Self {
@@ -286,6 +319,7 @@ impl Builder {
             result,
             fetched: watch::Sender::new(state.fetched()),
             agent: watch::Sender::new(None),
+            without: watch::Sender::default(),
             actions: Actions::new(terminated.subscribe()),
             terminated,
             temporary_directory: self.temporary_directory,

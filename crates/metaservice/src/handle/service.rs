@@ -15,6 +15,7 @@ use crate::guest::context::GuestContext;
 use crate::guest::listener::Listener;
 use crate::job::contact::Contact;
 use crate::job::log::{LogError, LogFrom, LogReader};
+use crate::job::need::Need;
 use crate::job::result::JobResult;
 use crate::job::state::Job;
 
@@ -117,6 +118,15 @@ impl MetaService {
     #[must_use]
     pub fn agent(&self) -> Option<AgentInfo> {
         self.job.agent.borrow().clone()
+    }
+
+    /// Waits until the guest fetches a command that goes without something, because its agent cannot
+    /// do it. Cancel safe.
+    pub async fn without(&self) -> Vec<Need> {
+        let mut without = self.job.without.subscribe();
+        let needs = without.wait_for(|needs| !needs.is_empty()).await;
+        // The sender lives as long as `self`.
+        needs.map(|needs| needs.clone()).unwrap_or_default()
     }
 
     /// What the host knows of the guest's agent: whether it is present, silent or refused.

@@ -12,6 +12,7 @@ pub(crate) mod error;
 pub(crate) mod id;
 pub(crate) mod limits;
 pub(crate) mod log;
+pub(crate) mod need;
 pub(crate) mod persistence;
 pub(crate) mod queue;
 pub(crate) mod result;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use metaservice_protocol::{AgentInfo, Capability, Execute};
+use metaservice_protocol::{AgentInfo, Capability, Execute, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::job::actions::Actions;
@@ -13,6 +13,7 @@ use crate::job::contact::Contacts;
 use crate::job::disk::DiskWork;
 use crate::job::limits::{Limits, Storage};
 use crate::job::log::{Holes, Log};
+use crate::job::need::Need;
 use crate::job::persistence::{Persisted, Store};
 use crate::job::result::{Conflict, JobResult, ResultSlot};
 use crate::job::session::Session;
@@ -26,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) fetched: watch::Sender<Option<SystemTime>>,
     /// What the agent announced last.
     pub(crate) agent: watch::Sender<Option<AgentInfo>>,
+    /// What the command goes without, because its agent cannot do it.
+    pub(crate) without: watch::Sender<Vec<Need>>,
     pub(crate) actions: Actions,
     /// Becomes true when the service is shut down.
     pub(crate) terminated: watch::Sender<bool>,
@@ -63,6 +66,21 @@ impl Job {
             first
         });
         Ok(())
+    }
+
+    /// Whether the job has ended because its agent cannot run its command.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        let ending = self.result.get().and_then(|result| result.ending);
+        ending.is_some_and(|ending| ending.reason == Reason::Unsupported)
+    }
+
+    /// Records what the command goes without.
+    pub(crate) fn go_without(&self, needs: Vec<Need>) {
+        self.without.send_if_modified(|without| {
+            let changed = *without != needs;
+            *without = needs;
+            changed
+        });
     }
 
     /// Takes a result. The first one counts. It is on the disk before anybody sees it.

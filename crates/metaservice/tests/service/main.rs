@@ -8,6 +8,7 @@ mod control;
 mod endpoints;
 mod extended;
 mod files;
+mod launch;
 mod limits;
 mod renewal;
 mod sessions;
