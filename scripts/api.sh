@@ -23,7 +23,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-export XDG_RUNTIME_DIR=$directory
+export XDG_STATE_HOME=$directory
 mkfifo "$directory/started"
 # The job prints a line when its command runs: no guess when it is ready.
 "$metaservice" run --name "$job" -- sh -c 'echo started; exec sleep 3600' \
@@ -37,7 +37,7 @@ fi
 
 # The tester supports only TCP. The bridge prints its port, and listens on the loopback interface.
 mkfifo "$directory/port"
-python3 "$root/scripts/bridge.py" "$directory/metaservice/$job.sock" > "$directory/port" &
+python3 "$root/scripts/bridge.py" "$directory/metaservice/jobs/$job/control.sock" > "$directory/port" &
 bridge=$!
 read -r port < "$directory/port"
 url=http://127.0.0.1:$port

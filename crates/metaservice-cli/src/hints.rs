@@ -7,6 +7,7 @@ use anyhow::{Error, Result};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
+use metaservice_sandbox::history::ClaimError;
 use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, OutputField};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
@@ -165,9 +166,12 @@ pub(crate) fn control(error: ControlError) -> Error {
             "none is running: `metaservice run` starts one".to_owned()
         }
         ControlError::NotFound { running, .. } => format!("running: {}", running.join(", ")),
+        ControlError::Directory(_) | ControlError::Claim { cause: ClaimError::Socket(_), .. } => {
+            "set XDG_STATE_HOME to a directory of yours, on a local file system".to_owned()
+        }
         _ => return error.into(),
     };
-    hinted(hint, error.to_string())
+    hinted(hint, format!("{:#}", Error::new(error)))
 }
 
 /// A machine that does not start.

@@ -1,29 +1,37 @@
-//! The base directories of a user: home, cache, data, runtime and temporary files.
+//! The base directories of a user: home, cache, data, state and temporary files.
 //!
 //! A directory that a variable names wrongly is an error, or the next candidate is used. The home
 //! directory and the directory for temporary files are never made.
 
 use std::env;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use crate::directory::{Directory, is_private};
 use crate::error::PrivateError;
 
 /// The home directory of this user: `HOME`, or the one in the password database. An existing one is
 /// preferred.
 #[must_use]
 pub fn home() -> Option<PathBuf> {
-    let known = || {
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
-        Some(user.dir)
+    home_or(env::var_os("HOME"), home_in_database, Path::is_dir)
+}
+
+/// As [`home`]. A directory that belongs to this user is preferred: after `sudo`, `HOME` may be the
+/// home of another user.
+fn own_home() -> Option<PathBuf> {
+    let own = |path: &Path| {
+        path.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw())
     };
-    home_or(env::var_os("HOME"), known, Path::is_dir)
+    home_or(env::var_os("HOME"), home_in_database, own)
+}
+
+fn home_in_database() -> Option<PathBuf> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
+    Some(user.dir)
 }
 
 fn home_or(
@@ -63,16 +71,27 @@ impl BaseDirectory {
     /// `$XDG_CACHE_HOME`, or `~/.cache`.
     #[must_use]
     pub fn cache() -> Option<Self> {
-        Self::of("XDG_CACHE_HOME", &[".cache"])
+        Self::of("XDG_CACHE_HOME", home, &[".cache"])
     }
 
     /// `$XDG_DATA_HOME`, or `~/.local/share`.
     #[must_use]
     pub fn data() -> Option<Self> {
-        Self::of("XDG_DATA_HOME", &[".local", "share"])
+        Self::of("XDG_DATA_HOME", home, &[".local", "share"])
     }
 
-    fn of(variable: &str, below: &'static [&'static str]) -> Option<Self> {
+    /// `$XDG_STATE_HOME`, or `~/.local/state`. A home directory that belongs to this user is
+    /// preferred: after `sudo`, `HOME` may be the home of another user.
+    #[must_use]
+    pub fn state() -> Option<Self> {
+        Self::of("XDG_STATE_HOME", own_home, &[".local", "state"])
+    }
+
+    fn of(
+        variable: &str,
+        home: fn() -> Option<PathBuf>,
+        below: &'static [&'static str],
+    ) -> Option<Self> {
         let named = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
         named.map(Self::Named).or_else(|| Some(Self::Home(home()?, below)))
     }
@@ -144,9 +163,9 @@ fn temporary_of(named: Option<OsString>) -> Result<PathBuf, TemporaryDirectoryEr
 ///
 /// # Errors
 /// As [`temporary`], or other users can replace files in the directory.
-pub fn temporary_for_names() -> Result<PathBuf, RuntimeDirectoryError> {
+pub fn temporary_for_names() -> Result<PathBuf, NamedFilesError> {
     let path = temporary()?;
-    if protects_names(&path) { Ok(path) } else { Err(RuntimeDirectoryError::Shared(path)) }
+    if protects_names(&path) { Ok(path) } else { Err(NamedFilesError::Shared(path)) }
 }
 
 /// Whether other users cannot replace files in a directory. If they can write it, a sticky bit
@@ -172,42 +191,16 @@ pub struct TemporaryDirectoryError {
     pub source: std::io::Error,
 }
 
-/// The runtime directory of this user for the program `name`: in `XDG_RUNTIME_DIR`, if that is a
-/// directory of this user, else `name-UID` in the directory for temporary files.
-///
-/// # Errors
-/// There is no such directory, or another user can change it.
-pub fn runtime(name: &str) -> Result<Directory, RuntimeDirectoryError> {
-    if let Some(base) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
-        && is_runtime(&base)
-    {
-        return Ok(Directory::open_or_make(&base.join(name))?.0);
-    }
-    let user = geteuid().as_raw();
-    let base = temporary_for_names()?;
-    Ok(Directory::open_or_make(&base.join(format!("{name}-{user}")))?.0)
-}
-
-/// Whether `XDG_RUNTIME_DIR` is usable: after `sudo` or `su`, it may belong to another user.
-fn is_runtime(base: &Path) -> bool {
-    base.as_os_str().as_bytes().starts_with(b"/")
-        && base.metadata().is_ok_and(|metadata| metadata.is_dir() && is_private(&metadata))
-        && access(base, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
-/// There is no runtime directory.
+/// There is no directory for temporary files with names.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RuntimeDirectoryError {
+pub enum NamedFilesError {
     /// The directory for temporary files cannot be used.
     #[error(transparent)]
     Temporary(#[from] TemporaryDirectoryError),
     /// Other users can replace files in it.
-    #[error("other users can replace what is in {0}: set XDG_RUNTIME_DIR or TMPDIR")]
+    #[error("other users can replace what is in {0}: set TMPDIR")]
     Shared(PathBuf),
-    /// Other users can change it.
-    #[error(transparent)]
-    Private(#[from] PrivateError),
 }
 
 #[cfg(test)]
@@ -291,21 +284,6 @@ mod tests {
         let permissions = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(directory.path(), permissions).unwrap();
         directory
-    }
-
-    #[test]
-    fn other_users_cannot_write_a_runtime_directory() {
-        for (mode, runtime) in
-            [(0o700, true), (0o755, true), (0o777, false), (0o1777, false), (0o770, false)]
-        {
-            assert_eq!(is_runtime(with_mode(mode).path()), runtime, "{mode:o}");
-        }
-    }
-
-    #[test]
-    fn a_runtime_directory_is_absolute_and_exists() {
-        assert!(!is_runtime(Path::new("/nonexistent")));
-        assert!(!is_runtime(Path::new("relative")));
     }
 
     #[test]

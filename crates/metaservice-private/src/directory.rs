@@ -164,6 +164,19 @@ impl Directory {
         metadata.map_err(|source| PrivateError::Io { path: self.path.clone(), source })
     }
 
+    /// Removes the permission of other users to read it.
+    ///
+    /// # Errors
+    /// It belongs to root, and other users can read it.
+    pub(crate) fn close_to_others(&self) -> Result<(), PrivateError> {
+        let mode = self.metadata()?.mode();
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        let closed = Mode::from_raw_mode(mode & 0o700);
+        fchmod(&self.fd, closed).map_err(|errno| failed(&self.path, errno))
+    }
+
     /// The path by which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {

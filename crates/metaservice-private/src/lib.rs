@@ -6,7 +6,8 @@
 //! | [`PartialFile`], [`PartialDirectory`] | appear complete, and leave nothing after a crash |
 //! | [`replace()`] | replaces the content of a small file at once |
 //! | [`Location`] | where this program keeps its files |
-//! | [`bases`] | the home, cache, data, runtime and temporary directories of this user |
+//! | [`bases`] | the home, cache, data, state and temporary directories of this user |
+//! | [`SocketPath`] | the path of a unix socket, of any length |
 //! | [`lock`], [`hex`] | a mutex that may be poisoned; bytes as text |
 //!
 //! A [`Directory`] is opened once, and each file in it is reached by its descriptor. It does not
@@ -21,6 +22,7 @@ mod hex;
 mod location;
 mod partial;
 mod replace;
+mod socket;
 mod sync;
 mod tree;
 
@@ -30,5 +32,6 @@ pub use hex::hex;
 pub use location::Location;
 pub use partial::{PartialDirectory, PartialFile, sweep};
 pub use replace::{replace, replace_unsynced};
+pub use socket::SocketPath;
 pub use sync::lock;
 pub use tree::remove_tree;

@@ -27,6 +27,8 @@ pub enum Location {
     Cache(&'static str),
     /// `metaservice/NAME` in the user's data directory.
     Data(&'static str),
+    /// `metaservice/NAME` in the user's state directory. Other users can not even read it.
+    State(&'static str),
     /// Any path.
     At(PathBuf),
 }
@@ -38,6 +40,7 @@ impl Location {
         let (base, name) = match self {
             Self::Cache(name) => (BaseDirectory::cache()?, name),
             Self::Data(name) => (BaseDirectory::data()?, name),
+            Self::State(name) => (BaseDirectory::state()?, name),
             Self::At(path) => return Some(path.clone()),
         };
         Some(base.path().join(PROGRAM).join(name))
@@ -55,6 +58,7 @@ impl Location {
         let (base, name) = match self {
             Self::Cache(name) => (BaseDirectory::cache(), name),
             Self::Data(name) => (BaseDirectory::data(), name),
+            Self::State(name) => (BaseDirectory::state(), name),
             Self::At(path) => {
                 let name = path.file_name().and_then(|name| name.to_str());
                 let name = name.ok_or_else(|| missing(path, "it has no name"))?;
@@ -67,6 +71,10 @@ impl Location {
         let homeless = || missing(Path::new(PROGRAM), "this user has no home directory");
         let base = base.ok_or_else(homeless)?;
         base.make()?;
-        Directory::within(&base.path(), &[PROGRAM, name])
+        let directory = Directory::within(&base.path(), &[PROGRAM, name])?;
+        if matches!(self, Self::State(_)) {
+            directory.close_to_others()?;
+        }
+        Ok(directory)
     }
 }

@@ -1,22 +1,23 @@
 //! Control sockets, by which clients find the jobs of this user.
 //!
-//! All are in one directory of the user, as `NAME.sock`. A killed process leaves its socket without
-//! a listener. Such a socket refuses connections and is removed. Nothing else is ever removed.
+//! The socket of a job is in its directory, in the user's [directory of jobs](crate::history). A
+//! killed process leaves its socket without a listener. Such a socket refuses connections.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use metaservice::control::Client;
-use metaservice_private::bases::{self, RuntimeDirectoryError};
+use metaservice_private::{PrivateError, SocketPath};
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::blocking::block;
 use crate::exit::CleanUp;
-
-const SUFFIX: &str = ".sock";
+use crate::history::{self, Claim, ClaimError, Jobs};
+use crate::job::JobName;
 
 /// As many connections as the system lets wait.
 const BACKLOG: i32 = 4096;
@@ -25,17 +26,17 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// There is no directory for control sockets.
-    #[error("there is no directory for control sockets")]
-    NoDirectory(#[source] RuntimeDirectoryError),
-    /// The directory cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The directory.
+    /// The directory of jobs cannot be used.
+    #[error("the jobs of this user cannot be found in {}", history::place().display())]
+    Directory(#[source] PrivateError),
+    /// The job cannot have its name.
+    #[error("cannot make {}", path.display())]
+    Claim {
+        /// The directory of the job.
         path: PathBuf,
         /// Why.
         #[source]
-        cause: io::Error,
+        cause: ClaimError,
     },
     /// A job of this name runs.
     #[error("a job named {0} is running")]
@@ -65,10 +66,12 @@ pub enum ControlError {
         cause: io::Error,
     },
     /// No job of this name runs.
-    #[error("no job named {name:?} is running")]
+    #[error("no job named {name:?} is running (looked in {})", place.display())]
     NotFound {
         /// The name.
         name: String,
+        /// The directory of jobs.
+        place: PathBuf,
         /// The names of the jobs that run.
         running: Vec<String>,
     },
@@ -88,24 +91,22 @@ impl SocketFile {
 
 /// The control socket of a job and the task that serves it.
 pub(crate) struct Control {
-    socket: SocketFile,
+    files: JobFiles,
     serving: AbortOnDropHandle<()>,
 }
 
 impl Control {
     /// Serves clients that connect to the socket.
-    pub(crate) fn new(
-        socket: SocketFile,
-        serving: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
-        Self { socket, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+    pub(crate) fn new(files: JobFiles, serving: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { files, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
-    /// Removes the socket, and completes when clients have their answers: after the service's
-    /// shutdown.
+    /// Completes when clients have their answers: after the service's shutdown. Then it removes the
+    /// socket.
     pub(crate) async fn end(self) {
-        drop(self.socket);
-        let _ = self.serving.await;
+        let Self { files, serving } = self;
+        let _ = serving.await;
+        drop(files);
     }
 }
 
@@ -128,32 +129,39 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlErro
     if is_live(path).await? {
         return Err(ControlError::InUse(path.to_owned()));
     }
-    let made =
-        listen(path).and_then(|(listener, socket)| Ok((UnixListener::from_std(listener)?, socket)));
-    made.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })
+    let made = listen(path).and_then(UnixListener::from_std);
+    let listener = made.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })?;
+    Ok((listener, SocketFile::new(path.to_owned())))
 }
 
-/// Makes a socket that has its mode before it has its name: no other user can connect meanwhile.
-fn listen(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+/// Makes a socket file that has its mode before it has its name: no other user can connect meanwhile.
+pub(crate) fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    let file = SocketFile::new(path.to_owned());
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok((socket.into(), file))
+    Ok(socket.into())
 }
 
-/// Listens for clients of the job `name`.
-///
-/// # Errors
-/// When a job of this name runs, or the socket cannot be made.
-pub async fn bind_job(name: &str) -> Result<(UnixListener, SocketFile), ControlError> {
-    let path = directory()?.join(format!("{name}{SUFFIX}"));
-    match bind(&path).await {
-        Err(ControlError::InUse(_)) => Err(ControlError::NameTaken(name.to_owned())),
-        made => made,
-    }
+/// The directory of a running job. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct JobFiles {
+    _removal: CleanUp,
+}
+
+/// Makes the directory of the job `name`, and listens there for clients.
+pub(crate) fn bind_job(name: &JobName) -> Result<(UnixListener, JobFiles), ControlError> {
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    let path = jobs.path_of(name);
+    let (claim, listener) = block(|| Claim::new(jobs, name)).map_err(|error| match error {
+        ClaimError::Running(name) => ControlError::NameTaken(name),
+        cause => ControlError::Claim { path: path.clone(), cause },
+    })?;
+    let files = JobFiles { _removal: CleanUp::new(move || claim.remove()) };
+    let listener = UnixListener::from_std(listener);
+    let listener = listener.map_err(|cause| ControlError::Socket { path, cause })?;
+    Ok((listener, files))
 }
 
 /// A client of the job `name`.
@@ -161,18 +169,22 @@ pub async fn bind_job(name: &str) -> Result<(UnixListener, SocketFile), ControlE
 /// # Errors
 /// When no job of this name runs.
 pub async fn find(name: &str) -> Result<Client, ControlError> {
-    let path = directory()?.join(format!("{name}{SUFFIX}"));
-    if name.contains('/') || !is_live(&path).await? {
-        let running = names().await.unwrap_or_default();
-        return Err(ControlError::NotFound { name: name.to_owned(), running });
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    if let Ok(job) = name.parse::<JobName>() {
+        let path = jobs.socket(&job);
+        if is_live(&path).await? {
+            return Ok(Client::new(path));
+        }
     }
-    Ok(Client::new(path))
+    let running = names().await.unwrap_or_default();
+    let place = jobs.path().to_owned();
+    Err(ControlError::NotFound { name: name.to_owned(), place, running })
 }
 
 /// The names of the jobs that run. Waits for no job.
 ///
 /// # Errors
-/// When the directory of control sockets cannot be used.
+/// When the directory of jobs cannot be used.
 pub async fn names() -> Result<Vec<String>, ControlError> {
     Ok(all().await?.into_iter().map(|running| running.name).collect())
 }
@@ -180,25 +192,21 @@ pub async fn names() -> Result<Vec<String>, ControlError> {
 /// The jobs that run, by name. Waits for no job.
 ///
 /// # Errors
-/// When the directory of control sockets cannot be used.
+/// When the directory of jobs cannot be used.
 pub async fn all() -> Result<Vec<Running>, ControlError> {
-    let directory = directory()?;
-    let cannot = |cause| ControlError::Read { path: directory.clone(), cause };
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(&directory).map_err(cannot)? {
-        let path = entry.map_err(cannot)?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+    for name in block(|| jobs.names()).map_err(ControlError::Directory)? {
+        let path = jobs.socket(&name);
         match listener(&path).await {
             Ok(Some(pid)) => {
-                all.push(Running { name: name.to_owned(), pid, client: Client::new(&path) });
+                all.push(Running { name: name.to_string(), pid, client: Client::new(&path) });
             }
             Ok(None) => {}
-            // One that is no socket does not hide the others.
+            // One that cannot be used does not hide the others.
             Err(error) => tracing::warn!("{error}"),
         }
     }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
 
@@ -217,7 +225,11 @@ async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Err(ControlError::NotASocket(path.to_owned())),
     }
-    match UnixStream::connect(path).await {
+    let connected = async {
+        let path = SocketPath::of(path)?;
+        UnixStream::connect(path.as_path()).await
+    };
+    match connected.await {
         Ok(stream) => Ok(Some(stream.peer_cred().ok().and_then(|peer| peer.pid()))),
         // Its queue of connections is full: the process is stopped or busy.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(None)),
@@ -232,12 +244,6 @@ async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
     }
 }
 
-/// The user's directory of control sockets. No other user can enter it.
-fn directory() -> Result<PathBuf, ControlError> {
-    let directory = bases::runtime("metaservice").map_err(ControlError::NoDirectory)?;
-    Ok(directory.path().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -248,7 +254,8 @@ mod tests {
     fn a_socket_is_its_users_alone_from_the_beginning() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let (listener, socket) = listen(&path).unwrap();
+        let listener = listen(&path).unwrap();
+        let socket = SocketFile::new(path.clone());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         listener.accept().unwrap();

@@ -220,7 +220,7 @@ impl Launcher {
         rules: Rules,
     ) -> Result<OpenJob, LaunchError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let made = match crate::control::bind_job(self.job.name()).await {
+        let made = match crate::control::bind_job(&self.job.name) {
             Ok(control) => Some(control),
             Err(error) if self.job.named => return Err(error.into()),
             // The job does not depend on it, and no client knows its name.

@@ -17,6 +17,7 @@
 //! | [`machine`] | the plan of a machine, its image, its snapshots |
 //! | [`life`] | every decision in a job's life, without I/O |
 //! | [`output`] | the destinations of output on the host |
+//! | [`history`] | the directory of jobs, where each process of the user finds them |
 //! | [`control`] | the control sockets, by which clients find jobs |
 //!
 //! Most callers begin with [`Sandbox::builder`]. [`Launcher`] is for callers who make the
@@ -35,6 +36,7 @@ pub mod control;
 mod driver;
 pub mod event;
 pub mod exit;
+pub mod history;
 pub mod job;
 mod launch;
 pub mod life;

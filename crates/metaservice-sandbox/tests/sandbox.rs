@@ -91,9 +91,8 @@ async fn dropping_a_sandbox_ends_and_removes_everything() {
         poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap()
     });
     assert_eq!(ended.await.unwrap(), 1, "QEMU still runs");
-    let socket = format!("{name}.sock");
-    let socket = metaservice_private::bases::runtime("metaservice").unwrap().path().join(socket);
-    tokio::task::spawn_blocking(move || wait::until("no control socket", || !socket.exists()))
+    let directory = metaservice_sandbox::history::place().join(&name);
+    tokio::task::spawn_blocking(move || wait::until("no directory", || !directory.exists()))
         .await
         .unwrap();
 }

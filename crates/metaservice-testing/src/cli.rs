@@ -46,7 +46,7 @@ impl Cli {
     /// Uses `program`, the tool. It takes no snapshots.
     pub fn new(program: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["tmp", "runtime", "work"] {
+        for name in ["tmp", "state", "work"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
         Self { program: program.into(), directory, owns_cache: false }
@@ -80,9 +80,9 @@ impl Cli {
         self.directory.path().join("tmp")
     }
 
-    /// The directory of control sockets is below this one.
-    pub fn runtime(&self) -> PathBuf {
-        self.directory.path().join("runtime")
+    /// The directory of the jobs.
+    pub fn jobs(&self) -> PathBuf {
+        self.directory.path().join("state/metaservice/jobs")
     }
 
     /// Returns the tool with `args`. Its stdout and stderr are pipes.
@@ -95,7 +95,7 @@ impl Cli {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env("TMPDIR", self.temporary())
-            .env("XDG_RUNTIME_DIR", self.runtime());
+            .env("XDG_STATE_HOME", self.directory.path().join("state"));
         if self.owns_cache {
             command
                 .env("XDG_CACHE_HOME", self.work().join("cache"))
@@ -140,7 +140,7 @@ impl Cli {
 
     /// Returns a client of the control socket of the job `name`.
     pub fn client(&self, name: &str) -> Client {
-        Client::new(self.runtime().join("metaservice").join(format!("{name}.sock")))
+        Client::new(self.jobs().join(name).join("control.sock"))
     }
 
     /// Returns the process id of the virtual machine that runs.
@@ -155,7 +155,7 @@ impl Cli {
 
     /// Removes the control sockets of a tool that was killed.
     pub fn remove_sockets(&self) {
-        let _ = std::fs::remove_dir_all(self.runtime().join("metaservice"));
+        let _ = std::fs::remove_dir_all(self.jobs());
     }
 
     /// Waits until each process has ended. When the tool was killed, its machine ends soon after.
@@ -171,13 +171,15 @@ impl Cli {
     /// The temporary files and the control sockets.
     fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        let mut directories = vec![self.temporary(), self.runtime()];
+        let mut directories = vec![self.temporary(), self.directory.path().join("state")];
         while let Some(directory) = directories.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() { directories.push(path) } else { found.push(path) }
             }
         }
+        let state = self.directory.path().join("state");
+        found.retain(|path| !path.starts_with(&state) || path.ends_with("control.sock"));
         found
     }
 }

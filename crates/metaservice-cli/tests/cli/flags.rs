@@ -211,20 +211,46 @@ fn a_directory_that_a_variable_names_wrongly_is_told_and_not_made() {
         }
         finish(command.spawn().unwrap())
     };
-    run(&["ps"], &["XDG_RUNTIME_DIR"]).text(0);
-    let lost = run(&["ps"], &["XDG_RUNTIME_DIR", "TMPDIR"]);
-    lost.text(125);
-    assert!(lost.stderr.contains("(TMPDIR)"), "{}", lost.stderr);
+    run(&["ps"], &["XDG_RUNTIME_DIR", "TMPDIR"]).text(0);
     let job = run(&["serve", "--listen", "127.0.0.1:0", "--", "true"], &["TMPDIR"]);
     job.text(125);
     assert!(job.stderr.contains("(TMPDIR)"), "{}", job.stderr);
     // The password database has another home directory for this user.
     run(&["image", "ls"], &["HOME"]).text(0);
     assert!(!none.exists());
-    cli.remove_sockets();
-    let _ = std::fs::remove_dir(
-        cli.temporary().join(format!("metaservice-{}", rustix::process::getuid().as_raw())),
-    );
+}
+
+/// Jobs are in one place for each user, whatever the environment of a session has.
+#[test]
+fn a_job_is_found_from_cron_and_from_another_session() {
+    let cli = Cli::new(METASERVICE);
+    let home = cli.work().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let in_session = |args: &[&str]| {
+        let mut command = cli.command(args);
+        command.env_remove("XDG_STATE_HOME").env("HOME", &home);
+        command
+    };
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--name", "nightly", "--", "true"];
+    let mut service = in_session(&args).spawn().unwrap();
+    drop(wait_for(&mut service, "\"event\":\"serving\""));
+    let elsewhere = cli.work().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let mut cron = in_session(&["ps", "-q"]);
+    cron.env_clear().env("HOME", &home);
+    assert_eq!(finish(cron.spawn().unwrap()).text(0), "nightly\n");
+    let mut other = in_session(&["ps", "-q"]);
+    other.env("TMPDIR", &elsewhere).env("XDG_RUNTIME_DIR", &elsewhere);
+    assert_eq!(finish(other.spawn().unwrap()).text(0), "nightly\n");
+
+    let missing = finish(in_session(&["kill", "daily"]).spawn().unwrap());
+    missing.text(125);
+    let place = home.join(".local/state/metaservice/jobs").display().to_string();
+    assert!(missing.stderr.contains(&format!("(looked in {place})")), "{}", missing.stderr);
+    let mode = std::fs::metadata(&place).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o700);
+    service.kill().unwrap();
+    service.wait().unwrap();
 }
 
 #[test]

@@ -205,7 +205,8 @@ fn a_stopped_job_is_shown_as_silent_and_hides_no_other() {
     let cli = Cli::new(METASERVICE);
     let healthy = cli.serve(&["--name", "healthy", "true"]);
     let stopped = cli.serve(&["--name", "stopped", "true"]);
-    let other_file = cli.runtime().join("metaservice/odd.sock");
+    let other_file = cli.jobs().join("odd/control.sock");
+    std::fs::create_dir(cli.jobs().join("odd")).unwrap();
     std::fs::write(&other_file, "no socket").unwrap();
     stopped.signal(Signal::STOP);
 

@@ -32,7 +32,7 @@ impl Service<'_> {
             .args(["--artifact", &format!("{}:{}", path("made"), path("fetched"))])
             .args(["sh", "-c", &self.script])
             .env("SECRET", "only once")
-            .env("XDG_RUNTIME_DIR", self.folder)
+            .env("XDG_STATE_HOME", self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(said)

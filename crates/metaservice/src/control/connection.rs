@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use metaservice_private::SocketPath;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -47,8 +48,11 @@ pub(super) fn broken(error: impl Into<BoxError>) -> ClientError {
 
 impl ControlSocket {
     pub(super) async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let stream = UnixStream::connect(&self.path).await;
-        stream.map_err(|error| match error.kind() {
+        let stream = async {
+            let path = SocketPath::of(&self.path)?;
+            UnixStream::connect(path.as_path()).await
+        };
+        stream.await.map_err(|error| match error.kind() {
             // The queue of connections to be accepted is full.
             io::ErrorKind::WouldBlock => ClientError::Silent(self.path.clone()),
             _ => ClientError::Unreachable(self.path.clone(), error),
