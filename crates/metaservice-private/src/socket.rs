@@ -9,10 +9,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 /// The longest path in the address of a socket: `sun_path` has 108 bytes, one of them for the end.
 const LONGEST: usize = 107;
 
-/// A path to bind or connect a unix socket, which is short enough for the system.
+/// The path of a unix socket, to listen or to connect, which is short enough for the system.
 ///
 /// A longer path leads through the descriptor of its directory, by `/proc`. The value has this
-/// descriptor: keep it until the socket is bound or connected.
+/// descriptor: keep it until the socket listens or is connected.
 ///
 /// ```
 /// use std::os::unix::net::UnixListener;

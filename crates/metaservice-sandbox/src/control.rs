@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use metaservice::control::Client;
 use metaservice_private::{PrivateError, SocketPath};
-use rustix::fs::{Mode, fchmod};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,9 +16,7 @@ use crate::blocking::block;
 use crate::exit::CleanUp;
 use crate::history::{self, Claim, ClaimError, Jobs};
 use crate::job::JobName;
-
-/// As many connections as the system lets wait.
-const BACKLOG: i32 = 4096;
+use crate::socket::listen;
 
 /// Why a socket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -134,16 +130,6 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlErro
     Ok((listener, SocketFile::new(path.to_owned())))
 }
 
-/// Makes a socket file that has its mode before it has its name: no other user can connect meanwhile.
-pub(crate) fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// The directory of a running job. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct JobFiles {
@@ -246,22 +232,7 @@ async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[test]
-    fn a_socket_is_its_users_alone_from_the_beginning() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let listener = listen(&path).unwrap();
-        let socket = SocketFile::new(path.clone());
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        std::os::unix::net::UnixStream::connect(&path).unwrap();
-        listener.accept().unwrap();
-        drop(socket);
-        assert!(!path.exists());
-    }
 
     #[tokio::test]
     async fn a_socket_without_a_listener_is_replaced_and_a_file_is_not() {

@@ -46,6 +46,7 @@ mod place;
 mod progress;
 mod report;
 mod sandbox;
+mod socket;
 pub mod spec;
 
 pub use agent::{AGENT, PLATFORM};

@@ -9,8 +9,8 @@ use metaservice_private::{PartialDirectory, PrivateError, SocketPath, remove_tre
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 
 use super::{CHANGES, Jobs, LOCK, SOCKET};
-use crate::control;
 use crate::job::JobName;
+use crate::socket::listen;
 
 /// Why a job cannot have its name.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ impl Claim {
         let lock = File::from(lock.map_err(|errno| io(errno.into()))?);
         let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
         let socket = SocketPath::within(partial.directory(), SOCKET).map_err(io)?;
-        let listener = control::listen(socket.as_path()).map_err(ClaimError::Socket)?;
+        let listener = listen(socket.as_path()).map_err(ClaimError::Socket)?;
         match remove_tree(jobs.directory.as_fd(), name.as_str().as_ref()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error).into()),
             _ => {}
