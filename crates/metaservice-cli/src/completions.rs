@@ -51,7 +51,8 @@ fn names(typed: &OsStr, suffix: &str) -> Vec<CompletionCandidate> {
     fitting(names.unwrap_or_default(), typed, suffix)
 }
 
-fn fitting(
+/// The names that begin as typed, each with the suffix.
+pub(crate) fn fitting(
     names: impl IntoIterator<Item = String>,
     typed: &OsStr,
     suffix: &str,

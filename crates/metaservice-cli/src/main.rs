@@ -3,6 +3,8 @@
 //! This module owns the start and the end of the process. The other modules:
 //!
 //! - [`cli`]: the parser of the command line.
+//! - [`config`]: the configuration file and its profiles.
+//! - [`words`]: the words of the command line, with the options of a profile.
 //! - [`flags`]: the flags that several verbs share.
 //! - [`commands`]: one module for each verb, which returns the exit status.
 //! - [`description`]: builds the description of a job from flags or a file.
@@ -19,6 +21,7 @@
 mod cli;
 mod commands;
 mod completions;
+mod config;
 mod description;
 mod flags;
 mod hints;
@@ -28,19 +31,22 @@ mod listeners;
 mod output;
 mod secrets;
 mod signals;
+mod similar;
 mod status;
 mod terminal;
+mod words;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 
 use crate::cli::Cli;
 use crate::output::printer::{Hint, Printer};
 use crate::output::stderr;
 use crate::status::ExitStatus;
+use crate::words::Unparsed;
 
 fn main() -> ExitCode {
     // This must come before any thread. Signals that the parent ignores or blocks are not meant for
@@ -48,10 +54,10 @@ fn main() -> ExitCode {
     let _ = metaservice_qemu::reset_signals();
     // If the completion script calls the tool, this prints completions and ends the process.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
-    let mut cli = match Cli::try_parse() {
+    let mut cli = match words::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            let status = commands::help::show(error, &Cli::command());
+        Err(unparsed) => {
+            let status = refuse(unparsed);
             stderr::drain();
             return status.into();
         }
@@ -72,6 +78,17 @@ fn main() -> ExitCode {
     interrupts::verb_is_over();
     stderr::drain();
     status.into()
+}
+
+/// Prints why a command line cannot be parsed, or the help.
+fn refuse(unparsed: Unparsed) -> ExitStatus {
+    match unparsed {
+        Unparsed::Words(error) => commands::help::show(error, &Cli::command()),
+        Unparsed::Config(error, output) => {
+            Printer::new(&output).error(&error);
+            ExitStatus::FAILED
+        }
+    }
 }
 
 /// The number of descriptors that a job and its machine need.

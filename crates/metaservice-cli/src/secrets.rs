@@ -20,7 +20,6 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::cli::Cli;
 use crate::commands::Command;
-use crate::commands::run::Run;
 use crate::description;
 use crate::flags::JobArgs;
 
@@ -64,8 +63,10 @@ pub(crate) fn withdraw(cli: &mut Cli) -> io::Result<()> {
 /// Returns the names of the secrets in the flags or the description.
 fn names(command: &Command) -> Vec<String> {
     match command {
-        Command::Run(Run { spec: Some(file), .. }) => description::secrets_of(file),
-        Command::Run(args) => args.job.secret.clone(),
+        Command::Run(args) => match &args.spec {
+            Some(file) => description::secrets_of(file),
+            None => args.job.secret.clone(),
+        },
         Command::Serve(args) => args.job.secret.clone(),
         _ => Vec::new(),
     }

@@ -74,6 +74,12 @@ impl BaseDirectory {
         Self::of("XDG_CACHE_HOME", home, &[".cache"])
     }
 
+    /// `$XDG_CONFIG_HOME`, or `~/.config`.
+    #[must_use]
+    pub fn config() -> Option<Self> {
+        Self::of("XDG_CONFIG_HOME", home, &[".config"])
+    }
+
     /// `$XDG_DATA_HOME`, or `~/.local/share`.
     #[must_use]
     pub fn data() -> Option<Self> {

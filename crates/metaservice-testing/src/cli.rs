@@ -95,6 +95,7 @@ impl Cli {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env("TMPDIR", self.temporary())
+            .env("METASERVICE_CONFIG", "")
             .env("XDG_STATE_HOME", self.directory.path().join("state"));
         if self.owns_cache {
             command

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::config::Config;
 use crate::output;
-use crate::output::printer::Printer;
+use crate::output::printer::{Printer, printable};
 use crate::status::ExitStatus;
 
 /// Check dependencies and suggest fixes.
@@ -24,7 +25,11 @@ pub(crate) struct Doctor {
 /// The script of `--install`. `make setup` runs it too.
 const SETUP: &str = include_str!("../../setup.sh");
 
-pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn doctor(
+    args: &Doctor,
+    cli: &clap::Command,
+    printer: Printer,
+) -> Result<ExitStatus> {
     if args.install {
         install().await?;
     }
@@ -32,15 +37,19 @@ pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus
     let boundary = tokio::task::block_in_place(Boundary::of_host);
     let accelerator = Accelerator::Auto.choose(Arch::HOST)?;
     let missing = report.require().err();
+    let config = Config::of_user().and_then(|config| match config {
+        Some(config) => check_config(cli, &config).map(|()| Some(config)),
+        None => Ok(None),
+    });
     let shown = if printer.is_json() {
-        output::line(as_json(&report, &accelerator.to_string(), boundary))
+        output::line(as_json(&report, &accelerator.to_string(), boundary, &config))
     } else {
         let advice = missing.as_ref().map(|missing| format!("\n\nTo mend this: {}", missing.hint));
         let advice = advice.unwrap_or_default();
         let state = if boundary.is_complete() { "ok" } else { "weak" };
         let speed = format_args!("ok       {:<9} {accelerator}", "speed");
         let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
-        output::line(format_args!("{report}{speed}\n{boundary}{advice}"))
+        output::line(format_args!("{report}{speed}\n{boundary}\n{}{advice}", config_line(&config)))
     };
     // If the reader has closed standard output, the exit status still has the result.
     if let Err(error) = shown.map_err(anyhow::Error::from)
@@ -48,7 +57,30 @@ pub(crate) async fn doctor(args: &Doctor, printer: Printer) -> Result<ExitStatus
     {
         return Err(error);
     }
-    Ok(if missing.is_none() { ExitStatus::SUCCESS } else { ExitStatus::MISSING })
+    Ok(if missing.is_none() && config.is_ok() { ExitStatus::SUCCESS } else { ExitStatus::MISSING })
+}
+
+/// The configuration file, if there is one, or what is wrong with it.
+type Configured = Result<Option<Config>>;
+
+fn check_config(cli: &clap::Command, config: &Config) -> Result<()> {
+    let mut cli = cli.clone();
+    cli.build();
+    let run = cli.find_subcommand("run").context("there is no verb run")?;
+    config.check(run)
+}
+
+fn config_line(config: &Configured) -> String {
+    let (state, text) = match config {
+        Ok(None) => ("ok", "no configuration file".to_owned()),
+        Ok(Some(config)) => {
+            let names: Vec<_> = config.names().collect();
+            let profiles = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            ("ok", format!("{}; profiles: {profiles}", config.path().display()))
+        }
+        Err(error) => ("wrong", format!("{error:#}")),
+    };
+    format!("{state:<8} {:<9} {}", "config", printable(&text))
 }
 
 async fn install() -> Result<()> {
@@ -67,7 +99,7 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-fn as_json(report: &Report, accelerator: &str, boundary: Boundary) -> Value {
+fn as_json(report: &Report, accelerator: &str, boundary: Boundary, config: &Configured) -> Value {
     fn entry<T: std::fmt::Display>(finding: &Finding<T>) -> Value {
         match finding {
             Finding::Found(thing) => json!({ "found": thing.to_string() }),
@@ -86,6 +118,10 @@ fn as_json(report: &Report, accelerator: &str, boundary: Boundary) -> Value {
         "busybox": path(&report.busybox),
         "qemu-img": path(&report.qemu_img),
         "accelerator": accelerator,
+        "config": match config {
+            Ok(config) => json!({ "found": config.as_ref().map(Config::path) }),
+            Err(error) => json!({ "wrong": format!("{error:#}") }),
+        },
         "boundary": { "complete": boundary.is_complete(), "text": boundary.to_string() },
     })
 }

@@ -11,24 +11,28 @@ use serde_json::json;
 use crate::flags::OutputArgs;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer};
+use crate::similar::similar;
 use crate::status::ExitStatus;
 
-/// Show the help of a verb, or the list of limits.
+/// Show the help of a verb, the list of limits, or how to write a configuration file.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  metaservice help run\n  metaservice help limits")]
+#[command(
+    after_help = "Examples:\n  metaservice help run\n  metaservice help limits\n  metaservice help config"
+)]
 pub(crate) struct Help {
-    /// The verb, or "limits".
+    /// The verb, "limits" or "config".
     #[arg(value_name = "VERB")]
     pub(crate) verb: Vec<String>,
 }
-
-/// How many letters of a mistyped verb may be wrong.
-const LETTERS: usize = 2;
 
 pub(crate) fn help(args: &Help, mut cli: Command) -> Result<ExitStatus> {
     let words = args.verb.as_slice();
     if words == ["limits"] {
         Output::lock().write_all(crate::limits::list().as_bytes())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if words == ["config"] {
+        Output::lock().write_all(crate::config::HELP.as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
     }
     cli.build();
@@ -109,33 +113,6 @@ fn verbs(command: &Command) -> Vec<String> {
     shown.map(|command| command.get_name().to_owned()).collect()
 }
 
-/// The most similar name, if one is similar enough.
-fn similar(word: &str, names: &[String]) -> Option<String> {
-    let distances = names.iter().map(|name| (distance(word, name), name));
-    let (least, name) = distances.min_by_key(|(distance, _)| *distance)?;
-    let most = LETTERS.min(word.chars().count().saturating_sub(1));
-    (least <= most).then(|| name.clone())
-}
-
-/// The edit distance: letters that are missing, added, changed, or swapped with their neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut least =
-                (rows[i][j] + usize::from(x != y)).min(row[j] + 1).min(rows[i][j + 1] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -153,7 +130,5 @@ mod tests {
         for other in ["frobnicate", "", "x", "zz"] {
             assert_eq!(similar(other, &names), None, "{other}");
         }
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 }

@@ -41,8 +41,8 @@ pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
 /// A verb, with its flags. The help of each is on its type.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(run::Run),
-    Serve(serve::Serve),
+    Run(Box<run::Run>),
+    Serve(Box<serve::Serve>),
     Ps(ps::Ps),
     Inspect(inspect::Inspect),
     Wait(wait::Wait),
@@ -65,8 +65,8 @@ impl Command {
     /// Runs the verb, and returns the exit status. `cli` is the parser, for its help.
     pub(crate) async fn run(self, cli: clap::Command, printer: Printer) -> Result<ExitStatus> {
         match self {
-            Self::Run(args) => run::run(args, printer).await,
-            Self::Serve(args) => serve::serve(args, printer).await,
+            Self::Run(args) => run::run(*args, printer).await,
+            Self::Serve(args) => serve::serve(*args, printer).await,
             Self::Ps(_) => ps::ps(printer).await,
             Self::Inspect(args) => inspect::inspect(args).await,
             Self::Wait(args) => wait::wait(args, printer).await,
@@ -79,7 +79,7 @@ impl Command {
             Self::Stats(args) => stats::stats(args, printer).await,
             Self::Forward(args) => forward::forward(args, printer).await,
             Self::Image(args) => image::image(args, printer).await,
-            Self::Doctor(args) => doctor::doctor(&args, printer).await,
+            Self::Doctor(args) => doctor::doctor(&args, &cli, printer).await,
             Self::Completions(args) => completions::completions(&args),
             Self::Help(args) => help::help(&args, cli),
             Self::Man(args) => man::man(&args, cli),

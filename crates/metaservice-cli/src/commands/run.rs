@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 use clap::Args;
 use clap::ValueEnum;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice_sandbox::Launcher;
 use metaservice_sandbox::job::Job;
 use metaservice_sandbox::machine::{Plan, PlanSummary, snapshot};
 use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
+use crate::config::{self, Applied};
 use crate::description::{self, Description};
 use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
 use crate::hints;
@@ -43,6 +45,16 @@ pub(crate) struct Run {
     /// The terminal has the size of yours.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) tty: bool,
+    /// Use the options of a profile of the configuration file, before those given here.
+    ///
+    /// Without this option, the profile "default" is used, if there is one. "metaservice help
+    /// config" says how to write the file.
+    #[arg(long, value_name = "NAME", help_heading = JOB, conflicts_with = "spec")]
+    #[arg(add = ArgValueCompleter::new(config::complete))]
+    pub(crate) profile: Option<String>,
+    /// The profile, for errors.
+    #[arg(skip)]
+    pub(crate) applied: Option<Applied>,
     /// Take the description of the job from a file, as --dry-run=json prints it.
     ///
     /// It is the whole description: no COMMAND and no other option goes with it, except
@@ -70,7 +82,15 @@ pub(crate) enum DryRun {
     Json,
 }
 
-pub(crate) async fn run(args: Run, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn run(mut args: Run, printer: Printer) -> Result<ExitStatus> {
+    let profile = args.applied.take();
+    start(args, printer).await.map_err(|error| match profile {
+        Some(profile) => profile.explain(error),
+        None => error,
+    })
+}
+
+async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     let dry_run = args.dry_run;
     let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
@@ -103,7 +123,7 @@ pub(crate) async fn run(args: Run, printer: Printer) -> Result<ExitStatus> {
 
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
-    let Run { tty, spec: file, job, vm, cloud, dry_run: _ } = args;
+    let Run { tty, spec: file, job, vm, cloud, .. } = args;
     let mut description = Description::of_job(job)?.with_cloud(cloud);
     if tty {
         let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);
@@ -203,7 +223,7 @@ mod tests {
     fn description(words: &[&str]) -> Result<Description> {
         let words = ["metaservice", "run"].into_iter().chain(words.iter().copied());
         match Cli::try_parse_from(words)?.command {
-            Command::Run(args) => describe(args),
+            Command::Run(args) => describe(*args),
             other => panic!("{other:?}"),
         }
     }

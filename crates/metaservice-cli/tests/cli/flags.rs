@@ -135,6 +135,46 @@ fn the_doctor_says_what_is_missing_and_what_to_type() {
 }
 
 #[test]
+fn a_profile_gives_options_and_its_errors_name_the_file() {
+    let cli = Cli::new(METASERVICE);
+    let directory = cli.work().join("config/metaservice");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("config.toml");
+    let with = |text: &str, args: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = cli.command(args);
+        command.env_remove("METASERVICE_CONFIG").env("XDG_CONFIG_HOME", cli.work().join("config"));
+        finish(command.spawn().unwrap())
+    };
+    let text = "[profile.ci]\nmemory = \"2G\"\nenv = [\"A=1\"]\n";
+    let args = ["run", "--profile", "ci", "-e", "B=2", "--dry-run=json", "--", "make"];
+    let shown: serde_json::Value = serde_json::from_str(&with(text, &args).text(0)).unwrap();
+    assert_eq!(shown["env"], serde_json::json!({ "A": "1", "B": "2" }));
+    assert_eq!(shown["machine"]["memory"], "2G");
+    assert!(with(text, &["doctor"]).text(0).contains("profiles: ci"));
+
+    let place = format!("{}:2: in profile ci: ", file.display());
+    for (entry, says) in [("memory = \"1X\"", "in --memory"), ("timeout = 0", "in --timeout")] {
+        let failed = with(&format!("[profile.ci]\n{entry}\n"), &args);
+        failed.text(125);
+        assert!(failed.stderr.contains(&format!("{place}{says}")), "{}", failed.stderr);
+        assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
+    }
+    let wrong = with("[profile.ci]\nx = 1\n", &["doctor"]).text(1);
+    assert!(wrong.contains(&format!("wrong    config    {place}")), "{wrong}");
+    // A file that the variable names has to exist. An empty variable names none.
+    for (value, says) in
+        [("/no/where", "cannot read /no/where"), ("", "METASERVICE_CONFIG is empty")]
+    {
+        let mut command = cli.command(args);
+        command.env("METASERVICE_CONFIG", value);
+        let failed = finish(command.spawn().unwrap());
+        failed.text(125);
+        assert!(failed.stderr.contains(says), "{}", failed.stderr);
+    }
+}
+
+#[test]
 fn the_names_of_running_jobs_complete() {
     let cli = Cli::new(METASERVICE);
     let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--name", "builder", "--", "true"];
