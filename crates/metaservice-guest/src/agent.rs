@@ -135,6 +135,7 @@ async fn work(
     let actions = Arc::new(Actions {
         client: client.clone(),
         config: Arc::clone(&config),
+        execute: Arc::clone(&execute),
         job: control.clone(),
         pending_replies: pending_replies.clone(),
         writes: Writes::new(config.user.clone()),

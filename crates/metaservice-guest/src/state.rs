@@ -13,6 +13,7 @@
 //! | `supervisor` | supervisor | identifies it; created once, before the command starts |
 //! | `main` | supervisor | identifies the command's main process, for signals |
 //! | `failure` | supervisor's child | why the command could not start; empty if it started |
+//! | `attach` | agent | the id of the last attach action, which the supervisor replies to |
 //! | `begun` | supervisor | the start is over; only if the agent waits for it |
 //! | `ending` | supervisor | how the command ended, once its whole process tree is gone |
 //! | `delivered` | supervisor | the service has confirmed the whole log |
@@ -227,6 +228,15 @@ impl StateDirectory {
         self.write("main", main)
     }
 
+    /// The id of the last attach action.
+    pub(crate) fn attach(&self) -> Option<ActionId> {
+        self.read("attach")
+    }
+
+    pub(crate) fn set_attach(&self, id: &ActionId) -> Result<(), StateError> {
+        self.write("attach", id)
+    }
+
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.read("ending")
     }
@@ -290,6 +300,7 @@ impl StateDirectory {
     pub(crate) fn forget_job(&self) -> Result<(), StateError> {
         self.remove_files(&[
             "execute",
+            "attach",
             "delivered",
             "failure",
             "reported",

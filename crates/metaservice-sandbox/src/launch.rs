@@ -205,6 +205,7 @@ impl Launcher {
     fn service(&self) -> metaservice::Builder {
         let job = &self.job;
         let mut builder = MetaService::builder(job.command.clone()).envs(job.env.clone());
+        builder = builder.stdin(job.stdin);
         if let Some(size) = job.terminal {
             builder = builder.terminal(size);
         }

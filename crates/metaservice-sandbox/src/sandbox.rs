@@ -1,6 +1,6 @@
 //! The handle of a running job.
 
-use metaservice::{Command, Destination, ListRequest, MetaService, ReadRequest, WriteError};
+use metaservice::{AttachError, Command, Destination, JobStdin, ListRequest, MetaService, ReadRequest, WriteError};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +78,14 @@ impl Sandbox {
     #[must_use]
     pub fn service(&self) -> &MetaService {
         &self.service
+    }
+
+    /// Attaches to the stdin of the job's command, if its description has one, and to its terminal.
+    ///
+    /// # Errors
+    /// When the command has neither, its stdin has ended, or another caller is attached.
+    pub fn attach(&self) -> Result<JobStdin, AttachError> {
+        self.service.attach()
     }
 
     /// A command that runs in the guest in addition to the job. One of its methods starts it.

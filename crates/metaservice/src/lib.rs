@@ -62,6 +62,7 @@ pub use crate::guest::cloud::instance::{Cloud, CloudCard, InvalidPublicKey, Publ
 pub use crate::guest::cloud::user_data::{InvalidUserData, UserData};
 pub use crate::guest::idle::IdleService;
 pub use crate::guest::listener::Listener;
+pub use crate::handle::attach::{AttachError, JobStdin};
 pub use crate::handle::builder::{Builder, StartError};
 pub use crate::handle::child::command::{Child, ExitStatus};
 pub use crate::handle::child::stream::{ChildOutput, ChildStdin};

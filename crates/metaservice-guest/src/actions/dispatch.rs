@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metaservice_protocol::{ActionId, ActionRequest, Exec, PollAnswer, Signal};
+use metaservice_protocol::{ActionId, ActionRequest, Exec, Execute, PollAnswer, Signal};
 use tokio::sync::watch;
 
 use super::{dial, stats};
@@ -22,6 +22,7 @@ use crate::shell::Shells;
 pub(crate) struct Actions {
     pub(crate) client: Client,
     pub(crate) config: Arc<Config>,
+    pub(crate) execute: Arc<Execute>,
     pub(crate) job: JobControl,
     pub(crate) pending_replies: PendingReplies,
     pub(crate) shells: Shells,
@@ -90,6 +91,11 @@ impl Actions {
             ActionRequest::Stats(options) => {
                 unless(stopping, stats::serve(client, id, options)).await
             }
+            ActionRequest::Attach(_) => match self.job.attach(id, &self.execute) {
+                // The supervisor replies.
+                Ok(()) => Ok(()),
+                Err(failure) => client.reply_failure(id, &failure).await,
+            },
             ActionRequest::Signal(signal) => {
                 unless(stopping.clone(), self.signal(id, signal, stopping)).await
             }

@@ -123,6 +123,16 @@ impl Client {
         }
     }
 
+    /// A client that makes the requests of a job's supervisor. The agent makes those that announce.
+    ///
+    /// It takes the host for one with stream protocol v2: only such a host sends actions to which a
+    /// supervisor replies.
+    pub(crate) fn of_supervisor(host: Host) -> Self {
+        let client = Self::new(host);
+        lock(&client.service).shell2 = true;
+        client
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }

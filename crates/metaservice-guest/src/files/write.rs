@@ -16,7 +16,7 @@ use metaservice_private::lock;
 use metaservice_protocol::limits::WRITE_RESUME_TIMEOUT;
 use metaservice_protocol::shell::Stream;
 use metaservice_protocol::transfer::{Decoder, Item};
-use metaservice_protocol::{ActionId, Failure, FailureCode, WriteFrom, WriteOptions};
+use metaservice_protocol::{ActionId, Failure, FailureCode, StreamFrom, WriteOptions};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
@@ -215,7 +215,7 @@ impl Transfer {
         let mut receiver = MessageReceiver::new(source, &stream, &ignore);
         let mut sending = pin!(stream.send(sink));
         stream.finish(Stream::Stderr);
-        let mut line = serde_json::to_vec(&WriteFrom { from: self.consumed }).unwrap_or_default();
+        let mut line = serde_json::to_vec(&StreamFrom { from: self.consumed }).unwrap_or_default();
         line.push(b'\n');
         stream.room(Stream::Stdout).await;
         stream.write(Stream::Stdout, line.into());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use metaservice_private::lock;
-use metaservice_protocol::{Failure, FailureCode};
+use metaservice_protocol::{ActionId, Execute, Failure, FailureCode};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::sync::watch;
@@ -82,6 +82,22 @@ impl JobControl {
                 Err(Failure::new(FailureCode::PermissionDenied, reason))
             }
         }
+    }
+
+    /// Hands an attach action to the supervisor of this job, which replies to it.
+    ///
+    /// # Errors
+    /// A failure for the host: the command has no input, or has ended.
+    pub(crate) fn attach(&self, id: &ActionId, execute: &Execute) -> Result<(), Failure> {
+        if !execute.stdin && execute.terminal.is_none() {
+            let message = "the command has neither a standard input nor a terminal";
+            return Err(Failure::new(FailureCode::Invalid, message));
+        }
+        if self.has_ended() {
+            return Err(Failure::new(FailureCode::NotRunning, "the command has ended"));
+        }
+        let failed = |error| Failure::new(FailureCode::Other, with_causes(&error));
+        self.state.set_attach(id).map_err(failed)
     }
 
     /// Kills the job, if it runs, and waits until its supervisor is gone.

@@ -143,6 +143,7 @@ impl Job {
         let log = Some(LogRoute { host: client.host().authority().to_owned(), numbered });
         let order = Order {
             terminal: execute.terminal,
+            stdin: execute.stdin,
             log,
             ..Order::new(state, Kind::Job, false, &program)
         };

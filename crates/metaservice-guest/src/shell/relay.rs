@@ -15,7 +15,6 @@ use std::pin::pin;
 use bytes::Bytes;
 use metaservice_protocol::shell::Stream;
 use metaservice_protocol::{Ending, Reason};
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -26,8 +25,8 @@ use crate::client::stream::{
     AgentStream, CLOSE_TIMEOUT, MessageReceiver, ReceiveEnd, StreamControl, StreamSocket, close,
 };
 use crate::job::pending_replies::PendingReplies;
-use crate::system::processes::Process;
-use crate::system::streams::{AgentEnd, AgentStreams, CommandInput, foreground, resize};
+use crate::supervise::signal_command;
+use crate::system::streams::{AgentEnd, AgentStreams, CommandInput, resize};
 
 /// Relays one shell.
 pub(super) struct Relay<'a> {
@@ -54,7 +53,7 @@ impl Relay<'_> {
             (StreamControl::Resize(size), Some(terminal)) => resize(&**terminal, size),
             (StreamControl::Resize(_), None) => {}
             (StreamControl::Signal(number), terminal) => {
-                self.signal(terminal.as_ref(), number);
+                signal_command(self.shell.state().main().as_ref(), terminal.as_ref(), number);
             }
         };
         let (end, ended) = watch::channel(false);
@@ -100,21 +99,6 @@ impl Relay<'_> {
             }
         };
         tokio::join!(closing, supervisor.gone());
-    }
-
-    /// Sends a signal to the foreground processes of the terminal, as its keyboard does. Without a
-    /// terminal the command's own process group gets it.
-    fn signal(&self, terminal: Option<&AgentEnd>, number: u8) {
-        let Some(signal) = Signal::from_named_raw(number.into()) else { return };
-        let group = terminal.and_then(|terminal| foreground(&**terminal));
-        let main = || self.shell.state().main().and_then(|main| Process::find_same(&main));
-        let group = group.or_else(|| Pid::from_raw(main()?.pid));
-        let sent = group.is_some_and(|group| kill_process_group(group, signal).is_ok());
-        // A command that was just started leads no group yet.
-        if !sent && let Some(main) = main() {
-            // It may have ended by now.
-            let _ = main.signal(signal);
-        }
     }
 }
 

@@ -174,7 +174,9 @@ impl Shells {
         let name = exec.options.user.as_ref().or(self.config.user.as_ref());
         let user = name.and_then(|user| Account::find(user).ok());
         let created = if exec.tty {
-            streams::terminal(user.as_ref(), exec.options.size)
+            streams::terminal(user.as_ref(), exec.options.size).map(|(input, screen, command)| {
+                (AgentStreams { stdin: Some(input), stdout: Some(screen), stderr: None }, command)
+            })
         } else {
             streams::pipes(user.as_ref())
         };

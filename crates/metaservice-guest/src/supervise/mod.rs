@@ -10,11 +10,13 @@
 //! shell that ends by itself leaves its background processes alone, as users of ssh expect.
 //!
 //! The supervisor of a job delivers the command's output to the service, and stays until the
-//! service has confirmed it. So no byte is lost with an agent. Its only input is SIGTERM. The
-//! first one kills the command. After the command's end, SIGTERM means that the rest of the log is
-//! not needed.
+//! service has confirmed it. It also feeds the command's [standard input](input), if the job has
+//! one. So no byte is lost with an agent. The agent tells it two things: by a file, which attach
+//! action to reply to, and by SIGTERM, to kill the command. After the command's end, SIGTERM means
+//! that the rest of the log is not needed.
 
 mod cgroup;
+mod command_signal;
 mod console;
 mod delivery;
 mod error;
@@ -22,6 +24,7 @@ mod fork;
 mod fork_server;
 mod go_ahead;
 mod handle;
+mod input;
 mod launch;
 mod lifecycle;
 mod order;
@@ -29,6 +32,7 @@ mod socket;
 mod supervision;
 mod tree;
 
+pub(crate) use self::command_signal::signal_command;
 pub(crate) use self::fork_server::client::{ForkError, ForkServer, OrderError, PendingFork};
 pub(crate) use self::fork_server::fork_server;
 pub(crate) use self::handle::Supervisor;

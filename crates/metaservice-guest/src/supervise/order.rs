@@ -53,6 +53,8 @@ pub(crate) struct Order {
     pub(crate) tty: bool,
     /// The size of the terminal that the supervisor creates for a job.
     pub(crate) terminal: Option<TerminalSize>,
+    /// Whether the host feeds the standard input of a job.
+    pub(crate) stdin: bool,
     /// Where the log of a job goes.
     pub(crate) log: Option<LogRoute>,
     /// The user that the command runs as.
@@ -86,6 +88,7 @@ impl Order {
             kind,
             tty,
             terminal: None,
+            stdin: false,
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
@@ -124,6 +127,9 @@ impl Order {
         if self.tty {
             arguments.push("--tty".into());
         }
+        if self.stdin {
+            arguments.push("--stdin".into());
+        }
         if self.reports_start {
             arguments.push("--reports-start".into());
         }
@@ -143,6 +149,7 @@ impl Order {
             kind: Kind::Job,
             tty: false,
             terminal: None,
+            stdin: false,
             log: None,
             user: None,
             workdir: None,
@@ -168,6 +175,7 @@ impl Order {
                 Long("workdir") => order.workdir = Some(parser.value()?.into()),
                 Long("oom-score") => order.oom_score = Some(parser.value()?.parse()?),
                 Long("tty") => order.tty = true,
+                Long("stdin") => order.stdin = true,
                 Long("reports-start") => order.reports_start = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
@@ -208,6 +216,7 @@ mod tests {
             state in "/[^\0]{0,8}",
             shell in any::<bool>(),
             tty in any::<bool>(),
+            stdin in any::<bool>(),
             terminal in proptest::option::of((any::<u16>(), any::<u16>())),
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
@@ -221,6 +230,7 @@ mod tests {
                 state: state.into(),
                 kind: if shell { Kind::Shell } else { Kind::Job },
                 tty,
+                stdin,
                 terminal: terminal.map(|(columns, rows)| TerminalSize { columns, rows }),
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),

@@ -23,6 +23,7 @@ use super::console::Console;
 use super::delivery::deliver;
 use super::error::SuperviseError;
 use super::go_ahead::GoAhead;
+use super::input::{Input, feed};
 use super::launch::{Launch, StartFailure};
 use super::lifecycle::{FORCE_GRACE, Lifecycle, Step};
 use super::order::{Environment, Kind, Order};
@@ -33,7 +34,7 @@ use crate::system::account::Account;
 use crate::system::descriptor::Descriptor;
 use crate::system::oom;
 use crate::system::processes::Process;
-use crate::system::streams::{CommandStreams, give_to_user, null_device};
+use crate::system::streams::{CommandStreams, give_to_user, input_pipe, null_device};
 
 /// Runs a command from its start to its end. This process must have no other thread and no other
 /// task.
@@ -102,13 +103,14 @@ async fn run(order: &Order, origin: Origin) -> Result<(), SuperviseError> {
         output = Some(Output::pipe()?);
     }
     let writer = output.as_ref().map(|(_, writer)| writer);
-    let Started { mut command, console, started } = start(order, origin, writer)?;
+    let Started { mut command, console, input, started } = start(order, origin, writer)?;
     if let Some(main) = Process::find(command.main.as_raw_pid()) {
         state.set_main(&main.identity())?;
     }
     let mut copying = pin!(copy(console).fuse());
     let mut starting = pin!(closed(started).fuse());
     let (end, ended) = watch::channel(false);
+    let mut feeding = pin!(feed(order, &state, input, ended.clone()).fuse());
     let mut delivering = pin!(deliver(order, &state, output, ended).fuse());
     loop {
         let children = command.reap();
@@ -120,6 +122,7 @@ async fn run(order: &Order, origin: Origin) -> Result<(), SuperviseError> {
             _ = signals.terminate.recv() => command.kill(),
             () = &mut starting => state.set_begun()?,
             () = &mut copying => {}
+            () = &mut feeding => {}
             () = &mut delivering => {}
             () = until(command.lifecycle.deadline()) => if command.deadline_passed() {
                 break;
@@ -147,11 +150,12 @@ async fn run(order: &Order, origin: Origin) -> Result<(), SuperviseError> {
     }
     state.set_ending(&command.ending(&state))?;
     end.send_replace(true);
-    if !delivering.is_terminated() {
+    while !delivering.is_terminated() {
         tokio::select! {
             () = &mut delivering => {}
+            () = &mut feeding => {}
             // The rest of the log is not needed.
-            _ = signals.terminate.recv() => {}
+            _ = signals.terminate.recv() => break,
         }
     }
     Ok(())
@@ -167,6 +171,7 @@ fn register(state: &StateDirectory) -> Result<(), SuperviseError> {
 struct Started<'a> {
     command: SupervisedCommand<'a>,
     console: Option<Console>,
+    input: Option<Input>,
     /// Closes when the command has started, or its child has written why not.
     started: Option<Descriptor>,
 }
@@ -194,9 +199,9 @@ fn start<'a>(
         tty: order.tty || order.terminal.is_some(),
         _started: child_end,
     };
-    let (console, streams) = match writer {
+    let JobStreams { console, input, streams } = match writer {
         Some(writer) => job_streams(order, writer)?,
-        None => (None, None),
+        None => JobStreams::default(),
     };
     // Everything that can be done without starting the command is done.
     go_ahead.map_or(Ok(()), GoAhead::wait)?;
@@ -214,23 +219,44 @@ fn start<'a>(
         ended: None,
         oom_kills: oom::kills(),
     };
-    Ok(Started { command, console, started })
+    Ok(Started { command, console, input, started })
+}
+
+/// The standard streams of a job, and the supervisor's ends of them.
+#[derive(Debug, Default)]
+struct JobStreams {
+    console: Option<Console>,
+    input: Option<Input>,
+    /// `None` for a shell, whose streams are those of this process.
+    streams: Option<CommandStreams>,
 }
 
 /// The standard streams of a job: a terminal, or `writer` for both outputs.
-fn job_streams(
-    order: &Order,
-    writer: &OwnedFd,
-) -> Result<(Option<Console>, Option<CommandStreams>), SuperviseError> {
+fn job_streams(order: &Order, writer: &OwnedFd) -> Result<JobStreams, SuperviseError> {
     // The start of the command reports an unknown user.
     let user = order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
     if let Some(size) = order.terminal {
-        let (console, streams) = Console::open(writer, user.as_ref(), size)?;
-        return Ok((Some(console), Some(streams)));
+        let (console, end, streams) = Console::open(writer, user.as_ref(), size)?;
+        let input = match (order.stdin, end.terminal()) {
+            (false, Some(terminal)) => Input::without_bytes(terminal),
+            _ => Input::new(end),
+        };
+        return Ok(JobStreams {
+            console: Some(console),
+            input: Some(input),
+            streams: Some(streams),
+        });
     }
     let (stdout, stderr) = (writer.try_clone()?, writer.try_clone()?);
     give_to_user(&stdout, user.as_ref());
-    Ok((None, Some(CommandStreams { stdin: null_device()?, stdout, stderr })))
+    let (input, stdin) = if order.stdin {
+        let (end, stdin) = input_pipe(user.as_ref())?;
+        (Some(Input::new(end)), stdin)
+    } else {
+        (None, null_device()?)
+    };
+    let streams = Some(CommandStreams { stdin, stdout, stderr });
+    Ok(JobStreams { console: None, input, streams })
 }
 
 /// A command under supervision.

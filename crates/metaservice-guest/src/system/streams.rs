@@ -78,26 +78,34 @@ pub(crate) fn null_device() -> io::Result<OwnedFd> {
 
 /// Creates three pipes for a command of this user.
 pub(crate) fn pipes(user: Option<&Account>) -> io::Result<(AgentStreams, CommandStreams)> {
-    let (stdin, to) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (input, stdin) = input_pipe(user)?;
     let (from, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (from_error, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    let streams = CommandStreams { stdin, stdout, stderr };
-    for stream in [&streams.stdin, &streams.stdout, &streams.stderr] {
+    for stream in [&stdout, &stderr] {
         give_to_user(stream, user);
     }
+    let streams = CommandStreams { stdin, stdout, stderr };
     let ends = AgentStreams {
-        stdin: Some(CommandInput { end: agent_end(to)?, is_terminal: false }),
+        stdin: Some(input),
         stdout: Some(agent_end(from)?),
         stderr: Some(agent_end(from_error)?),
     };
     Ok((ends, streams))
 }
 
-/// Creates a terminal that is all three streams of a command of this user.
+/// Creates a pipe for the input of a command of this user, and returns the command's end with it.
+pub(crate) fn input_pipe(user: Option<&Account>) -> io::Result<(CommandInput, OwnedFd)> {
+    let (stdin, to) = pipe_with(PipeFlags::CLOEXEC)?;
+    give_to_user(&stdin, user);
+    Ok((CommandInput { end: agent_end(to)?, is_terminal: false }, stdin))
+}
+
+/// Creates a terminal that is all three streams of a command of this user. Its end is both the
+/// input and the output of the command.
 pub(crate) fn terminal(
     user: Option<&Account>,
     size: Option<TerminalSize>,
-) -> io::Result<(AgentStreams, CommandStreams)> {
+) -> io::Result<(CommandInput, AgentEnd, CommandStreams)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let controller = openpt(flags)?;
     grantpt(&controller)?;
@@ -107,8 +115,8 @@ pub(crate) fn terminal(
     resize(&controller, size.unwrap_or(DEFAULT_SIZE));
     let streams = CommandStreams { stdout: stdin.try_clone()?, stderr: stdin.try_clone()?, stdin };
     let end = agent_end(controller)?;
-    let stdin = Some(CommandInput { end: Arc::clone(&end), is_terminal: true });
-    Ok((AgentStreams { stdin, stdout: Some(end), stderr: None }, streams))
+    let input = CommandInput { end: Arc::clone(&end), is_terminal: true };
+    Ok((input, end, streams))
 }
 
 /// Changes the owner of a stream, so that the command can open it again as `/dev/stdout`.
@@ -145,29 +153,39 @@ impl CommandInput {
     /// Writes all of `bytes`; `false` if no process has the stream open for reading.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
-            let Ok(mut ready) = self.end.writable().await else { return false };
-            match ready.try_io(|end| Ok(rustix::io::write(end, bytes)?)) {
-                Ok(Ok(count)) => bytes = &bytes[count..],
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(_)) => return false,
-                Err(_would_block) => {}
-            }
+            let Ok(count) = self.write_some(bytes).await else { return false };
+            bytes = &bytes[count..];
         }
         true
     }
 
+    /// Writes some of the first `bytes`, as soon as there is room. Fails if no process has the
+    /// stream open for reading. Cancel-safe: a future that is dropped has written nothing.
+    pub(crate) async fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.end.writable().await?;
+            match ready.try_io(|end| Ok(rustix::io::write(end, bytes)?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(written) => return written,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// What a terminal takes as the end of its input: its end-of-file character, if it reads lines.
+    /// A pipe ends when this is dropped.
+    pub(crate) fn end_character(&self) -> Option<u8> {
+        let mode = self.is_terminal.then(|| tcgetattr(&*self.end).ok()).flatten()?;
+        let reads_lines = mode.local_modes.contains(LocalModes::ICANON);
+        reads_lines.then(|| mode.special_codes[SpecialCodeIndex::VEOF])
+    }
+
     /// Ends the input.
     ///
-    /// A terminal stays open for its output. It gets its end-of-file character, which ends the
-    /// input of programs that read lines.
+    /// A terminal stays open for its output, and gets its [end](Self::end_character).
     pub(crate) async fn finish(self) {
-        if !self.is_terminal {
-            return;
-        }
-        if let Ok(mode) = tcgetattr(&*self.end)
-            && mode.local_modes.contains(LocalModes::ICANON)
-        {
-            self.write(&[mode.special_codes[SpecialCodeIndex::VEOF]]).await;
+        if let Some(last) = self.end_character() {
+            self.write(&[last]).await;
         }
     }
 }

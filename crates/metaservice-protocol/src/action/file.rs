@@ -143,7 +143,7 @@ pub struct WriteOptions {
 
 /// The first line that the agent sends on stdout of a [`Write`]'s stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WriteFrom {
+pub struct StreamFrom {
     /// Number of bytes of the transfer that the agent has from earlier streams: the host sends
     /// the bytes from here.
     pub from: u64,

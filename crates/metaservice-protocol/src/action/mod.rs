@@ -4,6 +4,7 @@
 //! payloads of each type. It does not decide which poll gets which action: that is the host's
 //! queue.
 
+mod attach;
 mod description;
 mod dial;
 mod exec;
@@ -16,10 +17,11 @@ mod signal;
 mod stats;
 mod table;
 
+pub use attach::Attach;
 pub use description::{ActionDescription, ReplyKind};
 pub use dial::Dial;
 pub use exec::{Detached, Exec, ExecOptions, TerminalSize};
-pub use file::{FileHead, Form, Read, ReadOptions, Resume, Write, WriteFrom, WriteOptions};
+pub use file::{FileHead, Form, Read, ReadOptions, Resume, StreamFrom, Write, WriteOptions};
 pub use id::{ActionId, InvalidActionId};
 pub use list::{DirectoryEntry, EntryKind, Files, List, ListOptions};
 pub use poll_answer::{Action, PollAnswer};

@@ -86,8 +86,8 @@ mod tests {
 
     use super::*;
     use crate::action::{
-        Dial, Exec, ExecOptions, Form, List, ListOptions, Read, ReadOptions, Resume, Signal,
-        StatsOptions, TerminalSize, Write, WriteOptions,
+        Attach, Dial, Exec, ExecOptions, Form, List, ListOptions, Read, ReadOptions, Resume,
+        Signal, StatsOptions, TerminalSize, Write, WriteOptions,
     };
 
     fn exec() -> impl Strategy<Value = Exec> {
@@ -150,6 +150,7 @@ mod tests {
             ActionKind::Stats => any::<Option<u32>>()
                 .prop_map(|interval_ms| ActionRequest::Stats(StatsOptions { interval_ms }))
                 .boxed(),
+            ActionKind::Attach => Just(ActionRequest::Attach(Attach {})).boxed(),
             ActionKind::Signal => {
                 any::<u8>().prop_map(|signal| ActionRequest::Signal(Signal { signal })).boxed()
             }

@@ -5,6 +5,7 @@
 //! [`ReplyKind`] without a `_` arm, so a new row does not compile until each of them handles it. For
 //! that reason these three enums are not `#[non_exhaustive]`.
 
+use super::attach::Attach;
 use super::description::{ActionDescription, ReplyKind};
 use super::dial::Dial;
 use super::exec::Exec;
@@ -148,6 +149,15 @@ actions! {
         agent_repeats: true,
     }
 
+    /// The standard input of the job's command.
+    Attach {
+        name: "attach",
+        capability: Some(Capability::Attach),
+        reply: ReplyKind::Stream,
+        host_attempts: 1,
+        agent_repeats: true,
+    }
+
     /// A signal to the job's main process.
     Signal {
         name: "signal",
@@ -218,6 +228,8 @@ pub enum ActionRequest {
     List(List),
     /// The guest's use of its processors, memory, disks and network.
     Stats(StatsOptions),
+    /// The standard input of the job's command.
+    Attach(Attach),
     /// A signal to the job's main process.
     Signal(Signal),
 }
@@ -238,6 +250,7 @@ impl ActionRequest {
             Self::Write(_) => ActionKind::Write,
             Self::List(_) => ActionKind::List,
             Self::Stats(_) => ActionKind::Stats,
+            Self::Attach(_) => ActionKind::Attach,
             Self::Signal(_) => ActionKind::Signal,
         }
     }
@@ -280,6 +293,7 @@ impl ActionRequest {
             ActionKind::Write => Self::Write(Write { path, options: options(json.options)? }),
             ActionKind::List => Self::List(List { path, options: options(json.options)? }),
             ActionKind::Stats => Self::Stats(options(json.options)?),
+            ActionKind::Attach => Self::Attach(options(json.options)?),
             ActionKind::Signal => Self::Signal(options(json.options)?),
         })
     }
@@ -307,6 +321,7 @@ impl ActionRequest {
                 (json.path, json.options) = (Some(path), to_options(&options));
             }
             Self::Stats(options) => json.options = to_options(&options),
+            Self::Attach(attach) => json.options = to_options(&attach),
             Self::Signal(signal) => json.options = to_options(&signal),
         }
     }

@@ -53,6 +53,8 @@ capabilities! {
     /// The job's command can have a working directory, a user, a host name and an entry point of
     /// its own.
     Launch = "launch";
+    /// attach: the job's command can have a standard input that the host feeds.
+    Attach = "attach";
 }
 
 // The set has one bit for each.
@@ -122,6 +124,7 @@ mod tests {
             "renew",
             "large-exec",
             "launch",
+            "attach",
         ];
         assert_eq!(json, serde_json::json!(names));
     }

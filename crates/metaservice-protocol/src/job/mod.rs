@@ -52,6 +52,10 @@ pub struct Execute {
     /// is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// Extension: the host feeds the command's standard input, by [`Attach`](crate::Attach). An
+    /// agent that does not know this field gives the command `/dev/null`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -81,5 +85,7 @@ mod tests {
         let json = serde_json::to_string(&entrypoint).unwrap();
         assert_eq!(json, r#"{"env":{},"command":[],"entrypoint":[]}"#);
         assert_eq!(serde_json::from_str::<Execute>(&json).unwrap(), entrypoint);
+        let with = serde_json::to_string(&Execute { stdin: true, ..Execute::default() }).unwrap();
+        assert_eq!(with, r#"{"env":{},"command":[],"stdin":true}"#);
     }
 }

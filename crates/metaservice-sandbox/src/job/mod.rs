@@ -51,6 +51,8 @@ pub struct Job {
     /// Variables that only the guest's agent gets.
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) terminal: Option<TerminalSize>,
+    /// Whether the host feeds the command's stdin.
+    pub(crate) stdin: bool,
     pub(crate) session: SessionMode,
     pub(crate) timeout: Option<Duration>,
     pub(crate) artifacts: Vec<Artifact>,
@@ -99,6 +101,7 @@ impl Job {
             terminal: spec
                 .terminal
                 .map(|TerminalSpec { columns, rows }| TerminalSize { columns, rows }),
+            stdin: spec.stdin,
             session: match spec.session {
                 SessionSpec::Required => SessionMode::Required,
                 SessionSpec::Claimed => SessionMode::Claimed,
@@ -125,6 +128,18 @@ impl Job {
     #[must_use]
     pub fn command(&self) -> &[String] {
         &self.command
+    }
+
+    /// Whether the host feeds the command's stdin.
+    #[must_use]
+    pub fn stdin(&self) -> bool {
+        self.stdin
+    }
+
+    /// Whether the command has a terminal.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
     }
 
     /// The artifacts, in the order of the description.

@@ -63,6 +63,10 @@ pub struct JobSpec {
     /// The terminal that the command gets; its output is the log. Without: no terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
+    /// Whether the host feeds the command's stdin. Without, it is `/dev/null`, or a terminal without
+    /// input.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stdin: bool,
     /// Whether the guest's agent has to claim the job.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session: SessionSpec,
@@ -102,6 +106,7 @@ impl JobSpec {
             env: BTreeMap::new(),
             secrets: BTreeSet::new(),
             terminal: None,
+            stdin: false,
             session: SessionSpec::default(),
             timeout: None,
             artifacts: Vec::new(),

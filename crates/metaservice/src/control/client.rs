@@ -23,6 +23,7 @@ use super::connection::{ControlSocket, broken, head, read_json, refused, target,
 use super::error::{ClientError, Code};
 use super::model::{Described, ExecRequest, Job, MISSED_HEADER, Started};
 use super::paths;
+use crate::handle::attach::JobStdin;
 use crate::handle::child::command::Child;
 use crate::handle::child::socket::Socket;
 use crate::handle::dial::GuestStream;
@@ -43,7 +44,7 @@ const IN_TARGET: usize = 20 * 1024;
 /// [`Silent`](ClientError::Silent).
 ///
 /// - *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
-///   [`signal`](Self::signal), [`stats`](Self::stats).
+///   [`signal`](Self::signal), [`attach`](Self::attach), [`stats`](Self::stats).
 /// - *Commands:* [`exec`](Self::exec).
 /// - *Files:* [`read`](Self::read), [`write`](Self::write), [`list`](Self::list).
 /// - *Network:* [`dial`](Self::dial).
@@ -121,6 +122,15 @@ impl Client {
     pub async fn signal(&self, signal: u8) -> Result<(), ClientError> {
         let target = target(paths::SIGNAL, &[("signal", &signal.to_string())]);
         self.socket.request(Method::POST, &target).await.map(drop)
+    }
+
+    /// As [`MetaService::attach`](crate::MetaService::attach).
+    ///
+    /// # Errors
+    /// [`ClientError`]. If the job has no stdin, its stdin has ended, or another client is
+    /// attached, the code is [`Refused`](Code::Refused).
+    pub async fn attach(&self) -> Result<JobStdin, ClientError> {
+        self.stream(paths::ATTACH).await.map(JobStdin::remote)
     }
 
     /// As [`MetaService::stats`](crate::MetaService::stats).

@@ -10,6 +10,7 @@
 //! | `GET /v1/wait` | [`Job`], when its command has ended |
 //! | `GET /v1/log` | the part of the log that is kept; with `follow` to the job's end |
 //! | `POST /v1/kill`, `POST /v1/signal` | 204 when the guest has done so |
+//! | `GET /v1/attach` | a websocket that carries the stdin of the job's command |
 //! | `GET /v1/exec`, `GET /v1/shell` | a websocket with the messages of a shell stream |
 //! | `POST /v1/commands` | an id, with which `GET /v1/exec` and `GET /v1/shell` start a command |
 //! | `POST /v1/exec` | a command without streams: its process id |

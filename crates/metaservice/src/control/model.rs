@@ -30,6 +30,12 @@ pub struct Job {
     pub name: String,
     /// The command and its arguments.
     pub command: Vec<String>,
+    /// Whether clients can write to its stdin, one at a time.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Whether it has a terminal.
+    #[serde(default)]
+    pub tty: bool,
     /// The names of the variables in its environment; their values may be secrets.
     #[serde(default)]
     pub env: Vec<String>,

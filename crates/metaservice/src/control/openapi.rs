@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 
 use super::error::ApiError;
 use super::model::ExecRequest;
-use super::server::{files, job, streams};
+use super::server::{attach, files, job, streams};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,7 @@ use super::server::{files, job, streams};
         job::log,
         job::kill,
         job::signal,
+        attach::attach,
         files::stats,
         files::list_files,
         files::entries,

@@ -6,6 +6,7 @@ pub(super) const WAIT: &str = "/v1/wait";
 pub(super) const LOG: &str = "/v1/log";
 pub(super) const KILL: &str = "/v1/kill";
 pub(super) const SIGNAL: &str = "/v1/signal";
+pub(super) const ATTACH: &str = "/v1/attach";
 pub(super) const STATS: &str = "/v1/stats";
 pub(super) const FILES: &str = "/v1/files";
 pub(super) const ENTRIES: &str = "/v1/entries";

@@ -47,6 +47,12 @@ const TABLE: &[Row] = &[
         otherwise: Otherwise::End,
     },
     Row {
+        need: Need::Stdin,
+        capability: Capability::Attach,
+        asked: |execute| execute.stdin,
+        otherwise: Otherwise::End,
+    },
+    Row {
         need: Need::Hostname,
         capability: Capability::Launch,
         asked: |execute| execute.hostname.is_some(),
@@ -98,8 +104,9 @@ mod tests {
             (Need::Workdir, Execute { workdir: asked(), ..Execute::default() }),
             (Need::User, Execute { user: asked(), ..Execute::default() }),
             (Need::Entrypoint, Execute { entrypoint: Some(vec![]), ..Execute::default() }),
+            (Need::Stdin, Execute { stdin: true, ..Execute::default() }),
         ];
-        let able = agent([Capability::Launch].into_iter().collect());
+        let able = agent([Capability::Launch, Capability::Attach].into_iter().collect());
         let unable = agent([Capability::Exec, Capability::Terminal].into_iter().collect());
         for (need, execute) in all {
             assert_eq!(check(&execute, Some(&able)), Ok(Vec::new()));

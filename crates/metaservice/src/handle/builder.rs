@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "cloud")]
 use bytes::Bytes;
@@ -158,6 +158,16 @@ impl Builder {
     #[must_use]
     pub fn set_hostname(mut self, name: impl Into<String>) -> Self {
         self.execute.hostname = Some(name.into());
+        self
+    }
+
+    /// Gives the command a stdin that the host feeds, by
+    /// [`MetaService::attach`](crate::MetaService::attach). Without it, stdin is `/dev/null`, or a
+    /// terminal without input. An agent that cannot do this ends the job; see
+    /// [`Reason::Unsupported`](crate::Reason::Unsupported).
+    #[must_use]
+    pub fn stdin(mut self, feeds: bool) -> Self {
+        self.execute.stdin = feeds;
         self
     }
 
@@ -321,6 +331,8 @@ impl Builder {
             agent: watch::Sender::new(None),
             without: watch::Sender::default(),
             actions: Actions::new(terminated.subscribe()),
+            input: Arc::default(),
+            feeder: Mutex::default(),
             terminated,
             temporary_directory: self.temporary_directory,
             disk_work: self.disk_work,

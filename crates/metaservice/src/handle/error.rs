@@ -9,10 +9,9 @@ use metaservice_protocol::limits::MAX_ACTION;
 use metaservice_protocol::{Capability, Failure, FailureCode};
 
 use crate::job::actions::AttemptError;
+pub(crate) use crate::job::error::BoxError;
 use crate::job::error::TransportError;
 use crate::job::queue::Stage;
-
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an action has no outcome.
 #[derive(Debug, thiserror::Error)]

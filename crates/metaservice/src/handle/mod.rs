@@ -5,6 +5,7 @@
 //! action is the fallback.
 
 mod actions;
+pub(crate) mod attach;
 pub(crate) mod builder;
 pub(crate) mod child;
 pub(crate) mod dial;

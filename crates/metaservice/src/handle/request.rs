@@ -60,7 +60,7 @@ impl MetaService {
 
     pub(crate) fn start_child(&self, connected: Connected) -> Child {
         let Connected { socket, protocol, permit, authorization } = connected;
-        let socket = Socket::from_axum(socket, permit, authorization);
+        let socket = Socket::from_axum(socket, Some(permit), authorization);
         Child::start(socket, protocol, self.terminated())
     }
 

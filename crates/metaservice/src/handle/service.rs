@@ -27,7 +27,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// - *Serving:* [`serve`](Self::serve), [`serve_connection`](Self::serve_connection).
 /// - *The job:* [`fetched`](Self::fetched), [`result`](Self::result), [`agent`](Self::agent),
 ///   [`contact`](Self::contact), [`log_reader`](Self::log_reader).
-/// - *Commands:* [`exec`](Self::exec), [`signal`](Self::signal), [`kill`](Self::kill).
+/// - *The command:* [`attach`](Self::attach), [`signal`](Self::signal), [`kill`](Self::kill).
+/// - *Other commands:* [`exec`](Self::exec).
 /// - *Files:* [`read`](Self::read), [`write`](Self::write), [`list`](Self::list).
 /// - *The guest:* [`dial`](Self::dial), [`stats`](Self::stats).
 /// - *The end:* [`stop_pollers`](Self::stop_pollers), [`shutdown`](Self::shutdown).

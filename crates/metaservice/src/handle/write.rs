@@ -10,19 +10,17 @@ use bytes::{Bytes, BytesMut};
 use metaservice_protocol::buffer::ResendBuffer;
 use metaservice_protocol::limits::{TRANSFER_ATTEMPTS, TRANSFER_BLOCK};
 use metaservice_protocol::transfer::Encoder;
-use metaservice_protocol::{ActionRequest, Form, Write, WriteFrom, WriteOptions};
+use metaservice_protocol::{ActionRequest, Form, StreamFrom, Write, WriteOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::handle::child::command::Child;
+use crate::handle::child::first_line::{self, FirstLineError};
 use crate::handle::child::stream::ChildStdin;
 use crate::handle::error::{ActionError, ChildError, WriteError};
 use crate::handle::service::MetaService;
 use crate::job::error::TransportError;
 use crate::job::id::new_id;
-
-/// The longest first line of the guest, in bytes.
-const MAX_FIRST_LINE: usize = 256;
 
 /// Where and how to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,26 +151,15 @@ async fn attempt(
 
 /// The byte from which the guest wants the transfer. If the guest ends the stream, it says why.
 async fn first_line(child: &mut Child) -> Result<u64, WriteError> {
-    let mut line = Vec::new();
-    let Some(mut output) = child.stdout.take() else { return Ok(0) };
-    loop {
-        match output.read_u8().await {
-            Ok(b'\n') => break,
-            Ok(_) if line.len() == MAX_FIRST_LINE => {
-                return Err(WriteError::invalid("the first line is too long"));
-            }
-            Ok(byte) => line.push(byte),
-            Err(_) => {
-                return Err(match child.wait().await {
-                    Ok(_) => ActionError::Failed(child.failure()).into(),
-                    Err(ChildError::Terminated) => ActionError::Terminated.into(),
-                    Err(_) => cut(TransportError::Closed),
-                });
-            }
-        }
+    match first_line::first_line(child).await {
+        Ok(StreamFrom { from }) => Ok(from),
+        Err(FirstLineError::Invalid(error)) => Err(WriteError::invalid(error)),
+        Err(FirstLineError::Cut) => Err(match child.wait().await {
+            Ok(_) => ActionError::Failed(child.failure()).into(),
+            Err(ChildError::Terminated) => ActionError::Terminated.into(),
+            Err(_) => cut(TransportError::Closed),
+        }),
     }
-    let WriteFrom { from } = serde_json::from_slice(&line).map_err(WriteError::invalid)?;
-    Ok(from)
 }
 
 async fn send(

@@ -1,6 +1,6 @@
 //! How a reply's connection breaks.
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a reply's connection broke.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ pub(crate) mod contact;
 pub(crate) mod disk;
 pub(crate) mod error;
 pub(crate) mod id;
+pub(crate) mod input;
 pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod need;

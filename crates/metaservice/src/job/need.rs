@@ -14,6 +14,8 @@ pub enum Need {
     User,
     /// The words in front of the command.
     Entrypoint,
+    /// A stdin that the host feeds.
+    Stdin,
     /// The guest's host name.
     Hostname,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Need {
             Self::Workdir => "set the working directory of the command",
             Self::User => "set the user of the command",
             Self::Entrypoint => "set the entry point of the command",
+            Self::Stdin => "feed the stdin of the command",
             Self::Hostname => "set the host name",
         })
     }

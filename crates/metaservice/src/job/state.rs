@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use metaservice_protocol::{AgentInfo, Capability, Execute, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::job::actions::Actions;
 use crate::job::contact::Contacts;
 use crate::job::disk::DiskWork;
+use crate::job::input::Input;
 use crate::job::limits::{Limits, Storage};
 use crate::job::log::{Holes, Log};
 use crate::job::need::Need;
@@ -30,6 +32,10 @@ pub(crate) struct Job {
     /// What the command goes without, because its agent cannot do it.
     pub(crate) without: watch::Sender<Vec<Need>>,
     pub(crate) actions: Actions,
+    /// The stdin of the command.
+    pub(crate) input: Arc<Input>,
+    /// The task that delivers the stdin. It ends with the job.
+    pub(crate) feeder: Mutex<Option<AbortOnDropHandle<()>>>,
     /// Becomes true when the service is shut down.
     pub(crate) terminated: watch::Sender<bool>,
     pub(crate) temporary_directory: PathBuf,

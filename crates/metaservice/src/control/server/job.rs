@@ -59,6 +59,8 @@ fn describe(served: &Served) -> Job {
     Job {
         name: description.name.clone(),
         command: description.command.as_ref().unwrap_or(&service.job.execute.command).clone(),
+        stdin: service.job.execute.stdin,
+        tty: service.job.execute.terminal.is_some(),
         env: match description.command {
             Some(_) => Vec::new(),
             None => service.job.execute.env.keys().cloned().collect(),

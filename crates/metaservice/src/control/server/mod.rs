@@ -1,5 +1,6 @@
 //! The server: requests become calls of the handle, and their outcomes responses.
 
+pub(crate) mod attach;
 mod described;
 pub(crate) mod description;
 mod extract;

@@ -18,7 +18,7 @@ use super::extract::MAX_COMMAND;
 use super::observed::{Observed, Progress};
 use super::responses::refuse;
 use super::served::Served;
-use super::{files, job, streams};
+use super::{attach, files, job, streams};
 use crate::control::error::Code;
 use crate::control::paths;
 use crate::handle::service::MetaService;
@@ -73,6 +73,7 @@ fn router(served: Served) -> Router {
         .route(paths::LOG, get(job::log))
         .route(paths::KILL, post(job::kill))
         .route(paths::SIGNAL, post(job::signal))
+        .route(paths::ATTACH, get(attach::attach))
         .route(paths::STATS, get(files::stats))
         .route(paths::FILES, get(files::list_files))
         .route(paths::ENTRIES, get(files::entries))

@@ -293,13 +293,13 @@ async fn forward(
 }
 
 /// A normal close. A guest of version 1 takes a close without a status for an error.
-fn normal() -> CloseFrame {
+pub(super) fn normal() -> CloseFrame {
     CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() }
 }
 
 /// Closes one end, and waits for its close. A connection that is closed with unread bytes is reset,
 /// and the other side loses the bytes that it has not read.
-async fn close(mut to: Sender, mut from: Receiver, frame: Option<CloseFrame>) {
+pub(super) async fn close(mut to: Sender, mut from: Receiver, frame: Option<CloseFrame>) {
     let closed = async {
         let sent = match frame {
             Some(frame) => to.send(Message::Close(Some(frame))).await,

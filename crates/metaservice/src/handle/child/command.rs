@@ -102,6 +102,19 @@ impl Child {
         Failure::from_json(&self.shared.lock().detail)
     }
 
+    /// Waits for the end of a stream that carries no command. The inner error is the guest's reason.
+    pub(crate) fn closed(
+        &self,
+    ) -> impl Future<Output = Result<Result<(), Failure>, ChildError>> + Send + use<> {
+        let (mut end, shared) = (self.end.clone(), Arc::clone(&self.shared));
+        async move {
+            // An error means that the pump is gone without an end.
+            let _ = end.wait_for(Option::is_some).await;
+            let success = (*end.borrow()).unwrap_or(Err(ChildError::Disconnected))?;
+            Ok(if success { Ok(()) } else { Err(Failure::from_json(&shared.lock().detail)) })
+        }
+    }
+
     /// Waits for the command's end. What it wrote can still be read afterwards. Cancel safe.
     ///
     /// # Errors

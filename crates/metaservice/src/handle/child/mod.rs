@@ -6,6 +6,7 @@
 //! channel: the session's windows limit what the guest may send, and unread bytes stay there.
 
 pub(crate) mod command;
+pub(crate) mod first_line;
 mod pump;
 mod shared;
 pub(crate) mod socket;

@@ -43,7 +43,7 @@ pub(super) struct Closed;
 pub(crate) struct Socket {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    /// One of the streams that may be open, until this is dropped.
+    /// One of the streams that may be open, until this is dropped. `None`: it does not count.
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// The stream ends with this.
     pub(super) authorization: Authorization,
@@ -60,7 +60,7 @@ pub(crate) struct Connected {
 impl Socket {
     pub(crate) fn from_axum(
         socket: ws::WebSocket,
-        permit: OwnedSemaphorePermit,
+        permit: Option<OwnedSemaphorePermit>,
         authorization: Authorization,
     ) -> Self {
         let (sink, stream) = socket.split();
@@ -81,7 +81,6 @@ impl Socket {
                 Message::Ping | Message::Other => ws::Message::Ping(Bytes::new()),
             }))
         });
-        let permit = Some(permit);
         Self { sender: Box::pin(sender), receiver: Box::pin(receiver), permit, authorization }
     }
 

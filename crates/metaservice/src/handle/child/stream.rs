@@ -75,7 +75,8 @@ impl ChildStdin {
         self.0.lock().session.acknowledged(Stream::Stdin)
     }
 
-    fn finish(&self) {
+    /// Ends the stream.
+    pub(crate) fn finish(&self) {
         self.0.update(|state| state.session.finish(Stream::Stdin));
     }
 }
