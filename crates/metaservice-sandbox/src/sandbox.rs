@@ -1,6 +1,8 @@
 //! The handle of a running job.
 
-use metaservice::{AttachError, Command, Destination, JobStdin, ListRequest, MetaService, ReadRequest, WriteError};
+use metaservice::{
+    AttachError, Command, Destination, JobStdin, ListRequest, MetaService, ReadRequest, WriteError,
+};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
