@@ -8,10 +8,17 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use metaservice_image::ImageStore;
+use metaservice_sandbox::history::Jobs;
 
 /// Completes the names of running jobs.
 pub(crate) fn jobs(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, "")
+}
+
+/// Completes the names of all jobs, also those that have ended.
+pub(crate) fn all_jobs(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let names = Jobs::open().and_then(|jobs| jobs.names()).unwrap_or_default();
+    fitting(names.iter().map(ToString::to_string), typed, "")
 }
 
 /// Completes the ends of a copy for `cp`: `JOB:` or a path of the host.

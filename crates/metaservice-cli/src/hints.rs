@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
-use metaservice_sandbox::history::ClaimError;
+use metaservice_sandbox::history::{ClaimError, PastJob};
 use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, OutputField};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
@@ -166,12 +166,24 @@ pub(crate) fn control(error: ControlError) -> Error {
             "none is running: `metaservice run` starts one".to_owned()
         }
         ControlError::NotFound { running, .. } => format!("running: {}", running.join(", ")),
+        ControlError::Running(_) => "rm --force kills it and its machine".to_owned(),
+        ControlError::Ended { name, past } => ended(name, past),
         ControlError::Directory(_) | ControlError::Claim { cause: ClaimError::Socket(_), .. } => {
             "set XDG_STATE_HOME to a directory of yours, on a local file system".to_owned()
         }
         _ => return error.into(),
     };
     hinted(hint, format!("{:#}", Error::new(error)))
+}
+
+/// What there is of a job that has ended.
+fn ended(name: &str, past: &PastJob) -> String {
+    match past.job.status {
+        Some(status) => {
+            format!("its status is {status}; `metaservice logs {name}` shows its log")
+        }
+        None => format!("it is lost; `metaservice logs {name}` shows its log"),
+    }
 }
 
 /// A machine that does not start.

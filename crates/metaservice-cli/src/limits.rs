@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 /// The limits of `--limit` in the order of the help: name, default, and what is limited.
-const LIMITS: [(&str, &str, &str); 16] = [
+const LIMITS: [(&str, &str, &str); 19] = [
     ("connections", "1024", "concurrent connections, each with one request at a time"),
     ("half-open", "1024", "incomplete TCP handshakes with the network card"),
     ("buffers", "48M", "memory for the buffers of all connections to the network card"),
@@ -23,6 +23,9 @@ const LIMITS: [(&str, &str, &str); 16] = [
     ("artifact-timeout", "1h", "time for all artifacts after the command has ended"),
     ("console", "64M", "size of the file of `--console`"),
     ("pcap", "16G", "size of the file of `--pcap`"),
+    ("history-jobs", "100", "ended jobs that are kept when this one starts"),
+    ("history-age", "30d", "time for which an ended job is kept"),
+    ("history-size", "2G", "size of all ended jobs together"),
 ];
 
 /// Returns the help of the limits.

@@ -9,13 +9,12 @@ use metaservice::MetaService;
 use metaservice_nic::{Pcap, StaleConnection};
 use metaservice_private::lock;
 use metaservice_qemu::{Disk, Exit, Machine, MachineSpec};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::blocking::block;
-use crate::event::{Event, RestoreError};
+use crate::event::{Event, EventSender, RestoreError};
 use crate::job::{Job, OutputField};
 use crate::life::Start;
 use crate::machine::card::{self, NetworkCard};
@@ -50,7 +49,7 @@ pub(crate) struct Beginning {
     pub(crate) service: MetaService,
     /// A disk that is written in place of the image.
     pub(crate) disk: Option<Disk>,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) events: EventSender,
     pub(crate) report: Box<dyn Fn(Attempted) + Send + Sync>,
 }
 

@@ -6,15 +6,20 @@
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use metaservice::control::Client;
 use metaservice_private::{PrivateError, SocketPath};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::blocking::block;
 use crate::exit::CleanUp;
-use crate::history::{self, Claim, ClaimError, Jobs};
+use crate::history::{
+    self, Began, Changes, Claim, ClaimError, Claimed, HistoryError, Jobs, Keep, PastJob,
+};
 use crate::job::JobName;
 use crate::socket::listen;
 
@@ -25,6 +30,15 @@ pub enum ControlError {
     /// The directory of jobs cannot be used.
     #[error("the jobs of this user cannot be found in {}", history::place().display())]
     Directory(#[source] PrivateError),
+    /// The directory of jobs cannot be watched.
+    #[error("cannot watch {}", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// The job cannot have its name.
     #[error("cannot make {}", path.display())]
     Claim {
@@ -61,6 +75,17 @@ pub enum ControlError {
         #[source]
         cause: io::Error,
     },
+    /// The job runs, and only one that has ended can be removed.
+    #[error("the job {0} is running")]
+    Running(String),
+    /// The job has ended.
+    #[error("the job {name} has ended")]
+    Ended {
+        /// Its name.
+        name: String,
+        /// What is known of it.
+        past: Box<PastJob>,
+    },
     /// No job of this name runs.
     #[error("no job named {name:?} is running (looked in {})", place.display())]
     NotFound {
@@ -71,6 +96,21 @@ pub enum ControlError {
         /// The names of the jobs that run.
         running: Vec<String>,
     },
+}
+
+impl ControlError {
+    /// Whether a socket is missing because the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Directory(error) => is_full(error.kind()),
+            Self::Claim { cause, .. } => cause.kind().is_some_and(is_full),
+            _ => false,
+        }
+    }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A socket with a name in the file system. Dropping it removes the name.
@@ -87,20 +127,20 @@ impl SocketFile {
 
 /// The control socket of a job and the task that serves it.
 pub(crate) struct Control {
-    files: JobFiles,
+    _files: JobFiles,
     serving: AbortOnDropHandle<()>,
 }
 
 impl Control {
     /// Serves clients that connect to the socket.
     pub(crate) fn new(files: JobFiles, serving: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { files, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+        Self { _files: files, serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
     /// Completes when clients have their answers: after the service's shutdown. Then it removes the
     /// socket.
     pub(crate) async fn end(self) {
-        let Self { files, serving } = self;
+        let Self { _files: files, serving } = self;
         let _ = serving.await;
         drop(files);
     }
@@ -130,24 +170,91 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlErro
     Ok((listener, SocketFile::new(path.to_owned())))
 }
 
-/// The directory of a running job. Dropping it removes it.
-#[derive(Debug)]
+/// The directory of a running job. When the last clone is dropped, the socket is removed, or the
+/// whole directory if the job has no history.
+#[derive(Debug, Clone)]
 pub(crate) struct JobFiles {
-    _removal: CleanUp,
+    pub(crate) claim: Arc<Claim>,
+    _release: Arc<CleanUp>,
+}
+
+/// A job that clients can find.
+pub(crate) struct Bound {
+    pub(crate) listener: UnixListener,
+    pub(crate) files: JobFiles,
+    /// Why the history of the job cannot be written, if it is wanted.
+    pub(crate) full: Option<HistoryError>,
 }
 
 /// Makes the directory of the job `name`, and listens there for clients.
-pub(crate) fn bind_job(name: &JobName) -> Result<(UnixListener, JobFiles), ControlError> {
+pub(crate) fn bind_job(
+    name: &JobName,
+    began: &Began,
+    keep: Option<&Keep>,
+) -> Result<Bound, ControlError> {
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
     let path = jobs.path_of(name);
-    let (claim, listener) = block(|| Claim::new(jobs, name)).map_err(|error| match error {
+    let claimed = block(|| Claim::new(jobs, name, began, keep)).map_err(|error| match error {
         ClaimError::Running(name) => ControlError::NameTaken(name),
         cause => ControlError::Claim { path: path.clone(), cause },
     })?;
-    let files = JobFiles { _removal: CleanUp::new(move || claim.remove()) };
+    let Claimed { claim, listener, full } = claimed;
+    let claim = Arc::new(claim);
+    let released = Arc::clone(&claim);
+    let release = CleanUp::new(move || released.release());
+    let files = JobFiles { claim, _release: Arc::new(release) };
+    let full = full.map(|cause| HistoryError { path: path.clone(), cause });
     let listener = UnixListener::from_std(listener);
     let listener = listener.map_err(|cause| ControlError::Socket { path, cause })?;
-    Ok((listener, files))
+    Ok(Bound { listener, files, full })
+}
+
+/// A job that was found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Found {
+    /// It runs.
+    Running(Client),
+    /// Its process has ended.
+    Ended(Box<PastJob>),
+}
+
+/// How long the process of a job may take to end when its control socket is no longer served.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The job `name`, running or ended.
+///
+/// A job whose process is about to end is awaited, for half a minute at most.
+///
+/// # Errors
+/// When there is no job of this name.
+pub async fn lookup(name: &str) -> Result<Found, ControlError> {
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    if let Ok(job) = name.parse::<JobName>() {
+        let path = jobs.socket(&job);
+        if is_live(&path).await? {
+            return Ok(Found::Running(Client::new(path)));
+        }
+        if let Some(past) = ended(jobs, job).await {
+            return Ok(Found::Ended(Box::new(past)));
+        }
+    }
+    Err(not_found(name).await)
+}
+
+/// What is left of a job when its process has ended, which is awaited.
+async fn ended(jobs: Jobs, name: JobName) -> Option<PastJob> {
+    let read = move || {
+        jobs.wait_for_end(&name);
+        jobs.past(&name)
+    };
+    let past = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(read)).await;
+    past.ok()?.ok()?
+}
+
+async fn not_found(name: &str) -> ControlError {
+    let running = names().await.unwrap_or_default();
+    ControlError::NotFound { name: name.to_owned(), place: history::place(), running }
 }
 
 /// A client of the job `name`.
@@ -155,16 +262,45 @@ pub(crate) fn bind_job(name: &JobName) -> Result<(UnixListener, JobFiles), Contr
 /// # Errors
 /// When no job of this name runs.
 pub async fn find(name: &str) -> Result<Client, ControlError> {
+    match lookup(name).await? {
+        Found::Running(client) => Ok(client),
+        Found::Ended(past) => Err(ControlError::Ended { name: name.to_owned(), past }),
+    }
+}
+
+/// How long a process that was just started may take until clients find its job.
+pub const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client of the job `name`. If no job of this name runs, one that starts within
+/// [`START_TIMEOUT`] is awaited: its process may have been started just now.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// As [`find`], after that time.
+pub async fn find_starting(name: &str) -> Result<Client, ControlError> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let missing = |found: &Result<_, _>| {
+        matches!(found, Err(ControlError::NotFound { .. } | ControlError::Ended { .. }))
+    };
+    let found = find(name).await;
+    if !missing(&found) {
+        return found;
+    }
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
-    if let Ok(job) = name.parse::<JobName>() {
-        let path = jobs.socket(&job);
-        if is_live(&path).await? {
-            return Ok(Client::new(path));
+    let cannot = |cause| ControlError::Watch { path: jobs.path().to_owned(), cause };
+    let mut changes = Changes::of(jobs.path()).map_err(cannot)?;
+    loop {
+        // The job may have come before its directory was watched.
+        let found = find(name).await;
+        if !missing(&found) {
+            return found;
+        }
+        match timeout_at(deadline, changes.next()).await {
+            Err(_) => return found,
+            Ok(changed) => changed.map_err(cannot)?,
         }
     }
-    let running = names().await.unwrap_or_default();
-    let place = jobs.path().to_owned();
-    Err(ControlError::NotFound { name: name.to_owned(), place, running })
 }
 
 /// The names of the jobs that run. Waits for no job.
@@ -194,6 +330,67 @@ pub async fn all() -> Result<Vec<Running>, ControlError> {
         }
     }
     Ok(all)
+}
+
+/// The jobs whose processes have ended, by name.
+///
+/// # Errors
+/// When the directory of jobs cannot be used.
+pub fn all_past() -> Result<Vec<PastJob>, ControlError> {
+    block(|| Jobs::open()?.all_past()).map_err(ControlError::Directory)
+}
+
+/// Removes the jobs that have ended and that `choose` accepts. Returns their names. Blocks.
+///
+/// # Errors
+/// When the directory of jobs cannot be used, or a job cannot be removed.
+pub fn prune(choose: impl Fn(&PastJob) -> bool) -> Result<Vec<String>, ControlError> {
+    let jobs = Jobs::open().map_err(ControlError::Directory)?;
+    let mut removed = Vec::new();
+    for name in jobs.names().map_err(ControlError::Directory)? {
+        if jobs.past(&name).is_some_and(|past| choose(&past))
+            && jobs.remove(&name).map_err(ControlError::Directory)?
+        {
+            removed.push(name.to_string());
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the job `name`, which has ended. With `force`, a running one is killed first: its
+/// process and its machine, without waiting for artifacts.
+///
+/// # Errors
+/// When there is no such job, when it runs, or when it cannot be removed.
+pub async fn remove(name: &str, force: bool) -> Result<(), ControlError> {
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    let known = name.parse::<JobName>().ok().filter(|job| jobs.has(job));
+    let Some(job) = known else { return Err(not_found(name).await) };
+    if jobs.is_running(&job) {
+        if !force {
+            return Err(ControlError::Running(name.to_owned()));
+        }
+        if let Some(Some(pid)) = listener(&jobs.socket(&job)).await? {
+            kill(pid);
+        }
+    }
+    let removal = move || {
+        jobs.wait_for_end(&job);
+        jobs.remove(&job)
+    };
+    let removed = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(removal)).await;
+    match removed {
+        Ok(Ok(removed)) => removed.map(drop).map_err(ControlError::Directory),
+        Ok(Err(_)) | Err(_) => Err(ControlError::Running(name.to_owned())),
+    }
+}
+
+/// Kills the process of a job. Its machine ends with it.
+fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        // It may have just ended.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
 }
 
 /// Whether a process listens at `path`.

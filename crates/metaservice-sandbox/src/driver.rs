@@ -17,7 +17,8 @@ use tracing::Instrument;
 use crate::attempt::{Attempt, Attempted, Beginning, Restored};
 use crate::collect;
 use crate::control::Control;
-use crate::event::{CONTACT_LIMIT, Event, RestoreError};
+use crate::event::{CONTACT_LIMIT, Event, EventSender, RestoreError};
+use crate::history::Recorder;
 use crate::job::Job;
 use crate::life::{
     Collected, Effect, End, Input, KillReason, Life, Outcome, Rules, Signal, Start, State,
@@ -33,11 +34,13 @@ pub(crate) struct Parts {
     pub(crate) job: Arc<Job>,
     pub(crate) service: MetaService,
     pub(crate) control: Option<Control>,
+    /// Writes the end of the job, if it has a history.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) machine: MachineDescription,
     pub(crate) progress: Progress,
     pub(crate) place: Place,
     pub(crate) rules: Rules,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) events: EventSender,
     pub(crate) signals: mpsc::UnboundedReceiver<Signal>,
     /// Cancelled when the guest has fetched its command.
     pub(crate) started: CancellationToken,
@@ -291,6 +294,13 @@ impl Driver {
         self.parts.machine.set_with(attempt.description(describer.plan(), restored));
     }
 
+    /// What the history says of the machine.
+    fn describe(&self) -> serde_json::Value {
+        let Place::Machine { describer, .. } = &self.parts.place else { return Default::default() };
+        let Some(attempt) = &self.attempt else { return Default::default() };
+        attempt.description(describer.plan(), !self.booted)()
+    }
+
     fn machine(&self) -> Option<Arc<Machine>> {
         self.attempt.as_ref().and_then(Attempt::machine)
     }
@@ -441,6 +451,7 @@ impl Driver {
     async fn finish(mut self, outcome: Outcome) -> Report {
         let mut report = self.report(Some(outcome));
         report.console = self.console();
+        let described = self.describe();
         if let Some(machine) = self.machine() {
             let exit = machine.kill().await;
             report.exit.get_or_insert(exit);
@@ -452,6 +463,11 @@ impl Driver {
         }
         report.not_started = self.not_started.take();
         report.progress = self.progress_error.take();
+        if let Some(recorder) = self.parts.recorder.take()
+            && let Err(error) = recorder.finish(&report, &self.parts.service, described)
+        {
+            self.report_event(Event::NoHistory(error));
+        }
         report
     }
 

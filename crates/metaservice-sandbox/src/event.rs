@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use metaservice::{ActionError, Contact, JobResult, LogError};
 use metaservice_qemu::{CacheNotice, Exit, StartError};
+use tokio::sync::mpsc;
 
 use crate::collect::CollectError;
 use crate::control::ControlError;
+use crate::history::{Artifacts, HistoryError, PastArtifact};
 use crate::job::{Artifact, OutputField};
 use crate::life::{KillReason, Start};
 use crate::machine::snapshot::SnapshotError;
@@ -21,6 +23,8 @@ use crate::machine::snapshot::SnapshotError;
 pub enum Event {
     /// There is no control socket: clients cannot find the job.
     NoControl(ControlError),
+    /// The history of the job cannot be written. The job itself is as usual.
+    NoHistory(HistoryError),
     /// The machine is being started.
     Starting,
     /// Another program starts the machine, and its guest is awaited.
@@ -96,6 +100,34 @@ pub enum Event {
     Ended(JobResult),
     /// The machine is asked to power off.
     PoweringOff,
+}
+
+/// Where the events of a job go. Artifacts are noted for its history.
+#[derive(Debug, Clone)]
+pub(crate) struct EventSender {
+    pub(crate) sender: mpsc::UnboundedSender<Event>,
+    pub(crate) artifacts: Artifacts,
+}
+
+impl EventSender {
+    /// Sends an event. It is an error if the caller does not want events.
+    pub(crate) fn send(&self, event: Event) -> Result<(), mpsc::error::SendError<Event>> {
+        match &event {
+            Event::Fetched { artifact, length } => self.note(artifact, Ok(*length)),
+            Event::NotFetched { artifact, error } => self.note(artifact, Err(error.to_string())),
+            _ => {}
+        }
+        self.sender.send(event)
+    }
+
+    fn note(&self, artifact: &Artifact, fetched: Result<u64, String>) {
+        let (bytes, error) = match fetched {
+            Ok(bytes) => (Some(bytes), None),
+            Err(error) => (None, Some(error)),
+        };
+        let (path, to) = (artifact.source().to_owned(), artifact.destination().to_owned());
+        self.artifacts.add(PastArtifact { path, to, bytes, error });
+    }
 }
 
 /// How often [`Event::Contact`] is reported for one job.

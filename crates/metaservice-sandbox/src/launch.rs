@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metaservice::control::{self, MachineDescription};
 use metaservice::{Cloud, Listener, MetaService};
@@ -15,9 +15,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::agent::{AGENT, PLATFORM};
-use crate::control::{Control, ControlError};
+use crate::control::{Bound, Control, ControlError};
 use crate::driver::{Driver, Parts};
-use crate::event::Event;
+use crate::event::{Event, EventSender};
+use crate::history::{Artifacts, Began, Jobs, Recorder};
 use crate::job::Job;
 use crate::life::{Rules, Start};
 use crate::machine::{Describer, Individual, Plan};
@@ -82,6 +83,7 @@ pub struct Launcher {
     cloud: Option<Cloud>,
     boot_timeout: Option<Duration>,
     prepared_disk: Option<PreparedDisk>,
+    history: bool,
 }
 
 impl Launcher {
@@ -95,7 +97,17 @@ impl Launcher {
             cloud: None,
             boot_timeout: None,
             prepared_disk: None,
+            history: false,
         }
+    }
+
+    /// Keeps what is known of the job when it has ended: see [`history`](crate::history). By
+    /// default, nothing is kept. The limits of the job say how many ended jobs are kept.
+    ///
+    /// If it cannot be written, [`Event::NoHistory`] says so, and the job is as usual.
+    pub fn history(mut self, keep: bool) -> Self {
+        self.history = keep;
+        self
     }
 
     /// Writes the log to `sink`, besides the file of the description. A sink that is slow slows the
@@ -154,7 +166,8 @@ impl Launcher {
     ///
     /// # Errors
     /// When something that the job needs cannot be opened. The machine has not been started then.
-    pub async fn launch(self, plan: Plan) -> Result<Sandbox, LaunchError> {
+    pub async fn launch(mut self, plan: Plan) -> Result<Sandbox, LaunchError> {
+        self.choose_name();
         let individual = Individual::of(&self.job, &plan);
         let restores = plan.may_restore() && self.prepared_disk.is_none();
         let rules = Rules {
@@ -180,10 +193,36 @@ impl Launcher {
     ///
     /// # Errors
     /// When something that the job needs cannot be opened.
-    pub async fn open(self) -> Result<OpenJob, LaunchError> {
+    pub async fn open(mut self) -> Result<OpenJob, LaunchError> {
+        self.choose_name();
         let rules = Rules { boot_timeout: self.boot_timeout, ..self.rules() };
         let cloud = self.cloud.clone();
         self.open_with(cloud, rules).await
+    }
+
+    /// Chooses a name that no other job has, also none that has ended.
+    fn choose_name(&mut self) {
+        if self.job.named {
+            return;
+        }
+        if let Ok(jobs) = crate::blocking::block(Jobs::open) {
+            let free = self.job.name.variants().find(|name| !jobs.has(name));
+            self.job.name = free.unwrap_or_else(|| self.job.name.clone());
+        }
+    }
+
+    /// What is known of the job when it starts.
+    fn began(&self) -> Began {
+        let job = &self.job;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let env = job.env.keys().chain(job.secrets.keys()).cloned();
+        Began {
+            started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            pid: std::process::id(),
+            command: job.shown.clone().unwrap_or_else(|| job.command.clone()),
+            env: if job.shown.is_some() { Vec::new() } else { env.collect() },
+            spec: job.described.clone(),
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -221,15 +260,22 @@ impl Launcher {
         rules: Rules,
     ) -> Result<OpenJob, LaunchError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let made = match crate::control::bind_job(&self.job.name) {
-            Ok(control) => Some(control),
-            Err(error) if self.job.named => return Err(error.into()),
+        let artifacts = Artifacts::default();
+        let sender = EventSender { sender, artifacts: artifacts.clone() };
+        let began = self.began();
+        let keep = self.history.then_some(&self.job.limits.history);
+        let mut made = match crate::control::bind_job(&self.job.name, &began, keep) {
+            Ok(bound) => Some(bound),
+            Err(error) if self.job.named && !error.is_full() => return Err(error.into()),
             // The job does not depend on it, and no client knows its name.
             Err(error) => {
                 let _ = sender.send(Event::NoControl(error));
                 None
             }
         };
+        if let Some(full) = made.as_mut().and_then(|bound| bound.full.take()) {
+            let _ = sender.send(Event::NoHistory(full));
+        }
         let progress = Progress::open(self.state.as_deref())?;
         let sink = std::mem::replace(&mut self.sink, Box::pin(tokio::io::sink()));
         let job = &self.job;
@@ -255,12 +301,18 @@ impl Launcher {
         }
         let service = builder.start()?;
         let machine = MachineDescription::default();
-        let control = made.map(|(listener, socket)| {
+        let files = made.as_ref().map(|bound| bound.files.clone());
+        let recorder = files.filter(|files| files.claim.is_kept()).map(|files| Recorder {
+            claim: Arc::clone(&files.claim),
+            began,
+            artifacts,
+        });
+        let control = made.map(|Bound { listener, files, .. }| {
             let mut description = control::Description::from(job.name());
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
             let serving = control::serve(description, service.clone(), listener);
-            Control::new(socket, serving)
+            Control::new(files, serving)
         });
         let prepared_disk = self.prepared_disk.take();
         let job = Arc::new(self.job);
@@ -268,6 +320,7 @@ impl Launcher {
             job,
             service,
             control,
+            recorder,
             machine,
             progress,
             prepared_disk,
@@ -290,11 +343,12 @@ pub struct OpenJob {
     job: Arc<Job>,
     service: MetaService,
     control: Option<Control>,
+    recorder: Option<Recorder>,
     machine: MachineDescription,
     progress: Progress,
     prepared_disk: Option<PreparedDisk>,
     rules: Rules,
-    sender: mpsc::UnboundedSender<Event>,
+    sender: EventSender,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -325,12 +379,14 @@ impl OpenJob {
     fn run(self, place: Place) -> Sandbox {
         let (signal, signals) = mpsc::unbounded_channel();
         let span = tracing::info_span!("sandbox", name = self.job.name());
-        let Self { job, service, control, machine, progress, rules, sender, events, .. } = self;
+        let Self { job, service, control, recorder, machine, progress, rules, .. } = self;
+        let (sender, events) = (self.sender, self.events);
         let started = CancellationToken::new();
         let driver = Driver::new(Parts {
             job,
             service: service.clone(),
             control,
+            recorder,
             machine,
             progress,
             place,

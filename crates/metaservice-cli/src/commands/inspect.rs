@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
+use metaservice_sandbox::control::{self, Found};
 
 use crate::flags::JobName;
 use crate::hints;
@@ -14,6 +15,9 @@ Example:
   metaservice inspect build | jq .state";
 
 /// Show everything about a job, as JSON.
+///
+/// A job that has ended also has its description, its artifacts and its directory, as long as it
+/// is kept.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Inspect {
@@ -22,9 +26,15 @@ pub(crate) struct Inspect {
 }
 
 pub(crate) async fn inspect(args: Inspect) -> Result<ExitStatus> {
-    let client =
-        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
-    let job = client.job().await.with_context(|| format!("cannot inspect {}", args.name.job))?;
-    output::line(json_text(&serde_json::to_string_pretty(&job)?))?;
+    let name = args.name.job;
+    let text = match control::lookup(&name).await.map_err(hints::control)? {
+        Found::Ended(past) => serde_json::to_string_pretty(&past)?,
+        Found::Running(client) => {
+            let job = client.job().await.with_context(|| format!("cannot inspect {name}"))?;
+            serde_json::to_string_pretty(&job)?
+        }
+        _ => anyhow::bail!("cannot inspect {name}"),
+    };
+    output::line(json_text(&text))?;
     Ok(ExitStatus::SUCCESS)
 }

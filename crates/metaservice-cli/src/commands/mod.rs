@@ -14,7 +14,9 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod prune;
 pub(crate) mod ps;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod shell;
@@ -28,12 +30,13 @@ use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 /// The verbs in the order and groups of the help.
-pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
+pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Start a job", &["run", "serve"]),
     (
         "Running jobs",
         &["ps", "inspect", "logs", "wait", "exec", "shell", "ls", "cp", "forward", "stats", "kill"],
     ),
+    ("Ended jobs", &["rm", "prune"]),
     ("Images", &["image"]),
     ("Set-up and help", &["doctor", "completions", "man", "help"]),
 ];
@@ -52,6 +55,8 @@ pub(crate) enum Command {
     Ls(ls::Ls),
     Cp(cp::Cp),
     Kill(kill::Kill),
+    Rm(rm::Rm),
+    Prune(prune::Prune),
     Stats(stats::StatsVerb),
     Forward(forward::ForwardVerb),
     Image(image::Image),
@@ -67,7 +72,7 @@ impl Command {
         match self {
             Self::Run(args) => run::run(*args, printer).await,
             Self::Serve(args) => serve::serve(*args, printer).await,
-            Self::Ps(_) => ps::ps(printer).await,
+            Self::Ps(args) => ps::ps(&args, printer).await,
             Self::Inspect(args) => inspect::inspect(args).await,
             Self::Wait(args) => wait::wait(args, printer).await,
             Self::Logs(args) => logs::logs(args, printer).await,
@@ -76,6 +81,8 @@ impl Command {
             Self::Ls(args) => ls::ls(args, printer).await,
             Self::Cp(args) => cp::cp(args, printer).await,
             Self::Kill(args) => kill::kill(args).await,
+            Self::Rm(args) => rm::rm(args, printer).await,
+            Self::Prune(args) => prune::prune(&args, printer),
             Self::Stats(args) => stats::stats(args, printer).await,
             Self::Forward(args) => forward::forward(args, printer).await,
             Self::Image(args) => image::image(args, printer).await,

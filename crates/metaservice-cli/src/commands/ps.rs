@@ -1,4 +1,4 @@
-//! `metaservice ps`: lists the running jobs of this user on this host.
+//! `metaservice ps`: lists the jobs of this user on this host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use metaservice::control::{Job, JobState};
 use metaservice_sandbox::control::{self, Running};
+use metaservice_sandbox::history::PastJob;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -16,7 +17,8 @@ use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
 
 const HELP: &str = "\
-Example:
+Examples:
+  metaservice ps -a
   metaservice ps -q | xargs -r -n1 metaservice kill";
 
 /// List the running jobs.
@@ -24,7 +26,13 @@ Example:
 /// With -q, print only their names.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct Ps {}
+pub(crate) struct Ps {
+    /// Also list the jobs that have ended, as far as they are kept.
+    ///
+    /// A job is lost if the process that ran it was killed.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
 
 /// How long a job may take to answer: one that is stopped does not hide the others.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,10 +43,11 @@ const SILENT: &str = "silent";
 /// A job, or the process that should have told of it.
 enum Row {
     JobFacts(Box<Job>),
+    Ended(Box<PastJob>),
     Silent { name: String, pid: Option<i32> },
 }
 
-pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn ps(args: &Ps, printer: Printer) -> Result<ExitStatus> {
     let mut asking = JoinSet::new();
     for Running { name, pid, client } in control::all().await? {
         asking.spawn(async move {
@@ -51,7 +60,12 @@ pub(crate) async fn ps(printer: Printer) -> Result<ExitStatus> {
             Some((name, row))
         });
     }
-    let rows: BTreeMap<_, _> = asking.join_all().await.into_iter().flatten().collect();
+    let mut rows = BTreeMap::new();
+    if args.all {
+        let past = control::all_past()?.into_iter();
+        rows.extend(past.map(|past| (past.job.name.clone(), Row::Ended(Box::new(past)))));
+    }
+    rows.extend(asking.join_all().await.into_iter().flatten());
     if printer.is_quiet() {
         for name in rows.keys() {
             output::line(printable(name))?;
@@ -74,12 +88,19 @@ impl Row {
     fn json(&self) -> serde_json::Value {
         match self {
             Self::JobFacts(job) => json!(job),
+            Self::Ended(past) => json!(past),
             Self::Silent { name, pid } => json!({ "name": name, "state": SILENT, "pid": pid }),
         }
     }
 
     fn line(&self) -> Result<String> {
         Ok(match self {
+            Self::Ended(past) => {
+                let state = serde_json::to_value(past.job.state)?;
+                let state = state.as_str().unwrap_or_default();
+                let command = printable(&past.job.command.join(" ")).replace('\n', " ");
+                format!("{:<20} {state:<10} {:<8} {command}", past.job.name, "-")
+            }
             Self::JobFacts(job) => {
                 let state = serde_json::to_value(job.state)?;
                 let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);

@@ -91,7 +91,7 @@ pub(crate) async fn run(mut args: Run, printer: Printer) -> Result<ExitStatus> {
 }
 
 async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
-    let dry_run = args.dry_run;
+    let (dry_run, keep) = (args.dry_run, !args.job.rm);
     let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
         return print_description(description);
@@ -106,7 +106,7 @@ async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     output::warn_of_closed(&job, printer);
     let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
     let summary = plan.summary();
-    let launching = Launcher::new(job).log(AsyncOutput::new()).launch(plan);
+    let launching = Launcher::new(job).log(AsyncOutput::new()).history(keep).launch(plan);
     // A FIFO that gets the log opens when its reader comes.
     let sandbox = tokio::select! {
         launched = launching => launched.map_err(hints::launch)?,

@@ -84,6 +84,7 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
     let address = Address::parse(&args.listen)?;
     let boot_timeout = description::period(args.boot_timeout.as_deref(), "--boot-timeout")?;
     let boot_timeout = boot_timeout.map(metaservice_sandbox::spec::Period::get);
+    let keep = !args.job.rm;
     let description = Description::of_job(args.job)?.with_cloud(args.image);
     let job = tokio::task::block_in_place(|| description.check())?;
     let cloud = if args.cloud {
@@ -100,6 +101,7 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
     output::warn_of_closed(&job, printer);
     let timeout = job.timeout();
     let launcher = Launcher::new(job)
+        .history(keep)
         .log(AsyncOutput::new())
         .state(args.state)
         .host_names(args.host_name)

@@ -57,6 +57,9 @@ pub(crate) struct JobArgs {
     /// Refuse larger artifacts. This also limits what "cp" fetches.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     pub(crate) max_artifact: String,
+    /// Keep nothing of the job when it has ended: no log, and no result in "ps -a".
+    #[arg(long)]
+    pub(crate) rm: bool,
     /// Change a limit on what the guest can use of the host. Repeatable.
     ///
     /// "metaservice help limits" lists the names and defaults. An example: connections=64.

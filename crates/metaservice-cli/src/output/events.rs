@@ -91,6 +91,10 @@ impl Words<'_> {
                 printer
                     .error(&Error::new(error).context("the job cannot be controlled by clients"));
             }
+            Event::NoHistory(error) => {
+                let what = "the job is not kept in \"ps -a\" and \"logs\"";
+                printer.note(&format!("{what}: {:#}", Error::new(error)));
+            }
             Event::Starting => self.wait_for("starting the machine"),
             Event::Waiting => self.wait_for("waiting for the guest"),
             Event::Cache(notice) => printer.note(&cache(&notice)),

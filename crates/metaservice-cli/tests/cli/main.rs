@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod flags;
+mod history;
 mod hostile;
 mod serve;
 

@@ -1,14 +1,19 @@
-//! The name of a job, while a process runs it.
+//! The name and the directory of a job, while a process runs it.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
-use metaservice_private::{PartialDirectory, PrivateError, SocketPath, remove_tree, sweep};
+use metaservice_private::{PartialDirectory, PrivateError, SocketPath, replace_unsynced};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 
-use super::{CHANGES, Jobs, LOCK, SOCKET};
+use super::place::{Jobs, LOCK, SOCKET};
+use super::record::{Began, PastJob, RESULT, SPEC};
+use super::retention::Keep;
 use crate::job::JobName;
 use crate::socket::listen;
 
@@ -27,101 +32,115 @@ pub enum ClaimError {
     Socket(#[source] io::Error),
 }
 
-/// The directory of a job that this process runs. Dropping it removes the directory.
+impl ClaimError {
+    /// The error of the system, if there is one.
+    pub(crate) fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Running(_) => None,
+            Self::Directory(error) => Some(error.kind()),
+            Self::Socket(error) => Some(error.kind()),
+        }
+    }
+}
+
+/// The directory of a job that this process runs.
 #[derive(Debug)]
 pub(crate) struct Claim {
     jobs: Jobs,
     name: JobName,
+    /// Whether the directory stays when the job has ended.
+    kept: AtomicBool,
     /// Other processes see by this lock that the job runs.
     _lock: File,
 }
 
+/// What is made with a directory.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: Claim,
+    pub(crate) listener: UnixListener,
+    /// Why its history cannot be written, if it is wanted.
+    pub(crate) full: Option<io::Error>,
+}
+
 impl Claim {
     /// Makes the directory of a job, with its control socket. A job of this name that has ended is
-    /// replaced.
-    pub(crate) fn new(jobs: Jobs, name: &JobName) -> Result<(Self, UnixListener), ClaimError> {
+    /// replaced. With limits for the history, the directory stays when the job has ended, and old
+    /// jobs are removed first.
+    pub(crate) fn new(
+        jobs: Jobs,
+        name: &JobName,
+        began: &Began,
+        keep: Option<&Keep>,
+    ) -> Result<Claimed, ClaimError> {
         let io = |source: io::Error| PrivateError::Io { path: jobs.path().to_owned(), source };
         // Until the end of this function, no other process adds or removes a job.
-        let changes = jobs.directory.append(CHANGES)?;
-        // A file system without locks still has jobs with different names.
-        let _ = flock(&changes, FlockOperation::LockExclusive);
-        sweep(jobs.directory.as_fd());
-        if jobs.is_running(name).unwrap_or(false) {
+        let _changes = jobs.change()?;
+        if jobs.is_running(name) {
             return Err(ClaimError::Running(name.to_string()));
         }
-        let parent = jobs.directory.as_fd().try_clone_to_owned().map_err(io)?;
+        if let Some(keep) = keep {
+            jobs.tidy(keep, SystemTime::now());
+        }
+        let parent = jobs.directory().as_fd().try_clone_to_owned().map_err(io)?;
         let partial = PartialDirectory::new(parent).map_err(io)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let lock = openat(partial.directory(), LOCK, flags, Mode::RUSR | Mode::WUSR);
-        let lock = File::from(lock.map_err(|errno| io(errno.into()))?);
+        let lock = create(partial.directory(), LOCK).map_err(io)?;
         let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
         let socket = SocketPath::within(partial.directory(), SOCKET).map_err(io)?;
         let listener = listen(socket.as_path()).map_err(ClaimError::Socket)?;
-        match remove_tree(jobs.directory.as_fd(), name.as_str().as_ref()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error).into()),
-            _ => {}
-        }
+        let full = keep.and_then(|_| begin(partial.directory(), began).err());
+        jobs.erase(name)?;
         partial.keep(name.as_str().as_ref()).map_err(io)?;
-        Ok((Self { jobs, name: name.clone(), _lock: lock }, listener))
+        let kept = AtomicBool::new(keep.is_some());
+        Ok(Claimed { claim: Self { jobs, name: name.clone(), kept, _lock: lock }, listener, full })
     }
 
-    /// Removes everything of the job. Its lock is held until this returns.
-    pub(crate) fn remove(&self) {
-        let _ = remove_tree(self.jobs.directory.as_fd(), self.name.as_str().as_ref());
+    pub(crate) fn name(&self) -> &JobName {
+        &self.name
     }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.jobs.path_of(&self.name)
+    }
+
+    /// Whether the directory stays when the job has ended.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// The directory goes with the job.
+    pub(crate) fn forget(&self) {
+        self.kept.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes what became of the job.
+    pub(super) fn write_result(&self, past: &PastJob) -> io::Result<()> {
+        replace_unsynced(&self.path().join(RESULT), &serde_json::to_vec(past)?, 0o600)
+    }
+
+    /// Removes the control socket, or the whole directory if it is not kept. Call it when the job
+    /// has ended. The lock is held until the value is dropped.
+    pub(crate) fn release(&self) {
+        let removed = if self.is_kept() {
+            std::fs::remove_file(self.jobs.socket(&self.name))
+        } else {
+            self.jobs.erase(&self.name).map_err(io::Error::from)
+        };
+        if let Err(error) = removed {
+            tracing::debug!(%error, "the directory of the job is not cleaned up");
+        }
+    }
+}
+
+fn begin(directory: BorrowedFd<'_>, began: &Began) -> io::Result<()> {
+    create(directory, SPEC)?.write_all(&serde_json::to_vec(began)?)
+}
+
+fn create(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 #[cfg(test)]
-mod tests {
-    use metaservice_private::Location;
-
-    use super::*;
-
-    fn jobs(directory: &tempfile::TempDir) -> Jobs {
-        Jobs { directory: Location::At(directory.path().join("jobs")).open().unwrap() }
-    }
-
-    #[test]
-    fn a_name_belongs_to_one_process_and_is_free_after_it() {
-        let place = tempfile::tempdir().unwrap();
-        let name: JobName = "build".parse().unwrap();
-        let (claim, _listener) = Claim::new(jobs(&place), &name).unwrap();
-        assert!(jobs(&place).is_running(&name).unwrap());
-        assert_eq!(jobs(&place).names().unwrap(), [name.clone()]);
-        let refused = Claim::new(jobs(&place), &name).unwrap_err();
-        assert!(matches!(refused, ClaimError::Running(_)), "{refused:?}");
-        // The process is gone, and its directory is left.
-        drop(claim);
-        assert!(!jobs(&place).is_running(&name).unwrap());
-        let (claim, _listener) = Claim::new(jobs(&place), &name).unwrap();
-        claim.remove();
-        assert!(jobs(&place).names().unwrap().is_empty());
-    }
-
-    #[test]
-    fn many_processes_claim_one_name_and_one_gets_it() {
-        let place = tempfile::tempdir().unwrap();
-        let name: JobName = "build".parse().unwrap();
-        let claim = || Claim::new(jobs(&place), &name).ok();
-        let claims: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..16).map(|_| scope.spawn(claim)).collect();
-            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(claims.len(), 1);
-    }
-
-    #[test]
-    fn clients_find_a_socket_below_a_long_home() {
-        let place = tempfile::tempdir().unwrap();
-        let home = place.path().join("h".repeat(120));
-        std::fs::create_dir(&home).unwrap();
-        let jobs = Jobs { directory: Location::At(home.join("jobs")).open().unwrap() };
-        let name: JobName = "n".repeat(JobName::MAX).parse().unwrap();
-        let path = jobs.socket(&name);
-        let (claim, listener) = Claim::new(jobs, &name).unwrap();
-        let socket = SocketPath::of(&path).unwrap();
-        std::os::unix::net::UnixStream::connect(socket.as_path()).unwrap();
-        listener.accept().unwrap();
-        claim.remove();
-    }
-}
+#[path = "tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metaservice_nic::Limits as CardLimits;
 
+use crate::history::Keep;
 use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
 
 /// All limits of one job.
@@ -18,6 +19,8 @@ pub struct Limits {
     pub(crate) console: u64,
     /// Bytes of the capture file.
     pub(crate) pcap: u64,
+    /// Which ended jobs are kept when this one starts.
+    pub(crate) history: Keep,
 }
 
 /// Why a limit is wrong.
@@ -53,7 +56,7 @@ enum Slot<'a> {
     Count(&'a mut usize),
     /// The same, of at most 32 bits.
     Rate(&'a mut u32),
-    /// Bytes, and zero means none.
+    /// Bytes or a number, and zero means none.
     Bytes(&'a mut u64),
     Time(&'a mut Duration),
 }
@@ -66,6 +69,7 @@ impl Default for Limits {
             artifact_timeout: Duration::from_secs(60 * 60),
             console: 64 << 20,
             pcap: 16 << 30,
+            history: Keep::default(),
         }
     }
 }
@@ -94,8 +98,8 @@ impl Limits {
     }
 
     /// Each limit by its name, in the order of the reference page.
-    fn slots(&mut self) -> [(&'static str, Slot<'_>); 16] {
-        let Self { service, card, artifact_timeout, console, pcap } = self;
+    fn slots(&mut self) -> [(&'static str, Slot<'_>); 19] {
+        let Self { service, card, artifact_timeout, console, pcap, history } = self;
         [
             ("connections", Slot::Count(&mut service.connections)),
             ("headers", Slot::Count(&mut service.headers)),
@@ -113,6 +117,9 @@ impl Limits {
             ("artifact-timeout", Slot::Time(artifact_timeout)),
             ("console", Slot::Bytes(console)),
             ("pcap", Slot::Bytes(pcap)),
+            ("history-jobs", Slot::Bytes(&mut history.jobs)),
+            ("history-age", Slot::Time(&mut history.age)),
+            ("history-size", Slot::Bytes(&mut history.size)),
         ]
     }
 
@@ -203,6 +210,9 @@ mod tests {
             "artifact-timeout=11m",
             "console=12M",
             "pcap=0",
+            "history-jobs=0",
+            "history-age=7d",
+            "history-size=1G",
         ]);
         let mut service = metaservice::Limits::default();
         (service.connections, service.headers, service.head) = (1, 2, 3 << 10);
@@ -212,7 +222,10 @@ mod tests {
         let mut card = CardLimits::default();
         (card.frames, card.half_open, card.buffers) = (10 << 10, 5, 3 << 20);
         let artifact_timeout = Duration::from_secs(11 * 60);
-        let expected = Limits { service, card, artifact_timeout, console: 12 << 20, pcap: 0 };
+        let age = Duration::from_secs(7 * 24 * 60 * 60);
+        let history = Keep { jobs: 0, age, size: 1 << 30 };
+        let console = 12 << 20;
+        let expected = Limits { service, card, artifact_timeout, console, pcap: 0, history };
         assert_eq!(changed.unwrap(), expected);
     }
 
@@ -227,7 +240,7 @@ mod tests {
         assert_eq!(set(&[""]), Err(InvalidLimit::Form));
         assert_eq!(set(&["list"]), Err(InvalidLimit::Form));
         assert_eq!(set(&["speed=1"]), Err(name("speed")));
-        assert!(name("speed").to_string().ends_with("half-open, artifact-timeout, console, pcap"));
+        assert!(name("speed").to_string().contains("half-open, artifact-timeout, console, pcap"));
         assert_eq!(set(&["list=0"]), Err(InvalidLimit::Zero));
         assert_eq!(set(&["frames=0"]), Err(InvalidLimit::Zero));
         assert_eq!(set(&["frames=5G"]), Err(InvalidLimit::TooLarge(5 << 30)));

@@ -60,6 +60,8 @@ pub struct Job {
     pub(crate) limits: Limits,
     pub(crate) cloud: CloudSettings,
     pub(crate) hardware: Hardware,
+    /// The description, without the values of variables.
+    pub(crate) described: serde_json::Value,
 }
 
 impl Job {
@@ -91,6 +93,7 @@ impl Job {
         });
         let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
         let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
+        let described = described(&spec);
         let job = Self {
             named: spec.name.is_some(),
             name: JobName::resolve(spec.name).map_err(|error| Field::Name.error(error))?,
@@ -113,6 +116,7 @@ impl Job {
             limits,
             cloud: cloud(&spec.cloud)?,
             hardware: Hardware::resolve(spec.machine)?,
+            described,
         };
         job.check_outputs()?;
         Ok(job)
@@ -226,6 +230,13 @@ impl TryFrom<JobSpec> for Job {
     fn try_from(spec: JobSpec) -> Result<Self, InvalidJob> {
         Self::resolve(spec, |name| std::env::var(name).ok())
     }
+}
+
+/// The description for the history. Values of variables may be secrets.
+fn described(spec: &JobSpec) -> serde_json::Value {
+    let mut spec = spec.clone();
+    spec.env.clear();
+    serde_json::to_value(spec).unwrap_or_default()
 }
 
 fn cloud(spec: &CloudSpec) -> Result<CloudSettings, InvalidJob> {

@@ -32,6 +32,12 @@ impl JobName {
         }
     }
 
+    /// The name, and then the same name with numbers.
+    pub(crate) fn variants(&self) -> impl Iterator<Item = Self> + '_ {
+        let numbered = (2_u64..).map(|number| Self(format!("{}-{number}", self.0)));
+        std::iter::once(self.clone()).chain(numbered).take_while(|name| name.0.len() <= Self::MAX)
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

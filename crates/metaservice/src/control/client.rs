@@ -82,6 +82,14 @@ impl Client {
         self.socket.fetch(Method::GET, paths::WAIT).await
     }
 
+    /// The description of the job, when the guest has fetched its command, or has reported a result.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn wait_for_start(&self) -> Result<Job, ClientError> {
+        self.socket.fetch(Method::GET, &target(paths::WAIT, &[("for", "running")])).await
+    }
+
     /// The log, as [`MetaService::log_reader`](crate::MetaService::log_reader) reads it.
     ///
     /// # Errors

@@ -81,6 +81,30 @@ pub enum JobState {
     Succeeded,
     /// The guest has reported failure.
     Failed,
+    /// The process that served the job ended before the job did. The control API of a job never
+    /// says it of itself.
+    Lost,
+}
+
+impl Job {
+    /// A job of which only the name is known, in the state [`Lost`](JobState::Lost).
+    #[must_use]
+    pub fn lost(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            command: Vec::new(),
+            env: Vec::new(),
+            state: JobState::Lost,
+            status: None,
+            ending: None,
+            agent: None,
+            contact: Contact::default(),
+            log_hole: false,
+            started_ms: 0,
+            pid: 0,
+            machine: serde_json::Value::Null,
+        }
+    }
 }
 
 /// A command to run in addition to the job.

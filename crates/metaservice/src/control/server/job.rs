@@ -27,15 +27,50 @@ pub(crate) async fn job(State(served): State<Served>) -> Json<Job> {
     Json(describe(&served))
 }
 
-/// The description of the job, when its command has ended.
-#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::WAIT, responses(
+/// What to wait for.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub(crate) struct WaitQuery {
+    /// The event; `ended` without it.
+    #[serde(default, rename = "for")]
+    #[cfg_attr(feature = "openapi", param(required = false))]
+    event: WaitFor,
+}
+
+/// An event in the life of a job.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WaitFor {
+    /// The guest has fetched the command.
+    Running,
+    /// The command has ended.
+    #[default]
+    Ended,
+}
+
+/// The description of the job, when its command has ended, or when the guest has fetched it.
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::WAIT, params(WaitQuery), responses(
     (status = 200, body = Job),
+    (status = 400, body = ApiError),
     (status = 503, body = ApiError, description = "the service has ended before the job"),
 )))]
-pub(crate) async fn wait(State(served): State<Served>) -> Response {
+pub(crate) async fn wait(
+    State(served): State<Served>,
+    Query(WaitQuery { event }): Query<WaitQuery>,
+) -> Response {
     let mut terminated = served.service.terminated();
+    let fetched = async {
+        match event {
+            WaitFor::Running => served.service.fetched().await,
+            WaitFor::Ended => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = served.service.result() => {}
+        () = fetched => return Json(describe(&served)).into_response(),
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }
     // The service ends after the job. A task that waits for both may see the later event first, so
@@ -211,8 +246,9 @@ mod tests {
             });
             let served = Served::new(Description::from("job"), service.clone());
             let before = service.job.terminated.receiver_count();
-            let waiting: Vec<_> =
-                (0..500).map(|_| tokio::spawn(wait(State(served.clone())))).collect();
+            let waiting: Vec<_> = (0..500)
+                .map(|_| tokio::spawn(wait(State(served.clone()), Query(WaitQuery::default()))))
+                .collect();
             while service.job.terminated.receiver_count() < before + waiting.len() {
                 tokio::task::yield_now().await;
             }
@@ -229,7 +265,7 @@ mod tests {
     async fn a_client_that_waits_for_a_job_without_a_result_gets_an_error_when_the_service_ends() {
         let service = MetaService::builder(["true"]).start().unwrap();
         let served = Served::new(Description::from("job"), service.clone());
-        let waiting = tokio::spawn(wait(State(served)));
+        let waiting = tokio::spawn(wait(State(served), Query(WaitQuery::default())));
         service.shutdown().await.unwrap();
         assert_eq!(waiting.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -1,0 +1,74 @@
+//! `metaservice prune`: removes all jobs that have ended, with their logs.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::Args;
+use metaservice_sandbox::control;
+use metaservice_sandbox::history::PastJob;
+use serde_json::json;
+
+use crate::description;
+use crate::hints;
+use crate::output;
+use crate::output::printer::{Printer, json_text};
+use crate::status::ExitStatus;
+
+const HELP: &str = "\
+Examples:
+  metaservice prune
+  metaservice prune --older-than 7d";
+
+/// Remove all jobs that have ended, with their logs.
+///
+/// Prints the names of the removed jobs. Each start of a job also removes old jobs: see the limits
+/// history-jobs, history-age and history-size in "metaservice help limits".
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Prune {
+    /// Remove only jobs that ended longer ago than this.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) older_than: Option<String>,
+}
+
+pub(crate) fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> {
+    let age = description::period(args.older_than.as_deref(), "--older-than")?;
+    let age = age.map(metaservice_sandbox::spec::Period::get);
+    let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));
+    let removed = tokio::task::block_in_place(|| control::prune(old)).map_err(hints::control)?;
+    if printer.is_json() {
+        output::line(json_text(&json!(removed).to_string()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    for name in removed {
+        output::line(name)?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Whether a job ended longer ago than `age`. A lost job counts from its start.
+fn is_older(past: &PastJob, age: Duration, now: SystemTime) -> bool {
+    let ended = UNIX_EPOCH + Duration::from_millis(past.ended_ms.unwrap_or(past.job.started_ms));
+    now.duration_since(ended).is_ok_and(|since| since > age)
+}
+
+#[cfg(test)]
+mod tests {
+    use metaservice_sandbox::history::PastJob;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_as_old_as_its_end_or_its_start_if_it_is_lost() {
+        let ended = r#"{"name":"a","command":[],"state":"failed","pid":1,"endedMs":5000}"#;
+        let lost = r#"{"name":"a","command":[],"state":"lost","pid":1,"startedMs":5000}"#;
+        for past in [ended, lost] {
+            let past: PastJob = serde_json::from_str(past).unwrap();
+            let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+            let age = Duration::from_secs(10);
+            assert!(!is_older(&past, age, at(15)) && is_older(&past, age, at(16)));
+            // A clock that was set back makes no job old.
+            assert!(!is_older(&past, age, at(1)));
+        }
+    }
+}
