@@ -179,10 +179,8 @@ pub(crate) fn control(error: ControlError) -> Error {
 /// What there is of a job that has ended.
 fn ended(name: &str, past: &PastJob) -> String {
     match past.job.status {
-        Some(status) => {
-            format!("its status is {status}; `metaservice logs {name}` shows its log")
-        }
-        None => format!("it is lost; `metaservice logs {name}` shows its log"),
+        Some(status) => format!("its status is {status}; `metaservice inspect {name}` shows more"),
+        None => format!("it is lost; `metaservice inspect {name}` shows more"),
     }
 }
 

@@ -179,7 +179,7 @@ pub(crate) struct JobFiles {
 }
 
 /// A job that clients can find.
-pub(crate) struct Bound {
+pub(crate) struct Registered {
     pub(crate) listener: UnixListener,
     pub(crate) files: JobFiles,
     /// Why the history of the job cannot be written, if it is wanted.
@@ -187,11 +187,11 @@ pub(crate) struct Bound {
 }
 
 /// Makes the directory of the job `name`, and listens there for clients.
-pub(crate) fn bind_job(
+pub(crate) fn register(
     name: &JobName,
     began: &Began,
     keep: Option<&Keep>,
-) -> Result<Bound, ControlError> {
+) -> Result<Registered, ControlError> {
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
     let path = jobs.path_of(name);
     let claimed = block(|| Claim::new(jobs, name, began, keep)).map_err(|error| match error {
@@ -206,7 +206,7 @@ pub(crate) fn bind_job(
     let full = full.map(|cause| HistoryError { path: path.clone(), cause });
     let listener = UnixListener::from_std(listener);
     let listener = listener.map_err(|cause| ControlError::Socket { path, cause })?;
-    Ok(Bound { listener, files, full })
+    Ok(Registered { listener, files, full })
 }
 
 /// A job that was found.

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::agent::{AGENT, PLATFORM};
-use crate::control::{Bound, Control, ControlError};
+use crate::control::{Control, ControlError, Registered};
 use crate::driver::{Driver, Parts};
 use crate::event::{Event, EventSender};
 use crate::history::{Artifacts, Began, Jobs, Recorder};
@@ -264,8 +264,8 @@ impl Launcher {
         let sender = EventSender { sender, artifacts: artifacts.clone() };
         let began = self.began();
         let keep = self.history.then_some(&self.job.limits.history);
-        let mut made = match crate::control::bind_job(&self.job.name, &began, keep) {
-            Ok(bound) => Some(bound),
+        let mut made = match crate::control::register(&self.job.name, &began, keep) {
+            Ok(registered) => Some(registered),
             Err(error) if self.job.named && !error.is_full() => return Err(error.into()),
             // The job does not depend on it, and no client knows its name.
             Err(error) => {
@@ -273,7 +273,7 @@ impl Launcher {
                 None
             }
         };
-        if let Some(full) = made.as_mut().and_then(|bound| bound.full.take()) {
+        if let Some(full) = made.as_mut().and_then(|registered| registered.full.take()) {
             let _ = sender.send(Event::NoHistory(full));
         }
         let progress = Progress::open(self.state.as_deref())?;
@@ -301,13 +301,13 @@ impl Launcher {
         }
         let service = builder.start()?;
         let machine = MachineDescription::default();
-        let files = made.as_ref().map(|bound| bound.files.clone());
+        let files = made.as_ref().map(|registered| registered.files.clone());
         let recorder = files.filter(|files| files.claim.is_kept()).map(|files| Recorder {
             claim: Arc::clone(&files.claim),
             began,
             artifacts,
         });
-        let control = made.map(|Bound { listener, files, .. }| {
+        let control = made.map(|Registered { listener, files, .. }| {
             let mut description = control::Description::from(job.name());
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
