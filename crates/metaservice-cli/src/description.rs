@@ -41,6 +41,12 @@ impl Description {
             spec.limits.insert(name, value);
         }
         spec.name = args.name;
+        spec.workdir = args.workdir;
+        spec.user = args.user;
+        spec.hostname = args.hostname;
+        // As with docker, an empty word is no word.
+        let words = |word: String| Vec::from_iter(Some(word).filter(|word| !word.is_empty()));
+        spec.entrypoint = args.entrypoint.map(words);
         spec.secrets = args.secret.into_iter().collect();
         spec.timeout = period(args.timeout.as_deref(), "--timeout")?;
         spec.artifacts = args.artifact.iter().map(|text| artifact(text)).collect();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Error, Result};
+use metaservice::{Ending, Reason};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
@@ -67,6 +68,10 @@ fn flag(field: &Field) -> String {
         Field::SshKey(key) => format!("--ssh-key {key}"),
         Field::UserData(path) => format!("--user-data {}", path.display()),
         Field::Timeout => "--timeout".to_owned(),
+        Field::Workdir => "--workdir".to_owned(),
+        Field::User => "--user".to_owned(),
+        Field::Hostname => "--hostname".to_owned(),
+        Field::Entrypoint => "--entrypoint".to_owned(),
         field => field.to_string(),
     }
 }
@@ -210,6 +215,13 @@ fn describe(error: DescribeError) -> Error {
         DescribeError::Tools(missing) => tools(&missing),
         error => error.into(),
     }
+}
+
+/// A command that did not start, because the guest's agent cannot do what the job asks for.
+pub(crate) fn unsupported(ending: &Ending) -> Option<Error> {
+    let failure = ending.failure.as_ref().filter(|_| ending.reason == Reason::Unsupported)?;
+    let hint = "give the guest the agent of this version: install it, or prepare the image again";
+    Some(hinted(hint, failure.message.clone()))
 }
 
 /// Programs that are missing.

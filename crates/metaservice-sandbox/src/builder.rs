@@ -34,6 +34,10 @@ pub enum StartError {
 }
 
 fn describe(report: &Report) -> String {
+    let ending = report.result.as_ref().and_then(|result| result.ending.as_ref());
+    if let Some(failure) = ending.and_then(|ending| ending.failure.as_ref()) {
+        return failure.message.clone();
+    }
     match (&report.not_started, report.outcome.end) {
         (Some(error), _) => error.to_string(),
         (None, End::NeverFetched) => "the guest never fetched it".to_owned(),
@@ -80,6 +84,30 @@ impl Builder {
     /// Sets a variable of the command's environment.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.spec.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// The working directory of the command: an absolute path in the guest.
+    pub fn workdir(mut self, directory: impl Into<String>) -> Self {
+        self.spec.workdir = Some(directory.into());
+        self
+    }
+
+    /// The user of the command: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.spec.user = Some(user.into());
+        self
+    }
+
+    /// The host name of the guest; by default the job's name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.spec.hostname = Some(name.into());
+        self
+    }
+
+    /// The words in front of the command, in place of those of the agent's configuration.
+    pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.spec.entrypoint = Some(words.into_iter().map(Into::into).collect());
         self
     }
 

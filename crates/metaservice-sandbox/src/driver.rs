@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metaservice::control::MachineDescription;
-use metaservice::{ActionError, Contact, LogError, MetaService};
+use metaservice::{ActionError, Contact, LogError, MetaService, Need, Reason};
 use metaservice_qemu::{Exit, Machine};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -50,6 +50,7 @@ pub(crate) struct Parts {
 pub(crate) enum Message {
     Fetched,
     Result,
+    Without(Vec<Need>),
     LogFailed(LogError),
     Contact(Contact),
     LogHole,
@@ -149,7 +150,8 @@ impl Driver {
 
     fn watch_service(&mut self) {
         let service = || self.parts.service.clone();
-        let (fetched, result, log, hole) = (service(), service(), service(), service());
+        let (fetched, result, without) = (service(), service(), service());
+        let (log, hole) = (service(), service());
         self.spawn(async move {
             fetched.fetched().await;
             Some(Message::Fetched)
@@ -163,6 +165,7 @@ impl Driver {
             hole.log_hole().await;
             Some(Message::LogHole)
         });
+        self.spawn(async move { Some(Message::Without(without.without().await)) });
         self.watch_contact();
     }
 
@@ -180,10 +183,17 @@ impl Driver {
     /// A result that the guest has reported counts before any other input. Returns the time.
     fn note_result(&mut self) -> Instant {
         let now = Instant::now();
-        if self.parts.service.try_result().is_some() {
-            self.life.handle(Input::Result, now);
+        if let Some(input) = self.result() {
+            self.life.handle(input, now);
         }
         now
+    }
+
+    /// The input for the result that the service has, if it has one.
+    fn result(&self) -> Option<Input> {
+        let reason = self.parts.service.try_result()?.ending.map(|ending| ending.reason);
+        let unsupported = reason == Some(Reason::Unsupported);
+        Some(if unsupported { Input::Unsupported } else { Input::Result })
     }
 
     fn handle_time(&mut self) {
@@ -198,7 +208,8 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Fetched => self.fetched(),
-            Message::Result => self.handle(Input::Result),
+            Message::Result => drop(self.note_result()),
+            Message::Without(needs) => self.report_event(Event::Without(needs)),
             Message::LogFailed(error) => {
                 let unread = crate::output::is_unread(&error);
                 self.log = Some(error);
@@ -280,8 +291,9 @@ impl Driver {
                     self.report_event(Event::MachineGone { exit: exit.clone(), console });
                 }
                 self.exit = Some(exit);
+                let now = self.note_result();
                 let reported = self.parts.service.try_result().is_some();
-                self.life.handle(Input::MachineGone { reported }, Instant::now());
+                self.life.handle(Input::MachineGone { reported }, now);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use metaservice::{ActionError, Contact, JobResult, LogError};
+use metaservice::{ActionError, Contact, JobResult, LogError, Need};
 use metaservice_qemu::{CacheNotice, Exit, StartError};
 use tokio::sync::mpsc;
 
@@ -42,6 +42,9 @@ pub enum Event {
         /// The job's name.
         name: String,
     },
+    /// The command runs without something that the job asks for, because the guest's agent cannot
+    /// do it.
+    Without(Vec<Need>),
     /// The host hears the guest's agent no longer, or again, or refuses it.
     Contact {
         /// What the host knew before.

@@ -251,7 +251,7 @@ impl Launcher {
         if let Some(directory) = &self.state {
             builder = builder.state(directory);
         }
-        builder
+        job.options.add_to(builder)
     }
 
     async fn open_with(
@@ -287,7 +287,7 @@ impl Launcher {
             .log(log)
             .temporary_directory(metaservice_private::bases::temporary()?)
             .keep_log(KEPT_LOG)
-            .hostname(job.name())
+            .hostname(job.hostname())
             .session(job.session)
             .limits(within_descriptors(job.limits.service.clone()));
         for (name, value) in &job.secrets {

@@ -28,6 +28,7 @@ const HELP: &str = "\
 Examples:
   metaservice run -- uname -a
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
+  metaservice run --rootfs / -w /srv -u www-data -- make check
   metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
   metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
 
@@ -38,7 +39,7 @@ Exit status:
 /// Run a command in a new virtual machine, and exit with its status.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
-#[command(mut_arg("command", |arg| arg.required(false).required_unless_present("spec")))]
+#[command(mut_arg("command", |arg| arg.required_unless_present_any(["spec", "entrypoint"])))]
 pub(crate) struct Run {
     /// Give the command a terminal. Its output is the log.
     ///
@@ -233,6 +234,14 @@ mod tests {
         let flags = [
             "--name",
             "a",
+            "-w",
+            "/src",
+            "-u",
+            "1000:1000",
+            "--hostname",
+            "db.example",
+            "--entrypoint",
+            "env",
             "-e",
             "A=1",
             "--timeout",
@@ -256,6 +265,17 @@ mod tests {
         std::fs::write(&file, serde_json::to_vec(&by_flags.spec).unwrap()).unwrap();
         let by_file = description(&["--spec", file.to_str().unwrap()]).unwrap();
         assert_eq!(by_file.spec, by_flags.spec);
+    }
+
+    #[test]
+    fn an_entry_point_is_one_word_or_none() {
+        let entrypoint = |words: &[&str]| description(words).unwrap().spec.entrypoint;
+        assert_eq!(entrypoint(&["--", "true"]), None);
+        assert_eq!(entrypoint(&["--entrypoint", "", "--", "true"]), Some(Vec::new()));
+        let own = Some(vec!["sh".to_owned()]);
+        assert_eq!(entrypoint(&["--entrypoint", "sh"]), own);
+        let without = description(&["--entrypoint", ""]).and_then(Description::check);
+        assert!(format!("{:#}", without.unwrap_err()).contains("a job needs a command"));
     }
 
     #[test]
@@ -327,6 +347,9 @@ mod tests {
             ("--max-log", "x"),
             ("--memory", "1X"),
             ("--boot-timeout", "0"),
+            ("--workdir", "src"),
+            ("--user", "a:"),
+            ("--hostname", "a_b"),
         ] {
             let error = refused(&[flag, value]);
             assert!(error.starts_with(&format!("in {flag}: ")), "{error}");

@@ -89,7 +89,7 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
     let job = tokio::task::block_in_place(|| description.check())?;
     let cloud = if args.cloud {
         let cards = cards(&args.mac).context("in --mac")?;
-        Some(cards.into_iter().fold(job.cloud().instance(job.name()), Cloud::card))
+        Some(cards.into_iter().fold(job.cloud().instance(job.hostname()), Cloud::card))
     } else if job.cloud().is_empty() {
         None
     } else {

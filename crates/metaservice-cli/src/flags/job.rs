@@ -11,9 +11,33 @@ pub(crate) const JOB: &str = "Job options";
 #[derive(Debug, Args)]
 #[command(next_help_heading = JOB)]
 pub(crate) struct JobArgs {
-    /// The name of the job. It is also the host name of the built-in guest.
+    /// The name of the job. It is also the host name of the guest, without --hostname.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// The working directory of the command: an absolute path in the guest.
+    ///
+    /// Without it, the command starts in the "workdir" of the agent's configuration file, else in
+    /// the directory of the agent. The directory must exist. "exec" and "cp" start there too.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user of the command: NAME, UID, NAME:GROUP or UID:GID.
+    ///
+    /// Without it, the command runs as the "user" of the agent's configuration file, else as the
+    /// user of the agent, which is usually root. Names are those of the guest. The user also is
+    /// that of "exec", and the owner of files that "cp" brings in.
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The host name of the guest [default: the name of the job].
+    ///
+    /// An agent that is not root cannot set it. A machine that "serve" waits for keeps its own
+    /// name without this option.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Put this program in front of the command; "" for none.
+    ///
+    /// It replaces the "entrypoint" of the agent's configuration file.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
     /// Set a variable of the command. Without =VALUE, pass your own. Repeatable.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
@@ -66,7 +90,7 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "NAME=VALUE", alias = "bound")]
     pub(crate) limit: Vec<String>,
     /// The command and its arguments, after "--".
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "COMMAND", required_unless_present = "entrypoint", trailing_var_arg = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) command: Vec<String>,
 }

@@ -115,6 +115,13 @@ impl Words<'_> {
                 self.spinner = None;
                 printer.event("started", json!({ "job": name }));
             }
+            Event::Without(needs) => {
+                for need in needs {
+                    let text = format!("the agent in the guest cannot {need}: it is too old");
+                    printer.note(&text);
+                    printer.event("without", json!({ "message": text }));
+                }
+            }
             Event::Contact { before, now, console } => {
                 let Some(text) = contact::words(before, now) else { return };
                 let console = console.filter(|_| now == metaservice::Contact::Silent);
@@ -205,6 +212,9 @@ impl Words<'_> {
         let details =
             json!({ "success": result.success, "status": status, "ending": result.ending });
         self.printer.event("ended", details);
+        if let Some(error) = result.ending.as_ref().and_then(hints::unsupported) {
+            self.printer.error(&error);
+        }
         for remark in result.ending.iter().flat_map(remarks::on) {
             self.printer.note(&remark);
         }

@@ -4,6 +4,7 @@
 mod flags;
 mod history;
 mod hostile;
+mod launch;
 mod serve;
 
 /// The program under test.

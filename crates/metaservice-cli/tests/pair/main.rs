@@ -3,6 +3,7 @@
 
 mod commands;
 mod files;
+mod launch;
 mod log;
 mod session;
 mod state;

@@ -26,6 +26,18 @@ fn a_command_greets_with_its_environment() {
 }
 
 #[test]
+fn a_command_starts_as_the_flags_say() {
+    let cli = Cli::new(METASERVICE);
+    let script = "pwd; id -u; cat /proc/sys/kernel/hostname";
+    let options = ["--entrypoint", "sh", "-w", "/tmp", "-u", "7:8", "--hostname", "db.example"];
+    let args = [&["run", "--name", "a"], &options[..], &["--", "-c", script]].concat();
+    assert_eq!(cli.run(&args).text(0), "/tmp\n7\ndb.example\n");
+    let missing = cli.run(&["run", "-w", "/no/such", "--", "true"]);
+    let text = missing.text(126);
+    assert!(format!("{text}{}", missing.stderr).contains("'/no/such'"), "{text}");
+}
+
+#[test]
 fn the_commands_status_is_ours() {
     let cli = Cli::new(METASERVICE);
     let finished = cli.run(&["run", "--", "sh", "-c", "echo before; exit 3"]);

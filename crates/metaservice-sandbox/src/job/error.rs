@@ -9,6 +9,7 @@ use super::cloud::InvalidCloud;
 use super::hardware::InvalidMachine;
 use super::limits::InvalidLimit;
 use super::name::InvalidName;
+use super::options::InvalidOption;
 use super::variables::InvalidVariable;
 
 /// Why a [description](crate::spec::JobSpec) is not a job.
@@ -67,6 +68,18 @@ pub enum Field {
     /// A secret.
     #[error("secrets")]
     Secrets,
+    /// The command's working directory.
+    #[error("workdir")]
+    Workdir,
+    /// The command's user.
+    #[error("user")]
+    User,
+    /// The guest's host name.
+    #[error("hostname")]
+    Hostname,
+    /// The command's entry point.
+    #[error("entrypoint")]
+    Entrypoint,
     /// The command's timeout.
     #[error("timeout")]
     Timeout,
@@ -100,6 +113,9 @@ pub enum FieldError {
     /// It is no name of a variable.
     #[error(transparent)]
     Variable(#[from] InvalidVariable),
+    /// It is no directory, user, host name or entry point.
+    #[error(transparent)]
+    Option(#[from] InvalidOption),
     /// It is no duration.
     #[error(transparent)]
     Period(#[from] InvalidPeriod),

@@ -11,6 +11,7 @@ mod error;
 mod hardware;
 mod limits;
 mod name;
+mod options;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub use error::{Field, FieldError, InvalidJob, OutputField};
 pub use hardware::{Hardware, InvalidMachine, InvalidPublish, KernelChoice};
 pub use limits::{InvalidLimit, Limits, parse_limit};
 pub use name::{InvalidName, JobName};
+pub use options::InvalidOption;
+pub(crate) use options::LaunchOptions;
 pub use variables::{EnvFileError, InvalidVariable, parse_env_file, set_variable};
 
 /// A job whose description was checked. Make one with [`Job::resolve`] or `TryFrom<JobSpec>`.
@@ -50,6 +53,7 @@ pub struct Job {
     pub(crate) env: BTreeMap<String, String>,
     /// Variables that only the guest's agent gets.
     pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) options: LaunchOptions,
     pub(crate) terminal: Option<TerminalSize>,
     /// Whether the host feeds the command's stdin.
     pub(crate) stdin: bool,
@@ -78,7 +82,8 @@ impl Job {
         if spec.version != VERSION {
             return Err(InvalidJob::Version(spec.version));
         }
-        if spec.command.is_empty() {
+        let entrypoint = spec.entrypoint.as_ref().is_some_and(|words| !words.is_empty());
+        if spec.command.is_empty() && !entrypoint {
             return Err(InvalidJob::NoCommand);
         }
         let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)
@@ -87,6 +92,7 @@ impl Job {
             variables::check_name(name).map_err(|error| Field::Env.error(error))?;
         }
         let secrets = secrets(&spec, secret)?;
+        let options = LaunchOptions::resolve(&spec)?;
         let artifacts = spec.artifacts.iter().map(|artifact| {
             let invalid = |error| Field::Artifact(artifact.path.clone()).error(error);
             Artifact::resolve(artifact).map_err(invalid)
@@ -101,6 +107,7 @@ impl Job {
             shown: None,
             env: spec.env,
             secrets,
+            options,
             terminal: spec
                 .terminal
                 .map(|TerminalSpec { columns, rows }| TerminalSize { columns, rows }),
@@ -126,6 +133,12 @@ impl Job {
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// The host name that a machine of the job gets: by default the job's name.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        self.options.hostname.as_deref().unwrap_or(self.name())
     }
 
     /// The command and its arguments.

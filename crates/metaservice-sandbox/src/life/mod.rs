@@ -29,6 +29,7 @@
 //! - The machine is gone, or the guest never came, and there is no result: the job is *lost*. Its
 //!   log is closed within [`Rules::close_timeout`], and nothing else is waited for.
 //! - The machine does not start at all: done at once.
+//! - The agent cannot run the command: no artifacts are collected.
 //! - A signal before the guest has fetched its command: there is nothing to kill; done at once.
 //! - A signal to a job whose state is persistent: the log is closed and the job is left to a later
 //!   service.
@@ -87,6 +88,8 @@ pub enum Input {
     Fetched(Duration),
     /// The guest reported the command's result.
     Result,
+    /// The guest's agent cannot run the command: the command never started.
+    Unsupported,
     /// The log cannot be written.
     LogFailed {
         /// Whether its reader has closed it, as `head` does.
@@ -311,6 +314,11 @@ impl Life {
             (Input::Result | Input::KillFailed, State::Killing(reason)) => {
                 self.collect(End::Killed(reason), now);
             }
+            // There is nothing to collect.
+            (Input::Unsupported, State::Starting(_) | State::Running | State::Killing(_)) => {
+                self.end = Some(End::Result);
+                self.close(Collected::All);
+            }
             (Input::LogFailed { unread }, State::Starting(_) | State::Running) => {
                 self.log_failed(unread, now);
             }
@@ -325,6 +333,7 @@ impl Life {
                 | Input::BootFailed
                 | Input::Fetched(_)
                 | Input::Result
+                | Input::Unsupported
                 | Input::LogFailed { .. }
                 | Input::KillFailed
                 | Input::Collected(_)

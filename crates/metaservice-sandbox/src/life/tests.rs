@@ -181,6 +181,14 @@ fn a_machine_that_ends_as_requested_does_not_cut_the_end_short() {
 }
 
 #[test]
+fn a_command_that_its_agent_cannot_run_leaves_nothing_to_collect() {
+    let mut story = Story::of(rules());
+    assert_eq!(story.after(Input::Unsupported), [Effect::Close]);
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
+}
+
+#[test]
 fn a_machine_that_does_not_start_ends_all_at_once() {
     let mut story = Story::of(rules());
     assert_eq!(story.after(Input::BootFailed), finish(End::NotStarted, Collected::All));
@@ -238,6 +246,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::BootFailed),
         (0..200u64).prop_map(|ago| Input::Fetched(Duration::from_secs(ago))),
         Just(Input::Result),
+        Just(Input::Unsupported),
         any::<bool>().prop_map(|unread| Input::LogFailed { unread }),
         (1..16u8).prop_map(|number| Input::Signal(Signal(number))),
         any::<bool>().prop_map(|reported| Input::MachineGone { reported }),

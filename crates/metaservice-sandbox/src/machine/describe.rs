@@ -45,9 +45,9 @@ pub(crate) struct Individual {
 impl Individual {
     pub(crate) fn of(job: &Job, plan: &Plan) -> Self {
         let addresses = Addresses::of(plan);
-        let instance = || addresses.add_to(job.cloud.instance(job.name()));
+        let instance = || addresses.add_to(job.cloud.instance(job.hostname()));
         Self {
-            hostname: job.name().to_owned(),
+            hostname: job.hostname().to_owned(),
             addresses,
             cloud: plan.boots_itself().then(instance),
             console_limit: job.limits.console,

@@ -60,6 +60,21 @@ pub struct JobSpec {
     /// and the agent gives them to the command. This implies the session `required`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<String>,
+    /// The working directory of the command: an absolute path in the guest. Without: the one that
+    /// the agent's configuration names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The user of the command: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Without: the one that the
+    /// agent's configuration names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The guest's host name. Without: the job's name, for a machine that is started here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The words in front of the command. Empty is none. Without: those of the agent's
+    /// configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
     /// The terminal that the command gets; its output is the log. Without: no terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
@@ -105,6 +120,10 @@ impl JobSpec {
             command: command.into_iter().map(Into::into).collect(),
             env: BTreeMap::new(),
             secrets: BTreeSet::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            entrypoint: None,
             terminal: None,
             stdin: false,
             session: SessionSpec::default(),

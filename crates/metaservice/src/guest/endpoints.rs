@@ -234,7 +234,11 @@ async fn resolve(
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
     let detail = headers.get(RESULT_HEADER).and_then(|value| value.to_str().ok());
-    let ending = detail.and_then(Ending::from_header);
+    let mut ending = detail.and_then(Ending::from_header);
+    if let Some(ending) = ending.as_mut().filter(|ending| ending.reason == Reason::Unsupported) {
+        // Only the host says so.
+        ending.reason = Reason::Other;
+    }
     match guest.job.resolve(JobResult { success, ending }).await.map_err(not_persisted)? {
         Ok(()) => Ok(StatusCode::OK.into_response()),
         Err(_conflict) => Err(HttpError::new(

@@ -51,6 +51,16 @@ async fn a_command_does_not_start_with_an_agent_that_cannot_do_what_it_needs() {
 }
 
 #[tokio::test]
+async fn a_guest_cannot_say_that_its_agent_is_too_old() {
+    let service = service();
+    let header = [("Metaservice-Result", r#"{"reason":"unsupported","exitCode":7}"#)];
+    let failed = guest(&service).request("PUT", "/engine/v1/failed", &header, b"").await;
+    assert_eq!(failed.status, 200);
+    let result = service.result().await;
+    assert_eq!((result.status(), result.ending.unwrap().reason), (7, Reason::Other));
+}
+
+#[tokio::test]
 async fn another_process_does_not_end_a_job_that_an_agent_has_fetched() {
     let service = MetaService::builder(["true"]).workdir("/src").start().unwrap();
     assert_eq!(fetch(&service, Some(ANNOUNCED)).await.status, 200);
