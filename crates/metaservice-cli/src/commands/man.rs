@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(usage("kill").to_string(), "metaservice kill [-s|--signal SIGNAL] <JOB>");
         let serve = usage("serve").to_string();
         assert!(serve.starts_with("metaservice serve --listen ADDR [--state DIR]"), "{serve}");
-        assert!(serve.ends_with(" <COMMAND>..."), "{serve}");
+        assert!(serve.ends_with(" [COMMAND]..."), "{serve}");
     }
 
     #[test]
