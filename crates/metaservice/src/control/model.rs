@@ -21,7 +21,7 @@ pub const PROBLEM_HEADER: &str = "Metaservice-Problem";
 pub(super) const MAX_TRAILER: usize = 8 * 1024;
 
 /// A job, as the API describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -68,12 +68,13 @@ pub struct Job {
 }
 
 /// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum JobState {
     /// The guest has not fetched the command.
+    #[default]
     Waiting,
     /// The guest has fetched the command and has not reported a result.
     Running,
@@ -90,20 +91,7 @@ impl Job {
     /// A job of which only the name is known, in the state [`Lost`](JobState::Lost).
     #[must_use]
     pub fn lost(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            command: Vec::new(),
-            env: Vec::new(),
-            state: JobState::Lost,
-            status: None,
-            ending: None,
-            agent: None,
-            contact: Contact::default(),
-            log_hole: false,
-            started_ms: 0,
-            pid: 0,
-            machine: serde_json::Value::Null,
-        }
+        Self { name: name.into(), state: JobState::Lost, ..Self::default() }
     }
 }
 
