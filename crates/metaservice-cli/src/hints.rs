@@ -1,8 +1,6 @@
 //! What the errors of the crates below mean on the command line: the flag that is wrong, and what to
 //! do about it.
 
-use std::time::Duration;
-
 use anyhow::{Error, Result};
 use metaservice::{Ending, Reason};
 use metaservice_image::{ImageName, ImageStore, StoreError};
@@ -15,6 +13,7 @@ use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
 use metaservice_sandbox::{LaunchError, Report};
 
+use crate::output::events::JobFacts;
 use crate::output::printer::{Hint, printable};
 
 /// An error with what to do about it.
@@ -249,25 +248,44 @@ pub(crate) fn with_console(what: &str, console: &[String]) -> String {
     format!("{what}; last console lines:\n  {lines}")
 }
 
-/// Why a job has no result. `elsewhere`: another program starts its machine.
-pub(crate) fn lost(report: &Report, boot_timeout: Option<Duration>, elsewhere: bool) -> Result<()> {
+/// Why a job has no result.
+///
+/// # Errors
+/// If the job is lost, with the reason.
+pub(crate) fn lost(report: &Report, facts: &JobFacts) -> Result<()> {
+    let JobFacts { boot_timeout, limits, elsewhere, .. } = facts;
+    let lost = match report.fetched {
+        true => "; what the command wrote and the guest had not sent is lost",
+        false => "",
+    };
     match report.outcome.end {
         End::MachineGone => {
             let how = report.exit.as_ref().map(|exit| exit.cause.to_string()).unwrap_or_default();
-            let lost = match report.fetched {
-                true => "; what the command wrote and the guest had not sent is lost",
-                false => "",
-            };
             let what = format!("the machine ended before the job did: {how}{lost}");
             Err(Error::msg(with_console(&what, &report.console)))
         }
         End::NeverFetched => {
             let after = humantime::format_duration(boot_timeout.unwrap_or_default());
-            if elsewhere {
+            if *elsewhere {
                 return Err(Error::msg(format!("no guest has fetched its command within {after}")));
             }
             let what = format!("the guest never fetched its command within {after}");
             Err(Error::msg(with_console(&what, &report.console)))
+        }
+        End::AgentDead => {
+            let after = humantime::format_duration(limits.agent_dead());
+            let what = format!(
+                "the guest's agent has sent nothing for {after} (--limit agent-dead){lost}"
+            );
+            if *elsewhere {
+                return Err(Error::msg(what));
+            }
+            Err(Error::msg(with_console(&what, &report.console)))
+        }
+        End::NoGuest => {
+            let after = humantime::format_duration(limits.no_guest().unwrap_or_default());
+            let what = format!("no guest has sent a request for {after} (--limit no-guest){lost}");
+            Err(Error::msg(what))
         }
         _ => Ok(()),
     }

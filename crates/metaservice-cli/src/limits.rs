@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 /// The limits of `--limit` in the order of the help: name, default, and what is limited.
-const LIMITS: [(&str, &str, &str); 19] = [
+const LIMITS: [(&str, &str, &str); 22] = [
     ("connections", "1024", "concurrent connections, each with one request at a time"),
     ("half-open", "1024", "incomplete TCP handshakes with the network card"),
     ("buffers", "48M", "memory for the buffers of all connections to the network card"),
@@ -16,6 +16,9 @@ const LIMITS: [(&str, &str, &str); 19] = [
     ("headers", "64", "headers of a request"),
     ("head-time", "30s", "time for the head of a request, from the start of the connection"),
     ("stall", "30s", "longest time without a byte, sent in a reply or read from an answer"),
+    ("agent-lost", "60s", "time without a request of the agent until it is unresponsive"),
+    ("agent-dead", "5m", "time without a request of the agent until the job is lost"),
+    ("no-guest", "none", "time without any request of a guest until the job is lost"),
     ("list", "10M", "size of a listing of a version 1 agent"),
     ("names", "1000000", "names in a listing of a version 1 agent"),
     ("streams", "256", "concurrent shells and other streams"),

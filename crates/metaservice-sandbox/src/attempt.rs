@@ -8,7 +8,8 @@ use std::time::Duration;
 use metaservice::MetaService;
 use metaservice_nic::{Pcap, StaleConnection};
 use metaservice_private::lock;
-use metaservice_qemu::{Disk, Exit, Machine, MachineSpec};
+use metaservice_qemu::{Disk, Exit, Machine, MachineSpec, MachineState};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -153,6 +154,9 @@ impl Work {
                 let exit = tokio::select! {
                     exit = machine.wait() => exit,
                     never = self.watch_console(&machine) => match never {},
+                    never = follow_pauses(machine.states(), &self.beginning.service) => {
+                        match never {}
+                    }
                 };
                 self.read_rest().await;
                 report(Attempted::Gone(exit));
@@ -286,6 +290,20 @@ impl Work {
     }
 }
 
+/// Says when the machine is paused, so that this time does not count as silence of its guest.
+async fn follow_pauses(
+    mut states: watch::Receiver<MachineState>,
+    service: &MetaService,
+) -> std::convert::Infallible {
+    loop {
+        service.machine_paused(*states.borrow_and_update() == MachineState::Paused);
+        if states.changed().await.is_err() {
+            // The machine has ended.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 async fn open(output: OutputField, path: PathBuf) -> Result<std::fs::File, MachineError> {
     tracing::debug!(%output, path = %path.display(), "opening a file to write to");
     let opened = path.clone();
@@ -304,5 +322,39 @@ impl Write for Slow {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metaservice::Contact;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_guest_of_a_paused_machine_is_not_silent() {
+        const POLL: &[u8] = b"GET /engine/v1/poll HTTP/1.1\r\nHost: a\r\n\r\n";
+        let service = MetaService::builder(["true"]).start().unwrap();
+        let (mut guest, host) = tokio::io::duplex(4096);
+        let served = service.clone();
+        tokio::spawn(async move { served.serve_connection(host).await });
+        guest.write_all(POLL).await.unwrap();
+        assert_eq!(service.contact_changed(Contact::Awaited).await, Contact::Present);
+        guest.read_u8().await.unwrap();
+        let (states, receiver) = watch::channel(MachineState::Paused);
+        let story = async {
+            let answered = Instant::now();
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert_eq!(service.contact(), Contact::Present);
+            states.send_replace(MachineState::Running);
+            assert_eq!(service.contact_changed(Contact::Present).await, Contact::Silent);
+            assert_eq!(answered.elapsed().as_secs(), 3600 + 60);
+        };
+        tokio::select! {
+            () = story => {}
+            never = follow_pauses(receiver, &service) => match never {},
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the machine, its card, the control socket and every task of the job. Dropping the driver
 //! ends all of them. It decides nothing.
 
+mod effects;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,15 +16,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::attempt::{Attempt, Attempted, Beginning, Restored};
-use crate::collect;
+use crate::attempt::{Attempt, Attempted};
 use crate::control::Control;
-use crate::event::{CONTACT_LIMIT, Event, EventSender, RestoreError};
+use crate::event::{CONTACT_LIMIT, Event, EventSender};
+use crate::force::ForceOrders;
 use crate::history::Recorder;
 use crate::job::Job;
-use crate::life::{
-    Collected, Effect, End, Input, KillReason, Life, Outcome, Rules, Signal, Start, State,
-};
+use crate::life::{Collected, Effect, End, Input, Life, Outcome, Rules, Signal, Start, State};
 use crate::machine::MachineError;
 use crate::machine::snapshot::CONSOLE_LINES;
 use crate::place::Place;
@@ -42,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) rules: Rules,
     pub(crate) events: EventSender,
     pub(crate) signals: mpsc::UnboundedReceiver<Signal>,
+    /// Orders to end the machine at once.
+    pub(crate) forces: ForceOrders,
     /// Cancelled when the guest has fetched its command.
     pub(crate) started: CancellationToken,
 }
@@ -56,6 +58,7 @@ pub(crate) enum Message {
     LogHole,
     /// Of an attempt to start the machine, by its number.
     Attempt(u32, Attempted),
+    KillTaken,
     KillFailed(ActionError),
     Collected {
         missing: usize,
@@ -125,6 +128,7 @@ impl Driver {
                 biased;
                 Some(message) = self.inbox.recv() => self.take(message),
                 Some(signal) = self.parts.signals.recv() => self.handle(Input::Signal(signal)),
+                force = self.parts.forces.next() => self.handle(Input::Forced(force)),
                 () = until(deadline) => self.handle_time(),
             }
         }
@@ -200,8 +204,13 @@ impl Driver {
         let now = self.note_result();
         let before = self.life.state();
         self.life.handle_time(now);
-        if matches!(before, State::Killing(_)) && self.life.state() != before {
-            self.report_event(Event::KillUnreported);
+        match (before, self.life.state()) {
+            (State::Killing(_), State::Collecting) => self.report_event(Event::KillUnreported),
+            (State::Killing(_), State::Closing) if self.life.is_abandoned() => {
+                self.report_event(Event::KillNotTaken);
+            }
+            (State::Killing(_), State::Closing) => self.report_event(Event::KillUnreported),
+            _ => {}
         }
     }
 
@@ -222,6 +231,7 @@ impl Driver {
             }
             // The attempt was given up.
             Message::Attempt(..) => {}
+            Message::KillTaken => self.handle(Input::KillTaken),
             Message::KillFailed(error) => {
                 self.report_event(Event::KillFailed(error));
                 self.handle(Input::KillFailed);
@@ -263,11 +273,17 @@ impl Driver {
     fn contact_changed(&mut self, now: Contact) {
         let before = std::mem::replace(&mut self.contact, now);
         self.contacts += 1;
-        let console = matches!(self.parts.place, Place::Machine { .. }).then(|| self.console());
-        self.report_event(Event::Contact { before, now, console });
-        if self.contacts < CONTACT_LIMIT {
-            self.watch_contact();
+        if self.contacts <= CONTACT_LIMIT {
+            self.report_event(Event::Contact { before, now });
         }
+        match now {
+            Contact::Present => self.handle(Input::AgentBack),
+            Contact::Silent => self.handle(Input::AgentSilent),
+            Contact::Dead => self.handle(Input::AgentDead),
+            Contact::NoGuest => self.handle(Input::NoGuest),
+            _ => {}
+        }
+        self.watch_contact();
     }
 
     fn attempted(&mut self, attempted: Attempted) {
@@ -319,145 +335,6 @@ impl Driver {
 
     fn console(&self) -> Vec<String> {
         self.machine().map(|machine| machine.console().tail(CONSOLE_LINES)).unwrap_or_default()
-    }
-
-    fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::Start(start) => self.start(start),
-            Effect::KillCommand(reason) => self.kill(reason),
-            Effect::Collect => self.collect(),
-            Effect::StopCollecting => {
-                if let Some(collecting) = self.collecting.take() {
-                    collecting.abort();
-                }
-            }
-            Effect::Close => {
-                let service = self.parts.service.clone();
-                self.spawn(async move { Some(Message::Closed(service.shutdown().await)) });
-            }
-            Effect::EndMachine => self.end_machine(),
-            // `run` performs it.
-            Effect::Finish(_) => {}
-        }
-    }
-
-    fn start(&mut self, start: Start) {
-        if let Place::Elsewhere { .. } = &self.parts.place {
-            self.report_event(Event::Waiting);
-            // Its deadline begins at once.
-            return self.life.handle(Input::MachineStarted, Instant::now());
-        }
-        let failed = self.attempt.take();
-        match &failed {
-            None => self.report_event(Event::Starting),
-            Some(failed) => self.give_up(failed),
-        }
-        let Place::Machine { describer, individual, disk } = &self.parts.place else { return };
-        self.attempts += 1;
-        let number = self.attempts;
-        let disk = disk.as_ref().map(|prepared| prepared.disk.clone());
-        let sender = self.sender.clone();
-        self.attempt = Some(Attempt::begin(Beginning {
-            start,
-            failed,
-            describer: Arc::clone(describer),
-            individual: (**individual).clone(),
-            job: Arc::clone(&self.parts.job),
-            service: self.parts.service.clone(),
-            disk,
-            events: self.parts.events.clone(),
-            report: Box::new(move |attempted| {
-                let _ = sender.send(Message::Attempt(number, attempted));
-            }),
-        }));
-    }
-
-    /// Says why a restored machine is unusable, and removes its snapshot if that may be at fault.
-    fn give_up(&mut self, failed: &Attempt) {
-        let gone = self.exit.take().map(RestoreError::Ended);
-        let Some(Restored { snapshot, error }) = failed.take_restored() else { return };
-        let error = error.or(gone).unwrap_or(RestoreError::Silent);
-        let Place::Machine { describer, .. } = &self.parts.place else { return };
-        // The host may be at fault, and the snapshot of an image is not made by itself.
-        if describer.plan().image.is_none() || error.is_of_snapshot() {
-            snapshot.remove();
-        }
-        self.report_event(Event::RestoreFailed(error));
-    }
-
-    fn kill(&mut self, reason: KillReason) {
-        self.report_event(Event::Killing { reason, log: self.log.clone() });
-        let service = self.parts.service.clone();
-        self.spawn(async move {
-            let killed = match reason {
-                KillReason::Timeout => service.time_out().await,
-                KillReason::Signal(_) | KillReason::LogFailed { .. } => service.kill().await,
-            };
-            // A result follows.
-            killed.err().map(Message::KillFailed)
-        });
-    }
-
-    fn collect(&mut self) {
-        let (job, service) = (Arc::clone(&self.parts.job), self.parts.service.clone());
-        let mut progress = std::mem::take(&mut self.parts.progress);
-        let events = self.parts.events.clone();
-        let fetching = async move {
-            let mut missing = 0;
-            for artifact in &job.artifacts {
-                if progress.has(artifact) {
-                    continue;
-                }
-                let _ = events.send(Event::Fetching(artifact.clone()));
-                let artifact = artifact.clone();
-                let event = match collect::fetch(&service, &artifact, &mut progress).await {
-                    Ok(length) => Event::Fetched { artifact, length },
-                    Err(error) => {
-                        missing += 1;
-                        Event::NotFetched { artifact, error }
-                    }
-                };
-                let _ = events.send(event);
-            }
-            Some(Message::Collected { missing, progress })
-        };
-        self.collecting = Some(self.spawn(fetching));
-    }
-
-    /// Persists the status, ends the machine and serves the clients' last requests.
-    fn end_machine(&mut self) {
-        let outcome = self.life.outcome();
-        let report = self.report(outcome);
-        if let (End::Result, Some(result)) = (report.outcome.end, &report.result) {
-            self.report_event(Event::Ended(result.clone()));
-        }
-        let progress = self.parts.progress.ended(report.status()).err();
-        let success = report.status() == 0;
-        let machine = self.machine();
-        let served = match &self.parts.place {
-            Place::Elsewhere { served, .. } => Some(served.clone()),
-            Place::Machine { .. } => self.attempt.as_ref().and_then(Attempt::served),
-        };
-        let power_off = self.parts.place.power_off(success);
-        let (control, events) = (self.parts.control.take(), self.parts.events.clone());
-        self.spawn(async move {
-            if let Some(served) = served {
-                // The guest's last request gets its answer.
-                served.cancelled().await;
-            }
-            let exit = match (machine, power_off) {
-                (None, _) => None,
-                (Some(machine), None) => Some(machine.kill().await),
-                (Some(machine), Some(timeout)) => {
-                    let _ = events.send(Event::PoweringOff);
-                    Some(machine.power_down(timeout).await)
-                }
-            };
-            if let Some(control) = control {
-                control.end().await;
-            }
-            Some(Message::MachineEnded { exit, progress })
-        });
     }
 
     async fn finish(mut self, outcome: Outcome) -> Report {

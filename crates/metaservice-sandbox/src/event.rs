@@ -10,7 +10,7 @@ use crate::collect::CollectError;
 use crate::control::ControlError;
 use crate::history::{Artifacts, HistoryError, PastArtifact};
 use crate::job::{Artifact, OutputField};
-use crate::life::{KillReason, Start};
+use crate::life::{Force, KillReason, Start};
 use crate::machine::snapshot::SnapshotError;
 
 /// Something that happened to a job. [`Sandbox::events`](crate::Sandbox::events) gives them in
@@ -51,8 +51,6 @@ pub enum Event {
         before: Contact,
         /// What it knows now.
         now: Contact,
-        /// The last lines of the machine's console. `None`: the machine runs elsewhere.
-        console: Option<Vec<String>>,
     },
     /// The log may lack bytes: the connection of an agent of version 1 was cut.
     LogHole,
@@ -67,6 +65,10 @@ pub enum Event {
     KillFailed(ActionError),
     /// The guest has not reported the end of a killed command in time.
     KillUnreported,
+    /// The guest has not taken the order to kill the command in time. The machine is killed.
+    KillNotTaken,
+    /// The machine is killed by force.
+    Forced(Force),
     /// The machine ended while the command was being killed.
     MachineGone {
         /// How.

@@ -18,6 +18,7 @@ use crate::agent::{AGENT, PLATFORM};
 use crate::control::{Control, ControlError, Registered};
 use crate::driver::{Driver, Parts};
 use crate::event::{Event, EventSender};
+use crate::force::{self, ForceOrders};
 use crate::history::{Artifacts, Began, Jobs, Recorder};
 use crate::job::Job;
 use crate::life::{Rules, Start};
@@ -30,6 +31,10 @@ use crate::sandbox::Sandbox;
 /// How long a killed command may take until the guest reports it: the agent's grace period of 5 s
 /// between SIGTERM and SIGKILL, and the way of the log's last bytes.
 const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the guest may take to answer the order to kill a command whose timeout has passed: the
+/// job ends within 2 s of its timeout, also without its guest.
+const TIMEOUT_ORDER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long the log of a lost job may take to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -232,6 +237,8 @@ impl Launcher {
             restore_timeout: RESTORE_TIMEOUT,
             boot_timeout: None,
             timeout: job.timeout,
+            timeout_order_timeout: TIMEOUT_ORDER_TIMEOUT,
+            order_timeout: control::KILL_ORDER_TIMEOUT,
             kill_timeout: KILL_TIMEOUT,
             artifact_timeout: (!job.artifacts.is_empty()).then_some(job.limits.artifact_timeout),
             close_timeout: CLOSE_TIMEOUT,
@@ -307,10 +314,12 @@ impl Launcher {
             began,
             artifacts,
         });
+        let (force, forces) = force::channel();
         let control = made.map(|Registered { listener, files, .. }| {
             let mut description = control::Description::from(job.name());
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
+            description.force = Some(force);
             let serving = control::serve(description, service.clone(), listener);
             Control::new(files, serving)
         });
@@ -322,6 +331,7 @@ impl Launcher {
             control,
             recorder,
             machine,
+            forces,
             progress,
             prepared_disk,
             rules,
@@ -345,6 +355,7 @@ pub struct OpenJob {
     control: Option<Control>,
     recorder: Option<Recorder>,
     machine: MachineDescription,
+    forces: ForceOrders,
     progress: Progress,
     prepared_disk: Option<PreparedDisk>,
     rules: Rules,
@@ -379,7 +390,7 @@ impl OpenJob {
     fn run(self, place: Place) -> Sandbox {
         let (signal, signals) = mpsc::unbounded_channel();
         let span = tracing::info_span!("sandbox", name = self.job.name());
-        let Self { job, service, control, recorder, machine, progress, rules, .. } = self;
+        let Self { job, service, control, recorder, machine, forces, progress, rules, .. } = self;
         let (sender, events) = (self.sender, self.events);
         let started = CancellationToken::new();
         let driver = Driver::new(Parts {
@@ -393,6 +404,7 @@ impl OpenJob {
             rules,
             events: sender,
             signals,
+            forces,
             started: started.clone(),
         });
         let driving = AbortOnDropHandle::new(tokio::spawn(driver.run().instrument(span)));

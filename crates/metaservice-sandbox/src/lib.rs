@@ -36,6 +36,7 @@ pub mod control;
 mod driver;
 pub mod event;
 pub mod exit;
+mod force;
 pub mod history;
 pub mod job;
 mod launch;

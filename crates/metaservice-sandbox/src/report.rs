@@ -39,6 +39,8 @@ mod status {
     pub(super) const TIMED_OUT: u8 = 124;
     /// The job failed, and not its command.
     pub(super) const FAILED: u8 = 125;
+    /// As of a process that SIGKILL (9) ends.
+    pub(super) const FORCED: u8 = 128 + 9;
     /// As of a process that SIGPIPE (13) ends.
     pub(super) const UNREAD: u8 = 128 + 13;
 }
@@ -52,6 +54,7 @@ impl Report {
     /// | 124 | the timeout killed the command |
     /// | 125 | the job failed: no machine, no result, a lost log or artifact |
     /// | 128 + N | signal N to this process ended the job |
+    /// | 137 | the machine was ended by force |
     /// | 141 | the log's reader has closed it, as for a process that SIGPIPE ends |
     #[must_use]
     pub fn status(&self) -> u8 {
@@ -67,7 +70,12 @@ impl Report {
             End::Unread => status::UNREAD,
             End::Left(_) if self.log.is_some() => status::FAILED,
             End::Cancelled(number) | End::Left(number) | End::Abandoned(number) => signal(number),
-            End::MachineGone | End::NotStarted | End::NeverFetched => status::FAILED,
+            End::Forced(_) => status::FORCED,
+            End::MachineGone
+            | End::NotStarted
+            | End::NeverFetched
+            | End::AgentDead
+            | End::NoGuest => status::FAILED,
         }
     }
 
@@ -94,6 +102,7 @@ mod tests {
     use metaservice::Ending;
 
     use super::*;
+    use crate::life::Force;
 
     fn report(end: End, collected: Collected, result: Option<JobResult>) -> Report {
         Report {
@@ -139,9 +148,11 @@ mod tests {
         assert_eq!(status(End::Killed(KillReason::LogFailed { unread: false })), 125);
         assert_eq!(status(End::Killed(KillReason::LogFailed { unread: true })), 141);
         assert_eq!(status(End::Unread), 141);
-        for end in [End::MachineGone, End::NotStarted, End::NeverFetched] {
+        let lost = [End::MachineGone, End::NeverFetched, End::AgentDead, End::NoGuest];
+        for end in lost.into_iter().chain([End::NotStarted]) {
             assert_eq!(status(end), 125);
         }
+        assert_eq!(status(End::Forced(Force::Asked)), 137);
         for end in [End::Cancelled(Signal(2)), End::Left(Signal(2)), End::Abandoned(Signal(2))] {
             assert_eq!(status(end), 130);
         }

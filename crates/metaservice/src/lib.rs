@@ -77,7 +77,7 @@ pub use crate::handle::read::{ReadRequest, Reading};
 pub use crate::handle::service::MetaService;
 pub use crate::handle::write::Destination;
 pub use crate::job::artifact::Artifact;
-pub use crate::job::contact::{Contact, SILENCE};
+pub use crate::job::contact::Contact;
 pub use crate::job::disk::DiskWork;
 pub use crate::job::error::TransportError;
 pub use crate::job::limits::Limits;

@@ -80,7 +80,7 @@ impl Command {
             Self::Shell(args) => shell::shell(args, printer).await,
             Self::Ls(args) => ls::ls(args, printer).await,
             Self::Cp(args) => cp::cp(args, printer).await,
-            Self::Kill(args) => kill::kill(args).await,
+            Self::Kill(args) => kill::kill(args, printer).await,
             Self::Rm(args) => rm::rm(args, printer).await,
             Self::Prune(args) => prune::prune(&args, printer),
             Self::Stats(args) => stats::stats(args, printer).await,

@@ -1,25 +1,19 @@
 //! Texts about a guest that is silent or refused while its job runs.
 
-use metaservice::{Contact, SILENCE};
-
-use super::printer::printable;
-
-/// Describes the machine of a silent guest: it runs, and these are the last lines of its console.
-pub(super) fn machine(console: &[String]) -> String {
-    if console.is_empty() {
-        return "; the machine runs".to_owned();
-    }
-    let lines = printable(&console.join("\n  "));
-    format!("; the machine runs; last console lines:\n  {lines}")
-}
+use metaservice::Contact;
+use metaservice_sandbox::job::Limits;
 
 /// Returns a message for the change from `before` to `contact`, if one is needed.
-pub(super) fn words(before: Contact, contact: Contact) -> Option<String> {
+pub(super) fn words(before: Contact, contact: Contact, limits: &Limits) -> Option<String> {
     let refused = "the guest's agent is refused:";
     match contact {
         Contact::Silent => {
-            let silence = humantime::format_duration(SILENCE);
-            Some(format!("the guest has been silent for {silence}: its agent may have ended"))
+            let lost = humantime::format_duration(limits.agent_lost());
+            let dead = humantime::format_duration(limits.agent_dead());
+            Some(format!(
+                "the guest is unresponsive: its agent has sent nothing for {lost}; the job is lost \
+                 after {dead} (--limit agent-dead)"
+            ))
         }
         Contact::NoSession => Some(format!(
             "{refused} it is of version 1, and this job needs a session \
@@ -34,7 +28,7 @@ pub(super) fn words(before: Contact, contact: Contact) -> Option<String> {
 /// Returns a word for `ps` if the guest is silent or refused.
 pub(crate) fn word(contact: Contact) -> Option<&'static str> {
     match contact {
-        Contact::Silent => Some("silent"),
+        Contact::Silent | Contact::Dead => Some("unresponsive"),
         Contact::NoSession | Contact::Claimed => Some("refused"),
         _ => None,
     }
@@ -46,9 +40,11 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_is_not_told() {
+        let words = |before, now| words(before, now, &Limits::default());
         assert_eq!(words(Contact::Awaited, Contact::Present), None);
         for wrong in [Contact::Silent, Contact::NoSession, Contact::Claimed] {
-            assert!(words(Contact::Awaited, wrong).is_some() && word(wrong).is_some());
+            let told = words(Contact::Awaited, wrong).unwrap();
+            assert!(told.lines().count() == 1 && word(wrong).is_some(), "{told}");
             assert_eq!(words(wrong, Contact::Present).as_deref(), Some("the guest is back"));
         }
         assert_eq!((word(Contact::Awaited), word(Contact::Present)), (None, None));

@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use metaservice::JobResult;
 use metaservice_qemu::CacheNotice;
 use metaservice_sandbox::job::{Job, Limits, OutputField};
-use metaservice_sandbox::life::{Collected, End, KillReason, Signal, Start};
+use metaservice_sandbox::life::{Collected, End, Force, KillReason, Signal, Start};
 use metaservice_sandbox::{Event, Report, Sandbox, output as sandbox_output};
 use serde_json::json;
 
@@ -122,12 +122,10 @@ impl Words<'_> {
                     printer.event("without", json!({ "message": text }));
                 }
             }
-            Event::Contact { before, now, console } => {
-                let Some(text) = contact::words(before, now) else { return };
-                let console = console.filter(|_| now == metaservice::Contact::Silent);
-                let more = console.map_or_else(String::new, |console| contact::machine(&console));
+            Event::Contact { before, now } => {
+                let Some(text) = contact::words(before, now, &self.facts.limits) else { return };
                 tracing::info!("{text}");
-                printer.note(&format!("{text}{more}"));
+                printer.note(&text);
                 printer.event("contact", json!({ "contact": now }));
             }
             Event::LogHole => {
@@ -144,6 +142,25 @@ impl Words<'_> {
             Event::KillUnreported => {
                 self.spinner = None;
                 printer.note("the guest has not reported the command's end");
+            }
+            Event::KillNotTaken => {
+                self.spinner = None;
+                let text = "the guest does not answer, and its machine is ended; what the guest \
+                            had not sent is lost";
+                printer.note(text);
+                printer.event("forced", json!({ "reason": "kill-not-taken" }));
+            }
+            Event::Forced(force) => {
+                self.spinner = None;
+                let (why, reason) = match force {
+                    Force::KillNotTaken => (
+                        "metaservice kill: the guest did not take the order, and its machine",
+                        "kill-not-taken",
+                    ),
+                    _ => ("metaservice kill --force: the machine", "asked"),
+                };
+                printer.note(&format!("{why} is ended; what the guest had not sent is lost"));
+                printer.event("forced", json!({ "reason": reason }));
             }
             Event::MachineGone { exit, console } => {
                 self.spinner = None;
@@ -260,8 +277,8 @@ pub(crate) fn conclude(
                 return Err(hints::machine(error));
             }
         }
-        End::MachineGone | End::NeverFetched => {
-            hints::lost(&report, facts.boot_timeout, facts.elsewhere)?;
+        End::MachineGone | End::NeverFetched | End::AgentDead | End::NoGuest => {
+            hints::lost(&report, facts)?;
         }
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);
@@ -285,7 +302,7 @@ pub(crate) fn conclude(
             }
             incomplete(&report, facts, printer);
         }
-        End::Result | End::Killed(KillReason::Timeout | KillReason::Signal(_)) => {
+        End::Result | End::Forced(_) | End::Killed(KillReason::Timeout | KillReason::Signal(_)) => {
             incomplete(&report, facts, printer);
         }
         _ => {}
@@ -316,6 +333,7 @@ fn incomplete(report: &Report, facts: &JobFacts, printer: Printer) {
             Some(exit) => format!("{missing}: the machine ended: {}", exit.cause),
             None => format!("{missing}: the machine has ended"),
         }),
+        Collected::Unresponsive => Some(format!("{missing}: the guest does not answer")),
     };
     if let Some(text) = text {
         printer.error(&Error::msg(printable(&text)));

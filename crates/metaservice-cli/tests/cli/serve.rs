@@ -194,6 +194,26 @@ fn a_signal_ends_a_service_without_a_guest_at_once() {
     assert_eq!(cli.serve(&["true"]).stop(Signal::HUP).status, Some(129));
 }
 
+#[test]
+fn a_service_that_no_guest_comes_to_ends_as_lost() {
+    let cli = Cli::new(METASERVICE);
+    let service = cli.serve(&["--limit", "no-guest=300ms", "true"]);
+    let finished = service.finish();
+    finished.text(125);
+    let told = "no guest has sent a request for 300ms (--limit no-guest)";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
+}
+
+#[test]
+fn a_service_whose_guest_is_gone_ends_by_force_and_says_so() {
+    let cli = Cli::new(METASERVICE);
+    let service = cli.serve(&["--name", "gone", "true"]);
+    cli.run(&["kill", "--force", "gone"]).text(0);
+    let finished = service.finish();
+    finished.text(137);
+    assert!(finished.stderr.contains("metaservice kill --force"), "{}", finished.stderr);
+}
+
 /// Sends a request of a guest.
 fn curl(args: &[&str]) -> String {
     let output = Command::new("curl").arg("-s").args(args).output().unwrap();

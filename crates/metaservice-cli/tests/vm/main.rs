@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod root;
 mod run;
+mod silence;
 mod terminal;
 mod verbs;
 mod warm;

@@ -59,6 +59,8 @@ enum Slot<'a> {
     /// Bytes or a number, and zero means none.
     Bytes(&'a mut u64),
     Time(&'a mut Duration),
+    /// A time, or `none`.
+    OptionalTime(&'a mut Option<Duration>),
 }
 
 impl Default for Limits {
@@ -81,6 +83,24 @@ impl Limits {
         self.artifact_timeout
     }
 
+    /// How long an agent that has polled may send nothing until it is unresponsive.
+    #[must_use]
+    pub fn agent_lost(&self) -> Duration {
+        self.service.agent_lost
+    }
+
+    /// How long an agent that has polled may send nothing until the job is lost.
+    #[must_use]
+    pub fn agent_dead(&self) -> Duration {
+        self.service.agent_dead
+    }
+
+    /// How long there may be no request of a guest until the job is lost. `None`: for ever.
+    #[must_use]
+    pub fn no_guest(&self) -> Option<Duration> {
+        self.service.no_guest
+    }
+
     /// An error comes with the limit as it is written.
     pub(super) fn resolve(
         changed: &BTreeMap<String, String>,
@@ -98,7 +118,7 @@ impl Limits {
     }
 
     /// Each limit by its name, in the order of the reference page.
-    fn slots(&mut self) -> [(&'static str, Slot<'_>); 19] {
+    fn slots(&mut self) -> [(&'static str, Slot<'_>); 22] {
         let Self { service, card, artifact_timeout, console, pcap, history } = self;
         [
             ("connections", Slot::Count(&mut service.connections)),
@@ -107,6 +127,9 @@ impl Limits {
             ("head", Slot::Count(&mut service.head)),
             ("head-time", Slot::Time(&mut service.head_time)),
             ("stall", Slot::Time(&mut service.stall)),
+            ("agent-lost", Slot::Time(&mut service.agent_lost)),
+            ("agent-dead", Slot::Time(&mut service.agent_dead)),
+            ("no-guest", Slot::OptionalTime(&mut service.no_guest)),
             ("list", Slot::Count(&mut service.list)),
             ("names", Slot::Count(&mut service.names)),
             ("streams", Slot::Count(&mut service.streams)),
@@ -133,6 +156,8 @@ impl Limits {
             Slot::Rate(limit) => *limit = count(value)?,
             Slot::Bytes(limit) => *limit = value.parse::<Size>()?.0,
             Slot::Time(limit) => *limit = value.parse::<Period>()?.get(),
+            Slot::OptionalTime(limit) if value == "none" => *limit = None,
+            Slot::OptionalTime(limit) => *limit = Some(value.parse::<Period>()?.get()),
         }
         Ok(())
     }
@@ -200,6 +225,9 @@ mod tests {
             "head=3K",
             "head-time=4",
             "stall=5s",
+            "agent-lost=20s",
+            "agent-dead=1m",
+            "no-guest=1h",
             "list=6M",
             "names=7",
             "streams=8",
@@ -219,6 +247,9 @@ mod tests {
         (service.head_time, service.stall) = (Duration::from_secs(4), Duration::from_secs(5));
         (service.list, service.names, service.streams) = (6 << 20, 7, 8);
         (service.line, service.storage) = (2 << 10, 9 << 30);
+        (service.agent_lost, service.agent_dead) =
+            (Duration::from_secs(20), Duration::from_secs(60));
+        service.no_guest = Some(Duration::from_secs(3600));
         let mut card = CardLimits::default();
         (card.frames, card.half_open, card.buffers) = (10 << 10, 5, 3 << 20);
         let artifact_timeout = Duration::from_secs(11 * 60);
@@ -227,6 +258,13 @@ mod tests {
         let console = 12 << 20;
         let expected = Limits { service, card, artifact_timeout, console, pcap: 0, history };
         assert_eq!(changed.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_limit_without_an_end_is_none() {
+        assert_eq!(set(&["no-guest=1m", "no-guest=none"]), set(&[]));
+        assert!(matches!(set(&["no-guest=0"]), Err(InvalidLimit::Period(InvalidPeriod::Zero))));
+        assert!(matches!(set(&["agent-dead=none"]), Err(InvalidLimit::Period(_))));
     }
 
     #[test]

@@ -9,15 +9,19 @@
 //!        │                                                            │
 //!        └─────────────── fetched ────────────┬───────────────────────┘
 //!                                             ▼
-//!                                          Running ── timeout, signal, log failed ──► Killing
-//!                                             │                                          │
-//!                         result, from any of these states          result, kill failed, deadline,
-//!                                             │                                     machine gone
-//!                                             ▼                                          │
-//!                                         Collecting ◄───────────────────────────────────┘
-//!                                             │ artifacts are fetched, failed, or lost
-//!                                             ▼
-//!                                          Closing: the log is written to its end
+//!                      ┌── agent silent ── Running ──┐
+//!                      ▼                      ▲      ├ timeout, signal, log failed ──► Killing
+//!                 Unresponsive ── agent back ─┘      │                              │       │
+//!                      └─────────────────────────────┤        result, kill failed,  │       │
+//!                         result, from any of these states  taken but not reported, │       │
+//!                                             │                       machine gone  │       │
+//!                                             ▼                                     │       │
+//!                                         Collecting ◄──────────────────────────────┘       │
+//!                                             │ artifacts are fetched,    order not taken,  │
+//!                                             │ failed, or lost           agent dead: the   │
+//!                                             ▼                        machine is killed    │
+//!                                          Closing ◄────────────────────────────────────────┘
+//!                                             │ the log is written to its end
 //!                                             ▼
 //!                                          Ending: the machine ends
 //!                                             ▼
@@ -27,7 +31,10 @@
 //! Shorter ways to the end:
 //!
 //! - The machine is gone, or the guest never came, and there is no result: the job is *lost*. Its
-//!   log is closed within [`Rules::close_timeout`], and nothing else is waited for.
+//!   log is closed within [`Rules::close_timeout`], and nothing else is waited for. The same holds
+//!   if the agent is dead: it has polled, and has sent nothing for the limit `agent-dead`.
+//! - The machine is ended by force: it is killed at once, from any state. The log is closed, and
+//!   clients get their answers.
 //! - The machine does not start at all: done at once.
 //! - The agent cannot run the command: no artifacts are collected.
 //! - A signal before the guest has fetched its command: there is nothing to kill; done at once.
@@ -39,181 +46,14 @@
 //! Call [`Life::handle`] with each input and [`Life::handle_time`] when [`Life::deadline`] has
 //! passed. After each of them take effects from [`Life::effect`] until there is none.
 
+mod types;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What a job's life depends on, besides its inputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    /// How the machine starts.
-    pub start: Start,
-    /// How long a restored guest may take to fetch its command. After it, the machine is booted.
-    pub restore_timeout: Duration,
-    /// How long a guest may take to fetch its command. After it, the job is lost. `None`: no
-    /// limit.
-    pub boot_timeout: Option<Duration>,
-    /// How long the command may run, counted from when the guest fetched it. `None`: no limit.
-    pub timeout: Option<Duration>,
-    /// How long a killed command may take to be reported.
-    pub kill_timeout: Duration,
-    /// How long all artifacts together may take. `None`: there are no artifacts.
-    pub artifact_timeout: Option<Duration>,
-    /// How long the log of a lost job may take to be written.
-    pub close_timeout: Duration,
-    /// Whether the job's state is persistent: a signal leaves the job to a later service.
-    pub persistent: bool,
-    /// Whether the machine may be killed at any time: no state of it outlives it.
-    pub disposable: bool,
-}
-
-/// How a machine starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// From a snapshot.
-    Restore,
-    /// Without a snapshot.
-    Boot,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// The machine runs. The deadline for its guest begins.
-    MachineStarted,
-    /// The snapshot is unusable. No machine of this attempt is left.
-    RestoreFailed,
-    /// The machine cannot be started.
-    BootFailed,
-    /// The guest fetched its command, this long ago.
-    Fetched(Duration),
-    /// The guest reported the command's result.
-    Result,
-    /// The guest's agent cannot run the command: the command never started.
-    Unsupported,
-    /// The log cannot be written.
-    LogFailed {
-        /// Whether its reader has closed it, as `head` does.
-        unread: bool,
-    },
-    /// The user wants the job to end.
-    Signal(Signal),
-    /// The machine ended without a request. What it sent before has been read.
-    MachineGone {
-        /// Whether the guest had reported a result.
-        reported: bool,
-    },
-    /// The guest refused to kill the command, or cannot be asked.
-    KillFailed,
-    /// The artifacts were fetched, or could not be.
-    Collected(Collected),
-    /// The log is written to its end, or could not be.
-    Closed,
-    /// The machine was ended, as requested.
-    MachineEnded,
-}
-
-/// A signal to the host's process, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal(pub u8);
-
-/// Something to do. What comes of it is reported as an [`Input`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Start the machine. After a restore that failed this is a boot.
-    Start(Start),
-    /// Ask the guest to kill the command, and give the reason. A result follows, or
-    /// [`Input::KillFailed`].
-    KillCommand(KillReason),
-    /// Fetch the artifacts; [`Input::Collected`] follows.
-    Collect,
-    /// Stop fetching artifacts; nothing follows.
-    StopCollecting,
-    /// Write what was received of the log, and end the service; [`Input::Closed`] follows.
-    Close,
-    /// End the machine; [`Input::MachineEnded`] follows.
-    EndMachine,
-    /// The life is over: release everything. No effect follows.
-    Finish(Outcome),
-}
-
-/// Why a command is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KillReason {
-    /// Its timeout has passed.
-    Timeout,
-    /// A signal came.
-    Signal(Signal),
-    /// Its log cannot be written.
-    LogFailed {
-        /// Whether the log's reader has closed it.
-        unread: bool,
-    },
-}
-
-/// What became of the artifacts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Collected {
-    /// All were fetched, or there were none.
-    All,
-    /// Some could not be fetched.
-    Failed,
-    /// They took longer than [`Rules::artifact_timeout`].
-    Late,
-    /// The machine was gone before all were fetched.
-    MachineGone,
-}
-
-/// How a job's command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// The guest reported a result, and nothing else ended the command.
-    Result,
-    /// The command was killed.
-    Killed(KillReason),
-    /// The machine was gone before there was a result.
-    MachineGone,
-    /// The machine did not start.
-    NotStarted,
-    /// The guest never fetched its command.
-    NeverFetched,
-    /// A signal came before the guest fetched its command.
-    Cancelled(Signal),
-    /// A signal came, and the job is left to a later service with the same state.
-    Left(Signal),
-    /// The log's reader is gone, and nothing else was wanted of the job.
-    Unread,
-    /// A second signal came: nothing was waited for.
-    Abandoned(Signal),
-}
-
-/// What became of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    /// How the command ended.
-    pub end: End,
-    /// What became of its artifacts.
-    pub collected: Collected,
-}
-
-/// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// The machine starts, and its guest has not fetched its command.
-    Starting(Start),
-    /// The command runs.
-    Running,
-    /// The command is being killed.
-    Killing(KillReason),
-    /// The artifacts are being fetched.
-    Collecting,
-    /// The log is being written to its end.
-    Closing,
-    /// The machine is being ended.
-    Ending,
-    /// The life is over.
-    Done,
-}
+pub use self::types::{
+    Collected, Effect, End, Force, Input, KillReason, Outcome, Rules, Signal, Start, State,
+};
 
 /// The life of one job.
 #[derive(Debug)]
@@ -227,6 +67,10 @@ pub struct Life {
     collected: Collected,
     machine_gone: bool,
     signalled: bool,
+    /// When the command that is being killed must be reported, once the order is taken.
+    report_by: Option<Instant>,
+    /// Whether the machine was killed, or is to be killed: the guest is not waited for.
+    abandoned: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -242,6 +86,8 @@ impl Life {
             collected: Collected::All,
             machine_gone: false,
             signalled: false,
+            report_by: None,
+            abandoned: false,
             effects: VecDeque::new(),
         };
         life.start(life.rules.start);
@@ -252,6 +98,12 @@ impl Life {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether the machine is killed, and its guest not waited for.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     /// What has become of the job, once its command has ended.
@@ -280,13 +132,17 @@ impl Life {
         match self.state {
             State::Starting(Start::Restore) => self.boot_instead(),
             State::Starting(Start::Boot) => self.lose(End::NeverFetched, now),
-            State::Running => self.kill(KillReason::Timeout, now),
-            State::Killing(reason) => self.collect(End::Killed(reason), now),
+            State::Running | State::Unresponsive => self.kill(KillReason::Timeout, now),
+            // The guest has taken the order, and does not report the end.
+            State::Killing(reason) if self.report_by.is_none() => {
+                self.collect(End::Killed(reason), now);
+            }
+            State::Killing(reason) => self.abandon(End::Killed(reason), now),
             State::Collecting => {
                 self.effects.push_back(Effect::StopCollecting);
                 self.close(Collected::Late);
             }
-            // Only the log of a lost job has a deadline.
+            // Only the log of a job whose guest is not waited for has a deadline.
             State::Closing => self.finish(),
             State::Ending | State::Done => {}
         }
@@ -310,17 +166,31 @@ impl Life {
                 let left = |timeout: Duration| now + timeout.saturating_sub(ago);
                 self.deadline = self.rules.timeout.map(left);
             }
-            (Input::Result, State::Starting(_) | State::Running) => self.collect(End::Result, now),
+            (Input::Result, State::Starting(_) | State::Running | State::Unresponsive) => {
+                self.collect(End::Result, now);
+            }
             (Input::Result | Input::KillFailed, State::Killing(reason)) => {
                 self.collect(End::Killed(reason), now);
             }
             // There is nothing to collect.
-            (Input::Unsupported, State::Starting(_) | State::Running | State::Killing(_)) => {
+            (
+                Input::Unsupported,
+                State::Starting(_) | State::Running | State::Unresponsive | State::Killing(_),
+            ) => {
                 self.end = Some(End::Result);
                 self.close(Collected::All);
             }
-            (Input::LogFailed { unread }, State::Starting(_) | State::Running) => {
-                self.log_failed(unread, now);
+            (
+                Input::LogFailed { unread },
+                State::Starting(_) | State::Running | State::Unresponsive,
+            ) => self.log_failed(unread, now),
+            (Input::AgentSilent, State::Running) => self.state = State::Unresponsive,
+            (Input::AgentBack, State::Unresponsive) => self.state = State::Running,
+            (Input::AgentDead, _) => self.agent_dead(now),
+            (Input::NoGuest, _) => self.no_guest(now),
+            (Input::Forced(force), _) => self.force(force, now),
+            (Input::KillTaken, State::Killing(_)) => {
+                self.deadline = self.report_by.take().or(self.deadline);
             }
             (Input::Signal(signal), _) => self.signal(signal, now),
             (Input::MachineGone { reported }, _) => self.gone(reported, now),
@@ -335,6 +205,9 @@ impl Life {
                 | Input::Result
                 | Input::Unsupported
                 | Input::LogFailed { .. }
+                | Input::AgentSilent
+                | Input::AgentBack
+                | Input::KillTaken
                 | Input::KillFailed
                 | Input::Collected(_)
                 | Input::Closed
@@ -372,13 +245,16 @@ impl Life {
             // The outcome is known. A signal only ends the wait for the machine.
             State::Ending => self.finish(),
             State::Starting(_) if !again => self.finish_as(End::Cancelled(signal)),
-            State::Running if !again && self.rules.persistent => {
+            State::Running | State::Unresponsive if !again && self.rules.persistent => {
                 self.end = Some(End::Left(signal));
                 self.close(self.no_artifacts());
             }
-            State::Running if !again => self.kill(KillReason::Signal(signal), now),
+            State::Running | State::Unresponsive if !again => {
+                self.kill(KillReason::Signal(signal), now);
+            }
             State::Starting(_)
             | State::Running
+            | State::Unresponsive
             | State::Killing(_)
             | State::Collecting
             | State::Closing => self.finish_as(End::Abandoned(signal)),
@@ -389,8 +265,10 @@ impl Life {
         self.machine_gone = true;
         match self.state {
             State::Starting(Start::Restore) if !reported => self.boot_instead(),
-            State::Starting(_) | State::Running if reported => self.collect(End::Result, now),
-            State::Starting(_) | State::Running => self.lose(End::MachineGone, now),
+            State::Starting(_) | State::Running | State::Unresponsive => match reported {
+                true => self.collect(End::Result, now),
+                false => self.lose(End::MachineGone, now),
+            },
             State::Killing(reason) => self.collect(End::Killed(reason), now),
             State::Collecting => {
                 self.effects.push_back(Effect::StopCollecting);
@@ -401,10 +279,80 @@ impl Life {
         }
     }
 
+    fn agent_dead(&mut self, now: Instant) {
+        match self.state {
+            State::Running | State::Unresponsive => self.lose(End::AgentDead, now),
+            State::Killing(reason) => self.abandon(End::Killed(reason), now),
+            State::Collecting => {
+                self.effects.push_back(Effect::StopCollecting);
+                self.close(Collected::Unresponsive);
+            }
+            // The time to boot has a limit of its own.
+            State::Starting(_) | State::Closing | State::Ending | State::Done => {}
+        }
+    }
+
+    fn no_guest(&mut self, now: Instant) {
+        match self.state {
+            State::Starting(_) | State::Running | State::Unresponsive => {
+                self.lose(End::NoGuest, now);
+            }
+            State::Killing(_)
+            | State::Collecting
+            | State::Closing
+            | State::Ending
+            | State::Done => self.agent_dead(now),
+        }
+    }
+
+    fn force(&mut self, force: Force, now: Instant) {
+        match self.state {
+            State::Starting(_) | State::Running | State::Unresponsive => {
+                self.abandon(End::Forced(force), now);
+            }
+            State::Killing(reason) => self.abandon(End::Killed(reason), now),
+            State::Collecting => {
+                self.effects.push_back(Effect::StopCollecting);
+                self.abandon(self.end.unwrap_or(End::Result), now);
+            }
+            // The outcome is known.
+            State::Closing => {
+                self.kill_machine();
+                self.deadline.get_or_insert(now + self.rules.close_timeout);
+            }
+            State::Ending => self.kill_machine(),
+            State::Done => {}
+        }
+    }
+
     fn kill(&mut self, reason: KillReason, now: Instant) {
+        let order = match reason {
+            KillReason::Timeout => self.rules.timeout_order_timeout,
+            KillReason::Signal(_) | KillReason::LogFailed { .. } => self.rules.order_timeout,
+        };
         self.state = State::Killing(reason);
-        self.deadline = Some(now + self.rules.kill_timeout);
+        self.deadline = Some(now + order);
+        self.report_by = Some(now + self.rules.kill_timeout);
         self.effects.push_back(Effect::KillCommand(reason));
+    }
+
+    fn kill_machine(&mut self) {
+        if !std::mem::replace(&mut self.abandoned, true) {
+            self.effects.push_back(Effect::KillMachine);
+        }
+    }
+
+    /// Ends a job without its guest: kills the machine, and closes the log within
+    /// [`Rules::close_timeout`].
+    fn abandon(&mut self, end: End, now: Instant) {
+        self.end = Some(end);
+        self.kill_machine();
+        self.close(match self.rules.artifact_timeout {
+            Some(_) if self.machine_gone => Collected::MachineGone,
+            Some(_) => Collected::Unresponsive,
+            None => Collected::All,
+        });
+        self.deadline = Some(now + self.rules.close_timeout);
     }
 
     fn collect(&mut self, end: End, now: Instant) {
@@ -445,9 +393,9 @@ impl Life {
     fn closed(&mut self) {
         self.deadline = None;
         match self.end {
-            Some(End::Result | End::Killed(_)) => {
+            Some(End::Result | End::Killed(_) | End::Forced(_)) => {
                 self.state = State::Ending;
-                self.effects.push_back(Effect::EndMachine);
+                self.effects.push_back(Effect::EndMachine { at_once: self.abandoned });
             }
             // Nothing more is waited for.
             _ => self.finish(),

@@ -1,11 +1,14 @@
 //! Tests of the life of a job: single cases, and properties of random sequences of inputs.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GONE: Input = Input::MachineGone { reported: false };
+const END_MACHINE: Effect = Effect::EndMachine { at_once: false };
 const LOG_FAILED: Input = Input::LogFailed { unread: false };
 
 fn rules() -> Rules {
@@ -14,6 +17,8 @@ fn rules() -> Rules {
         restore_timeout: 60 * SECOND,
         boot_timeout: Some(60 * SECOND),
         timeout: Some(100 * SECOND),
+        timeout_order_timeout: 2 * SECOND,
+        order_timeout: 10 * SECOND,
         kill_timeout: 15 * SECOND,
         artifact_timeout: Some(3600 * SECOND),
         close_timeout: 5 * SECOND,
@@ -74,7 +79,7 @@ fn a_command_ends_and_its_artifacts_come_before_the_log_is_closed() {
     assert_eq!(story.life.state(), State::Running);
     assert_eq!(story.after(Input::Result), [Effect::Collect]);
     assert_eq!(story.after(Input::Collected(Collected::All)), [Effect::Close]);
-    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::Closed), [END_MACHINE]);
     assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
     assert_eq!(story.life.state(), State::Done);
 }
@@ -99,6 +104,10 @@ fn a_killed_command_that_is_not_reported_is_not_waited_for() {
         story.after(Input::Fetched(Duration::ZERO));
         let killed = story.after(LOG_FAILED);
         assert_eq!(killed, [Effect::KillCommand(KillReason::LogFailed { unread: false })]);
+        let begun = story.now;
+        story.now += SECOND;
+        assert_eq!(story.after(Input::KillTaken), []);
+        assert_eq!(story.life.deadline(), Some(begun + 15 * SECOND));
         let collect = story.after_either(input);
         assert_eq!(collect, [Effect::Collect]);
     }
@@ -130,7 +139,7 @@ fn a_machine_that_is_gone_is_not_asked_for_anything() {
     story.after(Input::Result);
     let stopped = story.after(GONE);
     assert_eq!(stopped, [Effect::StopCollecting, Effect::Close]);
-    assert_eq!(story.after(Input::Closed), [Effect::EndMachine], "clients get their answers");
+    assert_eq!(story.after(Input::Closed), [END_MACHINE], "clients get their answers");
     let ended = finish(End::Result, Collected::MachineGone);
     assert_eq!(story.after(Input::MachineEnded), ended);
 }
@@ -166,7 +175,7 @@ fn a_signal_leaves_a_persistent_job_to_a_later_service() {
 fn a_signal_ends_the_wait_for_the_machine_and_changes_no_outcome() {
     let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
     assert_eq!(story.after(Input::Result), [Effect::Close]);
-    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::Closed), [END_MACHINE]);
     let ended = finish(End::Result, Collected::All);
     assert_eq!(story.after(Input::Signal(Signal(2))), ended);
 }
@@ -175,7 +184,7 @@ fn a_signal_ends_the_wait_for_the_machine_and_changes_no_outcome() {
 fn a_machine_that_ends_as_requested_does_not_cut_the_end_short() {
     let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
     story.after(Input::Result);
-    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::Closed), [END_MACHINE]);
     assert_eq!(story.after(GONE), [], "clients still get their answers");
     assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
 }
@@ -184,7 +193,7 @@ fn a_machine_that_ends_as_requested_does_not_cut_the_end_short() {
 fn a_command_that_its_agent_cannot_run_leaves_nothing_to_collect() {
     let mut story = Story::of(rules());
     assert_eq!(story.after(Input::Unsupported), [Effect::Close]);
-    assert_eq!(story.after(Input::Closed), [Effect::EndMachine]);
+    assert_eq!(story.after(Input::Closed), [END_MACHINE]);
     assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
 }
 
@@ -239,6 +248,121 @@ fn artifacts_have_their_time() {
     assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::Late));
 }
 
+#[test]
+fn a_guest_that_does_not_take_the_order_to_kill_is_not_waited_for() {
+    let reasons = [
+        (None, KillReason::Timeout, 2),
+        (Some(Input::Signal(Signal(15))), KillReason::Signal(Signal(15)), 10),
+        (Some(LOG_FAILED), KillReason::LogFailed { unread: false }, 10),
+    ];
+    for (input, reason, seconds) in reasons {
+        let mut story = Story::of(rules());
+        story.after(Input::Fetched(Duration::ZERO));
+        assert_eq!(story.after_either(input), [Effect::KillCommand(reason)]);
+        assert_eq!(story.life.deadline(), Some(story.now + seconds * SECOND), "{reason:?}");
+        assert_eq!(story.after_deadline(), [Effect::KillMachine, Effect::Close]);
+        assert_eq!(story.after(GONE), [], "as requested");
+        assert_eq!(story.after(Input::Closed), [Effect::EndMachine { at_once: true }]);
+        let ended = finish(End::Killed(reason), Collected::Unresponsive);
+        assert_eq!(story.after(Input::MachineEnded), ended);
+    }
+}
+
+#[test]
+fn a_silent_agent_that_comes_back_changes_nothing_and_one_that_does_not_is_lost() {
+    let mut story = Story::of(rules());
+    story.after(Input::AgentSilent);
+    assert_eq!(story.life.state(), State::Starting(Start::Boot), "it has a limit of its own");
+    story.after(Input::Fetched(Duration::ZERO));
+    let deadline = story.life.deadline();
+    for (input, state) in
+        [(Input::AgentSilent, State::Unresponsive), (Input::AgentBack, State::Running)]
+    {
+        assert_eq!(story.after(input), []);
+        assert_eq!((story.life.state(), story.life.deadline()), (state, deadline));
+    }
+    story.after(Input::AgentSilent);
+    assert_eq!(story.after(Input::AgentDead), [Effect::Close]);
+    let lost = finish(End::AgentDead, Collected::MachineGone);
+    assert_eq!(story.after(Input::Closed), lost);
+}
+
+#[test]
+fn an_unresponsive_job_has_its_timeout_and_takes_results_and_signals() {
+    let kill = |reason| vec![Effect::KillCommand(reason)];
+    let cases = [
+        (None, kill(KillReason::Timeout)),
+        (Some(Input::Signal(Signal(2))), kill(KillReason::Signal(Signal(2)))),
+        (Some(LOG_FAILED), kill(KillReason::LogFailed { unread: false })),
+        (Some(Input::Result), vec![Effect::Collect]),
+        (Some(GONE), vec![Effect::Close]),
+    ];
+    for (input, effects) in cases {
+        let mut story = Story::of(rules());
+        story.after(Input::Fetched(Duration::ZERO));
+        story.after(Input::AgentSilent);
+        assert_eq!(story.after_either(input), effects);
+    }
+}
+
+#[test]
+fn an_agent_that_dies_while_artifacts_are_fetched_is_not_asked_for_more() {
+    let mut story = Story::of(rules());
+    story.after(Input::Result);
+    assert_eq!(story.after(Input::AgentDead), [Effect::StopCollecting, Effect::Close]);
+    assert_eq!(story.after(Input::Closed), [END_MACHINE]);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::Unresponsive));
+}
+
+#[test]
+fn a_service_without_a_guest_is_lost_before_and_after_its_command_was_fetched() {
+    for fetched in [None, Some(Input::Fetched(Duration::ZERO))] {
+        let mut story = Story::of(rules());
+        fetched.into_iter().for_each(|input| drop(story.after(input)));
+        assert_eq!(story.after(Input::NoGuest), [Effect::Close]);
+        let lost = finish(End::NoGuest, Collected::MachineGone);
+        assert_eq!(story.after(Input::Closed), lost);
+    }
+}
+
+#[test]
+fn force_kills_the_machine_first_and_then_closes_the_log() {
+    let force = Input::Forced(Force::Asked);
+    let fetched = Input::Fetched(Duration::ZERO);
+    let cases = [
+        (vec![], End::Forced(Force::Asked)),
+        (vec![fetched], End::Forced(Force::Asked)),
+        (vec![fetched, Input::AgentSilent], End::Forced(Force::Asked)),
+        (vec![fetched, Input::Signal(Signal(2))], End::Killed(KillReason::Signal(Signal(2)))),
+    ];
+    for (before, end) in cases {
+        let mut story = Story::of(rules());
+        before.into_iter().for_each(|input| drop(story.after(input)));
+        assert_eq!(story.after(force), [Effect::KillMachine, Effect::Close]);
+        assert_eq!(story.life.deadline(), Some(story.now + 5 * SECOND), "of the log");
+        assert_eq!(story.after(force), [], "once");
+        assert_eq!(story.after(Input::Closed), [Effect::EndMachine { at_once: true }]);
+        assert_eq!(story.after(Input::MachineEnded), finish(end, Collected::Unresponsive));
+    }
+}
+
+#[test]
+fn force_after_the_command_has_ended_keeps_its_result() {
+    let force = Input::Forced(Force::KillNotTaken);
+    let mut story = Story::of(rules());
+    story.after(Input::Result);
+    let killed = [Effect::StopCollecting, Effect::KillMachine, Effect::Close];
+    assert_eq!(story.after(force), killed);
+    story.after(Input::Closed);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::Unresponsive));
+
+    let mut story = Story::of(Rules { artifact_timeout: None, ..rules() });
+    story.after(Input::Result);
+    assert_eq!(story.after(force), [Effect::KillMachine], "the log is being closed");
+    assert_eq!(story.after(Input::Closed), [Effect::EndMachine { at_once: true }]);
+    assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
+}
+
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         Just(Input::MachineStarted),
@@ -250,6 +374,12 @@ fn input() -> impl Strategy<Value = Input> {
         any::<bool>().prop_map(|unread| Input::LogFailed { unread }),
         (1..16u8).prop_map(|number| Input::Signal(Signal(number))),
         any::<bool>().prop_map(|reported| Input::MachineGone { reported }),
+        Just(Input::AgentSilent),
+        Just(Input::AgentBack),
+        Just(Input::AgentDead),
+        Just(Input::NoGuest),
+        Just(Input::Forced(Force::Asked)),
+        Just(Input::KillTaken),
         Just(Input::KillFailed),
         Just(Input::Collected(Collected::All)),
         Just(Input::Collected(Collected::Failed)),
@@ -297,19 +427,46 @@ proptest! {
                 step => done.extend(story.after_either(step)),
             }
         }
+        // A machine may be killed at any time, once.
+        let kills = done.iter().filter(|effect| **effect == Effect::KillMachine).count();
+        prop_assert!(kills <= 1, "{done:?}");
+        let at_once = done.contains(&Effect::EndMachine { at_once: true });
+        prop_assert!(!at_once || kills == 1, "{done:?}");
+        done.retain(|effect| *effect != Effect::KillMachine);
         let rank = |effect: &Effect| match effect {
             Effect::Start(_) => 0,
             Effect::KillCommand(_) => 1,
             Effect::Collect => 2,
             Effect::StopCollecting => 3,
-            Effect::Close => 4,
-            Effect::EndMachine => 5,
+            Effect::KillMachine | Effect::Close => 4,
+            Effect::EndMachine { .. } => 5,
             Effect::Finish(_) => 6,
         };
         let ranks: Vec<_> = done.iter().map(rank).collect();
         prop_assert!(ranks.is_sorted_by(|one, next| one < next), "{done:?}");
         let finished = matches!(done.last(), Some(Effect::Finish(_)));
         prop_assert_eq!(finished, story.life.state() == State::Done);
+    }
+
+    /// After a kill of the machine, or the order to kill the command for a timeout, a guest that
+    /// says nothing more holds the job for no longer than the timeout of the order and of the log.
+    #[test]
+    fn a_silent_guest_holds_a_job_no_longer_than_the_order(rules in any_rules(), steps in steps()) {
+        let rules = Rules { timeout: Some(50 * SECOND), ..rules };
+        let mut story = Story::of(rules);
+        story.after(Input::Fetched(Duration::ZERO));
+        for input in steps.into_iter().flatten() {
+            story.after(input);
+            if !matches!(story.life.state(), State::Running | State::Unresponsive) {
+                return Ok(());
+            }
+        }
+        let killed = vec![Effect::KillCommand(KillReason::Timeout)];
+        prop_assert_eq!(story.after_deadline(), killed);
+        let begun = story.now;
+        prop_assert_eq!(story.after_deadline(), vec![Effect::KillMachine, Effect::Close]);
+        prop_assert_eq!(story.now, begun + 2 * SECOND);
+        prop_assert_eq!(story.life.deadline(), Some(begun + 7 * SECOND));
     }
 
     /// If the caller performs all effects, the job always ends, whatever the guest does: by

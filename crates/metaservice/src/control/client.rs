@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use metaservice_protocol::header::{SHELL1_PROTOCOL, SHELL2_PROTOCOL};
@@ -21,7 +21,7 @@ use tungstenite::protocol::WebSocketConfig;
 use super::body::{BodyReader, LogBody};
 use super::connection::{ControlSocket, broken, head, read_json, refused, target, to_json};
 use super::error::{ClientError, Code};
-use super::model::{Described, ExecRequest, Job, MISSED_HEADER, Started};
+use super::model::{Described, ExecRequest, Job, KillAnswer, Killed, MISSED_HEADER, Started};
 use super::paths;
 use crate::handle::attach::JobStdin;
 use crate::handle::child::command::Child;
@@ -44,7 +44,8 @@ const IN_TARGET: usize = 20 * 1024;
 /// [`Silent`](ClientError::Silent).
 ///
 /// - *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
-///   [`signal`](Self::signal), [`attach`](Self::attach), [`stats`](Self::stats).
+///   [`kill_machine`](Self::kill_machine), [`signal`](Self::signal), [`attach`](Self::attach),
+///   [`stats`](Self::stats).
 /// - *Commands:* [`exec`](Self::exec).
 /// - *Files:* [`read`](Self::read), [`write`](Self::write), [`list`](Self::list).
 /// - *Network:* [`dial`](Self::dial).
@@ -115,12 +116,30 @@ impl Client {
         Ok(LogBody { missed, body: BodyReader::new(response.into_body(), self.socket.clone()) })
     }
 
-    /// As [`MetaService::kill`](crate::MetaService::kill).
+    /// As [`MetaService::kill`](crate::MetaService::kill). If the guest does not take the order
+    /// within [`KILL_ORDER_TIMEOUT`](super::KILL_ORDER_TIMEOUT), the machine is ended.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn kill(&self) -> Result<(), ClientError> {
-        self.socket.request(Method::POST, paths::KILL).await.map(drop)
+    pub async fn kill(&self) -> Result<Killed, ClientError> {
+        self.kill_at(paths::KILL).await
+    }
+
+    /// Ends the machine at once, without its guest. What the guest has not sent is lost.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill_machine(&self) -> Result<Killed, ClientError> {
+        self.kill_at(&target(paths::KILL, &[("force", "true")])).await
+    }
+
+    async fn kill_at(&self, target: &str) -> Result<Killed, ClientError> {
+        let response = self.socket.request(Method::POST, target).await?;
+        // The answer of an older version.
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(Killed::Command);
+        }
+        read_json(response).await.map(|KillAnswer { killed }| killed)
     }
 
     /// As [`MetaService::signal`](crate::MetaService::signal).

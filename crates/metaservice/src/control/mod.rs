@@ -9,7 +9,8 @@
 //! | `GET /v1/job` | [`Job`] |
 //! | `GET /v1/wait` | [`Job`], when its command has ended |
 //! | `GET /v1/log` | the part of the log that is kept; with `follow` to the job's end |
-//! | `POST /v1/kill`, `POST /v1/signal` | 204 when the guest has done so |
+//! | `POST /v1/kill` | [`KillAnswer`], when the guest has killed the command or the machine has ended |
+//! | `POST /v1/signal` | 204 when the guest has done so |
 //! | `GET /v1/attach` | a websocket that carries the stdin of the job's command |
 //! | `GET /v1/exec`, `GET /v1/shell` | a websocket with the messages of a shell stream |
 //! | `POST /v1/commands` | an id, with which `GET /v1/exec` and `GET /v1/shell` start a command |
@@ -41,10 +42,11 @@ pub use self::client::Client;
 pub use self::client_files::{FileBody, ListRequest, ReadRequest};
 pub use self::error::{ClientError, Code};
 pub use self::model::{
-    Described, ExecRequest, FILE_HEADER, Job, JobState, MISSED_HEADER, PROBLEM_HEADER, Started,
-    Written,
+    Described, ExecRequest, FILE_HEADER, Job, JobState, KillAnswer, Killed, MISSED_HEADER,
+    PROBLEM_HEADER, Started, Written,
 };
 #[cfg(feature = "openapi")]
 pub use self::openapi::openapi;
-pub use self::server::description::{Description, MachineDescription};
+pub use self::server::description::{Description, Force, ForceReason, MachineDescription};
+pub use self::server::job::KILL_ORDER_TIMEOUT;
 pub use self::server::serve::serve;

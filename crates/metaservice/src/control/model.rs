@@ -78,6 +78,8 @@ pub enum JobState {
     Waiting,
     /// The guest has fetched the command and has not reported a result.
     Running,
+    /// The same, and its agent is [silent](Contact::Silent).
+    Unresponsive,
     /// The guest has reported success.
     Succeeded,
     /// The guest has reported failure.
@@ -85,6 +87,9 @@ pub enum JobState {
     /// The process that served the job ended before the job did. The control API of a job never
     /// says it of itself.
     Lost,
+    /// A state that this version does not know.
+    #[serde(other)]
+    Other,
 }
 
 impl Job {
@@ -93,6 +98,31 @@ impl Job {
     pub fn lost(name: impl Into<String>) -> Self {
         Self { name: name.into(), state: JobState::Lost, ..Self::default() }
     }
+}
+
+/// What has come of a request to kill the command.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KillAnswer {
+    /// What was killed.
+    pub killed: Killed,
+}
+
+/// What was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Killed {
+    /// The command, by the guest.
+    Command,
+    /// The machine, by the host. A machine that another program has started runs on without the
+    /// service.
+    Machine,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// A command to run in addition to the job.

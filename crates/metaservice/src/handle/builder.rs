@@ -336,7 +336,7 @@ impl Builder {
             terminated,
             temporary_directory: self.temporary_directory,
             disk_work: self.disk_work,
-            contact: Contacts::default(),
+            contact: Contacts::new(&self.limits),
             session: Session::new(self.session, self.secrets, state.session),
             store,
             streams: Arc::new(Semaphore::new(self.limits.streams.min(Semaphore::MAX_PERMITS))),

@@ -130,7 +130,7 @@ impl MetaService {
         needs.map(|needs| needs.clone()).unwrap_or_default()
     }
 
-    /// What the host knows of the guest's agent: whether it is present, silent or refused.
+    /// What the host knows of the guest's agent: whether it is present, silent, dead or refused.
     #[must_use]
     pub fn contact(&self) -> Contact {
         self.job.contact.get()
@@ -139,6 +139,12 @@ impl MetaService {
     /// Waits until the [contact](Self::contact) differs from `before`. Cancel safe.
     pub async fn contact_changed(&self, before: Contact) -> Contact {
         self.job.contact.changed(before).await
+    }
+
+    /// Says that the machine is paused, or runs again. A paused machine is not silent, and the time
+    /// of the pause does not count.
+    pub fn machine_paused(&self, paused: bool) {
+        self.job.contact.pause(paused);
     }
 
     /// A reader of the part of the log that is [kept](crate::Builder::keep_log), from `from` on.

@@ -1,16 +1,21 @@
-//! What the host knows of the guest's agent: whether it is present, silent, or refused.
+//! What the host knows of the guest's agent: whether it is present, silent, dead, or refused.
 //!
 //! ```text
-//!             a request                    no poll waits, and nothing came for SILENCE
-//!   Awaited ─────────────► Present ──────────────────────────────────────────► Silent
-//!      │ refused             ▲ ▲ a request                                        │ │ refused
-//!      ▼                     │ └──────────────────────────────────────────────────┘ ▼
-//!   NoSession, Claimed ──────┘ an authorized request                NoSession, Claimed
+//!             a request               no poll waits, and nothing came for
+//!             or more of it           `agent_lost`             `agent_dead`
+//!   Awaited ─────────────► Present ────────────────► Silent ────────────────► Dead
+//!      │ refused             ▲ ▲ a request             │ │ refused             │
+//!      ▼                     │ └───────────────────────┼─┼─────────────────────┘
+//!   NoSession, Claimed ──────┘ an authorized request ◄─┘ ▼
+//!                                               NoSession, Claimed
+//!
+//!   any of them ── no request of any kind for `no_guest` ──► NoGuest ── a request ──► Present
 //! ```
 //!
 //! [`Watch`] decides, and takes the time as an argument. Only a guest that has polled can become
-//! silent: one that sends only its log and its result may send nothing for hours. A poll that waits
-//! is a sign of life until it is answered, which takes 30 s at most.
+//! silent or dead: one that sends only its log and its result may send nothing for hours. A poll
+//! that waits is a sign of life until it is answered, which takes 30 s at most. The time in which
+//! the machine is paused does not count.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -20,8 +25,7 @@ use metaservice_private::lock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// After how long without a request a guest that has polled is silent: the time of two polls.
-pub const SILENCE: Duration = Duration::from_secs(60);
+use crate::job::limits::Limits;
 
 /// What the host knows of the guest's agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +38,12 @@ pub enum Contact {
     Awaited,
     /// The agent has sent a request, and is not silent.
     Present,
-    /// The agent has polled, and has sent nothing for [`SILENCE`]. It may come back.
+    /// The agent has polled, and has sent nothing for [`Limits::agent_lost`]. It may come back.
     Silent,
+    /// The agent has polled, and has sent nothing for [`Limits::agent_dead`].
+    Dead,
+    /// No guest has sent a request of any kind for [`Limits::no_guest`].
+    NoGuest,
     /// The agent is refused: the job needs a session, and an agent of version 1 has none.
     NoSession,
     /// The agent is refused: another one has claimed the job, and is no longer present.
@@ -45,22 +53,48 @@ pub enum Contact {
     Other,
 }
 
+/// How long a guest may send nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Silences {
+    lost: Duration,
+    dead: Duration,
+    no_guest: Option<Duration>,
+}
+
 /// What was observed, and what follows from it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watch {
-    /// When the last request or part of one arrived.
-    heard: Option<Instant>,
+    silences: Silences,
+    /// When the last authorized request or part of one arrived; the beginning before the first.
+    heard: Instant,
+    /// The same, of any request.
+    requested: Instant,
     polled: bool,
     /// How many polls wait.
     polls: usize,
+    /// Since when the machine has been paused.
+    paused: Option<Instant>,
     refused: Option<Contact>,
     contact: Contact,
 }
 
 impl Watch {
+    fn new(silences: Silences, now: Instant) -> Self {
+        Self {
+            silences,
+            heard: now,
+            requested: now,
+            polled: false,
+            polls: 0,
+            paused: None,
+            refused: None,
+            contact: Contact::Awaited,
+        }
+    }
+
     /// An authorized request, or more of one, arrived.
     fn heard(&mut self, now: Instant) {
-        self.heard = Some(now);
+        (self.heard, self.requested) = (now, now);
         self.refused = None;
         self.contact = Contact::Present;
     }
@@ -74,28 +108,59 @@ impl Watch {
     /// A poll was answered, or its connection was lost.
     fn poll_ends(&mut self, now: Instant) {
         self.polls = self.polls.saturating_sub(1);
-        self.heard = self.heard.max(Some(now));
+        (self.heard, self.requested) = (self.heard.max(now), self.requested.max(now));
     }
 
     /// A request was not authorized, for this reason.
     fn unauthorized(&mut self, now: Instant, why: Contact) {
+        self.requested = now;
         self.refused = Some(why);
+        if self.contact == Contact::NoGuest {
+            self.contact = why;
+        }
         self.advance(now);
     }
 
-    /// When the guest becomes silent, if nothing arrives before.
-    fn deadline(&self) -> Option<Instant> {
-        let may = self.polled && self.polls == 0 && self.contact == Contact::Present;
-        self.heard.filter(|_| may).map(|heard| heard + SILENCE)
+    /// The machine is paused, or runs again.
+    fn pause(&mut self, now: Instant, paused: bool) {
+        if paused {
+            self.advance(now);
+            self.paused.get_or_insert(now);
+        } else if let Some(since) = self.paused.take() {
+            let pause = now.saturating_duration_since(since);
+            for time in [&mut self.heard, &mut self.requested] {
+                *time = (*time + pause).min(now);
+            }
+        }
+    }
+
+    /// When each kind of silence begins, if nothing arrives before.
+    fn silences(&self) -> impl Iterator<Item = (Instant, Contact)> {
+        let Silences { lost, dead, no_guest } = self.silences;
+        let agent = [(self.heard + lost, Contact::Silent), (self.heard + dead, Contact::Dead)];
+        let guest = no_guest.map(|no_guest| (self.requested + no_guest, Contact::NoGuest));
+        let polled = self.polled;
+        let all = agent.into_iter().filter(move |_| polled).chain(guest);
+        let counts = self.polls == 0 && self.paused.is_none();
+        all.filter(move |_| counts)
+    }
+
+    /// When the state changes, if nothing arrives before.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.silences().map(|(time, _)| time).filter(|time| *time > now).min()
     }
 
     /// The state at this time.
     fn advance(&mut self, now: Instant) -> Contact {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.contact = Contact::Silent;
+        // A later one of the list counts for more.
+        let silence = self.silences().filter(|(time, _)| *time <= now).last();
+        match (silence.map(|(_, silence)| silence), self.contact) {
+            (Some(Contact::Silent), Contact::Present) => self.contact = Contact::Silent,
+            (Some(end @ (Contact::Dead | Contact::NoGuest)), _) => self.contact = end,
+            _ => {}
         }
         // Other agents may be refused while one is served.
-        if self.contact != Contact::Present {
+        if !matches!(self.contact, Contact::Present | Contact::Dead | Contact::NoGuest) {
             self.contact = self.refused.unwrap_or(self.contact);
         }
         self.contact
@@ -103,13 +168,19 @@ impl Watch {
 }
 
 /// The watch of one service. It has no timer and no task: the caller of `changed` has both.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Contacts {
     watch: Mutex<Watch>,
     changed: Notify,
 }
 
 impl Contacts {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let Limits { agent_lost: lost, agent_dead: dead, no_guest, .. } = *limits;
+        let watch = Watch::new(Silences { lost, dead, no_guest }, now());
+        Self { watch: Mutex::new(watch), changed: Notify::new() }
+    }
+
     /// An authorized request, or more of one, arrived.
     pub(crate) fn heard(&self) {
         self.with(|watch| watch.heard(now()));
@@ -126,6 +197,11 @@ impl Contacts {
         self.with(|watch| watch.unauthorized(now(), why));
     }
 
+    /// The machine is paused, or runs again.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.with(|watch| watch.pause(now(), paused));
+    }
+
     /// The state now.
     pub(crate) fn get(&self) -> Contact {
         self.lock().advance(now())
@@ -136,8 +212,8 @@ impl Contacts {
         loop {
             let changed = self.changed.notified();
             let (contact, deadline) = {
-                let mut watch = self.lock();
-                (watch.advance(now()), watch.deadline())
+                let (mut watch, now) = (self.lock(), now());
+                (watch.advance(now), watch.deadline(now))
             };
             if contact != before {
                 return contact;
@@ -157,10 +233,10 @@ impl Contacts {
 
     fn with(&self, what: impl FnOnce(&mut Watch)) {
         let mut watch = self.lock();
-        let before = (watch.contact, watch.deadline().is_some());
+        let before = (watch.contact, watch.silences().count());
         what(&mut watch);
         // A later deadline needs no wake-up: the waiter looks again when the old one is due.
-        let changed = before != (watch.contact, watch.deadline().is_some());
+        let changed = before != (watch.contact, watch.silences().count());
         drop(watch);
         if changed {
             self.changed.notify_waiters();
@@ -188,112 +264,5 @@ impl Drop for Polling<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_guest_that_has_polled_is_silent_after_a_minute_and_comes_back() {
-        let (mut watch, start) = (Watch::default(), Instant::now());
-        assert_eq!((watch.advance(start), watch.deadline()), (Contact::Awaited, None));
-        watch.poll_begins(start);
-        assert_eq!(watch.deadline(), None, "it waits for the host");
-        assert_eq!(watch.advance(start + 100 * SILENCE), Contact::Present);
-        watch.poll_ends(start + SECOND);
-        assert_eq!(watch.deadline(), Some(start + SECOND + SILENCE));
-        watch.heard(start + 2 * SECOND);
-        assert_eq!(watch.advance(start + SILENCE + SECOND), Contact::Present);
-        assert_eq!(watch.advance(start + SILENCE + 2 * SECOND), Contact::Silent);
-        watch.heard(start + 3 * SILENCE);
-        assert_eq!(watch.advance(start + 3 * SILENCE), Contact::Present);
-    }
-
-    #[test]
-    fn a_guest_that_never_polls_is_never_silent() {
-        let (mut watch, start) = (Watch::default(), Instant::now());
-        watch.heard(start);
-        assert_eq!(
-            (watch.deadline(), watch.advance(start + 100 * SILENCE)),
-            (None, Contact::Present)
-        );
-    }
-
-    #[test]
-    fn a_refused_request_counts_if_no_agent_is_present() {
-        for why in [Contact::NoSession, Contact::Claimed] {
-            let (mut watch, start) = (Watch::default(), Instant::now());
-            watch.unauthorized(start, why);
-            assert_eq!(watch.advance(start), why);
-            watch.poll_begins(start);
-            assert_eq!(watch.advance(start), Contact::Present);
-            watch.unauthorized(start, why);
-            assert_eq!(watch.advance(start), Contact::Present, "another process beside the agent");
-            watch.poll_ends(start);
-            assert_eq!(watch.advance(start + SILENCE), why, "no agent is present");
-        }
-    }
-
-    proptest! {
-        /// For each sequence of events, looking at the deadlines shows the same as looking often.
-        #[test]
-        fn a_deadline_is_when_it_changes(steps in proptest::collection::vec((0u8..5, 0u64..90), 0..40)) {
-            let mut now = Instant::now();
-            let mut watch = Watch::default();
-            for (step, seconds) in steps {
-                let deadline = watch.deadline();
-                for _ in 0..seconds {
-                    now += SECOND;
-                    let before = watch.contact;
-                    let after = watch.advance(now);
-                    let due = deadline.is_some_and(|deadline| deadline <= now);
-                    prop_assert_eq!(before != after, before == Contact::Present && due);
-                }
-                match step {
-                    0 => watch.heard(now),
-                    1 => watch.poll_begins(now),
-                    2 if watch.polls > 0 => watch.poll_ends(now),
-                    3 => watch.unauthorized(now, Contact::NoSession),
-                    _ => {}
-                }
-                prop_assert!(watch.polls == 0 || watch.contact == Contact::Present);
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_waiter_sees_each_change_once() {
-        let contacts = Contacts::default();
-        let start = tokio::time::Instant::now();
-        let seen = async {
-            let mut seen = Vec::new();
-            for _ in 0..4 {
-                let before = seen.last().map_or(Contact::Awaited, |(contact, _)| *contact);
-                let contact = contacts.changed(before).await;
-                seen.push((contact, start.elapsed().as_secs()));
-            }
-            seen
-        };
-        let guest = async {
-            tokio::time::sleep(SECOND).await;
-            contacts.unauthorized(Contact::NoSession);
-            contacts.unauthorized(Contact::NoSession);
-            tokio::time::sleep(SECOND).await;
-            let poll = contacts.poll();
-            tokio::time::sleep(10 * SILENCE).await;
-            drop(poll);
-            tokio::time::sleep(2 * SILENCE).await;
-            contacts.heard();
-        };
-        let (seen, ()) = tokio::join!(seen, guest);
-        let expected = [
-            (Contact::NoSession, 1),
-            (Contact::Present, 2),
-            (Contact::Silent, 2 + 660),
-            (Contact::Present, 2 + 720),
-        ];
-        assert_eq!(seen, expected);
-    }
-}
+#[path = "contact/tests.rs"]
+mod tests;

@@ -42,6 +42,17 @@ pub struct Limits {
     /// to the log, because a command may be silent for hours. For lists and statistics of the
     /// extended actions it is always 30 s. Default: 30 s.
     pub stall: Duration,
+    /// How long an agent that has polled may send nothing. Then it is
+    /// [`Silent`](crate::Contact::Silent); nothing else follows. The time in which the machine
+    /// [is paused](crate::MetaService::machine_paused) does not count. Default: 60 s.
+    pub agent_lost: Duration,
+    /// The same, until it is [`Dead`](crate::Contact::Dead). Decide yourself what becomes of the
+    /// job. Default: 5 min.
+    pub agent_dead: Duration,
+    /// How long there may be no request at all, also no refused one, until the contact is
+    /// [`NoGuest`](crate::Contact::NoGuest). Decide yourself what becomes of the job. Default:
+    /// `None`, for ever.
+    pub no_guest: Option<Duration>,
     /// Bytes of the reply to a `list-folder` of version 1. More are an error, `InvalidPayload`.
     /// Default: 10 MiB.
     pub list: usize,
@@ -71,6 +82,9 @@ impl Default for Limits {
             headers: 64,
             head_time: Duration::from_secs(30),
             stall: STALL_TIMEOUT,
+            agent_lost: Duration::from_secs(60),
+            agent_dead: Duration::from_secs(5 * 60),
+            no_guest: None,
             list: MAX_FILES_BYTES,
             names: 1_000_000,
             streams: 256,

@@ -1,6 +1,7 @@
 //! What the serving process says about a job.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use metaservice_private::lock;
@@ -16,6 +17,45 @@ pub struct Description {
     pub command: Option<Vec<String>>,
     /// About its machine.
     pub machine: MachineDescription,
+    /// How its machine is ended at once. `None`: this cannot be done.
+    pub force: Option<Force>,
+}
+
+/// Ends a machine at once, without its guest. Clones do the same.
+#[derive(Clone)]
+pub struct Force(Arc<dyn Fn(ForceReason) -> Ended + Send + Sync>);
+
+type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Why a machine is ended at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForceReason {
+    /// A client has asked for it.
+    Asked,
+    /// A client has asked to kill the command, and the guest has not taken the order within
+    /// [`KILL_ORDER_TIMEOUT`](crate::control::KILL_ORDER_TIMEOUT).
+    KillNotTaken,
+}
+
+impl Force {
+    /// `end` begins to end the machine when it is called. Its future completes when the machine has
+    /// ended; dropping it changes nothing.
+    pub fn new<F>(end: impl Fn(ForceReason) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Arc::new(move |reason| Box::pin(end(reason))))
+    }
+
+    pub(super) async fn end(&self, reason: ForceReason) {
+        (self.0)(reason).await;
+    }
+}
+
+impl fmt::Debug for Force {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Force").finish_non_exhaustive()
+    }
 }
 
 /// The description of a job's machine: any JSON, for people; `null` for nothing. Clones share it, and

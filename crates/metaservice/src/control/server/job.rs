@@ -9,16 +9,19 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{StatusCode, header};
 use serde::Deserialize;
+use tokio::time::timeout;
 
+use super::description::ForceReason;
 use super::extract::{Natural, Query};
 use super::responses::{failed, refuse};
 use super::served::Served;
 #[cfg(feature = "openapi")]
 use crate::control::error::ApiError;
 use crate::control::error::Code;
-use crate::control::model::{Job, JobState, MISSED_HEADER};
+use crate::control::model::{Job, JobState, KillAnswer, Killed, MISSED_HEADER};
 #[cfg(feature = "openapi")]
 use crate::control::paths;
+use crate::job::contact::Contact;
 use crate::job::log::{LogFrom, LogItem, LogReader};
 
 /// The description of the job.
@@ -87,7 +90,10 @@ fn describe(served: &Served) -> Job {
     let state = match &result {
         Some(result) if result.success => JobState::Succeeded,
         Some(_) => JobState::Failed,
-        None if service.is_fetched() => JobState::Running,
+        None if service.is_fetched() => match service.contact() {
+            Contact::Silent | Contact::Dead => JobState::Unresponsive,
+            _ => JobState::Running,
+        },
         None => JobState::Waiting,
     };
     let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -182,16 +188,53 @@ fn log_body(reader: LogReader) -> Body {
     }))
 }
 
-/// Kills the command and everything under it.
-#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::KILL, responses(
-    (status = 204, description = "the guest has killed it"),
+/// How long the guest may take to answer the order to kill the command. After it, the machine is
+/// ended.
+pub const KILL_ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub(crate) struct KillQuery {
+    /// End the machine at once, without its guest. What the guest has not sent is lost.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", param(required = false))]
+    force: bool,
+}
+
+/// Kills the command and everything under it. If the guest does not take the order within 10 s, the
+/// machine is ended.
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::KILL, params(KillQuery), responses(
+    (status = 200, body = KillAnswer),
+    (status = 400, body = ApiError),
+    (status = 501, body = ApiError, description = "the machine of this job cannot be ended"),
     (status = 502, body = ApiError), (status = 503, body = ApiError), (status = 504, body = ApiError),
 )))]
-pub(crate) async fn kill(State(served): State<Served>) -> Response {
-    match served.service.kill().await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => failed(&error),
-    }
+pub(crate) async fn kill(State(served): State<Served>, Query(query): Query<KillQuery>) -> Response {
+    let killing = served.service.kill();
+    let killed = match &served.description.force {
+        Some(force) if query.force => Err((force, ForceReason::Asked)),
+        None if query.force => {
+            let message = "what serves this job cannot end its machine";
+            return refuse(Code::Unsupported, message);
+        }
+        Some(force) => match timeout(KILL_ORDER_TIMEOUT, killing).await {
+            Ok(killed) => Ok(killed),
+            Err(_) => Err((force, ForceReason::KillNotTaken)),
+        },
+        None => Ok(killing.await),
+    };
+    let killed = match killed {
+        Ok(Ok(())) => Killed::Command,
+        Ok(Err(error)) => return failed(&error),
+        Err((force, reason)) => {
+            force.end(reason).await;
+            Killed::Machine
+        }
+    };
+    Json(KillAnswer { killed }).into_response()
 }
 
 /// Which signal.
