@@ -233,7 +233,10 @@ impl Driver {
             Message::Attempt(..) => {}
             Message::KillTaken => self.handle(Input::KillTaken),
             Message::KillFailed(error) => {
-                self.report_event(Event::KillFailed(error));
+                // Later, the end of the service has failed it.
+                if matches!(self.life.state(), State::Killing(_)) {
+                    self.report_event(Event::KillFailed(error));
+                }
                 self.handle(Input::KillFailed);
             }
             Message::Collected { missing, progress } => {
