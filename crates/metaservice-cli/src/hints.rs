@@ -1,19 +1,20 @@
 //! What the errors of the crates below mean on the command line: the flag that is wrong, and what to
 //! do about it.
 
+use std::time::Duration;
+
 use anyhow::{Error, Result};
 use metaservice::{Ending, Reason};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
 use metaservice_sandbox::history::{ClaimError, PastJob};
-use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, OutputField};
+use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, Limits, OutputField};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
 use metaservice_sandbox::{LaunchError, Report};
 
-use crate::output::events::JobFacts;
 use crate::output::printer::{Hint, printable};
 
 /// An error with what to do about it.
@@ -248,12 +249,16 @@ pub(crate) fn with_console(what: &str, console: &[String]) -> String {
     format!("{what}; last console lines:\n  {lines}")
 }
 
-/// Why a job has no result.
+/// Why a job has no result. `elsewhere`: another program starts its machine.
 ///
 /// # Errors
 /// If the job is lost, with the reason.
-pub(crate) fn lost(report: &Report, facts: &JobFacts) -> Result<()> {
-    let JobFacts { boot_timeout, limits, elsewhere, .. } = facts;
+pub(crate) fn lost(
+    report: &Report,
+    boot_timeout: Option<Duration>,
+    limits: &Limits,
+    elsewhere: bool,
+) -> Result<()> {
     let lost = match report.fetched {
         true => "; what the command wrote and the guest had not sent is lost",
         false => "",
@@ -266,7 +271,7 @@ pub(crate) fn lost(report: &Report, facts: &JobFacts) -> Result<()> {
         }
         End::NeverFetched => {
             let after = humantime::format_duration(boot_timeout.unwrap_or_default());
-            if *elsewhere {
+            if elsewhere {
                 return Err(Error::msg(format!("no guest has fetched its command within {after}")));
             }
             let what = format!("the guest never fetched its command within {after}");
@@ -277,7 +282,7 @@ pub(crate) fn lost(report: &Report, facts: &JobFacts) -> Result<()> {
             let what = format!(
                 "the guest's agent has sent nothing for {after} (--limit agent-dead){lost}"
             );
-            if *elsewhere {
+            if elsewhere {
                 return Err(Error::msg(what));
             }
             Err(Error::msg(with_console(&what, &report.console)))

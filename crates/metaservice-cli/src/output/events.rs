@@ -278,7 +278,7 @@ pub(crate) fn conclude(
             }
         }
         End::MachineGone | End::NeverFetched | End::AgentDead | End::NoGuest => {
-            hints::lost(&report, facts)?;
+            hints::lost(&report, facts.boot_timeout, &facts.limits, facts.elsewhere)?;
         }
         End::Cancelled(Signal(number)) => {
             let name = signal_name(number);

@@ -1,4 +1,4 @@
-//! What a job's life is told, what it answers, and where it can be.
+//! The inputs, effects, rules and states of a job's life.
 
 use std::time::Duration;
 
