@@ -215,9 +215,19 @@ impl Directory {
     /// # Errors
     /// It is not a plain file, other users can change it, or it cannot be created.
     pub fn append(&self, name: impl AsRef<OsStr>) -> Result<File, PrivateError> {
-        let name = name.as_ref();
+        self.open_or_create(name.as_ref(), OFlags::RDWR | OFlags::APPEND)
+    }
+
+    /// Opens a file for reading and writing, or creates it.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn update(&self, name: impl AsRef<OsStr>) -> Result<File, PrivateError> {
+        self.open_or_create(name.as_ref(), OFlags::RDWR)
+    }
+
+    fn open_or_create(&self, name: &OsStr, flags: OFlags) -> Result<File, PrivateError> {
         loop {
-            let flags = OFlags::RDWR | OFlags::APPEND;
             if let Some(file) = self.open_file(name, flags)? {
                 return Ok(file);
             }

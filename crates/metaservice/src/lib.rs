@@ -53,7 +53,7 @@ mod job;
 
 pub use metaservice_protocol::{
     AgentInfo, Capability, DirectoryEntry, Ending, EntryKind, Failure, FailureCode, FileHead, Form,
-    Reason, Stats, TerminalSize,
+    LogOutput, Reason, Stats, TerminalSize,
 };
 
 #[cfg(feature = "cloud")]
@@ -81,7 +81,7 @@ pub use crate::job::contact::Contact;
 pub use crate::job::disk::DiskWork;
 pub use crate::job::error::TransportError;
 pub use crate::job::limits::Limits;
-pub use crate::job::log::{LogError, LogFrom, LogItem, LogReader};
+pub use crate::job::log::{LogError, LogFrom, LogItem, LogReader, LogSegment, StoredLog};
 pub use crate::job::need::Need;
 pub use crate::job::persistence::StateError;
 pub use crate::job::queue::Stage;

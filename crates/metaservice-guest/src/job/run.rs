@@ -17,7 +17,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use metaservice_protocol::{Ending, Execute, LogPlace, Reason};
+use metaservice_protocol::{Ending, Execute, LogOutput, LogPlace, Reason};
 
 use super::control::{JobControl, stop};
 use super::pending_replies::PendingReplies;
@@ -71,7 +71,8 @@ impl Job {
     /// When the state directory cannot be used. Any other error is the job's result.
     pub(crate) async fn run(&self, again: bool) -> Result<(), StateError> {
         let Self { state, execute, control, .. } = self;
-        if again || state.execute().as_ref() != Some(&**execute) {
+        let known = state.execute();
+        if again || !known.is_some_and(|known| known.is_same_job(execute)) {
             if let Some(supervisor) = state.supervisor().as_ref().and_then(Supervisor::find) {
                 print("an earlier job still runs and is stopped");
                 stop(state, &supervisor).await;
@@ -180,7 +181,7 @@ impl Job {
         let numbered = self.client.service().log;
         let own = Process::own_identity().filter(|_| numbered);
         let stream = own.and_then(|own| own.as_id());
-        let place = stream.map(|stream| LogPlace { stream, offset: 0 });
+        let place = stream.map(|stream| LogPlace { stream, offset: 0, output: LogOutput::Stdout });
         let mut backoff = Backoff::new();
         loop {
             let body = Body::Whole(Bytes::copy_from_slice(line.as_bytes()));

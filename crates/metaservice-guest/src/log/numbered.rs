@@ -15,7 +15,7 @@ use std::pin::pin;
 
 use metaservice_protocol::buffer::ResendBuffer;
 use metaservice_protocol::limits::{LOG_LINGER, LOG_SEGMENT};
-use metaservice_protocol::{ActionId, LogPlace};
+use metaservice_protocol::{ActionId, LogOutput, LogPlace};
 use tokio::time::{Instant, timeout_at};
 
 use super::output::Output;
@@ -60,7 +60,7 @@ impl<'a> NumberedLog<'a> {
     /// it before it was complete.
     pub(super) async fn send(&mut self) -> Result<bool, ClientError> {
         let offset = self.buffer.next();
-        let place = LogPlace { stream: self.stream.clone(), offset };
+        let place = LogPlace { stream: self.stream.clone(), offset, output: LogOutput::Stdout };
         let (sender, body) = Body::stream(None);
         let fed = Cell::new(false);
         let result = {

@@ -55,6 +55,8 @@ capabilities! {
     Launch = "launch";
     /// attach: the job's command can have a standard input that the host feeds.
     Attach = "attach";
+    /// The job's stdout and stderr can be two logs.
+    Streams = "streams";
 }
 
 // The set has one bit for each.
@@ -125,6 +127,7 @@ mod tests {
             "large-exec",
             "launch",
             "attach",
+            "streams",
         ];
         assert_eq!(json, serde_json::json!(names));
     }

@@ -10,6 +10,30 @@ use crate::action::ActionId;
 use crate::json;
 use crate::limits::MAX_LOG_HEADER;
 
+/// One of the two outputs of a command.
+///
+/// With a terminal, and for an agent that does not separate them, all output is [`Stdout`](Self::Stdout).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// The standard output.
+    #[default]
+    Stdout,
+    /// The standard error.
+    Stderr,
+}
+
+impl LogOutput {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// Whether this is the standard output, which a header does not name.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    const fn is_stdout(&self) -> bool {
+        matches!(self, Self::Stdout)
+    }
+}
+
 /// The position of a request's body in a log: the value of
 /// [`LOG_HEADER`](crate::header::LOG_HEADER).
 ///
@@ -21,10 +45,13 @@ use crate::limits::MAX_LOG_HEADER;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPlace {
-    /// The sender's id of the log, which is the whole output of one command.
+    /// The sender's id of the log, which is the whole output of one command, or one of two.
     pub stream: ActionId,
     /// The offset of the first byte of this request in the log.
     pub offset: u64,
+    /// Which output of the command the bytes are of.
+    #[serde(default, skip_serializing_if = "LogOutput::is_stdout")]
+    pub output: LogOutput,
 }
 
 impl LogPlace {
@@ -48,16 +75,33 @@ mod tests {
     #[test]
     fn a_place_is_read_as_it_was_written() {
         let stream = ActionId::parse("abc-7").unwrap();
-        let place = LogPlace { stream, offset: u64::MAX };
-        assert_eq!(LogPlace::from_header(&place.to_header()), Some(place));
+        for output in LogOutput::ALL {
+            let place = LogPlace { stream: stream.clone(), offset: u64::MAX, output };
+            assert_eq!(LogPlace::from_header(&place.to_header()), Some(place));
+        }
+    }
+
+    #[test]
+    fn the_header_of_stdout_is_the_same_as_before_there_were_two_outputs() {
+        let header = r#"{"stream":"a","offset":1}"#;
+        let place = LogPlace::from_header(header).unwrap();
+        assert_eq!((place.output, place.to_header().as_str()), (LogOutput::Stdout, header));
+        let stderr = r#"{"stream":"a","offset":1,"output":"stderr"}"#;
+        let place = LogPlace::from_header(stderr).unwrap();
+        assert_eq!((place.output, place.to_header().as_str()), (LogOutput::Stderr, stderr));
     }
 
     #[test]
     fn an_invalid_place_is_none() {
         let long = format!(r#"{{"stream":"{}","offset":1}}"#, "x".repeat(600));
-        for value in
-            ["", "{}", r#"{"stream":"a b","offset":1}"#, r#"{"stream":"a","offset":-1}"#, &long]
-        {
+        for value in [
+            "",
+            "{}",
+            r#"{"stream":"a b","offset":1}"#,
+            r#"{"stream":"a","offset":-1}"#,
+            r#"{"stream":"a","offset":1,"output":"stdin"}"#,
+            &long,
+        ] {
             assert_eq!(LogPlace::from_header(value), None, "{value}");
         }
     }

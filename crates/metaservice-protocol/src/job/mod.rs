@@ -6,7 +6,7 @@ mod renewal;
 mod session;
 
 pub use ending::{Ending, Reason};
-pub use log::LogPlace;
+pub use log::{LogOutput, LogPlace};
 pub use renewal::Renewal;
 pub use session::SessionGrant;
 
@@ -56,6 +56,20 @@ pub struct Execute {
     /// agent that does not know this field gives the command `/dev/null`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
+    /// Extension: deliver stdout and stderr as two logs. Only an agent that has announced
+    /// [`Capability::Streams`](crate::Capability::Streams) gets this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub separate: bool,
+}
+
+impl Execute {
+    /// Whether both are the same job. How its log is delivered makes no other job: a host and an
+    /// agent of other versions may continue it.
+    #[must_use]
+    pub fn is_same_job(&self, other: &Self) -> bool {
+        let merged = |execute: &Self| Self { separate: false, ..execute.clone() };
+        merged(self) == merged(other)
+    }
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -87,5 +101,14 @@ mod tests {
         assert_eq!(serde_json::from_str::<Execute>(&json).unwrap(), entrypoint);
         let with = serde_json::to_string(&Execute { stdin: true, ..Execute::default() }).unwrap();
         assert_eq!(with, r#"{"env":{},"command":[],"stdin":true}"#);
+    }
+
+    #[test]
+    fn the_delivery_of_the_log_makes_no_other_job() {
+        let merged = Execute { command: vec!["a".to_owned()], ..Execute::default() };
+        let separate = Execute { separate: true, ..merged.clone() };
+        assert!(serde_json::to_string(&separate).unwrap().ends_with(r#","separate":true}"#));
+        assert!(separate.is_same_job(&merged));
+        assert!(!separate.is_same_job(&Execute { separate: true, ..Execute::default() }));
     }
 }

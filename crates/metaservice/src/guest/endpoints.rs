@@ -16,8 +16,8 @@ use metaservice_protocol::header::{
     AGENT_HEADER, CLAIM_HEADER, RESULT_HEADER, SERVICE_HEADER, SESSION_HEADER,
 };
 use metaservice_protocol::{
-    ActionId, AgentInfo, Capability, Ending, Endpoint, ErrorCode, Failure, FailureCode, PollAnswer,
-    Reason, Renewal, ServiceInfo,
+    ActionId, AgentInfo, Capability, Ending, Endpoint, ErrorCode, Execute, Failure, FailureCode,
+    PollAnswer, Reason, Renewal, ServiceInfo,
 };
 
 use crate::guest::context::GuestContext;
@@ -27,6 +27,7 @@ use crate::guest::outbox::{AnswerBody, Outbox};
 use crate::guest::{log, origin, replies};
 use crate::job::contact::Contact;
 use crate::job::id::new_id;
+use crate::job::need::Need;
 use crate::job::result::JobResult;
 use crate::job::session::Authorization;
 
@@ -178,8 +179,10 @@ async fn execute(guest: &GuestContext, headers: &HeaderMap) -> Result<Response, 
         return Err(HttpError::new(ErrorCode::ResourceConflict, message));
     }
     guest.job.fetch(SystemTime::now()).await.map_err(not_persisted)?;
+    let execute = &guest.job.execute;
+    let separate = execute.separate && !without.contains(&Need::Streams);
+    let response = json(StatusCode::OK, &Execute { separate, ..execute.clone() });
     guest.job.go_without(without);
-    let response = json(StatusCode::OK, &guest.job.execute);
     Ok(introduce(guest, agent, response))
 }
 

@@ -58,6 +58,12 @@ const TABLE: &[Row] = &[
         asked: |execute| execute.hostname.is_some(),
         otherwise: Otherwise::Without,
     },
+    Row {
+        need: Need::Streams,
+        capability: Capability::Streams,
+        asked: |execute| execute.separate,
+        otherwise: Otherwise::Without,
+    },
 ];
 
 /// Why a job ends before its command starts: the first thing that the command needs and its agent
@@ -121,6 +127,8 @@ mod tests {
     fn a_command_goes_without_what_it_can_do_without() {
         let execute = Execute { hostname: Some("x".to_owned()), ..Execute::default() };
         assert_eq!(check(&execute, None), Ok(vec![Need::Hostname]));
+        let execute = Execute { separate: true, ..execute };
+        assert_eq!(check(&execute, None), Ok(vec![Need::Hostname, Need::Streams]));
         assert_eq!(check(&execute, Some(&agent(Capabilities::all()))), Ok(Vec::new()));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "cloud")]
@@ -23,7 +23,7 @@ use crate::job::actions::Actions;
 use crate::job::contact::Contacts;
 use crate::job::disk::DiskWork;
 use crate::job::limits::{Limits, Storage};
-use crate::job::log::{History, Holes, Log, Record};
+use crate::job::log::{History, Holes, Log, LogSinks, Record};
 use crate::job::persistence::{StateError, Store};
 use crate::job::result::{JobResult, ResultSlot};
 use crate::job::session::{Session, SessionMode};
@@ -41,10 +41,11 @@ impl MetaService {
 /// The settings of a service; see [`MetaService::builder`].
 pub struct Builder {
     execute: Execute,
-    log: Pin<Box<dyn AsyncWrite + Send>>,
+    sinks: LogSinks,
     on_result: Option<Box<dyn FnOnce(JobResult) + Send>>,
     temporary_directory: PathBuf,
     keep_log: u64,
+    keep_log_in: Option<(File, File)>,
     session: SessionMode,
     secrets: BTreeMap<String, String>,
     host_names: BTreeSet<String>,
@@ -87,10 +88,11 @@ impl Builder {
     fn new(command: Vec<String>) -> Self {
         Self {
             execute: Execute { command, ..Execute::default() },
-            log: Box::pin(tokio::io::sink()),
+            sinks: LogSinks { log: Box::pin(tokio::io::sink()), stderr: None },
             on_result: None,
             temporary_directory: std::env::temp_dir(),
             keep_log: 0,
+            keep_log_in: None,
             session: SessionMode::default(),
             secrets: BTreeMap::new(),
             host_names: BTreeSet::new(),
@@ -195,11 +197,33 @@ impl Builder {
         self
     }
 
+    /// Asks the agent to deliver stdout and stderr of the command as two outputs of the log; by
+    /// default they are one, in the order in which the command wrote. An agent that cannot, such as
+    /// one of version 1, delivers them as one. With a [terminal](Self::terminal) there is one.
+    ///
+    /// The log has both in the order in which they arrived. See
+    /// [`LogReader::next_segment`](crate::LogReader::next_segment), and
+    /// [`log_stderr`](Self::log_stderr).
+    #[must_use]
+    pub fn separate(mut self, separate: bool) -> Self {
+        self.execute.separate = separate;
+        self
+    }
+
     /// The log sink: where the host writes the log. By default the log is discarded. A slow sink
     /// holds the guest back.
     #[must_use]
     pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
-        self.log = Box::pin(sink);
+        self.sinks.log = Box::pin(sink);
+        self
+    }
+
+    /// Writes the part of the log that is stderr to this sink instead of the [log sink](Self::log).
+    /// The service flushes one of them before it writes to the other, so that both can lead to the
+    /// same file.
+    #[must_use]
+    pub fn log_stderr(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.sinks.stderr = Some(Box::pin(sink));
         self
     }
 
@@ -224,6 +248,15 @@ impl Builder {
     #[must_use]
     pub fn keep_log(mut self, bytes: u64) -> Self {
         self.keep_log = bytes;
+        self
+    }
+
+    /// Where the [kept](Self::keep_log) part of the log is stored, for a
+    /// [`StoredLog`](crate::StoredLog) after the end; by default in files without names. What was in
+    /// the files is lost. They must be open for reading and writing, and not for appending.
+    #[must_use]
+    pub fn keep_log_in(mut self, log: File, index: File) -> Self {
+        self.keep_log_in = Some((log, index));
         self
     }
 
@@ -310,11 +343,11 @@ impl Builder {
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
     pub fn start(mut self) -> Result<MetaService, StartError> {
-        let history = self.open_temporary_directory()?;
-        let (store, record) = self.open_state(history.as_ref())?.unzip();
+        let mut history = self.open_temporary_directory()?;
+        let (store, record) = self.open_state(history.as_mut())?.unzip();
         let reception = self.reception(store.as_deref())?;
         let state = store.as_ref().map(|store| store.persisted().clone()).unwrap_or_default();
-        let log = Log::start(self.log, self.limits.log, history, record);
+        let log = Log::start(self.sinks, self.limits.log, history, record);
         let result = ResultSlot::new(self.on_result);
         if let Some(persisted) = state.result() {
             // The first result is never in conflict.
@@ -354,12 +387,14 @@ impl Builder {
     }
 
     /// Checks that the temporary directory can be written, and creates what keeps the log there.
-    fn open_temporary_directory(&self) -> Result<Option<History>, StartError> {
+    fn open_temporary_directory(&mut self) -> Result<Option<History>, StartError> {
+        let files = self.keep_log_in.take();
         let open = |directory: &Path| {
             tempfile::tempfile_in(directory)?;
-            match self.keep_log {
-                0 => Ok(None),
-                bytes => History::create(directory, bytes).map(Some),
+            match (self.keep_log, files) {
+                (0, _) => Ok(None),
+                (bytes, Some((log, index))) => History::create_in(log, index, bytes).map(Some),
+                (bytes, None) => History::create(directory, bytes).map(Some),
             }
         };
         open(&self.temporary_directory).map_err(|source| StartError::TemporaryDirectory {
@@ -371,16 +406,15 @@ impl Builder {
     /// Opens the state directory, and the log in it.
     fn open_state(
         &self,
-        history: Option<&History>,
+        history: Option<&mut History>,
     ) -> Result<Option<(Arc<Store>, Record)>, StartError> {
         let Some(directory) = &self.state else { return Ok(None) };
         let open = || {
             let store = Arc::new(Store::open(directory, &self.execute, self.disk_work)?);
-            let log = store.log()?;
+            let record = Record::open(Arc::clone(&store))?;
             if let Some(history) = history {
-                history.refill(&log, store.persisted().log.length)?;
+                history.refill(&record)?;
             }
-            let record = Record::new(log, Arc::clone(&store));
             Ok((store, record))
         };
         open()

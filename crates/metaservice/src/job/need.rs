@@ -18,6 +18,8 @@ pub enum Need {
     Stdin,
     /// The guest's host name.
     Hostname,
+    /// Stdout and stderr as two outputs of the log.
+    Streams,
 }
 
 impl fmt::Display for Need {
@@ -28,6 +30,7 @@ impl fmt::Display for Need {
             Self::Entrypoint => "set the entry point of the command",
             Self::Stdin => "feed the stdin of the command",
             Self::Hostname => "set the host name",
+            Self::Streams => "deliver stdout and stderr separately",
         })
     }
 }

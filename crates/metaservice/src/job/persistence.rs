@@ -5,6 +5,7 @@
 //!   DIRECTORY/lock         locked by the service that uses the directory
 //!   DIRECTORY/state.json   the persisted state; replaced as a whole, never written in place
 //!   DIRECTORY/log          the log; bytes after the length in `state.json` were never confirmed
+//!   DIRECTORY/log.index    which output each byte is of, and when it arrived; may lack its end
 //! ```
 //!
 //! The service acknowledges only what is on the disk: first the log's bytes are written, then the
@@ -191,9 +192,10 @@ impl Store {
         Ok(id)
     }
 
-    /// The log file, without bytes that were never confirmed.
-    pub(crate) fn log(&self) -> Result<File, StateError> {
-        let file = self.directory.append("log")?;
+    /// The log file, without bytes that were never confirmed, and its index.
+    pub(crate) fn log(&self) -> Result<(File, File), StateError> {
+        let file = self.directory.update("log")?;
+        let index = self.directory.update("log.index")?;
         let length = self.persisted().log.length;
         if file.metadata()?.len() < length {
             return Err(StateError::Damaged(format!("its log is shorter than {length} bytes")));
@@ -201,7 +203,7 @@ impl Store {
         file.set_len(length)?;
         file.sync_all()?;
         self.directory.sync()?;
-        Ok(file)
+        Ok((file, index))
     }
 
     /// Changes the state. When this returns, the change is on the disk. If the future is dropped, the
@@ -253,7 +255,7 @@ fn read(json: &[u8], execute: &Execute) -> Result<Persisted, StateError> {
     if persisted.layout != LAYOUT {
         return Err(damaged(&format!("layout {} is not {LAYOUT}", persisted.layout)));
     }
-    if persisted.execute != *execute {
+    if !persisted.execute.is_same_job(execute) {
         return Err(StateError::OtherJob);
     }
     Ok(persisted)
@@ -283,7 +285,7 @@ mod tests {
                 Store::open(&directory, &job, DiskWork::Threads),
                 Err(StateError::InUse)
             ));
-            store.log().unwrap().write_all(b"abcdef").unwrap();
+            store.log().unwrap().0.write_all(b"abcdef").unwrap();
             let kept = log.clone();
             let promise = store.persist(move |persisted| {
                 persisted.fetch(now);

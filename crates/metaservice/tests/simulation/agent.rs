@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use metaservice_protocol::shell::{Event, Role, ShellSession, Stream};
-use metaservice_protocol::{ActionId, LogPlace};
+use metaservice_protocol::{ActionId, LogOutput, LogPlace};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -86,7 +86,9 @@ impl Agent {
                 let most = world.draw(|random| random.random_range(1..5000));
                 let end = written.min(confirmed + most);
                 let stream = ActionId::parse("s").unwrap();
-                let place = LogPlace { stream, offset: confirmed as u64 }.to_header();
+                let place =
+                    LogPlace { stream, offset: confirmed as u64, output: LogOutput::Stdout }
+                        .to_header();
                 let headers = format!("Metaservice-Log: {place}\r\n");
                 let bytes = &world.log[confirmed..end];
                 match self.ask("POST /engine/v1/log", &headers, bytes).await {

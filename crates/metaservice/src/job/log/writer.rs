@@ -11,11 +11,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use metaservice_protocol::LogPlace;
+use metaservice_protocol::{LogOutput, LogPlace};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::history::{History, LogFrom, LogReader, Readers};
+use super::history::History;
+use super::reader::{LogFrom, LogReader, Readers};
 use super::record::Record;
 use super::streams::{Misplaced, Streams};
 
@@ -28,9 +29,34 @@ const GATHERED: usize = 256 * 1024;
 /// How many chunks are gathered, however small they are.
 const MAX_GATHERED: usize = 256;
 
+type DynSink = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// Where the log is written.
+pub(crate) struct LogSinks {
+    pub(crate) log: DynSink,
+    /// Where stderr is written, if that is not the same.
+    pub(crate) stderr: Option<DynSink>,
+}
+
+impl LogSinks {
+    fn of(&mut self, output: LogOutput) -> &mut DynSink {
+        match (output, &mut self.stderr) {
+            (LogOutput::Stderr, Some(stderr)) => stderr,
+            _ => &mut self.log,
+        }
+    }
+
+    async fn shutdown(&mut self) {
+        let _ = self.log.shutdown().await;
+        if let Some(stderr) = &mut self.stderr {
+            let _ = stderr.shutdown().await;
+        }
+    }
+}
+
 enum LogEntry {
-    /// Bytes, and the end of their numbered log after them.
-    Chunk(Bytes, Option<LogPlace>),
+    /// Bytes of an output, and the end of their numbered log after them.
+    Chunk(LogOutput, Bytes, Option<LogPlace>),
     /// Flush everything before this, then confirm.
     Flush(oneshot::Sender<()>),
     /// Persist the length of the record.
@@ -78,7 +104,7 @@ impl Log {
     /// Starts the task, which writes `most` bytes at most, those in the `record` included. It ends when
     /// the last clone of the log is dropped.
     pub(crate) fn start(
-        sink: Pin<Box<dyn AsyncWrite + Send>>,
+        sinks: LogSinks,
         most: u64,
         history: Option<History>,
         record: Option<Record>,
@@ -89,20 +115,19 @@ impl Log {
         let written = record.as_ref().map(Record::written).unwrap_or_default();
         let streams = Arc::new(Mutex::new(Streams::from(written.received)));
         let left = most.saturating_sub(written.length);
-        let sink = LogSink { sink, record, left, most };
+        let sink = LogSink { sinks, last: LogOutput::Stdout, record, left, most };
         tokio::spawn(run(sink, history, receiver, failed));
         Self { entries, failure, readers, requests: Arc::default(), streams }
     }
 
-    /// Sends a chunk to the task; waits while the sink is slow. A chunk is sent whole or not at all,
+    /// Sends a chunk of version 1 to the task; waits while the sink is slow. A chunk is sent whole or not at all,
     /// also if this future is dropped.
     pub(crate) async fn write(&self, chunk: Bytes) -> Result<(), LogError> {
-        self.send(chunk, None).await
+        self.send(LogEntry::Chunk(LogOutput::Stdout, chunk, None)).await
     }
 
-    async fn send(&self, chunk: Bytes, place: Option<LogPlace>) -> Result<(), LogError> {
-        let sent = self.entries.send(Box::new(LogEntry::Chunk(chunk, place))).await;
-        sent.map_err(|_| self.failure())
+    async fn send(&self, entry: LogEntry) -> Result<(), LogError> {
+        self.entries.send(Box::new(entry)).await.map_err(|_| self.failure())
     }
 
     /// Sends the new bytes of a chunk of a numbered log, as [`write`](Self::write) does, and moves
@@ -117,9 +142,10 @@ impl Log {
         let known = known.map_err(WriteError::Misplaced)?;
         let end = place.offset.saturating_add(chunk.len() as u64);
         if known < chunk.len() {
-            let after = LogPlace { stream: place.stream.clone(), offset: end };
+            let after = LogPlace { offset: end, ..place.clone() };
             let new = chunk.split_off(known);
-            self.send(new, Some(after)).await.map_err(WriteError::Failed)?;
+            let entry = LogEntry::Chunk(place.output, new, Some(after));
+            self.send(entry).await.map_err(WriteError::Failed)?;
         }
         // No await after the send: a chunk that was sent is always recorded.
         streams.received(&place.stream, end);
@@ -130,7 +156,7 @@ impl Log {
     /// Waits until every chunk that was sent is written and flushed.
     pub(crate) async fn flush(&self) -> Result<(), LogError> {
         let (done, flushed) = oneshot::channel();
-        self.entries.send(Box::new(LogEntry::Flush(done))).await.map_err(|_| self.failure())?;
+        self.send(LogEntry::Flush(done)).await?;
         flushed.await.map_err(|_| self.failure())
     }
 
@@ -225,7 +251,7 @@ async fn run(
             }
         }
     }
-    let _ = sink.sink.shutdown().await;
+    sink.sinks.shutdown().await;
 }
 
 /// Entries that go to the history and to the sink together.
@@ -237,7 +263,7 @@ struct Gathered {
 
 impl Gathered {
     fn push(&mut self, entry: LogEntry) {
-        if let LogEntry::Chunk(chunk, _) = &entry {
+        if let LogEntry::Chunk(_, chunk, _) = &entry {
             self.bytes += chunk.len();
         }
         self.batch.push(entry);
@@ -260,7 +286,9 @@ async fn due(record: Option<&Record>) {
 
 /// Where the log goes, and how much of it.
 struct LogSink {
-    sink: Pin<Box<dyn AsyncWrite + Send>>,
+    sinks: LogSinks,
+    /// The output that was written last.
+    last: LogOutput,
     record: Option<Record>,
     left: u64,
     most: u64,
@@ -268,13 +296,13 @@ struct LogSink {
 
 impl LogSink {
     /// The part of the chunks in a batch that is within the limit.
-    fn allowed(&self, batch: &[LogEntry]) -> Vec<Bytes> {
+    fn allowed(&self, batch: &[LogEntry]) -> Vec<(LogOutput, Bytes)> {
         let mut left = self.left;
         let allowed = |entry: &LogEntry| match entry {
-            LogEntry::Chunk(chunk, _) => {
+            LogEntry::Chunk(output, chunk, _) => {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
                 left -= most as u64;
-                Some(chunk.slice(..most))
+                Some((*output, chunk.slice(..most)))
             }
             _ => None,
         };
@@ -282,26 +310,37 @@ impl LogSink {
     }
 
     async fn apply(&mut self, entry: &LogEntry, flush: bool) -> io::Result<()> {
-        if let LogEntry::Chunk(chunk, place) = entry {
+        if let LogEntry::Chunk(output, chunk, place) = entry {
             let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
             if let Some(record) = &mut self.record {
-                record.write(chunk.slice(..allowed), place.as_ref()).await?;
+                record.write(*output, chunk.slice(..allowed), place.as_ref()).await?;
             }
-            self.sink.write_all(&chunk[..allowed]).await?;
+            self.select(*output).await?.write_all(&chunk[..allowed]).await?;
             self.left -= allowed as u64;
             if allowed < chunk.len() {
-                self.sink.flush().await?;
+                self.sinks.of(*output).flush().await?;
                 let message = format!("it is longer than {} bytes", self.most);
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
             }
         }
         if flush || matches!(entry, LogEntry::Flush(_)) {
-            self.sink.flush().await?;
+            self.sinks.of(self.last).flush().await?;
         }
         if let (LogEntry::Flush(_) | LogEntry::Persist, Some(record)) = (entry, &mut self.record) {
             record.persist().await?;
         }
         Ok(())
+    }
+
+    /// The sink of an output. The one that was written before is flushed: both can lead to the same
+    /// file or terminal.
+    async fn select(&mut self, output: LogOutput) -> io::Result<&mut DynSink> {
+        if std::mem::replace(&mut self.last, output) != output && self.sinks.stderr.is_some() {
+            let [first, second] = LogOutput::ALL;
+            let before = if output == first { second } else { first };
+            self.sinks.of(before).flush().await?;
+        }
+        Ok(self.sinks.of(output))
     }
 }
 
@@ -310,6 +349,10 @@ mod tests {
     use std::task::{Context, Poll};
 
     use super::*;
+
+    fn to(sink: impl AsyncWrite + Send + 'static) -> LogSinks {
+        LogSinks { log: Box::pin(sink), stderr: None }
+    }
 
     /// Accepts `room` bytes, then fails as a full disk does.
     struct FullDisk {
@@ -336,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_reported_with_its_cause_from_then_on() {
-        let log = Log::start(Box::pin(FullDisk { room: 3 }), u64::MAX, None, None);
+        let log = Log::start(to(FullDisk { room: 3 }), u64::MAX, None, None);
         log.write(Bytes::from_static(b"four")).await.unwrap();
         for _ in 0..2 {
             let error = log.flush().await.unwrap_err();
@@ -379,7 +422,7 @@ mod tests {
         let missing = Arc::default();
         let readers = history.readers();
         let sink = Watching { readers: readers.clone(), shown: 0, missing: Arc::clone(&missing) };
-        let log = Log::start(Box::pin(sink), 5000, Some(history), None);
+        let log = Log::start(to(sink), 5000, Some(history), None);
         for _ in 0..500 {
             log.write(Bytes::from_static(b"0123456789")).await.unwrap();
         }
@@ -395,7 +438,7 @@ mod tests {
     async fn a_slow_sink_stops_the_writer_and_loses_nothing() {
         use tokio::io::AsyncReadExt;
         let (sink, mut reader) = tokio::io::duplex(10);
-        let log = Log::start(Box::pin(sink), u64::MAX, None, None);
+        let log = Log::start(to(sink), u64::MAX, None, None);
         let writer = tokio::spawn(async move {
             for n in 0..100u8 {
                 log.write(Bytes::from(vec![n; 10])).await.unwrap();
