@@ -114,6 +114,8 @@ pub(crate) fn machine(args: VmArgs) -> Result<HardwareSpec> {
     spec.rootfs = args.rootfs;
     spec.show = args.show;
     spec.hide = args.hide;
+    let volume = |text: &String| text.parse().with_context(|| format!("in --volume {text}"));
+    spec.volumes = args.volume.iter().map(volume).collect::<Result<_>>()?;
     spec.kernel = args.kernel;
     spec.initrd = args.initrd;
     spec.net = network(args.net);

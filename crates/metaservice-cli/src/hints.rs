@@ -9,7 +9,9 @@ use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
 use metaservice_sandbox::history::{ClaimError, PastJob};
-use metaservice_sandbox::job::{Field, InvalidJob, InvalidMachine, Limits, OutputField};
+use metaservice_sandbox::job::{
+    Field, InvalidJob, InvalidMachine, InvalidVolume, Limits, OutputField,
+};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
@@ -53,6 +55,23 @@ fn described_machine(error: InvalidMachine) -> Error {
         InvalidMachine::KernelWithoutInitrd(kernel) => {
             let kernel = kernel.display();
             Error::msg(format!("--kernel {kernel} needs the --initrd that belongs to it"))
+        }
+        InvalidMachine::NothingToShow => Error::msg("--show and --hide need --rootfs or --volume"),
+        InvalidMachine::Volume { volume, cause } => {
+            let hint = match cause {
+                InvalidVolume::NoDirectory(_) => Some("copy a file into the guest with --copy-in"),
+                InvalidVolume::Needed(ref place) if place == "/" => Some("use --rootfs DIR"),
+                _ => None,
+            };
+            let error = Error::new(cause);
+            let error = match hint {
+                Some(hint) => hinted(hint, error.to_string()),
+                None => error,
+            };
+            error.context(format!("in --volume {volume}"))
+        }
+        InvalidMachine::SamePlace(place) => {
+            Error::msg(format!("two --volume would be at {place} in the guest"))
         }
         error => error.into(),
     }

@@ -36,6 +36,7 @@ use crate::shell::Shells;
 use crate::state::{StateDirectory, StateError};
 use crate::supervise::KILL_GRACE;
 use crate::system::{host_name, oom};
+use crate::volumes;
 
 /// How long shells may take to end when the agent stops: the grace period and two seconds.
 const SHELLS_TIMEOUT: Duration = KILL_GRACE.saturating_add(Duration::from_secs(2));
@@ -123,12 +124,15 @@ async fn work(
         host_name::set(name);
     }
     let config = Arc::new(config.for_job(&execute));
+    // Before anything that a process could be started by: a volume can be the root.
+    let prepared = volumes::mount(&execute.volumes, &state).await;
     let pending_replies = PendingReplies::default();
     let job = Job {
         client: client.clone(),
         state: state.clone(),
         config: Arc::clone(&config),
         execute: Arc::clone(&execute),
+        prepared,
         control: control.clone(),
         pending_replies: pending_replies.clone(),
     };

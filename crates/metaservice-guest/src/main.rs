@@ -35,6 +35,7 @@
 //! | `state` | the directory in which a job outlives its agent |
 //! | `log` | the delivery of a job's output |
 //! | `supervise` | the process above a command |
+//! | `volumes` | directories of the host that are mounted for the job |
 //! | `job` | the job from its claim to its result |
 //! | `shell`, `files` | exec; files and lists |
 //! | `actions` | polls, and which module serves which action |
@@ -58,6 +59,7 @@ mod shell;
 mod state;
 mod supervise;
 mod system;
+mod volumes;
 
 use std::future::Future;
 use std::io::{self, Write};

@@ -276,6 +276,15 @@ impl StateDirectory {
         self.write("delivered", &true)
     }
 
+    /// Whether the volumes of this machine's job are mounted.
+    pub(crate) fn has_volumes(&self) -> bool {
+        self.file("volumes").exists()
+    }
+
+    pub(crate) fn set_volumes(&self) -> Result<(), StateError> {
+        self.write("volumes", &true)
+    }
+
     /// Creates a directory for a shell. The caller removes it.
     pub(crate) fn create_shell(&self, number: u64) -> Result<Self, StateError> {
         let name = format!("shell-{number}");

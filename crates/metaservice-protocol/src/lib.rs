@@ -46,4 +46,6 @@ pub use announcement::{AgentInfo, Capabilities, Capability, ServiceInfo};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, ErrorCode};
 pub use failure::{Failure, FailureCode};
-pub use job::{Ending, Execute, LogOutput, LogPlace, Reason, Renewal, SessionGrant};
+pub use job::{
+    Ending, Execute, LogOutput, LogPlace, Reason, Renewal, SessionGrant, Volume, VolumeMode,
+};

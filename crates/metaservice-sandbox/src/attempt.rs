@@ -199,6 +199,7 @@ impl Work {
         let card = self.connect(stale).await.map_err(Attempted::Failed)?;
         let described = block(|| describer.describe(None, card));
         let spec = described.map_err(|error| Attempted::Failed(error.into()))?;
+        let spec = describer.share(spec);
         let spec = {
             let made = lock(&self.made);
             match &made.restored {

@@ -13,7 +13,7 @@ use crate::life::End;
 use crate::machine::{Plan, PlanError};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
-use crate::spec::{ArtifactSpec, JobSpec, NetSpec, Period, Size};
+use crate::spec::{ArtifactSpec, JobSpec, NetSpec, Period, Size, VolumeSpec};
 
 /// Why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,12 @@ impl Builder {
     /// Makes this directory of the host the guest's root: read-only, under a layer in memory.
     pub fn rootfs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spec.machine.rootfs = Some(directory.into());
+        self
+    }
+
+    /// Mounts a directory of the host in the guest.
+    pub fn volume(mut self, volume: VolumeSpec) -> Self {
+        self.spec.machine.volumes.push(volume);
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metaservice::control::{self, MachineDescription};
-use metaservice::{Cloud, Listener, MetaService};
+use metaservice::{Cloud, Listener, MetaService, Volume};
 use metaservice_qemu::Disk;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -89,6 +89,7 @@ pub struct Launcher {
     boot_timeout: Option<Duration>,
     prepared_disk: Option<PreparedDisk>,
     history: bool,
+    volumes: Vec<Volume>,
 }
 
 impl Launcher {
@@ -103,6 +104,7 @@ impl Launcher {
             boot_timeout: None,
             prepared_disk: None,
             history: false,
+            volumes: Vec::new(),
         }
     }
 
@@ -173,6 +175,7 @@ impl Launcher {
     /// When something that the job needs cannot be opened. The machine has not been started then.
     pub async fn launch(mut self, plan: Plan) -> Result<Sandbox, LaunchError> {
         self.choose_name();
+        self.volumes = plan.volumes();
         let individual = Individual::of(&self.job, &plan);
         let restores = plan.may_restore() && self.prepared_disk.is_none();
         let rules = Rules {
@@ -250,8 +253,8 @@ impl Launcher {
     /// What makes the job this one and no other, and where its state is.
     fn service(&self) -> metaservice::Builder {
         let job = &self.job;
-        let mut builder = MetaService::builder(job.command.clone()).envs(job.env.clone());
-        builder = builder.stdin(job.stdin);
+        let builder = MetaService::builder(job.command.clone()).envs(job.env.clone());
+        let mut builder = builder.stdin(job.stdin).volumes(self.volumes.iter().cloned());
         if let Some(size) = job.terminal {
             builder = builder.terminal(size);
         }

@@ -53,7 +53,7 @@ mod job;
 
 pub use metaservice_protocol::{
     AgentInfo, Capability, DirectoryEntry, Ending, EntryKind, Failure, FailureCode, FileHead, Form,
-    LogOutput, Reason, Stats, TerminalSize,
+    LogOutput, Reason, Stats, TerminalSize, Volume, VolumeMode,
 };
 
 #[cfg(feature = "cloud")]

@@ -27,6 +27,7 @@ use crate::terminal;
 const HELP: &str = "\
 Examples:
   metaservice run -- uname -a
+  metaservice run -v .:/src -w /src -- make test
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
   metaservice run --rootfs / -w /srv -u www-data -- make check
   metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"

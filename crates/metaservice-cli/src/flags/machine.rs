@@ -34,18 +34,31 @@ pub(crate) struct VmArgs {
     /// doctor" says what the host has. Changes on the host are visible in the guest.
     #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub(crate) rootfs: Option<PathBuf>,
-    /// Show the guest a hidden path of the host below --rootfs. Repeatable.
+    /// Mount a directory of the host in the guest. Repeatable.
+    ///
+    /// HOST must exist. A relative one begins at your working directory. GUEST is an absolute path,
+    /// which is created if it is missing. Write a colon in a path as "\:". The modes:
+    ///
+    /// ro: the guest only reads (default). rw: the guest writes to the directory, and its files
+    /// belong to you. overlay: what the guest writes stays in its memory.
+    ///
+    /// Changes on the host are visible in the guest. As with --rootfs, the usual places of
+    /// credentials and other file systems below HOST look empty. An image needs the kernel modules
+    /// 9p and 9pnet_virtio, and "overlay" for that mode. For a single file, use --copy-in.
+    #[arg(short, long, value_name = "HOST:GUEST[:MODE]")]
+    pub(crate) volume: Vec<String>,
+    /// Show the guest a hidden path of the host below --rootfs or a volume. Repeatable.
     ///
     /// This also shows another file system, for example /home. Everything in the path is shown,
     /// except file systems below it. The guest reads a shown file only if you can read it: su in
     /// the guest needs --show /etc/shadow and a user who can read this file. The guest has its own
     /// /proc, /sys, /dev, /run and /tmp: those of the host cannot be shown.
-    #[arg(long, value_name = "PATH", requires = "rootfs")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) show: Vec<PathBuf>,
-    /// Hide one more path of the host below --rootfs. Repeatable.
+    /// Hide one more path of the host below --rootfs or a volume. Repeatable.
     ///
     /// The path looks empty to the guest.
-    #[arg(long, value_name = "PATH", requires = "rootfs")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) hide: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,

@@ -31,7 +31,7 @@ pub(crate) struct OutputArgs {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Print more; twice for everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Print help: -h is short, --help has all details.
     #[arg(short, long, global = true, action = clap::ArgAction::Help)]

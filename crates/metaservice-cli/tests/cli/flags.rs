@@ -338,7 +338,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 #[test]
 fn traces_have_colours_on_terminals_alone() {
     let cli = Cli::new(METASERVICE);
-    let args = ["-v", "serve", "--listen", "127.0.0.1:0", "--log", "/no/where", "true"];
+    let args = ["--verbose", "serve", "--listen", "127.0.0.1:0", "--log", "/no/where", "true"];
     let told = cli.run(&args).stderr;
     assert!(told.contains("DEBUG") && !told.contains('\u{1b}'), "{told}");
 }
@@ -355,8 +355,8 @@ fn what_waits_in_the_kernel_ends_by_a_signal() {
         assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     };
     for args in [
-        &["run", "-v", "--log", "fifo", "--", "true"][..],
-        &["serve", "-v", "--listen", "127.0.0.1:0", "--log", "fifo", "--", "true"],
+        &["run", "--verbose", "--log", "fifo", "--", "true"][..],
+        &["serve", "--verbose", "--listen", "127.0.0.1:0", "--log", "fifo", "--", "true"],
     ] {
         let mut child = cli.command(args).spawn().unwrap();
         let _stderr = wait_for(&mut child, "opening the log's file");

@@ -97,9 +97,9 @@ fn what_waits_for_the_reader_of_a_fifo_ends_by_a_signal() {
     assert!(made.unwrap().success());
     let job = cli.start("there", &["--", "sleep", "600"]);
     for args in [
-        &["run", "-v", "--console", "fifo", "--", "true"][..],
-        &["run", "-v", "--pcap", "fifo", "--", "true"],
-        &["cp", "-v", "there:/etc/passwd", "fifo"],
+        &["run", "--verbose", "--console", "fifo", "--", "true"][..],
+        &["run", "--verbose", "--pcap", "fifo", "--", "true"],
+        &["cp", "--verbose", "there:/etc/passwd", "fifo"],
     ] {
         let mut child = cli.command(args).spawn().unwrap();
         let _stderr = wait_for(&mut child, "opening a file to write to");
@@ -213,7 +213,7 @@ fn a_stderr_that_cannot_be_written_changes_nothing() {
     assert!(std::fs::read_to_string(cli.work().join("p")).unwrap().contains("root"));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let args = ["run", "-vv", "--", "sh", "-c", "echo log; exit 4"];
+    let args = ["run", "--verbose", "--verbose", "--", "sh", "-c", "echo log; exit 4"];
     let finished = finish(cli.command(args).stderr(writer).spawn().unwrap());
     assert_eq!(finished.text(4), "log\n");
 }

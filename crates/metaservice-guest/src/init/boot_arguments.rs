@@ -11,8 +11,6 @@ use std::net::Ipv4Addr;
 pub(super) enum Root {
     /// The initramfs that the kernel has unpacked.
     Initramfs,
-    /// The 9p share with this tag, read-only, below a scratch layer.
-    Shared(String),
     /// The root partition of the first disk.
     Disk,
 }
@@ -80,10 +78,9 @@ fn address(text: &str) -> Option<Address> {
 }
 
 fn root(text: &str) -> Option<Root> {
-    match text.split_once(':') {
-        Some(("9p", tag)) if !tag.is_empty() => Some(Root::Shared(tag.to_owned())),
-        None if text == "initramfs" => Some(Root::Initramfs),
-        None if text == "disk" => Some(Root::Disk),
+    match text {
+        "initramfs" => Some(Root::Initramfs),
+        "disk" => Some(Root::Disk),
         _ => None,
     }
 }
@@ -96,11 +93,11 @@ mod tests {
 
     #[test]
     fn all_arguments_are_read() {
-        let line = "console=ttyS0 quiet metaservice.address=169.254.7.9/24 metaservice.root=9p:tag \
+        let line = "console=ttyS0 quiet metaservice.address=169.254.7.9/24 metaservice.root=disk \
                     metaservice.net=user metaservice.hostname=ci-7 panic=-1\n";
         let arguments = BootArguments::parse(line).unwrap();
         assert_eq!(arguments.address, Address { ip: [169, 254, 7, 9].into(), prefix: 24 });
-        assert_eq!(arguments.root, Root::Shared("tag".into()));
+        assert_eq!(arguments.root, Root::Disk);
         assert!(arguments.user_network);
         assert_eq!(arguments.hostname.as_deref(), Some("ci-7"));
         let disk = BootArguments::parse("metaservice.root=disk metaservice.net=none").unwrap();
@@ -112,7 +109,7 @@ mod tests {
     fn an_error_names_the_word() {
         for word in [
             "root=nfs",
-            "root=9p:",
+            "root=9p:tag",
             "address=1.2.3.4",
             "address=1.2.3.4/33",
             "address",

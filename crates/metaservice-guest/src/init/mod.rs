@@ -30,6 +30,7 @@ mod power;
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -92,6 +93,7 @@ fn boot() -> Result<(), InitError> {
     let mut network = Network::open()?;
     network.connect_service(arguments.address)?;
     let deferred = modules::DeferredModules::open();
+    let root = mount::MachineRoot::open()?;
     mount::enter(&arguments.root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -99,25 +101,30 @@ fn boot() -> Result<(), InitError> {
             network.connect_user_network().await;
         }
         drop(network);
-        run(deferred).await
+        run(deferred, &root).await
     })
 }
 
 /// Keeps the agent running until the machine is to stop. Then ends all processes.
-async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
+async fn run(
+    deferred: modules::DeferredModules,
+    root: &mount::MachineRoot,
+) -> Result<(), InitError> {
     let mut child_ended = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut backoff = Backoff::new();
     let mut started = Instant::now();
     let mut next = started;
+    let devices = fs::File::open("/dev")?;
     let mut agent = try_start_agent();
     deferred.load();
-    let mut buttons = power::PowerButtons::open();
+    let mut buttons = power::PowerButtons::open(devices.as_fd());
     let reason = loop {
         tokio::select! {
             _ = child_ended.recv() => {}
             () = sleep_until(next), if agent.is_none() => {
+                root.follow();
                 started = Instant::now();
                 agent = try_start_agent();
                 if agent.is_none() {
@@ -140,6 +147,7 @@ async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
         }
     };
     print(&format!("{reason}: the machine stops"));
+    root.follow();
     power::end_processes(&mut child_ended).await;
     Ok(())
 }

@@ -1,40 +1,24 @@
 //! File systems: the kernel's own, those in memory, and the one that becomes `/`.
 //!
-//! Owns the mount table from the initramfs to the command's root. When the root changes, the
-//! kernel's file systems are moved, not mounted again. So nothing that was opened or mounted in
-//! them is lost.
+//! Owns the mount table from the initramfs to the root of the agent. The agent mounts the volumes
+//! of the job, and one of them can become its root.
 
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{XattrFlags, setxattr};
 use rustix::io::Errno;
-use rustix::mount::{
-    MountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount, unmount,
-};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::boot_arguments::Root;
-
-/// Where the new root is mounted.
-const NEW_ROOT: &str = "/sysroot";
-
-/// The read-only layer below a shared root, and the scratch layer above it.
-const LOWER: &str = "/lower";
-const SCRATCH: &str = "/scratch";
+use crate::system::root::{self, NEW_ROOT, SCRATCH};
 
 /// Where the agent of root keeps its state.
 const STATE: &str = "/run/metaservice";
-
-/// The file systems that are moved to the new root.
-const KEPT: [&str; 5] = ["proc", "sys", "dev", "run", "tmp"];
-
-/// A share is read in the largest messages that the transport takes. The host can change the files
-/// meanwhile, so the kernel must not cache them: with `cache=loose` a file can appear with its old
-/// length and new bytes.
-const SHARED_OPTIONS: &CStr = c"trans=virtio,version=9p2000.L,msize=512000,cache=none";
 
 /// Why a file system was not mounted.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +51,8 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     Ok(())
 }
 
-/// Mounts the file systems in memory: `/run`, `/tmp`, `/dev/shm`, and below [`SCRATCH`] the layer
-/// for changes of a shared root.
+/// Mounts the file systems in memory: `/run`, `/tmp`, `/dev/shm`, and below [`SCRATCH`] the layers
+/// of volumes.
 ///
 /// They are one tmpfs, so one limit holds for all of them together. If the initramfs stays the
 /// root, it has a limit of its own. If both are full, there is still memory for processes.
@@ -103,9 +87,6 @@ pub(super) fn memory_file_systems(root: &Root) -> Result<(), MountError> {
     let private = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     at("tmpfs", STATE, "tmpfs", private, c"mode=700,size=16m")?;
     if let Some(initramfs) = room.initramfs {
-        // The bind mounts stay.
-        unmount(SCRATCH, UnmountFlags::empty()).map_err(prepare)?;
-        let _ = fs::remove_dir(SCRATCH);
         let (used, files) = rustix::fs::statvfs("/").map_or((0, 0), |fs| {
             let used = fs.f_blocks.saturating_sub(fs.f_bfree).saturating_mul(fs.f_frsize) >> 10;
             (used, fs.f_files.saturating_sub(fs.f_ffree))
@@ -180,49 +161,27 @@ fn at(
 /// Makes `root` the root of this process and all its children.
 pub(super) fn enter(root: &Root) -> Result<(), MountError> {
     match root {
-        Root::Initramfs => return Ok(()),
-        Root::Shared(tag) => mount_shared(tag)?,
-        Root::Disk => mount_disk()?,
+        Root::Initramfs => Ok(()),
+        Root::Disk => {
+            mount_disk()?;
+            root::enter().map_err(MountError::Prepare)
+        }
     }
-    for name in KEPT {
-        let target = Path::new(NEW_ROOT).join(name);
-        let _ = fs::create_dir(&target);
-        mount_move(Path::new("/").join(name), &target).map_err(prepare)?;
-    }
-    std::env::set_current_dir(NEW_ROOT).map_err(MountError::Prepare)?;
-    mount_move(".", "/").map_err(prepare)?;
-    rustix::process::chroot(".").map_err(prepare)?;
-    std::env::set_current_dir("/").map_err(MountError::Prepare)
 }
 
-fn prepare(error: Errno) -> MountError {
-    MountError::Prepare(error.into())
-}
+/// The root of this machine, which the agent can change.
+pub(super) struct MachineRoot(fs::File);
 
-fn mount_shared(tag: &str) -> Result<(), MountError> {
-    at(tag, LOWER, "9p", MountFlags::RDONLY, SHARED_OPTIONS)?;
-    for layer in ["upper", "work"] {
-        fs::create_dir(Path::new(SCRATCH).join(layer)).map_err(MountError::Prepare)?;
+impl MachineRoot {
+    pub(super) fn open() -> io::Result<Self> {
+        fs::File::open("/proc/self/ns/mnt").map(Self)
     }
-    for name in names(LOWER) {
-        cover(&Path::new(LOWER).join(&name), &Path::new(SCRATCH).join("upper").join(&name))
-            .map_err(MountError::Prepare)?;
-    }
-    let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
-    at("overlay", NEW_ROOT, "overlay", MountFlags::empty(), options)
-}
 
-/// Covers a directory of the share that is a mount point on the host, if QEMU does not let the
-/// guest enter it. `/proc` is one. Without an empty directory in its place, each use of the name
-/// in the overlay would fail.
-fn cover(lower: &Path, upper: &Path) -> std::io::Result<()> {
-    match fs::symlink_metadata(lower) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => {}
-        _ => return Ok(()),
+    /// Follows the agent to a root that it has mounted over this process's own one. The kernel
+    /// sets the root of a process that enters a mount namespace to what is on top there.
+    pub(super) fn follow(&self) {
+        let _ = move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Mount));
     }
-    fs::create_dir(upper)?;
-    let nothing = XattrFlags::empty();
-    Ok(setxattr(upper, "trusted.overlay.opaque", b"y", nothing)?)
 }
 
 fn mount_disk() -> Result<(), MountError> {

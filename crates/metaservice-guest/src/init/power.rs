@@ -3,11 +3,10 @@
 //! Owns the input devices and the order of a stop: all processes get SIGTERM, then SIGKILL. Then
 //! the disks are released, and the machine is turned off.
 
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::process::{Signal, WaitOptions};
 use rustix::system::{RebootCommand, reboot};
 use tokio::signal::unix::Signal as SignalStream;
@@ -34,14 +33,17 @@ const POWER_KEY: u16 = 116;
 pub(super) struct PowerButtons(JoinSet<bool>);
 
 impl PowerButtons {
-    pub(super) fn open() -> Self {
+    /// `devices` is `/dev`. Its path can change meanwhile, with the root.
+    pub(super) fn open(devices: BorrowedFd<'_>) -> Self {
         let mut watching = JoinSet::new();
-        for entry in fs::read_dir("/dev/input").into_iter().flatten().flatten() {
-            if !entry.file_name().as_encoded_bytes().starts_with(b"event") {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let input = openat(devices, "input", flags | OFlags::DIRECTORY, Mode::empty());
+        let Ok(input) = input else { return Self(watching) };
+        for entry in Dir::read_from(&input).into_iter().flatten().flatten() {
+            if !entry.file_name().to_bytes().starts_with(b"event") {
                 continue;
             }
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            if let Ok(device) = rustix::fs::open(entry.path(), flags, Mode::empty()) {
+            if let Ok(device) = openat(&input, entry.file_name(), flags, Mode::empty()) {
                 watching.spawn(press(device));
             }
         }

@@ -17,7 +17,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use metaservice_protocol::{Ending, Execute, LogOutput, LogPlace, Reason};
+use metaservice_protocol::{
+    Ending, Execute, Failure, FailureCode, LogOutput, LogPlace, Reason,
+};
 
 use super::control::{JobControl, stop};
 use super::pending_replies::PendingReplies;
@@ -30,6 +32,7 @@ use crate::program::Program;
 use crate::state::{StateDirectory, StateError};
 use crate::supervise::{Kind, LogRoute, Order, Supervisor, supervisor_command};
 use crate::system::processes::Process;
+use crate::volumes;
 
 const CUT_LOG: &str = "the end of the command's log is lost: its supervisor was stopped";
 const LOST: &str = "the command is lost: its supervisor ended without a result";
@@ -41,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) state: StateDirectory,
     pub(crate) config: Arc<Config>,
     pub(crate) execute: Arc<Execute>,
+    /// Whether the machine is as the job needs it, or why not.
+    pub(crate) prepared: Result<(), String>,
     pub(crate) control: JobControl,
     pub(crate) pending_replies: PendingReplies,
 }
@@ -99,6 +104,7 @@ impl Job {
             print(&note);
             self.log(&format!("metaservice-guest: {note}\n")).await;
         }
+        volumes::sync(&execute.volumes).await;
         self.pending_replies.sent().await;
         self.report(&outcome.ending).await;
         state.set_reported()
@@ -109,6 +115,12 @@ impl Job {
         let Self { state, .. } = self;
         if state.is_reported() {
             return Ok(Stage::Reported);
+        }
+        if let Err(reason) = &self.prepared {
+            print(reason);
+            let failure = Some(Failure::new(FailureCode::Other, reason.clone()));
+            let ending = Ending { failure, ..Ending::new(Reason::Unsupported) };
+            return Ok(Stage::Ended(Outcome { note: None, ending }));
         }
         if state.supervisor().is_none() {
             match self.start().await? {

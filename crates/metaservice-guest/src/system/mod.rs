@@ -1,6 +1,6 @@
 //! Access to the guest's kernel and to its user database.
 //!
-//! Owns the formats of `/proc` and `/etc`, pipes, terminals and watched descriptors. It knows
+//! Owns the formats of `/proc` and `/etc`, pipes, terminals, watched descriptors and the root. It knows
 //! nothing of jobs, shells or the service.
 
 pub(crate) mod account;
@@ -9,4 +9,5 @@ pub(crate) mod descriptor;
 pub(crate) mod host_name;
 pub(crate) mod oom;
 pub(crate) mod processes;
+pub(crate) mod root;
 pub(crate) mod streams;

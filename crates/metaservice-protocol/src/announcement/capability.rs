@@ -57,6 +57,8 @@ capabilities! {
     Attach = "attach";
     /// The job's stdout and stderr can be two logs.
     Streams = "streams";
+    /// The agent mounts the job's [`Volume`](crate::Volume)s.
+    Volumes = "volumes";
 }
 
 // The set has one bit for each.
@@ -128,6 +130,7 @@ mod tests {
             "launch",
             "attach",
             "streams",
+            "volumes",
         ];
         assert_eq!(json, serde_json::json!(names));
     }

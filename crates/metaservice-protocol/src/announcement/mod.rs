@@ -109,7 +109,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_agent_fits_a_header_and_is_read_back(
-            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=10,
+            version in ".{0,40}", kernel in any::<String>(), count in 0usize..=Capability::ALL.len(),
         ) {
             let capabilities = Capability::ALL.iter().copied().take(count).collect();
             let agent = AgentInfo { version, kernel, capabilities, ..AgentInfo::default() };

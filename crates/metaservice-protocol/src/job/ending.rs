@@ -29,7 +29,7 @@ pub enum Reason {
     /// It could not be started: the file cannot be executed, or not in this directory, or not as
     /// this user.
     NotExecutable,
-    /// It was not started, because the agent cannot do what the job asks for. Only a host says so.
+    /// It was not started, because the agent or the guest cannot do what the job asks for.
     Unsupported,
     /// The agent lost track of it, for example because its supervisor crashed.
     Lost,

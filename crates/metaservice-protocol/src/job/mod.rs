@@ -4,11 +4,13 @@ mod ending;
 mod log;
 mod renewal;
 mod session;
+mod volume;
 
 pub use ending::{Ending, Reason};
 pub use log::{LogOutput, LogPlace};
 pub use renewal::Renewal;
 pub use session::SessionGrant;
+pub use volume::{Volume, VolumeMode};
 
 use std::collections::BTreeMap;
 
@@ -60,6 +62,11 @@ pub struct Execute {
     /// [`Capability::Streams`](crate::Capability::Streams) gets this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub separate: bool,
+    /// Extension: directories of the host to mount before the command starts, in this order. An
+    /// agent that does not know this field runs the command without them, so a service ends the
+    /// job of such an agent instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 impl Execute {

@@ -16,10 +16,8 @@ use crate::spec::accelerator::AcceleratorChoice;
 use crate::spec::boot::{Boot, Root};
 use crate::spec::error::InvalidSpec;
 use crate::spec::network::{Network, Publish, Transport};
+use crate::spec::share::Share;
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
-
-/// The name under which the guest mounts the shared directory.
-const ROOT_TAG: &str = "metaservice";
 
 /// The longest kernel command line of x86, with its final zero byte.
 const MAX_COMMAND_LINE: usize = 2048;
@@ -29,7 +27,7 @@ const MAX_COMMAND_LINE: usize = 2048;
 /// self-tests of ciphers are off: they take 0.2 s under emulation.
 const KERNEL_ARGUMENTS: &str = "quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests";
 
-/// What QEMU inherits: file descriptors, and the shared directory.
+/// What QEMU inherits: file descriptors, and the shared directories.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Inherited<'a> {
     pub(crate) monitor: RawFd,
@@ -38,8 +36,8 @@ pub(crate) struct Inherited<'a> {
     /// A file without a name that takes the guest's writes to its disk. Without it, QEMU creates a
     /// temporary file.
     pub(crate) scratch: Option<RawFd>,
-    /// The path of the shared directory, if it is not that of the description.
-    pub(crate) export: Option<&'a Export>,
+    /// The directory of each 9p device. Without, they are left open: for a key.
+    pub(crate) exports: &'a [Export],
 }
 
 /// The processor to emulate: everything that QEMU can emulate, but for ERMS and FSRM. With these,
@@ -113,21 +111,8 @@ pub(crate) fn qemu(
         words.option("-smbios", format!("type=1,uuid={uuid},serial={uuid}"));
     }
     user_network(spec, &mut words)?;
-    if let Root::Directory(directory) = &spec.root {
-        let directory = existing("the directory", directory)?;
-        if !directory.is_dir() {
-            let source = std::io::ErrorKind::NotADirectory.into();
-            return Err(InvalidSpec::Path { what: "the directory", path: directory, source });
-        }
-        let as_described = Export { path: directory, refuses_others: false };
-        let Export { path, refuses_others } = inherited.export.unwrap_or(&as_described);
-        let others = if *refuses_others { "forbid" } else { "remap" };
-        let start =
-            format!("local,id=root,security_model=none,readonly=on,multidevs={others},path=");
-        words.option("-fsdev", with_path(&start, path));
-        words.option("-device", format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"));
-    }
     disk(&mut words, spec, inherited.scratch);
+    shares(&mut words, spec, inherited.exports);
     match &spec.boot {
         Boot::Firmware if spec.disk.is_none() => return Err(InvalidSpec::NothingToBoot),
         Boot::Firmware => {}
@@ -191,6 +176,23 @@ fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec
     Ok(())
 }
 
+/// The 9p devices. They come last, so that no other device has another address because of them.
+fn shares(words: &mut Words, spec: &MachineSpec, exports: &[Export]) {
+    let open = Export::default();
+    for number in 0..spec.shares.len().max(spec.share_devices) {
+        let Export { path, refuses_others } = exports.get(number).unwrap_or(&open);
+        let writable = spec.shares.get(number).is_some_and(|share| share.writable);
+        let others = if *refuses_others { "forbid" } else { "remap" };
+        let readonly = if writable { "off" } else { "on" };
+        let start = format!(
+            "local,id=share{number},security_model=none,readonly={readonly},multidevs={others},path="
+        );
+        let tag = Share::tag(number);
+        words.option("-fsdev", with_path(&start, path));
+        words.option("-device", format!("virtio-9p-pci,fsdev=share{number},mount_tag={tag}"));
+    }
+}
+
 /// The machine type, and the file of the memory. For a new snapshot, the memory is shared with its
 /// file, and QEMU leaves it out of the state. In a restored machine, it is a private view of the
 /// file, copied on write.
@@ -219,9 +221,6 @@ fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, Inva
     let mut line = format!("{} {KERNEL_ARGUMENTS}", arch_arguments(spec.qemu.arch));
     match &spec.root {
         Root::Initramfs => {}
-        Root::Directory(_) => {
-            write_argument(&mut line, "metaservice.root", &format!("9p:{ROOT_TAG}"));
-        }
         Root::Disk if spec.disk.is_none() => return Err(InvalidSpec::NoRoot("a disk")),
         Root::Disk => write_argument(&mut line, "metaservice.root", "disk"),
     }

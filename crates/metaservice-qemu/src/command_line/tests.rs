@@ -6,7 +6,7 @@ use crate::spec::hardware::{Cpus, Memory, SystemUuid};
 use crate::spec::network::Card;
 
 const INHERITED: Inherited<'_> =
-    Inherited { monitor: 11, console: 12, card: Some(13), scratch: None, export: None };
+    Inherited { monitor: 11, console: 12, card: Some(13), scratch: None, exports: &[] };
 
 fn spec(boot: Boot) -> MachineSpec {
     let version = QemuVersion { major: 7, minor: 2 };
@@ -108,31 +108,40 @@ fn commas_in_paths_are_doubled() {
     let root = directory.path().join("a,b,,c");
     std::fs::create_dir(&root).unwrap();
     std::fs::write(root.join("disk,0"), [0; 512]).unwrap();
-    let spec = spec(direct()).root(Root::Directory(root.clone())).disk(raw(&root.join("disk,0")));
-    let words = build(&spec).unwrap();
+    let words = build(&spec(direct()).disk(raw(&root.join("disk,0")))).unwrap();
     let above = directory.path().canonicalize().unwrap().display().to_string();
-    let fsdev = &values(&words, "-fsdev")[0];
-    assert_eq!(
-        *fsdev,
-        format!(
-            "local,id=root,security_model=none,readonly=on,multidevs=remap,path={above}/a,,b,,,,c"
-        )
-    );
     let drive = &values(&words, "-drive")[0];
     assert_eq!(
         *drive,
         format!("if=none,id=disk,snapshot=on,format=raw,file={above}/a,,b,,,,c/disk,,0")
     );
-    assert!(values(&words, "-append")[0].contains(" metaservice.root=9p:metaservice"));
 }
 
 #[test]
-fn a_relative_directory_becomes_absolute_and_a_missing_one_is_named() {
-    let words = build(&spec(direct()).root(Root::Directory("src".into()))).unwrap();
-    assert!(values(&words, "-fsdev")[0].ends_with("/metaservice-qemu/src"));
-    let error = build(&spec(direct()).root(Root::Directory("/no/such".into()))).unwrap_err();
-    assert_eq!(error.to_string(), "cannot use the directory /no/such");
-    assert!(build(&spec(direct()).root(Root::Directory("/proc/self/exe".into()))).is_err());
+fn a_machine_has_a_device_for_each_directory_and_as_many_as_it_is_to_have() {
+    let export = |path: &str, refuses_others| Export { path: path.into(), refuses_others };
+    let exports = [export("/export/0", false), export("/a,b", true), export("/export/2", false)];
+    let choice = AcceleratorChoice { kvm: false, reason: String::new() };
+    let shared = spec(direct()).share(Share::new("/x")).share(Share::new("/y").writable());
+    let inherited = Inherited { exports: &exports, ..INHERITED };
+    let words = qemu(&shared.share_devices(3), &choice, inherited).unwrap();
+    let words: Vec<_> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
+    let fsdev =
+        |number: usize, how: &str| format!("local,id=share{number},security_model=none,{how}");
+    assert_eq!(
+        values(&words, "-fsdev"),
+        [
+            fsdev(0, "readonly=on,multidevs=remap,path=/export/0"),
+            fsdev(1, "readonly=off,multidevs=forbid,path=/a,,b"),
+            fsdev(2, "readonly=on,multidevs=remap,path=/export/2"),
+        ]
+    );
+    let devices = values(&words, "-device");
+    assert_eq!(devices[devices.len() - 1], "virtio-9p-pci,fsdev=share2,mount_tag=metaservice2");
+    // The key of a snapshot has the devices, whatever their directories.
+    let idle = build(&spec(direct()).share_devices(3)).unwrap();
+    assert_eq!(values(&idle, "-fsdev")[2], fsdev(2, "readonly=on,multidevs=remap,path="));
+    assert!(values(&build(&spec(direct())).unwrap(), "-fsdev").is_empty());
 }
 
 #[test]
@@ -197,7 +206,8 @@ fn what_a_machine_writes_to_its_disk_stays_only_where_it_is_to() {
     let kept = MachineSpec { keeps_disk: true, ..spec() };
     let stays = "if=none,id=disk,discard=unmap,detect-zeroes=unmap";
     assert_eq!(drive(&kept), format!("{stays},format=raw,file={path}"));
-    let files = || SnapshotFiles { memory: "/m".into(), disk: Some("/o,v".into()) };
+    let files =
+        || SnapshotFiles { memory: "/m".into(), disk: Some("/o,v".into()), empty: "/e".into() };
     let created = MachineSpec { snapshot: Some(SnapshotUse::Create(files())), ..spec() };
     assert_eq!(drive(&created), format!("{stays},format=qcow2,file=/o,,v"));
     let restored =

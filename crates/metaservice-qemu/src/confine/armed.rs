@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ::landlock::RulesetCreated;
 use rustix::thread::CapabilitySet;
+use seccompiler::BpfProgram;
 
 use super::enter::{self, Entry};
 use super::error::ConfineError;
@@ -31,6 +32,7 @@ pub(super) struct Ends {
 pub(crate) struct Armed {
     ends: Option<Ends>,
     rules: Option<RulesetCreated>,
+    filters: Vec<BpfProgram>,
     steps: Arc<[Step]>,
     privileged: bool,
 }
@@ -41,15 +43,16 @@ impl Armed {
         command: &mut Command,
         entry: Option<(Entry, Ends)>,
         rules: Option<RulesetCreated>,
+        filters: Vec<BpfProgram>,
     ) -> Self {
         let (entry, ends) = entry.unzip();
         let steps = entry.as_ref().map(|entry| Arc::clone(&entry.steps)).unwrap_or_default();
         let privileged = entry.as_ref().is_some_and(|entry| entry.privileged);
         enter::prepare(command, entry);
-        Self { ends, rules, steps, privileged }
+        Self { ends, rules, filters, steps, privileged }
     }
 
-    /// Starts the command. The calling thread gets the same Landlock rules, and the command dies
+    /// Starts the command. The calling thread gets the same rules and filters, and the command dies
     /// with the thread.
     pub(crate) fn spawn(self, command: &mut Command) -> Result<Child, ConfineError> {
         let (spawned, _) = self.run(command);
@@ -57,8 +60,12 @@ impl Armed {
     }
 
     pub(super) fn run(self, command: &mut Command) -> (Result<Child, ConfineError>, Seen) {
-        let Self { ends, rules, steps, privileged } = self;
+        let Self { ends, rules, filters, steps, privileged } = self;
         if let Some(Err(error)) = rules.map(RulesetCreated::restrict_self) {
+            return (Err(error.into()), Seen::default());
+        }
+        if let Err(error) = filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter))
+        {
             return (Err(error.into()), Seen::default());
         }
         let Some(Ends { parent, child }) = ends else {

@@ -1,18 +1,19 @@
 //! The confinement of one QEMU.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ::landlock::RulesetCreated;
+use seccompiler::BpfProgram;
 
 use super::armed::{Armed, Ends, entry};
 use super::enter::Entry;
 use super::error::ConfineError;
 use super::handshake::Held;
 use super::hold::hold;
-use super::needs::Needs;
-use super::{landlock, steps};
+use super::needs::{Exported, Needs};
+use super::{calls, landlock, steps};
 use crate::spec::boundary::Boundary;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl Layer {
     }
 }
 
-/// Where QEMU finds the shared directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The directory of a 9p device, as QEMU finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Export {
     pub(crate) path: PathBuf,
     /// Whether QEMU must reject other file systems below the directory.
@@ -47,32 +48,25 @@ pub(crate) struct Export {
 pub(crate) struct Confinement {
     entry: Option<(Entry, Ends)>,
     rules: Option<RulesetCreated>,
+    filters: Vec<BpfProgram>,
     held: Option<Held>,
-    export: Option<Export>,
+    exports: Vec<Export>,
 }
 
 impl Confinement {
     /// Prepares it. Blocks for some milliseconds.
     pub(crate) fn of(needs: &Needs, host: Boundary) -> Result<Self, ConfineError> {
         let mut confinement = Self::default();
-        let layer = Layer::of(host, needs.exported.is_some());
-        if let Some(exported) = &needs.exported {
-            let (path, refuses_others) = if layer == Layer::Namespaces {
-                (PathBuf::from(steps::EXPORT), false)
-            } else if host.namespaces {
-                let held = hold(false, steps::of_export(exported)?, steps::EXPORT)?;
-                let path = format!("/proc/self/fd/{}", held.directory.as_raw_fd());
-                confinement.held = Some(held);
-                (path.into(), false)
-            } else {
-                (exported.directory.clone(), true)
-            };
-            confinement.export = Some(Export { path, refuses_others });
+        let shares = needs.shared().next().is_some();
+        let layer = Layer::of(host, shares);
+        if layer != Layer::Namespaces && host.namespaces && shares {
+            confinement.held =
+                Some(hold(false, steps::of_exports(&needs.exported)?, steps::EXPORT)?);
         }
+        confinement.exports = exports(needs, layer, confinement.held.as_ref());
         match layer {
             Layer::Namespaces => {
-                let steps = steps::of_machine(needs, needs.exported.is_some())?;
-                let (mut entry, ends) = entry(host.privileged, steps)?;
+                let (mut entry, ends) = entry(host.privileged, steps::of_machine(needs)?)?;
                 entry.network = needs.network;
                 if host.privileged {
                     entry.kept = needs.capabilities();
@@ -80,15 +74,22 @@ impl Confinement {
                 confinement.entry = Some((entry, ends));
                 confinement.rules = landlock::no_signals();
             }
-            Layer::Landlock => confinement.rules = Some(landlock::rules(needs)?),
+            Layer::Landlock => {
+                let exports = confinement.exports.iter().map(|export| export.path.as_path());
+                confinement.rules = Some(landlock::rules(needs, exports)?);
+            }
             Layer::None => {}
+        }
+        if needs.shares_writably() {
+            let filters = calls::of_writable_shares().map_err(seccompiler::Error::from)?;
+            confinement.filters = filters.into();
         }
         Ok(confinement)
     }
 
-    /// Where QEMU finds the shared directory, if it has one.
-    pub(crate) const fn export(&self) -> Option<&Export> {
-        self.export.as_ref()
+    /// The directory of each 9p device.
+    pub(crate) fn exports(&self) -> &[Export] {
+        &self.exports
     }
 
     /// The descriptors that the command must inherit.
@@ -99,6 +100,24 @@ impl Confinement {
     /// Has the command enter it between fork and exec. It marks all descriptors as close-on-exec,
     /// so mark those to inherit after this call.
     pub(crate) fn arm(self, command: &mut Command) -> Armed {
-        Armed::prepare(command, self.entry, self.rules)
+        Armed::prepare(command, self.entry, self.rules, self.filters)
     }
+}
+
+/// Where QEMU finds the directory of each 9p device.
+fn exports(needs: &Needs, layer: Layer, held: Option<&Held>) -> Vec<Export> {
+    let base = match (layer, held) {
+        (Layer::Namespaces, _) => Some(PathBuf::from(steps::EXPORT)),
+        (_, Some(held)) => Some(format!("/proc/self/fd/{}", held.directory.as_raw_fd()).into()),
+        (_, None) => None,
+    };
+    let export = |(number, exported): (usize, &Option<Exported>)| match &base {
+        Some(base) => Export { path: base.join(number.to_string()), refuses_others: false },
+        None => {
+            let directory = exported.as_ref().map(|exported| exported.directory.as_path());
+            let path = directory.or(needs.empty.as_deref()).unwrap_or(Path::new(steps::EXPORT));
+            Export { path: path.to_owned(), refuses_others: true }
+        }
+    };
+    needs.exported.iter().enumerate().map(export).collect()
 }

@@ -39,6 +39,7 @@ use crate::descriptors::lower_descriptors;
 /// Arguments of `mount_setattr`: attributes to set, and a flag.
 const READ_ONLY: u64 = 1;
 const NO_SET_ID: u64 = 2;
+const NO_DEVICES: u64 = 4;
 const RECURSIVE: u32 = 0x8000;
 
 /// The child's part of a confinement.
@@ -201,12 +202,19 @@ fn take(step: &Step) -> Result<(), Errno> {
         }
         Step::Bind { from, at, below: false } => mount_bind(from.as_c_str(), at.as_c_str()),
         Step::ReadOnly(at) => read_only(at, true),
-        Step::Hide { at, empty } => match mount_bind(empty.as_c_str(), at.as_c_str()) {
-            Err(Errno::NOTDIR) => mount_bind(NOTHING, at.as_c_str()),
-            // It was removed meanwhile.
-            Err(Errno::NOENT) => Ok(()),
-            other => other,
-        },
+        Step::Hide { at, empty } => {
+            match mount_bind(empty.as_c_str(), at.as_c_str()) {
+                Err(Errno::NOTDIR) => mount_bind(NOTHING, at.as_c_str())?,
+                // It was removed meanwhile.
+                Err(Errno::NOENT) => return Ok(()),
+                other => other?,
+            }
+            read_only(at, false)
+        }
+        Step::Share { at, writable: true } => set_attributes(at, NO_SET_ID | NO_DEVICES, true),
+        Step::Share { at, writable: false } => {
+            set_attributes(at, READ_ONLY | NO_SET_ID | NO_DEVICES, true)
+        }
     }
 }
 
@@ -225,7 +233,12 @@ fn there(error: Errno) -> Result<(), Errno> {
 }
 
 fn read_only(at: &CStr, below: bool) -> Result<(), Errno> {
-    let attributes: [u64; 4] = [READ_ONLY | NO_SET_ID, 0, 0, 0];
+    set_attributes(at, READ_ONLY | NO_SET_ID, below)
+}
+
+/// Sets attributes of a mount, and with `below` of all mounts below it.
+fn set_attributes(at: &CStr, attributes: u64, below: bool) -> Result<(), Errno> {
+    let attributes: [u64; 4] = [attributes, 0, 0, 0];
     let flags = if below { RECURSIVE } else { 0 };
     // SAFETY: the kernel reads a path and 32 bytes of attributes, and keeps neither.
     let done = unsafe {

@@ -21,4 +21,7 @@ pub enum ConfineError {
     /// The Landlock rules could not be created.
     #[error("cannot confine QEMU by Landlock rules")]
     Landlock(#[from] ::landlock::RulesetError),
+    /// The system calls of a QEMU with a writable share could not be filtered.
+    #[error("cannot filter the system calls of QEMU")]
+    Calls(#[from] seccompiler::Error),
 }

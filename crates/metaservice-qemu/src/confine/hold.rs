@@ -20,7 +20,7 @@ pub(super) fn hold(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let (mut entry, ends) = entry(privileged, steps)?;
     entry.waits_at = Some(CString::new(directory).map_err(io::Error::from)?);
-    let armed = Armed::prepare(&mut command, Some((entry, ends)), None);
+    let armed = Armed::prepare(&mut command, Some((entry, ends)), None, Vec::new());
     let (spawned, seen) = armed.run(&mut command);
     match (seen.held, spawned) {
         (Some(held), _) => Ok(held),

@@ -4,9 +4,7 @@
 //! one by one. A file that is created there later is hidden too. Names of hidden files stay
 //! visible.
 
-#[cfg(test)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated,
@@ -38,11 +36,15 @@ pub(super) fn no_signals() -> Option<RulesetCreated> {
         .ok()
 }
 
-/// The rules for a machine, created before the fork.
-pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
+/// The rules for a machine whose 9p devices have these directories, created before the fork.
+pub(super) fn rules<'a>(
+    needs: &Needs,
+    exports: impl Iterator<Item = &'a Path>,
+) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(RIGHTS);
     let open: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let scratch = AccessFs::from_all(RIGHTS) & !AccessFs::Execute;
+    let shared = scratch & !AccessFs::MakeChar & !AccessFs::MakeBlock;
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(RIGHTS))?
         .scope(Scope::Signal | Scope::AbstractUnixSocket)?
@@ -54,15 +56,15 @@ pub(super) fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
         let rights = if path.is_dir() { scratch } else { open };
         rules = rules.add_rules(path_beneath_rules([path], rights))?;
     }
-    if let Some(exported) = &needs.exported {
+    for exported in needs.shared() {
+        let reads = AccessFs::ReadFile | AccessFs::ReadDir;
+        let rights = if exported.writable { shared } else { reads };
         rules = rules
             .add_rules(path_beneath_rules([&exported.directory], AccessFs::ReadDir))?
-            .add_rules(path_beneath_rules(
-                around(exported),
-                AccessFs::ReadFile | AccessFs::ReadDir,
-            ))?;
+            .add_rules(path_beneath_rules(around(exported), rights))?;
     }
-    Ok(rules)
+    // QEMU opens each directory, also an empty one.
+    Ok(rules.add_rules(path_beneath_rules(exports, AccessFs::ReadDir))?)
 }
 
 /// All of the directory except hidden paths and other mounts. QEMU cannot tell a mount of the same
@@ -89,7 +91,7 @@ fn around(exported: &Exported) -> Vec<PathBuf> {
 #[cfg(test)]
 pub(super) fn around_directory(directory: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
     let (directory, hidden) = (directory.to_owned(), hidden.to_vec());
-    around(&Exported { directory, hidden, mounts: Vec::new() })
+    around(&Exported { directory, writable: false, hidden, mounts: Vec::new() })
 }
 
 #[cfg(test)]
@@ -111,8 +113,12 @@ mod tests {
         assert_eq!(found, [path("a/other"), path("b"), path("file")]);
         assert_eq!(around_directory(directory.path(), &[]), [directory.path()]);
         let mount = |shown| Mount { at: path("b"), shown };
-        let with =
-            |mounts| Exported { directory: directory.path().to_owned(), hidden: vec![], mounts };
+        let with = |mounts| Exported {
+            directory: directory.path().to_owned(),
+            writable: false,
+            hidden: vec![],
+            mounts,
+        };
         assert!(
             !around(&with(vec![mount(false)])).iter().any(|found| path("b").starts_with(found))
         );

@@ -13,9 +13,10 @@ use rustix::thread::CapabilitySet;
 use super::mounts::{self, Mount};
 use crate::spec::MachineSpec;
 use crate::spec::accelerator::AcceleratorChoice;
-use crate::spec::boot::{Boot, Root};
+use crate::spec::boot::Boot;
 use crate::spec::error::InvalidSpec;
 use crate::spec::network::Network;
+use crate::spec::share::Share;
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 use crate::spec::visibility;
 
@@ -62,13 +63,17 @@ pub(crate) struct Needs {
     pub(super) writes: Vec<PathBuf>,
     /// Whether QEMU itself uses the network.
     pub(super) network: bool,
-    pub(super) exported: Option<Exported>,
+    /// The directory of each 9p device. `None`: an empty one.
+    pub(super) exported: Vec<Option<Exported>>,
+    /// A directory with nothing in it, for a host on which none can be mounted.
+    pub(super) empty: Option<PathBuf>,
 }
 
 /// A shared directory.
 #[derive(Debug)]
 pub(super) struct Exported {
     pub(super) directory: PathBuf,
+    pub(super) writable: bool,
     /// The hidden paths in it, sorted. None is within another.
     pub(super) hidden: Vec<PathBuf>,
     /// The file systems below it, sorted.
@@ -98,24 +103,25 @@ impl Needs {
                 reads.extend(disk.path().parent().map(Path::to_owned));
             }
         }
-        match &spec.snapshot {
-            None => {}
-            Some(SnapshotUse::Create(SnapshotFiles { memory, disk })) => {
+        let empty = match &spec.snapshot {
+            None => None,
+            Some(SnapshotUse::Create(SnapshotFiles { memory, disk, empty })) => {
                 writes.extend([Some(memory), disk.as_ref()].into_iter().flatten().cloned());
+                Some(empty)
             }
-            Some(SnapshotUse::Restore(SnapshotFiles { memory, disk }, _)) => {
+            Some(SnapshotUse::Restore(SnapshotFiles { memory, disk, empty }, _)) => {
                 // QEMU opens the memory for writing, even for a private view of it.
                 writes.push(memory.clone());
                 reads.extend(disk.clone());
+                Some(empty)
             }
-        }
+        };
         let kvm = accelerator.kvm.then_some("/dev/kvm");
         let devices =
             DEVICES.into_iter().chain(kvm).map(PathBuf::from).filter(|path| path.exists());
-        let exported = match &spec.root {
-            Root::Directory(directory) => Some(Exported::of(spec, directory)?),
-            Root::Initramfs | Root::Disk => None,
-        };
+        let exported = spec.shares.iter().map(|share| Exported::of(spec, share).map(Some));
+        let mut exported: Vec<_> = exported.collect::<Result<_, _>>()?;
+        exported.resize_with(spec.share_devices.max(exported.len()), || None);
         reads.sort();
         reads.dedup();
         Ok(Self {
@@ -125,7 +131,18 @@ impl Needs {
             writes,
             network: spec.network == Network::User,
             exported,
+            empty: empty.cloned(),
         })
+    }
+
+    /// The directories that are shared.
+    pub(super) fn shared(&self) -> impl Iterator<Item = &Exported> {
+        self.exported.iter().flatten()
+    }
+
+    /// Whether the guest writes to a directory of the host.
+    pub(super) fn shares_writably(&self) -> bool {
+        self.shared().any(|exported| exported.writable)
     }
 
     /// Programs, libraries and their settings, as far as this host has them.
@@ -142,23 +159,31 @@ impl Needs {
             fs::metadata(path).is_ok_and(|file| file.uid() != 0 && file.mode() & mode != mode)
         };
         let mut kept = CapabilitySet::empty();
-        if self.exported.is_some() || self.reads.iter().any(|path| foreign(path, 0o004)) {
+        if self.shared().next().is_some() || self.reads.iter().any(|path| foreign(path, 0o004)) {
             kept |= CapabilitySet::DAC_READ_SEARCH;
         }
         if self.writes.iter().any(|path| foreign(path, 0o006)) {
             kept |= CapabilitySet::DAC_OVERRIDE;
+        }
+        if self.shares_writably() {
+            // Root writes to files of all users. It does not give files away.
+            kept |= CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
         }
         kept
     }
 }
 
 impl Exported {
-    fn of(spec: &MachineSpec, directory: &Path) -> Result<Self, InvalidSpec> {
-        let directory = existing("the directory", directory)?;
-        let hidden = spec.visibility.hidden(&directory, visibility::defaults())?;
+    fn of(spec: &MachineSpec, share: &Share) -> Result<Self, InvalidSpec> {
+        let directory = existing("the directory", &share.directory)?;
+        if !directory.is_dir() {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(InvalidSpec::Path { what: "the directory", path: directory, source });
+        }
+        let hidden = spec.visibility.hidden(&directory, share.is_root, visibility::defaults())?;
         let mounts = mounts::below(&directory, &hidden, &spec.visibility.shown()?)
             .map_err(InvalidSpec::Mounts)?;
-        Ok(Self { directory, hidden, mounts })
+        Ok(Self { directory, writable: share.writable, hidden, mounts })
     }
 }
 
@@ -188,4 +213,29 @@ fn is_too_much(directory: &Path) -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.map(|home| home.canonicalize().unwrap_or(home));
     directory == Path::new("/") || home.is_some_and(|home| home.starts_with(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::find::qemu::{Qemu, QemuVersion};
+
+    fn needs(change: impl FnOnce(MachineSpec) -> MachineSpec) -> Result<Needs, InvalidSpec> {
+        let qemu = Qemu::new("/bin/sh", QemuVersion { major: 7, minor: 2 });
+        let spec = change(MachineSpec::new(&qemu, Boot::Firmware));
+        let choice = AcceleratorChoice { kvm: false, reason: String::new() };
+        Needs::of(&spec, &choice, None)
+    }
+
+    #[test]
+    fn a_relative_directory_becomes_absolute_and_a_missing_one_is_named() {
+        let found = needs(|spec| spec.share(Share::new("src")).share_devices(3)).unwrap();
+        let shared: Vec<_> = found.shared().map(|exported| &exported.directory).collect();
+        assert!(matches!(shared[..], [one] if one.ends_with("metaservice-qemu/src")), "{shared:?}");
+        assert_eq!((found.exported.len(), found.shares_writably()), (3, false));
+        assert!(needs(|spec| spec.share(Share::new("src").writable())).unwrap().shares_writably());
+        let missing = needs(|spec| spec.share(Share::new("/no/such"))).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot use the directory /no/such");
+        assert!(needs(|spec| spec.share(Share::new("/bin/sh"))).is_err());
+    }
 }

@@ -20,7 +20,7 @@ pub(super) const HOST: &CStr = c"/.host";
 pub(super) const NOTHING: &CStr = c"/.nothing";
 const EMPTY: &CStr = c"/.empty";
 
-/// The path of the shared directory.
+/// The directory of the shared directories: each has its number as its name.
 pub(crate) const EXPORT: &str = "/export";
 
 /// One change of the new root.
@@ -36,12 +36,15 @@ pub(super) enum Step {
     Bind { from: CString, at: CString, below: bool },
     /// Makes a mount read-only, with everything below it.
     ReadOnly(CString),
-    /// Covers a file with an empty one, or a directory with this empty one.
+    /// Covers a file with an empty one, or a directory with this empty one, which nobody writes.
     Hide { at: CString, empty: CString },
+    /// Makes a mount, with everything below it, one without devices and set-user-id programs. The
+    /// guest may write to it or not.
+    Share { at: CString, writable: bool },
 }
 
-/// The steps for a machine's QEMU. `export` says whether the shared directory is part of its root.
-pub(super) fn of_machine(needs: &Needs, export: bool) -> io::Result<Vec<Step>> {
+/// The steps for a machine's QEMU, with the shared directories.
+pub(super) fn of_machine(needs: &Needs) -> io::Result<Vec<Step>> {
     let mut steps = Steps::default();
     for path in needs.system() {
         // If `/lib` is a link, it stays one: programs are found under both names.
@@ -64,16 +67,14 @@ pub(super) fn of_machine(needs: &Needs, export: bool) -> io::Result<Vec<Step>> {
     }
     // QEMU reads attributes of shared files by the names of its own descriptors.
     steps.bind(Path::new("/proc/self/fd"), Path::new("/proc/self/fd"), true, true)?;
-    if let (Some(exported), true) = (&needs.exported, export) {
-        steps.export(exported, false)?;
-    }
+    steps.exports(&needs.exported, false)?;
     Ok(steps.0)
 }
 
-/// The steps for a root with only the shared directory, as an ordinary user can build it.
-pub(super) fn of_export(exported: &Exported) -> io::Result<Vec<Step>> {
+/// The steps for a root with only the shared directories, as an ordinary user can build it.
+pub(super) fn of_exports(exported: &[Option<Exported>]) -> io::Result<Vec<Step>> {
     let mut steps = Steps::default();
-    steps.export(exported, true)?;
+    steps.exports(exported, true)?;
     Ok(steps.0)
 }
 
@@ -113,16 +114,29 @@ impl Steps {
         Ok(())
     }
 
+    fn exports(&mut self, exported: &[Option<Exported>], whole: bool) -> io::Result<()> {
+        if !exported.is_empty() {
+            self.push(Step::Directory(CString::new(EXPORT)?));
+        }
+        for (number, exported) in exported.iter().enumerate() {
+            let place = CString::new(format!("{EXPORT}/{number}"))?;
+            match exported {
+                Some(exported) => self.export(exported, &place, whole)?,
+                None => self.push(Step::Directory(place)),
+            }
+        }
+        Ok(())
+    }
+
     /// With `whole`, the file systems below the directory come with it, as they must for an
     /// ordinary user, and the hidden ones are covered. Without, each file system to show is
     /// mounted.
-    fn export(&mut self, exported: &Exported, whole: bool) -> io::Result<()> {
-        let place = CString::new(EXPORT)?;
+    fn export(&mut self, exported: &Exported, place: &CStr, whole: bool) -> io::Result<()> {
         let within =
-            |path: &Path| below(&place, path.strip_prefix(&exported.directory).unwrap_or(path));
-        self.push(Step::Directory(place.clone()));
+            |path: &Path| below(place, path.strip_prefix(&exported.directory).unwrap_or(path));
+        self.push(Step::Directory(place.to_owned()));
         let from = below(HOST, &exported.directory)?;
-        self.push(Step::Bind { from, at: place.clone(), below: whole });
+        self.push(Step::Bind { from, at: place.to_owned(), below: whole });
         for mount in &exported.mounts {
             if !whole && mount.shown {
                 let from = below(HOST, &mount.at)?;
@@ -134,7 +148,8 @@ impl Steps {
         for path in &exported.hidden {
             self.hide(within(path)?)?;
         }
-        self.push(Step::ReadOnly(place));
+        // The mounts that hide something are among those that change.
+        self.push(Step::Share { at: place.to_owned(), writable: exported.writable });
         Ok(())
     }
 }

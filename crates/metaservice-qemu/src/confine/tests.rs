@@ -28,7 +28,8 @@ fn needs(read: &Path, written: &Path) -> Needs {
         reads: vec![read.to_owned()],
         writes: vec![written.to_owned()],
         network: false,
-        exported: None,
+        exported: Vec::new(),
+        empty: None,
     }
 }
 
@@ -162,11 +163,15 @@ fn a_directory_that_is_held_has_its_mounts_on_top() {
     let gone = Mount { at: directory.join("gone"), shown: false };
     let exported = Exported {
         directory: directory.clone(),
+        writable: false,
         hidden: vec![directory.join("hidden")],
         mounts: vec![gone],
     };
-    let held = hold(false, steps::of_export(&exported).unwrap(), steps::EXPORT).unwrap();
-    let here = PathBuf::from(format!("/proc/self/fd/{}", held.directory.as_raw_fd()));
+    let exported = [Some(exported), None];
+    let held = hold(false, steps::of_exports(&exported).unwrap(), steps::EXPORT).unwrap();
+    let base = PathBuf::from(format!("/proc/self/fd/{}", held.directory.as_raw_fd()));
+    let here = base.join("0");
+    assert_eq!(fs::read_dir(base.join("1")).unwrap().count(), 0);
     let names = |at: &Path| -> BTreeSet<String> {
         let entries = fs::read_dir(at).unwrap().flatten();
         entries.map(|entry| entry.file_name().into_string().unwrap()).collect()

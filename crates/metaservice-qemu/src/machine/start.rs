@@ -168,7 +168,7 @@ async fn start_process(
         console: qemu_console.as_raw_fd(),
         card: spec.card.as_ref().map(|card| card.stream.as_raw_fd()),
         scratch: scratch.number(),
-        export: confinement.export(),
+        exports: confinement.exports(),
     };
     let words = command_line::qemu(spec, accelerator, inherited)?;
     let log = spec.console_log.take().map(|file| ConsoleLog::new(file, spec.console_limit));

@@ -46,6 +46,7 @@ impl SnapshotDraft {
         let draft = Self { directory, key: key.clone(), store: store.to_owned(), _lock: lock };
         let files = draft.files();
         reserve(&create(&files.memory)?, key.memory)?;
+        fs::create_dir(&files.empty)?;
         if let (Some(disk), Some(over)) = (&key.disk, &files.disk) {
             let unknown = || SnapshotError::DiskSize(disk.path().to_owned());
             let size = disk.known_size().ok_or_else(unknown)?;

@@ -18,7 +18,11 @@ use crate::spec::snapshot::SnapshotFiles;
 const MAX_MANIFEST: u64 = 1024 * 1024;
 
 pub(super) fn files(directory: &Path, disk: bool) -> SnapshotFiles {
-    SnapshotFiles { memory: directory.join("memory"), disk: disk.then(|| directory.join("disk")) }
+    SnapshotFiles {
+        memory: directory.join("memory"),
+        disk: disk.then(|| directory.join("disk")),
+        empty: directory.join("empty"),
+    }
 }
 
 /// Checks that a memory that becomes full finds room. If it finds none, QEMU is killed.

@@ -13,7 +13,7 @@ use crate::spec::error::InvalidSpec;
 
 /// Changes with the layout of a snapshot, and with everything that a saved guest and its host must
 /// agree on.
-const LAYOUT: &[u8] = b"2";
+const LAYOUT: &[u8] = b"3";
 
 /// Which machine a snapshot is of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! | `KEY/memory` | the memory, sparse; restored machines map it |
 //! | `KEY/disk` | what the machine wrote to its disk, as an image over that of the disk |
 //! | `KEY/state` | the state of processors and devices |
+//! | `KEY/empty` | nothing: the directory of 9p devices that have no other |
 //! | `KEY/manifest` | sizes, times and digests of these files, and the notes of the caller |
 //! | `lock` | locked while a process makes a snapshot |
 //!

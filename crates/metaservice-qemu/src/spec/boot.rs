@@ -1,7 +1,5 @@
 //! What a machine boots from, and what its commands see as `/`.
 
-use std::path::PathBuf;
-
 use crate::arch::Arch;
 use crate::cache::boot_file::{BootFile, CacheNotice};
 use crate::find::kernel::Kernel;
@@ -79,16 +77,13 @@ impl Boot {
     }
 }
 
-/// What the guest's command sees as `/`.
+/// What the guest's init makes `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Root {
     /// The initramfs.
     #[default]
     Initramfs,
-    /// A directory of this host, shared read-only. The guest writes to a layer over it, which is
-    /// removed with the guest.
-    Directory(PathBuf),
     /// The root partition of the disk.
     Disk,
 }

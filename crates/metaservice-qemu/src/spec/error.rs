@@ -22,7 +22,7 @@ pub enum InvalidSpec {
         #[source]
         source: std::io::Error,
     },
-    /// The root file system is on a disk or in a directory that the machine does not have.
+    /// The root file system is on a disk that the machine does not have.
     #[error("the root file system is to come from {0}, which the machine does not have")]
     NoRoot(&'static str),
     /// The firmware has no disk to boot from.

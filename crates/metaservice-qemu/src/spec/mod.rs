@@ -5,10 +5,11 @@
 //!
 //! | module | what it owns |
 //! | --- | --- |
-//! | `boot` | kernel, initramfs, root directory |
+//! | `boot` | kernel, initramfs, root |
 //! | `hardware`, `accelerator` | memory, processors, addresses, and how they run |
 //! | `disk`, `snapshot` | the disk, and the files of a snapshot |
 //! | `network` | network cards and published ports |
+//! | `share` | directories of the host |
 //! | `boundary`, `visibility` | what confines QEMU, and what a shared directory shows |
 //! | `error` | why a description is invalid |
 
@@ -19,6 +20,7 @@ pub(crate) mod disk;
 pub(crate) mod error;
 pub(crate) mod hardware;
 pub(crate) mod network;
+pub(crate) mod share;
 pub(crate) mod snapshot;
 pub(crate) mod visibility;
 
@@ -32,6 +34,7 @@ use self::boundary::Boundary;
 use self::disk::Disk;
 use self::hardware::{Cpus, MacAddress, Memory, SystemUuid};
 use self::network::{Card, Network, Publish};
+use self::share::Share;
 use self::snapshot::{SnapshotFiles, SnapshotUse};
 use self::visibility::Visibility;
 use crate::find::qemu::Qemu;
@@ -58,6 +61,9 @@ pub struct MachineSpec {
     /// Whether the guest's writes to the disk are kept.
     pub(crate) keeps_disk: bool,
     pub(crate) root: Root,
+    pub(crate) shares: Vec<Share>,
+    /// How many 9p devices the machine has at least.
+    pub(crate) share_devices: usize,
     pub(crate) visibility: Visibility,
     /// What confines QEMU. `None`: everything that the host has.
     pub(crate) boundary: Option<Boundary>,
@@ -87,6 +93,8 @@ impl MachineSpec {
             disk: None,
             keeps_disk: false,
             root: Root::default(),
+            shares: Vec::new(),
+            share_devices: 0,
             visibility: Visibility::default(),
             boundary: None,
             network: Network::default(),
@@ -146,7 +154,23 @@ impl MachineSpec {
         self
     }
 
-    /// Sets what a [shared directory](Root::Directory) shows.
+    /// Adds a directory of the host. The guest mounts the first one by the tag
+    /// [`Share::tag(0)`](Share::tag).
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.shares.push(share);
+        self
+    }
+
+    /// Sets how many 9p devices the machine has at least. Those without a directory have an empty
+    /// one.
+    #[must_use]
+    pub const fn share_devices(mut self, count: usize) -> Self {
+        self.share_devices = count;
+        self
+    }
+
+    /// Sets what the [shared directories](Share) show.
     #[must_use]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.visibility = visibility;

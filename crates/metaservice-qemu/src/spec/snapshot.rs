@@ -8,6 +8,8 @@ pub struct SnapshotFiles {
     pub(crate) memory: PathBuf,
     /// An image over the image of the disk.
     pub(crate) disk: Option<PathBuf>,
+    /// A directory with nothing in it, for 9p devices without one.
+    pub(crate) empty: PathBuf,
 }
 
 /// How a machine uses a snapshot.

@@ -121,22 +121,27 @@ impl Visibility {
     /// The paths to show, without symbolic links.
     pub(crate) fn shown(&self) -> Result<BTreeSet<PathBuf>, InvalidSpec> {
         let shown = resolved("a path to show", &self.show)?;
-        match shown.iter().find(|path| KERNELS_OWN.iter().any(|own| path.starts_with(own))) {
+        match shown.iter().find(|path| is_kernels_own(path)) {
             Some(path) => Err(InvalidSpec::NotToBeShown(path.clone())),
             None => Ok(shown),
         }
     }
 
     /// The paths to hide below a directory, given the host's defaults. None is within another.
+    /// `is_root`: the guest makes the directory its root.
     pub(crate) fn hidden(
         &self,
         directory: &Path,
+        is_root: bool,
         defaults: BTreeSet<PathBuf>,
     ) -> Result<Vec<PathBuf>, InvalidSpec> {
+        if is_kernels_own(directory) {
+            return Err(InvalidSpec::NotToBeShown(directory.to_owned()));
+        }
         let shown = self.shown()?;
         let covered = COVERED.map(|name| directory.join(name));
-        if let Some(path) = shown.iter().find(|path| covered.iter().any(|by| path.starts_with(by)))
-        {
+        let is_covered = |path: &&PathBuf| covered.iter().any(|by| path.starts_with(by));
+        if let Some(path) = shown.iter().find(is_covered).filter(|_| is_root) {
             return Err(InvalidSpec::Covered(path.clone()));
         }
         let mut hidden: BTreeSet<PathBuf> = defaults;
@@ -155,6 +160,10 @@ impl Visibility {
         let outermost = hidden.iter().filter(|path| inside(path, &hidden).is_none());
         Ok(outermost.cloned().collect())
     }
+}
+
+fn is_kernels_own(path: &Path) -> bool {
+    KERNELS_OWN.iter().any(|own| path.starts_with(own))
 }
 
 fn resolved(what: &'static str, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>, InvalidSpec> {
@@ -230,7 +239,7 @@ mod tests {
             std::fs::create_dir(path).unwrap();
         }
         let defaults = || set(&[&keys, &cloud, &inner, Path::new("/proc"), &directory]);
-        let hidden = |visibility: Visibility| visibility.hidden(&directory, defaults());
+        let hidden = |visibility: Visibility| visibility.hidden(&directory, true, defaults());
         assert_eq!(hidden(Visibility::new()).unwrap(), [cloud.clone(), keys.clone()]);
         assert_eq!(hidden(Visibility::new().show(&cloud)).unwrap(), [keys.as_path()]);
         let more = Visibility::new().show(&keys).hide(&inner).show(&cloud);
@@ -243,6 +252,14 @@ mod tests {
         ));
         let kernels = hidden(Visibility::new().show("/proc"));
         assert!(matches!(kernels, Err(InvalidSpec::NotToBeShown(_))), "{kernels:?}");
+        let kernels = Visibility::new().hidden(Path::new("/proc/sys"), false, BTreeSet::new());
+        assert!(matches!(kernels, Err(InvalidSpec::NotToBeShown(_))), "{kernels:?}");
+        let tmp = directory.join("tmp");
+        std::fs::create_dir(&tmp).unwrap();
+        let tmp = Visibility::new().show(tmp);
+        let covered = tmp.hidden(&directory, true, BTreeSet::new());
+        assert!(matches!(covered, Err(InvalidSpec::Covered(_))), "{covered:?}");
+        assert!(tmp.hidden(&directory, false, BTreeSet::new()).unwrap().is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::guest::{hear, start, with_modules, with_script};
-use metaservice_qemu::{Boundary, ModuleNeed, Root, Visibility};
+use metaservice_qemu::{Boundary, ModuleNeed, Share, Visibility};
 
 /// A user id that usual hosts do not have.
 const USER: u32 = 61_183;
@@ -105,7 +105,7 @@ async fn a_hostile_guest_finds_no_other_file_systems_and_no_secrets_under_the_ro
         "
 for cache in none loose; do
   mkdir /$cache
-  mount -t 9p -o trans=virtio,version=9p2000.L,cache=$cache metaservice /$cache
+  mount -t 9p -o trans=virtio,version=9p2000.L,cache=$cache metaservice0 /$cache
   cd /$cache
   echo seen $cache $(cat .{here}/file) $(stat -c %u ./usr/bin/env)
   for path in .{here}/keys/key .{here}/secret ./etc/shadow .{shared} .{temporary}/file \
@@ -124,7 +124,7 @@ echo through; while read line; do poweroff -f; done
     let visibility =
         Visibility::new().hide(seen.path().join("keys")).hide(seen.path().join("secret"));
     let spec = with_modules(&script, &[ModuleNeed::SharedDirectory])
-        .root(Root::Directory("/".into()))
+        .share(Share::new("/").root())
         .visibility(visibility);
     let machine = start(spec).await;
     hear(&machine, "through").await;

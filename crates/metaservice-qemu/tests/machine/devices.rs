@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::guest::{TIMEOUT, hear, is_empty, start, with_modules, with_script};
 use metaservice_qemu::{
-    Card, Disk, DiskFormat, ExitCause, MacAddress, ModuleNeed, Network, Root, find,
+    Card, Disk, DiskFormat, ExitCause, MacAddress, ModuleNeed, Network, Share, find,
 };
 use tokio::io::AsyncReadExt;
 
@@ -24,8 +24,7 @@ async fn a_shared_directory_is_read_and_never_written() {
     fs::write(root.join("file"), "from the host\n").unwrap();
     let script = "
 mkdir /lower /layer
-tag=$(sed 's/.*metaservice.root=9p:\\([^ ]*\\).*/\\1/' /proc/cmdline)
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro $tag /lower
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro metaservice0 /lower
 cat /lower/file
 mount -o remount,rw /lower; echo 'forged' > /lower/file || echo 'lower is read-only'
 mount -t tmpfs layer /layer
@@ -34,8 +33,7 @@ mount -t overlay overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer
 echo 'from the guest' > /sysroot/file; cat /sysroot/file; rm /sysroot/file; echo new > /sysroot/new
 poweroff -f
 ";
-    let spec =
-        with_modules(script, &[ModuleNeed::SharedDirectory]).root(Root::Directory(root.clone()));
+    let spec = with_modules(script, &[ModuleNeed::SharedDirectory]).share(Share::new(&root));
     let machine = start(spec).await;
     powers_off(&machine).await;
     let said = machine.console().tail(40);

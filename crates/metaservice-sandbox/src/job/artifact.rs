@@ -95,7 +95,7 @@ impl FromStr for ArtifactSpec {
 /// Splits at the first colon with an even number of backslashes before it, zero included. Before
 /// a colon, two backslashes stand for one, and an odd one is removed, because it escapes the colon.
 /// Elsewhere a backslash has no special meaning.
-fn split_source(text: &str) -> (String, Option<&str>) {
+pub(super) fn split_source(text: &str) -> (String, Option<&str>) {
     let mut source = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once(':') {

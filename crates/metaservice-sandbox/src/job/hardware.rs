@@ -1,12 +1,14 @@
 //! The hardware of a job's machine, checked.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metaservice_qemu::{Accelerator, Cpus, InvalidHardware, Memory, Network, Publish, Transport};
 
-use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period};
+use super::volume::{InvalidVolume, MAX_VOLUMES, Volume};
+use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period, VolumeSpec};
 
 /// The word that stands for the built-in kernel where a file could.
 const BUILTIN: &str = "builtin";
@@ -18,6 +20,8 @@ pub struct Hardware {
     pub(crate) rootfs: Option<PathBuf>,
     pub(crate) show: Vec<PathBuf>,
     pub(crate) hide: Vec<PathBuf>,
+    /// In the order in which the guest mounts them.
+    pub(crate) volumes: Vec<Volume>,
     pub(crate) kernel: Option<KernelChoice>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) cpus: Cpus,
@@ -72,9 +76,24 @@ pub enum InvalidMachine {
     /// A machine has one root.
     #[error("a machine has an image or a root directory, not both")]
     TwoRoots,
-    /// Paths are shown and hidden below a root directory.
-    #[error("paths are shown and hidden below a root directory only")]
-    VisibilityWithoutRoot,
+    /// Paths are shown and hidden below shared directories.
+    #[error("paths are shown and hidden below a root directory or a volume only")]
+    NothingToShow,
+    /// It is no volume.
+    #[error("in machine.volumes ({volume})")]
+    Volume {
+        /// The volume: its two paths.
+        volume: String,
+        /// What is wrong with it.
+        #[source]
+        cause: InvalidVolume,
+    },
+    /// Two volumes would be at one place.
+    #[error("two volumes would be at {0} in the guest")]
+    SamePlace(String),
+    /// A machine has a device for each volume.
+    #[error("a job has at most {MAX_VOLUMES} volumes")]
+    TooManyVolumes,
 }
 
 impl Hardware {
@@ -105,6 +124,7 @@ impl Hardware {
             rootfs: spec.rootfs,
             show: spec.show,
             hide: spec.hide,
+            volumes: volumes(&spec.volumes)?,
             initrd: spec.initrd,
             boot_timeout: spec.boot_timeout.map(Period::get),
             snapshot: spec.snapshot,
@@ -123,8 +143,9 @@ fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
     if spec.image.is_some() && spec.rootfs.is_some() {
         return Err(InvalidMachine::TwoRoots);
     }
-    if spec.rootfs.is_none() && !(spec.show.is_empty() && spec.hide.is_empty()) {
-        return Err(InvalidMachine::VisibilityWithoutRoot);
+    let shares = spec.rootfs.is_some() || !spec.volumes.is_empty();
+    if !shares && !(spec.show.is_empty() && spec.hide.is_empty()) {
+        return Err(InvalidMachine::NothingToShow);
     }
     match (&spec.kernel, &spec.initrd) {
         (None, Some(_)) => Err(InvalidMachine::InitrdWithoutKernel),
@@ -133,6 +154,27 @@ fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
         }
         _ => Ok(()),
     }
+}
+
+/// The volumes, each after those above it.
+fn volumes(specs: &[VolumeSpec]) -> Result<Vec<Volume>, InvalidMachine> {
+    if specs.len() > MAX_VOLUMES {
+        return Err(InvalidMachine::TooManyVolumes);
+    }
+    let mut places = BTreeSet::new();
+    let mut volumes = Vec::new();
+    for spec in specs {
+        let volume = Volume::resolve(spec).map_err(|cause| {
+            let volume = format!("{}:{}", spec.host.display(), spec.guest);
+            InvalidMachine::Volume { volume, cause }
+        })?;
+        if !places.insert(volume.guest.clone()) {
+            return Err(InvalidMachine::SamePlace(volume.guest));
+        }
+        volumes.push(volume);
+    }
+    volumes.sort_by_key(Volume::depth);
+    Ok(volumes)
 }
 
 /// A port of the host that leads to a port of the guest: `[ADDR:]PORT:GUEST_PORT[/tcp|/udp]`.
@@ -186,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn volumes_are_mounted_after_those_above_them() {
+        let spec = HardwareSpec {
+            volumes: [".:/a/b/c", ".:/z", ".:/a/b:rw", ".:/a"].map(|v| v.parse().unwrap()).into(),
+            hide: vec!["/x".into()],
+            ..HardwareSpec::default()
+        };
+        let hardware = Hardware::resolve(spec).unwrap();
+        let places: Vec<_> = hardware.volumes.iter().map(|volume| volume.guest.as_str()).collect();
+        assert_eq!(places, ["/z", "/a", "/a/b", "/a/b/c"]);
+    }
+
+    #[test]
     fn parts_that_do_not_go_together_are_refused() {
         let refused = |change: fn(&mut HardwareSpec)| {
             let mut spec = HardwareSpec::default();
@@ -198,7 +252,15 @@ mod tests {
             refused(|spec| (spec.image, spec.rootfs) = (Some("a".into()), Some("b".into())));
         assert!(matches!(roots, InvalidMachine::TwoRoots));
         let hidden = refused(|spec| spec.hide = vec!["/x".into()]);
-        assert!(matches!(hidden, InvalidMachine::VisibilityWithoutRoot));
+        assert!(matches!(hidden, InvalidMachine::NothingToShow));
+        let same = refused(|spec| {
+            spec.volumes = vec![".:/a/b".parse().unwrap(), "/:/a/./b/:rw".parse().unwrap()];
+        });
+        assert!(matches!(same, InvalidMachine::SamePlace(place) if place == "/a/b"));
+        let many = refused(|spec| spec.volumes = vec![".:/a".parse().unwrap(); 17]);
+        assert!(matches!(many, InvalidMachine::TooManyVolumes));
+        let wrong = refused(|spec| spec.volumes = vec![".:/".parse().unwrap()]);
+        assert_eq!(wrong.to_string(), "in machine.volumes (.:/)");
         let initrd = refused(|spec| spec.initrd = Some("a".into()));
         assert!(matches!(initrd, InvalidMachine::InitrdWithoutKernel));
         let kernel = refused(|spec| spec.kernel = Some("a".into()));

@@ -13,6 +13,7 @@ mod limits;
 mod name;
 mod options;
 mod variables;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ pub use name::{InvalidName, JobName};
 pub use options::InvalidOption;
 pub(crate) use options::LaunchOptions;
 pub use variables::{EnvFileError, InvalidVariable, parse_env_file, set_variable};
+pub use volume::{InvalidVolume, MAX_VOLUMES, Volume};
 
 /// A job whose description was checked. Make one with [`Job::resolve`] or `TryFrom<JobSpec>`.
 ///

@@ -14,6 +14,7 @@ use metaservice_qemu::{
 
 use super::Plan;
 use super::addresses::Addresses;
+use super::plan::SNAPSHOT_SHARES;
 use crate::agent::AGENT;
 use crate::job::{Job, KernelChoice};
 
@@ -55,16 +56,23 @@ impl Individual {
     }
 }
 
-/// Describes machines of one plan. What they boot from is looked for and built once.
+/// Describes machines of one plan. What they boot from is looked for and built once: it is not the
+/// same for a machine of one job and for one that can have a snapshot.
 #[derive(Debug)]
 pub(crate) struct Describer {
     plan: Arc<Plan>,
-    boot: Mutex<Option<Boot>>,
+    boots: Mutex<Boots>,
+}
+
+#[derive(Debug, Default)]
+struct Boots {
+    of_job: Option<Boot>,
+    of_snapshot: Option<Boot>,
 }
 
 impl Describer {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, boot: Mutex::new(None) }
+        Self { plan, boots: Mutex::default() }
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -72,7 +80,8 @@ impl Describer {
     }
 
     /// Describes the machine; `card` is its end of the network card. Without an individual it is
-    /// a machine that can have a snapshot: it is the same for all jobs. Blocks.
+    /// a machine that can have a snapshot: it is the same for all jobs, and has devices for
+    /// directories of the host, but no directories. Blocks.
     pub(crate) fn describe(
         &self,
         individual: Option<&Individual>,
@@ -90,7 +99,7 @@ impl Describer {
             }
         };
         let addresses = individual.map_or_else(Addresses::without_job, |own| own.addresses);
-        let spec = MachineSpec::new(qemu, self.boot(&report)?)
+        let spec = MachineSpec::new(qemu, self.boot(&report, individual.is_none())?)
             .cpus(hardware.cpus)
             .memory(hardware.memory)
             .accelerator(hardware.accelerator)
@@ -98,10 +107,18 @@ impl Describer {
             .card(Card::new(card.into(), addresses.card));
         let spec = hardware.publish.iter().fold(spec, |spec, publish| spec.publish(*publish));
         let spec = match individual {
-            Some(individual) => identify(spec, individual),
-            None => spec,
+            Some(individual) => self.share(identify(spec, individual)),
+            None => spec.share_devices(SNAPSHOT_SHARES),
         };
         self.with_root(spec)
+    }
+
+    /// Adds the directories of the host, also to a machine that is restored.
+    pub(crate) fn share(&self, spec: MachineSpec) -> MachineSpec {
+        let hardware = &self.plan.hardware;
+        let visibility = hardware.show.iter().fold(Visibility::new(), Visibility::show);
+        let visibility = hardware.hide.iter().fold(visibility, Visibility::hide);
+        self.plan.shares().fold(spec, MachineSpec::share).visibility(visibility)
     }
 
     fn with_root(&self, mut spec: MachineSpec) -> Result<MachineSpec, DescribeError> {
@@ -112,21 +129,18 @@ impl Describer {
                 spec = spec.root(Root::Disk);
             }
         }
-        if let Some(directory) = &hardware.rootfs {
-            let visibility = hardware.show.iter().fold(Visibility::new(), Visibility::show);
-            let visibility = hardware.hide.iter().fold(visibility, Visibility::hide);
-            spec = spec.root(Root::Directory(directory.clone())).visibility(visibility);
-        }
         Ok(spec)
     }
 
     /// What the machine boots from.
-    fn boot(&self, report: &Report) -> Result<Boot, DescribeError> {
-        let mut kept = metaservice_private::lock(&self.boot);
+    fn boot(&self, report: &Report, of_snapshot: bool) -> Result<Boot, DescribeError> {
+        let mut boots = metaservice_private::lock(&self.boots);
+        let Boots { of_job, of_snapshot: other } = &mut *boots;
+        let kept = if of_snapshot { other } else { of_job };
         if let Some(boot) = &*kept {
             return Ok(boot.clone());
         }
-        let boot = self.build_boot(report)?;
+        let boot = self.build_boot(report, of_snapshot || self.plan.shares().next().is_some())?;
         Ok(kept.insert(boot).clone())
     }
 
@@ -134,18 +148,24 @@ impl Describer {
     /// not be kept is the cause for all: it is said once.
     pub(crate) fn notices(&self) -> Vec<CacheNotice> {
         let unwritable = |notice: &&CacheNotice| matches!(notice, CacheNotice::Unwritable { .. });
-        let kept = metaservice_private::lock(&self.boot);
-        let Some(boot) = &*kept else { return Vec::new() };
-        let damaged = boot.notices().filter(|notice| !unwritable(notice));
-        damaged.chain(boot.notices().find(unwritable)).cloned().collect()
+        let boots = metaservice_private::lock(&self.boots);
+        let all = || [&boots.of_snapshot, &boots.of_job].into_iter().flatten();
+        let mut said: Vec<CacheNotice> = Vec::new();
+        let damaged = all().flat_map(Boot::notices).filter(|notice| !unwritable(notice));
+        for notice in damaged.chain(all().flat_map(Boot::notices).find(unwritable)) {
+            if !said.contains(notice) {
+                said.push(notice.clone());
+            }
+        }
+        said
     }
 
     /// Removes temporary files that machines of this plan boot from.
     pub(crate) fn forget(&self) {
-        metaservice_private::lock(&self.boot).take();
+        *metaservice_private::lock(&self.boots) = Boots::default();
     }
 
-    fn build_boot(&self, report: &Report) -> Result<Boot, DescribeError> {
+    fn build_boot(&self, report: &Report, shares: bool) -> Result<Boot, DescribeError> {
         let hardware = &self.plan.hardware;
         if self.plan.boots_itself() {
             return Ok(Boot::Firmware);
@@ -164,13 +184,13 @@ impl Describer {
         let kernel = if hardware.kaslr { Boot::from_compressed } else { Boot::from_kernel };
         Ok(kernel(&tools.kernel).initramfs(match &hardware.initrd {
             Some(initrd) => initrd.clone().into(),
-            None => self.build_initramfs(&tools)?,
+            None => self.build_initramfs(&tools, shares)?,
         }))
     }
 
-    fn build_initramfs(&self, tools: &Tools) -> Result<BootFile, InitramfsError> {
+    fn build_initramfs(&self, tools: &Tools, shares: bool) -> Result<BootFile, InitramfsError> {
         let mut contents = initramfs::Contents::new(AGENT.to_vec(), tools);
-        if self.plan.hardware.rootfs.is_some() {
+        if shares {
             contents = contents.need(ModuleNeed::SharedDirectory);
         }
         if self.plan.image.is_some() {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use metaservice_qemu::{Accelerator, Arch, Network};
+use metaservice::{Volume, VolumeMode};
+use metaservice_qemu::{Accelerator, Arch, Network, Share};
 use serde::Serialize;
 
 use super::image::{Image, ImageError};
@@ -15,6 +16,10 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an image may take that boots by its own boot loader: its services start before the
 /// agent, which takes minutes under software emulation.
 const IMAGE_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How many directories of the host a snapshot has devices for. Each costs some 3 ms at the start.
+/// QEMU adds no 9p device to a machine that runs.
+pub(crate) const SNAPSHOT_SHARES: usize = 4;
 
 /// What a machine is made of: the description with its image found.
 #[derive(Debug, Clone)]
@@ -119,15 +124,39 @@ impl Plan {
         alone && self.hardware.initrd.is_none()
     }
 
+    /// The directories of the host that the machine gets, in the order of their devices.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = Share> {
+        let root = self.hardware.rootfs.iter().map(|directory| Share::new(directory).root());
+        let volumes = self.hardware.volumes.iter().map(|volume| {
+            let share = Share::new(&volume.host);
+            if volume.mode == VolumeMode::ReadWrite { share.writable() } else { share }
+        });
+        root.chain(volumes)
+    }
+
+    /// Where the guest mounts these directories, in the same order.
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        let root = self.hardware.rootfs.iter().map(|_| ("/", VolumeMode::Overlay));
+        let volumes = self.hardware.volumes.iter();
+        let volumes = volumes.map(|volume| (volume.guest.as_str(), volume.mode));
+        let all = root.chain(volumes).enumerate();
+        let volume = |(number, (path, mode)): (usize, (&str, VolumeMode))| Volume {
+            tag: Share::tag(number),
+            path: path.to_owned(),
+            mode,
+        };
+        all.map(volume).collect()
+    }
+
     /// Whether such a machine may start from a snapshot.
     #[must_use]
     pub fn may_restore(&self) -> bool {
-        let Hardware { rootfs, kernel, initrd, console, network, snapshot, kaslr, .. } =
-            &self.hardware;
-        let plain = rootfs.is_none() && kernel.is_none() && initrd.is_none() && console.is_none();
+        let Hardware { kernel, initrd, console, network, snapshot, kaslr, .. } = &self.hardware;
+        let plain = kernel.is_none() && initrd.is_none() && console.is_none();
         let stored = self.image.as_ref().is_none_or(|image| image.stored.is_some());
         let same = *snapshot && !kaslr && *network == Network::None && !self.cloud_data;
-        plain && stored && same && Arch::HOST.supports_snapshots()
+        let shares = self.shares().count() <= SNAPSHOT_SHARES;
+        plain && stored && same && shares && Arch::HOST.supports_snapshots()
     }
 
     /// Whether a snapshot of this machine is made by itself after a job, for the next one. An
@@ -203,8 +232,35 @@ mod tests {
         assert!(!plan(|spec| spec.snapshot = false).may_restore());
         assert!(!plan(|spec| spec.kaslr = true).may_restore());
         assert!(!plan(|spec| spec.net = NetSpec::User).may_restore());
-        assert!(!plan(|spec| spec.rootfs = Some("/".into())).may_restore());
+        let five = |spec: &mut HardwareSpec| {
+            spec.volumes = ["/a", "/b", "/c", "/d", "/e"]
+                .map(|place| format!(".:{place}").parse().unwrap())
+                .into();
+        };
+        assert!(!plan(five).may_restore());
         assert!(!plan(|spec| spec.console = Some("c".into())).may_restore());
+    }
+
+    #[test]
+    fn directories_of_the_host_have_devices_in_the_order_of_their_mounts() {
+        let plan = plan(|spec| {
+            spec.rootfs = Some("/".into());
+            spec.volumes = [".:/src/out:rw", "/usr:/src"].map(|v| v.parse().unwrap()).into();
+        });
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let shares: Vec<_> = plan.shares().collect();
+        let expected = [Share::new("/").root(), Share::new("/usr"), Share::new(here).writable()];
+        assert_eq!(shares, expected);
+        let volumes = plan.volumes();
+        let volumes: Vec<_> =
+            volumes.iter().map(|v| (v.tag.as_str(), v.path.as_str(), v.mode.name())).collect();
+        let expected = [
+            ("metaservice0", "/", "overlay"),
+            ("metaservice1", "/src", "ro"),
+            ("metaservice2", "/src/out", "rw"),
+        ];
+        assert_eq!(volumes, expected);
+        assert!(plan.may_restore() && plan.wants_snapshot());
     }
 
     #[test]

@@ -201,7 +201,8 @@ pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
 /// # Errors
 /// When no agent comes.
 pub async fn check(plan: &Plan) -> Result<(), SnapshotError> {
-    let idle = Idle::boot(&Describer::new(Arc::new(plan.clone())), |spec| spec).await?;
+    let describer = Describer::new(Arc::new(plan.clone()));
+    let idle = Idle::boot(&describer, |spec| spec.share_devices(0)).await?;
     idle.machine.kill().await;
     Ok(())
 }

@@ -203,12 +203,15 @@ pub struct HardwareSpec {
     /// A directory of the host that is the guest's root: read-only, under a layer in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<PathBuf>,
-    /// Paths below `rootfs` that are shown although they are hidden by default.
+    /// Paths below `rootfs` and volumes that are shown although they are hidden by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub show: Vec<PathBuf>,
-    /// More paths below `rootfs` that are hidden: they look empty to the guest.
+    /// More paths below `rootfs` and volumes that are hidden: they look empty to the guest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hide: Vec<PathBuf>,
+    /// Directories of the host that are mounted in the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeSpec>,
     /// A kernel to boot; `builtin` boots the built-in one on the image's root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
@@ -248,6 +251,7 @@ impl Default for HardwareSpec {
             rootfs: None,
             show: Vec::new(),
             hide: Vec::new(),
+            volumes: Vec::new(),
             kernel: None,
             initrd: None,
             cpus: 1,
@@ -262,6 +266,36 @@ impl Default for HardwareSpec {
             console: None,
         }
     }
+}
+
+/// A directory of the host that is mounted in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// The directory. A relative path begins at the working directory of the process that starts
+    /// the job.
+    pub host: PathBuf,
+    /// The absolute path in the guest. It is created if it is missing.
+    pub guest: String,
+    /// What the guest may write.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: VolumeModeSpec,
+}
+
+/// What a guest may write to a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum VolumeModeSpec {
+    /// Nothing.
+    #[default]
+    Ro,
+    /// Everything, to the directory of the host.
+    Rw,
+    /// Everything, to a layer in its memory.
+    Overlay,
 }
 
 /// What runs a machine's processors.

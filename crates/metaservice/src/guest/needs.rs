@@ -64,6 +64,12 @@ const TABLE: &[Row] = &[
         asked: |execute| execute.separate,
         otherwise: Otherwise::Without,
     },
+    Row {
+        need: Need::Volumes,
+        capability: Capability::Volumes,
+        asked: |execute| !execute.volumes.is_empty(),
+        otherwise: Otherwise::End,
+    },
 ];
 
 /// Why a job ends before its command starts: the first thing that the command needs and its agent
@@ -89,7 +95,7 @@ pub(crate) fn check(
 
 #[cfg(test)]
 mod tests {
-    use metaservice_protocol::Capabilities;
+    use metaservice_protocol::{Capabilities, Volume, VolumeMode};
 
     use super::*;
 
@@ -112,7 +118,11 @@ mod tests {
             (Need::Entrypoint, Execute { entrypoint: Some(vec![]), ..Execute::default() }),
             (Need::Stdin, Execute { stdin: true, ..Execute::default() }),
         ];
-        let able = agent([Capability::Launch, Capability::Attach].into_iter().collect());
+        let volume = Volume { tag: "t".into(), path: "/x".into(), mode: VolumeMode::ReadOnly };
+        let volumes = Execute { volumes: vec![volume], ..Execute::default() };
+        let all = all.into_iter().chain([(Need::Volumes, volumes)]);
+        let able = [Capability::Launch, Capability::Attach, Capability::Volumes];
+        let able = agent(able.into_iter().collect());
         let unable = agent([Capability::Exec, Capability::Terminal].into_iter().collect());
         for (need, execute) in all {
             assert_eq!(check(&execute, Some(&able)), Ok(Vec::new()));

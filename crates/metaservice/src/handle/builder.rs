@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "cloud")]
 use bytes::Bytes;
-use metaservice_protocol::{Execute, TerminalSize};
+use metaservice_protocol::{Execute, TerminalSize, Volume};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, watch};
 
@@ -152,6 +152,14 @@ impl Builder {
     #[must_use]
     pub fn entrypoint<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.execute.entrypoint = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Has the agent mount these directories of the host before the command starts, in this order.
+    /// The machine must have their devices. An agent that cannot do this ends the job.
+    #[must_use]
+    pub fn volumes(mut self, volumes: impl IntoIterator<Item = Volume>) -> Self {
+        self.execute.volumes.extend(volumes);
         self
     }
 

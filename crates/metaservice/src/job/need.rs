@@ -20,6 +20,8 @@ pub enum Need {
     Hostname,
     /// Stdout and stderr as two outputs of the log.
     Streams,
+    /// Directories of the host.
+    Volumes,
 }
 
 impl fmt::Display for Need {
@@ -31,6 +33,7 @@ impl fmt::Display for Need {
             Self::Stdin => "feed the stdin of the command",
             Self::Hostname => "set the host name",
             Self::Streams => "deliver stdout and stderr separately",
+            Self::Volumes => "mount directories of the host",
         })
     }
 }
