@@ -101,7 +101,10 @@ pub(crate) async fn sync(volumes: &[Volume]) {
     }
     let syncing = spawn_blocking(move || {
         let files = paths.iter().filter_map(|path| std::fs::File::open(path).ok());
-        files.for_each(|file| drop(rustix::fs::syncfs(file)));
+        for file in files {
+            // What the host cannot store, the command would have found out by fsync.
+            let _ = rustix::fs::syncfs(file);
+        }
     });
     let _ = timeout(SYNC_TIMEOUT, syncing).await;
 }
