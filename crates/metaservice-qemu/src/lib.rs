@@ -77,7 +77,10 @@ pub use machine::start::StartError;
 pub use machine::state::StateError;
 pub use machine::{CommandFailed, Machine};
 pub use signals::reset_signals;
-pub use snapshot::{Snapshot, SnapshotDraft, SnapshotError, SnapshotKey, SnapshotStore, StoreLock};
+pub use snapshot::{
+    InUse, Snapshot, SnapshotDraft, SnapshotError, SnapshotKey, SnapshotStore, StoreLock,
+    StoredSnapshot,
+};
 pub use spec::MachineSpec;
 pub use spec::accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
 pub use spec::boot::{Boot, Root};

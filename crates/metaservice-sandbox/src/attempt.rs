@@ -8,7 +8,7 @@ use std::time::Duration;
 use metaservice::MetaService;
 use metaservice_nic::{Pcap, StaleConnection};
 use metaservice_private::lock;
-use metaservice_qemu::{Disk, Exit, Machine, MachineSpec, MachineState};
+use metaservice_qemu::{Disk, Exit, InUse, Machine, MachineSpec, MachineState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -66,6 +66,8 @@ struct Made {
     machine: Option<Arc<Machine>>,
     card: Option<NetworkCard>,
     restored: Option<Restored>,
+    /// For as long as the machine runs.
+    _in_use: Option<InUse>,
 }
 
 /// An attempt to start a machine. Dropping it ends the machine.
@@ -184,8 +186,9 @@ impl Work {
     async fn restore(&self) -> Result<Arc<Machine>, Attempted> {
         let Beginning { describer, events, .. } = &self.beginning;
         let stale = match block(|| Snapshot::find(describer)) {
-            Ok(Some(snapshot)) => {
+            Ok(Some(mut snapshot)) => {
                 let stale = snapshot.stale_connections();
+                lock(&self.made)._in_use = snapshot.take_mark();
                 lock(&self.made).restored = Some(Restored { snapshot, error: None });
                 stale
             }

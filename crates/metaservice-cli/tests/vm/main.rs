@@ -13,6 +13,7 @@ mod run;
 mod silence;
 mod terminal;
 mod verbs;
+mod volumes;
 mod warm;
 
 /// The program under test.

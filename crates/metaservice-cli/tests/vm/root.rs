@@ -72,7 +72,7 @@ fn no_guest_writes_through_its_root_folder_whatever_it_mounts() {
     let here = folder.path().display();
     // The share by another mount, below the overlay, and in the init's mount namespace.
     let script = format!(
-        "mkdir /tmp/m; mount -t 9p -o trans=virtio,version=9p2000.L,rw metaservice /tmp/m; \
+        "mkdir /tmp/m; mount -t 9p -o trans=virtio,version=9p2000.L,rw metaservice0 /tmp/m; \
          grep 9p /proc/mounts | while read -r tag place rest; do mount -o remount,rw $place; done; \
          for root in '' /tmp/m /proc/1/root /sysroot /proc/1/root/sysroot; do \
            echo lost > $root{here}/kept; echo new > $root{here}/new; chmod 777 $root{here}; \
@@ -108,7 +108,7 @@ fn an_image_boots_by_its_own_boot_loader() {
 
 /// Creates a qcow2 image with a boot loader, a kernel, and an initramfs with the agent. It does not
 /// need `--kernel`.
-fn bootable_image(work: &Path) -> std::path::PathBuf {
+pub(crate) fn bootable_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
     let agent = metaservice_sandbox::AGENT.to_vec();
     let contents = metaservice_qemu::initramfs::Contents::new(agent, &tools);
@@ -134,7 +134,7 @@ fn tool(work: &Path, program: &str, args: &[&str]) {
 }
 
 /// Creates a qcow2 image of an ext4 file system with a busybox userland.
-fn disk_image(work: &Path) -> std::path::PathBuf {
+pub(crate) fn disk_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
     for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {

@@ -17,9 +17,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use metaservice_protocol::{
-    Ending, Execute, Failure, FailureCode, LogOutput, LogPlace, Reason,
-};
+use metaservice_protocol::{Ending, Execute, Failure, FailureCode, LogOutput, LogPlace, Reason};
 
 use super::control::{JobControl, stop};
 use super::pending_replies::PendingReplies;

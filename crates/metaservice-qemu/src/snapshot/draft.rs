@@ -13,6 +13,7 @@ use super::files::{
     check_room, create, describe, digest, files, read_manifest, release_holes, reserve, write,
 };
 use super::key::SnapshotKey;
+use super::store::SnapshotStore;
 use crate::overlay;
 use crate::spec::snapshot::SnapshotFiles;
 
@@ -27,23 +28,23 @@ pub(super) const MAKING: &str = ".making-";
 pub struct SnapshotDraft {
     directory: tempfile::TempDir,
     key: SnapshotKey,
-    store: PathBuf,
+    store: SnapshotStore,
     _lock: File,
 }
 
 impl SnapshotDraft {
     /// Begins one in the directory of the store, whose lock the caller holds.
     pub(super) fn begin(
-        store: &Path,
+        store: &SnapshotStore,
         key: &SnapshotKey,
         lock: File,
     ) -> Result<Self, SnapshotError> {
-        check_room(store, key.memory)?;
+        check_room(store.path(), key.memory)?;
         let directory = tempfile::Builder::new()
             .prefix(MAKING)
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(store)?;
-        let draft = Self { directory, key: key.clone(), store: store.to_owned(), _lock: lock };
+            .tempdir_in(store.path())?;
+        let draft = Self { directory, key: key.clone(), store: store.clone(), _lock: lock };
         let files = draft.files();
         reserve(&create(&files.memory)?, key.memory)?;
         fs::create_dir(&files.empty)?;
@@ -82,6 +83,7 @@ impl SnapshotDraft {
             "host": self.key.host,
             "family": self.key.family,
             "base": self.key.base,
+            "cpus": self.key.cpus,
             "image": self.key.disk.as_ref().and_then(|disk| disk.path().to_str()),
             "state": digest(state),
             "words": notes,
@@ -100,9 +102,11 @@ impl SnapshotDraft {
         write(&directory.join("state"), state)?;
         write(&directory.join("manifest"), manifest.to_string().as_bytes())?;
         File::open(directory)?.sync_all()?;
-        fs::rename(directory, self.store.join(&self.key.name))?;
-        let _ = File::open(&self.store).and_then(|store| store.sync_all());
-        prune(&self.store, &self.key);
+        let store = self.store.path();
+        fs::rename(directory, store.join(&self.key.name))?;
+        let _ = File::open(store).and_then(|store| store.sync_all());
+        prune(store, &self.key);
+        self.store.evict(self.store.limit, &self.key.name);
         Ok(())
     }
 }

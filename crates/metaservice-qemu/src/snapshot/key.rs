@@ -28,6 +28,7 @@ pub struct SnapshotKey {
     pub(super) disk: Option<Disk>,
     /// The size of the memory in bytes.
     pub(super) memory: u64,
+    pub(super) cpus: u32,
 }
 
 impl SnapshotKey {
@@ -69,6 +70,7 @@ impl SnapshotKey {
             base,
             disk: spec.disk.clone(),
             memory: spec.memory.mebibytes() << 20,
+            cpus: spec.cpus.count(),
         })
     }
 

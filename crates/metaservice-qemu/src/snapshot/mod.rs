@@ -19,17 +19,20 @@
 //! | `store` | the directory: finding, locking, removing |
 //! | `draft` | a new snapshot |
 //! | `files` | room, manifests, attributes of files |
+//! | `usage` | the list of snapshots, and the limit of the cache |
 
 mod draft;
 mod error;
 mod files;
 mod key;
 mod store;
+mod usage;
 
 pub use draft::SnapshotDraft;
 pub use error::SnapshotError;
 pub use key::SnapshotKey;
 pub use store::{Snapshot, SnapshotStore, StoreLock};
+pub use usage::{InUse, StoredSnapshot};
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::draft::{SnapshotDraft, remove_abandoned};
 use super::error::{SnapshotError, of_private};
 use super::files::{describe, digest, files, read_manifest};
 use super::key::SnapshotKey;
+use super::usage::InUse;
 use crate::machine::state::MAX_STATE;
 use crate::spec::snapshot::SnapshotFiles;
 
@@ -22,6 +23,7 @@ use crate::spec::snapshot::SnapshotFiles;
 pub struct SnapshotStore {
     location: Location,
     path: PathBuf,
+    pub(super) limit: u64,
 }
 
 /// A snapshot from which machines can be
@@ -46,14 +48,26 @@ impl SnapshotStore {
     pub fn of_user() -> Result<Self, SnapshotError> {
         let location = Location::Cache("warm");
         let path = location.path().ok_or(SnapshotError::NoCache)?;
-        Ok(Self { location, path })
+        Ok(Self { location, path, limit: u64::MAX })
     }
 
     /// The snapshots in a directory, which is created when it is needed.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { location: Location::At(path.clone()), path }
+        Self { location: Location::At(path.clone()), path, limit: u64::MAX }
+    }
+
+    /// Limits the bytes that all automatic snapshots take together. A new one removes others, the
+    /// least recently used first. It stays, whatever its own size. Without this, there is no limit.
+    #[must_use]
+    pub const fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The snapshot with this key, if there is one. Blocks.
@@ -121,7 +135,7 @@ impl SnapshotStore {
             Err(_) => self.remove(key),
         }
         remove_abandoned(&self.path)?;
-        SnapshotDraft::begin(&self.path, key, lock.0).map(Some)
+        SnapshotDraft::begin(self, key, lock.0).map(Some)
     }
 
     /// Removes all snapshots of machines with this disk.
@@ -149,6 +163,13 @@ impl Snapshot {
     #[must_use]
     pub const fn notes(&self) -> &Value {
         &self.notes
+    }
+
+    /// Marks the snapshot as in use. `None`: it cannot be marked, for example because it was removed
+    /// meanwhile.
+    #[must_use]
+    pub fn mark_in_use(&self) -> Option<InUse> {
+        InUse::mark(&self.directory)
     }
 
     /// The files, for [`MachineSpec::restore_from`](crate::MachineSpec::restore_from).

@@ -194,3 +194,45 @@ fn what_others_could_have_changed_is_broken() {
     assert!(store.find(&key(1)).unwrap().is_some());
     assert_eq!(fs::metadata(directory.path().join("warm")).unwrap().mode() & 0o022, 0);
 }
+
+#[test]
+fn automatic_snapshots_have_a_limit_and_one_in_use_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::at(directory.path().join("warm"));
+    let image = directory.path().join("image");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let with_disk = SnapshotKey {
+        name: "disk".into(),
+        family: "a disk".into(),
+        disk: Some(Disk::new(&image, DiskFormat::Raw).size(1 << 20)),
+        ..key(1)
+    };
+    let making = begin(&store, &with_disk).unwrap();
+    making.keep(b"state", &json!(null)).unwrap();
+    for cpus in 1..=3 {
+        keep(&store, &key(cpus));
+    }
+    let names = |store: &SnapshotStore| {
+        let mut names: Vec<_> = store.list().into_iter().map(|one| (one.cpus, one.disk)).collect();
+        names.sort();
+        names
+    };
+    let all = store.list();
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|one| one.size > 0 && !one.in_use));
+    let found = store.find(&key(1)).unwrap().unwrap();
+    let mark = found.mark_in_use().unwrap();
+    assert!(store.list().iter().any(|one| one.in_use && one.cpus == Some(1)));
+    // There is room for none of them.
+    let small = SnapshotStore::at(directory.path().join("warm")).limit(1);
+    keep(&small, &key(4));
+    let own = (Some(1), Some(image.clone()));
+    assert_eq!(names(&store), [(Some(1), None), own.clone(), (Some(4), None)]);
+    assert_eq!(store.prune(false).len(), 1);
+    assert_eq!(names(&store), [(Some(1), None), own.clone()]);
+    drop(mark);
+    assert_eq!(store.prune(false).len(), 1);
+    assert_eq!(names(&store), [own]);
+    assert_eq!(store.prune(true).len(), 1);
+    assert!(store.list().is_empty());
+}

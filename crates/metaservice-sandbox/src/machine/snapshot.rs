@@ -15,7 +15,7 @@ use std::time::Duration;
 use metaservice::{Cloud, IdleService};
 use metaservice_nic::{Limits, Observer, StaleConnection};
 use metaservice_qemu::{
-    Exit, Machine, MachineSpec, SnapshotError as StoreError, SnapshotKey, SnapshotStore,
+    Exit, InUse, Machine, MachineSpec, SnapshotError as StoreError, SnapshotKey, SnapshotStore,
     StartError, StateError, SystemUuid,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use super::addresses::Addresses;
 use super::card::NetworkCard;
 use super::describe::{DescribeError, Describer};
 use crate::agent::{AGENT, PLATFORM};
+use crate::spec::{InvalidSize, Size};
 
 /// How long a machine may take to boot before its snapshot is made.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -66,6 +67,9 @@ pub enum SnapshotError {
         /// The last lines of the console.
         console: Vec<String>,
     },
+    /// The limit of the cache is no size.
+    #[error("in {LIMIT_VARIABLE}")]
+    Limit(#[source] InvalidSize),
     /// QEMU does not save the machine.
     #[error("cannot save the machine")]
     Save(#[from] StateError),
@@ -97,15 +101,24 @@ pub(crate) struct Snapshot {
     saved: metaservice_qemu::Snapshot,
     key: SnapshotKey,
     snapshots: SnapshotStore,
+    in_use: Option<InUse>,
 }
 
 impl Snapshot {
+    /// The mark that the snapshot is in use, for as long as the machine runs.
+    pub(crate) const fn take_mark(&mut self) -> Option<InUse> {
+        self.in_use.take()
+    }
+
     /// Finds the snapshot of a plan. Blocks.
     pub(crate) fn find(describer: &Describer) -> Result<Option<Self>, SnapshotError> {
         let key = key(describer)?;
         let snapshots = SnapshotStore::of_user()?;
         let found = snapshots.find(&key)?;
-        Ok(found.map(|saved| Self { saved, key, snapshots }))
+        Ok(found.map(|saved| {
+            let in_use = saved.mark_in_use();
+            Self { saved, key, snapshots, in_use }
+        }))
     }
 
     /// The machine of this description, restored.
@@ -122,6 +135,20 @@ impl Snapshot {
     pub(crate) fn remove(&self) {
         self.snapshots.remove(&self.key);
     }
+}
+
+/// The bytes that all snapshots of the built-in guest may take, unless [`LIMIT_VARIABLE`] is set.
+const LIMIT: Size = Size(4 << 30);
+
+/// The variable that changes [`LIMIT`].
+pub const LIMIT_VARIABLE: &str = "METASERVICE_SNAPSHOT_LIMIT";
+
+fn cache_limit() -> Result<u64, SnapshotError> {
+    let Some(text) = std::env::var_os(LIMIT_VARIABLE).filter(|text| !text.is_empty()) else {
+        return Ok(LIMIT.0);
+    };
+    let size = text.to_string_lossy().parse::<Size>().map_err(SnapshotError::Limit)?;
+    Ok(size.0)
 }
 
 /// Whether there is a snapshot from which a machine of this plan starts. Blocks: looks for tools,
@@ -168,7 +195,7 @@ pub enum Made {
 pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
     let describer = Describer::new(Arc::new(plan.clone()));
     let key = crate::blocking::block(|| key(&describer))?;
-    let snapshots = SnapshotStore::of_user()?;
+    let snapshots = SnapshotStore::of_user()?.limit(cache_limit()?);
     let waiting = snapshots.clone();
     let lock = tokio::task::spawn_blocking(move || waiting.lock(wait)).await;
     let Some(lock) = lock.map_err(|error| StoreError::Io(error.into()))?? else {

@@ -4,6 +4,7 @@ mod import;
 mod ls;
 mod prepare;
 mod progress;
+mod prune;
 mod rm;
 mod snapshot;
 
@@ -27,14 +28,16 @@ enum ImageCommand {
     Rm(rm::Rm),
     Prepare(prepare::Prepare),
     Snapshot(snapshot::Snapshot),
+    Prune(prune::Prune),
 }
 
 pub(crate) async fn image(args: Image, printer: Printer) -> Result<ExitStatus> {
     match args.command {
         ImageCommand::Import(args) => import::import(&args, printer).await,
-        ImageCommand::Ls(_) => ls::ls(printer),
+        ImageCommand::Ls(args) => ls::ls(&args, printer),
         ImageCommand::Rm(args) => rm::rm(&args, printer),
         ImageCommand::Prepare(args) => prepare::prepare(args, printer).await,
         ImageCommand::Snapshot(args) => snapshot::snapshot(&args, printer).await,
+        ImageCommand::Prune(args) => prune::prune(&args, printer),
     }
 }
