@@ -8,6 +8,7 @@
 //! - [`flags`]: the flags that several verbs share.
 //! - [`commands`]: one module for each verb, which returns the exit status.
 //! - [`description`]: builds the description of a job from flags or a file.
+//! - [`foreground`]: the process that the user's shell waits for, if the job may outlive it.
 //! - [`hints`]: turns errors of the libraries into errors with a hint.
 //! - [`output`]: everything that is printed on standard output and standard error.
 //! - [`terminal`]: the user's terminal while a command in the guest uses it.
@@ -24,6 +25,7 @@ mod completions;
 mod config;
 mod description;
 mod flags;
+mod foreground;
 mod hints;
 mod interrupts;
 mod limits;
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
     // This must come before any thread. Signals that the parent ignores or blocks are not meant for
     // this process. If the reset fails, the signals stay as they were.
     let _ = metaservice_qemu::reset_signals();
+    if let Some(status) = foreground::wait() {
+        return status.unwrap_or(ExitStatus::FAILED).into();
+    }
     // If the completion script calls the tool, this prints completions and ends the process.
     CompleteEnv::with_factory(Cli::command).var(commands::completions::VARIABLE).complete();
     let mut cli = match words::parse(std::env::args_os()) {
@@ -64,8 +69,11 @@ fn main() -> ExitCode {
     };
     trace(cli.output.verbose);
     let printer = Printer::new(&cli.output);
-    let status = secrets::withdraw(&mut cli)
-        .context("cannot take secrets out of the environment")
+    let status = foreground::divide(&cli.command)
+        .context("cannot start the process of the job")
+        .and_then(|()| {
+            secrets::withdraw(&mut cli).context("cannot take secrets out of the environment")
+        })
         .and_then(|()| raise_descriptors())
         .and_then(|()| dispatch(cli, printer));
     let status = status.unwrap_or_else(|error| {

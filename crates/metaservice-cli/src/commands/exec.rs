@@ -63,12 +63,12 @@ pub(crate) struct AroundArgs {
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The keys that end a command with a terminal, or "none".
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    pub(crate) escape: String,
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", alias = "escape")]
+    pub(crate) detach_keys: String,
 }
 
 pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
-    let escape = Escape::parse(&args.around.escape)?;
+    let escape = Escape::parse(&args.around.detach_keys)?;
     let job = args.name.job;
     if args.command.is_empty() && !args.interactive {
         let hint =

@@ -2,6 +2,7 @@
 //!
 //! Each verb has a module, which owns its flags, its help and what it does.
 
+pub(crate) mod attach;
 pub(crate) mod completions;
 pub(crate) mod cp;
 pub(crate) mod doctor;
@@ -34,7 +35,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Start a job", &["run", "serve"]),
     (
         "Running jobs",
-        &["ps", "inspect", "logs", "wait", "exec", "shell", "ls", "cp", "forward", "stats", "kill"],
+        &[
+            "ps", "inspect", "logs", "attach", "wait", "exec", "shell", "ls", "cp", "forward",
+            "stats", "kill",
+        ],
     ),
     ("Ended jobs", &["rm", "prune"]),
     ("Images", &["image"]),
@@ -50,6 +54,7 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Wait(wait::Wait),
     Logs(logs::Logs),
+    Attach(attach::Attach),
     Exec(exec::Exec),
     Shell(shell::Shell),
     Ls(ls::Ls),
@@ -76,6 +81,7 @@ impl Command {
             Self::Inspect(args) => inspect::inspect(args).await,
             Self::Wait(args) => wait::wait(args, printer).await,
             Self::Logs(args) => logs::logs(args, printer).await,
+            Self::Attach(args) => attach::attach(args, printer).await,
             Self::Exec(args) => exec::exec(args, printer).await,
             Self::Shell(args) => shell::shell(args, printer).await,
             Self::Ls(args) => ls::ls(args, printer).await,

@@ -16,13 +16,16 @@ use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 use crate::config::{self, Applied};
 use crate::description::{self, Description};
 use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
+use crate::foreground;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::events::{self, JobFacts};
 use crate::output::printer::{Printer, json_text, printable};
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
-use crate::terminal;
+use crate::terminal::owner::OwnerInput;
+use crate::terminal::stdin::UserInput;
+use crate::terminal::{self, Escape};
 
 const HELP: &str = "\
 Examples:
@@ -32,6 +35,8 @@ Examples:
   metaservice run --rootfs / -w /srv -u www-data -- make check
   metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
   metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
+  tar c . | metaservice run -i -- sh -c 'tar x && ./check'
+  metaservice run -it --image debian -- bash
 
 Exit status:
   that of the command; 124 after --timeout, 125 if metaservice failed, 126 if the
@@ -42,11 +47,19 @@ Exit status:
 #[command(after_help = HELP)]
 #[command(mut_arg("command", |arg| arg.required_unless_present_any(["spec", "entrypoint"])))]
 pub(crate) struct Run {
+    /// Pass standard input to the command. Without this option, it has /dev/null.
+    #[arg(short, long, help_heading = JOB)]
+    pub(crate) interactive: bool,
     /// Give the command a terminal. Its output is the log.
     ///
-    /// The terminal has the size of yours.
+    /// The terminal has the size of yours. With -i, it is your terminal: each key goes to the
+    /// command, except those of --detach-keys.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) tty: bool,
+    /// The keys that leave a job with -it, or "none". The job runs on.
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", help_heading = JOB)]
+    #[arg(conflicts_with = "spec")]
+    pub(crate) detach_keys: String,
     /// Use the options of a profile of the configuration file, before those given here.
     ///
     /// Without this option, the profile "default" is used, if there is one. "metaservice help
@@ -94,6 +107,7 @@ pub(crate) async fn run(mut args: Run, printer: Printer) -> Result<ExitStatus> {
 
 async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     let (dry_run, keep) = (args.dry_run, !args.job.rm);
+    let escape = Escape::parse(&args.detach_keys)?;
     let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
         return print_description(description);
@@ -104,17 +118,19 @@ async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     if dry_run.is_some() {
         return print_plan(&job, &plan);
     }
+    let input = owner_input(&job, escape)?;
     let mut interrupts = Interrupts::listen()?;
     output::warn_of_closed(&job, printer);
     let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
     let summary = plan.summary();
-    let launching = Launcher::new(job).log(AsyncOutput::new()).history(keep).launch(plan);
+    let log = AsyncOutput::of_command(job.stdin() && job.has_terminal());
+    let launching = Launcher::new(job).log(log).history(keep).launch(plan);
     // A FIFO that gets the log opens when its reader comes.
     let sandbox = tokio::select! {
         launched = launching => launched.map_err(hints::launch)?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
-    let report = events::follow(sandbox, &mut interrupts, &facts, printer).await;
+    let report = events::follow(sandbox, &mut interrupts, &facts, input, printer).await;
     let wants_snapshot = report.wants_snapshot;
     let status = events::conclude(report, &facts, printer)?;
     if wants_snapshot && let Err(error) = make_snapshot_later(&summary) {
@@ -123,10 +139,22 @@ async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     Ok(status)
 }
 
+/// What the command gets of standard input, and of the user's terminal.
+fn owner_input(job: &Job, escape: Escape) -> Result<OwnerInput> {
+    let (interactive, tty) = (job.stdin(), job.has_terminal());
+    let escape = Some(escape).filter(|_| foreground::can_leave());
+    let input = match interactive || tty {
+        true => OwnerInput::feeding(UserInput::of_run(interactive, tty, escape)?),
+        false => OwnerInput::default(),
+    };
+    Ok(if interactive { input } else { input.noticing() })
+}
+
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
-    let Run { tty, spec: file, job, vm, cloud, .. } = args;
+    let Run { interactive, tty, spec: file, job, vm, cloud, .. } = args;
     let mut description = Description::of_job(job)?.with_cloud(cloud);
+    description.spec.stdin = interactive;
     if tty {
         let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);
         let (columns, rows) = (size.columns, size.rows);

@@ -21,6 +21,7 @@ use crate::output::events::{self, JobFacts};
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
+use crate::terminal::owner::OwnerInput;
 
 /// The heading of the options of the service in the help.
 const SERVICE: &str = "Service options";
@@ -126,7 +127,8 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
         let text = "--timeout begins when the guest fetches its command; the wait for that";
         printer.note(&format!("{text} has no limit (--boot-timeout DURATION sets one)"));
     }
-    let report = events::follow(sandbox, &mut interrupts, &facts, printer).await;
+    let report =
+        events::follow(sandbox, &mut interrupts, &facts, OwnerInput::default(), printer).await;
     events::conclude(report, &facts, printer)
 }
 

@@ -11,9 +11,9 @@ use crate::terminal::Escape;
 
 const HELP: &str = "\
 Example:
-  metaservice shell --escape '~,.' build
+  metaservice shell --detach-keys '~,.' build
 
-Exit status: that of the shell; 128+N after signal N, 0 after the escape sequence.";
+Exit status: that of the shell; 128+N after signal N, 0 after the detach keys.";
 
 /// Open a shell in the guest of a job.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Shell {
 }
 
 pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
-    let escape = Escape::parse(&args.around.escape)?;
+    let escape = Escape::parse(&args.around.detach_keys)?;
     let job = args.name.job;
     let exec = describe(args.around, args.command, true)?;
     let no_terminal = || {

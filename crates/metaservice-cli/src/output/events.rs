@@ -16,9 +16,11 @@ use super::{contact, remarks};
 use crate::hints;
 use crate::interrupts::{Interrupts, signal_name};
 use crate::status::ExitStatus;
+use crate::terminal::owner::OwnerInput;
 
 /// Facts about the job that the messages mention.
 pub(crate) struct JobFacts {
+    name: String,
     pub(crate) boot_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) limits: Limits,
@@ -34,6 +36,7 @@ impl JobFacts {
     pub(crate) fn of(job: &Job, boot_timeout: Option<Duration>, state: Option<PathBuf>) -> Self {
         let (timeout, limits) = (job.timeout(), job.limits().clone());
         Self {
+            name: job.name().to_owned(),
             boot_timeout,
             timeout,
             limits,
@@ -49,11 +52,13 @@ impl JobFacts {
     }
 }
 
-/// Follows a job to its end, and says what happens. Signals to this process end the job.
+/// Follows a job to its end, and says what happens. Signals to this process end the job. Its
+/// command gets `input`.
 pub(crate) async fn follow(
     mut sandbox: Sandbox,
     interrupts: &mut Interrupts,
     facts: &JobFacts,
+    mut input: OwnerInput,
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
@@ -61,11 +66,22 @@ pub(crate) async fn follow(
     let report = loop {
         tokio::select! {
             biased;
-            Some(event) = events.next() => words.event(event),
+            Some(event) = events.next() => {
+                if matches!(event, Event::Ended(_) | Event::Killing { .. }) {
+                    input.end();
+                }
+                let started = matches!(event, Event::Started { .. });
+                words.event(event);
+                if started {
+                    input.begin(&sandbox, printer);
+                }
+            }
+            happened = input.next() => input.handle(happened, &facts.name, printer),
             interrupt = interrupts.next() => sandbox.signal(Signal(interrupt.number)),
             report = sandbox.wait() => break report,
         }
     };
+    input.end();
     while let Some(event) = events.next().await {
         words.event(event);
     }

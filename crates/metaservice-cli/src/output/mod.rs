@@ -9,6 +9,7 @@ pub(crate) mod contact;
 pub(crate) mod events;
 pub(crate) mod printer;
 pub(crate) mod progress;
+mod questions;
 pub(crate) mod remarks;
 pub(crate) mod sanitize;
 pub(crate) mod stderr;
@@ -18,13 +19,15 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use metaservice_sandbox::job::Job;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWrite, Interest, Stdout};
 
 use self::printer::Printer;
+use self::questions::QuestionFilter;
 
 /// Returns whether text for this stream has colours: only on a terminal, and not if `NO_COLOR` is
 /// set.
@@ -56,12 +59,38 @@ impl Write for Output {
     }
 }
 
+/// How many bytes are filtered at once.
+const MAX_HELD: usize = 64 * 1024;
+
 /// Standard output for asynchronous writes.
-pub(crate) struct AsyncOutput(Stdout);
+pub(crate) struct AsyncOutput {
+    stdout: Stdout,
+    /// If the terminal is not to be asked.
+    filter: Option<QuestionFilter>,
+    /// Filtered bytes that are not written yet.
+    held: BytesMut,
+}
 
 impl AsyncOutput {
     pub(crate) fn new() -> Self {
-        Self(tokio::io::stdout())
+        Self { stdout: tokio::io::stdout(), filter: None, held: BytesMut::new() }
+    }
+
+    /// For the output of a command. Unless it `answers`, which means that it gets what the terminal
+    /// at standard output sends, it must not ask the terminal anything.
+    pub(crate) fn of_command(answers: bool) -> Self {
+        let asks_in_vain = !answers && io::stdout().is_terminal();
+        Self { filter: asks_in_vain.then(QuestionFilter::default), ..Self::new() }
+    }
+
+    /// Writes the held bytes.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let count =
+                ready!(Pin::new(&mut self.stdout).poll_write(cx, &self.held)).map_err(mark)?;
+            self.held.advance(count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -71,15 +100,26 @@ impl AsyncWrite for AsyncOutput {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(mark)
+        ready!(self.poll_held(cx))?;
+        let Self { stdout, filter, held } = &mut *self;
+        let Some(filter) = filter else {
+            return Pin::new(stdout).poll_write(cx, bytes).map_err(mark);
+        };
+        let bytes = &bytes[..bytes.len().min(MAX_HELD)];
+        let mut shown = Vec::with_capacity(bytes.len());
+        filter.filter(bytes, &mut shown);
+        held.extend_from_slice(&shown);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx).map_err(mark)
+        ready!(self.poll_held(cx))?;
+        Pin::new(&mut self.stdout).poll_flush(cx).map_err(mark)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx).map_err(mark)
+        ready!(self.poll_held(cx))?;
+        Pin::new(&mut self.stdout).poll_shutdown(cx).map_err(mark)
     }
 }
 

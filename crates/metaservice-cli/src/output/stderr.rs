@@ -5,8 +5,8 @@
 //!
 //! No function here fails. Text for which the queue has no room is dropped and counted.
 
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 
 /// The maximum number of queued bytes.
@@ -14,9 +14,36 @@ const MOST: usize = 4 * 1024 * 1024;
 
 static STDERR: LazyLock<Queue> = LazyLock::new(|| Queue::start(io::stderr(), MOST));
 
+/// Whether the terminal at standard error begins no new line by itself.
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// While this lives, lines end so that a raw terminal shows them as lines.
+#[derive(Debug)]
+pub(crate) struct RawLines;
+
+impl RawLines {
+    /// With `raw` false, nothing changes.
+    pub(crate) fn begin(raw: bool) -> Self {
+        RAW.store(raw && io::stderr().is_terminal(), Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for RawLines {
+    fn drop(&mut self) {
+        RAW.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Writes text and a line break.
 pub(crate) fn line(text: &str) {
-    STDERR.push(format!("{text}\n").into_bytes());
+    let text = if RAW.load(Ordering::Relaxed) {
+        // The cursor may be behind output of the guest.
+        format!("\r{}\r\n", text.replace('\n', "\r\n"))
+    } else {
+        format!("{text}\n")
+    };
+    STDERR.push(text.into_bytes());
 }
 
 /// Waits until all queued text was written, or its write has failed. A signal can end the process

@@ -1,6 +1,6 @@
 //! The escape sequence: the keys that detach from a command.
 //!
-//! This module owns the syntax of `--escape`, which is that of docker (`ctrl-p,ctrl-q`), and a
+//! This module owns the syntax of `--detach-keys`, which is that of docker (`ctrl-p,ctrl-q`), and a
 //! state machine that finds the sequence in the typed bytes. It holds back bytes that may begin the
 //! sequence, and sends them if the sequence does not follow.
 
@@ -31,10 +31,11 @@ impl Escape {
         let mut sequence = Vec::new();
         if text != "none" {
             for word in text.split(',') {
-                sequence.push(parse_key(word).with_context(|| format!("in --escape {text:?}"))?);
+                sequence
+                    .push(parse_key(word).with_context(|| format!("in --detach-keys {text:?}"))?);
             }
         }
-        ensure!(sequence.len() <= MAX_KEYS, "--escape has more than {MAX_KEYS} keys");
+        ensure!(sequence.len() <= MAX_KEYS, "--detach-keys has more than {MAX_KEYS} keys");
         Ok(Self { sequence, matched: 0 })
     }
 

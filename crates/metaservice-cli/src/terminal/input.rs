@@ -1,12 +1,12 @@
 //! Standard input, with reads that can be abandoned.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Result, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::termios;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, Interest, ReadBuf, Stdin};
@@ -57,6 +57,36 @@ impl AsyncRead for Input {
                 Err(_) => {}
             }
         }
+    }
+}
+
+/// Completes once standard input has bytes that nobody reads: a pipe or a socket, when they come, or
+/// a file. Never completes for anything else, such as a terminal. It reads nothing.
+pub(crate) async fn unread_bytes() {
+    if has_unread().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn has_unread() -> Option<()> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let kind = rustix::fs::fstat(&stdin).ok()?;
+    match FileType::from_raw_mode(kind.st_mode) {
+        FileType::RegularFile => {
+            let at = rustix::fs::tell(&stdin).ok()?;
+            (at < u64::try_from(kind.st_size).ok()?).then_some(())
+        }
+        FileType::Fifo | FileType::Socket => {
+            #[expect(
+                deprecated,
+                reason = "sound for an OwnedFd, and this crate has no unsafe code"
+            )]
+            let stdin = AsyncFd::with_interest(stdin, Interest::READABLE).ok()?;
+            let _ready = stdin.readable().await.ok()?;
+            // At the end of a pipe there are none.
+            (rustix::io::ioctl_fionread(&stdin).ok()? > 0).then_some(())
+        }
+        _ => None,
     }
 }
 

@@ -8,6 +8,8 @@
 pub(crate) mod attachment;
 mod escape;
 mod input;
+pub(crate) mod owner;
+pub(crate) mod stdin;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -17,8 +19,9 @@ use metaservice::TerminalSize;
 use rustix::termios::{self, OptionalActions, OutputModes, Termios};
 
 pub(crate) use self::escape::Escape;
-pub(crate) use self::input::Input;
 use self::input::reopen;
+pub(crate) use self::input::{Input, unread_bytes};
+use crate::output::stderr;
 use metaservice_sandbox::exit::CleanUp;
 
 /// The size of a terminal if this process has none.
@@ -71,7 +74,8 @@ impl Terminal {
             // Not after pending output: without a reader of the terminal, that would wait for ever.
             let _ = termios::tcsetattr(&tty, OptionalActions::Now, &settings);
         });
-        let guard = Raw { tty: self.tty.try_clone()?, raw, _restore: restore };
+        let lines = stderr::RawLines::begin(!raw.output_modes.contains(OutputModes::OPOST));
+        let guard = Raw { tty: self.tty.try_clone()?, raw, _restore: restore, _lines: lines };
         guard.apply().context("cannot change the terminal's settings")?;
         Ok(guard)
     }
@@ -106,6 +110,7 @@ pub(crate) struct Raw {
     tty: OwnedFd,
     raw: Termios,
     _restore: CleanUp,
+    _lines: stderr::RawLines,
 }
 
 impl Raw {

@@ -228,7 +228,7 @@ fn what_cannot_be_meant_is_told() {
     refused(&["forward", "x", "80"], "\"80\" is not [ADDR:]PORT:GUEST_PORT");
     refused(&["cp", "a", "b"], "one of SRC and DEST must be in a guest, as JOB:PATH");
     refused(&["cp", "a:/b", "c:/d"], "SRC and DEST are both in a guest");
-    refused(&["exec", "--escape", "ctrl", "x"], "in --escape");
+    refused(&["exec", "--detach-keys", "ctrl", "x"], "in --detach-keys");
     refused(&["exec", "-d", "-i", "x"], "cannot be used with");
     refused(&["stats", "--interval", "1ms", "x"], "--interval is 100ms to 10s");
     refused(&["shell", "x"], "no job named \"x\" is running");

@@ -19,7 +19,7 @@ use crate::AGENT;
 
 /// A log sink that keeps everything.
 #[derive(Clone, Default)]
-struct Kept(Arc<watch::Sender<Vec<u8>>>);
+pub(crate) struct Kept(Arc<watch::Sender<Vec<u8>>>);
 
 impl AsyncWrite for Kept {
     fn poll_write(
@@ -39,6 +39,19 @@ impl AsyncWrite for Kept {
 }
 
 impl Kept {
+    /// The log so far.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the log contains `text`.
+    pub(crate) async fn wait_for(&self, text: &[u8]) {
+        let mut kept = self.0.subscribe();
+        let found = kept.wait_for(|kept| kept.windows(text.len()).any(|window| window == text));
+        let found = timeout(TIMEOUT, found).await;
+        assert!(found.is_ok(), "{} is not in {:?}", text.escape_ascii(), self.0.borrow());
+    }
+
     /// Checks that the log is the lines from 1 to `last`.
     fn assert_counts_to(&self, last: usize, what: &str) {
         let expected: Vec<u8> = (1..=last).flat_map(|n| format!("{n}\n").into_bytes()).collect();

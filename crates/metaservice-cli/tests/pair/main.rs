@@ -7,6 +7,7 @@ mod launch;
 mod log;
 mod session;
 mod state;
+mod stdin;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

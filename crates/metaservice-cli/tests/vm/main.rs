@@ -8,6 +8,7 @@ mod failures;
 mod hands;
 mod host;
 mod images;
+mod input;
 mod root;
 mod run;
 mod silence;

@@ -17,15 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
 
 /// The tool on its own terminal.
-struct Session {
-    pty: Pty,
-    child: tokio::process::Child,
-    seen: String,
+pub(crate) struct Session {
+    pub(crate) pty: Pty,
+    pub(crate) child: tokio::process::Child,
+    /// What is shown and was not waited for.
+    pub(crate) seen: String,
     before: String,
 }
 
 impl Session {
-    fn start(cli: &Cli, args: &[&str]) -> Self {
+    pub(crate) fn start(cli: &Cli, args: &[&str]) -> Self {
         let (pty, pts) = pty_process::open().unwrap();
         pty.resize(Size::new(31, 97)).unwrap();
         let before = settings(&pty);
@@ -39,12 +40,12 @@ impl Session {
         Self { pty, child, seen: String::new(), before }
     }
 
-    async fn send(&mut self, text: &str) {
+    pub(crate) async fn send(&mut self, text: &str) {
         self.pty.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Reads until `text` is shown, and drops the output up to there.
-    async fn until(&mut self, text: &str) {
+    pub(crate) async fn until(&mut self, text: &str) {
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
@@ -59,7 +60,7 @@ impl Session {
     }
 
     /// Returns the status, and checks that the terminal's settings are restored.
-    async fn finish(mut self) -> i32 {
+    pub(crate) async fn finish(mut self) -> i32 {
         let status = loop {
             // Remaining output must not block the tool.
             let mut buffer = [0; 4096];
@@ -131,7 +132,7 @@ async fn the_escape_sequence_leaves() {
     shell.send("\x10\x11").await;
     assert_eq!(shell.finish().await, 0);
 
-    let own = ["shell", "--escape", "~,.", "left", "sh", "-c", "echo he''re; cat"];
+    let own = ["shell", "--detach-keys", "~,.", "left", "sh", "-c", "echo he''re; cat"];
     let mut shell = Session::start(&cli, &own);
     shell.until("here").await;
     shell.send("~.").await;

@@ -154,8 +154,8 @@ impl Client {
     /// As [`MetaService::attach`](crate::MetaService::attach).
     ///
     /// # Errors
-    /// [`ClientError`]. If the job has no stdin, its stdin has ended, or another client is
-    /// attached, the code is [`Refused`](Code::Refused).
+    /// [`ClientError`]. The code is [`Busy`](Code::Busy) if another client is attached, and
+    /// [`Refused`](Code::Refused) if the command has no stdin, or its stdin has ended.
     pub async fn attach(&self) -> Result<JobStdin, ClientError> {
         self.stream(paths::ATTACH).await.map(JobStdin::remote)
     }

@@ -26,6 +26,8 @@ pub enum Code {
     NotFound,
     /// The guest refuses; the message has the reason (409).
     Refused,
+    /// Another client does what only one can do at a time (409).
+    Busy,
     /// The guest's agent has not announced that it can do this (501).
     Unsupported,
     /// The guest did not do its part in time (504).

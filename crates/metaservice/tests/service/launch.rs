@@ -61,6 +61,22 @@ async fn a_guest_cannot_say_that_its_agent_is_too_old() {
 }
 
 #[tokio::test]
+async fn a_command_with_stdin_does_not_start_with_an_agent_that_cannot_feed_it() {
+    let able = r#"{"version":"9","capabilities":["attach"]}"#;
+    let service = MetaService::builder(["cat"]).stdin(true).start().unwrap();
+    let expected = json!({ "env": {}, "command": ["cat"], "stdin": true });
+    assert_eq!(fetch(&service, Some(able)).await.json(), expected);
+    for announced in [None, Some(OLDER)] {
+        let service = MetaService::builder(["cat"]).stdin(true).start().unwrap();
+        assert_eq!(fetch(&service, announced).await.status, 409);
+        let result = service.result().await;
+        let message = result.ending.clone().unwrap().failure.unwrap().message;
+        assert!(message.contains("cannot feed the stdin"), "{message}");
+        assert_eq!(result.status(), 125);
+    }
+}
+
+#[tokio::test]
 async fn another_process_does_not_end_a_job_that_an_agent_has_fetched() {
     let service = MetaService::builder(["true"]).workdir("/src").start().unwrap();
     assert_eq!(fetch(&service, Some(ANNOUNCED)).await.status, 200);

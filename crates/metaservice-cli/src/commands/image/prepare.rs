@@ -33,6 +33,7 @@ use crate::output::AsyncOutput;
 use crate::output::events::{self, JobFacts};
 use crate::output::printer::{Hint, Printer};
 use crate::status::ExitStatus;
+use crate::terminal::owner::OwnerInput;
 
 const HELP: &str = "\
 Steps:
@@ -186,7 +187,7 @@ async fn boot(
         .write_disk(disk(&draft.disk())?, POWER_OFF_TIMEOUT);
     printer.note("booting a copy of it; its cloud-init may take minutes");
     let sandbox = launcher.launch(plan).await.map_err(hints::launch)?;
-    let report = events::follow(sandbox, interrupts, &facts, printer).await;
+    let report = events::follow(sandbox, interrupts, &facts, OwnerInput::default(), printer).await;
     match report.outcome.end {
         End::NeverFetched => {
             let after = humantime::format_duration(facts.boot_timeout.unwrap_or_default());

@@ -66,7 +66,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
             printer.note(&format!("the first {} bytes are no longer kept", log.missed));
         }
         match tail {
-            None => show(log.body).await,
+            None => show(log.body, AsyncOutput::new()).await,
             Some(lines) => show_tail(BufReader::new(log.body), lines).await,
         }
     };
@@ -84,7 +84,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
 }
 
 /// Prints a log to its end. A slow reader of standard output delays neither the job nor its end.
-async fn show(mut log: BodyReader) -> Result<()> {
+pub(super) async fn show(mut log: BodyReader, mut stdout: AsyncOutput) -> Result<()> {
     let spool = Spool::new();
     let filling = async {
         let filled = async {
@@ -98,7 +98,6 @@ async fn show(mut log: BodyReader) -> Result<()> {
         filled
     };
     let writing = async {
-        let mut stdout = AsyncOutput::new();
         while let Some(bytes) = spool.pop().await.context("the temporary file cannot be read")? {
             stdout.write_all(&bytes).await?;
             // A reader that follows the log needs each line at once.

@@ -26,7 +26,7 @@ use crate::control::error::Code;
 #[cfg(feature = "openapi")]
 use crate::control::paths;
 use crate::guest::subprotocol::offers_v2;
-use crate::handle::attach::JobStdin;
+use crate::handle::attach::{AttachError, JobStdin};
 
 /// Attaches to the stdin of the job's command. One client can be attached at a time. The output of
 /// the command is its log.
@@ -50,7 +50,10 @@ pub(crate) async fn attach(
     }
     let stdin = match served.service.attach() {
         Ok(stdin) => stdin,
-        Err(error) => return refuse(Code::Refused, error.to_string()),
+        Err(error) => {
+            let code = if error == AttachError::Busy { Code::Busy } else { Code::Refused };
+            return refuse(code, error.to_string());
+        }
     };
     let protocol = StreamProtocol::V2;
     let mut terminated = served.service.terminated();

@@ -24,7 +24,7 @@ const fn status(code: Code) -> StatusCode {
         Code::InvalidRequest => StatusCode::BAD_REQUEST,
         Code::NoSuchEndPoint | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::Refused => StatusCode::CONFLICT,
+        Code::Refused | Code::Busy => StatusCode::CONFLICT,
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Transport | Code::Other => StatusCode::BAD_GATEWAY,

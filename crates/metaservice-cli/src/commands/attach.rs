@@ -1,0 +1,180 @@
+//! `metaservice attach JOB`: shows the output of a running job, and feeds its command.
+
+use std::pin::Pin;
+
+use anyhow::{Context, Error, Result};
+use clap::Args;
+use metaservice::control::{Client, ClientError, Code, Job};
+use metaservice::{JobStdin, LogFrom};
+
+use super::logs;
+use crate::flags::JobName;
+use crate::hints;
+use crate::interrupts::{Interrupt, Interrupts};
+use crate::output::printer::{Hint, Printer};
+use crate::output::{self, AsyncOutput};
+use crate::status::ExitStatus;
+use crate::terminal::Escape;
+use crate::terminal::stdin::{Fed, UserInput};
+
+const HELP: &str = "\
+Examples:
+  metaservice attach db
+  tar c . | metaservice attach build
+  metaservice attach --no-stdin build
+
+Exit status: that of the job; 0 after the detach keys, 128+N after signal N.";
+
+/// Attach to a running job: its output, its standard input, its terminal.
+///
+/// The log is shown from its beginning, or, if the job has a terminal, from now on. Without a
+/// terminal, Ctrl-C goes to the command, and a second one leaves the job.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Attach {
+    /// Only watch: send neither input nor signals to the command.
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// The keys that leave a job with a terminal, or "none". The job runs on.
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
+    #[command(flatten)]
+    pub(crate) name: JobName,
+}
+
+pub(crate) async fn attach(args: Attach, printer: Printer) -> Result<ExitStatus> {
+    let escape = Escape::parse(&args.detach_keys)?;
+    let name = &args.name.job;
+    let client = metaservice_sandbox::control::find(name).await.map_err(hints::control)?;
+    let mut interrupts = Interrupts::listen()?;
+    let attaching = Attached::open(&client, name, args.no_stdin, escape, printer);
+    let attached = tokio::select! {
+        attached = attaching => attached?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
+    let left = attached.run(&client, &mut interrupts, printer).await;
+    match left.with_context(|| format!("cannot stay attached to {name}"))? {
+        Left::Ended => {}
+        Left::Detached => {
+            printer.note(&format!("detached: {name} runs on"));
+            return Ok(ExitStatus::SUCCESS);
+        }
+        Left::Interrupted(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
+        Left::Unread => return Ok(ExitStatus::UNREAD),
+    }
+    let job = client.wait().await.with_context(|| format!("cannot wait for {name}"))?;
+    Ok(ExitStatus(job.status.context("the job ended without a status")?))
+}
+
+/// Why the attachment has ended.
+enum Left {
+    /// The job has ended.
+    Ended,
+    Detached,
+    Interrupted(Interrupt),
+    /// The reader has closed standard output.
+    Unread,
+}
+
+/// What the user gets of the job, and the job of the user.
+struct Attached {
+    /// `None`: only to watch.
+    input: Option<(UserInput, JobStdin)>,
+    /// Whether the first signal is for the command.
+    forwards: bool,
+    tty: bool,
+}
+
+impl Attached {
+    async fn open(
+        client: &Client,
+        name: &str,
+        watches: bool,
+        escape: Escape,
+        printer: Printer,
+    ) -> Result<Self> {
+        let failed = || format!("cannot attach to {name}");
+        let Job { stdin, tty, .. } = client.job().await.with_context(failed)?;
+        let takes = (stdin || tty) && !watches;
+        let stdin = match takes {
+            true => match client.attach().await {
+                Ok(attached) => Some((UserInput::of_attach(stdin, tty, escape)?, attached)),
+                // Another client has the terminal. There is nothing else to send.
+                Err(error) if is_busy(&error) && !stdin => None,
+                Err(error) if is_busy(&error) => {
+                    let hint = format!("write `metaservice attach --no-stdin {name}` to watch it");
+                    return Err(Error::new(error).context(Hint(hint)).context(failed()));
+                }
+                Err(error) if error.code() == Some(Code::Refused) => {
+                    printer.note("the standard input of the command has ended: only its output");
+                    None
+                }
+                Err(error) => return Err(Error::new(error).context(failed())),
+            },
+            false => None,
+        };
+        // If every key goes to the guest, a signal is meant for this process.
+        let forwards = !watches && !stdin.as_ref().is_some_and(|(input, _)| input.takes_keys());
+        Ok(Self { input: stdin, forwards, tty })
+    }
+
+    async fn run(
+        self,
+        client: &Client,
+        interrupts: &mut Interrupts,
+        printer: Printer,
+    ) -> Result<Left> {
+        let Self { input, mut forwards, tty } = self;
+        let answers = input.as_ref().is_some_and(|(input, _)| input.takes_keys());
+        let from = if tty { LogFrom::Tail(0) } else { LogFrom::Start };
+        let log = client.log(from, true).await?;
+        let mut showing = std::pin::pin!(logs::show(log.body, AsyncOutput::of_command(answers)));
+        let mut feeding: Option<Pin<Box<dyn Future<Output = Result<Fed>>>>> = None;
+        if let Some((input, stdin)) = input {
+            feeding = Some(Box::pin(input.feed(stdin)));
+        }
+        let mut forwarding = None;
+        loop {
+            tokio::select! {
+                biased;
+                shown = &mut showing => return match shown {
+                    Err(error) if output::is_closed(&error) => Ok(Left::Unread),
+                    shown => shown.map(|()| Left::Ended),
+                },
+                interrupt = interrupts.next() => {
+                    let first = std::mem::take(&mut forwards) && interrupt.name != "SIGHUP";
+                    if !first {
+                        return Ok(Left::Interrupted(interrupt));
+                    }
+                    forwarding = Some(Box::pin(client.signal(interrupt.number)));
+                }
+                sent = complete(&mut forwarding) => {
+                    forwarding = None;
+                    if let Err(error) = sent {
+                        printer.error(&Error::new(error).context("the signal is not sent"));
+                    }
+                }
+                fed = complete(&mut feeding) => {
+                    feeding = None;
+                    match fed {
+                        Ok(Fed::Detached) => return Ok(Left::Detached),
+                        Ok(Fed::Over) => {}
+                        Err(error) => printer.error(&error),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_busy(error: &ClientError) -> bool {
+    error.code() == Some(Code::Busy)
+}
+
+/// Completes with the future, if there is one.
+async fn complete<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
