@@ -23,8 +23,6 @@ use rustix::process::{
 use rustix::termios::{LocalModes, tcgetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::commands::Command;
-use crate::commands::run::Run;
 use crate::output::stderr;
 use crate::status::ExitStatus;
 
@@ -44,11 +42,12 @@ pub(crate) fn wait() -> Option<Result<ExitStatus>> {
     Some(runtime.context("cannot start").and_then(|runtime| runtime.block_on(follow(child))))
 }
 
-/// Starts the child, if the command needs one, and does not return then.
+/// In the first process: starts the child, if the verb `may_leave`, and does not return then. In the
+/// child: has it end with the first process.
 ///
 /// # Errors
 /// If the child cannot be started.
-pub(crate) fn divide(command: &Command) -> io::Result<()> {
+pub(crate) fn divide(may_leave: bool) -> io::Result<()> {
     if let Some(parent) = pid(PARENT) {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have ended before.
@@ -58,7 +57,7 @@ pub(crate) fn divide(command: &Command) -> io::Result<()> {
             Err(io::ErrorKind::NotFound.into())
         };
     }
-    if !needs_child(command) {
+    if !may_leave {
         return Ok(());
     }
     let mut arguments = env::args_os();
@@ -70,14 +69,6 @@ pub(crate) fn divide(command: &Command) -> io::Result<()> {
     again.arg0(&name).arg("run").env_clear().env(CHILD, child.id().to_string());
     // `exec` returns only on error. The child ends with this process.
     Err(again.exec())
-}
-
-/// Whether the job has the user's terminal, and may outlive it.
-fn needs_child(command: &Command) -> bool {
-    let Command::Run(run) = command else { return false };
-    let Run { interactive, tty, dry_run, detach_keys, .. } = &**run;
-    let has_terminal = *interactive && *tty && rustix::termios::isatty(io::stdin());
-    has_terminal && detach_keys != "none" && dry_run.is_none()
 }
 
 fn pid(variable: &str) -> Option<Pid> {

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     };
     trace(cli.output.verbose);
     let printer = Printer::new(&cli.output);
-    let status = foreground::divide(&cli.command)
+    let status = foreground::divide(cli.command.may_leave())
         .context("cannot start the process of the job")
         .and_then(|()| {
             secrets::withdraw(&mut cli).context("cannot take secrets out of the environment")

@@ -72,6 +72,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the verb has the user's terminal, and its work may outlive it.
+    pub(crate) fn may_leave(&self) -> bool {
+        matches!(self, Self::Run(run) if run.may_leave())
+    }
+
     /// Runs the verb, and returns the exit status. `cli` is the parser, for its help.
     pub(crate) async fn run(self, cli: clap::Command, printer: Printer) -> Result<ExitStatus> {
         match self {

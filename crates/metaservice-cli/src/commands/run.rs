@@ -88,6 +88,15 @@ pub(crate) struct Run {
     pub(crate) cloud: CloudArgs,
 }
 
+impl Run {
+    /// Whether the command has the user's terminal, with keys that leave it.
+    pub(crate) fn may_leave(&self) -> bool {
+        let Self { interactive, tty, dry_run, detach_keys, .. } = self;
+        let has_terminal = *interactive && *tty && rustix::termios::isatty(std::io::stdin());
+        has_terminal && detach_keys != "none" && dry_run.is_none()
+    }
+}
+
 /// What a dry run prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DryRun {

@@ -90,7 +90,7 @@ impl Input {
     }
 
     /// Writes what is pending. Cancel-safe.
-    async fn drain(&mut self) {
+    async fn write_pending(&mut self) {
         while let Some(end) = &self.end {
             if self.intake.pending.is_empty() {
                 break;
@@ -108,7 +108,7 @@ impl Input {
     /// Takes bytes from a stream until the input is over.
     async fn take_from(&mut self, stream: &AgentStream) {
         loop {
-            self.drain().await;
+            self.write_pending().await;
             if self.intake.is_over() {
                 return;
             }
@@ -140,7 +140,7 @@ pub(super) async fn feed(
             tokio::select! {
                 () = watch.changed() => {}
                 _ = ended.changed() => {}
-                () = drain_for_ever(&mut input) => {}
+                () = write_for_ever(&mut input) => {}
             }
             continue;
         };
@@ -158,8 +158,8 @@ pub(super) async fn feed(
 }
 
 /// Writes what is pending while there is no stream. Never completes.
-async fn drain_for_ever(input: &mut Input) {
-    input.drain().await;
+async fn write_for_ever(input: &mut Input) {
+    input.write_pending().await;
     std::future::pending().await
 }
 
@@ -234,7 +234,7 @@ mod tests {
         ) {
             let mut writes = writes.into_iter().cycle();
             let (mut intake, mut sent, mut written) = (Intake::default(), Vec::new(), Vec::new());
-            let mut drain = |intake: &mut Intake, written: &mut Vec<u8>| {
+            let mut write = |intake: &mut Intake, written: &mut Vec<u8>| {
                 while !intake.pending.is_empty() {
                     let count = writes.next().unwrap().min(intake.pending.len());
                     written.extend_from_slice(&intake.pending[..count]);
@@ -247,11 +247,11 @@ mod tests {
                 intake.take(block.into());
                 prop_assert_eq!(intake.taken, sent.len() as u64);
                 prop_assert!(!intake.is_over());
-                drain(&mut intake, &mut written);
+                write(&mut intake, &mut written);
             }
             intake.end(last);
             prop_assert_eq!(intake.is_over(), last.is_none());
-            drain(&mut intake, &mut written);
+            write(&mut intake, &mut written);
             prop_assert!(intake.is_over());
             prop_assert_eq!(intake.taken, sent.len() as u64);
             sent.extend(last);
