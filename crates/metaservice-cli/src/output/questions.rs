@@ -311,7 +311,7 @@ mod tests {
             "\x1b_Gi=1,a=q;AAAA\x1b\\",
             "\u{9b}6n",
             "\u{9d}10;?\x07",
-            // A control character inside acts, and the sequence goes on.
+            // A control character inside acts, and the sequence continues.
             "\x1b[\x056n",
         ] {
             let text = format!("a{question}b");

@@ -60,7 +60,7 @@ impl AsyncRead for Input {
     }
 }
 
-/// Completes once standard input has bytes that nobody reads: a pipe or a socket, when they come, or
+/// Completes once standard input has bytes without a reader: a pipe or a socket, when they come, or
 /// a file. Never completes for anything else, such as a terminal. It reads nothing.
 pub(crate) async fn unread_bytes() {
     if has_unread().await.is_none() {

@@ -123,7 +123,7 @@ impl Input {
 }
 
 /// Feeds the input from each attach action that the agent hands on. Completes when the command has
-/// ended and the host was told so, or at once without an input.
+/// ended and the stream is closed, or at once without an input.
 pub(super) async fn feed(
     order: &Order,
     state: &StateDirectory,
@@ -178,7 +178,7 @@ struct Attached<'a> {
 }
 
 impl Attached<'_> {
-    /// Serves the stream until it is cut, or the input is over and the host was told so.
+    /// Serves the stream until it is cut, or the input is over and `exit` was sent.
     async fn serve(
         self,
         input: &mut Input,
