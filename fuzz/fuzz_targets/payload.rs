@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::{Ending, ErrorBody, Execute, Files};
+use metaservice_protocol::{Ending, ErrorBody, Execute, Files, StreamFrom};
 
 fn check<T>(data: &[u8])
 where
@@ -19,6 +19,7 @@ fuzz_target!(|data: &[u8]| {
     check::<Execute>(data);
     check::<Files>(data);
     check::<ErrorBody>(data);
+    check::<StreamFrom>(data);
     if let Some(ending) = std::str::from_utf8(data).ok().and_then(Ending::from_header) {
         let again = Ending::from_header(&ending.to_header());
         assert_eq!(again.as_ref(), Some(&ending));

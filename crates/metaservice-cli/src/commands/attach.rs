@@ -54,22 +54,20 @@ pub(crate) async fn attach(args: Attach, printer: Printer) -> Result<ExitStatus>
     };
     let left = attached.run(&client, &mut interrupts, printer).await;
     match left.with_context(|| format!("cannot stay attached to {name}"))? {
-        Left::Ended => {}
+        Left::Ended(job) => Ok(ExitStatus(job.status.context("the job ended without a status")?)),
         Left::Detached => {
             printer.note(&format!("detached: {name} runs on"));
-            return Ok(ExitStatus::SUCCESS);
+            Ok(ExitStatus::SUCCESS)
         }
-        Left::Interrupted(interrupt) => return Ok(ExitStatus::signal(interrupt.number)),
-        Left::Unread => return Ok(ExitStatus::UNREAD),
+        Left::Interrupted(interrupt) => Ok(ExitStatus::signal(interrupt.number)),
+        Left::Unread => Ok(ExitStatus::UNREAD),
     }
-    let job = client.wait().await.with_context(|| format!("cannot wait for {name}"))?;
-    Ok(ExitStatus(job.status.context("the job ended without a status")?))
 }
 
 /// Why the attachment has ended.
 enum Left {
     /// The job has ended.
-    Ended,
+    Ended(Box<Job>),
     Detached,
     Interrupted(Interrupt),
     /// The reader has closed standard output.
@@ -134,13 +132,28 @@ impl Attached {
             feeding = Some(Box::pin(input.feed(stdin)));
         }
         let mut forwarding = None;
+        // The service ends soon after the job, and answers those who wait then.
+        let mut waiting = Some(Box::pin(client.wait()));
+        let mut ended = None;
         loop {
             tokio::select! {
                 biased;
-                shown = &mut showing => return match shown {
-                    Err(error) if output::is_closed(&error) => Ok(Left::Unread),
-                    shown => shown.map(|()| Left::Ended),
-                },
+                shown = &mut showing => {
+                    match shown {
+                        Err(error) if output::is_closed(&error) => return Ok(Left::Unread),
+                        shown => shown?,
+                    }
+                    let job = match (ended, waiting) {
+                        (Some(job), _) => job,
+                        (None, Some(waiting)) => waiting.await?,
+                        (None, None) => client.wait().await?,
+                    };
+                    return Ok(Left::Ended(Box::new(job)));
+                }
+                job = complete(&mut waiting) => {
+                    waiting = None;
+                    ended = Some(job?);
+                }
                 interrupt = interrupts.next() => {
                     let first = std::mem::take(&mut forwards) && interrupt.name != "SIGHUP";
                     if !first {

@@ -9,7 +9,7 @@ pub(crate) mod contact;
 pub(crate) mod events;
 pub(crate) mod printer;
 pub(crate) mod progress;
-mod questions;
+pub(crate) mod questions;
 pub(crate) mod remarks;
 pub(crate) mod sanitize;
 pub(crate) mod stderr;

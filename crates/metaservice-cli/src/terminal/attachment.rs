@@ -5,7 +5,8 @@
 //!
 //! Without a terminal, the first Ctrl-C goes to the guest as a signal, and the second one ends this
 //! process. So does the end of [`TERM_GRACE`] after a SIGTERM. If standard output is a terminal
-//! that the command was not given, the output is sanitized.
+//! that the command was not given, the output is sanitized. If the command has a terminal but no
+//! input, it asks the terminal nothing.
 //!
 //! [`attach`] always restores the terminal before it returns.
 
@@ -21,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::interrupts::Interrupts;
+use crate::output::questions::QuestionFilter;
 use crate::output::sanitize::Sanitizer;
 use crate::status::ExitStatus;
 use crate::terminal::{Escape, Input, Terminal};
@@ -83,7 +85,12 @@ pub(crate) async fn attach(
     };
     follow();
 
-    let mut ended = pin!(end(shell, stdout, stderr, !tty));
+    let cleaning = match (tty, interactive) {
+        (false, _) => Cleaning::Sanitize,
+        (true, false) => Cleaning::Questions,
+        (true, true) => Cleaning::None,
+    };
+    let mut ended = pin!(end(shell, stdout, stderr, cleaning));
     let mut feeding = pin!(feed(stdin, interactive, tty, escape));
     let mut fed = false;
     loop {
@@ -132,13 +139,13 @@ async fn end(
     shell: &Child,
     stdout: Option<ChildOutput>,
     stderr: Option<ChildOutput>,
-    sanitize: bool,
+    cleaning: Cleaning,
 ) -> Result<ExitStatus> {
-    let sanitizer = |is_terminal: bool| (sanitize && is_terminal).then(Sanitizer::default);
+    let cleaner = |is_terminal| if is_terminal { cleaning.begin() } else { Cleaner::None };
     let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
     let shown = tokio::try_join!(
-        show(stdout, tokio::io::stdout(), sanitizer(out)),
-        show(stderr, tokio::io::stderr(), sanitizer(err)),
+        show(stdout, tokio::io::stdout(), cleaner(out)),
+        show(stderr, tokio::io::stderr(), cleaner(err)),
     );
     match shown {
         Ok(_) => {}
@@ -161,6 +168,51 @@ async fn end(
     })
 }
 
+/// What is done to output for a terminal.
+#[derive(Debug, Clone, Copy)]
+enum Cleaning {
+    None,
+    /// The command was not given the terminal.
+    Sanitize,
+    /// The command does not get what the terminal answers.
+    Questions,
+}
+
+impl Cleaning {
+    fn begin(self) -> Cleaner {
+        match self {
+            Self::None => Cleaner::None,
+            Self::Sanitize => Cleaner::Sanitize(Sanitizer::default()),
+            Self::Questions => Cleaner::Questions(QuestionFilter::default()),
+        }
+    }
+}
+
+/// The state of one output.
+enum Cleaner {
+    None,
+    Sanitize(Sanitizer),
+    Questions(QuestionFilter),
+}
+
+impl Cleaner {
+    /// What to show for these bytes, which are empty at the end.
+    fn clean<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        match self {
+            Self::None => Cow::Borrowed(bytes),
+            Self::Sanitize(sanitizer) if bytes.is_empty() => {
+                Cow::Owned(sanitizer.end().into_bytes())
+            }
+            Self::Sanitize(sanitizer) => Cow::Owned(sanitizer.sanitize(bytes).into_bytes()),
+            Self::Questions(filter) => {
+                let mut shown = Vec::with_capacity(bytes.len());
+                filter.filter(bytes, &mut shown);
+                Cow::Owned(shown)
+            }
+        }
+    }
+}
+
 /// Why the output was not written completely.
 enum Unshown {
     /// It was cut off in the guest or on the way. `Child::wait` returns the cause.
@@ -172,17 +224,13 @@ enum Unshown {
 async fn show(
     output: Option<ChildOutput>,
     mut to: impl AsyncWrite + Unpin,
-    mut sanitizer: Option<Sanitizer>,
+    mut cleaner: Cleaner,
 ) -> Result<(), Unshown> {
     let Some(mut output) = output else { return Ok(()) };
     let mut block = vec![0; BLOCK];
     loop {
         let count = output.read(&mut block).await.map_err(|_| Unshown::Cut)?;
-        let shown = match &mut sanitizer {
-            None => Cow::Borrowed(&block[..count]),
-            Some(sanitizer) if count == 0 => Cow::Owned(sanitizer.end().into_bytes()),
-            Some(sanitizer) => Cow::Owned(sanitizer.sanitize(&block[..count]).into_bytes()),
-        };
+        let shown = cleaner.clean(&block[..count]);
         to.write_all(&shown).await.map_err(Unshown::Here)?;
         to.flush().await.map_err(Unshown::Here)?;
         if count == 0 {

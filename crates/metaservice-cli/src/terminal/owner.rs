@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use anyhow::{Error, Result};
 use metaservice_sandbox::Sandbox;
+use serde_json::json;
 
 use crate::foreground;
 use crate::output::printer::Printer;
@@ -87,6 +88,7 @@ impl OwnerInput {
 /// Leaves the terminal to the user's shell. The job runs on in this process.
 fn leave(name: &str, printer: Printer) {
     printer.note(&format!("detached: {name} runs on (metaservice attach {name})"));
+    printer.event("detached", json!({ "job": name }));
     if let Err(error) = foreground::leave() {
         printer.error(&Error::new(error).context("cannot leave the terminal"));
     }

@@ -77,6 +77,7 @@ impl UserInput {
     /// # Errors
     /// If standard input cannot be read, or its bytes cannot be delivered.
     pub(crate) async fn feed(self, mut stdin: JobStdin) -> Result<Fed> {
+        let interactive = self.interactive;
         let mut feeding = Feeding::begin(self, &stdin)?;
         let listen = |kind| signal(kind).context("cannot listen for signals");
         let mut resized = listen(SignalKind::window_change())?;
@@ -88,8 +89,12 @@ impl UserInput {
             tokio::select! {
                 biased;
                 closed = &mut closed => {
-                    closed.context("the rest of standard input does not reach the command")?;
-                    return Ok(Fed::Over);
+                    let closed = closed.context("standard input does not reach the command");
+                    // An older agent does not follow the size of the terminal. That is all.
+                    return closed.map(|()| Fed::Over).or_else(|error| match interactive {
+                        true => Err(error),
+                        false => Ok(Fed::Over),
+                    });
                 }
                 _ = resized.recv() => feeding.follow(&stdin),
                 _ = continued.recv() => {

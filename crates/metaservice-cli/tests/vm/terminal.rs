@@ -228,6 +228,11 @@ async fn a_terminal_without_input_is_one_for_output() {
         assert!(shown.starts_with("/dev/pts/"), "{shown}");
         assert!(shown.ends_with(&format!("\r\n{known}\r\n24 80\r\n")), "{shown}");
     }
+    // No answer comes to the prompt of the user.
+    let asks = ["exec", "-t", "shown", "printf", "one\\033[6ntwo\\n"];
+    let mut asking = Session::start(&cli, &asks);
+    asking.until("onetwo").await;
+    assert_eq!(asking.finish().await, 0);
     let exec = ["exec", "-t", "shown", "sh", "-c", "stty size; echo he''re; sleep 1000"];
     let mut shell = Session::start(&cli, &exec);
     shell.until("31 97\r\n").await;
