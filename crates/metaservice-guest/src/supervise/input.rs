@@ -160,7 +160,7 @@ pub(super) async fn feed(
 /// Writes what is pending while there is no stream. Never completes.
 async fn write_for_ever(input: &mut Input) {
     input.write_pending().await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Completes when there is a newer attach action.
