@@ -109,7 +109,7 @@ fn no_guest_leaves_its_volume() {
            cat $path 2>/dev/null && echo read $path; echo lost > $path; \
          done 2>/dev/null; \
          mkdir -p {above} && echo the guest\\'s own > {secret}; cat l1; \
-         mkdir /m; umount /v; cd /; \
+         mkdir /m; cd /; umount /v; \
          for name in .. ../.. ../secret /.. {host}; do \
            mount -t 9p -o trans=virtio,version=9p2000.L,aname=$name metaservice0 /m && \
              {{ cat /m/secret /m/../m/secret 2>/dev/null; ls /m; umount /m; }}; \
@@ -172,7 +172,7 @@ fn a_machine_with_directories_is_restored_from_a_snapshot() {
     fs::create_dir(cli.work().join("src")).unwrap();
     fs::write(cli.work().join("src/file"), "content\n").unwrap();
     let script = "cat /mnt/src/file; echo $(hostname) > /mnt/src/out; python3 -c 'print(6 * 7)'";
-    let under_root = ["--rootfs", "/", "--hide", "/opt", "-v", "src:/mnt/src:rw", "--"];
+    let under_root = ["--rootfs", "/", "-v", "src:/mnt/src:rw", "--"];
     let restored = |args: &[&str], code| {
         let args: Vec<&str> = ["run", "--json"].iter().chain(args).copied().collect();
         let finished = cli.run(&args);
@@ -194,8 +194,6 @@ fn a_machine_with_directories_is_restored_from_a_snapshot() {
     let finished = cli.run(&five);
     assert_eq!(finished.text(0), "content\n");
     assert!(finished.stderr.contains("\"event\":\"booting\""), "{}", finished.stderr);
-    // The host cannot mount what is not there any more.
-    assert_eq!(restored(&["--", "ls", "/mnt"], 1), "");
 }
 
 #[test]

@@ -93,7 +93,6 @@ fn boot() -> Result<(), InitError> {
     let mut network = Network::open()?;
     network.connect_service(arguments.address)?;
     let deferred = modules::DeferredModules::open();
-    let root = mount::MachineRoot::open()?;
     mount::enter(&arguments.root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -101,15 +100,12 @@ fn boot() -> Result<(), InitError> {
             network.connect_user_network().await;
         }
         drop(network);
-        run(deferred, &root).await
+        run(deferred).await
     })
 }
 
 /// Keeps the agent running until the machine is to stop. Then ends all processes.
-async fn run(
-    deferred: modules::DeferredModules,
-    root: &mount::MachineRoot,
-) -> Result<(), InitError> {
+async fn run(deferred: modules::DeferredModules) -> Result<(), InitError> {
     let mut child_ended = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -124,7 +120,7 @@ async fn run(
         tokio::select! {
             _ = child_ended.recv() => {}
             () = sleep_until(next), if agent.is_none() => {
-                root.follow();
+                mount::follow_root();
                 started = Instant::now();
                 agent = try_start_agent();
                 if agent.is_none() {
@@ -147,7 +143,7 @@ async fn run(
         }
     };
     print(&format!("{reason}: the machine stops"));
-    root.follow();
+    mount::follow_root();
     power::end_processes(&mut child_ended).await;
     Ok(())
 }

@@ -6,15 +6,14 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::boot_arguments::Root;
+use crate::diagnostics::{print, with_causes};
 use crate::system::root::{self, NEW_ROOT, SCRATCH};
 
 /// Where the agent of root keeps its state.
@@ -169,18 +168,14 @@ pub(super) fn enter(root: &Root) -> Result<(), MountError> {
     }
 }
 
-/// The root of this machine, which the agent can change.
-pub(super) struct MachineRoot(fs::File);
-
-impl MachineRoot {
-    pub(super) fn open() -> io::Result<Self> {
-        fs::File::open("/proc/self/ns/mnt").map(Self)
-    }
-
-    /// Follows the agent to a root that it has mounted over this process's own one. The kernel
-    /// sets the root of a process that enters a mount namespace to what is on top there.
-    pub(super) fn follow(&self) {
-        let _ = move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Mount));
+/// Follows the agent to a root that it has mounted over the root of this process. A path that leads
+/// above the root ends at what is mounted there.
+pub(super) fn follow_root() {
+    let followed = std::env::set_current_dir("/..")
+        .and_then(|()| Ok(rustix::process::chroot(".")?))
+        .and_then(|()| std::env::set_current_dir("/"));
+    if let Err(error) = followed {
+        print(&format!("cannot follow the agent to its root: {}", with_causes(&error)));
     }
 }
 

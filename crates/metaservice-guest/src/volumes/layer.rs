@@ -101,7 +101,7 @@ fn give_room_of_root(scratch: &Path) {
         mount_remount(at, MountFlags::empty(), &*options)
     };
     let used = kibibytes(root.f_blocks - root.f_bfree.min(root.f_blocks), root.f_frsize);
-    // The root keeps what it has. A root without a limit stays as it is.
+    // The root keeps its files. One without a limit stays as it is.
     if root.f_blocks > 0
         && remount(Path::new("/"), used, root.f_files - root.f_ffree.min(root.f_files)).is_err()
     {

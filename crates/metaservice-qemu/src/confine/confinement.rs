@@ -75,8 +75,7 @@ impl Confinement {
                 confinement.rules = landlock::no_signals();
             }
             Layer::Landlock => {
-                let exports = confinement.exports.iter().map(|export| export.path.as_path());
-                confinement.rules = Some(landlock::rules(needs, exports)?);
+                confinement.rules = Some(landlock::rules(needs, confinement.held.as_ref())?);
             }
             Layer::None => {}
         }

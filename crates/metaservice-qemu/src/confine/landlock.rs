@@ -4,13 +4,16 @@
 //! one by one. A file that is created there later is hidden too. Names of hidden files stay
 //! visible.
 
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 
+use super::handshake::Held;
 use super::needs::{Exported, Needs};
 
 /// The rights that the rules handle: those of Linux 6.2, as far as the kernel has them.
@@ -36,11 +39,9 @@ pub(super) fn no_signals() -> Option<RulesetCreated> {
         .ok()
 }
 
-/// The rules for a machine whose 9p devices have these directories, created before the fork.
-pub(super) fn rules<'a>(
-    needs: &Needs,
-    exports: impl Iterator<Item = &'a Path>,
-) -> Result<RulesetCreated, RulesetError> {
+/// The rules for a machine, created before the fork. `held` has the shared directories, if they are
+/// in mounts of their own.
+pub(super) fn rules(needs: &Needs, held: Option<&Held>) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(RIGHTS);
     let open: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let scratch = AccessFs::from_all(RIGHTS) & !AccessFs::Execute;
@@ -56,15 +57,21 @@ pub(super) fn rules<'a>(
         let rights = if path.is_dir() { scratch } else { open };
         rules = rules.add_rules(path_beneath_rules([path], rights))?;
     }
+    let reads = AccessFs::ReadFile | AccessFs::ReadDir;
+    if let Some(held) = held {
+        // Only a path through these mounts leads through this directory. They are read-only where
+        // the guest must not write, and hide what is hidden.
+        let rights = if needs.shares_writably() { shared } else { reads };
+        return rules.add_rule(PathBeneath::new(&held.directory, rights));
+    }
     for exported in needs.shared() {
-        let reads = AccessFs::ReadFile | AccessFs::ReadDir;
         let rights = if exported.writable { shared } else { reads };
         rules = rules
             .add_rules(path_beneath_rules([&exported.directory], AccessFs::ReadDir))?
             .add_rules(path_beneath_rules(around(exported), rights))?;
     }
-    // QEMU opens each directory, also an empty one.
-    Ok(rules.add_rules(path_beneath_rules(exports, AccessFs::ReadDir))?)
+    // QEMU opens the directory of each device.
+    rules.add_rules(path_beneath_rules(&needs.empty, AccessFs::ReadDir))
 }
 
 /// All of the directory except hidden paths and other mounts. QEMU cannot tell a mount of the same

@@ -36,7 +36,7 @@ pub(super) enum Step {
     Bind { from: CString, at: CString, below: bool },
     /// Makes a mount read-only, with everything below it.
     ReadOnly(CString),
-    /// Covers a file with an empty one, or a directory with this empty one, which nobody writes.
+    /// Covers a file with an empty one, or a directory with this empty one. Both are read-only.
     Hide { at: CString, empty: CString },
     /// Makes a mount, with everything below it, one without devices and set-user-id programs. The
     /// guest may write to it or not.

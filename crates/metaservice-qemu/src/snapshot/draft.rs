@@ -10,41 +10,42 @@ use serde_json::{Value, json};
 
 use super::error::SnapshotError;
 use super::files::{
-    check_room, create, describe, digest, files, read_manifest, release_holes, reserve, write,
+    MAKING, check_room, create, describe, digest, files, read_manifest, release_holes, reserve,
+    write,
 };
 use super::key::SnapshotKey;
-use super::store::SnapshotStore;
+use super::usage;
 use crate::overlay;
 use crate::spec::snapshot::SnapshotFiles;
 
 /// How many snapshots with the same family are kept: for other numbers of processors and sizes.
 pub(super) const KEPT: usize = 4;
 
-/// The prefix of the directories of new snapshots.
-pub(super) const MAKING: &str = ".making-";
-
 /// A new snapshot. Dropped, it is removed.
 #[derive(Debug)]
 pub struct SnapshotDraft {
     directory: tempfile::TempDir,
     key: SnapshotKey,
-    store: SnapshotStore,
+    store: PathBuf,
+    limit: u64,
     _lock: File,
 }
 
 impl SnapshotDraft {
     /// Begins one in the directory of the store, whose lock the caller holds.
     pub(super) fn begin(
-        store: &SnapshotStore,
+        store: &Path,
+        limit: u64,
         key: &SnapshotKey,
         lock: File,
     ) -> Result<Self, SnapshotError> {
-        check_room(store.path(), key.memory)?;
+        check_room(store, key.memory)?;
         let directory = tempfile::Builder::new()
             .prefix(MAKING)
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(store.path())?;
-        let draft = Self { directory, key: key.clone(), store: store.clone(), _lock: lock };
+            .tempdir_in(store)?;
+        let draft =
+            Self { directory, key: key.clone(), store: store.to_owned(), limit, _lock: lock };
         let files = draft.files();
         reserve(&create(&files.memory)?, key.memory)?;
         fs::create_dir(&files.empty)?;
@@ -102,11 +103,11 @@ impl SnapshotDraft {
         write(&directory.join("state"), state)?;
         write(&directory.join("manifest"), manifest.to_string().as_bytes())?;
         File::open(directory)?.sync_all()?;
-        let store = self.store.path();
+        let store = &self.store;
         fs::rename(directory, store.join(&self.key.name))?;
         let _ = File::open(store).and_then(|store| store.sync_all());
         prune(store, &self.key);
-        self.store.evict(self.store.limit, &self.key.name);
+        usage::evict(store, self.limit, &self.key.name);
         Ok(())
     }
 }

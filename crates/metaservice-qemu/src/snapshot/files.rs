@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 use super::error::SnapshotError;
 use crate::spec::snapshot::SnapshotFiles;
 
+/// The prefix of the directories of new snapshots.
+pub(super) const MAKING: &str = ".making-";
+
 /// The largest manifest.
 const MAX_MANIFEST: u64 = 1024 * 1024;
 

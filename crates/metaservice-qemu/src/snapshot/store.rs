@@ -14,7 +14,7 @@ use super::draft::{SnapshotDraft, remove_abandoned};
 use super::error::{SnapshotError, of_private};
 use super::files::{describe, digest, files, read_manifest};
 use super::key::SnapshotKey;
-use super::usage::InUse;
+use super::usage::{self, InUse, StoredSnapshot};
 use crate::machine::state::MAX_STATE;
 use crate::spec::snapshot::SnapshotFiles;
 
@@ -23,7 +23,7 @@ use crate::spec::snapshot::SnapshotFiles;
 pub struct SnapshotStore {
     location: Location,
     path: PathBuf,
-    pub(super) limit: u64,
+    limit: u64,
 }
 
 /// A snapshot from which machines can be
@@ -66,8 +66,16 @@ impl SnapshotStore {
         self
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The snapshots, the most recently used first. Blocks.
+    #[must_use]
+    pub fn list(&self) -> Vec<StoredSnapshot> {
+        usage::list(&self.path)
+    }
+
+    /// Removes the automatic snapshots that are not in use, and with `all` also those of images.
+    /// Returns what was removed. Blocks.
+    pub fn prune(&self, all: bool) -> Vec<StoredSnapshot> {
+        usage::prune(&self.path, all)
     }
 
     /// The snapshot with this key, if there is one. Blocks.
@@ -135,7 +143,7 @@ impl SnapshotStore {
             Err(_) => self.remove(key),
         }
         remove_abandoned(&self.path)?;
-        SnapshotDraft::begin(self, key, lock.0).map(Some)
+        SnapshotDraft::begin(&self.path, self.limit, key, lock.0).map(Some)
     }
 
     /// Removes all snapshots of machines with this disk.

@@ -12,9 +12,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::draft::MAKING;
-use super::files::read_manifest;
-use super::store::SnapshotStore;
+use super::files::{MAKING, read_manifest};
 
 /// A snapshot in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,32 +48,27 @@ impl InUse {
     }
 }
 
-impl SnapshotStore {
-    /// The snapshots, the most recently used first. Blocks.
-    #[must_use]
-    pub fn list(&self) -> Vec<StoredSnapshot> {
-        let entries = fs::read_dir(self.path()).into_iter().flatten().flatten();
-        let mut all: Vec<_> = entries.filter_map(|entry| describe(&entry.path())).collect();
-        all.sort_by(|one, other| other.used.cmp(&one.used).then_with(|| one.name.cmp(&other.name)));
-        all
-    }
+/// The snapshots in a directory, the most recently used first.
+pub(super) fn list(store: &Path) -> Vec<StoredSnapshot> {
+    let entries = fs::read_dir(store).into_iter().flatten().flatten();
+    let mut all: Vec<_> = entries.filter_map(|entry| describe(&entry.path())).collect();
+    all.sort_by(|one, other| other.used.cmp(&one.used).then_with(|| one.name.cmp(&other.name)));
+    all
+}
 
-    /// Removes the automatic snapshots that are not in use, and with `all` also those of images.
-    /// Returns what was removed. Blocks.
-    pub fn prune(&self, all: bool) -> Vec<StoredSnapshot> {
-        let mut found = self.list();
-        found.retain(|snapshot| (all || snapshot.disk.is_none()) && !snapshot.in_use);
-        found.retain(|snapshot| fs::remove_dir_all(self.path().join(&snapshot.name)).is_ok());
-        found
-    }
+/// Removes the automatic snapshots that are not in use, and with `all` also those of images.
+/// Returns what was removed.
+pub(super) fn prune(store: &Path, all: bool) -> Vec<StoredSnapshot> {
+    let mut found = list(store);
+    found.retain(|snapshot| (all || snapshot.disk.is_none()) && !snapshot.in_use);
+    found.retain(|snapshot| fs::remove_dir_all(store.join(&snapshot.name)).is_ok());
+    found
+}
 
-    /// Removes automatic snapshots until they are within the limit. The one with the name `kept`
-    /// stays.
-    pub(super) fn evict(&self, limit: u64, kept: &str) {
-        let found = self.list();
-        for name in evicted(&found, limit, kept) {
-            let _ = fs::remove_dir_all(self.path().join(name));
-        }
+/// Removes automatic snapshots until they are within the limit. The one with the name `kept` stays.
+pub(super) fn evict(store: &Path, limit: u64, kept: &str) {
+    for name in evicted(&list(store), limit, kept) {
+        let _ = fs::remove_dir_all(store.join(name));
     }
 }
 
