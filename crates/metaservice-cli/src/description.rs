@@ -66,6 +66,17 @@ impl Description {
         Ok(Self { spec: read(file)?, secrets, file: Some(file.to_owned()) })
     }
 
+    /// A description that another process of this tool has made of flags.
+    pub(crate) fn new(spec: JobSpec, secrets: BTreeMap<String, String>) -> Self {
+        Self { spec, secrets, file: None }
+    }
+
+    /// The description, and the values of its secrets as far as they were taken out of the
+    /// environment.
+    pub(crate) fn into_parts(self) -> (JobSpec, BTreeMap<String, String>) {
+        (self.spec, self.secrets)
+    }
+
     /// Adds keys and user data.
     pub(crate) fn with_cloud(mut self, args: CloudArgs) -> Self {
         self.spec.cloud = cloud_data(args);

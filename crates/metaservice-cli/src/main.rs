@@ -28,6 +28,7 @@ mod flags;
 mod foreground;
 mod hints;
 mod interrupts;
+mod jobs;
 mod limits;
 mod listeners;
 mod output;

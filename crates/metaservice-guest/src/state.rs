@@ -310,6 +310,7 @@ impl StateDirectory {
         self.remove_files(&[
             "execute",
             "attach",
+            "begun",
             "delivered",
             "failure",
             "reported",

@@ -3,6 +3,7 @@
 //! The socket of a job is in its directory, in the user's [directory of jobs](crate::history). A
 //! killed process leaves its socket without a listener. Such a socket refuses connections.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -165,6 +166,8 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlErro
     if is_live(path).await? {
         return Err(ControlError::InUse(path.to_owned()));
     }
+    // Without a listener, it is left by a process that was killed.
+    let _ = std::fs::remove_file(path);
     let made = listen(path).and_then(UnixListener::from_std);
     let listener = made.map_err(|cause| ControlError::Listen { path: path.to_owned(), cause })?;
     Ok((listener, SocketFile::new(path.to_owned())))
@@ -184,6 +187,8 @@ pub(crate) struct Registered {
     pub(crate) files: JobFiles,
     /// Why the history of the job cannot be written, if it is wanted.
     pub(crate) full: Option<HistoryError>,
+    /// The files of its log, if it has a history.
+    pub(crate) log: Option<(File, File)>,
 }
 
 /// Makes the directory of the job `name`, and listens there for clients.
@@ -198,7 +203,7 @@ pub(crate) fn register(
         ClaimError::Running(name) => ControlError::NameTaken(name),
         cause => ControlError::Claim { path: path.clone(), cause },
     })?;
-    let Claimed { claim, listener, full } = claimed;
+    let Claimed { claim, listener, full, log } = claimed;
     let claim = Arc::new(claim);
     let released = Arc::clone(&claim);
     let release = CleanUp::new(move || released.release());
@@ -206,7 +211,7 @@ pub(crate) fn register(
     let full = full.map(|cause| HistoryError { path: path.clone(), cause });
     let listener = UnixListener::from_std(listener);
     let listener = listener.map_err(|cause| ControlError::Socket { path, cause })?;
-    Ok(Registered { listener, files, full })
+    Ok(Registered { listener, files, full, log })
 }
 
 /// A job that was found.
@@ -232,7 +237,8 @@ pub async fn lookup(name: &str) -> Result<Found, ControlError> {
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
     if let Ok(job) = name.parse::<JobName>() {
         let path = jobs.socket(&job);
-        if is_live(&path).await? {
+        // The second time, it is known that the directory was there.
+        if is_live(&path).await? || jobs.is_running(&job) && is_live(&path).await? {
             return Ok(Found::Running(Client::new(path)));
         }
         if let Some(past) = ended(jobs, job).await {
@@ -398,8 +404,7 @@ async fn is_live(path: &Path) -> Result<bool, ControlError> {
     Ok(listener(path).await?.is_some())
 }
 
-/// The process that listens at `path`, if there is one and as far as it is known. Removes a socket
-/// without a listener.
+/// The process that listens at `path`, if there is one and as far as it is known.
 async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
     let cannot = |cause| ControlError::Socket { path: path.to_owned(), cause };
     match std::fs::symlink_metadata(path) {
@@ -418,10 +423,7 @@ async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(None)),
         Err(error) => match error.kind() {
             // Its process has ended, perhaps just now.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                let _ = std::fs::remove_file(path);
-                Ok(None)
-            }
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(None),
             _ => Err(cannot(error)),
         },
     }

@@ -5,6 +5,7 @@
 
 mod effects;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::attempt::{Attempt, Attempted};
 use crate::control::Control;
 use crate::event::{CONTACT_LIMIT, Event, EventSender};
 use crate::force::ForceOrders;
-use crate::history::Recorder;
+use crate::history::{HistoryError, Recorder};
 use crate::job::Job;
 use crate::life::{Collected, Effect, End, Input, Life, Outcome, Rules, Signal, Start, State};
 use crate::machine::MachineError;
@@ -56,6 +57,8 @@ pub(crate) enum Message {
     LogFailed(LogError),
     Contact(Contact),
     LogHole,
+    /// The log is no longer kept for the history.
+    Unkept(Arc<io::Error>),
     /// Of an attempt to start the machine, by its number.
     Attempt(u32, Attempted),
     KillTaken,
@@ -170,6 +173,10 @@ impl Driver {
             Some(Message::LogHole)
         });
         self.spawn(async move { Some(Message::Without(without.without().await)) });
+        if self.parts.recorder.is_some() {
+            let unkept = self.parts.service.clone();
+            self.spawn(async move { Some(Message::Unkept(unkept.log_unkept().await)) });
+        }
         self.watch_contact();
     }
 
@@ -225,6 +232,7 @@ impl Driver {
                 self.handle(Input::LogFailed { unread });
             }
             Message::Contact(now) => self.contact_changed(now),
+            Message::Unkept(error) => self.unkept(&error),
             Message::LogHole => self.report_event(Event::LogHole),
             Message::Attempt(number, attempted) if number == self.attempts => {
                 self.attempted(attempted);
@@ -323,6 +331,12 @@ impl Driver {
         let Some(attempt) = &self.attempt else { return };
         describer.forget();
         self.parts.machine.set_with(attempt.description(describer.plan(), restored));
+    }
+
+    fn unkept(&self, error: &io::Error) {
+        let Some(recorder) = &self.parts.recorder else { return };
+        let cause = io::Error::new(error.kind(), error.to_string());
+        self.report_event(Event::NoHistory(HistoryError { path: recorder.claim.path(), cause }));
     }
 
     /// What the history says of the machine.

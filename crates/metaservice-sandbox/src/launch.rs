@@ -90,6 +90,7 @@ pub struct Launcher {
     prepared_disk: Option<PreparedDisk>,
     history: bool,
     volumes: Vec<Volume>,
+    findable: bool,
 }
 
 impl Launcher {
@@ -105,7 +106,15 @@ impl Launcher {
             prepared_disk: None,
             history: false,
             volumes: Vec::new(),
+            findable: false,
         }
+    }
+
+    /// Fails if clients could not find the job. Without this, only a job that has a name in its
+    /// description fails.
+    pub fn findable(mut self) -> Self {
+        self.findable = true;
+        self
     }
 
     /// Keeps what is known of the job when it has ended: see [`history`](crate::history). By
@@ -276,7 +285,9 @@ impl Launcher {
         let keep = self.history.then_some(&self.job.limits.history);
         let mut made = match crate::control::register(&self.job.name, &began, keep) {
             Ok(registered) => Some(registered),
-            Err(error) if self.job.named && !error.is_full() => return Err(error.into()),
+            Err(error) if self.findable || self.job.named && !error.is_full() => {
+                return Err(error.into());
+            }
             // The job does not depend on it, and no client knows its name.
             Err(error) => {
                 let _ = sender.send(Event::NoControl(error));
@@ -300,6 +311,9 @@ impl Launcher {
             .hostname(job.hostname())
             .session(job.session)
             .limits(within_descriptors(job.limits.service.clone()));
+        if let Some((log, index)) = made.as_mut().and_then(|registered| registered.log.take()) {
+            builder = builder.keep_log_in(log, index);
+        }
         for (name, value) in &job.secrets {
             builder = builder.secret(name, value);
         }
@@ -396,6 +410,7 @@ impl OpenJob {
         let Self { job, service, control, recorder, machine, forces, progress, rules, .. } = self;
         let (sender, events) = (self.sender, self.events);
         let started = CancellationToken::new();
+        let name = job.name().to_owned();
         let driver = Driver::new(Parts {
             job,
             service: service.clone(),
@@ -411,7 +426,7 @@ impl OpenJob {
             started: started.clone(),
         });
         let driving = AbortOnDropHandle::new(tokio::spawn(driver.run().instrument(span)));
-        Sandbox::new(service, driving, signal, events, started)
+        Sandbox::new(service, driving, signal, events, started, name)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The handle of a running job.
 
 use metaservice::{
-    AttachError, Command, Destination, JobStdin, ListRequest, MetaService, ReadRequest, WriteError,
+    ActionError, AttachError, Command, Destination, FailureCode, JobStdin, ListRequest,
+    MetaService, ReadRequest, Reason, WriteError,
 };
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ pub struct Sandbox {
     signals: mpsc::UnboundedSender<Signal>,
     events: Option<Events>,
     started: CancellationToken,
+    name: String,
 }
 
 /// The events of a job, in order.
@@ -72,8 +74,9 @@ impl Sandbox {
         signals: mpsc::UnboundedSender<Signal>,
         events: mpsc::UnboundedReceiver<Event>,
         started: CancellationToken,
+        name: String,
     ) -> Self {
-        Self { service, driving, signals, events: Some(Events(events)), started }
+        Self { service, driving, signals, events: Some(Events(events)), started, name }
     }
 
     /// The service of the job, by which the host acts in the guest.
@@ -132,6 +135,36 @@ impl Sandbox {
         let _ = self.signals.send(signal);
     }
 
+    /// The name of the job.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Completes when the command has started in the guest, or cannot start. Returns whether it has
+    /// started. The future does not borrow the handle, and does not end with the machine.
+    ///
+    /// The guest is asked by SIGCONT, which a running process ignores by default. With an agent that
+    /// has no signals, a command counts as started when the guest has fetched it.
+    pub fn command_started(&self) -> impl Future<Output = bool> + Send + use<> {
+        const SIGCONT: u8 = 18;
+        let service = self.service.clone();
+        async move {
+            service.fetched().await;
+            match service.signal(SIGCONT).await {
+                Err(ActionError::Failed(failure)) if failure.code == FailureCode::NotRunning => {
+                    let ending = service.result().await.ending;
+                    ending.is_none_or(|ending| started(ending.reason))
+                }
+                Err(ActionError::Terminated) => false,
+                _ => service
+                    .try_result()
+                    .and_then(|result| result.ending)
+                    .is_none_or(|ending| started(ending.reason)),
+            }
+        }
+    }
+
     /// Completes when the guest has fetched its command.
     ///
     /// # Errors
@@ -159,6 +192,11 @@ impl Sandbox {
         self.signal(Signal(SIGTERM));
         self.wait().await
     }
+}
+
+/// Whether a command that ended for this reason has run.
+fn started(reason: Reason) -> bool {
+    !matches!(reason, Reason::NotFound | Reason::NotExecutable | Reason::Unsupported)
 }
 
 /// The driver does not panic, and is not aborted while the handle is there.

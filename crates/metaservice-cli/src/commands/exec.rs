@@ -11,8 +11,8 @@ use metaservice::control::{Client, ClientError, Code};
 use metaservice::{Child, Command, TerminalSize};
 
 use crate::flags::JobName;
-use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::jobs;
 use crate::output;
 use crate::output::printer::{Hint, Printer};
 use crate::output::remarks;
@@ -128,7 +128,7 @@ pub(super) fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> R
 
 /// Starts a command without streams, and prints its process id.
 async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatus> {
-    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+    let client = jobs::running(job, printer).await?;
     let pid = match exec.at(&client).spawn_detached().await {
         Ok(pid) => pid,
         Err(error) => {
@@ -154,7 +154,7 @@ pub(super) async fn attend(
     no_terminal: impl FnOnce() -> Error,
     printer: Printer,
 ) -> Result<ExitStatus> {
-    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+    let client = jobs::running(job, printer).await?;
     let tty = exec.tty;
     let terminal = match (tty, interactive) {
         (false, _) => None,

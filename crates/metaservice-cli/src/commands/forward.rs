@@ -18,8 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::flags::JobName;
-use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::jobs;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
@@ -50,8 +50,7 @@ const HOST: &str = "localhost";
 pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitStatus> {
     let specs = args.specs.iter().map(|spec| Forward::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
-    let client =
-        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let client = jobs::running(&args.name.job, printer).await?;
     check(&client).await.with_context(|| format!("cannot forward to {}", args.name.job))?;
     let mut interrupts = Interrupts::listen()?;
     let mut forwarding = JoinSet::new();

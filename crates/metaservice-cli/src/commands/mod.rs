@@ -3,6 +3,7 @@
 //! Each verb has a module, which owns its flags, its help and what it does.
 
 pub(crate) mod attach;
+pub(crate) mod background;
 pub(crate) mod completions;
 pub(crate) mod cp;
 pub(crate) mod doctor;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Cp(cp::Cp),
     Kill(kill::Kill),
     Rm(rm::Rm),
+    #[command(hide = true)]
+    Background(background::Background),
     Prune(prune::Prune),
     Stats(stats::StatsVerb),
     Forward(forward::ForwardVerb),
@@ -92,6 +95,7 @@ impl Command {
             Self::Ls(args) => ls::ls(args, printer).await,
             Self::Cp(args) => cp::cp(args, printer).await,
             Self::Kill(args) => kill::kill(args, printer).await,
+            Self::Background(_) => background::background(printer).await,
             Self::Rm(args) => rm::rm(args, printer).await,
             Self::Prune(args) => prune::prune(&args, printer),
             Self::Stats(args) => stats::stats(args, printer).await,

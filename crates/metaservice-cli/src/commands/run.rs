@@ -13,6 +13,7 @@ use metaservice_sandbox::job::Job;
 use metaservice_sandbox::machine::{Plan, PlanSummary, snapshot};
 use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
+use super::background;
 use crate::config::{self, Applied};
 use crate::description::{self, Description};
 use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
@@ -34,6 +35,7 @@ Examples:
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
   metaservice run --rootfs / -w /srv -u www-data -- make check
   metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
+  metaservice run -d --name db --image pg -- postgres
   metaservice run --image debian --cpus 2 --memory 2G --name build -- sleep 1h
   tar c . | metaservice run -i -- sh -c 'tar x && ./check'
   metaservice run -it --image debian -- bash
@@ -70,6 +72,12 @@ pub(crate) struct Run {
     /// The profile, for errors.
     #[arg(skip)]
     pub(crate) applied: Option<Applied>,
+    /// Print the name of the job when its command has started, and leave it in the background.
+    ///
+    /// If it does not start, the errors and the exit status are those of a run in the foreground.
+    /// The log is for "metaservice logs", and the messages are in the directory of the job.
+    #[arg(short, long, help_heading = JOB)]
+    pub(crate) detach: bool,
     /// Take the description of the job from a file, as --dry-run=json prints it.
     ///
     /// It is the whole description: no COMMAND and no other option goes with it, except
@@ -91,9 +99,9 @@ pub(crate) struct Run {
 impl Run {
     /// Whether the command has the user's terminal, with keys that leave it.
     pub(crate) fn may_leave(&self) -> bool {
-        let Self { interactive, tty, dry_run, detach_keys, .. } = self;
+        let Self { interactive, tty, detach, dry_run, detach_keys, .. } = self;
         let has_terminal = *interactive && *tty && rustix::termios::isatty(std::io::stdin());
-        has_terminal && detach_keys != "none" && dry_run.is_none()
+        has_terminal && detach_keys != "none" && !detach && dry_run.is_none()
     }
 }
 
@@ -115,15 +123,16 @@ pub(crate) async fn run(mut args: Run, printer: Printer) -> Result<ExitStatus> {
 }
 
 async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
-    let (dry_run, keep) = (args.dry_run, !args.job.rm);
+    let (dry_run, keep, detach) = (args.dry_run, !args.job.rm, args.detach);
     let escape = Escape::parse(&args.detach_keys)?;
     let description = describe(args)?;
     if dry_run == Some(DryRun::Json) {
         return print_description(description);
     }
-    let job = description.check()?;
-    let plan = tokio::task::block_in_place(|| Plan::resolve(&job));
-    let plan = plan.map_err(|error| hints::plan(error, CLOUD_HINT))?;
+    if detach && dry_run.is_none() {
+        return background::start(description, keep, printer).await;
+    }
+    let (job, plan) = plan(description)?;
     if dry_run.is_some() {
         return print_plan(&job, &plan);
     }
@@ -142,8 +151,8 @@ async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     let report = events::follow(sandbox, &mut interrupts, &facts, input, printer).await;
     let wants_snapshot = report.wants_snapshot;
     let status = events::conclude(report, &facts, printer)?;
-    if wants_snapshot && let Err(error) = make_snapshot_later(&summary) {
-        tracing::debug!(%error, "no snapshot is made for the next run");
+    if wants_snapshot {
+        make_snapshot_later(&summary);
     }
     Ok(status)
 }
@@ -157,6 +166,13 @@ fn owner_input(job: &Job, escape: Escape) -> Result<OwnerInput> {
         false => OwnerInput::default(),
     };
     Ok(if interactive { input } else { input.noticing() })
+}
+
+/// The checked job, and the machine for it.
+pub(super) fn plan(description: Description) -> Result<(Job, Plan)> {
+    let job = description.check()?;
+    let plan = tokio::task::block_in_place(|| Plan::resolve(&job));
+    Ok((job, plan.map_err(|error| hints::plan(error, CLOUD_HINT))?))
 }
 
 /// The description that the flags make, or that a file has.
@@ -228,7 +244,13 @@ fn print_plan(job: &Job, plan: &Plan) -> Result<ExitStatus> {
 }
 
 /// Makes a snapshot for the next run in another process. Does not wait for it.
-fn make_snapshot_later(machine: &PlanSummary) -> std::io::Result<()> {
+pub(super) fn make_snapshot_later(machine: &PlanSummary) {
+    if let Err(error) = make_snapshot(machine) {
+        tracing::debug!(%error, "no snapshot is made for the next run");
+    }
+}
+
+fn make_snapshot(machine: &PlanSummary) -> std::io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(snapshot_arguments(machine))

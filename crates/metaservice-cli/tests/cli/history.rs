@@ -143,3 +143,39 @@ fn a_full_disk_costs_the_history_and_not_the_job() {
     assert_eq!(lines.len(), 2, "{}", finished.stderr);
     assert!(finished.stderr.contains("no guest has fetched its command"), "{}", finished.stderr);
 }
+
+/// The verbs may be typed before the process of the job has registered its name.
+#[test]
+fn a_verb_awaits_a_job_that_starts() {
+    let cli = Cli::new(METASERVICE);
+    for _ in 0..20 {
+        let waiting = cli.command(["wait", "--for", "running", "late"]).spawn().unwrap();
+        let service = cli.serve(&["--name", "late", "true"]);
+        service.request("GET", "execute", "");
+        finish(waiting).text(0);
+        run_guest(&service, "", "success");
+        assert_eq!(service.finish().status, Some(0));
+        cli.run(&["rm", "late"]).text(0);
+    }
+    let missing = cli.run(&["wait", "--for", "running", "never"]);
+    missing.text(125);
+    assert!(missing.stderr.contains("no job named \"never\""), "{}", missing.stderr);
+}
+
+#[test]
+fn the_log_of_a_lost_job_is_what_had_arrived() {
+    let cli = Cli::new(METASERVICE);
+    let mut service = cli.serve(&["--name", "build", "true"]);
+    service.request("GET", "execute", "");
+    service.request_with("POST", "log", "", "one\ntwo\n");
+    service.child.kill().unwrap();
+    service.finish();
+    assert_eq!(cli.run(&["logs", "build"]).text(0), "one\ntwo\n");
+    assert_eq!(cli.run(&["logs", "-n", "1", "build"]).text(0), "two\n");
+    ended(&cli, "build", "three\n");
+    assert_eq!(cli.run(&["logs", "-f", "build"]).text(0), "three\n");
+    std::fs::remove_file(cli.jobs().join("build/log")).unwrap();
+    let gone = cli.run(&["logs", "build"]);
+    gone.text(125);
+    assert!(gone.stderr.contains("no log of it is kept"), "{}", gone.stderr);
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod adversity;
+mod background;
 mod cloud;
 mod copy;
 mod failures;

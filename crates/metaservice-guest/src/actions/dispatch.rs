@@ -111,7 +111,7 @@ impl Actions {
     ) -> Result<(), ClientError> {
         let client = &self.client;
         let _pending = self.pending_replies.begin();
-        match self.job.signal(signal) {
+        match self.job.signal(signal).await {
             Ok(()) => retry(stopping, || client.reply(id, ReplyBody::Plain, Body::empty())).await,
             Err(failure) => client.reply_failure(id, &failure).await,
         }

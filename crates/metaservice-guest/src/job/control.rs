@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::diagnostics::{print, with_causes};
-use crate::state::StateDirectory;
-use crate::supervise::{KILL_GRACE, Supervisor};
+use crate::state::{StateDirectory, StateError};
+use crate::supervise::{KILL_GRACE, StartFailure, Supervisor};
 use crate::system::processes::Process;
 
 /// How long a supervisor may take to end its command and itself: both grace periods and a second.
@@ -62,16 +62,30 @@ impl JobControl {
         }
     }
 
-    /// Sends a signal to the job's main process.
+    /// Waits until the command has started, or cannot start. Returns whether it has. Cancel-safe.
+    async fn started(&self) -> Result<bool, StateError> {
+        let watch = self.state.watch()?;
+        while !self.state.has_begun() && self.state.ending().is_none() {
+            tokio::select! {
+                () = watch.changed() => {}
+                () = self.ended() => break,
+            }
+        }
+        Ok(StartFailure::read(&self.state).is_none())
+    }
+
+    /// Sends a signal to the job's main process, now or as soon as it has started. Cancel-safe.
     ///
     /// # Errors
     /// A failure for the host: no such signal, no running command, or not permitted.
-    pub(crate) fn signal(&self, number: u8) -> Result<(), Failure> {
+    pub(crate) async fn signal(&self, number: u8) -> Result<(), Failure> {
         let invalid = || Failure::new(FailureCode::Invalid, format!("signal {number} has no name"));
         let signal = Some(number).filter(|number| (1..=31).contains(number));
         let signal = signal.and_then(|number| Signal::from_named_raw(number.into()));
         let signal = signal.ok_or_else(invalid)?;
-        let running = self.state.main().filter(|_| self.state.ending().is_none());
+        let failed = |error| Failure::new(FailureCode::Other, with_causes(&error));
+        let started = self.started().await.map_err(failed)?;
+        let running = self.state.main().filter(|_| started && self.state.ending().is_none());
         let process = running.and_then(|main| Process::find_same(&main));
         let not_running = || Failure::new(FailureCode::NotRunning, "the command is not running");
         match process.ok_or_else(not_running)?.signal(signal) {

@@ -155,6 +155,8 @@ impl Job {
         let order = Order {
             terminal: execute.terminal,
             stdin: execute.stdin,
+            // A signal waits for it.
+            reports_start: true,
             log,
             ..Order::new(state, Kind::Job, false, &program)
         };

@@ -12,7 +12,7 @@ use metaservice_private::{PartialDirectory, PrivateError, SocketPath, replace_un
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 
 use super::place::{Jobs, LOCK, SOCKET};
-use super::record::{Began, PastJob, RESULT, SPEC};
+use super::record::{Began, INDEX, LOG, PastJob, RESULT, SPEC};
 use super::retention::Keep;
 use crate::job::JobName;
 use crate::socket::listen;
@@ -61,6 +61,8 @@ pub(crate) struct Claimed {
     pub(crate) listener: UnixListener,
     /// Why its history cannot be written, if it is wanted.
     pub(crate) full: Option<io::Error>,
+    /// The files of its log and of the log's index, if its history is wanted.
+    pub(crate) log: Option<(File, File)>,
 }
 
 impl Claim {
@@ -89,10 +91,13 @@ impl Claim {
         let socket = SocketPath::within(partial.directory(), SOCKET).map_err(io)?;
         let listener = listen(socket.as_path()).map_err(ClaimError::Socket)?;
         let full = keep.and_then(|_| begin(partial.directory(), began).err());
+        let file = |name| create(partial.directory(), name);
+        let log = keep.and_then(|_| Some((file(LOG).ok()?, file(INDEX).ok()?)));
         jobs.erase(name)?;
         partial.keep(name.as_str().as_ref()).map_err(io)?;
         let kept = AtomicBool::new(keep.is_some());
-        Ok(Claimed { claim: Self { jobs, name: name.clone(), kept, _lock: lock }, listener, full })
+        let claim = Self { jobs, name: name.clone(), kept, _lock: lock };
+        Ok(Claimed { claim, listener, full, log })
     }
 
     pub(crate) fn name(&self) -> &JobName {

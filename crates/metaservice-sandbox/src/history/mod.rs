@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `spec.json` | what was known when the job started; no values of variables |
 //! | `result.json` | a [`PastJob`]; a directory without it and without a lock is of a lost job |
+//! | `log`, `log.index` | the end of the log: a [`StoredLog`](metaservice::StoredLog) |
 //! | `lock` | locked while the job runs |
 //! | `control.sock` | the control socket, while the job runs |
 //! | `messages` | what the process of a job in the background printed |

@@ -1,8 +1,10 @@
 //! What the directory of a job says about it, as JSON.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use metaservice::StoredLog;
 use metaservice::control::Job;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,6 +13,10 @@ use crate::job::JobName;
 
 /// What was known when the job started.
 pub(super) const SPEC: &str = "spec.json";
+
+/// The end of its log, and the index of this: see [`StoredLog`].
+pub(super) const LOG: &str = "log";
+pub(super) const INDEX: &str = "log.index";
 
 /// What became of it.
 pub(super) const RESULT: &str = "result.json";
@@ -88,6 +94,15 @@ impl PastJob {
         let spec = began.as_ref().map(|began| began.spec.clone()).unwrap_or_default();
         let past = result.unwrap_or_else(|| Self::of(lost(name, began)));
         Self { spec, directory, ..past }
+    }
+
+    /// Its log, as far as it is kept. Blocks.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn log(&self) -> io::Result<StoredLog> {
+        let open = |name| File::open(self.directory.join(name));
+        StoredLog::open(open(LOG)?, open(INDEX)?)
     }
 
     /// A job of which nothing more is known.

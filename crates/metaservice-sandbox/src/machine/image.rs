@@ -52,11 +52,8 @@ impl Image {
     /// When there is none, or it cannot be used.
     pub fn find(word: &Path) -> Result<Self, ImageError> {
         let text = word.to_str().unwrap_or_default();
-        let store = ImageStore::of_user();
-        let named =
-            text.starts_with("sha256:") || store.as_ref().is_ok_and(|store| store.has(text));
-        if named {
-            return Ok(Self::stored(&store?, text)?);
+        if is_name(text) {
+            return Ok(Self::stored(&ImageStore::of_user()?, text)?);
         }
         match Disk::open(word) {
             Ok(disk) => Ok(Self { disk, stored: None }),
@@ -81,6 +78,12 @@ impl Image {
     pub fn prepared(&self) -> Option<Prepared> {
         Prepared::read(&self.stored.as_ref()?.notes)
     }
+}
+
+/// Whether a word is the name or the digest of an image of the store, and not a file. Blocks.
+#[must_use]
+pub fn is_name(word: &str) -> bool {
+    word.starts_with("sha256:") || ImageStore::of_user().is_ok_and(|store| store.has(word))
 }
 
 impl Prepared {

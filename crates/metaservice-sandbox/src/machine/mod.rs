@@ -9,7 +9,7 @@ pub mod snapshot;
 
 pub use describe::{DescribeError, disk};
 pub(crate) use describe::{Describer, Individual};
-pub use image::{Image, ImageError, Prepared};
+pub use image::{Image, ImageError, Prepared, is_name};
 pub use plan::{Plan, PlanError, PlanSummary};
 
 use std::io;

@@ -180,6 +180,12 @@ impl MetaService {
         self.job.log.failed().await
     }
 
+    /// Waits until the log is no longer [kept](crate::Builder::keep_log) for readers, because its
+    /// files cannot be written; without end if they can. The log sink is not affected. Cancel safe.
+    pub async fn log_unkept(&self) -> Arc<io::Error> {
+        self.job.log.unkept().await
+    }
+
     /// Waits for the job's result. Cancel safe.
     pub async fn result(&self) -> JobResult {
         self.job.result.wait().await

@@ -16,15 +16,14 @@ mod summary;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use metaservice_sandbox::control;
 
 use self::fetch::fetch;
 use self::how::How;
 use self::place::Place;
 use self::send::send;
 use crate::completions;
-use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::jobs;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
@@ -76,11 +75,11 @@ pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
                 bail!("SRC and DEST are both in a guest: copy to the host, and from there")
             }
             (Place::Guest { job, path }, to) => {
-                let client = control::find(&job).await.map_err(hints::control)?;
+                let client = jobs::running(&job, printer).await?;
                 fetch(&client, &path, to, how, printer).await
             }
             (from, Place::Guest { job, path }) => {
-                let client = control::find(&job).await.map_err(hints::control)?;
+                let client = jobs::running(&job, printer).await?;
                 send(&client, from, &path, how, printer).await
             }
             _ => bail!("one of SRC and DEST must be in a guest, as JOB:PATH"),

@@ -1,5 +1,6 @@
 //! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for byte.
 
+mod ended;
 mod since;
 mod spool;
 
@@ -12,12 +13,14 @@ use clap::Args;
 use futures_util::TryStreamExt;
 use metaservice::LogFrom;
 use metaservice::control::BodyReader;
+use metaservice_sandbox::control::{self, ControlError, Found};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use self::spool::Spool;
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::jobs;
 use crate::output::printer::Printer;
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
@@ -27,6 +30,8 @@ Example:
   metaservice logs -f --since 10m --tail 100 build";
 
 /// Show the log of a job.
+///
+/// Of a job that has ended, the last 64 MiB are kept.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Logs {
@@ -57,10 +62,20 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
         (None, None) => (LogFrom::Start, None),
     };
     ensure!(tail.is_none() || !args.follow, "-f follows --since or --tail, not both at once");
-    let client =
-        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let found = match control::lookup(&args.name.job).await {
+        // With -f, a job that starts just now is awaited.
+        Err(ControlError::NotFound { .. }) if args.follow => {
+            Found::Running(jobs::running(&args.name.job, printer).await?)
+        }
+        found => found.map_err(hints::control)?,
+    };
     let mut interrupts = Interrupts::listen()?;
     let reading = async {
+        let client = match found {
+            Found::Running(client) => client,
+            Found::Ended(past) => return ended::show(&past, from, tail, printer).await,
+            _ => return Ok(()),
+        };
         let log = client.log(from, args.follow).await?;
         if log.missed > 0 {
             printer.note(&format!("the first {} bytes are no longer kept", log.missed));

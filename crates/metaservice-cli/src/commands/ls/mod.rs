@@ -19,7 +19,7 @@ use serde_json::json;
 
 use self::listing::{Columns, Sizes};
 use crate::completions;
-use crate::hints;
+use crate::jobs;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
 use crate::status::ExitStatus;
@@ -68,7 +68,7 @@ const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     let (job, path) = place(args.job, args.path)?;
-    let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
+    let client = jobs::running(&job, printer).await?;
     let cannot = || format!("cannot list {path}");
     let mut entries = match client.list(&*path).recursive(args.recursive).entries().await {
         Ok(entries) => entries,

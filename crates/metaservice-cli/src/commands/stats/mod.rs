@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use self::gauges::Gauges;
 use crate::flags::JobName;
-use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::jobs;
 use crate::output::Output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
@@ -49,8 +49,7 @@ pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatu
     let interval = args.interval.parse::<Period>().context("in --interval")?.get();
     let range = Duration::from_millis(100)..=Duration::from_secs(10);
     ensure!(range.contains(&interval), "--interval is 100ms to 10s");
-    let client =
-        metaservice_sandbox::control::find(&args.name.job).await.map_err(hints::control)?;
+    let client = jobs::running(&args.name.job, printer).await?;
     let mut interrupts = Interrupts::listen()?;
     let watching = async {
         let interval = if args.follow { interval } else { MOMENT };

@@ -84,7 +84,7 @@ impl Shared {
 pub(crate) struct History {
     shared: Arc<Shared>,
     segments: Segments,
-    failed: bool,
+    failure: watch::Sender<Option<Arc<io::Error>>>,
 }
 
 impl History {
@@ -98,7 +98,12 @@ impl History {
     pub(crate) fn create_in(log: File, index: File, size: u64) -> io::Result<Self> {
         let files = Files::create(log, index, size.max(1))?;
         let shared = Arc::new(Shared::new(files));
-        Ok(Self { shared, segments: Segments::default(), failed: false })
+        Ok(Self { shared, segments: Segments::default(), failure: watch::Sender::new(None) })
+    }
+
+    /// Why nothing is added any longer, once that is so.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<Arc<io::Error>>> {
+        self.failure.subscribe()
     }
 
     pub(crate) fn readers(&self) -> Readers {
@@ -125,7 +130,7 @@ impl History {
 
     /// Adds bytes, in order. After a failure, nothing is added.
     pub(crate) async fn append(&mut self, chunks: Vec<(LogOutput, Bytes)>) {
-        if self.failed {
+        if self.failure.borrow().is_some() {
             return;
         }
         let offset = self.shared.extent.borrow().end;
@@ -140,7 +145,7 @@ impl History {
         let written = written.await.map_err(io::Error::other).and_then(|written| written);
         if let Err(error) = written {
             tracing::warn!(%error, "the log is no longer kept for later readers");
-            self.failed = true;
+            self.failure.send_replace(Some(Arc::new(error)));
             self.complete();
             return;
         }

@@ -77,6 +77,8 @@ pub(crate) struct Log {
     entries: mpsc::Sender<Box<LogEntry>>,
     failure: watch::Receiver<Option<LogError>>,
     readers: Option<Readers>,
+    /// Why the history has ended early, once that is so.
+    unkept: Option<watch::Receiver<Option<Arc<io::Error>>>>,
     /// How many log requests are under way.
     requests: Arc<watch::Sender<usize>>,
     /// Locked while a chunk of a numbered log is sent to the task.
@@ -112,12 +114,13 @@ impl Log {
         let (entries, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let (failed, failure) = watch::channel(None);
         let readers = history.as_ref().map(History::readers);
+        let unkept = history.as_ref().map(History::failure);
         let written = record.as_ref().map(Record::written).unwrap_or_default();
         let streams = Arc::new(Mutex::new(Streams::from(written.received)));
         let left = most.saturating_sub(written.length);
         let sink = LogSink { sinks, last: LogOutput::Stdout, record, left, most };
         tokio::spawn(run(sink, history, receiver, failed));
-        Self { entries, failure, readers, requests: Arc::default(), streams }
+        Self { entries, failure, readers, unkept, requests: Arc::default(), streams }
     }
 
     /// Sends a chunk of version 1 to the task; waits while the sink is slow. A chunk is sent whole or not at all,
@@ -158,6 +161,17 @@ impl Log {
         let (done, flushed) = oneshot::channel();
         self.send(LogEntry::Flush(done)).await?;
         flushed.await.map_err(|_| self.failure())
+    }
+
+    /// Waits until the history cannot be written; without end if it can, or if none is kept.
+    pub(crate) async fn unkept(&self) -> Arc<io::Error> {
+        if let Some(mut unkept) = self.unkept.clone() {
+            let error = unkept.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+            if let Some(error) = error {
+                return error;
+            }
+        }
+        std::future::pending().await
     }
 
     /// A reader of the history; `None` if none is kept.
