@@ -38,6 +38,7 @@ use crate::output::events::{self, JobFacts};
 use crate::output::printer::Printer;
 use crate::output::{self, stderr};
 use crate::status::ExitStatus;
+use crate::terminal::owner::OwnerInput;
 
 /// Run a job that standard input describes: for "run --detach".
 #[derive(Debug, Args)]
@@ -159,8 +160,8 @@ pub(super) async fn background(printer: Printer) -> Result<ExitStatus> {
     };
     let name = sandbox.name().to_owned();
     let mut starting = pin!(sandbox.command_started());
-    let mut following = pin!(events::follow(
-        sandbox, &mut interrupts, &facts, OwnerInput::default(), printer));
+    let mut following =
+        pin!(events::follow(sandbox, &mut interrupts, &facts, OwnerInput::default(), printer));
     let report = tokio::select! {
         biased;
         started = &mut starting => {

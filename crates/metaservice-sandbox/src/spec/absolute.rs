@@ -57,6 +57,7 @@ fn hardware(machine: &mut HardwareSpec, base: &Path, is_image: impl Fn(&str) -> 
         rootfs,
         show,
         hide,
+        volumes,
         kernel,
         initrd,
         cpus: _,
@@ -80,7 +81,8 @@ fn hardware(machine: &mut HardwareSpec, base: &Path, is_image: impl Fn(&str) -> 
     for path in [rootfs, initrd, pcap, console] {
         join(path, base);
     }
-    for path in show.iter_mut().chain(hide) {
+    let volumes = volumes.iter_mut().map(|volume| &mut volume.host);
+    for path in show.iter_mut().chain(hide).chain(volumes) {
         *path = base.join(&*path);
     }
 }
