@@ -235,27 +235,31 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// When there is no job of this name.
 pub async fn lookup(name: &str) -> Result<Found, ControlError> {
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
-    if let Ok(job) = name.parse::<JobName>() {
-        let path = jobs.socket(&job);
-        // The second time, it is known that the directory was there.
-        if is_live(&path).await? || jobs.is_running(&job) && is_live(&path).await? {
+    let Ok(job) = name.parse::<JobName>() else { return Err(not_found(name).await) };
+    let path = jobs.socket(&job);
+    loop {
+        // A job listens from the moment that it has a directory until it is about to end.
+        let running = jobs.is_running(&job);
+        if is_live(&path).await? {
             return Ok(Found::Running(Client::new(path)));
         }
-        if let Some(past) = ended(jobs, job).await {
-            return Ok(Found::Ended(Box::new(past)));
+        if running && !has_ended(job.clone()).await {
+            return Err(not_found(name).await);
+        }
+        match block(|| jobs.past(&job)) {
+            Some(past) => return Ok(Found::Ended(Box::new(past))),
+            // It has started just now.
+            None if jobs.is_running(&job) => {}
+            None => return Err(not_found(name).await),
         }
     }
-    Err(not_found(name).await)
 }
 
-/// What is left of a job when its process has ended, which is awaited.
-async fn ended(jobs: Jobs, name: JobName) -> Option<PastJob> {
-    let read = move || {
-        jobs.wait_for_end(&name);
-        jobs.past(&name)
-    };
-    let past = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(read)).await;
-    past.ok()?.ok()?
+/// Waits until the process of a job has ended. Returns whether it has.
+async fn has_ended(name: JobName) -> bool {
+    let wait = move || Jobs::open().map(|jobs| jobs.wait_for_end(&name));
+    let waited = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(wait)).await;
+    matches!(waited, Ok(Ok(Ok(()))))
 }
 
 async fn not_found(name: &str) -> ControlError {

@@ -7,7 +7,7 @@ mod effects;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metaservice::control::MachineDescription;
 use metaservice::{ActionError, Contact, LogError, MetaService, Need, Reason};
@@ -195,9 +195,20 @@ impl Driver {
     fn note_result(&mut self) -> Instant {
         let now = Instant::now();
         if let Some(input) = self.result() {
+            if self.has_failed() {
+                self.life.handle(Input::Failed, now);
+            }
             self.life.handle(input, now);
         }
         now
+    }
+
+    /// Whether the command has failed, and no client has killed it.
+    fn has_failed(&self) -> bool {
+        self.parts.service.try_result().is_some_and(|result| {
+            let reason = result.ending.map(|ending| ending.reason);
+            !result.success && reason != Some(Reason::Killed)
+        })
     }
 
     /// The input for the result that the service has, if it has one.
@@ -337,6 +348,25 @@ impl Driver {
         let Some(recorder) = &self.parts.recorder else { return };
         let cause = io::Error::new(error.kind(), error.to_string());
         self.report_event(Event::NoHistory(HistoryError { path: recorder.claim.path(), cause }));
+    }
+
+    /// Says that the machine is kept, to the caller and to clients.
+    fn keep(&mut self, period: Duration) {
+        let until = SystemTime::now() + period;
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        if let (Place::Machine { describer, .. }, Some(attempt)) =
+            (&self.parts.place, &self.attempt)
+        {
+            let describe = attempt.description(describer.plan(), !self.booted);
+            self.parts.machine.set_with(move || {
+                let mut machine = describe();
+                machine["keptUntilMs"] = u64::try_from(until).unwrap_or(u64::MAX).into();
+                machine
+            });
+        }
+        let status = self.parts.service.try_result().map_or(1, |result| result.status());
+        let name = self.parts.job.name().to_owned();
+        self.report_event(Event::Kept { name, status, period });
     }
 
     /// What the history says of the machine.

@@ -1,6 +1,7 @@
 //! The events that a running job reports.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use metaservice::{ActionError, Contact, JobResult, LogError, Need};
 use metaservice_qemu::{CacheNotice, Exit, StartError};
@@ -100,6 +101,15 @@ pub enum Event {
         path: PathBuf,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The command has failed, its artifacts are fetched, and its machine is kept.
+    Kept {
+        /// The job's name.
+        name: String,
+        /// The exit status of the command.
+        status: u8,
+        /// For how long.
+        period: Duration,
     },
     /// The command has ended, its log is complete, and its artifacts are fetched.
     Ended(JobResult),

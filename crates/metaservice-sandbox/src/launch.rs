@@ -254,6 +254,7 @@ impl Launcher {
             kill_timeout: KILL_TIMEOUT,
             artifact_timeout: (!job.artifacts.is_empty()).then_some(job.limits.artifact_timeout),
             close_timeout: CLOSE_TIMEOUT,
+            keep: job.keep,
             persistent: self.state.is_some(),
             disposable: false,
         }

@@ -103,7 +103,8 @@ impl Row {
             }
             Self::JobFacts(job) => {
                 let state = serde_json::to_value(job.state)?;
-                let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+                let ended =
+                    matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Kept);
                 let contact = contact::word(job.contact).filter(|_| !ended);
                 let state = contact.or(state.as_str()).unwrap_or_default();
                 let command = printable(&job.command.join(" ")).replace('\n', " ");

@@ -78,6 +78,13 @@ pub(crate) struct Run {
     /// The log is for "metaservice logs", and the messages are in the directory of the job.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) detach: bool,
+    /// Keep the machine when the command has failed, for "shell", "exec" and "cp" [default: 30m].
+    ///
+    /// Ctrl-C or "metaservice kill" ends it before. The exit status is that of the command. "wait"
+    /// has it at once.
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "30m", help_heading = JOB)]
+    pub(crate) keep_on_failure: Option<String>,
     /// Take the description of the job from a file, as --dry-run=json prints it.
     ///
     /// It is the whole description: no COMMAND and no other option goes with it, except
@@ -177,9 +184,11 @@ pub(super) fn plan(description: Description) -> Result<(Job, Plan)> {
 
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
-    let Run { interactive, tty, spec: file, job, vm, cloud, .. } = args;
+    let Run { interactive, tty, keep_on_failure, spec: file, job, vm, cloud, .. } = args;
     let mut description = Description::of_job(job)?.with_cloud(cloud);
     description.spec.stdin = interactive;
+    let keep = description::period(keep_on_failure.as_deref(), "--keep-on-failure")?;
+    description.spec.keep_on_failure = keep;
     if tty {
         let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);
         let (columns, rows) = (size.columns, size.rows);

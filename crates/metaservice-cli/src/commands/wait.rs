@@ -62,7 +62,7 @@ async fn running(name: &str) -> Result<ExitStatus> {
     let job = client.wait_for_start().await;
     let job = job.with_context(|| format!("cannot wait for {name}"))?;
     match job.state {
-        JobState::Succeeded | JobState::Failed => {
+        JobState::Succeeded | JobState::Failed | JobState::Kept => {
             Err(Error::msg(format!("the job {name} has ended")))
         }
         _ => Ok(ExitStatus::SUCCESS),

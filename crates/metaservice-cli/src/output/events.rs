@@ -207,6 +207,7 @@ impl Words<'_> {
                 printer.note(&format!("{flag} {path} ends at {limit} bytes: {more}"));
                 printer.event("bounded", json!({ "bound": name, "bytes": limit }));
             }
+            Event::Kept { name, status, period } => self.kept(&name, status, period),
             Event::Ended(result) => self.ended(&result),
             Event::PoweringOff => {
                 printer.event("poweringOff", json!({}));
@@ -237,6 +238,20 @@ impl Words<'_> {
             }
         }
         self.wait_for("killing the command");
+    }
+
+    fn kept(&mut self, name: &str, status: u8, period: Duration) {
+        self.spinner = None;
+        let time = humantime::format_duration(period);
+        self.printer.note(&format!(
+            "the command has failed with status {status}; its machine is kept for {time}: \
+             metaservice shell {name}, metaservice exec {name} -- COMMAND, \
+             metaservice cp {name}:PATH . (Ctrl-C or metaservice kill {name} ends it)"
+        ));
+        self.printer.event(
+            "kept",
+            json!({ "job": name, "status": status, "ms": period.as_millis() as u64 }),
+        );
     }
 
     fn ended(&mut self, result: &JobResult) {

@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use metaservice_testing::cli::{Cli, finish};
+use metaservice_testing::cli::{Cli, finish, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 
 use crate::METASERVICE;
@@ -99,4 +100,35 @@ async fn a_job_in_the_background_survives_its_terminal() {
     cli.wait_for_exits();
     let messages = std::fs::read_to_string(cli.jobs().join("db/messages")).unwrap();
     assert_eq!(messages, "", "nothing went wrong");
+}
+
+#[test]
+fn the_machine_of_a_failed_command_is_kept_for_clients() {
+    let cli = Cli::new(METASERVICE);
+    let script = "echo evidence > /tmp/core; exit 3";
+    let failing = ["--name", "broken", "sh", "-c", script];
+    let run = |first: &[&'static str]| [first, &failing].concat();
+    cli.run(&run(&["run", "-d", "--keep-on-failure"])).text(0);
+    // Its status is known at once.
+    assert_eq!(cli.run(&["wait", "broken"]).text(3), "3\n");
+    let listed = cli.run(&["ps"]).text(0);
+    assert!(listed.contains("kept"), "{listed}");
+    assert_eq!(cli.run(&["exec", "broken", "cat", "/tmp/core"]).text(0), "evidence\n");
+    cli.run(&["cp", "broken:/tmp/core", "core"]).text(0);
+    assert_eq!(std::fs::read(cli.work().join("core")).unwrap(), b"evidence\n");
+    cli.run(&["kill", "broken"]).text(0);
+    cli.wait_for_exits();
+    assert_eq!(cli.run(&["wait", "broken"]).text(3), "3\n");
+
+    // In the foreground, Ctrl-C ends it.
+    let mut child = cli.command(run(&["run", "--keep-on-failure=1h"])).spawn().unwrap();
+    let _stderr = wait_for(&mut child, "its machine is kept for 1h: metaservice shell broken");
+    assert_eq!(cli.run(&["exec", "broken", "cat", "/tmp/core"]).text(0), "evidence\n");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(finish(child).status, Some(3));
+    // A success is not kept.
+    cli.run(&["run", "--keep-on-failure", "true"]).text(0);
+    let zero = cli.run(&["run", "--keep-on-failure=0", "true"]);
+    zero.text(125);
+    assert!(zero.stderr.contains("in --keep-on-failure: "), "{}", zero.stderr);
 }

@@ -21,6 +21,7 @@ impl Driver {
                     collecting.abort();
                 }
             }
+            Effect::Keep(period) => self.keep(period),
             Effect::Close => {
                 let service = self.parts.service.clone();
                 self.spawn(async move { Some(Message::Closed(service.shutdown().await)) });

@@ -61,6 +61,8 @@ pub struct Job {
     pub(crate) stdin: bool,
     pub(crate) session: SessionMode,
     pub(crate) timeout: Option<Duration>,
+    /// How long the machine is kept after the command has failed.
+    pub(crate) keep: Option<Duration>,
     pub(crate) artifacts: Vec<Artifact>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) limits: Limits,
@@ -120,6 +122,7 @@ impl Job {
                 SessionSpec::Off => SessionMode::Off,
             },
             timeout,
+            keep: spec.keep_on_failure.map(Period::get),
             artifacts: artifacts.collect::<Result<_, _>>()?,
             log: spec.log,
             limits,

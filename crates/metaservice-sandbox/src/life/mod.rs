@@ -28,6 +28,9 @@
 //!                                           Done
 //! ```
 //!
+//! After `Collecting`, the machine of a command that has failed may be *kept* for clients, until a
+//! time, a signal or the machine itself ends this.
+//!
 //! Shorter ways to the end:
 //!
 //! - The machine is gone, or the guest never came, and there is no result: the job is *lost*. Its
@@ -67,6 +70,8 @@ pub struct Life {
     collected: Collected,
     machine_gone: bool,
     signalled: bool,
+    /// Whether the command has failed.
+    failed: bool,
     /// When the command that is being killed must be reported, once the order is taken.
     report_by: Option<Instant>,
     /// Whether the machine was killed, or is to be killed: the guest is not waited for.
@@ -86,6 +91,7 @@ impl Life {
             collected: Collected::All,
             machine_gone: false,
             signalled: false,
+            failed: false,
             report_by: None,
             abandoned: false,
             effects: VecDeque::new(),
@@ -142,6 +148,7 @@ impl Life {
                 self.effects.push_back(Effect::StopCollecting);
                 self.close(Collected::Late);
             }
+            State::Kept => self.close(self.collected),
             // Only the log of a job whose guest is not waited for has a deadline.
             State::Closing => self.finish(),
             State::Ending | State::Done => {}
@@ -166,6 +173,7 @@ impl Life {
                 let left = |timeout: Duration| now + timeout.saturating_sub(ago);
                 self.deadline = self.rules.timeout.map(left);
             }
+            (Input::Failed, _) => self.failed = true,
             (Input::Result, State::Starting(_) | State::Running | State::Unresponsive) => {
                 self.collect(End::Result, now);
             }
@@ -194,7 +202,7 @@ impl Life {
             }
             (Input::Signal(signal), _) => self.signal(signal, now),
             (Input::MachineGone { reported }, _) => self.gone(reported, now),
-            (Input::Collected(collected), State::Collecting) => self.close(collected),
+            (Input::Collected(collected), State::Collecting) => self.keep(collected, now),
             (Input::Closed, State::Closing) => self.closed(),
             (Input::MachineEnded, State::Ending) => self.finish(),
             (
@@ -244,6 +252,7 @@ impl Life {
             State::Done => {}
             // The outcome is known. A signal only ends the wait for the machine.
             State::Ending => self.finish(),
+            State::Kept => self.close(self.collected),
             State::Starting(_) if !again => self.finish_as(End::Cancelled(signal)),
             State::Running | State::Unresponsive if !again && self.rules.persistent => {
                 self.end = Some(End::Left(signal));
@@ -274,6 +283,7 @@ impl Life {
                 self.effects.push_back(Effect::StopCollecting);
                 self.close(Collected::MachineGone);
             }
+            State::Kept => self.close(self.collected),
             // In `Ending`, it is the end that was requested.
             State::Closing | State::Ending | State::Done => {}
         }
@@ -287,6 +297,7 @@ impl Life {
                 self.effects.push_back(Effect::StopCollecting);
                 self.close(Collected::Unresponsive);
             }
+            State::Kept => self.close(self.collected),
             // The time to boot has a limit of its own.
             State::Starting(_) | State::Closing | State::Ending | State::Done => {}
         }
@@ -299,6 +310,7 @@ impl Life {
             }
             State::Killing(_)
             | State::Collecting
+            | State::Kept
             | State::Closing
             | State::Ending
             | State::Done => self.agent_dead(now),
@@ -314,6 +326,11 @@ impl Life {
             State::Collecting => {
                 self.effects.push_back(Effect::StopCollecting);
                 self.abandon(self.end.unwrap_or(End::Result), now);
+            }
+            State::Kept => {
+                self.kill_machine();
+                self.close(self.collected);
+                self.deadline = Some(now + self.rules.close_timeout);
             }
             // The outcome is known.
             State::Closing => {
@@ -363,7 +380,22 @@ impl Life {
                 self.deadline = Some(now + timeout);
                 self.effects.push_back(Effect::Collect);
             }
-            Some(_) | None => self.close(self.no_artifacts()),
+            Some(_) | None => self.keep(self.no_artifacts(), now),
+        }
+    }
+
+    /// Keeps the machine of a command that has failed, if the rules say so. Otherwise closes.
+    fn keep(&mut self, collected: Collected, now: Instant) {
+        let ended = matches!(self.end, Some(End::Result | End::Killed(KillReason::Timeout)));
+        let failed = self.failed || matches!(self.end, Some(End::Killed(_)));
+        match self.rules.keep {
+            Some(keep) if ended && failed && !self.machine_gone && !self.signalled => {
+                self.collected = collected;
+                self.state = State::Kept;
+                self.deadline = Some(now + keep);
+                self.effects.push_back(Effect::Keep(keep));
+            }
+            _ => self.close(collected),
         }
     }
 

@@ -22,6 +22,7 @@ fn rules() -> Rules {
         kill_timeout: 15 * SECOND,
         artifact_timeout: Some(3600 * SECOND),
         close_timeout: 5 * SECOND,
+        keep: None,
         persistent: false,
         disposable: true,
     }
@@ -70,6 +71,53 @@ impl Story {
 
 fn finish(end: End, collected: Collected) -> Vec<Effect> {
     vec![Effect::Finish(Outcome { end, collected })]
+}
+
+#[test]
+fn the_machine_of_a_failed_command_is_kept_until_something_ends_this() {
+    let keep = Rules { keep: Some(60 * SECOND), ..rules() };
+    let kept = |rules: &Rules| {
+        let mut story = Story::of(rules.clone());
+        story.after(Input::Fetched(Duration::ZERO));
+        story.after(Input::Failed);
+        assert_eq!(story.after(Input::Result), [Effect::Collect]);
+        let kept = story.after(Input::Collected(Collected::All));
+        assert_eq!(kept, [Effect::Keep(60 * SECOND)]);
+        assert_eq!(story.life.state(), State::Kept);
+        assert_eq!(story.life.deadline(), Some(story.now + 60 * SECOND));
+        story
+    };
+    for input in [None, Some(GONE), Some(Input::Signal(Signal(2))), Some(Input::AgentDead)] {
+        let mut story = kept(&keep);
+        assert_eq!(story.after_either(input), [Effect::Close], "{input:?}");
+        assert_eq!(story.after(Input::Closed), [END_MACHINE]);
+        assert_eq!(story.after(Input::MachineEnded), finish(End::Result, Collected::All));
+    }
+    let mut story = kept(&keep);
+    let forced = story.after(Input::Forced(Force::Asked));
+    assert_eq!(forced, [Effect::KillMachine, Effect::Close]);
+    // A timeout is a failure too.
+    let mut story = Story::of(Rules { artifact_timeout: None, ..keep.clone() });
+    story.after(Input::Fetched(Duration::ZERO));
+    story.after_deadline();
+    assert_eq!(story.after(Input::Result), [Effect::Keep(60 * SECOND)]);
+}
+
+#[test]
+fn the_machine_of_another_end_is_not_kept() {
+    let keep = Rules { keep: Some(60 * SECOND), artifact_timeout: None, ..rules() };
+    let mut success = Story::of(keep.clone());
+    success.after(Input::Fetched(Duration::ZERO));
+    assert_eq!(success.after(Input::Result), [Effect::Close]);
+    let mut killed = Story::of(keep.clone());
+    killed.after(Input::Fetched(Duration::ZERO));
+    killed.after(Input::Signal(Signal(15)));
+    killed.after(Input::Failed);
+    assert_eq!(killed.after(Input::Result), [Effect::Close]);
+    let mut gone = Story::of(keep);
+    gone.after(Input::Fetched(Duration::ZERO));
+    gone.after(Input::Failed);
+    assert_eq!(gone.after(Input::MachineGone { reported: true }), [Effect::Close]);
 }
 
 #[test]
@@ -370,6 +418,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::BootFailed),
         (0..200u64).prop_map(|ago| Input::Fetched(Duration::from_secs(ago))),
         Just(Input::Result),
+        Just(Input::Failed),
         Just(Input::Unsupported),
         any::<bool>().prop_map(|unread| Input::LogFailed { unread }),
         (1..16u8).prop_map(|number| Input::Signal(Signal(number))),

@@ -25,6 +25,8 @@ pub struct Rules {
     pub artifact_timeout: Option<Duration>,
     /// How long the log of a lost job may take to be written.
     pub close_timeout: Duration,
+    /// How long the machine is kept after the command has failed. `None`: it is not.
+    pub keep: Option<Duration>,
     /// Whether the job's state is persistent: a signal leaves the job to a later service.
     pub persistent: bool,
     /// Whether the machine may be killed at any time: no state of it outlives it.
@@ -51,6 +53,8 @@ pub enum Input {
     BootFailed,
     /// The guest fetched its command, this long ago.
     Fetched(Duration),
+    /// The result that follows is a failure of the command, which no client has asked for.
+    Failed,
     /// The guest reported the command's result.
     Result,
     /// The guest's agent cannot run the command: the command never started.
@@ -117,6 +121,8 @@ pub enum Effect {
     StopCollecting,
     /// Kill the machine at once; nothing follows.
     KillMachine,
+    /// Say that the machine is kept, for this long. Nothing follows.
+    Keep(Duration),
     /// Write what was received of the log, and end the service; [`Input::Closed`] follows.
     Close,
     /// End the machine; [`Input::MachineEnded`] follows.
@@ -209,6 +215,8 @@ pub enum State {
     Killing(KillReason),
     /// The artifacts are being fetched.
     Collecting,
+    /// The command has failed, and its machine is kept for clients.
+    Kept,
     /// The log is being written to its end.
     Closing,
     /// The machine is being ended.

@@ -26,6 +26,7 @@ impl JobSpec {
             stdin: _,
             session: _,
             timeout: _,
+            keep_on_failure: _,
             artifacts,
             log,
             max_log: _,

@@ -89,6 +89,9 @@ pub struct JobSpec {
     /// How long the command may run. Without: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
+    /// How long the machine is kept for clients after the command has failed. Without: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_on_failure: Option<Period>,
     /// Files to fetch when the command has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactSpec>,
@@ -129,6 +132,7 @@ impl JobSpec {
             stdin: false,
             session: SessionSpec::default(),
             timeout: None,
+            keep_on_failure: None,
             artifacts: Vec::new(),
             log: None,
             max_log: default_log(),

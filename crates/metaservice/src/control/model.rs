@@ -84,6 +84,8 @@ pub enum JobState {
     Succeeded,
     /// The guest has reported failure.
     Failed,
+    /// The guest has reported failure, and the machine is kept for clients.
+    Kept,
     /// The process that served the job ended before the job did. The control API of a job never
     /// says it of itself.
     Lost,

@@ -89,6 +89,7 @@ fn describe(served: &Served) -> Job {
     let result = service.try_result();
     let state = match &result {
         Some(result) if result.success => JobState::Succeeded,
+        Some(_) if is_kept(served) => JobState::Kept,
         Some(_) => JobState::Failed,
         None if service.is_fetched() => match service.contact() {
             Contact::Silent | Contact::Dead => JobState::Unresponsive,
@@ -215,7 +216,7 @@ pub(crate) struct KillQuery {
 pub(crate) async fn kill(State(served): State<Served>, Query(query): Query<KillQuery>) -> Response {
     let killing = served.service.kill();
     let killed = match &served.description.force {
-        Some(force) if query.force => Err((force, ForceReason::Asked)),
+        Some(force) if query.force || is_kept(&served) => Err((force, ForceReason::Asked)),
         None if query.force => {
             let message = "what serves this job cannot end its machine";
             return refuse(Code::Unsupported, message);
@@ -235,6 +236,11 @@ pub(crate) async fn kill(State(served): State<Served>, Query(query): Query<KillQ
         }
     };
     Json(KillAnswer { killed }).into_response()
+}
+
+/// Whether the command has failed and its machine is kept: then there is no command to kill.
+fn is_kept(served: &Served) -> bool {
+    !served.description.machine.get()["keptUntilMs"].is_null()
 }
 
 /// Which signal.
