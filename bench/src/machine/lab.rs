@@ -16,10 +16,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use metaservice::MetaService;
+use metaservice::{MetaService, Volume, VolumeMode};
 use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
 use metaservice_qemu::{
-    Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Root, Tools,
+    Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Share, Tools,
     initramfs,
 };
 use tokio::net::TcpListener;
@@ -91,7 +91,10 @@ impl Lab {
             let (nic, driver) = attach(host, config);
             tokio::spawn(driver.run());
             let (tap, sink) = Tap::new();
-            let service = MetaService::builder(["sh", "-c", JOB]).log(sink).start()?;
+            let root =
+                Volume { tag: Share::tag(0), path: "/".to_owned(), mode: VolumeMode::Overlay };
+            let builder = MetaService::builder(["sh", "-c", JOB]).volumes([root]);
+            let service = builder.log(sink).start()?;
             tokio::spawn(dispatch(nic, service.clone(), flow));
             let machine = Machine::start(describe(&qemu, &tools, agent, guest)?).await?;
             tokio::select! {
@@ -239,7 +242,7 @@ fn describe(
     Ok(MachineSpec::new(qemu, boot)
         .memory(Memory::parse("3G")?)
         .card(Card::new(card.into(), MacAddress::random()))
-        .root(Root::Directory("/".into()))
+        .share(Share::new("/"))
         // The peers' devices start programs, listen on ports of the host and use other files.
         .boundary(Boundary::NONE))
 }
