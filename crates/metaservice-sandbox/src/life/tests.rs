@@ -443,6 +443,7 @@ prop_compose! {
         boot in proptest::option::of(1..100u64),
         timeout in proptest::option::of(1..100u64),
         artifacts in proptest::option::of(1..100u64),
+        keep in proptest::option::of(1..100u64),
         persistent: bool,
         disposable: bool,
     ) -> Rules {
@@ -451,6 +452,7 @@ prop_compose! {
             boot_timeout: boot.map(Duration::from_secs),
             timeout: timeout.map(Duration::from_secs),
             artifact_timeout: artifacts.map(Duration::from_secs),
+            keep: keep.map(Duration::from_secs),
             persistent,
             disposable,
             ..rules()
@@ -487,9 +489,10 @@ proptest! {
             Effect::KillCommand(_) => 1,
             Effect::Collect => 2,
             Effect::StopCollecting => 3,
-            Effect::KillMachine | Effect::Close => 4,
-            Effect::EndMachine { .. } => 5,
-            Effect::Finish(_) => 6,
+            Effect::Keep(_) => 4,
+            Effect::KillMachine | Effect::Close => 5,
+            Effect::EndMachine { .. } => 6,
+            Effect::Finish(_) => 7,
         };
         let ranks: Vec<_> = done.iter().map(rank).collect();
         prop_assert!(ranks.is_sorted_by(|one, next| one < next), "{done:?}");
