@@ -115,10 +115,9 @@ impl Job {
             return Ok(Stage::Reported);
         }
         if let Err(reason) = &self.prepared {
-            print(reason);
             let failure = Some(Failure::new(FailureCode::Other, reason.clone()));
-            let ending = Ending { failure, ..Ending::new(Reason::Unsupported) };
-            return Ok(Stage::Ended(Outcome { note: None, ending }));
+            let ending = Ending { failure, ..Ending::new(Reason::NotExecutable) };
+            return Ok(Stage::Ended(Outcome { note: Some(reason.clone()), ending }));
         }
         if state.supervisor().is_none() {
             match self.start().await? {

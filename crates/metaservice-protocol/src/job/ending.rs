@@ -27,9 +27,9 @@ pub enum Reason {
     /// It could not be started: the program does not exist.
     NotFound,
     /// It could not be started: the file cannot be executed, or not in this directory, or not as
-    /// this user.
+    /// this user, or a volume cannot be mounted.
     NotExecutable,
-    /// It was not started, because the agent or the guest cannot do what the job asks for.
+    /// It was not started, because the agent cannot do what the job asks for. Only a host says so.
     Unsupported,
     /// The agent lost track of it, for example because its supervisor crashed.
     Lost,
