@@ -60,9 +60,15 @@ pub(super) fn rules(needs: &Needs, held: Option<&Held>) -> Result<RulesetCreated
     let reads = AccessFs::ReadFile | AccessFs::ReadDir;
     if let Some(held) = held {
         // Only a path through these mounts leads through this directory. They are read-only where
-        // the guest must not write, and hide what is hidden.
-        let rights = if needs.shares_writably() { shared } else { reads };
-        return rules.add_rule(PathBeneath::new(&held.directory, rights));
+        // the guest must not write, and hide what is hidden. But QEMU is not in their namespace, so
+        // it could rename or remove what they hide: it may not, in a directory with such a path.
+        let hides = |one: &&Exported| !(one.hidden.is_empty() && one.mounts.is_empty());
+        let writable = || needs.shared().filter(|exported| exported.writable);
+        let open = writable().next().is_some() && writable().find(hides).is_none();
+        let rights = if open { shared } else { reads };
+        rules = rules.add_rule(PathBeneath::new(&held.directory, rights))?;
+        let neighbours = writable().filter(|_| !open).flat_map(around);
+        return rules.add_rules(path_beneath_rules(neighbours, shared));
     }
     for exported in needs.shared() {
         let rights = if exported.writable { shared } else { reads };

@@ -150,19 +150,21 @@ async fn a_hostile_guest_makes_nothing_but_files_in_a_writable_share() {
     let share = directory.path().join("share");
     fs::create_dir_all(share.join("keys")).unwrap();
     fs::create_dir(share.join("idle")).unwrap();
+    let work = share.join("work");
+    fs::create_dir(&work).unwrap();
     fs::write(directory.path().join("secret"), "host's own\n").unwrap();
     fs::write(share.join("keys/key"), "host's own\n").unwrap();
-    std::os::unix::fs::symlink("../secret", share.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../secret", work.join("link")).unwrap();
     let script = format!(
         "
 mkdir /s /idle
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=none metaservice0 /s
-cd /s
+cd /s/work
 mkdir made; echo fine > made/file; chmod 640 made/file; chown 4:5 made/file && echo given away
 mknod null c 1 3; mknod disk b 253 0; cp /bin/busybox made/su; chmod 4755 made/su
 chmod 2755 made/su; ln -s {outside} out; ln made/file hard; mv made/file made/moved
-cat link out/secret keys/key; echo lost > link; echo lost > out/secret; echo lost > keys/key
-rm -r keys; mv keys gone
+cat link out/secret ../keys/key; echo lost > link; echo lost > out/secret
+echo lost > ../keys/key; rm -r ../keys; mv ../keys ../gone
 cd /; umount /s
 mount -t 9p -o trans=virtio,version=9p2000.L,aname=.. metaservice0 /s && cat /s/secret
 mount -t 9p -o trans=virtio,version=9p2000.L metaservice1 /idle; echo lost > /idle/file
@@ -188,10 +190,10 @@ echo through; while read line; do poweroff -f; done
         assert_eq!(fs::read_to_string(kept).unwrap(), "host's own\n");
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-    let of = |name: &str| fs::symlink_metadata(share.join(name)).unwrap();
+    let of = |name: &str| fs::symlink_metadata(work.join(name)).unwrap();
     let own = rustix::process::geteuid().as_raw();
     assert_eq!((of("made/moved").mode(), of("made/moved").uid()), (0o100_640, own));
     assert_eq!((of("hard").nlink(), of("made/su").mode() & 0o6000), (2, 0));
-    assert!(!share.join("null").exists() && !share.join("disk").exists());
+    assert!(!work.join("null").exists() && !work.join("disk").exists());
     again_as_a_user("boundary::a_hostile_guest_makes_nothing_but_files_in_a_writable_share");
 }
