@@ -30,7 +30,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use super::run;
+use super::planned;
 use crate::description::Description;
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -149,7 +149,7 @@ pub(super) async fn background(printer: Printer) -> Result<ExitStatus> {
     tokio::task::block_in_place(|| io::stdin().read_to_end(&mut handed))?;
     let Handed { spec, secrets, keep } =
         serde_json::from_slice(&handed).context("this verb is for \"metaservice run --detach\"")?;
-    let (job, plan) = run::plan(Description::new(spec, secrets))?;
+    let (job, plan) = planned::plan(Description::new(spec, secrets))?;
     let mut interrupts = Interrupts::listen()?;
     let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
     let summary = plan.summary();
@@ -175,7 +175,7 @@ pub(super) async fn background(printer: Printer) -> Result<ExitStatus> {
     let wants_snapshot = report.wants_snapshot;
     let status = events::conclude(report, &facts, printer)?;
     if wants_snapshot {
-        run::make_snapshot_later(&summary);
+        planned::make_snapshot_later(&summary);
     }
     Ok(status)
 }

@@ -16,6 +16,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
+mod planned;
 pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod rm;

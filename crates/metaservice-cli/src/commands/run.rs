@@ -1,8 +1,6 @@
 //! `metaservice run`: run a command in a virtual machine, and exit with its status.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -10,10 +8,11 @@ use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
 use metaservice_sandbox::Launcher;
 use metaservice_sandbox::job::Job;
-use metaservice_sandbox::machine::{Plan, PlanSummary, snapshot};
+use metaservice_sandbox::machine::{Plan, snapshot};
 use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
 use super::background;
+use super::planned::{make_snapshot_later, plan};
 use crate::config::{self, Applied};
 use crate::description::{self, Description};
 use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
@@ -175,13 +174,6 @@ fn owner_input(job: &Job, escape: Escape) -> Result<OwnerInput> {
     Ok(if interactive { input } else { input.noticing() })
 }
 
-/// The checked job, and the machine for it.
-pub(super) fn plan(description: Description) -> Result<(Job, Plan)> {
-    let job = description.check()?;
-    let plan = tokio::task::block_in_place(|| Plan::resolve(&job));
-    Ok((job, plan.map_err(|error| hints::plan(error, CLOUD_HINT))?))
-}
-
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
     let Run { interactive, tty, keep_on_failure, spec: file, job, vm, cloud, .. } = args;
@@ -208,9 +200,6 @@ fn describe(args: Run) -> Result<Description> {
     description.spec.machine.snapshot &= snapshot;
     Ok(description)
 }
-
-/// What to do about keys and user data without an image that takes them.
-const CLOUD_HINT: &str = "give --image DISK as well, and no --kernel";
 
 /// Prints the description of the job, as `--spec` takes it.
 fn print_description(description: Description) -> Result<ExitStatus> {
@@ -252,40 +241,11 @@ fn print_plan(job: &Job, plan: &Plan) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Makes a snapshot for the next run in another process. Does not wait for it.
-pub(super) fn make_snapshot_later(machine: &PlanSummary) {
-    if let Err(error) = make_snapshot(machine) {
-        tracing::debug!(%error, "no snapshot is made for the next run");
-    }
-}
-
-fn make_snapshot(machine: &PlanSummary) -> std::io::Result<()> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(snapshot_arguments(machine))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        // It keeps no directory in use, and Ctrl-C here does not end it.
-        .current_dir("/")
-        .process_group(0);
-    // Otherwise the reader of a pipe of this process would wait for it.
-    metaservice_qemu::without_descriptors(&mut command);
-    command.spawn().map(drop)
-}
-
-/// The arguments that make a snapshot of the same machine, whether flags or a file describe it.
-fn snapshot_arguments(machine: &PlanSummary) -> Vec<String> {
-    let (cpus, memory) = (machine.cpus.to_string(), format!("{}M", machine.memory >> 20));
-    let words = ["--quiet", "image", "snapshot", "builtin", "--background", "--cpus", &cpus];
-    let more = ["--memory", &memory, "--accel", machine.accelerator];
-    words.into_iter().chain(more).map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use super::super::planned::snapshot_arguments;
     use super::*;
     use crate::cli::Cli;
     use crate::commands::Command;

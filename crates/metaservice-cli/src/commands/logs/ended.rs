@@ -5,7 +5,7 @@ use metaservice::{LogFrom, LogItem, LogReader};
 use metaservice_sandbox::history::PastJob;
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::show_tail;
+use super::tail::show_tail;
 use crate::output::AsyncOutput;
 use crate::output::printer::Printer;
 

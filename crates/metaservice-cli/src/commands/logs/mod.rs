@@ -3,8 +3,8 @@
 mod ended;
 mod since;
 mod spool;
+mod tail;
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::SystemTime;
 
@@ -14,9 +14,10 @@ use futures_util::TryStreamExt;
 use metaservice::LogFrom;
 use metaservice::control::BodyReader;
 use metaservice_sandbox::control::{self, ControlError, Found};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 
 use self::spool::Spool;
+use self::tail::show_tail;
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -47,9 +48,6 @@ pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) name: JobName,
 }
-
-/// How many bytes of the last lines are kept in memory.
-const MAX_TAIL: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
@@ -131,25 +129,4 @@ pub(super) async fn show(mut log: BodyReader, mut stdout: AsyncOutput) -> Result
             () = output::reader_gone() => return Ok(()),
         }
     }
-}
-
-async fn show_tail(mut log: impl AsyncBufReadExt + Unpin, lines: u64) -> Result<()> {
-    let (mut last, mut held) = (VecDeque::new(), 0);
-    loop {
-        let mut line = Vec::new();
-        // The log's own limit is the limit of a line without an end.
-        if log.read_until(b'\n', &mut line).await.context("the log is cut")? == 0 {
-            break;
-        }
-        held += line.len();
-        last.push_back(line);
-        while last.len() as u64 > lines || held > MAX_TAIL {
-            held -= last.pop_front().map_or(0, |line| line.len());
-        }
-    }
-    let mut stdout = AsyncOutput::new();
-    for line in last {
-        stdout.write_all(&line).await?;
-    }
-    Ok(stdout.flush().await?)
 }
