@@ -46,13 +46,13 @@ const BOOTING: &str = "\"event\":\"booting\"";
 const RESTORING: &str = "\"event\":\"restored\"";
 
 /// The tool with a separate cache: it has the user's QEMU, kernel and busybox, and no snapshots.
-struct Tool {
+pub(super) struct Tool {
     path: PathBuf,
     scratch: Scratch,
 }
 
 impl Tool {
-    fn new(setting: &Setting) -> anyhow::Result<Self> {
+    pub(super) fn new(setting: &Setting) -> anyhow::Result<Self> {
         let (path, scratch) = (setting.tool()?.to_owned(), Scratch::new()?);
         let own = scratch.path().join("metaservice");
         std::fs::create_dir(&own)?;
@@ -65,7 +65,7 @@ impl Tool {
         Ok(Self { path, scratch })
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.env("XDG_CACHE_HOME", self.scratch.path()).env_remove("METASERVICE_NO_SNAPSHOT");
         command

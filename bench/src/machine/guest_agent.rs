@@ -1,6 +1,6 @@
 //! The host's side of QEMU's guest agent: lines of JSON on a socket.
 //!
-//! Owns the three measured commands. The end of a command is polled without a pause: the fastest
+//! Owns the measured commands. The end of a command is polled without a pause: the fastest
 //! way that the protocol has.
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,10 +8,15 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, text};
 use super::timeouts;
+
+/// The size of a piece that is written. The agent takes lines of a few MiB at most.
+const PIECE: usize = 1 << 20;
 
 /// A connection to the agent.
 pub(super) struct GuestAgent {
@@ -73,6 +78,18 @@ impl GuestAgent {
                 return Ok(());
             }
         }
+    }
+
+    /// Writes a file, in pieces.
+    pub(super) fn write(&mut self, path: &str, content: &[u8]) -> anyhow::Result<()> {
+        let handle = self.call("guest-file-open", &json!({ "path": path, "mode": "w" }))?;
+        for piece in content.chunks(PIECE) {
+            let request = json!({ "handle": handle, "buf-b64": STANDARD.encode(piece) });
+            let written = self.call("guest-file-write", &request)?;
+            ensure!(written.get("count") == Some(&json!(piece.len())), "{path}: {written}");
+        }
+        self.call("guest-file-close", &json!({ "handle": handle }))?;
+        Ok(())
     }
 
     /// Reads `bytes` of a file in pieces of this size. Returns how many came. The base64 text is not

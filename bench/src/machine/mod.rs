@@ -3,9 +3,10 @@
 //! `lab` is the machine with all parts. `peers` are the programs that people use today;
 //! `secure_shell` and `guest_agent` are their clients. `guest` and `raw` are the two ends of a raw
 //! stream. `timeouts` ends what hangs. The measures are in `streams` (throughput), `turns` (latency)
-//! and `boot`.
+//! `boot`, and `day` (a whole task).
 
 mod boot;
+mod day;
 mod guest;
 mod guest_agent;
 mod lab;
@@ -33,6 +34,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         entry("list", false, turns::list as _),
         entry("exec", false, turns::exec as _),
         entry("run", false, boot::run as _),
+        entry("day", false, day::day as _),
         entry("boot", false, boot::ways as _),
     ]
 }

@@ -65,14 +65,14 @@ impl SecureShell {
         timeouts::run(ssh).map(drop)
     }
 
-    /// Copies a file out of the guest.
+    /// Copies a file or a directory out of the guest.
     pub(super) fn fetch(&self, from: &str, to: &Path) -> anyhow::Result<()> {
         let mut copy = self.copy();
         copy.arg(format!("root@127.0.0.1:{from}")).arg(to);
         timeouts::run(copy).map(drop)
     }
 
-    /// Copies a file into the guest.
+    /// Copies a file or a directory into the guest.
     pub(super) fn send(&self, from: &Path, to: &str) -> anyhow::Result<()> {
         let mut copy = self.copy();
         copy.arg(from).arg(format!("root@127.0.0.1:{to}"));
@@ -81,7 +81,7 @@ impl SecureShell {
 
     fn copy(&self) -> Command {
         let mut copy = self.command(&self.peers.scp());
-        copy.arg("-q").arg("-S").arg(self.peers.ssh());
+        copy.arg("-qr").arg("-S").arg(self.peers.ssh());
         copy
     }
 

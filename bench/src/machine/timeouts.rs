@@ -14,8 +14,9 @@ use tokio::time::timeout;
 /// The timeout for the start of a machine and its agent. An emulated machine needs some seconds.
 pub(super) const START: Duration = Duration::from_secs(90);
 
-/// The timeout for one step of a sample. The slowest step takes about 15 s.
-pub(super) const SAMPLE: Duration = Duration::from_secs(60);
+/// The timeout for one step of a sample. The slowest step, to compile a directory in an
+/// emulated machine, takes about a minute.
+pub(super) const SAMPLE: Duration = Duration::from_secs(300);
 
 /// Waits for work, at most for the given time.
 pub(super) async fn within<T>(
