@@ -95,4 +95,6 @@ fn run_command() -> clap::Command {
 }
 
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod tests;
