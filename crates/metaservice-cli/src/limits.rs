@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 /// The limits of `--limit` in the order of the help: name, default, and what is limited.
-const LIMITS: [(&str, &str, &str); 22] = [
+pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
     ("connections", "1024", "concurrent connections, each with one request at a time"),
     ("half-open", "1024", "incomplete TCP handshakes with the network card"),
     ("buffers", "48M", "memory for the buffers of all connections to the network card"),

@@ -14,6 +14,11 @@ const NAMES: [&str; 31] = [
 /// Aliases, with their numbers.
 const ALIASES: [(&str, u8); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 
+/// The names, without SIG.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter()
+}
+
 /// Parses a signal: a name with or without SIG, or a number.
 pub(crate) fn parse(text: &str) -> Result<u8> {
     let upper = text.to_ascii_uppercase();

@@ -1,6 +1,11 @@
 //! `metaservice completions SHELL`: prints a completion script.
 //!
 //! The script calls this tool for completions, so that the names of running jobs complete too.
+//!
+//! Bash splits a word at each colon, and completes only the last part. A function around the one of
+//! `clap_complete` joins the parts of `JOB:PATH` again.
+
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -18,7 +23,8 @@ Examples:
 
 /// Print a completion script for a shell.
 ///
-/// It also completes the names of jobs and images.
+/// It also completes the names of jobs, images, profiles, signals and limits, and paths in a guest:
+/// cp job:/et<TAB>. Names of files with spaces or special characters are not offered.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Completions {
@@ -29,10 +35,20 @@ pub(crate) struct Completions {
 /// The variable by which the script asks for completions. `main` uses it too.
 pub(crate) const VARIABLE: &str = "METASERVICE_COMPLETE";
 
+/// The function that joins words at colons, for bash.
+const COLONS: &str = include_str!("completions.bash");
+
 pub(crate) fn completions(args: &Completions) -> Result<ExitStatus> {
     let shells = Shells::builtins();
     let script = shells.completer(&args.shell.to_string()).context("no script for this shell")?;
     let name = "metaservice";
-    script.write_registration(VARIABLE, name, name, name, &mut Output::lock())?;
+    let mut text = Vec::new();
+    script.write_registration(VARIABLE, name, name, name, &mut text)?;
+    let text = String::from_utf8(text).context("the script is no text")?;
+    let text = match args.shell {
+        Shell::Bash => text.replace("-F _clap_complete_metaservice ", "-F _metaservice ") + COLONS,
+        _ => text,
+    };
+    Output::lock().write_all(text.as_bytes())?;
     Ok(ExitStatus::SUCCESS)
 }

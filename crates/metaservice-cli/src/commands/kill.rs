@@ -1,11 +1,14 @@
-//! `metaservice kill [-s SIGNAL] JOB`: kills the job's command and all its processes, or sends its
-//! main process a signal.
+//! `metaservice kill [--force] [-s SIGNAL] JOB...`: kills the command of each job and all its
+//! processes, or sends its main process a signal.
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use metaservice::control::{KILL_ORDER_TIMEOUT, Killed};
 
-use crate::flags::JobName;
+use super::each::each;
+use crate::completions;
+use crate::flags::JobNames;
 use crate::hints;
 use crate::output::printer::Printer;
 use crate::signals;
@@ -13,11 +16,13 @@ use crate::status::ExitStatus;
 
 const HELP: &str = "\
 Examples:
-  metaservice kill build
+  metaservice kill build db
   metaservice kill --force build
-  metaservice kill -s HUP build";
+  metaservice kill -s HUP build
 
-/// Kill the command of a job, or send it a signal.
+Exit status: 0, or 125 if one of the jobs was not killed.";
+
+/// Kill the commands of jobs, or send them a signal.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Kill {
@@ -26,6 +31,7 @@ pub(crate) struct Kill {
     /// Without this option, the command and all of its processes are killed. If the guest does not
     /// take the order within 10 seconds, its machine is ended.
     #[arg(short, long, value_name = "SIGNAL", conflicts_with = "force")]
+    #[arg(add = ArgValueCompleter::new(completions::signals))]
     pub(crate) signal: Option<String>,
     /// End the machine at once, without its guest.
     ///
@@ -34,30 +40,36 @@ pub(crate) struct Kill {
     #[arg(short, long)]
     pub(crate) force: bool,
     #[command(flatten)]
-    pub(crate) name: JobName,
+    pub(crate) names: JobNames,
 }
 
 pub(crate) async fn kill(args: Kill, printer: Printer) -> Result<ExitStatus> {
     let signal = args.signal.as_deref().map(signals::parse).transpose().context("in --signal")?;
-    let job = args.name.job;
-    let client = metaservice_sandbox::control::find(&job).await.map_err(hints::control)?;
-    match signal {
-        None => {
-            let killed = match args.force {
-                true => client.kill_machine().await,
-                false => client.kill().await,
-            };
-            let killed = killed.with_context(|| format!("cannot kill {job}"))?;
-            if killed == Killed::Machine && !args.force {
-                let seconds = KILL_ORDER_TIMEOUT.as_secs();
-                let what = format!("the guest of {job} did not take the order within {seconds} s");
-                printer.note(&format!("{what}; its machine was ended"));
-            }
-        }
-        Some(signal) => client
-            .signal(signal)
-            .await
-            .with_context(|| format!("cannot send signal {signal} to {job}"))?,
+    let force = args.force;
+    let kill_one = async |job: String| match signal {
+        None => end(&job, force, printer).await,
+        Some(signal) => send(&job, signal).await,
+    };
+    each(args.names.jobs, printer, kill_one, Ok).await
+}
+
+async fn end(job: &str, force: bool, printer: Printer) -> Result<()> {
+    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+    let killed = match force {
+        true => client.kill_machine().await,
+        false => client.kill().await,
+    };
+    let killed = killed.with_context(|| format!("cannot kill {job}"))?;
+    if killed == Killed::Machine && !force {
+        let seconds = KILL_ORDER_TIMEOUT.as_secs();
+        let what = format!("the guest of {job} did not take the order within {seconds} s");
+        printer.note(&format!("{what}; its machine was ended"));
     }
-    Ok(ExitStatus::SUCCESS)
+    Ok(())
+}
+
+async fn send(job: &str, signal: u8) -> Result<()> {
+    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+    let sent = client.signal(signal).await;
+    sent.with_context(|| format!("cannot send signal {signal} to {job}"))
 }

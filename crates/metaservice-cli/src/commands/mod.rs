@@ -7,6 +7,7 @@ pub(crate) mod background;
 pub(crate) mod completions;
 pub(crate) mod cp;
 pub(crate) mod doctor;
+mod each;
 pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod help;
@@ -86,8 +87,8 @@ impl Command {
         match self {
             Self::Run(args) => run::run(*args, printer).await,
             Self::Serve(args) => serve::serve(*args, printer).await,
-            Self::Ps(args) => ps::ps(&args, printer).await,
-            Self::Inspect(args) => inspect::inspect(args).await,
+            Self::Ps(args) => ps::ps(args, printer).await,
+            Self::Inspect(args) => inspect::inspect(args, printer).await,
             Self::Wait(args) => wait::wait(args, printer).await,
             Self::Logs(args) => logs::logs(args, printer).await,
             Self::Attach(args) => attach::attach(args, printer).await,

@@ -1,4 +1,4 @@
-//! `metaservice wait JOB`: waits until a job ends, prints its status, and exits with it.
+//! `metaservice wait JOB...`: waits until jobs end, prints their statuses, and exits with one of them.
 
 use anyhow::{Context, Error, Result};
 use clap::{Args, ValueEnum};
@@ -6,7 +6,8 @@ use metaservice::control::{Client, ClientError, Code, Job, JobState};
 use metaservice_sandbox::control::{self, ControlError, Found};
 use serde_json::json;
 
-use crate::flags::JobName;
+use super::each::each;
+use crate::flags::AnyJobNames;
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output;
@@ -18,9 +19,12 @@ Examples:
   metaservice wait build && echo it succeeded
   metaservice wait --for running db
 
-Exit status: that of the job; with --for running 0, or 125 if the job has ended.";
+With several jobs, each status is a line, in the order of the names.
 
-/// Wait until a job ends, print its status, and exit with it.
+Exit status: that of the job; of several, that of the first one that is not 0. 125 if a job cannot
+be waited for. With --for running 0, or 125 if the job has ended.";
+
+/// Wait until jobs end, print their statuses, and exit with the first that is not 0.
 ///
 /// A job that has ended is not waited for, as long as it is kept.
 #[derive(Debug, Args)]
@@ -30,7 +34,7 @@ pub(crate) struct Wait {
     #[arg(long = "for", value_name = "EVENT", value_enum, default_value_t = Event::Ended)]
     pub(crate) event: Event,
     #[command(flatten)]
-    pub(crate) name: JobName,
+    pub(crate) names: AnyJobNames,
 }
 
 /// An event in the life of a job.
@@ -44,20 +48,34 @@ pub(crate) enum Event {
 
 pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
-    let name = args.name.job;
-    let waiting = async {
-        match args.event {
-            Event::Running => running(&name).await,
-            Event::Ended => ended(&name, printer).await,
-        }
+    let event = args.event;
+    let wait_for = async |name: String| match event {
+        Event::Running => running(&name).await.map(|()| None),
+        Event::Ended => ended(&name).await.map(Some),
     };
+    let mut first = ExitStatus::SUCCESS;
+    let waiting = each(args.names.jobs, printer, wait_for, |ended| {
+        let Some((status, job)) = ended else { return Ok(()) };
+        if first == ExitStatus::SUCCESS {
+            first = ExitStatus(status);
+        }
+        // The exit status is the result, even if the output cannot be written.
+        let _ = match printer.is_json() {
+            true => output::line(json_text(&json!(job).to_string())),
+            false => output::line(status),
+        };
+        Ok(())
+    });
     tokio::select! {
-        status = waiting => status,
+        waited = waiting => match waited? {
+            ExitStatus::SUCCESS => Ok(first),
+            failed => Ok(failed),
+        },
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
     }
 }
 
-async fn running(name: &str) -> Result<ExitStatus> {
+async fn running(name: &str) -> Result<()> {
     let client = control::find_starting(name).await.map_err(hints::control)?;
     let job = client.wait_for_start().await;
     let job = job.with_context(|| format!("cannot wait for {name}"))?;
@@ -65,23 +83,18 @@ async fn running(name: &str) -> Result<ExitStatus> {
         JobState::Succeeded | JobState::Failed | JobState::Kept => {
             Err(Error::msg(format!("the job {name} has ended")))
         }
-        _ => Ok(ExitStatus::SUCCESS),
+        _ => Ok(()),
     }
 }
 
-async fn ended(name: &str, printer: Printer) -> Result<ExitStatus> {
+/// The job when it has ended, and its status.
+async fn ended(name: &str) -> Result<(u8, Job)> {
     let job = end_of(name).await?;
     let Some(status) = job.status else {
         let why = "the job is lost: the process that ran it was killed";
         return Err(Error::msg(why).context(format!("{name} has no status")));
     };
-    // The exit status is the result, even if the output cannot be written.
-    if printer.is_json() {
-        let _ = output::line(json_text(&json!(job).to_string()));
-    } else {
-        let _ = output::line(status);
-    }
-    Ok(ExitStatus(status))
+    Ok((status, job))
 }
 
 /// The job when its command has ended. A job that loses its machine says so in its directory.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::completions;
 
 /// The heading of a job's options in the help. They are defined in several places.
 pub(crate) const JOB: &str = "Job options";
@@ -88,6 +91,7 @@ pub(crate) struct JobArgs {
     ///
     /// "metaservice help limits" lists the names and defaults. An example: connections=64.
     #[arg(long, value_name = "NAME=VALUE", alias = "bound")]
+    #[arg(add = ArgValueCompleter::new(completions::limits))]
     pub(crate) limit: Vec<String>,
     /// The command and its arguments, after "--".
     #[arg(value_name = "COMMAND", required_unless_present = "entrypoint", trailing_var_arg = true)]

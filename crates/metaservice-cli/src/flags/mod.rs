@@ -48,3 +48,19 @@ pub(crate) struct JobName {
     #[arg(add = ArgValueCompleter::new(completions::jobs))]
     pub(crate) job: String,
 }
+
+/// The names of running jobs.
+#[derive(Debug, Args)]
+pub(crate) struct JobNames {
+    /// The names of the jobs.
+    #[arg(value_name = "JOB", required = true, add = ArgValueCompleter::new(completions::jobs))]
+    pub(crate) jobs: Vec<String>,
+}
+
+/// The names of jobs, also of those that have ended.
+#[derive(Debug, Args)]
+pub(crate) struct AnyJobNames {
+    /// The names of the jobs.
+    #[arg(value_name = "JOB", required = true, add = ArgValueCompleter::new(completions::all_jobs))]
+    pub(crate) jobs: Vec<String>,
+}

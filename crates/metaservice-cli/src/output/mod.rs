@@ -13,6 +13,7 @@ pub(crate) mod questions;
 pub(crate) mod remarks;
 pub(crate) mod sanitize;
 pub(crate) mod stderr;
+pub(crate) mod table;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

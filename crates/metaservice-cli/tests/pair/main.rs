@@ -5,6 +5,7 @@ mod commands;
 mod files;
 mod launch;
 mod log;
+mod scripts;
 mod session;
 mod state;
 mod stdin;

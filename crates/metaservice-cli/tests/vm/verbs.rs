@@ -34,17 +34,18 @@ fn a_job_is_seen_and_waited_for() {
     assert_eq!(jobs[0]["name"], "seen");
 
     let stats: serde_json::Value =
-        serde_json::from_str(&cli.run(&["stats", "--json", "seen"]).text(0)).unwrap();
+        serde_json::from_str(&cli.run(&["stats", "--json", "--no-stream", "seen"]).text(0))
+            .unwrap();
     assert!(stats["memoryTotal"].as_u64().unwrap() > 100_000_000, "{stats}");
     assert!(stats["cpus"] == 1 && stats["processes"].as_u64().unwrap() > 1, "{stats}");
-    let table = cli.run(&["stats", "seen"]).text(0);
+    let table = cli.run(&["stats", "--no-stream", "seen"]).text(0);
     assert!(table.lines().count() == 2 && table.contains("CPU %"), "{table}");
-    let mut followed = cli.command(["stats", "-f", "--interval", "200ms", "seen"]).spawn().unwrap();
+    let mut followed = cli.command(["stats", "--interval", "200ms", "seen"]).spawn().unwrap();
     let lines = BufReader::new(followed.stdout.take().unwrap()).lines().take(4);
     assert_eq!(lines.map_while(Result::ok).count(), 4);
 
     let following = cli.command(["logs", "-f", "--tail", "1", "seen"]).spawn().unwrap();
-    let mut watching = cli.command(["stats", "-f", "--interval", "100ms", "seen"]).spawn().unwrap();
+    let mut watching = cli.command(["stats", "--interval", "100ms", "seen"]).spawn().unwrap();
     let mut seen = BufReader::new(watching.stdout.take().unwrap()).lines();
     assert!(seen.next().unwrap().unwrap().contains("CPU %"));
     let waiting = cli.command(["wait", "seen"]).spawn().unwrap();

@@ -50,7 +50,7 @@ pub(crate) struct Ls {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// The name of the job, or JOB:PATH.
-    #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs))]
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs_and_directories))]
     pub(crate) job: String,
     /// The directory in the guest.
     #[arg(value_name = "PATH")]

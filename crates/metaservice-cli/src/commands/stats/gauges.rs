@@ -3,8 +3,6 @@
 //! The numbers come from the guest. The code must not assume that they grow, or that they are
 //! consistent.
 
-use std::fmt;
-
 use indicatif::HumanBytes;
 use metaservice::Stats;
 use serde::Serialize;
@@ -37,7 +35,22 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    pub(crate) const HEADINGS: &str = "    CPU %             MEMORY               ROOT     DISK READ/WRITE      NET IN/OUT         PROCESSES";
+    /// The headings of the cells.
+    pub(crate) const HEADINGS: [&str; 6] =
+        ["CPU %", "MEMORY", "ROOT", "DISK READ/WRITE", "NET IN/OUT", "PROCESSES"];
+
+    /// The cells of a row in a table.
+    pub(crate) fn cells(&self) -> [String; 6] {
+        let of = |a: u64, b: u64| format!("{} / {}", short(a), short(b));
+        [
+            format!("{:.1}%", self.cpu_percent),
+            of(self.memory_used, self.memory_total),
+            of(self.root_used, self.root_total),
+            of(self.disk_read_rate, self.disk_write_rate) + "/s",
+            of(self.network_receive_rate, self.network_send_rate) + "/s",
+            self.processes.to_string(),
+        ]
+    }
 
     pub(crate) fn between(before: &Stats, after: &Stats) -> Self {
         let elapsed = after.uptime_ms.saturating_sub(before.uptime_ms).max(1);
@@ -71,22 +84,6 @@ impl Gauges {
     }
 }
 
-impl fmt::Display for Gauges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |a: u64, b: u64| format!("{} / {}", short(a), short(b));
-        write!(
-            f,
-            "{:>8.1}% {:>18} {:>18} {:>19} {:>19} {:>9}",
-            self.cpu_percent,
-            of(self.memory_used, self.memory_total),
-            of(self.root_used, self.root_total),
-            of(self.disk_read_rate, self.disk_write_rate) + "/s",
-            of(self.network_receive_rate, self.network_send_rate) + "/s",
-            self.processes,
-        )
-    }
-}
-
 /// Formats a size like `12.3M`.
 fn short(bytes: u64) -> String {
     let text = HumanBytes(bytes).to_string();
@@ -116,7 +113,7 @@ mod tests {
         let gauges = Gauges::between(&before, &after);
         assert_eq!(gauges.cpu_percent, 150.0);
         assert_eq!((gauges.network_send_rate, gauges.memory_used), (2048, 60));
-        assert!(gauges.to_string().contains("150.0%"), "{gauges}");
+        assert_eq!(gauges.cells()[0], "150.0%");
     }
 
     #[test]
@@ -129,7 +126,9 @@ mod tests {
         };
         for (before, after) in [(Stats::default(), wild), (wild, Stats::default())] {
             let gauges = Gauges::between(&before, &after);
-            assert!(gauges.cpu_percent <= 100.0 && !gauges.to_string().is_empty());
+            assert!(
+                gauges.cpu_percent <= 100.0 && gauges.cells().iter().all(|cell| !cell.is_empty())
+            );
         }
     }
 
