@@ -383,7 +383,15 @@ mod tests {
             let error = refused(&[flag, value]);
             assert!(error.starts_with(&format!("in {flag}: ")), "{error}");
         }
-        for (flag, value) in [("--limit", "list=0"), ("--artifact", "/dir/")] {
+        for (flag, value) in [
+            ("--limit", "list=0"),
+            ("--artifact", "/dir/"),
+            ("--volume", "src"),
+            ("--volume", ".:src"),
+            ("--volume", ".:/"),
+            ("--volume", ".:/x:w"),
+            ("--volume", "/no/such:/x"),
+        ] {
             let error = refused(&[flag, value]);
             assert!(error.starts_with(&format!("in {flag} {value}: ")), "{error}");
         }
