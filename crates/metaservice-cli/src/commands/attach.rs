@@ -9,8 +9,8 @@ use metaservice::{JobStdin, LogFrom};
 
 use super::logs;
 use crate::flags::JobName;
-use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
+use crate::jobs;
 use crate::output::printer::{Hint, Printer};
 use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
@@ -45,10 +45,13 @@ pub(crate) struct Attach {
 pub(crate) async fn attach(args: Attach, printer: Printer) -> Result<ExitStatus> {
     let escape = Escape::parse(&args.detach_keys)?;
     let name = &args.name.job;
-    let client = metaservice_sandbox::control::find(name).await.map_err(hints::control)?;
     let mut interrupts = Interrupts::listen()?;
-    let attaching = Attached::open(&client, name, args.no_stdin, escape, printer);
-    let attached = tokio::select! {
+    let attaching = async {
+        let client = jobs::running(name, printer).await?;
+        let attached = Attached::open(&client, name, args.no_stdin, escape, printer).await?;
+        Ok::<_, Error>((client, attached))
+    };
+    let (client, attached) = tokio::select! {
         attached = attaching => attached?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
