@@ -202,3 +202,17 @@ fn a_terminal_is_needed_for_both_ways() {
     assert!(refused.stderr.contains("-t with -i needs a terminal"), "{}", refused.stderr);
     assert_eq!(refused.stderr.lines().count(), 2, "{}", refused.stderr);
 }
+
+#[test]
+fn a_job_in_the_background_is_fed_and_its_status_comes_out() {
+    let cli = Cli::new(METASERVICE);
+    let script = "read line; echo \"<$line>\"; cat; exit 5";
+    cli.run(&["run", "-d", "-i", "--name", "fed", "--", "sh", "-c", script]).text(0);
+    let mut attached = cli.command(["attach", "fed"]);
+    let mut attached = attached.stdin(Stdio::piped()).spawn().unwrap();
+    attached.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+    let attached = finish(attached);
+    let out = String::from_utf8(attached.stdout).unwrap();
+    assert_eq!((attached.status, out.as_str()), (Some(5), "<one>\ntwo\n"), "{}", attached.stderr);
+    cli.wait_for_exits();
+}
