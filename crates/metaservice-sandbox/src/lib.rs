@@ -19,6 +19,7 @@
 //! | [`output`] | the destinations of output on the host |
 //! | [`history`] | the directory of jobs, where each process of the user finds them |
 //! | [`control`] | the control sockets, by which clients find jobs |
+//! | [`api`] | one socket for all jobs of a user |
 //!
 //! Most callers begin with [`Sandbox::builder`]. [`Launcher`] is for callers who make the
 //! [`job::Job`] and the [`machine::Plan`] themselves. It can also serve a machine that another
@@ -28,6 +29,7 @@
 #![cfg(target_os = "linux")]
 
 mod agent;
+pub mod api;
 mod attempt;
 mod blocking;
 mod builder;

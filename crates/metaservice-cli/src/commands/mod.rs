@@ -2,6 +2,7 @@
 //!
 //! Each verb has a module, which owns its flags, its help and what it does.
 
+pub(crate) mod api;
 pub(crate) mod attach;
 pub(crate) mod background;
 pub(crate) mod completions;
@@ -40,7 +41,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
         "Running jobs",
         &[
             "ps", "inspect", "logs", "attach", "wait", "exec", "shell", "ls", "cp", "forward",
-            "stats", "kill",
+            "stats", "kill", "api",
         ],
     ),
     ("Ended jobs", &["rm", "prune"]),
@@ -69,6 +70,7 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     Stats(stats::StatsVerb),
     Forward(forward::ForwardVerb),
+    Api(api::ApiVerb),
     Image(image::Image),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -101,6 +103,7 @@ impl Command {
             Self::Rm(args) => rm::rm(args, printer).await,
             Self::Prune(args) => prune::prune(&args, printer),
             Self::Stats(args) => stats::stats(args, printer).await,
+            Self::Api(_) => api::api(printer).await,
             Self::Forward(args) => forward::forward(args, printer).await,
             Self::Image(args) => image::image(args, printer).await,
             Self::Doctor(args) => doctor::doctor(&args, &cli, printer).await,

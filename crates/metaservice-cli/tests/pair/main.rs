@@ -5,6 +5,7 @@ mod commands;
 mod files;
 mod launch;
 mod log;
+mod run;
 mod scripts;
 mod session;
 mod state;

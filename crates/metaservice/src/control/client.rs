@@ -19,10 +19,13 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
 use super::body::{BodyReader, LogBody};
-use super::connection::{ControlSocket, broken, head, read_json, refused, target, to_json};
+use super::connection::{
+    ControlSocket, broken, head, read_json, read_json_within, refused, target, to_json,
+};
 use super::error::{ClientError, Code};
 use super::model::{Described, ExecRequest, Job, KillAnswer, Killed, MISSED_HEADER, Started};
 use super::paths;
+use super::run::{RunRequest, RunResult};
 use crate::handle::attach::JobStdin;
 use crate::handle::child::command::Child;
 use crate::handle::child::socket::Socket;
@@ -35,6 +38,10 @@ use crate::job::log::LogFrom;
 /// each byte has three characters.
 const IN_TARGET: usize = 20 * 1024;
 
+/// The largest answer to a command that is run in one request, in bytes: two outputs of 4 MiB, of
+/// which each byte may need six.
+const MAX_RUN: usize = 2 * 6 * 4 * 1024 * 1024 + 64 * 1024;
+
 /// A job's control socket. Its calls have the names of [`MetaService`](crate::MetaService). Each
 /// call makes a connection of its own. Dropping the future of a call, or what the call returned,
 /// closes the connection and withdraws the request.
@@ -46,7 +53,7 @@ const IN_TARGET: usize = 20 * 1024;
 /// - *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
 ///   [`kill_machine`](Self::kill_machine), [`signal`](Self::signal), [`attach`](Self::attach),
 ///   [`stats`](Self::stats).
-/// - *Commands:* [`exec`](Self::exec).
+/// - *Commands:* [`exec`](Self::exec), [`run`](Self::run).
 /// - *Files:* [`read`](Self::read), [`write`](Self::write), [`list`](Self::list).
 /// - *Network:* [`dial`](Self::dial).
 #[derive(Debug, Clone)]
@@ -174,6 +181,18 @@ impl Client {
     /// As [`MetaService::exec`](crate::MetaService::exec).
     pub fn exec<S: Into<String>>(&self, command: impl IntoIterator<Item = S>) -> Command<'_, Self> {
         Command::new(self, command)
+    }
+
+    /// Runs a command to its end in one request, and collects what it writes, up to 4 MiB of each
+    /// output. See [`exec`](Self::exec) for its streams.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future kills the command.
+    pub async fn run(&self, request: &RunRequest) -> Result<RunResult, ClientError> {
+        read_json_within(self.post(paths::RUN, to_json(request)?).await?, MAX_RUN).await
     }
 
     /// As [`MetaService::dial`](crate::MetaService::dial).

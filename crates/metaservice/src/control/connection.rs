@@ -116,7 +116,7 @@ impl ControlSocket {
             return Ok(response);
         }
         let status = response.status();
-        let refusal = refused(status, &read_all(response).await?);
+        let refusal = refused(status, &read_all(response, MAX_RESPONSE).await?);
         // The rest of the body is not needed.
         connection.abort();
         Err(refusal)
@@ -147,11 +147,18 @@ pub(super) fn to_json(value: &impl Serialize) -> Result<Bytes, ClientError> {
 pub(super) async fn read_json<T: DeserializeOwned>(
     response: Response<Incoming>,
 ) -> Result<T, ClientError> {
-    serde_json::from_slice(&read_all(response).await?).map_err(broken)
+    read_json_within(response, MAX_RESPONSE).await
 }
 
-async fn read_all(response: Response<Incoming>) -> Result<Bytes, ClientError> {
-    let body = http_body_util::Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
+pub(super) async fn read_json_within<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    most: usize,
+) -> Result<T, ClientError> {
+    serde_json::from_slice(&read_all(response, most).await?).map_err(broken)
+}
+
+async fn read_all(response: Response<Incoming>, most: usize) -> Result<Bytes, ClientError> {
+    let body = http_body_util::Limited::new(response.into_body(), most).collect().await;
     Ok(body.map_err(broken)?.to_bytes())
 }
 

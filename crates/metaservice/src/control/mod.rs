@@ -13,12 +13,14 @@
 //! | `POST /v1/signal` | 204 when the guest has done so |
 //! | `GET /v1/attach` | a websocket that carries the stdin of the job's command |
 //! | `GET /v1/exec`, `GET /v1/shell` | a websocket with the messages of a shell stream |
+//! | `POST /v1/run` | a command with its stdin, to its end: a [`RunResult`], or lines of JSON |
 //! | `POST /v1/commands` | an id, with which `GET /v1/exec` and `GET /v1/shell` start a command |
 //! | `POST /v1/exec` | a command without streams: its process id |
 //! | `GET /v1/dial` | a websocket that carries a TCP connection to a port in the guest |
 //! | `GET /v1/entries`, `GET /v1/files` | a directory: entries as lines of JSON, or paths of files |
 //! | `GET /v1/read`, `GET /v1/artifact`, `PUT /v1/write` | files and directories, both ways |
 //! | `GET /v1/stats` | statistics of the guest, as lines of JSON |
+//! | `GET /v1/jobs` | all jobs of a user, at the socket of [`serve_jobs`] |
 //! | `GET /v1/openapi.json` | this API as an OpenAPI 3.1 document (feature `openapi`) |
 //!
 //! An error is JSON, `{"code", "message"}`, with a [`Code`]. If a body is not complete, the
@@ -35,6 +37,7 @@ mod model;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod paths;
+mod run;
 mod server;
 
 pub use self::body::{BodyReader, LogBody};
@@ -47,6 +50,8 @@ pub use self::model::{
 };
 #[cfg(feature = "openapi")]
 pub use self::openapi::openapi;
+pub use self::run::{RunRequest, RunResult};
 pub use self::server::description::{Description, Force, ForceReason, MachineDescription};
 pub use self::server::job::KILL_ORDER_TIMEOUT;
+pub use self::server::jobs::{Jobs, serve_jobs};
 pub use self::server::serve::serve;

@@ -1,10 +1,13 @@
 //! The control API as a document for programs.
 
+use metaservice_protocol::header::JSON_LINES_TYPE;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::error::ApiError;
 use super::model::ExecRequest;
-use super::server::{attach, files, job, streams};
+use super::paths;
+use super::server::{attach, files, job, jobs, run, streams};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -13,7 +16,16 @@ use super::server::{attach, files, job, streams};
         description = "A running job: its log, its files, commands beside it, its end. Served on a unix socket.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
+    servers(
+        (url = "http://localhost/v1", description = "a job, at its control socket"),
+        (
+            url = "http://localhost/v1/jobs/{job}",
+            description = "a job, at the socket of metaservice api",
+            variables(("job" = (default = "job", description = "the name of the job"))),
+        ),
+    ),
     paths(
+        jobs::list,
         job::job,
         job::wait,
         job::log,
@@ -26,6 +38,7 @@ use super::server::{attach, files, job, streams};
         files::artifact,
         files::read,
         files::write,
+        run::run,
         streams::shell,
         streams::exec,
         streams::exec_detached,
@@ -38,12 +51,97 @@ struct Document;
 
 /// The control API as an OpenAPI 3.1 document.
 ///
+/// Its paths are relative to its servers: a job at its control socket, and a job at the socket of
+/// `metaservice api`.
+///
 /// ```
 /// let document = metaservice::control::openapi();
 /// assert_eq!(document["openapi"], "3.1.0");
-/// assert!(document["paths"]["/v1/exec"]["get"].is_object());
+/// assert_eq!(document["servers"][0]["url"], "http://localhost/v1");
+/// assert!(document["paths"]["/exec"]["get"].is_object());
 /// ```
 #[must_use]
-pub fn openapi() -> serde_json::Value {
-    serde_json::to_value(Document::openapi()).unwrap_or_default()
+pub fn openapi() -> Value {
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        let all = std::mem::take(paths).into_iter();
+        paths.extend(all.map(|(path, methods)| match path.strip_prefix(paths::PREFIX) {
+            Some(relative) => (relative.to_owned(), methods),
+            None => (path, methods),
+        }));
+        for operation in paths.values_mut().flat_map(members) {
+            complete(operation.1);
+        }
+    }
+    document
+}
+
+fn members(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
+    value.as_object_mut().into_iter().flatten()
+}
+
+/// Adds what the attributes of the handlers have no words for.
+fn complete(operation: &mut Value) {
+    if let Some(content) = operation.pointer_mut("/requestBody/content") {
+        bytes(content);
+    }
+    let Some(responses) = operation.get_mut("responses") else { return };
+    for (status, response) in members(responses) {
+        let status = http::StatusCode::from_bytes(status.as_bytes()).ok();
+        let Some(response) = response.as_object_mut() else { continue };
+        // Each response has a description.
+        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
+        response.entry("description").or_insert_with(|| json!(reason));
+        response.get_mut("content").into_iter().for_each(bytes);
+    }
+}
+
+/// Bodies that are no JSON value: bytes, and lines of JSON. `x-itemSchema` is of one line.
+fn bytes(content: &mut Value) {
+    for (content_type, media) in members(content) {
+        match content_type.as_str() {
+            "application/octet-stream" => {
+                media["schema"] = json!({ "type": "string", "format": "binary" });
+            }
+            JSON_LINES_TYPE => {
+                let item = std::mem::replace(&mut media["schema"], json!({ "type": "string" }));
+                media["x-itemSchema"] = item;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_response_is_described_and_bytes_are_binary() {
+        let mut document = openapi();
+        let mut operations = 0;
+        for (path, methods) in members(&mut document["paths"]) {
+            assert!(!path.starts_with(paths::PREFIX), "{path} is not relative to the servers");
+            for (_, operation) in members(methods) {
+                operations += 1;
+                for (status, response) in members(&mut operation["responses"]) {
+                    let description = response["description"].as_str().unwrap_or_default();
+                    assert!(!description.is_empty(), "{status}");
+                }
+            }
+        }
+        assert!(operations > 15, "{operations}");
+        assert_eq!(
+            document.pointer("/paths/~1stats/get/responses/200/content"),
+            Some(&json!({
+                JSON_LINES_TYPE: {
+                    "schema": { "type": "string" },
+                    "x-itemSchema": { "$ref": "#/components/schemas/Stats" },
+                },
+            }))
+        );
+        let binary = json!({ "schema": { "type": "string", "format": "binary" } });
+        let body = "/requestBody/content/application~1octet-stream";
+        assert_eq!(document.pointer(&format!("/paths/~1write/put{body}")), Some(&binary));
+    }
 }

@@ -1,6 +1,12 @@
 //! The paths of the control API, each written once: the router, the client and the document use
 //! these.
 
+/// The beginning of each path.
+pub(super) const PREFIX: &str = "/v1";
+
+/// Not at the control socket of a job, but at the one of all jobs.
+pub(super) const JOBS: &str = "/v1/jobs";
+
 pub(super) const JOB: &str = "/v1/job";
 pub(super) const WAIT: &str = "/v1/wait";
 pub(super) const LOG: &str = "/v1/log";
@@ -13,6 +19,7 @@ pub(super) const ENTRIES: &str = "/v1/entries";
 pub(super) const ARTIFACT: &str = "/v1/artifact";
 pub(super) const READ: &str = "/v1/read";
 pub(super) const WRITE: &str = "/v1/write";
+pub(super) const RUN: &str = "/v1/run";
 pub(super) const EXEC: &str = "/v1/exec";
 pub(super) const COMMANDS: &str = "/v1/commands";
 pub(super) const SHELL: &str = "/v1/shell";

@@ -1,8 +1,8 @@
 //! What handlers take out of requests.
 
-use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::response::Response;
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::responses::refuse;
@@ -42,7 +42,7 @@ impl TryFrom<i64> for Natural {
     }
 }
 
-/// A JSON body. The error of an invalid one is an [`ApiError`](crate::control::error::ApiError) too.
+/// A JSON body, of any content type, as `curl -d` sends it. The error of an invalid one is an [`ApiError`](crate::control::error::ApiError) too.
 #[derive(Debug)]
 pub(crate) struct Body<T>(pub(super) T);
 
@@ -50,15 +50,17 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> 
     type Rejection = Response;
 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Response> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
+        let body = match Bytes::from_request(request, state).await {
+            Ok(body) => body,
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!(
-                    "the command and its environment have more than {MAX_COMMAND} bytes of JSON"
-                );
-                Err(refuse(Code::InvalidRequest, message))
+                let message = format!("the body has more than {MAX_COMMAND} bytes");
+                return Err(refuse(Code::InvalidRequest, message));
             }
-            Err(rejection) => Err(refuse(Code::InvalidRequest, rejection.body_text())),
-        }
+            Err(rejection) => return Err(refuse(Code::InvalidRequest, rejection.body_text())),
+        };
+        let body = serde_json::from_slice(&body);
+        body.map(Self).map_err(|error| {
+            refuse(Code::InvalidRequest, format!("the body is not what is expected: {error}"))
+        })
     }
 }

@@ -18,7 +18,7 @@ use super::extract::MAX_COMMAND;
 use super::observed::{Observed, Progress};
 use super::responses::refuse;
 use super::served::Served;
-use super::{attach, files, job, streams};
+use super::{attach, files, job, run, streams};
 use crate::control::error::Code;
 use crate::control::paths;
 use crate::handle::service::MetaService;
@@ -87,6 +87,7 @@ fn router(served: Served) -> Router {
                 .layer(DefaultBodyLimit::max(MAX_COMMAND)),
         )
         .route(paths::COMMANDS, post(streams::describe).layer(DefaultBodyLimit::max(MAX_COMMAND)))
+        .route(paths::RUN, post(run::run).layer(DefaultBodyLimit::max(MAX_COMMAND)))
         .route(paths::SHELL, get(streams::shell))
         .route(paths::DIAL, get(streams::dial));
     #[cfg(feature = "openapi")]
@@ -119,7 +120,7 @@ async fn keep_connection(request: Request, next: Next) -> Response {
 }
 
 /// Refuses HTTP/1.0. There a body ends with the connection, so one that is cut looks complete.
-async fn only_http_1_1(request: Request, next: Next) -> Response {
+pub(super) async fn only_http_1_1(request: Request, next: Next) -> Response {
     if request.version() < Version::HTTP_11 {
         return refuse(Code::InvalidRequest, "this is spoken in HTTP/1.1");
     }
@@ -150,7 +151,9 @@ mod tests {
         assert_eq!(status(&router, "GET", "/v1/none").await, StatusCode::NOT_FOUND);
         let document = crate::control::openapi();
         let documented = document["paths"].as_object().unwrap();
-        for (path, methods) in documented {
+        // The list of jobs is at another socket.
+        for (path, methods) in documented.iter().filter(|(path, _)| *path != "/jobs") {
+            let path = &format!("/v1{path}");
             for method in methods.as_object().unwrap().keys() {
                 let method = method.to_uppercase();
                 let status = status(&router, &method, path).await;
@@ -164,7 +167,7 @@ mod tests {
         // The table of the module's documentation has the same paths.
         let table = include_str!("../mod.rs");
         for path in documented.keys() {
-            assert!(table.contains(&format!(" {path}`")), "{path}");
+            assert!(table.contains(&format!(" /v1{path}`")), "{path}");
         }
     }
 }
