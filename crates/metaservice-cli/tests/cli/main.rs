@@ -1,6 +1,7 @@
 //! The command line tool without a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod api;
 mod flags;
 mod history;
 mod hostile;

@@ -9,6 +9,7 @@ use tokio::net::UnixListener;
 mod exec;
 mod http;
 mod job;
+mod jobs;
 
 struct Controlled {
     service: MetaService,
