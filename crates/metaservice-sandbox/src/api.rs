@@ -46,8 +46,8 @@ impl Api {
         Ok(Self { listener, _socket: socket })
     }
 
-    /// Serves clients without end. Dropping the future removes the socket and closes all
-    /// connections.
+    /// Serves clients without end. Dropping the future removes the socket, and ends what is
+    /// forwarded.
     ///
     /// # Errors
     /// If the socket cannot be served any longer.

@@ -211,7 +211,8 @@ fn a_service_whose_guest_is_gone_ends_by_force_and_says_so() {
     cli.run(&["kill", "--force", "gone"]).text(0);
     let finished = service.finish();
     finished.text(137);
-    assert!(finished.stderr.contains("metaservice kill --force"), "{}", finished.stderr);
+    let told = r#"{"event":"forced","reason":"asked"}"#;
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
 }
 
 /// Sends a request of a guest.

@@ -104,6 +104,6 @@ async fn a_kill_that_the_guest_does_not_take_ends_its_machine() {
     assert_eq!(job.client.kill().await.unwrap(), Killed::Machine);
     let finished = job.finish();
     finished.text(137);
-    let told = "metaservice kill: the guest did not take the order";
+    let told = r#"{"event":"forced","reason":"kill-not-taken"}"#;
     assert!(finished.stderr.contains(told), "{}", finished.stderr);
 }

@@ -52,6 +52,7 @@ pub use self::model::{
 pub use self::openapi::openapi;
 pub use self::run::{RunRequest, RunResult};
 pub use self::server::description::{Description, Force, ForceReason, MachineDescription};
+pub use self::server::gateway::serve_jobs;
 pub use self::server::job::KILL_ORDER_TIMEOUT;
-pub use self::server::jobs::{Jobs, serve_jobs};
+pub use self::server::jobs::Jobs;
 pub use self::server::serve::serve;

@@ -5,6 +5,7 @@ mod described;
 pub(crate) mod description;
 mod extract;
 pub(crate) mod files;
+pub(crate) mod gateway;
 pub(crate) mod job;
 pub(crate) mod jobs;
 mod observed;
