@@ -7,6 +7,7 @@ use utoipa::OpenApi;
 use super::error::ApiError;
 use super::model::ExecRequest;
 use super::paths;
+use super::server::job::WaitFor;
 use super::server::{attach, files, job, jobs, run, streams};
 
 #[derive(OpenApi)]
@@ -45,7 +46,7 @@ use super::server::{attach, files, job, jobs, run, streams};
         streams::describe,
         streams::dial,
     ),
-    components(schemas(ExecRequest, ApiError))
+    components(schemas(ExecRequest, WaitFor, ApiError))
 )]
 struct Document;
 
@@ -105,7 +106,9 @@ fn bytes(content: &mut Value) {
             }
             JSON_LINES_TYPE => {
                 let item = std::mem::replace(&mut media["schema"], json!({ "type": "string" }));
-                media["x-itemSchema"] = item;
+                if item.get("$ref").is_some() {
+                    media["x-itemSchema"] = item;
+                }
             }
             _ => {}
         }
