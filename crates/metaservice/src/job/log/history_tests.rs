@@ -89,11 +89,12 @@ async fn a_history_that_cannot_be_written_ends_and_says_so() {
     let file = File::options().read(true).open("/dev/null").unwrap();
     let files = Files::new(file, tempfile::tempfile().unwrap(), 10);
     let shared = Arc::new(Shared::new(files));
-    let mut history = History { shared, segments: Segments::default(), failed: false };
+    let mut history =
+        History { shared, segments: Segments::default(), failure: watch::Sender::new(None) };
     let mut reader = history.readers().open(LogFrom::Start, true).await.unwrap();
     history.append(stdout("abc")).await;
     assert_eq!(reader.next().await.unwrap(), None);
-    assert!(history.failed);
+    assert!(history.failure.borrow().is_some());
 }
 
 /// All segments, each with the time at which it was read.
