@@ -156,6 +156,7 @@ impl Job {
             stdin: execute.stdin,
             // A signal waits for it.
             reports_start: true,
+            separate: self.is_separate(),
             log,
             ..Order::new(state, Kind::Job, false, &program)
         };
@@ -178,6 +179,12 @@ impl Job {
         }
     }
 
+    /// Whether stdout and stderr of the command are two logs.
+    fn is_separate(&self) -> bool {
+        let Execute { separate, terminal, .. } = *self.execute;
+        separate && terminal.is_none() && self.client.service().log
+    }
+
     /// Waits until the command has ended and its supervisor has delivered the log.
     async fn follow(&self, supervisor: &Supervisor) -> Result<Option<Ending>, StateError> {
         let ending = supervisor.ending(&self.state).await?;
@@ -192,7 +199,8 @@ impl Job {
         let numbered = self.client.service().log;
         let own = Process::own_identity().filter(|_| numbered);
         let stream = own.and_then(|own| own.as_id());
-        let place = stream.map(|stream| LogPlace { stream, offset: 0, output: LogOutput::Stdout });
+        let output = if self.is_separate() { LogOutput::Stderr } else { LogOutput::Stdout };
+        let place = stream.map(|stream| LogPlace { stream, offset: 0, output });
         let mut backoff = Backoff::new();
         loop {
             let body = Body::Whole(Bytes::copy_from_slice(line.as_bytes()));

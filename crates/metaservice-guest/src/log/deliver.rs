@@ -13,12 +13,12 @@ use crate::diagnostics::{print, with_causes};
 
 const EARLY_END: &str = "the service ended the log request early";
 
-/// Delivers all of `output` as the numbered log stream of this name.
+/// Delivers all of `output` as the numbered log streams of these names, for stdout and stderr.
 ///
 /// Returns when the service has confirmed it, or has rejected it and the output was discarded to
 /// its end.
-pub(crate) async fn deliver(client: &Client, stream: ActionId, output: &mut Output) {
-    let mut log = NumberedLog::new(client, stream, output);
+pub(crate) async fn deliver(client: &Client, streams: [ActionId; 2], output: &mut Output) {
+    let mut log = NumberedLog::new(client, streams, output);
     let mut retries = Retries::new();
     while log.has_pending().await {
         let before = log.confirmed();

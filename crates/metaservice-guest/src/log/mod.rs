@@ -14,3 +14,4 @@ mod numbered;
 pub(crate) mod output;
 mod plain;
 pub(crate) mod post;
+mod source;

@@ -7,10 +7,13 @@
 //! ```
 //!
 //! Bytes are kept until the service confirms them: those of one request, at most [`LOG_SEGMENT`]
-//! and a chunk. While a request waits for its confirmation, the output is not read. Its pipe
-//! fills, and the command waits. Without output there is no request.
+//! and a chunk. While a request waits for its confirmation, the pipe fills, and the command waits.
+//! Without output there is no request.
+//!
+//! Stdout and stderr can be two logs. Then a request has bytes of one of them, and ends when the
+//! next bytes are of the other. There is one request at a time: so the service gets the bytes of
+//! both in the order in which they were [read](super::output), and they share one buffer.
 
-use std::cell::Cell;
 use std::pin::pin;
 
 use metaservice_protocol::buffer::ResendBuffer;
@@ -19,6 +22,7 @@ use metaservice_protocol::{ActionId, LogOutput, LogPlace};
 use tokio::time::{Instant, timeout_at};
 
 use super::output::Output;
+use super::source::{Next, Source};
 use crate::client::Client;
 use crate::client::body::{Body, BodySender, RequestOver};
 use crate::client::error::ClientError;
@@ -26,25 +30,44 @@ use crate::client::error::ClientError;
 /// A log that is being delivered.
 pub(super) struct NumberedLog<'a> {
     client: &'a Client,
-    stream: ActionId,
-    output: &'a mut Output,
+    source: Source<'a>,
+    stdout: Stream,
+    stderr: Stream,
+    /// The output of the bytes that are not confirmed.
+    current: LogOutput,
+}
+
+/// One output, and its bytes that are not confirmed.
+struct Stream {
+    name: ActionId,
     buffer: ResendBuffer,
 }
 
 impl<'a> NumberedLog<'a> {
-    pub(super) fn new(client: &'a Client, stream: ActionId, output: &'a mut Output) -> Self {
-        Self { client, stream, output, buffer: ResendBuffer::default() }
+    /// `streams` are the names of the logs of stdout and stderr.
+    pub(super) fn new(client: &'a Client, streams: [ActionId; 2], output: &'a mut Output) -> Self {
+        let [stdout, stderr] = streams.map(|name| Stream { name, buffer: ResendBuffer::default() });
+        let source = Source::new(output);
+        Self { client, source, stdout, stderr, current: LogOutput::Stdout }
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        match self.current {
+            LogOutput::Stdout => &mut self.stdout,
+            LogOutput::Stderr => &mut self.stderr,
+        }
     }
 
     /// Waits until there is something to send; `false` at the end of the output, when everything
     /// was confirmed.
     pub(super) async fn has_pending(&mut self) -> bool {
-        if self.buffer.held() > 0 {
+        if self.stream().buffer.held() > 0 {
             return true;
         }
-        match self.output.read().await {
-            Some(chunk) => {
-                self.buffer.push(chunk);
+        match self.source.next().await {
+            Some((output, chunk)) => {
+                self.current = output;
+                self.stream().buffer.push(chunk);
                 true
             }
             None => false,
@@ -53,50 +76,55 @@ impl<'a> NumberedLog<'a> {
 
     /// How many bytes the service has confirmed.
     pub(super) fn confirmed(&self) -> u64 {
-        self.buffer.released()
+        self.stdout.buffer.released() + self.stderr.buffer.released()
     }
 
     /// Makes one request from the first byte that is not confirmed. `false` if the service ended
     /// it before it was complete.
     pub(super) async fn send(&mut self) -> Result<bool, ClientError> {
-        let offset = self.buffer.next();
-        let place = LogPlace { stream: self.stream.clone(), offset, output: LogOutput::Stdout };
+        let Self { client, source, stdout, stderr, current } = self;
+        let output = *current;
+        let Stream { name, buffer } = if output == LogOutput::Stdout { stdout } else { stderr };
+        let offset = buffer.next();
+        let place = LogPlace { stream: name.clone(), offset, output };
         let (sender, body) = Body::stream(None);
-        let fed = Cell::new(false);
-        let result = {
-            let mut request = pin!(self.client.log_at(&place, body));
-            let mut feeding = pin!(async {
-                // If the request is over, its result says why. While the confirmation is awaited,
-                // nothing is read: the pipe collects the output, and few large reads cost less.
-                fed.set(feed(&sender, self.output, &mut self.buffer, offset).await.is_ok());
-            });
-            let mut feeds = true;
-            loop {
+        let mut request = pin!(client.log_at(&place, body));
+        let fed = tokio::select! {
+            biased;
+            result = &mut request => Err(result),
+            fed = feed(&sender, source, output, buffer, offset) => Ok(fed.is_ok()),
+        };
+        // If the request is over, its result says why.
+        let (result, fed) = match fed {
+            Err(result) => (result, false),
+            Ok(fed) => loop {
                 tokio::select! {
                     biased;
-                    result = &mut request => break result,
-                    () = &mut feeding, if feeds => feeds = false,
+                    result = &mut request => break (result, fed),
+                    () = source.read(), if source.may_read_ahead() => {}
                 }
-            }
+            },
         };
-        if result.is_ok() && fed.get() {
-            self.buffer.release(self.buffer.next());
+        if result.is_ok() && fed {
+            buffer.release(buffer.next());
         } else {
-            self.buffer.rewind();
+            buffer.rewind();
         }
-        result.map(|()| fed.get())
+        result.map(|()| fed)
     }
 
     /// Reads the output to its end and discards it.
     pub(super) async fn discard_rest(&mut self) {
-        while self.output.read().await.is_some() {}
+        while self.source.next().await.is_some() {}
     }
 }
 
-/// Sends what is there and what comes within [`LOG_LINGER`], up to [`LOG_SEGMENT`].
+/// Sends what is there and what comes within [`LOG_LINGER`], up to [`LOG_SEGMENT`] and to the first
+/// byte of the other output.
 async fn feed(
     sender: &BodySender,
-    output: &mut Output,
+    source: &mut Source<'_>,
+    output: LogOutput,
     buffer: &mut ResendBuffer,
     begin: u64,
 ) -> Result<(), RequestOver> {
@@ -106,9 +134,9 @@ async fn feed(
             sender.send(chunk).await?;
             continue;
         }
-        match timeout_at(until, output.read()).await {
-            Ok(Some(chunk)) => buffer.push(chunk),
-            Ok(None) | Err(_) => break,
+        match timeout_at(until, source.next_of(output)).await {
+            Ok(Next::Chunk(chunk)) => buffer.push(chunk),
+            Ok(Next::Other | Next::End) | Err(_) => break,
         }
     }
     sender.end().await

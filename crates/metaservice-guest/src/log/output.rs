@@ -1,13 +1,21 @@
 //! The reading end of a job's output.
 //!
-//! Owns the decision when an output has ended: when the command has ended and the pipe is empty.
-//! The end of the pipe itself would be wrong. A descendant of the command may hold the pipe for
+//! Owns the decision when an output has ended: when the command has ended and its pipes are empty.
+//! The end of a pipe itself would be wrong. A descendant of the command may hold the pipe for
 //! ever, and before the command has opened it there is no writer at all.
+//!
+//! With two pipes, one for stdout and one for stderr, it also owns the order between them. Pipes
+//! have no times, but epoll reports them in the order in which they became readable. So what was
+//! written first to an empty pipe comes first. What a command writes alternately, faster than this
+//! process runs, comes in runs of each output.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
+use metaservice_protocol::LogOutput;
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::watch;
@@ -19,98 +27,259 @@ use crate::system::descriptor::Descriptor;
 /// output while the supervisor waits for the service.
 const PIPE_SIZE: usize = 1024 * 1024;
 
+/// The size of a separate pipe for stderr.
+const STDERR_PIPE_SIZE: usize = 256 * 1024;
+
+/// The pipes of a job's output: one for both outputs, or one for each.
+#[derive(Debug)]
+pub(crate) struct OutputPipes {
+    readers: Vec<OwnedFd>,
+    /// The command's ends. They stay open, so that a pipe never reports an end of its own.
+    writers: Vec<OwnedFd>,
+}
+
+impl OutputPipes {
+    /// Creates the pipes: two if the outputs are `separate`.
+    pub(crate) fn create(separate: bool) -> io::Result<Self> {
+        let mut pipes = Self { readers: Vec::new(), writers: Vec::new() };
+        let sizes = [PIPE_SIZE, STDERR_PIPE_SIZE];
+        for size in sizes.into_iter().take(if separate { 2 } else { 1 }) {
+            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(&reader, true)?;
+            // A smaller pipe is slower, but works.
+            let _ = rustix::pipe::fcntl_setpipe_size(&reader, size);
+            pipes.readers.push(reader);
+            pipes.writers.push(writer);
+        }
+        Ok(pipes)
+    }
+
+    /// The command's end of an output.
+    pub(crate) fn writer(&self, output: LogOutput) -> &OwnedFd {
+        match (output, &self.writers[..]) {
+            (LogOutput::Stderr, [.., stderr]) => stderr,
+            (_, writers) => &writers[0],
+        }
+    }
+}
+
 /// The reading end of a job's output.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pipe: Descriptor,
+    pipes: OutputPipes,
+    epoll: Descriptor,
+    /// The pipes that may have bytes, in the order in which they got them.
+    ready: VecDeque<usize>,
     ended: watch::Receiver<bool>,
+    /// The pipes were searched after the end.
+    searched: bool,
     buffer: Vec<u8>,
     pool: BlockPool,
 }
 
 impl Output {
-    /// Creates a pipe: the end for [`new`](Self::new), and the command's end.
-    pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        Ok((reader, writer))
-    }
-
-    /// `ended` becomes true when the command has ended. The caller keeps the writing end open, so
-    /// that the pipe never reports an end of its own.
-    pub(crate) fn new(pipe: OwnedFd, ended: watch::Receiver<bool>) -> io::Result<Self> {
-        // A smaller pipe is slower, but works.
-        let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_SIZE);
+    /// `ended` becomes true when the command has ended.
+    pub(crate) fn new(pipes: OutputPipes, ended: watch::Receiver<bool>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (number, reader) in (0..).zip(&pipes.readers) {
+            // Edge-triggered: a pipe is reported again only after new bytes, and in their order.
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&epoll, reader, epoll::EventData::new_u64(number), flags)?;
+        }
         let pool = BlockPool::default();
-        Ok(Self { pipe: Descriptor::new(pipe)?, ended, buffer: pool.take(), pool })
+        Ok(Self {
+            pipes,
+            epoll: Descriptor::new(epoll)?,
+            ready: VecDeque::new(),
+            ended,
+            searched: false,
+            buffer: pool.take(),
+            pool,
+        })
     }
 
-    /// The next bytes; `None` at the end. Cancel-safe.
-    pub(crate) async fn read(&mut self) -> Option<Bytes> {
+    /// Whether stdout and stderr are separate.
+    pub(crate) fn is_separate(&self) -> bool {
+        self.pipes.readers.len() > 1
+    }
+
+    /// The next bytes of one output; `None` at the end. Cancel-safe.
+    pub(crate) async fn read(&mut self) -> Option<(LogOutput, Bytes)> {
         loop {
-            // First `ended`, then the pipe: what was written before the end is in the pipe now.
+            // First `ended`, then the pipes: what was written before the end is in them now.
             let ended = *self.ended.borrow_and_update();
-            match self.read_now() {
-                Ok(chunk) => return Some(chunk),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) if !ended => {}
-                Err(_) => return None,
+            if let Some(chunk) = self.read_ready() {
+                return Some(chunk);
             }
+            if ended {
+                if std::mem::replace(&mut self.searched, true) {
+                    return None;
+                }
+                self.ready.extend(0..self.pipes.readers.len());
+                continue;
+            }
+            let Self { epoll, ended, ready, .. } = self;
             tokio::select! {
-                ready = self.pipe.readable() => match ready {
-                    Ok(mut ready) => {
-                        // Readiness is edge-triggered: it is cleared only if the pipe is empty.
-                        let empty = ready.try_io(|pipe| match rustix::io::ioctl_fionread(pipe) {
-                            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                            _ => Ok(()),
-                        });
-                        drop(empty);
-                    }
+                readable = epoll.readable() => match readable {
+                    // Readiness is edge-triggered: it is cleared only if nothing is reported.
+                    Ok(mut guard) => drop(guard.try_io(|epoll| collect(epoll, ready))),
                     Err(_) => return None,
                 },
-                changed = self.ended.changed() => if changed.is_err() {
+                changed = ended.changed() => if changed.is_err() {
                     return None;
                 },
             }
         }
     }
 
-    fn read_now(&mut self) -> Result<Bytes, Errno> {
-        let count = rustix::io::read(&self.pipe, &mut self.buffer)?;
-        if count == 0 {
-            return Err(Errno::AGAIN);
+    /// Reads from the first pipe that has bytes.
+    fn read_ready(&mut self) -> Option<(LogOutput, Bytes)> {
+        while let Some(number) = self.ready.pop_front() {
+            match rustix::io::read(&self.pipes.readers[number], &mut self.buffer) {
+                Ok(count @ 1..) => {
+                    if count == self.buffer.len() {
+                        // There may be more, after what is in the other pipe.
+                        self.ready.push_back(number);
+                    }
+                    return Some((LogOutput::ALL[number], self.taken(count)));
+                }
+                Err(Errno::INTR) => self.ready.push_front(number),
+                Ok(_) | Err(_) => {}
+            }
         }
+        None
+    }
+
+    fn taken(&mut self, count: usize) -> Bytes {
         if count < BLOCK / 4 {
-            return Ok(Bytes::copy_from_slice(&self.buffer[..count]));
+            return Bytes::copy_from_slice(&self.buffer[..count]);
         }
         let buffer = std::mem::replace(&mut self.buffer, self.pool.take());
-        Ok(self.pool.lend(buffer, count))
+        self.pool.lend(buffer, count)
     }
+}
+
+/// Adds the pipes that have got bytes, in the order in which they did.
+fn collect(epoll: impl AsFd, ready: &mut VecDeque<usize>) -> io::Result<()> {
+    let mut events =
+        [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let count = epoll::wait(epoll, &mut events, Some(&now))?;
+    if count == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    for event in &events[..count] {
+        let number = usize::from(event.data.u64() != 0);
+        if !ready.contains(&number) {
+            ready.push_back(number);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[tokio::test]
     async fn an_output_ends_with_its_command_once_it_is_empty() {
-        let (reader, writer) = Output::pipe().unwrap();
-        let (end, ended) = watch::channel(false);
-        let mut output = Output::new(reader, ended).unwrap();
-        let read = tokio::spawn(async move {
-            let mut all = Vec::new();
-            while let Some(chunk) = output.read().await {
-                all.extend(chunk);
+        for separate in [false, true] {
+            let pipes = OutputPipes::create(separate).unwrap();
+            let writers = LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
+            let (end, ended) = watch::channel(false);
+            let mut output = Output::new(pipes, ended).unwrap();
+            let read = tokio::spawn(async move {
+                let mut all = Vec::new();
+                while let Some((_, chunk)) = output.read().await {
+                    all.extend(chunk);
+                }
+                all
+            });
+            tokio::task::yield_now().await;
+            rustix::io::write(&writers[0], b"one ").unwrap();
+            tokio::task::yield_now().await;
+            rustix::io::write(&writers[1], b"two").unwrap();
+            end.send_replace(true);
+            // The writers are still open, as in a descendant that runs on.
+            assert_eq!(read.await.unwrap(), b"one two");
+            drop(writers);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_first_comes_first() {
+        for first in [0, 1, 0, 1] {
+            let pipes = OutputPipes::create(true).unwrap();
+            let writers = LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
+            let (_end, ended) = watch::channel(false);
+            let mut output = Output::new(pipes, ended).unwrap();
+            for _ in 0..3 {
+                for number in [first, 1 - first] {
+                    rustix::io::write(&writers[number], &[b'0' + number as u8]).unwrap();
+                }
+                for number in [first, 1 - first] {
+                    let (from, bytes) = output.read().await.unwrap();
+                    assert_eq!(
+                        (from, &bytes[..]),
+                        (LogOutput::ALL[number], &[b'0' + number as u8][..])
+                    );
+                }
             }
-            all
-        });
-        tokio::task::yield_now().await;
-        rustix::io::write(&writer, b"one ").unwrap();
-        tokio::task::yield_now().await;
-        rustix::io::write(&writer, b"two").unwrap();
-        end.send_replace(true);
-        // The writer is still open, as in a descendant that runs on.
-        assert_eq!(read.await.unwrap(), b"one two");
-        drop(writer);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_output_that_never_pauses_does_not_hold_up_the_other() {
+        let pipes = OutputPipes::create(true).unwrap();
+        let [stdout, stderr] =
+            LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
+        let (_end, ended) = watch::channel(false);
+        let mut output = Output::new(pipes, ended).unwrap();
+        let flood =
+            std::thread::spawn(move || while rustix::io::write(&stdout, &[0; BLOCK]).is_ok() {});
+        output.read().await.unwrap();
+        rustix::io::write(&stderr, b"here").unwrap();
+        let mut before = 0;
+        while output.read().await.unwrap().0 == LogOutput::Stdout {
+            before += 1;
+            assert!(before < 100, "stderr is held up");
+        }
+        drop(output);
+        flood.join().unwrap();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn each_output_is_what_was_written_to_it(
+            writes in prop::collection::vec((0usize..2, 1usize..70_000, any::<bool>()), 0..20),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let pipes = OutputPipes::create(true).unwrap();
+                let writers = LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
+                let (end, ended) = watch::channel(false);
+                let mut output = Output::new(pipes, ended).unwrap();
+                let (mut wrote, mut got) = ([0, 0], [0, 0]);
+                for (number, length, read) in writes {
+                    // The pipes have room: what was written is read before they are full.
+                    if wrote[number] - got[number] + length <= STDERR_PIPE_SIZE / 2 {
+                        wrote[number] += rustix::io::write(&writers[number], &vec![0; length]).unwrap();
+                    }
+                    if read && wrote != got {
+                        let (from, bytes) = output.read().await.unwrap();
+                        got[usize::from(from == LogOutput::Stderr)] += bytes.len();
+                    }
+                }
+                end.send_replace(true);
+                while let Some((from, bytes)) = output.read().await {
+                    got[usize::from(from == LogOutput::Stderr)] += bytes.len();
+                }
+                prop_assert_eq!(got, wrote);
+                Ok(())
+            })?;
+        }
     }
 }

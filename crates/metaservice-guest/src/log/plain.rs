@@ -52,7 +52,7 @@ async fn feed(
         let chunk = match buffer.take() {
             Some(chunk) => chunk,
             None => match output.read().await {
-                Some(chunk) => {
+                Some((_, chunk)) => {
                     buffer.push(chunk);
                     continue;
                 }

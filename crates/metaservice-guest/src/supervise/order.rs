@@ -55,6 +55,8 @@ pub(crate) struct Order {
     pub(crate) terminal: Option<TerminalSize>,
     /// Whether the host feeds the standard input of a job.
     pub(crate) stdin: bool,
+    /// Whether stdout and stderr of a job are two logs.
+    pub(crate) separate: bool,
     /// Where the log of a job goes.
     pub(crate) log: Option<LogRoute>,
     /// The user that the command runs as.
@@ -89,6 +91,7 @@ impl Order {
             tty,
             terminal: None,
             stdin: false,
+            separate: false,
             log: None,
             user: program.user.as_ref().map(Into::into),
             workdir: program.workdir.clone(),
@@ -130,6 +133,9 @@ impl Order {
         if self.stdin {
             arguments.push("--stdin".into());
         }
+        if self.separate {
+            arguments.push("--separate".into());
+        }
         if self.reports_start {
             arguments.push("--reports-start".into());
         }
@@ -150,6 +156,7 @@ impl Order {
             tty: false,
             terminal: None,
             stdin: false,
+            separate: false,
             log: None,
             user: None,
             workdir: None,
@@ -176,6 +183,7 @@ impl Order {
                 Long("oom-score") => order.oom_score = Some(parser.value()?.parse()?),
                 Long("tty") => order.tty = true,
                 Long("stdin") => order.stdin = true,
+                Long("separate") => order.separate = true,
                 Long("reports-start") => order.reports_start = true,
                 Long("terminal") => {
                     let size = parser.value()?.string()?;
@@ -217,6 +225,7 @@ mod tests {
             shell in any::<bool>(),
             tty in any::<bool>(),
             stdin in any::<bool>(),
+            separate in any::<bool>(),
             terminal in proptest::option::of((any::<u16>(), any::<u16>())),
             log in proptest::option::of(("[^\0]{0,8}", any::<bool>())),
             user in proptest::option::of("[^\0]{1,8}"),
@@ -231,6 +240,7 @@ mod tests {
                 kind: if shell { Kind::Shell } else { Kind::Job },
                 tty,
                 stdin,
+                separate,
                 terminal: terminal.map(|(columns, rows)| TerminalSize { columns, rows }),
                 log: log.map(|(host, numbered)| LogRoute { host, numbered }),
                 user: user.map(Into::into),

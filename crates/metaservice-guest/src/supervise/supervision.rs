@@ -3,13 +3,12 @@
 //! Owns the order of these. The [`Lifecycle`] decides when to signal the command and when to stop.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use metaservice_protocol::{Ending, Reason};
+use metaservice_protocol::{Ending, LogOutput, Reason};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -28,7 +27,7 @@ use super::launch::{Launch, StartFailure};
 use super::lifecycle::{FORCE_GRACE, Lifecycle, Step};
 use super::order::{Environment, Kind, Order};
 use super::tree::Tree;
-use crate::log::output::Output;
+use crate::log::output::OutputPipes;
 use crate::state::StateDirectory;
 use crate::system::account::Account;
 use crate::system::descriptor::Descriptor;
@@ -100,10 +99,9 @@ async fn run(order: &Order, origin: Origin) -> Result<(), SuperviseError> {
     let mut output = None;
     if order.kind == Kind::Job {
         register(&state)?;
-        output = Some(Output::pipe()?);
+        output = Some(OutputPipes::create(order.separate)?);
     }
-    let writer = output.as_ref().map(|(_, writer)| writer);
-    let Started { mut command, console, input, started } = start(order, origin, writer)?;
+    let Started { mut command, console, input, started } = start(order, origin, output.as_ref())?;
     if let Some(main) = Process::find(command.main.as_raw_pid()) {
         state.set_main(&main.identity())?;
     }
@@ -176,11 +174,11 @@ struct Started<'a> {
     started: Option<Descriptor>,
 }
 
-/// Starts the command. `writer` is the pipe for the output of a job.
+/// Starts the command. `output` are the pipes for the output of a job.
 fn start<'a>(
     order: &'a Order,
     Origin { parent, env, go_ahead }: Origin,
-    writer: Option<&OwnedFd>,
+    output: Option<&OutputPipes>,
 ) -> Result<Started<'a>, SuperviseError> {
     let own = rustix::process::getpid();
     let name = if order.kind == Kind::Job { "job" } else { "shell" };
@@ -199,8 +197,8 @@ fn start<'a>(
         tty: order.tty || order.terminal.is_some(),
         _started: child_end,
     };
-    let JobStreams { console, input, streams } = match writer {
-        Some(writer) => job_streams(order, writer)?,
+    let JobStreams { console, input, streams } = match output {
+        Some(output) => job_streams(order, output)?,
         None => JobStreams::default(),
     };
     // Everything that can be done without starting the command is done.
@@ -231,12 +229,13 @@ struct JobStreams {
     streams: Option<CommandStreams>,
 }
 
-/// The standard streams of a job: a terminal, or `writer` for both outputs.
-fn job_streams(order: &Order, writer: &OwnedFd) -> Result<JobStreams, SuperviseError> {
+/// The standard streams of a job: a terminal, or the pipes.
+fn job_streams(order: &Order, output: &OutputPipes) -> Result<JobStreams, SuperviseError> {
     // The start of the command reports an unknown user.
     let user = order.user.as_ref().and_then(|user| Account::find(&user.to_string_lossy()).ok());
     if let Some(size) = order.terminal {
-        let (console, end, streams) = Console::open(writer, user.as_ref(), size)?;
+        let (console, end, streams) =
+            Console::open(output.writer(LogOutput::Stdout), user.as_ref(), size)?;
         let input = match (order.stdin, end.terminal()) {
             (false, Some(terminal)) => Input::without_bytes(terminal),
             _ => Input::new(end),
@@ -247,8 +246,10 @@ fn job_streams(order: &Order, writer: &OwnedFd) -> Result<JobStreams, SuperviseE
             streams: Some(streams),
         });
     }
-    let (stdout, stderr) = (writer.try_clone()?, writer.try_clone()?);
+    let stdout = output.writer(LogOutput::Stdout).try_clone()?;
+    let stderr = output.writer(LogOutput::Stderr).try_clone()?;
     give_to_user(&stdout, user.as_ref());
+    give_to_user(&stderr, user.as_ref());
     let (input, stdin) = if order.stdin {
         let (end, stdin) = input_pipe(user.as_ref())?;
         (Some(Input::new(end)), stdin)
