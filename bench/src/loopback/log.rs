@@ -24,25 +24,30 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
          over loopback as the log of the job, and the service writes them to a log sink that \
          discards them. The time is from the first byte at the sink to the result, which comes \
          after the log has been confirmed. *Raw TCP* is one thread that writes and one that reads, \
-         with buffers of {} KiB, the best of 64, 256 and 1024. *Pipe and raw TCP*: the same \
-         command writes into a pipe, and a thread copies the pipe to the connection.",
+         with buffers of {} KiB, the best of 64, 256 and 1024. With *stderr separate*, the guest \
+         has a pipe for each output. *Pipe and raw TCP*: the same command writes into a pipe, and \
+         a thread copies the pipe to the connection.",
         bytes >> 20,
         buffer >> 10,
     );
     Ok(Measure::new("Log to a null sink", how)
         .quantity("rate", "MB/s", Better::More)
         .subject("raw TCP", Role::Limit, move || Ok(vec![("rate", raw::copy(bytes, buffer)?)]))
-        .subject("log", Role::Metaservice, move || log(&agent, bytes))
+        .subject("log", Role::Metaservice, {
+            let agent = agent.clone();
+            move || log(&agent, bytes, false)
+        })
+        .subject("log, stderr separate", Role::Metaservice, move || log(&agent, bytes, true))
         .subject("pipe and raw TCP", Role::Limit, move || {
             Ok(vec![("rate", raw::copy_piped(bytes, buffer)?)])
         })
         .goal(Goal::ratio("log", "rate", 0.8, "raw TCP")))
 }
 
-fn log(agent: &Path, bytes: u64) -> anyhow::Result<Values> {
+fn log(agent: &Path, bytes: u64, separate: bool) -> anyhow::Result<Values> {
     let sink = Null::default();
     let seen = Arc::clone(&sink.0);
-    let builder = MetaService::builder(source_words(bytes)).log(sink);
+    let builder = MetaService::builder(source_words(bytes)).separate(separate).log(sink);
     let pair = Pair::start(agent, builder, Speaks::Extensions)?;
     let result = pair.runtime.block_on(pair.service.result());
     anyhow::ensure!(result.success, "the command failed");

@@ -9,9 +9,10 @@ use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
 use metaservice_sandbox::spec::{
     AccelSpec, ArtifactSpec, CloudSpec, HardwareSpec, JobSpec, NetSpec, Period, SessionSpec, Size,
+    StderrSpec,
 };
 
-use crate::flags::{Accel, CloudArgs, HardwareArgs, JobArgs, Net, Session, VmArgs};
+use crate::flags::{Accel, CloudArgs, HardwareArgs, JobArgs, Net, Session, Stderr, VmArgs};
 use crate::hints;
 
 /// A description, and the values of its secrets.
@@ -50,6 +51,10 @@ impl Description {
         spec.secrets = args.secret.into_iter().collect();
         spec.timeout = period(args.timeout.as_deref(), "--timeout")?;
         spec.artifacts = args.artifact.iter().map(|text| artifact(text)).collect();
+        spec.stderr = args.stderr.map(|stderr| match stderr {
+            Stderr::Separate => StderrSpec::Separate,
+            Stderr::Merged => StderrSpec::Merged,
+        });
         spec.log = args.log;
         spec.max_log = size(&args.max_log, "--max-log")?;
         spec.max_artifact = size(&args.max_artifact, "--max-artifact")?;

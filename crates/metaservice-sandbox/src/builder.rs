@@ -61,12 +61,13 @@ pub struct Builder {
     spec: JobSpec,
     secrets: BTreeMap<String, String>,
     log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
 }
 
 impl Builder {
     /// A sandbox of this description.
     pub fn from_spec(spec: JobSpec) -> Self {
-        Self { spec, secrets: BTreeMap::new(), log: None }
+        Self { spec, secrets: BTreeMap::new(), log: None, stderr: None }
     }
 
     /// The command and its arguments. The sandbox lasts as long as it runs.
@@ -187,6 +188,13 @@ impl Builder {
         self
     }
 
+    /// Writes the command's stderr to this sink instead. Without it, the [log sink](Self::log) gets
+    /// both outputs in the order in which they arrive.
+    pub fn log_stderr(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.stderr = Some(Box::pin(sink));
+        self
+    }
+
     /// Launches the sandbox: its machine is being started when this returns. Must be called within a
     /// tokio runtime.
     ///
@@ -195,12 +203,16 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or something that the job needs cannot be opened.
     pub async fn launch(self) -> Result<Sandbox, StartError> {
-        let Self { spec, secrets, log } = self;
+        let Self { spec, secrets, log, stderr } = self;
         let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
         let plan = crate::blocking::block(|| Plan::resolve(&job))?;
         let launcher = Launcher::new(job);
         let launcher = match log {
             Some(sink) => launcher.log(sink),
+            None => launcher,
+        };
+        let launcher = match stderr {
+            Some(sink) => launcher.log_stderr(sink),
             None => launcher,
         };
         Ok(launcher.launch(plan).await?)

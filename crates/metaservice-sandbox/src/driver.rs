@@ -180,6 +180,18 @@ impl Driver {
         self.watch_contact();
     }
 
+    /// Reports what the command goes without. Separate outputs are the default, so they are missed
+    /// only by a description that asks for them.
+    fn without(&self, mut needs: Vec<Need>) {
+        if !self.parts.job.asks_to_separate_stderr() && needs.contains(&Need::Streams) {
+            tracing::info!("the agent in the guest cannot {}: they are merged", Need::Streams);
+            needs.retain(|need| *need != Need::Streams);
+        }
+        if !needs.is_empty() {
+            self.report_event(Event::Without(needs));
+        }
+    }
+
     fn watch_contact(&mut self) {
         let (service, before) = (self.parts.service.clone(), self.contact);
         self.spawn(async move { Some(Message::Contact(service.contact_changed(before).await)) });
@@ -236,7 +248,7 @@ impl Driver {
         match message {
             Message::Fetched => self.fetched(),
             Message::Result => drop(self.note_result()),
-            Message::Without(needs) => self.report_event(Event::Without(needs)),
+            Message::Without(needs) => self.without(needs),
             Message::LogFailed(error) => {
                 let unread = crate::output::is_unread(&error);
                 self.log = Some(error);

@@ -83,6 +83,7 @@ pub enum LaunchError {
 pub struct Launcher {
     job: Job,
     sink: LogSink,
+    stderr: Option<LogSink>,
     state: Option<PathBuf>,
     host_names: Vec<String>,
     cloud: Option<Cloud>,
@@ -99,6 +100,7 @@ impl Launcher {
         Self {
             job,
             sink: Box::pin(tokio::io::sink()),
+            stderr: None,
             state: None,
             host_names: Vec::new(),
             cloud: None,
@@ -130,6 +132,13 @@ impl Launcher {
     /// command down. It is flushed when the job has ended, and shut down when the handle is dropped.
     pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
         self.sink = Box::pin(sink);
+        self
+    }
+
+    /// Writes the command's stderr to `sink` instead, if it is
+    /// [separate](Job::separates_stderr). The file of the description gets both.
+    pub fn log_stderr(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
+        self.stderr = Some(Box::pin(sink));
         self
     }
 
@@ -268,6 +277,7 @@ impl Launcher {
         if let Some(size) = job.terminal {
             builder = builder.terminal(size);
         }
+        builder = builder.separate(job.separates_stderr());
         if let Some(directory) = &self.state {
             builder = builder.state(directory);
         }
@@ -301,9 +311,11 @@ impl Launcher {
         let progress = Progress::open(self.state.as_deref())?;
         let sink = std::mem::replace(&mut self.sink, Box::pin(tokio::io::sink()));
         let job = &self.job;
-        let log = log_sink::open(sink, job.log.clone()).await.map_err(|cause| {
-            LaunchError::Log { path: job.log.clone().unwrap_or_default(), cause }
-        })?;
+        let stderr = self.stderr.take().filter(|_| job.separates_stderr());
+        let (log, stderr) =
+            log_sink::open(sink, stderr, job.log.clone()).await.map_err(|cause| {
+                LaunchError::Log { path: job.log.clone().unwrap_or_default(), cause }
+            })?;
         let mut builder = self
             .service()
             .log(log)
@@ -314,6 +326,9 @@ impl Launcher {
             .limits(within_descriptors(job.limits.service.clone()));
         if let Some((log, index)) = made.as_mut().and_then(|registered| registered.log.take()) {
             builder = builder.keep_log_in(log, index);
+        }
+        if let Some(stderr) = stderr {
+            builder = builder.log_stderr(stderr);
         }
         for (name, value) in &job.secrets {
             builder = builder.secret(name, value);

@@ -7,12 +7,12 @@ use clap::Args;
 use metaservice::control::{Client, ClientError, Code, Job};
 use metaservice::{JobStdin, LogFrom};
 
-use super::logs;
+use super::logs::{self, Outputs};
 use crate::flags::JobName;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::jobs;
+use crate::output;
 use crate::output::printer::{Hint, Printer};
-use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use crate::terminal::Escape;
 use crate::terminal::stdin::{Fed, UserInput};
@@ -128,8 +128,8 @@ impl Attached {
         let Self { input, mut forwards, tty } = self;
         let answers = input.as_ref().is_some_and(|(input, _)| input.takes_keys());
         let from = if tty { LogFrom::Tail(0) } else { LogFrom::Start };
-        let log = client.log(from, true).await?;
-        let mut showing = std::pin::pin!(logs::show(log.body, AsyncOutput::of_command(answers)));
+        let log = client.log_segments(from, true).await?;
+        let mut showing = std::pin::pin!(logs::show(log, Outputs::of_command(answers)));
         let mut feeding: Option<Pin<Box<dyn Future<Output = Result<Fed>>>>> = None;
         if let Some((input, stdin)) = input {
             feeding = Some(Box::pin(input.feed(stdin)));

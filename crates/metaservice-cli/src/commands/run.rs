@@ -19,9 +19,9 @@ use crate::flags::{CloudArgs, JOB, JobArgs, VmArgs};
 use crate::foreground;
 use crate::hints;
 use crate::interrupts::Interrupts;
+use crate::output;
 use crate::output::events::{self, JobFacts};
 use crate::output::printer::{Printer, json_text, printable};
-use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use crate::terminal::owner::OwnerInput;
 use crate::terminal::stdin::UserInput;
@@ -147,8 +147,9 @@ async fn start(args: Run, printer: Printer) -> Result<ExitStatus> {
     output::warn_of_closed(&job, printer);
     let facts = JobFacts::of(&job, Some(plan.boot_timeout()), None);
     let summary = plan.summary();
-    let log = AsyncOutput::of_command(job.stdin() && job.has_terminal());
-    let launching = Launcher::new(job).log(log).history(keep).launch(plan);
+    let answers = job.stdin() && job.has_terminal();
+    let launcher = output::log_of(Launcher::new(job), answers, printer);
+    let launching = launcher.history(keep).launch(plan);
     // A FIFO that gets the log opens when its reader comes.
     let sandbox = tokio::select! {
         launched = launching => launched.map_err(hints::launch)?,

@@ -17,9 +17,9 @@ use crate::flags::{CloudArgs, JobArgs};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::listeners::{Address, NoDelay, Vsock};
+use crate::output;
 use crate::output::events::{self, JobFacts};
 use crate::output::printer::Printer;
-use crate::output::{self, AsyncOutput};
 use crate::status::ExitStatus;
 use crate::terminal::owner::OwnerInput;
 
@@ -101,9 +101,8 @@ pub(crate) async fn serve(args: Serve, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     output::warn_of_closed(&job, printer);
     let timeout = job.timeout();
-    let launcher = Launcher::new(job)
+    let launcher = output::log_of(Launcher::new(job), false, printer)
         .history(keep)
-        .log(AsyncOutput::new())
         .state(args.state)
         .host_names(args.host_name)
         .cloud(cloud.clone())

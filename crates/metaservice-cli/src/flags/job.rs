@@ -66,7 +66,15 @@ pub(crate) struct JobArgs {
     /// Write a colon in GUEST_PATH as "\:".
     #[arg(long, value_name = "GUEST_PATH[:DEST]")]
     pub(crate) artifact: Vec<String>,
-    /// Also write the log to a file.
+    /// What becomes of stderr of the command [default: separate].
+    ///
+    /// "separate" writes it to stderr of the tool, and "logs" knows it from stdout. Lines of the
+    /// two outputs can change places if the command writes both at almost the same time. "merged"
+    /// writes it to stdout, in the exact order. With a terminal there is one output. With --json,
+    /// both outputs go to stdout, because stderr has the events.
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) stderr: Option<Stderr>,
+    /// Also write the log to a file: both outputs, in order of arrival.
     ///
     /// If the path is a device, a pipe or /dev/stdout, or a link to one, the tool writes to it.
     /// Another link is replaced. The same holds for --artifact, --console, --pcap and cp.
@@ -113,6 +121,14 @@ pub(crate) struct CloudArgs {
     /// them: do not put secrets in them.
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stderr {
+    /// It is an output of its own.
+    Separate,
+    /// It goes to stdout.
+    Merged,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

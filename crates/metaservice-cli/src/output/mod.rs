@@ -23,9 +23,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use metaservice_sandbox::Launcher;
 use metaservice_sandbox::job::Job;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncWrite, Interest, Stdout};
+use tokio::io::{AsyncWrite, Interest, Stderr, Stdout};
 
 use self::printer::Printer;
 use self::questions::QuestionFilter;
@@ -63,9 +64,9 @@ impl Write for Output {
 /// How many bytes are filtered at once.
 const MAX_HELD: usize = 64 * 1024;
 
-/// Standard output for asynchronous writes.
-pub(crate) struct AsyncOutput {
-    stdout: Stdout,
+/// Standard output for asynchronous writes, or standard error.
+pub(crate) struct AsyncOutput<W = Stdout> {
+    stream: W,
     /// If the terminal is not to be asked.
     filter: Option<QuestionFilter>,
     /// Filtered bytes that are not written yet.
@@ -74,7 +75,7 @@ pub(crate) struct AsyncOutput {
 
 impl AsyncOutput {
     pub(crate) fn new() -> Self {
-        Self { stdout: tokio::io::stdout(), filter: None, held: BytesMut::new() }
+        Self { stream: tokio::io::stdout(), filter: None, held: BytesMut::new() }
     }
 
     /// For the output of a command. Unless it `answers`, which means that it gets what the terminal
@@ -83,28 +84,30 @@ impl AsyncOutput {
         let asks_in_vain = !answers && io::stdout().is_terminal();
         Self { filter: asks_in_vain.then(QuestionFilter::default), ..Self::new() }
     }
+}
 
+impl<W: AsyncWrite + Unpin> AsyncOutput<W> {
     /// Writes the held bytes.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let count =
-                ready!(Pin::new(&mut self.stdout).poll_write(cx, &self.held)).map_err(mark)?;
+                ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held)).map_err(mark)?;
             self.held.advance(count);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for AsyncOutput {
+impl<W: AsyncWrite + Unpin> AsyncWrite for AsyncOutput<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_held(cx))?;
-        let Self { stdout, filter, held } = &mut *self;
+        let Self { stream, filter, held } = &mut *self;
         let Some(filter) = filter else {
-            return Pin::new(stdout).poll_write(cx, bytes).map_err(mark);
+            return Pin::new(stream).poll_write(cx, bytes).map_err(mark);
         };
         let bytes = &bytes[..bytes.len().min(MAX_HELD)];
         let mut shown = Vec::with_capacity(bytes.len());
@@ -115,13 +118,59 @@ impl AsyncWrite for AsyncOutput {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_held(cx))?;
-        Pin::new(&mut self.stdout).poll_flush(cx).map_err(mark)
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(mark)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_held(cx))?;
-        Pin::new(&mut self.stdout).poll_shutdown(cx).map_err(mark)
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(mark)
     }
+}
+
+/// Standard error, for stderr of a command.
+///
+/// A slow reader holds up the command. If it cannot be written, the bytes are dropped: what happens
+/// to standard error never ends a job.
+pub(crate) struct AsyncStderr<W = AsyncOutput<Stderr>>(W);
+
+impl AsyncStderr {
+    pub(crate) fn new() -> Self {
+        Self(AsyncOutput { stream: tokio::io::stderr(), filter: None, held: BytesMut::new() })
+    }
+
+    /// For stderr of a command, which must not ask the terminal anything: it gets no answer.
+    pub(crate) fn of_command() -> Self {
+        let mut stderr = Self::new();
+        stderr.0.filter = io::stderr().is_terminal().then(QuestionFilter::default);
+        stderr
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for AsyncStderr<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.0).poll_write(cx, bytes);
+        written.map(|written| Ok(written.unwrap_or(bytes.len())))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx).map(|_| Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx).map(|_| Ok(()))
+    }
+}
+
+/// Has a job write its log to standard output, and stderr of its command to standard error. With
+/// `--json`, standard error has only events. The command `answers` if it gets what the terminal
+/// sends.
+pub(crate) fn log_of(launcher: Launcher, answers: bool, printer: Printer) -> Launcher {
+    let launcher = launcher.log(AsyncOutput::of_command(answers));
+    if printer.is_json() { launcher } else { launcher.log_stderr(AsyncStderr::of_command()) }
 }
 
 /// Writes one line.
@@ -194,4 +243,29 @@ fn may_be_closed() -> bool {
     FileType::from_raw_mode(there.st_mode) == FileType::CharacterDevice
         && there.st_rdev == null.st_rdev
         && flags & OFlags::RWMODE == OFlags::RDWR
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stderr_without_a_reader_takes_everything_and_a_slow_one_waits() {
+        let (writer, mut reader) = tokio::io::duplex(3);
+        let mut stderr = AsyncStderr(writer);
+        let text = tokio::spawn(async move {
+            stderr.write_all(b"hello").await.unwrap();
+            stderr
+        });
+        assert!(!text.is_finished());
+        let mut hello = [0; 5];
+        reader.read_exact(&mut hello).await.unwrap();
+        let mut stderr = text.await.unwrap();
+        drop(reader);
+        stderr.write_all(b"more").await.unwrap();
+        stderr.flush().await.unwrap();
+        stderr.shutdown().await.unwrap();
+    }
 }

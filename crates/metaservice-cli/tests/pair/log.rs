@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use metaservice::MetaService;
+use metaservice::{LogFrom, LogOutput, MetaService, TerminalSize};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -102,14 +102,22 @@ async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
 /// The host accepts nothing for a while. The command waits, and the guest buffers some megabytes.
 #[tokio::test]
 async fn a_host_that_stalls_holds_the_command_back() {
+    for separate in [false, true] {
+        stalls(separate).await;
+    }
+}
+
+async fn stalls(separate: bool) {
     let (log, mut reader) = tokio::io::duplex(1000);
     let folder = tempfile::tempdir().unwrap();
     let progress = folder.path().join("progress");
     let script = format!(
-        "for n in $(seq 1 100); do head -c 1000000 /dev/zero; echo $n > {}; done",
+        "for n in $(seq 1 100); do head -c 900000 /dev/zero; head -c 100000 /dev/zero >&2; \
+         echo $n > {}; done",
         progress.display()
     );
-    let pair = Pair::with(&AGENT, MetaService::builder(["sh", "-c", &script]).log(log), None).await;
+    let builder = MetaService::builder(["sh", "-c", &script]).separate(separate).log(log);
+    let pair = Pair::with(&AGENT, builder, None).await;
     let written = || {
         let text = std::fs::read_to_string(&progress).unwrap_or_default();
         text.trim().parse::<usize>().unwrap_or(0)
@@ -161,15 +169,21 @@ async fn chaos_loses_nothing() {
 async fn chaos(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let last = random.random_range(1..60_000usize);
+    let errors = random.random_range(1..20_000usize);
     let status = random.random_range(0..3u8);
     let pause = if random.random_bool(0.3) { "sleep 0.03; " } else { "" };
+    // Both outputs at once, and one after the other.
     let script = format!(
-        "seq 1 {half}; {pause}seq {next} {last}; exit {status}",
+        "seq 1 {errors} >&2 & seq 1 {half}; {pause}wait; seq {next} {last}; \
+         seq {after} {all} >&2; exit {status}",
         half = last / 2,
         next = last / 2 + 1,
+        after = errors + 1,
+        all = errors + 10,
     );
-    let kept = Kept::default();
-    let builder = MetaService::builder(["sh", "-c", &script]).log(kept.clone());
+    let (kept, kept_errors) = (Kept::default(), Kept::default());
+    let builder = MetaService::builder(["sh", "-c", &script]).separate(true).keep_log(1 << 30);
+    let builder = builder.log(kept.clone()).log_stderr(kept_errors.clone());
     let cuts = cuts(&mut random, 400_000);
     let mut pair = Pair::with(&AGENT, builder, Some(cuts)).await;
     if random.random_bool(0.2) {
@@ -183,4 +197,70 @@ async fn chaos(seed: u64) {
     assert_eq!(result.success, status == 0);
     assert_eq!(result.ending.unwrap().exit_code, Some(status));
     kept.assert_counts_to(last, "chaos");
+    kept_errors.assert_counts_to(errors + 10, "chaos of stderr");
+    // The stored log says the same.
+    let mut reader = pair.service.log_reader(LogFrom::Start, true).await.unwrap().unwrap();
+    let mut stored = [Kept::default(), Kept::default()];
+    while let Some(segment) = reader.next_segment().await.unwrap() {
+        let kept = &mut stored[usize::from(segment.output == LogOutput::Stderr)];
+        kept.0.send_modify(|kept| kept.extend_from_slice(&segment.bytes));
+    }
+    stored[0].assert_counts_to(last, "stored");
+    stored[1].assert_counts_to(errors + 10, "stored stderr");
+}
+
+/// All segments of the log of a job that has ended, those of one output in a row joined.
+async fn stored(service: &MetaService) -> Vec<(LogOutput, String)> {
+    let mut reader = service.log_reader(LogFrom::Start, true).await.unwrap().unwrap();
+    let mut all: Vec<(LogOutput, String)> = Vec::new();
+    while let Some(segment) = timeout(TIMEOUT, reader.next_segment()).await.unwrap().unwrap() {
+        let text = std::str::from_utf8(&segment.bytes).unwrap();
+        match all.last_mut() {
+            Some((output, before)) if *output == segment.output => before.push_str(text),
+            _ => all.push((segment.output, text.to_owned())),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn outputs_come_in_the_order_in_which_they_were_written() {
+    // With pauses in which the supervisor runs, whatever else does.
+    let script = "for n in 1 2 3 4 5; do echo o$n; sleep 0.1; echo e$n >&2; sleep 0.1; done";
+    let builder = MetaService::builder(["sh", "-c", script]).separate(true).keep_log(1 << 20);
+    let pair = Pair::with(&AGENT, builder, None).await;
+    assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
+    let expected: Vec<_> = (1..=5)
+        .flat_map(|n| {
+            [(LogOutput::Stdout, format!("o{n}\n")), (LogOutput::Stderr, format!("e{n}\n"))]
+        })
+        .collect();
+    assert_eq!(stored(&pair.service).await, expected);
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_says_so_on_stderr() {
+    let builder = MetaService::builder(["/no/such"]).separate(true).keep_log(1 << 20);
+    let pair = Pair::with(&AGENT, builder, None).await;
+    assert_eq!(pair.service.result().await.status(), 127);
+    let log = stored(&pair.service).await;
+    assert_eq!((log.len(), log[0].0), (1, LogOutput::Stderr), "{log:?}");
+}
+
+/// A host of version 1, a host that does not ask, and a terminal: one output, as before.
+#[tokio::test]
+async fn without_an_agreement_there_is_one_output_in_the_exact_order() {
+    let script = "for n in 1 2 3 4 5; do echo o$n; echo e$n >&2; done";
+    let builder = || MetaService::builder(["sh", "-c", script]).keep_log(1 << 20);
+    let size = TerminalSize { columns: 80, rows: 24 };
+    let lines = |end: &str| -> String { (1..=5).map(|n| format!("o{n}{end}e{n}{end}")).collect() };
+    for (builder, end) in [
+        (builder().separate(true).extensions(false), "\n"),
+        (builder(), "\n"),
+        (builder().separate(true).terminal(size), "\r\n"),
+    ] {
+        let pair = Pair::with(&AGENT, builder, None).await;
+        assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
+        assert_eq!(stored(&pair.service).await, [(LogOutput::Stdout, lines(end))]);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use metaservice::{LogFrom, LogOutput, StoredLog};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -65,7 +66,7 @@ fn killed(seed: u64) {
     let (parts, lines) = (random.random_range(1..20), random.random_range(1..30_000));
     let status = random.random_range(0..3);
     let script = format!(
-        "for n in $(seq 1 {parts}); do seq 1 {lines}; sleep 0.01; done; \
+        "for n in $(seq 1 {parts}); do seq 1 {lines}; seq 1 {lines} >&2; sleep 0.01; done; \
          head -c 3000000 /dev/urandom > {made}; echo \"$SECRET\"; exit {status}",
         made = folder.join("made").display(),
     );
@@ -88,10 +89,13 @@ fn killed(seed: u64) {
     let said = std::fs::read_to_string(folder.join("messages")).unwrap();
     assert_eq!(ended.code(), Some(status), "{said}");
     let part: String = (1..=lines).map(|n| format!("{n}\n")).collect();
-    let expected = part.repeat(parts) + "only once\n";
-    let log = std::fs::read_to_string(folder.join("kept/log")).unwrap();
-    let same = log.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
-    assert!(log == expected, "{} of {} bytes, {same} right", log.len(), expected.len());
+    let errors = part.repeat(parts);
+    let expected = errors.clone() + "only once\n";
+    for (log, expected) in stored(&folder.join("kept")).iter().zip([expected, errors]) {
+        let same = log.iter().zip(expected.bytes()).take_while(|(a, b)| **a == *b).count();
+        let whole = log == expected.as_bytes();
+        assert!(whole, "{} of {} bytes, {same} right", log.len(), expected.len());
+    }
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     assert!(read("made") == read("fetched"));
     // A further start finds that the job has ended.
@@ -100,6 +104,21 @@ fn killed(seed: u64) {
     let pid = rustix::process::Pid::from_child(&guest);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     guest.wait().unwrap();
+}
+
+/// Both outputs, as the state directory has them.
+fn stored(state: &Path) -> [Vec<u8>; 2] {
+    let open = |name: &str| std::fs::File::open(state.join(name)).unwrap();
+    let log = StoredLog::open(open("log"), open("log.index")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (mut reader, mut outputs) =
+            (log.reader(LogFrom::Start).await.unwrap(), [vec![], vec![]]);
+        while let Some(segment) = reader.next_segment().await.unwrap() {
+            outputs[usize::from(segment.output == LogOutput::Stderr)].extend(segment.bytes);
+        }
+        outputs
+    })
 }
 
 #[test]

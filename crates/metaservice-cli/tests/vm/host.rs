@@ -206,14 +206,16 @@ fn a_cache_that_cannot_be_written_costs_time_and_not_the_run() {
 #[test]
 fn a_stderr_that_cannot_be_written_changes_nothing() {
     let cli = Cli::new(METASERVICE);
-    let args = ["run", "--artifact", "/etc/passwd:p", "--", "sh", "-c", "echo log; exit 3"];
+    let args =
+        ["run", "--artifact", "/etc/passwd:p", "--", "sh", "-c", "echo log; echo err >&2; exit 3"];
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let finished = finish(cli.command(args).stderr(full).spawn().unwrap());
     assert_eq!(finished.text(3), "log\n");
     assert!(std::fs::read_to_string(cli.work().join("p")).unwrap().contains("root"));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let args = ["run", "--verbose", "--verbose", "--", "sh", "-c", "echo log; exit 4"];
+    let args =
+        ["run", "--verbose", "--verbose", "--", "sh", "-c", "echo log; echo err >&2; exit 4"];
     let finished = finish(cli.command(args).stderr(writer).spawn().unwrap());
     assert_eq!(finished.text(4), "log\n");
 }

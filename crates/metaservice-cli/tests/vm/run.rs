@@ -37,6 +37,45 @@ fn a_command_starts_as_the_flags_say() {
     assert!(format!("{text}{}", missing.stderr).contains("'/no/such'"), "{text}");
 }
 
+/// Both outputs, in `run`, in its log file and in `logs`.
+#[test]
+fn stdout_and_stderr_are_two_outputs() {
+    let cli = Cli::new(METASERVICE);
+    let script = "echo o; sleep 0.2; echo e >&2; sleep 0.2; echo p";
+    let split = cli.run(&["run", "-q", "--log", "log", "--", "sh", "-c", script]);
+    assert_eq!((split.text(0), split.stderr.as_str()), ("o\np\n".to_owned(), "e\n"));
+    assert_eq!(std::fs::read_to_string(cli.work().join("log")).unwrap(), "o\ne\np\n");
+    let merged = cli.run(&["run", "-q", "--stderr", "merged", "--", "sh", "-c", script]);
+    assert_eq!((merged.text(0), merged.stderr.as_str()), ("o\ne\np\n".to_owned(), ""));
+    let json = cli.run(&["run", "--json", "--", "sh", "-c", script]);
+    assert_eq!(json.text(0), "o\ne\np\n");
+    for line in json.stderr.lines() {
+        serde_json::from_str::<serde_json::Value>(line).expect(line);
+    }
+
+    let script = format!("{script}; until test -e /tmp/end; do sleep 0.1; done");
+    let mut job = cli.start("two", &["--", "sh", "-c", &script]);
+    job.wait_for_log("p");
+    let shown = cli.run(&["logs", "--merged", "two"]).text(0);
+    assert_eq!(shown, "o\ne\np\n");
+    let logs = cli.run(&["logs", "two"]);
+    assert_eq!((logs.text(0), logs.stderr.as_str()), ("o\np\n".to_owned(), "e\n"));
+    let tail = cli.run(&["logs", "-n", "2", "two"]);
+    assert_eq!((tail.text(0), tail.stderr.as_str()), ("p\n".to_owned(), "e\n"));
+    let times = cli.run(&["logs", "-t", "two"]);
+    let lines: Vec<(String, String)> = (times.text(0) + &times.stderr)
+        .lines()
+        .map(|line| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap())
+        .collect();
+    assert_eq!(lines.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["o", "p", "e"]);
+    // The command waits 0.2 s between two lines.
+    let times: Vec<_> =
+        lines.iter().map(|(time, _)| humantime::parse_rfc3339(time).unwrap()).collect();
+    assert!(times[0] < times[2] && times[2] < times[1], "{lines:?}");
+    assert_eq!(cli.run(&["exec", "two", "touch", "/tmp/end"]).status, Some(0));
+    job.finish().text(0);
+}
+
 #[test]
 fn the_commands_status_is_ours() {
     let cli = Cli::new(METASERVICE);
@@ -48,9 +87,10 @@ fn the_commands_status_is_ours() {
 #[test]
 fn a_command_that_cannot_be_run_or_found_says_why_in_the_log() {
     let cli = Cli::new(METASERVICE);
-    let missing = cli.run(&["run", "--", "no-such-program"]).text(127);
-    assert!(missing.contains("no-such-program"), "{missing}");
-    let unfit = cli.run(&["run", "--", "/etc/passwd"]).text(126);
+    let missing = cli.run(&["run", "--", "no-such-program"]);
+    assert_eq!(missing.text(127), "");
+    assert!(missing.stderr.contains("no-such-program"), "{}", missing.stderr);
+    let unfit = cli.run(&["run", "--stderr", "merged", "--", "/etc/passwd"]).text(126);
     assert!(unfit.contains("/etc/passwd"), "{unfit}");
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use metaservice::{SessionMode, TerminalSize};
 
 use crate::output::{self, Named};
-use crate::spec::{CloudSpec, JobSpec, Period, SessionSpec, TerminalSpec, VERSION};
+use crate::spec::{CloudSpec, JobSpec, Period, SessionSpec, StderrSpec, TerminalSpec, VERSION};
 
 pub use artifact::{Artifact, InvalidArtifact};
 pub use cloud::{CloudSettings, InvalidCloud, cards};
@@ -57,6 +57,7 @@ pub struct Job {
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) options: LaunchOptions,
     pub(crate) terminal: Option<TerminalSize>,
+    pub(crate) stderr: Option<StderrSpec>,
     /// Whether the host feeds the command's stdin.
     pub(crate) stdin: bool,
     pub(crate) session: SessionMode,
@@ -115,6 +116,7 @@ impl Job {
             terminal: spec
                 .terminal
                 .map(|TerminalSpec { columns, rows }| TerminalSize { columns, rows }),
+            stderr: spec.stderr,
             stdin: spec.stdin,
             session: match spec.session {
                 SessionSpec::Required => SessionMode::Required,
@@ -156,6 +158,18 @@ impl Job {
     #[must_use]
     pub fn stdin(&self) -> bool {
         self.stdin
+    }
+
+    /// Whether stdout and stderr of the command are two outputs of the log, if the guest's agent can
+    /// separate them.
+    #[must_use]
+    pub fn separates_stderr(&self) -> bool {
+        self.terminal.is_none() && self.stderr != Some(StderrSpec::Merged)
+    }
+
+    /// Whether the description asks for that. It is the default.
+    pub(crate) fn asks_to_separate_stderr(&self) -> bool {
+        self.stderr == Some(StderrSpec::Separate)
     }
 
     /// Whether the command has a terminal.

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use metaservice_private::lock;
 use tokio::io::AsyncWrite;
 
 use super::destination;
@@ -35,14 +36,45 @@ pub fn is_unread(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Joins the caller's sink with the file of the description. Waits for the reader of a FIFO.
-pub(crate) async fn open(sink: LogSink, file: Option<PathBuf>) -> io::Result<LogSink> {
-    let sink = Observed(sink);
-    let Some(path) = file else { return Ok(Box::pin(sink)) };
+/// Joins the caller's sinks, one for all output or one for each, with the file of the description.
+/// Waits for the reader of a FIFO.
+pub(crate) async fn open(
+    sink: LogSink,
+    stderr: Option<LogSink>,
+    file: Option<PathBuf>,
+) -> io::Result<(LogSink, Option<LogSink>)> {
+    let sink: LogSink = Box::pin(Observed(sink));
+    let stderr = stderr.map(|stderr| -> LogSink { Box::pin(Observed(stderr)) });
+    let Some(path) = file else { return Ok((sink, stderr)) };
     tracing::debug!(path = %path.display(), "opening the log's file");
     let file = tokio::task::spawn_blocking(move || destination::open_output(&path)).await??;
-    let file = tokio::fs::File::from_std(file);
-    Ok(Box::pin(Tee { first: sink, second: file, owed: BytesMut::new() }))
+    let file = SharedFile(Arc::new(Mutex::new(tokio::fs::File::from_std(file))));
+    let tee =
+        |first| -> LogSink { Box::pin(Tee { first, second: file.clone(), owed: BytesMut::new() }) };
+    Ok((tee(sink), stderr.map(tee)))
+}
+
+/// The file, which gets both outputs. Of the sinks that write it, one is flushed before the other is
+/// written, so their bytes are in order.
+#[derive(Clone)]
+struct SharedFile(Arc<Mutex<tokio::fs::File>>);
+
+impl AsyncWrite for SharedFile {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *lock(&self.0)).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_shutdown(cx)
+    }
 }
 
 /// The caller's sink. Its errors tell a reader that has gone from one of the file.
@@ -166,5 +198,28 @@ mod tests {
         let mut tee = Tee { first, second: file, owed: BytesMut::new() };
         tee.write_all(b"x").await.unwrap();
         assert!(!is_unread(&tee.flush().await.unwrap_err()));
+    }
+
+    #[tokio::test]
+    async fn the_file_has_both_outputs_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let ((stdout, mut from_stdout), (stderr, mut from_stderr)) =
+            (tokio::io::duplex(100), tokio::io::duplex(100));
+        let opened = open(Box::pin(stdout), Some(Box::pin(stderr)), Some(path.clone())).await;
+        let (mut stdout, stderr) = opened.unwrap();
+        let mut stderr = stderr.unwrap();
+        for text in ["one ", "three "] {
+            stdout.write_all(text.as_bytes()).await.unwrap();
+            stdout.flush().await.unwrap();
+            stderr.write_all(b"two ").await.unwrap();
+            stderr.flush().await.unwrap();
+        }
+        drop((stdout, stderr));
+        let (mut out, mut err) = (String::new(), String::new());
+        from_stdout.read_to_string(&mut out).await.unwrap();
+        from_stderr.read_to_string(&mut err).await.unwrap();
+        assert_eq!((out.as_str(), err.as_str()), ("one three ", "two two "));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "one two three two ");
     }
 }

@@ -16,6 +16,7 @@ impl JobSpec {
             version: _,
             name: _,
             command: _,
+            stderr: _,
             env: _,
             secrets: _,
             workdir: _,

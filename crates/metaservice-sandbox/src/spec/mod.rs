@@ -79,6 +79,12 @@ pub struct JobSpec {
     /// The terminal that the command gets; its output is the log. Without: no terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
+    /// What becomes of the command's stderr; by default it is `separate`.
+    ///
+    /// If the guest's agent cannot separate it, it is merged. This is reported if the value is
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<StderrSpec>,
     /// Whether the host feeds the command's stdin. Without, it is `/dev/null`, or a terminal without
     /// input.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -129,6 +135,7 @@ impl JobSpec {
             hostname: None,
             entrypoint: None,
             terminal: None,
+            stderr: None,
             stdin: false,
             session: SessionSpec::default(),
             timeout: None,
@@ -142,6 +149,18 @@ impl JobSpec {
             machine: HardwareSpec::default(),
         }
     }
+}
+
+/// What becomes of a command's stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StderrSpec {
+    /// The log says which bytes are stderr. With a terminal there is one output all the same.
+    Separate,
+    /// It goes to stdout, in the order in which the command writes.
+    Merged,
 }
 
 /// A terminal's size in characters.

@@ -1,6 +1,7 @@
 //! Response bodies that are read while they arrive.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::connection::ControlSocket;
 use super::error::{ApiError, ClientError};
+use super::log_frame::FrameReader;
+use crate::{LogOutput, LogSegment};
 
 /// A body that is read while it arrives. Dropping it closes the connection. A read fails if the body
 /// is not complete; the [`ClientError`](super::ClientError) is the cause if the job reports one.
@@ -99,4 +102,48 @@ pub struct LogBody {
     pub missed: u64,
     /// The rest.
     pub body: BodyReader,
+}
+
+/// A log that is being read, with the output of each byte and the time at which it arrived.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LogSegments {
+    /// How many bytes before the first one are no longer kept.
+    pub missed: u64,
+    body: BodyReader,
+    /// `None` if the job's process is of an earlier version, and sends bytes without frames.
+    frames: Option<FrameReader>,
+}
+
+impl LogSegments {
+    pub(super) fn new(log: LogBody, framed: bool) -> Self {
+        let LogBody { missed, body } = log;
+        Self { missed, body, frames: framed.then(FrameReader::default) }
+    }
+
+    /// The next segment; `None` at the end. If the job's process is of an earlier version, all of
+    /// them are stdout, at an unknown time. Cancel safe.
+    ///
+    /// # Errors
+    /// If the log is cut.
+    pub async fn next(&mut self) -> io::Result<Option<LogSegment>> {
+        loop {
+            if let Some(frames) = &mut self.frames
+                && let Some(segment) = frames.next().map_err(io::Error::other)?
+            {
+                return Ok(Some(segment));
+            }
+            let bytes = poll_fn(|cx| self.body.poll_chunk(cx)).await?;
+            match (&mut self.frames, bytes) {
+                (Some(frames), Some(bytes)) => frames.push(bytes),
+                (Some(frames), None) if frames.is_within() => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                (None, Some(bytes)) => {
+                    return Ok(Some(LogSegment::new(LogOutput::Stdout, None, bytes)));
+                }
+                (_, None) => return Ok(None),
+            }
+        }
+    }
 }

@@ -18,11 +18,12 @@ use tokio_tungstenite::tungstenite;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 
-use super::body::{BodyReader, LogBody};
+use super::body::{BodyReader, LogBody, LogSegments};
 use super::connection::{
-    ControlSocket, broken, head, read_json, read_json_within, refused, target, to_json,
+    ControlSocket, broken, head, no_body, read_json, read_json_within, refused, target, to_json,
 };
 use super::error::{ClientError, Code};
+use super::log_frame::FRAMES_TYPE;
 use super::model::{Described, ExecRequest, Job, KillAnswer, Killed, MISSED_HEADER, Started};
 use super::paths;
 use super::run::{RunRequest, RunResult};
@@ -50,7 +51,8 @@ const MAX_RUN: usize = 2 * 6 * 4 * 1024 * 1024 + 64 * 1024;
 /// whether the job still answers. A job that does not answer for five seconds is
 /// [`Silent`](ClientError::Silent).
 ///
-/// - *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log), [`kill`](Self::kill),
+/// - *The job:* [`job`](Self::job), [`wait`](Self::wait), [`log`](Self::log),
+///   [`log_segments`](Self::log_segments), [`kill`](Self::kill),
 ///   [`kill_machine`](Self::kill_machine), [`signal`](Self::signal), [`attach`](Self::attach),
 ///   [`stats`](Self::stats).
 /// - *Commands:* [`exec`](Self::exec), [`run`](Self::run).
@@ -103,6 +105,31 @@ impl Client {
     /// # Errors
     /// [`ClientError`]. Later errors are errors of the body.
     pub async fn log(&self, from: LogFrom, follow: bool) -> Result<LogBody, ClientError> {
+        let response = self.send_log(from, follow, "*/*").await?;
+        Ok(self.log_body(response))
+    }
+
+    /// As [`log`](Self::log), with the output of each byte and the time at which it arrived.
+    ///
+    /// # Errors
+    /// [`ClientError`]. Later errors are errors of the segments.
+    pub async fn log_segments(
+        &self,
+        from: LogFrom,
+        follow: bool,
+    ) -> Result<LogSegments, ClientError> {
+        let response = self.send_log(from, follow, FRAMES_TYPE).await?;
+        let content = response.headers().get(header::CONTENT_TYPE);
+        let framed = content.is_some_and(|content| content == FRAMES_TYPE);
+        Ok(LogSegments::new(self.log_body(response), framed))
+    }
+
+    async fn send_log(
+        &self,
+        from: LogFrom,
+        follow: bool,
+        accept: &str,
+    ) -> Result<Response<Incoming>, ClientError> {
         let (key, number) = match from {
             LogFrom::Start => ("", 0),
             LogFrom::Tail(lines) => ("tail", lines),
@@ -117,10 +144,14 @@ impl Client {
         if !key.is_empty() {
             query.push((key, &number));
         }
-        let response = self.socket.request(Method::GET, &target(paths::LOG, &query)).await?;
+        let head = head(Method::GET, &target(paths::LOG, &query)).header(header::ACCEPT, accept);
+        self.socket.send(head, no_body()).await
+    }
+
+    fn log_body(&self, response: Response<Incoming>) -> LogBody {
         let missed = response.headers().get(MISSED_HEADER).and_then(|value| value.to_str().ok());
         let missed = missed.and_then(|missed| missed.parse().ok()).unwrap_or(0);
-        Ok(LogBody { missed, body: BodyReader::new(response.into_body(), self.socket.clone()) })
+        LogBody { missed, body: BodyReader::new(response.into_body(), self.socket.clone()) }
     }
 
     /// As [`MetaService::kill`](crate::MetaService::kill). If the guest does not take the order

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `GET /v1/job` | [`Job`] |
 //! | `GET /v1/wait` | [`Job`], when its command has ended |
-//! | `GET /v1/log` | the part of the log that is kept; with `follow` to the job's end |
+//! | `GET /v1/log` | the part of the log that is kept, as bytes or [frames](log_frame); with `follow` to the job's end |
 //! | `POST /v1/kill` | [`KillAnswer`], when the guest has killed the command or the machine has ended |
 //! | `POST /v1/signal` | 204 when the guest has done so |
 //! | `GET /v1/attach` | a websocket that carries the stdin of the job's command |
@@ -33,6 +33,7 @@ mod client;
 mod client_files;
 mod connection;
 mod error;
+pub mod log_frame;
 mod model;
 #[cfg(feature = "openapi")]
 mod openapi;
@@ -40,7 +41,7 @@ mod paths;
 mod run;
 mod server;
 
-pub use self::body::{BodyReader, LogBody};
+pub use self::body::{BodyReader, LogBody, LogSegments};
 pub use self::client::Client;
 pub use self::client_files::{FileBody, ListRequest, ReadRequest};
 pub use self::error::{ClientError, Code};

@@ -10,6 +10,7 @@ mod extended;
 mod files;
 mod launch;
 mod limits;
+mod outputs;
 mod renewal;
 mod sessions;
 mod shell;

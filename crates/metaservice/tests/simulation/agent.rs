@@ -19,7 +19,8 @@ use crate::World;
 #[derive(Default)]
 pub(crate) struct Kept {
     secret: Option<String>,
-    confirmed: usize,
+    /// How much of each output.
+    confirmed: [usize; 2],
     pub(crate) reported: bool,
 }
 
@@ -78,23 +79,25 @@ impl Agent {
         let world = &self.world;
         loop {
             let confirmed = self.kept.lock().unwrap().confirmed;
-            let (written, all) = world.written();
-            if confirmed == written && all {
+            let written = world.written();
+            if confirmed == [0, 1].map(|output| world.logs[output].len()) {
                 break;
             }
-            if confirmed < written {
+            let first = world.draw(|random| random.random_range(0..2));
+            let pending = [first, 1 - first].into_iter().find(|n| confirmed[*n] < written[*n]);
+            if let Some(number) = pending {
+                let (confirmed, written) = (confirmed[number], written[number]);
                 let most = world.draw(|random| random.random_range(1..5000));
                 let end = written.min(confirmed + most);
-                let stream = ActionId::parse("s").unwrap();
-                let place =
-                    LogPlace { stream, offset: confirmed as u64, output: LogOutput::Stdout }
-                        .to_header();
+                let stream = ActionId::parse(["s", "s-stderr"][number]).unwrap();
+                let output = LogOutput::ALL[number];
+                let place = LogPlace { stream, offset: confirmed as u64, output }.to_header();
                 let headers = format!("Metaservice-Log: {place}\r\n");
-                let bytes = &world.log[confirmed..end];
+                let bytes = &world.logs[number][confirmed..end];
                 match self.ask("POST /engine/v1/log", &headers, bytes).await {
                     Some((200, _)) => {
                         let mut kept = self.kept.lock().unwrap();
-                        kept.confirmed = kept.confirmed.max(end);
+                        kept.confirmed[number] = kept.confirmed[number].max(end);
                         continue;
                     }
                     Some((status, body)) => panic!("{status} {}", String::from_utf8_lossy(&body)),

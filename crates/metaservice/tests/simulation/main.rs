@@ -5,7 +5,7 @@
 //! their way, when the agent is killed or a second one appears, when the service is replaced.
 //! `METASERVICE_SEED` runs one seed again, `METASERVICE_SEEDS` so many of them.
 //!
-//! After each run: exactly one result, the log is what was written, no action was answered twice
+//! After each run: exactly one result, both outputs are what was written, no action was answered twice
 //! or lost for good, shells lost no byte, and nothing waits for ever.
 //!
 //! The agent here is a model: it speaks the same protocol with the same types. The real one
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metaservice::{DiskWork, ExitStatus, MetaService, SessionMode};
+use metaservice::{DiskWork, ExitStatus, LogFrom, LogOutput, MetaService, SessionMode, StoredLog};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,8 +45,8 @@ struct World {
     serving: Mutex<Vec<JoinHandle<()>>>,
     /// How many connections may still be troubled: then the weather clears.
     troubles: Mutex<u32>,
-    /// The job's log as it will be, and how much of it the command writes in a second.
-    log: Vec<u8>,
+    /// The job's outputs as they will be, and how much of each the command writes in a second.
+    logs: [Vec<u8>; 2],
     rate: u64,
     begun: Instant,
     success: bool,
@@ -69,11 +69,11 @@ impl World {
         (self.begun.elapsed(), what, bytes).hash(&mut *self.trace.lock().unwrap());
     }
 
-    /// What the command has written by now, and whether that is all.
-    fn written(&self) -> (usize, bool) {
+    /// How much of each output the command has written by now.
+    fn written(&self) -> [usize; 2] {
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap();
-        let written = usize::try_from(elapsed * self.rate / 1000).unwrap().min(self.log.len());
-        (written, written == self.log.len())
+        let written = usize::try_from(elapsed * self.rate / 1000).unwrap();
+        [0, 1].map(|output| written.min(self.logs[output].len()))
     }
 }
 
@@ -102,8 +102,11 @@ struct Course {
 
 fn plan(seed: u64, directory: &Path) -> (World, Course) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut log = vec![0; random.random_range(0..40_000)];
-    random.fill_bytes(&mut log);
+    let logs = [40_000, 10_000].map(|most| {
+        let mut log = vec![0; random.random_range(0..most)];
+        random.fill_bytes(&mut log);
+        log
+    });
     let success = random.random_bool(0.5);
     let troubles = random.random_range(0..30);
     let rate = random.random_range(50..20_000);
@@ -128,7 +131,7 @@ fn plan(seed: u64, directory: &Path) -> (World, Course) {
         service: Mutex::new(Some(start(directory).unwrap())),
         serving: Mutex::default(),
         troubles: Mutex::new(troubles),
-        log,
+        logs,
         rate,
         begun: Instant::now(),
         success,
@@ -144,6 +147,7 @@ fn start(directory: &Path) -> Result<MetaService, metaservice::StartError> {
         .session(SessionMode::Required)
         .state(directory.join("state"))
         .disk_work(DiskWork::InPlace)
+        .separate(true)
         .start()
 }
 
@@ -274,11 +278,25 @@ async fn simulate(seed: u64, directory: &Path) -> u64 {
     let result = timeout(LONG, service.result()).await.expect("there is a result");
     assert_eq!(result.success, world.success);
     service.shutdown().await.unwrap();
-    let written = std::fs::read(directory.join("state/log")).unwrap();
-    assert!(written == world.log, "{} of {} bytes", written.len(), world.log.len());
+    let trace = world.trace.lock().unwrap().finish();
+    for (written, log) in stored(&directory.join("state")).await.iter().zip(&world.logs) {
+        assert!(written == log, "{} of {} bytes", written.len(), log.len());
+    }
     let answered = world.answered.lock().unwrap();
     assert!(answered.values().all(|times| *times == 1), "{answered:?}");
-    world.trace.lock().unwrap().finish()
+    trace
+}
+
+/// Both outputs, as the state directory has them.
+async fn stored(state: &Path) -> [Vec<u8>; 2] {
+    let open = |name: &str| std::fs::File::open(state.join(name)).unwrap();
+    let log = StoredLog::open(open("log"), open("log.index")).unwrap();
+    let mut reader = log.reader(LogFrom::Start).await.unwrap();
+    let mut outputs = [Vec::new(), Vec::new()];
+    while let Some(segment) = reader.next_segment().await.unwrap() {
+        outputs[usize::from(segment.output == LogOutput::Stderr)].extend(segment.bytes);
+    }
+    outputs
 }
 
 /// Runs one seed in a world of its own.

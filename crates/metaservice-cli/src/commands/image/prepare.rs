@@ -19,7 +19,7 @@ use metaservice_qemu::ExitCause;
 use metaservice_sandbox::job::{Job, JobName, set_variable};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::{Image, Plan, Prepared, disk, snapshot};
-use metaservice_sandbox::spec::{JobSpec, NetSpec};
+use metaservice_sandbox::spec::{JobSpec, NetSpec, StderrSpec};
 use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
@@ -266,6 +266,8 @@ fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> 
     }
     spec.env.insert(VARIABLE.to_owned(), SCRIPT.to_owned());
     spec.name = Some(host_name(name));
+    // One log of all steps, in the order in which they write.
+    spec.stderr = Some(StderrSpec::Merged);
     spec.timeout = description::period(Some(&args.timeout), "--timeout")?;
     spec.cloud = description::cloud_data(args.cloud);
     spec.machine = description::hardware(&args.hardware)?;

@@ -1,7 +1,9 @@
-//! `metaservice logs [-f] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for byte.
+//! `metaservice logs [-f] [-t] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for byte.
 
-mod ended;
+mod display;
+mod outputs;
 mod since;
+mod source;
 mod spool;
 mod tail;
 
@@ -10,44 +12,61 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use futures_util::TryStreamExt;
 use metaservice::LogFrom;
-use metaservice::control::BodyReader;
+use metaservice::control::LogSegments;
+use metaservice::control::log_frame::{self, FrameReader};
 use metaservice_sandbox::control::{self, ControlError, Found};
-use tokio::io::{AsyncWriteExt, BufReader};
 
+use self::display::Display;
+pub(super) use self::outputs::Outputs;
+use self::source::Source;
 use self::spool::Spool;
-use self::tail::show_tail;
+use self::tail::LastLines;
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::jobs;
 use crate::output::printer::Printer;
-use crate::output::{self, AsyncOutput};
+use crate::output::{self, AsyncOutput, AsyncStderr};
 use crate::status::ExitStatus;
 
 const HELP: &str = "\
-Example:
-  metaservice logs -f --since 10m --tail 100 build";
+Examples:
+  metaservice logs -f --since 10m build
+  metaservice logs -t -n 20 build
+  metaservice logs --merged build | grep -i error";
 
 /// Show the log of a job.
 ///
-/// Of a job that has ended, the last 64 MiB are kept.
+/// What the command has written to stdout goes to stdout, and its stderr to stderr. Of a job that
+/// has ended, the last 64 MiB are kept.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Logs {
     /// Follow the log until the job ends.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Put the time of arrival before each line, in UTC.
+    ///
+    /// It has milliseconds, in a long log fewer digits that count. A line that came in pieces has the
+    /// time of its first byte. A time that is not known is "-".
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Show both outputs on stdout, in order of arrival.
+    #[arg(long)]
+    pub(crate) merged: bool,
     /// Show the log since a time: 10m, 2024-05-01, 2024-05-01T12:00:00Z, or a Unix time.
     #[arg(long, value_name = "DURATION|TIME")]
     pub(crate) since: Option<String>,
-    /// Show the last N lines, or "all".
+    /// Show the last N lines of both outputs together, or "all".
     #[arg(short = 'n', long, value_name = "N", value_parser = numbers::lines)]
     pub(crate) tail: Option<u64>,
     #[command(flatten)]
     pub(crate) name: JobName,
 }
+
+/// How many bytes of the last lines are kept in memory.
+const MAX_TAIL: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
@@ -69,18 +88,29 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     };
     let mut interrupts = Interrupts::listen()?;
     let reading = async {
-        let client = match found {
-            Found::Running(client) => client,
-            Found::Ended(past) => return ended::show(&past, from, tail, printer).await,
+        let display = Display::new(args.merged, args.timestamps);
+        let outputs = Outputs::new(AsyncOutput::new(), AsyncStderr::new(), display);
+        let source = match found {
+            Found::Running(client) => {
+                let log = client.log_segments(from, args.follow).await?;
+                if log.missed > 0 {
+                    source::note_missed(log.missed, printer);
+                }
+                if tail.is_none() {
+                    return show(log, outputs).await;
+                }
+                Source::Running(log)
+            }
+            Found::Ended(past) => {
+                let log = tokio::task::block_in_place(|| past.log());
+                let log = log.context("no log of it is kept")?;
+                Source::Ended(log.reader(from).await?, printer)
+            }
             _ => return Ok(()),
         };
-        let log = client.log(from, args.follow).await?;
-        if log.missed > 0 {
-            printer.note(&format!("the first {} bytes are no longer kept", log.missed));
-        }
         match tail {
-            None => show(log.body, AsyncOutput::new()).await,
-            Some(lines) => show_tail(BufReader::new(log.body), lines).await,
+            None => copy(source, outputs).await,
+            Some(lines) => show_tail(source, lines, outputs).await,
         }
     };
     tokio::select! {
@@ -96,13 +126,13 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     }
 }
 
-/// Prints a log to its end. A slow reader of standard output delays neither the job nor its end.
-pub(super) async fn show(mut log: BodyReader, mut stdout: AsyncOutput) -> Result<()> {
+/// Prints a log to its end. Slow readers of the outputs delay neither the job nor its end.
+pub(super) async fn show(mut log: LogSegments, mut outputs: Outputs) -> Result<()> {
     let spool = Spool::new();
     let filling = async {
         let filled = async {
-            while let Some(bytes) = log.try_next().await.context("the log is cut")? {
-                spool.push(bytes).await;
+            while let Some(segment) = log.next().await.context("the log is cut")? {
+                spool.push(log_frame::encode(&segment).into()).await;
             }
             Ok(())
         };
@@ -111,10 +141,14 @@ pub(super) async fn show(mut log: BodyReader, mut stdout: AsyncOutput) -> Result
         filled
     };
     let writing = async {
+        let mut frames = FrameReader::default();
         while let Some(bytes) = spool.pop().await.context("the temporary file cannot be read")? {
-            stdout.write_all(&bytes).await?;
+            frames.push(bytes);
+            while let Some(segment) = frames.next()? {
+                outputs.write(&segment).await?;
+            }
             // A reader that follows the log needs each line at once.
-            stdout.flush().await?;
+            outputs.flush().await?;
         }
         Ok(())
     };
@@ -129,4 +163,23 @@ pub(super) async fn show(mut log: BodyReader, mut stdout: AsyncOutput) -> Result
             () = output::reader_gone() => return Ok(()),
         }
     }
+}
+
+/// Prints a log that is complete.
+async fn copy(mut log: Source, mut outputs: Outputs) -> Result<()> {
+    while let Some(segment) = log.next().await? {
+        outputs.write(&segment).await?;
+    }
+    outputs.flush().await
+}
+
+async fn show_tail(mut log: Source, lines: u64, mut outputs: Outputs) -> Result<()> {
+    let mut last = LastLines::new(lines, MAX_TAIL);
+    while let Some(segment) = log.next().await? {
+        last.add(segment);
+    }
+    for segment in last.into_segments() {
+        outputs.write(&segment).await?;
+    }
+    outputs.flush().await
 }

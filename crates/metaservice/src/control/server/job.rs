@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -18,11 +18,12 @@ use super::served::Served;
 #[cfg(feature = "openapi")]
 use crate::control::error::ApiError;
 use crate::control::error::Code;
+use crate::control::log_frame::{self, FRAMES_TYPE};
 use crate::control::model::{Job, JobState, KillAnswer, Killed, MISSED_HEADER};
 #[cfg(feature = "openapi")]
 use crate::control::paths;
 use crate::job::contact::Contact;
-use crate::job::log::{LogFrom, LogItem, LogReader};
+use crate::job::log::{LogFrom, LogItem, LogReader, LogSegment};
 
 /// The description of the job.
 #[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::JOB, responses((status = 200, body = Job))))]
@@ -143,6 +144,11 @@ pub(crate) struct LogQuery {
 
 /// The part of the log that is kept, byte for byte. A header has the number of bytes before the
 /// first one that are no longer kept. A reader that is too slow later is cut.
+///
+/// With the header `Accept: application/vnd.metaservice.log`, it comes in frames that say which
+/// output the bytes are of and when they arrived. A frame is one byte (1 for stdout, 2 for stderr),
+/// the time in milliseconds since 1970 as 8 bytes (0 if it is not known), the length as 4 bytes, and
+/// the bytes. Numbers are big-endian.
 #[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::LOG, params(LogQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-Missed" = u64, description = "bytes before the first one that are no longer kept"))),
@@ -150,7 +156,11 @@ pub(crate) struct LogQuery {
     (status = 404, body = ApiError, description = "no log is kept of this job"),
     (status = 507, body = ApiError),
 )))]
-pub(crate) async fn log(State(served): State<Served>, Query(query): Query<LogQuery>) -> Response {
+pub(crate) async fn log(
+    State(served): State<Served>,
+    headers: HeaderMap,
+    Query(query): Query<LogQuery>,
+) -> Response {
     let number = |number: Option<Natural>| number.map(|Natural(number)| number);
     let from = match (number(query.tail), number(query.since_ms), number(query.offset)) {
         (None, None, None) => LogFrom::Start,
@@ -171,22 +181,35 @@ pub(crate) async fn log(State(served): State<Served>, Query(query): Query<LogQue
         Err(error) => return refuse(Code::Storage, error.to_string()),
     };
     let missed = reader.take_missed();
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()),
-        (MISSED_HEADER, missed.to_string()),
-    ];
-    (headers, log_body(reader)).into_response()
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let framed = accept.flat_map(|accept| accept.split(',')).any(|kind| kind.trim() == FRAMES_TYPE);
+    let kind = if framed { FRAMES_TYPE } else { "application/octet-stream" };
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), kind.to_owned()), (MISSED_HEADER, missed.to_string())];
+    let body = if framed { framed_body(reader) } else { log_body(reader) };
+    (headers, body).into_response()
+}
+
+fn framed_body(reader: LogReader) -> Body {
+    Body::from_stream(stream::try_unfold(reader, async |mut reader| {
+        match reader.next_segment().await? {
+            Some(LogSegment { missed: bytes @ 1.., .. }) => Err(overwritten(bytes)),
+            Some(segment) => Ok(Some((log_frame::encode(&segment), reader))),
+            None => Ok(None),
+        }
+    }))
 }
 
 fn log_body(reader: LogReader) -> Body {
     Body::from_stream(stream::try_unfold(reader, async |mut reader| match reader.next().await? {
         Some(LogItem::Bytes(bytes)) => Ok(Some((bytes, reader))),
-        Some(LogItem::Missed(bytes)) => {
-            let message = format!("{bytes} bytes were overwritten before they were read");
-            Err(std::io::Error::other(message))
-        }
+        Some(LogItem::Missed(bytes)) => Err(overwritten(bytes)),
         None => Ok(None),
     }))
+}
+
+fn overwritten(bytes: u64) -> std::io::Error {
+    std::io::Error::other(format!("{bytes} bytes were overwritten before they were read"))
 }
 
 /// How long the guest may take to answer the order to kill the command. After it, the machine is

@@ -2,8 +2,8 @@
 //!
 //! A segment is a run of bytes of one output that arrived at about the same time. It begins with its
 //! record, and ends where the next one begins. The resolution of the times is 1 ms for the first
-//! 65536 segments, and doubles with each further 65536. So it is less than a thousandth of the time
-//! in which there was output, and a quiet log of many days has few records.
+//! 65536 segments, and doubles with each further 65536. So a log of many days has few records, and
+//! the resolution of one output is less than a thousandth of the time in which it was written.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

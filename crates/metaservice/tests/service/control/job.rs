@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use metaservice::control::{self, Client, ClientError, Code, JobState};
-use metaservice::{Form, LogFrom, MetaService};
+use metaservice::{Form, LogFrom, LogOutput, MetaService};
 use metaservice_testing::guest::{head, reply_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -128,6 +128,31 @@ async fn the_log_is_followed_to_the_jobs_end_and_read_after_it() {
     let log = client.log(LogFrom::Tail(1), true).await.unwrap();
     { log.body }.read_to_string(&mut tail).await.unwrap();
     assert_eq!(tail, "two\n");
+}
+
+#[tokio::test]
+async fn the_log_in_segments_has_outputs_and_times() {
+    let Controlled { service, client, _directory } = controlled();
+    let mut log = client.log_segments(LogFrom::Start, true).await.unwrap();
+    assert_eq!(log.missed, 0);
+    guest(&service).post("/engine/v1/log", b"out\n").await;
+    let first = log.next().await.unwrap().unwrap();
+    assert_eq!((first.output, &first.bytes[..]), (LogOutput::Stdout, &b"out\n"[..]));
+    let place = [("Metaservice-Log", r#"{"stream":"e","offset":0,"output":"stderr"}"#)];
+    guest(&service).request("POST", "/engine/v1/log", &place, b"err\n").await;
+    let second = log.next().await.unwrap().unwrap();
+    assert_eq!((second.output, &second.bytes[..]), (LogOutput::Stderr, &b"err\n"[..]));
+    assert!(first.time.unwrap() <= second.time.unwrap());
+    assert!(second.time.unwrap().elapsed().unwrap().as_secs() < 60);
+    guest(&service).request("PUT", "/engine/v1/success", &[], b"").await;
+    assert_eq!(log.next().await.unwrap(), None);
+    // A client that does not ask for frames gets the bytes.
+    let mut merged = String::new();
+    { client.log(LogFrom::Start, true).await.unwrap().body }
+        .read_to_string(&mut merged)
+        .await
+        .unwrap();
+    assert_eq!(merged, "out\nerr\n");
 }
 
 #[tokio::test]
