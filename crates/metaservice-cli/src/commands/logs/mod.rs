@@ -1,4 +1,5 @@
-//! `metaservice logs [-f] [-t] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for byte.
+//! `metaservice logs [-f] [-t] [--since TIME] [--tail N] JOB`: prints the log of a job, byte for
+//! byte.
 
 mod display;
 mod outputs;
@@ -48,8 +49,8 @@ pub(crate) struct Logs {
     pub(crate) follow: bool,
     /// Put the time of arrival before each line, in UTC.
     ///
-    /// It has milliseconds, in a long log fewer digits that count. A line that came in pieces has the
-    /// time of its first byte. A time that is not known is "-".
+    /// It has a resolution of 1 ms, less in a long log. A line that came in pieces has the time of
+    /// its first byte. A time that is not known is "-".
     #[arg(short, long)]
     pub(crate) timestamps: bool,
     /// Show both outputs on stdout, in order of arrival.

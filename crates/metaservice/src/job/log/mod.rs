@@ -12,6 +12,7 @@ mod reader;
 mod record;
 mod ring;
 mod segments;
+mod shared;
 mod stored;
 mod streams;
 mod writer;

@@ -5,15 +5,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::history::{Extent, Shared};
 use super::ring::READ;
 use super::segments::{LogSegment, milliseconds};
+use super::shared::{Extent, Shared};
 
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +92,6 @@ impl Readers {
             }
             extent = self.0.extent.borrow().clone();
         }
-    }
-}
-
-impl Shared {
-    /// Whether records were overwritten after this was the extent.
-    fn has_overwritten(&self, extent: &Extent) -> bool {
-        extent.known.is_overwritten(self.claimed_records.load(Ordering::SeqCst))
     }
 }
 

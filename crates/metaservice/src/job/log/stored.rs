@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::files::Files;
-use super::history::Shared;
 use super::reader::{LogFrom, LogReader, Readers};
+use super::shared::Shared;
 
 /// A log that a service has stored in two files, for readers after its end.
 ///
