@@ -22,8 +22,8 @@ fn files_that_fill_the_memory_are_refused_and_a_command_that_does_is_killed_and_
                   dd if=/dev/zero of=$file bs=1M 2>&1 | grep -o 'No space left on device'; done; \
                   tail /dev/zero; echo status $?; \
                   cat /proc/$PPID/oom_score_adj /proc/self/oom_score_adj; stat -c %a /; exit 3";
-    let args = ["run", "--memory", "128M", "--", "sh", "-c", script];
-    let finished = cli.run(&args);
+    let options = ["run", "--stderr", "merged", "--memory", "128M", "--"];
+    let finished = cli.run(&[&options[..], &["sh", "-c", script]].concat());
     let full = "No space left on device\n".repeat(5);
     assert_eq!(finished.text(3), format!("{full}Killed\nstatus 137\n-1000\n0\n755\n"));
     let told = "the guest's kernel killed a process for lack of memory";
