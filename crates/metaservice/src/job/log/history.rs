@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use metaservice_protocol::LogOutput;
+use tokio::sync::watch;
 
 use super::files::Files;
 use super::reader::Readers;
