@@ -76,6 +76,8 @@ pub struct Skipped {
 #[derive(Debug)]
 pub struct Packer {
     walk: Walk,
+    /// What precedes the path of each member below a directory: its name and a slash, or nothing.
+    prefix: Vec<u8>,
     /// The file whose content is being packed.
     content: Option<Content>,
     buffer: Vec<u8>,
@@ -122,7 +124,7 @@ impl Packer {
         Self::open_as(path, None)
     }
 
-    /// As [`open`](Self::open), with another name for one file or link.
+    /// As [`open`](Self::open), with another name for the directory, or for one file or link.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -130,6 +132,7 @@ impl Packer {
         let mut packer = Self::new();
         match Root::open(path)? {
             Root::Directory(level, status) => {
+                packer.set_prefix(as_name);
                 packer.add(b"./", EntryType::Directory, &status, None);
                 packer.last = Some(b"./".to_vec());
                 packer.walk.start(level);
@@ -149,20 +152,45 @@ impl Packer {
     /// As [`open`](Self::open). A cursor that is not one of a packer is
     /// [`InvalidInput`](io::ErrorKind::InvalidInput).
     pub fn resume(path: &Path, cursor: &str) -> io::Result<Self> {
+        Self::resume_as(path, cursor, None)
+    }
+
+    /// As [`resume`](Self::resume), with the name that [`open_as`](Self::open_as) had.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn resume_as(path: &Path, cursor: &str, as_name: Option<&OsStr>) -> io::Result<Self> {
         let last = cursor::unescape(cursor).ok_or(io::ErrorKind::InvalidInput)?;
         let mut packer = Self::new();
         match Root::open(path)? {
             // The only member is complete.
             Root::Single(..) => {}
-            Root::Directory(level, _) => packer.walk.start_after(level, &last),
+            Root::Directory(level, _) => {
+                packer.set_prefix(as_name);
+                packer.walk.start_after(level, &last);
+            }
         }
         packer.last = Some(last);
         Ok(packer)
     }
 
+    fn set_prefix(&mut self, name: Option<&OsStr>) {
+        self.prefix = name.map(|name| [name.as_bytes(), b"/"].concat()).unwrap_or_default();
+    }
+
+    /// The name of a member in the archive.
+    fn name(&self, path: &[u8]) -> Vec<u8> {
+        match (&self.prefix[..], path) {
+            ([], path) => path.to_vec(),
+            (prefix, b"./") => prefix.to_vec(),
+            (prefix, path) => [prefix, path].concat(),
+        }
+    }
+
     fn new() -> Self {
         Self {
             walk: Walk::default(),
+            prefix: Vec::new(),
             content: None,
             buffer: Vec::new(),
             last: None,
@@ -332,7 +360,8 @@ impl Packer {
             }
         }
         let size = u64::try_from(status.st_size).unwrap_or(0);
-        header::member(&mut self.buffer, &path, EntryType::Regular, &status, size, None);
+        let name = self.name(&path);
+        header::member(&mut self.buffer, &name, EntryType::Regular, &status, size, None);
         self.content = Some(Content { file: file.into(), path, size, left: size });
         Ok(())
     }
@@ -363,7 +392,8 @@ impl Packer {
         let size = content.len();
         self.packed.files += 1;
         self.packed.bytes += size as u64;
-        header::member(&mut self.buffer, &path, EntryType::Regular, status, size as u64, None);
+        let name = self.name(&path);
+        header::member(&mut self.buffer, &name, EntryType::Regular, status, size as u64, None);
         self.buffer.append(&mut content);
         header::pad(&mut self.buffer, size);
         self.last = Some(path);
@@ -371,7 +401,10 @@ impl Packer {
 
     /// Adds the headers of a member without content.
     fn add(&mut self, path: &[u8], kind: EntryType, status: &Stat, link: Option<&[u8]>) {
-        header::member(&mut self.buffer, path, kind, status, 0, link);
+        // A hard link names another member.
+        let member = link.filter(|_| kind == EntryType::Link).map(|link| self.name(link));
+        let name = self.name(path);
+        header::member(&mut self.buffer, &name, kind, status, 0, member.as_deref().or(link));
     }
 
     /// Adds a record of something that no archive can carry.

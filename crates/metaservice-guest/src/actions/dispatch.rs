@@ -96,10 +96,19 @@ impl Actions {
                 Ok(()) => Ok(()),
                 Err(failure) => client.reply_failure(id, &failure).await,
             },
+            ActionRequest::Start(_) => unless(stopping, self.start(id)).await,
             ActionRequest::Signal(signal) => {
                 unless(stopping.clone(), self.signal(id, signal, stopping)).await
             }
         }
+    }
+
+    /// Lets the job start its command, and replies when it was started or has ended.
+    async fn start(&self, id: &ActionId) -> Result<(), ClientError> {
+        let _pending = self.pending_replies.begin();
+        self.job.release();
+        self.job.begun().await;
+        self.client.reply(id, ReplyBody::Plain, Body::empty()).await
     }
 
     /// Sends a signal once, and repeats the reply until the host has it.

@@ -3,6 +3,7 @@
 //! Owns the decision between the two, and the search for the position at which an earlier reply was
 //! cut. All of it blocks.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -52,7 +53,7 @@ impl Source {
         let follow = options.follow.unwrap_or(options.form != Form::Archive);
         let mut source = if options.form == Form::Archive && follow {
             let path = std::fs::canonicalize(path).map_err(failed)?;
-            Self::archive(&path, options.resume.as_ref()).map_err(failed)?
+            Self::archive(&path, options)?
         } else {
             Self::open_kind(path, options, follow)?
         };
@@ -65,7 +66,6 @@ impl Source {
     /// Opens the path as a file or an archive, by its kind.
     fn open_kind(path: &Path, options: &ReadOptions, follow: bool) -> Result<Self, Failure> {
         let failed = |error: io::Error| failure::from_io(&error, path);
-        let resume = options.resume.as_ref();
         let links = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | links, Mode::empty());
         let status =
@@ -86,10 +86,8 @@ impl Source {
                 Err(failed(error))
             }
             // A link to a directory stands for the directory, unless the link itself is wanted.
-            (Form::Any, Some(FileType::Directory), _) => {
-                Self::archive(&path.join(""), resume).map_err(failed)
-            }
-            (Form::Any | Form::Archive, ..) => Self::archive(path, resume).map_err(failed),
+            (Form::Any, Some(FileType::Directory), _) => Self::archive(&path.join(""), options),
+            (Form::Any | Form::Archive, ..) => Self::archive(path, options),
             (Form::File, None, status) => {
                 let error = status.err().map_or(io::ErrorKind::NotFound.into(), io::Error::from);
                 Err(failed(error))
@@ -120,12 +118,20 @@ impl Source {
         Ok(Self { head, path: path.to_owned(), content, rest: None })
     }
 
-    fn archive(path: &Path, resume: Option<&Resume>) -> io::Result<Self> {
+    fn archive(path: &Path, options: &ReadOptions) -> Result<Self, Failure> {
+        if options.name.as_deref().is_some_and(|name| !is_component(name)) {
+            return Err(Failure::new(FailureCode::Invalid, "the name is not one path component"));
+        }
+        Self::pack(path, options).map_err(|error| failure::from_io(&error, path))
+    }
+
+    fn pack(path: &Path, options: &ReadOptions) -> io::Result<Self> {
         let status = rustix::fs::lstat(path)?;
-        let cursor = resume.map_or("", |resume| resume.cursor.as_str());
+        let name = options.name.as_deref().map(OsStr::new);
+        let cursor = options.resume.as_ref().map_or("", |resume| resume.cursor.as_str());
         let mut packer = match cursor {
-            "" => Packer::open(path)?,
-            cursor => Packer::resume(path, cursor)?,
+            "" => Packer::open_as(path, name)?,
+            cursor => Packer::resume_as(path, cursor, name)?,
         };
         packer.mark_every(MARK_INTERVAL);
         let head = FileHead {
@@ -197,12 +203,24 @@ impl Source {
     }
 }
 
+fn is_component(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn options(form: Form) -> ReadOptions {
-        ReadOptions { form, offset: 0, length: None, compress: false, follow: None, resume: None }
+        ReadOptions {
+            form,
+            offset: 0,
+            length: None,
+            compress: false,
+            follow: None,
+            name: None,
+            resume: None,
+        }
     }
 
     fn read(path: &Path, options: &ReadOptions) -> Result<(FileHead, Vec<u8>), Failure> {

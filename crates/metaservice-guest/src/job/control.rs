@@ -23,7 +23,21 @@ const STOP_TIMEOUT: Duration = KILL_GRACE.saturating_mul(2).saturating_add(Durat
 pub(crate) struct JobControl {
     state: StateDirectory,
     tracked: Arc<Mutex<TrackedSupervisor>>,
+    hold: Arc<watch::Sender<Hold>>,
+    begun: Arc<watch::Sender<bool>>,
     ended: Arc<watch::Sender<bool>>,
+}
+
+/// Whether a command that the job holds may start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Not yet.
+    #[default]
+    Held,
+    /// It may.
+    Released,
+    /// The job was killed before.
+    Killed,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +50,42 @@ struct TrackedSupervisor {
 
 impl JobControl {
     pub(crate) fn new(state: StateDirectory) -> Self {
-        Self { state, tracked: Arc::default(), ended: Arc::new(watch::Sender::new(false)) }
+        Self {
+            state,
+            tracked: Arc::default(),
+            hold: Arc::default(),
+            begun: Arc::default(),
+            ended: Arc::default(),
+        }
+    }
+
+    /// Lets a held command start. Does nothing if it has started, or if the job was killed.
+    pub(crate) fn release(&self) {
+        self.end_hold(Hold::Released);
+    }
+
+    /// Waits until a held command may start, or never will. Cancel-safe.
+    pub(super) async fn released(&self) -> Hold {
+        let mut hold = self.hold.subscribe();
+        // The sender lives as long as `self`.
+        hold.wait_for(|hold| *hold != Hold::Held).await.map_or(Hold::Killed, |hold| *hold)
+    }
+
+    /// Completes when the command was started, or the job has ended without it. Cancel-safe.
+    pub(crate) async fn begun(&self) {
+        let mut begun = self.begun.subscribe();
+        // The sender lives as long as `self`.
+        let _ = begun.wait_for(|begun| *begun).await;
+    }
+
+    fn end_hold(&self, to: Hold) {
+        self.hold.send_if_modified(|hold| {
+            let held = *hold == Hold::Held;
+            if held {
+                *hold = to;
+            }
+            held
+        });
     }
 
     /// Completes when the job has ended. Cancel-safe.
@@ -55,6 +104,7 @@ impl JobControl {
     pub(crate) fn kill(&self) {
         let mut tracked = self.lock();
         tracked.killed = true;
+        self.end_hold(Hold::Killed);
         // After the command's end, the supervisor would stop to deliver the log instead.
         let running = tracked.registered && !self.has_ended();
         if let Some(supervisor) = tracked.supervisor.as_ref().filter(|_| running) {
@@ -132,6 +182,7 @@ impl JobControl {
         let mut tracked = self.lock();
         tracked.supervisor = Some(Arc::clone(supervisor));
         tracked.registered = true;
+        self.begun.send_replace(true);
         if tracked.killed {
             supervisor.end();
         }
@@ -147,6 +198,7 @@ impl JobControl {
     /// The supervisor is gone, or there never was one.
     pub(super) fn set_gone(&self) {
         self.lock().supervisor = None;
+        self.begun.send_replace(true);
         self.ended.send_replace(true);
     }
 

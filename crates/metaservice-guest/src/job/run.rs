@@ -6,7 +6,7 @@
 //! | in the state directory | the agent |
 //! | --- | --- |
 //! | another job, or `--again` | stops what still runs, forgets it, starts |
-//! | the same job, no supervisor | starts the command |
+//! | the same job, no supervisor | starts the command, if the job holds it after a start action |
 //! | a supervisor that runs | waits for the ending and the log, reports |
 //! | a supervisor that is gone, an ending, `delivered` | reports |
 //! | a supervisor that is gone, an ending | reports, and adds to the log that its end is lost |
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metaservice_protocol::{Ending, Execute, Failure, FailureCode, LogOutput, LogPlace, Reason};
 
-use super::control::{JobControl, stop};
+use super::control::{Hold, JobControl, stop};
 use super::pending_replies::PendingReplies;
 use crate::backoff::Backoff;
 use crate::client::Client;
@@ -120,6 +120,10 @@ impl Job {
             return Ok(Stage::Ended(Outcome { note: Some(reason.clone()), ending }));
         }
         if state.supervisor().is_none() {
+            if self.execute.hold && self.control.released().await == Hold::Killed {
+                let ending = Ending::new(Reason::Killed);
+                return Ok(Stage::Ended(Outcome { note: None, ending }));
+            }
             match self.start().await? {
                 Ok(supervisor) => return Ok(Stage::Running(supervisor)),
                 Err(note) if state.supervisor().is_none() => {

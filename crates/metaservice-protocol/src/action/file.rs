@@ -46,6 +46,10 @@ pub struct ReadOptions {
     /// not know this option: follow it for [`File`](Form::File) and [`Any`](Form::Any) only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
+    /// The name of a directory in its archive, in place of `./`: one path component. An agent that
+    /// does not know this option uses `./`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Continue an earlier reply that was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,

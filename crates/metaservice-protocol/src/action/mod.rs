@@ -14,6 +14,7 @@ mod json;
 mod list;
 mod poll_answer;
 mod signal;
+mod start;
 mod stats;
 mod table;
 
@@ -26,5 +27,6 @@ pub use id::{ActionId, InvalidActionId};
 pub use list::{DirectoryEntry, EntryKind, Files, List, ListOptions};
 pub use poll_answer::{Action, PollAnswer};
 pub use signal::Signal;
+pub use start::StartOptions;
 pub use stats::{Stats, StatsOptions};
 pub use table::{ActionKind, ActionRequest};

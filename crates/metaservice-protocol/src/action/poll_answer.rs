@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::action::{
         Attach, Dial, Exec, ExecOptions, Form, List, ListOptions, Read, ReadOptions, Resume,
-        Signal, StatsOptions, TerminalSize, Write, WriteOptions,
+        Signal, StartOptions, StatsOptions, TerminalSize, Write, WriteOptions,
     };
 
     fn exec() -> impl Strategy<Value = Exec> {
@@ -104,7 +104,8 @@ mod tests {
         (any::<u64>(), any::<Option<u64>>(), any::<bool>(), any::<Option<bool>>(), any::<String>())
             .prop_map(|(offset, length, compress, follow, cursor)| {
                 let resume = length.map(|skip| Resume { cursor, skip, digest: offset });
-                ReadOptions { form: Form::Any, offset, length, compress, follow, resume }
+                let name = follow.map(|_| "name".to_owned());
+                ReadOptions { form: Form::Any, offset, length, compress, follow, name, resume }
             })
     }
 
@@ -147,6 +148,7 @@ mod tests {
                     ActionRequest::List(List { path, options: ListOptions { recursive } })
                 })
                 .boxed(),
+            ActionKind::Start => Just(ActionRequest::Start(StartOptions::default())).boxed(),
             ActionKind::Stats => any::<Option<u32>>()
                 .prop_map(|interval_ms| ActionRequest::Stats(StatsOptions { interval_ms }))
                 .boxed(),

@@ -13,6 +13,7 @@ use super::file::{Read, Write};
 use super::json::{ActionJson, options, to_options};
 use super::list::List;
 use super::signal::Signal;
+use super::start::StartOptions;
 use super::stats::StatsOptions;
 use crate::announcement::Capability;
 use crate::limits::ACTION_ATTEMPTS;
@@ -81,6 +82,16 @@ actions! {
     KillProcess {
         name: "kill-process",
         capability: None,
+        reply: ReplyKind::Done,
+        host_attempts: ACTION_ATTEMPTS,
+        agent_repeats: true,
+    }
+
+    /// Start the command of a job that holds it. The reply comes when the command was started, or
+    /// has ended.
+    Start {
+        name: "start",
+        capability: Some(Capability::Launch),
         reply: ReplyKind::Done,
         host_attempts: ACTION_ATTEMPTS,
         agent_repeats: true,
@@ -232,6 +243,8 @@ pub enum ActionRequest {
     Attach(Attach),
     /// A signal to the job's main process.
     Signal(Signal),
+    /// Start the command of a job that holds it.
+    Start(StartOptions),
 }
 
 impl ActionRequest {
@@ -252,6 +265,7 @@ impl ActionRequest {
             Self::Stats(_) => ActionKind::Stats,
             Self::Attach(_) => ActionKind::Attach,
             Self::Signal(_) => ActionKind::Signal,
+            Self::Start(_) => ActionKind::Start,
         }
     }
 
@@ -295,6 +309,7 @@ impl ActionRequest {
             ActionKind::Stats => Self::Stats(options(json.options)?),
             ActionKind::Attach => Self::Attach(options(json.options)?),
             ActionKind::Signal => Self::Signal(options(json.options)?),
+            ActionKind::Start => Self::Start(options(json.options)?),
         })
     }
 
@@ -323,6 +338,7 @@ impl ActionRequest {
             Self::Stats(options) => json.options = to_options(&options),
             Self::Attach(attach) => json.options = to_options(&attach),
             Self::Signal(signal) => json.options = to_options(&signal),
+            Self::Start(options) => json.options = to_options(&options),
         }
     }
 }

@@ -51,7 +51,7 @@ capabilities! {
     /// An exec can be as large as [`MAX_ACTION`](crate::limits::MAX_ACTION).
     LargeExec = "large-exec";
     /// The job's command can have a working directory, a user, a host name and an entry point of
-    /// its own.
+    /// its own, and wait for a start action.
     Launch = "launch";
     /// attach: the job's command can have a standard input that the host feeds.
     Attach = "attach";

@@ -67,6 +67,9 @@ pub struct Execute {
     /// job of such an agent instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// Extension: the command waits for a [`Start`](crate::ActionKind::Start) action.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
 }
 
 impl Execute {

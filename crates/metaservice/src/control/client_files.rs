@@ -28,6 +28,7 @@ pub struct ReadRequest<'a> {
     path: String,
     form: Form,
     follow: Option<bool>,
+    name: Option<String>,
 }
 
 /// A file or an archive that is being read.
@@ -53,7 +54,7 @@ impl Client {
     /// A file or directory of the guest, to be read, as
     /// [`MetaService::read`](crate::MetaService::read).
     pub fn read(&self, path: impl Into<String>) -> ReadRequest<'_> {
-        ReadRequest { client: self, path: path.into(), form: Form::File, follow: None }
+        ReadRequest { client: self, path: path.into(), form: Form::File, follow: None, name: None }
     }
 
     /// A directory of the guest, to be listed, as
@@ -102,6 +103,12 @@ impl ReadRequest<'_> {
         self
     }
 
+    /// The name of a directory in its archive, as [`ReadRequest::named`](crate::ReadRequest::named).
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Reads while the bytes arrive. An agent of version 1 can read a file only; its directories
     /// are an error, [`Code::Unsupported`].
     ///
@@ -123,20 +130,26 @@ impl ReadRequest<'_> {
 
     async fn stream(&self) -> Result<FileBody, ClientError> {
         let follow = self.follow.map(|follow| follow.to_string());
-        match self.stream_with(follow.as_deref()).await {
-            // An older version does not know the parameter, and follows links.
+        match self.stream_with(follow.as_deref(), self.name.as_deref()).await {
+            // An older version does not know the parameters, follows links and uses `./`.
             Err(ClientError::Refused { code: Code::InvalidRequest, message })
-                if follow.is_some() && message.contains("follow") =>
+                if follow.is_some() && message.contains("follow")
+                    || self.name.is_some() && message.contains("name") =>
             {
-                self.stream_with(None).await
+                self.stream_with(None, None).await
             }
             outcome => outcome,
         }
     }
 
-    async fn stream_with(&self, follow: Option<&str>) -> Result<FileBody, ClientError> {
+    async fn stream_with(
+        &self,
+        follow: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<FileBody, ClientError> {
         let mut query = vec![("path", self.path.as_str()), ("form", form_word(self.form))];
         query.extend(follow.map(|follow| ("follow", follow)));
+        query.extend(name.map(|name| ("name", name)));
         // An error within the body comes in a trailer.
         let request = head(Method::GET, &target(paths::READ, &query))
             .header(header::TE, "trailers")

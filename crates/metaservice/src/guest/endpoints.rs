@@ -237,11 +237,7 @@ async fn resolve(
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
     let detail = headers.get(RESULT_HEADER).and_then(|value| value.to_str().ok());
-    let mut ending = detail.and_then(Ending::from_header);
-    if let Some(ending) = ending.as_mut().filter(|ending| ending.reason == Reason::Unsupported) {
-        // Only the host says so.
-        ending.reason = Reason::Other;
-    }
+    let ending = detail.and_then(Ending::from_header);
     match guest.job.resolve(JobResult { success, ending }).await.map_err(not_persisted)? {
         Ok(()) => Ok(StatusCode::OK.into_response()),
         Err(_conflict) => Err(HttpError::new(

@@ -53,6 +53,12 @@ const TABLE: &[Row] = &[
         otherwise: Otherwise::End,
     },
     Row {
+        need: Need::Hold,
+        capability: Capability::Launch,
+        asked: |execute| execute.hold,
+        otherwise: Otherwise::End,
+    },
+    Row {
         need: Need::Hostname,
         capability: Capability::Launch,
         asked: |execute| execute.hostname.is_some(),
@@ -115,6 +121,7 @@ mod tests {
         let all = [
             (Need::Workdir, Execute { workdir: asked(), ..Execute::default() }),
             (Need::User, Execute { user: asked(), ..Execute::default() }),
+            (Need::Hold, Execute { hold: true, ..Execute::default() }),
             (Need::Entrypoint, Execute { entrypoint: Some(vec![]), ..Execute::default() }),
             (Need::Stdin, Execute { stdin: true, ..Execute::default() }),
         ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metaservice_protocol::limits::{MAX_STATS_INTERVAL_MS, MIN_STATS_INTERVAL_MS};
-use metaservice_protocol::{ActionRequest, Signal, Stats, StatsOptions};
+use metaservice_protocol::{ActionRequest, Signal, StartOptions, Stats, StatsOptions};
 
 use crate::handle::error::ActionError;
 use crate::handle::lines::Lines;
@@ -21,6 +21,19 @@ impl MetaService {
     /// Dropping the future withdraws the action, unless the guest has it already.
     pub async fn kill(&self) -> Result<(), ActionError> {
         self.act_done(ActionRequest::KillProcess).await
+    }
+
+    /// Starts the command of a job that [holds](crate::Builder::hold) it. Returns when the guest has
+    /// started it, or has found that it cannot be started: the result says so. A command that runs
+    /// is not started again.
+    ///
+    /// # Errors
+    /// [`ActionError`]. If the connection breaks, the action is tried three times.
+    ///
+    /// # Cancellation
+    /// Dropping the future withdraws the action, unless the guest has it already.
+    pub async fn start_command(&self) -> Result<(), ActionError> {
+        self.act_done(ActionRequest::Start(StartOptions::default())).await
     }
 
     /// [Kills](Self::kill) the job's command because its time is over. The reason of a result that

@@ -163,6 +163,14 @@ impl Builder {
         self
     }
 
+    /// Holds the command back until [`MetaService::start_command`]. Meanwhile the agent performs
+    /// actions. An agent that cannot do this ends the job.
+    #[must_use]
+    pub fn hold(mut self) -> Self {
+        self.execute.hold = true;
+        self
+    }
+
     /// Has the agent set this host name, if it may. With an agent that cannot, the guest keeps its
     /// own; see [`MetaService::without`].
     #[must_use]

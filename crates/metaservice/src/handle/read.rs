@@ -49,8 +49,15 @@ impl MetaService {
     /// ```
     pub fn read(&self, path: impl Into<String>) -> ReadRequest<'_> {
         let (form, follow) = (Form::File, None);
-        let options =
-            ReadOptions { form, offset: 0, length: None, compress: true, follow, resume: None };
+        let options = ReadOptions {
+            form,
+            offset: 0,
+            length: None,
+            compress: true,
+            follow,
+            name: None,
+            resume: None,
+        };
         ReadRequest { service: self, read: Read { path: path.into(), options } }
     }
 }
@@ -67,6 +74,13 @@ impl ReadRequest<'_> {
     /// [`FileHead::link`]. An older agent does not know this option.
     pub fn follow(mut self, follow: bool) -> Self {
         self.read.options.follow = Some(follow);
+        self
+    }
+
+    /// The name of a directory in its archive: one path component. By default, and from an older
+    /// agent, it is `./`.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.read.options.name = Some(name.into());
         self
     }
 

@@ -16,6 +16,8 @@ pub enum Need {
     Entrypoint,
     /// A stdin that the host feeds.
     Stdin,
+    /// Files that are in place before the command starts.
+    Hold,
     /// The guest's host name.
     Hostname,
     /// Stdout and stderr as two outputs of the log.
@@ -31,6 +33,7 @@ impl fmt::Display for Need {
             Self::User => "set the user of the command",
             Self::Entrypoint => "set the entry point of the command",
             Self::Stdin => "feed the stdin of the command",
+            Self::Hold => "hold the command back until files are in place",
             Self::Hostname => "set the host name",
             Self::Streams => "deliver stdout and stderr separately",
             Self::Volumes => "mount directories of the host",

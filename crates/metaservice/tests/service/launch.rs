@@ -51,13 +51,18 @@ async fn a_command_does_not_start_with_an_agent_that_cannot_do_what_it_needs() {
 }
 
 #[tokio::test]
-async fn a_guest_cannot_say_that_its_agent_is_too_old() {
+async fn an_agent_may_say_that_it_cannot_run_the_command() {
     let service = service();
-    let header = [("Metaservice-Result", r#"{"reason":"unsupported","exitCode":7}"#)];
+    let result =
+        r#"{"reason":"unsupported","failure":{"code":"other","message":"no\u001b[2J mount"}}"#;
+    let header = [("Metaservice-Result", result)];
     let failed = guest(&service).request("PUT", "/engine/v1/failed", &header, b"").await;
     assert_eq!(failed.status, 200);
     let result = service.result().await;
-    assert_eq!((result.status(), result.ending.unwrap().reason), (7, Reason::Other));
+    assert_eq!(result.status(), 125);
+    let ending = result.ending.unwrap();
+    assert_eq!(ending.reason, Reason::Unsupported);
+    assert_eq!(ending.failure.unwrap().message, "no[2J mount");
 }
 
 #[tokio::test]

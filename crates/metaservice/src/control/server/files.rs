@@ -210,6 +210,8 @@ pub(crate) struct ReadQuery {
     /// Whether a link at the end of the path is followed; by default, unless `form=archive`. A link
     /// that is not followed comes as an archive of itself.
     follow: Option<bool>,
+    /// The name of a directory in its archive, in place of `./`: one path component.
+    name: Option<String>,
 }
 
 /// A file's bytes, or a directory as a tar archive, while they arrive. A header says which, and has
@@ -227,7 +229,7 @@ pub(crate) async fn read(
     headers: HeaderMap,
     Query(query): Query<ReadQuery>,
 ) -> Response {
-    let ReadQuery { path, form, offset, length, follow } = query;
+    let ReadQuery { path, form, offset, length, follow, name } = query;
     let ranged = offset.is_some() || length.is_some();
     if ranged && !matches!(form, FormWord::File) {
         return refuse(Code::InvalidRequest, "offset and length go with form=file");
@@ -235,6 +237,9 @@ pub(crate) async fn read(
     let mut request = served.service.read(path).form(form.into());
     if let Some(follow) = follow {
         request = request.follow(follow);
+    }
+    if let Some(name) = name {
+        request = request.named(name);
     }
     if ranged {
         let number = |number: Option<Natural>| number.map(|Natural(number)| number);
