@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
 use metaservice_sandbox::spec::{
-    AccelSpec, ArtifactSpec, CloudSpec, HardwareSpec, JobSpec, NetSpec, Period, SessionSpec, Size,
-    StderrSpec,
+    self, AccelSpec, ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec, NetSpec, Period,
+    SessionSpec, Size, StderrSpec,
 };
 
-use crate::flags::{Accel, CloudArgs, HardwareArgs, JobArgs, Net, Session, Stderr, VmArgs};
+use crate::flags::{
+    Accel, ArtifactsOn, CloudArgs, HardwareArgs, JobArgs, Net, Session, Stderr, VmArgs,
+};
 use crate::hints;
 
 /// A description, and the values of its secrets.
@@ -50,6 +52,12 @@ impl Description {
         spec.entrypoint = args.entrypoint.map(words);
         spec.secrets = args.secret.into_iter().collect();
         spec.timeout = period(args.timeout.as_deref(), "--timeout")?;
+        spec.copy_in = args.copy_in.iter().map(|text| copy_in(text)).collect();
+        spec.artifacts_on = match args.artifacts_on {
+            ArtifactsOn::Always => spec::ArtifactsOn::Always,
+            ArtifactsOn::Failure => spec::ArtifactsOn::Failure,
+            ArtifactsOn::Success => spec::ArtifactsOn::Success,
+        };
         spec.artifacts = args.artifact.iter().map(|text| artifact(text)).collect();
         spec.stderr = args.stderr.map(|stderr| match stderr {
             Stderr::Separate => StderrSpec::Separate,
@@ -174,6 +182,13 @@ pub(crate) fn period(text: Option<&str>, flag: &'static str) -> Result<Option<Pe
 
 fn size(text: &str, flag: &'static str) -> Result<Size> {
     text.parse().context(format!("in {flag}"))
+}
+
+fn copy_in(text: &str) -> CopyInSpec {
+    match text.parse() {
+        Ok(copy) => copy,
+        Err(never) => match never {},
+    }
 }
 
 fn artifact(text: &str) -> ArtifactSpec {

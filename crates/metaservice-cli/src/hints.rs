@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Error, Result};
-use metaservice::{Ending, Reason};
+use metaservice::{Ending, FailureCode, Reason};
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
@@ -82,6 +82,7 @@ fn flag(field: &Field) -> String {
         Field::Name => "--name".to_owned(),
         Field::Env => "--env".to_owned(),
         Field::Secrets => "--secret".to_owned(),
+        Field::CopyIn(path) => format!("--copy-in {}", path.display()),
         Field::Artifact(path) => format!("--artifact {path}"),
         Field::Limit(text) => format!("--limit {text}"),
         Field::SshKey(key) => format!("--ssh-key {key}"),
@@ -239,6 +240,10 @@ fn describe(error: DescribeError) -> Error {
 /// A command that did not start, because the guest's agent cannot do what the job asks for.
 pub(crate) fn unsupported(ending: &Ending) -> Option<Error> {
     let failure = ending.failure.as_ref().filter(|_| ending.reason == Reason::Unsupported)?;
+    if failure.code != FailureCode::Invalid {
+        // The agent itself says why.
+        return Some(Error::msg(printable(&failure.message)));
+    }
     let hint = "give the guest the agent of this version: install it, or prepare the image again";
     Some(hinted(hint, failure.message.clone()))
 }

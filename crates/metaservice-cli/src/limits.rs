@@ -23,7 +23,7 @@ pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
     ("names", "1000000", "names in a listing of a version 1 agent"),
     ("streams", "256", "concurrent shells and other streams"),
     ("storage", "128G", "all artifacts of a job in temporary storage together"),
-    ("artifact-timeout", "1h", "time for all artifacts after the command has ended"),
+    ("artifact-timeout", "1h", "time for all files of --copy-in, and for all artifacts"),
     ("console", "64M", "size of the file of `--console`"),
     ("pcap", "16G", "size of the file of `--pcap`"),
     ("history-jobs", "100", "ended jobs that are kept when this one starts"),

@@ -32,7 +32,6 @@ const ARROWS: [(&str, &[&str]); 10] = [
         "metaservice-cli",
         &[
             "metaservice",
-            "metaservice-archive",
             "metaservice-image",
             "metaservice-nic",
             "metaservice-private",

@@ -9,11 +9,11 @@ use tokio::io::AsyncWrite;
 
 use crate::job::{InvalidJob, Job};
 use crate::launch::{LaunchError, Launcher};
-use crate::life::End;
+use crate::life::{End, KillReason};
 use crate::machine::{Plan, PlanError};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
-use crate::spec::{ArtifactSpec, JobSpec, NetSpec, Period, Size, VolumeSpec};
+use crate::spec::{ArtifactSpec, CopyInSpec, JobSpec, NetSpec, Period, Size, VolumeSpec};
 
 /// Why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,7 @@ fn describe(report: &Report) -> String {
     match (&report.not_started, report.outcome.end) {
         (Some(error), _) => error.to_string(),
         (None, End::NeverFetched) => "the guest never fetched it".to_owned(),
+        (None, End::Killed(KillReason::CopyIn { .. })) => "its files are not in place".to_owned(),
         (None, _) => match &report.exit {
             Some(exit) => exit.cause.to_string(),
             None => "the machine is gone".to_owned(),
@@ -169,7 +170,13 @@ impl Builder {
         self
     }
 
-    /// Fetches a file of the guest when the command has ended.
+    /// Copies a file or a directory into the guest before the command starts.
+    pub fn copy_in(mut self, from: impl Into<PathBuf>, to: impl Into<String>) -> Self {
+        self.spec.copy_in.push(CopyInSpec { from: from.into(), to: Some(to.into()) });
+        self
+    }
+
+    /// Fetches a file or a directory of the guest when the command has ended.
     pub fn artifact(mut self, path: impl Into<String>, to: impl Into<PathBuf>) -> Self {
         self.spec.artifacts.push(ArtifactSpec { path: path.into(), to: Some(to.into()) });
         self

@@ -3,6 +3,7 @@
 //! Owns the machine, its card, the control socket and every task of the job. Dropping the driver
 //! ends all of them. It decides nothing.
 
+mod copies;
 mod effects;
 
 use std::io;
@@ -19,6 +20,7 @@ use tracing::Instrument;
 
 use crate::attempt::{Attempt, Attempted};
 use crate::control::Control;
+use crate::copy_in::CopyInError;
 use crate::event::{CONTACT_LIMIT, Event, EventSender};
 use crate::force::ForceOrders;
 use crate::history::{HistoryError, Recorder};
@@ -63,6 +65,10 @@ pub(crate) enum Message {
     Attempt(u32, Attempted),
     KillTaken,
     KillFailed(ActionError),
+    /// The files that the guest gets are in place.
+    Copied(Result<(), CopyInError>),
+    /// The guest has started the command after that.
+    CommandStarted(Result<(), ActionError>),
     Collected {
         missing: usize,
         progress: Progress,
@@ -82,6 +88,7 @@ pub(crate) struct Driver {
     tasks: JoinSet<()>,
     attempts: u32,
     attempt: Option<Attempt>,
+    copying_in: Option<AbortHandle>,
     collecting: Option<AbortHandle>,
     contact: Contact,
     contacts: usize,
@@ -105,6 +112,7 @@ impl Driver {
             tasks: JoinSet::new(),
             attempts: 0,
             attempt: None,
+            copying_in: None,
             collecting: None,
             contact: Contact::Awaited,
             contacts: 0,
@@ -270,6 +278,8 @@ impl Driver {
                 }
                 self.handle(Input::KillFailed);
             }
+            Message::Copied(copied) => self.copied(copied),
+            Message::CommandStarted(started) => self.command_started(started),
             Message::Collected { missing, progress } => {
                 self.missing = missing;
                 self.parts.progress = progress;
@@ -299,9 +309,16 @@ impl Driver {
             if start == Start::Restore {
                 self.report_event(Event::MachineStarted(start));
             }
-            self.report_event(Event::Started { name: self.parts.job.name().to_owned() });
-            self.parts.started.cancel();
+            if self.life.state() != State::CopyingIn {
+                self.started();
+            }
         }
+    }
+
+    /// The command runs, or has ended.
+    fn started(&self) {
+        self.report_event(Event::Started { name: self.parts.job.name().to_owned() });
+        self.parts.started.cancel();
     }
 
     fn contact_changed(&mut self, now: Contact) {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use metaservice::{ActionError, Contact, JobResult, LogError, Need};
 use metaservice_qemu::{CacheNotice, Exit, StartError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::collect::CollectError;
 use crate::control::ControlError;
+use crate::copy::Content;
+use crate::copy_in::{CopyInError, CopyProgress};
 use crate::history::{Artifacts, HistoryError, PastArtifact};
-use crate::job::{Artifact, OutputField};
+use crate::job::{Artifact, CopyIn, OutputField};
 use crate::life::{Force, KillReason, Start};
 use crate::machine::snapshot::SnapshotError;
 
@@ -38,7 +40,23 @@ pub enum Event {
     RestoreFailed(RestoreError),
     /// The machine runs. A restored one has fetched its command.
     MachineStarted(Start),
-    /// The guest has fetched its command.
+    /// The guest has fetched its command, which waits until this is copied.
+    CopyingIn {
+        /// What is copied.
+        copy: CopyIn,
+        /// How far it is. The sender is gone when the copy has ended.
+        progress: watch::Receiver<CopyProgress>,
+    },
+    /// This is in the guest.
+    CopiedIn {
+        /// What was copied.
+        copy: CopyIn,
+        /// What it contains.
+        content: Content,
+    },
+    /// The command is not started, because its files are not in place.
+    NotCopiedIn(CopyInError),
+    /// The guest has fetched its command, and everything that the command waits for is done.
     Started {
         /// The job's name.
         name: String,

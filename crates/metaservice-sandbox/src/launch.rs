@@ -261,6 +261,7 @@ impl Launcher {
             timeout_order_timeout: TIMEOUT_ORDER_TIMEOUT,
             order_timeout: control::KILL_ORDER_TIMEOUT,
             kill_timeout: KILL_TIMEOUT,
+            copy_in_timeout: (!job.copy_in.is_empty()).then_some(job.limits.artifact_timeout),
             artifact_timeout: (!job.artifacts.is_empty()).then_some(job.limits.artifact_timeout),
             close_timeout: CLOSE_TIMEOUT,
             keep: job.keep,
@@ -280,6 +281,9 @@ impl Launcher {
         builder = builder.separate(job.separates_stderr());
         if let Some(directory) = &self.state {
             builder = builder.state(directory);
+        }
+        if !job.copy_in.is_empty() {
+            builder = builder.hold();
         }
         job.options.add_to(builder)
     }

@@ -16,6 +16,7 @@
 //! | [`job`] | the checked description; limits, variables, artifacts |
 //! | [`machine`] | the plan of a machine, its image, its snapshots |
 //! | [`life`] | every decision in a job's life, without I/O |
+//! | [`copy`] | copies between the host and a guest, as `docker cp` |
 //! | [`output`] | the destinations of output on the host |
 //! | [`history`] | the directory of jobs, where each process of the user finds them |
 //! | [`control`] | the control sockets, by which clients find jobs |
@@ -35,6 +36,8 @@ mod blocking;
 mod builder;
 mod collect;
 pub mod control;
+pub mod copy;
+mod copy_in;
 mod driver;
 pub mod event;
 pub mod exit;
@@ -55,6 +58,7 @@ pub mod spec;
 pub use agent::{AGENT, PLATFORM};
 pub use builder::{Builder, StartError};
 pub use collect::CollectError;
+pub use copy_in::{CopyInError, CopyProgress};
 pub use event::Event;
 pub use launch::{LaunchError, Launcher, OpenJob};
 pub use progress::ProgressError;

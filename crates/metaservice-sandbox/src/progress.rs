@@ -60,6 +60,12 @@ pub(crate) struct Progress {
 struct Entries {
     /// Sources and destinations of artifacts that were fetched.
     fetched: BTreeSet<(String, PathBuf)>,
+    /// Whether the files that the guest gets before the command are in place.
+    #[serde(default)]
+    copied: bool,
+    /// Whether the guest has started the command after that.
+    #[serde(default)]
+    started: bool,
     status: Option<u8>,
 }
 
@@ -103,6 +109,26 @@ impl Progress {
         self.write()
     }
 
+    /// Whether the guest has the files that it gets before the command.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.entries.copied
+    }
+
+    /// Whether the guest has started the command after that.
+    pub(crate) fn is_started(&self) -> bool {
+        self.entries.started
+    }
+
+    pub(crate) fn copied(&mut self) -> Result<(), ProgressError> {
+        self.entries.copied = true;
+        self.write()
+    }
+
+    pub(crate) fn started(&mut self) -> Result<(), ProgressError> {
+        self.entries.started = true;
+        self.write()
+    }
+
     pub(crate) fn ended(&mut self, status: u8) -> Result<(), ProgressError> {
         self.entries.status = Some(status);
         self.write()
@@ -124,11 +150,12 @@ fn key(artifact: &Artifact) -> (String, PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::ArtifactSource;
     use crate::output::Named;
 
     fn artifact(source: &str, destination: &str) -> Artifact {
         let (source, destination) = (source.to_owned(), destination.into());
-        Artifact { source, destination, named: Named::ByUser }
+        Artifact { kind: ArtifactSource::Path, source, destination, named: Named::ByUser }
     }
 
     #[test]
@@ -141,6 +168,10 @@ mod tests {
         progress.fetched(&one).unwrap();
         let mut progress = Progress::open(Some(directory.path())).unwrap();
         assert!(progress.has(&one) && !progress.has(&other) && progress.status().is_none());
+        progress.copied().unwrap();
+        let mut progress = Progress::open(Some(directory.path())).unwrap();
+        assert!(progress.is_copied() && !progress.is_started());
+        progress.started().unwrap();
         progress.ended(3).unwrap();
         let progress = Progress::open(Some(directory.path())).unwrap();
         assert_eq!(progress.status(), Some(3));

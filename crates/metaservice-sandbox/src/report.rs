@@ -65,7 +65,9 @@ impl Report {
                 KillReason::Timeout => status::TIMED_OUT,
                 KillReason::Signal(number) => signal(number),
                 KillReason::LogFailed { unread: true } => status::UNREAD,
-                KillReason::LogFailed { unread: false } => status::FAILED,
+                KillReason::LogFailed { unread: false } | KillReason::CopyIn { .. } => {
+                    status::FAILED
+                }
             },
             End::Unread => status::UNREAD,
             End::Left(_) if self.log.is_some() => status::FAILED,

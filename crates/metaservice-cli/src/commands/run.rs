@@ -32,6 +32,8 @@ Examples:
   metaservice run -- uname -a
   metaservice run -v .:/src -w /src -- make test
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
+  metaservice run --copy-in . -w /src --artifact /src/report.xml -- sh check.sh
+  metaservice run --artifact '/tmp/*.log:logs/' --artifacts-on failure -- sh -c 'date > /tmp/a.log'
   metaservice run --rootfs / -w /srv -u www-data -- make check
   metaservice run --rootfs / --artifact /tmp/report.xml -- sh -c \"cd $PWD && make test\"
   metaservice run -d --name db --image pg -- postgres
@@ -386,7 +388,8 @@ mod tests {
         }
         for (flag, value) in [
             ("--limit", "list=0"),
-            ("--artifact", "/dir/"),
+            ("--artifact", "/a["),
+            ("--copy-in", "/no/such"),
             ("--volume", "src"),
             ("--volume", ".:src"),
             ("--volume", ".:/"),

@@ -61,11 +61,25 @@ pub(crate) struct JobArgs {
     /// The time starts when the guest fetches its command. The boot does not count.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
-    /// Fetch a file after the command has ended, also if it failed. Repeatable.
+    /// Copy a file or a directory into the guest before the command starts. Repeatable.
     ///
-    /// Write a colon in GUEST_PATH as "\:".
+    /// The rules are those of "cp". Without GUEST, it gets its own name in the working directory
+    /// (--workdir), and "." or DIR/. is the content of that directory. The command starts when all
+    /// copies are complete; if one fails, it does not start, and the exit status is 125. Write a
+    /// colon in HOST as "\:".
+    #[arg(long, value_name = "HOST[:GUEST]")]
+    pub(crate) copy_in: Vec<String>,
+    /// Fetch a file or a directory after the command has ended. Repeatable.
+    ///
+    /// GUEST_PATH can be a pattern: *, ?, [a-z], {a,b}, or ** for any number of directories. Each
+    /// match goes into the directory DEST, which is created if it does not exist. A pattern without
+    /// a match counts as a missing artifact. Write a special character as [*], and a colon in
+    /// GUEST_PATH as "\:".
     #[arg(long, value_name = "GUEST_PATH[:DEST]")]
     pub(crate) artifact: Vec<String>,
+    /// When to fetch the artifacts: always, or after the failure or the success of the command.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ArtifactsOn::Always)]
+    pub(crate) artifacts_on: ArtifactsOn,
     /// What becomes of stderr of the command [default: separate].
     ///
     /// "separate" writes it to stderr of the tool, and "logs" knows it from stdout. Lines of the
@@ -129,6 +143,16 @@ pub(crate) enum Stderr {
     Separate,
     /// It goes to stdout.
     Merged,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArtifactsOn {
+    /// Whatever the command does.
+    Always,
+    /// If the command fails, or is killed.
+    Failure,
+    /// If the command succeeds.
+    Success,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

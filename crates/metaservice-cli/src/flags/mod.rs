@@ -11,7 +11,7 @@ use clap_complete::engine::ArgValueCompleter;
 
 use crate::completions;
 
-pub(crate) use self::job::{CloudArgs, JOB, JobArgs, Session, Stderr};
+pub(crate) use self::job::{ArtifactsOn, CloudArgs, JOB, JobArgs, Session, Stderr};
 pub(crate) use self::machine::{Accel, HardwareArgs, Net, VmArgs};
 
 /// The heading of the options of all verbs in the help.

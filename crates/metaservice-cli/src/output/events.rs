@@ -6,12 +6,15 @@ use std::time::Duration;
 use anyhow::{Error, Result};
 use metaservice::JobResult;
 use metaservice_qemu::CacheNotice;
-use metaservice_sandbox::job::{Job, Limits, OutputField};
+use metaservice_sandbox::copy::{Content, Step};
+use metaservice_sandbox::job::{CopyIn, Job, Limits, OutputField};
 use metaservice_sandbox::life::{Collected, End, Force, KillReason, Signal, Start};
-use metaservice_sandbox::{Event, Report, Sandbox, output as sandbox_output};
+use metaservice_sandbox::{CopyProgress, Event, Report, Sandbox, output as sandbox_output};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::printer::{Printer, Spinner, printable};
+use super::progress::Progress;
 use super::{contact, remarks};
 use crate::hints;
 use crate::interrupts::{Interrupts, signal_name};
@@ -62,7 +65,7 @@ pub(crate) async fn follow(
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
-    let mut words = Words { printer, facts, spinner: None };
+    let mut words = Words { printer, facts, spinner: None, copying: None };
     let report = loop {
         tokio::select! {
             biased;
@@ -79,6 +82,7 @@ pub(crate) async fn follow(
             happened = input.next() => input.handle(happened, &facts.name, printer),
             interrupt = interrupts.next() => sandbox.signal(Signal(interrupt.number)),
             report = sandbox.wait() => break report,
+            () = words.copying() => {}
         }
     };
     input.end();
@@ -92,6 +96,8 @@ struct Words<'a> {
     printer: Printer,
     facts: &'a JobFacts,
     spinner: Option<Spinner>,
+    /// The copy that is under way, and its bar.
+    copying: Option<(watch::Receiver<CopyProgress>, Progress)>,
 }
 
 impl Words<'_> {
@@ -100,9 +106,50 @@ impl Words<'_> {
         self.spinner = Some(self.printer.spinner(text));
     }
 
+    /// Shows one step of the copy that is under way. Cancel safe.
+    async fn copying(&mut self) {
+        let Some((steps, bar)) = &mut self.copying else { return std::future::pending().await };
+        if steps.changed().await.is_err() {
+            self.copying = None;
+            return;
+        }
+        let step = *steps.borrow_and_update();
+        bar.observe(Step::Total(step.total));
+        bar.observe(Step::Bytes(step.bytes));
+    }
+
+    fn copied_in(&mut self, copy: &CopyIn, content: &Content) {
+        self.copying = None;
+        let (from, to) = (copy.source().display().to_string(), copy.destination());
+        self.printer.note(&printable(&format!("{from} -> {to} ({} bytes)", content.bytes)));
+        if content.left_out.count > 0 {
+            let count = content.left_out.count;
+            self.printer.note(&format!("left out of {from}, as no copy carries it: {count}"));
+        }
+        let details = json!({
+            "source": from,
+            "destination": to,
+            "bytes": content.bytes,
+            "files": content.files,
+            "links": content.links,
+            "leftOut": content.left_out.count,
+        });
+        self.printer.event("copiedIn", details);
+    }
+
     fn event(&mut self, event: Event) {
         let printer = self.printer;
         match event {
+            Event::CopyingIn { copy, progress } => {
+                self.spinner = None;
+                let bar = printer.progress(&copy.source().display().to_string(), None);
+                self.copying = Some((progress, bar));
+            }
+            Event::CopiedIn { copy, content } => self.copied_in(&copy, &content),
+            Event::NotCopiedIn(error) => {
+                (self.spinner, self.copying) = (None, None);
+                printer.error(&Error::new(error).context("the command is not started"));
+            }
             Event::NoControl(error) => {
                 printer
                     .error(&Error::new(error).context("the job cannot be controlled by clients"));
@@ -229,6 +276,15 @@ impl Words<'_> {
                 let name = signal_name(number);
                 printer.note(&format!("{name}: the command is killed (once more to stop at once)"));
                 printer.event("interrupted", json!({ "signal": name }));
+            }
+            KillReason::CopyIn { late: false } => {}
+            KillReason::CopyIn { late: true } => {
+                self.copying = None;
+                let limit = humantime::format_duration(self.facts.limits.artifact_timeout());
+                let what = format!("the files of --copy-in were not in place within {limit}");
+                let more = "more by --limit artifact-timeout=DURATION";
+                printer
+                    .error(&Error::msg(format!("{what}, and the command is not started: {more}")));
             }
             KillReason::LogFailed { unread: true } => {}
             KillReason::LogFailed { unread: false } => {

@@ -55,7 +55,10 @@ impl Printer {
     pub(crate) fn error(self, error: &anyhow::Error) {
         let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
         let causes = error.chain().filter(|cause| cause.downcast_ref::<Hint>().is_none());
-        let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let mut causes = causes.map(ToString::to_string).collect::<Vec<_>>();
+        // An error may show its cause.
+        causes.dedup();
+        let text = causes.join(": ");
         if self.json {
             let hint = hint.map(|Hint(hint)| hint);
             self.event("error", json!({ "message": text, "hint": hint }));

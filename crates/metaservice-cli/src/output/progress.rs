@@ -1,11 +1,9 @@
 //! The progress bar of a copy. It also counts the bytes if it is not shown.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::io::{AsyncRead, ReadBuf};
+use metaservice_sandbox::copy::{Observer, Step};
 
 /// The template for a known length: a bar, bytes of all bytes, rate, time left.
 const KNOWN: &str =
@@ -23,27 +21,24 @@ impl Progress {
         let target =
             if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         bar.set_draw_target(target);
-        let template = if total.is_some() { KNOWN } else { UNKNOWN };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        set_style(&bar, total.is_some());
         Self(bar.with_message(text))
     }
 
-    /// Wraps `source`, and counts the bytes that are read from it.
-    pub(crate) fn of<R>(&self, source: R) -> Counted<R> {
-        Counted { source, bar: self.0.clone() }
+    /// Shows a step of a copy.
+    pub(crate) fn observe(&self, step: Step) {
+        observe(&self.0, step);
     }
 
-    /// Adds bytes that were not read through [`Self::of`].
+    /// An observer of a copy, which shows its steps.
+    pub(crate) fn observer(&self) -> Observer {
+        let bar = self.0.clone();
+        Observer::new(move |step| observe(&bar, step))
+    }
+
+    /// Adds bytes.
     pub(crate) fn count(&self, bytes: u64) {
         self.0.inc(bytes);
-    }
-
-    /// Returns a function that sets the total number of bytes. Another thread can call it.
-    pub(crate) fn counter(&self) -> impl Fn(u64) + Send + 'static {
-        let bar = self.0.clone();
-        move |bytes| bar.set_position(bytes)
     }
 
     /// Removes the bar. Returns the number of bytes and the elapsed time.
@@ -54,28 +49,26 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
+fn set_style(bar: &ProgressBar, known: bool) {
+    if let Ok(style) = ProgressStyle::with_template(if known { KNOWN } else { UNKNOWN }) {
+        bar.set_style(style);
     }
 }
 
-/// A reader whose bytes are counted.
-pub(crate) struct Counted<R> {
-    source: R,
-    bar: ProgressBar,
+fn observe(bar: &ProgressBar, step: Step) {
+    match step {
+        Step::Total(Some(total)) => {
+            bar.set_length(total);
+            set_style(bar, true);
+        }
+        Step::Bytes(bytes) => bar.set_position(bytes),
+        _ => {}
+    }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.source).poll_read(cx, buf))?;
-        self.bar.inc((buf.filled().len() - before) as u64);
-        Poll::Ready(Ok(()))
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 
@@ -131,7 +124,7 @@ mod tests {
         let line = Line::default();
         let progress = Progress::new(false, "copying".to_owned(), Some(100));
         progress.0.set_draw_target(ProgressDrawTarget::term_like(Box::new(line.clone())));
-        progress.counter()(40);
+        progress.observe(Step::Bytes(40));
         progress.0.tick();
         assert!(line.0.lock().unwrap().1.contains("40 B/100 B"), "{line:?}");
         assert_eq!(progress.finish().0, 40);

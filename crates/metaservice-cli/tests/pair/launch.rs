@@ -1,6 +1,6 @@
 //! How the command is started: in which directory, as which user, behind which entry point.
 
-use metaservice::{Builder, Ending, FailureCode, MetaService, Reason};
+use metaservice::{Builder, Destination, Ending, FailureCode, MetaService, Reason};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -49,6 +49,50 @@ async fn other_commands_and_files_start_where_the_job_does() {
     let mut reading = pair.service.read("file").open().await.unwrap();
     reading.read_to_string(&mut content).await.unwrap();
     assert_eq!(content, "content");
+}
+
+#[tokio::test]
+async fn a_held_command_starts_when_its_files_are_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    let (log, mut reader) = tokio::io::duplex(64 * 1024);
+    let builder = MetaService::builder(["cat", file.to_str().unwrap()]).hold().log(log);
+    let mut pair = Pair::with(&AGENT, builder, None).await;
+    // The agent is there for everything else, also after a restart.
+    assert!(pair.service.exec(["true"]).output().await.unwrap().status.success());
+    pair.restart_agent();
+    let write = || {
+        let to = Destination::file(file.to_str().unwrap());
+        pair.service.write(to, &b"content"[..])
+    };
+    // The killed agent may have read the first one.
+    if write().await.is_err() {
+        write().await.unwrap();
+    }
+    assert_eq!(pair.service.try_result(), None);
+    pair.service.start_command().await.unwrap();
+    let result = timeout(TIMEOUT, pair.service.result()).await.unwrap();
+    assert!(result.success, "{result:?} {}", pair.describe());
+    // Once more is no other start.
+    pair.service.start_command().await.unwrap();
+    pair.service.shutdown().await.unwrap();
+    drop(pair);
+    let mut text = String::new();
+    timeout(TIMEOUT, reader.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text, "content");
+}
+
+#[tokio::test]
+async fn a_held_command_that_is_killed_never_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    let builder = MetaService::builder(["touch", file.to_str().unwrap()]).hold();
+    let pair = Pair::with(&AGENT, builder, None).await;
+    pair.service.kill().await.unwrap();
+    let result = timeout(TIMEOUT, pair.service.result()).await.unwrap();
+    assert_eq!(result.ending.unwrap().reason, Reason::Killed);
+    pair.service.start_command().await.unwrap();
+    assert!(!file.exists());
 }
 
 #[tokio::test]

@@ -128,7 +128,9 @@ fn an_artifact_of_200_megabytes_arrives_exactly_though_the_command_failed() {
     let big = cli.work().join("big");
     assert_eq!(std::fs::metadata(&big).unwrap().len(), 200_000_000);
     assert_eq!(log.split(' ').next().unwrap(), sha256(&big));
-    assert!(finished.stderr.contains("cannot fetch /tmp/none: the guest has no such plain file"));
+    assert!(
+        finished.stderr.contains("cannot fetch /tmp/none: the guest has no such file or directory")
+    );
     assert!(!cli.work().join("none").exists());
 }
 

@@ -7,13 +7,19 @@ use super::{Driver, Message};
 use crate::attempt::{Attempt, Beginning, Restored};
 use crate::collect;
 use crate::event::{Event, RestoreError};
-use crate::life::{Effect, End, Input, KillReason, Outcome, Start};
+use crate::life::{Collected, Effect, End, Input, KillReason, Outcome, Start};
 use crate::place::Place;
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Start(start) => self.start(start),
+            Effect::CopyIn => self.copy_in(),
+            Effect::StopCopyingIn => {
+                if let Some(copying) = self.copying_in.take() {
+                    copying.abort();
+                }
+            }
             Effect::KillCommand(reason) => self.kill(reason),
             Effect::Collect => self.collect(),
             Effect::StopCollecting => {
@@ -83,7 +89,9 @@ impl Driver {
         self.spawn(async move {
             let killed = match reason {
                 KillReason::Timeout => service.time_out().await,
-                KillReason::Signal(_) | KillReason::LogFailed { .. } => service.kill().await,
+                KillReason::Signal(_)
+                | KillReason::CopyIn { .. }
+                | KillReason::LogFailed { .. } => service.kill().await,
             };
             // A result follows.
             Some(killed.map_or_else(Message::KillFailed, |()| Message::KillTaken))
@@ -107,25 +115,27 @@ impl Driver {
 
     fn collect(&mut self) {
         let (job, service) = (Arc::clone(&self.parts.job), self.parts.service.clone());
+        let success = service.try_result().is_some_and(|result| result.success)
+            && self.life.outcome().is_some_and(|outcome| outcome.end == End::Result);
+        if !job.artifacts_on.wants(success) {
+            self.missing = 0;
+            return self.handle(Input::Collected(Collected::All));
+        }
         let mut progress = std::mem::take(&mut self.parts.progress);
         let events = self.parts.events.clone();
         let fetching = async move {
-            let mut missing = 0;
-            for artifact in &job.artifacts {
-                if progress.has(artifact) {
-                    continue;
-                }
-                let _ = events.send(Event::Fetching(artifact.clone()));
-                let artifact = artifact.clone();
-                let event = match collect::fetch(&service, &artifact, &mut progress).await {
-                    Ok(length) => Event::Fetched { artifact, length },
-                    Err(error) => {
-                        missing += 1;
+            let report = |news| {
+                let _ = events.send(match news {
+                    collect::News::Fetching(artifact) => Event::Fetching(artifact),
+                    collect::News::Fetched { artifact, length } => {
+                        Event::Fetched { artifact, length }
+                    }
+                    collect::News::NotFetched { artifact, error } => {
                         Event::NotFetched { artifact, error }
                     }
-                };
-                let _ = events.send(event);
-            }
+                });
+            };
+            let missing = collect::run(&job, &service, &mut progress, report).await;
             Some(Message::Collected { missing, progress })
         };
         self.collecting = Some(self.spawn(fetching));

@@ -1,20 +1,38 @@
-//! Artifacts: files of the guest that the host fetches when the command has ended.
+//! Artifacts: files and directories of the guest that the host fetches when the command has ended.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::glob::{self, InvalidGlob, Pattern};
+use crate::copy::place;
 use crate::output::Named;
 use crate::spec::ArtifactSpec;
 
-/// A file to fetch and where it goes.
+/// A file or a directory to fetch and where it goes, or a pattern for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
+    pub(crate) kind: ArtifactSource,
     /// The path in the guest, as it was written.
     pub(crate) source: String,
-    /// The file on the host.
+    /// The path on the host; for a pattern, the directory.
     pub(crate) destination: PathBuf,
     /// Where the destination's last name comes from.
     pub(crate) named: Named,
+}
+
+/// What the path in the guest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ArtifactSource {
+    /// A file or a directory.
+    Path,
+    /// A pattern for several.
+    Glob(Box<Pattern>),
+}
+
+impl ArtifactSource {
+    pub(super) fn is_glob(&self) -> bool {
+        matches!(self, Self::Glob(_))
+    }
 }
 
 /// Why a description of an artifact is wrong.
@@ -27,15 +45,21 @@ pub enum InvalidArtifact {
     /// The path in the guest has a zero byte.
     #[error("a path cannot contain a zero byte")]
     ZeroByte,
-    /// The path in the guest is that of a directory.
-    #[error("{0} names no file")]
-    NoFile(String),
+    /// The path in the guest has no name that the artifact could have on the host.
+    #[error("{0} has no name for the host: write {0}:DEST")]
+    NoName(String),
+    /// The pattern is wrong.
+    #[error(transparent)]
+    Glob(#[from] InvalidGlob),
     /// The destination is empty.
     #[error("there is nothing after the colon")]
     NoDestination,
     /// The destination is standard output.
     #[error("an artifact cannot go to standard output: the log does")]
     StandardOutput,
+    /// The destination of a pattern is a file.
+    #[error("{} is not a directory, which a pattern needs", .0.display())]
+    NotADirectory(PathBuf),
     /// The directory of the destination does not exist.
     #[error("there is no directory {}", .0.display())]
     NoDirectory(PathBuf),
@@ -48,7 +72,7 @@ impl Artifact {
         &self.source
     }
 
-    /// The file on the host.
+    /// The path on the host; for a pattern, the directory.
     #[must_use]
     pub fn destination(&self) -> &Path {
         &self.destination
@@ -62,23 +86,48 @@ impl Artifact {
         if source.contains('\0') {
             return Err(InvalidArtifact::ZeroByte);
         }
-        let name = Path::new(&source).file_name().filter(|_| !source.ends_with('/'));
-        let Some(name) = name else { return Err(InvalidArtifact::NoFile(source)) };
-        let (destination, named) = match spec.to.as_deref() {
-            None => (PathBuf::from(name), Named::ByGuest),
-            Some(path) => match path.to_str() {
-                Some("") => return Err(InvalidArtifact::NoDestination),
-                Some("-") => return Err(InvalidArtifact::StandardOutput),
-                Some(text) if text.ends_with('/') => (path.join(name), Named::ByGuest),
-                _ if path.is_dir() => (path.join(name), Named::ByGuest),
-                _ => (path.to_owned(), Named::ByUser),
-            },
-        };
-        let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-            return Err(InvalidArtifact::NoDirectory(parent.to_owned()));
+        match spec.to.as_deref().map(Path::to_str) {
+            Some(Some("")) => return Err(InvalidArtifact::NoDestination),
+            Some(Some("-")) => return Err(InvalidArtifact::StandardOutput),
+            _ => {}
         }
-        Ok(Self { source, destination, named })
+        if glob::is_pattern(&source) {
+            return Self::pattern(source, spec.to.as_deref());
+        }
+        let name = place::name(&source);
+        let (destination, named) = match (spec.to.as_deref(), name) {
+            (None, Some(name)) => (PathBuf::from(name), Named::ByGuest),
+            (Some(path), Some(name)) if is_directory(path) => (path.join(name), Named::ByGuest),
+            (Some(path), _) => (path.to_owned(), Named::ByUser),
+            (None, None) => return Err(InvalidArtifact::NoName(source)),
+        };
+        check_parent(&destination)?;
+        Ok(Self { kind: ArtifactSource::Path, source, destination, named })
+    }
+
+    /// The directory of a pattern may be new.
+    fn pattern(source: String, to: Option<&Path>) -> Result<Self, InvalidArtifact> {
+        let kind = ArtifactSource::Glob(Box::new(Pattern::parse(&source)?));
+        let destination = to.unwrap_or(Path::new(".")).to_owned();
+        let found = std::fs::metadata(&destination);
+        if found.is_ok_and(|found| !found.is_dir()) {
+            return Err(InvalidArtifact::NotADirectory(destination));
+        }
+        check_parent(&destination)?;
+        Ok(Self { kind, source, destination, named: Named::ByUser })
+    }
+}
+
+/// Whether a destination is a directory, or is written as one.
+fn is_directory(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir()
+}
+
+fn check_parent(destination: &Path) -> Result<(), InvalidArtifact> {
+    let parent = place::parent(destination);
+    match parent.is_dir() {
+        true => Ok(()),
+        false => Err(InvalidArtifact::NoDirectory(parent.to_owned())),
     }
 }
 

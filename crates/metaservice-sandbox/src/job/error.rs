@@ -6,6 +6,7 @@ use crate::spec::InvalidPeriod;
 
 use super::artifact::InvalidArtifact;
 use super::cloud::InvalidCloud;
+use super::copy_in::InvalidCopyIn;
 use super::hardware::InvalidMachine;
 use super::limits::InvalidLimit;
 use super::name::InvalidName;
@@ -83,6 +84,9 @@ pub enum Field {
     /// The command's timeout.
     #[error("timeout")]
     Timeout,
+    /// A file to copy in, by its path on the host.
+    #[error("copyIn ({})", .0.display())]
+    CopyIn(PathBuf),
     /// An artifact, by its path in the guest.
     #[error("artifacts ({0})")]
     Artifact(String),
@@ -119,6 +123,9 @@ pub enum FieldError {
     /// It is no duration.
     #[error(transparent)]
     Period(#[from] InvalidPeriod),
+    /// It cannot be copied in.
+    #[error(transparent)]
+    CopyIn(#[from] InvalidCopyIn),
     /// It is no artifact.
     #[error(transparent)]
     Artifact(#[from] InvalidArtifact),

@@ -7,7 +7,9 @@
 
 mod artifact;
 mod cloud;
+mod copy_in;
 mod error;
+pub(crate) mod glob;
 mod hardware;
 mod limits;
 mod name;
@@ -21,17 +23,24 @@ use std::time::Duration;
 
 use metaservice::{SessionMode, TerminalSize};
 
+use crate::copy::place;
 use crate::output::{self, Named};
-use crate::spec::{CloudSpec, JobSpec, Period, SessionSpec, StderrSpec, TerminalSpec, VERSION};
+use crate::spec::{
+    ArtifactsOn, CloudSpec, JobSpec, Period, SessionSpec, StderrSpec, TerminalSpec, VERSION,
+};
 
+pub(crate) use artifact::ArtifactSource;
 pub use artifact::{Artifact, InvalidArtifact};
 pub use cloud::{CloudSettings, InvalidCloud, cards};
+pub use copy_in::{CopyIn, InvalidCopyIn};
 pub use error::{Field, FieldError, InvalidJob, OutputField};
+pub use glob::InvalidGlob;
 pub use hardware::{Hardware, InvalidMachine, InvalidPublish, KernelChoice};
 pub use limits::{InvalidLimit, Limits, parse_limit};
 pub use name::{InvalidName, JobName};
 pub use options::InvalidOption;
 pub(crate) use options::LaunchOptions;
+use options::Wrong;
 pub use variables::{EnvFileError, InvalidVariable, parse_env_file, set_variable};
 pub use volume::{InvalidVolume, MAX_VOLUMES, Volume};
 
@@ -64,7 +73,9 @@ pub struct Job {
     pub(crate) timeout: Option<Duration>,
     /// How long the machine is kept after the command has failed.
     pub(crate) keep: Option<Duration>,
+    pub(crate) copy_in: Vec<CopyIn>,
     pub(crate) artifacts: Vec<Artifact>,
+    pub(crate) artifacts_on: ArtifactsOn,
     pub(crate) log: Option<PathBuf>,
     pub(crate) limits: Limits,
     pub(crate) cloud: CloudSettings,
@@ -76,7 +87,7 @@ pub struct Job {
 impl Job {
     /// Checks a description. `secret` gives the value of each secret variable.
     ///
-    /// Blocks: reads the files of public keys and user data that the description names.
+    /// Blocks: looks for what is to be copied, and reads the files of public keys and user data that the description names.
     ///
     /// # Errors
     /// The first value that is wrong, or the first two that do not go together.
@@ -97,11 +108,25 @@ impl Job {
             variables::check_name(name).map_err(|error| Field::Env.error(error))?;
         }
         let secrets = secrets(&spec, secret)?;
-        let options = LaunchOptions::resolve(&spec)?;
+        let options = LaunchOptions::resolve(&spec).map_err(|(wrong, error)| {
+            let field = match wrong {
+                Wrong::Workdir => Field::Workdir,
+                Wrong::User => Field::User,
+                Wrong::Hostname => Field::Hostname,
+                Wrong::Entrypoint => Field::Entrypoint,
+            };
+            field.error(error)
+        })?;
         let artifacts = spec.artifacts.iter().map(|artifact| {
             let invalid = |error| Field::Artifact(artifact.path.clone()).error(error);
             Artifact::resolve(artifact).map_err(invalid)
         });
+        let workdir = spec.workdir.as_deref();
+        let copy_in = spec.copy_in.iter().map(|copy| {
+            let invalid = |error| Field::CopyIn(copy.from.clone()).error(error);
+            CopyIn::resolve(copy, workdir).map_err(invalid)
+        });
+        let copy_in = copy_in.collect::<Result<_, _>>()?;
         let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
         let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
         let described = described(&spec);
@@ -125,7 +150,9 @@ impl Job {
             },
             timeout,
             keep: spec.keep_on_failure.map(Period::get),
+            copy_in,
             artifacts: artifacts.collect::<Result<_, _>>()?,
+            artifacts_on: spec.artifacts_on,
             log: spec.log,
             limits,
             cloud: cloud(&spec.cloud)?,
@@ -236,6 +263,16 @@ impl Job {
                 return Err(InvalidJob::SameOutput { first, second: field, path: path.to_owned() });
             }
         }
+        for artifact in self.artifacts.iter().filter(|artifact| artifact.kind.is_glob()) {
+            // Several patterns may share a directory, and nothing else replaces it.
+            let (path, second) =
+                (&artifact.destination, OutputField::Artifact(artifact.source.clone()));
+            let parent = std::fs::canonicalize(place::parent(path));
+            let (Ok(parent), Some(name)) = (parent, path.file_name()) else { continue };
+            if let Some(first) = taken.get(&parent.join(name)).cloned() {
+                return Err(InvalidJob::SameOutput { first, second, path: path.clone() });
+            }
+        }
         Ok(())
     }
 
@@ -246,7 +283,8 @@ impl Job {
         let own = own
             .into_iter()
             .filter_map(|(field, path)| Some((field, path.as_deref()?, Named::ByUser)));
-        let artifacts = self.artifacts.iter().map(|artifact| {
+        let single = self.artifacts.iter().filter(|artifact| !artifact.kind.is_glob());
+        let artifacts = single.map(|artifact| {
             let field = OutputField::Artifact(artifact.source.clone());
             (field, artifact.destination.as_path(), artifact.named)
         });

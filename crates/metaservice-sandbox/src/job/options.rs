@@ -2,7 +2,6 @@
 
 use metaservice::Builder;
 
-use super::error::{Field, InvalidJob};
 use crate::spec::JobSpec;
 
 /// The longest path in a Linux guest in bytes.
@@ -18,6 +17,15 @@ pub(crate) struct LaunchOptions {
     user: Option<String>,
     pub(super) hostname: Option<String>,
     entrypoint: Option<Vec<String>>,
+}
+
+/// Which option is wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wrong {
+    Workdir,
+    User,
+    Hostname,
+    Entrypoint,
 }
 
 /// Why an option is wrong.
@@ -48,13 +56,13 @@ pub enum InvalidOption {
 }
 
 impl LaunchOptions {
-    pub(super) fn resolve(spec: &JobSpec) -> Result<Self, InvalidJob> {
+    pub(super) fn resolve(spec: &JobSpec) -> Result<Self, (Wrong, InvalidOption)> {
         let JobSpec { workdir, user, hostname, entrypoint, .. } = spec;
-        workdir.as_deref().map_or(Ok(()), check_workdir).map_err(|e| Field::Workdir.error(e))?;
-        user.as_deref().map_or(Ok(()), check_user).map_err(|e| Field::User.error(e))?;
-        hostname.as_deref().map_or(Ok(()), check_hostname).map_err(|e| Field::Hostname.error(e))?;
+        workdir.as_deref().map_or(Ok(()), check_workdir).map_err(|e| (Wrong::Workdir, e))?;
+        user.as_deref().map_or(Ok(()), check_user).map_err(|e| (Wrong::User, e))?;
+        hostname.as_deref().map_or(Ok(()), check_hostname).map_err(|e| (Wrong::Hostname, e))?;
         let words = entrypoint.as_deref().map_or(Ok(()), check_entrypoint);
-        words.map_err(|e| Field::Entrypoint.error(e))?;
+        words.map_err(|e| (Wrong::Entrypoint, e))?;
         Ok(Self {
             workdir: workdir.clone(),
             user: user.clone(),

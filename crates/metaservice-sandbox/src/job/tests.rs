@@ -57,9 +57,32 @@ fn an_artifact_goes_where_the_description_says() {
     assert_eq!(destination("/var/log/out.txt"), Path::new("out.txt"));
     assert_eq!(destination(&format!("/o.txt:{here}")), directory.path().join("o.txt"));
     assert_eq!(destination(&format!("/o.txt:{here}/n")), directory.path().join("n"));
-    for wrong in ["", ":x", "/dir/", "/", "/..", "/o:", "/o:-", "/o:/nowhere/at/all/"] {
+    assert_eq!(destination("/var/log/"), Path::new("log"));
+    assert_eq!(destination(&format!("/var/log/.:{here}/all")), directory.path().join("all"));
+    assert_eq!(destination(&format!("/var/log/.:{here}")), directory.path());
+    for wrong in ["", ":x", "/", "/..", "/dir/.", "/o:", "/o:-", "/o:/nowhere/at/all/"] {
         assert!(artifacts(&[wrong]).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_pattern_goes_into_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let destination = |text: &str| artifacts(&[text]).map(|mut all| all.remove(0).destination);
+    assert_eq!(destination("/tmp/*.xml").unwrap(), Path::new("."));
+    assert_eq!(
+        destination(&format!("/tmp/*.xml:{here}/new/")).unwrap(),
+        directory.path().join("new")
+    );
+    for wrong in [format!("/*:{here}/file"), format!("/*:{here}/a/b"), "/a[".to_owned()] {
+        assert!(artifacts(&[&wrong]).is_err(), "{wrong}");
+    }
+    let both = [format!("/a/*:{here}"), format!("/b/*:{here}")];
+    assert!(artifacts(&[&both[0], &both[1]]).is_ok(), "their names may differ");
+    let same = [format!("/a/*:{here}/new"), format!("/b:{here}/new")];
+    assert!(artifacts(&[&same[0], &same[1]]).is_err(), "one would replace the other");
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //!        │                                                            │
 //!        └─────────────── fetched ────────────┬───────────────────────┘
 //!                                             ▼
+//!                                         CopyingIn ── failed, timeout, signal ────────► Killing
+//!                                             ▼ started
 //!                      ┌── agent silent ── Running ──┐
 //!                      ▼                      ▲      ├ timeout, signal, log failed ──► Killing
 //!                 Unresponsive ── agent back ─┘      │                              │       │
@@ -68,6 +70,8 @@ pub struct Life {
     /// The command's end, once it is known.
     end: Option<End>,
     collected: Collected,
+    /// Whether the command was started, as far as it is known.
+    started: bool,
     machine_gone: bool,
     signalled: bool,
     /// Whether the command has failed.
@@ -89,6 +93,7 @@ impl Life {
             deadline: None,
             end: None,
             collected: Collected::All,
+            started: true,
             machine_gone: false,
             signalled: false,
             failed: false,
@@ -138,6 +143,7 @@ impl Life {
         match self.state {
             State::Starting(Start::Restore) => self.boot_instead(),
             State::Starting(Start::Boot) => self.lose(End::NeverFetched, now),
+            State::CopyingIn => self.kill(KillReason::CopyIn { late: true }, now),
             State::Running | State::Unresponsive => self.kill(KillReason::Timeout, now),
             // The guest has taken the order, and does not report the end.
             State::Killing(reason) if self.report_by.is_none() => {
@@ -168,29 +174,37 @@ impl Life {
             }
             (Input::RestoreFailed, State::Starting(Start::Restore)) => self.boot_instead(),
             (Input::BootFailed, State::Starting(Start::Boot)) => self.finish_as(End::NotStarted),
-            (Input::Fetched(ago), State::Starting(_)) => {
-                self.state = State::Running;
-                let left = |timeout: Duration| now + timeout.saturating_sub(ago);
-                self.deadline = self.rules.timeout.map(left);
-            }
+            (Input::Fetched(ago), State::Starting(_)) => match self.rules.copy_in_timeout {
+                None => self.run(ago, now),
+                Some(timeout) => self.copy_in(timeout, now),
+            },
             (Input::Failed, _) => self.failed = true,
-            (Input::Result, State::Starting(_) | State::Running | State::Unresponsive) => {
-                self.collect(End::Result, now);
+            (Input::CopiedIn, State::CopyingIn) => self.run(Duration::ZERO, now),
+            (Input::CopyInFailed, State::CopyingIn) => {
+                self.kill(KillReason::CopyIn { late: false }, now);
             }
+            (
+                Input::Result,
+                State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive,
+            ) => self.collect(End::Result, now),
             (Input::Result | Input::KillFailed, State::Killing(reason)) => {
                 self.collect(End::Killed(reason), now);
             }
             // There is nothing to collect.
             (
                 Input::Unsupported,
-                State::Starting(_) | State::Running | State::Unresponsive | State::Killing(_),
+                State::Starting(_)
+                | State::CopyingIn
+                | State::Running
+                | State::Unresponsive
+                | State::Killing(_),
             ) => {
                 self.end = Some(End::Result);
                 self.close(Collected::All);
             }
             (
                 Input::LogFailed { unread },
-                State::Starting(_) | State::Running | State::Unresponsive,
+                State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive,
             ) => self.log_failed(unread, now),
             (Input::AgentSilent, State::Running) => self.state = State::Unresponsive,
             (Input::AgentBack, State::Unresponsive) => self.state = State::Running,
@@ -210,6 +224,8 @@ impl Life {
                 | Input::RestoreFailed
                 | Input::BootFailed
                 | Input::Fetched(_)
+                | Input::CopiedIn
+                | Input::CopyInFailed
                 | Input::Result
                 | Input::Unsupported
                 | Input::LogFailed { .. }
@@ -229,6 +245,28 @@ impl Life {
         self.state = State::Starting(start);
         self.deadline = None;
         self.effects.push_back(Effect::Start(start));
+    }
+
+    /// The command waits for its files.
+    fn copy_in(&mut self, timeout: Duration, now: Instant) {
+        self.started = false;
+        self.state = State::CopyingIn;
+        self.deadline = Some(now + timeout);
+        self.effects.push_back(Effect::CopyIn);
+    }
+
+    /// The command runs, since this time.
+    fn run(&mut self, ago: Duration, now: Instant) {
+        self.started = true;
+        self.state = State::Running;
+        let left = |timeout: Duration| now + timeout.saturating_sub(ago);
+        self.deadline = self.rules.timeout.map(left);
+    }
+
+    fn stop_copying_in(&mut self) {
+        if self.state == State::CopyingIn {
+            self.effects.push_back(Effect::StopCopyingIn);
+        }
     }
 
     fn boot_instead(&mut self) {
@@ -254,14 +292,17 @@ impl Life {
             State::Ending => self.finish(),
             State::Kept => self.close(self.collected),
             State::Starting(_) if !again => self.finish_as(End::Cancelled(signal)),
-            State::Running | State::Unresponsive if !again && self.rules.persistent => {
+            State::CopyingIn | State::Running | State::Unresponsive
+                if !again && self.rules.persistent =>
+            {
                 self.end = Some(End::Left(signal));
                 self.close(self.no_artifacts());
             }
-            State::Running | State::Unresponsive if !again => {
+            State::CopyingIn | State::Running | State::Unresponsive if !again => {
                 self.kill(KillReason::Signal(signal), now);
             }
             State::Starting(_)
+            | State::CopyingIn
             | State::Running
             | State::Unresponsive
             | State::Killing(_)
@@ -274,10 +315,12 @@ impl Life {
         self.machine_gone = true;
         match self.state {
             State::Starting(Start::Restore) if !reported => self.boot_instead(),
-            State::Starting(_) | State::Running | State::Unresponsive => match reported {
-                true => self.collect(End::Result, now),
-                false => self.lose(End::MachineGone, now),
-            },
+            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
+                match reported {
+                    true => self.collect(End::Result, now),
+                    false => self.lose(End::MachineGone, now),
+                }
+            }
             State::Killing(reason) => self.collect(End::Killed(reason), now),
             State::Collecting => {
                 self.effects.push_back(Effect::StopCollecting);
@@ -291,7 +334,9 @@ impl Life {
 
     fn agent_dead(&mut self, now: Instant) {
         match self.state {
-            State::Running | State::Unresponsive => self.lose(End::AgentDead, now),
+            State::CopyingIn | State::Running | State::Unresponsive => {
+                self.lose(End::AgentDead, now);
+            }
             State::Killing(reason) => self.abandon(End::Killed(reason), now),
             State::Collecting => {
                 self.effects.push_back(Effect::StopCollecting);
@@ -305,7 +350,7 @@ impl Life {
 
     fn no_guest(&mut self, now: Instant) {
         match self.state {
-            State::Starting(_) | State::Running | State::Unresponsive => {
+            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
                 self.lose(End::NoGuest, now);
             }
             State::Killing(_)
@@ -319,7 +364,7 @@ impl Life {
 
     fn force(&mut self, force: Force, now: Instant) {
         match self.state {
-            State::Starting(_) | State::Running | State::Unresponsive => {
+            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
                 self.abandon(End::Forced(force), now);
             }
             State::Killing(reason) => self.abandon(End::Killed(reason), now),
@@ -345,8 +390,11 @@ impl Life {
     fn kill(&mut self, reason: KillReason, now: Instant) {
         let order = match reason {
             KillReason::Timeout => self.rules.timeout_order_timeout,
-            KillReason::Signal(_) | KillReason::LogFailed { .. } => self.rules.order_timeout,
+            KillReason::Signal(_) | KillReason::CopyIn { .. } | KillReason::LogFailed { .. } => {
+                self.rules.order_timeout
+            }
         };
+        self.stop_copying_in();
         self.state = State::Killing(reason);
         self.deadline = Some(now + order);
         self.report_by = Some(now + self.rules.kill_timeout);
@@ -365,9 +413,9 @@ impl Life {
         self.end = Some(end);
         self.kill_machine();
         self.close(match self.rules.artifact_timeout {
-            Some(_) if self.machine_gone => Collected::MachineGone,
-            Some(_) => Collected::Unresponsive,
-            None => Collected::All,
+            Some(_) if self.started && self.machine_gone => Collected::MachineGone,
+            Some(_) if self.started => Collected::Unresponsive,
+            Some(_) | None => Collected::All,
         });
         self.deadline = Some(now + self.rules.close_timeout);
     }
@@ -375,7 +423,7 @@ impl Life {
     fn collect(&mut self, end: End, now: Instant) {
         self.end = Some(end);
         match self.rules.artifact_timeout {
-            Some(timeout) if !self.machine_gone => {
+            Some(timeout) if self.started && !self.machine_gone => {
                 self.state = State::Collecting;
                 self.deadline = Some(now + timeout);
                 self.effects.push_back(Effect::Collect);
@@ -402,12 +450,14 @@ impl Life {
     /// What became of artifacts that are not asked for.
     fn no_artifacts(&self) -> Collected {
         match self.rules.artifact_timeout {
-            Some(_) => Collected::MachineGone,
-            None => Collected::All,
+            Some(_) if self.started => Collected::MachineGone,
+            // A command that never started has none.
+            Some(_) | None => Collected::All,
         }
     }
 
     fn close(&mut self, collected: Collected) {
+        self.stop_copying_in();
         self.collected = collected;
         self.deadline = None;
         self.state = State::Closing;

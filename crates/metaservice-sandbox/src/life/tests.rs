@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod copies;
+
 const SECOND: Duration = Duration::from_secs(1);
 const GONE: Input = Input::MachineGone { reported: false };
 const END_MACHINE: Effect = Effect::EndMachine { at_once: false };
@@ -16,6 +18,7 @@ fn rules() -> Rules {
         start: Start::Boot,
         restore_timeout: 60 * SECOND,
         boot_timeout: Some(60 * SECOND),
+        copy_in_timeout: None,
         timeout: Some(100 * SECOND),
         timeout_order_timeout: 2 * SECOND,
         order_timeout: 10 * SECOND,
@@ -420,6 +423,8 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::Result),
         Just(Input::Failed),
         Just(Input::Unsupported),
+        Just(Input::CopiedIn),
+        Just(Input::CopyInFailed),
         any::<bool>().prop_map(|unread| Input::LogFailed { unread }),
         (1..16u8).prop_map(|number| Input::Signal(Signal(number))),
         any::<bool>().prop_map(|reported| Input::MachineGone { reported }),
@@ -442,6 +447,7 @@ prop_compose! {
         restore: bool,
         boot in proptest::option::of(1..100u64),
         timeout in proptest::option::of(1..100u64),
+        copy_in in proptest::option::of(1..100u64),
         artifacts in proptest::option::of(1..100u64),
         keep in proptest::option::of(1..100u64),
         persistent: bool,
@@ -451,6 +457,7 @@ prop_compose! {
             start: if restore { Start::Restore } else { Start::Boot },
             boot_timeout: boot.map(Duration::from_secs),
             timeout: timeout.map(Duration::from_secs),
+            copy_in_timeout: copy_in.map(Duration::from_secs),
             artifact_timeout: artifacts.map(Duration::from_secs),
             keep: keep.map(Duration::from_secs),
             persistent,
@@ -486,13 +493,15 @@ proptest! {
         done.retain(|effect| *effect != Effect::KillMachine);
         let rank = |effect: &Effect| match effect {
             Effect::Start(_) => 0,
-            Effect::KillCommand(_) => 1,
-            Effect::Collect => 2,
-            Effect::StopCollecting => 3,
-            Effect::Keep(_) => 4,
-            Effect::KillMachine | Effect::Close => 5,
-            Effect::EndMachine { .. } => 6,
-            Effect::Finish(_) => 7,
+            Effect::CopyIn => 1,
+            Effect::StopCopyingIn => 2,
+            Effect::KillCommand(_) => 3,
+            Effect::Collect => 4,
+            Effect::StopCollecting => 5,
+            Effect::Keep(_) => 6,
+            Effect::KillMachine | Effect::Close => 7,
+            Effect::EndMachine { .. } => 8,
+            Effect::Finish(_) => 9,
         };
         let ranks: Vec<_> = done.iter().map(rank).collect();
         prop_assert!(ranks.is_sorted_by(|one, next| one < next), "{done:?}");

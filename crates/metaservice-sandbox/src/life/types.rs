@@ -12,7 +12,10 @@ pub struct Rules {
     /// How long a guest may take to fetch its command. After it, the job is lost. `None`: no
     /// limit.
     pub boot_timeout: Option<Duration>,
-    /// How long the command may run, counted from when the guest fetched it. `None`: no limit.
+    /// How long all files together may take that the guest gets before the command starts. `None`:
+    /// there are none.
+    pub copy_in_timeout: Option<Duration>,
+    /// How long the command may run, counted from its start. `None`: no limit.
     pub timeout: Option<Duration>,
     /// How long the guest may take to answer the order to kill the command when its timeout has
     /// passed. After it, the machine is killed.
@@ -55,6 +58,10 @@ pub enum Input {
     Fetched(Duration),
     /// The result that follows is a failure of the command, which no client has asked for.
     Failed,
+    /// The files that the guest gets are in place, and it has started the command.
+    CopiedIn,
+    /// They are not in place, or the guest does not start the command.
+    CopyInFailed,
     /// The guest reported the command's result.
     Result,
     /// The guest's agent cannot run the command: the command never started.
@@ -112,6 +119,11 @@ pub enum Force {
 pub enum Effect {
     /// Start the machine. After a restore that failed this is a boot.
     Start(Start),
+    /// Copy the files that the guest gets before the command, and start the command;
+    /// [`Input::CopiedIn`] or [`Input::CopyInFailed`] follows.
+    CopyIn,
+    /// Stop copying files into the guest; nothing follows.
+    StopCopyingIn,
     /// Ask the guest to kill the command, and give the reason. A result follows, or
     /// [`Input::KillFailed`].
     KillCommand(KillReason),
@@ -141,6 +153,11 @@ pub enum KillReason {
     Timeout,
     /// A signal came.
     Signal(Signal),
+    /// The files that it needs are not in place. It has not started.
+    CopyIn {
+        /// Whether they took longer than [`Rules::copy_in_timeout`].
+        late: bool,
+    },
     /// Its log cannot be written.
     LogFailed {
         /// Whether the log's reader has closed it.
@@ -207,6 +224,8 @@ pub struct Outcome {
 pub enum State {
     /// The machine starts, and its guest has not fetched its command.
     Starting(Start),
+    /// The guest gets files, and the command waits for them.
+    CopyingIn,
     /// The command runs.
     Running,
     /// The command runs, as far as is known: its agent is silent.

@@ -99,8 +99,15 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_on_failure: Option<Period>,
     /// Files to fetch when the command has ended.
+    /// Files and directories that the guest gets before the command starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_in: Vec<CopyInSpec>,
+    /// Files and directories to fetch when the command has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactSpec>,
+    /// When artifacts are fetched.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub artifacts_on: ArtifactsOn,
     /// A file that the log is written to, besides where the job's owner reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
@@ -140,7 +147,9 @@ impl JobSpec {
             session: SessionSpec::default(),
             timeout: None,
             keep_on_failure: None,
+            copy_in: Vec::new(),
             artifacts: Vec::new(),
+            artifacts_on: ArtifactsOn::default(),
             log: None,
             max_log: default_log(),
             max_artifact: default_artifact(),
@@ -189,14 +198,53 @@ pub enum SessionSpec {
     Off,
 }
 
-/// A file of the guest and where it goes.
+/// A file or a directory of the host and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CopyInSpec {
+    /// Its path on the host.
+    pub from: PathBuf,
+    /// Its path in the guest, as for `cp`. Without: its name, in the working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// When artifacts are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ArtifactsOn {
+    /// Always.
+    #[default]
+    Always,
+    /// If the command failed or was killed.
+    Failure,
+    /// If the command succeeded.
+    Success,
+}
+
+impl ArtifactsOn {
+    /// Whether artifacts are fetched after a command with this outcome.
+    #[must_use]
+    pub const fn wants(self, success: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Failure => !success,
+            Self::Success => success,
+        }
+    }
+}
+
+/// A file or a directory of the guest and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArtifactSpec {
-    /// Its path in the guest.
+    /// Its path in the guest, or a pattern: `*`, `?`, `[...]`, `{...}` or `**`.
     pub path: String,
-    /// A file or an existing directory of the host. Without: the file's name, in the working
+    /// A path of the host or an existing directory; for a pattern, a directory. Without: the working
     /// directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<PathBuf>,

@@ -1,26 +1,23 @@
 //! `metaservice cp SRC DEST`: copies files and directories between a guest and the host, with the
 //! rules of `docker cp`.
 //!
-//! A copy is written beside its destination and renamed into place when it is complete. A copy that
-//! fails or is interrupted leaves nothing behind. Only a directory that exists already is filled in
-//! place, file by file.
+//! The sandbox copies. This module owns the two places, archives on the standard streams, and the
+//! words about a copy.
 
-mod archive;
-mod beside;
-mod fetch;
-mod how;
 mod place;
-mod send;
+mod stream;
 mod summary;
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::{Error, Result, bail};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use metaservice::control::Client;
+use metaservice_sandbox::copy::{self, CopyError, Fetched, GuestTarget, How};
 
-use self::fetch::fetch;
-use self::how::How;
 use self::place::Place;
-use self::send::send;
+use self::summary::told;
 use crate::completions;
 use crate::interrupts::Interrupts;
 use crate::jobs;
@@ -38,7 +35,8 @@ The rules are those of docker cp:
   - If DEST does not exist, the copy gets this name. The directory above it must exist.
   - DIR/. copies the content of DIR.
   - Links are copied as links. -L, or a slash at the end, copies the target of SRC.
-  - \"-\" is a tar archive on standard input or output.
+  - \"-\" is a tar archive on standard input or output. The names in it begin with that of the
+    directory (DIR/...), or with ./ for DIR/. .
 
 Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are file systems of
 the kernel (/proc, /sys) unless SRC is in one. A note says so.
@@ -67,7 +65,8 @@ pub(crate) struct Cp {
 pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
     let source = Place::parse(&args.source)?;
     let destination = Place::parse(&args.destination)?;
-    let how = How { follow: args.follow_link, set_id: args.set_id };
+    let mut how = How::default();
+    (how.follow, how.set_id) = (args.follow_link, args.set_id);
     let mut interrupts = Interrupts::listen()?;
     let copying = async {
         match (source, destination) {
@@ -76,11 +75,17 @@ pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
             }
             (Place::Guest { job, path }, to) => {
                 let client = jobs::running(&job, printer).await?;
-                fetch(&client, &path, to, how, printer).await
+                match to {
+                    Place::Host(to) => fetch(&client, &path, &to, how, printer).await,
+                    _ => stream::fetch(&client, &path, how, printer).await,
+                }
             }
             (from, Place::Guest { job, path }) => {
                 let client = jobs::running(&job, printer).await?;
-                send(&client, from, &path, how, printer).await
+                match from {
+                    Place::Host(from) => send(&client, &from, &path, how, printer).await,
+                    _ => stream::send(&client, &path, how, printer).await,
+                }
             }
             _ => bail!("one of SRC and DEST must be in a guest, as JOB:PATH"),
         }
@@ -89,5 +94,32 @@ pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
     tokio::select! {
         copied = copying => copied.map(|()| ExitStatus::SUCCESS),
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+    }
+}
+
+async fn fetch(client: &Client, path: &str, to: &Path, how: How, printer: Printer) -> Result<()> {
+    let progress = printer.progress(path, None);
+    let fetched = copy::fetch(client, path, to, how, &progress.observer()).await;
+    let Fetched { target, content, .. } =
+        fetched.map_err(|error| failed(error, format!("cannot copy {path}")))?;
+    told(printer, path, &target.display().to_string(), progress, &content);
+    Ok(())
+}
+
+async fn send(client: &Client, from: &Path, path: &str, how: How, printer: Printer) -> Result<()> {
+    let text = from.to_string_lossy();
+    let progress = printer.progress(&text, None);
+    let to = GuestTarget::path(path, from);
+    let sent = copy::send(client, from, to, how, &progress.observer()).await;
+    let content = sent.map_err(|error| failed(error, format!("cannot copy to {path}")))?;
+    told(printer, &text, path, progress, &content);
+    Ok(())
+}
+
+/// An error of a copy. One about the two places says enough itself.
+fn failed(error: CopyError, what: String) -> Error {
+    match error {
+        error @ (CopyError::Place(_) | CopyError::Kind(_) | CopyError::Read { .. }) => error.into(),
+        error => Error::new(error).context(what),
     }
 }

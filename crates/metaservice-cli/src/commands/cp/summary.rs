@@ -1,47 +1,30 @@
 //! The message about a complete copy.
 
 use indicatif::{BinaryBytes, HumanCount};
-use metaservice_archive::LeftOut;
+use metaservice_sandbox::copy::{Content, LeftOut};
 use serde_json::json;
 
 use crate::output::printer::{Printer, printable};
 use crate::output::progress::Progress;
 
-/// What was copied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Content {
-    /// Regular files. Unknown for an archive that is passed on unchanged.
-    pub(super) files: Option<u64>,
-    /// Links.
-    pub(super) links: u64,
-    /// What a copy leaves out.
-    pub(super) left_out: LeftOut,
-}
-
-impl Content {
-    /// One file.
-    pub(super) fn file() -> Self {
-        Self { files: Some(1), ..Self::default() }
-    }
-
-    fn words(&self) -> Vec<String> {
-        let some = |count: u64, one: &str| match count {
-            1 => format!("1 {one}"),
-            count => format!("{} {one}s", HumanCount(count)),
-        };
-        // A directory can have no files. A single link is no file.
-        let files = self.files.filter(|files| *files > 0 || self.links == 0);
-        let files = files.map(|files| some(files, "file"));
-        let links = (self.links > 0).then(|| some(self.links, "link"));
-        files.into_iter().chain(links).collect()
-    }
+/// What was copied, in words.
+fn words(content: &Content) -> Vec<String> {
+    let some = |count: u64, one: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{} {one}s", HumanCount(count)),
+    };
+    // A directory can have no files. A single link is no file.
+    let files = content.files.filter(|files| *files > 0 || content.links == 0);
+    let files = files.map(|files| some(files, "file"));
+    let links = (content.links > 0).then(|| some(content.links, "link"));
+    files.into_iter().chain(links).collect()
 }
 
 /// Removes the progress bar, and prints in one line what was copied and what was left out.
 pub(super) fn told(printer: Printer, from: &str, to: &str, progress: Progress, content: &Content) {
     let (bytes, elapsed) = progress.finish();
     let rate = rate(bytes, elapsed);
-    let mut words = content.words();
+    let mut words = words(content);
     words.push(BinaryBytes(bytes).to_string());
     words.push(format!("{}/s", BinaryBytes(rate)));
     printer.note(&printable(&format!("{from} -> {to} ({})", words.join(", "))));
@@ -90,7 +73,9 @@ mod tests {
     #[test]
     fn content_is_counted_in_words() {
         let words = |files, links| {
-            Content { files, links, left_out: LeftOut::default() }.words().join(", ")
+            let mut content = Content::default();
+            (content.files, content.links) = (files, links);
+            super::words(&content).join(", ")
         };
         assert_eq!(words(Some(1), 0), "1 file");
         assert_eq!(words(Some(5000), 1), "5,000 files, 1 link");

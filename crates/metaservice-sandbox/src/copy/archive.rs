@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
 use metaservice_archive::{
     ExtractCause, ExtractError, ExtractOptions, Extracted, Extractor, Packed, Packer, Skipped,
 };
@@ -20,8 +19,11 @@ use tokio::io::{AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 
 use super::beside::Beside;
+use super::error::CopyError;
 use super::how::How;
 use super::place;
+
+type Result<T> = std::result::Result<T, CopyError>;
 
 /// How much is read at once.
 const BLOCK: usize = 256 * 1024;
@@ -40,9 +42,10 @@ impl<P, T: Send + 'static> Worker<P, T> {
     /// Closes this end of the pipe, and returns the result of the thread.
     async fn finish(&mut self) -> Result<T> {
         self.pipe = None;
-        let thread = self.thread.take().context("finished before")?;
-        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
-        joined.map_err(|_| anyhow!("the archive's thread panicked"))?
+        let thread =
+            self.thread.take().ok_or(io::ErrorKind::BrokenPipe).map_err(io::Error::from)?;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        joined.map_err(io::Error::from)?.map_err(|_| panicked())?
     }
 }
 
@@ -56,6 +59,10 @@ impl<P, T> Drop for Worker<P, T> {
     }
 }
 
+fn panicked() -> CopyError {
+    io::Error::other("the archive's thread panicked").into()
+}
+
 /// Unpacks an archive from a guest as `target`: into an existing directory, or else beside the
 /// target first.
 pub(super) async fn unpack(
@@ -66,15 +73,18 @@ pub(super) async fn unpack(
 ) -> Result<Extracted> {
     let mut options = ExtractOptions::default();
     options.keep_set_id = how.set_id;
+    options.limits.bytes = how.limit.unwrap_or(u64::MAX);
     if target.is_dir() {
-        return pump(body, Extractor::open(target, options)?, observe).await;
+        let extractor =
+            Extractor::open(target, options).map_err(|cause| cannot_write(target, cause))?;
+        return pump(body, extractor, observe).await;
     }
     let beside = make_beside(target)?;
     options.new = true;
     let counts = pump(body, Extractor::within(beside.open()?, options), observe).await?;
     // An archive without a directory is a single link, from an older agent.
     let kept = if counts.directories > 0 { beside.keep() } else { beside.keep_content() };
-    kept?;
+    kept.map_err(|cause| cannot_write(target, cause))?;
     Ok(counts)
 }
 
@@ -88,14 +98,19 @@ pub(super) async fn unpack_link(
     let extractor = Extractor::within(beside.open()?, ExtractOptions::default());
     let counts = pump(body, extractor, observe).await?;
     let alone = (counts.links, counts.files, counts.directories) == (1, 0, 0);
-    ensure!(alone, "the guest did not send the link that it had announced");
-    beside.keep_content().with_context(|| format!("cannot replace {}", target.display()))?;
+    if !alone {
+        return Err(CopyError::NotALink);
+    }
+    beside.keep_content().map_err(|cause| cannot_write(target, cause))?;
     Ok(counts)
 }
 
 fn make_beside(target: &Path) -> Result<Beside> {
-    let beside = Beside::make(target);
-    beside.with_context(|| format!("cannot write to {}", place::parent(target).display()))
+    Beside::make(target).map_err(|cause| cannot_write(place::parent(target), cause))
+}
+
+fn cannot_write(path: &Path, cause: io::Error) -> CopyError {
+    CopyError::Write { path: path.to_owned(), cause }
 }
 
 async fn pump(
@@ -131,13 +146,13 @@ fn is_broken_pipe(error: &io::Error) -> bool {
 }
 
 /// Whether an archive only ends too early.
-fn breaks_off(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<ExtractError>();
-    error.is_some_and(|error| match &error.cause {
+fn breaks_off(error: &CopyError) -> bool {
+    let CopyError::Extract(ExtractError { cause, .. }) = error else { return false };
+    match cause {
         ExtractCause::Corrupt | ExtractCause::Unended => true,
         ExtractCause::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         _ => false,
-    })
+    }
 }
 
 /// Packs `path` as an archive: a directory as `./` with its content, a link as itself. `name` is
@@ -189,14 +204,20 @@ impl AsyncRead for Packing {
             // The thread closes its end last.
             worker.pipe = None;
             let joined = worker.thread.take().map(JoinHandle::join);
-            if let Some(Err(_) | Ok(Err(_))) = joined {
-                let error = joined.and_then(Result::ok).and_then(Result::err);
-                let error = error.unwrap_or_else(|| anyhow!("the archive's thread panicked"));
-                return Poll::Ready(Err(io::Error::other(format!("{error:#}"))));
+            match joined {
+                Some(Err(_)) => return Poll::Ready(Err(io::Error::other(panicked()))),
+                Some(Ok(Err(error))) => return Poll::Ready(Err(io::Error::other(causes(&error)))),
+                Some(Ok(Ok(()))) | None => {}
             }
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// An error with its causes, for a reader that shows only the error itself.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn write_archive(
@@ -205,15 +226,17 @@ fn write_archive(
     name: Option<&OsStr>,
     observe: impl Fn(u64),
 ) -> Result<Packed> {
-    let mut packer = Packer::open_as(path, name)?;
-    while let Some(block) = packer.next_block()? {
+    let cannot = |path: &Path, cause| CopyError::Read { path: path.to_owned(), cause };
+    let mut packer = Packer::open_as(path, name).map_err(|cause| cannot(path, cause))?;
+    while let Some(block) = packer.next_block().map_err(|cause| cannot(path, cause))? {
         writer.write_all(&block.bytes)?;
         observe(packer.packed().bytes);
     }
     match packer.skipped().first() {
         None => Ok(packer.packed().clone()),
         Some(Skipped { path: below, reason, .. }) => {
-            bail!("cannot read {}: {reason}", path.join(below).display())
+            let reason = io::Error::new(reason.kind(), reason.to_string());
+            Err(cannot(&path.join(below), reason))
         }
     }
 }

@@ -1,11 +1,16 @@
 //! The options of a copy.
 
+/// How to copy.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct How {
+#[non_exhaustive]
+pub struct How {
     /// Whether a source that is a link is followed.
-    pub(super) follow: bool,
+    pub follow: bool,
     /// Whether set-user-id and set-group-id bits are kept.
-    pub(super) set_id: bool,
+    pub set_id: bool,
+    /// The maximum size of all files of a directory together, in bytes. `None` leaves it to the
+    /// limit of the service.
+    pub limit: Option<u64>,
 }
 
 impl How {
@@ -15,7 +20,8 @@ impl How {
     }
 
     /// Whether a source of this name is followed: a slash or a dot at its end means a directory.
-    pub(super) fn follows(self, path: &str) -> bool {
+    #[must_use]
+    pub fn follows(self, path: &str) -> bool {
         self.follow || path.ends_with('/') || path.ends_with("/.")
     }
 }
