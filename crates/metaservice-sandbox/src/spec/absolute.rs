@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ArtifactSpec, CloudSpec, HardwareSpec, JobSpec};
+use super::{ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec};
 
 impl JobSpec {
     /// The same description, with each relative path of the host below `base`.
@@ -28,7 +28,9 @@ impl JobSpec {
             session: _,
             timeout: _,
             keep_on_failure: _,
+            copy_in,
             artifacts,
+            artifacts_on: _,
             log,
             max_log: _,
             max_artifact: _,
@@ -36,6 +38,12 @@ impl JobSpec {
             cloud,
             machine,
         } = &mut self;
+        for CopyInSpec { from, to: _ } in copy_in {
+            // An empty path is an error, and stays one.
+            if !from.as_os_str().is_empty() {
+                *from = base.join(&*from);
+            }
+        }
         for ArtifactSpec { path, to } in artifacts {
             *to = destination(path, to.take(), base);
         }

@@ -98,7 +98,6 @@ pub struct JobSpec {
     /// How long the machine is kept for clients after the command has failed. Without: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_on_failure: Option<Period>,
-    /// Files to fetch when the command has ended.
     /// Files and directories that the guest gets before the command starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy_in: Vec<CopyInSpec>,
