@@ -172,7 +172,7 @@ impl Work {
         let describe = || describer.describe(Some(individual), card);
         let spec = block(describe).map_err(|error| Attempted::Failed(error.into()))?;
         for notice in describer.notices() {
-            let _ = events.send(Event::Cache(notice));
+            events.send(Event::Cache(notice));
         }
         let spec = match disk {
             Some(disk) => spec.writable_disk(disk.clone()),
@@ -194,7 +194,7 @@ impl Work {
             }
             Ok(None) => return Err(Attempted::NotRestored),
             Err(error) if error.is_of_snapshot() => {
-                let _ = events.send(Event::NoSnapshot(error));
+                events.send(Event::NoSnapshot(error));
                 return Err(Attempted::NotRestored);
             }
             Err(error) => return Err(Attempted::Failed(self.not_described(error))),
@@ -270,7 +270,7 @@ impl Work {
         let file = open(OutputField::Pcap, path.clone()).await?;
         let (events, limit) = (self.beginning.events.clone(), job.limits.pcap);
         let full = move || {
-            let _ = events.send(Event::LimitReached { output: OutputField::Pcap, path, limit });
+            events.send(Event::LimitReached { output: OutputField::Pcap, path, limit });
         };
         Ok(Some(Pcap::new(Slow(file)).limit(limit, full)))
     }
@@ -288,7 +288,7 @@ impl Work {
         if let Some(path) = job.hardware.console.clone() {
             machine.console().log_ended().await;
             let (output, limit) = (OutputField::Console, job.limits.console);
-            let _ = self.beginning.events.send(Event::LimitReached { output, path, limit });
+            self.beginning.events.send(Event::LimitReached { output, path, limit });
         }
         std::future::pending().await
     }

@@ -199,7 +199,7 @@ pub(crate) fn register(
 ) -> Result<Registered, ControlError> {
     let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
     let path = jobs.path_of(name);
-    let claimed = block(|| Claim::new(jobs, name, began, keep)).map_err(|error| match error {
+    let claimed = block(|| Claim::make(jobs, name, began, keep)).map_err(|error| match error {
         ClaimError::Running(name) => ControlError::NameTaken(name),
         cause => ControlError::Claim { path: path.clone(), cause },
     })?;

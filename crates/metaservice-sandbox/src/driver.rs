@@ -160,7 +160,7 @@ impl Driver {
 
     fn report_event(&self, event: Event) {
         // The caller may not want events.
-        let _ = self.parts.events.send(event);
+        self.parts.events.send(event);
     }
 
     fn watch_service(&mut self) {

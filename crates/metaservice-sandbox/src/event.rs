@@ -143,14 +143,14 @@ pub(crate) struct EventSender {
 }
 
 impl EventSender {
-    /// Sends an event. It is an error if the caller does not want events.
-    pub(crate) fn send(&self, event: Event) -> Result<(), mpsc::error::SendError<Event>> {
+    /// Sends an event, unless the caller does not want events.
+    pub(crate) fn send(&self, event: Event) {
         match &event {
             Event::Fetched { artifact, length } => self.note(artifact, Ok(*length)),
             Event::NotFetched { artifact, error } => self.note(artifact, Err(error.to_string())),
             _ => {}
         }
-        self.sender.send(event)
+        let _ = self.sender.send(event);
     }
 
     fn note(&self, artifact: &Artifact, fetched: Result<u64, String>) {

@@ -305,12 +305,12 @@ impl Launcher {
             }
             // The job does not depend on it, and no client knows its name.
             Err(error) => {
-                let _ = sender.send(Event::NoControl(error));
+                sender.send(Event::NoControl(error));
                 None
             }
         };
         if let Some(full) = made.as_mut().and_then(|registered| registered.full.take()) {
-            let _ = sender.send(Event::NoHistory(full));
+            sender.send(Event::NoHistory(full));
         }
         let progress = Progress::open(self.state.as_deref())?;
         let sink = std::mem::replace(&mut self.sink, Box::pin(tokio::io::sink()));

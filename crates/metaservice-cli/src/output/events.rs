@@ -304,10 +304,8 @@ impl Words<'_> {
              metaservice shell {name}, metaservice exec {name} -- COMMAND, \
              metaservice cp {name}:PATH . (Ctrl-C or metaservice kill {name} ends it)"
         ));
-        self.printer.event(
-            "kept",
-            json!({ "job": name, "status": status, "ms": period.as_millis() as u64 }),
-        );
+        let ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        self.printer.event("kept", json!({ "job": name, "status": status, "ms": ms }));
     }
 
     fn ended(&mut self, result: &JobResult) {

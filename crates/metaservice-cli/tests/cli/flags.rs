@@ -54,7 +54,7 @@ fn a_mistyped_option_is_none_of_the_command() {
     refused(&["image", "prepare", "x", "--image", "y"], "unexpected argument '--image'");
     refused(&["exec", "nobody", "--usr", "me", "ls"], "--user");
     // An unknown option before "--" must not become part of the command.
-    for args in [&["run", "-d", "--", "true"][..], &["kill", "-9", "x"]] {
+    for args in [&["run", "-x", "--", "true"][..], &["kill", "-9", "x"]] {
         let told = Cli::new(METASERVICE).run(args).stderr;
         assert!(told.contains("unexpected argument") && !told.contains("tip:"), "{told}");
     }

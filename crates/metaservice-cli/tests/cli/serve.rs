@@ -237,8 +237,10 @@ fn a_stopped_job_is_shown_as_silent_and_hides_no_other() {
         row.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(table.lines().count(), 3, "{table}");
-    assert_eq!(row("healthy")[..2], ["waiting".to_owned(), healthy.child.id().to_string()]);
-    assert_eq!(row("stopped")[..2], ["silent".to_owned(), stopped.child.id().to_string()]);
+    for (name, state, job) in [("healthy", "waiting", &healthy), ("stopped", "silent", &stopped)] {
+        let row = row(name);
+        assert_eq!((row[0].as_str(), &row[6]), (state, &job.child.id().to_string()), "{table}");
+    }
     assert_eq!(cli.run(&["ps", "-q"]).text(0), "healthy\nstopped\n");
     let jobs: serde_json::Value =
         serde_json::from_str(&cli.run(&["ps", "--json"]).text(0)).unwrap();

@@ -49,7 +49,7 @@ fn a_job_is_seen_and_waited_for() {
     let mut seen = BufReader::new(watching.stdout.take().unwrap()).lines();
     assert!(seen.next().unwrap().unwrap().contains("CPU %"));
     let waiting = cli.command(["wait", "seen"]).spawn().unwrap();
-    cli.run(&["exec", "seen", "touch", "/tmp/done"]).text(0);
+    cli.release("seen");
     assert_eq!(finish(waiting).text(5), "5\n");
     assert_eq!(finish(following).text(0), "ready\nlast\n");
     job.finish().text(5);
@@ -143,7 +143,7 @@ fn ports_lead_into_the_guest() {
     let mut refused = TcpStream::connect(&nobody).unwrap();
     let _ = refused.read_to_end(&mut Vec::new());
     talk(echo, b"still".to_vec()).join().unwrap();
-    cli.run(&["exec", "ports", "touch", "/tmp/done"]).text(0);
+    cli.release("ports");
     job.finish();
     // The verb ends with the job.
     finish(forward).text(0);

@@ -210,6 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_written_first_comes_first() {
+        let digits: [&[u8]; 2] = [b"0", b"1"];
         for first in [0, 1, 0, 1] {
             let pipes = OutputPipes::create(true).unwrap();
             let writers = LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
@@ -217,14 +218,11 @@ mod tests {
             let mut output = Output::new(pipes, ended).unwrap();
             for _ in 0..3 {
                 for number in [first, 1 - first] {
-                    rustix::io::write(&writers[number], &[b'0' + number as u8]).unwrap();
+                    rustix::io::write(&writers[number], digits[number]).unwrap();
                 }
                 for number in [first, 1 - first] {
                     let (from, bytes) = output.read().await.unwrap();
-                    assert_eq!(
-                        (from, &bytes[..]),
-                        (LogOutput::ALL[number], &[b'0' + number as u8][..])
-                    );
+                    assert_eq!((from, &bytes[..]), (LogOutput::ALL[number], digits[number]));
                 }
             }
         }

@@ -29,15 +29,15 @@ pub struct GuestTarget {
 impl GuestTarget {
     /// The destination that `docker cp` has for this source.
     #[must_use]
-    pub fn path(path: impl ToString, source: &Path) -> Self {
+    pub fn path(path: impl Into<String>, source: &Path) -> Self {
         let name = place::name(&source.to_string_lossy()).map(str::to_owned);
-        Self { path: path.to_string(), name }
+        Self { path: path.into(), name }
     }
 
     /// Exactly this path.
     #[must_use]
-    pub fn exactly(path: impl ToString) -> Self {
-        Self { path: path.to_string(), name: None }
+    pub fn exactly(path: impl Into<String>) -> Self {
+        Self { path: path.into(), name: None }
     }
 }
 

@@ -20,7 +20,7 @@ impl Driver {
                 let (job, service) = (Arc::clone(&self.parts.job), self.parts.service.clone());
                 let events = self.parts.events.clone();
                 let report = move |news| {
-                    let _ = events.send(match news {
+                    events.send(match news {
                         copy_in::News::Copying { copy, progress } => {
                             Event::CopyingIn { copy, progress }
                         }

@@ -125,7 +125,7 @@ impl Driver {
         let events = self.parts.events.clone();
         let fetching = async move {
             let report = |news| {
-                let _ = events.send(match news {
+                events.send(match news {
                     collect::News::Fetching(artifact) => Event::Fetching(artifact),
                     collect::News::Fetched { artifact, length } => {
                         Event::Fetched { artifact, length }
@@ -168,7 +168,7 @@ impl Driver {
                 (None, _) => None,
                 (Some(machine), None) => Some(machine.kill().await),
                 (Some(machine), Some(timeout)) => {
-                    let _ = events.send(Event::PoweringOff);
+                    events.send(Event::PoweringOff);
                     Some(machine.power_down(timeout).await)
                 }
             };

@@ -69,7 +69,7 @@ impl Claim {
     /// Makes the directory of a job, with its control socket. A job of this name that has ended is
     /// replaced. With limits for the history, the directory stays when the job has ended, and old
     /// jobs are removed first.
-    pub(crate) fn new(
+    pub(crate) fn make(
         jobs: Jobs,
         name: &JobName,
         began: &Began,

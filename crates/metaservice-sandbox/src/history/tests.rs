@@ -21,7 +21,7 @@ fn began() -> Began {
 }
 
 fn claim(place: &tempfile::TempDir, job: &str, keep: Option<&Keep>) -> Result<Claimed, ClaimError> {
-    Claim::new(jobs(place), &name(job), &began(), keep)
+    Claim::make(jobs(place), &name(job), &began(), keep)
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_name_belongs_to_one_process_and_is_free_after_it() {
     let build = name("build");
     let claimed = claim(&place, "build", None).unwrap();
     assert!(jobs(&place).is_running(&build));
-    assert_eq!(jobs(&place).names().unwrap(), [build.clone()]);
+    assert_eq!(jobs(&place).names().unwrap(), std::slice::from_ref(&build));
     let refused = claim(&place, "build", None).unwrap_err();
     assert!(matches!(refused, ClaimError::Running(_)), "{refused:?}");
     assert!(!jobs(&place).remove(&build).unwrap());
@@ -108,7 +108,7 @@ fn clients_find_a_socket_below_a_long_home() {
     let jobs = Jobs::at(home.join("jobs"));
     let name = name(&"n".repeat(JobName::MAX));
     let path = jobs.socket(&name);
-    let claimed = Claim::new(jobs, &name, &began(), None).unwrap();
+    let claimed = Claim::make(jobs, &name, &began(), None).unwrap();
     let socket = SocketPath::of(&path).unwrap();
     std::os::unix::net::UnixStream::connect(socket.as_path()).unwrap();
     claimed.listener.accept().unwrap();

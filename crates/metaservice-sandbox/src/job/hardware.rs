@@ -144,7 +144,7 @@ fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
         return Err(InvalidMachine::TwoRoots);
     }
     let shares = spec.rootfs.is_some() || !spec.volumes.is_empty();
-    if !shares && !(spec.show.is_empty() && spec.hide.is_empty()) {
+    if !shares && (!spec.show.is_empty() || !spec.hide.is_empty()) {
         return Err(InvalidMachine::NothingToShow);
     }
     match (&spec.kernel, &spec.initrd) {

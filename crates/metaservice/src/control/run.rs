@@ -190,7 +190,7 @@ fn whole(bytes: &[u8]) -> usize {
 }
 
 /// How a command ended: the last line of a streamed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RunEnd {
     status: u8,

@@ -102,7 +102,7 @@ mod tests {
             cuts.sort_unstable();
             let pieces: Vec<LogSegment> = cuts
                 .windows(2)
-                .map(|cut| segment(LogOutput::Stdout, 5, text[cut[0]..cut[1]].as_bytes()))
+                .map(|cut| segment(LogOutput::Stdout, 5, &text.as_bytes()[cut[0]..cut[1]]))
                 .collect();
             let show = |segments: &[LogSegment]| show(&mut Display::new(false, true), segments);
             prop_assert_eq!(show(&whole), show(&pieces));

@@ -21,7 +21,7 @@ use metaservice_sandbox::spec::Period;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use self::board::Board;
 use self::gauges::Gauges;
@@ -252,7 +252,8 @@ impl Watch {
                 Err(error) => self.fail(&name, &error),
             }
         }
-        let mut ticks = tokio::time::interval(self.interval);
+        // The first observation needs this time. A job that cannot be observed shows no table.
+        let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.board.is_empty() {
             tokio::select! {

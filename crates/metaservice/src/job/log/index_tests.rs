@@ -35,7 +35,7 @@ proptest! {
         let found = index.since(&known, asked, end).unwrap();
         prop_assert!(found <= exact, "{found} {exact}");
         for offset in found..exact {
-            prop_assert!(times[offset as usize] + resolution_ms(known.records.end) > asked);
+            prop_assert!(times[usize::try_from(offset).unwrap()] + resolution_ms(known.records.end) > asked);
         }
     }
 
@@ -99,14 +99,14 @@ fn the_oldest_records_are_overwritten_and_their_bytes_count_as_stdout() {
     for known in [Known::all(count), index.examine(header, count).unwrap()] {
         let (found, end) = index.segments(&known, 0..count, 2).unwrap();
         assert_eq!((found[0].output, found[0].offset, found[0].time_ms), (LogOutput::Stdout, 0, 7));
-        assert_eq!(found[1], all[found[1].offset as usize]);
+        assert_eq!(found[1], all[usize::try_from(found[1].offset).unwrap()]);
         assert!(end >= 1000);
         let (found, _) = index.segments(&known, count - 3..count, 9).unwrap();
         assert_eq!(found, all[all.len() - 3..]);
     }
     // The process is killed after records and before the header: the oldest are lost.
     let later: Vec<Segment> = (count..count + 5)
-        .filter_map(|at| segments.note(LogOutput::ALL[(at as usize + 1) % 2], 7, at))
+        .filter_map(|at| segments.note(LogOutput::ALL[usize::from(at % 2 == 0)], 7, at))
         .collect();
     assert_eq!(later.len(), 5);
     index.write(count, &later, header).unwrap();
