@@ -19,6 +19,9 @@ pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
     ("agent-lost", "60s", "time without a request of the agent until it is unresponsive"),
     ("agent-dead", "5m", "time without a request of the agent until the job is lost"),
     ("no-guest", "none", "time without any request of a guest until the job is lost"),
+    ("history-jobs", "100", "ended jobs that are kept when this one starts"),
+    ("history-age", "30d", "time for which an ended job is kept"),
+    ("history-size", "2G", "size of all ended jobs together"),
     ("list", "10M", "size of a listing of a version 1 agent"),
     ("names", "1000000", "names in a listing of a version 1 agent"),
     ("streams", "256", "concurrent shells and other streams"),
@@ -26,9 +29,6 @@ pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
     ("artifact-timeout", "1h", "time for all files of --copy-in, and for all artifacts"),
     ("console", "64M", "size of the file of `--console`"),
     ("pcap", "16G", "size of the file of `--pcap`"),
-    ("history-jobs", "100", "ended jobs that are kept when this one starts"),
-    ("history-age", "30d", "time for which an ended job is kept"),
-    ("history-size", "2G", "size of all ended jobs together"),
 ];
 
 /// Returns the help of the limits.

@@ -23,6 +23,12 @@ fn start(cli: &Cli, name: &str, args: &[&str], script: &str) -> Job {
     job
 }
 
+/// Stops QEMU: the guest gets nothing any more.
+fn stop_machine(cli: &Cli) {
+    let machine = cli.machine().parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(machine, Signal::STOP).unwrap();
+}
+
 /// Checks that other clients are answered at once.
 #[track_caller]
 fn answers(cli: &Cli, name: &str) {
@@ -55,8 +61,7 @@ fn a_guest_whose_kernel_is_stopped_ends_by_force() {
 fn a_qemu_that_is_stopped_ends_by_force() {
     let cli = Cli::new(METASERVICE);
     let job = start(&cli, "stopped", &["--artifact", "/none"], "echo going; sleep 1000");
-    let machine = cli.machine().parse().ok().and_then(Pid::from_raw).unwrap();
-    kill_process(machine, Signal::STOP).unwrap();
+    stop_machine(&cli);
     force(&cli, "stopped", job);
 }
 
@@ -100,7 +105,8 @@ const TIMED_OUT: Duration = Duration::from_secs(35);
 #[tokio::test]
 async fn a_kill_that_the_guest_does_not_take_ends_its_machine() {
     let cli = Cli::new(METASERVICE);
-    let job = start(&cli, "deaf", &[], HALT);
+    let job = start(&cli, "deaf", &[], "echo going; sleep 1000");
+    stop_machine(&cli);
     assert_eq!(job.client.kill().await.unwrap(), Killed::Machine);
     let finished = job.finish();
     finished.text(137);

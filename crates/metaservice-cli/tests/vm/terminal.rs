@@ -159,7 +159,7 @@ async fn the_terminal_is_restored_when_its_machine_or_its_tool_is_killed() {
     shell.until("the job doomed has ended").await;
     assert_eq!(shell.finish().await, 125);
     cli.wait_for_exits();
-    cli.run(&["ps"]).text(0);
+    cli.run(&["rm", "doomed"]).text(0);
 }
 
 #[tokio::test]

@@ -513,7 +513,7 @@ proptest! {
     /// says nothing more holds the job for no longer than the timeout of the order and of the log.
     #[test]
     fn a_silent_guest_holds_a_job_no_longer_than_the_order(rules in any_rules(), steps in steps()) {
-        let rules = Rules { timeout: Some(50 * SECOND), ..rules };
+        let rules = Rules { timeout: Some(50 * SECOND), copy_in_timeout: None, ..rules };
         let mut story = Story::of(rules);
         story.after(Input::Fetched(Duration::ZERO));
         for input in steps.into_iter().flatten() {

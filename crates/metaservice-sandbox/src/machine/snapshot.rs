@@ -140,7 +140,8 @@ impl Snapshot {
 /// The bytes that all snapshots of the built-in guest may take, unless [`LIMIT_VARIABLE`] is set.
 const LIMIT: Size = Size(4 << 30);
 
-/// The variable that changes [`LIMIT`].
+/// The variable that changes how many bytes all snapshots of the built-in guest may take, by default
+/// 4 GiB.
 pub const LIMIT_VARIABLE: &str = "METASERVICE_SNAPSHOT_LIMIT";
 
 fn cache_limit() -> Result<u64, SnapshotError> {
