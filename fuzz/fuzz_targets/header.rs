@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use metaservice_protocol::{
-    AgentInfo, Detached, DirectoryEntry, Failure, FileHead, LogPlace, ServiceInfo, SessionGrant, Stats, WriteFrom,
+    AgentInfo, Detached, DirectoryEntry, Failure, FileHead, LogPlace, ServiceInfo, SessionGrant, Stats, StreamFrom,
 };
 
 fn same<T: PartialEq + Debug>(
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
     line::<DirectoryEntry>(data);
     line::<Stats>(data);
     line::<Detached>(data);
-    line::<WriteFrom>(data);
+    line::<StreamFrom>(data);
     line::<SessionGrant>(data);
     let failure = Failure::from_json(data);
     assert!(!failure.message.chars().any(char::is_control));
