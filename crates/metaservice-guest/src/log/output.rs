@@ -108,6 +108,10 @@ impl Output {
         loop {
             // First `ended`, then the pipes: what was written before the end is in them now.
             let ended = *self.ended.borrow_and_update();
+            if self.is_separate() && !self.ready.is_empty() {
+                // An output that never pauses must not hide that the other one has bytes.
+                let _ = collect(self.epoll.as_fd(), &mut self.ready);
+            }
             if let Some(chunk) = self.read_ready() {
                 return Some(chunk);
             }
