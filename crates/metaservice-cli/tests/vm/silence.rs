@@ -13,8 +13,9 @@ use crate::METASERVICE;
 /// 1 or 2 s; a busy test machine may take longer.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// Tells the host that the guest is about to be gone, and makes it so.
-const HALT: &str = "sync; echo going; halt -f";
+/// Tells the host that the guest is about to be gone, and makes it so. The host needs the time to
+/// get the line: what a stopped kernel has not sent is lost.
+const HALT: &str = "echo going; sleep 1; halt -f";
 const CARD_DOWN: &str = "echo going; sleep 1; ip link set eth0 down; sleep 1000";
 
 fn start(cli: &Cli, name: &str, args: &[&str], script: &str) -> Job {
