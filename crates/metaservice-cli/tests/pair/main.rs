@@ -24,6 +24,7 @@ static AGENT: LazyLock<String> = LazyLock::new(|| {
     file.write_all(metaservice_sandbox::AGENT).unwrap();
     file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.join("metaservice-guest");
-    drop(file.persist(&path).unwrap());
+    // Closed before it gets its name: the system runs no program that is open for writing.
+    file.into_temp_path().persist(&path).unwrap();
     path.to_str().unwrap().to_owned()
 });
