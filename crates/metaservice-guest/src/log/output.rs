@@ -141,10 +141,7 @@ impl Output {
         while let Some(number) = self.ready.pop_front() {
             match rustix::io::read(&self.pipes.readers[number], &mut self.buffer) {
                 Ok(count @ 1..) => {
-                    if count == self.buffer.len() {
-                        // There may be more, after what is in the other pipe.
-                        self.ready.push_back(number);
-                    }
+                    self.keep_ready(number, count);
                     return Some((LogOutput::ALL[number], self.taken(count)));
                 }
                 Err(Errno::INTR) => self.ready.push_front(number),
@@ -152,6 +149,24 @@ impl Output {
             }
         }
         None
+    }
+
+    /// Keeps a pipe in the order if it may have more bytes than the `count` that were read. They come
+    /// after what is in the other pipe.
+    fn keep_ready(&mut self, number: usize, count: usize) {
+        let Self { pipes, epoll, ready, buffer, .. } = self;
+        if count < buffer.len() {
+            // A read ends at the end of a packet, if the command writes packets (`O_DIRECT` in
+            // pipe(2), as `dd oflag=direct` does). epoll does not report those that follow.
+            if rustix::io::ioctl_fionread(&pipes.readers[number]).unwrap_or(0) == 0 {
+                return;
+            }
+            // What was written meanwhile has its own place.
+            let _ = collect(epoll.as_fd(), ready);
+        }
+        if !ready.contains(&number) {
+            ready.push_back(number);
+        }
     }
 
     fn taken(&mut self, count: usize) -> Bytes {
@@ -209,6 +224,32 @@ mod tests {
             // The writers are still open, as in a descendant that runs on.
             assert_eq!(read.await.unwrap(), b"one two");
             drop(writers);
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_are_all_read_while_the_command_runs() {
+        for separate in [false, true] {
+            let pipes = OutputPipes::create(separate).unwrap();
+            let writers = LogOutput::ALL.map(|output| pipes.writer(output).try_clone().unwrap());
+            let (_end, ended) = watch::channel(false);
+            let mut output = Output::new(pipes, ended).unwrap();
+            for writer in &writers {
+                // As `dd oflag=direct` does with its stdout.
+                let flags = rustix::fs::fcntl_getfl(writer).unwrap();
+                rustix::fs::fcntl_setfl(writer, flags | rustix::fs::OFlags::DIRECT).unwrap();
+                for packet in [b"a", b"b", b"c"] {
+                    rustix::io::write(writer, packet).unwrap();
+                }
+            }
+            let mut all = Vec::new();
+            let six = async {
+                while all.len() < 6 {
+                    all.extend(output.read().await.unwrap().1);
+                }
+            };
+            let read = tokio::time::timeout(std::time::Duration::from_secs(5), six).await;
+            assert!(read.is_ok(), "only {:?} of two outputs", String::from_utf8_lossy(&all));
         }
     }
 
