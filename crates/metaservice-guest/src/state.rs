@@ -18,6 +18,8 @@
 //! | `ending` | supervisor | how the command ended, once its whole process tree is gone |
 //! | `delivered` | supervisor | the service has confirmed the whole log |
 //! | `reported` | agent | the service has accepted the result |
+//! | `volumes` | agent | the volumes that are mounted in this machine, until its end |
+//! | `layers` | agent | the tmpfs for layers of volumes, in a machine of another init |
 //! | `shell-*` | agent | a directory of the same kind for each shell |
 //!
 //! Nothing is synced to disk, because nothing is needed after a reboot. Files that survived a
@@ -33,7 +35,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use metaservice_private::{hex, replace_unsynced};
-use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant};
+use metaservice_protocol::{ActionId, Ending, Execute, SessionGrant, Volume};
 use rustix::fs::FlockOperation;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::Serialize;
@@ -276,13 +278,13 @@ impl StateDirectory {
         self.write("delivered", &true)
     }
 
-    /// Whether the volumes of this machine's job are mounted.
-    pub(crate) fn has_volumes(&self) -> bool {
-        self.file("volumes").exists()
+    /// The volumes that are mounted in this machine.
+    pub(crate) fn volumes(&self) -> Option<Vec<Volume>> {
+        self.read("volumes")
     }
 
-    pub(crate) fn set_volumes(&self) -> Result<(), StateError> {
-        self.write("volumes", &true)
+    pub(crate) fn set_volumes(&self, volumes: &[Volume]) -> Result<(), StateError> {
+        self.write("volumes", &volumes)
     }
 
     /// Creates a directory for a shell. The caller removes it.

@@ -30,10 +30,15 @@ use crate::system::root::{NEW_ROOT, SCRATCH, enter};
 /// How long the host may take to store what was written to volumes.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Why a later job in the same machine cannot have volumes of its own.
+const OTHER_JOB: &str = "cannot mount the volumes: this machine has those of another job";
+
 /// Mounts the volumes of a job, unless an earlier agent did. The error is a sentence for people.
 pub(crate) async fn mount(volumes: &[Volume], state: &StateDirectory) -> Result<(), String> {
-    if state.has_volumes() {
-        return Ok(());
+    match state.volumes() {
+        Some(mounted) if volumes.is_empty() || mounted == volumes => return Ok(()),
+        Some(_) => return Err(OTHER_JOB.to_owned()),
+        None => {}
     }
     let (volumes, state) = (volumes.to_owned(), state.clone());
     let mounted = spawn_blocking(move || mount_all(&volumes, &state)).await;
@@ -71,7 +76,7 @@ fn mount_all(volumes: &[Volume], state: &StateDirectory) -> Result<(), String> {
     if !layered {
         release_scratch();
     }
-    state.set_volumes().map_err(|error| with_causes(&error).to_string())
+    state.set_volumes(volumes).map_err(|error| with_causes(&error).to_string())
 }
 
 fn mount_one(volume: &Volume, layers: &mut Layers) -> Result<(), VolumeError> {
@@ -107,4 +112,24 @@ pub(crate) async fn sync(volumes: &[Volume]) {
         }
     });
     let _ = timeout(SYNC_TIMEOUT, syncing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_later_job_does_not_get_the_volumes_of_another_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let (state, _lock) = StateDirectory::open(Some(parent.path().join("state"))).unwrap();
+        let volume = |path: &str| Volume {
+            tag: "metaservice0".to_owned(),
+            path: path.to_owned(),
+            mode: VolumeMode::ReadOnly,
+        };
+        state.set_volumes(&[volume("/src")]).unwrap();
+        assert_eq!(mount(&[volume("/src")], &state).await, Ok(()));
+        assert_eq!(mount(&[], &state).await, Ok(()));
+        assert_eq!(mount(&[volume("/other")], &state).await, Err(OTHER_JOB.to_owned()));
+    }
 }
