@@ -93,6 +93,31 @@ fn ten_thousand_files_are_read_and_written() {
 }
 
 #[test]
+fn an_artifact_does_not_follow_what_the_guest_makes_in_a_volume() {
+    let cli = Cli::new(METASERVICE);
+    let (volume, private) = (cli.work().join("volume"), cli.work().join("private"));
+    for directory in [volume.join("out"), volume.join("tree"), private.clone()] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let socket = std::os::unix::net::UnixListener::bind(cli.work().join("socket")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let script = format!(
+        "mkdir /k /tree; echo key > /k/key; cp /k/key /tree; cd /v; rmdir out tree; \
+         ln -s {private} out; ln -s {private} new; ln -s {private} tree; ln -s {socket} report",
+        private = private.display(),
+        socket = cli.work().join("socket").display(),
+    );
+    let arguments = ["run", "-v", "volume:/v:rw", "--artifact", "/k/key:volume/report"];
+    let more = ["--artifact", "/k/*:volume/out", "--artifact", "/k/k*:volume/new"];
+    let last = ["--artifact", "/tree/.:volume/tree", "--", "sh", "-c", &script];
+    let finished = cli.run(&[&arguments[..], &more, &last].concat());
+    assert_eq!(finished.text(125), "");
+    assert_eq!(fs::read_dir(&private).unwrap().count(), 0, "{finished:?}");
+    assert!(socket.accept().is_err(), "the host's socket has a client");
+    assert_eq!(fs::read_to_string(volume.join("report")).unwrap(), "key\n");
+}
+
+#[test]
 fn no_guest_leaves_its_volume() {
     let cli = Cli::new(METASERVICE);
     let host = cli.work().join("host");

@@ -39,7 +39,11 @@ fn part(artifact: &Artifact, path: String) -> Result<Artifact, CollectError> {
         return Err(CollectError::NoName(path));
     }
     let destination = artifact.destination.join(name);
-    Ok(Artifact { kind: ArtifactSource::Path, source: path, destination, named: Named::ByGuest })
+    let named = match artifact.named {
+        Named::ByUser | Named::ByGuest => Named::ByGuest,
+        Named::InVolume => Named::InVolume,
+    };
+    Ok(Artifact { kind: ArtifactSource::Path, source: path, destination, named })
 }
 
 /// Whether this is one plain name of a file.
@@ -66,7 +70,7 @@ impl Search {
                     Err(CollectError::List(ListError::Action(ActionError::Unsupported(_)))) => {
                         return self.version_1(service, pattern).await;
                     }
-                    // It is no directory, or was removed meanwhile.
+                    // It is not a directory, or was removed meanwhile.
                     Err(CollectError::List(ListError::NotFound(_))) => {}
                     visited => visited?,
                 }
@@ -97,7 +101,7 @@ impl Search {
                 }
                 Part::Name(_) | Part::Any(_) => continue,
             };
-            // A hostile name is no match of anything.
+            // A hostile name matches nothing.
             let Some(path) = path.map(|path| join(directory, &path)) else { continue };
             if last {
                 self.take(path, kind)?;

@@ -5,11 +5,13 @@ use std::io;
 use std::path::Path;
 
 use metaservice::{FailureCode, MetaService, ReadError};
+use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
 
 use super::error::CollectError;
 use crate::copy::{CopyError, How, Observer, Opened, place};
 use crate::job::Artifact;
-use crate::output::{Destination, Named};
+use crate::output::{Destination, Named, open_parent};
 
 /// Fetches a file or a directory of at most `limit` bytes, and returns its length. With `durable`,
 /// it survives a loss of power.
@@ -46,13 +48,15 @@ pub(super) async fn fetch(
 /// The directory of a match may not exist yet.
 fn make_directory(artifact: &Artifact) -> Result<(), CollectError> {
     let parent = place::parent(&artifact.destination);
-    match std::fs::create_dir(parent) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // The artifact itself has the telling error.
-        Err(_) if parent.is_dir() => Ok(()),
-        Err(cause) => Err(cannot_write(artifact, cause)),
-    }
+    let Some(name) = parent.file_name().filter(|_| !parent.is_dir()) else { return Ok(()) };
+    let made = open_parent(parent, artifact.named).and_then(|above| {
+        match mkdirat(above, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            // The artifact itself has the telling error.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    });
+    made.map_err(|cause| cannot_write(artifact, cause))
 }
 
 async fn fetch_directory(

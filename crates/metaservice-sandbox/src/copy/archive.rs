@@ -22,6 +22,7 @@ use super::beside::Beside;
 use super::error::CopyError;
 use super::how::How;
 use super::place;
+use crate::output::{Named, open_directory};
 
 type Result<T> = std::result::Result<T, CopyError>;
 
@@ -67,7 +68,7 @@ fn panicked() -> CopyError {
 /// target first.
 pub(super) async fn unpack(
     body: impl AsyncRead + Unpin,
-    target: &Path,
+    (target, named): (&Path, Named),
     how: How,
     observe: impl Fn(u64) + Send + 'static,
 ) -> Result<Extracted> {
@@ -75,11 +76,11 @@ pub(super) async fn unpack(
     options.keep_set_id = how.set_id;
     options.limits.bytes = how.limit.unwrap_or(u64::MAX);
     if target.is_dir() {
-        let extractor =
-            Extractor::open(target, options).map_err(|cause| cannot_write(target, cause))?;
-        return pump(body, extractor, observe).await;
+        let directory = open_directory(target, named);
+        let directory = directory.map_err(|cause| cannot_write(target, cause))?;
+        return pump(body, Extractor::within(directory, options), observe).await;
     }
-    let beside = make_beside(target)?;
+    let beside = make_beside(target, named)?;
     options.new = true;
     let counts = pump(body, Extractor::within(beside.open()?, options), observe).await?;
     // An archive without a directory is a single link, from an older agent.
@@ -91,10 +92,10 @@ pub(super) async fn unpack(
 /// Unpacks an archive of one link as `target`, and replaces anything but a directory.
 pub(super) async fn unpack_link(
     body: impl AsyncRead + Unpin,
-    target: &Path,
+    (target, named): (&Path, Named),
     observe: impl Fn(u64) + Send + 'static,
 ) -> Result<Extracted> {
-    let beside = make_beside(target)?;
+    let beside = make_beside(target, named)?;
     let extractor = Extractor::within(beside.open()?, ExtractOptions::default());
     let counts = pump(body, extractor, observe).await?;
     let alone = (counts.links, counts.files, counts.directories) == (1, 0, 0);
@@ -105,8 +106,8 @@ pub(super) async fn unpack_link(
     Ok(counts)
 }
 
-fn make_beside(target: &Path) -> Result<Beside> {
-    Beside::make(target).map_err(|cause| cannot_write(place::parent(target), cause))
+fn make_beside(target: &Path, named: Named) -> Result<Beside> {
+    Beside::make(target, named).map_err(|cause| cannot_write(place::parent(target), cause))
 }
 
 fn cannot_write(path: &Path, cause: io::Error) -> CopyError {
@@ -255,7 +256,7 @@ mod tests {
     }
 
     async fn unpacked(body: impl AsyncRead + Unpin, target: &Path) -> Result<Extracted> {
-        unpack(body, target, How::default(), |_| {}).await
+        unpack(body, (target, Named::ByUser), How::default(), |_| {}).await
     }
 
     fn plant(directory: &Path) {
@@ -327,6 +328,22 @@ mod tests {
         assert!(unpacked(failed, &to).await.is_err(), "the connection broke after the end");
         assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 1);
         unpacked(packed_of(from).chain(zeros()), &to).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_link_leads_out_of_a_directory_that_the_guest_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().canonicalize().unwrap();
+        let (from, private) = (here.join("from"), here.join("private"));
+        plant(&from);
+        std::fs::create_dir(&private).unwrap();
+        std::os::unix::fs::symlink(&private, here.join("link")).unwrap();
+        for target in ["link", "link/new"] {
+            let to = (&*here.join(target), Named::InVolume);
+            let body = packed_of(from.clone());
+            assert!(unpack(body, to, How::default(), |_| {}).await.is_err(), "{target}");
+        }
+        assert_eq!(std::fs::read_dir(&private).unwrap().count(), 0);
     }
 
     struct Broken;

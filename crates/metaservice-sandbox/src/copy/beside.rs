@@ -11,11 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use metaservice_private::{PartialDirectory, sweep};
-use rustix::fs::{CWD, Dir, Mode, OFlags, openat, renameat};
+use rustix::fs::{Dir, renameat};
 
-use super::place;
-
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+use crate::output::{Named, open_parent};
 
 /// A new directory. Dropping it before it is kept removes it with its content.
 #[derive(Debug)]
@@ -26,8 +24,8 @@ pub(super) struct Beside {
 
 impl Beside {
     /// Creates a directory beside `target`, which only this user can enter.
-    pub(super) fn make(target: &Path) -> io::Result<Self> {
-        let parent = openat(CWD, place::parent(target), DIRECTORY, Mode::empty())?;
+    pub(super) fn make(target: &Path, named: Named) -> io::Result<Self> {
+        let parent = open_parent(target, named)?;
         let place = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         sweep(parent.as_fd());
         Ok(Self { partial: PartialDirectory::new(parent)?, place })
@@ -76,7 +74,7 @@ mod tests {
     fn closed_directories_are_removed_too() {
         drop_privileges();
         let here = tempfile::tempdir().unwrap();
-        let beside = Beside::make(&here.path().join("to")).unwrap();
+        let beside = Beside::make(&here.path().join("to"), Named::ByUser).unwrap();
         let made = std::fs::read_dir(here.path()).unwrap().next().unwrap().unwrap().path();
         std::fs::create_dir_all(made.join("a/b")).unwrap();
         for name in ["file", "a/file", "a/b/file"] {
@@ -99,7 +97,7 @@ mod tests {
         std::fs::create_dir(at("asked")).unwrap();
         std::fs::create_dir(at("private")).unwrap();
         for keep in [true, false] {
-            let beside = Beside::make(&at("asked/new")).unwrap();
+            let beside = Beside::make(&at("asked/new"), Named::ByUser).unwrap();
             std::fs::rename(at("asked"), at("moved")).unwrap();
             std::os::unix::fs::symlink(at("private"), at("asked")).unwrap();
             if keep {

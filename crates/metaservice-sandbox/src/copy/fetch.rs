@@ -101,8 +101,8 @@ impl Opened {
             return Ok(Content::file(bytes));
         }
         let counts = match head.link {
-            true => archive::unpack_link(body, target, observer.counter()).await?,
-            false => archive::unpack(body, target, how, observer.counter()).await?,
+            true => archive::unpack_link(body, (target, named), observer.counter()).await?,
+            false => archive::unpack(body, (target, named), how, observer.counter()).await?,
         };
         let Extracted { files, links, bytes, left_out, .. } = counts;
         Ok(Content { files: Some(files), links, bytes, left_out })

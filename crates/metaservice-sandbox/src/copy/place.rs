@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::PlaceError;
 use crate::output::Named;
+pub(crate) use crate::output::parent;
 
 /// The name of the copy in a directory. `None` for the content of a directory (`DIRECTORY/.`), and
 /// for paths without a name, such as `/` and `..`.
@@ -34,12 +35,12 @@ pub(super) fn target(
     Ok((target, named))
 }
 
-/// Checks a path on the host that a copy gets. If its last name is the guest's, a link there is not
-/// followed: a guest may have created it, by an earlier copy.
+/// Checks a path on the host that a copy gets. Unless the user wrote all of it, a link there is
+/// not followed: a guest may have created it, by an earlier copy or in a volume.
 pub(crate) fn check(target: &Path, named: Named, directory: bool) -> Result<(), PlaceError> {
     let found = std::fs::symlink_metadata(target);
     let link = found.as_ref().is_ok_and(std::fs::Metadata::is_symlink);
-    if directory && link && named == Named::ByGuest {
+    if directory && link && named != Named::ByUser {
         return Err(PlaceError::Link(target.to_owned()));
     }
     if directory && found.is_ok() && !target.is_dir() {
@@ -47,12 +48,6 @@ pub(crate) fn check(target: &Path, named: Named, directory: bool) -> Result<(), 
     }
     let parent = parent(target);
     if parent.is_dir() { Ok(()) } else { Err(PlaceError::NoDirectory(parent.to_owned())) }
-}
-
-/// The directory of a path.
-pub(crate) fn parent(path: &Path) -> &Path {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

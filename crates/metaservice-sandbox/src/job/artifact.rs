@@ -16,7 +16,7 @@ pub struct Artifact {
     pub(crate) source: String,
     /// The path on the host; for a pattern, the directory.
     pub(crate) destination: PathBuf,
-    /// Where the destination's last name comes from.
+    /// Where the destination comes from.
     pub(crate) named: Named,
 }
 
@@ -103,6 +103,25 @@ impl Artifact {
         };
         check_parent(&destination)?;
         Ok(Self { kind: ArtifactSource::Path, source, destination, named })
+    }
+
+    /// Finds the destination now, before there is a guest that could change the way to it. The guest
+    /// writes these directories of the host. Blocks.
+    pub(super) fn guard<'a>(self, mut written: impl Iterator<Item = &'a Path>) -> Self {
+        let whole = self.named == Named::ByUser && self.destination.is_dir();
+        let found = match (whole, self.destination.file_name()) {
+            (true, _) | (_, None) => self.destination.canonicalize(),
+            (false, Some(name)) => {
+                place::parent(&self.destination).canonicalize().map(|parent| parent.join(name))
+            }
+        };
+        // A path that cannot be used is an error where it is opened.
+        let destination = found.unwrap_or_else(|_| self.destination.clone());
+        if written.any(|directory| destination.starts_with(directory)) {
+            Self { destination, named: Named::InVolume, ..self }
+        } else {
+            Self { destination, ..self }
+        }
     }
 
     /// The directory of a pattern may be new.

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use metaservice::{SessionMode, TerminalSize};
+use metaservice::{SessionMode, TerminalSize, VolumeMode};
 
 use crate::copy::place;
 use crate::output::{self, Named};
@@ -130,7 +130,7 @@ impl Job {
         let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
         let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
         let described = described(&spec);
-        let job = Self {
+        let mut job = Self {
             named: spec.name.is_some(),
             name: JobName::resolve(spec.name).map_err(|error| Field::Name.error(error))?,
             command: spec.command,
@@ -159,8 +159,20 @@ impl Job {
             hardware: Hardware::resolve(spec.machine)?,
             described,
         };
+        job.guard_artifacts();
         job.check_outputs()?;
         Ok(job)
+    }
+
+    /// Artifacts do not follow what the guest makes in a volume that it writes.
+    fn guard_artifacts(&mut self) {
+        let volumes = &self.hardware.volumes;
+        let writable = |volume: &&Volume| volume.mode == VolumeMode::ReadWrite;
+        let written = || volumes.iter().filter(writable).map(|volume| volume.host.as_path());
+        if written().next().is_some() {
+            let artifacts = std::mem::take(&mut self.artifacts).into_iter();
+            self.artifacts = artifacts.map(|artifact| artifact.guard(written())).collect();
+        }
     }
 
     /// The job's name: a host name of one label.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::spec::ArtifactSpec;
+use crate::spec::{ArtifactSpec, VolumeModeSpec, VolumeSpec};
 
 fn spec() -> JobSpec {
     JobSpec::new(["true"])
@@ -119,4 +119,34 @@ fn two_outputs_do_not_go_into_one_file() {
     assert!(check(&["/x/a", "/y/a"], None).is_err());
     let null = [format!("/x:{}", to("null")), format!("/y:{}", to("null"))];
     assert_eq!(check(&[&null[0], &null[1]], Some("null")), Ok(()));
+}
+
+#[test]
+fn an_artifact_in_a_writable_volume_has_the_path_that_it_had_before_the_guest() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().canonicalize().unwrap();
+    for name in ["volume/out", "other"] {
+        std::fs::create_dir_all(here.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(here.join("volume"), here.join("link")).unwrap();
+    std::os::unix::fs::symlink(here.join("other"), here.join("volume/leaves")).unwrap();
+    let resolved = |text: &str, mode| {
+        let mut spec = JobSpec { artifacts: vec![artifact(text)], ..spec() };
+        let host = here.join("volume");
+        spec.machine.volumes = vec![VolumeSpec { host, guest: "/src".to_owned(), mode }];
+        let artifact = resolve(spec).unwrap().artifacts.remove(0);
+        (artifact.destination, artifact.named)
+    };
+    let writable = |text: &str| resolved(text, VolumeModeSpec::Rw);
+    let to = |path: &str| format!("/x:{}/{path}", here.display());
+    let pattern = |path: &str| format!("/x*:{}/{path}", here.display());
+    let guarded = |path: &str| (here.join(path), Named::InVolume);
+    assert_eq!(writable(&to("link/name")), guarded("volume/name"));
+    assert_eq!(writable(&to("link/out")), guarded("volume/out/x"));
+    assert_eq!(writable(&pattern("link/out")), guarded("volume/out"));
+    assert_eq!(writable(&pattern("link/new")), guarded("volume/new"));
+    // The guest cannot write there, and does not choose the way.
+    assert_eq!(writable(&to("volume/leaves/name")), (here.join("other/name"), Named::ByUser));
+    let read_only = resolved(&to("link/name"), VolumeModeSpec::Ro);
+    assert_eq!(read_only, (here.join("link/name"), Named::ByUser));
 }

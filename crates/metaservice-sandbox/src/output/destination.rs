@@ -11,7 +11,9 @@
 //! | a directory, or a link to one | an error | the same |
 //!
 //! If the user did not write the last name of the path ([`Named::ByGuest`]), a link is always
-//! replaced: an earlier copy may have created it for the guest.
+//! replaced: an earlier copy may have created it for the guest. If the guest can write the directory
+//! itself ([`Named::InVolume`]), everything but a directory is replaced: a link, a FIFO or a socket
+//! may be there to lead the bytes to a program of the host.
 //!
 //! The path is looked up once, when the destination is opened. Later operations use what was found
 //! then, so that directories and links that change meanwhile redirect nothing.
@@ -28,17 +30,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use metaservice_private::{PartialFile, sweep};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-/// Where the last name of a path comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
-    /// The user wrote all of the path.
-    ByUser,
-    /// It is the name of the file in the guest.
-    ByGuest,
-}
+use super::named::{Named, open_parent};
 
 /// A destination that is being written. If it is dropped before [`keep`](Self::keep), the file is
 /// removed.
@@ -68,7 +63,7 @@ impl Destination {
         let place = Place::look_up(path, named)?;
         match place.found {
             Found::Stream(stream) => Ok(Self::Stream(stream.open()?)),
-            Found::File | Found::Link => {
+            Found::File | Found::Other => {
                 Ok(Self::File(Beside::make(place.directory, place.name, mode)?))
             }
         }
@@ -140,7 +135,7 @@ pub fn open_output(path: &Path) -> io::Result<File> {
             let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
             Ok(openat(directory, name, flags, Mode::from_raw_mode(MODE))?.into())
         }
-        Found::Link => {
+        Found::Other => {
             let beside = Beside::make(directory, name, MODE)?;
             let file = beside.partial.file().try_clone()?;
             beside.partial.keep(&beside.place)?;
@@ -165,8 +160,8 @@ struct Place {
 enum Found {
     /// A plain file, or nothing.
     File,
-    /// A link that is to be replaced.
-    Link,
+    /// Something that is to be replaced, such as a link.
+    Other,
     /// Something that takes bytes.
     Stream(Stream),
 }
@@ -181,9 +176,7 @@ struct Stream {
 
 impl Place {
     fn look_up(path: &Path, named: Named) -> io::Result<Self> {
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(CWD, directory.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let directory = open_parent(path, named)?;
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
         let found = find(directory.as_fd(), &name, named)?;
         Ok(Self { directory, name, found })
@@ -198,18 +191,18 @@ fn find(directory: BorrowedFd<'_>, name: &OsStr, named: Named) -> io::Result<Fou
         Ok::<_, Errno>((there, kind))
     };
     let (there, kind) = match look(OFlags::NOFOLLOW) {
-        Ok((_, FileType::Symlink)) if named == Named::ByGuest => return Ok(Found::Link),
+        Ok((_, FileType::Symlink)) if named != Named::ByUser => return Ok(Found::Other),
         Ok((_, FileType::Symlink)) => match look(OFlags::empty()) {
             Ok((there, kind)) => {
                 let is_open = leads_to_open_file(directory, name);
                 return match kind {
-                    FileType::RegularFile if !is_open => Ok(Found::Link),
+                    FileType::RegularFile if !is_open => Ok(Found::Other),
                     FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
                     _ => Ok(Found::Stream(Stream { there, kind, is_open })),
                 };
             }
             // It leads to nothing, or round in a circle.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Link),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Other),
             Err(errno) => return Err(errno.into()),
         },
         Ok(found) => found,
@@ -219,6 +212,7 @@ fn find(directory: BorrowedFd<'_>, name: &OsStr, named: Named) -> io::Result<Fou
     match kind {
         FileType::RegularFile => Ok(Found::File),
         FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        _ if named == Named::InVolume => Ok(Found::Other),
         _ => Ok(Found::Stream(Stream { there, kind, is_open: false })),
     }
 }
@@ -396,6 +390,27 @@ mod tests {
             assert_eq!(std::fs::read(at(replaced)).unwrap(), b"new");
             assert!(!at(replaced).is_symlink(), "{replaced}");
         }
+    }
+
+    #[test]
+    fn where_the_guest_writes_only_directories_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().canonicalize().unwrap();
+        let at = |name: &str| here.join(name);
+        plant_links(&at);
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for replaced in ["to device", "to plain", "socket", "plain", "new"] {
+            let place = Destination::open(&at(replaced), Named::InVolume, 0o666).unwrap();
+            place.file().write_all(b"new").unwrap();
+            place.keep().unwrap();
+            assert!(at(replaced).symlink_metadata().unwrap().is_file(), "{replaced}");
+        }
+        std::fs::create_dir(at("private")).unwrap();
+        std::os::unix::fs::symlink(at("private"), at("out")).unwrap();
+        for wrong in ["out/a", "private"] {
+            Destination::open(&at(wrong), Named::InVolume, 0o666).unwrap_err();
+        }
+        assert_eq!(std::fs::read_dir(at("private")).unwrap().count(), 0);
     }
 
     #[test]
