@@ -38,6 +38,7 @@
 //! - The machine is gone, or the guest never came, and there is no result: the job is *lost*. Its
 //!   log is closed within [`Rules::close_timeout`], and nothing else is waited for. The same holds
 //!   if the agent is dead: it has polled, and has sent nothing for the limit `agent-dead`.
+//!   After the command has ended, a dead agent ends only the wait for artifacts or clients.
 //! - The machine is ended by force: it is killed at once, from any state. The log is closed, and
 //!   clients get their answers.
 //! - The machine does not start at all: done at once.
@@ -46,11 +47,13 @@
 //! - A signal to a job whose state is persistent: the log is closed and the job is left to a later
 //!   service.
 //! - The log's reader is gone, there are no artifacts and the machine is disposable: done at once.
-//! - A second signal: done at once.
+//! - A second signal, or one while the command is being killed, artifacts are fetched or the log is
+//!   closed: done at once.
 //!
 //! Call [`Life::handle`] with each input and [`Life::handle_time`] when [`Life::deadline`] has
 //! passed. After each of them take effects from [`Life::effect`] until there is none.
 
+mod interruption;
 mod types;
 
 use std::collections::VecDeque;
@@ -273,118 +276,6 @@ impl Life {
         // If a machine is gone, it was the restored one.
         self.machine_gone = false;
         self.start(Start::Boot);
-    }
-
-    fn log_failed(&mut self, unread: bool, now: Instant) {
-        if unread && self.rules.disposable && self.rules.artifact_timeout.is_none() {
-            // As a process that SIGPIPE ends.
-            self.finish_as(End::Unread);
-        } else {
-            self.kill(KillReason::LogFailed { unread }, now);
-        }
-    }
-
-    fn signal(&mut self, signal: Signal, now: Instant) {
-        let again = std::mem::replace(&mut self.signalled, true);
-        match self.state {
-            State::Done => {}
-            // The outcome is known. A signal only ends the wait for the machine.
-            State::Ending => self.finish(),
-            State::Kept => self.close(self.collected),
-            State::Starting(_) if !again => self.finish_as(End::Cancelled(signal)),
-            State::CopyingIn | State::Running | State::Unresponsive
-                if !again && self.rules.persistent =>
-            {
-                self.end = Some(End::Left(signal));
-                self.close(self.no_artifacts());
-            }
-            State::CopyingIn | State::Running | State::Unresponsive if !again => {
-                self.kill(KillReason::Signal(signal), now);
-            }
-            State::Starting(_)
-            | State::CopyingIn
-            | State::Running
-            | State::Unresponsive
-            | State::Killing(_)
-            | State::Collecting
-            | State::Closing => self.finish_as(End::Abandoned(signal)),
-        }
-    }
-
-    fn gone(&mut self, reported: bool, now: Instant) {
-        self.machine_gone = true;
-        match self.state {
-            State::Starting(Start::Restore) if !reported => self.boot_instead(),
-            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
-                match reported {
-                    true => self.collect(End::Result, now),
-                    false => self.lose(End::MachineGone, now),
-                }
-            }
-            State::Killing(reason) => self.collect(End::Killed(reason), now),
-            State::Collecting => {
-                self.effects.push_back(Effect::StopCollecting);
-                self.close(Collected::MachineGone);
-            }
-            State::Kept => self.close(self.collected),
-            // In `Ending`, it is the end that was requested.
-            State::Closing | State::Ending | State::Done => {}
-        }
-    }
-
-    fn agent_dead(&mut self, now: Instant) {
-        match self.state {
-            State::CopyingIn | State::Running | State::Unresponsive => {
-                self.lose(End::AgentDead, now);
-            }
-            State::Killing(reason) => self.abandon(End::Killed(reason), now),
-            State::Collecting => {
-                self.effects.push_back(Effect::StopCollecting);
-                self.close(Collected::Unresponsive);
-            }
-            State::Kept => self.close(self.collected),
-            // The time to boot has a limit of its own.
-            State::Starting(_) | State::Closing | State::Ending | State::Done => {}
-        }
-    }
-
-    fn no_guest(&mut self, now: Instant) {
-        match self.state {
-            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
-                self.lose(End::NoGuest, now);
-            }
-            State::Killing(_)
-            | State::Collecting
-            | State::Kept
-            | State::Closing
-            | State::Ending
-            | State::Done => self.agent_dead(now),
-        }
-    }
-
-    fn force(&mut self, force: Force, now: Instant) {
-        match self.state {
-            State::Starting(_) | State::CopyingIn | State::Running | State::Unresponsive => {
-                self.abandon(End::Forced(force), now);
-            }
-            State::Killing(reason) => self.abandon(End::Killed(reason), now),
-            State::Collecting => {
-                self.effects.push_back(Effect::StopCollecting);
-                self.abandon(self.end.unwrap_or(End::Result), now);
-            }
-            State::Kept => {
-                self.kill_machine();
-                self.close(self.collected);
-                self.deadline = Some(now + self.rules.close_timeout);
-            }
-            // The outcome is known.
-            State::Closing => {
-                self.kill_machine();
-                self.deadline.get_or_insert(now + self.rules.close_timeout);
-            }
-            State::Ending => self.kill_machine(),
-            State::Done => {}
-        }
     }
 
     fn kill(&mut self, reason: KillReason, now: Instant) {
