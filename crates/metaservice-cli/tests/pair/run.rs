@@ -6,9 +6,10 @@ use std::process::Command;
 use metaservice::Reason;
 use metaservice::control::{self, Client, Code, RunRequest};
 use metaservice_testing::pair::Pair;
-use metaservice_testing::wait::{for_file, until};
+use metaservice_testing::wait::{TIMEOUT, for_file, until};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use crate::AGENT;
 
@@ -64,6 +65,40 @@ async fn a_command_that_takes_too_long_is_killed_and_its_output_is_kept() {
     is_killed(result.stdout.unwrap().trim());
 }
 
+/// Its outputs may end before, and the client may read nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_lines_are_sent_is_killed_after_its_time_too() {
+    let (pair, client) = controlled().await;
+    let closed = r#"{"command":["sh","-c","echo $$; exec sleep 1000 >&- 2>&-"],"timeoutMs":1000}"#;
+    let lines = timeout(TIMEOUT, curl(client.socket(), "run?stream=true", closed)).await.unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.last().unwrap()["status"], 124, "{lines:?}");
+    is_killed(lines[0]["stdout"].as_str().unwrap().trim());
+
+    let file = pair.directory.path().join("flooding");
+    let script = format!("echo $$ > new; mv new {}; exec yes", file.display());
+    let directory = pair.directory.path();
+    let body = serde_json::json!({
+        "command": ["sh", "-c", script], "workdir": directory, "timeoutMs": 1000,
+    });
+    let _unread = post(client.socket(), "run?stream=true", &body.to_string()).await;
+    let pid = tokio::task::spawn_blocking(move || {
+        for_file(&file);
+        std::fs::read_to_string(file).unwrap()
+    });
+    is_killed(pid.await.unwrap().trim());
+}
+
+/// Sends a request, and returns the connection with the response.
+async fn post(socket: &Path, target: &str, body: &str) -> BufReader<UnixStream> {
+    let mut stream = BufReader::new(UnixStream::connect(socket).await.unwrap());
+    let head = format!("POST /v1/{target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ");
+    let request = format!("{head}{}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
 /// Waits until the command, which is a process of this host, has ended.
 fn is_killed(pid: &str) {
     assert!(pid.parse::<u32>().is_ok(), "{pid}");
@@ -88,12 +123,8 @@ async fn a_client_that_goes_kills_its_command() {
     }
     is_killed(std::fs::read_to_string(file).unwrap().trim());
     // In lines.
-    let stream = UnixStream::connect(client.socket()).await.unwrap();
     let body = r#"{"command":["sh","-c","echo $$; exec sleep 1000"]}"#;
-    let mut stream = BufReader::new(stream);
-    let head = "POST /v1/run?stream=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
-    let request = format!("{head}{}\r\n\r\n{body}", body.len());
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = post(client.socket(), "run?stream=true", body).await;
     let mut line = String::new();
     while !line.starts_with("{\"stdout\":") {
         line.clear();

@@ -3,6 +3,7 @@
 //! The command lives as long as its request: a client that closes the connection kills it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,6 +16,7 @@ use metaservice_protocol::header::JSON_LINES_TYPE;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::extract::{Body, Query};
 use super::responses::{failed, refuse};
@@ -135,8 +137,9 @@ async fn keep(output: Option<impl AsyncRead + Unpin>, kept: &mut Kept) {
 
 /// A command whose output is sent while it runs.
 struct Running {
-    child: Child,
-    deadline: Option<Instant>,
+    child: Arc<Child>,
+    /// Kills the command after its time, also while the client reads nothing.
+    _timer: Option<AbortOnDropHandle<()>>,
     stdout: Output,
     stderr: Output,
 }
@@ -176,25 +179,36 @@ impl Running {
     fn new(mut child: Child, deadline: Option<Instant>) -> Self {
         let stdout = Output::new(child.stdout.take(), OutputLines::STDOUT);
         let stderr = Output::new(child.stderr.take(), OutputLines::STDERR);
-        Self { child, deadline, stdout, stderr }
+        let child = Arc::new(child);
+        let timer = deadline.map(|deadline| {
+            let child = Arc::clone(&child);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                sleep_until(deadline).await;
+                child.abort();
+            }))
+        });
+        Self { child, _timer: timer, stdout, stderr }
     }
 
     /// The next line, and what follows it: nothing after the last one.
     async fn next(running: Option<Self>) -> io::Result<Option<(Vec<u8>, Option<Self>)>> {
         let Some(mut running) = running else { return Ok(None) };
-        let Self { child, deadline, stdout, stderr } = &mut running;
+        let Self { child, stdout, stderr, .. } = &mut running;
         while stdout.is_open() || stderr.is_open() {
             let next = tokio::select! {
                 line = stdout.next(), if stdout.is_open() => line,
                 line = stderr.next(), if stderr.is_open() => line,
-                () = until(*deadline) => return Ok(Some((line(&RunEnd::TIMED_OUT), None))),
             };
             if let Some(next) = next {
                 return Ok(Some((next, Some(running))));
             }
         }
-        // A body that is cut says that the end is unknown.
-        let end = RunEnd::from(child.wait().await.map_err(io::Error::from)?);
+        let end = match child.wait().await {
+            // By the timer: nothing else aborts it.
+            Err(ChildError::Aborted) => RunEnd::TIMED_OUT,
+            // A body that is cut says that the end is unknown.
+            ended => RunEnd::from(ended.map_err(io::Error::from)?),
+        };
         Ok(Some((line(&end), None)))
     }
 }
