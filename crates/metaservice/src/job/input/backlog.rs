@@ -94,11 +94,14 @@ impl Backlog {
     /// [`Misplaced`] if the host does not have this byte, or has not sent those before it.
     pub(crate) fn connected(&mut self, from: u64) -> Result<(), Misplaced> {
         let base = *self.base.get_or_insert(from);
-        let (first, last) = (base + self.buffer.released(), base + self.buffer.next());
-        if from < first || from > last {
-            return Err(Misplaced { wanted: from, first, last });
-        }
-        self.begun = from - base;
+        let (first, last) = (self.buffer.released(), self.buffer.next());
+        // The base is the guest's: it can be any number.
+        let begun = from.checked_sub(base).filter(|begun| (first..=last).contains(begun));
+        self.begun = begun.ok_or(Misplaced {
+            wanted: from,
+            first: base.saturating_add(first),
+            last: base.saturating_add(last),
+        })?;
         self.buffer.release(self.begun);
         self.buffer.rewind();
         (self.end_sent, self.size_sent) = (false, false);
@@ -235,5 +238,17 @@ mod tests {
         }
         assert_eq!(backlog.connected(16), Ok(()));
         assert_eq!(backlog.next(true), None);
+    }
+
+    #[test]
+    fn a_guest_can_name_any_byte_and_none_counts_beyond_the_largest_number() {
+        let mut backlog = Backlog::default();
+        backlog.push(Bytes::from_static(b"abcdef"));
+        backlog.connected(u64::MAX - 1).unwrap();
+        backlog.next(true);
+        assert_eq!(backlog.connected(u64::MAX), Ok(()));
+        assert_eq!(backlog.next(true), Some(Next::Bytes(Bytes::from_static(b"bcdef"))));
+        let last = Misplaced { wanted: 3, first: u64::MAX, last: u64::MAX };
+        assert_eq!(backlog.connected(3), Err(last));
     }
 }
