@@ -16,6 +16,7 @@ use metaservice_testing::pair::Pair;
 use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
+use crate::chaos::with_seeds;
 
 /// A log sink that keeps everything.
 #[derive(Clone, Default)]
@@ -50,6 +51,14 @@ impl Kept {
         let found = kept.wait_for(|kept| kept.windows(text.len()).any(|window| window == text));
         let found = timeout(TIMEOUT, found).await;
         assert!(found.is_ok(), "{} is not in {:?}", text.escape_ascii(), self.0.borrow());
+    }
+
+    /// Waits until the log has this many bytes.
+    pub(crate) async fn wait_for_length(&self, length: usize) {
+        let mut kept = self.0.subscribe();
+        let enough = timeout(TIMEOUT, kept.wait_for(|kept| kept.len() >= length)).await;
+        let got = self.bytes().len();
+        enough.unwrap_or_else(|_| panic!("{got} of {length} bytes")).unwrap();
     }
 
     /// Checks that the log is the lines from 1 to `last`.
@@ -90,9 +99,7 @@ async fn a_log_is_whole_when_its_agent_is_killed_in_its_midst() {
     let builder = MetaService::builder(["sh", "-c", script]).log(kept.clone());
     let mut pair = Pair::with(&AGENT, builder, None).await;
     for restart in 1..=5 {
-        let mut bytes = kept.0.subscribe();
-        let enough = bytes.wait_for(|bytes| bytes.len() >= restart * 300_000);
-        timeout(TIMEOUT, enough).await.expect("a log").unwrap();
+        kept.wait_for_length(restart * 300_000).await;
         pair.restart_agent();
     }
     assert!(timeout(TIMEOUT, pair.service.result()).await.unwrap().success);
@@ -142,28 +149,9 @@ async fn stalls(separate: bool) {
 }
 
 /// A proxy cuts at random bytes, and the agent is killed at random times, a thousand times.
-/// `METASERVICE_SEED` repeats one run. `METASERVICE_CHAOS` sets the number of runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_nothing() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let first = number("METASERVICE_SEED");
-    let seeds: Vec<u64> = match first {
-        Some(seed) => vec![seed],
-        None => (0..number("METASERVICE_CHAOS").unwrap_or(1000)).collect(),
-    };
-    let places = Arc::new(tokio::sync::Semaphore::new(4));
-    let mut runs = tokio::task::JoinSet::new();
-    for seed in seeds {
-        let places = Arc::clone(&places);
-        runs.spawn(async move {
-            let _place = places.acquire().await.unwrap();
-            let ran = timeout(TIMEOUT, tokio::spawn(chaos(seed))).await;
-            assert!(matches!(ran, Ok(Ok(()))), "METASERVICE_SEED={seed} fails: {ran:?}");
-        });
-    }
-    while let Some(ran) = runs.join_next().await {
-        ran.unwrap();
-    }
+    with_seeds(1000, chaos).await;
 }
 
 async fn chaos(seed: u64) {

@@ -1,6 +1,7 @@
 //! A real agent and a real service on one host, over real sockets, also with cut connections.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod chaos;
 mod commands;
 mod files;
 mod launch;

@@ -14,6 +14,7 @@ use metaservice_testing::pair::Pair;
 use metaservice_testing::wait::TIMEOUT;
 
 use crate::AGENT;
+use crate::chaos::with_seeds;
 use crate::log::Kept;
 
 /// Bytes without a period that fits into blocks.
@@ -110,18 +111,15 @@ async fn a_command_that_never_reads_holds_its_writer_back_and_ends() {
             }
         }
     });
-    let (mut before, mut still) = (0, 0);
-    // No event shows that nothing moves, so the count must stay the same for half a second.
-    while still < 10 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let now = accepted.load(Ordering::SeqCst);
-        still = if before == now && now > 0 { still + 1 } else { 0 };
-        before = now;
+    // Without a limit, the writer would have gigabytes accepted while these commands run.
+    for _ in 0..20 {
+        assert!(pair.service.exec(["true"]).output().await.unwrap().status.success());
     }
-    assert!(before < 4 << 20, "{before} bytes are under way");
     std::fs::write(&go, "").unwrap();
     assert_eq!(result(&pair).await.status(), 3);
     assert_eq!(writing.await.unwrap(), std::io::ErrorKind::BrokenPipe);
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!(accepted > 0 && accepted < 4 << 20, "{accepted} bytes were under way");
 }
 
 #[tokio::test]
@@ -175,28 +173,10 @@ async fn a_service_of_version_1_runs_the_command_without_stdin() {
     assert_eq!(kept.bytes(), b"/dev/null\n");
 }
 
-/// A proxy cuts at random bytes, and the agent is killed at random times. `METASERVICE_SEED`
-/// repeats one run. `METASERVICE_CHAOS` sets the number of runs.
+/// A proxy cuts at random bytes, and the agent is killed at a random byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_on_stdin_loses_and_repeats_nothing() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("METASERVICE_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("METASERVICE_CHAOS").unwrap_or(200)).collect(),
-    };
-    let places = Arc::new(tokio::sync::Semaphore::new(4));
-    let mut runs = tokio::task::JoinSet::new();
-    for seed in seeds {
-        let places = Arc::clone(&places);
-        runs.spawn(async move {
-            let _place = places.acquire().await.unwrap();
-            let ran = timeout(TIMEOUT, tokio::spawn(chaos(seed))).await;
-            assert!(matches!(ran, Ok(Ok(()))), "METASERVICE_SEED={seed} fails: {ran:?}");
-        });
-    }
-    while let Some(ran) = runs.join_next().await {
-        ran.unwrap();
-    }
+    with_seeds(200, chaos).await;
 }
 
 async fn chaos(seed: u64) {
@@ -214,7 +194,7 @@ async fn chaos(seed: u64) {
         async move { write(stdin, &content).await }
     });
     if random.random_bool(0.3) {
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        kept.wait_for_length(random.random_range(0..=content.len())).await;
         pair.restart_agent();
     }
     let result = timeout(TIMEOUT / 2, pair.service.result()).await;
@@ -280,15 +260,18 @@ async fn an_echo_is_not_delayed_by_the_log() {
     let pair = Pair::with(&AGENT, builder.terminal(size).log(log), None).await;
     let mut stdin = pair.service.attach().unwrap();
     let mut delays = Vec::new();
-    for _ in 0..40 {
+    for key in 0..40 {
         let begun = std::time::Instant::now();
         stdin.write_all(b"x").await.unwrap();
         let mut echo = [0];
         timeout(TIMEOUT, reader.read_exact(&mut echo)).await.unwrap().unwrap();
         assert_eq!(&echo, b"x");
         delays.push(begun.elapsed());
-        // The user types at any time, also while the guest waits for a confirmation.
-        tokio::time::sleep(Duration::from_millis(13)).await;
+        // Every other key comes at once, while the guest waits for a confirmation of the echo. The
+        // guest has it before the next one.
+        if key % 2 == 0 {
+            assert!(pair.service.exec(["true"]).output().await.unwrap().status.success());
+        }
     }
     delays.sort();
     println!("median {:?}, 90 % {:?}", delays[20], delays[36]);
