@@ -201,6 +201,26 @@ pub(crate) fn control(error: ControlError) -> Error {
     hinted(hint, format!("{:#}", Error::new(error)))
 }
 
+/// As [`control`], for a verb that also takes jobs that have ended.
+pub(crate) fn any_job(error: ControlError) -> Error {
+    match error {
+        ControlError::NotFound { .. } => {
+            let hint = "`metaservice ps -a` lists the jobs, also those that have ended";
+            hinted(hint, format!("{:#}", Error::new(error)))
+        }
+        error => control(error),
+    }
+}
+
+/// Why a command did not start in the guest, if this is how it ended.
+pub(crate) fn not_run(ending: &Ending) -> Option<Error> {
+    if !matches!(ending.reason, Reason::NotFound | Reason::NotExecutable) {
+        return None;
+    }
+    let message = ending.failure.as_ref().map(|failure| printable(&failure.message));
+    Some(Error::msg(message.unwrap_or_else(|| "the guest cannot run the command".to_owned())))
+}
+
 /// What there is of a job that has ended.
 fn ended(name: &str, past: &PastJob) -> String {
     match past.job.status {

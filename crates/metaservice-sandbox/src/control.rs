@@ -87,8 +87,8 @@ pub enum ControlError {
         /// What is known of it.
         past: Box<PastJob>,
     },
-    /// No job of this name runs.
-    #[error("no job named {name:?} is running (looked in {})", place.display())]
+    /// There is no job of this name.
+    #[error("there is no job named {name:?} (looked in {})", place.display())]
     NotFound {
         /// The name.
         name: String,

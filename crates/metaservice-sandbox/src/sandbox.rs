@@ -148,7 +148,9 @@ impl Sandbox {
     /// has no signals, a command counts as started when the guest has fetched it.
     pub fn command_started(&self) -> impl Future<Output = bool> + Send + use<> {
         const SIGCONT: u8 = 18;
-        let service = self.service.clone();
+        let (service, running) = (self.service.clone(), self.started.clone());
+        // A command that waits for the files of the job may be killed before it starts.
+        let started = move |reason| started(reason, running.is_cancelled());
         async move {
             service.fetched().await;
             match service.signal(SIGCONT).await {
@@ -194,9 +196,13 @@ impl Sandbox {
     }
 }
 
-/// Whether a command that ended for this reason has run.
-fn started(reason: Reason) -> bool {
-    !matches!(reason, Reason::NotFound | Reason::NotExecutable | Reason::Unsupported)
+/// Whether a command that ended for this reason has run. `running`: it was reported to run.
+fn started(reason: Reason, running: bool) -> bool {
+    match reason {
+        Reason::NotFound | Reason::NotExecutable | Reason::Unsupported => false,
+        Reason::Killed | Reason::TimedOut => running,
+        _ => true,
+    }
 }
 
 /// The driver does not panic, and is not aborted while the handle is there.

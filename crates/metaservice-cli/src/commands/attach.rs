@@ -7,7 +7,7 @@ use clap::Args;
 use metaservice::control::{Client, ClientError, Code, Job};
 use metaservice::{JobStdin, LogFrom};
 
-use super::logs::{self, Outputs};
+use super::logs::{self, Outputs, Shown};
 use crate::flags::JobName;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::jobs;
@@ -35,7 +35,7 @@ pub(crate) struct Attach {
     /// Only watch: send neither input nor signals to the command.
     #[arg(long)]
     pub(crate) no_stdin: bool,
-    /// The keys that leave a job with a terminal, or "none". The job runs on.
+    /// The keys that leave a job with a terminal, or "none". The job continues.
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(crate) async fn attach(args: Attach, printer: Printer) -> Result<ExitStatus>
     match left.with_context(|| format!("cannot stay attached to {name}"))? {
         Left::Ended(job) => Ok(ExitStatus(job.status.context("the job ended without a status")?)),
         Left::Detached => {
-            printer.note(&format!("detached: {name} runs on"));
+            printer.note(&format!("detached: {name} still runs"));
             Ok(ExitStatus::SUCCESS)
         }
         Left::Interrupted(interrupt) => Ok(ExitStatus::signal(interrupt.number)),
@@ -77,7 +77,7 @@ enum Left {
     Unread,
 }
 
-/// What the user gets of the job, and the job of the user.
+/// What passes between the user and the job.
 struct Attached {
     /// `None`: only to watch.
     input: Option<(UserInput, JobStdin)>,
@@ -137,25 +137,19 @@ impl Attached {
         let mut forwarding = None;
         // The service ends soon after the job, and answers those who wait then.
         let mut waiting = Some(Box::pin(client.wait()));
-        let mut ended = None;
+        let (mut ended, mut is_shown) = (None, false);
         loop {
             tokio::select! {
                 biased;
-                shown = &mut showing => {
-                    match shown {
-                        Err(error) if output::is_closed(&error) => return Ok(Left::Unread),
-                        shown => shown?,
-                    }
-                    let job = match (ended, waiting) {
-                        (Some(job), _) => job,
-                        (None, Some(waiting)) => waiting.await?,
-                        (None, None) => client.wait().await?,
-                    };
-                    return Ok(Left::Ended(Box::new(job)));
-                }
+                shown = &mut showing, if !is_shown => match shown {
+                    Ok(Shown::Unread) => return Ok(Left::Unread),
+                    Err(error) if output::is_closed(&error) => return Ok(Left::Unread),
+                    Ok(Shown::Whole) => is_shown = true,
+                    Err(error) => return Err(error),
+                },
                 job = complete(&mut waiting) => {
                     waiting = None;
-                    ended = Some(job?);
+                    ended = Some(Box::new(job?));
                 }
                 interrupt = interrupts.next() => {
                     let first = std::mem::take(&mut forwards) && interrupt.name != "SIGHUP";
@@ -178,6 +172,9 @@ impl Attached {
                         Err(error) => printer.error(&error),
                     }
                 }
+            }
+            if let Some(job) = ended.take_if(|_| is_shown) {
+                return Ok(Left::Ended(job));
             }
         }
     }

@@ -81,7 +81,7 @@ pub(super) async fn start(
             interrupt = interrupts.next() => end(pid, interrupt.number),
         }
     }
-    // It has said why.
+    // It has printed the error.
     loop {
         tokio::select! {
             status = &mut ended => return Ok(status_of(status??, interrupts.last())),
@@ -162,16 +162,21 @@ pub(super) async fn background(printer: Printer) -> Result<ExitStatus> {
     let mut starting = pin!(sandbox.command_started());
     let mut following =
         pin!(events::follow(sandbox, &mut interrupts, &facts, OwnerInput::default(), printer));
-    let report = tokio::select! {
+    let (report, has_started) = tokio::select! {
         biased;
         started = &mut starting => {
             if started {
                 leave_terminal(&name);
             }
-            following.await
+            (following.await, started)
         }
-        report = &mut following => report,
+        report = &mut following => (report, false),
     };
+    // In the foreground, the log says why.
+    let ending = report.result.as_ref().and_then(|result| result.ending.as_ref());
+    if let Some(why) = ending.and_then(hints::not_run).filter(|_| !has_started) {
+        printer.error(&why);
+    }
     let wants_snapshot = report.wants_snapshot;
     let status = events::conclude(report, &facts, printer)?;
     if wants_snapshot {
@@ -189,7 +194,7 @@ fn leave_terminal(name: &str) {
         .mode(0o600)
         .open(history::place().join(name).join(MESSAGES));
     let null = || File::options().read(true).write(true).open("/dev/null");
-    // Without room for messages, there are none.
+    // If there is no space for messages, they are lost.
     if let Ok(messages) = messages.or_else(|_| null()) {
         let _ = rustix::stdio::dup2_stderr(messages.as_fd());
     }

@@ -19,8 +19,8 @@ For several jobs, one JSON value follows the other. Exit status: 0, or 125 if a 
 
 /// Show everything about jobs, as JSON.
 ///
-/// A job that has ended also has its description, its artifacts and its directory, as long as it
-/// is kept.
+/// A job that has ended is shown with its description, its artifacts and its directory, as long as
+/// it is kept.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Inspect {
@@ -34,7 +34,7 @@ pub(crate) async fn inspect(args: Inspect, printer: Printer) -> Result<ExitStatu
 
 /// All details of a job.
 async fn one(name: String) -> Result<String> {
-    Ok(match control::lookup(&name).await.map_err(hints::control)? {
+    Ok(match control::lookup(&name).await.map_err(hints::any_job)? {
         Found::Ended(past) => serde_json::to_string_pretty(&past)?,
         Found::Running(client) => {
             let job = client.job().await.with_context(|| format!("cannot inspect {name}"))?;

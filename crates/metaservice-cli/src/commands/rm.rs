@@ -30,7 +30,7 @@ pub(crate) struct Rm {
 pub(crate) async fn rm(args: Rm, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let force = args.force;
-    let remove = async |job: String| control::remove(&job, force).await.map_err(hints::control);
+    let remove = async |job: String| control::remove(&job, force).await.map_err(hints::any_job);
     tokio::select! {
         removed = each(args.names.jobs, printer, remove, Ok) => removed,
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),

@@ -30,7 +30,7 @@ use crate::terminal::{self, Escape};
 const HELP: &str = "\
 Examples:
   metaservice run -- uname -a
-  metaservice run -v .:/src -w /src -- make test
+  metaservice run --rootfs / -v .:/src:overlay -w /src -- make test
   metaservice run --rootfs / -e N=3 -- python3 -c 'import os; print(os.environ[\"N\"])'
   metaservice run --copy-in . -w /src --artifact /src/report.xml -- sh check.sh
   metaservice run --artifact '/tmp/*.log:logs/' --artifacts-on failure -- sh -c 'date > /tmp/a.log'
@@ -59,7 +59,7 @@ pub(crate) struct Run {
     /// command, except those of --detach-keys.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) tty: bool,
-    /// The keys that leave a job with -it, or "none". The job runs on.
+    /// The keys that leave a job with -it, or "none". The job continues.
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", help_heading = JOB)]
     #[arg(conflicts_with = "spec")]
     pub(crate) detach_keys: String,
@@ -73,16 +73,16 @@ pub(crate) struct Run {
     /// The profile, for errors.
     #[arg(skip)]
     pub(crate) applied: Option<Applied>,
-    /// Print the name of the job when its command has started, and leave it in the background.
+    /// Run the job in the background, and print its name when its command has started.
     ///
     /// If it does not start, the errors and the exit status are those of a run in the foreground.
-    /// The log is for "metaservice logs", and the messages are in the directory of the job.
+    /// "metaservice logs" shows the log. The messages are in the directory of the job.
     #[arg(short, long, help_heading = JOB)]
     pub(crate) detach: bool,
     /// Keep the machine when the command has failed, for "shell", "exec" and "cp" [default: 30m].
     ///
-    /// Ctrl-C or "metaservice kill" ends it before. The exit status is that of the command. "wait"
-    /// has it at once.
+    /// Ctrl-C or "metaservice kill" ends it earlier. The exit status is that of the command. "wait"
+    /// prints it at once.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "30m", help_heading = JOB)]
     pub(crate) keep_on_failure: Option<String>,

@@ -22,11 +22,11 @@ Examples:
 With several jobs, each status is a line, in the order of the names.
 
 Exit status: that of the job; of several, that of the first one that is not 0. 125 if a job cannot
-be waited for. With --for running 0, or 125 if the job has ended.";
+be waited for. With --for running: 0, or 125 if the job has ended.";
 
 /// Wait until jobs end, print their statuses, and exit with the first that is not 0.
 ///
-/// A job that has ended is not waited for, as long as it is kept.
+/// The status of a job that has ended is printed at once, as long as the job is kept.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Wait {
@@ -105,10 +105,10 @@ async fn end_of(name: &str) -> Result<Job> {
         }
         found => found,
     };
-    match found.map_err(hints::control)? {
+    match found.map_err(hints::any_job)? {
         Found::Running(client) => match at_end(&client).await {
             Some(job) => job.with_context(|| format!("cannot wait for {name}")),
-            None => match control::lookup(name).await.map_err(hints::control)? {
+            None => match control::lookup(name).await.map_err(hints::any_job)? {
                 Found::Ended(past) => Ok(past.job),
                 _ => Err(Error::msg(format!("{name} has ended, and another job has its name"))),
             },

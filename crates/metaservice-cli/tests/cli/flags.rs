@@ -42,8 +42,8 @@ fn a_wrong_value_is_told_before_anything_starts() {
     refused(&["run", "--accel", "magic", "--", "true"], "magic");
     refused(&["serve", "--listen", "localhost:80", "--", "true"], "neither IP:PORT nor unix:PATH");
     refused(&["serve", "--listen", "192.0.2.1:1", "--", "true"], "cannot listen on 192.0.2.1:1");
-    refused(&["exec", "nobody", "ls"], "no job named \"nobody\" is running");
-    refused(&["kill", "../x"], "no job named \"../x\" is running");
+    refused(&["exec", "missing", "ls"], "there is no job named \"missing\"");
+    refused(&["kill", "../x"], "there is no job named \"../x\"");
 }
 
 #[test]
@@ -52,15 +52,15 @@ fn a_mistyped_option_is_none_of_the_command() {
     refused(&["run", "--mac", "52:54:00:12:34:56", "--", "true"], "unexpected argument '--mac'");
     refused(&["serve", "--listne", "127.0.0.1:0", "--", "true"], "--listen");
     refused(&["image", "prepare", "x", "--image", "y"], "unexpected argument '--image'");
-    refused(&["exec", "nobody", "--usr", "me", "ls"], "--user");
+    refused(&["exec", "missing", "--usr", "me", "ls"], "--user");
     // An unknown option before "--" must not become part of the command.
     for args in [&["run", "-x", "--", "true"][..], &["kill", "-9", "x"]] {
         let told = Cli::new(METASERVICE).run(args).stderr;
         assert!(told.contains("unexpected argument") && !told.contains("tip:"), "{told}");
     }
     // After the first word, everything belongs to the command.
-    refused(&["exec", "nobody", "ls", "--usr"], "no job named \"nobody\" is running");
-    refused(&["exec", "nobody", "--", "--usr"], "no job named \"nobody\" is running");
+    refused(&["exec", "missing", "ls", "--usr"], "there is no job named \"missing\"");
+    refused(&["exec", "missing", "--", "--usr"], "there is no job named \"missing\"");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn help_and_completions_go_to_stdout() {
 #[test]
 fn errors_are_json_for_programs() {
     let cli = Cli::new(METASERVICE);
-    let finished = cli.run(&["--json", "kill", "nobody"]);
+    let finished = cli.run(&["--json", "kill", "missing"]);
     finished.text(125);
     let error: serde_json::Value = serde_json::from_str(finished.stderr.trim()).unwrap();
     assert_eq!((error["event"].as_str(), error["hint"].is_string()), (Some("error"), true));
@@ -230,11 +230,11 @@ fn what_cannot_be_meant_is_told() {
     refused(&["cp", "a:/b", "c:/d"], "SRC and DEST are both in a guest");
     refused(&["exec", "--detach-keys", "ctrl", "x"], "in --detach-keys");
     refused(&["exec", "-d", "-i", "x"], "cannot be used with");
-    refused(&["stats", "--interval", "1ms", "x"], "--interval is 100ms to 10s");
-    refused(&["shell", "x"], "no job named \"x\" is running");
+    refused(&["stats", "--interval", "1ms", "x"], "--interval must be 100ms to 10s");
+    refused(&["shell", "x"], "there is no job named \"x\"");
     refused(&["exec", "x"], "exec needs a command");
     refused(&["exec", "-d", "x"], "hint: write `metaservice exec x -- COMMAND`");
-    refused(&["exec", "-t", "x", "sh"], "no job named \"x\" is running");
+    refused(&["exec", "-t", "x", "sh"], "there is no job named \"x\"");
     refused(&["man", "no/such"], "hint: make it first: mkdir -p no/such");
     refused(&["logs", "x"], "hint: none is running");
 }
@@ -390,15 +390,15 @@ fn a_value_that_cannot_be_read_is_told_with_one_that_can() {
     run("--timeout", "1.5 weeks or so", "is not a duration; write 90, 0.5s, 5m or 1h30m");
     refused(&["kill", "-s", "RTMIN", "x"], "\"RTMIN\" is a real-time signal");
     refused(&["logs", "--tail", "some", "x"], "write a number of lines, or \"all\"");
-    refused(&["logs", "--tail", "all", "x"], "no job named \"x\" is running");
-    refused(&["logs", "--since", "2026-11-26", "x"], "no job named \"x\" is running");
+    refused(&["logs", "--tail", "all", "x"], "there is no job named \"x\"");
+    refused(&["logs", "--since", "2026-11-26", "x"], "there is no job named \"x\"");
     refused(&["logs", "--since", "2026-26-11", "x"], "is no time; write 10m, 2024-05-01");
-    refused(&["ls", "x:/etc"], "no job named \"x\" is running");
+    refused(&["ls", "x:/etc"], "there is no job named \"x\"");
     refused(&["ls", "x"], "hint: write `metaservice ls x /`");
     refused(&["ls", "x:", "/etc"], "\"x:\" is not JOB:PATH");
     refused(&["ls", "x:/etc", "/etc"], "the directory is given twice");
-    refused(&["ls", "-lh", "x", "/"], "no job named \"x\" is running");
-    refused(&["ls", "-la", "x:/"], "no job named \"x\" is running");
+    refused(&["ls", "-lh", "x", "/"], "there is no job named \"x\"");
+    refused(&["ls", "-la", "x:/"], "there is no job named \"x\"");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_job_that_has_ended_is_listed_inspected_and_removed() {
     child.kill().unwrap();
     child.wait().unwrap();
     std::fs::remove_file(cli.work().join("s")).unwrap();
-    // Killed: nobody wrote a result.
+    // The process was killed before it wrote a result.
     let listed = cli.run(&["ps", "-a"]).text(0);
     assert!(
         listed.lines().any(|line| line.starts_with("build") && line.contains("lost")),
@@ -142,6 +142,26 @@ fn a_full_disk_costs_the_history_and_not_the_job() {
         finished.stderr.lines().filter(|line| line.contains("the job is not kept")).collect();
     assert_eq!(lines.len(), 2, "{}", finished.stderr);
     assert!(finished.stderr.contains("no guest has fetched its command"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_verb_for_ended_jobs_says_that_there_is_no_such_job() {
+    let cli = Cli::new(METASERVICE);
+    let service = cli.serve(&["--name", "other", "true"]);
+    for args in [
+        &["rm", "missing"][..],
+        &["wait", "missing"],
+        &["logs", "missing"],
+        &["inspect", "missing"],
+    ] {
+        let missing = cli.run(args);
+        missing.text(125);
+        let told = missing.stderr;
+        assert!(told.contains("there is no job named \"missing\""), "{args:?}: {told}");
+        assert!(told.contains("hint: `metaservice ps -a`"), "{args:?}: {told}");
+    }
+    cli.run(&["kill", "--force", "other"]).text(0);
+    service.finish();
 }
 
 /// The verbs may be typed before the process of the job has registered its name.

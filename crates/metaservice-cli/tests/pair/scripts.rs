@@ -79,7 +79,7 @@ fn plain_paths_of_a_guest_complete() {
         format!("{place}/other\n")
     );
     assert!(complete(&cli, &["cp", "paths:"]).text(0).contains("paths:/etc/\n"));
-    for none in ["paths:relative", "paths:/no/such/", "nobody:/et"] {
+    for none in ["paths:relative", "paths:/no/such/", "missing:/et"] {
         assert_eq!(complete(&cli, &["cp", none]).text(0), "", "{none}");
     }
 
@@ -112,17 +112,32 @@ fn a_verb_takes_several_names_and_says_which_ones_are_wrong() {
         assert_eq!(finished.status, Some(125), "{args:?}");
         let told = finished.stderr.lines().filter(|line| line.starts_with("metaservice: "));
         assert_eq!(told.count(), 1, "{args:?}: {}", finished.stderr);
-        assert!(finished.stderr.contains("nobody"), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains("missing"), "{args:?}: {}", finished.stderr);
         finished.stdout
     };
-    assert!(wrong(&["inspect", "one", "nobody"]).starts_with(b"{"));
+    assert!(wrong(&["inspect", "one", "missing"]).starts_with(b"{"));
     // The others are handled before and after the wrong one.
-    wrong(&["kill", "one", "nobody", "two"]);
-    assert_eq!(wrong(&["wait", "one", "nobody", "two"]), b"143\n143\n");
+    wrong(&["kill", "one", "missing", "two"]);
+    assert_eq!(wrong(&["wait", "one", "missing", "two"]), b"143\n143\n");
     assert_eq!(cli.run(&["wait", "one", "two"]).text(143), "143\n143\n");
     end(jobs);
-    wrong(&["rm", "one", "nobody", "two"]);
+    wrong(&["rm", "one", "missing", "two"]);
     assert_eq!(cli.run(&["ps", "-aq"]).text(0), "");
+}
+
+#[test]
+fn an_attachment_ends_with_the_reader_of_its_output() {
+    let cli = Cli::new(METASERVICE);
+    let job = start(&cli, "quiet");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let attached = cli.command(["attach", "quiet"]).stdout(writer).spawn().unwrap();
+    let attached = finish(attached);
+    assert_eq!((attached.status, attached.stderr.as_str()), (Some(128 + 13), ""));
+    // The job runs on.
+    assert_eq!(cli.run(&["ps", "-q"]).text(0), "quiet\n");
+    cli.run(&["kill", "quiet"]).text(0);
+    end([job]);
 }
 
 #[test]

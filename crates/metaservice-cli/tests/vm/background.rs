@@ -36,9 +36,19 @@ fn a_command_runs_when_run_d_returns_and_a_job_that_starts_is_awaited() {
 #[test]
 fn a_job_that_does_not_start_in_the_background_fails_as_in_the_foreground() {
     let cli = Cli::new(METASERVICE);
-    for (command, status) in [("/no/such", 127), ("/etc", 126)] {
-        let failed = cli.run(&["run", "-d", "--name", "wrong", command]);
-        assert_eq!(failed.text(status), "");
+    let cases = [
+        (&["/no/such"][..], 127, "cannot run '/no/such': No such file or directory"),
+        (&["/etc"], 126, "cannot run '/etc': Permission denied"),
+        (&["-w", "/no/such", "true"], 126, "cannot enter the directory '/no/such'"),
+        (&["-u", "no-such", "true"], 126, "there is no user 'no-such'"),
+        (&["--copy-in", "data:/no/such/", "true"], 125, "the command is not started: cannot copy"),
+    ];
+    std::fs::write(cli.work().join("data"), "").unwrap();
+    for (command, status, says) in cases {
+        let failed = cli.run(&[&["run", "-d", "--name", "wrong"], command].concat());
+        assert_eq!(failed.text(status), "", "{command:?}");
+        assert!(failed.stderr.contains(says), "{}", failed.stderr);
+        assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
         let listed = cli.run(&["ps", "-a"]).text(0);
         assert!(listed.contains("failed"), "{listed}");
         assert_eq!(cli.run(&["wait", "wrong"]).text(status), format!("{status}\n"));
@@ -117,7 +127,9 @@ fn the_machine_of_a_failed_command_is_kept_for_clients() {
     assert_eq!(cli.run(&["exec", "broken", "cat", "/tmp/core"]).text(0), "evidence\n");
     cli.run(&["cp", "broken:/tmp/core", "core"]).text(0);
     assert_eq!(std::fs::read(cli.work().join("core")).unwrap(), b"evidence\n");
-    cli.run(&["kill", "broken"]).text(0);
+    let killed = cli.run(&["kill", "broken"]);
+    killed.text(0);
+    assert_eq!(killed.stderr, "");
     cli.wait_for_exits();
     assert_eq!(cli.run(&["wait", "broken"]).text(3), "3\n");
 

@@ -85,7 +85,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
         Err(ControlError::NotFound { .. }) if args.follow => {
             Found::Running(jobs::running(&args.name.job, printer).await?)
         }
-        found => found.map_err(hints::control)?,
+        found => found.map_err(hints::any_job)?,
     };
     let mut interrupts = Interrupts::listen()?;
     let reading = async {
@@ -98,7 +98,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
                     source::note_missed(log.missed, printer);
                 }
                 if tail.is_none() {
-                    return show(log, outputs).await;
+                    return show(log, outputs).await.map(drop);
                 }
                 Source::Running(log)
             }
@@ -127,8 +127,16 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     }
 }
 
+/// What was shown of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    Whole,
+    /// The reader has closed standard output.
+    Unread,
+}
+
 /// Prints a log to its end. Slow readers of the outputs delay neither the job nor its end.
-pub(super) async fn show(mut log: LogSegments, mut outputs: Outputs) -> Result<()> {
+pub(super) async fn show(mut log: LogSegments, mut outputs: Outputs) -> Result<Shown> {
     let spool = Spool::new();
     let filling = async {
         let filled = async {
@@ -158,10 +166,12 @@ pub(super) async fn show(mut log: LogSegments, mut outputs: Outputs) -> Result<(
     loop {
         tokio::select! {
             biased;
-            written = &mut writing => return written.and(filled.unwrap_or(Ok(()))),
+            written = &mut writing => {
+                return written.and(filled.unwrap_or(Ok(()))).map(|()| Shown::Whole);
+            }
             done = &mut filling, if filled.is_none() => filled = Some(done),
             // With `logs -f JOB | grep -q READY`, do not wait for the next byte.
-            () = output::reader_gone() => return Ok(()),
+            () = output::reader_gone() => return Ok(Shown::Unread),
         }
     }
 }
