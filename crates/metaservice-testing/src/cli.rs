@@ -145,6 +145,16 @@ impl Cli {
         Service { child, address, stderr, stdout }
     }
 
+    /// As [`serve`](Self::serve), with messages in words instead of events.
+    pub fn serve_in_words(&self, args: &[&str]) -> Service {
+        let mut child =
+            self.command(["serve", "--listen", "127.0.0.1:0"]).args(args).spawn().unwrap();
+        let (line, stderr) = wait_for_line(&mut child, "serving on ");
+        let address = line.trim_end().rsplit(' ').next().unwrap().to_owned();
+        let stdout = read_all(child.stdout.take().unwrap());
+        Service { child, address, stderr, stdout }
+    }
+
     /// Returns a client of the control socket of the job `name`.
     pub fn client(&self, name: &str) -> Client {
         Client::new(self.jobs().join(name).join("control.sock"))

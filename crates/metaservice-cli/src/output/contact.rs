@@ -43,8 +43,8 @@ mod tests {
         let words = |before, now| words(before, now, &Limits::default());
         assert_eq!(words(Contact::Awaited, Contact::Present), None);
         for wrong in [Contact::Silent, Contact::NoSession, Contact::Claimed] {
-            let told = words(Contact::Awaited, wrong).unwrap();
-            assert!(told.lines().count() == 1 && word(wrong).is_some(), "{told}");
+            let text = words(Contact::Awaited, wrong).unwrap();
+            assert!(text.lines().count() == 1 && word(wrong).is_some(), "{text}");
             assert_eq!(words(wrong, Contact::Present).as_deref(), Some("the guest is back"));
         }
         assert_eq!((word(Contact::Awaited), word(Contact::Present)), (None, None));

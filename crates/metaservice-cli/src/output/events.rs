@@ -65,7 +65,7 @@ pub(crate) async fn follow(
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
-    let mut words = Words { printer, facts, spinner: None, copying: None };
+    let mut words = Words { printer, facts, spinner: None, copying: None, is_kept: false };
     let report = loop {
         tokio::select! {
             biased;
@@ -98,10 +98,12 @@ struct Words<'a> {
     spinner: Option<Spinner>,
     /// The copy that is under way, and its bar.
     copying: Option<(watch::Receiver<CopyProgress>, Progress)>,
+    /// Whether the command has failed, and its machine is kept.
+    is_kept: bool,
 }
 
 impl Words<'_> {
-    fn wait_for(&mut self, text: impl Into<std::borrow::Cow<'static, str>>) {
+    fn wait_for(&mut self, text: impl AsRef<str>) {
         self.spinner = None;
         self.spinner = Some(self.printer.spinner(text));
     }
@@ -121,7 +123,7 @@ impl Words<'_> {
     fn copied_in(&mut self, copy: &CopyIn, content: &Content) {
         self.copying = None;
         let (from, to) = (copy.source().display().to_string(), copy.destination());
-        self.printer.note(&printable(&format!("{from} -> {to} ({} bytes)", content.bytes)));
+        self.printer.note(&format!("{from} -> {to} ({} bytes)", content.bytes));
         if content.left_out.count > 0 {
             let count = content.left_out.count;
             self.printer.note(&format!("left out of {from}, as no copy carries it: {count}"));
@@ -215,14 +217,16 @@ impl Words<'_> {
             }
             Event::Forced(force) => {
                 self.spinner = None;
-                let (why, reason) = match force {
+                let lost = "is ended; what the guest had not sent is lost";
+                let (what, reason) = match force {
                     Force::KillNotTaken => (
-                        "metaservice kill: the guest did not take the order, and its machine",
+                        format!(": the guest did not take the order, and its machine {lost}"),
                         "kill-not-taken",
                     ),
-                    _ => ("metaservice kill --force: the machine", "asked"),
+                    _ if self.is_kept => (": the kept machine is ended".to_owned(), "asked"),
+                    _ => (format!(" --force: the machine {lost}"), "asked"),
                 };
-                printer.note(&format!("{why} is ended; what the guest had not sent is lost"));
+                printer.note(&format!("metaservice kill{what}"));
                 printer.event("forced", json!({ "reason": reason }));
             }
             Event::MachineGone { exit, console } => {
@@ -298,6 +302,7 @@ impl Words<'_> {
 
     fn kept(&mut self, name: &str, status: u8, period: Duration) {
         self.spinner = None;
+        self.is_kept = true;
         let time = humantime::format_duration(period);
         self.printer.note(&format!(
             "the command has failed with status {status}; its machine is kept for {time}: \

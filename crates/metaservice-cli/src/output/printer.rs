@@ -1,9 +1,8 @@
 //! Notes, events, errors and progress on standard error.
 //!
 //! This module owns their format: text, JSON or nothing. It also owns the sanitizing of text for a
-//! terminal. Texts of a guest must be sanitized before they are passed to [`Printer::note`].
+//! terminal: each text is sanitized here, because a name of a guest can be anywhere in it.
 
-use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ impl Printer {
     /// Prints a note, which is not an error.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet && !self.json {
-            stderr::line(&format!("metaservice: {text}"));
+            stderr::line(&format!("metaservice: {}", printable(text)));
         }
     }
 
@@ -77,11 +76,11 @@ impl Printer {
     }
 
     /// Shows a spinner, only on a terminal.
-    pub(crate) fn spinner(self, text: impl Into<Cow<'static, str>>) -> Spinner {
+    pub(crate) fn spinner(self, text: impl AsRef<str>) -> Spinner {
         if self.quiet || self.json || !self.terminal {
             return Spinner(None);
         }
-        let bar = ProgressBar::new_spinner().with_message(text);
+        let bar = ProgressBar::new_spinner().with_message(printable(text.as_ref()));
         bar.set_draw_target(ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
             bar.set_style(style);

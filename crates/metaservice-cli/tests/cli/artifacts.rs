@@ -79,6 +79,27 @@ fn two_matches_with_one_destination_are_both_refused() {
 }
 
 #[test]
+fn a_name_of_a_guest_moves_no_terminal() {
+    let cli = Cli::new(METASERVICE);
+    let service = cli.serve_in_words(&["--artifact", "/d/*:out", "--", "true"]);
+    end(&service, "success");
+    list(&service, &["a\u{1b}[2J\u{202e}b"]);
+    let action = action(&service);
+    assert_eq!(action["type"], "read");
+    let reply = format!("reply?id={}", action["id"].as_str().unwrap());
+    let kind = "Content-Type: application/vnd.metaservice.transfer\r\n\
+                Metaservice-File: {\"form\":\"file\",\"size\":0,\"mode\":420,\"mtimeNs\":0}\r\n";
+    let digest = 0xef46_db37_51d8_e999_u64;
+    let empty = [&((3 << 29) | 16_u32).to_be_bytes()[..], &[0; 8], &digest.to_be_bytes()].concat();
+    assert_eq!(service.request_with("POST", &reply, kind, &empty).0, "HTTP/1.1 200 OK");
+    let finished = service.finish();
+    finished.text(0);
+    let says = "/d/a\u{fffd}[2J\u{fffd}b -> out/a\u{fffd}[2J\u{fffd}b (0 bytes)";
+    assert!(finished.stderr.contains(says), "{:?}", finished.stderr);
+    assert!(!finished.stderr.contains('\u{1b}'), "{:?}", finished.stderr);
+}
+
+#[test]
 fn a_pattern_without_a_match_is_a_missing_artifact() {
     for (how, status) in [("success", 125), ("failed", 1)] {
         let cli = Cli::new(METASERVICE);

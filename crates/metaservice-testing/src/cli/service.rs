@@ -52,15 +52,16 @@ impl Service {
         method: &str,
         path: &str,
         lines: &str,
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> (String, String) {
+        let body = body.as_ref();
         let head = format!(
             "{method} /engine/v1/{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
              Content-Length: {}\r\n{lines}\r\n",
             body.len()
         );
         let mut answer = String::new();
-        self.send(&head, body.as_bytes()).read_to_string(&mut answer).unwrap();
+        self.send(&head, body).read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }

@@ -17,7 +17,7 @@ use metaservice::control::Client;
 use metaservice_sandbox::copy::{self, CopyError, Fetched, GuestTarget, How};
 
 use self::place::Place;
-use self::summary::told;
+use self::summary::report;
 use crate::completions;
 use crate::interrupts::Interrupts;
 use crate::jobs;
@@ -35,8 +35,8 @@ The rules are those of docker cp:
   - If DEST does not exist, the copy gets this name. The directory above it must exist.
   - DIR/. copies the content of DIR.
   - Links are copied as links. -L, or a slash at the end, copies the target of SRC.
-  - \"-\" is a tar archive on standard input or output. The names in it begin with that of the
-    directory (DIR/...), or with ./ for DIR/. .
+  - \"-\" is a tar archive on standard input or output. The names in it begin with the name of the
+    directory. With DIR/., they begin with ./
 
 Modes, times and holes are kept. Sockets, FIFOs and devices are left out, and so are file systems of
 the kernel (/proc, /sys) unless SRC is in one. A note says so.
@@ -102,7 +102,7 @@ async fn fetch(client: &Client, path: &str, to: &Path, how: How, printer: Printe
     let fetched = copy::fetch(client, path, to, how, &progress.observer()).await;
     let Fetched { target, content, .. } =
         fetched.map_err(|error| failed(error, format!("cannot copy {path}")))?;
-    told(printer, path, &target.display().to_string(), progress, &content);
+    report(printer, path, &target.display().to_string(), progress, &content);
     Ok(())
 }
 
@@ -112,7 +112,7 @@ async fn send(client: &Client, from: &Path, path: &str, how: How, printer: Print
     let to = GuestTarget::path(path, from);
     let sent = copy::send(client, from, to, how, &progress.observer()).await;
     let content = sent.map_err(|error| failed(error, format!("cannot copy to {path}")))?;
-    told(printer, &text, path, progress, &content);
+    report(printer, &text, path, progress, &content);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use metaservice::{Destination, Form};
 use metaservice_sandbox::copy::{Content, How, place};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
-use super::summary::told;
+use super::summary::report;
 use crate::output::AsyncOutput;
 use crate::output::printer::{Hint, Printer};
 
@@ -34,7 +34,7 @@ pub(super) async fn send(client: &Client, path: &str, how: How, printer: Printer
     let progress = printer.progress(path, None);
     let written = client.write(destination, progress.observer().of(input)).await;
     written.with_context(|| format!("cannot copy to {path}"))?;
-    told(printer, "-", path, progress, &Content::default());
+    report(printer, "-", path, progress, &Content::default());
     Ok(())
 }
 

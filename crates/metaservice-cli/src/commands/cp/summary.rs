@@ -13,7 +13,7 @@ fn words(content: &Content) -> Vec<String> {
         1 => format!("1 {one}"),
         count => format!("{} {one}s", HumanCount(count)),
     };
-    // A directory can have no files. A single link is no file.
+    // A directory can have no files. A single link is not a file.
     let files = content.files.filter(|files| *files > 0 || content.links == 0);
     let files = files.map(|files| some(files, "file"));
     let links = (content.links > 0).then(|| some(content.links, "link"));
@@ -21,13 +21,19 @@ fn words(content: &Content) -> Vec<String> {
 }
 
 /// Removes the progress bar, and prints in one line what was copied and what was left out.
-pub(super) fn told(printer: Printer, from: &str, to: &str, progress: Progress, content: &Content) {
+pub(super) fn report(
+    printer: Printer,
+    from: &str,
+    to: &str,
+    progress: Progress,
+    content: &Content,
+) {
     let (bytes, elapsed) = progress.finish();
     let rate = rate(bytes, elapsed);
     let mut words = words(content);
     words.push(BinaryBytes(bytes).to_string());
     words.push(format!("{}/s", BinaryBytes(rate)));
-    printer.note(&printable(&format!("{from} -> {to} ({})", words.join(", "))));
+    printer.note(&format!("{from} -> {to} ({})", words.join(", ")));
     let left_out = &content.left_out;
     if left_out.count > 0 {
         printer.note(&left_out_words(left_out));
