@@ -47,7 +47,7 @@ impl Description {
         spec.workdir = args.workdir;
         spec.user = args.user;
         spec.hostname = args.hostname;
-        // As with docker, an empty word is no word.
+        // As with docker, an empty word means none.
         let words = |word: String| Vec::from_iter(Some(word).filter(|word| !word.is_empty()));
         spec.entrypoint = args.entrypoint.map(words);
         spec.secrets = args.secret.into_iter().collect();

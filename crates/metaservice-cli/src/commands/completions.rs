@@ -23,8 +23,8 @@ Examples:
 
 /// Print a completion script for a shell.
 ///
-/// It also completes the names of jobs, images, profiles, signals and limits, and paths in a guest:
-/// cp job:/et<TAB>. Names of files with spaces or special characters are not offered.
+/// It also completes the names of jobs, images, profiles, signals and limits, and paths in a guest,
+/// such as job:/et. Names of files with spaces or special characters are not offered.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Completions {
@@ -44,7 +44,7 @@ pub(crate) fn completions(args: &Completions) -> Result<ExitStatus> {
     let name = "metaservice";
     let mut text = Vec::new();
     script.write_registration(VARIABLE, name, name, name, &mut text)?;
-    let text = String::from_utf8(text).context("the script is no text")?;
+    let text = String::from_utf8(text).context("the script is not text")?;
     let text = match args.shell {
         Shell::Bash => text.replace("-F _clap_complete_metaservice ", "-F _metaservice ") + COLONS,
         _ => text,

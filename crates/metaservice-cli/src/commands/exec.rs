@@ -81,7 +81,7 @@ pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
     }
     let no_terminal = || {
         Error::new(Hint("leave out -t to send standard input as it is".to_owned()))
-            .context("-t with -i needs a terminal, and standard input is none")
+            .context("-t with -i needs a terminal, and standard input is not one")
     };
     attend(&job, exec, args.interactive, escape, no_terminal, printer).await
 }

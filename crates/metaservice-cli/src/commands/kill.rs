@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use metaservice::control::{KILL_ORDER_TIMEOUT, Killed};
+use metaservice::control::{JobState, KILL_ORDER_TIMEOUT, Killed};
 
 use super::each::each;
 use crate::completions;
@@ -36,7 +36,7 @@ pub(crate) struct Kill {
     /// End the machine at once, without its guest.
     ///
     /// This works while the kernel of the guest or QEMU is stopped. What the guest has not sent is
-    /// lost. A machine that another program has started for "serve" runs on.
+    /// lost. With "serve", only the service ends: another program has started the machine.
     #[arg(short, long)]
     pub(crate) force: bool,
     #[command(flatten)]
@@ -55,12 +55,15 @@ pub(crate) async fn kill(args: Kill, printer: Printer) -> Result<ExitStatus> {
 
 async fn end(job: &str, force: bool, printer: Printer) -> Result<()> {
     let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
-    let killed = match force {
-        true => client.kill_machine().await,
-        false => client.kill().await,
-    };
-    let killed = killed.with_context(|| format!("cannot kill {job}"))?;
-    if killed == Killed::Machine && !force {
+    let cannot = || format!("cannot kill {job}");
+    if force {
+        client.kill_machine().await.with_context(cannot)?;
+        return Ok(());
+    }
+    // A kept machine has no command, so its guest gets no order.
+    let is_kept = client.job().await.with_context(cannot)?.state == JobState::Kept;
+    let killed = client.kill().await.with_context(cannot)?;
+    if killed == Killed::Machine && !is_kept {
         let seconds = KILL_ORDER_TIMEOUT.as_secs();
         let what = format!("the guest of {job} did not take the order within {seconds} s");
         printer.note(&format!("{what}; its machine was ended"));

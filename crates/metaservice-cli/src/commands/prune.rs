@@ -67,7 +67,7 @@ mod tests {
             let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
             let age = Duration::from_secs(10);
             assert!(!is_older(&past, age, at(15)) && is_older(&past, age, at(16)));
-            // A clock that was set back makes no job old.
+            // If the clock was set back, no job is old.
             assert!(!is_older(&past, age, at(1)));
         }
     }

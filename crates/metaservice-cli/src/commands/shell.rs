@@ -34,7 +34,7 @@ pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
     let exec = describe(args.around, args.command, true)?;
     let no_terminal = || {
         let hint = format!("write `metaservice exec -i {job} -- sh` to send it a script");
-        Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is none")
+        Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is not one")
     };
     attend(&job, exec, true, escape, no_terminal, printer).await
 }

@@ -43,14 +43,14 @@ pub(crate) struct FileError {
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum FileErrorKind {
-    /// It is no TOML.
-    #[error("this is no TOML: {0}")]
+    /// It is not TOML.
+    #[error("this is not TOML: {0}")]
     Syntax(String),
     /// A key outside a profile.
     #[error("{0:?} is in no profile: write [profile.NAME] above it")]
     Outside(String),
-    /// `profile` or a profile is no table.
-    #[error("{0} is no table: write [profile.NAME], and below it KEY = VALUE")]
+    /// `profile` or a profile is not a table.
+    #[error("{0} is not a table: write [profile.NAME], and below it KEY = VALUE")]
     NoTable(String),
     /// A value of a type that no option has.
     #[error("{key:?} cannot be {found}: write a text, a number, true, false or a list of texts")]
@@ -176,7 +176,7 @@ mod tests {
             ("\nmemory = \"2G\"\n", 2, "write [profile.NAME]"),
             ("[profiles.ci]\n", 1, "write [profile.NAME]"),
             ("profile = 1\n", 1, "no table"),
-            ("[profile]\nci = 1\n", 2, "profile.ci is no table"),
+            ("[profile]\nci = 1\n", 2, "profile.ci is not a table"),
             ("[profile.a]\n\nenv = {A = \"1\"}\n", 3, "cannot be a table"),
             ("[profile.a]\ntimeout = 10:00:00\n", 2, "cannot be a date"),
             ("[profile.a]\nenv = [[]]\n", 2, "a list of lists"),

@@ -182,7 +182,7 @@ impl Profile<'_> {
     /// Its arguments, for a place before those of the user.
     ///
     /// # Errors
-    /// An entry is no option of `run`.
+    /// An entry is not an option of `run`.
     pub(crate) fn arguments(&self, given: Given<'_>) -> Result<Vec<OsString>> {
         let mut all = Vec::new();
         for entry in self.entries {

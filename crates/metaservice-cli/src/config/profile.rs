@@ -11,10 +11,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::file::{Entry, Value};
 use crate::similar::similar;
 
-/// Options that are no part of a profile: they choose what is run, not how.
+/// Options that a profile cannot have: they choose what is run, not how.
 const NOT_IN_PROFILES: [&str; 3] = ["profile", "spec", "dry-run"];
 
-/// An entry that is no option of `run`.
+/// An entry that is not an option of `run`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum EntryError {
     /// No option has this name.
@@ -166,7 +166,7 @@ mod tests {
         // What excludes it on the command line takes its place.
         assert_eq!(with(&["--rootfs", "/", "--", "x"], "image", one("debian")), [""; 0]);
         assert_eq!(with(&["--image", "debian", "--", "x"], "rootfs", one("/")), [""; 0]);
-        // The words of the command are no options.
+        // The words of the command are not options.
         assert_eq!(with(&["--", "x", "--memory=1G"], "memory", one("2G")), ["--memory=2G"]);
     }
 
@@ -175,7 +175,8 @@ mod tests {
         let wrong = |key, value| arguments(&["--", "true"], key, value).unwrap_err();
         assert!(wrong("memroy", one("2G")).ends_with("did you mean \"memory\"?"));
         assert!(wrong("frobnicate", one("2G")).contains("long options of `metaservice run`"));
-        // These are none of a profile: the verb itself, options of all verbs, hidden ones, words.
+        // A profile cannot have these: other choices of what to run, options of all verbs, hidden
+        // options, short names and arguments.
         for key in ["spec", "profile", "dry-run", "json", "help", "old_no_snapshot", "command", "m"]
         {
             assert!(wrong(key, Value::Switch(true)).starts_with("there is no key"), "{key}");

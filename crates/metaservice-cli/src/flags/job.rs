@@ -26,14 +26,14 @@ pub(crate) struct JobArgs {
     /// The user of the command: NAME, UID, NAME:GROUP or UID:GID.
     ///
     /// Without it, the command runs as the "user" of the agent's configuration file, else as the
-    /// user of the agent, which is usually root. Names are those of the guest. The user also is
-    /// that of "exec", and the owner of files that "cp" brings in.
+    /// user of the agent, which is usually root. Names are those of the guest. "exec" also runs as
+    /// this user, and files that "cp" brings in belong to it.
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The host name of the guest [default: the name of the job].
     ///
-    /// An agent that is not root cannot set it. A machine that "serve" waits for keeps its own
-    /// name without this option.
+    /// An agent that is not root cannot set it. With "serve", the machine keeps its own name if this
+    /// option is not given.
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Put this program in front of the command; "" for none.
@@ -63,10 +63,10 @@ pub(crate) struct JobArgs {
     pub(crate) timeout: Option<String>,
     /// Copy a file or a directory into the guest before the command starts. Repeatable.
     ///
-    /// The rules are those of "cp". Without GUEST, it gets its own name in the working directory
-    /// (--workdir), and "." or DIR/. is the content of that directory. The command starts when all
-    /// copies are complete; if one fails, it does not start, and the exit status is 125. Write a
-    /// colon in HOST as "\:".
+    /// The rules are those of "cp". Without GUEST, the copy has the name of HOST, in the working
+    /// directory (--workdir). "." and DIR/. copy the content of a directory. The command starts when
+    /// all copies are complete. If one fails, the command does not start, and the exit status is
+    /// 125. Write a colon in HOST as "\:".
     #[arg(long, value_name = "HOST[:GUEST]")]
     pub(crate) copy_in: Vec<String>,
     /// Fetch a file or a directory after the command has ended. Repeatable.
@@ -80,12 +80,12 @@ pub(crate) struct JobArgs {
     /// When to fetch the artifacts: always, or after the failure or the success of the command.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = ArtifactsOn::Always)]
     pub(crate) artifacts_on: ArtifactsOn,
-    /// What becomes of stderr of the command [default: separate].
+    /// Where stderr of the command goes [default: separate].
     ///
-    /// "separate" writes it to stderr of the tool, and "logs" knows it from stdout. Lines of the
-    /// two outputs can change places if the command writes both at almost the same time. "merged"
-    /// writes it to stdout, in the exact order. With a terminal there is one output. With --json,
-    /// both outputs go to stdout, because stderr has the events.
+    /// "separate" writes it to stderr of the tool, and "logs" shows it there too. Lines of the two
+    /// outputs can change places if the command writes both at almost the same time. "merged" writes
+    /// it to stdout, in the exact order. With a terminal there is one output. With --json, both
+    /// outputs go to stdout, because stderr has the events.
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) stderr: Option<Stderr>,
     /// Also write the log to a file: both outputs, in order of arrival.

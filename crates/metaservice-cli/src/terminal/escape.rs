@@ -82,7 +82,7 @@ fn parse_key(word: &str) -> Result<u8> {
     }
     match word.strip_prefix("ctrl-").map(str::as_bytes) {
         Some(&[key @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(key & 0x1f),
-        _ => bail!("{word:?} is no key; write ctrl-p,ctrl-q, or ~,. or none"),
+        _ => bail!("{word:?} is not a key; write ctrl-p,ctrl-q, or ~,. or none"),
     }
 }
 

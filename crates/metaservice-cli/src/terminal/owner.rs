@@ -85,9 +85,9 @@ impl OwnerInput {
     }
 }
 
-/// Leaves the terminal to the user's shell. The job runs on in this process.
+/// Leaves the terminal to the user's shell. The job continues in this process.
 fn leave(name: &str, printer: Printer) {
-    printer.note(&format!("detached: {name} runs on (metaservice attach {name})"));
+    printer.note(&format!("detached: {name} still runs (metaservice attach {name})"));
     printer.event("detached", json!({ "job": name }));
     if let Err(error) = foreground::leave() {
         printer.error(&Error::new(error).context("cannot leave the terminal"));

@@ -42,8 +42,7 @@ pub(crate) enum Fed {
 }
 
 impl UserInput {
-    /// For a command that this process starts. With standard input and a terminal, standard input
-    /// must be one.
+    /// For a command that this process starts. With both, standard input must be a terminal.
     pub(crate) fn of_run(interactive: bool, tty: bool, escape: Option<Escape>) -> Result<Self> {
         let terminal = match (interactive, tty) {
             (_, false) => None,
@@ -51,7 +50,7 @@ impl UserInput {
             (true, true) => Some(Terminal::of_stdin()?.ok_or_else(|| {
                 let hint = "leave out -t to send standard input as it is";
                 Error::new(Hint(hint.to_owned()))
-                    .context("-t with -i needs a terminal, and standard input is none")
+                    .context("-t with -i needs a terminal, and standard input is not one")
             })?),
         };
         Ok(Self { interactive, terminal, escape, redraw: false })
@@ -176,7 +175,7 @@ impl Feeding {
         keys.detach
     }
 
-    /// Standard input has ended. The end of a terminal that is gone is no end of the command's.
+    /// Standard input has ended. If a terminal is gone, the stdin of the command does not end.
     async fn end(&mut self, stdin: &mut JobStdin) {
         if self.raw.is_none() {
             let _ = stdin.shutdown().await;

@@ -52,7 +52,7 @@ fn one_profile_is_used_and_the_default_one_needs_no_name() {
     assert_eq!(memory(PROFILES, &["--memory", "1G", "--", "x"]), "1G");
     assert_eq!(memory("[profile.ci]\nmemory = \"2G\"", &["--", "x"]), "1G");
     assert_eq!(memory("[profile.default]\ncpus = 2\n[profile.a]", &["--profile", "a", "x"]), "1G");
-    // A word of the command is no option of `run`.
+    // A word of the command is not an option of `run`.
     assert_eq!(memory(PROFILES, &["--", "x", "--profile", "ci"]), "3G");
     // A description in a file is complete.
     assert!(parsed(PROFILES, &["--spec", "job.json"]).unwrap().applied.is_none());
@@ -137,7 +137,7 @@ fn each_profile_is_checked() {
 
 #[test]
 fn no_option_of_all_verbs_has_a_value() {
-    // The verb is the first word that is no option.
+    // The verb is the first word that is not an option.
     let cli = Cli::command();
     assert!(cli.get_arguments().all(|arg| !arg.get_action().takes_values()));
 }

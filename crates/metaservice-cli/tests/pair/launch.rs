@@ -73,7 +73,7 @@ async fn a_held_command_starts_when_its_files_are_in_place() {
     pair.service.start_command().await.unwrap();
     let result = timeout(TIMEOUT, pair.service.result()).await.unwrap();
     assert!(result.success, "{result:?} {}", pair.describe());
-    // Once more is no other start.
+    // A repeated `start` does not start it again.
     pair.service.start_command().await.unwrap();
     pair.service.shutdown().await.unwrap();
     drop(pair);

@@ -129,7 +129,7 @@ async fn a_terminal_is_one_both_ways_and_is_left_and_attached_again() {
     run.until("text of vi").await;
     run.until("shown").await;
     run.send("\x10\x11").await;
-    run.until("detached: seat runs on").await;
+    run.until("detached: seat still runs").await;
     assert_eq!(run.finish().await, 0);
     assert!(cli.run(&["ps"]).text(0).contains("seat"));
 
@@ -143,7 +143,7 @@ async fn a_terminal_is_one_both_ways_and_is_left_and_attached_again() {
     assert!(busy.stderr.contains("another client is attached"), "{}", busy.stderr);
     assert!(busy.stderr.contains("--no-stdin"), "{}", busy.stderr);
     attached.send("\x10\x11").await;
-    attached.until("detached: seat runs on").await;
+    attached.until("detached: seat still runs").await;
     assert_eq!(attached.finish().await, 0);
 
     let mut attached = Session::start(&cli, &["attach", "seat"]);

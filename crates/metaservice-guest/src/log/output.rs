@@ -221,7 +221,7 @@ mod tests {
             tokio::task::yield_now().await;
             rustix::io::write(&writers[1], b"two").unwrap();
             end.send_replace(true);
-            // The writers are still open, as in a descendant that runs on.
+            // The writers are still open, as in a descendant that still runs.
             assert_eq!(read.await.unwrap(), b"one two");
             drop(writers);
         }

@@ -11,9 +11,9 @@
 //!
 //! The supervisor of a job delivers the command's output to the service, and stays until the
 //! service has confirmed it. It also feeds the command's [standard input](input), if the job has
-//! one. So no byte is lost with an agent. The agent tells it two things: by a file, which attach
-//! action to reply to, and by SIGTERM, to kill the command. After the command's end, SIGTERM means
-//! that the rest of the log is not needed.
+//! one. So no byte is lost with an agent. A file of the agent names the attach action to reply to,
+//! and SIGTERM kills the command. After the command's end, SIGTERM means that the rest of the log
+//! is not needed.
 
 mod cgroup;
 mod command_signal;

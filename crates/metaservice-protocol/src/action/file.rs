@@ -145,11 +145,12 @@ pub struct WriteOptions {
     pub set_id: bool,
 }
 
-/// The first line that the agent sends on stdout of a [`Write`]'s stream.
+/// The first line that the agent sends on stdout of the stream of a [`Write`] or an
+/// [`Attach`](crate::Attach).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFrom {
-    /// Number of bytes of the transfer that the agent has from earlier streams: the host sends
-    /// the bytes from here.
+    /// Number of bytes of the transfer, or of the command's standard input, that the agent has from
+    /// earlier streams: the host sends the bytes from here.
     pub from: u64,
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - A file of the guest belongs to the user of this process. With a set-user-id or set-group-id
 //!   bit, it would give the rights of that user to all others: "not permitted".
-//! - A change of the owner does nothing, and is no error. Most users cannot give files away, and
+//! - A change of the owner does nothing, and succeeds. Most users cannot give files away, and
 //!   programs such as `tar` would fail.
 
 use std::collections::BTreeMap;

@@ -28,7 +28,7 @@ pub enum CollectError {
     #[error("more than {} names match: fetch their directory", MAX_MATCHES)]
     TooManyMatches,
     /// The guest has a name that no file can have.
-    #[error("the guest has a name that is none: {0:?}")]
+    #[error("the guest sent a name that no file can have: {0:?}")]
     NoName(String),
     /// Two artifacts would be written to one path. Neither is.
     #[error("{other} has the same destination, {}: neither is written", path.display())]

@@ -58,7 +58,7 @@ fn a_process_that_is_killed_leaves_a_lost_job() {
     let past = jobs(&place).past(&name("build")).unwrap();
     assert_eq!((past.job.state, past.job.status, past.job.pid), (JobState::Lost, None, 7));
     assert_eq!(past.job.command, ["make"]);
-    // A description that was not written, as on a full disk, is no obstacle.
+    // Without a description, as on a full disk, the job is listed too.
     std::fs::remove_file(past.directory.join(SPEC)).unwrap();
     let past = jobs(&place).past(&name("build")).unwrap();
     assert_eq!((past.job.state, past.job.name.as_str()), (JobState::Lost, "build"));

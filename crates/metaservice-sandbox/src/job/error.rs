@@ -117,7 +117,7 @@ pub enum FieldError {
     /// It is no name of a variable.
     #[error(transparent)]
     Variable(#[from] InvalidVariable),
-    /// It is no directory, user, host name or entry point.
+    /// It is not a directory, user, host name or entry point.
     #[error(transparent)]
     Option(#[from] InvalidOption),
     /// It is no duration.

@@ -79,7 +79,7 @@ pub enum InvalidMachine {
     /// Paths are shown and hidden below shared directories.
     #[error("paths are shown and hidden below a root directory or a volume only")]
     NothingToShow,
-    /// It is no volume.
+    /// It is not a volume.
     #[error("in machine.volumes ({volume})")]
     Volume {
         /// The volume: its two paths.

@@ -32,7 +32,7 @@ pub(super) enum Wrong {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidOption {
-    /// The working directory is no absolute path.
+    /// The working directory is not an absolute path.
     #[error("write an absolute path in the guest, not {0:?}")]
     Relative(String),
     /// The path is longer than any in a guest.

@@ -67,7 +67,7 @@ pub enum SnapshotError {
         /// The last lines of the console.
         console: Vec<String>,
     },
-    /// The limit of the cache is no size.
+    /// The limit of the cache is not a size.
     #[error("in {LIMIT_VARIABLE}")]
     Limit(#[source] InvalidSize),
     /// QEMU does not save the machine.

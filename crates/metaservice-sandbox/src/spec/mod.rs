@@ -79,7 +79,7 @@ pub struct JobSpec {
     /// The terminal that the command gets; its output is the log. Without: no terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSpec>,
-    /// What becomes of the command's stderr; by default it is `separate`.
+    /// Where the command's stderr goes; by default it is `separate`.
     ///
     /// If the guest's agent cannot separate it, it is merged. This is reported if the value is
     /// given.
@@ -159,7 +159,7 @@ impl JobSpec {
     }
 }
 
-/// What becomes of a command's stderr.
+/// Where a command's stderr goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]

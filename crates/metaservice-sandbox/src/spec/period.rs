@@ -34,7 +34,7 @@ pub enum InvalidPeriod {
         cause: humantime::DurationError,
     },
     /// Nothing can run in no time.
-    #[error("a duration of zero leaves no time to run")]
+    #[error("a duration cannot be zero")]
     Zero,
 }
 

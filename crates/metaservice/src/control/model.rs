@@ -102,7 +102,7 @@ impl Job {
     }
 }
 
-/// What has come of a request to kill the command.
+/// The answer to a request to kill the command.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -119,8 +119,7 @@ pub struct KillAnswer {
 pub enum Killed {
     /// The command, by the guest.
     Command,
-    /// The machine, by the host. A machine that another program has started runs on without the
-    /// service.
+    /// The machine, by the host. If another program has started it, only the service ends.
     Machine,
     /// Something that this version does not know.
     #[serde(other)]

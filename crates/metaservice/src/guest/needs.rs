@@ -10,7 +10,7 @@ use metaservice_protocol::{AgentInfo, Capability, Execute};
 
 use crate::job::need::Need;
 
-/// What becomes of the job if its agent cannot do something.
+/// What happens to the job if its agent cannot do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Otherwise {
     /// The job ends before the command starts.
@@ -27,55 +27,24 @@ struct Row {
     otherwise: Otherwise,
 }
 
+const fn row(
+    need: Need,
+    capability: Capability,
+    otherwise: Otherwise,
+    asked: fn(&Execute) -> bool,
+) -> Row {
+    Row { need, capability, asked, otherwise }
+}
+
 const TABLE: &[Row] = &[
-    Row {
-        need: Need::Workdir,
-        capability: Capability::Launch,
-        asked: |execute| execute.workdir.is_some(),
-        otherwise: Otherwise::End,
-    },
-    Row {
-        need: Need::User,
-        capability: Capability::Launch,
-        asked: |execute| execute.user.is_some(),
-        otherwise: Otherwise::End,
-    },
-    Row {
-        need: Need::Entrypoint,
-        capability: Capability::Launch,
-        asked: |execute| execute.entrypoint.is_some(),
-        otherwise: Otherwise::End,
-    },
-    Row {
-        need: Need::Stdin,
-        capability: Capability::Attach,
-        asked: |execute| execute.stdin,
-        otherwise: Otherwise::End,
-    },
-    Row {
-        need: Need::Hold,
-        capability: Capability::Launch,
-        asked: |execute| execute.hold,
-        otherwise: Otherwise::End,
-    },
-    Row {
-        need: Need::Hostname,
-        capability: Capability::Launch,
-        asked: |execute| execute.hostname.is_some(),
-        otherwise: Otherwise::Without,
-    },
-    Row {
-        need: Need::Streams,
-        capability: Capability::Streams,
-        asked: |execute| execute.separate,
-        otherwise: Otherwise::Without,
-    },
-    Row {
-        need: Need::Volumes,
-        capability: Capability::Volumes,
-        asked: |execute| !execute.volumes.is_empty(),
-        otherwise: Otherwise::End,
-    },
+    row(Need::Workdir, Capability::Launch, Otherwise::End, |job| job.workdir.is_some()),
+    row(Need::User, Capability::Launch, Otherwise::End, |job| job.user.is_some()),
+    row(Need::Entrypoint, Capability::Launch, Otherwise::End, |job| job.entrypoint.is_some()),
+    row(Need::Stdin, Capability::Attach, Otherwise::End, |job| job.stdin),
+    row(Need::Hold, Capability::Launch, Otherwise::End, |job| job.hold),
+    row(Need::Hostname, Capability::Launch, Otherwise::Without, |job| job.hostname.is_some()),
+    row(Need::Streams, Capability::Streams, Otherwise::Without, |job| job.separate),
+    row(Need::Volumes, Capability::Volumes, Otherwise::End, |job| !job.volumes.is_empty()),
 ];
 
 /// Why a job ends before its command starts: the first thing that the command needs and its agent

@@ -175,7 +175,7 @@ impl MetaService {
     }
 
     /// Waits until the log sink fails; without end if it does not. The guest gets an
-    /// `InternalError`. Decide yourself what becomes of the job. Cancel safe.
+    /// `InternalError`. Decide yourself what to do with the job. Cancel safe.
     pub async fn log_failed(&self) -> LogError {
         self.job.log.failed().await
     }

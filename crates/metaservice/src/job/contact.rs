@@ -9,7 +9,9 @@
 //!   NoSession, Claimed ──────┘ an authorized request ◄─┘ ▼
 //!                                               NoSession, Claimed
 //!
-//!   any of them ── no request of any kind for `no_guest` ──► NoGuest ── a request ──► Present
+//!   any of them ── no request of any kind for `no_guest` ──► NoGuest
+//!   NoGuest ── an authorized request ──► Present
+//!      └────── refused ──► NoSession, Claimed
 //! ```
 //!
 //! [`Watch`] decides, and takes the time as an argument. Only a guest that has polled can become
@@ -21,7 +23,6 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use metaservice_private::lock;
-
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 

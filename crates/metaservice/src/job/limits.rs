@@ -46,11 +46,11 @@ pub struct Limits {
     /// [`Silent`](crate::Contact::Silent); nothing else follows. The time in which the machine
     /// [is paused](crate::MetaService::machine_paused) does not count. Default: 60 s.
     pub agent_lost: Duration,
-    /// The same, until it is [`Dead`](crate::Contact::Dead). Decide yourself what becomes of the
+    /// The same, until it is [`Dead`](crate::Contact::Dead). Decide yourself what to do with the
     /// job. Default: 5 min.
     pub agent_dead: Duration,
     /// How long there may be no request at all, also no refused one, until the contact is
-    /// [`NoGuest`](crate::Contact::NoGuest). Decide yourself what becomes of the job. Default:
+    /// [`NoGuest`](crate::Contact::NoGuest). Decide yourself what to do with the job. Default:
     /// `None`, for ever.
     pub no_guest: Option<Duration>,
     /// Bytes of the reply to a `list-folder` of version 1. More are an error, `InvalidPayload`.

@@ -12,8 +12,8 @@ use crate::output::printer::{Printer, printable};
 use crate::status::ExitStatus;
 
 const HELP: &str = "\
-A snapshot that a machine runs from stays. The next run of the built-in guest boots, and makes its
-snapshot again. Those of images come from \"image snapshot\" only.
+A snapshot that a machine runs from stays. The next run of the built-in guest boots, and creates a
+new snapshot. Only \"image snapshot\" creates one of an image.
 
 All snapshots of the built-in guest take at most 4 GiB together, or METASERVICE_SNAPSHOT_LIMIT. A
 new one removes the least recently used ones.

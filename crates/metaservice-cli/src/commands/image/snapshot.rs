@@ -29,13 +29,15 @@ The memory of all other programs is the same in all of them.
 
 Snapshots are in $XDG_CACHE_HOME/metaservice/warm, for this user only. A snapshot needs as much disk
 as the guest has used of its memory and written to its disk. Snapshots of another QEMU, kernel or
-agent are removed. Of the others, the last four of each image are kept. All snapshots of the built-in
-guest take at most 4 GiB together, or METASERVICE_SNAPSHOT_LIMIT (a size, such as 500M): a new one
-removes the least recently used ones that no machine runs from. \"image ls --snapshots\" lists all,
-and \"image prune\" removes them.
+agent are removed. Of the others, the last four of each image are kept. \"image ls --snapshots\"
+lists all, and \"image prune\" removes them.
 
-A run boots if it has more than four volumes (--rootfs is one), --kernel, --initrd, --kaslr,
---net user, --ssh-key, --user-data or --console, or if its image is not in \"image ls\".
+All snapshots of the built-in guest take at most 4 GiB together, or METASERVICE_SNAPSHOT_LIMIT (a
+size, such as 500M). A new one removes the least recently used ones that no machine runs from.
+
+A run boots if it has more than four directories of the host (--rootfs is one, and each --volume),
+or --kernel, --initrd, --kaslr, --net user, --ssh-key, --user-data or --console, or if its image is
+not in \"image ls\".
 
 Examples:
   metaservice image snapshot builtin --memory 2G

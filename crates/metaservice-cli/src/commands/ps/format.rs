@@ -108,7 +108,10 @@ fn field(action: &str) -> Result<Field, String> {
     let known = action.trim().strip_prefix('.').and_then(Field::parse);
     known.ok_or_else(|| {
         let names = FIELDS.map(|(_, name, _)| format!(".{name}"));
-        format!("{{{{{action}}}}} is no field: write {}; for JSON, --format json", names.join(", "))
+        format!(
+            "{{{{{action}}}}} is not a field: write {}; for JSON, --format json",
+            names.join(", ")
+        )
     })
 }
 

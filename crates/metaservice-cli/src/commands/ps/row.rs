@@ -14,7 +14,7 @@ use crate::output::printer::printable;
 /// The state of a job that does not answer.
 const SILENT: &str = "silent";
 
-/// A job, or the process that should have told of it.
+/// A job that answers, one that has ended, or a process that does not answer.
 pub(super) enum Row {
     JobFacts(Box<Job>),
     Ended(Box<PastJob>),
@@ -139,7 +139,7 @@ mod tests {
             [0, 119, 120, 7199, 7200, 172_800].map(of),
             ["0s", "119s", "2m", "119m", "2h", "2d"]
         );
-        // A clock that was set back makes no negative time.
+        // If the clock was set back, the age is 0.
         let young = Row::JobFacts(Box::new(job(&json!({ "startedMs": 200_000 }))));
         assert_eq!(young.cell(Field::Age, 100_000), "0s");
     }

@@ -75,7 +75,7 @@ const WAITING: usize = 64;
 pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatus> {
     let interval = args.interval.parse::<Period>().context("in --interval")?.get();
     let range = Duration::from_millis(100)..=Duration::from_secs(10);
-    ensure!(range.contains(&interval), "--interval is 100ms to 10s");
+    ensure!(range.contains(&interval), "--interval must be 100ms to 10s");
     let mut interrupts = Interrupts::listen()?;
     let watching = async {
         match (args.no_stream, args.jobs.is_empty()) {

@@ -11,7 +11,8 @@ use crate::control::error::Code;
 /// The largest body that describes a command, in bytes.
 pub(super) const MAX_COMMAND: usize = metaservice_protocol::limits::MAX_ACTION;
 
-/// The query parameters of a request. The error of an invalid one is an [`ApiError`](crate::control::error::ApiError) too.
+/// The query parameters of a request. The error of an invalid one is an
+/// [`ApiError`](crate::control::error::ApiError) too.
 #[derive(Debug)]
 pub(crate) struct Query<T>(pub(super) T);
 
@@ -42,7 +43,8 @@ impl TryFrom<i64> for Natural {
     }
 }
 
-/// A JSON body, of any content type, as `curl -d` sends it. The error of an invalid one is an [`ApiError`](crate::control::error::ApiError) too.
+/// A JSON body, of any content type, as `curl -d` sends it. The error of an invalid one is an
+/// [`ApiError`](crate::control::error::ApiError) too.
 #[derive(Debug)]
 pub(crate) struct Body<T>(pub(super) T);
 

@@ -129,8 +129,7 @@ pub(crate) struct LogQuery {
     /// The last lines: how many.
     #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     tail: Option<Natural>,
-    /// From this time on, in milliseconds since 1970. The resolution is one second, less in long
-    /// jobs.
+    /// From this time on, in milliseconds since 1970. The resolution is 1 ms, less in long logs.
     #[cfg_attr(feature = "openapi", param(value_type = Option<u64>))]
     since_ms: Option<Natural>,
     /// From this byte of the log on.

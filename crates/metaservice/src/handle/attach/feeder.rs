@@ -115,7 +115,7 @@ impl Feeder {
             Received::Stream(socket, protocol, authorization) => (*socket, protocol, authorization),
             other => return failed(ActionError::Unexpected(other.unexpected())),
         };
-        // It is no stream of the user, so it does not count as one.
+        // It is not a stream of the user, so it does not count as one.
         let socket = Socket::from_axum(socket, None, authorization);
         let mut child = Child::start(socket, protocol, self.terminated.clone());
         child.stderr = None;

@@ -57,7 +57,7 @@ impl Segment {
         record
     }
 
-    /// `None` for bytes that are no record, such as zeros.
+    /// `None` for bytes that are not a record, such as zeros.
     pub(super) fn decode(record: [u8; RECORD]) -> Option<Self> {
         let [first, second] = [0, 8].map(|at| {
             let mut number = [0; 8];

@@ -123,8 +123,8 @@ impl Log {
         Self { entries, failure, readers, unkept, requests: Arc::default(), streams }
     }
 
-    /// Sends a chunk of version 1 to the task; waits while the sink is slow. A chunk is sent whole or not at all,
-    /// also if this future is dropped.
+    /// Sends a chunk of version 1 to the task; waits while the sink is slow. A chunk is sent whole
+    /// or not at all, also if this future is dropped.
     pub(crate) async fn write(&self, chunk: Bytes) -> Result<(), LogError> {
         self.send(LogEntry::Chunk(LogOutput::Stdout, chunk, None)).await
     }
