@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use metaservice_protocol::limits::REPLY_TIMEOUT;
 use metaservice_protocol::shell::StreamProtocol;
 use metaservice_protocol::{Action, ActionRequest, Attach, Failure, FailureCode, StreamFrom};
 use tokio::sync::watch;
@@ -28,6 +29,10 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 
 /// The largest delay.
 const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// How long the guest may take to begin the first connection, until it is asked again. It doubles
+/// each time, up to the time that any action has. An agent that is killed takes the action with it.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the task needs of the job. It does not keep the job.
 pub(super) struct Feeder {
@@ -84,24 +89,27 @@ impl Feeder {
         if self.fetched.wait_for(Option::is_some).await.is_err() {
             return Over::Unwanted;
         }
-        let mut delay = FIRST_DELAY;
+        let (mut delay, mut reply_timeout) = (FIRST_DELAY, FIRST_TIMEOUT);
         loop {
-            match self.connect().await {
+            match self.connect(reply_timeout).await {
                 End::Over(over) => return over,
-                End::Cut(true) => delay = FIRST_DELAY,
+                End::Cut(true) => (delay, reply_timeout) = (FIRST_DELAY, FIRST_TIMEOUT),
                 End::Cut(false) => {
                     tokio::time::sleep(delay).await;
                     delay = (delay * 2).min(MAX_DELAY);
+                    reply_timeout = (reply_timeout * 2).min(REPLY_TIMEOUT);
                 }
             }
             tracing::debug!("the stdin of the command continues after a cut");
         }
     }
 
-    /// Makes one connection, and delivers on it.
-    async fn connect(&self) -> End {
+    /// Makes one connection, for which the guest has this time, and delivers on it.
+    async fn connect(&self, reply_timeout: Duration) -> End {
         let action = Action { id: new_id(), request: ActionRequest::Attach(Attach {}) };
-        let received = match self.actions.submit(action, StreamProtocol::V2).await {
+        let submitted = self.actions.submit(action, StreamProtocol::V2);
+        let Ok(attempt) = timeout(reply_timeout, submitted).await else { return End::Cut(false) };
+        let received = match attempt {
             Ok(received) => received,
             Err(AttemptError::Transport(_) | AttemptError::TimedOut(_)) => return End::Cut(false),
             // The service is shut down, or the result is about to come.
