@@ -95,8 +95,8 @@ fn transfer(
     Ok(rate(bytes, begun))
 }
 
-/// The rate of bytes that a process writes into a pipe and a thread copies to a connection, in MB/s:
-/// the minimum cost of moving the output of a command to another process.
+/// The rate of bytes that a process writes into a pipe and a thread copies to a connection, in
+/// MB/s: the minimum cost of moving the output of a command to another process.
 pub(super) fn copy_piped(bytes: u64, buffer: usize) -> anyhow::Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;

@@ -1,5 +1,5 @@
-//! Measures a working day: a directory of C files goes into a machine, is compiled and tested there,
-//! and the report comes out.
+//! Measures a working day: a directory of C files goes into a machine, is compiled and tested
+//! there, and the report comes out.
 //!
 //! Owns the work, and the ways to do it. All ways use the compiler of the host, by the same root
 //! directory. `run -v` starts a machine and ends it; the others use one that runs already.

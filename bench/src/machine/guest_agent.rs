@@ -92,8 +92,8 @@ impl GuestAgent {
         Ok(())
     }
 
-    /// Reads `bytes` of a file in pieces of this size. Returns how many came. The base64 text is not
-    /// decoded.
+    /// Reads `bytes` of a file in pieces of this size. Returns how many came. The base64 text is
+    /// not decoded.
     pub(super) fn read(&mut self, path: &str, piece: u64, bytes: u64) -> anyhow::Result<u64> {
         let handle = self.call("guest-file-open", &json!({ "path": path, "mode": "r" }))?;
         let (mut received, begun) = (0, Instant::now());

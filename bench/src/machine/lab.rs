@@ -1,9 +1,9 @@
 //! A machine in which metaservice and its peers are measured.
 //!
 //! Owns its parts. On the network card of metaservice: the service and the raw streams. On separate
-//! devices: QEMU's user network with OpenSSH and `guestfwd`, and the port of QEMU's guest agent. The
-//! root directory is the host's, so that the same programs run on both sides. `metaservice-qemu` does
-//! not support the peers' devices: a wrapper script for QEMU adds them.
+//! devices: QEMU's user network with OpenSSH and `guestfwd`, and the port of QEMU's guest agent.
+//! The root directory is the host's, so that the same programs run on both sides.
+//! `metaservice-qemu` does not support the peers' devices: a wrapper script for QEMU adds them.
 
 use std::cell::OnceCell;
 use std::fmt::Display;

@@ -2,8 +2,8 @@
 //!
 //! `lab` is the machine with all parts. `peers` are the programs that people use today;
 //! `secure_shell` and `guest_agent` are their clients. `guest` and `raw` are the two ends of a raw
-//! stream. `timeouts` ends what hangs. The measures are in `streams` (throughput), `turns` (latency)
-//! `boot`, and `day` (a whole task).
+//! stream. `timeouts` ends what hangs. The measures are in `streams` (throughput), `turns`
+//! (latency) `boot`, and `day` (a whole task).
 
 mod boot;
 mod day;

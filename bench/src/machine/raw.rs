@@ -40,7 +40,8 @@ pub(super) async fn discard(
     let _ = stream.shutdown().await;
 }
 
-/// Reads a number of bytes from the first eight bytes, sends as many, and waits until they are read.
+/// Reads a number of bytes from the first eight bytes, sends as many, and waits until they are
+/// read.
 pub(super) async fn generate(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     flow: &mpsc::UnboundedSender<Flow>,

@@ -1,7 +1,7 @@
 //! OpenSSH as people use it with a virtual machine: keys, a server in the guest, `ssh` and `scp`.
 //!
-//! Owns the settings of the server, and how a connection is opened or reused. The guest's root has a
-//! plain shell, so that a `.bashrc` of the host's user does not count as a cost of OpenSSH.
+//! Owns the settings of the server, and how a connection is opened or reused. The guest's root has
+//! a plain shell, so that a `.bashrc` of the host's user does not count as a cost of OpenSSH.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -42,8 +42,8 @@ pub(crate) fn wait() -> Option<Result<ExitStatus>> {
     Some(runtime.context("cannot start").and_then(|runtime| runtime.block_on(follow(child))))
 }
 
-/// In the first process: starts the child, if the verb `may_leave`, and does not return then. In the
-/// child: has it end with the first process.
+/// In the first process: starts the child, if the verb `may_leave`, and does not return then. In
+/// the child: has it end with the first process.
 ///
 /// # Errors
 /// If the child cannot be started.

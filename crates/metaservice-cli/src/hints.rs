@@ -1,5 +1,5 @@
-//! What the errors of the crates below mean on the command line: the flag that is wrong, and what to
-//! do about it.
+//! What the errors of the crates below mean on the command line: the flag that is wrong, and what
+//! to do about it.
 
 use std::time::Duration;
 
@@ -203,13 +203,13 @@ pub(crate) fn control(error: ControlError) -> Error {
 
 /// As [`control`], for a verb that also takes jobs that have ended.
 pub(crate) fn any_job(error: ControlError) -> Error {
-    match error {
-        ControlError::NotFound { .. } => {
-            let hint = "`metaservice ps -a` lists the jobs, also those that have ended";
-            hinted(hint, format!("{:#}", Error::new(error)))
-        }
-        error => control(error),
-    }
+    let ControlError::NotFound { running, .. } = &error else { return control(error) };
+    let all = "`metaservice ps -a` lists all jobs, also those that have ended";
+    let hint = match running.is_empty() {
+        true => all.to_owned(),
+        false => format!("running: {}; {all}", running.join(", ")),
+    };
+    hinted(hint, format!("{:#}", Error::new(error)))
 }
 
 /// Why a command did not start in the guest, if this is how it ended.

@@ -4,8 +4,8 @@
 //! you make the image, not when a job runs as the wrong user.
 //!
 //! The file is YAML, because the images of version 1 have YAML files, and must keep working. The
-//! parser adds 135 KiB to an agent of 2.4 MiB, which is much for five keys. A parser for a subset of
-//! YAML would be smaller, but would read some of those files differently.
+//! parser adds 135 KiB to an agent of 2.4 MiB, which is much for five keys. A parser for a subset
+//! of YAML would be smaller, but would read some of those files differently.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

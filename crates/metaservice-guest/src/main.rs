@@ -13,10 +13,10 @@
 //!   little as possible.
 //! - [`agent`]: the agent. It lives as long as a host may send actions. It reads the network, so it
 //!   may crash, and is restarted.
-//! - [`supervise`]: one for the job and one for each shell. It lives as long as the processes of the
-//!   command. It outlives the agent, and adopts processes whose parent has ended.
-//! - The fork server: one for an agent that has had a shell. It lives as long as the agent. It forks
-//!   the supervisors of shells, which is faster than to start a program.
+//! - [`supervise`]: one for the job and one for each shell. It lives as long as the processes of
+//!   the command. It outlives the agent, and adopts processes whose parent has ended.
+//! - The fork server: one for an agent that has had a shell. It lives as long as the agent. It
+//!   forks the supervisors of shells, which is faster than to start a program.
 //!
 //! A command starts as a forked child of its supervisor, which has one thread and so may fork. The
 //! agent and a supervisor share only a state directory and a signal. The agent and the fork server

@@ -275,8 +275,8 @@ impl Work {
         Ok(Some(Pcap::new(Slow(file)).limit(limit, full)))
     }
 
-    /// The machine writes its console to a file, if the description has one. Waits for the reader of
-    /// a FIFO.
+    /// The machine writes its console to a file, if the description has one. Waits for the reader
+    /// of a FIFO.
     async fn with_console(&self, spec: MachineSpec) -> Result<MachineSpec, MachineError> {
         let Some(path) = &self.beginning.job.hardware.console else { return Ok(spec) };
         Ok(spec.console_log(open(OutputField::Console, path.clone()).await?))

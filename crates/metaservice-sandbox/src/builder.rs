@@ -202,8 +202,8 @@ impl Builder {
         self
     }
 
-    /// Launches the sandbox: its machine is being started when this returns. Must be called within a
-    /// tokio runtime.
+    /// Launches the sandbox: its machine is being started when this returns. Must be called within
+    /// a tokio runtime.
     ///
     /// Cancellation: nothing is left.
     ///

@@ -129,7 +129,8 @@ impl Launcher {
     }
 
     /// Writes the log to `sink`, besides the file of the description. A sink that is slow slows the
-    /// command down. It is flushed when the job has ended, and shut down when the handle is dropped.
+    /// command down. It is flushed when the job has ended, and shut down when the handle is
+    /// dropped.
     pub fn log(mut self, sink: impl AsyncWrite + Send + 'static) -> Self {
         self.sink = Box::pin(sink);
         self

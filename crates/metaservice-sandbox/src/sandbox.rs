@@ -144,8 +144,8 @@ impl Sandbox {
     /// Completes when the command has started in the guest, or cannot start. Returns whether it has
     /// started. The future does not borrow the handle, and does not end with the machine.
     ///
-    /// The guest is asked by SIGCONT, which a running process ignores by default. With an agent that
-    /// has no signals, a command counts as started when the guest has fetched it.
+    /// The guest is asked by SIGCONT, which a running process ignores by default. With an agent
+    /// that has no signals, a command counts as started when the guest has fetched it.
     pub fn command_started(&self) -> impl Future<Output = bool> + Send + use<> {
         const SIGCONT: u8 = 18;
         let (service, running) = (self.service.clone(), self.started.clone());

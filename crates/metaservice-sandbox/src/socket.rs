@@ -10,7 +10,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 /// As many connections as the system lets wait.
 const BACKLOG: i32 = 4096;
 
-/// Makes a socket file that has its mode before it has its name: no other user can connect meanwhile.
+/// Makes a socket file that has its mode before it has its name: no other user can connect
+/// meanwhile.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -78,7 +78,8 @@ pub async fn exited(pid: &str) {
     tokio::task::spawn_blocking(move || wait_for_exit(pid)).await.unwrap();
 }
 
-/// Waits until `child` ends, for at most `time`. Returns its exit status, or `None` if it still runs.
+/// Waits until `child` ends, for at most `time`. Returns its exit status, or `None` if it still
+/// runs.
 pub fn wait_within(child: &mut Child, time: Duration) -> Option<ExitStatus> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let time = time.try_into().unwrap();

@@ -208,8 +208,8 @@ async fn begin(client: &Client, exec: Described) -> Result<Child, ClientError> {
 /// How long a job that lost its machine may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the job's command has ended, or its service. The connection of a command that runs beside
-/// it is cut first: the job has a moment to end.
+/// Whether the job's command has ended, or its service. The connection of a command that runs
+/// beside it is cut first: the job has a moment to end.
 async fn has_ended(client: &Client) -> bool {
     match tokio::time::timeout(END_TIMEOUT, client.wait()).await {
         Ok(Ok(_) | Err(ClientError::Unreachable(..) | ClientError::Connection(_))) => true,

@@ -1,4 +1,5 @@
-//! `metaservice wait JOB...`: waits until jobs end, prints their statuses, and exits with one of them.
+//! `metaservice wait JOB...`: waits until jobs end, prints their statuses, and exits with one of
+//! them.
 
 use anyhow::{Context, Error, Result};
 use clap::{Args, ValueEnum};

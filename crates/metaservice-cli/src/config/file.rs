@@ -170,12 +170,12 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_line() {
         for (text, line, says) in [
-            ("[profile.a]\ncpus = = 2\n", 2, "no TOML"),
+            ("[profile.a]\ncpus = = 2\n", 2, "not TOML"),
             ("[profile.a]\ncpus = 2\ncpus = 3\n", 3, "duplicate key"),
-            ("[profile.a\n", 1, "no TOML"),
+            ("[profile.a\n", 1, "not TOML"),
             ("\nmemory = \"2G\"\n", 2, "write [profile.NAME]"),
             ("[profiles.ci]\n", 1, "write [profile.NAME]"),
-            ("profile = 1\n", 1, "no table"),
+            ("profile = 1\n", 1, "not a table"),
             ("[profile]\nci = 1\n", 2, "profile.ci is not a table"),
             ("[profile.a]\n\nenv = {A = \"1\"}\n", 3, "cannot be a table"),
             ("[profile.a]\ntimeout = 10:00:00\n", 2, "cannot be a date"),

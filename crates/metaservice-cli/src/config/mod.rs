@@ -1,7 +1,7 @@
 //! The configuration file, with profiles for the options of `run`.
 //!
-//! This module owns where the file is, and its profiles. A job whose profile is wrong is not started:
-//! the error names the file and the line.
+//! This module owns where the file is, and its profiles. A job whose profile is wrong is not
+//! started: the error names the file and the line.
 
 mod file;
 mod profile;

@@ -1,7 +1,7 @@
 //! From a profile to options of `run`.
 //!
-//! A profile becomes arguments that are parsed before those of the user, so that its values have the
-//! same form, the same checks and the same errors as on the command line.
+//! A profile becomes arguments that are parsed before those of the user, so that its values have
+//! the same form, the same checks and the same errors as on the command line.
 
 use std::ffi::OsString;
 

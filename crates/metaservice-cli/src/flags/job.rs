@@ -32,8 +32,8 @@ pub(crate) struct JobArgs {
     pub(crate) user: Option<String>,
     /// The host name of the guest [default: the name of the job].
     ///
-    /// An agent that is not root cannot set it. With "serve", the machine keeps its own name if this
-    /// option is not given.
+    /// An agent that is not root cannot set it. With "serve", the machine keeps its own name if
+    /// this option is not given.
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Put this program in front of the command; "" for none.
@@ -64,9 +64,9 @@ pub(crate) struct JobArgs {
     /// Copy a file or a directory into the guest before the command starts. Repeatable.
     ///
     /// The rules are those of "cp". Without GUEST, the copy has the name of HOST, in the working
-    /// directory (--workdir). "." and DIR/. copy the content of a directory. The command starts when
-    /// all copies are complete. If one fails, the command does not start, and the exit status is
-    /// 125. Write a colon in HOST as "\:".
+    /// directory (--workdir). "." and DIR/. copy the content of a directory. The command starts
+    /// when all copies are complete. If one fails, the command does not start, and the exit status
+    /// is 125. Write a colon in HOST as "\:".
     #[arg(long, value_name = "HOST[:GUEST]")]
     pub(crate) copy_in: Vec<String>,
     /// Fetch a file or a directory after the command has ended. Repeatable.
@@ -83,9 +83,9 @@ pub(crate) struct JobArgs {
     /// Where stderr of the command goes [default: separate].
     ///
     /// "separate" writes it to stderr of the tool, and "logs" shows it there too. Lines of the two
-    /// outputs can change places if the command writes both at almost the same time. "merged" writes
-    /// it to stdout, in the exact order. With a terminal there is one output. With --json, both
-    /// outputs go to stdout, because stderr has the events.
+    /// outputs can change places if the command writes both at almost the same time. "merged"
+    /// writes it to stdout, in the exact order. With a terminal there is one output. With --json,
+    /// both outputs go to stdout, because stderr has the events.
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) stderr: Option<Stderr>,
     /// Also write the log to a file: both outputs, in order of arrival.

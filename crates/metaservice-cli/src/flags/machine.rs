@@ -36,8 +36,8 @@ pub(crate) struct VmArgs {
     pub(crate) rootfs: Option<PathBuf>,
     /// Mount a directory of the host in the guest. Repeatable.
     ///
-    /// HOST must exist. A relative path begins at your working directory. GUEST is an absolute path,
-    /// which is created if it is missing. Write a colon in a path as "\:". The modes:
+    /// HOST must exist. A relative path begins at your working directory. GUEST is an absolute
+    /// path, which is created if it is missing. Write a colon in a path as "\:". The modes:
     ///
     /// ro: the guest only reads (default). rw: the guest writes to the directory, and its files
     /// belong to you. overlay: what the guest writes stays in its memory.

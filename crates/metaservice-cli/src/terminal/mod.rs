@@ -2,8 +2,8 @@
 //!
 //! Two things must never happen: the terminal stays raw after this process, or a read of this
 //! process takes input that the user types for the next program. So a guard restores the settings,
-//! also after a panic. The terminal is read through a separate file description that does not block:
-//! an abandoned read takes nothing.
+//! also after a panic. The terminal is read through a separate file description that does not
+//! block: an abandoned read takes nothing.
 
 pub(crate) mod attachment;
 mod escape;

@@ -236,7 +236,8 @@ fn what_cannot_be_meant_is_told() {
     refused(&["exec", "-d", "x"], "hint: write `metaservice exec x -- COMMAND`");
     refused(&["exec", "-t", "x", "sh"], "there is no job named \"x\"");
     refused(&["man", "no/such"], "hint: make it first: mkdir -p no/such");
-    refused(&["logs", "x"], "hint: none is running");
+    refused(&["exec", "x", "true"], "hint: none is running");
+    refused(&["logs", "x"], "hint: `metaservice ps -a` lists all jobs");
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn a_verb_for_ended_jobs_says_that_there_is_no_such_job() {
         missing.text(125);
         let told = missing.stderr;
         assert!(told.contains("there is no job named \"missing\""), "{args:?}: {told}");
-        assert!(told.contains("hint: `metaservice ps -a`"), "{args:?}: {told}");
+        assert!(told.contains("hint: running: other; `metaservice ps -a`"), "{args:?}: {told}");
     }
     cli.run(&["kill", "--force", "other"]).text(0);
     service.finish();

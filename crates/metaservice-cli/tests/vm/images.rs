@@ -346,7 +346,8 @@ const COMMON: [&str; 4] = ["me", "user data", "own disk", "cloud-init disabled"]
 #[test]
 fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     let gallery = Gallery::new();
-    // The preparation boots a distribution, which takes minutes: all that needs one is checked here.
+    // The preparation boots a distribution, which takes minutes: all that needs one is checked
+    // here.
     let disk = prepare_stock_image(&gallery);
     check_flags_of_the_preparation(&gallery);
     check_that_there_is_one_snapshot(&gallery);

@@ -1,4 +1,5 @@
-//! Directories of the host in the guest: modes, many files, attacks, and machines that are restored.
+//! Directories of the host in the guest: modes, many files, attacks, and machines that are
+//! restored.
 
 use std::collections::BTreeMap;
 use std::fs;

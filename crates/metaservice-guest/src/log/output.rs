@@ -151,8 +151,8 @@ impl Output {
         None
     }
 
-    /// Keeps a pipe in the order if it may have more bytes than the `count` that were read. They come
-    /// after what is in the other pipe.
+    /// Keeps a pipe in the order if it may have more bytes than the `count` that were read. They
+    /// come after what is in the other pipe.
     fn keep_ready(&mut self, number: usize, count: usize) {
         let Self { pipes, epoll, ready, buffer, .. } = self;
         if count < buffer.len() {

@@ -65,7 +65,8 @@ pub enum StoreError {
     NoHome,
 }
 
-/// Makes an error of an I/O error with a path. An interrupted operation was stopped by its observer.
+/// Makes an error of an I/O error with a path. An interrupted operation was stopped by its
+/// observer.
 pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| match source.kind() {
         io::ErrorKind::Interrupted => StoreError::Stopped,

@@ -2,8 +2,8 @@
 //!
 //! A type of action has a row here, a variant of [`ActionRequest`], and its JSON. The parser, the
 //! host's queue, its reply end-point and the agent match on [`ActionKind`], [`ActionRequest`] or
-//! [`ReplyKind`] without a `_` arm, so a new row does not compile until each of them handles it. For
-//! that reason these three enums are not `#[non_exhaustive]`.
+//! [`ReplyKind`] without a `_` arm, so a new row does not compile until each of them handles it.
+//! For that reason these three enums are not `#[non_exhaustive]`.
 
 use super::attach::Attach;
 use super::description::{ActionDescription, ReplyKind};

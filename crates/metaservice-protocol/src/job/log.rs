@@ -12,7 +12,8 @@ use crate::limits::MAX_LOG_HEADER;
 
 /// One of the two outputs of a command.
 ///
-/// With a terminal, and for an agent that does not separate them, all output is [`Stdout`](Self::Stdout).
+/// With a terminal, and for an agent that does not separate them, all output is
+/// [`Stdout`](Self::Stdout).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogOutput {

@@ -173,8 +173,8 @@ impl Snapshot {
         &self.notes
     }
 
-    /// Marks the snapshot as in use. `None`: it cannot be marked, for example because it was removed
-    /// meanwhile.
+    /// Marks the snapshot as in use. `None`: it cannot be marked, for example because it was
+    /// removed meanwhile.
     #[must_use]
     pub fn mark_in_use(&self) -> Option<InUse> {
         InUse::mark(&self.directory)

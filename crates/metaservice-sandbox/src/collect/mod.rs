@@ -1,8 +1,8 @@
 //! Fetches artifacts, and stores each under the name that the user gave.
 //!
 //! First, the patterns of globs are expanded, so that two artifacts never write one path. Then each
-//! is fetched. If an artifact cannot be fetched, its destination is left unchanged; a directory that
-//! existed before may have the files that were complete.
+//! is fetched. If an artifact cannot be fetched, its destination is left unchanged; a directory
+//! that existed before may have the files that were complete.
 
 mod error;
 mod expand;

@@ -6,9 +6,9 @@ use std::task::{Context as Poller, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// A file with the length that it had when the copy began. Later bytes are not read, and a file that
-/// has become shorter is an error. Files that the kernel generates have the length 0 and are read to
-/// their end.
+/// A file with the length that it had when the copy began. Later bytes are not read, and a file
+/// that has become shorter is an error. Files that the kernel generates have the length 0 and are
+/// read to their end.
 #[derive(Debug)]
 pub(super) struct Whole<R> {
     source: R,

@@ -44,9 +44,9 @@ pub struct PastJob {
     /// whose process was killed is [`Lost`](metaservice::control::JobState::Lost).
     #[serde(flatten)]
     pub job: Job,
-    /// How it ended: `result`, `killed`, `machine-gone`, `not-started`, `never-fetched`, `agent-dead`,
-    /// `no-guest`, `forced`,
-    /// `cancelled`, `unread` or `abandoned`. Absent for a lost job.
+    /// How it ended: `result`, `killed`, `machine-gone`, `not-started`, `never-fetched`,
+    /// `agent-dead`, `no-guest`, `forced`, `cancelled`, `unread` or `abandoned`. Absent for a lost
+    /// job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
     /// When it ended, in milliseconds since 1970. Absent for a lost job.

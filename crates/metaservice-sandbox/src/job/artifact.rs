@@ -105,8 +105,8 @@ impl Artifact {
         Ok(Self { kind: ArtifactSource::Path, source, destination, named })
     }
 
-    /// Finds the destination now, before there is a guest that could change the way to it. The guest
-    /// writes these directories of the host. Blocks.
+    /// Finds the destination now, before there is a guest that could change the way to it. The
+    /// guest writes these directories of the host. Blocks.
     pub(super) fn guard<'a>(self, mut written: impl Iterator<Item = &'a Path>) -> Self {
         let whole = self.named == Named::ByUser && self.destination.is_dir();
         let found = match (whole, self.destination.file_name()) {

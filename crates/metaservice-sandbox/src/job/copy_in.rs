@@ -90,7 +90,8 @@ impl CopyIn {
 impl FromStr for CopyInSpec {
     type Err = std::convert::Infallible;
 
-    /// Reads `HOST[:GUEST]`. A colon that belongs to the path of the host has a backslash before it.
+    /// Reads `HOST[:GUEST]`. A colon that belongs to the path of the host has a backslash before
+    /// it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (from, to) = split_source(text);
         Ok(Self { from: from.into(), to: to.map(str::to_owned) })

@@ -87,7 +87,8 @@ pub struct Job {
 impl Job {
     /// Checks a description. `secret` gives the value of each secret variable.
     ///
-    /// Blocks: looks for what is to be copied, and reads the files of public keys and user data that the description names.
+    /// Blocks: looks for what is to be copied, and reads the files of public keys and user data
+    /// that the description names.
     ///
     /// # Errors
     /// The first value that is wrong, or the first two that do not go together.
@@ -199,8 +200,8 @@ impl Job {
         self.stdin
     }
 
-    /// Whether stdout and stderr of the command are two outputs of the log, if the guest's agent can
-    /// separate them.
+    /// Whether stdout and stderr of the command are two outputs of the log, if the guest's agent
+    /// can separate them.
     #[must_use]
     pub fn separates_stderr(&self) -> bool {
         self.terminal.is_none() && self.stderr != Some(StderrSpec::Merged)

@@ -85,8 +85,8 @@ impl SnapshotError {
         }
     }
 
-    /// Whether the snapshot or its directory is at fault. Anything else is wrong with a machine that
-    /// boots, too.
+    /// Whether the snapshot or its directory is at fault. Anything else is wrong with a machine
+    /// that boots, too.
     pub(crate) fn is_of_snapshot(&self) -> bool {
         match self {
             Self::Store(error) => !matches!(error, StoreError::Spec(_)),
@@ -140,8 +140,8 @@ impl Snapshot {
 /// The bytes that all snapshots of the built-in guest may take, unless [`LIMIT_VARIABLE`] is set.
 const LIMIT: Size = Size(4 << 30);
 
-/// The variable that changes how many bytes all snapshots of the built-in guest may take, by default
-/// 4 GiB.
+/// The variable that changes how many bytes all snapshots of the built-in guest may take, by
+/// default 4 GiB.
 pub const LIMIT_VARIABLE: &str = "METASERVICE_SNAPSHOT_LIMIT";
 
 fn cache_limit() -> Result<u64, SnapshotError> {

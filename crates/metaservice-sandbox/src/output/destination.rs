@@ -1,5 +1,5 @@
-//! The destination of a file on the host: one rule for artifacts, copies out of a guest, the log, the
-//! console and captured frames.
+//! The destination of a file on the host: one rule for artifacts, copies out of a guest, the log,
+//! the console and captured frames.
 //!
 //! | at the path | artifact, copy | log, console, pcap |
 //! | --- | --- | --- |
@@ -11,9 +11,9 @@
 //! | a directory, or a link to one | an error | the same |
 //!
 //! If the user did not write the last name of the path ([`Named::ByGuest`]), a link is always
-//! replaced: an earlier copy may have created it for the guest. If the guest can write the directory
-//! itself ([`Named::InVolume`]), everything but a directory is replaced: a link, a FIFO or a socket
-//! may be there to lead the bytes to a program of the host.
+//! replaced: an earlier copy may have created it for the guest. If the guest can write the
+//! directory itself ([`Named::InVolume`]), everything but a directory is replaced: a link, a FIFO
+//! or a socket may be there to lead the bytes to a program of the host.
 //!
 //! The path is looked up once, when the destination is opened. Later operations use what was found
 //! then, so that directories and links that change meanwhile redirect nothing.

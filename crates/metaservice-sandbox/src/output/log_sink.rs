@@ -54,8 +54,8 @@ pub(crate) async fn open(
     Ok((tee(sink), stderr.map(tee)))
 }
 
-/// The file, which gets both outputs. Of the sinks that write it, one is flushed before the other is
-/// written, so their bytes are in order.
+/// The file, which gets both outputs. Of the sinks that write it, one is flushed before the other
+/// is written, so their bytes are in order.
 #[derive(Clone)]
 struct SharedFile(Arc<Mutex<tokio::fs::File>>);
 

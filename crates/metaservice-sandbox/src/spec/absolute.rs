@@ -7,8 +7,8 @@ use super::{ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec};
 impl JobSpec {
     /// The same description, with each relative path of the host below `base`.
     ///
-    /// `is_image` says whether a word is the name of an image of the store. Other words for an image,
-    /// and public keys, are paths if there are such files. Blocks: looks for files.
+    /// `is_image` says whether a word is the name of an image of the store. Other words for an
+    /// image, and public keys, are paths if there are such files. Blocks: looks for files.
     #[must_use]
     pub fn absolute(mut self, base: &Path, is_image: impl Fn(&str) -> bool) -> Self {
         // Each member is named here: a new one has to be decided on.

@@ -85,8 +85,8 @@ pub struct JobSpec {
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<StderrSpec>,
-    /// Whether the host feeds the command's stdin. Without, it is `/dev/null`, or a terminal without
-    /// input.
+    /// Whether the host feeds the command's stdin. Without, it is `/dev/null`, or a terminal
+    /// without input.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: bool,
     /// Whether the guest's agent has to claim the job.
@@ -243,8 +243,8 @@ impl ArtifactsOn {
 pub struct ArtifactSpec {
     /// Its path in the guest, or a pattern: `*`, `?`, `[...]`, `{...}` or `**`.
     pub path: String,
-    /// A path of the host or an existing directory; for a pattern, a directory. Without: the working
-    /// directory.
+    /// A path of the host or an existing directory; for a pattern, a directory. Without: the
+    /// working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<PathBuf>,
 }
@@ -268,7 +268,8 @@ pub struct CloudSpec {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HardwareSpec {
-    /// An image of the store by name or digest, or a disk image's path. Without: the built-in guest.
+    /// An image of the store by name or digest, or a disk image's path. Without: the built-in
+    /// guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<PathBuf>,
     /// A directory of the host that is the guest's root: read-only, under a layer in memory.

@@ -16,8 +16,9 @@ use super::error::{ApiError, ClientError};
 use super::log_frame::FrameReader;
 use crate::{LogOutput, LogSegment};
 
-/// A body that is read while it arrives. Dropping it closes the connection. A read fails if the body
-/// is not complete; the [`ClientError`](super::ClientError) is the cause if the job reports one.
+/// A body that is read while it arrives. Dropping it closes the connection. A read fails if the
+/// body is not complete; the [`ClientError`](super::ClientError) is the cause if the job reports
+/// one.
 #[derive(Debug)]
 pub struct BodyReader {
     body: Incoming,

@@ -92,7 +92,8 @@ impl Client {
         self.socket.fetch(Method::GET, paths::WAIT).await
     }
 
-    /// The description of the job, when the guest has fetched its command, or has reported a result.
+    /// The description of the job, when the guest has fetched its command, or has reported a
+    /// result.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -103,7 +103,8 @@ impl ReadRequest<'_> {
         self
     }
 
-    /// The name of a directory in its archive, as [`ReadRequest::named`](crate::ReadRequest::named).
+    /// The name of a directory in its archive, as
+    /// [`ReadRequest::named`](crate::ReadRequest::named).
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -2,8 +2,8 @@
 //! services do.
 //!
 //! A web server in the guest that fetches URLs of its users could be used to fetch from this
-//! service (server-side request forgery, DNS rebinding). Such a request comes through a proxy, which
-//! adds a header, or it has a `Host` of a domain that was pointed to the service's address.
+//! service (server-side request forgery, DNS rebinding). Such a request comes through a proxy,
+//! which adds a header, or it has a `Host` of a domain that was pointed to the service's address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,7 +26,8 @@ pub(crate) fn check(
     if FORWARDING.iter().any(|name| headers.contains_key(*name)) {
         return Err("forwarded requests are not served");
     }
-    // The request line may name a host as well, and a forged request may have several `Host` headers.
+    // The request line may name a host as well, and a forged request may have several `Host`
+    // headers.
     let line = uri.authority().map(|authority| Some(authority.as_str()));
     let headers = headers.get_all(header::HOST).into_iter().map(|host| host.to_str().ok());
     let foreign = |host: Option<&str>| !host.is_some_and(|host| is_own(host, known));

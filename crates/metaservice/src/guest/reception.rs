@@ -1,8 +1,9 @@
 //! The paths that are not the protocol's. They serve a machine that has no agent yet.
 //!
-//! Translates between HTTP and [`cloud`](crate::guest::cloud) and [`delivery`](crate::guest::delivery).
-//! No session is required, because a machine has none before its agent runs: nothing here is a
-//! secret. Without cloud metadata and agents, no path exists, as in version 1.
+//! Translates between HTTP and [`cloud`](crate::guest::cloud) and
+//! [`delivery`](crate::guest::delivery). No session is required, because a machine has none before
+//! its agent runs: nothing here is a secret. Without cloud metadata and agents, no path exists, as
+//! in version 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

@@ -187,8 +187,8 @@ async fn artifact_reply(
     }
 }
 
-/// A reply that did not arrive completely. The guest gets the error only if its connection can still
-/// be written.
+/// A reply that did not arrive completely. The guest gets the error only if its connection can
+/// still be written.
 fn broken(reply: Reply, cause: TransportError) -> HttpError {
     reply.finish(Err(cause.into()));
     HttpError::new(ErrorCode::InternalError, "the reply did not arrive whole")

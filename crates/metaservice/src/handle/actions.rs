@@ -23,9 +23,9 @@ impl MetaService {
         self.act_done(ActionRequest::KillProcess).await
     }
 
-    /// Starts the command of a job that [holds](crate::Builder::hold) it. Returns when the guest has
-    /// started it, or has found that it cannot be started: the result says so. A command that runs
-    /// is not started again.
+    /// Starts the command of a job that [holds](crate::Builder::hold) it. Returns when the guest
+    /// has started it, or has found that it cannot be started: the result says so. A command that
+    /// runs is not started again.
     ///
     /// # Errors
     /// [`ActionError`]. If the connection breaks, the action is tried three times.

@@ -268,8 +268,8 @@ impl Builder {
     }
 
     /// Where the [kept](Self::keep_log) part of the log is stored, for a
-    /// [`StoredLog`](crate::StoredLog) after the end; by default in files without names. What was in
-    /// the files is lost. They must be open for reading and writing, and not for appending.
+    /// [`StoredLog`](crate::StoredLog) after the end; by default in files without names. What was
+    /// in the files is lost. They must be open for reading and writing, and not for appending.
     #[must_use]
     pub fn keep_log_in(mut self, log: File, index: File) -> Self {
         self.keep_log_in = Some((log, index));

@@ -55,9 +55,10 @@ impl MetaService {
         serve::serve(io, &self.guest).await
     }
 
-    /// Serves the connections of `listener`, at most [`Limits::connections`](crate::Limits::connections)
-    /// at once, until the service is [shut down](Self::shutdown). Responses that are under way then
-    /// have two more seconds. Dropping the future closes all connections at once.
+    /// Serves the connections of `listener`, at most
+    /// [`Limits::connections`](crate::Limits::connections) at once, until the service is [shut
+    /// down](Self::shutdown). Responses that are under way then have two more seconds. Dropping the
+    /// future closes all connections at once.
     pub async fn serve<L: Listener>(self, mut listener: L) {
         let most = self.job.limits.connections.clamp(1, Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
@@ -121,8 +122,8 @@ impl MetaService {
         self.job.agent.borrow().clone()
     }
 
-    /// Waits until the guest fetches a command that goes without something, because its agent cannot
-    /// do it. Cancel safe.
+    /// Waits until the guest fetches a command that goes without something, because its agent
+    /// cannot do it. Cancel safe.
     pub async fn without(&self) -> Vec<Need> {
         let mut without = self.job.without.subscribe();
         let needs = without.wait_for(|needs| !needs.is_empty()).await;

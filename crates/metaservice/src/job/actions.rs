@@ -111,8 +111,8 @@ impl Actions {
         Self { waiting: Arc::default(), terminated }
     }
 
-    /// Offers an action to the guest once and waits for the result. Dropping the future withdraws the
-    /// action. A stream has stream protocol `protocol` or an earlier one.
+    /// Offers an action to the guest once and waits for the result. Dropping the future withdraws
+    /// the action. A stream has stream protocol `protocol` or an earlier one.
     pub(crate) async fn submit(&self, action: Action, protocol: StreamProtocol) -> Attempt {
         let id = action.id.clone();
         let (sender, mut outcome) = oneshot::channel();
@@ -148,8 +148,8 @@ impl Actions {
         }
     }
 
-    /// Waits for the answer to one poll of an agent with these capabilities. Dropping the future loses
-    /// the poll.
+    /// Waits for the answer to one poll of an agent with these capabilities. Dropping the future
+    /// loses the poll.
     pub(crate) async fn poll(&self, capabilities: Capabilities) -> PollReply {
         let (sender, mut action) = oneshot::channel();
         let poll = {
@@ -305,7 +305,8 @@ impl Reply {
         self.caller.take().is_some_and(|caller| caller.sender.send(outcome).is_ok())
     }
 
-    /// Refuses the reply: the guest may try again. If it does not, `reason` is why the action fails.
+    /// Refuses the reply: the guest may try again. If it does not, `reason` is why the action
+    /// fails.
     pub(crate) fn refuse_for(mut self, reason: &str) {
         if let Some(caller) = &mut self.caller {
             caller.reason = Some(reason.to_owned());

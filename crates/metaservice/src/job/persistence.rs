@@ -32,8 +32,8 @@ const LAYOUT: u32 = 1;
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
 
-/// Files that a service leaves if it is killed before it has written its state. The last one is of an
-/// earlier version.
+/// Files that a service leaves if it is killed before it has written its state. The last one is of
+/// an earlier version.
 const LEFT_EARLY: [&str; 3] = [LOCK, "state.json.next", "state.next"];
 
 /// Why a state directory cannot be used.
@@ -206,8 +206,8 @@ impl Store {
         Ok((file, index))
     }
 
-    /// Changes the state. When this returns, the change is on the disk. If the future is dropped, the
-    /// change may be on the disk.
+    /// Changes the state. When this returns, the change is on the disk. If the future is dropped,
+    /// the change may be on the disk.
     pub(crate) async fn persist(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Persisted) + Send + 'static,

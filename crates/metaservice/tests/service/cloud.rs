@@ -1,4 +1,5 @@
-//! What a machine without an agent is given, over HTTP: the agent, its script, and a cloud's metadata.
+//! What a machine without an agent is given, over HTTP: the agent, its script, and a cloud's
+//! metadata.
 
 use metaservice::{Cloud, MetaService, SessionMode};
 

@@ -5,8 +5,8 @@
 //! their way, when the agent is killed or a second one appears, when the service is replaced.
 //! `METASERVICE_SEED` runs one seed again, `METASERVICE_SEEDS` so many of them.
 //!
-//! After each run: exactly one result, both outputs are what was written, no action was answered twice
-//! or lost for good, shells lost no byte, and nothing waits for ever.
+//! After each run: exactly one result, both outputs are what was written, no action was answered
+//! twice or lost for good, shells lost no byte, and nothing waits for ever.
 //!
 //! The agent here is a model: it speaks the same protocol with the same types. The real one
 //! meets the same troubles, on real time and with real processes, in the tests of pairs.

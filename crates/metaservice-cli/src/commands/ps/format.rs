@@ -1,8 +1,8 @@
 //! The argument of `ps --format`: the part of docker's templates that lists need.
 //!
 //! A template is text with fields, `{{.Name}}`, and the escapes `\t` and `\n`. The rest of docker's
-//! language (functions, conditions, loops) is refused by name: `--format json` and a program such as
-//! `jq` do that.
+//! language (functions, conditions, loops) is refused by name: `--format json` and a program such
+//! as `jq` do that.
 
 use std::str::FromStr;
 

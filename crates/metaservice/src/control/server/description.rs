@@ -12,8 +12,8 @@ use metaservice_private::lock;
 pub struct Description {
     /// The job's name.
     pub name: String,
-    /// The command to show, if the guest runs another one around it. Then the names of its variables
-    /// are not shown.
+    /// The command to show, if the guest runs another one around it. Then the names of its
+    /// variables are not shown.
     pub command: Option<Vec<String>>,
     /// About its machine.
     pub machine: MachineDescription,
@@ -58,8 +58,8 @@ impl fmt::Debug for Force {
     }
 }
 
-/// The description of a job's machine: any JSON, for people; `null` for nothing. Clones share it, and
-/// it may change while it is served.
+/// The description of a job's machine: any JSON, for people; `null` for nothing. Clones share it,
+/// and it may change while it is served.
 #[derive(Clone, Default)]
 pub struct MachineDescription(Arc<Mutex<Option<Describe>>>);
 

@@ -120,7 +120,8 @@ fn describe(served: &Served) -> Job {
     }
 }
 
-/// Which part of the log to read. At most one of `tail`, `sinceMs` and `offset`; without, all of it.
+/// Which part of the log to read. At most one of `tail`, `sinceMs` and `offset`; without, all of
+/// it.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -146,8 +147,8 @@ pub(crate) struct LogQuery {
 ///
 /// With the header `Accept: application/vnd.metaservice.log`, it comes in frames that say which
 /// output the bytes are of and when they arrived. A frame is one byte (1 for stdout, 2 for stderr),
-/// the time in milliseconds since 1970 as 8 bytes (0 if it is not known), the length as 4 bytes, and
-/// the bytes. Numbers are big-endian.
+/// the time in milliseconds since 1970 as 8 bytes (0 if it is not known), the length as 4 bytes,
+/// and the bytes. Numbers are big-endian.
 #[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::LOG, params(LogQuery), responses(
     (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
         headers(("Metaservice-Missed" = u64, description = "bytes before the first one that are no longer kept"))),

@@ -29,8 +29,8 @@ const SMALL: u64 = 64 * 1024;
 /// How long a client may read nothing of its response once the service has ended.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves the control API of a job until the service is shut down. Then each client gets the rest of
-/// its response, unless it reads nothing for ten seconds.
+/// Serves the control API of a job until the service is shut down. Then each client gets the rest
+/// of its response, unless it reads nothing for ten seconds.
 ///
 /// Who can open the socket controls the job: set its permissions before.
 pub async fn serve(
@@ -101,9 +101,9 @@ fn router(served: Served) -> Router {
         .with_state(served)
 }
 
-/// Keeps a connection usable for its next request, or says that it is not. A connection ends after a
-/// body that was not read, and a client that does not know that may send its next request on it. So
-/// small bodies are read first, and a response to a larger one is the last on its connection.
+/// Keeps a connection usable for its next request, or says that it is not. A connection ends after
+/// a body that was not read, and a client that does not know that may send its next request on it.
+/// So small bodies are read first, and a response to a larger one is the last on its connection.
 async fn keep_connection(request: Request, next: Next) -> Response {
     if request.body().size_hint().upper().is_none_or(|most| most > SMALL) {
         let mut response = next.run(request).await;

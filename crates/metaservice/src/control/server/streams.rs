@@ -260,8 +260,8 @@ async fn relay(client: WebSocket, guest: WebSocket, protocol: StreamProtocol) {
 type Sender = stream::SplitSink<WebSocket, Message>;
 type Receiver = stream::SplitStream<WebSocket>;
 
-/// Forwards messages until the end of the stream. Returns the frame that closes both ends, `None` if
-/// the stream broke. `exits` is the stream protocol of an end that sends exits.
+/// Forwards messages until the end of the stream. Returns the frame that closes both ends, `None`
+/// if the stream broke. `exits` is the stream protocol of an end that sends exits.
 async fn forward(
     from: &mut Receiver,
     to: &mut Sender,

@@ -1,6 +1,7 @@
 //! User data: what the user wants of the image, and the script that installs the agent.
 //!
-//! Owns the kinds of user data as cloud-init distinguishes them, and the MIME message with two parts.
+//! Owns the kinds of user data as cloud-init distinguishes them, and the MIME message with two
+//! parts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

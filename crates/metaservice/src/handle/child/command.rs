@@ -102,7 +102,8 @@ impl Child {
         Failure::from_json(&self.shared.lock().detail)
     }
 
-    /// Waits for the end of a stream that carries no command. The inner error is the guest's reason.
+    /// Waits for the end of a stream that carries no command. The inner error is the guest's
+    /// reason.
     pub(crate) fn closed(
         &self,
     ) -> impl Future<Output = Result<Result<(), Failure>, ChildError>> + Send + use<> {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. A batch is written in the order bytes, records, header. So if the
-//! process is killed, the header counts only what is there. If the host loses power, any of them can
-//! be lost: each has a checksum. Bytes without an intact record count as stdout.
+//! process is killed, the header counts only what is there. If the host loses power, any of them
+//! can be lost: each has a checksum. Bytes without an intact record count as stdout.
 
 use std::fs::File;
 use std::io;

@@ -12,8 +12,8 @@ use super::files::{Files, Found};
 use super::segments::{Segments, milliseconds};
 use crate::job::persistence::{PersistedLog, StateError, Store};
 
-/// How long bytes of a log of version 1 may be written and not persisted. Such a log is confirmed at
-/// its end only.
+/// How long bytes of a log of version 1 may be written and not persisted. Such a log is confirmed
+/// at its end only.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
 /// The files of the log, and the state that counts its bytes.

@@ -1,9 +1,11 @@
-//! Which output the bytes of the log are of, and when they arrived. It does no I/O and has no clock.
+//! Which output the bytes of the log are of, and when they arrived. It does no I/O and has no
+//! clock.
 //!
-//! A segment is a run of bytes of one output that arrived at about the same time. It begins with its
-//! record, and ends where the next one begins. The resolution of the times is 1 ms for the first
-//! 65536 segments, and doubles with each further 65536. So a log of many days has few records, and
-//! the resolution of one output is less than a thousandth of the time in which it was written.
+//! A segment is a run of bytes of one output that arrived at about the same time. It begins with
+//! its record, and ends where the next one begins. The resolution of the times is 1 ms for the
+//! first 65536 segments, and doubles with each further 65536. So a log of many days has few
+//! records, and the resolution of one output is less than a thousandth of the time in which it was
+//! written.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -11,14 +11,14 @@ use super::shared::Shared;
 /// A log that a service has stored in two files, for readers after its end.
 ///
 /// A service writes them if its builder has [`keep_log_in`](crate::Builder::keep_log_in). The file
-/// `log` has the last bytes of the log, as many as [`keep_log`](crate::Builder::keep_log) says: byte
-/// `n` is at `n` modulo this number. The file `index` has the size and the length of the log, and
-/// says which output each byte is of and when it arrived. It has at most 17 MiB.
+/// `log` has the last bytes of the log, as many as [`keep_log`](crate::Builder::keep_log) says:
+/// byte `n` is at `n` modulo this number. The file `index` has the size and the length of the log,
+/// and says which output each byte is of and when it arrived. It has at most 17 MiB.
 ///
 /// Any content of the files can be read. If the process that writes them is killed, they have
-/// everything that it has shown. If the host loses power, bytes whose record is lost count as stdout,
-/// with the last time that is known. The same holds for bytes whose record was overwritten: the
-/// index has room for the last million changes of the output or of the time.
+/// everything that it has shown. If the host loses power, bytes whose record is lost count as
+/// stdout, with the last time that is known. The same holds for bytes whose record was overwritten:
+/// the index has room for the last million changes of the output or of the time.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

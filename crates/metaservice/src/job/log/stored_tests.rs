@@ -78,7 +78,8 @@ proptest! {
         prop_assert_eq!(read(&log, LogFrom::Start).unwrap(), (first as u64, all[first..].to_vec()));
     }
 
-    /// The writer is killed before any of its writes: the bytes of a batch, its records, its header.
+    /// The writer is killed before any of its writes: the bytes of a batch, its records, its
+    /// header.
     #[test]
     fn a_killed_writer_leaves_what_it_has_shown(chunks in chunks(), last in chunks(), step in 0..3) {
         let (both, mut segments) = (Both::new(), Segments::default());

@@ -103,8 +103,8 @@ impl Drop for LogRequest {
 }
 
 impl Log {
-    /// Starts the task, which writes `most` bytes at most, those in the `record` included. It ends when
-    /// the last clone of the log is dropped.
+    /// Starts the task, which writes `most` bytes at most, those in the `record` included. It ends
+    /// when the last clone of the log is dropped.
     pub(crate) fn start(
         sinks: LogSinks,
         most: u64,
