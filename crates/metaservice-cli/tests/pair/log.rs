@@ -56,9 +56,9 @@ impl Kept {
     /// Waits until the log has this many bytes.
     pub(crate) async fn wait_for_length(&self, length: usize) {
         let mut kept = self.0.subscribe();
-        let enough = timeout(TIMEOUT, kept.wait_for(|kept| kept.len() >= length)).await;
-        let got = self.bytes().len();
-        enough.unwrap_or_else(|_| panic!("{got} of {length} bytes")).unwrap();
+        // What it returns locks the log, so it is dropped first.
+        let enough = timeout(TIMEOUT, kept.wait_for(|kept| kept.len() >= length)).await.is_ok();
+        assert!(enough, "{} of {length} bytes", self.bytes().len());
     }
 
     /// Checks that the log is the lines from 1 to `last`.
