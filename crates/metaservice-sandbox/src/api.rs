@@ -2,24 +2,17 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use metaservice::control::{self as metaservice_control, Client};
-use serde_json::{Value, json};
+use metaservice::control as metaservice_control;
+use serde_json::Value;
 use tokio::net::UnixListener;
-use tokio::task::JoinSet;
 
-use crate::control::{self, ControlError, Running, SocketFile};
+use crate::control::{self, ControlError, SocketFile};
 use crate::history::{self, Jobs};
+use crate::listing::{self, ListedJob};
 
 /// The name of the socket, beside the directory of jobs.
 const SOCKET: &str = "api.sock";
-
-/// How long a job may take to answer: one that is stopped does not hide the others.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The state of a job that does not answer.
-const SILENT: &str = "silent";
 
 /// The path of the socket: `metaservice/api.sock` in the user's state directory.
 #[must_use]
@@ -64,32 +57,10 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 impl metaservice_control::Jobs for OfUser {
     async fn list(&self, all: bool) -> Result<Value, BoxError> {
-        let mut asking = JoinSet::new();
-        for Running { name, pid, client } in control::all().await? {
-            asking.spawn(async move {
-                let job = describe(&name, pid, &client).await?;
-                Some((name, job))
-            });
-        }
-        let mut jobs = std::collections::BTreeMap::new();
-        if all {
-            let past = control::all_past()?.into_iter();
-            jobs.extend(past.map(|past| (past.job.name.clone(), json!(past))));
-        }
-        jobs.extend(asking.join_all().await.into_iter().flatten());
-        Ok(jobs.into_values().collect())
+        Ok(listing::list(all).await?.iter().map(ListedJob::json).collect())
     }
 
     async fn socket(&self, name: &str) -> Result<PathBuf, BoxError> {
         Ok(control::find(name).await?.socket().to_owned())
-    }
-}
-
-/// A job that runs, or the process that should have described it. `None`: it has just ended.
-async fn describe(name: &str, pid: Option<i32>, client: &Client) -> Option<Value> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, client.job()).await {
-        Ok(Ok(job)) => Some(json!(job)),
-        Ok(Err(_)) => None,
-        Err(_) => Some(json!({ "name": name, "state": SILENT, "pid": pid })),
     }
 }

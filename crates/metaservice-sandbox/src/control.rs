@@ -243,7 +243,7 @@ pub async fn lookup(name: &str) -> Result<Found, ControlError> {
         if is_live(&path).await? {
             return Ok(Found::Running(Client::new(path)));
         }
-        if running && !has_ended(job.clone()).await {
+        if running && !has_ended(&jobs, &job).await {
             return Err(not_found(name).await);
         }
         match block(|| jobs.past(&job)) {
@@ -255,11 +255,10 @@ pub async fn lookup(name: &str) -> Result<Found, ControlError> {
     }
 }
 
-/// Waits until the process of a job has ended. Returns whether it has.
-async fn has_ended(name: JobName) -> bool {
-    let wait = move || Jobs::open().map(|jobs| jobs.wait_for_end(&name));
-    let waited = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(wait)).await;
-    matches!(waited, Ok(Ok(Ok(()))))
+/// Waits until the process of a job has ended, for [`END_TIMEOUT`] at most. Returns whether it has.
+pub(crate) async fn has_ended(jobs: &Jobs, name: &JobName) -> bool {
+    let wait = tokio::task::spawn_blocking(jobs.end_of(name));
+    matches!(tokio::time::timeout(END_TIMEOUT, wait).await, Ok(Ok(())))
 }
 
 async fn not_found(name: &str) -> ControlError {
@@ -326,7 +325,10 @@ pub async fn names() -> Result<Vec<String>, ControlError> {
 /// # Errors
 /// When the directory of jobs cannot be used.
 pub async fn all() -> Result<Vec<Running>, ControlError> {
-    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    all_in(&block(Jobs::open).map_err(ControlError::Directory)?).await
+}
+
+pub(crate) async fn all_in(jobs: &Jobs) -> Result<Vec<Running>, ControlError> {
     let mut all = Vec::new();
     for name in block(|| jobs.names()).map_err(ControlError::Directory)? {
         let path = jobs.socket(&name);
@@ -340,14 +342,6 @@ pub async fn all() -> Result<Vec<Running>, ControlError> {
         }
     }
     Ok(all)
-}
-
-/// The jobs whose processes have ended, by name.
-///
-/// # Errors
-/// When the directory of jobs cannot be used.
-pub fn all_past() -> Result<Vec<PastJob>, ControlError> {
-    block(|| Jobs::open()?.all_past()).map_err(ControlError::Directory)
 }
 
 /// Removes the jobs that have ended and that `choose` accepts. Returns their names. Blocks.
@@ -377,15 +371,15 @@ pub async fn remove(name: &str, force: bool) -> Result<(), ControlError> {
     let known = name.parse::<JobName>().ok().filter(|job| jobs.has(job));
     let Some(job) = known else { return Err(not_found(name).await) };
     if jobs.is_running(&job) {
-        if !force {
-            return Err(ControlError::Running(name.to_owned()));
-        }
-        if let Some(Some(pid)) = listener(&jobs.socket(&job)).await? {
-            kill(pid);
+        match listener(&jobs.socket(&job)).await? {
+            Some(_) if !force => return Err(ControlError::Running(name.to_owned())),
+            Some(Some(pid)) => kill(pid),
+            // It is about to end.
+            Some(None) | None => {}
         }
     }
     let removal = move || {
-        jobs.wait_for_end(&job);
+        jobs.end_of(&job)();
         jobs.remove(&job)
     };
     let removed = tokio::time::timeout(END_TIMEOUT, tokio::task::spawn_blocking(removal)).await;

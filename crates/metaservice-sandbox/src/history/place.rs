@@ -54,7 +54,7 @@ impl Jobs {
     }
 
     #[cfg(test)]
-    pub(super) fn at(path: PathBuf) -> Self {
+    pub(crate) fn at(path: PathBuf) -> Self {
         Self { directory: Location::At(path).open().unwrap() }
     }
 
@@ -118,10 +118,13 @@ impl Jobs {
         connect().is_ok()
     }
 
-    /// Waits until no process runs this job. Blocks.
-    pub fn wait_for_end(&self, name: &JobName) {
-        if let Ok(lock) = File::open(self.path_of(name).join(LOCK)) {
-            let _ = flock(&lock, FlockOperation::LockShared);
+    /// A call that waits until no process runs this job. It blocks.
+    pub fn end_of(&self, name: &JobName) -> impl FnOnce() + Send + use<> {
+        let lock = File::open(self.path_of(name).join(LOCK));
+        move || {
+            if let Ok(lock) = lock {
+                let _ = flock(&lock, FlockOperation::LockShared);
+            }
         }
     }
 
@@ -133,14 +136,6 @@ impl Jobs {
             return None;
         }
         Some(PastJob::read(name, self.path_of(name)))
-    }
-
-    /// All jobs whose processes have ended, by name.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn all_past(&self) -> Result<Vec<PastJob>, PrivateError> {
-        Ok(self.names()?.iter().filter_map(|name| self.past(name)).collect())
     }
 
     /// Removes a job whose process has ended, with its log. Returns whether there was one.

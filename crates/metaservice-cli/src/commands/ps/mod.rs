@@ -3,18 +3,15 @@
 mod format;
 mod row;
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use metaservice_sandbox::control::{self, Running};
+use metaservice_sandbox::ListedJob;
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use self::format::{Field, Format, Template};
-use self::row::Row;
 use crate::output;
 use crate::output::printer::{Printer, json_text};
 use crate::output::table;
@@ -50,34 +47,13 @@ pub(crate) struct Ps {
     pub(crate) format: Option<Format>,
 }
 
-/// How long a job may take to answer: one that is stopped does not hide the others.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
 pub(crate) async fn ps(args: Ps, printer: Printer) -> Result<ExitStatus> {
-    let mut asking = JoinSet::new();
-    for Running { name, pid, client } in control::all().await? {
-        asking.spawn(async move {
-            let row = match tokio::time::timeout(ANSWER_TIMEOUT, client.job()).await {
-                Ok(Ok(job)) => Row::JobFacts(Box::new(job)),
-                // The job may have just ended. That is not an error.
-                Ok(Err(_)) => return None,
-                Err(_) => Row::Silent { name: name.clone(), pid },
-            };
-            Some((name, row))
-        });
-    }
-    let mut rows = BTreeMap::new();
-    if args.all {
-        let past = control::all_past()?.into_iter();
-        rows.extend(past.map(|past| (past.job.name.clone(), Row::Ended(Box::new(past)))));
-    }
-    rows.extend(asking.join_all().await.into_iter().flatten());
-    let rows: Vec<Row> = rows.into_values().collect();
+    let rows = metaservice_sandbox::list(args.all).await?;
     let format = match (args.format, printer.is_quiet(), printer.is_json()) {
         (Some(format), ..) => format,
         (None, true, _) => Format::names(),
         (None, false, true) => {
-            let all: Vec<_> = rows.iter().map(Row::json).collect();
+            let all: Vec<_> = rows.iter().map(ListedJob::json).collect();
             output::line(json_text(&json!(all).to_string()))?;
             return Ok(ExitStatus::SUCCESS);
         }
@@ -90,8 +66,9 @@ pub(crate) async fn ps(args: Ps, printer: Printer) -> Result<ExitStatus> {
 }
 
 /// The lines of the list. `now_ms` is the time since 1970.
-fn lines(format: &Format, rows: &[Row], now_ms: u64) -> Vec<String> {
-    let fill = |template: &Template, row: &Row| template.fill(|field| row.cell(field, now_ms));
+fn lines(format: &Format, rows: &[ListedJob], now_ms: u64) -> Vec<String> {
+    let fill =
+        |template: &Template, row: &ListedJob| template.fill(|field| row::cell(row, field, now_ms));
     match format {
         Format::Json => rows.iter().map(|row| json_text(&row.json().to_string())).collect(),
         Format::Lines(template) => rows.iter().map(|row| fill(template, row)).collect(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metaservice::control::{Job, JobState};
-use metaservice_sandbox::history::PastJob;
+use metaservice_sandbox::ListedJob;
 use metaservice_sandbox::spec::Size;
 use serde_json::{Value, json};
 
@@ -11,42 +11,23 @@ use super::format::Field;
 use crate::output::contact;
 use crate::output::printer::printable;
 
-/// The state of a job that does not answer.
-const SILENT: &str = "silent";
-
-/// A job that answers, one that has ended, or a process that does not answer.
-pub(super) enum Row {
-    JobFacts(Box<Job>),
-    Ended(Box<PastJob>),
-    Silent { name: String, pid: Option<i32> },
-}
-
-impl Row {
-    pub(super) fn json(&self) -> Value {
-        match self {
-            Self::JobFacts(job) => json!(job),
-            Self::Ended(past) => json!(past),
-            Self::Silent { name, pid } => json!({ "name": name, "state": SILENT, "pid": pid }),
-        }
-    }
-
-    /// The text of a field: one line, fit for a terminal, and `-` if it is not known. `now_ms` is
-    /// the time since 1970.
-    pub(super) fn cell(&self, field: Field, now_ms: u64) -> String {
-        let text = match self {
-            Self::JobFacts(job) => of_job(job, field, now_ms, true),
-            Self::Ended(past) => of_job(&past.job, field, now_ms, false),
-            Self::Silent { name, pid } => match field {
-                Field::Name => Some(name.clone()),
-                Field::State => Some(SILENT.to_owned()),
-                Field::Pid => pid.map(|pid| pid.to_string()),
-                Field::Command => Some("(does not answer: stopped or stuck)".to_owned()),
-                _ => None,
-            },
-        };
-        let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
-        printable(&text).replace(['\n', '\t'], " ")
-    }
+/// The text of a field: one line, fit for a terminal, and `-` if it is not known. `now_ms` is the
+/// time since 1970.
+pub(super) fn cell(row: &ListedJob, field: Field, now_ms: u64) -> String {
+    let text = match row {
+        ListedJob::Running(job) => of_job(job, field, now_ms, true),
+        ListedJob::Ended(past) => of_job(&past.job, field, now_ms, false),
+        ListedJob::Silent { name, pid } => match field {
+            Field::Name => Some(name.clone()),
+            Field::State => Some(ListedJob::SILENT.to_owned()),
+            Field::Pid => pid.map(|pid| pid.to_string()),
+            Field::Command => Some("(does not answer: stopped or stuck)".to_owned()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    printable(&text).replace(['\n', '\t'], " ")
 }
 
 fn of_job(job: &Job, field: Field, now_ms: u64, runs: bool) -> Option<String> {
@@ -96,6 +77,8 @@ fn age(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use metaservice_sandbox::history::PastJob;
+
     use super::*;
 
     fn job(more: &Value) -> Job {
@@ -107,8 +90,8 @@ mod tests {
         serde_json::from_value(job).unwrap()
     }
 
-    fn cells(row: &Row) -> String {
-        Field::all().map(|field| row.cell(field, 100_000)).collect::<Vec<_>>().join("|")
+    fn cells(row: &ListedJob) -> String {
+        Field::all().map(|field| cell(row, field, 100_000)).collect::<Vec<_>>().join("|")
     }
 
     #[test]
@@ -116,11 +99,11 @@ mod tests {
         let machine =
             json!({ "image": "debian", "cpus": 2, "memory": 2u64 << 30, "accelerator": "kvm" });
         let running = job(&json!({ "startedMs": 40_000, "machine": machine }));
-        let running = Row::JobFacts(Box::new(running));
+        let running = ListedJob::Running(Box::new(running));
         assert_eq!(cells(&running), "a|running|60s|debian|2|2G|kvm|7|make a b");
-        let elsewhere = Row::JobFacts(Box::new(job(&json!({ "contact": "silent" }))));
+        let elsewhere = ListedJob::Running(Box::new(job(&json!({ "contact": "silent" }))));
         assert_eq!(cells(&elsewhere), "a|unresponsive|-|-|-|-|-|7|make a b");
-        let silent = Row::Silent { name: "b\u{1b}[2J".to_owned(), pid: None };
+        let silent = ListedJob::Silent { name: "b\u{1b}[2J".to_owned(), pid: None };
         assert!(cells(&silent).starts_with("b\u{fffd}[2J|silent|-|-|-|-|-|-|(does not answer"));
     }
 
@@ -129,7 +112,10 @@ mod tests {
         let failed =
             json!({ "state": "failed", "status": 3, "contact": "silent", "startedMs": 90_000 });
         let failed = serde_json::from_value::<PastJob>(json!(job(&failed))).unwrap();
-        assert_eq!(cells(&Row::Ended(Box::new(failed))), "a|failed (3)|10s|-|-|-|-|-|make a b");
+        assert_eq!(
+            cells(&ListedJob::Ended(Box::new(failed))),
+            "a|failed (3)|10s|-|-|-|-|-|make a b"
+        );
     }
 
     #[test]
@@ -140,7 +126,7 @@ mod tests {
             ["0s", "119s", "2m", "119m", "2h", "2d"]
         );
         // If the clock was set back, the age is 0.
-        let young = Row::JobFacts(Box::new(job(&json!({ "startedMs": 200_000 }))));
-        assert_eq!(young.cell(Field::Age, 100_000), "0s");
+        let young = ListedJob::Running(Box::new(job(&json!({ "startedMs": 200_000 }))));
+        assert_eq!(cell(&young, Field::Age, 100_000), "0s");
     }
 }
