@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaservice::control::Client;
+use metaservice::control::{Client, Job, JobState};
 use metaservice_private::{PrivateError, SocketPath};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -344,21 +344,45 @@ pub(crate) async fn all_in(jobs: &Jobs) -> Result<Vec<Running>, ControlError> {
     Ok(all)
 }
 
-/// Removes the jobs that have ended and that `choose` accepts. Returns their names. Blocks.
+/// Removes the jobs that have ended and that `choose` accepts. Returns their names. Jobs that are
+/// about to end are awaited, for half a minute at most.
 ///
 /// # Errors
 /// When the directory of jobs cannot be used, or a job cannot be removed.
-pub fn prune(choose: impl Fn(&PastJob) -> bool) -> Result<Vec<String>, ControlError> {
-    let jobs = Jobs::open().map_err(ControlError::Directory)?;
+pub async fn prune(choose: impl Fn(&PastJob) -> bool) -> Result<Vec<String>, ControlError> {
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    let deadline = Instant::now() + END_TIMEOUT;
     let mut removed = Vec::new();
-    for name in jobs.names().map_err(ControlError::Directory)? {
-        if jobs.past(&name).is_some_and(|past| choose(&past))
-            && jobs.remove(&name).map_err(ControlError::Directory)?
-        {
+    for name in block(|| jobs.names()).map_err(ControlError::Directory)? {
+        if !settles(&jobs, &name, deadline).await {
+            continue;
+        }
+        let remove = || match jobs.past(&name) {
+            Some(past) if choose(&past) => jobs.remove(&name),
+            _ => Ok(false),
+        };
+        if block(remove).map_err(ControlError::Directory)? {
             removed.push(name.to_string());
         }
     }
     Ok(removed)
+}
+
+/// Waits for a job that is about to end: its command has ended, and its process has not. Returns
+/// whether no process runs it.
+async fn settles(jobs: &Jobs, name: &JobName, deadline: Instant) -> bool {
+    if !jobs.is_running(name) {
+        return true;
+    }
+    let path = jobs.socket(name);
+    if matches!(is_live(&path).await, Ok(true)) {
+        let job = timeout_at(deadline, Client::new(path).job()).await;
+        let ends = |job: &Job| matches!(job.state, JobState::Succeeded | JobState::Failed);
+        if matches!(&job, Ok(Ok(job)) if !ends(job)) || job.is_err() {
+            return false;
+        }
+    }
+    timeout_at(deadline, has_ended(jobs, name)).await == Ok(true)
 }
 
 /// Removes the job `name`, which has ended. With `force`, a running one is killed first: its
@@ -371,11 +395,12 @@ pub async fn remove(name: &str, force: bool) -> Result<(), ControlError> {
     let known = name.parse::<JobName>().ok().filter(|job| jobs.has(job));
     let Some(job) = known else { return Err(not_found(name).await) };
     if jobs.is_running(&job) {
-        match listener(&jobs.socket(&job)).await? {
-            Some(_) if !force => return Err(ControlError::Running(name.to_owned())),
-            Some(Some(pid)) => kill(pid),
-            // It is about to end.
-            Some(None) | None => {}
+        if force {
+            if let Some(Some(pid)) = listener(&jobs.socket(&job)).await? {
+                kill(pid);
+            }
+        } else if !settles(&jobs, &job, Instant::now() + END_TIMEOUT).await {
+            return Err(ControlError::Running(name.to_owned()));
         }
     }
     let removal = move || {

@@ -101,7 +101,7 @@ impl Command {
             Self::Kill(args) => kill::kill(args, printer).await,
             Self::Background(_) => background::background(printer).await,
             Self::Rm(args) => rm::rm(args, printer).await,
-            Self::Prune(args) => prune::prune(&args, printer),
+            Self::Prune(args) => prune::prune(&args, printer).await,
             Self::Stats(args) => stats::stats(args, printer).await,
             Self::Api(_) => api::api(printer).await,
             Self::Forward(args) => forward::forward(args, printer).await,

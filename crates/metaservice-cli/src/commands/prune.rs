@@ -31,11 +31,11 @@ pub(crate) struct Prune {
     pub(crate) older_than: Option<String>,
 }
 
-pub(crate) fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> {
+pub(crate) async fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> {
     let age = description::period(args.older_than.as_deref(), "--older-than")?;
     let age = age.map(metaservice_sandbox::spec::Period::get);
     let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));
-    let removed = tokio::task::block_in_place(|| control::prune(old)).map_err(hints::control)?;
+    let removed = control::prune(old).await.map_err(hints::control)?;
     if printer.is_json() {
         output::line(json_text(&json!(removed).to_string()))?;
         return Ok(ExitStatus::SUCCESS);

@@ -28,7 +28,6 @@ fn a_command_runs_when_run_d_returns_and_a_job_that_starts_is_awaited() {
         cli.run(&["kill", "other"]).text(0);
         finish(job).text(143);
         cli.run(&["rm", "other"]).text(0);
-        cli.wait_for_exits();
         cli.run(&["rm", "db"]).text(0);
     }
 }

@@ -5,6 +5,7 @@ mod adversity;
 mod background;
 mod cloud;
 mod copy;
+mod day;
 mod failures;
 mod hands;
 mod host;
