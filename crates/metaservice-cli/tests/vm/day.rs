@@ -31,18 +31,20 @@ fn a_job_in_the_background_is_seen_during_its_life_and_after_it() {
     );
     let state = "{{.Name}} {{.State}}";
     assert_eq!(cli.run(&["ps", "-a", "--format", state]).text(0), "db running\n");
-    let mut followed = cli.command(["logs", "-f", "db"]).spawn().unwrap();
+    let mut follower = cli.command(["logs", "-f", "db"]).spawn().unwrap();
+    let mut followed = BufReader::new(follower.stdout.take().unwrap());
     let mut line = String::new();
-    BufReader::new(followed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    followed.read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
     cli.run(&["kill", "db"]).text(0);
+    assert_eq!(cli.run(&["wait", "db"]).text(143), "143\n");
     // At once: the process of the job may be about to end.
     assert_eq!(cli.run(&["ps", "-a", "-q"]).text(0), "db\n");
-    followed.wait().unwrap();
     assert_eq!(cli.run(&["logs", "db"]).text(0), "up\n");
     let timed = cli.run(&["logs", "-t", "-n", "20", "db"]).text(0);
     assert!(timed.ends_with("Z up\n") && timed.starts_with("20"), "{timed}");
     assert_eq!(cli.run(&["prune"]).text(0), "db\n");
     assert_eq!(cli.run(&["ps", "-a", "-q"]).text(0), "");
+    assert!(follower.wait().unwrap().success());
     cli.wait_for_exits();
 }
