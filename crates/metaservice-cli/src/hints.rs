@@ -57,6 +57,7 @@ fn described_machine(error: InvalidMachine) -> Error {
             Error::msg(format!("--kernel {kernel} needs the --initrd that belongs to it"))
         }
         InvalidMachine::NothingToShow => Error::msg("--show and --hide need --rootfs or --volume"),
+        InvalidMachine::Rootfs(error) => Error::new(error).context("in --rootfs"),
         InvalidMachine::Volume { volume, cause } => {
             let hint = match cause {
                 InvalidVolume::NoDirectory(_) => Some("copy a file into the guest with --copy-in"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use metaservice::MetaService;
 use metaservice_nic::{Pcap, StaleConnection};
 use metaservice_private::lock;
-use metaservice_qemu::{Disk, Exit, InUse, Machine, MachineSpec, MachineState};
+use metaservice_qemu::{Disk, Exit, InUse, Machine, MachineSpec, MachineState, StartError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -212,6 +212,10 @@ impl Work {
         };
         match Machine::start(spec).await {
             Ok(machine) => Ok(self.keep(machine)),
+            // A machine that boots would not start either.
+            Err(
+                error @ (StartError::Spec(_) | StartError::Process(_) | StartError::NoMemory(_)),
+            ) => Err(Attempted::Failed(error.into())),
             Err(error) => {
                 if let Some(restored) = &mut lock(&self.made).restored {
                     restored.error = Some(error.into());

@@ -261,6 +261,17 @@ pub(crate) async fn has_ended(jobs: &Jobs, name: &JobName) -> bool {
     matches!(tokio::time::timeout(END_TIMEOUT, wait).await, Ok(Ok(())))
 }
 
+/// Waits until the process of the job `name` has ended, with its machine. Cancel safe.
+///
+/// # Errors
+/// When the directory of jobs cannot be used.
+pub async fn wait_for_process(name: &JobName) -> Result<(), ControlError> {
+    let jobs = block(Jobs::open).map_err(ControlError::Directory)?;
+    // It does not panic, and is not aborted.
+    let _ = tokio::task::spawn_blocking(jobs.end_of(name)).await;
+    Ok(())
+}
+
 async fn not_found(name: &str) -> ControlError {
     let running = names().await.unwrap_or_default();
     ControlError::NotFound { name: name.to_owned(), place: history::place(), running }

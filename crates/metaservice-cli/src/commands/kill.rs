@@ -1,10 +1,10 @@
 //! `metaservice kill [--force] [-s SIGNAL] JOB...`: kills the command of each job and all its
 //! processes, or sends its main process a signal.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use metaservice::control::{JobState, KILL_ORDER_TIMEOUT, Killed};
+use metaservice::control::{ClientError, JobState, KILL_ORDER_TIMEOUT, Killed};
 
 use super::each::each;
 use crate::completions;
@@ -57,8 +57,16 @@ async fn end(job: &str, force: bool, printer: Printer) -> Result<()> {
     let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
     let cannot = || format!("cannot kill {job}");
     if force {
-        client.kill_machine().await.with_context(cannot)?;
-        return Ok(());
+        return match client.kill_machine().await {
+            Err(error @ ClientError::Silent(_)) => {
+                let what = format!("{:#}", Error::new(error).context(cannot()));
+                Err(hints::hinted(
+                    format!("`metaservice rm --force {job}` kills its process"),
+                    what,
+                ))
+            }
+            killed => killed.map(drop).with_context(cannot),
+        };
     }
     // A kept machine has no command, so its guest gets no order.
     let is_kept = client.job().await.with_context(cannot)?.state == JobState::Kept;

@@ -177,12 +177,29 @@ fn owner_input(job: &Job, escape: Escape) -> Result<OwnerInput> {
     Ok(if interactive { input } else { input.noticing() })
 }
 
+/// Refuses a duration in front of the command: with docker's spelling, `--keep-on-failure 5m -- make`,
+/// it would be the command.
+fn refuse_period(command: &[String]) -> Result<()> {
+    match command {
+        [word, dashes, ..] if dashes == "--" && humantime::parse_duration(word).is_ok() => {
+            Err(hints::hinted(
+                format!("write --keep-on-failure={word}"),
+                format!("--keep-on-failure takes its duration after '=', and {word} is no command"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
     let Run { interactive, tty, keep_on_failure, spec: file, job, vm, cloud, .. } = args;
     let mut description = Description::of_job(job)?.with_cloud(cloud);
     description.spec.stdin = interactive;
     let keep = description::period(keep_on_failure.as_deref(), "--keep-on-failure")?;
+    if keep.is_some() {
+        refuse_period(&description.spec.command)?;
+    }
     description.spec.keep_on_failure = keep;
     if tty {
         let size = terminal::size().unwrap_or(terminal::USUAL_SIZE);

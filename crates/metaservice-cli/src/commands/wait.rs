@@ -108,6 +108,7 @@ async fn end_of(name: &str) -> Result<Job> {
     };
     match found.map_err(hints::any_job)? {
         Found::Running(client) => match at_end(&client).await {
+            Some(Ok(job)) if job.state != JobState::Kept => final_state(name, job).await,
             Some(job) => job.with_context(|| format!("cannot wait for {name}")),
             None => match control::lookup(name).await.map_err(hints::any_job)? {
                 Found::Ended(past) => Ok(past.job),
@@ -116,6 +117,16 @@ async fn end_of(name: &str) -> Result<Job> {
         },
         Found::Ended(past) => Ok(past.job),
         _ => Err(Error::msg(format!("cannot wait for {name}"))),
+    }
+}
+
+/// The job after its process has ended: its artifacts are there, or its status says that they are
+/// not. Without a history, it is the job at the end of its command.
+async fn final_state(name: &str, job: Job) -> Result<Job> {
+    control::wait_for_process(&job.name.parse()?).await.map_err(hints::control)?;
+    match control::lookup(name).await {
+        Ok(Found::Ended(past)) if past.job.pid == job.pid => Ok(past.job),
+        _ => Ok(job),
     }
 }
 

@@ -65,7 +65,8 @@ pub(crate) async fn follow(
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
-    let mut words = Words { printer, facts, spinner: None, copying: None, is_kept: false };
+    let (spinner, copying, is_kept, unkept) = (None, None, false, false);
+    let mut words = Words { printer, facts, spinner, copying, is_kept, unkept };
     let report = loop {
         tokio::select! {
             biased;
@@ -100,6 +101,8 @@ struct Words<'a> {
     copying: Option<(watch::Receiver<CopyProgress>, Progress)>,
     /// Whether the command has failed, and its machine is kept.
     is_kept: bool,
+    /// Whether it was said that the job has no history.
+    unkept: bool,
 }
 
 impl Words<'_> {
@@ -156,6 +159,8 @@ impl Words<'_> {
                 printer
                     .error(&Error::new(error).context("the job cannot be controlled by clients"));
             }
+            // It is said once: the description, the log and the result are each written.
+            Event::NoHistory(_) if std::mem::replace(&mut self.unkept, true) => {}
             Event::NoHistory(error) => {
                 let what = "the job is not kept in \"ps -a\" and \"logs\"";
                 printer.note(&format!("{what}: {:#}", Error::new(error)));

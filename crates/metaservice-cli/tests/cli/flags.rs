@@ -235,6 +235,8 @@ fn what_cannot_be_meant_is_told() {
     refused(&["exec", "x"], "exec needs a command");
     refused(&["exec", "-d", "x"], "hint: write `metaservice exec x -- COMMAND`");
     refused(&["exec", "-t", "x", "sh"], "there is no job named \"x\"");
+    let period = ["run", "--keep-on-failure", "5m", "--", "make"];
+    refused(&period, "hint: write --keep-on-failure=5m");
     refused(&["man", "no/such"], "hint: make it first: mkdir -p no/such");
     refused(&["exec", "x", "true"], "hint: none is running");
     refused(&["logs", "x"], "hint: `metaservice ps -a` lists all jobs");

@@ -144,3 +144,21 @@ fn the_machine_of_a_failed_command_is_kept_for_clients() {
     zero.text(125);
     assert!(zero.stderr.contains("in --keep-on-failure: "), "{}", zero.stderr);
 }
+
+#[test]
+fn wait_has_the_status_of_the_job_and_its_artifacts() {
+    let cli = Cli::new(METASERVICE);
+    let run = |args: &[&str]| cli.run(&[&["run", "-d", "--name", "late"], args].concat()).text(0);
+    let command =
+        ["--artifact", "/b:b", "--", "sh", "-c", "sleep 1; head -c 20000000 /dev/zero >/b"];
+    run(&command);
+    assert_eq!(cli.run(&["wait", "late"]).text(0), "0\n");
+    assert_eq!(std::fs::metadata(cli.work().join("b")).unwrap().len(), 20_000_000);
+    run(&["--artifact", "/none", "--", "sleep", "1"]);
+    assert_eq!(cli.run(&["wait", "late"]).text(125), "125\n");
+    for more in [&["--rm"][..], &[]] {
+        run(&[more, &["--timeout", "1s", "--", "sleep", "1h"]].concat());
+        assert_eq!(cli.run(&["wait", "late"]).text(124), "124\n");
+    }
+    cli.wait_for_exits();
+}

@@ -63,6 +63,11 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
         let zeros = std::fs::read(warm.cli.work().join("zeros")).unwrap();
         assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0));
     }
+    // A wrong option costs no snapshot.
+    let wrong = warm.cli.run(&["run", "--rootfs", "none", "true"]);
+    assert_eq!(wrong.text(125), "");
+    assert!(wrong.stderr.contains("in --rootfs: cannot use none"), "{}", wrong.stderr);
+    assert_eq!(warm.machines().len(), 1);
     // A machine that differs from the snapshot boots.
     let args = ["run", "--json", "--no-snapshot", "--memory", "600M", "--", "echo", "booted"];
     let finished = warm.cli.run(&args);

@@ -80,7 +80,11 @@ impl Recorder {
             ..PastJob::of(job)
         };
         let path = self.claim.path();
-        block(|| self.claim.write_result(&past)).map_err(|cause| HistoryError { path, cause })
+        block(|| self.claim.write_result(&past)).map_err(|cause| {
+            // Without a result, it would be lost, and a full disk would stay full.
+            self.claim.forget();
+            HistoryError { path, cause }
+        })
     }
 }
 

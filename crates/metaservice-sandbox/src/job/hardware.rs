@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metaservice_qemu::{Accelerator, Cpus, InvalidHardware, Memory, Network, Publish, Transport};
 
-use super::volume::{InvalidVolume, MAX_VOLUMES, Volume};
+use super::volume::{InvalidVolume, MAX_VOLUMES, Volume, directory};
 use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period, VolumeSpec};
 
 /// The word that stands for the built-in kernel where a file could.
@@ -76,6 +76,9 @@ pub enum InvalidMachine {
     /// A machine has one root.
     #[error("a machine has an image or a root directory, not both")]
     TwoRoots,
+    /// The root directory cannot be used.
+    #[error("in machine.rootfs")]
+    Rootfs(#[source] InvalidVolume),
     /// Paths are shown and hidden below shared directories.
     #[error("paths are shown and hidden below a root directory or a volume only")]
     NothingToShow,
@@ -121,7 +124,7 @@ impl Hardware {
                 false => KernelChoice::File(kernel),
             }),
             image: spec.image,
-            rootfs: spec.rootfs,
+            rootfs: spec.rootfs.map(rootfs).transpose()?,
             show: spec.show,
             hide: spec.hide,
             volumes: volumes(&spec.volumes)?,
@@ -154,6 +157,12 @@ fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
         }
         _ => Ok(()),
     }
+}
+
+/// Checks a root directory, and keeps the path as it was written. Blocks.
+fn rootfs(path: PathBuf) -> Result<PathBuf, InvalidMachine> {
+    directory(&path).map_err(InvalidMachine::Rootfs)?;
+    Ok(path)
 }
 
 /// The volumes, each after those above it.

@@ -95,14 +95,7 @@ impl Volume {
     /// Checks a volume. Blocks: looks for the directory.
     pub(super) fn resolve(spec: &VolumeSpec) -> Result<Self, InvalidVolume> {
         let guest = place(&spec.guest)?;
-        if spec.host.as_os_str().is_empty() {
-            return Err(InvalidVolume::NoHost);
-        }
-        let failed = |cause| InvalidVolume::Host { path: spec.host.clone(), cause };
-        let host = spec.host.canonicalize().map_err(failed)?;
-        if !host.is_dir() {
-            return Err(InvalidVolume::NoDirectory(spec.host.clone()));
-        }
+        let host = directory(&spec.host)?;
         let mode = match spec.mode {
             VolumeModeSpec::Ro => VolumeMode::ReadOnly,
             VolumeModeSpec::Rw => VolumeMode::ReadWrite,
@@ -114,6 +107,19 @@ impl Volume {
     /// How deep the path in the guest is. A volume is mounted after those above it.
     pub(super) fn depth(&self) -> usize {
         self.guest.split('/').count()
+    }
+}
+
+/// The path of a directory of the host, without links. Blocks.
+pub(super) fn directory(path: &Path) -> Result<PathBuf, InvalidVolume> {
+    if path.as_os_str().is_empty() {
+        return Err(InvalidVolume::NoHost);
+    }
+    let failed = |cause| InvalidVolume::Host { path: path.to_owned(), cause };
+    let directory = path.canonicalize().map_err(failed)?;
+    match directory.is_dir() {
+        true => Ok(directory),
+        false => Err(InvalidVolume::NoDirectory(path.to_owned())),
     }
 }
 

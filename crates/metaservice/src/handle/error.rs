@@ -19,7 +19,7 @@ use crate::job::queue::Stage;
 pub enum ActionError {
     /// The guest did not do its part in time: no agent polled, or the agent did not reply.
     #[error("{}", match .0 {
-        Stage::Pickup => "the guest did not ask for the action in time (no agent polls)",
+        Stage::Pickup => "the guest does not answer: its agent did not ask for the action in time",
         Stage::Reply => "the guest took the action and did not reply in time",
     })]
     TimedOut(Stage),

@@ -21,11 +21,13 @@ impl JobResult {
         Self { success, ending }
     }
 
-    /// The exit status of the job: from the detail, if there is one, else 0 or 1.
+    /// The exit status of the job: from the detail, if there is one, else 0 or 1. It is 124 if the
+    /// host ended the command because of its timeout.
     #[must_use]
     pub fn status(&self) -> u8 {
         match &self.ending {
             _ if self.success => 0,
+            Some(ending) if ending.reason == Reason::TimedOut => 124,
             // A failure with the detail of a success stays a failure.
             Some(ending) => ending.shell_status().max(1),
             None => 1,
@@ -165,5 +167,7 @@ mod tests {
         let zero = Ending { exit_code: Some(0), ..Ending::new(Reason::Exited) };
         assert_eq!(JobResult { success: false, ending: Some(zero) }.status(), 1);
         assert_eq!(result(true).status(), 0);
+        let late = Ending { signal: Some(15), ..Ending::new(Reason::TimedOut) };
+        assert_eq!(JobResult { success: false, ending: Some(late) }.status(), 124);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct StatsVerb {
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// How long each job may take to be observed once.
-const ONCE_TIMEOUT: Duration = Duration::from_secs(30);
+const ONCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many observations may wait to be shown.
 const WAITING: usize = 64;
@@ -124,7 +124,10 @@ async fn once(names: Vec<String>, printer: Printer) -> Result<ExitStatus> {
             .map_or(Ok(None), |observed| Ok(Some(observed)))
         };
         let cannot = || format!("cannot watch {name}");
-        match timeout(ONCE_TIMEOUT, observed).await.with_context(cannot)?.with_context(cannot)? {
+        let silent = |_| Error::msg("its guest does not answer");
+        let observed =
+            timeout(ONCE_TIMEOUT, observed).await.map_err(silent).with_context(cannot)?;
+        match observed.with_context(cannot)? {
             Some(observed) => Ok(observed),
             None => Err(Error::msg("the job has ended")).with_context(cannot),
         }

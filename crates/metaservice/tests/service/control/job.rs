@@ -80,7 +80,7 @@ async fn a_guest_that_is_not_there_is_told_in_words() {
         panic!("an answer of the job's")
     };
     assert_eq!(code, Code::TimedOut);
-    assert_eq!(message, "the guest did not ask for the action in time (no agent polls)");
+    assert_eq!(message, "the guest does not answer: its agent did not ask for the action in time");
 }
 
 #[tokio::test]
