@@ -56,14 +56,18 @@ impl NewFile {
         let name = match path.file_name() {
             Some(name) if !slash && !path.is_dir() => PathBuf::from(name),
             _ => {
-                let message = format!("{} is a directory", path.display());
+                let shown = path.display();
+                let message = match slash && !path.is_dir() {
+                    true => format!("there is no directory {shown}"),
+                    false => format!("{shown} is a directory"),
+                };
                 return Err(Failure::new(FailureCode::NotAFile, message));
             }
         };
         let parent = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, parent, flags, Mode::empty());
-        let directory = directory.map_err(|errno| failed(errno.into()))?;
+        let directory = directory.map_err(|errno| failure::from_io(&errno.into(), parent))?;
         let draft = draft_name(&options.transfer);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
