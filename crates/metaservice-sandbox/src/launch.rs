@@ -358,6 +358,7 @@ impl Launcher {
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
             description.force = Some(force);
+            description.keeps_on_failure = job.keep.is_some();
             let serving = control::serve(description, service.clone(), listener);
             Control::new(files, serving)
         });

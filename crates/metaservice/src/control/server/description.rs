@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use metaservice_private::lock;
+use tokio::sync::watch;
 
 /// What the serving process says about the job.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,9 @@ pub struct Description {
     pub machine: MachineDescription,
     /// How its machine is ended at once. `None`: this cannot be done.
     pub force: Option<Force>,
+    /// Whether the machine of a failed command is kept for clients: then its description has a
+    /// member `keptUntilMs` from that time on. Who waits for the end is answered then.
+    pub keeps_on_failure: bool,
 }
 
 /// Ends a machine at once, without its guest. Clones do the same.
@@ -61,7 +65,13 @@ impl fmt::Debug for Force {
 /// The description of a job's machine: any JSON, for people; `null` for nothing. Clones share it,
 /// and it may change while it is served.
 #[derive(Clone, Default)]
-pub struct MachineDescription(Arc<Mutex<Option<Describe>>>);
+pub struct MachineDescription(Arc<Machine>);
+
+#[derive(Default)]
+struct Machine {
+    describe: Mutex<Option<Describe>>,
+    changed: watch::Sender<()>,
+}
 
 type Describe = Box<dyn Fn() -> serde_json::Value + Send>;
 
@@ -73,11 +83,26 @@ impl MachineDescription {
 
     /// Replaces the description by one that is made for each request. `describe` must not wait.
     pub fn set_with(&self, describe: impl Fn() -> serde_json::Value + Send + 'static) {
-        *lock(&self.0) = Some(Box::new(describe));
+        *lock(&self.0.describe) = Some(Box::new(describe));
+        self.0.changed.send_replace(());
     }
 
     pub(super) fn get(&self) -> serde_json::Value {
-        lock(&self.0).as_ref().map_or(serde_json::Value::Null, |describe| describe())
+        lock(&self.0.describe).as_ref().map_or(serde_json::Value::Null, |describe| describe())
+    }
+
+    /// Whether the machine of a failed command is kept for clients.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.get()["keptUntilMs"].is_null()
+    }
+
+    /// Waits until the machine of a failed command is kept.
+    pub(super) async fn kept(&self) {
+        let mut changes = self.0.changed.subscribe();
+        while !self.is_kept() {
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
     }
 }
 

@@ -72,8 +72,14 @@ pub(crate) async fn wait(
             WaitFor::Ended => std::future::pending().await,
         }
     };
+    let ended = async {
+        let result = served.service.result().await;
+        if served.description.keeps_on_failure && !result.success {
+            served.description.machine.kept().await;
+        }
+    };
     tokio::select! {
-        _ = served.service.result() => {}
+        () = ended => {}
         () = fetched => return Json(describe(&served)).into_response(),
         _ = terminated.wait_for(|terminated| *terminated) => {}
     }
@@ -263,7 +269,7 @@ pub(crate) async fn kill(State(served): State<Served>, Query(query): Query<KillQ
 
 /// Whether the command has failed and its machine is kept: then there is no command to kill.
 fn is_kept(served: &Served) -> bool {
-    !served.description.machine.get()["keptUntilMs"].is_null()
+    served.description.machine.is_kept()
 }
 
 /// Which signal.
