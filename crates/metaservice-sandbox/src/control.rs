@@ -396,7 +396,7 @@ async fn settles(jobs: &Jobs, name: &JobName, deadline: Instant) -> bool {
     timeout_at(deadline, has_ended(jobs, name)).await == Ok(true)
 }
 
-/// Removes the job `name`, which has ended. With `force`, a running one is killed first: its
+/// Removes the job `name`, which has ended; one that is about to end is awaited. With `force`, a running one is killed first: its
 /// process and its machine, without waiting for artifacts.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The final report of a job.
 
-use metaservice::{JobResult, LogError, Reason};
+use metaservice::{JobResult, LogError};
 use metaservice_qemu::Exit;
 
 use crate::life::{Collected, End, KillReason, Outcome, Signal};
@@ -83,11 +83,6 @@ impl Report {
 
     fn result_status(&self) -> u8 {
         let Some(result) = &self.result else { return status::FAILED };
-        let reason = result.ending.as_ref().map(|ending| ending.reason);
-        if !result.success && reason == Some(Reason::TimedOut) {
-            // An earlier service of the job may have stopped it.
-            return status::TIMED_OUT;
-        }
         let unread = self.log.as_ref().is_some_and(|error| crate::output::is_unread(error));
         let complete = self.outcome.collected == Collected::All && self.log.is_none();
         match result.status() {
@@ -101,7 +96,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use metaservice::Ending;
+    use metaservice::{Ending, Reason};
 
     use super::*;
     use crate::life::Force;

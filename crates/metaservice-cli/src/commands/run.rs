@@ -82,7 +82,7 @@ pub(crate) struct Run {
     /// Keep the machine when the command has failed, for "shell", "exec" and "cp" [default: 30m].
     ///
     /// Ctrl-C or "metaservice kill" ends it earlier. The exit status is that of the command. "wait"
-    /// prints it at once.
+    /// prints it when the machine is kept.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "30m", help_heading = JOB)]
     pub(crate) keep_on_failure: Option<String>,
@@ -177,14 +177,16 @@ fn owner_input(job: &Job, escape: Escape) -> Result<OwnerInput> {
     Ok(if interactive { input } else { input.noticing() })
 }
 
-/// Refuses a duration in front of the command: with docker's spelling, `--keep-on-failure 5m -- make`,
-/// it would be the command.
+/// Refuses a duration in front of the command: in `--keep-on-failure 5m -- make`, it would be the
+/// command.
 fn refuse_period(command: &[String]) -> Result<()> {
     match command {
-        [word, dashes, ..] if dashes == "--" && humantime::parse_duration(word).is_ok() => {
+        [word, dashes, ..] if dashes == "--" && description::period(Some(word), "").is_ok() => {
             Err(hints::hinted(
                 format!("write --keep-on-failure={word}"),
-                format!("--keep-on-failure takes its duration after '=', and {word} is no command"),
+                format!(
+                    "--keep-on-failure takes its duration after '=', and {word} is not a command"
+                ),
             ))
         }
         _ => Ok(()),

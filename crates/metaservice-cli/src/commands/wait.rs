@@ -43,7 +43,7 @@ pub(crate) struct Wait {
 pub(crate) enum Event {
     /// The guest has fetched the command.
     Running,
-    /// The command has ended.
+    /// The job has ended, with its artifacts, or its machine is kept.
     Ended,
 }
 
@@ -98,7 +98,7 @@ async fn ended(name: &str) -> Result<(u8, Job)> {
     Ok((status, job))
 }
 
-/// The job when its command has ended. A job that loses its machine says so in its directory.
+/// The job when it has ended, or when its machine is kept. A job that loses its machine says so in its directory.
 async fn end_of(name: &str) -> Result<Job> {
     let found = match control::lookup(name).await {
         Err(ControlError::NotFound { .. }) => {
