@@ -1,0 +1,394 @@
+//! One rule of a policy, as a user writes it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::attempt::{Attempt, Target, Transport};
+use crate::class::AddressClass;
+use crate::name::{DomainName, InvalidName};
+use crate::names::NameTable;
+use crate::ports::{InvalidPorts, Ports};
+
+/// A rule: `NAME[:PORTS]`, `*.NAME[:PORTS]`, `CIDR[:PORTS][/udp]`, `host:PORT`, `public`.
+///
+/// A rule of names and `host` are for TCP. `public` is for TCP and UDP. An IPv6 network with ports
+/// is in brackets: `[2001:db8::/32]:443`.
+///
+/// ```
+/// use metaservice_egress::Rule;
+///
+/// let rule: Rule = "*.example.org:443".parse()?;
+/// assert_eq!(rule.to_string(), "*.example.org:443");
+/// # Ok::<(), metaservice_egress::InvalidRule>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// What it matches.
+    pub(crate) pattern: Pattern,
+    pub(crate) ports: Ports,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Pattern {
+    /// This name. The flag accepts TLS without a readable name.
+    Name(DomainName, AnySni),
+    /// All names below this one.
+    Below(DomainName, AnySni),
+    /// A network of raw addresses.
+    Network(IpNet, Transport),
+    /// The loopback interface of the host.
+    Host,
+    /// Each public address, and each name that resolves to one.
+    Public,
+}
+
+/// Whether a TLS connection without a readable name is accepted: one with ECH, or without SNI.
+pub(crate) type AnySni = bool;
+
+/// The suffix of a rule that accepts TLS without a readable name.
+const ANY_SNI: &str = "/any-sni";
+const UDP: &str = "/udp";
+
+/// Why a text is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRule {
+    /// The name is none.
+    #[error("the rule has no valid name")]
+    Name(#[from] InvalidName),
+    /// The ports are none.
+    #[error("the rule has no valid ports")]
+    Ports(#[from] InvalidPorts),
+    /// There is a `*` that is not the first label.
+    #[error("write '*' as the first label only, for example *.example.org")]
+    Wildcard,
+    /// `*` alone, or the network of all addresses. It would have the host's private networks too.
+    #[error("write 'public' for the whole internet")]
+    Everything,
+    /// `host` without one port.
+    #[error("write a port of this host as host:PORT")]
+    Host,
+    /// A loopback name or address.
+    #[error("write a port of this host as host:PORT, not by a loopback name or address")]
+    Loopback,
+    /// `public` with something behind it, or in other letters.
+    #[error("'public' has no ports and no protocol, and is written in small letters")]
+    Public,
+    /// A network with bits behind its prefix.
+    #[error("the address has bits after the prefix; write {0}")]
+    Prefix(IpNet),
+    /// `/udp` behind a name.
+    #[error("UDP is allowed by addresses only: CIDR[:PORTS]/udp")]
+    UdpName,
+    /// `/any-sni` behind an address.
+    #[error("'/any-sni' belongs to a rule of a name")]
+    AnySniAddress,
+}
+
+impl FromStr for Rule {
+    type Err = InvalidRule;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRule> {
+        if text == "public" {
+            return Ok(Self::public());
+        }
+        if text.starts_with("public:") || text.starts_with("public/") {
+            return Err(InvalidRule::Public);
+        }
+        if let Some(port) = text.strip_prefix("host:") {
+            let ports: Ports = port.parse()?;
+            return Ok(Self { pattern: Pattern::Host, ports });
+        }
+        if text == "host" {
+            return Err(InvalidRule::Host);
+        }
+        match address_rule(text) {
+            Some(rule) => rule,
+            None => name_rule(text),
+        }
+    }
+}
+
+/// A rule of a network. `None`: the text does not begin with an address.
+fn address_rule(text: &str) -> Option<Result<Rule, InvalidRule>> {
+    let (text, transport) = match text.strip_suffix(UDP) {
+        Some(rest) => (rest, Transport::Udp),
+        None => (text, Transport::Tcp),
+    };
+    let any_sni = text.strip_suffix(ANY_SNI);
+    let (network, ports) = split_network(any_sni.unwrap_or(text));
+    let network = network?;
+    Some(if any_sni.is_some() {
+        Err(InvalidRule::AnySniAddress)
+    } else {
+        check_network(network, ports, transport)
+    })
+}
+
+fn check_network(
+    network: IpNet,
+    ports: Option<&str>,
+    transport: Transport,
+) -> Result<Rule, InvalidRule> {
+    if network.trunc() != network {
+        return Err(InvalidRule::Prefix(network.trunc()));
+    }
+    let network = canonical(network);
+    let ports = ports.map(str::parse).transpose()?.unwrap_or_default();
+    if network.prefix_len() == 0 {
+        return Err(InvalidRule::Everything);
+    }
+    let is_loopback = |address| AddressClass::of(address) == AddressClass::Loopback;
+    if network.prefix_len() >= 8 && is_loopback(network.addr()) && is_loopback(network.broadcast())
+    {
+        return Err(InvalidRule::Loopback);
+    }
+    Ok(Rule { pattern: Pattern::Network(network, transport), ports })
+}
+
+/// The IPv4 network of an IPv4-mapped one: addresses are compared in this form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    v4.map_or(network, IpNet::V4)
+}
+
+/// Splits `CIDR[:PORTS]` and `[CIDR][:PORTS]`.
+fn split_network(text: &str) -> (Option<IpNet>, Option<&str>) {
+    if let Some(network) = network(text) {
+        return (Some(network), None);
+    }
+    if let Some((inner, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        // A wrong rest is given to the parser of ports, which says so.
+        let ports = (!rest.is_empty()).then(|| rest.strip_prefix(':').unwrap_or(rest));
+        return (network(inner), ports);
+    }
+    match text.split_once(':') {
+        Some((address, ports)) => (network(address), Some(ports)),
+        None => (None, None),
+    }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
+}
+
+fn name_rule(text: &str) -> Result<Rule, InvalidRule> {
+    if text.ends_with(UDP) {
+        return Err(InvalidRule::UdpName);
+    }
+    let (text, any_sni) = match text.strip_suffix(ANY_SNI) {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let (name, ports) = match text.split_once(':') {
+        Some((name, ports)) => (name, ports.parse()?),
+        None => (text, Ports::all()),
+    };
+    if name == "*" {
+        return Err(InvalidRule::Everything);
+    }
+    let below = name.strip_prefix("*.");
+    let plain = below.unwrap_or(name);
+    if plain.contains('*') {
+        return Err(InvalidRule::Wildcard);
+    }
+    let name: DomainName = plain.parse()?;
+    if name.is_loopback() {
+        return Err(InvalidRule::Loopback);
+    }
+    if name.is_host() {
+        return Err(InvalidRule::Host);
+    }
+    // As text, the rule of this name would be the one of the whole internet.
+    if below.is_none() && name.as_str() == "public" {
+        return Err(InvalidRule::Public);
+    }
+    let pattern = match below {
+        Some(_) => Pattern::Below(name, any_sni),
+        None => Pattern::Name(name, any_sni),
+    };
+    Ok(Rule { pattern, ports })
+}
+
+impl Rule {
+    /// The rule `public`.
+    #[must_use]
+    pub fn public() -> Self {
+        Self { pattern: Pattern::Public, ports: Ports::all() }
+    }
+
+    /// The rule that allows this attempt and nothing else. `None`: there is none. UDP is allowed by
+    /// addresses only, and the loopback interface of the host by its name only.
+    ///
+    /// ```
+    /// use metaservice_egress::{Attempt, Rule};
+    ///
+    /// let attempt: Attempt = "www.example.org:443".parse()?;
+    /// assert_eq!(Rule::only(&attempt).map(|rule| rule.to_string()).as_deref(), Some("www.example.org:443"));
+    /// # Ok::<(), metaservice_egress::InvalidAttempt>(())
+    /// ```
+    #[must_use]
+    pub fn only(attempt: &Attempt) -> Option<Self> {
+        let Attempt { target, port, transport } = attempt;
+        let pattern = match (target, transport) {
+            (Target::Host, Transport::Tcp) => Pattern::Host,
+            (Target::Name(name), Transport::Tcp) if !name.is_loopback() => {
+                Pattern::Name(name.clone(), false)
+            }
+            (Target::Address(address), _) if is_reachable(*address) => {
+                Pattern::Network(address.to_canonical().into(), *transport)
+            }
+            _ => return None,
+        };
+        Ports::one(*port).map(|ports| Self { pattern, ports })
+    }
+}
+
+/// Whether a rule of addresses can allow this one. The loopback interface has a rule of its own,
+/// and the addresses of names have no other meaning.
+fn is_reachable(address: IpAddr) -> bool {
+    let of_name =
+        matches!(address.to_canonical(), IpAddr::V4(address) if NameTable::contains(address));
+    AddressClass::of(address) != AddressClass::Loopback && !of_name
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pattern, ports } = self;
+        match pattern {
+            Pattern::Name(name, _) => write!(f, "{name}")?,
+            Pattern::Below(name, _) => write!(f, "*.{name}")?,
+            Pattern::Network(network, _) => {
+                let is_one = network.prefix_len() == network.max_prefix_len();
+                let address = network.addr();
+                let text = if is_one { address.to_string() } else { network.to_string() };
+                match address.is_ipv6() && !ports.is_all() {
+                    true => write!(f, "[{text}]")?,
+                    false => write!(f, "{text}")?,
+                }
+            }
+            Pattern::Host => write!(f, "host")?,
+            Pattern::Public => return write!(f, "public"),
+        }
+        if !ports.is_all() || *pattern == Pattern::Host {
+            write!(f, ":{ports}")?;
+        }
+        match pattern {
+            Pattern::Name(_, true) | Pattern::Below(_, true) => f.write_str(ANY_SNI),
+            Pattern::Network(_, Transport::Udp) => f.write_str(UDP),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl serde::Serialize for Rule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Rule {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|error| {
+            serde::de::Error::custom(format_args!("in the rule {text:?}: {}", causes(&error)))
+        })
+    }
+}
+
+/// An error and its cause in one line.
+fn causes(error: &InvalidRule) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rule_is_read_as_it_is_written() {
+        for text in [
+            "www.example.org",
+            "www.example.org:443",
+            "*.files.example:443,8443",
+            "a.example:443/any-sni",
+            "10.0.0.0/8",
+            "10.0.0.0/8:5432",
+            "1.1.1.1:53/udp",
+            "2001:db8::/32",
+            "[2001:db8::/32]:443",
+            "[2001:db8::/32]:443/udp",
+            "host:5432",
+            "public",
+        ] {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        }
+        for (text, canonical) in [
+            ("[::ffff:10.0.0.0/104]:80", "10.0.0.0/8:80"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("Www.Example.org.", "www.example.org"),
+            ("1.1.1.1/32:53", "1.1.1.1:53"),
+            ("[2001:db8::1]:1-65535", "2001:db8::1"),
+        ] {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_rules() {
+        use InvalidRule::*;
+        for (text, why) in [
+            ("", Name(InvalidName::Empty)),
+            ("*", Everything),
+            ("*.*.example", Wildcard),
+            ("a.*.example", Wildcard),
+            ("a*.example", Wildcard),
+            ("host", Host),
+            ("host:0", Ports(InvalidPorts)),
+            ("host.internal:80", Host),
+            ("public.", Public),
+            ("Public", Public),
+            ("localhost:80", Loopback),
+            ("a.localhost", Loopback),
+            ("127.0.0.1:80", Loopback),
+            ("[::1]:80", Loopback),
+            ("[::ffff:127.0.0.1]:80", Loopback),
+            ("64:ff9b::7f00:1", Loopback),
+            ("0.0.0.0", Loopback),
+            ("0.0.0.0/0", Everything),
+            ("::/0", Everything),
+            ("public:443", Public),
+            ("10.0.0.1/8", Prefix("10.0.0.0/8".parse().unwrap())),
+            ("a.example/udp", UdpName),
+            ("10.0.0.0/8/any-sni", AnySniAddress),
+            ("a.example:http", Ports(InvalidPorts)),
+            ("10.0.0.0/8:", Ports(InvalidPorts)),
+            ("[10.0.0.0/8]x", Ports(InvalidPorts)),
+            ("127.1", Name(InvalidName::Address)),
+            ("https://a.example", Ports(InvalidPorts)),
+            ("10.0.0.0/33", Name(InvalidName::Character)),
+        ] {
+            assert_eq!(text.parse::<Rule>(), Err(why), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic(text in "[*a0-9.:/\\[\\]-]{0,24}(/udp|/any-sni)?") {
+            if let Ok(rule) = text.parse::<Rule>() {
+                prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
+            }
+        }
+    }
+}
