@@ -1,29 +1,14 @@
 //! The configuration of a card.
 
-use std::net::Ipv4Addr;
-
 use crate::address::{GuestAddress, Mtu, SERVICE_PORT};
+use crate::network::Network;
 use crate::pcap::Pcap;
 use crate::stale::StaleConnection;
 
-/// A gateway that DHCP offers to the guest.
-///
-/// The card itself forwards nothing. This is for a guest in which something else on the same
-/// segment does, such as a bridge to a second card.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gateway {
-    /// The default router.
-    pub router: Ipv4Addr,
-    /// The DNS servers. At most [`Gateway::MAX_RESOLVERS`] are sent.
-    pub resolvers: Vec<Ipv4Addr>,
-}
-
-impl Gateway {
-    /// The number of DNS servers that fit into an offer.
-    pub const MAX_RESOLVERS: usize = 8;
-}
-
 /// The limits on what one guest can use of the host.
+///
+/// Connections to the service and those through the [`Gateway`](crate::Gateway) have limits of
+/// their own: a guest that has used up the latter still reaches the service.
 ///
 /// Buffers belong to connections with a complete handshake. With few connections, each has its full
 /// buffers. With many, they are smaller, but at least 64 KiB to receive and 16 KiB to send. A
@@ -37,6 +22,25 @@ pub struct Limits {
     /// Incomplete handshakes. A SYN above the limit displaces the oldest. Each takes some hundred
     /// bytes, and ends after half a minute.
     pub half_open: usize,
+    /// Connections through the [`Gateway`](crate::Gateway), in both directions, as `connections`
+    /// are those to the service.
+    pub routed_connections: usize,
+    /// Attempts of the guest to connect through the gateway, whose handshake is not complete. A SYN
+    /// above the limit displaces the oldest, which the guest repeats. Each ends half a minute after
+    /// its SYN, or after the owner's answer.
+    pub attempts: usize,
+    /// Connections to the guest that wait for its answer. More are an error of
+    /// [`Gateway::connect`](crate::Gateway::connect).
+    pub opens: usize,
+    /// Bytes of the buffers of all connections through the gateway, as `buffers` are those of
+    /// connections to the service.
+    pub routed_buffers: usize,
+    /// Datagrams that wait in each direction. More are dropped and counted.
+    pub datagrams: usize,
+    /// Echo requests that wait for the owner of the gateway. More are dropped and counted.
+    pub echoes: usize,
+    /// Bytes of the datagrams that wait in each direction, and of the echo requests.
+    pub datagram_bytes: usize,
     /// Bytes of the buffers of all connections. With less than 80 KiB for each of `connections`, it
     /// is the stricter limit on their number.
     pub buffers: usize,
@@ -52,10 +56,21 @@ pub struct Limits {
 impl Default for Limits {
     /// 1024 connections and 1024 handshakes. 48 MiB for all buffers, and for each connection at
     /// most 1 MiB to receive and 2 MiB to send. 1,000,000 frames a second.
+    ///
+    /// Through the gateway, 2048 connections with 192 MiB for their buffers, 1024 attempts, and 128
+    /// connections to the guest without its answer. 1024 datagrams with 1 MiB, and 64 echo requests
+    /// with 1 MiB. Memory of a buffer is used when data comes.
     fn default() -> Self {
         Self {
             connections: 1024,
             half_open: 1024,
+            routed_connections: 2048,
+            attempts: 1024,
+            opens: 128,
+            routed_buffers: 192 << 20,
+            datagrams: 1024,
+            echoes: 64,
+            datagram_bytes: 1 << 20,
             buffers: 48 << 20,
             receive_buffer: 1 << 20,
             send_buffer: 2 << 20,
@@ -76,7 +91,7 @@ impl Default for Limits {
 pub struct Config {
     pub(crate) mtu: Mtu,
     pub(crate) guest_address: GuestAddress,
-    pub(crate) gateway: Option<Gateway>,
+    pub(crate) network: Option<Network>,
     pub(crate) ports: Vec<u16>,
     pub(crate) limits: Limits,
     pub(crate) pcap: Option<Pcap>,
@@ -89,7 +104,7 @@ impl Default for Config {
         Self {
             mtu: Mtu::default(),
             guest_address: GuestAddress::default(),
-            gateway: None,
+            network: None,
             ports: vec![SERVICE_PORT],
             limits: Limits::default(),
             pcap: None,
@@ -113,10 +128,13 @@ impl Config {
         self
     }
 
-    /// Sets the gateway that DHCP offers. Without one, it offers neither a default route nor DNS.
+    /// Makes the card the router of its guest: see [`attach_gateway`](crate::attach_gateway). DHCP
+    /// gives the guest its address in this network, in place of
+    /// [`guest_address`](Self::guest_address), with the card as router and resolver. Without, DHCP
+    /// offers neither a default route nor a resolver.
     #[must_use]
-    pub fn gateway(mut self, gateway: Gateway) -> Self {
-        self.gateway = Some(gateway);
+    pub const fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
         self
     }
 

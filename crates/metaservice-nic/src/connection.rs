@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{error::StreamError, interface::ConnectionId, shared::Shared};
 
-/// A TCP connection from the guest.
+/// A TCP connection of the guest: to the service, or through the card in either direction.
 ///
 /// A read returns what has arrived, and end-of-file once the guest has ended its direction. A slow
 /// reader closes the window, and the guest waits. A write takes as much as fits. Flushing does
@@ -22,6 +22,9 @@ use crate::{error::StreamError, interface::ConnectionId, shared::Shared};
 /// Dropping it is an orderly close, not a reset. What was written is still delivered, as long as
 /// the guest takes some of it within each quarter of an hour. A connection that is not dropped
 /// never times out, however long the guest is silent.
+///
+/// The guest's keep-alive probes are answered. Through the card, the guest is probed after five
+/// minutes of silence: if it has restarted, the connection ends with a reset.
 ///
 /// # Errors
 /// [`ConnectionReset`](io::ErrorKind::ConnectionReset) if the guest has reset it.
@@ -63,10 +66,15 @@ impl Connection {
         self.peer
     }
 
-    /// The port of the service to which the guest connected.
+    /// The port of the other end: to which the guest connected, or from which it is connected.
     #[must_use]
     pub fn local_port(&self) -> u16 {
         self.port
+    }
+
+    /// Resets the connection. What was written and not delivered is discarded.
+    pub fn reset(self) {
+        self.shared.act(|state| state.interface.reset(self.id));
     }
 }
 

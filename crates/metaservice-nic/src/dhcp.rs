@@ -3,6 +3,13 @@
 //! Owns the answers and their content. It keeps no leases: there is one address and one guest, so
 //! each client gets that address. A request for another address is refused. It does not relay, and
 //! does not answer messages to another server.
+//!
+//! A guest in a network of the card gets the router both by the router option and as a classless
+//! route (option 121), beside a route to the service. Clients differ: systemd-networkd and
+//! NetworkManager follow RFC 3442 and ignore the router option if there is option 121. dhclient
+//! sets them only by a hook, older releases of cloud-init not at all, and both set the router. The
+//! route to the service is for guests with more than one card: some distributions route
+//! 169.254.0.0/16 to each of them, and a default route would lose against that.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +24,7 @@ use smoltcp::{
 
 use crate::{
     address::{PREFIX_LENGTH, SERVICE_ADDRESS},
-    config::{Config, Gateway},
+    config::Config,
     ethernet,
     frame::Outgoing,
     statistics::DropReason,
@@ -55,8 +62,11 @@ mod option {
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     address: Ipv4Addr,
+    /// The address of the server, by which clients know it.
+    server: Ipv4Addr,
+    prefix: u8,
     mtu: u16,
-    gateway: Option<Gateway>,
+    router: Option<Ipv4Addr>,
 }
 
 /// A client's message, as far as the answer depends on it.
@@ -75,6 +85,7 @@ struct Message<'packet> {
 /// An answer and its destination.
 #[derive(Debug)]
 struct Reply {
+    server: Ipv4Addr,
     destination: Ipv4Addr,
     hardware: EthernetAddress,
     message: Vec<u8>,
@@ -83,9 +94,11 @@ struct Reply {
 impl Server {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            address: config.guest_address.get(),
+            address: config.network.map_or(config.guest_address.get(), |network| network.guest),
+            server: config.network.map_or(SERVICE_ADDRESS, |network| network.router),
+            prefix: config.network.map_or(PREFIX_LENGTH, |network| network.prefix),
             mtu: config.mtu.get(),
-            gateway: config.gateway.clone(),
+            router: config.network.map(|network| network.router),
         }
     }
 
@@ -117,14 +130,14 @@ impl Server {
             DhcpMessageType::Request => {
                 // In state SELECTING the client names its server. In INIT-REBOOT, RENEWING and
                 // REBINDING it asks any server whether its address is right.
-                if message.server.is_some_and(|server| server != SERVICE_ADDRESS) {
+                if message.server.is_some_and(|server| server != self.server) {
                     return None;
                 }
                 let asked = message.requested.unwrap_or(message.current);
                 if asked == self.address {
                     Some(self.lease(message, DhcpMessageType::Ack))
                 } else {
-                    Some(refuse(message))
+                    Some(self.refuse(message))
                 }
             }
             DhcpMessageType::Inform => Some(self.inform(message)),
@@ -134,7 +147,7 @@ impl Server {
     }
 
     fn lease(&self, message: &Message<'_>, kind: DhcpMessageType) -> Reply {
-        let mut writer = Writer::new(message, kind);
+        let mut writer = self.writer(message, kind);
         writer.packet().set_client_ip(match kind {
             DhcpMessageType::Ack => message.current,
             _ => Ipv4Addr::UNSPECIFIED,
@@ -154,7 +167,7 @@ impl Server {
 
     /// An answer without an address and a lease, because the client has its address from elsewhere.
     fn inform(&self, message: &Message<'_>) -> Reply {
-        let mut writer = Writer::new(message, DhcpMessageType::Ack);
+        let mut writer = self.writer(message, DhcpMessageType::Ack);
         writer.packet().set_client_ip(message.current);
         self.configure(&mut writer);
         let destination = match message.current {
@@ -165,31 +178,32 @@ impl Server {
     }
 
     fn configure(&self, writer: &mut Writer) {
-        let mask = u32::MAX << (32 - u32::from(PREFIX_LENGTH));
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
         writer.option(option::SUBNET_MASK, &mask.to_be_bytes());
         writer.option(option::INTERFACE_MTU, &self.mtu.to_be_bytes());
         // RFC 3442: the router 0.0.0.0 means that the destination is on the link.
+        let router = self.router.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let mut routes = vec![32];
         routes.extend(SERVICE_ADDRESS.octets());
-        routes.extend(Ipv4Addr::UNSPECIFIED.octets());
-        if let Some(gateway) = &self.gateway {
+        routes.extend(router.octets());
+        if self.router.is_some() {
             // A client that uses option 121 ignores the router option, so the router is in both.
             routes.push(0);
-            routes.extend(gateway.router.octets());
-            writer.option(option::ROUTER, &gateway.router.octets());
-            let resolvers = gateway.resolvers.iter().take(Gateway::MAX_RESOLVERS);
-            let resolvers: Vec<u8> = resolvers.flat_map(Ipv4Addr::octets).collect();
-            if !resolvers.is_empty() {
-                writer.option(option::RESOLVERS, &resolvers);
-            }
+            routes.extend(router.octets());
+            writer.option(option::ROUTER, &router.octets());
+            writer.option(option::RESOLVERS, &router.octets());
         }
         writer.option(option::CLASSLESS_ROUTES, &routes);
     }
-}
 
-/// A DHCPNAK, which is always broadcast: the client must not use its address.
-fn refuse(message: &Message<'_>) -> Reply {
-    Writer::new(message, DhcpMessageType::Nak).finish(message, Ipv4Addr::BROADCAST)
+    /// A DHCPNAK, which is always broadcast: the client must not use its address.
+    fn refuse(&self, message: &Message<'_>) -> Reply {
+        self.writer(message, DhcpMessageType::Nak).finish(message, Ipv4Addr::BROADCAST)
+    }
+
+    fn writer(&self, message: &Message<'_>, kind: DhcpMessageType) -> Writer {
+        Writer::new(self.server, message, kind)
+    }
 }
 
 impl<'packet> Message<'packet> {
@@ -255,13 +269,14 @@ fn next_option(mut bytes: &[u8]) -> Option<(DhcpOption<'_>, &[u8])> {
 
 /// An answer that is being written.
 struct Writer {
+    server: Ipv4Addr,
     message: Vec<u8>,
 }
 
 impl Writer {
     /// The fields and options of each answer.
-    fn new(message: &Message<'_>, kind: DhcpMessageType) -> Self {
-        let mut writer = Self { message: vec![0; FIXED] };
+    fn new(server: Ipv4Addr, message: &Message<'_>, kind: DhcpMessageType) -> Self {
+        let mut writer = Self { server, message: vec![0; FIXED] };
         let mut packet = writer.packet();
         packet.set_opcode(DhcpOpCode::Reply);
         packet.set_hardware_type(ArpHardware::Ethernet);
@@ -273,7 +288,7 @@ impl Writer {
             packet.set_flags(DhcpFlags::BROADCAST);
         }
         writer.option(option::MESSAGE_TYPE, &[kind.into()]);
-        writer.option(option::SERVER, &SERVICE_ADDRESS.octets());
+        writer.option(option::SERVER, &server.octets());
         // RFC 6842: the answer repeats the identifier of the client.
         if let Some(client) = message.client {
             writer.option(option::CLIENT, client);
@@ -302,14 +317,14 @@ impl Writer {
             Ipv4Addr::BROADCAST => EthernetAddress::BROADCAST,
             _ => message.hardware,
         };
-        Reply { destination, hardware, message: self.message }
+        Reply { server: self.server, destination, hardware, message: self.message }
     }
 }
 
 impl Reply {
     fn push(&self, checksums: &ChecksumCapabilities, outgoing: &mut Outgoing) {
         let header = Ipv4Repr {
-            src_addr: SERVICE_ADDRESS,
+            src_addr: self.server,
             dst_addr: self.destination,
             next_header: IpProtocol::Udp,
             payload_len: UDP_HEADER_LEN + self.message.len(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::address::Mtu;
+use crate::network::Network;
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const ADDRESS: [u8; 4] = [169, 254, 1, 2];
@@ -119,14 +120,14 @@ fn the_clients_identifier_comes_back() {
 fn only_a_networked_guest_learns_of_a_way_out() {
     let plain = answer(&message(1, [0; 4], false, &[(55, &[1, 3, 6, 121])])).unwrap();
     assert_eq!((find(&plain, 3), find(&plain, 6)), (None, None));
-    let router = Ipv4Addr::new(169, 254, 0, 1);
-    let gateway = Gateway { router, resolvers: vec![Ipv4Addr::new(9, 9, 9, 9); 20] };
-    let config = Config::default().mtu(Mtu::ETHERNET).gateway(gateway);
+    let config = Config::default().mtu(Mtu::ETHERNET).network(Network::default());
     let reply = answer_of(&config, &message(1, [0; 4], false, &[])).unwrap();
-    assert_eq!(find(&reply, 3).unwrap(), [169, 254, 0, 1]);
-    assert_eq!(find(&reply, 6).unwrap(), [9; 32]);
+    assert_eq!(find(&reply, 1).unwrap(), [255, 255, 255, 0]);
+    assert_eq!(find(&reply, 3).unwrap(), [10, 0, 2, 2]);
+    assert_eq!(find(&reply, 6).unwrap(), [10, 0, 2, 2]);
+    assert_eq!(find(&reply, 54).unwrap(), [10, 0, 2, 2]);
     let routes = find(&reply, 121).unwrap();
-    assert_eq!(routes, [32, 169, 254, 169, 254, 0, 0, 0, 0, 0, 169, 254, 0, 1]);
+    assert_eq!(routes, [32, 169, 254, 169, 254, 10, 0, 2, 2, 0, 10, 0, 2, 2]);
     assert_eq!(find(&reply, 26).unwrap(), [0x05, 0xdc]);
 }
 

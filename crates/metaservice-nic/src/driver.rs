@@ -85,8 +85,8 @@ impl Driver {
         }
     }
 
-    /// Runs until QEMU closes the socket. It also ends when the [`Nic`](crate::Nic) and all
-    /// connections are dropped and their data is delivered.
+    /// Runs until QEMU closes the socket. It also ends when the [`Nic`](crate::Nic), the
+    /// [`Gateway`](crate::Gateway) and all connections are dropped and their data is delivered.
     ///
     /// # Errors
     /// [`Error::Socket`] if the socket fails in another way, and [`Error::Framing`] if the data is
@@ -176,7 +176,7 @@ impl Driver {
         let turn = Turn {
             deadline: state.interface.deadline(),
             backlog: state.interface.has_backlog(),
-            finished: !state.accepting && state.interface.is_idle(),
+            finished: !state.accepting && !state.routing && state.interface.is_idle(),
         };
         drop(state);
         self.wakers.drain(..).for_each(Waker::wake);

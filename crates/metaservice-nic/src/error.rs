@@ -35,6 +35,39 @@ pub enum StreamError {
     Gone,
 }
 
+/// Why there is no connection to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The guest refuses it: nothing listens on the port, or a packet filter rejects it.
+    #[error("the guest refuses the connection")]
+    Refused,
+    /// The guest does not answer within half a minute.
+    #[error("the guest does not answer")]
+    NoAnswer,
+    /// There is a connection with this source and port already, or the source has no free port.
+    #[error("there is such a connection already")]
+    InUse,
+    /// The port is 0, or the source is an address that the guest cannot see: its own, that of the
+    /// service, or not one of a single host.
+    #[error("not an address that the guest can be connected from")]
+    Address,
+    /// A limit is reached: [`Limits::opens`](crate::Limits::opens),
+    /// [`routed_connections`](crate::Limits::routed_connections) or
+    /// [`routed_buffers`](crate::Limits::routed_buffers).
+    #[error("there are too many connections")]
+    Limit,
+    /// The machine, or the driver of its card, has ended.
+    #[error("the machine's network card is gone")]
+    Gone,
+}
+
+/// An attempt of the guest to connect has ended before the connection was there: the guest has
+/// given up, others have displaced it, or the card is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the guest does not wait for the connection any more")]
+pub struct AttemptError;
+
 impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match error {

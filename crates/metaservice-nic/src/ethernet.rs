@@ -11,7 +11,8 @@ use smoltcp::wire::{
 };
 
 use crate::{
-    address::{SERVICE_ADDRESS, SERVICE_HARDWARE_ADDRESS},
+    address::SERVICE_HARDWARE_ADDRESS,
+    addresses::Addresses,
     frame::{ETHERNET_HEADER, Outgoing},
     statistics::DropReason,
 };
@@ -33,7 +34,11 @@ pub(crate) enum Received<'frame> {
 }
 
 /// Parses the Ethernet header of a frame on a link with this MTU.
-pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Received<'_>, DropReason> {
+pub(crate) fn parse(
+    frame: &[u8],
+    mtu: usize,
+    addresses: Addresses,
+) -> Result<Received<'_>, DropReason> {
     let header = EthernetFrame::new_checked(frame).map_err(|_| DropReason::Truncated)?;
     if frame.len() > ETHERNET_HEADER + mtu {
         return Err(DropReason::Oversized);
@@ -45,7 +50,7 @@ pub(crate) fn parse(frame: &[u8], mtu: usize) -> Result<Received<'_>, DropReason
         return Err(DropReason::ForeignDestination);
     }
     let source = header.src_addr();
-    if !source.is_unicast() || source == OWN {
+    if !source.is_unicast() || source == OWN || !addresses.may_have(source) {
         return Err(DropReason::InvalidSource);
     }
     match header.ethertype() {
@@ -74,12 +79,14 @@ pub(crate) fn push<R>(
     })
 }
 
-/// Answers an ARP packet (RFC 826) that requests the service's address.
+/// Answers an ARP packet (RFC 826) that requests an address for which the card answers.
 ///
 /// A probe (RFC 5227: an empty sender address) is answered too, which defends the service's
-/// address. Claims of other hosts to that address are ignored.
+/// address. Other packets change nothing: claims to an address of the card, and those of senders
+/// that are not the guest.
 pub(crate) fn answer_arp(
     packet: &[u8],
+    addresses: Addresses,
     neighbours: &mut Neighbours,
     outgoing: &mut Outgoing,
 ) -> Result<(), DropReason> {
@@ -94,12 +101,13 @@ pub(crate) fn answer_arp(
     else {
         return Err(DropReason::MalformedArp);
     };
-    if target_protocol_addr != SERVICE_ADDRESS || operation != ArpOperation::Request {
+    if !addresses.answers_for(target_protocol_addr) || operation != ArpOperation::Request {
         return Err(DropReason::ForeignDestination);
     }
     if !source_hardware_addr.is_unicast()
         || source_hardware_addr == OWN
-        || source_protocol_addr == SERVICE_ADDRESS
+        || !addresses.may_have(source_hardware_addr)
+        || !(source_protocol_addr.is_unspecified() || addresses.is_guests(source_protocol_addr))
     {
         return Err(DropReason::InvalidSource);
     }
@@ -107,7 +115,7 @@ pub(crate) fn answer_arp(
     let reply = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Reply,
         source_hardware_addr: OWN,
-        source_protocol_addr: SERVICE_ADDRESS,
+        source_protocol_addr: target_protocol_addr,
         target_hardware_addr: source_hardware_addr,
         target_protocol_addr: source_protocol_addr,
     };
@@ -155,6 +163,7 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::SERVICE_ADDRESS;
 
     const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
@@ -170,7 +179,7 @@ mod tests {
 
     fn answer(packet: &[u8]) -> (Result<(), DropReason>, Vec<u8>, Neighbours) {
         let (mut neighbours, mut outgoing) = (Neighbours::default(), Outgoing::new());
-        let result = answer_arp(packet, &mut neighbours, &mut outgoing);
+        let result = answer_arp(packet, Addresses(None), &mut neighbours, &mut outgoing);
         (result, outgoing.unsent().to_vec(), neighbours)
     }
 
@@ -221,7 +230,7 @@ mod tests {
         let frame = |destination: [u8; 6], source: [u8; 6], ethertype: [u8; 2], length: usize| {
             let mut frame = [&destination[..], &source, &ethertype].concat();
             frame.resize(length, 0);
-            parse(&frame, 1500).err()
+            parse(&frame, 1500, Addresses(None)).err()
         };
         let own = SERVICE_HARDWARE_ADDRESS;
         assert_eq!(frame(own, GUEST, [8, 0], 60), None);

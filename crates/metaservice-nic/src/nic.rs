@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     connection::Connection,
     driver::Driver,
+    gateway::Gateway,
     interface::Interface,
     shared::{CardState, Shared, StreamWakers},
     stale::StaleConnection,
@@ -35,8 +36,13 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
             interface: Interface::new(&config, seed),
             driver: None,
             acceptor: None,
+            attempter: None,
+            receiver: None,
+            echoer: None,
+            attempts: HashMap::new(),
             streams: HashMap::new(),
             accepting: true,
+            routing: false,
             closed: false,
         }),
         start: Instant::now(),
@@ -45,10 +51,23 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
     (Nic { shared }, driver)
 }
 
+/// Connects a card that is also the router of its guest, in the network of
+/// [`Config::network`], or in the default one.
+///
+/// # Panics
+/// As [`attach`].
+pub fn attach_gateway(socket: UnixStream, mut config: Config) -> (Nic, Gateway, Driver) {
+    config.network.get_or_insert_default();
+    let (nic, driver) = attach(socket, config);
+    nic.shared.lock().routing = true;
+    let gateway = Gateway::new(Arc::clone(&nic.shared));
+    (nic, gateway, driver)
+}
+
 /// A network card, which accepts the guest's connections.
 ///
 /// Dropping it refuses new connections and resets those that were not accepted. The accepted ones
-/// stay open. Its [`Driver`] ends after the last of them.
+/// stay open. Its [`Driver`] ends after the last of them, and after the [`Gateway`].
 pub struct Nic {
     shared: Arc<Shared>,
 }

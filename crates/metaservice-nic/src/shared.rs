@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::interface::{ConnectionId, Interface};
+use crate::interface::{AttemptId, ConnectionId, Interface};
 
 /// What the driver, the card and its connections share.
 pub(crate) struct Shared {
@@ -26,10 +26,20 @@ pub(crate) struct CardState {
     /// Woken when a connection has something to send, or the card is dropped.
     pub(crate) driver: Option<Waker>,
     pub(crate) acceptor: Option<Waker>,
+    /// Woken when the guest wants to connect through the card.
+    pub(crate) attempter: Option<Waker>,
+    /// Woken when the guest has sent a datagram.
+    pub(crate) receiver: Option<Waker>,
+    /// Woken when the guest has sent an echo request.
+    pub(crate) echoer: Option<Waker>,
+    /// The tasks that wait for each attempt.
+    pub(crate) attempts: HashMap<AttemptId, Waker>,
     /// The tasks that wait for each connection.
     pub(crate) streams: HashMap<ConnectionId, StreamWakers>,
     /// Whether the [`Nic`](crate::Nic) exists.
     pub(crate) accepting: bool,
+    /// Whether the [`Gateway`](crate::Gateway) exists.
+    pub(crate) routing: bool,
     /// Whether the driver has ended.
     pub(crate) closed: bool,
 }
@@ -70,6 +80,18 @@ impl CardState {
         if self.interface.has_waiting() {
             wakers.extend(self.acceptor.take());
         }
+        if self.interface.has_attempts() {
+            wakers.extend(self.attempter.take());
+        }
+        if self.interface.has_datagrams() {
+            wakers.extend(self.receiver.take());
+        }
+        if self.interface.has_echoes() {
+            wakers.extend(self.echoer.take());
+        }
+        for id in self.interface.take_attempt_changes() {
+            wakers.extend(self.attempts.remove(&id));
+        }
         for id in self.interface.take_changes() {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
@@ -87,6 +109,10 @@ impl CardState {
     pub(crate) fn close(&mut self, wakers: &mut Vec<Waker>) {
         self.closed = true;
         wakers.extend(self.acceptor.take());
+        wakers.extend(self.attempter.take());
+        wakers.extend(self.receiver.take());
+        wakers.extend(self.echoer.take());
+        wakers.extend(self.attempts.drain().map(|(_, waker)| waker));
         for stream in self.streams.values_mut() {
             wakers.extend(stream.reader.take());
             wakers.extend(stream.writer.take());

@@ -15,7 +15,7 @@ use smoltcp::{
     },
 };
 
-use crate::{address::SERVICE_ADDRESS, ethernet, frame::Outgoing};
+use crate::{ethernet, frame::Outgoing};
 
 /// A guest's end of a connection, from [`Observer::connections`](crate::Observer::connections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,9 @@ pub struct StaleConnection {
     pub peer: Ipv4Addr,
     /// The guest's port.
     pub peer_port: u16,
-    /// The service's port.
+    /// The address at the other end: that of the service, or one behind the card.
+    pub address: Ipv4Addr,
+    /// The port at the other end.
     pub port: u16,
     /// The sequence number that the guest expects next.
     pub expected: u32,
@@ -51,7 +53,7 @@ impl StaleConnection {
             payload: &[],
         };
         let header = Ipv4Repr {
-            src_addr: SERVICE_ADDRESS,
+            src_addr: self.address,
             dst_addr: self.peer,
             next_header: IpProtocol::Tcp,
             payload_len: segment.buffer_len(),
@@ -67,7 +69,7 @@ impl StaleConnection {
             |bytes| {
                 let mut packet = Ipv4Packet::new_unchecked(bytes);
                 header.emit(&mut packet, checksums);
-                let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
+                let (from, to) = (self.address.into(), self.peer.into());
                 let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
                 segment.emit(&mut payload, &from, &to, checksums);
             },
@@ -80,6 +82,7 @@ mod tests {
     use smoltcp::wire::EthernetFrame;
 
     use super::*;
+    use crate::address::SERVICE_ADDRESS;
 
     #[test]
     fn a_reset_is_one_that_the_guest_takes() {
@@ -87,6 +90,7 @@ mod tests {
             hardware: [2, 0, 0, 0, 0, 1],
             peer: [169, 254, 1, 2].into(),
             peer_port: 40_000,
+            address: SERVICE_ADDRESS,
             port: 80,
             expected: u32::MAX - 1,
         };

@@ -8,31 +8,45 @@ pub enum DropReason {
     Truncated,
     /// Longer than the MTU allows.
     Oversized,
-    /// From a multicast address, or from the service's own address.
+    /// From a multicast address, or from the service's own address. With a
+    /// [`Network`](crate::Network): from another address than the guest's, or from another hardware
+    /// address, if the guest's is known.
     InvalidSource,
-    /// To another hardware or IPv4 address than the service's.
+    /// To another hardware address than the service's. To another IPv4 address, or with a
+    /// [`Network`](crate::Network), to one that is not that of a single host elsewhere.
     ForeignDestination,
     /// IPv6, which is not supported.
     Ipv6,
-    /// Neither ARP nor IPv4 nor IPv6.
+    /// Neither ARP nor IPv4 nor IPv6. Through the card: neither TCP nor UDP nor an ICMP echo
+    /// request.
     OtherProtocol,
     /// ARP with invalid content.
     MalformedArp,
     /// IPv4 with an invalid header.
     MalformedIpv4,
-    /// A fragment of an IPv4 packet. No current TCP sends fragments.
+    /// A fragment of an IPv4 packet. No current TCP sends fragments, and a datagram fits into the
+    /// MTU of the link.
     Fragment,
     /// TCP with an invalid header.
     MalformedTcp,
-    /// DHCP or UDP with invalid content.
+    /// DHCP with invalid content.
     MalformedDhcp,
-    /// A reply without room in the queue, because the guest does not read.
+    /// UDP with an invalid header or checksum.
+    MalformedUdp,
+    /// ICMP with an invalid header or checksum.
+    MalformedIcmp,
+    /// IPv4 with options, in a [`Network`](crate::Network): they can contain a route.
+    Options,
+    /// A packet that the owner of the [`Gateway`](crate::Gateway) did not take in time.
+    NotTaken,
+    /// A packet for the guest without room in the queue, because the guest does not read, or larger
+    /// than the MTU.
     NoRoom,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Truncated,
         Self::Oversized,
         Self::InvalidSource,
@@ -44,6 +58,10 @@ impl DropReason {
         Self::Fragment,
         Self::MalformedTcp,
         Self::MalformedDhcp,
+        Self::MalformedUdp,
+        Self::MalformedIcmp,
+        Self::Options,
+        Self::NotTaken,
         Self::NoRoom,
     ];
 }

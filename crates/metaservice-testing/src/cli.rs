@@ -256,8 +256,9 @@ pub fn wait_for(child: &mut Child, text: &str) -> Receiver<String> {
     wait_for_line(child, text).1
 }
 
+/// As [`wait_for`]; returns also the line.
 #[track_caller]
-fn wait_for_line(child: &mut Child, text: &str) -> (String, Receiver<String>) {
+pub fn wait_for_line(child: &mut Child, text: &str) -> (String, Receiver<String>) {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     // It reads to the end, so that the tool never waits for a reader.

@@ -23,11 +23,35 @@ const SHARE: usize = 8;
 /// The part of all buffers that is kept for connections with the smallest buffers, as a divisor.
 const KEPT: usize = 2;
 
+/// The limits on the connections of one kind: a part of [`Limits`](crate::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ceiling {
+    pub(super) connections: usize,
+    /// The bytes of all their buffers.
+    pub(super) buffers: usize,
+    pub(super) receive_buffer: usize,
+    pub(super) send_buffer: usize,
+}
+
 /// Buffer sizes of one connection in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) receive: usize,
     pub(super) send: usize,
+}
+
+impl Ceiling {
+    /// The limits on connections to the service.
+    pub(super) fn service(limits: &Limits) -> Self {
+        let Limits { connections, buffers, receive_buffer, send_buffer, .. } = *limits;
+        Self { connections, buffers, receive_buffer, send_buffer }
+    }
+
+    /// The limits on connections through the card.
+    pub(super) fn routed(limits: &Limits) -> Self {
+        let (connections, buffers) = (limits.routed_connections, limits.routed_buffers);
+        Self { connections, buffers, ..Self::service(limits) }
+    }
 }
 
 impl Grant {
@@ -37,7 +61,7 @@ impl Grant {
 }
 
 /// How much each direction of a new connection gets beyond the smallest size.
-fn share(limits: &Limits, open: usize, reserved: usize) -> usize {
+fn share(limits: &Ceiling, open: usize, reserved: usize) -> usize {
     let left = limits.buffers.saturating_sub(reserved).saturating_sub(LEAST);
     let others = limits.connections.saturating_sub(open).saturating_sub(1);
     let kept = others.saturating_mul(LEAST).min(limits.buffers / KEPT);
@@ -51,7 +75,7 @@ pub(super) const fn plan(receive: usize) -> usize {
 
 /// The receive buffer for a new connection, while `open` connections use or plan `reserved` bytes.
 /// It is not reserved here, but granted later if there is room.
-pub(super) fn receive(limits: &Limits, open: usize, reserved: usize) -> usize {
+pub(super) fn receive(limits: &Ceiling, open: usize, reserved: usize) -> usize {
     let receive = limits.receive_buffer.min(WINDOW + share(limits, open, reserved));
     let doublings = (receive / WINDOW).checked_ilog2().unwrap_or(0);
     // smoltcp limits a window to 1 GiB (RFC 7323).
@@ -62,7 +86,7 @@ pub(super) fn receive(limits: &Limits, open: usize, reserved: usize) -> usize {
 /// there are too many connections, or too little memory. `planned` is what open handshakes may
 /// need: it makes the buffers smaller, but never refuses one.
 pub(super) fn grant(
-    limits: &Limits,
+    limits: &Ceiling,
     open: usize,
     reserved: usize,
     planned: usize,
@@ -81,7 +105,13 @@ mod tests {
 
     use super::*;
 
-    fn fill(limits: &Limits) -> Vec<Grant> {
+    #[test]
+    fn a_thousand_connections_through_the_card_have_room() {
+        let grants = fill(&Ceiling::routed(&Limits::default()));
+        assert!((1100..=2048).contains(&grants.len()), "{}", grants.len());
+    }
+
+    fn fill(limits: &Ceiling) -> Vec<Grant> {
         let mut grants: Vec<Grant> = Vec::new();
         let mut reserved = 0;
         while let Some(next) =
@@ -96,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_few_connections_get_all_and_many_get_something() {
-        let grants = fill(&Limits::default());
+        let grants = fill(&Ceiling::service(&Limits::default()));
         assert!((300..1024).contains(&grants.len()), "{}", grants.len());
         assert_eq!(grants[0].receive, 16 * WINDOW);
         assert!(grants[0].send > 1_500_000);
@@ -109,9 +139,7 @@ mod tests {
             connections in 0usize..300, buffers in 0usize..(64 << 20),
             receive_buffer in 0usize..(8 << 20), send_buffer in 0usize..(8 << 20),
         ) {
-            let frames = 1;
-            let limits =
-                Limits { connections, half_open: 8, buffers, receive_buffer, send_buffer, frames };
+            let limits = Ceiling { connections, buffers, receive_buffer, send_buffer };
             let grants = fill(&limits);
             prop_assert!(grants.len() <= connections.min(buffers / LEAST));
             let few = connections.min(buffers / KEPT / LEAST);

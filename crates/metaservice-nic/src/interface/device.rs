@@ -32,6 +32,14 @@ pub(super) fn checksums() -> ChecksumCapabilities {
     checksums
 }
 
+/// The parts of the card that a packet for the guest needs.
+#[derive(Clone, Copy)]
+pub(super) struct Link<'a> {
+    pub(super) mtu: Mtu,
+    pub(super) checksums: &'a ChecksumCapabilities,
+    pub(super) neighbours: &'a Neighbours,
+}
+
 /// A device with at most one packet to receive, and room to send.
 pub(super) struct PacketDevice<'a> {
     pub(super) incoming: Option<&'a [u8]>,

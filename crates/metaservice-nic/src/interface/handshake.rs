@@ -9,25 +9,19 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use smoltcp::{
     iface,
-    phy::{ChecksumCapabilities, Device, DeviceCapabilities, TxToken},
+    phy::{Device, DeviceCapabilities, TxToken},
     time::Instant,
-    wire::{
-        EthernetProtocol, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket,
-        TcpRepr, TcpSeqNumber,
-    },
+    wire::{HardwareAddress, IpCidr, Ipv4Packet, TcpPacket, TcpRepr, TcpSeqNumber},
 };
 
 use super::{
     budget::{Grant, WINDOW},
-    device::{self, instant},
-    flow::Flow,
+    device::{self, Link, instant},
+    flow::{AttemptId, Flow},
+    segment::Segment,
     tcb::{HANDSHAKE_TIMEOUT, Tcb},
 };
-use crate::{
-    address::{Mtu, PREFIX_LENGTH, SERVICE_ADDRESS},
-    ethernet::{self, Neighbours},
-    frame::Outgoing,
-};
+use crate::address::Mtu;
 
 /// The longest SYN: two headers with all possible options.
 const LONGEST_SYN: usize = 60 + 60;
@@ -35,16 +29,10 @@ const LONGEST_SYN: usize = 60 + 60;
 /// The buffer size of a socket that gets no data.
 const NEXT_TO_NOTHING: usize = 16;
 
-/// The parts of the card that a handshake needs.
-#[derive(Clone, Copy)]
-pub(super) struct Link<'a> {
-    pub(super) mtu: Mtu,
-    pub(super) checksums: &'a ChecksumCapabilities,
-    pub(super) neighbours: &'a Neighbours,
-}
-
 pub(super) struct Handshake {
     pub(super) flow: Flow,
+    /// The attempt to connect through the card that it belongs to.
+    pub(super) attempt: Option<AttemptId>,
     /// The SYN, from its IPv4 header on.
     syn: Box<[u8]>,
     pub(super) sequence: TcpSeqNumber,
@@ -67,12 +55,13 @@ impl Handshake {
         (receive, segment): (usize, usize),
         (seed, now): (u64, Duration),
         link: Link<'_>,
-    ) -> Option<(Self, SynAck)> {
+    ) -> Option<(Self, Segment)> {
         if packet.len() > LONGEST_SYN || !syn.payload.is_empty() {
             return None;
         }
         let mut handshake = Self {
             flow,
+            attempt: None,
             syn: packet.into(),
             sequence: syn.seq_number,
             seed,
@@ -82,15 +71,15 @@ impl Handshake {
             deadline: now + HANDSHAKE_TIMEOUT,
         };
         let answer = handshake.answer(now, link)?;
-        handshake.first = answer.segment.seq_number;
+        handshake.first = answer.content.seq_number;
         Some((handshake, answer))
     }
 
     /// The answer to the SYN. It is the same each time.
-    pub(super) fn answer(&self, now: Duration, link: Link<'_>) -> Option<SynAck> {
+    pub(super) fn answer(&self, now: Duration, link: Link<'_>) -> Option<Segment> {
         let grant = Grant { receive: NEXT_TO_NOTHING, send: NEXT_TO_NOTHING };
         let (_, mut answer) = self.replay(grant, now, link)?;
-        let segment = &mut answer.segment;
+        let segment = &mut answer.content;
         // The window of the real buffers. The window in a SYN is never scaled.
         segment.window_len = u16::try_from(self.receive).unwrap_or(u16::MAX);
         let doublings = (self.receive / WINDOW).checked_ilog2().unwrap_or(0);
@@ -112,63 +101,46 @@ impl Handshake {
         let (mut tcb, answer) = self.replay(grant, now, link)?;
         // The guest has this window from the answer.
         tcb.spoke();
-        (answer.segment.seq_number == self.first).then_some(tcb)
+        (answer.content.seq_number == self.first).then_some(tcb)
+    }
+
+    /// The number and the packet of the SYN.
+    pub(super) fn into_syn(self) -> (TcpSeqNumber, Box<[u8]>) {
+        (self.sequence, self.syn)
     }
 
     /// Gives the SYN to a socket with these buffers.
-    fn replay(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<(Tcb, SynAck)> {
+    fn replay(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<(Tcb, Segment)> {
         let mut wire =
             ReplayDevice { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: link.mtu };
-        let mut stack = new_stack(self.seed, &mut wire);
+        let mut stack = new_stack(self.seed, &[self.flow.address], &mut wire);
         let mut tcb = Tcb::listen(self.flow, grant, self.segment, now).ok()?;
         stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
         stack.poll_egress(instant(now), &mut wire, &mut tcb.sockets);
         let packet = Ipv4Packet::new_checked(&wire.outgoing).ok()?;
         let segment = TcpPacket::new_checked(packet.payload()).ok()?;
-        let (from, to) = (SERVICE_ADDRESS.into(), self.flow.peer.into());
+        let (from, to) = (self.flow.address.into(), self.flow.peer.into());
         let segment = TcpRepr::parse(&segment, &from, &to, link.checksums).ok()?;
         let answers = segment.ack_number == Some(self.sequence + 1) && segment.payload.is_empty();
-        let segment = TcpRepr { payload: &[], ..segment };
-        answers.then_some((tcb, SynAck { peer: self.flow.peer, segment }))
+        let content = TcpRepr { payload: &[], ..segment };
+        answers.then_some((tcb, Segment { flow: self.flow, content }))
     }
 }
 
-/// The answer to a SYN.
-pub(super) struct SynAck {
-    peer: Ipv4Addr,
-    segment: TcpRepr<'static>,
-}
-
-impl SynAck {
-    pub(super) fn send(&self, link: Link<'_>, outgoing: &mut Outgoing) {
-        let Link { checksums, neighbours, .. } = link;
-        let header = Ipv4Repr {
-            src_addr: SERVICE_ADDRESS,
-            dst_addr: self.peer,
-            next_header: IpProtocol::Tcp,
-            payload_len: self.segment.buffer_len(),
-            hop_limit: 64,
-        };
-        let length = header.buffer_len() + self.segment.buffer_len();
-        let find = |_: &[u8]| neighbours.find(self.peer);
-        ethernet::push(outgoing, find, EthernetProtocol::Ipv4, length, |bytes| {
-            let mut packet = Ipv4Packet::new_unchecked(bytes);
-            header.emit(&mut packet, checksums);
-            let (from, to) = (SERVICE_ADDRESS.into(), self.peer.into());
-            let mut payload = TcpPacket::new_unchecked(packet.payload_mut());
-            self.segment.emit(&mut payload, &from, &to, checksums);
-        });
-    }
-}
-
-/// smoltcp's interface, with the service's address.
-pub(super) fn new_stack(seed: u64, wire: &mut impl Device) -> iface::Interface {
+/// smoltcp's interface, with these addresses: at most two, the limit of smoltcp.
+pub(super) fn new_stack(
+    seed: u64,
+    addresses: &[Ipv4Addr],
+    wire: &mut impl Device,
+) -> iface::Interface {
     let mut config = iface::Config::new(HardwareAddress::Ip);
     config.random_seed = seed;
     let mut stack = iface::Interface::new(config, wire, Instant::ZERO);
-    stack.update_ip_addrs(|addresses| {
-        // The list is empty, and has room for at least one address.
-        let _ = addresses.push(IpCidr::new(SERVICE_ADDRESS.into(), PREFIX_LENGTH));
+    stack.update_ip_addrs(|list| {
+        for address in addresses {
+            // The list is empty, and has room for two addresses.
+            let _ = list.push(IpCidr::new((*address).into(), 32));
+        }
     });
     stack
 }

@@ -4,7 +4,8 @@
 //!   receive(frame) ─► Ethernet ─┬─► ARP ──────────────────────────────┐
 //!                               └─► IPv4 ─┬─► DHCP ───────────────────┤
 //!                                         ├─► ICMP, UDP ─► smoltcp ───┼─► Outgoing
-//!                                         └─► TCP ─► table ─► smoltcp ┤
+//!                                         ├─► TCP ─► table ─► smoltcp ┤
+//!                                         └─► route ─► owner ─► answer┤
 //!   poll(now) ──────────────────────────────── timers, windows, data ─┘
 //! ```
 //!
@@ -15,11 +16,21 @@
 //! send.
 
 mod acknowledgement;
+mod answer;
+mod attempts;
 mod budget;
+mod calls;
 mod device;
 mod flow;
 mod handshake;
+mod owner;
+mod queue;
 mod receive;
+mod replies;
+mod route;
+mod router;
+mod segment;
+mod share;
 mod table;
 mod tcb;
 
@@ -29,21 +40,26 @@ use smoltcp::{
     iface::{self, SocketSet},
     phy::ChecksumCapabilities,
     time::Instant,
+    wire::EthernetAddress,
 };
 
-pub use self::flow::ConnectionId;
+pub use self::flow::{AttemptId, ConnectionId};
+pub use self::router::AttemptProgress;
 use self::{
     device::{PacketDevice, instant},
     handshake::new_stack,
+    router::Router,
     table::Table,
 };
 use crate::{
-    address::Mtu,
+    address::{Mtu, SERVICE_ADDRESS},
+    addresses::Addresses,
     config::Config,
     dhcp,
     error::StreamError,
     ethernet::Neighbours,
     frame::Outgoing,
+    network::Network,
     stale::StaleConnection,
     statistics::{DropReason, Statistics},
 };
@@ -87,7 +103,12 @@ pub struct Interface {
     dhcp: dhcp::Server,
     neighbours: Neighbours,
     table: Table,
+    addresses: Addresses,
+    network: Option<Network>,
+    router: Option<Router>,
     statistics: Statistics,
+    /// Packets for the guest that had no room.
+    unsent: u64,
     stale_connections: Vec<StaleConnection>,
 }
 
@@ -96,14 +117,30 @@ impl Interface {
     #[must_use]
     pub fn new(config: &Config, seed: u64) -> Self {
         let mut outgoing = Outgoing::new();
-        let neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::default();
+        for stale in &config.stale_connections {
+            neighbours.learn(stale.peer, EthernetAddress(stale.hardware));
+        }
+        if let Some((network, hardware)) =
+            config.network.and_then(|network| Some((network, network.hardware?)))
+        {
+            neighbours.learn(network.guest, EthernetAddress(hardware));
+        }
         let mut wire = PacketDevice {
             incoming: None,
             outgoing: &mut outgoing,
             neighbours: &neighbours,
             mtu: config.mtu,
         };
-        let stack = new_stack(seed, &mut wire);
+        let mut addresses = vec![SERVICE_ADDRESS];
+        addresses.extend(config.network.map(|network| network.router));
+        let mut stack = new_stack(seed, &addresses, &mut wire);
+        if config.network.is_some() {
+            // Its sockets have the addresses of the destinations that the guest connects to.
+            stack.set_any_ip(true);
+            // The table of routes is empty, and has room for one.
+            let _ = stack.routes_mut().add_default_ipv4_route(SERVICE_ADDRESS);
+        }
         Self {
             mtu: config.mtu,
             stack,
@@ -112,7 +149,11 @@ impl Interface {
             dhcp: dhcp::Server::new(config),
             neighbours,
             table: Table::new(config, seed),
+            addresses: Addresses(config.network),
+            network: config.network,
+            router: config.network.map(|network| Router::new(network, &config.limits)),
             statistics: Statistics::default(),
+            unsent: 0,
             stale_connections: config.stale_connections.clone(),
         }
     }
@@ -135,6 +176,7 @@ impl Interface {
         for stale in self.stale_connections.drain(..) {
             stale.reset(&self.checksums, outgoing);
         }
+        self.reply(outgoing);
         self.table.enqueue_due(now, &mut self.statistics);
         while !outgoing.is_full()
             && let Some(id) = self.table.dequeue()
@@ -203,7 +245,8 @@ impl Interface {
     fn count(&mut self, outgoing: &Outgoing) {
         self.statistics.frames_sent = outgoing.frames();
         self.statistics.bytes_sent = outgoing.bytes();
-        self.statistics.dropped.set(DropReason::NoRoom, outgoing.refused());
+        let refused = outgoing.refused() + self.unsent;
+        self.statistics.dropped.set(DropReason::NoRoom, refused);
         self.statistics.open_connections = self.table.len();
         self.statistics.peak_connections = self.statistics.peak_connections.max(self.table.len());
     }
@@ -219,6 +262,7 @@ impl Interface {
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         self.table.has_backlog()
+            || self.router.as_ref().is_some_and(|router| !router.replies.is_empty())
     }
 
     /// The statistics up to the last [`receive`](Self::receive) or [`poll`](Self::poll).
@@ -303,6 +347,11 @@ impl Interface {
         }
     }
 
+    /// Resets a connection. The guest sees it with the next [`poll`](Self::poll).
+    pub fn reset(&mut self, id: ConnectionId) {
+        self.table.abort(id);
+    }
+
     /// Drops a connection. What was written is still delivered, what arrives is discarded, and the
     /// guest sees an orderly end. The id cannot be used any more.
     pub fn release(&mut self, id: ConnectionId, now: Duration) {
@@ -328,6 +377,7 @@ impl Interface {
                 hardware: self.neighbours.find(tcb.flow.peer).0,
                 peer: tcb.flow.peer,
                 peer_port: tcb.flow.peer_port,
+                address: tcb.flow.address,
                 port: tcb.flow.port,
                 expected: tcb.expected?.0.cast_unsigned(),
             })

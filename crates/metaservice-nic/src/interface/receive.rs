@@ -12,9 +12,8 @@ use smoltcp::{
 
 use super::{
     Interface,
-    device::{PacketDevice, instant},
+    device::{Link, PacketDevice, instant},
     flow::Flow,
-    handshake::Link,
     table::{Completion, Syn},
 };
 use crate::{address::SERVICE_ADDRESS, ethernet, frame::Outgoing, statistics::DropReason};
@@ -26,9 +25,9 @@ impl Interface {
         now: Duration,
         outgoing: &mut Outgoing,
     ) -> Result<(), DropReason> {
-        match ethernet::parse(frame, usize::from(self.mtu.get()))? {
+        match ethernet::parse(frame, usize::from(self.mtu.get()), self.addresses)? {
             ethernet::Received::Arp(packet) => {
-                ethernet::answer_arp(packet, &mut self.neighbours, outgoing)?;
+                ethernet::answer_arp(packet, self.addresses, &mut self.neighbours, outgoing)?;
                 self.statistics.arp_replies += 1;
                 Ok(())
             }
@@ -52,27 +51,35 @@ impl Interface {
         let header =
             Ipv4Repr::parse(&packet, &self.checksums).map_err(|_| DropReason::MalformedIpv4)?;
         let payload = packet.payload();
-        let for_service = header.dst_addr == SERVICE_ADDRESS;
+        let to = header.dst_addr;
+        let for_service = to == SERVICE_ADDRESS;
         if header.next_header == IpProtocol::Udp
-            && (for_service || header.dst_addr.is_broadcast())
+            && (for_service || to.is_broadcast() || self.addresses.is_router(to))
             && UdpPacket::new_checked(payload).is_ok_and(|udp| udp.dst_port() == DHCP_SERVER_PORT)
         {
             let answered = self.dhcp.receive(&header, payload, &self.checksums, outgoing)?;
             self.statistics.dhcp_replies += u64::from(answered);
+            if let (true, Some(network)) = (answered, self.network) {
+                // It is about to have the address, and may say nothing before a host connects.
+                self.neighbours.learn(network.guest, source);
+            }
             return Ok(());
         }
-        if !for_service {
+        if !for_service && !self.addresses.is_routed(to) {
             return Err(DropReason::ForeignDestination);
         }
-        let from = header.src_addr;
-        if from.is_unspecified()
-            || from.is_broadcast()
-            || from.is_multicast()
-            || from == SERVICE_ADDRESS
-        {
+        // A packet from another address would get no answer, or another's.
+        if !self.addresses.may_send(header.src_addr, to) {
             return Err(DropReason::InvalidSource);
         }
-        self.neighbours.learn(from, source);
+        // Options can contain a route (RFC 791), around every decision on the destination.
+        if self.network.is_some() && usize::from(packet.header_len()) != header.buffer_len() {
+            return Err(DropReason::Options);
+        }
+        self.neighbours.learn(header.src_addr, source);
+        if !for_service {
+            return self.route(&header, bytes, payload, now, outgoing);
+        }
         if header.next_header == IpProtocol::Tcp {
             return self.receive_tcp(&header, bytes, payload, now, outgoing);
         }
@@ -81,7 +88,7 @@ impl Interface {
         Ok(())
     }
 
-    fn receive_tcp(
+    pub(super) fn receive_tcp(
         &mut self,
         header: &Ipv4Repr,
         bytes: &[u8],
@@ -95,17 +102,24 @@ impl Interface {
                 TcpRepr::parse(&packet, &from, &to, &self.checksums)
             })
             .map_err(|_| DropReason::MalformedTcp)?;
-        let flow =
-            Flow { peer: header.src_addr, peer_port: segment.src_port, port: segment.dst_port };
+        let flow = Flow {
+            peer: header.src_addr,
+            peer_port: segment.src_port,
+            address: header.dst_addr,
+            port: segment.dst_port,
+        };
         let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
         let link = Link { mtu: self.mtu, checksums: &self.checksums, neighbours: &self.neighbours };
-        let id = if opens {
+        let id = if opens && flow.is_routed() && !self.routes() {
+            None
+        } else if opens {
             match self.table.syn(flow, bytes, &segment, now, link, &mut self.statistics) {
                 Syn::Answered(answer) => {
                     answer.send(link, outgoing);
                     return Ok(());
                 }
                 Syn::Known(id) => Some(id),
+                Syn::Waits => return Ok(()),
                 Syn::Refused => None,
             }
         } else {
@@ -152,7 +166,7 @@ impl Interface {
     }
 
     /// Lets smoltcp answer a packet without a connection.
-    fn process_stray(&mut self, bytes: &[u8], now: Duration, outgoing: &mut Outgoing) {
+    pub(super) fn process_stray(&mut self, bytes: &[u8], now: Duration, outgoing: &mut Outgoing) {
         let mut wire = PacketDevice {
             incoming: Some(bytes),
             outgoing,

@@ -5,23 +5,24 @@
 //! timers. It does not know the content of packets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     hash::{BuildHasher, RandomState as Seeds},
     time::Duration,
 };
 
-use smoltcp::wire::{TcpControl, TcpRepr};
+use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 
 use super::{
-    budget,
-    flow::{ConnectionId, Flow},
-    handshake::{Handshake, Link, SynAck},
-    tcb::{Advance, Expired, Phase, Tcb},
+    attempts::{Attempts, Place},
+    budget::Ceiling,
+    device::Link,
+    flow::{AttemptId, ConnectionId, Flow},
+    handshake::Handshake,
+    segment::Segment,
+    share::Share,
+    tcb::{Advance, Expired, HANDSHAKE_TIMEOUT, Phase, Tcb},
 };
-use crate::{
-    config::{Config, Limits},
-    statistics::Statistics,
-};
+use crate::{config::Config, statistics::Statistics};
 
 /// The headers of a segment without options, in bytes.
 const HEADERS: usize = 20 + 20;
@@ -30,15 +31,19 @@ const HEADERS: usize = 20 + 20;
 const DEFAULT_SEGMENT: usize = 536;
 
 pub(super) struct Table {
-    limits: Limits,
     /// The largest segment in bytes.
-    segment: usize,
+    pub(super) segment: usize,
     /// The ports on which SYNs are accepted. Empty after the end of listening.
     ports: Vec<u16>,
     next: u64,
     tcbs: HashMap<ConnectionId, Tcb>,
     flows: HashMap<Flow, ConnectionId>,
-    handshakes: Handshakes,
+    /// The limits on connections to the service, and on those through the card.
+    service: Share,
+    pub(super) routed: Share,
+    /// The most attempts of the host that wait for the guest.
+    pub(super) opens: usize,
+    pub(super) attempts: Attempts,
     /// Makes unpredictable seeds of a counter.
     seeds: Seeds,
     next_seed: u64,
@@ -47,14 +52,14 @@ pub(super) struct Table {
     queue: VecDeque<ConnectionId>,
     timers: BTreeSet<(Duration, ConnectionId)>,
     changed: BTreeSet<ConnectionId>,
-    /// The bytes of all granted buffers.
-    reserved: usize,
 }
 
 /// The result of a SYN.
 pub(super) enum Syn {
-    Answered(SynAck),
+    Answered(Segment),
     Known(ConnectionId),
+    /// It is not answered before somebody decides.
+    Waits,
     Refused,
 }
 
@@ -67,81 +72,34 @@ pub(super) enum Completion {
     None,
 }
 
-/// The incomplete handshakes, oldest first.
-#[derive(Default)]
-struct Handshakes {
-    next: u64,
-    flows: HashMap<Flow, u64>,
-    ages: BTreeMap<u64, Handshake>,
-    /// The bytes of buffers that all of them may need.
-    planned: usize,
-}
-
-impl Handshakes {
-    fn len(&self) -> usize {
-        self.ages.len()
-    }
-
-    fn find(&self, flow: Flow) -> Option<&Handshake> {
-        self.ages.get(self.flows.get(&flow)?)
-    }
-
-    fn put(&mut self, handshake: Handshake) {
-        self.planned += budget::plan(handshake.receive);
-        self.flows.insert(handshake.flow, self.next);
-        self.ages.insert(self.next, handshake);
-        self.next += 1;
-    }
-
-    fn take(&mut self, flow: Flow) {
-        let taken = self.flows.remove(&flow).and_then(|age| self.ages.remove(&age));
-        self.planned -= taken.map_or(0, |taken| budget::plan(taken.receive));
-    }
-
-    fn take_oldest(&mut self) {
-        if let Some(flow) = self.ages.first_key_value().map(|(_, oldest)| oldest.flow) {
-            self.take(flow);
-        }
-    }
-
-    /// The deadline of the oldest one.
-    fn deadline(&self) -> Option<Duration> {
-        self.ages.first_key_value().map(|(_, oldest)| oldest.deadline)
-    }
-
-    /// Removes those whose deadline has passed, and returns their number.
-    fn expire(&mut self, now: Duration) -> u64 {
-        let before = self.len();
-        while self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.take_oldest();
-        }
-        u64::try_from(before - self.len()).unwrap_or(u64::MAX)
-    }
-}
-
 impl Table {
     pub(super) fn new(config: &Config, seed: u64) -> Self {
         Self {
-            limits: config.limits,
             segment: usize::from(config.mtu.get()).saturating_sub(HEADERS),
             ports: config.ports.clone(),
             next: 0,
             tcbs: HashMap::new(),
             flows: HashMap::new(),
-            handshakes: Handshakes::default(),
+            service: Share::new(Ceiling::service(&config.limits), config.limits.half_open),
+            routed: Share::new(Ceiling::routed(&config.limits), config.limits.attempts),
+            opens: config.limits.opens,
+            attempts: Attempts::default(),
             seeds: Seeds::new(),
             next_seed: seed,
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
             changed: BTreeSet::new(),
-            reserved: 0,
         }
     }
 
     /// The number of connections and handshakes.
     pub(super) fn len(&self) -> usize {
-        self.tcbs.len() + self.handshakes.len()
+        self.tcbs.len() + self.service.handshakes.len() + self.routed.handshakes.len()
+    }
+
+    fn share(&mut self, flow: Flow) -> &mut Share {
+        if flow.is_routed() { &mut self.routed } else { &mut self.service }
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Tcb> {
@@ -173,38 +131,90 @@ impl Table {
         if let Some(id) = self.find(flow) {
             return Syn::Known(id);
         }
-        if let Some(begun) = self.handshakes.find(flow) {
+        if let Some(begun) = self.share(flow).handshakes.find(flow) {
             if begun.sequence == syn.seq_number {
-                return begun.answer(now, link).map_or(Syn::Refused, Syn::Answered);
+                let attempt = begun.attempt;
+                let answer = begun.answer(now, link);
+                let asked = attempt.and_then(|id| self.attempts.place(id));
+                if matches!(asked, Some(Place::Asked(_))) {
+                    return Syn::Waits;
+                }
+                return answer.map_or(Syn::Refused, Syn::Answered);
             }
             // The guest has lost its first attempt, for example by a restart.
-            self.handshakes.take(flow);
+            self.forget_handshake(flow);
         }
-        if !self.ports.contains(&flow.port) {
+        let routed = flow.is_routed();
+        if !routed && !self.ports.contains(&flow.port) {
             return Syn::Refused;
         }
-        if self.tcbs.len() >= self.limits.connections {
-            tracing::debug!(open = self.tcbs.len(), "connection refused: too many");
+        if self.share(flow).is_full() {
+            tracing::debug!(routed, "connection refused: too many");
             statistics.refused += 1;
             return Syn::Refused;
         }
-        // If there is no memory now, there may be some when the handshake is complete.
-        let open = self.len();
-        let wanted = self.reserved.saturating_add(self.handshakes.planned);
-        let receive = budget::receive(&self.limits, open, wanted);
+        let receive = self.share(flow).receive();
         // As large as the guest's segments. Its card may have a smaller MTU.
         let segment = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).min(self.segment);
-        let seed = self.seeds.hash_one(self.next_seed);
-        self.next_seed += 1;
+        let seed = self.seed();
         let begun = Handshake::begin(flow, packet, syn, (receive, segment), (seed, now), link);
-        let Some((handshake, answer)) = begun else { return Syn::Refused };
+        let Some((mut handshake, answer)) = begun else { return Syn::Refused };
         // A real guest completes a handshake at once, so a flood of SYNs displaces only its own.
-        while self.handshakes.len() >= self.limits.half_open.max(1) {
-            self.handshakes.take_oldest();
+        while let Some(oldest) = self.share(flow).displaced() {
+            self.forget_handshake(oldest);
             statistics.displaced += 1;
         }
-        self.handshakes.put(handshake);
-        Syn::Answered(answer)
+        handshake.attempt = routed.then(|| self.attempts.add(flow));
+        self.share(flow).handshakes.put(handshake);
+        if routed { Syn::Waits } else { Syn::Answered(answer) }
+    }
+
+    /// The answer to the SYN of an attempt. The guest has a new time to complete the handshake.
+    pub(super) fn accept_attempt(
+        &mut self,
+        id: AttemptId,
+        now: Duration,
+        link: Link<'_>,
+    ) -> Option<Segment> {
+        let Some(Place::Asked(flow)) = self.attempts.place(id) else { return None };
+        let mut handshake = self.routed.handshakes.take(flow)?;
+        handshake.deadline = now + HANDSHAKE_TIMEOUT;
+        let answer = handshake.answer(now, link);
+        self.routed.handshakes.put(handshake);
+        self.attempts.set(id, Place::Handshake(flow));
+        answer
+    }
+
+    /// Ends the handshake of a flow whose attempt was refused. Returns the number and the packet
+    /// of its SYN.
+    pub(super) fn abandon(&mut self, flow: Flow) -> Option<(TcpSeqNumber, Box<[u8]>)> {
+        self.share(flow).handshakes.take(flow).map(Handshake::into_syn)
+    }
+
+    /// A number that the guest cannot predict.
+    pub(super) fn seed(&mut self) -> u64 {
+        self.next_seed += 1;
+        self.seeds.hash_one(self.next_seed)
+    }
+
+    pub(super) fn next_id(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next);
+        self.next += 1;
+        id
+    }
+
+    pub(super) fn insert(&mut self, id: ConnectionId, tcb: Tcb) {
+        self.share(tcb.flow).take(tcb.grant);
+        self.flows.insert(tcb.flow, id);
+        self.tcbs.insert(id, tcb);
+    }
+
+    /// Ends a handshake, and the attempt that it belongs to.
+    fn forget_handshake(&mut self, flow: Flow) {
+        let attempt = self.share(flow).handshakes.take(flow).and_then(|taken| taken.attempt);
+        if let Some(id) = attempt {
+            self.attempts.remove(id);
+        }
     }
 
     /// Handles a segment without a connection, for the handshake of its flow.
@@ -216,33 +226,33 @@ impl Table {
         link: Link<'_>,
         statistics: &mut Statistics,
     ) -> Completion {
-        let Some(handshake) = self.handshakes.find(flow) else { return Completion::None };
+        let share = if flow.is_routed() { &self.routed } else { &self.service };
+        let Some(handshake) = share.handshakes.find(flow) else { return Completion::None };
+        let asked = handshake.attempt.and_then(|id| self.attempts.place(id));
         if segment.control == TcpControl::Rst {
             if segment.seq_number == handshake.sequence + 1 {
-                self.handshakes.take(flow);
+                self.forget_handshake(flow);
             }
             return Completion::Waits;
         }
-        if !handshake.is_completed_by(segment.seq_number, segment.ack_number) {
+        // The SYN is not answered, so a right number is a guess.
+        let answered = !matches!(asked, Some(Place::Asked(_)));
+        if !answered || !handshake.is_completed_by(segment.seq_number, segment.ack_number) {
             return Completion::None;
         }
-        let open = self.tcbs.len();
-        let planned = self.handshakes.planned - budget::plan(handshake.receive);
-        let receive = handshake.receive;
-        let grant = budget::grant(&self.limits, open, self.reserved, planned, receive);
-        let Some(grant) = grant else {
+        let Some(grant) = share.grant_to(handshake.receive) else {
             // The guest repeats the segment: the connection is established later, and is not lost.
-            tracing::debug!(open, "a connection waits: too many, or too much memory is taken");
+            tracing::debug!(?flow, "a connection waits: too many, or too much memory is taken");
             statistics.refused += 1;
             return Completion::Waits;
         };
-        let Some(tcb) = handshake.establish(grant, now, link) else { return Completion::None };
-        self.handshakes.take(flow);
-        let id = ConnectionId(self.next);
-        self.next += 1;
-        self.reserved += grant.total();
-        self.tcbs.insert(id, tcb);
-        self.flows.insert(flow, id);
+        let Some(mut tcb) = handshake.establish(grant, now, link) else { return Completion::None };
+        tcb.attempt = self.share(flow).handshakes.take(flow).and_then(|taken| taken.attempt);
+        let id = self.next_id();
+        if let Some(attempt) = tcb.attempt {
+            self.attempts.set(attempt, Place::Opening(id));
+        }
+        self.insert(id, tcb);
         Completion::Established(id)
     }
 
@@ -251,11 +261,16 @@ impl Table {
             return;
         };
         self.forget_flow(id, tcb.flow);
+        match tcb.attempt {
+            Some(attempt) if tcb.is_refused() => self.attempts.set(attempt, Place::Refused),
+            Some(attempt) => drop(self.attempts.remove(attempt)),
+            None => {}
+        }
         self.changed.remove(&id);
         if let Some(due) = tcb.due {
             self.timers.remove(&(due, id));
         }
-        self.reserved -= tcb.grant.total();
+        self.share(tcb.flow).give_back(tcb.grant);
     }
 
     /// Frees the ports for another connection.
@@ -277,7 +292,14 @@ impl Table {
 
     /// Gives a turn to each connection whose time has come.
     pub(super) fn enqueue_due(&mut self, now: Duration, statistics: &mut Statistics) {
-        statistics.handshakes_expired += self.handshakes.expire(now);
+        let expired = |table: &Self| {
+            let [service, routed] = [&table.service, &table.routed];
+            service.handshakes.expired(now).or_else(|| routed.handshakes.expired(now))
+        };
+        while let Some(flow) = expired(self) {
+            self.forget_handshake(flow);
+            statistics.handshakes_expired += 1;
+        }
         while let Some(&(due, id)) = self.timers.first()
             && due <= now
         {
@@ -324,12 +346,21 @@ impl Table {
             Advance::Nothing => {}
             Advance::Established => {
                 statistics.connections += 1;
-                if self.ports.is_empty() {
-                    tcb.phase = Phase::Held;
-                    self.reset(id, now);
-                    return;
+                let flow = tcb.flow;
+                match tcb.attempt {
+                    Some(attempt) if self.attempts.place(attempt).is_some() => {
+                        tcb.phase = Phase::Held;
+                        self.attempts.set(attempt, Place::Established(id));
+                    }
+                    None if !self.ports.is_empty() => self.waiting.push_back(id),
+                    // No owner takes it any more.
+                    Some(_) | None => {
+                        tcb.phase = Phase::Held;
+                        tracing::debug!(?flow, "a connection has no owner");
+                        self.reset(id, now);
+                        return;
+                    }
                 }
-                self.waiting.push_back(id);
             }
             Advance::Gone => return self.remove(id),
         }
@@ -357,7 +388,8 @@ impl Table {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         let timer = self.timers.first().map(|&(due, _)| due);
-        timer.into_iter().chain(self.handshakes.deadline()).min()
+        let handshakes = [&self.service, &self.routed].map(|share| share.handshakes.deadline());
+        timer.into_iter().chain(handshakes.into_iter().flatten()).min()
     }
 
     pub(super) fn has_backlog(&self) -> bool {
@@ -378,17 +410,31 @@ impl Table {
 
     pub(super) fn stop_listening(&mut self) {
         self.ports.clear();
-        self.handshakes = Handshakes::default();
+        for flow in self.service.handshakes.flows() {
+            self.forget_handshake(flow);
+        }
         while let Some(id) = self.waiting.pop_front() {
             self.reset(id, Duration::ZERO);
         }
     }
 
-    /// Ends a connection that was never accepted.
-    fn reset(&mut self, id: ConnectionId, now: Duration) {
+    /// The attempts of the guest that are not established, oldest first.
+    pub(super) fn asked(&self) -> Vec<AttemptId> {
+        let flows = self.routed.handshakes.flows();
+        flows.into_iter().filter_map(|flow| self.routed.handshakes.find(flow)?.attempt).collect()
+    }
+
+    /// Resets a connection, whose owner still has it.
+    pub(super) fn abort(&mut self, id: ConnectionId) {
         if let Some(tcb) = self.tcbs.get_mut(&id) {
             tcb.abort();
+            self.enqueue(id);
         }
+    }
+
+    /// Resets a connection without an owner.
+    pub(super) fn reset(&mut self, id: ConnectionId, now: Duration) {
+        self.abort(id);
         self.release(id, now);
     }
 

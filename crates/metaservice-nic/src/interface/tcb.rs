@@ -1,7 +1,8 @@
 //! One connection: a transmission control block (RFC 9293, section 3.3.1) and its phase.
 //!
 //! ```text
-//!  ACK ─► HalfOpen ────────► Waiting ──accept──► Held ──release──► Delivering ─FIN acked─► Lingering
+//!  ACK, or
+//!  call ─► HalfOpen ────────► Waiting ──accept──► Held ──release──► Delivering ─FIN acked─► Lingering
 //!             │ too old,        │ not listening    │                   │ no progress          │ too long,
 //!             │ displaced       ▼                  │ over and          ▼                      ▼ or over
 //!             ▼               reset                ▼ released        reset                  gone
@@ -15,16 +16,27 @@
 use std::time::Duration;
 
 use smoltcp::{
-    iface::{SocketHandle, SocketSet},
-    socket::tcp::{CongestionControl, ListenError, RecvError, Socket, SocketBuffer, State},
-    wire::{IpListenEndpoint, TcpSeqNumber},
+    iface::{Context, SocketHandle, SocketSet},
+    socket::tcp::{
+        CongestionControl, ConnectError, ListenError, RecvError, Socket, SocketBuffer, State,
+    },
+    wire::{IpAddress, IpListenEndpoint, TcpSeqNumber},
 };
 
-use super::{acknowledgement::Acknowledgement, budget::Grant, flow::Flow};
-use crate::{address::SERVICE_ADDRESS, error::StreamError};
+use super::{
+    acknowledgement::Acknowledgement,
+    budget::Grant,
+    flow::{AttemptId, Flow},
+};
+use crate::error::StreamError;
 
 /// How long the guest may take to complete a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection through the card may be silent before the card asks whether the guest's
+/// end still exists. A guest that was restarted answers with a reset. One that is frozen does not
+/// answer, and keeps its connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);
 
 /// How long the guest may take no byte of a dropped connection, before the rest is discarded.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -63,6 +75,8 @@ pub(super) enum Expired {
 
 pub(super) struct Tcb {
     pub(super) flow: Flow,
+    /// The attempt that became this connection, if it goes through the card.
+    pub(super) attempt: Option<AttemptId>,
     pub(super) phase: Phase,
     pub(super) grant: Grant,
     /// The sequence number that the guest expects next.
@@ -95,6 +109,27 @@ impl Tcb {
         segment: usize,
         now: Duration,
     ) -> Result<Self, ListenError> {
+        let mut tcb = Self::new(flow, grant, segment, now);
+        let endpoint = IpListenEndpoint { addr: Some(flow.address.into()), port: flow.port };
+        tcb.socket_mut().listen(endpoint)?;
+        Ok(tcb)
+    }
+
+    /// A socket that connects to the guest.
+    pub(super) fn call(
+        flow: Flow,
+        grant: Grant,
+        segment: usize,
+        now: Duration,
+        context: &mut Context,
+    ) -> Result<Self, ConnectError> {
+        let mut tcb = Self::new(flow, grant, segment, now);
+        let (guest, own) = (IpAddress::from(flow.peer), IpAddress::from(flow.address));
+        tcb.socket_mut().connect(context, (guest, flow.peer_port), (own, flow.port))?;
+        Ok(tcb)
+    }
+
+    fn new(flow: Flow, grant: Grant, segment: usize, now: Duration) -> Self {
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
         // `acknowledgement` decides how long an acknowledgement waits.
@@ -103,11 +138,13 @@ impl Tcb {
         socket.set_nagle_enabled(false);
         // The link has one sender in each direction, and loses nothing.
         socket.set_congestion_control(CongestionControl::None);
-        socket.listen(IpListenEndpoint { addr: Some(SERVICE_ADDRESS.into()), port: flow.port })?;
+        let keep_alive = Some(KEEP_ALIVE).filter(|_| flow.is_routed());
+        socket.set_keep_alive(keep_alive.map(Into::into));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
-        Ok(Self {
+        Self {
             flow,
+            attempt: None,
             phase: Phase::HalfOpen { deadline: now + HANDSHAKE_TIMEOUT },
             grant,
             expected: None,
@@ -120,7 +157,7 @@ impl Tcb {
             shut_down: false,
             sockets,
             handle,
-        })
+        }
     }
 
     pub(super) fn socket(&self) -> &Socket<'static> {
@@ -183,6 +220,16 @@ impl Tcb {
         !matches!(self.socket().state(), State::Listen | State::SynReceived)
     }
 
+    /// Whether it waits for the guest's answer to its SYN.
+    pub(super) fn calls(&self) -> bool {
+        self.socket().state() == State::SynSent
+    }
+
+    /// Whether the guest has refused this connection to it.
+    pub(super) fn is_refused(&self) -> bool {
+        self.reset && matches!(self.phase, Phase::HalfOpen { .. })
+    }
+
     pub(super) fn abort(&mut self) {
         self.socket_mut().abort();
     }
@@ -194,7 +241,7 @@ impl Tcb {
         let mut advance = Advance::Nothing;
         match self.phase {
             Phase::HalfOpen { .. } => match state {
-                State::SynReceived => return Advance::Nothing,
+                State::SynSent | State::SynReceived => return Advance::Nothing,
                 State::Listen | State::Closed => return Advance::Gone,
                 _ => {
                     self.phase = Phase::Waiting;

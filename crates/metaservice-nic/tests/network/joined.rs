@@ -23,13 +23,12 @@ impl Pair {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        let config = Config::default().limits(limits);
-        Self {
-            interface: Interface::new(&config, 7),
-            outgoing: Outgoing::new(),
-            guest: Guest::new(Mtu::JUMBO.get()),
-            now: Duration::ZERO,
-        }
+        Self::of(&Config::default().limits(limits), Guest::new(Mtu::JUMBO.get()))
+    }
+
+    pub(crate) fn of(config: &Config, guest: Guest) -> Self {
+        let (interface, outgoing) = (Interface::new(config, 7), Outgoing::new());
+        Self { interface, outgoing, guest, now: Duration::ZERO }
     }
 
     /// Gives the service one frame.

@@ -1,6 +1,6 @@
 //! Frames that a test builds byte by byte.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::addresses::{ADDRESS, HARDWARE, SERVICE_ADDRESS, SERVICE_HARDWARE};
 
@@ -114,8 +114,13 @@ impl<'a> Segment<'a> {
 
     /// Returns the frame. A SYN has a maximum segment size of 65480 and a window scale of 7.
     pub fn frame(&self) -> Vec<u8> {
+        self.frame_between(ADDRESS, SocketAddrV4::new(SERVICE_ADDRESS, 80))
+    }
+
+    /// Returns the frame from another address of the guest, or to another peer.
+    pub fn frame_between(&self, guest: Ipv4Addr, peer: SocketAddrV4) -> Vec<u8> {
         let mut tcp = self.port.to_be_bytes().to_vec();
-        tcp.extend(80u16.to_be_bytes());
+        tcp.extend(peer.port().to_be_bytes());
         tcp.extend(self.sequence.to_be_bytes());
         tcp.extend(self.acknowledged.to_be_bytes());
         let syn = self.flags.contains(Flags::SYN);
@@ -125,6 +130,6 @@ impl<'a> Segment<'a> {
         tcp.extend([0; 4]);
         tcp.extend(options);
         tcp.extend(self.payload);
-        ipv4_frame(ADDRESS, SERVICE_ADDRESS, 6, &tcp)
+        ipv4_frame(guest, *peer.ip(), 6, &tcp)
     }
 }

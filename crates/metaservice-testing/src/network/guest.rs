@@ -1,6 +1,10 @@
 //! The guest: an independent TCP/IP stack, without I/O and without a clock.
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
@@ -133,11 +137,31 @@ impl Guest {
 
     /// Connects to port `to` of the service, with buffers of `buffer` bytes.
     pub fn connect_from(&mut self, from: u16, to: u16, buffer: usize) -> SocketHandle {
-        let buffers = || tcp::SocketBuffer::new(vec![0; buffer]);
-        let mut socket = tcp::Socket::new(buffers(), buffers());
-        socket.set_ack_delay(None);
-        socket.set_nagle_enabled(false);
-        let remote = (IpAddress::Ipv4(SERVICE_ADDRESS), to);
+        self.connect_with(from, SocketAddrV4::new(SERVICE_ADDRESS, to), buffer)
+    }
+
+    /// Connects to any address, from a new port.
+    pub fn connect_to(&mut self, to: SocketAddrV4) -> SocketHandle {
+        self.next_port += 1;
+        self.connect_with(self.next_port, to, 256 * 1024)
+    }
+
+    /// Listens on a port, for one connection.
+    pub fn listen(&mut self, port: u16) -> SocketHandle {
+        let mut socket = new_socket(256 * 1024);
+        socket.listen(port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    /// Sets the default route.
+    pub fn set_router(&mut self, router: Ipv4Addr) {
+        self.interface.routes_mut().add_default_ipv4_route(router).unwrap();
+    }
+
+    /// Connects from a port to any address, with buffers of `buffer` bytes.
+    pub fn connect_with(&mut self, from: u16, to: SocketAddrV4, buffer: usize) -> SocketHandle {
+        let mut socket = new_socket(buffer);
+        let remote = (IpAddress::Ipv4(*to.ip()), to.port());
         socket.connect(self.interface.context(), remote, from).unwrap();
         self.sockets.add(socket)
     }
@@ -184,6 +208,14 @@ impl Guest {
         let delay = self.interface.poll_delay(instant(now), &self.sockets)?;
         Some(Duration::from_micros(delay.total_micros()))
     }
+}
+
+fn new_socket(buffer: usize) -> tcp::Socket<'static> {
+    let buffers = || tcp::SocketBuffer::new(vec![0; buffer]);
+    let mut socket = tcp::Socket::new(buffers(), buffers());
+    socket.set_ack_delay(None);
+    socket.set_nagle_enabled(false);
+    socket
 }
 
 /// Returns the time as smoltcp has it.
