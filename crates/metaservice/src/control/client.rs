@@ -57,7 +57,9 @@ const MAX_RUN: usize = 2 * 6 * 4 * 1024 * 1024 + 64 * 1024;
 ///   [`stats`](Self::stats).
 /// - *Commands:* [`exec`](Self::exec), [`run`](Self::run).
 /// - *Files:* [`read`](Self::read), [`write`](Self::write), [`list`](Self::list).
-/// - *Network:* [`dial`](Self::dial).
+/// - *Network:* [`dial`](Self::dial), [`publish`](Self::publish),
+///   [`network_policy`](Self::network_policy), [`set_network_policy`](Self::set_network_policy),
+///   [`network_log`](Self::network_log).
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) socket: ControlSocket,

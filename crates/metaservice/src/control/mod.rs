@@ -20,6 +20,9 @@
 //! | `GET /v1/entries`, `GET /v1/files` | a directory: entries as lines of JSON, or paths of files |
 //! | `GET /v1/read`, `GET /v1/artifact`, `PUT /v1/write` | files and directories, both ways |
 //! | `GET /v1/stats` | statistics of the guest, as lines of JSON |
+//! | `GET /v1/net/policy`, `PUT /v1/net/policy` | a [`NetworkPolicy`]: what the guest may connect to |
+//! | `GET /v1/net/log` | each attempt of the guest, as a line of JSON; with `follow` to the network's end |
+//! | `POST /v1/net/publish` | a port of the guest on the host: a [`Published`] address |
 //! | `GET /v1/jobs` | all jobs of a user, at the socket of [`serve_jobs`] |
 //! | `GET /v1/openapi.json` | this API as an OpenAPI 3.1 document (feature `openapi`) |
 //!
@@ -31,10 +34,12 @@
 mod body;
 mod client;
 mod client_files;
+mod client_network;
 mod connection;
 mod error;
 pub mod log_frame;
 mod model;
+mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod paths;
@@ -48,6 +53,9 @@ pub use self::error::{ClientError, Code};
 pub use self::model::{
     Described, ExecRequest, FILE_HEADER, Job, JobState, KillAnswer, Killed, MISSED_HEADER,
     PROBLEM_HEADER, Started, Written,
+};
+pub use self::network::{
+    Network, NetworkError, NetworkHandle, NetworkLog, NetworkPolicy, Published, Publishing,
 };
 #[cfg(feature = "openapi")]
 pub use self::openapi::openapi;

@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::model::ExecRequest;
 use super::paths;
 use super::server::job::WaitFor;
-use super::server::{attach, files, job, jobs, run, streams};
+use super::server::{attach, files, job, jobs, network, run, streams};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,10 @@ use super::server::{attach, files, job, jobs, run, streams};
         streams::exec_detached,
         streams::describe,
         streams::dial,
+        network::policy,
+        network::set_policy,
+        network::log,
+        network::publish,
     ),
     components(schemas(ExecRequest, WaitFor, ApiError))
 )]

@@ -10,6 +10,7 @@ mod exec;
 mod http;
 mod job;
 mod jobs;
+mod network;
 
 struct Controlled {
     service: MetaService,

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use metaservice_private::lock;
 use tokio::sync::watch;
 
+use crate::control::network::NetworkHandle;
+
 /// What the serving process says about the job.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -20,6 +22,8 @@ pub struct Description {
     pub machine: MachineDescription,
     /// How its machine is ended at once. `None`: this cannot be done.
     pub force: Option<Force>,
+    /// The network of its guest. `None`: there is none.
+    pub network: Option<NetworkHandle>,
     /// Whether the machine of a failed command is kept for clients: then its description has a
     /// member `keptUntilMs` from that time on. Who waits for the end is answered then.
     pub keeps_on_failure: bool,

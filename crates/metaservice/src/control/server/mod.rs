@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod gateway;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod network;
 mod observed;
 mod responses;
 pub(crate) mod run;

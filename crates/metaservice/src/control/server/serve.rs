@@ -18,7 +18,7 @@ use super::extract::MAX_COMMAND;
 use super::observed::{Observed, Progress};
 use super::responses::refuse;
 use super::served::Served;
-use super::{attach, files, job, run, streams};
+use super::{attach, files, job, network, run, streams};
 use crate::control::error::Code;
 use crate::control::paths;
 use crate::handle::service::MetaService;
@@ -89,7 +89,13 @@ fn router(served: Served) -> Router {
         .route(paths::COMMANDS, post(streams::describe).layer(DefaultBodyLimit::max(MAX_COMMAND)))
         .route(paths::RUN, post(run::run).layer(DefaultBodyLimit::max(MAX_COMMAND)))
         .route(paths::SHELL, get(streams::shell))
-        .route(paths::DIAL, get(streams::dial));
+        .route(paths::DIAL, get(streams::dial))
+        .route(
+            paths::NET_POLICY,
+            get(network::policy).put(network::set_policy).layer(DefaultBodyLimit::max(MAX_COMMAND)),
+        )
+        .route(paths::NET_LOG, get(network::log))
+        .route(paths::NET_PUBLISH, post(network::publish));
     #[cfg(feature = "openapi")]
     let router =
         router.route(paths::OPENAPI, get(|| async { axum::Json(crate::control::openapi()) }));
