@@ -88,7 +88,7 @@ pub use spec::boundary::Boundary;
 pub use spec::disk::{Disk, DiskFormat};
 pub use spec::error::InvalidSpec;
 pub use spec::hardware::{Cpus, InvalidHardware, MacAddress, Memory, SystemUuid};
-pub use spec::network::{Card, Network, Publish, Transport};
+pub use spec::network::Card;
 pub use spec::share::Share;
 pub use spec::snapshot::SnapshotFiles;
 pub use spec::visibility::Visibility;

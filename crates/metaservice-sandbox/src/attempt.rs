@@ -1,12 +1,14 @@
 //! One attempt to start a job's machine: from a snapshot, or by a boot.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metaservice::MetaService;
-use metaservice_nic::{Pcap, StaleConnection};
+use metaservice_gateway::LogFile;
+use metaservice_nic::Pcap;
 use metaservice_private::lock;
 use metaservice_qemu::{Disk, Exit, InUse, Machine, MachineSpec, MachineState, StartError};
 use tokio::sync::watch;
@@ -16,11 +18,13 @@ use tracing::Instrument;
 
 use crate::blocking::block;
 use crate::event::{Event, EventSender, RestoreError};
+use crate::history::NETWORK_LOG;
 use crate::job::{Job, OutputField};
 use crate::life::Start;
-use crate::machine::card::{self, NetworkCard};
+use crate::machine::card::{self, CardParts, NetworkCard};
 use crate::machine::snapshot::{Snapshot, SnapshotError};
-use crate::machine::{Describer, Individual, MachineError, Plan};
+use crate::machine::{Describer, Individual, MachineError, Plan, SavedNetwork};
+use crate::network::{GuestNetwork, publication};
 use crate::output;
 
 /// How long it may take to read what a machine sent before it ended. The host has it already, but
@@ -48,6 +52,9 @@ pub(crate) struct Beginning {
     pub(crate) individual: Individual,
     pub(crate) job: Arc<Job>,
     pub(crate) service: MetaService,
+    pub(crate) network: GuestNetwork,
+    /// The directory of the job's history, if it has one.
+    pub(crate) history: Option<PathBuf>,
     /// A disk that is written in place of the image.
     pub(crate) disk: Option<Disk>,
     pub(crate) events: EventSender,
@@ -98,6 +105,10 @@ impl Attempt {
     pub(crate) async fn end(self) {
         self.task.abort();
         let _ = self.task.await;
+        let card = lock(&self.made).card.take();
+        if let Some(card) = card {
+            card.end().await;
+        }
     }
 
     /// The snapshot of this attempt, if it had one. A second call gets none.
@@ -114,6 +125,7 @@ impl Attempt {
         let made = lock(&self.made);
         let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
         let observer = made.card.as_ref().map(|card| card.observer().clone());
+        let gateway = made.card.as_ref().map(|card| card.gateway().clone());
         let summary = plan.summary();
         move || {
             serde_json::json!({
@@ -123,6 +135,7 @@ impl Attempt {
                 "digest": summary.digest,
                 "kernel": summary.kernel,
                 "network": summary.network,
+                "attempts": gateway.as_ref().map(metaservice_gateway::Control::totals),
                 "accelerator": if kvm { "kvm" } else { "tcg" },
                 "snapshot": restored,
                 "card": observer.as_ref().map(|observer| card::describe(&observer.statistics())),
@@ -168,7 +181,8 @@ impl Work {
 
     async fn boot(&self) -> Result<Arc<Machine>, Attempted> {
         let Beginning { describer, individual, events, disk, .. } = &self.beginning;
-        let card = self.connect(Vec::new()).await.map_err(Attempted::Failed)?;
+        let saved = SavedNetwork::default();
+        let card = self.connect(saved).await.map_err(Attempted::Failed)?;
         let describe = || describer.describe(Some(individual), card);
         let spec = block(describe).map_err(|error| Attempted::Failed(error.into()))?;
         for notice in describer.notices() {
@@ -185,12 +199,12 @@ impl Work {
 
     async fn restore(&self) -> Result<Arc<Machine>, Attempted> {
         let Beginning { describer, events, .. } = &self.beginning;
-        let stale = match block(|| Snapshot::find(describer)) {
+        let saved = match block(|| Snapshot::find(describer)) {
             Ok(Some(mut snapshot)) => {
-                let stale = snapshot.stale_connections();
+                let saved = snapshot.network();
                 lock(&self.made)._in_use = snapshot.take_mark();
                 lock(&self.made).restored = Some(Restored { snapshot, error: None });
-                stale
+                saved
             }
             Ok(None) => return Err(Attempted::NotRestored),
             Err(error) if error.is_of_snapshot() => {
@@ -199,7 +213,7 @@ impl Work {
             }
             Err(error) => return Err(Attempted::Failed(self.not_described(error))),
         };
-        let card = self.connect(stale).await.map_err(Attempted::Failed)?;
+        let card = self.connect(saved).await.map_err(Attempted::Failed)?;
         let described = block(|| describer.describe(None, card));
         let spec = described.map_err(|error| Attempted::Failed(error.into()))?;
         let spec = describer.share(spec);
@@ -236,15 +250,34 @@ impl Work {
     /// Makes the card that the service serves; the machine's end of it.
     async fn connect(
         &self,
-        stale: Vec<StaleConnection>,
+        saved: SavedNetwork,
     ) -> Result<std::os::unix::net::UnixStream, MachineError> {
         let service = self.beginning.service.clone();
-        let pcap = self.pcap().await?;
-        let limits = self.beginning.job.limits.card;
-        let (card, guest) =
-            NetworkCard::connect(limits, pcap, stale, |listener| service.serve(listener))
-                .map_err(MachineError::Card)?;
+        let network = &self.beginning.job.hardware.network;
+        let mut gateway = metaservice_gateway::Config::default();
+        gateway.policy = self.beginning.network.policy();
+        gateway.limits = self.beginning.job.limits.network;
+        gateway.log = self.network_log().await?;
+        gateway.names = saved.names;
+        let events = self.beginning.events.clone();
+        let parts = CardParts {
+            limits: self.beginning.job.limits.card,
+            pcap: self.pcap().await?,
+            stale: saved.connections,
+            gateway,
+            denied: Box::new(move |denial| events.send(Event::Denied(Box::new(denial)))),
+        };
+        let (card, guest) = NetworkCard::connect(parts, |listener| service.serve(listener))
+            .map_err(MachineError::Card)?;
+        let control = card.gateway().clone();
+        self.beginning.network.attach(control.clone());
         lock(&self.made).card = Some(card);
+        for publish in network.published() {
+            let address = control.publish(publication(publish)).await;
+            let address = address.map_err(MachineError::Publish)?;
+            let published = Event::Published { publish: *publish, address };
+            self.beginning.events.send(published);
+        }
         Ok(guest)
     }
 
@@ -277,6 +310,27 @@ impl Work {
             events.send(Event::LimitReached { output: OutputField::Pcap, path, limit });
         };
         Ok(Some(Pcap::new(Slow(file)).limit(limit, full)))
+    }
+
+    /// The file that records what the guest tries, if the job has one. What another attempt to
+    /// start the machine has recorded is removed.
+    async fn network_log(&self) -> Result<Option<LogFile>, MachineError> {
+        let Beginning { job, history, .. } = &self.beginning;
+        let Some(path) = job.hardware.network.log().map(PathBuf::from).or_else(|| {
+            // Not for jobs whose guest is not expected to try anything.
+            let history = history.as_ref().filter(|_| !job.hardware.network.is_none());
+            history.map(|directory| directory.join(NETWORK_LOG))
+        }) else {
+            return Ok(None);
+        };
+        let opened = block(|| {
+            let file = File::options().read(true).append(true).create(true).open(&path)?;
+            file.set_len(0)?;
+            Ok(file)
+        });
+        let output = OutputField::NetworkLog;
+        let file = opened.map_err(|cause| MachineError::Output { output, path, cause })?;
+        Ok(Some(LogFile::new(file, job.limits.network_log)))
     }
 
     /// The machine writes its console to a file, if the description has one. Waits for the reader

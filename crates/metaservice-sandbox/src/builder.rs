@@ -13,7 +13,7 @@ use crate::life::{End, KillReason};
 use crate::machine::{Plan, PlanError};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
-use crate::spec::{ArtifactSpec, CopyInSpec, JobSpec, NetSpec, Period, Size, VolumeSpec};
+use crate::spec::{ArtifactSpec, CopyInSpec, JobSpec, NetworkSpec, Period, Size, VolumeSpec};
 
 /// Why a sandbox does not start.
 #[derive(Debug, thiserror::Error)]
@@ -153,8 +153,8 @@ impl Builder {
     }
 
     /// What the guest reaches besides the service; nothing by default.
-    pub fn network(mut self, network: NetSpec) -> Self {
-        self.spec.machine.net = network;
+    pub fn network(mut self, network: NetworkSpec) -> Self {
+        self.spec.machine.network = network;
         self
     }
 

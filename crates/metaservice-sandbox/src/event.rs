@@ -1,9 +1,11 @@
 //! The events that a running job reports.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use metaservice::{ActionError, Contact, JobResult, LogError, Need};
+use metaservice_gateway::Denial;
 use metaservice_qemu::{CacheNotice, Exit, StartError};
 use tokio::sync::{mpsc, watch};
 
@@ -12,7 +14,7 @@ use crate::control::ControlError;
 use crate::copy::Content;
 use crate::copy_in::{CopyInError, CopyProgress};
 use crate::history::{Artifacts, HistoryError, PastArtifact};
-use crate::job::{Artifact, CopyIn, OutputField};
+use crate::job::{Artifact, CopyIn, OutputField, Publish};
 use crate::life::{Force, KillReason, Start};
 use crate::machine::snapshot::SnapshotError;
 
@@ -70,6 +72,16 @@ pub enum Event {
         before: Contact,
         /// What it knows now.
         now: Contact,
+    },
+    /// The guest's policy denies this for the first time. At most 1024 of them are reported.
+    Denied(Box<Denial>),
+    /// A port of the host leads to a port of the guest. It is reported again if the machine is
+    /// started once more.
+    Published {
+        /// The description.
+        publish: Publish,
+        /// The address of the host, with the port that was free if the description has none.
+        address: SocketAddr,
     },
     /// The log may lack bytes: the connection of an agent of version 1 was cut.
     LogHole,

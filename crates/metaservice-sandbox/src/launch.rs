@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metaservice::control::{self, MachineDescription};
+use metaservice::control::{self, MachineDescription, NetworkHandle};
 use metaservice::{Cloud, Listener, MetaService, Volume};
 use metaservice_qemu::Disk;
 use tokio::io::AsyncWrite;
@@ -23,6 +23,7 @@ use crate::history::{Artifacts, Began, Jobs, Recorder};
 use crate::job::Job;
 use crate::life::{Rules, Start};
 use crate::machine::{Describer, Individual, Plan};
+use crate::network::GuestNetwork;
 use crate::output::log_sink::{self, LogSink};
 use crate::place::{Place, PreparedDisk};
 use crate::progress::{Progress, ProgressError};
@@ -89,6 +90,7 @@ pub struct Launcher {
     cloud: Option<Cloud>,
     boot_timeout: Option<Duration>,
     prepared_disk: Option<PreparedDisk>,
+    network: Option<GuestNetwork>,
     history: bool,
     volumes: Vec<Volume>,
     findable: bool,
@@ -106,6 +108,7 @@ impl Launcher {
             cloud: None,
             boot_timeout: None,
             prepared_disk: None,
+            network: None,
             history: false,
             volumes: Vec::new(),
             findable: false,
@@ -204,10 +207,13 @@ impl Launcher {
             ..self.rules()
         };
         let cloud = individual.cloud.clone();
+        let network = GuestNetwork::new(self.job.hardware.network.policy().clone());
+        self.network = Some(network.clone());
         let mut opened = self.open_with(cloud, rules).await?;
         let place = Place::Machine {
             describer: Arc::new(Describer::new(Arc::new(plan))),
             individual: Box::new(individual),
+            network,
             disk: opened.prepared_disk.take(),
         };
         Ok(opened.run(place))
@@ -358,6 +364,7 @@ impl Launcher {
             description.command.clone_from(&job.shown);
             description.machine = machine.clone();
             description.force = Some(force);
+            description.network = self.network.take().map(NetworkHandle::new);
             description.keeps_on_failure = job.keep.is_some();
             let serving = control::serve(description, service.clone(), listener);
             Control::new(files, serving)

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::machine::{Describer, Individual};
+use crate::network::GuestNetwork;
 
 /// How long a machine may take to power off by itself.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,7 +16,12 @@ const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the machine of a job is.
 pub(crate) enum Place {
     /// Here: the driver starts and ends it.
-    Machine { describer: Arc<Describer>, individual: Box<Individual>, disk: Option<PreparedDisk> },
+    Machine {
+        describer: Arc<Describer>,
+        individual: Box<Individual>,
+        network: GuestNetwork,
+        disk: Option<PreparedDisk>,
+    },
     /// Another program starts it. It may come late, and come back: it is never lost.
     Elsewhere { _serving: AbortOnDropHandle<()>, served: CancellationToken },
 }

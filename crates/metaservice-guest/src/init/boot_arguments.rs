@@ -25,10 +25,13 @@ pub(super) struct Address {
 /// The init's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BootArguments {
+    /// The address of the card.
     pub(super) address: Address,
+    /// The gateway of the default route.
+    pub(super) gateway: Option<Ipv4Addr>,
+    /// The resolver of names.
+    pub(super) resolver: Option<Ipv4Addr>,
     pub(super) root: Root,
-    /// Whether a second card is connected to the user network.
-    pub(super) user_network: bool,
     pub(super) hostname: Option<String>,
 }
 
@@ -40,7 +43,7 @@ pub(super) struct InvalidArgument(String);
 impl Default for BootArguments {
     fn default() -> Self {
         let address = Address { ip: Ipv4Addr::new(169, 254, 1, 2), prefix: 16 };
-        Self { address, root: Root::Initramfs, user_network: false, hostname: None }
+        Self { address, gateway: None, resolver: None, root: Root::Initramfs, hostname: None }
     }
 }
 
@@ -58,9 +61,9 @@ impl BootArguments {
             let invalid = || InvalidArgument(word.to_owned());
             match name {
                 "address" => arguments.address = address(value).ok_or_else(invalid)?,
+                "gateway" => arguments.gateway = Some(value.parse().map_err(|_| invalid())?),
+                "resolver" => arguments.resolver = Some(value.parse().map_err(|_| invalid())?),
                 "root" => arguments.root = root(value).ok_or_else(invalid)?,
-                "net" if value == "user" => arguments.user_network = true,
-                "net" if value == "none" => arguments.user_network = false,
                 "hostname" if !value.is_empty() && value.len() <= 64 => {
                     arguments.hostname = Some(value.to_owned());
                 }
@@ -93,14 +96,16 @@ mod tests {
 
     #[test]
     fn all_arguments_are_read() {
-        let line = "console=ttyS0 quiet metaservice.address=169.254.7.9/24 metaservice.root=disk \
-                    metaservice.net=user metaservice.hostname=ci-7 panic=-1\n";
+        let line = "console=ttyS0 quiet metaservice.address=10.0.2.15/24 metaservice.root=disk \
+                    metaservice.gateway=10.0.2.2 metaservice.resolver=10.0.2.3 \
+                    metaservice.hostname=ci-7 panic=-1\n";
         let arguments = BootArguments::parse(line).unwrap();
-        assert_eq!(arguments.address, Address { ip: [169, 254, 7, 9].into(), prefix: 24 });
+        assert_eq!(arguments.address, Address { ip: [10, 0, 2, 15].into(), prefix: 24 });
+        assert_eq!(arguments.gateway, Some([10, 0, 2, 2].into()));
+        assert_eq!(arguments.resolver, Some([10, 0, 2, 3].into()));
         assert_eq!(arguments.root, Root::Disk);
-        assert!(arguments.user_network);
         assert_eq!(arguments.hostname.as_deref(), Some("ci-7"));
-        let disk = BootArguments::parse("metaservice.root=disk metaservice.net=none").unwrap();
+        let disk = BootArguments::parse("metaservice.root=disk").unwrap();
         assert_eq!(disk, BootArguments { root: Root::Disk, ..BootArguments::default() });
         assert_eq!(BootArguments::parse("quiet"), Ok(BootArguments::default()));
     }
@@ -113,7 +118,9 @@ mod tests {
             "address=1.2.3.4",
             "address=1.2.3.4/33",
             "address",
-            "net=bridge",
+            "net=user",
+            "gateway=10.0.2",
+            "resolver=",
             "hostname=",
             "speed=9",
             "root",

@@ -11,17 +11,16 @@
 //! whose parent has ended. They are only reaped.
 //!
 //! ```text
-//!   mount ─► modules ─► service's card ─► root ─► (second card) ─► agent ◄─┐ crash, backoff
-//!     │ failure                                                    ├───────┤
-//!     │                                                            │       └ deferred modules
-//!     └──► printed to the console ───────► power off ◄─ end all ◄─ power button, SIGTERM, SIGINT
+//!   mount ─► modules ─► card ─► root ─► resolver ─► agent ◄─┐ crash, backoff
+//!     │ failure                                     ├───────┤
+//!     │                                             │       └ deferred modules
+//!     └─► printed to the console ─► power off ◄─ end all ◄─ power button, SIGTERM, SIGINT
 //! ```
 //!
 //! The init does not tune TCP. The kernel's own tuning uses a link like this one fully. A larger
 //! buffer would only hold more of a log that the host has not received.
 
 mod boot_arguments;
-mod dhcp;
 mod modules;
 mod mount;
 mod netlink;
@@ -42,6 +41,7 @@ use self::boot_arguments::{BootArguments, InvalidArgument};
 use self::network::Network;
 use crate::backoff::Backoff;
 use crate::diagnostics::{print, with_causes};
+use crate::system::resolver;
 
 /// The environment of the agent, and so of every command.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -90,18 +90,14 @@ fn boot() -> Result<(), InitError> {
         let set = rustix::system::sethostname(name.as_bytes());
         set.map_err(|error| InitError::Hostname(error.into()))?;
     }
-    let mut network = Network::open()?;
-    network.connect_service(arguments.address)?;
+    Network::open()?.connect(&arguments)?;
     let deferred = modules::DeferredModules::open();
     mount::enter(&arguments.root)?;
+    if let Some(address) = arguments.resolver {
+        resolver::write(&resolver::of(address));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        if arguments.user_network {
-            network.connect_user_network().await;
-        }
-        drop(network);
-        run(deferred).await
-    })
+    runtime.block_on(run(deferred))
 }
 
 /// Keeps the agent running until the machine is to stop. Then ends all processes.

@@ -41,7 +41,6 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) ethernet: bool,
-    pub(super) hardware: Vec<u8>,
 }
 
 /// One message of a reply.
@@ -145,17 +144,12 @@ fn link(body: &[u8]) -> Option<Link> {
         index: u32_at(body, 4)?,
         name: String::new(),
         ethernet: u16_at(body, 2)? == ETHERNET,
-        hardware: Vec::new(),
     };
     let mut rest = body.get(16..)?;
     while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
         let Some(value) = rest.get(4..usize::from(length)) else { break };
-        match kind {
-            LINK_NAME => {
-                link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
-            }
-            ADDRESS => link.hardware = value.to_owned(),
-            _ => {}
+        if kind == LINK_NAME {
+            link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
         }
         rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
     }
@@ -208,8 +202,7 @@ mod tests {
         error.bytes(&(-17i32).to_ne_bytes());
         bytes.extend(error.finish(ERROR, 0, 1));
         bytes.extend(Message(vec![0; 4]).finish(DONE, 0, 1));
-        let hardware = vec![2, 0, 0, 0, 0, 1];
-        let link = Link { index: 2, name: "eth0".into(), ethernet: true, hardware };
+        let link = Link { index: 2, name: "eth0".into(), ethernet: true };
         let expected =
             [NetlinkReply::Link(link), NetlinkReply::Acknowledged(17), NetlinkReply::Done];
         assert_eq!(parse(&bytes), expected);

@@ -1,10 +1,9 @@
-//! The machine's network: the service's card, and on request one of the user network.
+//! The machine's network: its loopback and its card.
 //!
-//! Owns the order. The loopback and the first card are up and have their addresses before the agent
-//! starts, so that its first connection succeeds. Cards are numbered in the order in which the
-//! kernel finds them, which is the order of the machine's command line.
+//! Owns the order. Both are up and have their addresses and routes before the agent starts, so that
+//! its first connection succeeds. The host says the addresses on the kernel's command line: DHCP
+//! would cost time at each start.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -16,12 +15,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
 };
 
-use super::boot_arguments::Address;
-use super::dhcp;
+use super::boot_arguments::BootArguments;
 use super::netlink::{
     Link, NetlinkReply, add_address, add_default_route, list_links, parse, turn_on,
 };
-use crate::diagnostics::{print, with_causes};
 
 /// How long the kernel may take to find the card of a driver that was just loaded.
 const CARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,45 +59,26 @@ impl Network {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Sets the loopback up, and the service's card with its address.
-    pub(super) fn connect_service(&mut self, address: Address) -> Result<(), NetworkError> {
+    /// Sets the loopback up, and the card with its address and the default route.
+    pub(super) fn connect(&mut self, arguments: &BootArguments) -> Result<(), NetworkError> {
         let links = self.links()?;
         if let Some(loopback) = links.iter().find(|link| link.name == "lo") {
             self.request("turn on", loopback, |n| turn_on(n, loopback.index))?;
         }
-        let card = match cards(&links).next() {
+        let card = match links.iter().find(|link| link.ethernet) {
             Some(card) => card.clone(),
             None => self.next_card()?,
         };
+        let BootArguments { address, gateway, .. } = *arguments;
         self.request("give an address to", &card, |n| add_address(n, card.index, address))?;
-        self.request("turn on", &card, |n| turn_on(n, card.index))
-    }
-
-    /// Connects the second card to the user network. A failure is only printed, because the job may
-    /// not need that network.
-    pub(super) async fn connect_user_network(&mut self) {
-        if let Err(error) = self.try_connect_user_network().await {
-            print(&format!("there is no user network: {}", with_causes(&error)));
-        }
-    }
-
-    async fn try_connect_user_network(&mut self) -> Result<(), NetworkError> {
-        let links = self.links()?;
-        let card = cards(&links).nth(1).ok_or(NetworkError::NoCard)?.clone();
         self.request("turn on", &card, |n| turn_on(n, card.index))?;
-        let hardware = card.hardware.as_slice().try_into().unwrap_or([0; 6]);
-        let lease = dhcp::lease(&card.name, hardware).await.map_err(|source| {
-            let card = card.name.clone();
-            NetworkError::Rejected { what: "get an address for", card, source }
-        })?;
-        let address = Address { ip: lease.ip, prefix: lease.prefix };
-        self.request("give an address to", &card, |n| add_address(n, card.index, address))?;
-        if let Some(gateway) = lease.gateway {
-            let route = |n| add_default_route(n, card.index, gateway);
-            self.request("add a route by", &card, route)?;
+        match gateway {
+            Some(gateway) => {
+                let route = |n| add_default_route(n, card.index, gateway);
+                self.request("add a route by", &card, route)
+            }
+            None => Ok(()),
         }
-        write_resolvers(&lease);
-        Ok(())
     }
 
     fn links(&mut self) -> Result<Vec<Link>, NetworkError> {
@@ -170,23 +148,5 @@ impl Network {
             Err(Errno::AGAIN) => Err(NetworkError::NoCard),
             Err(error) => Err(NetworkError::Socket(error.into())),
         }
-    }
-}
-
-fn cards(links: &[Link]) -> impl Iterator<Item = &Link> {
-    links.iter().filter(|link| link.ethernet)
-}
-
-/// Writes `/etc/resolv.conf`. A link there is replaced: its target may not exist.
-fn write_resolvers(lease: &dhcp::Lease) {
-    let text: String = lease.resolvers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
-    if text.is_empty() {
-        return;
-    }
-    let file = "/etc/resolv.conf";
-    let _ = fs::create_dir_all("/etc");
-    let _ = fs::remove_file(file);
-    if let Err(error) = fs::write(file, text) {
-        print(&format!("cannot write {file}: {error}"));
     }
 }

@@ -1,7 +1,7 @@
 //! Access to the guest's kernel and to its user database.
 //!
-//! Owns the formats of `/proc` and `/etc`, pipes, terminals, watched descriptors, the host name and
-//! the root. It knows nothing of jobs, shells or the service.
+//! Owns the formats of `/proc` and `/etc`, pipes, terminals, watched descriptors, the host name,
+//! the resolver and the root. It knows nothing of jobs, shells or the service.
 
 pub(crate) mod account;
 pub(crate) mod blocks;
@@ -9,5 +9,6 @@ pub(crate) mod descriptor;
 pub(crate) mod host_name;
 pub(crate) mod oom;
 pub(crate) mod processes;
+pub(crate) mod resolver;
 pub(crate) mod root;
 pub(crate) mod streams;

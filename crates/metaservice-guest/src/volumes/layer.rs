@@ -15,6 +15,8 @@ use rustix::mount::{MountFlags, mount_remount};
 
 use super::error::VolumeError;
 use super::share;
+use crate::diagnostics::print;
+use crate::system::resolver;
 use crate::system::root::{SCRATCH, mount as mount_with};
 
 /// The directories of the layers. Each layer has a number.
@@ -49,24 +51,31 @@ impl Layers {
     }
 
     /// Mounts the share with a tag below a new layer.
-    pub(super) fn mount(
-        &mut self,
-        tag: &str,
-        at: &Path,
-        flags: MountFlags,
-    ) -> Result<(), VolumeError> {
-        let [lower, upper, work] = self.create().map_err(VolumeError::Layer)?;
-        share::mount(tag, &lower, false)?;
-        prepare(&lower, &upper).map_err(VolumeError::Layer)?;
-        let [lower, upper, work] = [lower, upper, work].map(|path| path.display().to_string());
-        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        match mount_with("overlay", at, "overlay", flags, &options) {
-            Ok(()) => Ok(()),
-            Err(Errno::NODEV) => Err(VolumeError::NoOverlay),
-            Err(error) => {
-                Err(VolumeError::Mount { path: at.display().to_string(), source: error.into() })
-            }
+    pub(super) fn mount(&mut self, tag: &str, at: &Path) -> Result<(), VolumeError> {
+        let paths = self.add(tag)?;
+        overlay(&paths, at, share::QUIET)
+    }
+
+    /// Mounts the share with a tag below a new layer, as the next root of the machine. The layer
+    /// has the resolver of the present root.
+    pub(super) fn mount_root(&mut self, tag: &str, at: &Path) -> Result<(), VolumeError> {
+        let paths = self.add(tag)?;
+        let [lower, upper, _] = &paths;
+        if let Some(content) = resolver::read()
+            && let Err(error) = resolver::put(&content, lower, upper)
+        {
+            print(&format!("the root has its own resolver: {error}"));
         }
+        overlay(&paths, at, MountFlags::empty())
+    }
+
+    /// Creates a layer, and mounts its share.
+    fn add(&mut self, tag: &str) -> Result<[PathBuf; 3], VolumeError> {
+        let paths = self.create().map_err(VolumeError::Layer)?;
+        let [lower, upper, _] = &paths;
+        share::mount(tag, lower, false)?;
+        prepare(lower, upper).map_err(VolumeError::Layer)?;
+        Ok(paths)
     }
 
     /// Creates the directories of a layer.
@@ -79,6 +88,19 @@ impl Layers {
         let paths = ["lower", "upper", "work"].map(|name| base.join(name));
         paths.iter().try_for_each(fs::create_dir)?;
         Ok(paths)
+    }
+}
+
+/// Mounts the overlay of a layer.
+fn overlay(paths: &[PathBuf; 3], at: &Path, flags: MountFlags) -> Result<(), VolumeError> {
+    let [lower, upper, work] = paths.each_ref().map(|path| path.display());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    match mount_with("overlay", at, "overlay", flags, &options) {
+        Ok(()) => Ok(()),
+        Err(Errno::NODEV) => Err(VolumeError::NoOverlay),
+        Err(error) => {
+            Err(VolumeError::Mount { path: at.display().to_string(), source: error.into() })
+        }
     }
 }
 

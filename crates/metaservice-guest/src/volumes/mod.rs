@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use metaservice_protocol::{Volume, VolumeMode};
-use rustix::mount::{MountFlags, UnmountFlags, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -67,7 +67,7 @@ fn mount_all(volumes: &[Volume], state: &StateDirectory) -> Result<(), String> {
         layers = Layers::open(!root.is_empty(), state.path()).map_err(failed(first))?;
     }
     for volume in root {
-        layers.mount(&volume.tag, Path::new(NEW_ROOT), MountFlags::empty()).map_err(failed("/"))?;
+        layers.mount_root(&volume.tag, Path::new(NEW_ROOT)).map_err(failed("/"))?;
         enter().map_err(VolumeError::Root).map_err(failed("/"))?;
     }
     for volume in others {
@@ -84,7 +84,7 @@ fn mount_one(volume: &Volume, layers: &mut Layers) -> Result<(), VolumeError> {
     std::fs::create_dir_all(at)
         .map_err(|source| VolumeError::Directory { path: volume.path.clone(), source })?;
     match volume.mode {
-        VolumeMode::Overlay => layers.mount(&volume.tag, at, share::QUIET),
+        VolumeMode::Overlay => layers.mount(&volume.tag, at),
         mode => share::mount(&volume.tag, at, mode == VolumeMode::ReadWrite),
     }
 }

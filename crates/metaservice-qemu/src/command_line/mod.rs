@@ -15,7 +15,6 @@ use crate::spec::MachineSpec;
 use crate::spec::accelerator::AcceleratorChoice;
 use crate::spec::boot::{Boot, Root};
 use crate::spec::error::InvalidSpec;
-use crate::spec::network::{Network, Publish, Transport};
 use crate::spec::share::Share;
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 
@@ -110,7 +109,6 @@ pub(crate) fn qemu(
     if let Some(uuid) = spec.uuid {
         words.option("-smbios", format!("type=1,uuid={uuid},serial={uuid}"));
     }
-    user_network(spec, &mut words)?;
     disk(&mut words, spec, inherited.scratch);
     shares(&mut words, spec, inherited.exports);
     match &spec.boot {
@@ -153,27 +151,6 @@ fn disk(words: &mut Words, spec: &MachineSpec, scratch: Option<RawFd>) {
     let start = format!("if=none,id=disk,{stays},format={format},file=");
     words.option("-drive", with_path(&start, file));
     words.option("-device", "virtio-blk-pci,drive=disk");
-}
-
-/// The second card. It comes after the first, so that a guest that configures one card takes the
-/// service's.
-fn user_network(spec: &MachineSpec, words: &mut Words) -> Result<(), InvalidSpec> {
-    if spec.network != Network::User {
-        return if spec.published.is_empty() { Ok(()) } else { Err(InvalidSpec::NothingToPublish) };
-    }
-    let mut network = String::from("user,id=user");
-    for Publish { transport, address, port, guest_port } in &spec.published {
-        let transport = match transport {
-            Transport::Tcp => "tcp",
-            Transport::Udp => "udp",
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(network, ",hostfwd={transport}:{address}:{port}-:{guest_port}");
-    }
-    let address = spec.user_address.map(|mac| format!(",mac={mac}")).unwrap_or_default();
-    words.option("-netdev", network);
-    words.option("-device", format!("virtio-net-pci,netdev=user{address},romfile="));
-    Ok(())
 }
 
 /// The 9p devices. They come last, so that no other device has another address because of them.
@@ -227,8 +204,9 @@ fn command_line(spec: &MachineSpec, arguments: &[String]) -> Result<String, Inva
     if let Some((address, prefix)) = spec.guest_address {
         write_argument(&mut line, "metaservice.address", &format!("{address}/{prefix}"));
     }
-    if spec.network == Network::User {
-        write_argument(&mut line, "metaservice.net", "user");
+    if let Some(address) = spec.guest_gateway {
+        write_argument(&mut line, "metaservice.gateway", &address.to_string());
+        write_argument(&mut line, "metaservice.resolver", &address.to_string());
     }
     if let Some(name) = &spec.hostname {
         if !is_host_name(name) {

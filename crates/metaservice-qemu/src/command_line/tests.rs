@@ -57,41 +57,14 @@ fn a_small_machine_in_full() {
 }
 
 #[test]
-fn the_card_is_the_first_and_the_user_network_the_second() {
+fn the_card_is_the_only_one() {
     let (_, stream) = std::os::unix::net::UnixStream::pair().unwrap();
     let card = Card::new(stream.into(), "52:54:00:12:34:56".parse().unwrap()).mtu(1500);
-    let words = build(&spec(direct()).card(card).network(Network::User)).unwrap();
-    assert_eq!(
-        values(&words, "-netdev"),
-        ["stream,id=service,server=off,addr.type=fd,addr.str=13", "user,id=user"]
-    );
-    assert_eq!(
-        values(&words, "-device")[2..],
-        [
-            "virtio-net-pci,netdev=service,mac=52:54:00:12:34:56,host_mtu=1500,romfile=",
-            "virtio-net-pci,netdev=user,romfile="
-        ]
-    );
-    assert!(values(&words, "-append")[0].ends_with(" metaservice.net=user"));
-}
-
-#[test]
-fn published_ports_lead_into_the_user_network_alone() {
-    let publish = |transport, guest_port| Publish {
-        transport,
-        address: [127, 0, 0, 1].into(),
-        port: 8080,
-        guest_port,
-    };
-    let spec =
-        || spec(direct()).publish(publish(Transport::Tcp, 80)).publish(publish(Transport::Udp, 53));
-    assert!(matches!(build(&spec()), Err(InvalidSpec::NothingToPublish)));
-    let mac = "52:54:00:12:34:57".parse().unwrap();
-    let words = build(&spec().network(Network::User).user_address(mac)).unwrap();
-    let network = "user,id=user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:8080-:53";
-    assert_eq!(values(&words, "-netdev"), [network]);
-    let card = "virtio-net-pci,netdev=user,mac=52:54:00:12:34:57,romfile=";
-    assert!(values(&words, "-device").contains(&card.to_owned()), "{words:?}");
+    let words = build(&spec(direct()).card(card)).unwrap();
+    let socket = "stream,id=service,server=off,addr.type=fd,addr.str=13";
+    assert_eq!(values(&words, "-netdev"), [socket]);
+    let device = "virtio-net-pci,netdev=service,mac=52:54:00:12:34:56,host_mtu=1500,romfile=";
+    assert_eq!(values(&words, "-device")[2..], [device]);
 }
 
 #[test]
@@ -158,11 +131,13 @@ fn the_init_is_told_everything() {
     let spec = spec(direct().argument("loglevel=7"))
         .disk(raw(disk.path()))
         .root(Root::Disk)
-        .guest_address([169, 254, 1, 2].into(), 16)
+        .guest_address([10, 0, 2, 15].into(), 24)
+        .guest_gateway([10, 0, 2, 2].into())
         .hostname("ci-7.example");
     let words = build(&spec).unwrap();
     assert!(values(&words, "-append")[0].ends_with(
-        " metaservice.root=disk metaservice.address=169.254.1.2/16 metaservice.hostname=ci-7.example loglevel=7"
+        " metaservice.root=disk metaservice.address=10.0.2.15/24 metaservice.gateway=10.0.2.2 \
+          metaservice.resolver=10.0.2.2 metaservice.hostname=ci-7.example loglevel=7"
     ));
 }
 

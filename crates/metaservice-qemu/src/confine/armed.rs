@@ -102,7 +102,6 @@ pub(super) fn entry(privileged: bool, steps: Vec<Step>) -> io::Result<(Entry, En
         child: child.as_raw_fd(),
         parent: parent.as_raw_fd(),
         privileged,
-        network: false,
         base: CString::new(*base)?,
         steps: steps.into(),
         waits_at: None,

@@ -67,7 +67,6 @@ impl Confinement {
         match layer {
             Layer::Namespaces => {
                 let (mut entry, ends) = entry(host.privileged, steps::of_machine(needs)?)?;
-                entry.network = needs.network;
                 if host.privileged {
                     entry.kept = needs.capabilities();
                 }

@@ -51,8 +51,6 @@ pub(super) struct Entry {
     pub(super) parent: RawFd,
     /// Whether the caller may mount without a user namespace.
     pub(super) privileged: bool,
-    /// Whether the child keeps the host's network.
-    pub(super) network: bool,
     /// The directory over which the new root is mounted.
     pub(super) base: CString,
     pub(super) steps: Arc<[Step]>,
@@ -122,10 +120,8 @@ fn enter(entry: &Entry) -> Result<(), Errno> {
     unsafe { rustix::io::close(entry.parent) };
     // SAFETY: the descriptor was opened before the fork and stays open until exec.
     let sync = unsafe { BorrowedFd::borrow_raw(entry.child) };
-    let mut apart = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if !entry.network {
-        apart |= UnshareFlags::NEWNET;
-    }
+    let mut apart =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNET;
     if !entry.privileged {
         apart |= UnshareFlags::NEWUSER;
     }

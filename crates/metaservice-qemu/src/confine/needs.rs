@@ -1,4 +1,4 @@
-//! The files, devices, capabilities and network access that QEMU needs for one machine.
+//! The files, devices and capabilities that QEMU needs for one machine.
 //!
 //! This module computes the list from the machine's description and the host. The other modules of
 //! `confine` deny the rest, as far as the host has the means. All paths are absolute.
@@ -15,7 +15,6 @@ use crate::spec::MachineSpec;
 use crate::spec::accelerator::AcceleratorChoice;
 use crate::spec::boot::Boot;
 use crate::spec::error::InvalidSpec;
-use crate::spec::network::Network;
 use crate::spec::share::Share;
 use crate::spec::snapshot::{SnapshotFiles, SnapshotUse};
 use crate::spec::visibility;
@@ -26,12 +25,9 @@ const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"
 /// Directories of other package managers, if the program is there.
 const STORES: [&str; 2] = ["/nix", "/gnu"];
 
-/// Files that the loader and the resolver read.
-const SETTINGS: [&str; 13] = [
+/// Files that the loader and libraries read.
+const SETTINGS: [&str; 8] = [
     "/etc/alternatives",
-    "/etc/gai.conf",
-    "/etc/host.conf",
-    "/etc/hosts",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
@@ -39,8 +35,6 @@ const SETTINGS: [&str; 13] = [
     "/etc/localtime",
     "/etc/nsswitch.conf",
     "/etc/qemu",
-    "/etc/resolv.conf",
-    "/etc/services",
 ];
 
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -61,8 +55,6 @@ pub(crate) struct Needs {
     pub(super) reads: Vec<PathBuf>,
     /// Files and directories to write.
     pub(super) writes: Vec<PathBuf>,
-    /// Whether QEMU itself uses the network.
-    pub(super) network: bool,
     /// The directory of each 9p device. `None`: an empty one.
     pub(super) exported: Vec<Option<Exported>>,
     /// A directory with nothing in it, for a host on which none can be mounted.
@@ -129,7 +121,6 @@ impl Needs {
             devices: devices.collect(),
             reads,
             writes,
-            network: spec.network == Network::User,
             exported,
             empty: empty.cloned(),
         })

@@ -27,7 +27,6 @@ fn needs(read: &Path, written: &Path) -> Needs {
         devices: vec!["/dev/null".into()],
         reads: vec![read.to_owned()],
         writes: vec![written.to_owned()],
-        network: false,
         exported: Vec::new(),
         empty: None,
     }

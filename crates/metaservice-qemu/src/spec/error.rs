@@ -28,9 +28,6 @@ pub enum InvalidSpec {
     /// The firmware has no disk to boot from.
     #[error("a machine without a kernel needs a disk to boot from")]
     NothingToBoot,
-    /// A port is published, but no network leads into the machine.
-    #[error("a published port needs the user network")]
-    NothingToPublish,
     /// The text is not a host name.
     #[error("{0:?} is no host name")]
     HostName(String),

@@ -8,7 +8,7 @@
 //! | `boot` | kernel, initramfs, root |
 //! | `hardware`, `accelerator` | memory, processors, addresses, and how they run |
 //! | `disk`, `snapshot` | the disk, and the files of a snapshot |
-//! | `network` | network cards and published ports |
+//! | `network` | the network card |
 //! | `share` | directories of the host |
 //! | `boundary`, `visibility` | what confines QEMU, and what a shared directory shows |
 //! | `error` | why a description is invalid |
@@ -32,8 +32,8 @@ use self::accelerator::Accelerator;
 use self::boot::{Boot, Root};
 use self::boundary::Boundary;
 use self::disk::Disk;
-use self::hardware::{Cpus, MacAddress, Memory, SystemUuid};
-use self::network::{Card, Network, Publish};
+use self::hardware::{Cpus, Memory, SystemUuid};
+use self::network::Card;
 use self::share::Share;
 use self::snapshot::{SnapshotFiles, SnapshotUse};
 use self::visibility::Visibility;
@@ -67,12 +67,10 @@ pub struct MachineSpec {
     pub(crate) visibility: Visibility,
     /// What confines QEMU. `None`: everything that the host has.
     pub(crate) boundary: Option<Boundary>,
-    pub(crate) network: Network,
-    pub(crate) user_address: Option<MacAddress>,
-    pub(crate) published: Vec<Publish>,
     pub(crate) uuid: Option<SystemUuid>,
     pub(crate) card: Option<Card>,
     pub(crate) guest_address: Option<(Ipv4Addr, u8)>,
+    pub(crate) guest_gateway: Option<Ipv4Addr>,
     pub(crate) hostname: Option<String>,
     pub(crate) console_log: Option<File>,
     pub(crate) console_limit: u64,
@@ -81,7 +79,7 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
-    /// A machine with one processor and 1 GiB of memory, and without disk, card and network.
+    /// A machine with one processor and 1 GiB of memory, and without disk and card.
     #[must_use]
     pub fn new(qemu: &Qemu, boot: Boot) -> Self {
         Self {
@@ -97,12 +95,10 @@ impl MachineSpec {
             share_devices: 0,
             visibility: Visibility::default(),
             boundary: None,
-            network: Network::default(),
-            user_address: None,
-            published: Vec::new(),
             uuid: None,
             card: None,
             guest_address: None,
+            guest_gateway: None,
             hostname: None,
             console_log: None,
             console_limit: u64::MAX,
@@ -177,28 +173,6 @@ impl MachineSpec {
         self
     }
 
-    /// Sets what the guest can reach in addition to the service.
-    #[must_use]
-    pub const fn network(mut self, network: Network) -> Self {
-        self.network = network;
-        self
-    }
-
-    /// Sets the hardware address of the second card, which is for the user network. By default QEMU
-    /// chooses it.
-    #[must_use]
-    pub const fn user_address(mut self, address: MacAddress) -> Self {
-        self.user_address = Some(address);
-        self
-    }
-
-    /// Publishes a port of the guest on this host.
-    #[must_use]
-    pub fn publish(mut self, publish: Publish) -> Self {
-        self.published.push(publish);
-        self
-    }
-
     /// Sets the UUID in the firmware tables. Its text becomes the serial number.
     #[must_use]
     pub const fn uuid(mut self, uuid: SystemUuid) -> Self {
@@ -217,6 +191,14 @@ impl MachineSpec {
     #[must_use]
     pub const fn guest_address(mut self, address: Ipv4Addr, prefix: u8) -> Self {
         self.guest_address = Some((address, prefix));
+        self
+    }
+
+    /// Sets the gateway of the guest's default route, which is also its resolver, for the guest's
+    /// init.
+    #[must_use]
+    pub const fn guest_gateway(mut self, address: Ipv4Addr) -> Self {
+        self.guest_gateway = Some(address);
         self
     }
 

@@ -50,10 +50,13 @@ impl Driver {
             None => self.report_event(Event::Starting),
             Some(failed) => self.give_up(failed),
         }
-        let Place::Machine { describer, individual, disk } = &self.parts.place else { return };
+        let Place::Machine { describer, individual, network, disk } = &self.parts.place else {
+            return;
+        };
         self.attempts += 1;
         let number = self.attempts;
         let disk = disk.as_ref().map(|prepared| prepared.disk.clone());
+        let history = self.parts.recorder.as_ref().map(|recorder| recorder.claim.path());
         let sender = self.sender.clone();
         self.attempt = Some(Attempt::begin(Beginning {
             start,
@@ -62,6 +65,8 @@ impl Driver {
             individual: (**individual).clone(),
             job: Arc::clone(&self.parts.job),
             service: self.parts.service.clone(),
+            network: network.clone(),
+            history,
             disk,
             events: self.parts.events.clone(),
             report: Box::new(move |attempted| {

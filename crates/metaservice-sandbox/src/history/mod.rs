@@ -27,7 +27,7 @@ mod retention;
 pub(crate) use changes::Changes;
 pub use claim::ClaimError;
 pub(crate) use claim::{Claim, Claimed};
-pub use place::{Jobs, MESSAGES, place};
+pub use place::{Jobs, MESSAGES, NETWORK_LOG, place};
 pub(crate) use record::Began;
 pub use record::{PastArtifact, PastJob};
 pub use recorder::HistoryError;

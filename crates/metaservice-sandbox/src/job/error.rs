@@ -153,4 +153,7 @@ pub enum OutputField {
     /// The captured frames.
     #[error("pcap")]
     Pcap,
+    /// The log of the network.
+    #[error("network.log")]
+    NetworkLog,
 }

@@ -1,14 +1,14 @@
 //! The hardware of a job's machine, checked.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use metaservice_qemu::{Accelerator, Cpus, InvalidHardware, Memory, Network, Publish, Transport};
+use metaservice_qemu::{Accelerator, Cpus, InvalidHardware, Memory};
 
+use super::network::{InvalidNetwork, Network};
 use super::volume::{InvalidVolume, MAX_VOLUMES, Volume, directory};
-use crate::spec::{AccelSpec, HardwareSpec, NetSpec, Period, VolumeSpec};
+use crate::spec::{AccelSpec, HardwareSpec, Period, VolumeSpec};
 
 /// The word that stands for the built-in kernel where a file could.
 const BUILTIN: &str = "builtin";
@@ -28,7 +28,6 @@ pub struct Hardware {
     pub(crate) memory: Memory,
     pub(crate) accelerator: Accelerator,
     pub(crate) network: Network,
-    pub(crate) publish: Vec<Publish>,
     pub(crate) boot_timeout: Option<Duration>,
     pub(crate) snapshot: bool,
     pub(crate) kaslr: bool,
@@ -46,11 +45,6 @@ pub enum KernelChoice {
     File(PathBuf),
 }
 
-/// Text that is no published port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not [IPV4:]PORT:GUEST_PORT[/udp]")]
-pub struct InvalidPublish(String);
-
 /// Why a machine's description is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,12 +55,9 @@ pub enum InvalidMachine {
     /// No machine has this much memory.
     #[error("in machine.memory")]
     Memory(#[source] InvalidHardware),
-    /// It is no published port.
-    #[error("in machine.publish")]
-    Publish(#[source] InvalidPublish),
-    /// Ports are published by the user network alone.
-    #[error("a published port needs the user network")]
-    PublishWithoutNetwork,
+    /// The network is wrong.
+    #[error(transparent)]
+    Network(#[from] InvalidNetwork),
     /// A kernel that is no built-in one comes with its own initial RAM disk.
     #[error("the kernel {} needs the initial RAM disk that belongs to it", .0.display())]
     KernelWithoutInitrd(PathBuf),
@@ -102,10 +93,6 @@ pub enum InvalidMachine {
 impl Hardware {
     pub(super) fn resolve(spec: HardwareSpec) -> Result<Self, InvalidMachine> {
         check(&spec)?;
-        let published = |text: &String| {
-            let invalid = || InvalidMachine::Publish(InvalidPublish(text.clone()));
-            published(text).ok_or_else(invalid)
-        };
         Ok(Self {
             cpus: Cpus::new(spec.cpus).map_err(InvalidMachine::Cpus)?,
             memory: Memory::from_mebibytes(spec.memory.0 >> 20).map_err(InvalidMachine::Memory)?,
@@ -114,11 +101,7 @@ impl Hardware {
                 AccelSpec::Kvm => Accelerator::Kvm,
                 AccelSpec::Tcg => Accelerator::Tcg,
             },
-            network: match spec.net {
-                NetSpec::None => Network::None,
-                NetSpec::User => Network::User,
-            },
-            publish: spec.publish.iter().map(published).collect::<Result<_, _>>()?,
+            network: Network::resolve(&spec.network)?,
             kernel: spec.kernel.map(|kernel| match kernel == Path::new(BUILTIN) {
                 true => KernelChoice::Builtin,
                 false => KernelChoice::File(kernel),
@@ -140,9 +123,6 @@ impl Hardware {
 
 /// Refuses what does not go together.
 fn check(spec: &HardwareSpec) -> Result<(), InvalidMachine> {
-    if !spec.publish.is_empty() && spec.net != NetSpec::User {
-        return Err(InvalidMachine::PublishWithoutNetwork);
-    }
     if spec.image.is_some() && spec.rootfs.is_some() {
         return Err(InvalidMachine::TwoRoots);
     }
@@ -186,55 +166,9 @@ fn volumes(specs: &[VolumeSpec]) -> Result<Vec<Volume>, InvalidMachine> {
     Ok(volumes)
 }
 
-/// A port of the host that leads to a port of the guest: `[ADDR:]PORT:GUEST_PORT[/tcp|/udp]`.
-fn published(text: &str) -> Option<Publish> {
-    let (ports, transport) = match text.rsplit_once('/') {
-        Some((ports, "tcp")) => (ports, Transport::Tcp),
-        Some((ports, "udp")) => (ports, Transport::Udp),
-        Some(_) => return None,
-        None => (text, Transport::Tcp),
-    };
-    let (host, guest_port) = ports.rsplit_once(':')?;
-    let (address, own) = match host.rsplit_once(':') {
-        Some((address, own)) => (address.parse().ok()?, own),
-        None => (Ipv4Addr::LOCALHOST, host),
-    };
-    let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
-    Some(Publish { transport, address, port: port(own)?, guest_port: port(guest_port)? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_published_port_has_an_address_and_a_protocol_or_not() {
-        let parsed = |text: &str| {
-            let Publish { transport, address, port, guest_port } = published(text).unwrap();
-            (transport, address.to_string(), port, guest_port)
-        };
-        assert_eq!(parsed("8080:80"), (Transport::Tcp, "127.0.0.1".into(), 8080, 80));
-        assert_eq!(parsed("0.0.0.0:53:5353/udp"), (Transport::Udp, "0.0.0.0".into(), 53, 5353));
-        assert_eq!(parsed("127.0.0.2:1:2/tcp").1, "127.0.0.2");
-        for wrong in [
-            "",
-            "80",
-            ":80",
-            "80:",
-            "0:80",
-            "80:0",
-            "80:65536",
-            "[::1]:1:2",
-            "a:1:2",
-            "1:2/sctp",
-            "1:2/",
-            "1,x:2",
-            "1:2:3:4",
-            "1.2.3:1:2",
-        ] {
-            assert_eq!(published(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn volumes_are_mounted_after_those_above_them() {
@@ -255,8 +189,8 @@ mod tests {
             change(&mut spec);
             Hardware::resolve(spec).unwrap_err()
         };
-        let publish = refused(|spec| spec.publish = vec!["1:2".to_owned()]);
-        assert!(matches!(publish, InvalidMachine::PublishWithoutNetwork));
+        let network = refused(|spec| spec.network.publish = vec!["1:".to_owned()]);
+        assert!(matches!(network, InvalidMachine::Network(InvalidNetwork::Publish(_))));
         let roots =
             refused(|spec| (spec.image, spec.rootfs) = (Some("a".into()), Some("b".into())));
         assert!(matches!(roots, InvalidMachine::TwoRoots));

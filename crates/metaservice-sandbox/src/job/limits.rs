@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use metaservice_gateway::Limits as GatewayLimits;
 use metaservice_nic::Limits as CardLimits;
 
 use crate::history::Keep;
@@ -19,6 +20,10 @@ pub struct Limits {
     pub(crate) console: u64,
     /// Bytes of the capture file.
     pub(crate) pcap: u64,
+    /// What the guest can use of the host's network.
+    pub(crate) network: GatewayLimits,
+    /// Bytes of the log of the network.
+    pub(crate) network_log: u64,
     /// Which ended jobs are kept when this one starts.
     pub(crate) history: Keep,
 }
@@ -71,6 +76,8 @@ impl Default for Limits {
             artifact_timeout: Duration::from_secs(60 * 60),
             console: 64 << 20,
             pcap: 16 << 30,
+            network: GatewayLimits::default(),
+            network_log: 64 << 20,
             history: Keep::default(),
         }
     }
@@ -118,8 +125,9 @@ impl Limits {
     }
 
     /// Each limit by its name, in the order of the reference page.
-    fn slots(&mut self) -> [(&'static str, Slot<'_>); 22] {
-        let Self { service, card, artifact_timeout, console, pcap, history } = self;
+    fn slots(&mut self) -> [(&'static str, Slot<'_>); 29] {
+        let Self { service, card, artifact_timeout, console, pcap, network, network_log, history } =
+            self;
         [
             ("connections", Slot::Count(&mut service.connections)),
             ("headers", Slot::Count(&mut service.headers)),
@@ -140,6 +148,13 @@ impl Limits {
             ("artifact-timeout", Slot::Time(artifact_timeout)),
             ("console", Slot::Bytes(console)),
             ("pcap", Slot::Bytes(pcap)),
+            ("net-log", Slot::Bytes(network_log)),
+            ("net-connections", Slot::Count(&mut network.connections)),
+            ("net-per-name", Slot::Count(&mut network.per_name)),
+            ("net-names", Slot::Count(&mut network.names)),
+            ("net-queries", Slot::Rate(&mut network.queries)),
+            ("net-udp", Slot::Count(&mut network.associations)),
+            ("net-dial", Slot::Time(&mut network.dial)),
             ("history-jobs", Slot::Bytes(&mut history.jobs)),
             ("history-age", Slot::Time(&mut history.age)),
             ("history-size", Slot::Bytes(&mut history.size)),
@@ -238,6 +253,13 @@ mod tests {
             "artifact-timeout=11m",
             "console=12M",
             "pcap=0",
+            "net-log=1M",
+            "net-connections=12",
+            "net-per-name=13",
+            "net-names=14",
+            "net-queries=15",
+            "net-udp=16",
+            "net-dial=17s",
             "history-jobs=0",
             "history-age=7d",
             "history-size=1G",
@@ -256,7 +278,20 @@ mod tests {
         let age = Duration::from_secs(7 * 24 * 60 * 60);
         let history = Keep { jobs: 0, age, size: 1 << 30 };
         let console = 12 << 20;
-        let expected = Limits { service, card, artifact_timeout, console, pcap: 0, history };
+        let mut network = GatewayLimits::default();
+        (network.connections, network.per_name, network.names) = (12, 13, 14);
+        (network.queries, network.associations) = (15, 16);
+        network.dial = Duration::from_secs(17);
+        let expected = Limits {
+            service,
+            card,
+            artifact_timeout,
+            console,
+            pcap: 0,
+            network,
+            network_log: 1 << 20,
+            history,
+        };
         assert_eq!(changed.unwrap(), expected);
     }
 

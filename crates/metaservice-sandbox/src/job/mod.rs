@@ -1,9 +1,9 @@
 //! A job whose description was checked.
 //!
 //! Owns the step from [`JobSpec`] to [`Job`]. It parses every value once, and rejects values that
-//! contradict each other before anything starts. It reads two kinds of files that the description
-//! names: public keys and user data. It does not look for tools or images: that is the work of the
-//! [plan](crate::machine::Plan).
+//! contradict each other before anything starts. It reads three kinds of files that the description
+//! names: public keys, user data and network policies. It does not look for tools or images: that
+//! is the work of the [plan](crate::machine::Plan).
 
 mod artifact;
 mod cloud;
@@ -13,6 +13,7 @@ pub(crate) mod glob;
 mod hardware;
 mod limits;
 mod name;
+mod network;
 mod options;
 mod variables;
 mod volume;
@@ -35,9 +36,10 @@ pub use cloud::{CloudSettings, InvalidCloud, cards};
 pub use copy_in::{CopyIn, InvalidCopyIn};
 pub use error::{Field, FieldError, InvalidJob, OutputField};
 pub use glob::InvalidGlob;
-pub use hardware::{Hardware, InvalidMachine, InvalidPublish, KernelChoice};
+pub use hardware::{Hardware, InvalidMachine, KernelChoice};
 pub use limits::{InvalidLimit, Limits, parse_limit};
 pub use name::{InvalidName, JobName};
+pub use network::{InvalidNetwork, InvalidPublish, Network, Publish};
 pub use options::InvalidOption;
 pub(crate) use options::LaunchOptions;
 use options::Wrong;
@@ -87,8 +89,8 @@ pub struct Job {
 impl Job {
     /// Checks a description. `secret` gives the value of each secret variable.
     ///
-    /// Blocks: looks for what is to be copied, and reads the files of public keys and user data
-    /// that the description names.
+    /// Blocks: looks for what is to be copied, and reads the files of public keys, of user data and
+    /// of network policies that the description names.
     ///
     /// # Errors
     /// The first value that is wrong, or the first two that do not go together.
@@ -291,11 +293,13 @@ impl Job {
 
     /// Each file of the host that the job writes, in the order of the description.
     fn outputs(&self) -> impl Iterator<Item = (OutputField, &Path, Named)> {
-        let Hardware { console, pcap, .. } = &self.hardware;
-        let own = [(OutputField::Console, console), (OutputField::Pcap, pcap)];
-        let own = own
-            .into_iter()
-            .filter_map(|(field, path)| Some((field, path.as_deref()?, Named::ByUser)));
+        let Hardware { console, pcap, network, .. } = &self.hardware;
+        let own = [
+            (OutputField::Console, console.as_deref()),
+            (OutputField::Pcap, pcap.as_deref()),
+            (OutputField::NetworkLog, network.log()),
+        ];
+        let own = own.into_iter().filter_map(|(field, path)| Some((field, path?, Named::ByUser)));
         let single = self.artifacts.iter().filter(|artifact| !artifact.kind.is_glob());
         let artifacts = single.map(|artifact| {
             let field = OutputField::Artifact(artifact.source.clone());

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 use metaservice::Listener;
+use metaservice_gateway::{Config as GatewayConfig, Control, Denial, Gateway};
 use metaservice_nic::{
     Config, Connection, Limits, Nic, Observer, Pcap, StaleConnection, Statistics,
 };
@@ -33,17 +34,44 @@ impl Listener for CardListener {
 pub(crate) struct NetworkCard {
     _driving: AbortOnDropHandle<()>,
     _serving: AbortOnDropHandle<()>,
+    _routing: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+    stopped: CancellationToken,
     drained: CancellationToken,
     served: CancellationToken,
     observer: Observer,
+    gateway: Control,
+}
+
+/// What a card is made of.
+pub(crate) struct CardParts {
+    pub(crate) limits: Limits,
+    pub(crate) pcap: Option<Pcap>,
+    /// The connections that a restored guest has.
+    pub(crate) stale: Vec<StaleConnection>,
+    /// What the guest may connect to.
+    pub(crate) gateway: GatewayConfig,
+    /// Gets what is denied for the first time.
+    pub(crate) denied: Box<dyn Fn(Denial) + Send>,
+}
+
+impl Default for CardParts {
+    /// The card of a guest that reaches only the service.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            pcap: None,
+            stale: Vec::new(),
+            gateway: GatewayConfig::default(),
+            denied: Box::new(|_| {}),
+        }
+    }
 }
 
 impl NetworkCard {
-    /// Makes a card whose connections `serve` answers, and the machine's end of it.
+    /// Makes a card whose connections to the service `serve` answers, and the machine's end of it.
     pub(crate) fn connect<F>(
-        limits: Limits,
-        pcap: Option<Pcap>,
-        stale: Vec<StaleConnection>,
+        parts: CardParts,
         serve: impl FnOnce(CardListener) -> F,
     ) -> io::Result<(Self, UnixStream)>
     where
@@ -52,12 +80,13 @@ impl NetworkCard {
         let (host, guest) = UnixStream::pair()?;
         host.set_nonblocking(true)?;
         let host = tokio::net::UnixStream::from_std(host)?;
+        let CardParts { limits, pcap, stale, gateway, denied } = parts;
         let config = Config::default().limits(limits).stale_connections(stale);
         let config = match pcap {
             Some(pcap) => config.pcap(pcap),
             None => config,
         };
-        let (nic, driver) = metaservice_nic::attach(host, config);
+        let (nic, router, driver) = metaservice_nic::attach_gateway(host, config);
         let observer = nic.observer();
         let driving = async move {
             match driver.run().await {
@@ -67,7 +96,33 @@ impl NetworkCard {
         };
         let (_driving, drained) = spawn(driving);
         let (_serving, served) = spawn(serve(CardListener(nic)));
-        Ok((Self { _driving, _serving, drained, served, observer }, guest))
+        let gateway = Gateway::start(router, gateway);
+        let control = gateway.control();
+        let stop = CancellationToken::new();
+        let (_routing, stopped) = spawn(route(gateway, denied, stop.clone()));
+        let card = Self {
+            _driving,
+            _serving,
+            _routing,
+            stop,
+            stopped,
+            drained,
+            served,
+            observer,
+            gateway: control,
+        };
+        Ok((card, guest))
+    }
+
+    /// Ends all connections of the guest, and completes when each of them is recorded.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    /// Reads and changes what the guest may connect to.
+    pub(crate) fn gateway(&self) -> &Control {
+        &self.gateway
     }
 
     /// Cancelled when the card has read everything that the machine sent before it ended.
@@ -83,6 +138,21 @@ impl NetworkCard {
     pub(crate) fn observer(&self) -> &Observer {
         &self.observer
     }
+}
+
+/// Owns a gateway, and reports what it denies.
+async fn route(mut gateway: Gateway, denied: Box<dyn Fn(Denial) + Send>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            denial = gateway.denial() => match denial {
+                Some(denial) => denied(denial),
+                None => break,
+            },
+            () = stop.cancelled() => break,
+        }
+    }
+    gateway.stop().await;
 }
 
 /// The statistics of a card, for clients.

@@ -8,12 +8,12 @@ use metaservice::Cloud;
 use metaservice_image::{DiskError, Format};
 use metaservice_qemu::initramfs::{self, InitramfsError};
 use metaservice_qemu::{
-    Boot, BootFile, CacheNotice, Card, Disk, DiskFormat, Finding, MachineSpec, MissingTools,
-    ModuleNeed, Report, Root, SystemUuid, Tools, Visibility,
+    Boot, BootFile, CacheNotice, Card, Disk, DiskFormat, Finding, MacAddress, MachineSpec,
+    MissingTools, ModuleNeed, Report, Root, SystemUuid, Tools, Visibility,
 };
 
 use super::Plan;
-use super::addresses::Addresses;
+use super::address;
 use super::plan::SNAPSHOT_SHARES;
 use crate::agent::AGENT;
 use crate::job::{Job, KernelChoice};
@@ -37,7 +37,7 @@ pub enum DescribeError {
 #[derive(Debug, Clone)]
 pub(crate) struct Individual {
     hostname: String,
-    addresses: Addresses,
+    address: MacAddress,
     /// What cloud-init is served, if the machine boots a stock image.
     pub(crate) cloud: Option<Cloud>,
     console_limit: u64,
@@ -45,11 +45,11 @@ pub(crate) struct Individual {
 
 impl Individual {
     pub(crate) fn of(job: &Job, plan: &Plan) -> Self {
-        let addresses = Addresses::of(plan);
-        let instance = || addresses.add_to(job.cloud.instance(job.hostname()));
+        let address = address::of(plan);
+        let instance = || address::add_to(job.cloud.instance(job.hostname()), address);
         Self {
             hostname: job.hostname().to_owned(),
-            addresses,
+            address,
             cloud: plan.boots_itself().then(instance),
             console_limit: job.limits.console,
         }
@@ -98,14 +98,15 @@ impl Describer {
                 &required.qemu
             }
         };
-        let addresses = individual.map_or_else(Addresses::without_job, |own| own.addresses);
+        let address = individual.map_or_else(address::fixed, |own| own.address);
         let spec = MachineSpec::new(qemu, self.boot(&report, individual.is_none())?)
             .cpus(hardware.cpus)
             .memory(hardware.memory)
             .accelerator(hardware.accelerator)
-            .network(hardware.network)
-            .card(Card::new(card.into(), addresses.card));
-        let spec = hardware.publish.iter().fold(spec, |spec, publish| spec.publish(*publish));
+            .card(Card::new(card.into(), address));
+        // An image that boots by itself asks by DHCP for the same.
+        let network = metaservice_nic::Network::default();
+        let spec = spec.guest_address(network.guest, network.prefix).guest_gateway(network.router);
         let spec = match individual {
             Some(individual) => self.share(identify(spec, individual)),
             None => spec.share_devices(SNAPSHOT_SHARES),
@@ -216,10 +217,7 @@ pub fn disk(image: &metaservice_image::Disk) -> Result<Disk, DiskError> {
 }
 
 fn identify(spec: MachineSpec, individual: &Individual) -> MachineSpec {
-    let mut spec = spec.hostname(&individual.hostname).console_limit(individual.console_limit);
-    if let Some(address) = individual.addresses.outside {
-        spec = spec.user_address(address);
-    }
+    let spec = spec.hostname(&individual.hostname).console_limit(individual.console_limit);
     match &individual.cloud {
         Some(cloud) => spec.uuid(SystemUuid::from(cloud.system_uuid())),
         None => spec,

@@ -19,8 +19,6 @@ pub struct Image {
 pub struct Prepared {
     /// The name of the image that it was made of.
     pub from: String,
-    /// Whether it knows a network card besides the one to the service.
-    pub network: bool,
 }
 
 /// Why there is no image of a name.
@@ -90,17 +88,14 @@ impl Prepared {
     /// As notes that the store keeps with an image.
     #[must_use]
     pub fn write(&self) -> Value {
-        json!({ "prepared": { "from": self.from, "network": self.network } })
+        json!({ "prepared": { "from": self.from } })
     }
 
     /// Reads the notes that the store keeps with an image. `None`: the image is as it was imported.
     #[must_use]
     pub fn read(notes: &Value) -> Option<Self> {
         let prepared = notes.get("prepared")?;
-        Some(Self {
-            from: prepared.get("from")?.as_str()?.to_owned(),
-            network: prepared.get("network")?.as_bool()?,
-        })
+        Some(Self { from: prepared.get("from")?.as_str()?.to_owned() })
     }
 }
 
@@ -110,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_was_done_is_read_as_it_was_written() {
-        let prepared = Prepared { from: "debian".into(), network: true };
+        let prepared = Prepared { from: "debian".into() };
         assert_eq!(Prepared::read(&prepared.write()), Some(prepared));
         for other in [json!(null), json!({ "source": "a" }), json!({ "prepared": {} })] {
             assert_eq!(Prepared::read(&other), None, "{other}");

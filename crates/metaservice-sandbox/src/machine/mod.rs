@@ -1,20 +1,23 @@
 //! A job's machine: its plan, its network card, and the snapshots that it can start from.
 
-mod addresses;
+mod address;
 pub(crate) mod card;
 mod describe;
 mod image;
+mod network;
 mod plan;
 pub mod snapshot;
 
 pub use describe::{DescribeError, disk};
 pub(crate) use describe::{Describer, Individual};
 pub use image::{Image, ImageError, Prepared, is_name};
+pub(crate) use network::SavedNetwork;
 pub use plan::{Plan, PlanError, PlanSummary};
 
 use std::io;
 use std::path::PathBuf;
 
+use metaservice_gateway::PublishError;
 use metaservice_qemu::StartError;
 
 use crate::job::OutputField;
@@ -33,6 +36,9 @@ pub enum MachineError {
     /// The network card cannot be made.
     #[error("cannot make the network card")]
     Card(#[source] io::Error),
+    /// A port of the guest cannot be published.
+    #[error("a port of the guest cannot be published")]
+    Publish(#[source] PublishError),
     /// A file that the machine writes cannot be written.
     #[error("cannot write the {output} to {}", path.display())]
     Output {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use metaservice::{Volume, VolumeMode};
-use metaservice_qemu::{Accelerator, Arch, Network, Share};
+use metaservice_qemu::{Accelerator, Arch, Share};
 use serde::Serialize;
 
 use super::image::{Image, ImageError};
@@ -43,9 +43,6 @@ pub enum PlanError {
     /// The cloud-init of a prepared image does not run again.
     #[error("the cloud-init of a prepared image does not run again: it takes no keys or user data")]
     CloudDataForPrepared,
-    /// A prepared image knows the cards that it was prepared with.
-    #[error("the image was prepared without a card to the outside world")]
-    PreparedWithoutNetwork,
 }
 
 /// A summary of a plan, to print or to write as JSON.
@@ -65,7 +62,7 @@ pub struct PlanSummary {
     pub memory: u64,
     /// `auto`, `kvm` or `tcg`.
     pub accelerator: &'static str,
-    /// `none` or `user`.
+    /// `none`, `open` or `policy`.
     pub network: &'static str,
     /// Whether a snapshot may be used and made.
     pub snapshot: bool,
@@ -96,12 +93,8 @@ impl Plan {
         let plan = Self { hardware: job.hardware.clone(), image, cloud_data };
         match &plan.image {
             Some(image) if plan.boots_itself() => {
-                let Some(prepared) = image.prepared() else { return Ok(plan) };
-                if cloud_data {
+                if cloud_data && image.prepared().is_some() {
                     return Err(PlanError::CloudDataForPrepared);
-                }
-                if plan.hardware.network == Network::User && !prepared.network {
-                    return Err(PlanError::PreparedWithoutNetwork);
                 }
             }
             _ if cloud_data => return Err(PlanError::CloudDataWithoutImage),
@@ -120,7 +113,7 @@ impl Plan {
     /// network. A machine with an initial RAM disk of the user's may need an orderly end.
     #[must_use]
     pub fn is_disposable(&self) -> bool {
-        let alone = !self.boots_itself() || self.hardware.network == Network::None;
+        let alone = !self.boots_itself() || self.hardware.network.is_none();
         alone && self.hardware.initrd.is_none()
     }
 
@@ -151,10 +144,10 @@ impl Plan {
     /// Whether such a machine may start from a snapshot.
     #[must_use]
     pub fn may_restore(&self) -> bool {
-        let Hardware { kernel, initrd, console, network, snapshot, kaslr, .. } = &self.hardware;
+        let Hardware { kernel, initrd, console, snapshot, kaslr, .. } = &self.hardware;
         let plain = kernel.is_none() && initrd.is_none() && console.is_none();
         let stored = self.image.as_ref().is_none_or(|image| image.stored.is_some());
-        let same = *snapshot && !kaslr && *network == Network::None && !self.cloud_data;
+        let same = *snapshot && !kaslr && !self.cloud_data;
         let shares = self.shares().count() <= SNAPSHOT_SHARES;
         plain && stored && same && shares && Arch::HOST.supports_snapshots()
     }
@@ -200,7 +193,7 @@ impl Plan {
                 Accelerator::Tcg => "tcg",
                 _ => "auto",
             },
-            network: if hardware.network == Network::User { "user" } else { "none" },
+            network: hardware.network.mode(),
             snapshot: self.may_restore(),
             boot_timeout_ms: u64::try_from(self.boot_timeout().as_millis()).unwrap_or(u64::MAX),
         }
@@ -210,7 +203,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{HardwareSpec, JobSpec, NetSpec};
+    use crate::spec::{HardwareSpec, JobSpec, NetworkMode};
 
     fn plan(change: impl FnOnce(&mut HardwareSpec)) -> Plan {
         let mut spec = JobSpec::new(["true"]);
@@ -231,7 +224,6 @@ mod tests {
     fn a_machine_that_is_not_the_same_as_others_is_booted() {
         assert!(!plan(|spec| spec.snapshot = false).may_restore());
         assert!(!plan(|spec| spec.kaslr = true).may_restore());
-        assert!(!plan(|spec| spec.net = NetSpec::User).may_restore());
         let five = |spec: &mut HardwareSpec| {
             spec.volumes = ["/a", "/b", "/c", "/d", "/e"]
                 .map(|place| format!(".:{place}").parse().unwrap())
@@ -261,6 +253,14 @@ mod tests {
         ];
         assert_eq!(volumes, expected);
         assert!(plan.may_restore() && plan.wants_snapshot());
+    }
+
+    #[test]
+    fn a_machine_with_a_network_starts_from_the_same_snapshot() {
+        let open = plan(|spec| spec.network.mode = Some(NetworkMode::Open));
+        let rules = plan(|spec| spec.network.allow = vec!["a.example".to_owned()]);
+        assert_eq!([&open, &rules].map(|plan| plan.summary().network), ["open", "policy"]);
+        assert!([&open, &rules].iter().all(|plan| plan.may_restore() && plan.wants_snapshot()));
     }
 
     #[test]

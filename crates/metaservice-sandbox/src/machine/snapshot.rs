@@ -2,29 +2,26 @@
 //!
 //! Owns how a snapshot is made, what is stored with it, and the search for the snapshot of a plan.
 //!
-//! A restored guest has connections to a card that no longer exists. Their addresses and sequence
-//! numbers are stored with the snapshot. The new card resets these connections first: from that,
-//! the agent learns that it was restored.
+//! A restored guest has connections to a card that no longer exists, and names that this card has
+//! resolved: see [`network`](super::network).
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metaservice::{Cloud, IdleService};
-use metaservice_nic::{Limits, Observer, StaleConnection};
+use metaservice_nic::Network;
 use metaservice_qemu::{
     Exit, InUse, Machine, MachineSpec, SnapshotError as StoreError, SnapshotKey, SnapshotStore,
     StartError, StateError, SystemUuid,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Plan;
-use super::addresses::Addresses;
-use super::card::NetworkCard;
+use super::address;
+use super::card::{CardParts, NetworkCard};
 use super::describe::{DescribeError, Describer};
+use super::network::SavedNetwork;
 use crate::agent::{AGENT, PLATFORM};
 use crate::spec::{InvalidSize, Size};
 
@@ -126,9 +123,9 @@ impl Snapshot {
         spec.restore_from(self.saved.files(), self.saved.state().to_vec())
     }
 
-    /// The guest's connections when the snapshot was made.
-    pub(crate) fn stale_connections(&self) -> Vec<StaleConnection> {
-        self.saved.notes().as_array().into_iter().flatten().filter_map(read).collect()
+    /// What the guest's new card must know of the one that it had.
+    pub(crate) fn network(&self) -> SavedNetwork {
+        SavedNetwork::read(self.saved.notes())
     }
 
     /// Removes the snapshot: it is unusable.
@@ -167,6 +164,8 @@ pub fn exists(plan: &Plan) -> Result<bool, SnapshotError> {
 fn key(describer: &Describer) -> Result<SnapshotKey, SnapshotError> {
     let (_, card) = UnixStream::pair().map_err(SnapshotError::Card)?;
     let key = SnapshotKey::of(&describer.describe(None, card)?)?;
+    // An image that boots by itself has asked for its addresses.
+    let key = key.depending_on(format!("{:?}", Network::default()).as_bytes());
     // A stock image fetches the agent while it boots.
     let image = describer.plan().image.as_ref();
     let fetches =
@@ -216,9 +215,9 @@ pub async fn make(plan: &Plan, wait: bool) -> Result<Made, SnapshotError> {
         // QEMU ends without an error if there is no room for its memory.
         Err(error) => return Err(draft.check_room().err().map_or(error, SnapshotError::from)),
     };
-    let stale: Value = idle.observer().connections().iter().map(write).collect();
+    let network = SavedNetwork::of(&idle.card).write();
     idle.machine.kill().await;
-    crate::blocking::block(|| draft.keep(&state, &stale))?;
+    crate::blocking::block(|| draft.keep(&state, &network))?;
     Ok(Made::Now)
 }
 
@@ -250,7 +249,7 @@ impl Idle {
         let plan = describer.plan();
         let cloud = plan.boots_itself().then(|| {
             // An instance without a job: it fetches the agent.
-            Addresses::of(plan).add_to(Cloud::new(HOSTNAME))
+            address::add_to(Cloud::new(HOSTNAME), address::of(plan))
         });
         let idle_service = match &cloud {
             Some(cloud) => IdleService::cloud(cloud, PLATFORM, AGENT),
@@ -258,8 +257,8 @@ impl Idle {
         };
         let serving = idle_service.clone();
         let serve = |listener| async move { match serving.serve(listener).await {} };
-        let (card, guest) = NetworkCard::connect(Limits::default(), None, Vec::new(), serve)
-            .map_err(SnapshotError::Card)?;
+        let (card, guest) =
+            NetworkCard::connect(CardParts::default(), serve).map_err(SnapshotError::Card)?;
         let mut spec = crate::blocking::block(|| describer.describe(None, guest))?;
         if let Some(cloud) = &cloud {
             spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
@@ -275,51 +274,5 @@ impl Idle {
             }
         }
         Ok(Self { machine, card })
-    }
-
-    fn observer(&self) -> &Observer {
-        self.card.observer()
-    }
-}
-
-/// A connection as it is stored with a snapshot.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StoredConnection {
-    hardware: [u8; 6],
-    peer: Ipv4Addr,
-    peer_port: u16,
-    port: u16,
-    expected: u32,
-}
-
-fn write(connection: &StaleConnection) -> Value {
-    let StaleConnection { hardware, peer, peer_port, port, expected } = *connection;
-    serde_json::json!(StoredConnection { hardware, peer, peer_port, port, expected })
-}
-
-fn read(value: &Value) -> Option<StaleConnection> {
-    let StoredConnection { hardware, peer, peer_port, port, expected } =
-        serde_json::from_value(value.clone()).ok()?;
-    Some(StaleConnection { hardware, peer, peer_port, port, expected })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_connection_is_read_as_it_was_written() {
-        let connection = StaleConnection {
-            hardware: [2, 0, 0, 0, 0, 255],
-            peer: [169, 254, 1, 2].into(),
-            peer_port: 40000,
-            port: 80,
-            expected: u32::MAX,
-        };
-        assert_eq!(read(&write(&connection)), Some(connection));
-        assert_eq!(read(&json!({ "peer": "a" })), None);
     }
 }

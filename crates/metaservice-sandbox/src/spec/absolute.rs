@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec};
+use metaservice_egress::file::Source;
+
+use super::{ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec, NetworkSpec};
 
 impl JobSpec {
     /// The same description, with each relative path of the host below `base`.
@@ -73,8 +75,7 @@ fn hardware(machine: &mut HardwareSpec, base: &Path, is_image: impl Fn(&str) -> 
         cpus: _,
         memory: _,
         accel: _,
-        net: _,
-        publish: _,
+        network,
         boot_timeout: _,
         snapshot: _,
         kaslr: _,
@@ -91,6 +92,12 @@ fn hardware(machine: &mut HardwareSpec, base: &Path, is_image: impl Fn(&str) -> 
     for path in [rootfs, initrd, pcap, console] {
         join(path, base);
     }
+    let NetworkSpec { mode: _, allow: _, deny: _, policy, log, publish: _ } = network;
+    // A preset is no path.
+    if policy.as_deref().is_some_and(|path| matches!(Source::of_path(path), Source::File(_))) {
+        join(policy, base);
+    }
+    join(log, base);
     let volumes = volumes.iter_mut().map(|volume| &mut volume.host);
     for path in show.iter_mut().chain(hide).chain(volumes) {
         *path = base.join(&*path);
@@ -133,6 +140,8 @@ mod tests {
         spec.machine.kernel = Some("builtin".into());
         spec.machine.rootfs = Some(".".into());
         spec.machine.hide = vec!["/a".into(), "b".into()];
+        spec.machine.network.policy = Some("net.toml".into());
+        spec.machine.network.log = Some("net.jsonl".into());
         let below = |name: &str| base.path().join(name);
         let named = spec.clone().absolute(base.path(), |name| name == "debian");
         assert_eq!(named.machine.image, Some("debian".into()));
@@ -145,6 +154,11 @@ mod tests {
         assert!(to[2].as_ref().unwrap().to_str().unwrap().ends_with('/'));
         assert_eq!(named.cloud.ssh_keys[0], below("key.pub").to_str().unwrap());
         assert_eq!(named.cloud.ssh_keys[1], "ssh-ed25519 AAAA");
+        assert_eq!(named.machine.network.policy, Some(below("net.toml")));
+        assert_eq!(named.machine.network.log, Some(below("net.jsonl")));
+        spec.machine.network.policy = Some("pip".into());
+        let preset = spec.clone().absolute(base.path(), |_| false);
+        assert_eq!(preset.machine.network.policy, Some("pip".into()));
         let file = spec.absolute(base.path(), |_| false);
         assert_eq!(file.machine.image, Some(below("debian")));
     }

@@ -16,6 +16,7 @@
 //! ```
 
 mod absolute;
+mod network;
 mod period;
 mod size;
 
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use network::{NetworkMode, NetworkSpec};
 pub use period::{InvalidPeriod, Period};
 pub use size::{InvalidSize, Size};
 
@@ -296,11 +298,9 @@ pub struct HardwareSpec {
     pub memory: Size,
     /// What runs the processors.
     pub accel: AccelSpec,
-    /// What the guest reaches besides the service.
-    pub net: NetSpec,
-    /// Ports of the host that lead into the guest: `[ADDR:]PORT:GUEST_PORT[/udp]`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub publish: Vec<String>,
+    /// What the guest reaches besides the service, and how it is reached.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: NetworkSpec,
     /// How long the guest may take to fetch its command. Without: as the kind of machine needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_timeout: Option<Period>,
@@ -329,8 +329,7 @@ impl Default for HardwareSpec {
             cpus: 1,
             memory: Size(1 << 30),
             accel: AccelSpec::default(),
-            net: NetSpec::default(),
-            publish: Vec::new(),
+            network: NetworkSpec::default(),
             boot_timeout: None,
             snapshot: true,
             kaslr: false,
@@ -383,19 +382,6 @@ pub enum AccelSpec {
     Kvm,
     /// Software emulation.
     Tcg,
-}
-
-/// What a guest reaches besides the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum NetSpec {
-    /// Nothing.
-    #[default]
-    None,
-    /// What the host reaches, by QEMU's user network.
-    User,
 }
 
 /// Both are bounded to keep a guest from filling the host's disk.
