@@ -1,4 +1,4 @@
-//! Shell completion of the names of running jobs, images, paths, signals and limits.
+//! Shell completion of the names of running jobs, images, paths, signals, limits and presets.
 //!
 //! This module owns the completers of the flags. An error gives no completions. Names of files in a
 //! guest are limited in number and time, and only plain ones are offered: a shell may insert them
@@ -12,6 +12,7 @@ use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use futures_util::TryStreamExt;
 use metaservice::{DirectoryEntry, EntryKind};
+use metaservice_egress::file::Preset;
 use metaservice_image::ImageStore;
 use metaservice_sandbox::control;
 use metaservice_sandbox::history::Jobs;
@@ -84,6 +85,23 @@ pub(crate) fn snapshots(typed: &OsStr) -> Vec<CompletionCandidate> {
 pub(crate) fn disks(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates = images(typed);
     candidates.extend(PathCompleter::any().complete(typed));
+    candidates
+}
+
+/// Completes the names of presets.
+pub(crate) fn presets(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let fitting = Preset::all()
+        .iter()
+        .filter(|preset| typed.to_str().is_some_and(|typed| preset.name().starts_with(typed)));
+    let shown =
+        |preset: &Preset| CompletionCandidate::new(preset.name()).help(Some(preset.about().into()));
+    fitting.map(shown).collect()
+}
+
+/// Completes a policy: the name of a preset, or a path of the host.
+pub(crate) fn policies(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let mut candidates = presets(typed);
+    candidates.extend(PathCompleter::file().complete(typed));
     candidates
 }
 

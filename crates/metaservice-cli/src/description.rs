@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
 use metaservice_sandbox::spec::{
-    self, AccelSpec, ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec, NetSpec, Period,
-    SessionSpec, Size, StderrSpec,
+    self, AccelSpec, ArtifactSpec, CloudSpec, CopyInSpec, HardwareSpec, JobSpec, NetworkMode,
+    NetworkSpec, Period, SessionSpec, Size, StderrSpec,
 };
 
 use crate::flags::{
-    Accel, ArtifactsOn, CloudArgs, HardwareArgs, JobArgs, Net, Session, Stderr, VmArgs,
+    Accel, ArtifactsOn, CloudArgs, HardwareArgs, JobArgs, Net, NetworkArgs, PolicyArgs, Session,
+    Stderr, VmArgs,
 };
 use crate::hints;
 
@@ -142,8 +143,7 @@ pub(crate) fn machine(args: VmArgs) -> Result<HardwareSpec> {
     spec.volumes = args.volume.iter().map(volume).collect::<Result<_>>()?;
     spec.kernel = args.kernel;
     spec.initrd = args.initrd;
-    spec.net = network(args.net);
-    spec.publish = args.publish;
+    spec.network = network(args.network);
     spec.boot_timeout = period(args.boot_timeout.as_deref(), "--boot-timeout")?;
     spec.kaslr = args.kaslr;
     spec.pcap = args.pcap;
@@ -165,11 +165,25 @@ pub(crate) fn hardware(args: &HardwareArgs) -> Result<HardwareSpec> {
     Ok(spec)
 }
 
-pub(crate) const fn network(net: Net) -> NetSpec {
-    match net {
-        Net::None => NetSpec::None,
-        Net::User => NetSpec::User,
-    }
+/// The network that the flags describe.
+fn network(args: NetworkArgs) -> NetworkSpec {
+    let mut spec = policy(args.policy);
+    spec.log = args.net_log;
+    spec.publish = args.publish;
+    spec
+}
+
+/// What a guest may connect to, as the flags describe it.
+pub(crate) fn policy(args: PolicyArgs) -> NetworkSpec {
+    let mut spec = NetworkSpec::default();
+    spec.mode = args.net.map(|net| match net {
+        Net::None => NetworkMode::None,
+        Net::Open => NetworkMode::Open,
+    });
+    spec.allow = args.allow_net;
+    spec.deny = args.deny_net;
+    spec.policy = args.net_policy;
+    spec
 }
 
 pub(crate) fn cloud_data(args: CloudArgs) -> CloudSpec {

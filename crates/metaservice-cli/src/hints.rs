@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Error, Result};
 use metaservice::{Ending, FailureCode, Reason};
+use metaservice_egress::AddressClass;
+use metaservice_egress::file::PolicyError;
 use metaservice_image::{ImageName, ImageStore, StoreError};
 use metaservice_qemu::MissingTools;
 use metaservice_sandbox::control::ControlError;
 use metaservice_sandbox::history::{ClaimError, PastJob};
 use metaservice_sandbox::job::{
-    Field, InvalidJob, InvalidMachine, InvalidVolume, Limits, OutputField,
+    Field, InvalidJob, InvalidMachine, InvalidNetwork, InvalidVolume, Limits, OutputField,
 };
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::snapshot::SnapshotError;
@@ -50,8 +52,7 @@ fn described_machine(error: InvalidMachine) -> Error {
     match error {
         InvalidMachine::Cpus(error) => Error::new(error).context("in --cpus"),
         InvalidMachine::Memory(error) => Error::new(error).context("in --memory"),
-        InvalidMachine::Publish(error) => Error::new(error).context("in --publish"),
-        InvalidMachine::PublishWithoutNetwork => Error::msg("--publish needs --net user"),
+        InvalidMachine::Network(error) => network(error),
         InvalidMachine::KernelWithoutInitrd(kernel) => {
             let kernel = kernel.display();
             Error::msg(format!("--kernel {kernel} needs the --initrd that belongs to it"))
@@ -75,6 +76,51 @@ fn described_machine(error: InvalidMachine) -> Error {
             Error::msg(format!("two --volume would be at {place} in the guest"))
         }
         error => error.into(),
+    }
+}
+
+/// A network that flags have described.
+pub(crate) fn network(error: InvalidNetwork) -> Error {
+    match error {
+        InvalidNetwork::Allow { rule, cause } => {
+            Error::new(cause).context(format!("in --allow-net {rule}"))
+        }
+        InvalidNetwork::Deny { rule, cause } => {
+            Error::new(cause).context(format!("in --deny-net {rule}"))
+        }
+        InvalidNetwork::Policy(error) => policy(error).context("in --net-policy"),
+        InvalidNetwork::Publish(error) => Error::new(error).context("in --publish"),
+        InvalidNetwork::None => {
+            Error::msg("--net none goes without --allow-net, --deny-net and --net-policy")
+        }
+        InvalidNetwork::NothingAllowed => hinted(
+            "add --net open, --allow-net RULE or --net-policy FILE",
+            "--deny-net denies what is denied without it",
+        ),
+        error => error.into(),
+    }
+}
+
+/// A policy that cannot be read.
+fn policy(error: PolicyError) -> Error {
+    match &error {
+        PolicyError::NoPreset { .. } => hinted("metaservice net presets", error.to_string()),
+        _ => error.into(),
+    }
+}
+
+/// What an address is, in words.
+pub(crate) fn address_class(class: AddressClass) -> &'static str {
+    match class {
+        AddressClass::Public => "a public address",
+        AddressClass::Loopback => "the loopback interface; write host:PORT",
+        AddressClass::Private => "a private address",
+        AddressClass::LinkLocal => "a link-local address",
+        AddressClass::SharedAddress => "an address of a provider's own network",
+        AddressClass::Multicast => "a multicast or broadcast address",
+        AddressClass::Metadata => "the metadata service of a cloud",
+        AddressClass::Own => "an address of this host",
+        _ => "a reserved address",
     }
 }
 
@@ -104,6 +150,7 @@ pub(crate) fn output_flag(output: &OutputField) -> String {
         OutputField::Log => "--log".to_owned(),
         OutputField::Console => "--console".to_owned(),
         OutputField::Pcap => "--pcap".to_owned(),
+        OutputField::NetworkLog => "--net-log".to_owned(),
         output => output.to_string(),
     }
 }
@@ -118,10 +165,6 @@ pub(crate) fn plan(error: PlanError, cloud: &str) -> Error {
         PlanError::CloudDataForPrepared => hinted(
             "give them to \"metaservice image prepare\" when it is made of a stock image",
             "the cloud-init of a prepared image does not run again: it takes no keys or user data",
-        ),
-        PlanError::PreparedWithoutNetwork => hinted(
-            "give --net user to \"metaservice image prepare\" too when it is made of a stock image",
-            error.to_string(),
         ),
         error => error.into(),
     }
@@ -238,10 +281,13 @@ pub(crate) fn machine(error: MachineError) -> Error {
         MachineError::Start(error) => {
             let hint = match &error {
                 StartError::NoMemory(_) => "give the machine less by --memory SIZE",
-                StartError::PortTaken { .. } => "publish another one: --publish PORT:GUEST_PORT",
                 _ => return error.into(),
             };
             Error::new(Hint(hint.to_owned())).context(error)
+        }
+        error @ MachineError::Publish(_) => {
+            let hint = "publish another one: --publish PORT:GUEST_PORT, or 0:GUEST_PORT for any";
+            hinted(hint, format!("{:#}", Error::new(error)))
         }
         MachineError::Output { output, path, cause } => {
             let flag = output_flag(&output);

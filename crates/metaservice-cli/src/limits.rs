@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 /// The limits of `--limit` in the order of the help: name, default, and what is limited.
-pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
+pub(crate) const LIMITS: [(&str, &str, &str); 29] = [
     ("connections", "1024", "concurrent connections, each with one request at a time"),
     ("half-open", "1024", "incomplete TCP handshakes with the network card"),
     ("buffers", "48M", "memory for the buffers of all connections to the network card"),
@@ -29,6 +29,13 @@ pub(crate) const LIMITS: [(&str, &str, &str); 22] = [
     ("artifact-timeout", "1h", "time for all files of --copy-in, and for all artifacts"),
     ("console", "64M", "size of the file of `--console`"),
     ("pcap", "16G", "size of the file of `--pcap`"),
+    ("net-log", "64M", "size of the log of the network"),
+    ("net-connections", "2048", "TCP connections of the guest to other hosts"),
+    ("net-per-name", "1024", "TCP connections of the guest to one name"),
+    ("net-names", "4096", "names that have an address in the guest"),
+    ("net-queries", "200", "DNS questions per second"),
+    ("net-udp", "256", "UDP exchanges: pairs of a port of the guest and a destination"),
+    ("net-dial", "20s", "time to resolve a name and to connect"),
 ];
 
 /// Returns the help of the limits.

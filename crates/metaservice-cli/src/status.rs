@@ -10,6 +10,8 @@ impl ExitStatus {
     pub(crate) const SUCCESS: Self = Self(0);
     /// `doctor` found that something is missing.
     pub(crate) const MISSING: Self = Self(1);
+    /// `net check` found that something is denied.
+    pub(crate) const DENIED: Self = Self(1);
     /// `--timeout` killed the command.
     pub(crate) const TIMED_OUT: Self = Self(124);
     /// Standard output was closed: the status of a process that SIGPIPE ends.

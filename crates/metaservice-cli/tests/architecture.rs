@@ -7,11 +7,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each published crate, and the crates of the workspace that it may use in its code and its build.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("metaservice-protocol", &[]),
     ("metaservice-private", &[]),
     ("metaservice-archive", &["metaservice-private"]),
+    ("metaservice-egress", &[]),
     ("metaservice-nic", &["metaservice-private"]),
+    ("metaservice-gateway", &["metaservice-egress", "metaservice-nic"]),
     ("metaservice-image", &["metaservice-private"]),
     ("metaservice-qemu", &["metaservice-private"]),
     ("metaservice", &["metaservice-private", "metaservice-protocol"]),
@@ -21,6 +23,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
         &[
             "metaservice",
             "metaservice-archive",
+            "metaservice-egress",
+            "metaservice-gateway",
             "metaservice-guest",
             "metaservice-image",
             "metaservice-nic",
@@ -32,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
         "metaservice-cli",
         &[
             "metaservice",
+            "metaservice-egress",
             "metaservice-image",
             "metaservice-nic",
             "metaservice-private",

@@ -18,6 +18,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod net;
 mod planned;
 pub(crate) mod prune;
 pub(crate) mod ps;
@@ -41,7 +42,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
         "Running jobs",
         &[
             "ps", "inspect", "logs", "attach", "wait", "exec", "shell", "ls", "cp", "forward",
-            "stats", "kill", "api",
+            "stats", "kill", "net", "api",
         ],
     ),
     ("Ended jobs", &["rm", "prune"]),
@@ -70,6 +71,7 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     Stats(stats::StatsVerb),
     Forward(forward::ForwardVerb),
+    Net(net::Net),
     Api(api::ApiVerb),
     Image(image::Image),
     Doctor(doctor::Doctor),
@@ -103,6 +105,7 @@ impl Command {
             Self::Rm(args) => rm::rm(args, printer).await,
             Self::Prune(args) => prune::prune(&args, printer).await,
             Self::Stats(args) => stats::stats(args, printer).await,
+            Self::Net(args) => net::net(args, printer).await,
             Self::Api(_) => api::api(printer).await,
             Self::Forward(args) => forward::forward(args, printer).await,
             Self::Image(args) => image::image(args, printer).await,

@@ -305,6 +305,16 @@ mod tests {
             "512M",
             "--limit",
             "list=1M",
+            "--allow-net",
+            "a.example:443",
+            "--deny-net",
+            "10.0.0.0/8",
+            "--net-policy",
+            "pip",
+            "--net-log",
+            "net.jsonl",
+            "--publish",
+            "0:80",
             "--no-snapshot",
             "--",
             "make",
@@ -418,7 +428,17 @@ mod tests {
             let error = refused(&[flag, value]);
             assert!(error.starts_with(&format!("in {flag} {value}: ")), "{error}");
         }
-        assert_eq!(refused(&["--publish", "1:2"]), "--publish needs --net user");
+        for (flag, value) in [("--allow-net", "*"), ("--deny-net", "host")] {
+            let error = refused(&[flag, value]);
+            assert!(error.starts_with(&format!("in {flag} {value}: ")), "{error}");
+        }
+        assert!(refused(&["--publish", "1:"]).starts_with("in --publish: "));
+        let policy = refused(&["--net-policy", "none"]);
+        assert!(policy.starts_with("in --net-policy: there is no preset \"none\""), "{policy}");
+        let none = refused(&["--net", "none", "--allow-net", "a.example"]);
+        assert!(none.starts_with("--net none goes without --allow-net"), "{none}");
+        let nothing = refused(&["--deny-net", "a.example"]);
+        assert!(nothing.starts_with("--deny-net denies what is denied without it"), "{nothing}");
         let same = refused(&["--artifact", "/a/x", "--log", "x"]);
         assert!(same.starts_with("--artifact /a/x and --log would both write"), "{same}");
     }

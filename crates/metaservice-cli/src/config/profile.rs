@@ -9,10 +9,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::file::{Entry, Value};
+use crate::flags::Net;
 use crate::similar::similar;
 
 /// Options that a profile cannot have: they choose what is run, not how.
 const NOT_IN_PROFILES: [&str; 3] = ["profile", "spec", "dry-run"];
+
+/// Options that let a guest connect.
+const RULES: [&str; 3] = ["allow-net", "deny-net", "net-policy"];
 
 /// An entry that is not an option of `run`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -43,6 +47,10 @@ fn instead(similar: Option<&str>) -> String {
     }
 }
 
+fn is_rule(arg: &Arg) -> bool {
+    arg.get_long().is_some_and(|long| RULES.contains(&long))
+}
+
 /// What the user gives on the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given<'a> {
@@ -60,8 +68,13 @@ impl Given<'_> {
         source == Some(ValueSource::CommandLine)
     }
 
-    /// Whether the user gives an option that excludes this one.
+    /// Whether the user gives an option that excludes this one. `--net none` excludes rules.
     fn excludes(self, arg: &Arg) -> bool {
+        let net = self.matches.and_then(|matches| matches.try_get_one::<Net>("net").ok().flatten());
+        let is_off = net == Some(&Net::None);
+        if is_off && is_rule(arg) {
+            return true;
+        }
         let excluded = |arg: &Arg, other: &Arg| {
             let others = self.run.get_arg_conflicts_with(arg);
             others.into_iter().any(|found| found.get_id() == other.get_id())
@@ -110,7 +123,10 @@ impl Given<'_> {
             Value::Many(values) if repeatable => values.iter().map(with).collect(),
             Value::Many(_) => return Err(EntryError::List(key.clone())),
         };
-        let overridden = self.has(arg) && !repeatable || self.excludes(arg);
+        let none = key == "net" && matches!(&entry.value, Value::One(value) if value == "none");
+        let overridden = self.has(arg) && !repeatable
+            || self.excludes(arg)
+            || none && self.run.get_arguments().any(|other| is_rule(other) && self.has(other));
         Ok(if overridden { Vec::new() } else { arguments })
     }
 }
@@ -166,6 +182,15 @@ mod tests {
         // What excludes it on the command line takes its place.
         assert_eq!(with(&["--rootfs", "/", "--", "x"], "image", one("debian")), [""; 0]);
         assert_eq!(with(&["--image", "debian", "--", "x"], "rootfs", one("/")), [""; 0]);
+        let rule = || many(&["a.example"]);
+        assert_eq!(with(&["--net", "none", "--", "x"], "allow-net", rule()), [""; 0]);
+        assert_eq!(
+            with(&["--net", "open", "--", "x"], "allow-net", rule()),
+            ["--allow-net=a.example"]
+        );
+        assert_eq!(with(&["--net", "none", "--", "x"], "net-policy", one("pip")), [""; 0]);
+        assert_eq!(with(&["--allow-net", "a", "--", "x"], "net", one("none")), [""; 0]);
+        assert_eq!(with(&["--allow-net", "a", "--", "x"], "net", one("open")), ["--net=open"]);
         // The words of the command are not options.
         assert_eq!(with(&["--", "x", "--memory=1G"], "memory", one("2G")), ["--memory=2G"]);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
+use super::network::NetworkArgs;
 use super::numbers;
 use crate::completions;
 
@@ -26,7 +27,7 @@ pub(crate) struct VmArgs {
     /// What the guest writes goes to a temporary overlay in its memory. The command starts in /.
     /// The guest has its own /tmp, which hides the one of the host.
     ///
-    /// Under --rootfs /, a guest reads every file that you can read, and with --net user it can
+    /// Under --rootfs /, a guest reads every file that you can read, and with --net open it can
     /// send them anywhere. If the host has user namespaces or Landlock, or you are root, these
     /// paths are hidden: /proc, /sys, /dev, /run and /tmp of the host; other file systems in the
     /// directory; shadow files and host keys; the state of metaservice; and the usual places of
@@ -62,14 +63,8 @@ pub(crate) struct VmArgs {
     pub(crate) hide: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
-    /// The network of the guest besides the service.
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
-    pub(crate) net: Net,
-    /// Publish a port of the guest on the host, with --net user. Repeatable.
-    ///
-    /// The form is [ADDR:]PORT:GUEST_PORT[/udp]. Without an address, only this host can connect.
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) publish: Vec<String>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// How long the machine may take to boot [default: 60s, images: 5m].
     ///
     /// The time ends when the guest fetches its command.
@@ -138,12 +133,4 @@ pub(crate) enum Accel {
     Kvm,
     /// Software emulation.
     Tcg,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Net {
-    /// Only the service.
-    None,
-    /// A second card: the network of the host, by QEMU's user network.
-    User,
 }

@@ -4,6 +4,7 @@
 
 mod job;
 mod machine;
+mod network;
 pub(crate) mod numbers;
 
 use clap::Args;
@@ -12,7 +13,8 @@ use clap_complete::engine::ArgValueCompleter;
 use crate::completions;
 
 pub(crate) use self::job::{ArtifactsOn, CloudArgs, JOB, JobArgs, Session, Stderr};
-pub(crate) use self::machine::{Accel, HardwareArgs, Net, VmArgs};
+pub(crate) use self::machine::{Accel, HardwareArgs, VmArgs};
+pub(crate) use self::network::{Net, NetworkArgs, PolicyArgs};
 
 /// The heading of the options of all verbs in the help.
 pub(crate) const GENERAL: &str = "General options";

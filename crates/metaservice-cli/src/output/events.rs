@@ -9,13 +9,13 @@ use metaservice_qemu::CacheNotice;
 use metaservice_sandbox::copy::{Content, Step};
 use metaservice_sandbox::job::{CopyIn, Job, Limits, OutputField};
 use metaservice_sandbox::life::{Collected, End, Force, KillReason, Signal, Start};
-use metaservice_sandbox::{CopyProgress, Event, Report, Sandbox, output as sandbox_output};
+use metaservice_sandbox::{CopyProgress, Denial, Event, Report, Sandbox, output as sandbox_output};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::printer::{Printer, Spinner, printable};
 use super::progress::Progress;
-use super::{contact, remarks};
+use super::{contact, network, remarks};
 use crate::hints;
 use crate::interrupts::{Interrupts, signal_name};
 use crate::status::ExitStatus;
@@ -65,8 +65,8 @@ pub(crate) async fn follow(
     printer: Printer,
 ) -> Report {
     let mut events = sandbox.events();
-    let (spinner, copying, is_kept, unkept) = (None, None, false, false);
-    let mut words = Words { printer, facts, spinner, copying, is_kept, unkept };
+    let (spinner, copying, denials, is_kept, unkept) = (None, None, 0, false, false);
+    let mut words = Words { printer, facts, spinner, copying, denials, is_kept, unkept };
     let report = loop {
         tokio::select! {
             biased;
@@ -93,12 +93,16 @@ pub(crate) async fn follow(
     report
 }
 
+/// How many denials are printed in words.
+const DENIALS: usize = 20;
+
 struct Words<'a> {
     printer: Printer,
     facts: &'a JobFacts,
     spinner: Option<Spinner>,
     /// The copy that is under way, and its bar.
     copying: Option<(watch::Receiver<CopyProgress>, Progress)>,
+    denials: usize,
     /// Whether the command has failed, and its machine is kept.
     is_kept: bool,
     /// Whether it was said that the job has no history.
@@ -198,6 +202,8 @@ impl Words<'_> {
                 printer.note(&text);
                 printer.event("contact", json!({ "contact": now }));
             }
+            Event::Denied(denial) => self.denied(&denial),
+            Event::Published { publish, address } => network::published(&publish, address, printer),
             Event::LogHole => {
                 let text = "the log may have a hole: a connection of an agent of version 1 was cut";
                 tracing::info!("{text}");
@@ -270,6 +276,21 @@ impl Words<'_> {
                 self.wait_for("powering off");
             }
             event => tracing::debug!(?event, "an event without words"),
+        }
+    }
+
+    /// The first thing of its kind that the policy of the guest denies.
+    fn denied(&mut self, denial: &Denial) {
+        let Denial { record, rule, .. } = denial;
+        self.printer.event("denied", json!({ "attempt": record, "rule": rule }));
+        self.denials += 1;
+        match self.denials {
+            ..=DENIALS => self.printer.note(&network::denied(denial)),
+            count if count == DENIALS + 1 => {
+                let name = &self.facts.name;
+                self.printer.note(&format!("more is denied: metaservice net log {name}"));
+            }
+            _ => {}
         }
     }
 

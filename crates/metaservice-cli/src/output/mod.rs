@@ -7,6 +7,7 @@
 
 pub(crate) mod contact;
 pub(crate) mod events;
+mod network;
 pub(crate) mod printer;
 pub(crate) mod progress;
 pub(crate) mod questions;

@@ -51,6 +51,11 @@ fn each_command_for_docker_users_is_one_of_this_tool() {
 }
 
 #[test]
+fn each_command_on_the_page_of_the_network_is_one_of_this_tool() {
+    check("how-to/network.md", 12);
+}
+
+#[test]
 fn each_command_on_the_page_of_the_configuration_is_one_of_this_tool() {
     check("reference/config.md", 2);
 }

@@ -83,7 +83,7 @@ fn a_missing_profile_is_named_with_those_that_exist() {
 fn a_wrong_value_is_refused_by_file_and_line() {
     for (entry, says) in [
         ("cpus = \"two\"", "invalid value 'two' for '--cpus <N>': write a number of processors"),
-        ("net = \"host\"", "[possible values: none, user]"),
+        ("net = \"host\"", "[possible values: none, open]"),
         ("memroy = \"2G\"", "there is no key \"memroy\": did you mean \"memory\"?"),
         ("tty = \"yes\"", "\"tty\" is true or false"),
         ("initrd = \"/srv/i\"", "--kernel <FILE>"),

@@ -7,6 +7,7 @@ mod flags;
 mod history;
 mod hostile;
 mod launch;
+mod network;
 mod serve;
 
 /// The program under test.

@@ -1,6 +1,7 @@
 //! Stock images that do not know metaservice: what cloud-init reads, how the agent is installed,
 //! and what runs then. `scripts/cloud-image.sh` makes the image from packages of Debian.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -13,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::METASERVICE;
+use crate::network::{CONTENT, Server};
 
 fn curl(args: &[&str]) -> String {
     let output = Command::new("curl").arg("-sS").args(args).output().unwrap();
@@ -212,6 +214,17 @@ fn the_script_names_the_programs_of_which_it_needs_one() {
     installation.service.stop(Signal::HUP);
 }
 
+/// Prints what the card has.
+const CARD: &str = "ip -4 -o addr show scope global | grep -o '10[0-9./]*' | head -n 1; \
+    ip route | grep -o '^default via [0-9.]*'; grep ^nameserver /etc/resolv.conf";
+
+/// Gives the card to another program.
+const NETWORKD: &str = "card=$(ip -o route get 203.0.113.1 | grep -o 'dev [^ ]*' | cut -c5-); \
+    pkill dhclient; ip addr flush dev $card; \
+    printf '[Match]\\nName=%s\\n[Network]\\nDHCP=ipv4\\n' $card > /etc/systemd/network/9.network; \
+    systemctl start systemd-networkd; \
+    /lib/systemd/systemd-networkd-wait-online -i $card --timeout=120";
+
 #[test]
 fn a_stock_image_finds_the_service_and_runs_the_command() {
     let cli = Cli::new(METASERVICE);
@@ -223,17 +236,22 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
                   systemctl is-active metaservice; \
                   grep -E '\\[(WARNING|ERROR|CRITICAL)]' /var/log/cloud-init.log \
                   | grep -v -e 'Failed generating key type' -e cc_locale -e cc_set_passwords | wc -l; \
-                  cat /home/debian/.ssh/authorized_keys; \
-                  ip -4 -o addr show scope global | grep -c ' 10\\.0\\.2\\.'; \
-                  ip route get 169.254.169.254 | head -n 1; ip route | grep -c ^default";
+                  cat /home/debian/.ssh/authorized_keys; ";
+    let server = Server::start(Ipv4Addr::LOCALHOST);
+    let script = format!(
+        "{script} {CARD}; python3 -c 'import urllib.request as u; \
+         print(u.urlopen(\"http://host:{}/\").read().decode())'; {NETWORKD}; {CARD}",
+        server.address.port()
+    );
+    let rule = server.rule();
     let args = [
         "run",
         "--image",
         &image,
         "--name",
         "stock",
-        "--net",
-        "user",
+        "--allow-net",
+        &rule,
         "--ssh-key",
         "ssh-ed25519 AAAA me@here",
         "--user-data",
@@ -245,7 +263,7 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
         "--",
         "sh",
         "-c",
-        script,
+        &script,
     ];
     let finished = cli.run(&args);
     let console = || std::fs::read_to_string(cli.work().join("console")).unwrap_or_default();
@@ -258,9 +276,11 @@ fn a_stock_image_finds_the_service_and_runs_the_command() {
         ["stock", "mine", "aws", "active", "0", "ssh-ed25519 AAAA me@here"],
         "{text}"
     );
-    // The second card has an address and the default route. The first one leads to the service.
-    assert_eq!((lines[7], lines[9]), ("1", "1"), "{text}");
-    assert!(lines[8].contains("src 169.254.1.2"), "{text}");
+    let card = ["10.0.2.15/24", "default via 10.0.2.2", "nameserver 10.0.2.2"];
+    assert_eq!(lines[7..10], card, "by ifupdown: {text}");
+    assert_eq!(lines[10], CONTENT, "{text}");
+    // The file of the resolver is dhclient's.
+    assert_eq!(lines[11..13], card[..2], "by systemd-networkd: {text}");
     assert_eq!(sha256(Path::new(&image)), before, "the image was written");
 }
 
@@ -280,26 +300,4 @@ fn an_image_with_neither_systemd_nor_cloud_init_fetches_the_agent_by_one_line() 
         text,
         "metaservice: the agent is started\none\nmetaservice-guest\nmetaservice-guest-keeper\n"
     );
-}
-
-#[test]
-fn a_published_port_leads_into_the_guest_and_the_outside_has_no_metadata() {
-    let cli = Cli::new(METASERVICE);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let publish = format!("{free}:80");
-    // The second card reaches its gateway, and not the service.
-    let script = "mkdir /tmp/www; echo from the guest > /tmp/www/index.html; httpd -h /tmp/www; \
-                  arping -q -c 1 -w 5 -I eth1 10.0.2.2 && echo gateway; \
-                  arping -q -c 2 -w 2 -I eth1 169.254.169.254 || echo nobody; \
-                  ip route get 169.254.169.254 | grep -o 'dev eth.'; echo ready; sleep 1000";
-    let args = ["--net", "user", "--publish", &publish, "--", "sh", "-c", script];
-    let mut job = cli.start("publisher", &args);
-    job.wait_for_log("gateway\nnobody\ndev eth0\nready\n");
-    assert_eq!(curl(&[&format!("http://127.0.0.1:{free}/")]), "from the guest\n");
-    let taken = cli.run(&["run", "--net", "user", "--publish", &publish, "--", "true"]);
-    taken.text(125);
-    let told = format!("port 127.0.0.1:{free} of the host cannot be published");
-    assert!(taken.stderr.contains(&told), "{}", taken.stderr);
-    job.signal(Signal::TERM);
-    assert_eq!(job.finish().status, Some(143));
 }

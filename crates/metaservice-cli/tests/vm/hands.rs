@@ -144,16 +144,6 @@ fn the_agent_may_die_and_the_command_runs_once() {
 }
 
 #[test]
-fn a_foreign_dhcp_client_gets_an_address_and_no_default_route() {
-    let cli = Cli::new(METASERVICE);
-    let script = "echo '#!/bin/sh\nenv' > /tmp/script; chmod +x /tmp/script; udhcpc -i eth0 -n -q -f -s /tmp/script 2> /dev/null";
-    let offered = cli.run(&["run", "--", "sh", "-c", script]).text(0);
-    assert!(offered.contains("ip=169.254.1.2"), "{offered}");
-    assert!(offered.contains("mask=16"), "{offered}");
-    assert!(!offered.contains("\nrouter="), "{offered}");
-}
-
-#[test]
 fn ctrl_c_ends_the_job_in_order_and_twice_at_once() {
     let cli = Cli::new(METASERVICE);
     let script = "trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 1; done";

@@ -221,19 +221,6 @@ fn a_stderr_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
-fn a_machine_that_the_host_has_no_room_for_is_told_in_words() {
-    let cli = Cli::new(METASERVICE);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let publish = format!("{port}:80");
-    let finished = cli.run(&["run", "--net", "user", "--publish", &publish, "--", "true"]);
-    finished.text(125);
-    let told = format!("port 127.0.0.1:{port} of the host cannot be published");
-    assert!(finished.stderr.contains(&told), "{}", finished.stderr);
-    assert!(finished.stderr.contains("hint: ") && !finished.stderr.contains("qemu"));
-}
-
-#[test]
 fn a_log_without_a_reader_or_a_place_is_told_as_shells_do() {
     let cli = Cli::new(METASERVICE);
     let (reader, writer) = std::io::pipe().unwrap();

@@ -11,6 +11,7 @@ mod hands;
 mod host;
 mod images;
 mod input;
+mod network;
 mod root;
 mod run;
 mod silence;

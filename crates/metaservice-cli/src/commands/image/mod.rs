@@ -26,7 +26,7 @@ enum ImageCommand {
     Import(import::Import),
     Ls(ls::Ls),
     Rm(rm::Rm),
-    Prepare(prepare::Prepare),
+    Prepare(Box<prepare::Prepare>),
     Snapshot(snapshot::Snapshot),
     Prune(prune::Prune),
 }
@@ -36,7 +36,7 @@ pub(crate) async fn image(args: Image, printer: Printer) -> Result<ExitStatus> {
         ImageCommand::Import(args) => import::import(&args, printer).await,
         ImageCommand::Ls(args) => ls::ls(&args, printer),
         ImageCommand::Rm(args) => rm::rm(&args, printer),
-        ImageCommand::Prepare(args) => prepare::prepare(args, printer).await,
+        ImageCommand::Prepare(args) => prepare::prepare(*args, printer).await,
         ImageCommand::Snapshot(args) => snapshot::snapshot(&args, printer).await,
         ImageCommand::Prune(args) => prune::prune(&args, printer),
     }

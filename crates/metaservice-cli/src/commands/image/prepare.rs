@@ -19,14 +19,14 @@ use metaservice_qemu::ExitCause;
 use metaservice_sandbox::job::{Job, JobName, set_variable};
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::machine::{Image, Plan, Prepared, disk, snapshot};
-use metaservice_sandbox::spec::{JobSpec, NetSpec, StderrSpec};
+use metaservice_sandbox::spec::{JobSpec, NetworkMode, StderrSpec};
 use metaservice_sandbox::{Launcher, Report};
 use serde_json::json;
 
 use super::progress::with_progress;
 use crate::completions;
 use crate::description;
-use crate::flags::{CloudArgs, HardwareArgs, Net};
+use crate::flags::{CloudArgs, HardwareArgs, PolicyArgs};
 use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::output::AsyncOutput;
@@ -39,7 +39,7 @@ const HELP: &str = "\
 Steps:
   1. The machine boots from a copy of the image. cloud-init does its work, with your user data, and
      the agent installs itself.
-  2. With --net user, the package manager fetches its package lists.
+  2. With a network, the package manager fetches its package lists.
   3. COMMAND runs as root. Its log is printed.
   4. cloud-init is disabled. What must be unique to each machine is removed: the machine id, and the
      host keys of the ssh server if systemd can create new ones.
@@ -48,7 +48,8 @@ Steps:
 If a step fails, no image is kept. If COMMAND fails, its exit status is the exit status.
 
 Examples:
-  metaservice image prepare debian --as debian-git --net user -- apt-get install -y git
+  metaservice image prepare debian --as debian-git --net open -- apt-get install -y git
+  metaservice image prepare debian --net-policy apt -- apt-get install -y git
   metaservice run --image debian-git -- git --version";
 
 /// Create an image that boots faster, with your packages.
@@ -68,11 +69,8 @@ pub(crate) struct Prepare {
     pub(crate) cloud: CloudArgs,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
-    /// The network of the guest besides the service.
-    ///
-    /// Use "user" here if later runs use it.
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Net::None)]
-    pub(crate) net: Net,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// How long the machine may take until its agent comes [default: 5m].
     #[arg(long, value_name = "DURATION")]
     pub(crate) boot_timeout: Option<String>,
@@ -113,8 +111,7 @@ pub(super) async fn prepare(args: Prepare, printer: Printer) -> Result<ExitStatu
     if store.has(name.as_str()) {
         return Err(hints::store(StoreError::NameTaken(name), &store));
     }
-    let network = base.prepared().map_or(args.net == Net::User, |before| before.network);
-    let prepared = Prepared { from: args.name.clone(), network };
+    let prepared = Prepared { from: args.name.clone() };
     let hardware = args.hardware.clone();
     let stored = base.stored.clone().context("only a stored image can be prepared")?;
     // Check all flags before the first slow step.
@@ -257,8 +254,10 @@ const CLOUD_HINT: &str = "prepare a stock image";
 
 /// Builds the job that prepares the image, and the plan of its machine.
 fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> {
-    let network = description::network(args.net);
-    let word = if network == NetSpec::User { "user" } else { "none" };
+    let network = description::policy(args.policy);
+    let is_none = matches!(network.mode, None | Some(NetworkMode::None));
+    let is_none = is_none && network.allow.is_empty() && network.policy.is_none();
+    let word = if is_none { "none" } else { "some" };
     let words = ["sh", "-c", STEPS, "prepare", word].map(str::to_owned);
     let mut spec = JobSpec::new(words.into_iter().chain(args.command.iter().cloned()));
     for variable in &args.env {
@@ -271,7 +270,7 @@ fn resolve(args: Prepare, base: Image, name: &ImageName) -> Result<(Job, Plan)> 
     spec.timeout = description::period(Some(&args.timeout), "--timeout")?;
     spec.cloud = description::cloud_data(args.cloud);
     spec.machine = description::hardware(&args.hardware)?;
-    spec.machine.net = network;
+    spec.machine.network = network;
     spec.machine.console = args.console;
     spec.machine.boot_timeout =
         description::period(args.boot_timeout.as_deref(), "--boot-timeout")?;

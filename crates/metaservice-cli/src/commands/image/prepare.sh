@@ -33,7 +33,7 @@ lists() {
     fi
 }
 
-if [ "$network" = user ]; then
+if [ "$network" = some ]; then
     tries=0
     until said=$(lists 2>&1); do
         tries=$((tries + 1))

@@ -36,7 +36,7 @@ All snapshots of the built-in guest take at most 4 GiB together, or METASERVICE_
 size, such as 500M). A new one removes the least recently used ones that no machine runs from.
 
 A run boots if it has more than four directories of the host (--rootfs is one, and each --volume),
-or --kernel, --initrd, --kaslr, --net user, --ssh-key, --user-data or --console, or if its image is
+or --kernel, --initrd, --kaslr, --ssh-key, --user-data or --console, or if its image is
 not in \"image ls\".
 
 Examples:

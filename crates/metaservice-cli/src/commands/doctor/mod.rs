@@ -1,5 +1,7 @@
 //! `metaservice doctor`: checks dependencies, suggests fixes, and installs what is missing.
 
+mod cloud;
+
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use self::cloud::Cloud;
 use crate::config::Config;
 use crate::output;
 use crate::output::printer::{Printer, printable};
@@ -23,7 +26,7 @@ pub(crate) struct Doctor {
 }
 
 /// The script of `--install`. `make setup` runs it too.
-const SETUP: &str = include_str!("../../setup.sh");
+const SETUP: &str = include_str!("../../../setup.sh");
 
 pub(crate) async fn doctor(
     args: &Doctor,
@@ -35,6 +38,7 @@ pub(crate) async fn doctor(
     }
     let report = tokio::task::block_in_place(metaservice_qemu::check);
     let boundary = tokio::task::block_in_place(Boundary::of_host);
+    let cloud = tokio::task::block_in_place(Cloud::of_host);
     let accelerator = Accelerator::Auto.choose(Arch::HOST)?;
     let missing = report.require().err();
     let config = Config::of_user().and_then(|config| match config {
@@ -42,14 +46,15 @@ pub(crate) async fn doctor(
         None => Ok(None),
     });
     let shown = if printer.is_json() {
-        output::line(as_json(&report, &accelerator.to_string(), boundary, &config))
+        output::line(as_json(&report, &accelerator.to_string(), boundary, &config, cloud))
     } else {
         let advice = missing.as_ref().map(|missing| format!("\n\nTo mend this: {}", missing.hint));
         let advice = advice.unwrap_or_default();
         let state = if boundary.is_complete() { "ok" } else { "weak" };
         let speed = format_args!("ok       {:<9} {accelerator}", "speed");
         let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
-        output::line(format_args!("{report}{speed}\n{boundary}\n{}{advice}", config_line(&config)))
+        let (config, cloud) = (config_line(&config), cloud_line(cloud));
+        output::line(format_args!("{report}{speed}\n{boundary}\n{cloud}\n{config}{advice}"))
     };
     // If the reader has closed standard output, the exit status still has the result.
     if let Err(error) = shown.map_err(anyhow::Error::from)
@@ -83,6 +88,18 @@ fn config_line(config: &Configured) -> String {
     format!("{state:<8} {:<9} {}", "config", printable(&text))
 }
 
+/// The metadata service of a cloud can give out credentials of the host.
+fn cloud_line(cloud: Option<Cloud>) -> String {
+    let (state, text) = match cloud {
+        None => ("ok", "this host does not look like an instance in a cloud".to_owned()),
+        Some(cloud) => {
+            let text = "a guest must not reach its metadata service: write no CIDR rule for it";
+            ("warn", format!("{cloud}; {text}"))
+        }
+    };
+    format!("{state:<8} {:<9} {text}", "cloud")
+}
+
 async fn install() -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-s"]).stdin(Stdio::piped()).kill_on_drop(true);
@@ -99,7 +116,13 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-fn as_json(report: &Report, accelerator: &str, boundary: Boundary, config: &Configured) -> Value {
+fn as_json(
+    report: &Report,
+    accelerator: &str,
+    boundary: Boundary,
+    config: &Configured,
+    cloud: Option<Cloud>,
+) -> Value {
     fn entry<T: std::fmt::Display>(finding: &Finding<T>) -> Value {
         match finding {
             Finding::Found(thing) => json!({ "found": thing.to_string() }),
@@ -122,6 +145,7 @@ fn as_json(report: &Report, accelerator: &str, boundary: Boundary, config: &Conf
             Ok(config) => json!({ "found": config.as_ref().map(Config::path) }),
             Err(error) => json!({ "wrong": format!("{error:#}") }),
         },
+        "cloud": cloud.map(|cloud| cloud.to_string()),
         "boundary": { "complete": boundary.is_complete(), "text": boundary.to_string() },
     })
 }
