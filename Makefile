@@ -7,7 +7,8 @@ FUZZ_JOBS ?= 1
 # dependencies are built once; built separately, many are built twice.
 PACKAGES ?= --package metaservice-cli
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame transfer archive requests
+FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame nic_gateway transfer archive \
+  requests dns client_hello authority policy
 # Coverage-guided fuzzing on a stable toolchain: the compiler flags that libFuzzer needs.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

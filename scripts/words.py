@@ -20,12 +20,13 @@ CHECKED = """
     crates/metaservice crates/metaservice-cli/setup.sh crates/metaservice-cli/src
     crates/metaservice-cli/Cargo.toml crates/metaservice-sandbox/build.rs crates/metaservice-sandbox/src
     crates/metaservice-sandbox/Cargo.toml crates/metaservice-testing
-    crates/metaservice-archive crates/metaservice-guest crates/metaservice-image
+    crates/metaservice-archive crates/metaservice-egress crates/metaservice-gateway
+    crates/metaservice-guest crates/metaservice-image
     crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol
     crates/metaservice-qemu
     examples fuzz rustfmt.toml scripts
     docs/SUMMARY.md docs/adding-an-action.md docs/cloud.md docs/control.md docs/guarantees.md
-    docs/how-to docs/images.md
+    docs/how-to docs/images.md docs/network-threat-model.md
     docs/performance docs/performance.md docs/protocol.md docs/reference docs/threat-model.md
     docs/testing.md docs/tutorial.md
 """.split()

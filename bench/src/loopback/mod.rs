@@ -8,7 +8,7 @@ mod exec;
 mod list;
 mod log;
 mod pair;
-mod process;
+pub(crate) mod process;
 mod raw;
 mod shell;
 

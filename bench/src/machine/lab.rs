@@ -1,9 +1,10 @@
 //! A machine in which metaservice and its peers are measured.
 //!
-//! Owns its parts. On the network card of metaservice: the service and the raw streams. On separate
-//! devices: QEMU's user network with OpenSSH and `guestfwd`, and the port of QEMU's guest agent.
-//! The root directory is the host's, so that the same programs run on both sides.
-//! `metaservice-qemu` does not support the peers' devices: a wrapper script for QEMU adds them.
+//! Owns its parts. On the network card of metaservice: the service, the raw streams, and the
+//! gateway that leads to servers of this host. On separate devices: QEMU's user network with
+//! OpenSSH and `guestfwd`, and the port of QEMU's guest agent. The root directory is the host's, so
+//! that the same programs run on both sides. `metaservice-qemu` does not support the peers'
+//! devices: a wrapper script for QEMU adds them.
 
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -17,18 +18,19 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use metaservice::{MetaService, Volume, VolumeMode};
-use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach};
+use metaservice_gateway::Gateway;
+use metaservice_nic::{Config, Connection, SERVICE_ADDRESS, attach_gateway};
 use metaservice_qemu::{
     Boot, Boundary, Card, MacAddress, Machine, MachineSpec, Memory, ModuleNeed, Qemu, Share, Tools,
     initramfs,
 };
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::peers::Peers;
-use super::raw::{self, Flow};
+use super::raw::{self, Flow, Servers};
+use super::routes::{self, Router};
 use super::scratch::Scratch;
 use super::secure_shell::SecureShell;
 use super::tap::Tap;
@@ -58,6 +60,8 @@ pub(super) struct Lab {
     flows: mpsc::UnboundedReceiver<Flow>,
     machine: Machine,
     ssh_port: u16,
+    pub(super) servers: Servers,
+    _gateway: Gateway,
     scratch: Scratch,
 }
 
@@ -71,13 +75,13 @@ impl Lab {
         std::fs::copy(std::env::current_exe()?, scratch.path().join("bench"))?;
         let agent = std::fs::read(setting.agent()?)?;
         let (flow, flows) = mpsc::unbounded_channel();
+        metaservice_qemu::raise_descriptors();
         let start = async {
             let ssh_port = free_port()?;
+            let servers = Servers::start(&flow).await?;
             let qemu = match &peers {
                 Ok(peers) => {
-                    let discard = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-                    let port = discard.local_addr()?.port();
-                    tokio::spawn(raw::serve(discard, flow.clone()));
+                    let port = servers.discard;
                     let netcat = format!("{} -N 127.0.0.1 {port}", peers.netcat().display());
                     let devices = devices(scratch.path(), ssh_port, &netcat);
                     wrapper(&tools.qemu, peers, scratch.path(), &devices)?
@@ -88,7 +92,8 @@ impl Lab {
             host.set_nonblocking(true)?;
             let host = tokio::net::UnixStream::from_std(host)?;
             let config = Config::default().ports(vec![80, DISCARD, GENERATE]);
-            let (nic, driver) = attach(host, config);
+            let (nic, router, driver) = attach_gateway(host, config.network(routes::network()));
+            let gateway = Gateway::start(router, routes::config()?);
             tokio::spawn(driver.run());
             let (tap, sink) = Tap::new();
             let root =
@@ -103,18 +108,31 @@ impl Lab {
                 },
                 exit = machine.wait() => bail!("the machine ended: {}", exit.cause),
             }
-            anyhow::Ok((service, tap, machine, ssh_port))
+            anyhow::Ok((service, tap, machine, (ssh_port, servers, gateway)))
         };
-        let (service, log, machine, ssh_port) = runtime.block_on(start)?;
+        let (service, log, machine, (ssh_port, servers, _gateway)) = runtime.block_on(start)?;
         let peers = peers.map_err(|error| format!("{error:#}"));
         let secure_shell = OnceCell::new();
-        let lab =
-            Self { runtime, service, log, peers, secure_shell, flows, machine, ssh_port, scratch };
+        let lab = Self {
+            runtime,
+            service,
+            log,
+            peers,
+            secure_shell,
+            flows,
+            machine,
+            ssh_port,
+            servers,
+            _gateway,
+            scratch,
+        };
+        let mut cards = routes::GATEWAY_CARD.to_vec();
         if lab.peers.is_ok() {
-            let ip = format!("{} ip", tools.busybox.display());
-            let card = format!("{ip} link set eth1 up && {ip} addr add 10.0.2.15/24 dev eth1");
-            lab.exec(&["sh", "-c", &card])?;
+            cards.extend(routes::USER_CARD);
         }
+        let ip = tools.busybox.display();
+        let steps: Vec<_> = cards.iter().map(|words| format!("{ip} ip {words}")).collect();
+        lab.exec(&["sh", "-c", &steps.join(" && ")])?;
         Ok(lab)
     }
 
@@ -152,18 +170,38 @@ impl Lab {
         Ok(())
     }
 
-    /// Runs a raw stream between this program in the guest and a raw port or `guestfwd`.
+    /// Runs a part of this program in the guest, and returns its standard output.
+    pub(super) fn play(&self, words: &[&str]) -> anyhow::Result<String> {
+        let own = self.scratch.path().join("bench");
+        self.exec(&[&[text(&own)?, "guest"], words].concat())
+    }
+
+    /// Starts a part of this program in the guest, detached.
+    pub(super) fn play_detached(&self, words: &[&str]) -> anyhow::Result<()> {
+        let own = self.scratch.path().join("bench");
+        self.detach(&[&[text(&own)?, "guest"], words].concat())
+    }
+
+    /// Runs a raw stream between this program in the guest and a raw port, a server or `guestfwd`.
     pub(super) fn stream(&mut self, way: Way, bytes: u64) -> anyhow::Result<f64> {
         let own = self.scratch.path().join("bench");
         let own = text(&own)?;
         let (service, count) = (|port| format!("{SERVICE_ADDRESS}:{port}"), bytes.to_string());
         while self.flows.try_recv().is_ok() {}
         match way {
-            Way::Out => self.exec(&[own, "guest", "flood", &service(DISCARD), &count])?,
-            Way::In => self.exec(&[own, "guest", "receive", &service(GENERATE), &count])?,
+            Way::Out => self.play(&["flood", &service(DISCARD), &count])?,
+            Way::In => self.play(&["receive", &service(GENERATE), &count])?,
+            Way::RoutedOut(router) => {
+                let address = router.reach(self, self.servers.discard)?;
+                self.play(&["flood", &address, &count])?
+            }
+            Way::RoutedIn(router) => {
+                let address = router.reach(self, self.servers.generate)?;
+                self.play(&["receive", &address, &count])?
+            }
             Way::Forward => {
                 self.peers()?;
-                self.exec(&[own, "guest", "flood", FORWARD, &count])?
+                self.play(&["flood", FORWARD, &count])?
             }
             Way::Piped => {
                 let pipe =
@@ -221,6 +259,10 @@ pub(super) enum Way {
     Forward,
     /// From a command in the guest, through a pipe and over the card.
     Piped,
+    /// From the guest to a server of this host.
+    RoutedOut(Router),
+    /// From a server of this host to the guest.
+    RoutedIn(Router),
 }
 
 pub(super) fn text(path: &Path) -> anyhow::Result<&str> {
@@ -253,7 +295,7 @@ fn devices(directory: &Path, ssh_port: u16, forward: &str) -> Vec<String> {
     [
         "-netdev",
         &format!(
-            "user,id=peers,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22,\
+            "user,id=peers,ipv6=off,hostfwd=tcp:127.0.0.1:{ssh_port}-:22,\
              guestfwd=tcp:{FORWARD}-cmd:{forward}"
         ),
         "-device",

@@ -2,16 +2,19 @@
 //!
 //! `lab` is the machine with all parts. `peers` are the programs that people use today;
 //! `secure_shell` and `guest_agent` are their clients. `guest` and `raw` are the two ends of a raw
-//! stream. `timeouts` ends what hangs. The measures are in `streams` (throughput), `turns`
-//! (latency) `boot`, and `day` (a whole task).
+//! stream. `routes` are the ways from the guest to this host. `timeouts` ends what hangs. The
+//! measures are in `streams` (throughput), `network` (the gateway), `turns` (latency), `boot`, and
+//! `day` (a whole task).
 
 mod boot;
 mod day;
 mod guest;
 mod guest_agent;
 mod lab;
+mod network;
 mod peers;
 mod raw;
+mod routes;
 mod scratch;
 mod secure_shell;
 mod streams;
@@ -28,6 +31,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     let entry = |id, quick, prepare| Entry { group: Group::Machine, id, quick, prepare };
     vec![
         entry("card", false, streams::card as _),
+        entry("network", false, network::prepare as _),
         entry("artifact", false, streams::artifact as _),
         entry("file", false, streams::file as _),
         entry("log", false, streams::log as _),

@@ -1,11 +1,14 @@
 //! The host's side of the raw streams: they show the limit of the card.
 //!
-//! Owns the measurement of time, from the first byte until the other end has confirmed the last.
+//! Owns the measurement of time, from the first byte until the other end has confirmed the last,
+//! and the servers of this host to which the guest connects by a router.
 
+use std::future::Future;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::guest::PIECE;
@@ -61,10 +64,54 @@ pub(super) async fn generate(
     let _ = flow.send(Flow { bytes: bytes - left, time: begun.elapsed() });
 }
 
-/// Runs [`discard`] for each connection.
-pub(super) async fn serve(listener: TcpListener, flow: mpsc::UnboundedSender<Flow>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let flow = flow.clone();
-        tokio::spawn(async move { discard(stream, &flow).await });
+/// Answers one byte with one byte, and closes.
+async fn answer(mut stream: TcpStream) {
+    let mut byte = [0];
+    if stream.read_exact(&mut byte).await.is_ok() {
+        let _ = stream.write_all(&byte).await;
     }
+}
+
+/// Servers on the loopback interface of this host, by their ports. They end with the runtime.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Servers {
+    pub(super) discard: u16,
+    pub(super) generate: u16,
+    pub(super) answer: u16,
+}
+
+impl Servers {
+    /// Starts them in the runtime of the caller.
+    pub(super) async fn start(flow: &mpsc::UnboundedSender<Flow>) -> anyhow::Result<Self> {
+        let (out, back) = (flow.clone(), flow.clone());
+        let discard = serve(move |stream| {
+            let flow = out.clone();
+            async move { discard(stream, &flow).await }
+        });
+        let generate = serve(move |stream| {
+            let flow = back.clone();
+            async move { generate(stream, &flow).await }
+        });
+        Ok(Self {
+            discard: discard.await?,
+            generate: generate.await?,
+            answer: serve(answer).await?,
+        })
+    }
+}
+
+/// Listens, and does the work for each connection. Returns the port.
+async fn serve<F>(work: impl Fn(TcpStream) -> F + Send + 'static) -> anyhow::Result<u16>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(work(stream));
+        }
+    });
+    Ok(port)
 }
