@@ -9,7 +9,7 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use metaservice_egress::file::{Source, Text, read};
-use metaservice_egress::{AddressClass, Attempt, Policy, Rule, Target, Transport, Verdict};
+use metaservice_egress::{AddressClass, Attempt, Peer, Policy, Rule, Target, Transport, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     // The last bytes are a port and two addresses.
@@ -43,8 +43,7 @@ fn decide(policy: &Policy, port: u16, four: u32, six: u128) {
             let raw = Attempt { target: Target::Address(address), port, transport };
             let raw = policy.decide(&raw);
             let named = Attempt { target: name.clone(), port, transport };
-            let Verdict::Allowed(rule) = policy.decide(&named) else { continue };
-            let led = policy.decide_resolved(rule, address, &named);
+            let led = policy.decide_peer(&named, Peer { address, own: false });
             // A name leads to what is public, and to what its address allows.
             let public = AddressClass::of(address).is_public();
             assert!(!led.is_allowed() || public || raw.is_allowed());

@@ -26,7 +26,7 @@ pub enum AddressClass {
     Multicast,
     /// A metadata service of a cloud outside of the link-local addresses.
     Metadata,
-    /// A public address that this host itself has: see [`Policy::on_host`](crate::Policy::on_host).
+    /// A public address that this host itself has: see [`Peer`](crate::Peer).
     Own,
     /// Everything else that is not routed on the internet, or that a tunnel or a translator of IPv4
     /// would deliver to an address that cannot be seen here.

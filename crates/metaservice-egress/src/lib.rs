@@ -14,14 +14,15 @@
 //! | [`audit`] | the record of each attempt |
 //!
 //! ```
-//! use metaservice_egress::{Attempt, Policy, Verdict};
+//! use metaservice_egress::{Attempt, Peer, Policy};
 //!
 //! let policy = Policy::new(["public".parse()?], ["*.ads.example".parse()?]);
 //! let attempt: Attempt = "www.example:443".parse()?;
-//! let Verdict::Allowed(rule) = policy.decide(&attempt) else { panic!("it is allowed") };
+//! assert!(policy.decide(&attempt).is_allowed());
 //! // The host resolves the name. It connects only to addresses that are allowed.
-//! assert!(policy.decide_resolved(rule, "1.1.1.1".parse()?, &attempt).is_allowed());
-//! assert!(!policy.decide_resolved(rule, "169.254.169.254".parse()?, &attempt).is_allowed());
+//! let peer = |address: &str| Peer { address: address.parse().unwrap(), own: false };
+//! assert!(policy.decide_peer(&attempt, peer("1.1.1.1")).is_allowed());
+//! assert!(!policy.decide_peer(&attempt, peer("169.254.169.254")).is_allowed());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -46,6 +47,6 @@ pub use attempt::{Attempt, InvalidAttempt, Target, Transport};
 pub use class::AddressClass;
 pub use name::{DomainName, InvalidName};
 pub use names::{MAX_NAMES, NameTable};
-pub use policy::{Policy, Verdict};
+pub use policy::{Peer, Policy, Verdict};
 pub use ports::{InvalidPorts, Ports};
 pub use rule::{InvalidRule, Rule};

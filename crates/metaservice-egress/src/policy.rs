@@ -8,13 +8,12 @@
 //!                                      ▼
 //!                             the host resolves the name
 //!                                      ▼
-//!             decide_resolved, for each address ── none is allowed ────────────────► end
+//!             decide_peer, for each address ────── none is allowed ────────────────► end
 //!                                      │
 //!                                      ▼
 //!                        the host connects to an allowed address
 //! ```
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::attempt::{Attempt, Target, Transport};
@@ -65,8 +64,25 @@ impl Verdict<'_> {
 pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
-    /// The addresses of this host.
-    own: BTreeSet<IpAddr>,
+}
+
+/// An address that the host would connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether the host itself has it. Such an address is not public, whatever its
+    /// [class](AddressClass::of) is.
+    pub own: bool,
+}
+
+impl Peer {
+    pub(crate) fn class(self) -> AddressClass {
+        match AddressClass::of(self.address) {
+            AddressClass::Public if self.own => AddressClass::Own,
+            class => class,
+        }
+    }
 }
 
 impl Policy {
@@ -76,24 +92,7 @@ impl Policy {
         allow: impl IntoIterator<Item = Rule>,
         deny: impl IntoIterator<Item = Rule>,
     ) -> Self {
-        let (allow, deny) = (allow.into_iter().collect(), deny.into_iter().collect());
-        Self { allow, deny, own: BTreeSet::new() }
-    }
-
-    /// The same policy on a host that has these addresses. They are not public, whatever their
-    /// [class](AddressClass::of) is: only a rule of addresses allows them.
-    ///
-    /// ```
-    /// use metaservice_egress::Policy;
-    ///
-    /// let policy = Policy::new(["public".parse()?], []).on_host(["1.1.1.1".parse()?]);
-    /// assert!(!policy.decide(&"1.1.1.1:443".parse()?).is_allowed());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn on_host(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.own.extend(addresses.into_iter().map(|address| address.to_canonical()));
-        self
+        Self { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() }
     }
 
     /// The rules that allow.
@@ -108,18 +107,49 @@ impl Policy {
         &self.deny
     }
 
-    /// Adds the rules of another policy, and the addresses of its host.
+    /// Adds the rules of another policy.
     pub fn extend(&mut self, other: Self) {
         self.allow.extend(other.allow);
         self.deny.extend(other.deny);
-        self.own.extend(other.own);
     }
 
-    /// Decides an attempt. An allowed name is still to be resolved: see
-    /// [`decide_resolved`](Self::decide_resolved).
+    /// Decides an attempt. What is allowed leads to an address, which is still to be decided: see
+    /// [`decide_peer`](Self::decide_peer).
     #[must_use]
     pub fn decide(&self, attempt: &Attempt) -> Verdict<'_> {
-        let class = self.class(&attempt.target);
+        self.decide_as(attempt, class(&attempt.target))
+    }
+
+    /// Decides an address that an attempt leads to: the one that the guest has given, or one of
+    /// those that its name has resolved to.
+    ///
+    /// It must be public, or a rule of addresses must allow it. So a name never leads to the host,
+    /// to its private networks or to a metadata service, whatever its owner says. The verdict on
+    /// what is allowed has the rule of the attempt.
+    ///
+    /// ```
+    /// use metaservice_egress::{Peer, Policy};
+    ///
+    /// let policy = Policy::new(["a.example:443".parse()?], []);
+    /// let attempt = "a.example:443".parse()?;
+    /// let decide = |address: &str, own| {
+    ///     policy.decide_peer(&attempt, Peer { address: address.parse().unwrap(), own })
+    /// };
+    /// assert!(decide("1.1.1.1", false).is_allowed());
+    /// assert!(!decide("1.1.1.1", true).is_allowed());
+    /// assert!(!decide("169.254.169.254", false).is_allowed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn decide_peer(&self, attempt: &Attempt, peer: Peer) -> Verdict<'_> {
+        let decided = self.decide(attempt);
+        let Verdict::Allowed(rule) = decided else { return decided };
+        let at_peer = Attempt { target: Target::Address(peer.address), ..*attempt };
+        combined(&attempt.target, rule, self.decide_as(&at_peer, peer.class()))
+    }
+
+    /// As [`decide`](Self::decide), for a target of this class.
+    pub(crate) fn decide_as(&self, attempt: &Attempt, class: AddressClass) -> Verdict<'_> {
         if let Some(rule) = self.deny.iter().find(|rule| rule.denies(attempt, class)) {
             return Verdict::DeniedBy(rule);
         }
@@ -133,39 +163,6 @@ impl Policy {
         }
     }
 
-    /// The class of a target. A name has that of the internet until it is resolved.
-    fn class(&self, target: &Target) -> AddressClass {
-        match target {
-            Target::Host => AddressClass::Loopback,
-            Target::Name(name) if name.is_loopback() => AddressClass::Loopback,
-            Target::Name(_) => AddressClass::Public,
-            Target::Address(address) => match AddressClass::of(*address) {
-                AddressClass::Public if forms(*address).any(|form| self.own.contains(&form)) => {
-                    AddressClass::Own
-                }
-                class => class,
-            },
-        }
-    }
-
-    /// Decides one of the addresses that an allowed name has resolved to.
-    ///
-    /// It must be public, or a rule of addresses must allow it. So a name never leads to the host,
-    /// to its private networks or to a metadata service, whatever its owner says.
-    #[must_use]
-    pub fn decide_resolved<'a>(
-        &'a self,
-        name: &'a Rule,
-        address: IpAddr,
-        attempt: &Attempt,
-    ) -> Verdict<'a> {
-        let resolved = Attempt { target: Target::Address(address), ..*attempt };
-        match self.decide(&resolved) {
-            Verdict::NoRule => Verdict::Allowed(name),
-            verdict => verdict,
-        }
-    }
-
     /// Whether a resolver answers for a name: whether it is allowed at some port.
     #[must_use]
     pub fn resolves(&self, name: &DomainName) -> bool {
@@ -176,6 +173,26 @@ impl Policy {
         !name.is_loopback()
             && self.allow.iter().any(|rule| rule.matches_name(name))
             && !self.deny.iter().any(denied)
+    }
+}
+
+/// The verdict on a target that this rule allows, where its address has a verdict of its own.
+pub(crate) fn combined<'a>(target: &Target, rule: &'a Rule, at_peer: Verdict<'a>) -> Verdict<'a> {
+    match (target, at_peer) {
+        (Target::Host, _) | (_, Verdict::Allowed(_)) | (Target::Name(_), Verdict::NoRule) => {
+            Verdict::Allowed(rule)
+        }
+        (_, verdict) => verdict,
+    }
+}
+
+/// The class of a target. A name has that of the internet until it is resolved.
+pub(crate) fn class(target: &Target) -> AddressClass {
+    match target {
+        Target::Host => AddressClass::Loopback,
+        Target::Name(name) if name.is_loopback() => AddressClass::Loopback,
+        Target::Name(_) => AddressClass::Public,
+        Target::Address(address) => AddressClass::of(*address),
     }
 }
 
@@ -233,12 +250,6 @@ impl Rule {
             Pattern::Name(_, any) | Pattern::Below(_, any) => any,
             Pattern::Network(..) | Pattern::Host | Pattern::Public => true,
         }
-    }
-
-    /// Whether it is a rule of addresses: `CIDR`.
-    #[must_use]
-    pub fn is_of_addresses(&self) -> bool {
-        matches!(self.pattern, Pattern::Network(..))
     }
 
     /// Whether it is a rule of names: what the guest sends must be for the name.

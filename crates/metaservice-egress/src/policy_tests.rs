@@ -17,6 +17,11 @@ fn attempt(text: &str) -> Attempt {
     text.parse().unwrap()
 }
 
+/// An address that the host does not have.
+fn foreign(text: &str) -> Peer {
+    Peer { address: text.parse().unwrap(), own: false }
+}
+
 #[track_caller]
 fn check(policy: &Policy, allowed: &[&str], denied: &[&str]) {
     for text in allowed {
@@ -91,16 +96,14 @@ fn a_rule_that_denies_wins() {
 fn a_name_leads_to_public_addresses_or_to_allowed_networks() {
     let policy = policy(&["db.example:5432", "10.1.0.0/16:5432"], &["1.1.1.1"]);
     let attempt = attempt("db.example:5432");
-    let Verdict::Allowed(rule) = policy.decide(&attempt) else { panic!() };
-    let decide_resolved =
-        |address: &str| policy.decide_resolved(rule, address.parse().unwrap(), &attempt);
-    assert!(decide_resolved("8.8.8.8").is_allowed());
-    assert!(decide_resolved("10.1.2.3").is_allowed());
-    assert_eq!(decide_resolved("10.2.0.1"), Verdict::NotPublic(AddressClass::Private));
-    assert_eq!(decide_resolved("127.0.0.1"), Verdict::NotPublic(AddressClass::Loopback));
-    assert_eq!(decide_resolved("169.254.169.254"), Verdict::NotPublic(AddressClass::LinkLocal));
-    assert_eq!(decide_resolved("::ffff:127.0.0.1"), Verdict::NotPublic(AddressClass::Loopback));
-    assert!(matches!(decide_resolved("1.1.1.1"), Verdict::DeniedBy(_)));
+    let decide_peer = |address: &str| policy.decide_peer(&attempt, foreign(address));
+    assert!(decide_peer("8.8.8.8").is_allowed());
+    assert!(decide_peer("10.1.2.3").is_allowed());
+    assert_eq!(decide_peer("10.2.0.1"), Verdict::NotPublic(AddressClass::Private));
+    assert_eq!(decide_peer("127.0.0.1"), Verdict::NotPublic(AddressClass::Loopback));
+    assert_eq!(decide_peer("169.254.169.254"), Verdict::NotPublic(AddressClass::LinkLocal));
+    assert_eq!(decide_peer("::ffff:127.0.0.1"), Verdict::NotPublic(AddressClass::Loopback));
+    assert!(matches!(decide_peer("1.1.1.1"), Verdict::DeniedBy(_)));
 }
 
 #[test]
@@ -151,17 +154,19 @@ fn a_denied_network_is_denied_in_each_form_of_its_addresses() {
 
 #[test]
 fn an_address_of_the_host_is_not_public() {
-    let own = || ["1.1.1.1", "2606:4700::1"].map(|address| address.parse().unwrap());
-    let plain = policy(&["public"], &[]).on_host(own());
-    let denied =
-        ["1.1.1.1:22", "[::ffff:1.1.1.1]:22", "[64:ff9b::1.1.1.1]:22", "[2606:4700::1]:22"];
-    check(&plain, &["1.1.1.2:22", "a.example:22"], &denied);
-    assert_eq!(plain.decide(&attempt("1.1.1.1:22")), Verdict::NotPublic(AddressClass::Own));
-    // A name that leads to it is denied too, and a rule of addresses allows it.
-    let target = attempt("a.example:22");
-    let Verdict::Allowed(rule) = plain.decide(&target) else { panic!() };
-    assert!(!plain.decide_resolved(rule, own()[0], &target).is_allowed());
-    check(&policy(&["public", "1.1.1.1:22"], &[]).on_host(own()), &["1.1.1.1:22"], &["1.1.1.1:80"]);
+    let own = |text: &str| Peer { address: text.parse().unwrap(), own: true };
+    let open = policy(&["public"], &[]);
+    let listed = policy(&["public", "a.example", "1.1.1.1:22"], &[]);
+    for target in ["1.1.1.1:22", "a.example:22"] {
+        let target = attempt(target);
+        assert!(open.decide_peer(&target, foreign("1.1.1.1")).is_allowed(), "{target}");
+        let denied = Verdict::NotPublic(AddressClass::Own);
+        assert_eq!(open.decide_peer(&target, own("1.1.1.1")), denied, "{target}");
+        assert!(listed.decide_peer(&target, own("1.1.1.1")).is_allowed(), "{target}");
+        assert!(!listed.decide_peer(&target, own("2606:4700::1")).is_allowed(), "{target}");
+    }
+    let host = policy(&["host:22"], &[]);
+    assert!(host.decide_peer(&attempt("host:22"), own("127.0.0.1")).is_allowed());
 }
 
 /// What `public` never contains: the special-purpose registries of IANA, and metadata services.
@@ -273,11 +278,11 @@ proptest! {
         let policy = policy(&["public", "*.example"], &[]);
         let transport = if udp { Transport::Udp } else { Transport::Tcp };
         let name = Attempt { target: Target::Name("a.example".parse().unwrap()), port, transport };
-        let Verdict::Allowed(rule) = policy.decide(&name) else { panic!() };
         for form in all_forms(address) {
             let direct = Attempt { target: Target::Address(form), port, transport };
             prop_assert!(!policy.decide(&direct).is_allowed(), "{form} of {network}");
-            prop_assert!(!policy.decide_resolved(rule, form, &name).is_allowed(), "{form} of {network}");
+            let peer = Peer { address: form, own: false };
+            prop_assert!(!policy.decide_peer(&name, peer).is_allowed(), "{form} of {network}");
         }
     }
 
@@ -317,8 +322,7 @@ proptest! {
         let policy = policy(&["a.example", "*.example", "public"], &[]);
         let attempt = Attempt { target: Target::Name("a.example".parse().unwrap()), port, transport: Transport::Tcp };
         let address = IpAddr::from(Ipv4Addr::from_bits(address));
-        let Verdict::Allowed(rule) = policy.decide(&attempt) else { panic!() };
-        let led = policy.decide_resolved(rule, address, &attempt).is_allowed();
+        let led = policy.decide_peer(&attempt, Peer { address, own: false }).is_allowed();
         prop_assert_eq!(led, AddressClass::of(address).is_public());
     }
 }

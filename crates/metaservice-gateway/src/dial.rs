@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metaservice_egress::audit::Reason;
-use metaservice_egress::{DomainName, Target};
+use metaservice_egress::{DomainName, Peer, Target};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 use crate::eyeballs;
-use crate::gate::{Begun, Peer, allows_peer};
+use crate::gate::{Begun, allows_peer};
 use crate::proxy::{Host, Server};
 use crate::shared::{Shared, Ticket};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metaservice_egress::audit::{Decision, Protocol, Reason, Record};
-use metaservice_egress::{Policy, Rule, Target, Verdict};
+use metaservice_egress::{Peer, Policy, Target, Verdict};
 use metaservice_nic::{Echo, Unreachable};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
@@ -64,7 +64,7 @@ async fn pass(
     if !verdict.is_allowed() {
         return Err(Reason::Rule);
     }
-    let found = timeout(shared.limits.dial, peer(shared, policy, target, rule)).await;
+    let found = timeout(shared.limits.dial, peer(shared, policy, target)).await;
     let address = found.unwrap_or(Err(Reason::Unresolved))?;
     record.address = Some(address);
     record.sent = size as u64;
@@ -82,12 +82,7 @@ async fn pass(
 }
 
 /// The first address of a target that the host may ask.
-async fn peer(
-    shared: &Shared,
-    policy: &Policy,
-    target: &Target,
-    rule: &Rule,
-) -> Result<IpAddr, Reason> {
+async fn peer(shared: &Shared, policy: &Policy, target: &Target) -> Result<IpAddr, Reason> {
     let addresses = match target {
         Target::Host => return Ok(std::net::Ipv4Addr::LOCALHOST.into()),
         Target::Address(address) => vec![*address],
@@ -95,21 +90,12 @@ async fn peer(
     };
     let mut refused = Reason::Unresolved;
     for address in eyeballs::order(addresses, |address| *address) {
-        // As for a connection: an address is public, or a rule of addresses allows it.
-        let verdict = policy.reaches(&Target::Address(address));
-        let by = match verdict {
-            Verdict::Allowed(by) => by,
-            Verdict::NoRule => rule,
-            _ => {
-                refused = Reason::of(&verdict);
-                continue;
-            }
-        };
-        if shared.uplink.is_own(address) && !by.is_of_addresses() {
-            refused = Reason::NotPublic;
-            continue;
+        let peer = Peer { address, own: shared.uplink.is_own(address) };
+        let verdict = policy.reaches_peer(target, peer);
+        if verdict.is_allowed() {
+            return Ok(address);
         }
-        return Ok(address);
+        refused = Reason::of(&verdict);
     }
     Err(refused)
 }

@@ -15,14 +15,14 @@
 //! nothing passes between a new policy and the cut of what it forbids.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 
 use metaservice_egress::audit::Reason;
 use metaservice_egress::dns::{self, Answer, InvalidQuery, Kind, Query};
 use metaservice_egress::{
-    Attempt, DomainName, NameTable, Policy, Rule, Target, Transport, Verdict,
+    Attempt, DomainName, NameTable, Peer, Policy, Rule, Target, Transport, Verdict,
 };
 
 use crate::config::Limits;
@@ -77,14 +77,6 @@ enum Phase {
     Dialling,
     /// Connected to this peer (`None`: by a proxy), with this check of what the guest sends.
     Open(Option<Peer>, Inspection),
-}
-
-/// An address that the host connects to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Peer {
-    pub(crate) address: IpAddr,
-    /// Whether it is one of the host's own addresses.
-    pub(crate) own: bool,
 }
 
 /// See the module.
@@ -289,26 +281,21 @@ impl Gate {
     }
 }
 
-/// Decides about a peer that an attempt leads to, and how to check what the guest sends. An own
-/// address of the host is not a part of the internet, whatever its class is.
+/// Decides about a peer that an attempt leads to (`None`: a proxy knows it), and how to check what
+/// the guest sends.
 pub(crate) fn allows_peer(
     policy: &Policy,
     attempt: &Attempt,
     peer: Option<Peer>,
 ) -> Result<Inspection, Reason> {
-    let decided = policy.decide(attempt);
-    let Verdict::Allowed(rule) = decided else { return Err(Reason::of(&decided)) };
-    if let (Some(peer), Target::Name(_) | Target::Address(_)) = (peer, &attempt.target) {
-        let verdict = match attempt.target {
-            Target::Name(_) => policy.decide_resolved(rule, peer.address, attempt),
-            _ => decided,
-        };
-        let Verdict::Allowed(by) = verdict else { return Err(Reason::of(&verdict)) };
-        if peer.own && !by.is_of_addresses() {
-            return Err(Reason::NotPublic);
-        }
+    let verdict = match peer {
+        Some(peer) => policy.decide_peer(attempt, peer),
+        None => policy.decide(attempt),
+    };
+    match verdict {
+        Verdict::Allowed(rule) => Ok(Inspection::of(rule, attempt)),
+        verdict => Err(Reason::of(&verdict)),
     }
-    Ok(Inspection::of(rule, attempt))
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use metaservice_egress::audit::{Decision, Protocol, Reason, Record, Totals};
-use metaservice_egress::{DomainName, Policy, Target, Transport};
+use metaservice_egress::{DomainName, Peer, Policy, Target, Transport};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::Limits;
-use crate::gate::{Asked, Begun, FlowId, Gate, Peer};
+use crate::gate::{Asked, Begun, FlowId, Gate};
 use crate::inspect::Inspection;
 use crate::log::{Follower, Log};
 use crate::proxy::Proxy;

@@ -396,8 +396,8 @@ async fn settles(jobs: &Jobs, name: &JobName, deadline: Instant) -> bool {
     timeout_at(deadline, has_ended(jobs, name)).await == Ok(true)
 }
 
-/// Removes the job `name`, which has ended; one that is about to end is awaited. With `force`, a running one is killed first: its
-/// process and its machine, without waiting for artifacts.
+/// Removes the job `name`, which has ended; one that is about to end is awaited. With `force`, a
+/// running one is killed first: its process and its machine, without waiting for artifacts.
 ///
 /// # Errors
 /// When there is no such job, when it runs, or when it cannot be removed.
@@ -456,8 +456,10 @@ async fn listener(path: &Path) -> Result<Option<Option<i32>>, ControlError> {
         // Its queue of connections is full: the process is stopped or busy.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(None)),
         Err(error) => match error.kind() {
-            // Its process has ended, perhaps just now.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(None),
+            // Its process has ended, perhaps just now, with this connection in its queue.
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotFound => Ok(None),
             _ => Err(cannot(error)),
         },
     }
@@ -478,5 +480,24 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert!(matches!(bind(&file).await, Err(ControlError::NotASocket(_))));
         assert!(file.exists());
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_ends_meanwhile_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let ends = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                for _ in 0..5_000 {
+                    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+                    std::fs::remove_file(&path).unwrap();
+                }
+            }
+        });
+        while !ends.is_finished() {
+            listener(&path).await.unwrap();
+        }
+        ends.join().unwrap();
     }
 }

@@ -98,7 +98,8 @@ async fn ended(name: &str) -> Result<(u8, Job)> {
     Ok((status, job))
 }
 
-/// The job when it has ended, or when its machine is kept. A job that loses its machine says so in its directory.
+/// The job when it has ended, or when its machine is kept. A job that loses its machine says so in
+/// its directory.
 async fn end_of(name: &str) -> Result<Job> {
     let found = match control::lookup(name).await {
         Err(ControlError::NotFound { .. }) => {

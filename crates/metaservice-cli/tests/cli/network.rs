@@ -120,6 +120,6 @@ fn a_job_without_a_network_says_so() {
     let wrong = cli.run(&["net", "deny", "none", "*"]);
     assert!(wrong.stderr.contains("in \"*\": write 'public'"), "{}", wrong.stderr);
     let gone = cli.run(&["net", "show", "none"]);
-    assert!(gone.stderr.contains("no job named \"none\" is running"), "{}", gone.stderr);
+    assert!(gone.stderr.contains("there is no job named \"none\""), "{}", gone.stderr);
     service.stop(Signal::TERM);
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use metaservice_egress::file::{self, PolicyError, Source};
-use metaservice_egress::{InvalidRule, Policy, Rule, Transport};
+use metaservice_egress::{Attempt, InvalidRule, Peer, Policy, Rule, Target, Transport, Verdict};
+use metaservice_gateway::{SystemUplink, Uplink as _};
 
 use crate::spec::{NetworkMode, NetworkSpec};
 
@@ -117,6 +118,19 @@ impl Network {
             _ => {}
         }
         Ok(Self { policy, log: spec.log.clone(), publish })
+    }
+
+    /// Decides an attempt as the gateway does, except for the addresses of a name: no name is
+    /// resolved. Asks the system whether the host has the address of the attempt.
+    #[must_use]
+    pub fn decide(&self, attempt: &Attempt) -> Verdict<'_> {
+        match attempt.target {
+            Target::Address(address) => {
+                let own = SystemUplink::default().is_own(address);
+                self.policy.decide_peer(attempt, Peer { address, own })
+            }
+            Target::Name(_) | Target::Host => self.policy.decide(attempt),
+        }
     }
 
     /// What the guest may connect to.

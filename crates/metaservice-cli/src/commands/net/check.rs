@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_egress::audit::{Decision, Reason};
-use metaservice_egress::{AddressClass, Attempt, Policy, Rule, Target, Verdict};
+use metaservice_egress::{AddressClass, Attempt, Rule, Target, Verdict};
 use metaservice_sandbox::job::Network;
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub(super) fn check(args: Check, printer: Printer) -> Result<ExitStatus> {
     let network = Network::resolve(&description::policy(args.policy)).map_err(hints::network)?;
     let attempt = |text: &String| text.parse().with_context(|| format!("in {text:?}"));
     let attempts: Vec<Attempt> = args.targets.iter().map(attempt).collect::<Result<_>>()?;
-    let answers = attempts.iter().map(|attempt| Answer::of(network.policy(), attempt));
+    let answers = attempts.iter().map(|attempt| Answer::of(network.decide(attempt), attempt));
     let answers: Vec<_> = answers.collect();
     if printer.is_json() {
         output::line(json_text(&serde_json::to_string(&answers)?))?;
@@ -76,8 +76,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn of(policy: &Policy, attempt: &Attempt) -> Self {
-        let verdict = policy.decide(attempt);
+    fn of(verdict: Verdict<'_>, attempt: &Attempt) -> Self {
         let allowed = verdict.is_allowed();
         let suggestion = matches!(verdict, Verdict::NoRule | Verdict::NotPublic(_));
         Self {
@@ -126,6 +125,8 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use metaservice_egress::Policy;
+
     use super::*;
 
     fn why(allow: &[&str], deny: &[&str], attempt: &str) -> String {
@@ -133,7 +134,8 @@ mod tests {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
         let policy = Policy::new(rules(allow), rules(deny));
-        Answer::of(&policy, &attempt.parse().unwrap()).row()[0..3].join(" | ")
+        let attempt = attempt.parse().unwrap();
+        Answer::of(policy.decide(&attempt), &attempt).row()[0..3].join(" | ")
     }
 
     #[test]
