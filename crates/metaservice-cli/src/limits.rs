@@ -33,7 +33,7 @@ pub(crate) const LIMITS: [(&str, &str, &str); 29] = [
     ("net-connections", "2048", "TCP connections of the guest to other hosts"),
     ("net-per-name", "1024", "TCP connections of the guest to one name"),
     ("net-names", "4096", "names that have an address in the guest"),
-    ("net-queries", "200", "DNS questions per second"),
+    ("net-queries", "1000", "DNS questions per second"),
     ("net-udp", "256", "UDP exchanges: pairs of a port of the guest and a destination"),
     ("net-dial", "20s", "time to resolve a name and to connect"),
 ];
