@@ -92,15 +92,13 @@ impl Plan {
         let cloud_data = !job.cloud.is_empty();
         let plan = Self { hardware: job.hardware.clone(), image, cloud_data };
         match &plan.image {
-            Some(image) if plan.boots_itself() => {
-                if cloud_data && image.prepared().is_some() {
-                    return Err(PlanError::CloudDataForPrepared);
-                }
+            Some(image) if plan.boots_itself() && cloud_data && image.prepared().is_some() => {
+                Err(PlanError::CloudDataForPrepared)
             }
-            _ if cloud_data => return Err(PlanError::CloudDataWithoutImage),
-            _ => {}
+            Some(_) if plan.boots_itself() => Ok(plan),
+            _ if cloud_data => Err(PlanError::CloudDataWithoutImage),
+            _ => Ok(plan),
         }
-        Ok(plan)
     }
 
     /// Whether the image's own boot loader boots the machine.

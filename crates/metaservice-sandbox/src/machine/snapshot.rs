@@ -3,7 +3,7 @@
 //! Owns how a snapshot is made, what is stored with it, and the search for the snapshot of a plan.
 //!
 //! A restored guest has connections to a card that no longer exists, and names that this card has
-//! resolved: see [`network`](super::network).
+//! resolved: see `machine/network.rs`.
 
 use std::io;
 use std::os::unix::net::UnixStream;
