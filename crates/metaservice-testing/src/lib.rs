@@ -9,6 +9,7 @@
 //! | `network` | [`network::Guest`]: an independent TCP/IP stack on a virtual cable | the card |
 //! | `pair` | [`pair::Pair`]: the real agent and the service, with connections that are cut | both |
 //! | `cli` | [`cli::Cli`]: the command line tool, with a check for what it leaves | the tool |
+//! | `cli` | [`outside::Outside`]: another host, at a public address | the network of a guest |
 //!
 //! `docs/testing.md` says which one to use. The functions return no errors: a harness panics to
 //! fail a test.
@@ -25,6 +26,8 @@ pub mod guest;
 pub mod host;
 #[cfg(feature = "network")]
 pub mod network;
+#[cfg(feature = "cli")]
+pub mod outside;
 #[cfg(feature = "pair")]
 pub mod pair;
 #[cfg(any(feature = "cli", feature = "host", feature = "pair"))]
