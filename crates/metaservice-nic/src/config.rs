@@ -12,7 +12,8 @@ use crate::stale::StaleConnection;
 ///
 /// Buffers belong to connections with a complete handshake. With few connections, each has its full
 /// buffers. With many, they are smaller, but at least 64 KiB to receive and 16 KiB to send. A
-/// connection for which there is no memory waits: the guest repeats its segment.
+/// connection for which there is no memory waits: the guest repeats its segment. At most 8 MiB of
+/// buffers of ended connections are kept for the next ones, in addition to these limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -57,9 +58,9 @@ impl Default for Limits {
     /// 1024 connections and 1024 handshakes. 48 MiB for all buffers, and for each connection at
     /// most 1 MiB to receive and 2 MiB to send. 1,000,000 frames a second.
     ///
-    /// Through the gateway, 2048 connections with 192 MiB for their buffers, 1024 attempts, and 128
+    /// Through the gateway, 2048 connections with 128 MiB for their buffers, 1024 attempts, and 128
     /// connections to the guest without its answer. 1024 datagrams with 1 MiB, and 64 echo requests
-    /// with 1 MiB. Memory of a buffer is used when data comes.
+    /// with 1 MiB.
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -67,7 +68,7 @@ impl Default for Limits {
             routed_connections: 2048,
             attempts: 1024,
             opens: 128,
-            routed_buffers: 192 << 20,
+            routed_buffers: 128 << 20,
             datagrams: 1024,
             echoes: 64,
             datagram_bytes: 1 << 20,

@@ -72,6 +72,35 @@ impl Connection {
         self.port
     }
 
+    /// Writes without a buffer of the writer: gives the free part of the send buffer to `fill`, or
+    /// the first piece of it, and sends what `fill` puts there. Returns how many bytes these are,
+    /// as `fill` does. `fill` is not called before there is room.
+    ///
+    /// The card waits for `fill`, which must not use a connection of the same card.
+    ///
+    /// # Errors
+    /// As [`poll_write`](AsyncWrite::poll_write).
+    pub fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        self.shared.act(|state| {
+            if state.closed {
+                return Poll::Ready(Err(StreamError::Gone.into()));
+            }
+            match state.interface.fill(self.id, |room| fill(context, room)) {
+                Ok(Some(count)) => Poll::Ready(Ok(count)),
+                Ok(None) => {
+                    let stream = state.streams.entry(self.id).or_default();
+                    stream.writer = Some(context.waker().clone());
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error.into())),
+            }
+        })
+    }
+
     /// Resets the connection. What was written and not delivered is discarded.
     pub fn reset(self) {
         self.shared.act(|state| state.interface.reset(self.id));

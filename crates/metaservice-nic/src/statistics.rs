@@ -116,6 +116,8 @@ pub struct Statistics {
     pub open_connections: usize,
     /// The largest number of them at one time.
     pub peak_connections: usize,
+    /// The bytes of the buffers of all connections, and of ended ones that are kept for the next.
+    pub buffers: usize,
     /// SYNs that were answered with a reset because a [limit](crate::Limits) was reached.
     pub refused: u64,
     /// Handshakes that a newer one displaced.

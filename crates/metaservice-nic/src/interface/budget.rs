@@ -20,15 +20,14 @@ const LEAST: usize = WINDOW + LEAST_SEND;
 /// smaller with each connection.
 const SHARE: usize = 8;
 
-/// The part of all buffers that is kept for connections with the smallest buffers, as a divisor.
-const KEPT: usize = 2;
-
 /// The limits on the connections of one kind: a part of [`Limits`](crate::Limits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ceiling {
     pub(super) connections: usize,
     /// The bytes of all their buffers.
     pub(super) buffers: usize,
+    /// The most of them that is kept for connections with the smallest buffers.
+    pub(super) kept: usize,
     pub(super) receive_buffer: usize,
     pub(super) send_buffer: usize,
 }
@@ -44,13 +43,14 @@ impl Ceiling {
     /// The limits on connections to the service.
     pub(super) fn service(limits: &Limits) -> Self {
         let Limits { connections, buffers, receive_buffer, send_buffer, .. } = *limits;
-        Self { connections, buffers, receive_buffer, send_buffer }
+        Self { connections, buffers, kept: buffers / 2, receive_buffer, send_buffer }
     }
 
-    /// The limits on connections through the card.
+    /// The limits on connections through the card. A client can have hundreds of them that are
+    /// idle, so the first ones get less of the memory.
     pub(super) fn routed(limits: &Limits) -> Self {
         let (connections, buffers) = (limits.routed_connections, limits.routed_buffers);
-        Self { connections, buffers, ..Self::service(limits) }
+        Self { connections, buffers, kept: buffers / 4 * 3, ..Self::service(limits) }
     }
 }
 
@@ -64,7 +64,7 @@ impl Grant {
 fn share(limits: &Ceiling, open: usize, reserved: usize) -> usize {
     let left = limits.buffers.saturating_sub(reserved).saturating_sub(LEAST);
     let others = limits.connections.saturating_sub(open).saturating_sub(1);
-    let kept = others.saturating_mul(LEAST).min(limits.buffers / KEPT);
+    let kept = others.saturating_mul(LEAST).min(limits.kept);
     left.saturating_sub(kept) / SHARE / 2
 }
 
@@ -96,6 +96,10 @@ pub(super) fn grant(
     let left = limits.buffers.checked_sub(reserved)?.checked_sub(receive)?;
     let share = share(limits, open, reserved.saturating_add(planned));
     let send = limits.send_buffer.min(LEAST_SEND + share).max(LEAST_SEND);
+    // Of a few sizes (two digits that count), so that a connection can use the buffers of an ended
+    // one.
+    let digits = send.ilog2() - 1;
+    let send = send >> digits << digits;
     (left >= LEAST_SEND).then_some(Grant { receive, send: send.min(left) })
 }
 
@@ -109,6 +113,9 @@ mod tests {
     fn a_thousand_connections_through_the_card_have_room() {
         let grants = fill(&Ceiling::routed(&Limits::default()));
         assert!((1100..=2048).contains(&grants.len()), "{}", grants.len());
+        let thousand: usize = grants[..1000].iter().map(|grant| grant.total()).sum();
+        assert!(thousand < 112 << 20, "{thousand} bytes");
+        assert_eq!(grants[0], Grant { receive: 16 * WINDOW, send: 2 << 20 });
     }
 
     fn fill(limits: &Ceiling) -> Vec<Grant> {
@@ -139,10 +146,11 @@ mod tests {
             connections in 0usize..300, buffers in 0usize..(64 << 20),
             receive_buffer in 0usize..(8 << 20), send_buffer in 0usize..(8 << 20),
         ) {
-            let limits = Ceiling { connections, buffers, receive_buffer, send_buffer };
+            let kept = buffers / 2;
+            let limits = Ceiling { connections, buffers, kept, receive_buffer, send_buffer };
             let grants = fill(&limits);
             prop_assert!(grants.len() <= connections.min(buffers / LEAST));
-            let few = connections.min(buffers / KEPT / LEAST);
+            let few = connections.min(kept / LEAST);
             prop_assert!(grants.len() >= few, "{} of {few}", grants.len());
             for grant in grants {
                 prop_assert!(grant.receive <= receive_buffer.max(WINDOW));

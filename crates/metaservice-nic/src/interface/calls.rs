@@ -30,7 +30,8 @@ impl Table {
             return Err(ConnectError::Limit);
         }
         let grant = self.routed.grant().ok_or(ConnectError::Limit)?;
-        let tcb = Tcb::call(flow, grant, self.segment, now, context);
+        let buffers = (grant, self.spares.take(grant));
+        let tcb = Tcb::call(flow, buffers, self.segment, now, context);
         let mut tcb = tcb.map_err(|_| ConnectError::Address)?;
         let id = self.next_id();
         let attempt = self.attempts.call(id);

@@ -10,6 +10,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use smoltcp::{
     iface,
     phy::{Device, DeviceCapabilities, TxToken},
+    socket::tcp::Socket,
     time::Instant,
     wire::{HardwareAddress, IpCidr, Ipv4Packet, TcpPacket, TcpRepr, TcpSeqNumber},
 };
@@ -78,7 +79,7 @@ impl Handshake {
     /// The answer to the SYN. It is the same each time.
     pub(super) fn answer(&self, now: Duration, link: Link<'_>) -> Option<Segment> {
         let grant = Grant { receive: NEXT_TO_NOTHING, send: NEXT_TO_NOTHING };
-        let (_, mut answer) = self.replay(grant, now, link)?;
+        let (_, mut answer) = self.replay((grant, None), now, link)?;
         let segment = &mut answer.content;
         // The window of the real buffers. The window in a SYN is never scaled.
         segment.window_len = u16::try_from(self.receive).unwrap_or(u16::MAX);
@@ -96,9 +97,15 @@ impl Handshake {
         sequence == self.sequence + 1 && acknowledged == Some(self.first + 1)
     }
 
-    /// A connection that waits for the segment that completes the handshake.
-    pub(super) fn establish(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<Tcb> {
-        let (mut tcb, answer) = self.replay(grant, now, link)?;
+    /// A connection that waits for the segment that completes the handshake. Its buffers are those
+    /// of a spare socket, or new.
+    pub(super) fn establish(
+        &self,
+        buffers: (Grant, Option<Socket<'static>>),
+        now: Duration,
+        link: Link<'_>,
+    ) -> Option<Tcb> {
+        let (mut tcb, answer) = self.replay(buffers, now, link)?;
         // The guest has this window from the answer.
         tcb.spoke();
         (answer.content.seq_number == self.first).then_some(tcb)
@@ -110,11 +117,16 @@ impl Handshake {
     }
 
     /// Gives the SYN to a socket with these buffers.
-    fn replay(&self, grant: Grant, now: Duration, link: Link<'_>) -> Option<(Tcb, Segment)> {
+    fn replay(
+        &self,
+        buffers: (Grant, Option<Socket<'static>>),
+        now: Duration,
+        link: Link<'_>,
+    ) -> Option<(Tcb, Segment)> {
         let mut wire =
             ReplayDevice { incoming: Some(&self.syn), outgoing: Vec::new(), mtu: link.mtu };
         let mut stack = new_stack(self.seed, &[self.flow.address], &mut wire);
-        let mut tcb = Tcb::listen(self.flow, grant, self.segment, now).ok()?;
+        let mut tcb = Tcb::listen(self.flow, buffers, self.segment, now).ok()?;
         stack.poll_ingress_single(instant(now), &mut wire, &mut tcb.sockets);
         stack.poll_egress(instant(now), &mut wire, &mut tcb.sockets);
         let packet = Ipv4Packet::new_checked(&wire.outgoing).ok()?;

@@ -31,6 +31,7 @@ mod route;
 mod router;
 mod segment;
 mod share;
+mod spares;
 mod table;
 mod tcb;
 
@@ -248,6 +249,7 @@ impl Interface {
         let refused = outgoing.refused() + self.unsent;
         self.statistics.dropped.set(DropReason::NoRoom, refused);
         self.statistics.open_connections = self.table.len();
+        self.statistics.buffers = self.table.buffers();
         self.statistics.peak_connections = self.statistics.peak_connections.max(self.table.len());
     }
 
@@ -334,6 +336,24 @@ impl Interface {
         let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
         let result = tcb.write(bytes)?;
         if result.is_some() {
+            self.table.enqueue(id);
+        }
+        Ok(result)
+    }
+
+    /// As [`write`](Self::write), with bytes that `fill` puts into the free part of the send
+    /// buffer, or into the first piece of it. It returns how many. Without room, it is not called.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn fill(
+        &mut self,
+        id: ConnectionId,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<Option<usize>, StreamError> {
+        let tcb = self.table.get_mut(id).ok_or(StreamError::Gone)?;
+        let result = tcb.fill(fill)?;
+        if result.is_some_and(|count| count > 0) {
             self.table.enqueue(id);
         }
         Ok(result)

@@ -57,6 +57,11 @@ impl Share {
         budget::grant(&self.ceiling, self.open, self.reserved, planned, self.receive())
     }
 
+    /// The bytes of all granted buffers.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
     pub(super) fn take(&mut self, grant: Grant) {
         self.open += 1;
         self.reserved += grant.total();

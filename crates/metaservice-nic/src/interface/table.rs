@@ -20,6 +20,7 @@ use super::{
     handshake::Handshake,
     segment::Segment,
     share::Share,
+    spares::Spares,
     tcb::{Advance, Expired, HANDSHAKE_TIMEOUT, Phase, Tcb},
 };
 use crate::{config::Config, statistics::Statistics};
@@ -44,6 +45,7 @@ pub(super) struct Table {
     /// The most attempts of the host that wait for the guest.
     pub(super) opens: usize,
     pub(super) attempts: Attempts,
+    pub(super) spares: Spares,
     /// Makes unpredictable seeds of a counter.
     seeds: Seeds,
     next_seed: u64,
@@ -84,6 +86,7 @@ impl Table {
             routed: Share::new(Ceiling::routed(&config.limits), config.limits.attempts),
             opens: config.limits.opens,
             attempts: Attempts::default(),
+            spares: Spares::default(),
             seeds: Seeds::new(),
             next_seed: seed,
             waiting: VecDeque::new(),
@@ -246,7 +249,10 @@ impl Table {
             statistics.refused += 1;
             return Completion::Waits;
         };
-        let Some(mut tcb) = handshake.establish(grant, now, link) else { return Completion::None };
+        let buffers = (grant, self.spares.take(grant));
+        let Some(mut tcb) = handshake.establish(buffers, now, link) else {
+            return Completion::None;
+        };
         tcb.attempt = self.share(flow).handshakes.take(flow).and_then(|taken| taken.attempt);
         let id = self.next_id();
         if let Some(attempt) = tcb.attempt {
@@ -271,6 +277,14 @@ impl Table {
             self.timers.remove(&(due, id));
         }
         self.share(tcb.flow).give_back(tcb.grant);
+        if let (grant, Some(socket)) = tcb.into_spare() {
+            self.spares.put(grant, socket);
+        }
+    }
+
+    /// The bytes of the buffers of all connections, and of those that are kept for the next ones.
+    pub(super) fn buffers(&self) -> usize {
+        self.service.reserved() + self.routed.reserved() + self.spares.bytes()
     }
 
     /// Frees the ports for another connection.

@@ -17,8 +17,11 @@ use std::time::Duration;
 
 use smoltcp::{
     iface::{Context, SocketHandle, SocketSet},
-    socket::tcp::{
-        CongestionControl, ConnectError, ListenError, RecvError, Socket, SocketBuffer, State,
+    socket::{
+        Socket as SocketKind,
+        tcp::{
+            CongestionControl, ConnectError, ListenError, RecvError, Socket, SocketBuffer, State,
+        },
     },
     wire::{IpAddress, IpListenEndpoint, TcpSeqNumber},
 };
@@ -103,35 +106,43 @@ pub(super) struct Tcb {
 impl Tcb {
     /// A socket that listens for the SYN of this flow only. A full segment has `segment` bytes. The
     /// table gets the connection when the handshake is complete.
+    ///
+    /// `spare` has the buffers of the grant. Without, they are new.
     pub(super) fn listen(
         flow: Flow,
-        grant: Grant,
+        (grant, spare): (Grant, Option<Socket<'static>>),
         segment: usize,
         now: Duration,
     ) -> Result<Self, ListenError> {
-        let mut tcb = Self::new(flow, grant, segment, now);
+        let mut tcb = Self::new(flow, (grant, spare), segment, now);
         let endpoint = IpListenEndpoint { addr: Some(flow.address.into()), port: flow.port };
         tcb.socket_mut().listen(endpoint)?;
         Ok(tcb)
     }
 
-    /// A socket that connects to the guest.
+    /// A socket that connects to the guest, with buffers as for [`listen`](Self::listen).
     pub(super) fn call(
         flow: Flow,
-        grant: Grant,
+        (grant, spare): (Grant, Option<Socket<'static>>),
         segment: usize,
         now: Duration,
         context: &mut Context,
     ) -> Result<Self, ConnectError> {
-        let mut tcb = Self::new(flow, grant, segment, now);
+        let mut tcb = Self::new(flow, (grant, spare), segment, now);
         let (guest, own) = (IpAddress::from(flow.peer), IpAddress::from(flow.address));
         tcb.socket_mut().connect(context, (guest, flow.peer_port), (own, flow.port))?;
         Ok(tcb)
     }
 
-    fn new(flow: Flow, grant: Grant, segment: usize, now: Duration) -> Self {
+    fn new(
+        flow: Flow,
+        (grant, spare): (Grant, Option<Socket<'static>>),
+        segment: usize,
+        now: Duration,
+    ) -> Self {
         let buffer = |size: usize| SocketBuffer::new(vec![0; size]);
-        let mut socket = Socket::new(buffer(grant.receive), buffer(grant.send));
+        let new = || Socket::new(buffer(grant.receive), buffer(grant.send));
+        let mut socket = spare.unwrap_or_else(new);
         // `acknowledgement` decides how long an acknowledgement waits.
         socket.set_ack_delay(None);
         // Writers have buffers of their own, so data is sent at once.
@@ -162,6 +173,16 @@ impl Tcb {
 
     pub(super) fn socket(&self) -> &Socket<'static> {
         self.sockets.get(self.handle)
+    }
+
+    /// Its sizes, and its socket for another connection.
+    pub(super) fn into_spare(mut self) -> (Grant, Option<Socket<'static>>) {
+        let socket = match self.sockets.remove(self.handle) {
+            SocketKind::Tcp(socket) => Some(socket),
+            #[allow(unreachable_patterns, reason = "other features of smoltcp have other sockets")]
+            _ => None,
+        };
+        (self.grant, socket)
     }
 
     fn socket_mut(&mut self) -> &mut Socket<'static> {
@@ -342,6 +363,27 @@ impl Tcb {
             Err(_) if reset => Err(StreamError::Reset),
             Err(_) => Err(StreamError::Gone),
         }
+    }
+
+    /// As [`write`](Self::write), with bytes that `fill` puts into the free part of the buffer, or
+    /// the first piece of it. It returns how many.
+    pub(super) fn fill(
+        &mut self,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<Option<usize>, StreamError> {
+        if self.shut_down {
+            return Err(StreamError::ShutDown);
+        }
+        let reset = self.reset;
+        let filled = self.socket_mut().send(|room| {
+            if room.is_empty() {
+                return (0, None);
+            }
+            let most = room.len();
+            let count = fill(room).min(most);
+            (count, Some(count))
+        });
+        filled.map_err(|_| if reset { StreamError::Reset } else { StreamError::Gone })
     }
 
     /// Whether [`read`](Self::read) does not return `Ok(None)`.

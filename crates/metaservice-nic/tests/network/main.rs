@@ -1,6 +1,7 @@
 //! The network card, with an independent TCP/IP stack at the other end of the cable.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod buffers;
 mod calls;
 mod carried;
 mod connections;
