@@ -2,24 +2,47 @@
 //!
 //! ```text
 //!   guest ──► buffer ──► inspector ──► peer       the end of one direction is passed on,
-//!   guest ◄── buffer ◄─────────────── peer        and the other one continues
+//!   guest ◄── send buffer of the card ◄── peer    and the other one continues
 //! ```
 //!
 //! A direction reads only when everything that may pass was written. So a slow reader holds its
-//! writer back, and a connection has at most one buffer for each direction. One that waits has
-//! none.
+//! writer back. What the peer sends goes into the card without another buffer. What the guest sends
+//! has at most one buffer, and none while the connection waits.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use metaservice_nic::Connection;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::inspect::{Inspector, WrongName};
 
 /// The size of a buffer, in bytes.
 const BUFFER: usize = 64 << 10;
+
+/// The most bytes of a peer that are read at once. The card waits meanwhile.
+const PIECE: usize = 256 << 10;
+
+/// A side with a send buffer that can be filled in place: see [`Connection::poll_fill`].
+pub(crate) trait Fill {
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> usize,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl Fill for Connection {
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_fill(self, context, fill)
+    }
+}
 
 /// How a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,15 +84,14 @@ pub(crate) async fn relay<G, P>(
     received: &mut u64,
 ) -> End
 where
-    G: AsyncRead + AsyncWrite + Unpin,
+    G: AsyncRead + AsyncWrite + Fill + Unpin,
     P: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut outwards, mut backwards) =
-        (Direction::new(Source::Guest), Direction::new(Source::Peer));
+    let (mut outwards, mut backwards) = (Outwards::default(), Backwards::default());
     let result = poll_fn(|context| {
         let mut out = outwards.poll(context, guest, peer, &mut inspector, sent)?;
         let waited = inspector.awaits_peer();
-        let back = backwards.poll(context, peer, guest, &mut inspector, received)?;
+        let back = backwards.poll(context, guest, peer, &mut inspector, received)?;
         // Nothing can come that lets the guest continue.
         if back.is_ready() && inspector.awaits_peer() {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
@@ -92,44 +114,33 @@ where
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Guest,
-    Peer,
-}
-
-/// One direction of a connection.
-#[derive(Debug)]
-struct Direction {
-    source: Source,
+/// The direction from the guest to the peer, which is checked.
+#[derive(Debug, Default)]
+struct Outwards {
     buffer: Vec<u8>,
     /// How many bytes of the buffer may pass, and how many of them were written.
     allowed: usize,
     written: usize,
-    /// The source sends no more.
+    /// The guest sends no more.
     ended: bool,
     /// The end was passed on.
     done: bool,
 }
 
-impl Direction {
-    fn new(source: Source) -> Self {
-        Self { source, buffer: Vec::new(), allowed: 0, written: 0, ended: false, done: false }
-    }
-
+impl Outwards {
     /// Copies as much as possible. Ready when the end was passed on.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
-        mut to: &mut (impl AsyncWrite + Unpin),
+        guest: &mut (impl AsyncRead + Unpin),
+        mut peer: &mut (impl AsyncWrite + Unpin),
         inspector: &mut Inspector,
         count: &mut u64,
     ) -> Poll<Result<(), Broken>> {
         while !self.done {
             while self.written < self.allowed {
                 let bytes = &self.buffer[self.written..self.allowed];
-                let wrote = ready!(Pin::new(&mut to).poll_write(context, bytes))?;
+                let wrote = ready!(Pin::new(&mut peer).poll_write(context, bytes))?;
                 if wrote == 0 {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
                 }
@@ -137,7 +148,10 @@ impl Direction {
                 *count += wrote as u64;
             }
             self.buffer.drain(..std::mem::take(&mut self.written));
-            self.allowed = self.check(inspector)?;
+            self.allowed = 0;
+            if !self.buffer.is_empty() {
+                self.allowed = inspector.guest(&self.buffer)?;
+            }
             if self.allowed > 0 {
                 continue;
             }
@@ -146,41 +160,78 @@ impl Direction {
                 if !self.buffer.is_empty() {
                     return Poll::Ready(Err(Broken::WrongName));
                 }
-                ready!(Pin::new(&mut to).poll_shutdown(context))?;
+                ready!(Pin::new(&mut peer).poll_shutdown(context))?;
                 self.done = true;
                 break;
             }
-            if self.source == Source::Guest && inspector.awaits_peer() {
+            if inspector.awaits_peer() {
                 return Poll::Pending;
             }
-            self.ended = ready!(self.poll_read(context, from))? == 0;
-            if self.source == Source::Peer {
-                inspector.peer(&self.buffer);
-            }
+            self.ended = ready!(self.poll_read(context, guest))? == 0;
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// How many bytes from the front of the buffer may pass.
-    fn check(&self, inspector: &mut Inspector) -> Result<usize, WrongName> {
-        match self.source {
-            Source::Guest if !self.buffer.is_empty() => inspector.guest(&self.buffer),
-            _ => Ok(self.buffer.len()),
-        }
     }
 
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
+        guest: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
         // A head of a request can fill a whole buffer.
         self.buffer.reserve(BUFFER);
-        let read = pin!(from.read_buf(&mut self.buffer)).poll(context);
+        let read = pin!(guest.read_buf(&mut self.buffer)).poll(context);
         if read.is_pending() {
             self.buffer.shrink_to_fit();
         }
         read
+    }
+}
+
+/// The direction from the peer to the guest.
+#[derive(Debug, Default)]
+struct Backwards {
+    /// The end was passed on.
+    done: bool,
+}
+
+impl Backwards {
+    /// Copies as much as possible. Ready when the end was passed on.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        mut guest: &mut (impl AsyncWrite + Fill + Unpin),
+        mut peer: &mut (impl AsyncRead + Unpin),
+        inspector: &mut Inspector,
+        count: &mut u64,
+    ) -> Poll<Result<(), Broken>> {
+        while !self.done {
+            let mut read = Poll::Pending;
+            let filled = guest.poll_fill(context, |context, room| {
+                let most = room.len().min(PIECE);
+                let mut room = ReadBuf::new(&mut room[..most]);
+                read = Pin::new(&mut peer).poll_read(context, &mut room);
+                inspector.peer(room.filled());
+                room.filled().len()
+            });
+            let filled = match ready!(filled) {
+                Ok(filled) => filled,
+                Err(error) => {
+                    // What the guest has sent before may still be on its way to the peer. So the
+                    // connection is cut only when the peer sends or ends.
+                    let mut lost = [0];
+                    let mut lost = ReadBuf::new(&mut lost);
+                    ready!(Pin::new(&mut peer).poll_read(context, &mut lost))?;
+                    return Poll::Ready(Err(error.into()));
+                }
+            };
+            *count += filled as u64;
+            ready!(read)?;
+            if filled == 0 {
+                ready!(Pin::new(&mut guest).poll_shutdown(context))?;
+                self.done = true;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,15 +6,94 @@ use tokio::join;
 use super::*;
 use crate::inspect::Inspection;
 
+/// A pipe that is filled as a connection is. What does not fit yet waits.
+struct Pipe {
+    stream: DuplexStream,
+    size: usize,
+    waiting: Vec<u8>,
+    /// It takes no more.
+    gone: bool,
+}
+
+impl Pipe {
+    fn new(stream: DuplexStream, size: usize) -> Self {
+        Self { stream, size, waiting: Vec::new(), gone: false }
+    }
+
+    fn poll_pass(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let passed = ready!(Pin::new(&mut self.stream).poll_write(context, &self.waiting))?;
+            self.waiting.drain(..passed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Fill for Pipe {
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.gone {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        ready!(self.poll_pass(context))?;
+        self.waiting.resize(self.size, 0);
+        let count = fill(context, &mut self.waiting);
+        self.waiting.truncate(count);
+        match self.poll_pass(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(count)),
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        unreachable!("it is filled")
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_pass(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Runs a relay between two pipes of this size, with the two ends of it.
 async fn relayed<T>(
     inspection: Inspection,
     size: usize,
     ends: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T,
 ) -> (End, u64, u64, T) {
+    let (guest, guest_end) = duplex(size);
+    relayed_to(Pipe::new(guest, size), guest_end, inspection, ends).await
+}
+
+/// As [`relayed`], with this pipe to the guest.
+async fn relayed_to<T>(
+    mut guest: Pipe,
+    guest_end: DuplexStream,
+    inspection: Inspection,
+    ends: impl AsyncFnOnce(DuplexStream, DuplexStream) -> T,
+) -> (End, u64, u64, T) {
     let target = Target::Name("a.example".parse().unwrap());
     let attempt = Attempt { target, port: 80, transport: Transport::Tcp };
-    let ((mut guest, guest_end), (mut peer, peer_end)) = (duplex(size), duplex(size));
+    let (mut peer, peer_end) = duplex(guest.size);
     let (mut sent, mut received) = (0, 0);
     let inspector = Inspector::new(inspection, &attempt);
     let copy = async {
@@ -87,6 +166,44 @@ async fn a_peer_that_does_not_read_holds_the_guest_back() {
     tokio::time::pause();
     let (_, _, _, taken) = result.await;
     assert!((1000..200_000).contains(&taken), "{taken} bytes were taken");
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_read_holds_the_peer_back() {
+    let result = relayed(Inspection::None, 1000, async |guest, mut peer| {
+        let block = vec![7; 1 << 20];
+        let mut taken = 0;
+        while let Ok(Ok(count)) =
+            tokio::time::timeout(std::time::Duration::from_secs(1), peer.write(&block)).await
+        {
+            taken += count;
+        }
+        drop((guest, peer));
+        taken
+    });
+    tokio::time::pause();
+    let (_, _, _, taken) = result.await;
+    assert!((1000..10_000).contains(&taken), "{taken} bytes were taken");
+}
+
+#[tokio::test]
+async fn what_a_guest_has_sent_before_it_was_gone_still_arrives() {
+    let (guest, guest_end) = duplex(1000);
+    let gone = Pipe { gone: true, ..Pipe::new(guest, 1000) };
+    let result = relayed_to(gone, guest_end, Inspection::None, async |mut guest, mut peer| {
+        let mut read = Vec::new();
+        let (wrote, read_all) = join!(
+            async {
+                guest.write_all(&[7; 5000]).await?;
+                guest.shutdown().await
+            },
+            peer.read_to_end(&mut read)
+        );
+        wrote.and(read_all.map(drop)).unwrap();
+        read.len()
+    });
+    let (end, sent, _, read) = result.await;
+    assert_eq!((end, sent, read), (End::Reset, 5000, 5000));
 }
 
 #[tokio::test]

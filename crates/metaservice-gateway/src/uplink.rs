@@ -110,6 +110,9 @@ impl Uplink for SystemUplink {
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
+        if address.is_loopback() {
+            return true;
+        }
         // The system lets a socket have the addresses of this host only. If it cannot tell, the
         // address counts as one of them.
         let foreign = [rustix::io::Errno::ADDRNOTAVAIL, rustix::io::Errno::AFNOSUPPORT];
