@@ -133,19 +133,19 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
     let bytes = setting.pick(64, 256) * MIB;
     let count = setting.pick(50, 200);
     let how = format!(
-        "A program in the guest connects to servers on the loopback interface of this host: through \
-         the gateway of metaservice, with a policy of two rules, and through QEMU's user network \
-         (libslirp), without a program between. *Card* is the same stream between the guest and the \
-         card itself: the limit of the gateway. A stream has {} MiB, with libslirp {} MiB, in pieces \
-         of 256 KiB that are not used; the server measures the time. *Connection*: connect, one byte \
-         in each direction, close, {count} times in sequence; the guest measures the time. *Name*: a \
-         question for the address of {NAME} by UDP, {QUESTIONS} times in sequence. The gateway answers it \
-         itself, because the name is resolved when the guest connects. libslirp forwards it to the \
-         resolver of this host, which *host* asks directly. *Idle*: {IDLE} connections through the \
-         gateway. Memory is the growth \
-         of the host's process while they come; growth is that since before the first stream, with \
-         what the allocator has kept of all buffers. The processor time of the process is measured for \
-         {} s. The servers of idle connections are another process.",
+        "A program in the guest connects to servers on the loopback interface of this host: \
+         through the gateway of metaservice, with a policy of two rules, and through QEMU's user \
+         network (libslirp), without a program between. *Card* is the same stream between the \
+         guest and the card itself: the limit of the gateway. A stream has {} MiB, with libslirp \
+         {} MiB, in pieces of 256 KiB that are not used; the server measures the time. \
+         *Connection*: connect, one byte in each direction, close, {count} times in sequence; the \
+         guest measures the time. *Name*: a question for the address of {NAME} by UDP, {QUESTIONS} \
+         times in sequence. The gateway answers it itself, because the name is resolved when the \
+         guest connects. libslirp forwards it to the resolver of this host, which *host* asks \
+         directly. *Idle*: {IDLE} connections through the gateway, whose servers are another \
+         process. Memory is the growth of the host's process while they come; growth is that since \
+         before the first stream, with what the allocator has kept of all buffers. The processor \
+         time of the process is measured for {} s.",
         bytes / MIB,
         bytes / 4 / MIB,
         REST.as_secs(),
