@@ -87,7 +87,7 @@ async fn run(
 ) {
     let _end = EndOfLog(Arc::clone(&shared));
     let mut associations = Associations::new(Arc::clone(&shared), router.sender());
-    let mut connections = Connections::new(shared);
+    let mut connections = Connections::new(Arc::clone(&shared));
     loop {
         tokio::select! {
             _ = &mut stopped => break,
@@ -105,6 +105,10 @@ async fn run(
             },
             echo = router.echo() => match echo {
                 Some(echo) => connections.ping(echo),
+                None => break,
+            },
+            rejected = router.rejected() => match rejected {
+                Some(rejected) => shared.reject(rejected),
                 None => break,
             },
             Some(request) = requests.recv() => publications.take(request).await,

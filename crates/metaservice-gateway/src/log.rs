@@ -125,9 +125,14 @@ impl Log {
 
     /// Counts a denied attempt that is one too many to be recorded.
     pub(crate) fn count_unrecorded(&self) {
+        self.count_all_unrecorded(1);
+    }
+
+    /// As [`count_unrecorded`](Self::count_unrecorded), for many.
+    pub(crate) fn count_all_unrecorded(&self, count: u64) {
         let mut state = self.lock();
-        state.totals.denied += 1;
-        state.totals.unrecorded += 1;
+        state.totals.denied += count;
+        state.totals.unrecorded += count;
     }
 
     pub(crate) fn totals(&self) -> Totals {

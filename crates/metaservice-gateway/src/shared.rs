@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use metaservice_egress::audit::{Decision, Protocol, Reason, Record, Totals};
 use metaservice_egress::{DomainName, Peer, Policy, Target, Transport};
+use metaservice_nic::Rejected;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -96,6 +97,22 @@ impl Shared {
             }
             Asked::Ignored => None,
         }
+    }
+
+    /// Records what the card has rejected.
+    pub(crate) fn reject(&self, rejected: Rejected) {
+        let to = rejected.destination;
+        let mut record = new_record(match rejected.protocol {
+            metaservice_nic::Protocol::Tcp => Protocol::Tcp,
+            metaservice_nic::Protocol::Udp => Protocol::Udp,
+            _ => Protocol::Icmp,
+        });
+        record.port = (record.protocol != Protocol::Icmp).then_some(to.port());
+        record.reason = Reason::Packet;
+        let target = self.lock().gate.target(*to.ip());
+        describe(&mut record, &target.unwrap_or(Target::Address((*to.ip()).into())));
+        self.log.record(record);
+        self.log.count_all_unrecorded(rejected.missed);
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {

@@ -1,7 +1,8 @@
 //! Associations of UDP: a port of the guest and a destination, with a socket of the host.
 //!
 //! Each has a task, which ends when no datagram has come for a while. Datagrams that come faster
-//! than the task takes them are dropped, as on any link.
+//! than the task takes them are dropped, as on any link. The host fragments one that is larger than
+//! the path to its peer, so the guest needs not know the MTU of that path.
 
 use std::collections::HashMap;
 use std::io;

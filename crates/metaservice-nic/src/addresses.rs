@@ -63,6 +63,12 @@ impl Addresses {
             && (network.prefix > 30 || !ends.contains(&Some(address)))
     }
 
+    /// Whether a packet to it goes to all hosts of the link.
+    pub(crate) fn is_broadcast(self, address: Ipv4Addr) -> bool {
+        let link = self.0.map(|network| Ipv4Cidr::new(network.router, network.prefix.min(32)));
+        address.is_broadcast() || link.and_then(|link| link.broadcast()) == Some(address)
+    }
+
     /// Whether the guest may send from this hardware address.
     pub(crate) fn may_have(self, hardware: EthernetAddress) -> bool {
         let guest = self.0.and_then(|network| network.hardware);

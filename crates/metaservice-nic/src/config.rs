@@ -40,6 +40,8 @@ pub struct Limits {
     pub datagrams: usize,
     /// Echo requests that wait for the owner of the gateway. More are dropped and counted.
     pub echoes: usize,
+    /// What was rejected and waits for the owner of the gateway. More is counted.
+    pub rejected: usize,
     /// Bytes of the datagrams that wait in each direction, and of the echo requests.
     pub datagram_bytes: usize,
     /// Bytes of the buffers of all connections. With less than 80 KiB for each of `connections`, it
@@ -59,8 +61,8 @@ impl Default for Limits {
     /// most 1 MiB to receive and 2 MiB to send. 1,000,000 frames a second.
     ///
     /// Through the gateway, 2048 connections with 128 MiB for their buffers, 1024 attempts, and 128
-    /// connections to the guest without its answer. 1024 datagrams with 1 MiB, and 64 echo requests
-    /// with 1 MiB.
+    /// connections to the guest without its answer. 1024 datagrams with 1 MiB, 64 echo requests with
+    /// 1 MiB, and 64 packets that were rejected.
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -71,6 +73,7 @@ impl Default for Limits {
             routed_buffers: 128 << 20,
             datagrams: 1024,
             echoes: 64,
+            rejected: 64,
             datagram_bytes: 1 << 20,
             buffers: 48 << 20,
             receive_buffer: 1 << 20,

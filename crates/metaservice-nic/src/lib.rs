@@ -82,7 +82,7 @@ pub use driver::Driver;
 pub use error::{AttemptError, ConnectError, Error, StreamError};
 pub use frame::FramingError;
 pub use gateway::{Attempt, Echo, Gateway, Sender};
-pub use network::{Datagram, EchoRequest, Network, Unreachable};
+pub use network::{Datagram, EchoRequest, Network, Protocol, Rejected, Unreachable};
 pub use nic::{Nic, Observer, attach, attach_gateway};
 pub use pcap::Pcap;
 pub use stale::StaleConnection;

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::statistics::DropReason;
+
 /// The network of a guest whose card is its router.
 ///
 /// ```
@@ -54,6 +56,33 @@ pub enum Unreachable {
         /// The largest IPv4 packet on the path in bytes.
         mtu: u16,
     },
+}
+
+/// The beginning of something that the guest wants, in a packet that the card does not carry: the
+/// SYN of a connection, a datagram or an echo request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// The protocol of the packet.
+    pub protocol: Protocol,
+    /// The destination. The port of an echo request is 0.
+    pub destination: SocketAddrV4,
+    /// Why it was dropped: its source, its destination, IPv4 options, or because it is a fragment.
+    pub reason: DropReason,
+    /// How many others there were that the owner did not take in time.
+    pub missed: u64,
+}
+
+/// The protocol of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
 }
 
 /// A UDP datagram between the guest and an address behind the card.

@@ -39,6 +39,7 @@ pub fn attach(socket: UnixStream, mut config: Config) -> (Nic, Driver) {
             attempter: None,
             receiver: None,
             echoer: None,
+            rejecter: None,
             attempts: HashMap::new(),
             streams: HashMap::new(),
             accepting: true,

@@ -32,6 +32,8 @@ pub(crate) struct CardState {
     pub(crate) receiver: Option<Waker>,
     /// Woken when the guest has sent an echo request.
     pub(crate) echoer: Option<Waker>,
+    /// Woken when something of the guest was rejected.
+    pub(crate) rejecter: Option<Waker>,
     /// The tasks that wait for each attempt.
     pub(crate) attempts: HashMap<AttemptId, Waker>,
     /// The tasks that wait for each connection.
@@ -89,6 +91,9 @@ impl CardState {
         if self.interface.has_echoes() {
             wakers.extend(self.echoer.take());
         }
+        if self.interface.has_rejected() {
+            wakers.extend(self.rejecter.take());
+        }
         for id in self.interface.take_attempt_changes() {
             wakers.extend(self.attempts.remove(&id));
         }
@@ -112,6 +117,7 @@ impl CardState {
         wakers.extend(self.attempter.take());
         wakers.extend(self.receiver.take());
         wakers.extend(self.echoer.take());
+        wakers.extend(self.rejecter.take());
         wakers.extend(self.attempts.drain().map(|(_, waker)| waker));
         for stream in self.streams.values_mut() {
             wakers.extend(stream.reader.take());

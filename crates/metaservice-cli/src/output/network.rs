@@ -29,6 +29,7 @@ pub(super) fn denied(denial: &Denial) -> String {
         Reason::Rule => " by a rule",
         Reason::NotPublic => ": no public address",
         Reason::WrongName => ": the connection is for another name",
+        Reason::Packet => ": the packet has no valid form",
         Reason::Limit => ": a limit is reached",
         Reason::Policy => ": the policy has changed",
         _ => "",

@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 
 use metaservice_nic::Network;
+use metaservice_testing::network::ipv4_frame;
 use simple_dns::TYPE;
+use smoltcp::socket::raw;
+use smoltcp::wire::IpProtocol;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::world::{World, echo, serve};
+use crate::world::{World, echo, packets, serve};
 
 #[tokio::test]
 async fn each_attempt_is_one_line_also_what_is_open_at_the_end() {
@@ -33,6 +36,23 @@ async fn each_attempt_is_one_line_also_what_is_open_at_the_end() {
     assert_eq!(totals.unrecorded, 0);
     let names = lines.iter().filter(|line| line["protocol"] == "dns").count();
     assert_eq!(names, 20);
+}
+
+#[tokio::test]
+async fn a_packet_whose_form_is_wrong_is_an_attempt_too() {
+    let mut world = World::new(&["93.184.216.34:53/udp"]);
+    let socket = packets(&mut world.machine.guest, IpProtocol::Udp);
+    let datagram = [0x17, 0x70, 0, 123, 0, 9, 0, 0, b'x'];
+    let forged = ipv4_frame([10, 0, 2, 99].into(), [93, 184, 216, 34].into(), 17, &datagram);
+    let guest = &mut world.machine.guest;
+    guest.sockets.get_mut::<raw::Socket>(socket).send_slice(&forged[14..]).unwrap();
+    world.lines(1).await;
+    let (lines, totals) = world.stop().await;
+    assert_eq!((lines.len(), totals.denied, totals.unrecorded), (1, 1, 0));
+    let line = &lines[0];
+    assert_eq!(line["port"], 123);
+    assert_eq!((&line["verdict"], &line["reason"]), (&"denied".into(), &"packet".into()));
+    assert_eq!((&line["address"], &line["protocol"]), (&"93.184.216.34".into(), &"udp".into()));
 }
 
 #[tokio::test]

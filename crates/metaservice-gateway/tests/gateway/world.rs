@@ -361,8 +361,13 @@ pub(crate) fn socket(guest: &mut Guest, port: u16) -> SocketHandle {
 
 /// A socket of the guest that gets each ICMP message.
 pub(crate) fn errors(guest: &mut Guest) -> SocketHandle {
+    packets(guest, IpProtocol::Icmp)
+}
+
+/// A socket of the guest that gets each packet of a protocol, and sends whole packets.
+pub(crate) fn packets(guest: &mut Guest, protocol: IpProtocol) -> SocketHandle {
     let buffer = || raw::PacketBuffer::new(vec![raw::PacketMetadata::EMPTY; 16], vec![0; 1 << 14]);
-    let (version, protocol) = (IpVersion::Ipv4, IpProtocol::Icmp);
+    let version = IpVersion::Ipv4;
     guest.sockets.add(raw::Socket::new(Some(version), Some(protocol), buffer(), buffer()))
 }
 

@@ -20,7 +20,7 @@ pub use self::sender::Sender;
 use crate::connection::Connection;
 use crate::error::ConnectError;
 use crate::interface::Interface;
-use crate::network::Datagram;
+use crate::network::{Datagram, Rejected};
 use crate::shared::{CardState, Shared};
 
 /// What passes through the card, except connections to the service.
@@ -30,7 +30,7 @@ use crate::shared::{CardState, Shared};
 ///
 /// What the guest sends is checked: it comes from the guest's own address, is no fragment and has
 /// no IPv4 options. Everything else is dropped and [counted](crate::Statistics::dropped), as are
-/// IPv6 and packets to other hardware addresses. The destination can be each address of a single
+/// IPv6 and packets to other hardware addresses. [`Gateway::rejected`] says what the guest wanted. The destination can be each address of a single
 /// host, also that of the card itself ([`Network::router`](crate::Network::router)).
 ///
 /// The card reassembles nothing and fragments nothing. TCP connections end here, so their path MTU
@@ -73,6 +73,15 @@ impl Gateway {
     pub async fn echo(&self) -> Option<Echo> {
         let request = self.next(Interface::receive_echo, |state| &mut state.echoer).await?;
         Some(Echo::new(Arc::clone(&self.shared), request))
+    }
+
+    /// The next thing of the guest that was rejected, because of the form of its packet. `None` if
+    /// the driver has ended.
+    ///
+    /// The card has already answered where the guest can get an answer. What comes faster than it
+    /// is taken is counted: [`Rejected::missed`]. Cancel-safe.
+    pub async fn rejected(&self) -> Option<Rejected> {
+        self.next(Interface::receive_rejected, |state| &mut state.rejecter).await
     }
 
     async fn next<T>(

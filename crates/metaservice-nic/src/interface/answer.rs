@@ -121,7 +121,7 @@ impl Interface {
         self.post_unreachable(Quote::new(header, &packet), reason);
     }
 
-    fn post_unreachable(&mut self, quote: Quote, reason: Unreachable) {
+    pub(super) fn post_unreachable(&mut self, quote: Quote, reason: Unreachable) {
         if self.network.is_some_and(|network| network.guest == quote.source()) {
             self.post(Answer::Unreachable(reason, quote));
         } else {

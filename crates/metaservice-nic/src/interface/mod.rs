@@ -26,6 +26,7 @@ mod handshake;
 mod owner;
 mod queue;
 mod receive;
+mod reject;
 mod replies;
 mod route;
 mod router;

@@ -10,7 +10,7 @@ use super::{
     flow::{AttemptId, Flow},
 };
 use crate::error::ConnectError;
-use crate::network::{Datagram, EchoRequest, Unreachable};
+use crate::network::{Datagram, EchoRequest, Rejected, Unreachable};
 
 impl Interface {
     /// The next attempt of the guest to connect through the card, with its two ends.
@@ -120,6 +120,19 @@ impl Interface {
         self.router.as_ref().is_some_and(|router| !router.echoes.is_empty())
     }
 
+    /// The next thing of the guest that was rejected.
+    pub fn receive_rejected(&mut self) -> Option<Rejected> {
+        let router = self.router.as_mut()?;
+        let rejected = router.rejected.pop()?;
+        Some(Rejected { missed: std::mem::take(&mut router.missed), ..rejected })
+    }
+
+    /// Whether [`receive_rejected`](Self::receive_rejected) has one.
+    #[must_use]
+    pub fn has_rejected(&self) -> bool {
+        self.router.as_ref().is_some_and(|router| !router.rejected.is_empty())
+    }
+
     /// Refuses each attempt, now and from now on, and drops datagrams and echo requests.
     /// Established connections stay.
     pub fn stop_routing(&mut self) {
@@ -127,6 +140,7 @@ impl Interface {
             router.open = false;
             router.datagrams.clear();
             router.echoes.clear();
+            router.rejected.clear();
         }
         for id in self.table.asked() {
             self.refuse(id, None);

@@ -46,7 +46,7 @@ impl Interface {
     ) -> Result<(), DropReason> {
         let packet = Ipv4Packet::new_checked(bytes).map_err(|_| DropReason::MalformedIpv4)?;
         if packet.more_frags() || packet.frag_offset() != 0 {
-            return Err(DropReason::Fragment);
+            return Err(self.reject(&packet, DropReason::Fragment));
         }
         let header =
             Ipv4Repr::parse(&packet, &self.checksums).map_err(|_| DropReason::MalformedIpv4)?;
@@ -66,15 +66,16 @@ impl Interface {
             return Ok(());
         }
         if !for_service && !self.addresses.is_routed(to) {
-            return Err(DropReason::ForeignDestination);
+            return Err(self.reject(&packet, DropReason::ForeignDestination));
         }
         // A packet from another address would get no answer, or another's.
         if !self.addresses.may_send(header.src_addr, to) {
-            return Err(DropReason::InvalidSource);
+            return Err(self.reject(&packet, DropReason::InvalidSource));
         }
         // Options can contain a route (RFC 791), around every decision on the destination.
         if self.network.is_some() && usize::from(packet.header_len()) != header.buffer_len() {
-            return Err(DropReason::Options);
+            self.neighbours.learn(header.src_addr, source);
+            return Err(self.reject(&packet, DropReason::Options));
         }
         self.neighbours.learn(header.src_addr, source);
         if !for_service {

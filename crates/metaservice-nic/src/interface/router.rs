@@ -1,11 +1,12 @@
 //! What a card has as a router.
 //!
-//! It owns what the owner of the [`Gateway`](crate::Gateway) takes: datagrams and echo requests, in
-//! queues with [limits](crate::Limits), beside the attempts of the table of connections.
+//! It owns what the owner of the [`Gateway`](crate::Gateway) takes: datagrams, echo requests and
+//! what was rejected, in queues with [limits](crate::Limits), beside the attempts of the table of
+//! connections.
 
 use super::{flow::ConnectionId, queue::Queue, replies::Replies};
 use crate::config::Limits;
-use crate::network::{Datagram, EchoRequest, Network};
+use crate::network::{Datagram, EchoRequest, Network, Rejected};
 
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub(super) struct Router {
     pub(super) open: bool,
     pub(super) datagrams: Queue<Datagram>,
     pub(super) echoes: Queue<EchoRequest>,
+    pub(super) rejected: Queue<Rejected>,
+    /// How many had no room since the last one was taken.
+    pub(super) missed: u64,
     pub(super) replies: Replies,
 }
 
@@ -37,6 +41,8 @@ impl Router {
             open: true,
             datagrams: Queue::new(limits.datagrams, limits.datagram_bytes),
             echoes: Queue::new(limits.echoes, limits.datagram_bytes),
+            rejected: Queue::new(limits.rejected, 0),
+            missed: 0,
             replies: Replies::new(limits),
         }
     }

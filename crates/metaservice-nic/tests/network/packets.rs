@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use metaservice_nic::{
-    Config, Datagram, DropReason, EchoRequest, Limits, Mtu, SERVICE_HARDWARE_ADDRESS, Unreachable,
+    Config, Datagram, DropReason, EchoRequest, Limits, Mtu, Protocol, SERVICE_HARDWARE_ADDRESS,
+    Unreachable,
 };
 use metaservice_testing::network::{
     ADDRESS, Guest, HARDWARE, SERVICE_ADDRESS, Segment, ipv4_frame,
@@ -64,11 +65,86 @@ fn correct(frame: &mut [u8]) {
 }
 
 /// A packet with a loose source route (RFC 791), in a header of six words.
-fn with_source_route(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Vec<u8> {
-    let mut frame = ipv4_frame(from, to, 17, &[&[131, 4, 4, 0][..], datagram].concat());
+fn with_source_route(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = ipv4_frame(from, to, protocol, &[&[131, 4, 4, 0][..], payload].concat());
     frame[14] = 0x46;
     correct(&mut frame);
     frame
+}
+
+/// Everything that was rejected so far: the protocol, the destination, the reason.
+fn rejected(pair: &mut Pair) -> Vec<(Protocol, String, DropReason)> {
+    std::iter::from_fn(|| pair.interface.receive_rejected())
+        .map(|it| (it.protocol, it.destination.to_string(), it.reason))
+        .collect()
+}
+
+#[test]
+fn what_has_options_is_refused_at_once() {
+    let mut pair = pair();
+    let guest = network().guest;
+    let (syn, reset) = (Segment::syn(9, 77).frame_between(guest, to(443)), (6, 0x14));
+    let (datagram, error) = (udp(9, 443, b"x"), (1, 3));
+    let ping = echo_request();
+    let packets = [
+        (6, Protocol::Tcp, &syn[34..], reset, ":443"),
+        (17, Protocol::Udp, &datagram, error, ":443"),
+        (1, Protocol::Icmp, &ping, error, ":0"),
+    ];
+    for (protocol, named, payload, answer, port) in packets {
+        for to in [PEER, SERVICE_ADDRESS] {
+            pair.inject(&with_source_route(guest, to, protocol, payload));
+            pair.interface.poll(pair.now, &mut pair.outgoing);
+            let frames = pair.take_output();
+            let [frame] = &frames[..] else { panic!("{protocol} {to}: {frames:?}") };
+            // A reset with its flags, or an error with its type.
+            let kind = if protocol == 6 { frame[47] } else { frame[34] };
+            assert_eq!((frame[23], kind), answer, "{to}");
+            let expected = [(named, format!("{to}{port}"), DropReason::Options)];
+            assert_eq!(rejected(&mut pair), expected);
+        }
+    }
+    assert_eq!(pair.interface.attempt(), None);
+    assert_eq!(pair.interface.receive_datagram(), None);
+    assert_eq!(pair.interface.receive_echo(), None);
+}
+
+#[test]
+fn what_is_rejected_is_told_once_and_what_is_too_much_is_counted() {
+    let mut pair = pair();
+    let guest = network().guest;
+    let syn = Segment::syn(9, 77);
+    // An answer would go to somebody else.
+    pair.inject(&syn.frame_between(ADDRESS, to(443)));
+    pair.inject(&syn.frame_between(guest, SocketAddrV4::new([127, 0, 0, 1].into(), 443)));
+    let mut first = ipv4_frame(guest, PEER, 17, &udp(9, 443, b"x"));
+    first[20] |= 0x20;
+    let mut second = ipv4_frame(guest, PEER, 17, b"more");
+    second[21] = 2;
+    for frame in [&mut first, &mut second] {
+        correct(frame);
+        pair.inject(frame);
+    }
+    // What guests do to find their neighbours, and what belongs to a connection.
+    pair.inject(&ipv4_frame(guest, [224, 0, 0, 251].into(), 17, &udp(9, 5353, b"x")));
+    pair.inject(&ipv4_frame(guest, [10, 0, 2, 255].into(), 17, &udp(9, 137, b"x")));
+    pair.inject(&Segment::ack(9, 78, 1).frame_between(ADDRESS, to(443)));
+    assert!(pair.take_output().is_empty());
+    let expected = [
+        (Protocol::Tcp, "203.0.113.9:443", DropReason::InvalidSource),
+        (Protocol::Tcp, "127.0.0.1:443", DropReason::ForeignDestination),
+        (Protocol::Udp, "203.0.113.9:443", DropReason::Fragment),
+    ];
+    let expected = expected.map(|(protocol, to, reason)| (protocol, to.to_owned(), reason));
+    assert_eq!(rejected(&mut pair), expected);
+
+    let room = u64::try_from(Limits::default().rejected).unwrap();
+    for _ in 0..room + 5 {
+        pair.inject(&syn.frame_between(ADDRESS, to(443)));
+    }
+    let missed: u64 =
+        std::iter::from_fn(|| pair.interface.receive_rejected()).map(|it| 1 + it.missed).sum();
+    assert_eq!(missed, room + 5);
 }
 
 #[test]
@@ -76,8 +152,6 @@ fn what_never_passes() {
     let mut pair = pair();
     let guest = network().guest;
     let datagram = udp(1, 2, b"x");
-    let with_options = with_source_route(guest, PEER, &datagram);
-    let to_the_service = with_source_route(guest, SERVICE_ADDRESS, &datagram);
     let mut fragment = ipv4_frame(guest, PEER, 17, &datagram);
     fragment[20] |= 0x20;
     let mut last_fragment = ipv4_frame(guest, PEER, 17, &datagram);
@@ -89,10 +163,8 @@ fn what_never_passes() {
     for (frame, reason) in [
         (ipv4_frame(ADDRESS, PEER, 17, &datagram), DropReason::InvalidSource),
         (ipv4_frame(PEER, PEER, 17, &datagram), DropReason::InvalidSource),
-        (with_options, DropReason::Options),
         (fragment, DropReason::Fragment),
         (last_fragment, DropReason::Fragment),
-        (to_the_service, DropReason::Options),
         (foreign([127, 0, 0, 1]), DropReason::ForeignDestination),
         (foreign([0, 0, 0, 0]), DropReason::ForeignDestination),
         (foreign([224, 0, 0, 251]), DropReason::ForeignDestination),
