@@ -11,6 +11,7 @@ done << 'LIST'
 curl curl
 wget wget
 openssl openssl
+ip iproute2
 python3 python3
 mke2fs e2fsprogs
 mkfs.fat dosfstools

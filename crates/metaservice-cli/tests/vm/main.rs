@@ -3,6 +3,7 @@
 
 mod adversity;
 mod background;
+mod bypass;
 mod cloud;
 mod copy;
 mod day;
