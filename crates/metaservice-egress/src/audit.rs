@@ -22,7 +22,7 @@ pub struct Record {
     /// The rule that decided, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
-    /// The name, for an attempt by name.
+    /// The name, for an attempt by name. A question for a name that no rule can have has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The address that the guest sent to, or that the host connected to for a name.

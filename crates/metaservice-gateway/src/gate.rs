@@ -56,8 +56,9 @@ pub(crate) struct Denied {
 pub(crate) enum Asked {
     /// This is the answer.
     Answered(Vec<u8>),
-    /// This is the answer, and the question is recorded as denied.
-    Denied(Vec<u8>, DomainName, Reason),
+    /// This is the answer, and the question is recorded as denied. It can be for a name that no rule
+    /// can have.
+    Denied(Vec<u8>, Option<DomainName>, Reason),
     /// This is the answer. There are too many questions to record each.
     TooMany(Vec<u8>),
     /// There is no answer.
@@ -265,18 +266,18 @@ impl Gate {
         }
         // A name that no rule can have, such as the root: there is nothing to allow.
         let Some(name) = query.name() else {
-            return Asked::Answered(query.answer(Answer::Refused));
+            return Asked::Denied(query.answer(Answer::Refused), None, Reason::NoRule);
         };
         if !self.policy.resolves(name) {
             let answer = query.answer(Answer::Refused);
-            return Asked::Denied(answer, name.clone(), Reason::NoRule);
+            return Asked::Denied(answer, Some(name.clone()), Reason::NoRule);
         }
         if query.kind() != Kind::A {
             return Asked::Answered(query.answer(Answer::Nothing));
         }
         match self.names.address(name, now) {
             Some(address) => Asked::Answered(query.answer(Answer::Address(address))),
-            None => Asked::Denied(query.answer(Answer::Failed), name.clone(), Reason::Limit),
+            None => Asked::Denied(query.answer(Answer::Failed), Some(name.clone()), Reason::Limit),
         }
     }
 }

@@ -164,7 +164,7 @@ fn questions_are_answered_by_the_policy() {
     let Asked::Denied(answer, name, Reason::NoRule) = gate.ask(&question("evil.test"), now) else {
         panic!()
     };
-    assert_eq!(name.as_str(), "evil.test");
+    assert_eq!(name.unwrap().as_str(), "evil.test");
     assert_eq!(answer[3] & 0x0f, 5, "REFUSED");
     // The one address is taken by a connection.
     let host = address(&mut gate, "host");

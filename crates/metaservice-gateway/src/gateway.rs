@@ -152,7 +152,10 @@ impl Connections {
         if attempt.destination().port() == resolver::PORT {
             match Arc::clone(&self.resolver).try_acquire_owned() {
                 Ok(place) => drop(self.tasks.spawn(resolver::serve(shared, attempt, place))),
-                Err(_) => attempt.refuse(),
+                Err(_) => {
+                    shared.refuse_resolver(attempt.destination());
+                    attempt.refuse();
+                }
             }
             return;
         }

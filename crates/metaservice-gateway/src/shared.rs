@@ -79,6 +79,15 @@ impl Shared {
         }
     }
 
+    /// Records a connection to the resolver that is one too many.
+    pub(crate) fn refuse_resolver(&self, destination: SocketAddrV4) {
+        let mut record = new_record(Protocol::Tcp);
+        (record.address, record.port) =
+            (Some((*destination.ip()).into()), Some(destination.port()));
+        record.reason = Reason::Limit;
+        self.log.record(record);
+    }
+
     /// Answers a question for a name. What is denied is recorded.
     pub(crate) fn ask(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let asked = self.lock().gate.ask(bytes, Instant::now().into_std());
@@ -86,7 +95,7 @@ impl Shared {
             Asked::Answered(answer) => Some(answer),
             Asked::Denied(answer, name, reason) => {
                 let mut record = new_record(Protocol::Dns);
-                record.name = Some(name.to_string());
+                record.name = name.map(|name| name.to_string());
                 record.reason = reason;
                 self.log.record(record);
                 Some(answer)

@@ -95,6 +95,7 @@ async fn connections_to_the_resolver_are_limited() {
     let (first, there) = world.connect(resolver, 53).await;
     assert!(there && world.connect(resolver, 53).await.1);
     assert!(!world.connect(resolver, 53).await.1);
+    assert_eq!(world.outcome().await, ("denied".into(), "limit".into()));
     world.machine.guest.tcp(first).close();
     world.receive_all(first).await;
     assert!(world.connect(resolver, 53).await.1);

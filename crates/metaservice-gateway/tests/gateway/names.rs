@@ -117,6 +117,21 @@ async fn malformed_questions_have_an_answer_or_none_and_the_resolver_lives() {
 }
 
 #[tokio::test]
+async fn a_question_for_a_name_that_no_rule_can_have_is_recorded_and_not_reported() {
+    let mut world = World::new(&["public"]);
+    for name in ["127.1", "0x7f", "a b.example"] {
+        let answer = world.query(OTHERS[0], name, TYPE::A).await;
+        assert_eq!((answer.code, answer.address), (RCODE::Refused, None), "{name}");
+    }
+    world.query(OTHERS[0], "a.localhost", TYPE::A).await;
+    let first = world.gateway.denial().await.unwrap();
+    assert_eq!(first.record.name.as_deref(), Some("a.localhost"));
+    let (lines, totals) = world.stop().await;
+    assert_eq!((lines.len(), totals.denied, totals.unrecorded), (4, 4, 0));
+    assert!(lines[..3].iter().all(|line| line["name"].is_null() && line["protocol"] == "dns"));
+}
+
+#[tokio::test]
 async fn under_open_each_name_has_an_address_too() {
     let mut world = World::new(&["public", "!*.ads.example"]);
     world.outside.name("www.example", &["93.184.216.34"]);

@@ -4,7 +4,7 @@ import socket
 import struct
 
 from probe import PUBLIC, RESOLVER, TIMEOUT, answered, case, connect, exchanged, hear, question
-from probe import resolve, say, served, tried, wire
+from probe import resolve, say, served, tried, unnamed, wire
 
 TUNNEL = "a" * 60 + "." + "b" * 60
 
@@ -47,7 +47,7 @@ def addresses():
     case("loopback of the host as host.internal", lambda: served("host.internal", 8000))
     for name in ["localhost", "ip6-localhost", "a.localhost", "gateway"]:
         case(f"loopback of the host as {name}", lambda n=name: served(n, 8000), control=False)
-    case("the name [host]", lambda: answered(question("[host]")), control=False)
+    case("the name [host]", lambda: unnamed(question("[host]")), control=False)
     for address in ["169.254.170.2", "169.254.169.253", "100.100.100.200", "168.63.129.16"]:
         case(f"metadata at {address}", lambda a=address: served(a, 80))
     # The service of the job answers there, and never the outside.
@@ -58,7 +58,7 @@ def addresses():
             control=False,
         )
     for name in ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518"]:
-        case(f"metadata as the name {name}", lambda n=name: answered(question(n)), control=False)
+        case(f"metadata as the name {name}", lambda n=name: unnamed(question(n)), control=False)
         case(
             f"metadata as the address {name}",
             lambda n=name: served(socket.inet_ntoa(socket.inet_aton(n)), 80, audit=False),
@@ -78,7 +78,7 @@ def spellings():
     case("trailing dot", lambda: served("allowed.test.", 8000), legitimate=True)
     case("punycode of a name that looks alike", lambda: served("xn--llowed-7uf.test", 8000))
     for name in ["allowed\N{FULLWIDTH FULL STOP}test", "\N{CYRILLIC SMALL LETTER A}llowed.test"]:
-        case(f"{name!a} in UTF-8", lambda n=name: answered(question(n)), control=False)
+        case(f"{name!a} in UTF-8", lambda n=name: unnamed(question(n)), control=False)
     for text, labels in [
         ("a dot in a label", [b"allowed.test"]),
         ("a zero byte in a label", [b"allowed", b"test\0"]),
@@ -86,7 +86,7 @@ def spellings():
         ("a wildcard as a name", [b"*", b"test"]),
         ("the root", []),
     ]:
-        case(text, lambda n=wire(labels): answered(question(n)), control=False)
+        case(text, lambda n=wire(labels): unnamed(question(n)), control=False)
 
 
 def other_resolvers():

@@ -100,6 +100,12 @@ def answered(query, name=None, **how):
     return code == 0 and records > 0
 
 
+def unnamed(query):
+    """Whether a question for a name that no rule can have is answered."""
+    tried("dns", None)
+    return answered(query)
+
+
 def resolve(name):
     code, records, answer = ask(question(name))
     if code or not records:
