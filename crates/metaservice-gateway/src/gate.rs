@@ -56,8 +56,8 @@ pub(crate) struct Denied {
 pub(crate) enum Asked {
     /// This is the answer.
     Answered(Vec<u8>),
-    /// This is the answer, and the question is recorded as denied. It can be for a name that no rule
-    /// can have.
+    /// This is the answer, and the question is recorded as denied. It can be for a name that no
+    /// rule can have.
     Denied(Vec<u8>, Option<DomainName>, Reason),
     /// This is the answer. There are too many questions to record each.
     TooMany(Vec<u8>),

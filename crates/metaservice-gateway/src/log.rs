@@ -174,7 +174,8 @@ impl State {
         }
         let key = match &record.name {
             Some(name) => Key::Name(name.clone()),
-            // A question for a name that no rule can have. Resolvers ask for the root by themselves.
+            // A question for a name that no rule can have. Resolvers ask for the root by
+            // themselves.
             None if record.address.is_none() => return,
             None => Key::Address(record.address, record.port, record.protocol),
         };

@@ -61,8 +61,8 @@ impl Default for Limits {
     /// most 1 MiB to receive and 2 MiB to send. 1,000,000 frames a second.
     ///
     /// Through the gateway, 2048 connections with 128 MiB for their buffers, 1024 attempts, and 128
-    /// connections to the guest without its answer. 1024 datagrams with 1 MiB, 64 echo requests with
-    /// 1 MiB, and 64 packets that were rejected.
+    /// connections to the guest without its answer. 1024 datagrams with 1 MiB, 64 echo requests
+    /// with 1 MiB, and 64 packets that were rejected.
     fn default() -> Self {
         Self {
             connections: 1024,

@@ -30,8 +30,9 @@ use crate::shared::{CardState, Shared};
 ///
 /// What the guest sends is checked: it comes from the guest's own address, is no fragment and has
 /// no IPv4 options. Everything else is dropped and [counted](crate::Statistics::dropped), as are
-/// IPv6 and packets to other hardware addresses. [`Gateway::rejected`] says what the guest wanted. The destination can be each address of a single
-/// host, also that of the card itself ([`Network::router`](crate::Network::router)).
+/// IPv6 and packets to other hardware addresses. [`Gateway::rejected`] says what the guest wanted.
+/// The destination can be each address of a single host, also that of the card itself
+/// ([`Network::router`](crate::Network::router)).
 ///
 /// The card reassembles nothing and fragments nothing. TCP connections end here, so their path MTU
 /// is that of the link, which each side announces. A datagram is as large as the MTU of the link
