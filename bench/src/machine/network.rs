@@ -108,6 +108,7 @@ fn idle(lab: &Shared) -> anyhow::Result<impl FnMut() -> anyhow::Result<Values> +
     let lab = Rc::clone(lab);
     let own = std::process::id();
     let start = status(own, "VmRSS")?;
+    let mut first = true;
     Ok(move || {
         let lab = lab.borrow();
         let before = status(own, "VmRSS")?;
@@ -122,8 +123,12 @@ fn idle(lab: &Shared) -> anyhow::Result<impl FnMut() -> anyhow::Result<Values> +
         rest();
         let processor = (cpu_seconds(own)? - begun) / REST.as_secs_f64() * 100.0;
         let memory = status(own, "VmRSS")?;
-        let (each, total) = ((memory - before) / IDLE as f64, (memory - start) / 1024.0);
-        Ok(vec![("memory", each), ("growth", total), ("processor", processor)])
+        let mut values = vec![("growth", (memory - start) / 1024.0), ("processor", processor)];
+        // Those of later rounds use the same memory again.
+        if std::mem::take(&mut first) {
+            values.push(("memory", (memory - before) / IDLE as f64));
+        }
+        Ok(values)
     })
 }
 
@@ -143,9 +148,10 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
          times in sequence. The gateway answers it itself, because the name is resolved when the \
          guest connects. libslirp forwards it to the resolver of this host, which *host* asks \
          directly. *Idle*: {IDLE} connections through the gateway, whose servers are another \
-         process. Memory is the growth of the host's process while they come; growth is that since \
-         before the first stream, with what the allocator has kept of all buffers. The processor \
-         time of the process is measured for {} s.",
+         process. Memory is the growth of the host's process while those of the first round come; \
+         later ones use the same memory again. Growth is that since before the first stream, with \
+         what the allocator has kept of all buffers. The processor time of the process is measured \
+         for {} s.",
         bytes / MIB,
         bytes / 4 / MIB,
         REST.as_secs(),
