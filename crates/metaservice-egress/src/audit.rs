@@ -112,8 +112,8 @@ pub enum Reason {
     Unresolved,
     /// The name in the connection is another one, or cannot be read.
     WrongName,
-    /// The packet has a form that the gateway does not carry: a fragment, IPv4 options, a source
-    /// that is not the guest's, or a destination that is no single host.
+    /// The packet has a form that the gateway does not carry: a fragment, IPv4 options, a SYN with
+    /// data, a source that is not the guest's, or a destination that is no single host.
     Packet,
     /// A limit is reached.
     Limit,

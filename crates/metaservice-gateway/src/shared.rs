@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use metaservice_egress::audit::{Decision, Protocol, Reason, Record, Totals};
 use metaservice_egress::{DomainName, Peer, Policy, Target, Transport};
-use metaservice_nic::Rejected;
+use metaservice_nic::{DropReason, Rejected};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -117,7 +117,10 @@ impl Shared {
             _ => Protocol::Icmp,
         });
         record.port = (record.protocol != Protocol::Icmp).then_some(to.port());
-        record.reason = Reason::Packet;
+        record.reason = match rejected.reason {
+            DropReason::NotTaken => Reason::Limit,
+            _ => Reason::Packet,
+        };
         let target = self.lock().gate.target(*to.ip());
         describe(&mut record, &target.unwrap_or(Target::Address((*to.ip()).into())));
         self.log.record(record);

@@ -67,7 +67,8 @@ pub struct Rejected {
     pub protocol: Protocol,
     /// The destination. The port of an echo request is 0.
     pub destination: SocketAddrV4,
-    /// Why it was dropped: its source, its destination, IPv4 options, or because it is a fragment.
+    /// Why it was dropped: its source, its destination, IPv4 options, because it is a fragment or a
+    /// SYN with data, or because there are too many connections ([`DropReason::NotTaken`]).
     pub reason: DropReason,
     /// How many others there were that the owner did not take in time.
     pub missed: u64,

@@ -121,7 +121,10 @@ impl Interface {
                 }
                 Syn::Known(id) => Some(id),
                 Syn::Waits => return Ok(()),
-                Syn::Refused => None,
+                Syn::Refused => {
+                    self.reject_syn(flow, bytes, &segment);
+                    None
+                }
             }
         } else {
             match self.table.find(flow) {

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddrV4;
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket, TcpRepr};
 
 use super::{
     Interface,
@@ -43,6 +43,18 @@ impl Interface {
             self.refuse_rejected(packet, &beginning);
         }
         reason
+    }
+
+    /// Notes a SYN through the card that the table of connections has refused: it has data, or there
+    /// is no room.
+    pub(super) fn reject_syn(&mut self, flow: Flow, bytes: &[u8], syn: &TcpRepr<'_>) {
+        let full = syn.payload.is_empty();
+        let reason = if full { DropReason::NotTaken } else { DropReason::MalformedTcp };
+        if flow.is_routed()
+            && let Ok(packet) = Ipv4Packet::new_checked(bytes)
+        {
+            self.reject(&packet, reason);
+        }
     }
 
     /// Refuses a packet that comes from the guest's own address and is no fragment.

@@ -13,7 +13,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet};
 
 use crate::joined::{Pair, echo_request};
-use crate::routed::{PEER, guest, network, pair, pair_with, to, udp};
+use crate::routed::{PEER, ask, establish, guest, network, pair, pair_with, to, udp};
 
 #[test]
 fn datagrams_go_both_ways() {
@@ -107,6 +107,27 @@ fn what_has_options_is_refused_at_once() {
     assert_eq!(pair.interface.attempt(), None);
     assert_eq!(pair.interface.receive_datagram(), None);
     assert_eq!(pair.interface.receive_echo(), None);
+}
+
+#[test]
+fn a_syn_without_room_or_with_data_is_refused_and_told() {
+    let mut limits = Limits::default();
+    limits.routed_connections = 1;
+    let mut pair = pair_with(limits);
+    let guest = network().guest;
+    let data = Segment { payload: b"data", ..Segment::syn(9, 77) };
+    pair.inject(&data.frame_between(guest, to(443)));
+    let refusal = |frames: Vec<Vec<u8>>| frames.len() == 1 && frames[0][47] & 4 != 0;
+    assert!(refusal(pair.take_output()));
+    let expected = (Protocol::Tcp, "203.0.113.9:443".to_owned(), DropReason::MalformedTcp);
+    assert_eq!(rejected(&mut pair), [expected]);
+    let (_, first) = ask(&mut pair, 443);
+    establish(&mut pair, first);
+    pair.take_output();
+    pair.inject(&Segment::syn(9, 77).frame_between(guest, to(80)));
+    assert!(refusal(pair.take_output()));
+    let expected = (Protocol::Tcp, "203.0.113.9:80".to_owned(), DropReason::NotTaken);
+    assert_eq!(rejected(&mut pair), [expected]);
 }
 
 #[test]

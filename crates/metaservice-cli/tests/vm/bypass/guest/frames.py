@@ -221,6 +221,7 @@ def others(card):
         "SYN to the loopback of the host at port 8000",
         lambda: opens(card, to="127.0.0.1", port=8000),
     )
+    case("SYN with data", lambda: opens(card, payload=b"data"))
     case("data without a connection", lambda: opens(card, flags=ACK, payload=b"data", audit=False))
     case("SYN and FIN", lambda: opens(card, flags=SYN | 1, audit=False))
     case("SYN and RST", lambda: opens(card, flags=SYN | RST, audit=False))
