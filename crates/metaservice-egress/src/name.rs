@@ -60,6 +60,20 @@ impl DomainName {
         self.0.strip_suffix(&*parent.0).is_some_and(|labels| labels.ends_with('.'))
     }
 
+    /// The name that this one describes: `_http._tcp.a.example` is about `a.example` (RFC 8552).
+    /// `None`: it is no such name.
+    #[must_use]
+    pub fn subject(&self) -> Option<Self> {
+        let mut rest = self.as_str();
+        while let Some((label, after)) = rest.split_once('.')
+            && label.starts_with('_')
+        {
+            rest = after;
+        }
+        // What is left is a name too, unless it looks like an address.
+        if rest.len() < self.0.len() { rest.parse().ok() } else { None }
+    }
+
     /// Whether a name is that by which a guest reaches the loopback interface of the host. Some
     /// resolvers of guests do not ask for a name without a dot.
     pub(crate) fn is_host(&self) -> bool {
@@ -158,6 +172,17 @@ mod tests {
         for spelling in ["a.example", "A.Example", "a.EXAMPLE."] {
             assert_eq!(name(spelling), name("a.example"));
         }
+    }
+
+    #[test]
+    fn a_name_of_a_service_is_about_the_name_behind_it() {
+        for text in ["_http._tcp.a.example", "_443._https.a.example", "_x.a.example"] {
+            assert_eq!(name(text).subject(), Some(name("a.example")), "{text}");
+        }
+        for text in ["a.example", "b._tcp.a.example", "_tcp"] {
+            assert_eq!(name(text).subject(), None, "{text}");
+        }
+        assert!(name("_a._b.1x").subject().is_some());
     }
 
     #[test]

@@ -269,6 +269,10 @@ impl Gate {
             return Asked::Denied(query.answer(Answer::Refused), None, Reason::NoRule);
         };
         if !self.policy.resolves(name) {
+            // Clients look for services of a name before they use it. None of them needs a rule.
+            if name.subject().is_some_and(|subject| self.policy.resolves(&subject)) {
+                return Asked::Answered(query.answer(Answer::Nothing));
+            }
             let answer = query.answer(Answer::Refused);
             return Asked::Denied(answer, Some(name.clone()), Reason::NoRule);
         }

@@ -156,6 +156,18 @@ fn each_table_has_its_limit_and_room_again() {
 }
 
 #[test]
+fn what_clients_look_for_beside_an_allowed_name_has_no_answer_and_is_no_denial() {
+    let (mut gate, now) = (gate_with(Limits::default(), &["a.example"]), Instant::now());
+    let beside = gate.ask(&question("_http._tcp.a.example"), now);
+    let Asked::Answered(answer) = beside else { panic!("{beside:?}") };
+    assert_eq!((answer[3] & 15, &answer[6..8]), (0, &[0, 0][..]));
+    for name in ["_http._tcp.evil.test", "_http.b.a.example", "b._tcp.a.example"] {
+        let other = gate.ask(&question(name), now);
+        assert!(matches!(other, Asked::Denied(..)), "{name}: {other:?}");
+    }
+}
+
+#[test]
 fn questions_are_answered_by_the_policy() {
     let mut limits = Limits::default();
     (limits.queries, limits.names) = (3, 1);
