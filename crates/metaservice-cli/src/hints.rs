@@ -289,6 +289,11 @@ pub(crate) fn machine(error: MachineError) -> Error {
             let hint = "publish another one: --publish PORT:GUEST_PORT, or 0:GUEST_PORT for any";
             hinted(hint, format!("{:#}", Error::new(error)))
         }
+        MachineError::NotAFile { output, path } => {
+            let hint = "write it to a file, and follow it: metaservice net log -f JOB";
+            let (flag, path) = (output_flag(&output), path.display());
+            hinted(hint, format!("cannot write {flag} {path}: it is not a plain file"))
+        }
         MachineError::Output { output, path, cause } => {
             let flag = output_flag(&output);
             Error::new(cause).context(format!("cannot write {flag} {}", path.display()))

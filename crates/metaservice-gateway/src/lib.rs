@@ -69,7 +69,7 @@ mod uplink;
 pub use config::{Config, Limits};
 pub use control::Control;
 pub use gateway::Gateway;
-pub use log::{Denial, Follower, LogFile};
+pub use log::{Denial, Follower, LogEnd, LogFile};
 pub use proxy::{InvalidProxy, Proxy};
 pub use publish::{Publication, PublishError};
 pub use uplink::{SystemUplink, Uplink, UplinkFuture};

@@ -4,6 +4,7 @@
 //! of a line before the file reaches its limit.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -20,10 +21,20 @@ pub(crate) const MAX_DENIALS: usize = 1024;
 const CHUNK: usize = 64 << 10;
 
 /// A file for records, with a limit.
-#[derive(Debug)]
 pub struct LogFile {
     file: File,
     limit: u64,
+    ended: Option<Box<dyn FnOnce(LogEnd) + Send>>,
+}
+
+/// Why a file gets no more records.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LogEnd {
+    /// It has reached its limit.
+    Full,
+    /// It cannot be written.
+    Failed(io::Error),
 }
 
 impl LogFile {
@@ -31,7 +42,28 @@ impl LogFile {
     /// `limit` bytes. Attempts after that are counted as [`Totals::unrecorded`].
     #[must_use]
     pub fn new(file: File, limit: u64) -> Self {
-        Self { file, limit }
+        Self { file, limit, ended: None }
+    }
+
+    /// Calls `ended` when the file gets no more records, before the gateway has ended.
+    #[must_use]
+    pub fn on_end(mut self, ended: impl FnOnce(LogEnd) + Send + 'static) -> Self {
+        self.ended = Some(Box::new(ended));
+        self
+    }
+
+    /// Reports the end, once.
+    fn end(&mut self, why: LogEnd) {
+        if let Some(ended) = self.ended.take() {
+            ended(why);
+        }
+    }
+}
+
+impl fmt::Debug for LogFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, limit, .. } = self;
+        formatter.debug_struct("LogFile").field("file", file).field("limit", limit).finish()
     }
 }
 
@@ -66,6 +98,8 @@ struct Progress {
 struct State {
     file: Option<LogFile>,
     written: u64,
+    /// There was a file, and it cannot be written.
+    failed: bool,
     totals: Totals,
     denied: HashSet<Key>,
     denials: mpsc::Sender<Denial>,
@@ -97,7 +131,7 @@ impl Log {
             None => (None, 0, None),
         };
         let totals = Totals::default();
-        let state = State { file, written, totals, denied: HashSet::new(), denials };
+        let state = State { file, written, failed: false, totals, denied: HashSet::new(), denials };
         let (progress, _) = watch::channel(Progress { length: written, ended: false });
         (Self { state: Mutex::new(state), progress, reader }, receiver)
     }
@@ -109,11 +143,7 @@ impl Log {
         match state.write(&record) {
             Ok(true) => self.progress.send_modify(|progress| progress.length = state.written),
             Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the network log cannot be written");
-                state.file = None;
-                state.totals.unrecorded += 1;
-            }
+            Err(error) => state.fail(error),
         }
         state.report(record);
     }
@@ -153,19 +183,35 @@ impl Log {
 impl State {
     /// Returns whether the file has grown.
     fn write(&mut self, record: &Record) -> io::Result<bool> {
-        let Some(log) = &mut self.file else { return Ok(false) };
+        let Some(log) = &mut self.file else {
+            self.totals.unrecorded += u64::from(self.failed);
+            return Ok(false);
+        };
         let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
         line.push(b'\n');
         let after = self.written.saturating_add(line.len() as u64);
         if after > log.limit {
             // A shorter line would fit, and hide that this one is missing.
             log.limit = 0;
+            log.end(LogEnd::Full);
             self.totals.unrecorded += 1;
             return Ok(false);
         }
         log.file.write_all(&line)?;
         self.written = after;
         Ok(true)
+    }
+
+    /// Ends the file before a record that it cannot take.
+    fn fail(&mut self, error: io::Error) {
+        tracing::debug!(%error, "the network log cannot be written");
+        self.totals.unrecorded += 1;
+        self.failed = true;
+        if let Some(mut log) = self.file.take() {
+            // A part of a line may be there.
+            let _ = log.file.set_len(self.written);
+            log.end(LogEnd::Failed(error));
+        }
     }
 
     fn report(&mut self, record: Record) {

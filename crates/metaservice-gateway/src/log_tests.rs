@@ -66,6 +66,29 @@ fn what_does_not_fit_into_the_file_is_counted() {
 }
 
 #[test]
+fn the_end_of_a_file_is_reported_once_and_the_rest_is_counted() {
+    let ends = |file: File, limit| {
+        let (sender, ends) = std::sync::mpsc::channel();
+        let log = LogFile::new(file, limit).on_end(move |end| sender.send(end).unwrap());
+        let (log, _denials) = Log::new(Some(log));
+        for _ in 0..5 {
+            log.record(record("a.example", Decision::Allowed));
+        }
+        let unrecorded = log.totals().unrecorded;
+        drop(log);
+        (ends.iter().collect::<Vec<_>>(), unrecorded)
+    };
+    let (full, unrecorded) = ends(tempfile::tempfile().unwrap(), 300);
+    assert!(matches!(full[..], [LogEnd::Full]), "{full:?}");
+    assert!((1..5).contains(&unrecorded), "{unrecorded}");
+    let disk = File::options().read(true).append(true).open("/dev/full").unwrap();
+    let (failed, unrecorded) = ends(disk, 1 << 20);
+    let [LogEnd::Failed(error)] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(unrecorded, 5);
+}
+
+#[test]
 fn only_the_first_denial_of_a_name_is_reported() {
     let (log, mut denials) = Log::new(None);
     log.record(record("a.example", Decision::Denied));

@@ -1,13 +1,12 @@
 //! One attempt to start a job's machine: from a snapshot, or by a boot.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metaservice::MetaService;
-use metaservice_gateway::LogFile;
+use metaservice_gateway::{LogEnd, LogFile};
 use metaservice_nic::Pcap;
 use metaservice_private::lock;
 use metaservice_qemu::{Disk, Exit, InUse, Machine, MachineSpec, MachineState, StartError};
@@ -323,14 +322,19 @@ impl Work {
         }) else {
             return Ok(None);
         };
-        let opened = block(|| {
-            let file = File::options().read(true).append(true).create(true).open(&path)?;
-            file.set_len(0)?;
-            Ok(file)
-        });
         let output = OutputField::NetworkLog;
-        let file = opened.map_err(|cause| MachineError::Output { output, path, cause })?;
-        Ok(Some(LogFile::new(file, job.limits.network_log)))
+        let file = match block(|| output::open_record(&path)) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(MachineError::NotAFile { output, path }),
+            Err(cause) => return Err(MachineError::Output { output, path, cause }),
+        };
+        let (events, limit) = (self.beginning.events.clone(), job.limits.network_log);
+        Ok(Some(LogFile::new(file, limit).on_end(move |end| {
+            events.send(match end {
+                LogEnd::Failed(cause) => Event::OutputFailed { output, path, cause },
+                _ => Event::LimitReached { output, path, limit },
+            });
+        })))
     }
 
     /// The machine writes its console to a file, if the description has one. Waits for the reader

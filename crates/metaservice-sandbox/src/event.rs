@@ -1,5 +1,6 @@
 //! The events that a running job reports.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -131,6 +132,15 @@ pub enum Event {
         path: PathBuf,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// A file cannot be written, and gets no more bytes. The job continues.
+    OutputFailed {
+        /// Which file.
+        output: OutputField,
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
     },
     /// The command has failed, its artifacts are fetched, and its machine is kept.
     Kept {

@@ -269,6 +269,12 @@ impl Words<'_> {
                 printer.note(&format!("{flag} {path} ends at {limit} bytes: {more}"));
                 printer.event("bounded", json!({ "bound": name, "bytes": limit }));
             }
+            Event::OutputFailed { output, path, cause } => {
+                let (flag, path) = (hints::output_flag(&output), path.display());
+                printer.note(&format!("{flag} {path} ends here, the job continues: {cause}"));
+                let details = json!({ "output": output_name(&output), "error": cause.to_string() });
+                printer.event("outputFailed", details);
+            }
             Event::Kept { name, status, period } => self.kept(&name, status, period),
             Event::Ended(result) => self.ended(&result),
             Event::PoweringOff => {

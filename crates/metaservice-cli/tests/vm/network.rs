@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use metaservice_testing::cli::{Cli, Finished, Job, wait_for_line};
+use metaservice_testing::cli::{Cli, Finished, Job, finish, wait_for_line};
+use metaservice_testing::outside::Outside;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -114,6 +115,62 @@ fn a_rule_leads_to_one_port_of_the_host_and_each_attempt_is_recorded() {
     ];
     assert_eq!(verdicts.collect::<Vec<_>>(), expected, "{log}");
     assert!(tcp[0]["received"].as_u64() > Some(CONTENT.len() as u64), "{log}");
+}
+
+#[test]
+fn the_log_of_a_job_that_has_ended_is_read_from_its_file() {
+    let cli = Cli::new(METASERVICE);
+    let script = "wget -qO- http://a.example/; wget -qO- http://203.0.113.9/; true";
+    let run = |name, options: &[&str]| {
+        let args = [&["run", "--name", name], options, &["--", "sh", "-c", script]].concat();
+        cli.run(&args).text(0);
+        cli.run(&["net", "log", name])
+    };
+    let named = run("named", &["--net-log", "net"]).text(0);
+    assert_eq!(named, std::fs::read_to_string(cli.work().join("net")).unwrap());
+    let tried = |log: &str| {
+        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.map(|it| (it["name"].clone(), it["address"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(tried(&named).last().unwrap().1, "203.0.113.9");
+    // With rules, it is kept with the job.
+    let kept = run("kept", &["--allow-net", "b.example"]).text(0);
+    assert_eq!(tried(&kept), tried(&named));
+    let none = run("none", &[]);
+    none.text(125);
+    let told = "cannot read the network log of none: no log is kept";
+    assert!(none.stderr.contains(told), "{}", none.stderr);
+    assert!(none.stderr.contains("hint: start the job with --net-log FILE"), "{}", none.stderr);
+}
+
+#[test]
+fn the_log_is_a_plain_file_and_a_full_disk_ends_it_with_one_line() {
+    let cli = Cli::new(METASERVICE);
+    let made = std::process::Command::new("mkfifo").arg(cli.work().join("fifo")).status();
+    assert!(made.unwrap().success());
+    let fifo = cli.run(&["run", "--net-log", "fifo", "--", "true"]);
+    fifo.text(125);
+    let told = "cannot write --net-log fifo: it is not a plain file";
+    assert_eq!(fifo.stderr.matches(told).count(), 1, "{}", fifo.stderr);
+    assert!(fifo.stderr.contains("hint: "), "{}", fifo.stderr);
+
+    let outside = Outside::start(&cli.work(), "");
+    let script = "for name in $(seq 100); do nslookup n$name.example > /dev/null; done; echo up";
+    let tool = cli.command(["run", "--net-log", "full/net", "--", "sh", "-c", script]);
+    // A disk of two pages, on which the tool runs.
+    let mut disk = std::process::Command::new("sh");
+    let script = "mkdir full; mount -t tmpfs -o size=8k none full; \"$@\" && cat full/net";
+    disk.args(["-ec", script, "sh"]).arg(tool.get_program()).args(tool.get_args());
+    disk.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    disk.current_dir(cli.work());
+    let finished = finish(outside.near(&disk).spawn().unwrap());
+    let text = finished.text(0);
+    let log = text.strip_prefix("up\n").unwrap();
+    let records = log.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count();
+    assert!((10..100).contains(&records) && log.ends_with('\n'), "{log}");
+    assert_eq!(log.lines().count(), records, "{log}");
+    let told = "--net-log full/net ends here, the job continues: No space left on device";
+    assert_eq!(finished.stderr.matches(told).count(), 1, "{}", finished.stderr);
 }
 
 #[test]

@@ -23,9 +23,6 @@ pub(super) const SOCKET: &str = "control.sock";
 /// The file in the directory of a job in the background that has what its process printed.
 pub const MESSAGES: &str = "messages";
 
-/// The file with the attempts of a job's guest, unless the description names another one.
-pub const NETWORK_LOG: &str = "network.jsonl";
-
 /// The file that the process of a running job has locked.
 pub(super) const LOCK: &str = "lock";
 

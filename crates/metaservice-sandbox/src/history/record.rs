@@ -18,6 +18,9 @@ pub(super) const SPEC: &str = "spec.json";
 pub(super) const LOG: &str = "log";
 pub(super) const INDEX: &str = "log.index";
 
+/// The file with the attempts of a job's guest, unless the description names another one.
+pub const NETWORK_LOG: &str = "network.jsonl";
+
 /// What became of it.
 pub(super) const RESULT: &str = "result.json";
 
@@ -103,6 +106,17 @@ impl PastJob {
     pub fn log(&self) -> io::Result<StoredLog> {
         let open = |name| File::open(self.directory.join(name));
         StoredLog::open(open(LOG)?, open(INDEX)?)
+    }
+
+    /// What its guest has tried, as lines of JSON: the file that its description names, or that of
+    /// its directory. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read. [`NotFound`](io::ErrorKind::NotFound): it had no network, or the
+    /// file was removed.
+    pub fn network_log(&self) -> io::Result<File> {
+        let named = self.spec.pointer("/machine/network/log").and_then(Value::as_str);
+        File::open(named.map_or_else(|| self.directory.join(NETWORK_LOG), PathBuf::from))
     }
 
     /// A job of which nothing more is known.

@@ -50,6 +50,14 @@ pub enum MachineError {
         #[source]
         cause: io::Error,
     },
+    /// A file that is also read is a directory's entry of another kind, such as a FIFO.
+    #[error("the {output} is read again, and {} is not a plain file", path.display())]
+    NotAFile {
+        /// What the file gets.
+        output: OutputField,
+        /// What is no file.
+        path: PathBuf,
+    },
     /// QEMU does not start it.
     #[error(transparent)]
     Start(#[from] StartError),

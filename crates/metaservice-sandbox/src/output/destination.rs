@@ -15,6 +15,8 @@
 //! directory itself ([`Named::InVolume`]), everything but a directory is replaced: a link, a FIFO
 //! or a socket may be there to lead the bytes to a program of the host.
 //!
+//! The log of the network goes to a file only, because it is also read: [`open_record`].
+//!
 //! The path is looked up once, when the destination is opened. Later operations use what was found
 //! then, so that directories and links that change meanwhile redirect nothing.
 //!
@@ -119,14 +121,15 @@ impl Destination {
     }
 }
 
+/// The mode of a file that is written as it comes. The umask is applied to it.
+const MODE: u32 = 0o666;
+
 /// Opens a path for the log, the console or captured frames, which are written as they come. Blocks
 /// at a FIFO until it has a reader.
 ///
 /// # Errors
 /// When the path is a directory, or cannot be written.
 pub fn open_output(path: &Path) -> io::Result<File> {
-    /// The umask is applied to this.
-    const MODE: u32 = 0o666;
     let Place { directory, name, found } = Place::look_up(path, Named::ByUser)?;
     match found {
         Found::Stream(stream) => stream.open(),
@@ -142,6 +145,26 @@ pub fn open_output(path: &Path) -> io::Result<File> {
             Ok(file)
         }
     }
+}
+
+/// Opens a path for a file that is written and read at the same time, by the rule of
+/// [`open_output`]. `None`: what is there takes bytes, and cannot be read again.
+///
+/// # Errors
+/// As [`open_output`].
+pub fn open_record(path: &Path) -> io::Result<Option<File>> {
+    let Place { directory, name, found } = Place::look_up(path, Named::ByUser)?;
+    match found {
+        Found::Stream(_) => return Ok(None),
+        Found::File => {}
+        Found::Other => {
+            let beside = Beside::make(directory.try_clone()?, name.clone(), MODE)?;
+            beside.partial.keep(&beside.place)?;
+        }
+    }
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(Some(openat(directory, name, flags, Mode::from_raw_mode(MODE))?.into()))
 }
 
 /// Whether bytes for `path` go to a device, a FIFO, a socket or an open file. Several outputs may.

@@ -4,7 +4,7 @@ mod destination;
 pub(crate) mod log_sink;
 mod named;
 
-pub use destination::{Beside, Destination, is_stream, open_output};
+pub use destination::{Beside, Destination, is_stream, open_output, open_record};
 pub use log_sink::is_unread;
 pub use named::Named;
 pub(crate) use named::{open_directory, open_parent, parent};
