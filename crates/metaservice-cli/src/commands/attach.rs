@@ -9,10 +9,11 @@ use metaservice::{JobStdin, LogFrom};
 
 use super::logs::{self, Outputs, Shown};
 use crate::flags::JobName;
+use crate::hints;
 use crate::interrupts::{Interrupt, Interrupts};
 use crate::jobs;
 use crate::output;
-use crate::output::printer::{Hint, Printer};
+use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 use crate::terminal::Escape;
 use crate::terminal::stdin::{Fed, UserInput};
@@ -104,7 +105,8 @@ impl Attached {
                 Err(error) if is_busy(&error) && !stdin => None,
                 Err(error) if is_busy(&error) => {
                     let hint = format!("write `metaservice attach --no-stdin {name}` to watch it");
-                    return Err(Error::new(error).context(Hint(hint)).context(failed()));
+                    let error = format!("{:#}", Error::new(error));
+                    return Err(hints::hinted(hint, error).context(failed()));
                 }
                 Err(error) if error.code() == Some(Code::Refused) => {
                     printer.note("the standard input of the command has ended: only its output");

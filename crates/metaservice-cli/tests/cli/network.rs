@@ -81,6 +81,8 @@ fn a_printed_preset_is_a_policy() {
     let unknown = cli.run(&["net", "presets", "pipp"]);
     assert_eq!(unknown.text(125), "");
     assert!(unknown.stderr.contains("one of: apt, cargo, git, npm, pip"), "{}", unknown.stderr);
+    let hint = unknown.stderr.lines().find(|line| line.starts_with("hint: one of: "));
+    assert!(hint.is_some(), "{}", unknown.stderr);
 }
 
 #[test]

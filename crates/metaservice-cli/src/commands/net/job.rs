@@ -1,10 +1,9 @@
 //! A running job, and its errors.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use metaservice::control::{Client, ClientError, Code};
 
 use crate::hints;
-use crate::output::printer::Hint;
 
 /// The client of a running job.
 pub(super) async fn client(job: &str) -> Result<Client> {
@@ -22,7 +21,10 @@ pub(super) fn answer<T>(
         _ => None,
     };
     let answer = match hint {
-        Some(hint) => answer.with_context(|| Hint(hint.to_owned())),
+        // The hint is the last cause: only there it is found.
+        Some(hint) => {
+            answer.map_err(|error| hints::hinted(hint, format!("{:#}", Error::new(error))))
+        }
         None => answer.map_err(Into::into),
     };
     answer.with_context(what)

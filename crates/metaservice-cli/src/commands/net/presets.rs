@@ -2,14 +2,15 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use metaservice_egress::file::Preset;
 use serde_json::json;
 
 use crate::completions;
-use crate::output::printer::{Hint, Printer, json_text};
+use crate::hints;
+use crate::output::printer::{Printer, json_text};
 use crate::output::{self, Output, table};
 use crate::status::ExitStatus;
 
@@ -40,9 +41,9 @@ pub(super) fn presets(args: &Presets, printer: Printer) -> Result<ExitStatus> {
 
 fn print(name: &str) -> Result<()> {
     let names = || Preset::all().iter().map(Preset::name).collect::<Vec<_>>().join(", ");
-    let preset = Preset::find(name)
-        .with_context(|| Hint(format!("one of: {}", names())))
-        .with_context(|| format!("there is no preset {name:?}"))?;
+    let unknown =
+        || hints::hinted(format!("one of: {}", names()), format!("there is no preset {name:?}"));
+    let preset = Preset::find(name).ok_or_else(unknown)?;
     Ok(Output::lock().write_all(preset.text().as_bytes())?)
 }
 
