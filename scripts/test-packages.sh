@@ -13,6 +13,14 @@ wget wget
 openssl openssl
 ip iproute2
 python3 python3
+/usr/lib/python3/dist-packages/pip/__init__.py python3-pip
+/usr/lib/python3/dist-packages/requests/__init__.py python3-requests
+/usr/lib/python3/dist-packages/websockets/__init__.py python3-websockets
+npm npm
+git git
+ssh openssh-client
+dropbear dropbear-bin
+unshare util-linux
 mke2fs e2fsprogs
 mkfs.fat dosfstools
 mcopy mtools

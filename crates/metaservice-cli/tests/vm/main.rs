@@ -4,6 +4,7 @@
 mod adversity;
 mod background;
 mod bypass;
+mod clients;
 mod cloud;
 mod copy;
 mod day;
