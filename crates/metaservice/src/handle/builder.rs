@@ -454,7 +454,7 @@ impl Builder {
     #[cfg(not(feature = "cloud"))]
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)]
     fn reception(&mut self, _: Option<&Store>) -> Result<Reception, StartError> {
-        Ok(Reception::default())
+        Ok(Reception)
     }
 }
 

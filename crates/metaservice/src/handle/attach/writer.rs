@@ -130,6 +130,7 @@ impl AsyncWrite for JobStdin {
         Poll::Ready(Ok(()))
     }
 
+    #[cfg_attr(not(feature = "control"), allow(unused_variables))]
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Local { input, .. } => {

@@ -104,6 +104,7 @@ impl Child {
 
     /// Waits for the end of a stream that carries no command. The inner error is the guest's
     /// reason.
+    #[cfg(feature = "control")]
     pub(crate) fn closed(
         &self,
     ) -> impl Future<Output = Result<Result<(), Failure>, ChildError>> + Send + use<> {
