@@ -45,8 +45,8 @@ impl Interface {
         reason
     }
 
-    /// Notes a SYN through the card that the table of connections has refused: it has data, or there
-    /// is no room.
+    /// Notes a SYN through the card that the table of connections has refused: it has data, or
+    /// there is no room.
     pub(super) fn reject_syn(&mut self, flow: Flow, bytes: &[u8], syn: &TcpRepr<'_>) {
         let full = syn.payload.is_empty();
         let reason = if full { DropReason::NotTaken } else { DropReason::MalformedTcp };
