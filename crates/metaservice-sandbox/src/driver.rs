@@ -350,7 +350,7 @@ impl Driver {
             Attempted::NotRestored => self.handle(Input::RestoreFailed),
             Attempted::Failed(error) => {
                 self.not_started = Some(error);
-                self.handle(Input::BootFailed);
+                self.handle(Input::StartFailed);
             }
             Attempted::Gone(exit) => {
                 if matches!(self.life.state(), State::Killing(_)) {

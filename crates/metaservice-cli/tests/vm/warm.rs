@@ -68,6 +68,20 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
     assert_eq!(wrong.text(125), "");
     assert!(wrong.stderr.contains("in --rootfs: cannot use none"), "{}", wrong.stderr);
     assert_eq!(warm.machines().len(), 1);
+    // So does an output that cannot be used, and the job ends.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("{}:80", listener.local_addr().unwrap());
+    for (option, value, says) in [
+        ("--pcap", "none/x", "cannot write --pcap none/x: "),
+        ("--console", "none/x", "cannot write --console none/x: "),
+        ("--net-log", "none/x", "cannot write --net-log none/x: "),
+        ("--publish", &taken, "Address already in use"),
+    ] {
+        let wrong = warm.cli.run(&["run", option, value, "true"]);
+        assert_eq!(wrong.text(125), "");
+        assert!(wrong.stderr.contains(says), "{}", wrong.stderr);
+        assert_eq!(warm.machines().len(), 1);
+    }
     // A machine that differs from the snapshot boots.
     let args = ["run", "--json", "--no-snapshot", "--memory", "600M", "--", "echo", "booted"];
     let finished = warm.cli.run(&args);

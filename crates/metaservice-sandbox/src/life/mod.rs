@@ -176,7 +176,7 @@ impl Life {
                 self.deadline = timeout.map(|timeout| now + timeout);
             }
             (Input::RestoreFailed, State::Starting(Start::Restore)) => self.boot_instead(),
-            (Input::BootFailed, State::Starting(Start::Boot)) => self.finish_as(End::NotStarted),
+            (Input::StartFailed, State::Starting(_)) => self.finish_as(End::NotStarted),
             (Input::Fetched(ago), State::Starting(_)) => match self.rules.copy_in_timeout {
                 None => self.run(ago, now),
                 Some(timeout) => self.copy_in(timeout, now),
@@ -225,7 +225,7 @@ impl Life {
             (
                 Input::MachineStarted
                 | Input::RestoreFailed
-                | Input::BootFailed
+                | Input::StartFailed
                 | Input::Fetched(_)
                 | Input::CopiedIn
                 | Input::CopyInFailed

@@ -249,8 +249,10 @@ fn a_command_that_its_agent_cannot_run_leaves_nothing_to_collect() {
 
 #[test]
 fn a_machine_that_does_not_start_ends_all_at_once() {
-    let mut story = Story::of(rules());
-    assert_eq!(story.after(Input::BootFailed), finish(End::NotStarted, Collected::All));
+    for start in [Start::Boot, Start::Restore] {
+        let mut story = Story::of(Rules { start, ..rules() });
+        assert_eq!(story.after(Input::StartFailed), finish(End::NotStarted, Collected::All));
+    }
 }
 
 #[test]

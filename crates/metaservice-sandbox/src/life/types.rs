@@ -52,8 +52,8 @@ pub enum Input {
     MachineStarted,
     /// The snapshot is unusable. No machine of this attempt is left.
     RestoreFailed,
-    /// The machine cannot be started.
-    BootFailed,
+    /// The machine cannot be started, neither from a snapshot nor by a boot.
+    StartFailed,
     /// The guest fetched its command, this long ago.
     Fetched(Duration),
     /// The result that follows is a failure of the command, which no client has asked for.

@@ -8,7 +8,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         Just(Input::MachineStarted),
         Just(Input::RestoreFailed),
-        Just(Input::BootFailed),
+        Just(Input::StartFailed),
         (0..200u64).prop_map(|ago| Input::Fetched(Duration::from_secs(ago))),
         Just(Input::Result),
         Just(Input::Failed),
