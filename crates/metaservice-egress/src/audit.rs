@@ -172,26 +172,22 @@ impl Totals {
 }
 
 /// The rule that would allow an attempt, for a person who reads that it was denied. `None`: none
-/// would, or a rule denies it.
+/// would, a rule denies it, or no policy should have it.
 #[must_use]
 pub fn suggestion(record: &Record) -> Option<String> {
     let Record { name, address, port, protocol, .. } = record;
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     match (record.reason, name, address) {
         (Reason::NoRule, Some(name), _) => {
-            // UDP to a name is allowed by `public` only.
+            // UDP to a name is allowed by `public` only. Names of addresses are looked up by
+            // programs that only print them.
             let rule = format!("{name}{port}");
-            (*protocol != Protocol::Udp && rule.parse::<Rule>().is_ok()).then_some(rule)
+            let is_reverse = name.ends_with(".arpa");
+            let is_rule = *protocol != Protocol::Udp && rule.parse::<Rule>().is_ok();
+            (is_rule && !is_reverse).then_some(rule)
         }
-        (Reason::NoRule | Reason::NotPublic, None, Some(address)) => {
-            // Nothing of the host itself is allowed by its address, and no address of a name is.
-            let of_names = |address| NameTable::contains(address);
-            if AddressClass::of(*address) == AddressClass::Loopback
-                || matches!(address, IpAddr::V4(address) if of_names(*address))
-            {
-                return None;
-            }
-            let address = match address {
+        (Reason::NoRule | Reason::NotPublic, _, Some(address)) if is_suggested(*address) => {
+            let address = match address.to_canonical() {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("[{address}]"),
             };
@@ -200,6 +196,20 @@ pub fn suggestion(record: &Record) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether a rule of this address can make sense. Nothing of the host itself is allowed by its
+/// address, no address of a name is, and metadata services are for the host.
+fn is_suggested(address: IpAddr) -> bool {
+    let of_name =
+        matches!(address.to_canonical(), IpAddr::V4(address) if NameTable::contains(address));
+    let never = [
+        AddressClass::Loopback,
+        AddressClass::LinkLocal,
+        AddressClass::Metadata,
+        AddressClass::Multicast,
+    ];
+    !of_name && !never.contains(&AddressClass::of(address))
 }
 
 #[cfg(test)]
@@ -238,8 +248,15 @@ mod tests {
             assert_eq!(suggestion(&record).unwrap(), rule);
             assert!(rule.parse::<Rule>().is_ok(), "{rule}");
         }
-        assert_eq!(suggestion(&by_address("198.18.1.0")), None);
-        assert_eq!(suggestion(&by_address("127.0.0.1")), None);
+        for address in ["198.18.1.0", "127.0.0.1", "169.254.169.254", "224.0.0.1"] {
+            assert_eq!(suggestion(&by_address(address)), None, "{address}");
+        }
+        let private = Record { name: Some("db.example".into()), ..by_address("10.0.0.1") };
+        let private = Record { protocol: Protocol::Tcp, ..private };
+        assert_eq!(suggestion(&private).unwrap(), "10.0.0.1:443");
+        let reverse =
+            Record { name: Some("1.0.0.10.in-addr.arpa".into()), ..denied(Reason::NoRule) };
+        assert_eq!(suggestion(&reverse), None);
         assert_eq!(suggestion(&denied(Reason::Rule)), None);
     }
 

@@ -163,16 +163,23 @@ impl Policy {
         }
     }
 
-    /// Whether a resolver answers for a name: whether it is allowed at some port.
+    /// Decides whether a resolver answers for a name: whether it is allowed at some port.
     #[must_use]
-    pub fn resolves(&self, name: &DomainName) -> bool {
-        if name.is_host() {
-            return self.allow.iter().any(|rule| rule.pattern == Pattern::Host);
+    pub fn decide_name(&self, name: &DomainName) -> Verdict<'_> {
+        let allowed = |rule: &&Rule| match name.is_host() {
+            true => rule.pattern == Pattern::Host,
+            false => rule.matches_name(name),
+        };
+        let denied = |rule: &&Rule| rule.ports.is_all() && rule.matches_name(name);
+        if name.is_loopback() {
+            return Verdict::NotPublic(AddressClass::Loopback);
         }
-        let denied = |rule: &Rule| rule.ports.is_all() && rule.matches_name(name);
-        !name.is_loopback()
-            && self.allow.iter().any(|rule| rule.matches_name(name))
-            && !self.deny.iter().any(denied)
+        if !name.is_host()
+            && let Some(rule) = self.deny.iter().find(denied)
+        {
+            return Verdict::DeniedBy(rule);
+        }
+        self.allow.iter().find(allowed).map_or(Verdict::NoRule, Verdict::Allowed)
     }
 }
 

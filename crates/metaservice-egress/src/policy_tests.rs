@@ -109,10 +109,12 @@ fn a_name_leads_to_public_addresses_or_to_allowed_networks() {
 #[test]
 fn a_resolver_answers_for_names_that_are_allowed_at_some_port() {
     let policy = policy(&["*.example:443"], &["no.example", "part.example:80"]);
-    let resolves = |name: &str| policy.resolves(&name.parse().unwrap());
+    let resolves = |name: &str| policy.decide_name(&name.parse().unwrap()).is_allowed();
     assert!(resolves("a.example"));
     assert!(resolves("part.example"));
     assert!(!resolves("no.example"));
+    let denied = policy.decide_name(&"no.example".parse().unwrap());
+    assert_eq!(denied, Verdict::DeniedBy(&rules(&["no.example"])[0]));
     assert!(!resolves("example"));
     assert!(!resolves("a.other"));
 }
@@ -123,7 +125,7 @@ fn the_name_of_the_host_itself_is_no_name_of_the_internet() {
     for name in ["localhost", "a.localhost", "LOCALHOST."] {
         let verdict = policy.decide(&attempt(&format!("{name}:80")));
         assert_eq!(verdict, Verdict::NotPublic(AddressClass::Loopback), "{name}");
-        assert!(!policy.resolves(&name.parse().unwrap()), "{name}");
+        assert!(!policy.decide_name(&name.parse().unwrap()).is_allowed(), "{name}");
     }
 }
 
@@ -332,8 +334,8 @@ fn the_host_has_names_of_its_own() {
     let name = |text: &str| text.parse::<DomainName>().unwrap();
     for text in ["host", "HOST.", "host.internal"] {
         assert_eq!(Target::from(name(text)), Target::Host);
-        assert!(policy(&["host:80"], &[]).resolves(&name(text)));
-        assert!(!policy(&["public", "*.internal"], &[]).resolves(&name(text)));
+        assert!(policy(&["host:80"], &[]).decide_name(&name(text)).is_allowed());
+        assert!(!policy(&["public", "*.internal"], &[]).decide_name(&name(text)).is_allowed());
     }
     let other = name("host.example");
     assert_eq!(Target::from(other.clone()), Target::Name(other));

@@ -51,14 +51,23 @@ pub(crate) struct Denied {
     pub(crate) reason: Reason,
 }
 
+/// A question that is denied, and its answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DeniedName {
+    pub(crate) answer: Vec<u8>,
+    /// `None`: no rule can have the name.
+    pub(crate) name: Option<DomainName>,
+    pub(crate) rule: Option<Rule>,
+    pub(crate) reason: Reason,
+}
+
 /// What becomes of a question for a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// This is the answer.
     Answered(Vec<u8>),
-    /// This is the answer, and the question is recorded as denied. It can be for a name that no
-    /// rule can have.
-    Denied(Vec<u8>, Option<DomainName>, Reason),
+    /// The question is recorded as denied.
+    Denied(Box<DeniedName>),
     /// This is the answer. There are too many questions to record each.
     TooMany(Vec<u8>),
     /// There is no answer.
@@ -264,24 +273,33 @@ impl Gate {
         if !self.queries.take(now) {
             return Asked::TooMany(query.answer(Answer::Failed));
         }
+        let denied = |answer, name: Option<&DomainName>, rule: Option<&Rule>, reason| {
+            let (name, rule) = (name.cloned(), rule.cloned());
+            Asked::Denied(Box::new(DeniedName { answer, name, rule, reason }))
+        };
         // A name that no rule can have, such as the root: there is nothing to allow.
         let Some(name) = query.name() else {
-            return Asked::Denied(query.answer(Answer::Refused), None, Reason::NoRule);
+            return denied(query.answer(Answer::Refused), None, None, Reason::NoRule);
         };
-        if !self.policy.resolves(name) {
+        let verdict = self.policy.decide_name(name);
+        if !verdict.is_allowed() {
             // Clients look for services of a name before they use it. None of them needs a rule.
-            if name.subject().is_some_and(|subject| self.policy.resolves(&subject)) {
+            let subject = name.subject();
+            if subject.is_some_and(|subject| self.policy.decide_name(&subject).is_allowed()) {
                 return Asked::Answered(query.answer(Answer::Nothing));
             }
-            let answer = query.answer(Answer::Refused);
-            return Asked::Denied(answer, Some(name.clone()), Reason::NoRule);
+            let rule = match verdict {
+                Verdict::DeniedBy(rule) => Some(rule),
+                _ => None,
+            };
+            return denied(query.answer(Answer::Refused), Some(name), rule, Reason::of(&verdict));
         }
         if query.kind() != Kind::A {
             return Asked::Answered(query.answer(Answer::Nothing));
         }
         match self.names.address(name, now) {
             Some(address) => Asked::Answered(query.answer(Answer::Address(address))),
-            None => Asked::Denied(query.answer(Answer::Failed), Some(name.clone()), Reason::Limit),
+            None => denied(query.answer(Answer::Failed), Some(name), None, Reason::Limit),
         }
     }
 }

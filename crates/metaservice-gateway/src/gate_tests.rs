@@ -168,21 +168,31 @@ fn what_clients_look_for_beside_an_allowed_name_has_no_answer_and_is_no_denial()
 }
 
 #[test]
+fn a_question_that_a_rule_denies_names_the_rule() {
+    let mut gate = gate(&["public"]);
+    gate.set_policy(policy(&["public"], &["*.evil.test"]));
+    let asked = gate.ask(&question("www.evil.test"), Instant::now());
+    let Asked::Denied(denied) = asked else { panic!("{asked:?}") };
+    assert_eq!(denied.rule.unwrap().to_string(), "*.evil.test");
+    assert_eq!(denied.reason, Reason::Rule);
+}
+
+#[test]
 fn questions_are_answered_by_the_policy() {
     let mut limits = Limits::default();
     (limits.queries, limits.names) = (3, 1);
     let (mut gate, now) = (gate_with(limits, &["*.example", "host:80"]), Instant::now());
     assert!(matches!(gate.ask(&question("a.example"), now), Asked::Answered(_)));
-    let Asked::Denied(answer, name, Reason::NoRule) = gate.ask(&question("evil.test"), now) else {
-        panic!()
-    };
-    assert_eq!(name.unwrap().as_str(), "evil.test");
-    assert_eq!(answer[3] & 0x0f, 5, "REFUSED");
+    let Asked::Denied(denied) = gate.ask(&question("evil.test"), now) else { panic!() };
+    assert_eq!((denied.name.unwrap().as_str(), denied.rule), ("evil.test", None));
+    assert_eq!(denied.reason, Reason::NoRule);
+    assert_eq!(denied.answer[3] & 0x0f, 5, "REFUSED");
     // The one address is taken by a connection.
     let host = address(&mut gate, "host");
     let connection = begin(&mut gate, host, 80).unwrap();
     let full = gate.ask(&question("b.example"), now);
-    assert!(matches!(full, Asked::Denied(_, _, Reason::Limit)), "{full:?}");
+    let Asked::Denied(full) = full else { panic!("{full:?}") };
+    assert_eq!(full.reason, Reason::Limit);
     gate.end(connection, now);
     assert!(matches!(gate.ask(&question("b.example"), now), Asked::Answered(_)));
     assert_eq!(begin(&mut gate, host, 80), Err(Reason::NoRule), "its name is gone");

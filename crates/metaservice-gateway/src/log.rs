@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use metaservice_egress::audit::{Decision, Protocol, Record, Totals, suggestion};
+use metaservice_egress::audit::{Decision, Protocol, Reason, Record, Totals, suggestion};
 use tokio::sync::{mpsc, watch};
 
 /// The most first denials that are reported. They are different from each other.
@@ -67,7 +67,7 @@ impl fmt::Debug for LogFile {
     }
 }
 
-/// The first time that something is denied.
+/// The first time that something is denied, or that an allowed name does not resolve.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Denial {
@@ -108,8 +108,8 @@ struct State {
 /// What makes two denials the same.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Key {
-    /// A question and an attempt for one name are one.
-    Name(String),
+    /// A question has no port.
+    Name(String, Option<u16>),
     Address(Option<IpAddr>, Option<u16>, Protocol),
 }
 
@@ -215,11 +215,13 @@ impl State {
     }
 
     fn report(&mut self, record: Record) {
-        if record.verdict != Decision::Denied || self.denied.len() >= MAX_DENIALS {
+        // A name that does not resolve is not denied. The guest cannot tell the difference.
+        let failed = record.verdict == Decision::Denied || record.reason == Reason::Unresolved;
+        if !failed || self.denied.len() >= MAX_DENIALS {
             return;
         }
         let key = match &record.name {
-            Some(name) => Key::Name(name.clone()),
+            Some(name) => Key::Name(name.clone(), record.port),
             // A question for a name that no rule can have. Resolvers ask for the root by
             // themselves.
             None if record.address.is_none() => return,

@@ -1,5 +1,3 @@
-use metaservice_egress::audit::Reason;
-
 use super::*;
 
 fn record(name: &str, verdict: Decision) -> Record {
@@ -89,10 +87,25 @@ fn the_end_of_a_file_is_reported_once_and_the_rest_is_counted() {
 }
 
 #[test]
-fn only_the_first_denial_of_a_name_is_reported() {
+fn a_name_that_does_not_resolve_is_reported_once() {
+    let (log, mut denials) = Log::new(None);
+    for _ in 0..2 {
+        let mut allowed = record("a.example", Decision::Allowed);
+        allowed.reason = Reason::Unresolved;
+        log.record(allowed);
+    }
+    assert_eq!(denials.try_recv().unwrap().record.reason, Reason::Unresolved);
+    assert!(denials.try_recv().is_err());
+}
+
+#[test]
+fn only_the_first_denial_of_a_name_and_a_port_is_reported() {
     let (log, mut denials) = Log::new(None);
     log.record(record("a.example", Decision::Denied));
     log.record(record("a.example", Decision::Denied));
+    let mut other = record("a.example", Decision::Denied);
+    other.port = Some(80);
+    log.record(other);
     log.record(record("b.example", Decision::Allowed));
     for number in 0..2 * MAX_DENIALS {
         log.record(record(&format!("n{number}.example"), Decision::Denied));
@@ -100,7 +113,8 @@ fn only_the_first_denial_of_a_name_is_reported() {
     let first = denials.try_recv().unwrap();
     assert_eq!(first.record.name.as_deref(), Some("a.example"));
     assert_eq!(first.rule.as_deref(), Some("a.example:443"));
+    assert_eq!(denials.try_recv().unwrap().rule.as_deref(), Some("a.example:80"));
     let rest = std::iter::from_fn(|| denials.try_recv().ok()).count();
-    assert_eq!(rest, MAX_DENIALS - 1);
+    assert_eq!(rest, MAX_DENIALS - 2);
     assert!(log.follow().is_none());
 }

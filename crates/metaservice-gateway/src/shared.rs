@@ -93,12 +93,12 @@ impl Shared {
         let asked = self.lock().gate.ask(bytes, Instant::now().into_std());
         match asked {
             Asked::Answered(answer) => Some(answer),
-            Asked::Denied(answer, name, reason) => {
+            Asked::Denied(denied) => {
                 let mut record = new_record(Protocol::Dns);
-                record.name = name.map(|name| name.to_string());
-                record.reason = reason;
+                record.name = denied.name.map(|name| name.to_string());
+                (record.rule, record.reason) = (denied.rule, denied.reason);
                 self.log.record(record);
-                Some(answer)
+                Some(denied.answer)
             }
             Asked::TooMany(answer) => {
                 self.log.count_unrecorded();

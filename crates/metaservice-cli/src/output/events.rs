@@ -288,7 +288,7 @@ impl Words<'_> {
     /// The first thing of its kind that the policy of the guest denies.
     fn denied(&mut self, denial: &Denial) {
         let Denial { record, rule, .. } = denial;
-        self.printer.event("denied", json!({ "attempt": record, "rule": rule }));
+        self.printer.event("denied", json!({ "attempt": record, "suggestion": rule }));
         self.denials += 1;
         match self.denials {
             ..=DENIALS => self.printer.note(&network::denied(denial)),

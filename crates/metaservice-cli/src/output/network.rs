@@ -10,14 +10,18 @@ use serde_json::json;
 
 use super::printer::Printer;
 
-/// The line for something that is denied for the first time.
+/// The line for something that is denied for the first time, or for a name that does not resolve.
 pub(super) fn denied(denial: &Denial) -> String {
     let record = &denial.record;
-    let to = match (&record.name, &record.address) {
-        (Some(name), _) => name.clone(),
+    let name = record.name.as_deref();
+    let to = match (name, &record.address) {
+        (Some(name), _) => name.to_owned(),
         (None, Some(address)) => address.to_string(),
         (None, None) => "a port of the host".to_owned(),
     };
+    if record.reason == Reason::Unresolved {
+        return format!("the host cannot resolve {to}");
+    }
     let port = record.port.map(|port| format!(" port {port}")).unwrap_or_default();
     let what = match record.protocol {
         Protocol::Dns => "the name ",
@@ -25,18 +29,25 @@ pub(super) fn denied(denial: &Denial) -> String {
         Protocol::Icmp => "ping to ",
         _ => "",
     };
-    let why = match record.reason {
-        Reason::Rule => " by a rule",
-        Reason::NotPublic => ": no public address",
-        Reason::WrongName => ": the connection is for another name",
-        Reason::Packet => ": the packet has no valid form",
-        Reason::Limit => ": a limit is reached",
-        Reason::Policy => ": the policy has changed",
-        _ => "",
+    let why = match (record.reason, &record.rule, &record.address) {
+        (Reason::Rule, Some(rule), _) => format!(" by the rule {rule}"),
+        (Reason::Rule, None, _) => " by a rule".to_owned(),
+        (Reason::NotPublic, _, Some(address)) if name.is_some() => {
+            format!(": its address {address} is not public")
+        }
+        (Reason::NotPublic, ..) => ": no public address".to_owned(),
+        (Reason::WrongName, ..) => ": the connection is for another name".to_owned(),
+        (Reason::Packet, ..) => ": the packet has no valid form".to_owned(),
+        (Reason::Limit, ..) => ": a limit is reached".to_owned(),
+        (Reason::Policy, ..) => ": the policy has changed".to_owned(),
+        _ => String::new(),
     };
     let denied = format!("the guest is denied {what}{to}{port}{why}");
     match &denial.rule {
         Some(rule) => format!("{denied}; to allow it: --allow-net {rule}"),
+        None if record.reason == Reason::NoRule && name == Some("host") => {
+            format!("{denied}; to allow a port of this host: --allow-net host:PORT")
+        }
         None => denied,
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! The decision is that of the gateway of a job.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use clap::Args;
-use metaservice_egress::audit::{Decision, Reason};
+use metaservice_egress::audit::{self, Decision, Reason, Record};
 use metaservice_egress::{AddressClass, Attempt, Rule, Target, Verdict};
 use metaservice_sandbox::job::Network;
 use serde::Serialize;
@@ -70,15 +72,21 @@ struct Answer {
     class: Option<AddressClass>,
     /// A rule that would allow it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    suggestion: Option<Rule>,
+    suggestion: Option<String>,
+    /// What else there is to know of an allowed target.
     #[serde(skip)]
-    is_name: bool,
+    at: &'static str,
 }
 
 impl Answer {
     fn of(verdict: Verdict<'_>, attempt: &Attempt) -> Self {
         let allowed = verdict.is_allowed();
-        let suggestion = matches!(verdict, Verdict::NoRule | Verdict::NotPublic(_));
+        let mut record = Record::new(attempt.transport.into(), 0);
+        (record.port, record.reason) = (Some(attempt.port), Reason::of(&verdict));
+        match &attempt.target {
+            Target::Address(address) => record.address = Some(*address),
+            name => record.name = Some(name.to_string()),
+        }
         Self {
             target: attempt.to_string(),
             verdict: if allowed { Decision::Allowed } else { Decision::Denied },
@@ -91,8 +99,15 @@ impl Answer {
                 Verdict::NotPublic(class) => Some(class),
                 _ => None,
             },
-            suggestion: suggestion.then(|| Rule::only(attempt)).flatten(),
-            is_name: matches!(attempt.target, Target::Name(_)),
+            suggestion: audit::suggestion(&record),
+            at: match attempt.target {
+                Target::Name(_) => ", at public addresses and those of CIDR rules",
+                // A name can lead there.
+                Target::Address(IpAddr::V6(_)) => {
+                    ", for names that lead there; a guest has no IPv6"
+                }
+                Target::Address(_) | Target::Host => "",
+            },
         }
     }
 
@@ -106,9 +121,8 @@ impl Answer {
     }
 
     fn why(&self) -> String {
-        let at = if self.is_name { ", at public addresses and those of CIDR rules" } else { "" };
         match (&self.rule, self.verdict) {
-            (Some(rule), Decision::Allowed) => return format!("by {rule}{at}"),
+            (Some(rule), Decision::Allowed) => return format!("by {rule}{}", self.at),
             (Some(rule), Decision::Denied) => return format!("by {rule}"),
             (None, _) => {}
         }
@@ -165,6 +179,12 @@ mod tests {
                 &[],
                 "127.0.0.1:80",
                 "denied | 127.0.0.1:80 | it is the loopback interface; write host:PORT",
+            ),
+            (
+                &[],
+                &[],
+                "169.254.169.254:80",
+                "denied | 169.254.169.254:80 | it is a link-local address",
             ),
             (&[], &[], "host:80", "denied | host:80 | no rule allows it: --allow-net host:80"),
             (&[], &[], "a.example:443/udp", "denied | a.example:443/udp | no rule allows it"),
