@@ -23,7 +23,7 @@ use crate::life::Start;
 use crate::machine::card::{self, CardParts, NetworkCard};
 use crate::machine::snapshot::{Snapshot, SnapshotError};
 use crate::machine::{Describer, Individual, MachineError, Plan, SavedNetwork};
-use crate::network::{GuestNetwork, publication};
+use crate::network::GuestNetwork;
 use crate::output;
 
 /// How long it may take to read what a machine sent before it ended. The host has it already, but
@@ -79,6 +79,7 @@ struct Made {
 /// An attempt to start a machine. Dropping it ends the machine.
 pub(crate) struct Attempt {
     made: Arc<Mutex<Made>>,
+    network: GuestNetwork,
     task: AbortOnDropHandle<()>,
 }
 
@@ -86,9 +87,10 @@ impl Attempt {
     pub(crate) fn begin(mut beginning: Beginning) -> Self {
         let made = Arc::new(Mutex::new(Made::default()));
         let failed = beginning.failed.take();
+        let network = beginning.network.clone();
         let work = Work { beginning, made: Arc::clone(&made) };
         let task = tokio::spawn(work.run(failed).in_current_span());
-        Self { made, task: AbortOnDropHandle::new(task) }
+        Self { made, network, task: AbortOnDropHandle::new(task) }
     }
 
     pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
@@ -125,7 +127,7 @@ impl Attempt {
         let kvm = made.machine.as_ref().is_some_and(|machine| machine.accelerator().kvm);
         let observer = made.card.as_ref().map(|card| card.observer().clone());
         let gateway = made.card.as_ref().map(|card| card.gateway().clone());
-        let summary = plan.summary();
+        let (summary, network) = (plan.summary(), self.network.clone());
         move || {
             serde_json::json!({
                 "cpus": summary.cpus,
@@ -134,6 +136,7 @@ impl Attempt {
                 "digest": summary.digest,
                 "kernel": summary.kernel,
                 "network": summary.network,
+                "published": network.published(),
                 "attempts": gateway.as_ref().map(metaservice_gateway::Control::totals),
                 "accelerator": if kvm { "kvm" } else { "tcg" },
                 "snapshot": restored,
@@ -268,11 +271,10 @@ impl Work {
         };
         let (card, guest) = NetworkCard::connect(parts, |listener| service.serve(listener))
             .map_err(MachineError::Card)?;
-        let control = card.gateway().clone();
-        self.beginning.network.attach(control.clone());
+        self.beginning.network.attach(card.gateway().clone());
         lock(&self.made).card = Some(card);
         for publish in network.published() {
-            let address = control.publish(publication(publish)).await;
+            let address = self.beginning.network.open(*publish).await;
             let address = address.map_err(MachineError::Publish)?;
             let published = Event::Published { publish: *publish, address };
             self.beginning.events.send(published);

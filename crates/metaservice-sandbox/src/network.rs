@@ -3,11 +3,12 @@
 //! Owns the policy between the attempts to start the machine, each of which has a gateway of its
 //! own. What a client changes holds for all of them.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream;
 use metaservice::control::{Network, NetworkError, NetworkLog, NetworkPolicy, Publishing};
-use metaservice_egress::{InvalidRule, Policy, Rule};
+use metaservice_egress::{InvalidRule, Policy, Rule, Transport};
 use metaservice_gateway::{Control, Publication, PublishError};
 use metaservice_private::lock;
 
@@ -22,11 +23,22 @@ struct State {
     policy: Policy,
     /// The gateway of the present attempt.
     gateway: Option<Control>,
+    /// The ports of the host that lead into its guest.
+    published: Vec<Published>,
+}
+
+/// A port of the host that leads to a port of the guest.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Published {
+    address: SocketAddr,
+    guest_port: u16,
+    protocol: Transport,
 }
 
 impl GuestNetwork {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self(Arc::new(Mutex::new(State { policy, gateway: None })))
+        Self(Arc::new(Mutex::new(State { policy, gateway: None, published: Vec::new() })))
     }
 
     /// The policy that a new gateway has.
@@ -39,6 +51,21 @@ impl GuestNetwork {
         let mut state = lock(&self.0);
         gateway.set_policy(state.policy.clone());
         state.gateway = Some(gateway);
+        state.published.clear();
+    }
+
+    /// Opens a port of the host that leads into the guest. Returns its address.
+    pub(crate) async fn open(&self, publish: Publish) -> Result<SocketAddr, PublishError> {
+        let gateway = self.gateway().ok_or(PublishError::Ended)?;
+        let Publish { listen, guest_port, transport } = publish;
+        let address = gateway.publish(Publication::new(listen, guest_port, transport)).await?;
+        lock(&self.0).published.push(Published { address, guest_port, protocol: transport });
+        Ok(address)
+    }
+
+    /// The ports of the host that lead into the guest.
+    pub(crate) fn published(&self) -> Vec<Published> {
+        lock(&self.0).published.clone()
     }
 
     fn gateway(&self) -> Option<Control> {
@@ -72,12 +99,10 @@ impl Network for GuestNetwork {
     }
 
     fn publish(&self, spec: &str) -> Publishing {
-        let publish = spec.parse::<Publish>();
-        let gateway = self.gateway();
+        let (publish, network) = (spec.parse::<Publish>(), self.clone());
         Box::pin(async move {
             let publish = publish.map_err(|error| NetworkError::Invalid(error.to_string()))?;
-            let gateway = gateway.ok_or(NetworkError::Ended)?;
-            gateway.publish(publication(&publish)).await.map_err(|error| match error {
+            network.open(publish).await.map_err(|error| match error {
                 PublishError::Bind { cause, .. } => {
                     NetworkError::Refused(format!("cannot listen on {}: {cause}", publish.listen))
                 }
@@ -85,11 +110,6 @@ impl Network for GuestNetwork {
             })
         })
     }
-}
-
-/// What a gateway publishes for a port of a description.
-pub(crate) fn publication(publish: &Publish) -> Publication {
-    Publication::new(publish.listen, publish.guest_port, publish.transport)
 }
 
 fn rules(texts: &[String]) -> Result<Vec<Rule>, NetworkError> {

@@ -243,11 +243,13 @@ fn ports_that_are_published_lead_into_the_guest() {
     let cli = Cli::new(METASERVICE);
     let script = "mkdir /tmp/www; echo from the guest > /tmp/www/index.html; httpd -h /tmp/www; \
                   echo ready; sleep 1000";
-    let args = ["run", "--json", "--publish", "0:80"];
+    let args = ["run", "--json", "--name", "web", "--publish", "0:80"];
     let mut child = cli.command(args).args(["--", "sh", "-c", script]).spawn().unwrap();
     let (published, stderr) = wait_for_line(&mut child, "\"event\":\"published\"");
     let mut job = Job { child, stderr, client: cli.client("unused") };
     job.wait_for_log("ready\n");
+    let inspected = cli.run(&["inspect", "web"]).text(0);
+    assert!(inspected.contains("\"guestPort\": 80"), "{inspected}");
     let published: Value = serde_json::from_str(&published).unwrap();
     let address: SocketAddr = published["address"].as_str().unwrap().parse().unwrap();
     assert!(address.ip().is_loopback() && address.port() != 0, "{published}");

@@ -10,7 +10,8 @@ use crate::output::printer::{Printer, json_text, printable};
 use crate::status::ExitStatus;
 
 const HELP: &str = "\
-Each line is a rule. Rules that deny win. \"metaservice inspect JOB\" has the number of attempts.
+Each line is a rule. Rules that deny win. \"metaservice inspect JOB\" has the published
+ports and the number of attempts.
 
 Example:
   metaservice net show build";
