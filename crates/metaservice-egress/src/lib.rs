@@ -40,6 +40,7 @@ mod name;
 mod names;
 mod policy;
 mod ports;
+mod preset;
 mod reach;
 mod rule;
 

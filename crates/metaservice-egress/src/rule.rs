@@ -11,6 +11,7 @@ use crate::class::AddressClass;
 use crate::name::{DomainName, InvalidName};
 use crate::names::NameTable;
 use crate::ports::{InvalidPorts, Ports};
+use crate::preset::Preset;
 
 /// A rule: `NAME[:PORTS]`, `*.NAME[:PORTS]`, `CIDR[:PORTS][/udp]`, `host:PORT`, `public`.
 ///
@@ -74,12 +75,33 @@ pub enum InvalidRule {
     /// A loopback name or address.
     #[error("write a port of this host as host:PORT, not by a loopback name or address")]
     Loopback,
+    /// The loopback interface of the host with a protocol.
+    #[error("a port of this host is for TCP only: host:PORT")]
+    HostProtocol,
     /// `public` with something behind it, or in other letters.
     #[error("'public' has no ports and no protocol, and is written in small letters")]
     Public,
     /// A network with bits behind its prefix.
     #[error("the address has bits after the prefix; write {0}")]
     Prefix(IpNet),
+    /// A prefix that the address does not have.
+    #[error("the prefix is a number, up to 32 for IPv4 and up to 128 for IPv6")]
+    PrefixLength,
+    /// An IPv6 network with ports, without brackets.
+    #[error("an IPv6 network with ports is in brackets; write {0}")]
+    Brackets(String),
+    /// A name with a scheme or a path.
+    #[error("write the name without a scheme and a path, for example a.example:443")]
+    Url,
+    /// Something else than `/udp` and `/any-sni` behind an address or a name.
+    #[error("there is only '/udp' behind an address, and '/any-sni' behind a name; TCP needs none")]
+    Suffix,
+    /// A preset.
+    #[error("'{0}' is a preset of policies, not a rule; for a host of this name, write {0}:PORT")]
+    Preset(DomainName),
+    /// A word that another option may have.
+    #[error("'{0}' is no rule, but 'public' is; for a host of this name, write {0}:PORT")]
+    Word(DomainName),
     /// `/udp` behind a name.
     #[error("UDP is allowed by addresses only: CIDR[:PORTS]/udp")]
     UdpName,
@@ -97,6 +119,12 @@ impl FromStr for Rule {
         }
         if text.starts_with("public:") || text.starts_with("public/") {
             return Err(InvalidRule::Public);
+        }
+        if text.contains("://") {
+            return Err(InvalidRule::Url);
+        }
+        if text.starts_with("host/") || text.starts_with("host:") && text.contains('/') {
+            return Err(InvalidRule::HostProtocol);
         }
         if let Some(port) = text.strip_prefix("host:") {
             let ports: Ports = port.parse()?;
@@ -119,12 +147,35 @@ fn address_rule(text: &str) -> Option<Result<Rule, InvalidRule>> {
         None => (text, Transport::Tcp),
     };
     let any_sni = text.strip_suffix(ANY_SNI);
-    let (network, ports) = split_network(any_sni.unwrap_or(text));
-    let network = network?;
+    let text = any_sni.unwrap_or(text);
+    let (network, ports) = split_network(text);
+    let Some(network) = network else { return wrong_network(text).map(Err) };
     Some(if any_sni.is_some() {
         Err(InvalidRule::AnySniAddress)
+    } else if ports.is_some_and(|ports| ports.contains('/')) {
+        Err(InvalidRule::Suffix)
     } else {
         check_network(network, ports, transport)
+    })
+}
+
+/// What is wrong behind an address with a slash. `None`: there is no address.
+fn wrong_network(text: &str) -> Option<InvalidRule> {
+    let (address, rest) = text.strip_prefix('[').unwrap_or(text).split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    if rest.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Some(InvalidRule::Suffix);
+    }
+    let end = rest.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(rest.len());
+    let (length, behind) = rest.split_at(end);
+    let network = format!("{address}/{length}");
+    Some(match self::network(&network) {
+        None => InvalidRule::PrefixLength,
+        Some(_) if behind.starts_with('/') => InvalidRule::Suffix,
+        Some(IpNet::V6(_)) if behind.starts_with(':') => {
+            InvalidRule::Brackets(format!("[{network}]{behind}"))
+        }
+        Some(_) => InvalidRule::PrefixLength,
     })
 }
 
@@ -186,9 +237,13 @@ fn name_rule(text: &str) -> Result<Rule, InvalidRule> {
         Some(rest) => (rest, true),
         None => (text, false),
     };
+    if let Some((before, behind)) = text.split_once('/') {
+        let is_suffix = before.contains(':') || matches!(behind, "tcp" | "udp");
+        return Err(if is_suffix { InvalidRule::Suffix } else { InvalidRule::Url });
+    }
     let (name, ports) = match text.split_once(':') {
-        Some((name, ports)) => (name, ports.parse()?),
-        None => (text, Ports::all()),
+        Some((name, ports)) => (name, Some(ports.parse()?)),
+        None => (text, None),
     };
     if name == "*" {
         return Err(InvalidRule::Everything);
@@ -211,9 +266,19 @@ fn name_rule(text: &str) -> Result<Rule, InvalidRule> {
     }
     let pattern = match below {
         Some(_) => Pattern::Below(name, any_sni),
+        None if ports.is_none() => Pattern::Name(not_a_word(name)?, any_sni),
         None => Pattern::Name(name, any_sni),
     };
-    Ok(Rule { pattern, ports })
+    Ok(Rule { pattern, ports: ports.unwrap_or_default() })
+}
+
+/// The name, if it has no other meaning on a command line. With ports, it is a name in any case.
+fn not_a_word(name: DomainName) -> Result<DomainName, InvalidRule> {
+    match name.as_str() {
+        "all" | "none" | "open" => Err(InvalidRule::Word(name)),
+        text if Preset::find(text).is_some() => Err(InvalidRule::Preset(name)),
+        _ => Ok(name),
+    }
 }
 
 impl Rule {
@@ -276,7 +341,12 @@ impl fmt::Display for Rule {
             Pattern::Host => write!(f, "host")?,
             Pattern::Public => return write!(f, "public"),
         }
-        if !ports.is_all() || *pattern == Pattern::Host {
+        let needs_ports = match pattern {
+            Pattern::Host => true,
+            Pattern::Name(name, _) => not_a_word(name.clone()).is_err(),
+            _ => false,
+        };
+        if needs_ports || !ports.is_all() {
             write!(f, ":{ports}")?;
         }
         match pattern {
@@ -340,6 +410,9 @@ mod tests {
             ("Www.Example.org.", "www.example.org"),
             ("1.1.1.1/32:53", "1.1.1.1:53"),
             ("[2001:db8::1]:1-65535", "2001:db8::1"),
+            ("pip:443", "pip:443"),
+            ("open:1-65535", "open:1-65535"),
+            ("*.pip", "*.pip"),
         ] {
             assert_eq!(text.parse::<Rule>().unwrap().to_string(), canonical);
         }
@@ -376,8 +449,27 @@ mod tests {
             ("10.0.0.0/8:", Ports(InvalidPorts)),
             ("[10.0.0.0/8]x", Ports(InvalidPorts)),
             ("127.1", Name(InvalidName::Address)),
-            ("https://a.example", Ports(InvalidPorts)),
-            ("10.0.0.0/33", Name(InvalidName::Character)),
+            ("https://a.example", Url),
+            ("http://a.example:80/x", Url),
+            ("a.example/x/y", Url),
+            ("a.example:443/sctp", Suffix),
+            ("a.example/tcp", Suffix),
+            ("a.example:443/tcp/any-sni", Suffix),
+            ("1.1.1.1:53/tcp", Suffix),
+            ("1.1.1.1/tcp", Suffix),
+            ("10.0.0.0/8/tcp", Suffix),
+            ("[2001:db8::/32]:443/sctp", Suffix),
+            ("10.0.0.1/33", PrefixLength),
+            ("10.0.0.0/33:80", PrefixLength),
+            ("10.0.0.0/:80", PrefixLength),
+            ("[2001:db8::/129]:443/udp", PrefixLength),
+            ("2001:db8::/32:443", Brackets("[2001:db8::/32]:443".into())),
+            ("host:80/udp", HostProtocol),
+            ("host/udp", HostProtocol),
+            ("Open", Word("open".parse().unwrap())),
+            ("none.", Word("none".parse().unwrap())),
+            ("all/any-sni", Word("all".parse().unwrap())),
+            ("pip", Preset("pip".parse().unwrap())),
         ] {
             assert_eq!(text.parse::<Rule>(), Err(why), "{text}");
         }

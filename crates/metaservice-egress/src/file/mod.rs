@@ -12,7 +12,6 @@
 //! includes itself, also through others, is an error.
 
 mod error;
-mod presets;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -26,9 +25,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::error::{InvalidPolicy, MAX_FILES, MAX_RULES, Place, PolicyError};
-pub use self::presets::Preset;
 pub use self::source::Source;
 use crate::policy::Policy;
+pub use crate::preset::Preset;
 use crate::rule::Rule;
 
 /// The largest file of a policy, in bytes.

@@ -9,11 +9,11 @@ pub struct Preset {
 
 /// All presets, in order of their names.
 const PRESETS: [Preset; 5] = [
-    Preset { name: "apt", text: include_str!("../../presets/apt.toml") },
-    Preset { name: "cargo", text: include_str!("../../presets/cargo.toml") },
-    Preset { name: "git", text: include_str!("../../presets/git.toml") },
-    Preset { name: "npm", text: include_str!("../../presets/npm.toml") },
-    Preset { name: "pip", text: include_str!("../../presets/pip.toml") },
+    Preset { name: "apt", text: include_str!("../presets/apt.toml") },
+    Preset { name: "cargo", text: include_str!("../presets/cargo.toml") },
+    Preset { name: "git", text: include_str!("../presets/git.toml") },
+    Preset { name: "npm", text: include_str!("../presets/npm.toml") },
+    Preset { name: "pip", text: include_str!("../presets/pip.toml") },
 ];
 
 impl Preset {
