@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::measure::{Goal, Group, Quantity, Role};
+use crate::measure::{Comparison, Goal, Group, Quantity, Role};
 
 /// All measures, ordered by group and then as they are registered.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) quick: bool,
     pub(crate) quantities: Vec<Quantity>,
     pub(crate) goals: Vec<Goal>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) comparisons: Vec<Comparison>,
     pub(crate) subjects: Vec<Samples>,
 }
 
@@ -134,6 +136,7 @@ pub(crate) mod tests {
                 better: Better::More,
             }],
             goals: Vec::new(),
+            comparisons: Vec::new(),
             subjects: subjects.iter().map(samples).collect(),
         }
     }

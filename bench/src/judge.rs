@@ -4,7 +4,7 @@
 //! more reliable than the ratio of two medians: varying load is in both of its sides.
 
 use crate::data::Record;
-use crate::measure::{Better, Goal};
+use crate::measure::{Better, Comparison, Goal, Reference};
 use crate::statistics::Summary;
 
 /// The result for a goal.
@@ -21,18 +21,12 @@ impl Verdict {
     /// Returns `None` if samples are missing.
     pub(crate) fn of(record: &Record, goal: &Goal) -> Option<Self> {
         let better = record.quantity(&goal.quantity)?.better;
-        let values = record.values(&goal.subject, &goal.quantity);
-        let references = match &goal.reference {
-            Some(reference) => record.values(&reference.subject, &reference.quantity),
-            None => vec![Some(1.0); values.len()],
-        };
-        let pairs: Vec<(f64, f64)> =
-            values.iter().zip(&references).filter_map(|(a, b)| (*a).zip(*b)).collect();
+        let pairs = pairs(record, &goal.subject, &goal.quantity, goal.reference.as_ref());
         let target = |reference: f64| goal.factor.mul_add(reference, goal.plus);
         // A target of zero is reached only by zero.
         let score = |value: f64, target: f64| if target == 0.0 { value } else { value / target };
         Some(Self {
-            ratio: Summary::of(pairs.iter().map(|(value, reference)| value / reference))?,
+            ratio: ratio(&pairs)?,
             score: Summary::of(pairs.iter().map(|(value, of)| score(*value, target(*of))))?,
             better,
         })
@@ -44,6 +38,31 @@ impl Verdict {
             Better::Less => self.score.median <= 1.0,
         }
     }
+}
+
+/// The ratio of each round. Returns `None` if samples are missing.
+pub(crate) fn compared(record: &Record, comparison: &Comparison) -> Option<Summary> {
+    let Comparison { subject, quantity, reference } = comparison;
+    ratio(&pairs(record, subject, quantity, Some(reference)))
+}
+
+fn ratio(pairs: &[(f64, f64)]) -> Option<Summary> {
+    Summary::of(pairs.iter().map(|(value, reference)| value / reference))
+}
+
+/// The values of a subject, each with the reference of its round: 1 if there is no reference.
+fn pairs(
+    record: &Record,
+    subject: &str,
+    quantity: &str,
+    reference: Option<&Reference>,
+) -> Vec<(f64, f64)> {
+    let values = record.values(subject, quantity);
+    let references = match reference {
+        Some(reference) => record.values(&reference.subject, &reference.quantity),
+        None => vec![Some(1.0); values.len()],
+    };
+    values.iter().zip(&references).filter_map(|(a, b)| (*a).zip(*b)).collect()
 }
 
 #[cfg(test)]

@@ -176,9 +176,7 @@ fn quick(selection: &Selection, file: &Path) -> anyhow::Result<()> {
         }
     }
     for record in &now.records {
-        for goal in &record.goals {
-            println!("{}", page::line(record, goal));
-        }
+        page::lines(record).iter().for_each(|line| println!("{line}"));
     }
     let moved = compare::compare(&Data::load(file)?, &now);
     match moved.len() {

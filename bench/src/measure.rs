@@ -116,7 +116,25 @@ pub(crate) struct Goal {
     pub(crate) reference: Option<Reference>,
 }
 
-/// The quantity of a subject with which a goal is compared, from the same round.
+/// A quantity of a subject relative to that of another, without a figure to reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    pub(crate) subject: String,
+    pub(crate) quantity: String,
+    pub(crate) reference: Reference,
+}
+
+impl Comparison {
+    /// Compares `quantity` of `subject` with the same quantity of `reference`.
+    pub(crate) fn new(subject: &str, quantity: &str, reference: &str) -> Self {
+        let [subject, reference] = [subject, reference].map(str::to_owned);
+        let quantity = quantity.to_owned();
+        let reference = Reference { subject: reference, quantity: quantity.clone() };
+        Self { subject, quantity, reference }
+    }
+}
+
+/// The quantity of a subject with which another is compared, from the same round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) subject: String,
@@ -157,14 +175,22 @@ pub(crate) struct Measure {
     pub(crate) quantities: Vec<Quantity>,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) goals: Vec<Goal>,
+    pub(crate) comparisons: Vec<Comparison>,
     /// The rounds of a full run, at least 5.
     pub(crate) rounds: usize,
 }
 
 impl Measure {
     pub(crate) fn new(title: &'static str, how: impl Into<String>) -> Self {
-        let (quantities, subjects, goals) = (Vec::new(), Vec::new(), Vec::new());
-        Self { title, how: how.into(), quantities, subjects, goals, rounds: 5 }
+        Self {
+            title,
+            how: how.into(),
+            quantities: Vec::new(),
+            subjects: Vec::new(),
+            goals: Vec::new(),
+            comparisons: Vec::new(),
+            rounds: 5,
+        }
     }
 
     pub(crate) fn quantity(mut self, name: &str, unit: &str, better: Better) -> Self {
@@ -184,6 +210,11 @@ impl Measure {
 
     pub(crate) fn goal(mut self, goal: Goal) -> Self {
         self.goals.push(goal);
+        self
+    }
+
+    pub(crate) fn comparison(mut self, comparison: Comparison) -> Self {
+        self.comparisons.push(comparison);
         self
     }
 }

@@ -13,8 +13,8 @@ use anyhow::Context;
 
 use crate::data::{Data, Record};
 use crate::facts::Facts;
-use crate::judge::Verdict;
-use crate::measure::{Better, Goal, Group, Role};
+use crate::judge::{Verdict, compared};
+use crate::measure::{Better, Comparison, Goal, Group, Reference, Role};
 use crate::plot;
 use crate::statistics::Summary;
 
@@ -82,7 +82,7 @@ fn introduction(data: &Data) -> String {
                 "| [{}/{}] | {} | {} | {} | {} |",
                 record.group,
                 record.id,
-                what(goal),
+                what_of(goal),
                 median(record, goal),
                 target(record, goal),
                 reached(record, goal),
@@ -102,16 +102,20 @@ fn anchor(title: &str) -> String {
     title.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-fn what(goal: &Goal) -> String {
-    match &goal.reference {
-        None => format!("{} of {}", goal.quantity, goal.subject),
-        Some(reference) if reference.quantity == goal.quantity => {
-            format!("{} of {} relative to {}", goal.quantity, goal.subject, reference.subject)
+fn what_of(goal: &Goal) -> String {
+    what(&goal.quantity, &goal.subject, goal.reference.as_ref())
+}
+
+fn what(quantity: &str, subject: &str, reference: Option<&Reference>) -> String {
+    match reference {
+        None => format!("{quantity} of {subject}"),
+        Some(reference) if reference.quantity == quantity => {
+            format!("{quantity} of {subject} relative to {}", reference.subject)
         }
-        Some(reference) => format!(
-            "{} of {} relative to {} of {}",
-            goal.quantity, goal.subject, reference.quantity, reference.subject
-        ),
+        Some(reference) => {
+            let Reference { quantity: of, subject: to } = reference;
+            format!("{quantity} of {subject} relative to {of} of {to}")
+        }
     }
 }
 
@@ -166,9 +170,21 @@ fn reached(record: &Record, goal: &Goal) -> &'static str {
     }
 }
 
-/// A goal and its result, in one line.
-pub(crate) fn line(record: &Record, goal: &Goal) -> String {
-    format!("{}/{} {}", record.group, record.id, sentence(record, goal).replace("**", ""))
+/// The result of each goal and of each comparison, in one line each.
+pub(crate) fn lines(record: &Record) -> Vec<String> {
+    let goals = record.goals.iter().map(|goal| sentence(record, goal));
+    let comparisons = record.comparisons.iter().map(|comparison| relation(record, comparison));
+    let line = |text: String| format!("{}/{} {}", record.group, record.id, text.replace("**", ""));
+    goals.chain(comparisons).map(line).collect()
+}
+
+fn relation(record: &Record, comparison: &Comparison) -> String {
+    let Comparison { subject, quantity, reference } = comparison;
+    let what = what(quantity, subject, Some(reference));
+    match compared(record, comparison) {
+        Some(ratio) => format!("{what}: **{}** ×", summary(ratio)),
+        None => format!("{what}: not measured"),
+    }
 }
 
 fn sentence(record: &Record, goal: &Goal) -> String {
@@ -177,7 +193,7 @@ fn sentence(record: &Record, goal: &Goal) -> String {
         Some(_) => "**not reached**",
         None => "not measured",
     };
-    let (what, ratio, target) = (what(goal), ratio(record, goal), target(record, goal));
+    let (what, ratio, target) = (what_of(goal), ratio(record, goal), target(record, goal));
     format!("{what}: {ratio}, to reach {target}: {reached}")
 }
 
@@ -185,6 +201,9 @@ fn section(text: &mut String, record: &Record, note: Option<&str>) {
     let _ = writeln!(text, "\n### {}\n\n{}\n", record.title, wrapped(&record.how, ""));
     for goal in &record.goals {
         let _ = writeln!(text, "- {}", wrapped(&sentence(record, goal), "  "));
+    }
+    for comparison in &record.comparisons {
+        let _ = writeln!(text, "- {}", wrapped(&relation(record, comparison), "  "));
     }
     let _ = write!(text, "\n| subject | role |");
     for quantity in &record.quantities {
@@ -303,6 +322,10 @@ mod tests {
             Goal::ratio("metaservice", "rate", 0.8, "limit"),
             Goal::absolute("metaservice", "rate", 1.5),
         ];
+        record.comparisons = vec![
+            Comparison::new("limit", "rate", "metaservice"),
+            Comparison::new("metaservice", "rate", "peer"),
+        ];
         let data = Data { records: vec![record] };
         data.save(&file).unwrap();
         fs::create_dir(directory.path().join("performance/notes")).unwrap();
@@ -312,6 +335,10 @@ mod tests {
         let ratio = "- rate of metaservice relative to limit: **0.500 [0.250..0.750]** ×, \
                      to reach ≥ 0.800 ×: **not\n  reached**\n";
         assert!(page.contains(ratio), "{page}");
+        let comparison = "- rate of limit relative to metaservice: **2.00 [1.33..4.00]** ×\n";
+        assert!(page.contains(comparison), "{page}");
+        let missing = "- rate of metaservice relative to peer: not measured\n";
+        assert!(page.contains(missing), "{page}");
         let value =
             "rate of metaservice: **2.00 [1.00..3.00]** MB/s, to reach ≥ 1.50 MB/s: reached";
         assert!(page.contains(value), "{page}");

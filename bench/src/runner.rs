@@ -58,7 +58,7 @@ pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Re
         }
     }
     eprintln!("{}/{}: {:.1} s", entry.group, entry.id, begun.elapsed().as_secs_f64());
-    let Measure { title, how, quantities, goals, .. } = measure;
+    let Measure { title, how, quantities, goals, comparisons, .. } = measure;
     Ok(Record {
         group: entry.group,
         id: entry.id.to_owned(),
@@ -68,6 +68,7 @@ pub(crate) fn run(entry: &Entry, setting: &Setting, facts: &Facts) -> anyhow::Re
         quick: setting.quick,
         quantities,
         goals,
+        comparisons,
         subjects,
     })
 }

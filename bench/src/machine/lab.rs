@@ -2,9 +2,9 @@
 //!
 //! Owns its parts. On the network card of metaservice: the service, the raw streams, and the
 //! gateway that leads to servers of this host. On separate devices: QEMU's user network with
-//! OpenSSH and `guestfwd`, and the port of QEMU's guest agent. The root directory is the host's, so
-//! that the same programs run on both sides. `metaservice-qemu` does not support the peers'
-//! devices: a wrapper script for QEMU adds them.
+//! OpenSSH and `guestfwd`, passt, and the port of QEMU's guest agent. The root directory is the
+//! host's, so that the same programs run on both sides. `metaservice-qemu` does not support the
+//! peers' devices: a wrapper script for QEMU adds them.
 
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -28,6 +28,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::passt::Passt;
 use super::peers::Peers;
 use super::raw::{self, Flow, Servers};
 use super::routes::{self, Router};
@@ -56,6 +57,7 @@ pub(super) struct Lab {
     pub(super) service: MetaService,
     pub(super) log: Tap,
     peers: Result<Peers, String>,
+    passt: Result<Passt, String>,
     secure_shell: OnceCell<Result<SecureShell, String>>,
     flows: mpsc::UnboundedReceiver<Flow>,
     machine: Machine,
@@ -79,14 +81,19 @@ impl Lab {
         let start = async {
             let ssh_port = free_port()?;
             let servers = Servers::start(&flow).await?;
-            let qemu = match &peers {
+            let (qemu, passt) = match &peers {
                 Ok(peers) => {
                     let port = servers.discard;
                     let netcat = format!("{} -N 127.0.0.1 {port}", peers.netcat().display());
-                    let devices = devices(scratch.path(), ssh_port, &netcat);
-                    wrapper(&tools.qemu, peers, scratch.path(), &devices)?
+                    let mut devices = devices(scratch.path(), ssh_port, &netcat);
+                    let passt = match peers.passt() {
+                        Ok(program) => Passt::start(program, scratch.path()).await,
+                        Err(error) => Err(error),
+                    };
+                    devices.extend(passt.iter().flat_map(Passt::devices));
+                    (wrapper(&tools.qemu, peers, scratch.path(), &devices)?, passt)
                 }
-                Err(_) => tools.qemu.clone(),
+                Err(error) => (tools.qemu.clone(), Err(anyhow::anyhow!("{error:#}"))),
             };
             let (host, guest) = UnixStream::pair()?;
             host.set_nonblocking(true)?;
@@ -108,16 +115,19 @@ impl Lab {
                 },
                 exit = machine.wait() => bail!("the machine ended: {}", exit.cause),
             }
-            anyhow::Ok((service, tap, machine, (ssh_port, servers, gateway)))
+            anyhow::Ok((service, tap, machine, passt, (ssh_port, servers, gateway)))
         };
-        let (service, log, machine, (ssh_port, servers, _gateway)) = runtime.block_on(start)?;
+        let (service, log, machine, passt, (ssh_port, servers, _gateway)) =
+            runtime.block_on(start)?;
         let peers = peers.map_err(|error| format!("{error:#}"));
+        let passt = passt.map_err(|error| format!("{error:#}"));
         let secure_shell = OnceCell::new();
         let lab = Self {
             runtime,
             service,
             log,
             peers,
+            passt,
             secure_shell,
             flows,
             machine,
@@ -129,6 +139,9 @@ impl Lab {
         let mut cards = routes::GATEWAY_CARD.to_vec();
         if lab.peers.is_ok() {
             cards.extend(routes::USER_CARD);
+        }
+        if lab.passt.is_ok() {
+            cards.extend(routes::PASST_CARD);
         }
         let ip = tools.busybox.display();
         let steps: Vec<_> = cards.iter().map(|words| format!("{ip} ip {words}")).collect();
@@ -220,6 +233,11 @@ impl Lab {
     /// The peers, if they are available.
     pub(super) fn peers(&self) -> anyhow::Result<&Peers> {
         self.peers.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))
+    }
+
+    /// passt, if it is available.
+    pub(super) fn passt(&self) -> anyhow::Result<&Passt> {
+        self.passt.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
 
     /// OpenSSH. The first call starts it.

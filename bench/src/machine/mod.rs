@@ -1,10 +1,10 @@
 //! Measures in a virtual machine.
 //!
 //! `lab` is the machine with all parts. `peers` are the programs that people use today;
-//! `secure_shell` and `guest_agent` are their clients. `guest` and `raw` are the two ends of a raw
-//! stream. `routes` are the ways from the guest to this host. `timeouts` ends what hangs. The
-//! measures are in `streams` (throughput), `network` (the gateway), `turns` (latency), `boot`, and
-//! `day` (a whole task).
+//! `secure_shell` and `guest_agent` are their clients, and `passt` is the process of one. `guest`
+//! and `raw` are the two ends of a raw stream. `routes` are the ways from the guest to this host.
+//! `timeouts` ends what hangs. The measures are in `streams` (throughput), `network` (the gateway),
+//! `turns` (latency), `boot`, and `day` (a whole task).
 
 mod boot;
 mod day;
@@ -12,6 +12,7 @@ mod guest;
 mod guest_agent;
 mod lab;
 mod network;
+mod passt;
 mod peers;
 mod raw;
 mod routes;

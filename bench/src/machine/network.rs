@@ -1,5 +1,5 @@
-//! Measures the guest's way to servers of this host: through the gateway, and through QEMU's user
-//! network.
+//! Measures the guest's way to servers of this host: through the gateway, through QEMU's user
+//! network, and through passt.
 
 use std::cell::RefCell;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use super::guest;
 use super::lab::{Lab, Way};
 use super::routes::{NAME, Router};
 use crate::loopback::process::{cpu_seconds, status};
-use crate::measure::{Better, Goal, Measure, Role, Setting, Values};
+use crate::measure::{Better, Comparison, Goal, Measure, Role, Setting, Values};
 
 const MIB: u64 = 1 << 20;
 
@@ -56,14 +56,16 @@ fn ask(
 ) -> impl FnMut() -> anyhow::Result<Values> + use<> {
     let lab = Rc::clone(lab);
     move || {
-        let answer = lab.borrow().play(&["ask", &router.resolver(), NAME, &count.to_string()])?;
+        let lab = lab.borrow();
+        let resolver = router.resolver(&lab)?;
+        let answer = lab.play(&["ask", &resolver, NAME, &count.to_string()])?;
         // The first line is the address.
         percentiles(answer.split_once('\n').context("the guest prints one line")?.1)
     }
 }
 
-/// Questions of this host to its resolver, to which QEMU's user network forwards those of the
-/// guest.
+/// Questions of this host to its resolver, to which QEMU's user network and passt forward those of
+/// the guest.
 fn ask_here(count: usize) -> anyhow::Result<Values> {
     let file = std::fs::read_to_string("/etc/resolv.conf")?;
     let server = file.lines().find_map(|line| line.strip_prefix("nameserver "));
@@ -132,22 +134,21 @@ fn idle(lab: &Shared) -> anyhow::Result<impl FnMut() -> anyhow::Result<Values> +
     })
 }
 
-/// The guest's way to servers of this host.
-pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
-    let lab = Rc::new(RefCell::new(Lab::boot(setting)?));
-    let bytes = setting.pick(64, 256) * MIB;
-    let count = setting.pick(50, 200);
-    let how = format!(
+/// The method, for the page.
+fn how(bytes: u64, count: usize) -> String {
+    format!(
         "A program in the guest connects to servers on the loopback interface of this host: \
          through the gateway of metaservice, with a policy of two rules, and through QEMU's user \
-         network (libslirp), without a program between. *Card* is the same stream between the \
+         network (libslirp), without a program between. *passt* is a user network in its own \
+         process, where its package is available, with the MTU that it announces: 65520 bytes, as \
+         the card of metaservice. *Card* is the same stream between the \
          guest and the card itself: the limit of the gateway. A stream has {} MiB, with libslirp \
          {} MiB, in pieces of 256 KiB that are not used; the server measures the time. \
          *Connection*: connect, one byte in each direction, close, {count} times in sequence; the \
          guest measures the time. *Name*: a question for the address of {NAME} by UDP, {QUESTIONS} \
          times in sequence. The gateway answers it itself, because the name is resolved when the \
-         guest connects. libslirp forwards it to the resolver of this host, which *host* asks \
-         directly. *Idle*: {IDLE} connections through the gateway, whose servers are another \
+         guest connects. libslirp and passt forward it to the resolver of this host, which \
+         *host* asks directly. *Idle*: {IDLE} connections through the gateway, whose servers are another \
          process. Memory is the growth of the host's process while those of the first round come; \
          later ones use the same memory again. Growth is that since before the first stream, with \
          what the allocator has kept of all buffers. The processor time of the process is measured \
@@ -155,9 +156,16 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
         bytes / MIB,
         bytes / 4 / MIB,
         REST.as_secs(),
-    );
-    let (gateway, user) = (Router::Gateway, Router::User);
-    Ok(Measure::new("The network of a guest", how)
+    )
+}
+
+/// The guest's way to servers of this host.
+pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
+    let lab = Rc::new(RefCell::new(Lab::boot(setting)?));
+    let bytes = setting.pick(64, 256) * MIB;
+    let count = setting.pick(50, 200);
+    let (gateway, user, passt) = (Router::Gateway, Router::User, Router::Passt);
+    Ok(Measure::new("The network of a guest", how(bytes, count))
         .quantity("rate", "MB/s", Better::More)
         .quantity("p50", "ms", Better::Less)
         .quantity("p99", "ms", Better::Less)
@@ -167,13 +175,17 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
         .subject("gateway, out", Role::Metaservice, stream(&lab, Way::RoutedOut(gateway), bytes))
         .subject("card, out", Role::Limit, stream(&lab, Way::Out, bytes))
         .subject("libslirp, out", Role::Peer, stream(&lab, Way::RoutedOut(user), bytes / 4))
+        .subject("passt, out", Role::Peer, stream(&lab, Way::RoutedOut(passt), bytes))
         .subject("gateway, in", Role::Metaservice, stream(&lab, Way::RoutedIn(gateway), bytes))
         .subject("card, in", Role::Limit, stream(&lab, Way::In, bytes))
         .subject("libslirp, in", Role::Peer, stream(&lab, Way::RoutedIn(user), bytes / 4))
+        .subject("passt, in", Role::Peer, stream(&lab, Way::RoutedIn(passt), bytes))
         .subject("gateway, connection", Role::Metaservice, connect(&lab, gateway, count))
         .subject("libslirp, connection", Role::Peer, connect(&lab, user, count))
+        .subject("passt, connection", Role::Peer, connect(&lab, passt, count))
         .subject("gateway, name", Role::Metaservice, ask(&lab, gateway, QUESTIONS))
         .subject("libslirp, name", Role::Peer, ask(&lab, user, QUESTIONS))
+        .subject("passt, name", Role::Peer, ask(&lab, passt, QUESTIONS))
         .subject("host, name", Role::Limit, || ask_here(QUESTIONS))
         .subject("gateway, idle", Role::Metaservice, idle(&lab)?)
         .goal(Goal::ratio("gateway, out", "rate", 3.0, "libslirp, out"))
@@ -181,5 +193,9 @@ pub(super) fn prepare(setting: &Setting) -> anyhow::Result<Measure> {
         .goal(Goal::ratio("gateway, out", "rate", 0.8, "card, out"))
         .goal(Goal::ratio("gateway, in", "rate", 0.8, "card, in"))
         .goal(Goal::ratio("gateway, connection", "p50", 1.0, "libslirp, connection"))
-        .goal(Goal::ratio("gateway, name", "p50", 1.0, "libslirp, name")))
+        .goal(Goal::ratio("gateway, name", "p50", 1.0, "libslirp, name"))
+        .comparison(Comparison::new("gateway, out", "rate", "passt, out"))
+        .comparison(Comparison::new("gateway, in", "rate", "passt, in"))
+        .comparison(Comparison::new("gateway, connection", "p50", "passt, connection"))
+        .comparison(Comparison::new("gateway, name", "p50", "passt, name")))
 }

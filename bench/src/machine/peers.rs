@@ -22,20 +22,34 @@ const PACKAGES: [&str; 7] = [
     "libnsl2",
 ];
 
+/// A program of the packages, by which they are found.
+const PROGRAM: &str = "usr/sbin/sshd";
+
+/// A user network in its own process. Older systems do not have this package.
+const PASST: &str = "passt";
+const PASST_PROGRAM: &str = "usr/bin/passt";
+
 /// The unpacked packages.
 #[derive(Debug, Clone)]
 pub(super) struct Peers {
     directory: PathBuf,
+    passt: Result<PathBuf, String>,
 }
 
 impl Peers {
     /// Finds the packages in the cache, or downloads them.
     pub(super) fn get() -> anyhow::Result<Self> {
-        let directory = cache()?.join("peers");
-        if !directory.join("usr/sbin/sshd").is_file() {
-            fetch(&directory).context("cannot download the peers (Debian and Ubuntu only)")?;
-        }
-        Ok(Self { directory })
+        let (directory, passt) = (cache()?.join("peers"), cache()?.join(PASST));
+        find(&directory, &PACKAGES, PROGRAM)
+            .context("cannot download the peers (Debian and Ubuntu only)")?;
+        let passt = find(&passt, &[PASST], PASST_PROGRAM)
+            .map_err(|error| format!("cannot download {PASST}: {error:#}"));
+        Ok(Self { directory, passt })
+    }
+
+    /// The program of passt, if its package is available.
+    pub(super) fn passt(&self) -> anyhow::Result<&Path> {
+        self.passt.as_deref().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
 
     pub(super) fn ssh(&self) -> PathBuf {
@@ -81,12 +95,23 @@ impl Peers {
     }
 }
 
-fn fetch(directory: &Path) -> anyhow::Result<()> {
-    eprintln!("downloading {} to {}", PACKAGES.join(" "), directory.display());
+/// Finds a program of packages in their directory, or downloads the packages.
+fn find(directory: &Path, packages: &[&str], program: &str) -> anyhow::Result<PathBuf> {
+    let path = directory.join(program);
+    if !path.is_file() {
+        fetch(directory, packages)?;
+        // A concurrent run may have created it first.
+        ensure!(path.is_file(), "{} is missing", path.display());
+    }
+    Ok(path)
+}
+
+fn fetch(directory: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    eprintln!("downloading {} to {}", packages.join(" "), directory.display());
     let parent = directory.parent().context("a cache directory has a parent")?;
     let staging = tempfile::Builder::new().prefix(".staging.").tempdir_in(parent)?;
     let mut fetching = Command::new("apt-get");
-    fetching.arg("download").args(PACKAGES).current_dir(staging.path());
+    fetching.arg("download").args(packages).current_dir(staging.path());
     timeouts::run(fetching)?;
     let unpacked = staging.path().join("unpacked");
     for entry in std::fs::read_dir(staging.path())? {
@@ -97,12 +122,6 @@ fn fetch(directory: &Path) -> anyhow::Result<()> {
             timeouts::run(unpack)?;
         }
     }
-    // A concurrent run may have created it first: the check below decides.
     let _ = std::fs::rename(&unpacked, directory);
-    ensure!(
-        directory.join("usr/sbin/sshd").is_file(),
-        "sshd is missing in {}",
-        directory.display()
-    );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The ways from the guest to servers of this host: the gateway of metaservice, and QEMU's user
-//! network.
+//! The ways from the guest to servers of this host: the gateway of metaservice, QEMU's user
+//! network, and passt.
 //!
 //! Owns their addresses, which do not overlap, and the policy of the gateway.
 
@@ -18,6 +18,13 @@ pub(super) const USER_CARD: [&str; 2] =
 const USER_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const USER_RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
+/// How `ip` sets up the guest's card behind passt, with the MTU that passt announces.
+pub(super) const PASST_CARD: [&str; 3] =
+    ["link set eth2 mtu 65520", "link set eth2 up", "address replace 10.0.4.15/24 dev eth2"];
+pub(super) const PASST_GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 4, 15);
+pub(super) const PASST_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 4, 2);
+pub(super) const PASST_RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 4, 3);
+
 /// How `ip` sets up the guest's card behind the gateway.
 pub(super) const GATEWAY_CARD: [&str; 2] =
     ["address replace 10.0.3.15/24 dev eth0", "route replace default via 10.0.3.2"];
@@ -35,6 +42,7 @@ pub(super) const NAME: &str = "deb.debian.org";
 pub(super) enum Router {
     Gateway,
     User,
+    Passt,
 }
 
 impl Router {
@@ -45,8 +53,12 @@ impl Router {
                 lab.peers()?;
                 USER_ROUTER.to_string()
             }
+            Self::Passt => {
+                lab.passt()?;
+                PASST_ROUTER.to_string()
+            }
             Self::Gateway => {
-                let answer = lab.play(&["ask", &self.resolver(), HOST, "1"])?;
+                let answer = lab.play(&["ask", &self.resolver(lab)?, HOST, "1"])?;
                 answer.lines().next().context("the resolver gives no address")?.to_owned()
             }
         };
@@ -54,12 +66,19 @@ impl Router {
     }
 
     /// The resolver of the guest.
-    pub(super) fn resolver(self) -> String {
+    pub(super) fn resolver(self, lab: &Lab) -> anyhow::Result<String> {
         let address = match self {
             Self::Gateway => GATEWAY_ROUTER,
-            Self::User => USER_RESOLVER,
+            Self::User => {
+                lab.peers()?;
+                USER_RESOLVER
+            }
+            Self::Passt => {
+                lab.passt()?;
+                PASST_RESOLVER
+            }
         };
-        format!("{address}:53")
+        Ok(format!("{address}:53"))
     }
 }
 
