@@ -21,8 +21,9 @@ const MIB: u64 = 1 << 20;
 /// The number of idle connections.
 const IDLE: usize = 1000;
 
-/// The number of questions for a name. Resolvers limit those of one client.
-const QUESTIONS: usize = 20;
+/// The number of questions for a name. Resolvers limit those of one client, and that of this host
+/// gets those of three subjects in each round.
+const QUESTIONS: usize = 15;
 
 /// How long the processor time of idle connections is measured.
 const REST: Duration = Duration::from_secs(5);
