@@ -220,6 +220,28 @@ fn a_card_has_one_address_a_route_and_a_resolver_also_by_dhcp_and_under_a_root()
 }
 
 #[test]
+fn a_guest_knows_its_own_name_without_a_question() {
+    let cli = Cli::with_cache(METASERVICE);
+    cli.run(&["image", "snapshot", "builtin"]).text(0);
+    let script = "cat /etc/hosts; ping -c 1 -q $(uname -n) | head -n 1";
+    let by_program = "cat /etc/hosts; getent ahostsv4 $(uname -n) | head -n 1";
+    let hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web\n";
+    for (options, script, answer) in [
+        (&["--no-snapshot"][..], script, "PING web (127.0.1.1): "),
+        (&[], script, "PING web (127.0.1.1): "),
+        (&["--rootfs", "/"], by_program, "127.0.1.1 "),
+    ] {
+        let run = ["run", "--hostname", "web", "--net-log", "net"];
+        let finished = cli.run(&[&run[..], options, &["--", "sh", "-c", script]].concat());
+        let text = finished.text(0);
+        let found = text.strip_prefix(hosts).is_some_and(|rest| rest.starts_with(answer));
+        assert!(found, "{options:?}: {text}");
+        let log = std::fs::read_to_string(cli.work().join("net")).unwrap();
+        assert!(log.is_empty() && !finished.stderr.contains("denied"), "{options:?}: {log}");
+    }
+}
+
+#[test]
 fn a_machine_with_a_policy_starts_from_the_snapshot_of_all() {
     let cli = Cli::with_cache(METASERVICE);
     cli.run(&["image", "snapshot", "builtin"]).text(0);

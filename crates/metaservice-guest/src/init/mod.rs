@@ -11,9 +11,9 @@
 //! whose parent has ended. They are only reaped.
 //!
 //! ```text
-//!   mount ─► modules ─► card ─► root ─► resolver ─► agent ◄─┐ crash, backoff
-//!     │ failure                                     ├───────┤
-//!     │                                             │       └ deferred modules
+//!   mount ─► modules ─► card ─► root ─► names ─► agent ◄─┐ crash, backoff
+//!     │ failure                                  ├───────┤
+//!     │                                          │       └ deferred modules
 //!     └─► printed to the console ─► power off ◄─ end all ◄─ power button, SIGTERM, SIGINT
 //! ```
 //!
@@ -41,7 +41,7 @@ use self::boot_arguments::{BootArguments, InvalidArgument};
 use self::network::Network;
 use crate::backoff::Backoff;
 use crate::diagnostics::{print, with_causes};
-use crate::system::resolver;
+use crate::system::names::{self, NameFile};
 
 /// The environment of the agent, and so of every command.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -94,7 +94,8 @@ fn boot() -> Result<(), InitError> {
     let deferred = modules::DeferredModules::open();
     mount::enter(&arguments.root)?;
     if let Some(address) = arguments.resolver {
-        resolver::write(&resolver::of(address));
+        NameFile::Resolver.write(&names::resolver(address));
+        NameFile::Hosts.write(&names::hosts(arguments.hostname.as_deref().unwrap_or_default()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(deferred))

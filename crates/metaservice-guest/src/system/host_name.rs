@@ -8,6 +8,7 @@ use std::path::Path;
 use metaservice_private::replace_unsynced;
 
 use crate::diagnostics::{print, with_causes};
+use crate::system::names;
 
 /// The kernel's limit for a host name.
 const MAX_HOSTNAME: usize = 64;
@@ -15,15 +16,20 @@ const MAX_HOSTNAME: usize = 64;
 /// Where an image stores its host name.
 const HOSTNAME: &str = "/etc/hostname";
 
-/// Sets the host name, and stores it if the image stores one. An agent that may not do this prints
-/// so. A name with other characters than a host name has changes nothing.
+/// Sets the host name, also in the machine's file of hosts, and stores it if the image stores one.
+/// An agent that may not do this prints so. A name with other characters than a host name has
+/// changes nothing.
 pub(crate) fn set(name: &str) {
     if !is_host_name(name) {
         return;
     }
+    let before = rustix::system::uname();
     if let Err(errno) = rustix::system::sethostname(name.as_bytes()) {
         print(&format!("the host name is not set: {}", with_causes(&io::Error::from(errno))));
-    } else if let Err(error) = write_hostname(Path::new(HOSTNAME), name) {
+        return;
+    }
+    names::rename(&before.nodename().to_string_lossy(), name);
+    if let Err(error) = write_hostname(Path::new(HOSTNAME), name) {
         print(&format!("{HOSTNAME} is not written: {}", with_causes(&error)));
     }
 }

@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, mount_remount};
 use super::error::VolumeError;
 use super::share;
 use crate::diagnostics::print;
-use crate::system::resolver;
+use crate::system::names::NameFile;
 use crate::system::root::{SCRATCH, mount as mount_with};
 
 /// The directories of the layers. Each layer has a number.
@@ -57,14 +57,16 @@ impl Layers {
     }
 
     /// Mounts the share with a tag below a new layer, as the next root of the machine. The layer
-    /// has the resolver of the present root.
+    /// has the files of names of the present root.
     pub(super) fn mount_root(&mut self, tag: &str, at: &Path) -> Result<(), VolumeError> {
         let paths = self.add(tag)?;
         let [lower, upper, _] = &paths;
-        if let Some(content) = resolver::read()
-            && let Err(error) = resolver::put(&content, lower, upper)
-        {
-            print(&format!("the root has its own resolver: {error}"));
+        for file in NameFile::ALL {
+            if let Some(content) = file.read()
+                && let Err(error) = file.put(&content, lower, upper)
+            {
+                print(&format!("the root has its own {}: {error}", file.path()));
+            }
         }
         overlay(&paths, at, MountFlags::empty())
     }
