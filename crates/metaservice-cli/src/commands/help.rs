@@ -67,20 +67,20 @@ pub(crate) fn show(mut error: clap::Error, cli: &Command) -> ExitStatus {
         return ExitStatus::SUCCESS;
     }
     without_false_tip(&mut error);
-    let meant = meant(&error, cli);
+    let hint = meant(&error, cli).map(|meant| format!("did you mean {meant:?}?"));
+    let hint = hint.or_else(|| spelling(&error).map(str::to_owned));
     // The flags were not parsed. Only this one changes the output.
     let before_command = std::env::args().skip(1).take_while(|word| word != "--");
     if before_command.into_iter().any(|word| word == "--json") {
         let printer = Printer::new(&OutputArgs { json: true, ..OutputArgs::default() });
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let hint = meant.map(|meant| format!("did you mean {meant:?}?"));
         printer.event("error", json!({ "message": message, "hint": hint }));
         return ExitStatus::FAILED;
     }
     let _ = error.print();
-    if let Some(meant) = meant {
-        crate::output::stderr::line(&format!("hint: did you mean {meant:?}?"));
+    if let Some(hint) = hint {
+        crate::output::stderr::line(&format!("hint: {hint}"));
     }
     ExitStatus::FAILED
 }
@@ -106,6 +106,16 @@ fn meant(error: &clap::Error, cli: &Command) -> Option<String> {
         return None;
     }
     similar(word, &verbs(cli))
+}
+
+/// What docker has a short option for, and this tool a long one.
+fn spelling(error: &clap::Error) -> Option<&'static str> {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) if option == "-p" => {
+            Some("docker's -p is --publish [ADDR:]PORT:GUEST_PORT[/udp] of run")
+        }
+        _ => None,
+    }
 }
 
 fn verbs(command: &Command) -> Vec<String> {

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::ValueEnum;
 use clap_complete::engine::ArgValueCompleter;
 use metaservice_sandbox::Launcher;
-use metaservice_sandbox::job::Job;
+use metaservice_sandbox::job::{Job, Network};
 use metaservice_sandbox::machine::{Plan, snapshot};
 use metaservice_sandbox::spec::{JobSpec, TerminalSpec};
 
@@ -253,14 +253,26 @@ fn print_plan(job: &Job, plan: &Plan) -> Result<ExitStatus> {
         ("processors", summary.cpus.to_string()),
         ("memory", format!("{} MiB", summary.memory >> 20)),
         ("accelerator", summary.accelerator.to_owned()),
-        ("network", summary.network.to_owned()),
-        ("start", start.to_owned()),
-        ("boot timeout", timeout.to_string()),
     ];
+    let rows = rows.into_iter().chain(network_rows(job.hardware().network(), summary.network));
+    let rows = rows.chain([("start", start.to_owned()), ("boot timeout", timeout.to_string())]);
     for (name, value) in rows {
         output::line(format_args!("{name:<13} {}", printable(&value)))?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// What the guest may connect to, where that is written, and the ports that lead into the guest.
+fn network_rows(network: &Network, mode: &str) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("network", mode.to_owned())];
+    if mode == "policy" {
+        let policy = network.policy();
+        rows.push(("allow rules", policy.allow().len().to_string()));
+        rows.push(("deny rules", policy.deny().len().to_string()));
+    }
+    rows.extend(network.log().map(|log| ("network log", log.display().to_string())));
+    rows.extend(network.published().iter().map(|publish| ("published", publish.to_string())));
+    rows
 }
 
 #[cfg(test)]

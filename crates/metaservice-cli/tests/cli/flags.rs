@@ -223,6 +223,7 @@ fn every_verb_has_a_manual_page_and_an_example() {
 
 #[test]
 fn what_cannot_be_meant_is_told() {
+    refused(&["run", "-p", "80:80", "true"], "hint: docker's -p is --publish [ADDR:]PORT:GUEST");
     refused(&["kill", "-s", "NOSUCH", "x"], "\"NOSUCH\" is no signal");
     refused(&["logs", "--since", "soon", "x"], "\"soon\" is no time");
     refused(&["forward", "x", "80"], "\"80\" is not [ADDR:]PORT:GUEST_PORT");

@@ -50,6 +50,7 @@ fn a_wrong_argument_is_an_error_with_its_place() {
     for (arguments, says) in [
         (&["--", "a.example"][..], "in \"a.example\": write it as NAME:PORT or ADDRESS:PORT"),
         (&["--allow-net", "a b", "--", "a:1"], "in --allow-net a b: the rule has no valid name"),
+        (&["--allow-net", "pip", "--", "a:1"], "'pip' is a preset of policies, not a rule"),
         (&["--net-policy", "pipp", "--", "a:1"], "there is no preset \"pipp\""),
         (&["--net-policy", "./no", "--", "a:1"], "in --net-policy: cannot read ./no: No such file"),
         (
@@ -101,6 +102,30 @@ fn the_network_is_in_the_description_of_a_job() {
         "publish": ["0:80"],
     });
     assert_eq!(described["machine"]["network"], expected);
+}
+
+#[test]
+fn a_dry_run_says_what_the_network_is_made_of() {
+    let cli = Cli::new(METASERVICE);
+    let rows = |flags: &[&str]| {
+        let text = cli.run(&[&["run", "--dry-run"], flags, &["--", "true"]].concat()).text(0);
+        let lines = text.lines().skip_while(|line| !line.starts_with("network"));
+        let rows = lines.take_while(|line| !line.starts_with("start"));
+        rows.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(rows(&[]), "network       none");
+    let log = cli.work().canonicalize().unwrap().join("net");
+    assert_eq!(
+        rows(&["--net", "open", "--net-log", log.to_str().unwrap(), "--publish", "8080:80"]),
+        format!(
+            "network       open\nnetwork log   {}\npublished     127.0.0.1:8080:80",
+            log.display()
+        )
+    );
+    assert_eq!(
+        rows(&["--allow-net", "a.example", "--allow-net", "b.example", "--deny-net", "c.example"]),
+        "network       policy\nallow rules   2\ndeny rules    1"
+    );
 }
 
 #[test]

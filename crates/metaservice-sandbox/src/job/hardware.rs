@@ -91,6 +91,12 @@ pub enum InvalidMachine {
 }
 
 impl Hardware {
+    /// The network of the guest.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     pub(super) fn resolve(spec: HardwareSpec) -> Result<Self, InvalidMachine> {
         check(&spec)?;
         Ok(Self {

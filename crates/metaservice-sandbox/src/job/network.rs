@@ -44,8 +44,23 @@ pub struct Publish {
 
 /// Text that is no published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not [ADDR:]PORT:GUEST_PORT[/udp]")]
-pub struct InvalidPublish(String);
+#[error("{0:?} is not [ADDR:]PORT:GUEST_PORT[/udp]: {1}")]
+pub struct InvalidPublish(String, Part);
+
+/// The part of a published port that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Part {
+    #[error("one port is missing")]
+    Missing,
+    #[error("ADDR is an IPv4 address, or an IPv6 address in brackets")]
+    Address,
+    #[error("PORT is a number from 0 to 65535")]
+    Port,
+    #[error("GUEST_PORT is a number from 1 to 65535")]
+    GuestPort,
+    #[error("the protocol is udp, or tcp without it")]
+    Protocol,
+}
 
 /// Why the description of a network is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -172,27 +187,28 @@ impl FromStr for Publish {
     type Err = InvalidPublish;
 
     fn from_str(text: &str) -> Result<Self, InvalidPublish> {
-        parse(text).ok_or_else(|| InvalidPublish(text.to_owned()))
+        parse(text).map_err(|part| InvalidPublish(text.to_owned(), part))
     }
 }
 
-fn parse(text: &str) -> Option<Publish> {
+fn parse(text: &str) -> Result<Publish, Part> {
     let (ports, transport) = match text.rsplit_once('/') {
         Some((ports, "tcp")) => (ports, Transport::Tcp),
         Some((ports, "udp")) => (ports, Transport::Udp),
-        Some(_) => return None,
+        Some(_) => return Err(Part::Protocol),
         None => (text, Transport::Tcp),
     };
-    let (host, guest_port) = ports.rsplit_once(':')?;
+    let (host, guest_port) = ports.rsplit_once(':').ok_or(Part::Missing)?;
     let (address, own) = match host.rsplit_once(':') {
-        Some((address, own)) => (self::address(address)?, own),
+        Some((address, own)) => (self::address(address).ok_or(Part::Address)?, own),
         None => (Ipv4Addr::LOCALHOST.into(), host),
     };
     // The parser of the standard library also takes a plus sign.
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let port = |text: &str| text.parse::<u16>().ok().filter(|_| digits(text));
-    let guest_port = port(guest_port).filter(|port| *port > 0)?;
-    Some(Publish { listen: SocketAddr::new(address, port(own)?), guest_port, transport })
+    let listen = SocketAddr::new(address, port(own).ok_or(Part::Port)?);
+    let guest_port = port(guest_port).filter(|port| *port > 0).ok_or(Part::GuestPort)?;
+    Ok(Publish { listen, guest_port, transport })
 }
 
 /// An IPv4 address, or an IPv6 address in brackets.
@@ -284,24 +300,32 @@ mod tests {
             assert_eq!(publish.to_string(), shown);
             assert_eq!(shown.parse(), Ok(publish));
         }
-        for wrong in [
-            "",
-            "80",
-            ":80",
-            "80:",
-            "80:0",
-            "80:65536",
-            "+80:80",
-            "::1:1:2",
-            "[1.1.1.1]:1:2",
-            "a:1:2",
-            "1:2/sctp",
-            "1:2/",
-            "1,x:2",
-            "1:2:3:4",
-            "1.2.3:1:2",
+        for (wrong, part) in [
+            ("", Part::Missing),
+            ("80", Part::Missing),
+            (":80", Part::Port),
+            ("80:", Part::GuestPort),
+            ("80:0", Part::GuestPort),
+            ("80:65536", Part::GuestPort),
+            ("65536:80", Part::Port),
+            ("+80:80", Part::Port),
+            ("80-81:80-81", Part::Port),
+            ("::1:1:2", Part::Address),
+            ("[1.1.1.1]:1:2", Part::Address),
+            ("a:1:2", Part::Address),
+            ("localhost:1:2", Part::Address),
+            ("1:2/sctp", Part::Protocol),
+            ("1:2/", Part::Protocol),
+            ("1,x:2", Part::Port),
+            ("1:2:3:4", Part::Address),
+            ("1.2.3:1:2", Part::Address),
         ] {
-            assert_eq!(wrong.parse::<Publish>(), Err(InvalidPublish(wrong.into())), "{wrong}");
+            let error = Err(InvalidPublish(wrong.into(), part));
+            assert_eq!(wrong.parse::<Publish>(), error, "{wrong}");
         }
+        assert_eq!(
+            "80:0".parse::<Publish>().unwrap_err().to_string(),
+            "\"80:0\" is not [ADDR:]PORT:GUEST_PORT[/udp]: GUEST_PORT is a number from 1 to 65535"
+        );
     }
 }

@@ -32,9 +32,29 @@ pub(super) async fn show(args: Show, printer: Printer) -> Result<ExitStatus> {
         output::line(json_text(&serde_json::to_string(&policy)?))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let deny = policy.deny.iter().map(|rule| format!("deny   {rule}"));
-    for line in deny.chain(policy.allow.iter().map(|rule| format!("allow  {rule}"))) {
+    for line in lines(&policy.deny, &policy.allow) {
         output::line(printable(&line))?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+fn lines(deny: &[String], allow: &[String]) -> Vec<String> {
+    let deny = deny.iter().map(|rule| format!("deny   {rule}"));
+    let allowed = allow.iter().map(|rule| format!("allow  {rule}"));
+    let nothing = allow.is_empty().then(|| "nothing is allowed".to_owned());
+    deny.chain(allowed).chain(nothing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_without_a_rule_that_allows_says_so() {
+        let rule = |name: &str| [name.to_owned()];
+        assert_eq!(lines(&[], &[]), ["nothing is allowed"]);
+        assert_eq!(lines(&rule("a.example"), &[]), ["deny   a.example", "nothing is allowed"]);
+        let both = lines(&rule("a.example"), &rule("public"));
+        assert_eq!(both, ["deny   a.example", "allow  public"]);
+    }
 }
