@@ -1,7 +1,7 @@
 //! The files in which programs find names: that of the resolver, and that of hosts.
 //!
-//! Owns how the files get into a root. They are the machine's, and not those of a root: they stay as
-//! they are when the root changes, as the network does.
+//! Owns how the files get into a root. They are the machine's, and not those of a root: they stay
+//! as they are when the root changes, as the network does.
 
 use std::fs;
 use std::io;

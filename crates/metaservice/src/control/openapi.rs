@@ -126,18 +126,19 @@ mod tests {
     #[test]
     fn each_response_is_described_and_bytes_are_binary() {
         let mut document = openapi();
-        let mut operations = 0;
+        let mut operations = std::collections::BTreeSet::new();
         for (path, methods) in members(&mut document["paths"]) {
             assert!(!path.starts_with(paths::PREFIX), "{path} is not relative to the servers");
             for (_, operation) in members(methods) {
-                operations += 1;
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(operations.insert(id.clone()), "two operations are {id}");
                 for (status, response) in members(&mut operation["responses"]) {
                     let description = response["description"].as_str().unwrap_or_default();
                     assert!(!description.is_empty(), "{status}");
                 }
             }
         }
-        assert!(operations > 15, "{operations}");
+        assert!(operations.len() > 15, "{operations:?}");
         assert_eq!(
             document.pointer("/paths/~1stats/get/responses/200/content"),
             Some(&json!({

@@ -19,7 +19,7 @@ use crate::control::network::{
 use crate::control::paths;
 
 /// What the guest may connect to.
-#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::NET_POLICY, responses(
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::NET_POLICY, operation_id = "net_policy", responses(
     (status = 200, body = NetworkPolicy),
     (status = 409, body = ApiError, description = "the guest of this job has no network"),
 )))]
@@ -32,7 +32,7 @@ pub(crate) async fn policy(State(served): State<Served>) -> Response {
 
 /// Replaces what the guest may connect to. Connections that are no longer allowed are cut. A policy
 /// with an error changes nothing.
-#[cfg_attr(feature = "openapi", utoipa::path(put, path = paths::NET_POLICY, request_body = NetworkPolicy, responses(
+#[cfg_attr(feature = "openapi", utoipa::path(put, path = paths::NET_POLICY, operation_id = "set_net_policy", request_body = NetworkPolicy, responses(
     (status = 200, body = NetworkPolicy),
     (status = 400, body = ApiError, description = "a rule is not valid"),
     (status = 409, body = ApiError, description = "the guest of this job has no network, or the policy has another revision"),
@@ -66,7 +66,7 @@ pub(crate) struct LogQuery {
 }
 
 /// Each attempt of the guest that has ended, as a line of JSON.
-#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::NET_LOG, params(LogQuery), responses(
+#[cfg_attr(feature = "openapi", utoipa::path(get, path = paths::NET_LOG, operation_id = "net_log", params(LogQuery), responses(
     (status = 200, body = String, content_type = JSON_LINES_TYPE),
     (status = 400, body = ApiError),
     (status = 404, body = ApiError, description = "no log is kept of the network"),
@@ -87,7 +87,7 @@ pub(crate) async fn log(State(served): State<Served>, Query(query): Query<LogQue
 }
 
 /// Publishes a port of the guest on the host, until the network ends.
-#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::NET_PUBLISH, request_body = PublishRequest, responses(
+#[cfg_attr(feature = "openapi", utoipa::path(post, path = paths::NET_PUBLISH, operation_id = "net_publish", request_body = PublishRequest, responses(
     (status = 200, body = Published),
     (status = 400, body = ApiError),
     (status = 409, body = ApiError, description = "the guest of this job has no network, or the host cannot listen there"),
