@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::{Reason, Record, suggestion};
 
 fn rules(texts: &[&str]) -> Vec<Rule> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -289,12 +290,19 @@ proptest! {
     }
 
     #[test]
-    fn the_rule_of_an_attempt_allows_it_and_nothing_else(
+    fn the_rule_that_is_suggested_for_an_attempt_allows_it_and_nothing_else(
         attempt in any_attempt(),
         other in any_attempt(),
     ) {
-        let Some(rule) = Rule::only(&attempt) else { return Ok(()) };
-        let policy = Policy::new([rule.to_string().parse().unwrap()], []);
+        let mut record = Record::new(attempt.transport.into(), 0);
+        record.reason = Reason::of(&Policy::default().decide(&attempt));
+        record.port = Some(attempt.port);
+        match &attempt.target {
+            Target::Address(address) => record.address = Some(*address),
+            name => record.name = Some(name.to_string()),
+        }
+        let Some(rule) = suggestion(&record) else { return Ok(()) };
+        let policy = Policy::new([rule.parse().unwrap()], []);
         prop_assert!(policy.decide(&attempt).is_allowed());
         prop_assert_eq!(policy.decide(&other).is_allowed(), other == attempt);
     }

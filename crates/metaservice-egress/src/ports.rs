@@ -22,11 +22,6 @@ impl Ports {
         Self(vec![1..=u16::MAX])
     }
 
-    /// One port. `None`: it is 0.
-    pub(crate) fn one(port: u16) -> Option<Self> {
-        (port != 0).then(|| Self(vec![port..=port]))
-    }
-
     /// Whether the port is in the set.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {

@@ -6,10 +6,9 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::attempt::{Attempt, Target, Transport};
+use crate::attempt::Transport;
 use crate::class::AddressClass;
 use crate::name::{DomainName, InvalidName};
-use crate::names::NameTable;
 use crate::ports::{InvalidPorts, Ports};
 use crate::preset::Preset;
 
@@ -287,40 +286,6 @@ impl Rule {
     pub fn public() -> Self {
         Self { pattern: Pattern::Public, ports: Ports::all() }
     }
-
-    /// The rule that allows this attempt and nothing else. `None`: there is none. UDP is allowed by
-    /// addresses only, and the loopback interface of the host by its name only.
-    ///
-    /// ```
-    /// use metaservice_egress::{Attempt, Rule};
-    ///
-    /// let attempt: Attempt = "www.example.org:443".parse()?;
-    /// assert_eq!(Rule::only(&attempt).map(|rule| rule.to_string()).as_deref(), Some("www.example.org:443"));
-    /// # Ok::<(), metaservice_egress::InvalidAttempt>(())
-    /// ```
-    #[must_use]
-    pub fn only(attempt: &Attempt) -> Option<Self> {
-        let Attempt { target, port, transport } = attempt;
-        let pattern = match (target, transport) {
-            (Target::Host, Transport::Tcp) => Pattern::Host,
-            (Target::Name(name), Transport::Tcp) if !name.is_loopback() => {
-                Pattern::Name(name.clone(), false)
-            }
-            (Target::Address(address), _) if is_reachable(*address) => {
-                Pattern::Network(address.to_canonical().into(), *transport)
-            }
-            _ => return None,
-        };
-        Ports::one(*port).map(|ports| Self { pattern, ports })
-    }
-}
-
-/// Whether a rule of addresses can allow this one. The loopback interface has a rule of its own,
-/// and the addresses of names have no other meaning.
-fn is_reachable(address: IpAddr) -> bool {
-    let of_name =
-        matches!(address.to_canonical(), IpAddr::V4(address) if NameTable::contains(address));
-    AddressClass::of(address) != AddressClass::Loopback && !of_name
 }
 
 impl fmt::Display for Rule {
