@@ -55,8 +55,9 @@ impl Gateway {
         self.control.clone()
     }
 
-    /// The next thing that is denied for the first time. `None`: the gateway has ended, and there
-    /// are no more. At most 1024 of them are reported.
+    /// The next thing that is denied for the first time, or the next allowed name that does not
+    /// resolve. `None`: the gateway has ended, and there are no more. At most 1024 of them are
+    /// reported.
     ///
     /// Cancel-safe.
     pub async fn denial(&mut self) -> Option<Denial> {

@@ -74,7 +74,8 @@ pub enum Event {
         /// What it knows now.
         now: Contact,
     },
-    /// The guest's policy denies this for the first time. At most 1024 of them are reported.
+    /// The guest's policy denies this for the first time, or an allowed name does not resolve. At
+    /// most 1024 of them are reported.
     Denied(Box<Denial>),
     /// A port of the host leads to a port of the guest. It is reported again if the machine is
     /// started once more.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result};
 use metaservice::JobResult;
+use metaservice_egress::audit::Decision;
 use metaservice_qemu::CacheNotice;
 use metaservice_sandbox::copy::{Content, Step};
 use metaservice_sandbox::job::{CopyIn, Job, Limits, OutputField};
@@ -285,10 +286,15 @@ impl Words<'_> {
         }
     }
 
-    /// The first thing of its kind that the policy of the guest denies.
+    /// The first thing of its kind that the policy of the guest denies, or a name that does not
+    /// resolve.
     fn denied(&mut self, denial: &Denial) {
         let Denial { record, rule, .. } = denial;
-        self.printer.event("denied", json!({ "attempt": record, "suggestion": rule }));
+        let event = match record.verdict {
+            Decision::Denied => "denied",
+            Decision::Allowed => "unresolved",
+        };
+        self.printer.event(event, json!({ "attempt": record, "suggestion": rule }));
         self.denials += 1;
         match self.denials {
             ..=DENIALS => self.printer.note(&network::denied(denial)),

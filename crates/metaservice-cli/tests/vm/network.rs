@@ -261,6 +261,32 @@ fn a_machine_with_a_policy_starts_from_the_snapshot_of_all() {
 }
 
 #[test]
+fn each_failure_of_the_guest_is_explained_once() {
+    let cli = Cli::new(METASERVICE);
+    let script = "for url in www.evil.example none.invalid none.invalid host:1; do \
+                  wget -qO- http://$url/; done; true";
+    let args = ["run", "--json", "--net", "open", "--deny-net", "*.evil.example", "--"];
+    let finished = cli.run(&[&args[..], &["sh", "-c", script]].concat());
+    finished.text(0);
+    let denied = events(&finished, "denied");
+    assert_eq!(denied.len(), 2, "{}", finished.stderr);
+    assert_eq!(denied[0]["attempt"]["rule"], "*.evil.example", "{}", finished.stderr);
+    assert_eq!(denied[1]["attempt"]["name"], "host", "{}", finished.stderr);
+    let unresolved = events(&finished, "unresolved");
+    assert_eq!(unresolved.len(), 1, "{}", finished.stderr);
+    assert_eq!(unresolved[0]["attempt"]["name"], "none.invalid");
+
+    let words = cli.run(&[&["run"], &args[2..], &["sh", "-c", script]].concat()).stderr;
+    for line in [
+        "the guest is denied the name www.evil.example by the rule *.evil.example\n",
+        "the host cannot resolve none.invalid\n",
+        "is denied the name host; to allow a port of this host: --allow-net host:PORT\n",
+    ] {
+        assert_eq!(words.matches(line).count(), 1, "{words}");
+    }
+}
+
+#[test]
 fn ports_that_are_published_lead_into_the_guest() {
     let cli = Cli::new(METASERVICE);
     let script = "mkdir /tmp/www; echo from the guest > /tmp/www/index.html; httpd -h /tmp/www; \
