@@ -2,6 +2,12 @@ use metaservice_egress::Transport;
 
 use super::*;
 
+#[path = "../tests/gateway/hello.rs"]
+#[expect(dead_code, reason = "the tests over sockets use the rest")]
+mod hello;
+
+use hello::sni;
+
 fn attempt(port: u16) -> Attempt {
     let target = Target::Name("a.example".parse().unwrap());
     Attempt { target, port, transport: Transport::Tcp }
@@ -17,26 +23,7 @@ fn inspector(rule: &str, port: u16) -> Inspector {
 
 /// A ClientHello in one record, with these extensions.
 fn hello(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let two = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
-    let mut list = Vec::new();
-    for (kind, content) in extensions {
-        list.extend(kind.to_be_bytes());
-        list.extend(two(content.len()));
-        list.extend(content);
-    }
-    let mut body = vec![3, 3];
-    body.extend([7; 32]);
-    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
-    body.extend(two(list.len()));
-    body.extend(list);
-    let message = [&[1, 0][..], &two(body.len()), &body].concat();
-    [&[22, 3, 1][..], &two(message.len()), &message].concat()
-}
-
-fn sni(name: &str) -> (u16, Vec<u8>) {
-    let two = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
-    let name = name.as_bytes();
-    (0, [&two(name.len() + 3)[..], &[0], &two(name.len()), name].concat())
+    hello::record(&hello::message(extensions))
 }
 
 const ECH: (u16, Vec<u8>) = (0xfe0d, Vec::new());
