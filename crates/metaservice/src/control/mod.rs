@@ -8,8 +8,8 @@
 //! | --- | --- |
 //! | `GET /v1/job` | [`Job`] |
 //! | `GET /v1/wait` | [`Job`], when its command has ended |
-//! | `GET /v1/log` | the part of the log that is kept, as bytes or [frames](log_frame); with `follow` to the job's end |
-//! | `POST /v1/kill` | [`KillAnswer`], when the guest has killed the command or the machine has ended |
+//! | `GET /v1/log` | what is kept of the log, as bytes or [frames](log_frame); with `follow` to its end |
+//! | `POST /v1/kill` | [`KillAnswer`], when the command was killed or the machine has ended |
 //! | `POST /v1/signal` | 204 when the guest has done so |
 //! | `GET /v1/attach` | a websocket that carries the stdin of the job's command |
 //! | `GET /v1/exec`, `GET /v1/shell` | a websocket with the messages of a shell stream |
