@@ -29,7 +29,9 @@ for package in $(find "$CARGO_TARGET_DIR/package" -name '*.crate'); do
 done
 
 cd "$empty"
-# The development profile: it builds in a third of the time.
+# The development profile without debug information: it builds much faster.
+CARGO_PROFILE_DEV_DEBUG=0
+export CARGO_PROFILE_DEV_DEBUG
 cargo install --quiet --debug --path metaservice-cli-* --root "$empty/installed"
 find . -maxdepth 1 -name 'metaservice*' -exec rm -r {} +
 METASERVICE_NO_SNAPSHOT=1 installed/bin/metaservice run -- echo 'the installed tool works'
