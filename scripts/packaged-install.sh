@@ -29,7 +29,7 @@ for package in $(find "$CARGO_TARGET_DIR/package" -name '*.crate'); do
 done
 
 cd "$empty"
-# The development profile without debug information: it builds much faster.
+# The development profile, without debug information: it builds faster, and one command runs here.
 CARGO_PROFILE_DEV_DEBUG=0
 export CARGO_PROFILE_DEV_DEBUG
 cargo install --quiet --debug --path metaservice-cli-* --root "$empty/installed"
