@@ -1,0 +1,34 @@
+//! Jobs on many hosts: a queue on NATS JetStream, and the workers that run its jobs.
+//!
+//! ```text
+//!   client ──Request──► Queue (NATS) ◄──Step──► worker ──JobSpec──► Sandbox
+//!                         │                        │
+//!                         └── JobState, log, artifacts
+//! ```
+//!
+//! The truth about a job is a list of [steps](step::Step), numbered from zero. Each step is a key of
+//! its own in a bucket that takes a key only once, so each change is a compare-and-set on the number
+//! of the step. The servers of a cluster check it when they apply it, and all come to the same
+//! answer. A [state](state::JobState) is what the steps of one job make, a [view](view::View) what
+//! the steps of all jobs make.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`name`] | names of jobs, workers and tenants |
+//! | [`request`] | what a client asks for: a description, a tenant, a priority, attempts |
+//! | [`step`] | the changes of a job, as JSON |
+//! | [`state`] | one job: what its steps make of it, without I/O |
+//! | [`view`] | all jobs and workers: who runs next, who is lost, without I/O or clock |
+//! | [`queue`] | the connection to NATS, its buckets and streams |
+//! | [`log`] | the live log of an attempt, in chunks with offsets |
+//! | [`worker`] | claims jobs, and runs them in machines |
+//! | [`server`] | a `nats-server` of this host, for a queue without installation |
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+pub mod name;
+pub mod request;
+pub mod state;
+pub mod step;
+pub mod view;

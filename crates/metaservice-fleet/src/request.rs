@@ -1,0 +1,263 @@
+//! What a client asks for: a description of a job, and how the queue treats it.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use metaservice_sandbox::spec::JobSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::name::Tenant;
+
+/// The version of requests and steps.
+pub const VERSION: u32 = 1;
+
+/// The attempts of a request that names no number.
+pub const ATTEMPTS: u32 = 2;
+
+/// The most attempts that a request can have.
+pub const MAX_ATTEMPTS: u32 = 100;
+
+/// The longest request as JSON, in bytes. A message of NATS has at most 1 MiB.
+pub const MAX_REQUEST: usize = 512 * 1024;
+
+/// The class of a job. Within one tenant, jobs of a higher class are first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// The usual class.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+/// A job as a client submits it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Request {
+    /// The description: what the guest runs, and in what machine.
+    pub spec: JobSpec,
+    /// Whose job it is.
+    #[serde(default)]
+    pub tenant: Tenant,
+    /// Its class.
+    #[serde(default)]
+    pub priority: Priority,
+    /// How often it is tried: an attempt that failed by no fault of the command is repeated.
+    #[serde(default = "attempts")]
+    pub attempts: u32,
+    /// It does not start before: milliseconds since 1970, of the server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
+    /// It does not start after: milliseconds since 1970, of the server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// The labels that its worker must have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub require: BTreeSet<String>,
+}
+
+const fn attempts() -> u32 {
+    ATTEMPTS
+}
+
+/// Why a request cannot run on a worker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRequest {
+    /// It has no command.
+    #[error("the job has no command")]
+    NoCommand,
+    /// The number of attempts is zero or too large.
+    #[error("attempts are 1 to {MAX_ATTEMPTS}, not {0}")]
+    Attempts(u32),
+    /// It names a path of a host. A worker uses none.
+    #[error("a worker uses no path of a host: {0}")]
+    HostPath(&'static str),
+    /// It needs a value that only the client has.
+    #[error("the queue carries no {0}")]
+    Client(&'static str),
+    /// It is too long.
+    #[error("the job has {0} bytes of JSON, more than {MAX_REQUEST}")]
+    Size(usize),
+}
+
+impl Request {
+    /// A request with the usual treatment.
+    #[must_use]
+    pub fn new(spec: JobSpec) -> Self {
+        Self {
+            spec,
+            tenant: Tenant::default(),
+            priority: Priority::default(),
+            attempts: ATTEMPTS,
+            not_before: None,
+            deadline: None,
+            require: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a worker can run this. Both the client and the worker check it: the worker trusts no
+    /// path and no name that it did not choose.
+    ///
+    /// # Errors
+    /// The first thing that no worker runs.
+    pub fn check(&self) -> Result<(), InvalidRequest> {
+        let spec = &self.spec;
+        if spec.command.is_empty() && spec.entrypoint.is_none() {
+            return Err(InvalidRequest::NoCommand);
+        }
+        if !(1..=MAX_ATTEMPTS).contains(&self.attempts) {
+            return Err(InvalidRequest::Attempts(self.attempts));
+        }
+        if let Some(path) = self.host_path() {
+            return Err(InvalidRequest::HostPath(path));
+        }
+        if let Some(need) = self.client_need() {
+            return Err(InvalidRequest::Client(need));
+        }
+        if self.allowed() != self.spec {
+            return Err(InvalidRequest::Client("other setting of the client's host"));
+        }
+        match serde_json::to_vec(self).map(|json| json.len()) {
+            Ok(length) if length <= MAX_REQUEST => Ok(()),
+            Ok(length) => Err(InvalidRequest::Size(length)),
+            Err(_) => Err(InvalidRequest::HostPath("one that is no text")),
+        }
+    }
+
+    /// The description with only what a job may say to a worker. A field that is added to
+    /// descriptions later is not in it.
+    fn allowed(&self) -> JobSpec {
+        let spec = self.spec.clone();
+        let mut allowed = JobSpec::new(spec.command);
+        (allowed.version, allowed.name, allowed.env) = (spec.version, spec.name, spec.env);
+        (allowed.workdir, allowed.user, allowed.hostname) =
+            (spec.workdir, spec.user, spec.hostname);
+        (allowed.entrypoint, allowed.stderr) = (spec.entrypoint, spec.stderr);
+        (allowed.session, allowed.timeout) = (spec.session, spec.timeout);
+        (allowed.artifacts, allowed.artifacts_on) = (spec.artifacts, spec.artifacts_on);
+        (allowed.max_log, allowed.max_artifact) = (spec.max_log, spec.max_artifact);
+        (allowed.limits, allowed.cloud) = (spec.limits, spec.cloud);
+        let (from, to) = (spec.machine, &mut allowed.machine);
+        (to.image, to.cpus, to.memory) = (from.image, from.cpus, from.memory);
+        (to.accel, to.network, to.boot_timeout) = (from.accel, from.network, from.boot_timeout);
+        (to.snapshot, to.kaslr) = (from.snapshot, from.kaslr);
+        allowed
+    }
+
+    fn host_path(&self) -> Option<&'static str> {
+        let (spec, machine) = (&self.spec, &self.spec.machine);
+        let is_path = |image: &Path| {
+            let mut parts = image.components();
+            !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+        };
+        let network = &machine.network;
+        [
+            ("copyIn", !spec.copy_in.is_empty()),
+            ("log", spec.log.is_some()),
+            ("cloud.userData", spec.cloud.user_data.is_some()),
+            ("machine.rootfs", machine.rootfs.is_some()),
+            ("machine.show", !machine.show.is_empty()),
+            ("machine.hide", !machine.hide.is_empty()),
+            ("machine.volumes", !machine.volumes.is_empty()),
+            ("machine.kernel", machine.kernel.is_some()),
+            ("machine.initrd", machine.initrd.is_some()),
+            ("machine.pcap", machine.pcap.is_some()),
+            ("machine.console", machine.console.is_some()),
+            ("machine.image", machine.image.as_deref().is_some_and(is_path)),
+            ("machine.network.log", network.log.is_some()),
+            ("machine.network.policy", network.policy.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, is_set)| is_set.then_some(name))
+    }
+
+    fn client_need(&self) -> Option<&'static str> {
+        let spec = &self.spec;
+        [
+            ("secrets", !spec.secrets.is_empty()),
+            ("standard input", spec.stdin),
+            ("terminal", spec.terminal.is_some()),
+            ("kept machine", spec.keep_on_failure.is_some()),
+            ("published port", !spec.machine.network.publish.is_empty()),
+        ]
+        .into_iter()
+        .find_map(|(name, is_set)| is_set.then_some(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use metaservice_sandbox::spec::{CopyInSpec, VolumeSpec};
+
+    use super::*;
+
+    fn checked(change: impl FnOnce(&mut Request)) -> Result<(), InvalidRequest> {
+        let mut request = Request::new(JobSpec::new(["true"]));
+        change(&mut request);
+        request.check()
+    }
+
+    #[test]
+    fn a_plain_command_is_valid() {
+        assert_eq!(checked(|_| {}), Ok(()));
+        assert_eq!(checked(|request| request.spec.machine.image = Some("debian".into())), Ok(()));
+        assert_eq!(checked(|request| request.spec.name = Some("a".into())), Ok(()));
+    }
+
+    #[test]
+    fn a_request_names_no_path_of_a_host() {
+        let wrong = |change: fn(&mut Request)| {
+            assert!(matches!(checked(change), Err(InvalidRequest::HostPath(_))));
+        };
+        wrong(|request| {
+            request.spec.copy_in.push(CopyInSpec { from: "/etc/passwd".into(), to: None });
+        });
+        wrong(|request| request.spec.log = Some("x".into()));
+        wrong(|request| request.spec.machine.rootfs = Some("/".into()));
+        wrong(|request| request.spec.machine.kernel = Some("/k".into()));
+        wrong(|request| request.spec.machine.pcap = Some("p".into()));
+        wrong(|request| request.spec.machine.network.log = Some("l".into()));
+        wrong(|request| request.spec.machine.network.policy = Some("p".into()));
+        for image in ["/etc/passwd", "../x", "a/b", "./a", ".."] {
+            let checked = checked(|request| {
+                request.spec.machine.image = Some(PathBuf::from(image));
+            });
+            assert!(matches!(checked, Err(InvalidRequest::HostPath(_))), "{image}");
+        }
+        wrong(|request| {
+            let volume = serde_json::json!({"host": "/", "guest": "/mnt"});
+            let volume: VolumeSpec = serde_json::from_value(volume).unwrap();
+            request.spec.machine.volumes.push(volume);
+        });
+    }
+
+    #[test]
+    fn what_only_the_client_has_is_refused() {
+        let secret = checked(|request| {
+            request.spec.secrets.insert("TOKEN".into());
+        });
+        assert_eq!(secret, Err(InvalidRequest::Client("secrets")));
+        let stdin = checked(|request| request.spec.stdin = true);
+        assert_eq!(stdin, Err(InvalidRequest::Client("standard input")));
+    }
+
+    #[test]
+    fn sizes_and_numbers_have_limits() {
+        assert_eq!(checked(|request| request.attempts = 0), Err(InvalidRequest::Attempts(0)));
+        let command = checked(|request| request.spec.command.clear());
+        assert_eq!(command, Err(InvalidRequest::NoCommand));
+        let large = checked(|request| {
+            request.spec.env.insert("A".into(), "x".repeat(MAX_REQUEST));
+        });
+        assert!(matches!(large, Err(InvalidRequest::Size(_))));
+    }
+}

@@ -1,0 +1,299 @@
+//! One job: what its steps make of it. No I/O, no clock.
+
+use std::sync::Arc;
+
+use crate::name::{RunId, WorkerName};
+use crate::request::Request;
+use crate::step::{Change, ExceptionCause, LostCause, Outcome};
+
+/// Milliseconds since 1970, of the server's clock: the time at which it stored a step.
+pub type ServerTime = u64;
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobState {
+    /// What its client asked for.
+    pub request: Arc<Request>,
+    /// When it was submitted.
+    pub submitted: ServerTime,
+    /// The number of the next step.
+    pub next: u32,
+    /// The last attempt, from 1. Zero: it was never claimed. This is its fencing token.
+    pub attempt: u32,
+    /// The attempts that count towards its limit.
+    pub used: u32,
+    /// Whether a client has cancelled it.
+    pub is_cancelled: bool,
+    /// Why the attempt before was lost.
+    pub last_loss: Option<(LostCause, String)>,
+    /// Where it is.
+    pub phase: Phase,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It waits for a worker since this time and place in the queue.
+    Waiting {
+        /// The time.
+        since: ServerTime,
+        /// The sequence number of its last step: a job that waits again is behind the others.
+        place: u64,
+    },
+    /// A worker runs it.
+    Running {
+        /// The worker.
+        worker: WorkerName,
+        /// Its life.
+        run: RunId,
+        /// Since when.
+        since: ServerTime,
+    },
+    /// It has its result.
+    Ended {
+        /// The result.
+        outcome: Outcome,
+        /// When it came.
+        at: ServerTime,
+        /// The worker that wrote it, if one did.
+        worker: Option<WorkerName>,
+    },
+}
+
+/// Where a server stored a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The number of the step in its job.
+    pub number: u32,
+    /// The sequence number in the bucket.
+    pub sequence: u64,
+    /// When.
+    pub time: ServerTime,
+}
+
+impl JobState {
+    /// The job that step zero makes; `None` if the step is no valid submission.
+    #[must_use]
+    pub fn submitted(at: Stored, change: Change) -> Option<Self> {
+        let Change::Submitted(request) = change else { return None };
+        if at.number != 0 || request.check().is_err() {
+            return None;
+        }
+        Some(Self {
+            request: Arc::new(*request),
+            submitted: at.time,
+            next: 1,
+            attempt: 0,
+            used: 0,
+            is_cancelled: false,
+            last_loss: None,
+            phase: Phase::Waiting { since: at.time, place: at.sequence },
+        })
+    }
+
+    /// Takes the next step. Returns whether it changed the job. A step that is not possible in this
+    /// state takes its number and changes nothing, so that all readers agree. `None`: a step that
+    /// this version cannot read.
+    pub fn apply(&mut self, at: Stored, change: Option<Change>) -> bool {
+        if at.number != self.next {
+            return false;
+        }
+        self.next += 1;
+        let Some(change) = change else { return false };
+        match (&self.phase, change) {
+            (Phase::Waiting { .. }, Change::Claimed { worker, run }) => {
+                self.attempt += 1;
+                self.used += 1;
+                self.phase = Phase::Running { worker, run, since: at.time };
+            }
+            (Phase::Waiting { .. }, Change::Cancelled) => {
+                self.is_cancelled = true;
+                self.end(at, Outcome::Cancelled);
+            }
+            (Phase::Waiting { .. }, Change::Expired) => {
+                let cause = ExceptionCause::Deadline;
+                self.end(at, Outcome::Exception { cause, message: String::new() });
+            }
+            (Phase::Running { .. }, Change::Cancelled) if !self.is_cancelled => {
+                self.is_cancelled = true;
+            }
+            (Phase::Running { .. }, Change::Ended(outcome)) => self.end(at, outcome),
+            (Phase::Running { .. }, Change::Lost { cause, message }) => {
+                self.lost(at, cause, message);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn lost(&mut self, at: Stored, cause: LostCause, message: String) {
+        if cause == LostCause::Released {
+            self.used -= 1;
+        }
+        if self.is_cancelled {
+            self.end(at, Outcome::Cancelled);
+        } else if self.used >= self.request.attempts {
+            let cause = ExceptionCause::Lost(cause);
+            self.end(at, Outcome::Exception { cause, message });
+        } else {
+            self.last_loss = Some((cause, message));
+            self.phase = Phase::Waiting { since: at.time, place: at.sequence };
+        }
+    }
+
+    fn end(&mut self, at: Stored, outcome: Outcome) {
+        let worker = match &self.phase {
+            Phase::Running { worker, .. } => Some(worker.clone()),
+            _ => None,
+        };
+        self.phase = Phase::Ended { outcome, at: at.time, worker };
+    }
+
+    /// The result, once there is one.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Whether this life of a worker runs this attempt of the job.
+    #[must_use]
+    pub fn is_run_by(&self, owner: &RunId, attempt: u32) -> bool {
+        matches!(&self.phase, Phase::Running { run, .. } if run == owner)
+            && self.attempt == attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metaservice_sandbox::spec::JobSpec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(number: u32) -> Stored {
+        Stored { number, sequence: u64::from(number) + 10, time: u64::from(number) * 1000 }
+    }
+
+    fn job(attempts: u32) -> JobState {
+        let mut request = Request::new(JobSpec::new(["true"]));
+        request.attempts = attempts;
+        JobState::submitted(at(0), Change::Submitted(Box::new(request))).unwrap()
+    }
+
+    fn claimed() -> Change {
+        let (worker, run) = ("w".parse().unwrap(), "r".parse().unwrap());
+        Change::Claimed { worker, run }
+    }
+
+    fn lost(cause: LostCause) -> Change {
+        Change::Lost { cause, message: "m".to_owned() }
+    }
+
+    fn finished(status: u8) -> Outcome {
+        Outcome::Finished { status, log: 0, artifacts: Vec::new() }
+    }
+
+    fn after(mut job: JobState, changes: impl IntoIterator<Item = Change>) -> JobState {
+        for change in changes {
+            let next = job.next;
+            job.apply(at(next), Some(change));
+        }
+        job
+    }
+
+    #[test]
+    fn the_first_result_is_the_only_one() {
+        let ended = after(job(2), [claimed(), Change::Ended(finished(3))]);
+        assert_eq!(ended.outcome(), Some(&finished(3)));
+        let again = after(
+            ended,
+            [Change::Ended(finished(0)), Change::Cancelled, claimed(), lost(LostCause::Lease)],
+        );
+        assert_eq!(again.outcome(), Some(&finished(3)));
+        assert_eq!((again.attempt, again.next), (1, 7));
+    }
+
+    #[test]
+    fn a_lost_attempt_is_repeated_until_none_is_left() {
+        let once = after(job(2), [claimed(), lost(LostCause::Lease)]);
+        assert_eq!(once.phase, Phase::Waiting { since: 2000, place: 12 });
+        let twice = after(once, [claimed(), lost(LostCause::Machine)]);
+        let cause = ExceptionCause::Lost(LostCause::Machine);
+        assert_eq!(twice.outcome(), Some(&Outcome::Exception { cause, message: "m".to_owned() }));
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_back_does_not_count() {
+        let released = [claimed(), lost(LostCause::Released)];
+        let job = after(job(1), released.into_iter().cycle().take(20));
+        assert_eq!((job.attempt, job.used), (10, 0));
+        assert!(matches!(job.phase, Phase::Waiting { .. }));
+    }
+
+    #[test]
+    fn a_cancelled_job_never_waits_again() {
+        assert_eq!(after(job(2), [Change::Cancelled]).outcome(), Some(&Outcome::Cancelled));
+        let running = after(job(2), [claimed(), Change::Cancelled]);
+        assert!(running.is_cancelled && running.outcome().is_none());
+        let gone = after(running, [lost(LostCause::Lease)]);
+        assert_eq!(gone.outcome(), Some(&Outcome::Cancelled));
+    }
+
+    #[test]
+    fn only_the_next_step_counts_and_an_unknown_one_takes_its_number() {
+        let mut job = job(2);
+        assert!(!job.apply(at(2), Some(claimed())));
+        assert!(!job.apply(at(1), None));
+        assert!(!job.apply(at(1), Some(claimed())));
+        assert!(job.apply(at(2), Some(claimed())));
+        assert!(job.is_run_by(&"r".parse().unwrap(), 1));
+    }
+
+    #[test]
+    fn a_job_begins_with_a_valid_submission() {
+        assert_eq!(JobState::submitted(at(0), claimed()), None);
+        let request = Box::new(Request::new(JobSpec::new(Vec::<String>::new())));
+        assert_eq!(JobState::submitted(at(0), Change::Submitted(request)), None);
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            Just(claimed()),
+            Just(Change::Cancelled),
+            Just(Change::Expired),
+            (0_u8..3).prop_map(|status| Change::Ended(finished(status))),
+            prop_oneof![
+                Just(LostCause::Lease),
+                Just(LostCause::Released),
+                Just(LostCause::Machine)
+            ]
+            .prop_map(lost),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_steps_change_a_result_or_exceed_the_attempts(
+            changes in proptest::collection::vec(change(), 0..40),
+            attempts in 1_u32..4,
+        ) {
+            let mut job = job(attempts);
+            let mut result = None;
+            for change in changes {
+                let next = job.next;
+                job.apply(at(next), Some(change));
+                prop_assert!(job.used <= attempts);
+                prop_assert!(job.used <= job.attempt);
+                if let Some(result) = &result {
+                    prop_assert_eq!(job.outcome(), Some(result));
+                }
+                result = job.outcome().cloned();
+            }
+        }
+    }
+}

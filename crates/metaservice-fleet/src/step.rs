@@ -1,0 +1,166 @@
+//! The changes of a job. Each is one message, and never changes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{RunId, WorkerName};
+use crate::request::Request;
+
+/// The longest step as JSON, in bytes.
+pub const MAX_STEP: usize = 768 * 1024;
+
+/// The most artifacts that a result names.
+pub const MAX_ARTIFACTS: usize = 1024;
+
+/// The longest message of an exception, in bytes. The rest is cut off.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// One change of a job, with who made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// [`VERSION`](crate::request::VERSION). A reader ignores steps of other versions.
+    pub version: u32,
+    /// A random number of the writer. A writer whose message was confirmed by no one finds out by it
+    /// whether the step is its own.
+    pub nonce: RunId,
+    /// What changes.
+    pub change: Change,
+}
+
+/// What a step changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum Change {
+    /// A client submits the job. It is step zero, and no other.
+    Submitted(Box<Request>),
+    /// A worker takes the job. The number of the attempt follows from the steps before.
+    Claimed {
+        /// The worker.
+        worker: WorkerName,
+        /// Its life.
+        run: RunId,
+    },
+    /// The worker has the result. It is final.
+    Ended(Outcome),
+    /// The attempt is over without a result of the command. The job waits again, if it has attempts
+    /// left.
+    Lost {
+        /// Why.
+        cause: LostCause,
+        /// What the worker says of it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+    /// A client cancels the job. A waiting job has ended; a running one is killed by its worker.
+    Cancelled,
+    /// The deadline of a waiting job has passed.
+    Expired,
+}
+
+/// Why an attempt has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LostCause {
+    /// The worker renewed its lease no more.
+    Lease,
+    /// The worker gave the job back. Such an attempt does not count.
+    Released,
+    /// The machine did not start, or ended before the command.
+    Machine,
+    /// The worker could not carry the log or an artifact.
+    Output,
+    /// The worker cannot run such a job: its image is missing, say.
+    Refused,
+}
+
+/// How a job has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The command has ended.
+    Finished {
+        /// Its exit status, as `run` has it: 124 after the timeout, 128 and the number of a signal.
+        status: u8,
+        /// The length of the log in bytes.
+        log: u64,
+        /// What was fetched of the guest, in the order of the description.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        artifacts: Vec<Artifact>,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// It has no result, by no fault of the command.
+    Exception {
+        /// The kind.
+        cause: ExceptionCause,
+        /// What the last worker said.
+        message: String,
+    },
+}
+
+/// Why a job has ended without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExceptionCause {
+    /// Its last attempt was lost.
+    Lost(LostCause),
+    /// It did not start before its deadline.
+    Deadline,
+}
+
+/// A file or a directory that a job left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// Its path in the guest.
+    pub path: String,
+    /// The name of its object. `None`: it could not be fetched.
+    pub object: Option<String>,
+    /// Whether the object is a tar archive of a directory.
+    #[serde(default)]
+    pub is_directory: bool,
+    /// The length of the object in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Why it could not be fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What a worker says of itself with each renewal of its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Renewal {
+    /// Its name.
+    pub worker: WorkerName,
+    /// Its life.
+    pub run: RunId,
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    /// How many it runs now.
+    pub running: u32,
+    /// Whether it takes new jobs.
+    pub state: WorkerState,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: std::collections::BTreeSet<String>,
+    /// Its version of metaservice.
+    pub version: String,
+    /// Why it takes no job, where it is the host's fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Whether a worker takes jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// It does.
+    Ready,
+    /// It finishes those that it has.
+    Draining,
+    /// It has ended.
+    Gone,
+}

@@ -1,0 +1,261 @@
+use metaservice_sandbox::spec::JobSpec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::request::Request;
+use crate::step::Outcome;
+
+const HOUR: u64 = 3_600_000;
+
+fn second(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+fn id(text: &str) -> JobId {
+    text.parse().unwrap()
+}
+
+struct Queue {
+    view: View,
+    sequence: u64,
+    now: Duration,
+}
+
+impl Queue {
+    fn new() -> Self {
+        let view = View::of_worker("own".parse().unwrap(), Duration::ZERO);
+        let mut queue = Self { view, sequence: 0, now: Duration::ZERO };
+        queue.renew("own");
+        queue
+    }
+
+    fn renew(&mut self, run: &str) {
+        let renewal = Renewal {
+            worker: run.parse().unwrap(),
+            run: run.parse().unwrap(),
+            slots: 1,
+            running: 0,
+            state: WorkerState::Ready,
+            labels: BTreeSet::new(),
+            version: String::new(),
+            reason: None,
+        };
+        self.view.renewed(self.now, self.time(), renewal);
+    }
+
+    fn time(&self) -> u64 {
+        HOUR + u64::try_from(self.now.as_millis()).unwrap()
+    }
+
+    fn submit(&mut self, name: &str, change: impl FnOnce(&mut Request)) {
+        let mut request = Request::new(JobSpec::new(["true"]));
+        change(&mut request);
+        self.step(name, 0, Change::Submitted(Box::new(request)));
+    }
+
+    fn step(&mut self, name: &str, number: u32, change: Change) {
+        self.sequence += 1;
+        let at = Stored { number, sequence: self.sequence, time: self.time() };
+        self.view.apply(self.now, &id(name), at, Some(change));
+    }
+
+    fn next(&mut self, name: &str, change: Change) {
+        let number = self.view.job(&id(name)).unwrap().next;
+        self.step(name, number, change);
+    }
+
+    fn claim(&mut self, name: &str, run: &str) {
+        let (worker, run) = (run.parse().unwrap(), run.parse().unwrap());
+        self.next(name, Change::Claimed { worker, run });
+    }
+
+    fn chosen(&self) -> Option<String> {
+        let labels = BTreeSet::from(["kvm".to_owned()]);
+        let seeker = Seeker { labels: &labels, memory: 2 << 30 };
+        self.view.choose(self.now, seeker).map(|(id, _)| id.to_string())
+    }
+}
+
+fn tenant(name: &str) -> impl FnOnce(&mut Request) {
+    let tenant = name.parse().unwrap();
+    move |request| request.tenant = tenant
+}
+
+#[test]
+fn a_tenant_with_fewer_running_jobs_is_first_then_the_class_then_the_age() {
+    let mut queue = Queue::new();
+    queue.submit("a1", tenant("a"));
+    queue.submit("a2", tenant("a"));
+    queue.submit("low", |request| {
+        request.tenant = "b".parse().unwrap();
+        request.priority = Priority::Low;
+    });
+    queue.submit("b1", tenant("b"));
+    assert_eq!(queue.chosen().unwrap(), "a1");
+    queue.claim("a1", "x");
+    assert_eq!(queue.chosen().unwrap(), "b1");
+    queue.claim("b1", "x");
+    assert_eq!(queue.chosen().unwrap(), "a2");
+    queue.claim("a2", "x");
+    assert_eq!(queue.chosen().unwrap(), "low");
+}
+
+#[test]
+fn a_job_that_waits_again_is_behind_the_others() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.submit("b", |_| {});
+    queue.claim("a", "x");
+    queue.next("a", Change::Lost { cause: LostCause::Released, message: String::new() });
+    assert_eq!(queue.chosen().unwrap(), "b");
+}
+
+#[test]
+fn labels_memory_and_the_time_decide_who_may_run_it() {
+    let mut queue = Queue::new();
+    queue.submit("arm", |request| request.require = BTreeSet::from(["arch=aarch64".to_owned()]));
+    queue.submit("large", |request| request.spec.machine.memory.0 = 3 << 30);
+    queue.submit("later", |request| request.not_before = Some(HOUR + 9_000));
+    assert_eq!(queue.chosen(), None);
+    queue.submit("kvm", |request| request.require = BTreeSet::from(["kvm".to_owned()]));
+    assert_eq!(queue.chosen().unwrap(), "kvm");
+    queue.claim("kvm", "own");
+    queue.now = second(4);
+    assert_eq!(queue.view.quiet(queue.now).unwrap(), Duration::from_millis(5001));
+    queue.now = second(9);
+    assert_eq!(queue.chosen().unwrap(), "later");
+}
+
+#[test]
+fn a_deadline_that_has_passed_ends_a_waiting_job() {
+    let mut queue = Queue::new();
+    queue.submit("a", |request| request.deadline = Some(HOUR + 3_000));
+    queue.now = second(4);
+    assert_eq!(queue.chosen(), None);
+    let due = queue.view.due(queue.now);
+    assert_eq!(due, [Due { id: id("a"), number: 1, change: Change::Expired }]);
+    queue.view.tried(&id("a"), 1);
+    assert_eq!(queue.view.due(queue.now), []);
+    queue.view.not_written(&id("a"));
+    queue.next("a", Change::Expired);
+    assert_eq!(queue.view.due(queue.now), []);
+    assert_eq!(queue.view.jobs().count(), 0);
+}
+
+#[test]
+fn a_lease_ends_after_15_seconds_without_a_renewal() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.claim("a", "other");
+    for now in 1..15 {
+        queue.now = second(now);
+        queue.renew("own");
+        assert_eq!(queue.view.due(queue.now), [], "{now}");
+    }
+    queue.now = second(15);
+    let lost = Change::Lost { cause: LostCause::Lease, message: String::new() };
+    let due = Due { id: id("a"), number: 2, change: lost };
+    assert_eq!(queue.view.due(queue.now), [due]);
+    queue.renew("other");
+    assert_eq!(queue.view.due(queue.now), []);
+}
+
+#[test]
+fn who_was_cut_off_judges_no_one_and_begins_anew() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.claim("a", "other");
+    queue.now = second(16);
+    assert_eq!(queue.view.due(queue.now), [], "its own renewals did not come back");
+    queue.renew("own");
+    assert_eq!(queue.view.due(queue.now), [], "the other may have renewed meanwhile");
+    for now in 17..31 {
+        queue.now = second(now);
+        queue.renew("own");
+        assert_eq!(queue.view.due(queue.now), [], "{now}");
+    }
+    queue.now = second(31);
+    assert_eq!(queue.view.due(queue.now).len(), 1);
+}
+
+#[test]
+fn a_worker_never_judges_itself() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.claim("a", "own");
+    queue.now = second(60);
+    queue.renew("own");
+    queue.now = second(66);
+    assert_eq!(queue.view.due(queue.now), []);
+}
+
+#[test]
+fn a_life_without_jobs_is_forgotten_when_its_worker_starts_again() {
+    let mut queue = Queue::new();
+    let renewal = |run: &str| Renewal {
+        worker: "w".parse().unwrap(),
+        run: run.parse().unwrap(),
+        slots: 1,
+        running: 0,
+        state: WorkerState::Ready,
+        labels: BTreeSet::new(),
+        version: String::new(),
+        reason: None,
+    };
+    for number in 0..100 {
+        let time = queue.time();
+        queue.view.renewed(queue.now, time, renewal(&format!("r{number}")));
+    }
+    assert_eq!(queue.view.leases.seen.len(), 2);
+    assert_eq!(queue.view.workers().count(), 2);
+}
+
+#[test]
+fn only_a_client_keeps_ended_jobs() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.next("a", Change::Cancelled);
+    assert!(queue.view.job(&id("a")).is_none());
+    queue.view = View::of_client();
+    queue.submit("b", |_| {});
+    queue.next("b", Change::Cancelled);
+    let job = queue.view.job(&id("b")).unwrap();
+    assert_eq!(job.outcome(), Some(&Outcome::Cancelled));
+}
+
+proptest! {
+    /// The indexes are those that the jobs make.
+    #[test]
+    fn indexes_agree_with_the_jobs(
+        steps in proptest::collection::vec((0_u8..4, 0_u8..5), 0..60),
+    ) {
+        let mut queue = Queue::new();
+        queue.view.keeps_ended = true;
+        for (name, kind) in steps {
+            let name = format!("j{name}");
+            if queue.view.job(&id(&name)).is_none() {
+                queue.submit(&name, tenant(if kind == 0 { "a" } else { "b" }));
+                continue;
+            }
+            match kind {
+                0 | 1 => queue.claim(&name, "x"),
+                2 => queue.next(&name, Change::Lost {
+                    cause: LostCause::Released, message: String::new(),
+                }),
+                3 => queue.next(&name, Change::Cancelled),
+                _ => queue.next(&name, Change::Ended(Outcome::Cancelled)),
+            }
+            let view = &queue.view;
+            let count = |wanted: fn(&Phase) -> bool| {
+                view.jobs().filter(|(_, job)| wanted(&job.phase)).count()
+            };
+            let waiting: usize = view.waiting.values().map(BTreeSet::len).sum();
+            prop_assert_eq!(waiting, count(|phase| matches!(phase, Phase::Waiting { .. })));
+            let running = count(|phase| matches!(phase, Phase::Running { .. }));
+            prop_assert_eq!(view.running.len(), running);
+            let tenants: u32 = view.tenants.values().sum();
+            prop_assert_eq!(usize::try_from(tenants).unwrap(), running);
+            prop_assert!(view.tenants.values().all(|count| *count > 0));
+        }
+    }
+}
