@@ -27,8 +27,12 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+pub mod log;
 pub mod name;
+pub mod queue;
 pub mod request;
+pub mod server;
 pub mod state;
 pub mod step;
 pub mod view;
+pub mod worker;

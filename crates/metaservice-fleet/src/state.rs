@@ -163,8 +163,7 @@ impl JobState {
     /// Whether this life of a worker runs this attempt of the job.
     #[must_use]
     pub fn is_run_by(&self, owner: &RunId, attempt: u32) -> bool {
-        matches!(&self.phase, Phase::Running { run, .. } if run == owner)
-            && self.attempt == attempt
+        matches!(&self.phase, Phase::Running { run, .. } if run == owner) && self.attempt == attempt
     }
 }
 

@@ -1,0 +1,143 @@
+//! Why a call to a queue failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use async_nats::jetstream::context::{CreateObjectStoreError, CreateStreamError, PublishError};
+
+use crate::name::{JobId, WorkerName};
+use crate::request::InvalidRequest;
+
+/// An error of the NATS client.
+pub type ServerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no connection to a queue.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is none.
+    #[error("{url:?} is no address of a queue")]
+    Url {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file of credentials cannot be used.
+    #[error("cannot use the credentials of {}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// No server takes the connection.
+    #[error("cannot connect to the queue")]
+    Server(#[source] async_nats::ConnectError),
+    /// The server has no such stream and creates none.
+    #[error("the server has no queue and cannot create it")]
+    Stream(#[source] CreateStreamError),
+    /// The server has no object store and creates none.
+    #[error("the server has no object store and cannot create it")]
+    Files(#[source] CreateObjectStoreError),
+}
+
+/// Why a step was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// It has no form in JSON.
+    #[error("a step has no form in JSON")]
+    Form(#[source] serde_json::Error),
+    /// It is too long.
+    #[error("a step has {0} bytes, more than {max}", max = crate::step::MAX_STEP)]
+    Size(usize),
+    /// No server confirms it.
+    #[error("the queue does not confirm it")]
+    Server(#[source] PublishError),
+}
+
+/// Why something cannot be read from a queue.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// There is no such job.
+    #[error("the queue has no job {0}")]
+    NoJob(JobId),
+    /// The server does not answer.
+    #[error("the queue does not answer")]
+    Server(#[source] ServerError),
+    /// The log has no chunk at an offset: it was removed.
+    #[error("the log has no bytes {from} to {to}: they were removed")]
+    Gap {
+        /// The first byte that is missing.
+        from: u64,
+        /// The first byte that is there again.
+        to: u64,
+    },
+}
+
+/// Why a job was not submitted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// No worker could run it.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// The id is another job's.
+    #[error("another job has the id {0}")]
+    Other(JobId),
+    /// It was not written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Why a job was not cancelled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// There is no such job.
+    #[error("the queue has no job {0}")]
+    NoJob(JobId),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It was not written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Why a worker was not drained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// No such worker listens.
+    #[error("the queue has no worker {0}")]
+    NoWorker(WorkerName),
+    /// No answer came.
+    #[error("the worker does not answer")]
+    Server(#[source] async_nats::RequestError),
+}
+
+/// Why an artifact was not fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The queue has no such object.
+    #[error("the queue has no object {name}")]
+    Missing {
+        /// Its name.
+        name: String,
+        /// What the server says.
+        #[source]
+        cause: ServerError,
+    },
+    /// It cannot be read to its end, or its digest is wrong.
+    #[error("cannot read the object")]
+    Read(#[source] io::Error),
+    /// It cannot be written on this host.
+    #[error("cannot write the object")]
+    Write(#[source] io::Error),
+}

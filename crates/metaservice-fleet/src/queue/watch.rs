@@ -1,0 +1,209 @@
+//! Readers of buckets: what is there, and what comes. They go on by themselves after a cut.
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
+use async_nats::jetstream::consumer::{Consumer, DeliverPolicy};
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::error::ReadError;
+use super::{JOBS, LEASES, LOGS, Queue, read_step};
+use crate::name::JobId;
+use crate::state::{ServerTime, Stored};
+use crate::step::{Change, Renewal};
+
+/// The messages of some subjects of a stream, in order, each once.
+struct Messages {
+    queue: Queue,
+    stream: &'static str,
+    subject: String,
+    last: u64,
+    pending: u64,
+    ordered: Option<Box<Ordered>>,
+}
+
+impl std::fmt::Debug for Messages {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { subject, last, .. } = self;
+        formatter.debug_struct("Messages").field("subject", subject).field("last", last).finish()
+    }
+}
+
+/// A message, and where the server stored it.
+struct Read {
+    message: Message,
+    sequence: u64,
+    time: ServerTime,
+}
+
+impl Messages {
+    async fn open(queue: &Queue, stream: &'static str, subject: String) -> Result<Self, ReadError> {
+        let mut messages =
+            Self { queue: queue.clone(), stream, subject, last: 0, pending: 0, ordered: None };
+        messages.reopen().await?;
+        Ok(messages)
+    }
+
+    async fn reopen(&mut self) -> Result<(), ReadError> {
+        let server = |error: super::error::ServerError| ReadError::Server(error);
+        let stream = self.queue.stream(self.stream).await?;
+        let deliver_policy = match self.last {
+            0 => DeliverPolicy::All,
+            last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+        };
+        let config = OrderedConfig {
+            filter_subject: self.subject.clone(),
+            deliver_policy,
+            ..OrderedConfig::default()
+        };
+        let consumer: Consumer<OrderedConfig> =
+            stream.create_consumer(config).await.map_err(|error| server(error.into()))?;
+        self.pending = consumer.cached_info().num_pending;
+        self.ordered =
+            Some(Box::new(consumer.messages().await.map_err(|error| server(error.into()))?));
+        Ok(())
+    }
+
+    /// Whether all messages were read that were there when the reader looked last.
+    fn is_caught_up(&self) -> bool {
+        self.pending == 0
+    }
+
+    /// The next message. Waits for it.
+    ///
+    /// Cancellation: no message is lost.
+    async fn next(&mut self) -> Result<Read, ReadError> {
+        loop {
+            let Some(ordered) = &mut self.ordered else {
+                self.reopen().await?;
+                continue;
+            };
+            let Some(Ok(message)) = ordered.next().await else {
+                self.ordered = None;
+                continue;
+            };
+            let Ok(info) = message.info() else { continue };
+            if info.stream_sequence <= self.last {
+                continue;
+            }
+            self.last = info.stream_sequence;
+            self.pending = info.pending;
+            let milliseconds = info.published.unix_timestamp_nanos() / 1_000_000;
+            let time = ServerTime::try_from(milliseconds).unwrap_or_default();
+            let sequence = info.stream_sequence;
+            return Ok(Read { message, sequence, time });
+        }
+    }
+}
+
+/// A step, as the server stored it.
+#[derive(Debug, Clone)]
+pub struct StoredStep {
+    /// The job.
+    pub id: JobId,
+    /// Where it is stored.
+    pub at: Stored,
+    /// What it changes; `None`: this version cannot read it.
+    pub change: Option<Change>,
+}
+
+/// The steps of jobs, in the order in which the server stored them.
+#[derive(Debug)]
+pub struct Steps(Messages);
+
+impl Steps {
+    pub(super) async fn open(queue: &Queue, subject: String) -> Result<Self, ReadError> {
+        Messages::open(queue, JOBS, subject).await.map(Self)
+    }
+
+    /// Whether all steps were read that were there when the reader looked last.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.0.is_caught_up()
+    }
+
+    /// The next step. Waits for it.
+    ///
+    /// Cancellation: no step is lost.
+    ///
+    /// # Errors
+    /// When no server answers. The next call tries it again.
+    pub async fn next(&mut self) -> Result<StoredStep, ReadError> {
+        loop {
+            let Read { message, sequence, time } = self.0.next().await?;
+            let Some((id, number)) = key(message.subject.as_str()) else { continue };
+            let change = read_step(&message.payload).map(|step| step.change);
+            return Ok(StoredStep { id, at: Stored { number, sequence, time }, change });
+        }
+    }
+}
+
+/// The job and the number of a step's subject.
+fn key(subject: &str) -> Option<(JobId, u32)> {
+    let (id, number) = subject.strip_prefix("$KV.ms_jobs.job.")?.split_once('.')?;
+    Some((id.parse().ok()?, number.parse().ok()?))
+}
+
+/// The renewals of workers.
+#[derive(Debug)]
+pub struct Leases(Messages);
+
+impl Leases {
+    pub(super) async fn open(queue: &Queue) -> Result<Self, ReadError> {
+        Messages::open(queue, LEASES, "$KV.ms_leases.lease.>".to_owned()).await.map(Self)
+    }
+
+    /// Whether all renewals were read that were there when the reader looked last.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.0.is_caught_up()
+    }
+
+    /// The next renewal, and when the server stored it. Waits for it.
+    ///
+    /// Cancellation: no renewal is lost.
+    ///
+    /// # Errors
+    /// When no server answers. The next call tries it again.
+    pub async fn next(&mut self) -> Result<(ServerTime, Renewal), ReadError> {
+        loop {
+            let Read { message, time, .. } = self.0.next().await?;
+            let Ok(renewal) = serde_json::from_slice::<Renewal>(&message.payload) else { continue };
+            // A worker speaks for itself only.
+            let own = format!("$KV.ms_leases.lease.{}", renewal.worker);
+            if message.subject.as_str() == own {
+                return Ok((time, renewal));
+            }
+        }
+    }
+}
+
+/// The messages of one attempt's log.
+#[derive(Debug)]
+pub(crate) struct LogMessages(Messages);
+
+impl LogMessages {
+    pub(crate) async fn open(queue: &Queue, subject: &str) -> Result<Self, ReadError> {
+        Messages::open(queue, LOGS, subject.to_owned()).await.map(Self)
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Bytes, ReadError> {
+        self.0.next().await.map(|read| read.message.payload.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_names_a_job_and_a_step() {
+        let (id, number) = key("$KV.ms_jobs.job.a-1.7").unwrap();
+        assert_eq!((id.as_str(), number), ("a-1", 7));
+        for wrong in ["", "$KV.ms_jobs.job.a", "$KV.ms_jobs.job.a.b", "$KV.ms_jobs.job.-.1"] {
+            assert!(key(wrong).is_none(), "{wrong}");
+        }
+        assert!(key("$KV.ms_jobs.job.a.1.2").is_none());
+        assert!(key("$KV.ms_jobs.job.a.-1").is_none());
+    }
+}

@@ -1,0 +1,216 @@
+//! One attempt, from the claim to its last step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metaservice_sandbox::life::End;
+use metaservice_sandbox::spec::JobSpec;
+use metaservice_sandbox::{Builder, Report, StartError};
+use tokio::sync::{mpsc, watch};
+
+use super::{Event, files, output};
+use crate::name::JobId;
+use crate::queue::{Queue, Written};
+use crate::request::Request;
+use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Outcome};
+
+/// How long to wait before a step is written again that no server confirmed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Why an attempt stops before its command has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// A client cancelled the job.
+    Cancelled,
+    /// The worker ends, and gives the job back.
+    Released,
+    /// The job is not this worker's any more: nothing more may be written.
+    Dropped,
+}
+
+/// What an attempt needs.
+pub(super) struct Attempt {
+    pub(super) queue: Queue,
+    pub(super) id: JobId,
+    /// The number of the step after the claim.
+    pub(super) next: u32,
+    pub(super) attempt: u32,
+    pub(super) request: Arc<Request>,
+    pub(super) directory: PathBuf,
+    pub(super) stop: watch::Receiver<Option<Stop>>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl Attempt {
+    /// Runs it, and writes its last step. Returns whether a result was written.
+    pub(super) async fn run(self) -> bool {
+        let directory = self.directory.clone();
+        let mut stop = self.stop.clone();
+        let change = tokio::select! {
+            biased;
+            stop = stopped(&mut stop) => match stop {
+                Stop::Cancelled => Some(Change::Ended(Outcome::Cancelled)),
+                Stop::Released => Some(lost(LostCause::Released, "the worker ends")),
+                Stop::Dropped => None,
+            },
+            change = self.execute() => Some(change),
+        };
+        let is_result = matches!(change, Some(Change::Ended(_)));
+        let written = match change {
+            Some(change) => self.finish(change).await,
+            None => false,
+        };
+        if !written {
+            self.tell(Event::Dropped { id: self.id.clone(), attempt: self.attempt });
+        }
+        let _ = tokio::fs::remove_dir_all(directory).await;
+        written && is_result
+    }
+
+    fn tell(&self, event: Event) {
+        // The worker's user may listen no more.
+        let _ = self.events.send(event);
+    }
+
+    /// Runs the command in a machine, and carries its outputs to the queue.
+    async fn execute(&self) -> Change {
+        if let Err(error) = self.request.check() {
+            return lost(LostCause::Refused, error);
+        }
+        if let Err(error) = tokio::fs::create_dir_all(&self.directory).await {
+            return lost(LostCause::Output, error);
+        }
+        let ([stdout, stderr], log) = output::pipes();
+        let builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
+        let mut sandbox = match builder.launch().await {
+            Ok(sandbox) => sandbox,
+            Err(error @ (StartError::Job(_) | StartError::Plan(_))) => {
+                return lost(LostCause::Refused, chain(&error));
+            }
+            Err(error) => return lost(LostCause::Machine, chain(&error)),
+        };
+        let ended = async {
+            let report = sandbox.wait().await;
+            // The log ends with the handle.
+            drop(sandbox);
+            report
+        };
+        let full = |reason| self.tell(Event::Full { id: self.id.clone(), reason });
+        let sent = log.send(&self.queue, &self.id, self.attempt, full);
+        let (report, log) = tokio::join!(ended, sent);
+        self.conclude(&report, log).await
+    }
+
+    /// The description for this host: outputs go to the worker's directory, whatever the job says.
+    fn spec(&self) -> JobSpec {
+        let mut spec = self.request.spec.clone();
+        spec.hostname = spec.hostname.or_else(|| spec.name.take());
+        spec.name = Some(self.id.to_string());
+        for (number, artifact) in spec.artifacts.iter_mut().enumerate() {
+            // A path that ends with a slash is a directory, which is made.
+            let place = files::place(&self.directory, number).join("");
+            artifact.to = Some(place);
+        }
+        spec
+    }
+
+    async fn conclude(&self, report: &Report, log: u64) -> Change {
+        match report.outcome.end {
+            End::Result | End::Killed(_) | End::Unread => {}
+            end => {
+                let cause = report.not_started.as_ref().map(|error| chain(error));
+                let cause = cause.or_else(|| report.exit.as_ref().map(|e| e.cause.to_string()));
+                return lost(LostCause::Machine, cause.unwrap_or_else(|| format!("{end:?}")));
+            }
+        }
+        let mut artifacts = Vec::new();
+        for (number, artifact) in self.request.spec.artifacts.iter().enumerate().take(MAX_ARTIFACTS)
+        {
+            match self.store(number, artifact.path.clone()).await {
+                Ok(artifact) => artifacts.push(artifact),
+                Err(error) => return lost(LostCause::Output, error),
+            }
+        }
+        let status = report.status();
+        Change::Ended(Outcome::Finished { status, log, artifacts })
+    }
+
+    /// Stores an artifact. It tries again as long as the queue takes none.
+    async fn store(&self, number: usize, path: String) -> Result<Artifact, String> {
+        let place = files::place(&self.directory, number);
+        let object = files::object(&self.id, self.attempt, number);
+        let mut was_told = false;
+        loop {
+            let stored = files::store(&self.queue, &place, object.clone(), path.clone()).await;
+            let Err(reason) = stored else { return stored };
+            if self.queue.is_connected() && !std::mem::replace(&mut was_told, true) {
+                self.tell(Event::Full { id: self.id.clone(), reason });
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Writes the last step of this attempt. Returns whether it was written: another writer may have
+    /// been first.
+    async fn finish(&self, change: Change) -> bool {
+        let written = self.write(&change).await;
+        let (id, attempt) = (self.id.clone(), self.attempt);
+        match change {
+            _ if !written => {}
+            Change::Ended(outcome) => self.tell(Event::Ended { id, attempt, outcome }),
+            Change::Lost { cause, message } => {
+                self.tell(Event::Lost { id, attempt, cause, message });
+            }
+            _ => {}
+        }
+        written
+    }
+
+    /// The number of the step decides who was first. A drop ends only the wait for a server: the step
+    /// of this attempt, seen by the worker's reader, is also one.
+    async fn write(&self, change: &Change) -> bool {
+        let mut number = self.next;
+        loop {
+            match self.queue.write(&self.id, number, change.clone()).await {
+                Ok(Written::Own) => return true,
+                // A cancellation takes a number and leaves the job to this attempt.
+                Ok(Written::Other(Some(other))) if *other == Change::Cancelled => number += 1,
+                Ok(Written::Other(_)) => return false,
+                Err(error) => {
+                    tracing::warn!(id = %self.id, %error, "the queue confirms no result");
+                    if *self.stop.borrow() == Some(Stop::Dropped) {
+                        return false;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await.map(|stop| *stop) {
+        Ok(Some(stop)) => stop,
+        // The worker is gone, and its lease with it.
+        _ => Stop::Dropped,
+    }
+}
+
+fn lost(cause: LostCause, message: impl ToString) -> Change {
+    let mut message = message.to_string();
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    Change::Lost { cause, message }
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |mut text, cause| {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        text
+    })
+}

@@ -1,0 +1,385 @@
+//! The loop of a worker: what arrives, what is due, who runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Attempt, Stop};
+use super::{Event, Options, Summary, WorkerError, attempts};
+use crate::name::{JobId, RunId};
+use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
+use crate::request::Request;
+use crate::step::{Change, Renewal, WorkerState};
+use crate::view::{Due, RENEWAL, SELF_STOP, Seeker, View};
+
+/// A worker and the tasks that it owns.
+pub(super) struct Worker {
+    queue: Queue,
+    options: Options,
+    run: RunId,
+    began: Instant,
+    view: View,
+    steps: Steps,
+    leases: Leases,
+    requests: Subscriber,
+    running: HashMap<JobId, Running>,
+    /// The jobs whose claim is not confirmed yet.
+    claiming: HashMap<JobId, Claim>,
+    attempts: JoinSet<(JobId, bool)>,
+    writes: JoinSet<Wrote>,
+    /// The steps that no server confirmed. They are tried again after the next renewal.
+    failed: Vec<(JobId, u32)>,
+    renewals: JoinSet<(Instant, Result<(), WriteError>)>,
+    /// When the last renewal was sent that a server confirmed.
+    confirmed: Instant,
+    is_cut: bool,
+    busy: Instant,
+    drain: CancellationToken,
+    draining: Option<Instant>,
+    events: mpsc::UnboundedSender<Event>,
+    summary: Summary,
+}
+
+/// A job that this worker runs.
+struct Running {
+    attempt: u32,
+    /// The number of the step after its claim.
+    next: u32,
+    memory: u64,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+/// A claim that is on its way.
+struct Claim {
+    attempt: u32,
+    request: Arc<Request>,
+}
+
+/// A step that was on its way.
+struct Wrote {
+    due: Due,
+    result: Result<Written, WriteError>,
+}
+
+impl Worker {
+    /// Reads the queue as it is, and takes the lease.
+    pub(super) async fn start(
+        queue: Queue,
+        options: Options,
+        drain: CancellationToken,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Self, WorkerError> {
+        let began = Instant::now();
+        let run = RunId::random();
+        let subject = drain_subject(&options.name);
+        let requests = queue.client().subscribe(subject).await.map_err(WorkerError::Listen)?;
+        let mut worker = Self {
+            view: View::of_worker(run.clone(), Duration::ZERO),
+            steps: queue.steps().await?,
+            leases: queue.leases().await?,
+            requests,
+            running: HashMap::new(),
+            claiming: HashMap::new(),
+            attempts: JoinSet::new(),
+            writes: JoinSet::new(),
+            failed: Vec::new(),
+            renewals: JoinSet::new(),
+            confirmed: began,
+            is_cut: false,
+            busy: began,
+            draining: None,
+            summary: Summary::default(),
+            queue,
+            options,
+            run,
+            began,
+            drain,
+            events,
+        };
+        worker.queue.renew(&worker.renewal(WorkerState::Ready)).await?;
+        while !worker.steps.is_caught_up() {
+            let step = worker.steps.next().await?;
+            worker.take(step);
+        }
+        worker.tell(Event::Ready);
+        Ok(worker)
+    }
+
+    fn tell(&self, event: Event) {
+        // The worker's user may listen no more.
+        let _ = self.events.send(event);
+    }
+
+    fn renewal(&self, state: WorkerState) -> Renewal {
+        Renewal {
+            worker: self.options.name.clone(),
+            run: self.run.clone(),
+            slots: self.options.slots,
+            running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            state,
+            labels: self.options.labels.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reason: None,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Works until it is drained.
+    pub(super) async fn run(mut self) -> Result<Summary, WorkerError> {
+        let mut renewal = tokio::time::interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = self.drain.clone();
+        loop {
+            self.advance();
+            if self.is_done() {
+                break;
+            }
+            let (quiet, cut, released) = (self.quiet(), self.cut_at(), self.release_at());
+            let (idle, has_jobs) = (self.idle_at(), !self.running.is_empty());
+            tokio::select! {
+                step = self.steps.next() => if let Ok(step) = step { self.take(step) },
+                lease = self.leases.next() => if let Ok((stored, renewal)) = lease {
+                    self.view.renewed(self.began.elapsed(), stored, renewal);
+                },
+                _ = renewal.tick() => self.renew(),
+                Some(renewed) = self.renewals.join_next() => self.renewed(renewed),
+                Some(wrote) = self.writes.join_next() => if let Ok(wrote) = wrote {
+                    self.wrote(wrote);
+                },
+                Some(ended) = self.attempts.join_next() => self.ended(ended),
+                Some(request) = self.requests.next() => {
+                    if let Some(reply) = request.reply {
+                        let _ = self.queue.client().publish(reply, bytes::Bytes::new()).await;
+                    }
+                    self.begin_drain();
+                },
+                () = drain.cancelled(), if self.draining.is_none() => self.begin_drain(),
+                () = tokio::time::sleep_until(cut), if !self.is_cut => self.cut(),
+                () = at(released), if has_jobs => self.stop_all(Stop::Released),
+                () = at(idle), if !has_jobs => self.begin_drain(),
+                () = at(quiet) => {},
+            }
+        }
+        self.queue.renew(&self.renewal(WorkerState::Gone)).await.ok();
+        Ok(self.summary)
+    }
+
+    /// Takes a step, and notices what it means for the jobs that run here.
+    fn take(&mut self, step: StoredStep) {
+        let StoredStep { id, at, change } = step;
+        self.view.apply(self.now(), &id, at, change);
+        self.check(&id);
+    }
+
+    /// Stops a job that runs here, if the queue has cancelled it or gave it to another worker.
+    fn check(&self, id: &JobId) {
+        let Some(running) = self.running.get(id) else { return };
+        match self.view.job(id) {
+            // The claim has not come yet.
+            Some(job) if job.next < running.next => {}
+            Some(job) if job.is_run_by(&self.run, running.attempt) => {
+                if job.is_cancelled {
+                    running.stop(Stop::Cancelled);
+                }
+            }
+            // The last step of this worker also comes here. Its attempt has ended then.
+            _ => running.stop(Stop::Dropped),
+        }
+    }
+
+    /// Writes what is due, and claims jobs while there is room.
+    fn advance(&mut self) {
+        let now = self.now();
+        if self.is_cut {
+            return;
+        }
+        for due in self.view.due(now) {
+            self.write(due);
+        }
+        while self.draining.is_none() {
+            let taken = self.running.len() + self.claiming.len();
+            if taken >= usize::try_from(self.options.slots).unwrap_or(usize::MAX) {
+                return;
+            }
+            let seeker = Seeker { labels: &self.options.labels, memory: self.free_memory() };
+            let Some((id, job)) = self.view.choose(now, seeker) else { return };
+            let claim = Claim { attempt: job.attempt + 1, request: job.request.clone() };
+            let (worker, run) = (self.options.name.clone(), self.run.clone());
+            let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
+            self.claiming.insert(due.id.clone(), claim);
+            self.write(due);
+        }
+    }
+
+    fn free_memory(&self) -> u64 {
+        let running: u64 = self.running.values().map(|running| running.memory).sum();
+        let claims = self.claiming.values().map(|claim| claim.request.spec.machine.memory.0);
+        self.options.memory.saturating_sub(running + claims.sum::<u64>())
+    }
+
+    fn write(&mut self, due: Due) {
+        self.view.tried(&due.id, due.number);
+        let queue = self.queue.clone();
+        self.writes.spawn(async move {
+            let result = queue.write(&due.id, due.number, due.change.clone()).await;
+            Wrote { due, result }
+        });
+    }
+
+    /// Starts the job of a claim that was confirmed.
+    fn wrote(&mut self, wrote: Wrote) {
+        let Wrote { due, result } = wrote;
+        let claim = self.claiming.remove(&due.id);
+        match (claim, result) {
+            (Some(claim), Ok(Written::Own)) => self.begin(due.id, due.number + 1, claim),
+            // The view gets the other's step, and with it another number to try.
+            (_, Ok(_)) => {}
+            (_, Err(error)) => {
+                tracing::warn!(id = %due.id, %error, "the queue confirms no step");
+                self.failed.push((due.id, due.number));
+            }
+        }
+    }
+
+    fn begin(&mut self, id: JobId, next: u32, claim: Claim) {
+        let Claim { attempt, request } = claim;
+        let (stop, stopped) = watch::channel(None);
+        let memory = request.spec.machine.memory.0;
+        let task = Attempt {
+            queue: self.queue.clone(),
+            id: id.clone(),
+            next,
+            attempt,
+            request,
+            directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
+            stop: stopped,
+            events: self.events.clone(),
+        };
+        self.tell(Event::Claimed { id: id.clone(), attempt });
+        self.summary.claimed += 1;
+        self.running.insert(id.clone(), Running { attempt, next, memory, stop });
+        let name = id.clone();
+        self.attempts.spawn(async move { (name, task.run().await) });
+        self.check(&id);
+    }
+
+    fn ended(&mut self, ended: Result<(JobId, bool), tokio::task::JoinError>) {
+        self.busy = Instant::now();
+        match ended {
+            Ok((id, is_result)) => {
+                self.running.remove(&id);
+                self.summary.ended += u64::from(is_result);
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+
+    fn renew(&mut self) {
+        let state = match self.draining {
+            Some(_) => WorkerState::Draining,
+            None => WorkerState::Ready,
+        };
+        let (queue, renewal) = (self.queue.clone(), self.renewal(state));
+        let sent = Instant::now();
+        self.renewals.spawn(async move { (sent, queue.renew(&renewal).await) });
+    }
+
+    fn renewed(
+        &mut self,
+        renewed: Result<(Instant, Result<(), WriteError>), tokio::task::JoinError>,
+    ) {
+        match renewed {
+            Ok((sent, Ok(()))) => {
+                self.confirmed = self.confirmed.max(sent);
+                for (id, number) in std::mem::take(&mut self.failed) {
+                    // The step may have been written. Its number tells.
+                    if self.view.job(&id).is_some_and(|job| job.next == number) {
+                        self.view.not_written(&id);
+                    }
+                }
+                if std::mem::take(&mut self.is_cut) {
+                    self.tell(Event::Back);
+                }
+            }
+            Ok((_, Err(error))) => tracing::warn!(%error, "the queue confirms no lease"),
+            Err(_) => {}
+        }
+    }
+
+    fn cut_at(&self) -> Instant {
+        self.confirmed + SELF_STOP
+    }
+
+    /// Ends all machines before others may take their jobs.
+    fn cut(&mut self) {
+        self.is_cut = true;
+        self.stop_all(Stop::Dropped);
+        self.tell(Event::Cut);
+    }
+
+    fn stop_all(&self, stop: Stop) {
+        self.running.values().for_each(|running| running.stop(stop));
+    }
+
+    fn begin_drain(&mut self) {
+        if self.draining.is_none() {
+            self.draining = Some(Instant::now());
+            self.tell(Event::Draining);
+            self.renew();
+        }
+    }
+
+    fn release_at(&self) -> Option<Instant> {
+        let any_left = self.running.values().any(|running| running.stop.borrow().is_none());
+        self.draining.filter(|_| any_left).map(|since| since + self.options.drain_timeout)
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        let exit = self.options.idle_exit.filter(|_| self.draining.is_none())?;
+        Some(self.busy + exit)
+    }
+
+    fn quiet(&self) -> Option<Instant> {
+        let now = self.now();
+        self.view.quiet(now).map(|quiet| self.began + now + quiet)
+    }
+
+    fn is_done(&mut self) -> bool {
+        let is_idle = self.attempts.is_empty() && self.writes.is_empty();
+        if is_idle && self.options.once && self.draining.is_none() && !self.is_cut {
+            self.begin_drain();
+        }
+        is_idle && self.draining.is_some()
+    }
+}
+
+impl Running {
+    /// Stops it. Only a drop goes over another reason.
+    fn stop(&self, stop: Stop) {
+        self.stop.send_if_modified(|now| {
+            let changes = now.is_none() || (stop == Stop::Dropped && *now != Some(stop));
+            if changes {
+                *now = Some(stop);
+            }
+            changes
+        });
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,128 @@
+//! The queue on a real `nats-server`: steps, logs, and artifacts, without machines.
+#![allow(clippy::unwrap_used)]
+
+mod servers;
+
+use std::collections::BTreeSet;
+
+use metaservice_fleet::name::{JobId, RunId};
+use metaservice_fleet::queue::{Cancelled, Queue, ReadError, Submitted, SubmitError, Written};
+use metaservice_fleet::request::Request;
+use metaservice_fleet::state::Phase;
+use metaservice_fleet::step::{Change, Outcome};
+use metaservice_sandbox::spec::JobSpec;
+
+use servers::{Cluster, One};
+
+fn id(name: &str) -> JobId {
+    name.parse().unwrap()
+}
+
+fn request(word: &str) -> Request {
+    Request::new(JobSpec::new([word]))
+}
+
+fn claim(worker: &str) -> Change {
+    Change::Claimed { worker: worker.parse().unwrap(), run: RunId::random() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_submission_is_the_same_job_and_another_is_refused() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let first = queue.submit(&id("a"), &request("true")).await.unwrap();
+    assert_eq!(first, Submitted::New);
+    let again = queue.submit(&id("a"), &request("true")).await.unwrap();
+    assert_eq!(again, Submitted::Known);
+    let other = queue.submit(&id("a"), &request("false")).await;
+    assert!(matches!(other, Err(SubmitError::Other(_))), "{other:?}");
+    let mut wrong = request("true");
+    wrong.spec.log = Some("/etc/passwd".into());
+    assert!(matches!(queue.submit(&id("b"), &wrong).await, Err(SubmitError::Invalid(_))));
+    assert_eq!(queue.view().await.unwrap().jobs().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_writers_gets_a_step() {
+    let server = One::start().await;
+    one_writer_wins(&server.queue().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_writers_gets_a_step_in_a_cluster() {
+    let cluster = Cluster::start().await;
+    one_writer_wins(&cluster.queue().await).await;
+}
+
+/// Twenty writers for each step of a job: one writes it, and all others learn whose it is.
+async fn one_writer_wins(queue: &Queue) {
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    for number in 1..30 {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..20 {
+            let queue = queue.clone();
+            let change = claim(&format!("w{writer}"));
+            writers.spawn(async move {
+                let written = queue.write(&id("a"), number, change.clone()).await.unwrap();
+                (change, written)
+            });
+        }
+        let written = writers.join_all().await;
+        let (own, others): (Vec<_>, Vec<_>) =
+            written.into_iter().partition(|(_, written)| *written == Written::Own);
+        let [(winner, _)] = &own[..] else { panic!("{} writers won step {number}", own.len()) };
+        for (_, other) in others {
+            assert_eq!(other, Written::Other(Some(Box::new(winner.clone()))));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_follows_a_job_to_its_end() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    assert!(matches!(queue.follow(&id("a")).await.unwrap().next().await, Err(ReadError::NoJob(_))));
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    let mut follow = queue.follow(&id("a")).await.unwrap();
+    assert!(matches!(follow.next().await.unwrap().phase, Phase::Waiting { .. }));
+    queue.write(&id("a"), 1, claim("w")).await.unwrap();
+    assert!(matches!(follow.next().await.unwrap().phase, Phase::Running { .. }));
+    assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Running);
+    assert!(follow.next().await.unwrap().is_cancelled);
+    assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Ended);
+    queue.write(&id("a"), 3, Change::Ended(Outcome::Cancelled)).await.unwrap();
+    assert_eq!(follow.next().await.unwrap().outcome(), Some(&Outcome::Cancelled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_job_that_is_cancelled_has_ended() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Waiting);
+    assert_eq!(queue.write(&id("a"), 2, claim("w")).await.unwrap(), Written::Own);
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert_eq!(job.outcome(), Some(&Outcome::Cancelled), "a late claim changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_a_queue_come_after_a_restart_of_its_server() {
+    let mut server = One::start().await;
+    let queue = server.queue().await;
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    let mut steps = queue.steps().await.unwrap();
+    assert_eq!(steps.next().await.unwrap().id, id("a"));
+    server.restart().await;
+    let mut submitted = Err(());
+    while submitted.is_err() {
+        submitted = queue.submit(&id("b"), &request("true")).await.map_err(drop);
+    }
+    let step = loop {
+        if let Ok(step) = steps.next().await {
+            break step;
+        }
+    };
+    assert_eq!(step.id, id("b"), "no step is lost or repeated");
+    let names: BTreeSet<_> = queue.view().await.unwrap().jobs().map(|(id, _)| id.clone()).collect();
+    assert_eq!(names, BTreeSet::from([id("a"), id("b")]));
+}

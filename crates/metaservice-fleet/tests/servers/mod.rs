@@ -1,0 +1,157 @@
+//! Real `nats-server`s for tests: one, and a cluster of three.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use metaservice_fleet::queue::{Queue, Settings};
+
+/// The program: that of the variable, or of the system.
+fn program() -> String {
+    std::env::var("METASERVICE_NATS_SERVER").unwrap_or_else(|_| {
+        let system = "/usr/sbin/nats-server";
+        if Path::new(system).exists() { system.to_owned() } else { "nats-server".to_owned() }
+    })
+}
+
+/// A port that was free a moment ago. The servers of a cluster must know each other's.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server that ends with this value.
+struct Server {
+    child: Child,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    fn start(arguments: Vec<String>) -> Self {
+        let child = spawn(&arguments);
+        Self { child, arguments }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    let mut command = Command::new(program());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("nats-server is installed: `make setup`")
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Connects as soon as the servers answer.
+async fn connect(url: String, replicas: usize) -> Queue {
+    let mut settings = Settings::new(url);
+    settings.replicas = replicas;
+    let connecting = async {
+        loop {
+            match Queue::connect(&settings).await {
+                Ok(queue) => return queue,
+                // A server that has just been started refuses connections. It has no other sign.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), connecting).await.expect("the servers start")
+}
+
+/// One server.
+pub struct One {
+    server: Server,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl One {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let arguments = ["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"];
+        let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).to_vec();
+        arguments.push(directory.path().display().to_string());
+        Self { server: Server::start(arguments), port, _directory: directory }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub async fn queue(&self) -> Queue {
+        connect(self.url(), 1).await
+    }
+
+    /// Kills the server, and starts it again with its data.
+    pub async fn restart(&mut self) {
+        self.server.kill();
+        self.server.child = spawn(&self.server.arguments);
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts it again.
+    pub fn revive(&mut self) {
+        self.server.child = spawn(&self.server.arguments);
+    }
+}
+
+/// Three servers, each of which has a copy of all.
+pub struct Cluster {
+    servers: Vec<Server>,
+    ports: Vec<u16>,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let route_list: Vec<String> =
+            routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let servers = (0..3)
+            .map(|number| {
+                let config = directory.path().join(format!("{number}.conf"));
+                let data = directory.path().join(number.to_string());
+                let text = format!(
+                    "server_name: s{number}\nlisten: \"127.0.0.1:{}\"\n\
+                     jetstream {{ store_dir: \"{}\" }}\n\
+                     cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
+                    ports[number],
+                    data.display(),
+                    routes[number],
+                    route_list.join(", "),
+                );
+                std::fs::write(&config, text).unwrap();
+                Server::start(vec!["-c".to_owned(), config.display().to_string()])
+            })
+            .collect();
+        Self { servers, ports, _directory: directory }
+    }
+
+    pub async fn queue(&self) -> Queue {
+        let urls: Vec<String> =
+            self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        connect(urls.join(","), 3).await
+    }
+
+    /// Kills a server.
+    pub fn kill(&mut self, number: usize) {
+        self.servers[number].kill();
+    }
+}
