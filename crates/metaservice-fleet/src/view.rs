@@ -209,6 +209,18 @@ impl View {
         lost.chain(expired).collect()
     }
 
+    /// The steps for the jobs that this life of a worker runs, but those that it knows.
+    #[must_use]
+    pub fn due_of_run(
+        &self,
+        run: &RunId,
+        is_known: impl Fn(&JobId) -> bool,
+        change: impl Fn() -> Change,
+    ) -> Vec<Due> {
+        let own = self.running.iter().filter(|(id, owner)| *owner == run && !is_known(id));
+        own.filter_map(|(id, _)| self.due_of(id, change())).collect()
+    }
+
     fn due_of(&self, id: &JobId, change: Change) -> Option<Due> {
         let number = self.jobs.get(id)?.next;
         (self.tried.get(id) != Some(&number)).then(|| Due { id: id.clone(), number, change })

@@ -6,7 +6,7 @@ mod servers;
 use std::collections::BTreeSet;
 
 use metaservice_fleet::name::{JobId, RunId};
-use metaservice_fleet::queue::{Cancelled, Queue, ReadError, Submitted, SubmitError, Written};
+use metaservice_fleet::queue::{Cancelled, Queue, ReadError, SubmitError, Submitted, Written};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Change, Outcome};

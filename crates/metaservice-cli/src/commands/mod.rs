@@ -10,6 +10,7 @@ pub(crate) mod cp;
 pub(crate) mod doctor;
 mod each;
 pub(crate) mod exec;
+pub(crate) mod fleet;
 pub(crate) mod forward;
 pub(crate) mod help;
 pub(crate) mod image;
@@ -36,7 +37,7 @@ use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
 /// The verbs in the order and groups of the help.
-pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
+pub(crate) const GROUPS: [(&str, &[&str]); 6] = [
     ("Start a job", &["run", "serve"]),
     (
         "Running jobs",
@@ -46,6 +47,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("Ended jobs", &["rm", "prune"]),
+    (
+        "Jobs on many hosts",
+        &["worker", "submit", "jobs", "cancel", "retry", "artifacts", "workers", "drain"],
+    ),
     ("Images", &["image"]),
     ("Set-up and help", &["doctor", "completions", "man", "help"]),
 ];
@@ -73,6 +78,15 @@ pub(crate) enum Command {
     Forward(forward::ForwardVerb),
     Net(net::Net),
     Api(api::ApiVerb),
+    Worker(fleet::worker::Worker),
+    Submit(Box<fleet::submit::Submit>),
+    #[command(visible_alias = "queue")]
+    Jobs(fleet::jobs::Jobs),
+    Cancel(fleet::cancel::Cancel),
+    Retry(fleet::retry::Retry),
+    Artifacts(fleet::artifacts::Artifacts),
+    Workers(fleet::workers::Workers),
+    Drain(fleet::drain::Drain),
     Image(image::Image),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -107,6 +121,14 @@ impl Command {
             Self::Stats(args) => stats::stats(args, printer).await,
             Self::Net(args) => net::net(args, printer).await,
             Self::Api(_) => api::api(printer).await,
+            Self::Worker(args) => fleet::worker::worker(args, printer).await,
+            Self::Submit(args) => fleet::submit::submit(*args, printer).await,
+            Self::Jobs(args) => fleet::jobs::jobs(args, printer).await,
+            Self::Cancel(args) => fleet::cancel::cancel(args, printer).await,
+            Self::Retry(args) => fleet::retry::retry(args, printer).await,
+            Self::Artifacts(args) => fleet::artifacts::artifacts(args, printer).await,
+            Self::Workers(args) => fleet::workers::workers(args, printer).await,
+            Self::Drain(args) => fleet::drain::drain(args).await,
             Self::Forward(args) => forward::forward(args, printer).await,
             Self::Image(args) => image::image(args, printer).await,
             Self::Doctor(args) => doctor::doctor(&args, &cli, printer).await,

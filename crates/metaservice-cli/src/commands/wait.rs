@@ -1,13 +1,14 @@
 //! `metaservice wait JOB...`: waits until jobs end, prints their statuses, and exits with one of
 //! them.
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, ValueEnum};
 use metaservice::control::{Client, ClientError, Code, Job, JobState};
 use metaservice_sandbox::control::{self, ControlError, Found};
 use serde_json::json;
 
 use super::each::each;
+use super::fleet::{QueueArgs, follow};
 use crate::flags::AnyJobNames;
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -27,7 +28,8 @@ be waited for. With --for running: 0, or 125 if the job has ended.";
 
 /// Wait until jobs end, print their statuses, and exit with the first that is not 0.
 ///
-/// The status of a job that has ended is printed at once, as long as the job is kept.
+/// The status of a job that has ended is printed at once, as long as the job is kept. With --queue,
+/// JOB is the id of a job of that queue.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Wait {
@@ -36,6 +38,8 @@ pub(crate) struct Wait {
     pub(crate) event: Event,
     #[command(flatten)]
     pub(crate) names: AnyJobNames,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 /// An event in the life of a job.
@@ -47,9 +51,32 @@ pub(crate) enum Event {
     Ended,
 }
 
+/// Waits for jobs of a queue.
+async fn wait_on_queue(
+    args: Wait,
+    interrupts: &mut Interrupts,
+    printer: Printer,
+) -> Result<ExitStatus> {
+    ensure!(args.event == Event::Ended, "--for running is for jobs of this host");
+    let mut first = ExitStatus::SUCCESS;
+    for id in args.names.jobs {
+        let status = tokio::select! {
+            status = follow::wait(&args.queue, &id, printer) => status?,
+            interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+        };
+        if first == ExitStatus::SUCCESS {
+            first = status;
+        }
+    }
+    Ok(first)
+}
+
 pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let event = args.event;
+    if args.queue.is_given() {
+        return wait_on_queue(args, &mut interrupts, printer).await;
+    }
     let wait_for = async |name: String| match event {
         Event::Running => running(&name).await.map(|()| None),
         Event::Ended => ended(&name).await.map(Some),

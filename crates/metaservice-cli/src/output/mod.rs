@@ -174,6 +174,17 @@ pub(crate) fn log_of(launcher: Launcher, answers: bool, printer: Printer) -> Lau
     if printer.is_json() { launcher } else { launcher.log_stderr(AsyncStderr::of_command()) }
 }
 
+/// A time in its largest unit.
+pub(crate) fn age(age: std::time::Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// Writes one line.
 ///
 /// # Errors

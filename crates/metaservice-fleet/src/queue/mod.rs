@@ -74,6 +74,7 @@ impl Settings {
 pub struct Queue {
     client: async_nats::Client,
     context: jetstream::Context,
+    connections: tokio::sync::watch::Receiver<u64>,
 }
 
 /// What became of a submission.
@@ -134,10 +135,17 @@ impl Queue {
         if let Some(file) = &settings.ca {
             options = options.add_root_certificates(file.clone());
         }
+        let (count, connections) = tokio::sync::watch::channel(0);
+        let options = options.event_callback(move |event| {
+            if matches!(event, async_nats::Event::Connected) {
+                count.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        });
         let client = options.connect(addresses).await.map_err(ConnectError::Server)?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(TIMEOUT);
-        let queue = Self { client, context };
+        let queue = Self { client, context, connections };
         queue.create(settings.replicas).await?;
         Ok(queue)
     }
@@ -180,6 +188,12 @@ impl Queue {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// The number of connections so far. A reader of a stream starts anew with each: a server that
+    /// was restarted does not know it.
+    pub(crate) fn connections(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     pub(crate) fn client(&self) -> &async_nats::Client {

@@ -1,10 +1,12 @@
 //! Readers of buckets: what is there, and what comes. They go on by themselves after a cut.
 
+use std::time::Duration;
+
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
-use async_nats::jetstream::consumer::{Consumer, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 
 use super::error::ReadError;
 use super::{JOBS, LEASES, LOGS, Queue, read_step};
@@ -12,14 +14,27 @@ use crate::name::JobId;
 use crate::state::{ServerTime, Stored};
 use crate::step::{Change, Renewal};
 
+/// How often a server says that it is there while nothing comes. Two such times without a word: the
+/// reader begins anew.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long to wait before a reader is made again that could not be made.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// The messages of some subjects of a stream, in order, each once.
+///
+/// The client library's own ordered reader can sleep for ever after a heartbeat that it misses.
 struct Messages {
     queue: Queue,
     stream: &'static str,
     subject: String,
     last: u64,
+    /// The number of the last message within the reader that is open.
+    count: u64,
     pending: u64,
-    ordered: Option<Box<Ordered>>,
+    reader: Option<Box<pull::Stream>>,
+    failed: bool,
+    connections: watch::Receiver<u64>,
 }
 
 impl std::fmt::Debug for Messages {
@@ -38,29 +53,50 @@ struct Read {
 
 impl Messages {
     async fn open(queue: &Queue, stream: &'static str, subject: String) -> Result<Self, ReadError> {
-        let mut messages =
-            Self { queue: queue.clone(), stream, subject, last: 0, pending: 0, ordered: None };
+        let (queue, connections) = (queue.clone(), queue.connections());
+        let mut messages = Self {
+            queue,
+            stream,
+            subject,
+            last: 0,
+            count: 0,
+            pending: 0,
+            reader: None,
+            failed: false,
+            connections,
+        };
         messages.reopen().await?;
         Ok(messages)
     }
 
     async fn reopen(&mut self) -> Result<(), ReadError> {
-        let server = |error: super::error::ServerError| ReadError::Server(error);
+        if self.failed {
+            tokio::time::sleep(RETRY).await;
+        }
+        self.failed = true;
+        self.connections.mark_unchanged();
         let stream = self.queue.stream(self.stream).await?;
         let deliver_policy = match self.last {
             0 => DeliverPolicy::All,
             last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
         };
-        let config = OrderedConfig {
+        let config = pull::Config {
             filter_subject: self.subject.clone(),
             deliver_policy,
-            ..OrderedConfig::default()
+            ack_policy: AckPolicy::None,
+            inactive_threshold: HEARTBEAT * 6,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
         };
-        let consumer: Consumer<OrderedConfig> =
+        let server = |error: super::error::ServerError| ReadError::Server(error);
+        let consumer =
             stream.create_consumer(config).await.map_err(|error| server(error.into()))?;
         self.pending = consumer.cached_info().num_pending;
-        self.ordered =
-            Some(Box::new(consumer.messages().await.map_err(|error| server(error.into()))?));
+        self.count = 0;
+        let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
+        self.reader = Some(Box::new(reader.await.map_err(|error| server(error.into()))?));
+        self.failed = false;
         Ok(())
     }
 
@@ -74,20 +110,29 @@ impl Messages {
     /// Cancellation: no message is lost.
     async fn next(&mut self) -> Result<Read, ReadError> {
         loop {
-            let Some(ordered) = &mut self.ordered else {
+            let Some(reader) = &mut self.reader else {
                 self.reopen().await?;
                 continue;
             };
-            let Some(Ok(message)) = ordered.next().await else {
-                self.ordered = None;
+            let message = tokio::select! {
+                message = reader.next() => message,
+                Ok(()) = self.connections.changed() => None,
+            };
+            let Some(Ok(message)) = message else {
+                self.reader = None;
                 continue;
             };
             let Ok(info) = message.info() else { continue };
+            if info.consumer_sequence != self.count + 1 {
+                self.reader = None;
+                continue;
+            }
+            self.count += 1;
+            self.pending = info.pending;
             if info.stream_sequence <= self.last {
                 continue;
             }
             self.last = info.stream_sequence;
-            self.pending = info.pending;
             let milliseconds = info.published.unix_timestamp_nanos() / 1_000_000;
             let time = ServerTime::try_from(milliseconds).unwrap_or_default();
             let sequence = info.stream_sequence;

@@ -10,13 +10,16 @@ use metaservice_sandbox::{Builder, Report, StartError};
 use tokio::sync::{mpsc, watch};
 
 use super::{Event, files, output};
-use crate::name::JobId;
+use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written};
 use crate::request::Request;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Outcome};
 
 /// How long to wait before a step is written again that no server confirmed.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How much of an id is in the name of its machine, in characters.
+const ID_IN_NAME: usize = 50;
 
 /// Why an attempt stops before its command has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +81,12 @@ impl Attempt {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error);
         }
-        if let Err(error) = tokio::fs::create_dir_all(&self.directory).await {
-            return lost(LostCause::Output, error);
+        let places =
+            (0..self.request.spec.artifacts.len()).map(|n| files::place(&self.directory, n));
+        for directory in places.chain([self.directory.clone()]) {
+            if let Err(error) = tokio::fs::create_dir_all(directory).await {
+                return lost(LostCause::Output, error);
+            }
         }
         let ([stdout, stderr], log) = output::pipes();
         let builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
@@ -105,12 +112,14 @@ impl Attempt {
     /// The description for this host: outputs go to the worker's directory, whatever the job says.
     fn spec(&self) -> JobSpec {
         let mut spec = self.request.spec.clone();
-        spec.hostname = spec.hostname.or_else(|| spec.name.take());
-        spec.name = Some(self.id.to_string());
+        let given = spec.name.take().unwrap_or_else(|| self.id.to_string());
+        spec.hostname = spec.hostname.or(Some(given));
+        // Names are unique on a host, and another attempt of the job may still end here.
+        let (id, run) = (self.id.as_str(), RunId::random());
+        let id = id.get(..ID_IN_NAME).unwrap_or(id);
+        spec.name = Some(format!("{id}-{run}"));
         for (number, artifact) in spec.artifacts.iter_mut().enumerate() {
-            // A path that ends with a slash is a directory, which is made.
-            let place = files::place(&self.directory, number).join("");
-            artifact.to = Some(place);
+            artifact.to = Some(files::place(&self.directory, number));
         }
         spec
     }

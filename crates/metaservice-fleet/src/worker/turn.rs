@@ -16,7 +16,7 @@ use super::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::request::Request;
-use crate::step::{Change, Renewal, WorkerState};
+use crate::step::{Change, LostCause, Renewal, WorkerState};
 use crate::view::{Due, RENEWAL, SELF_STOP, Seeker, View};
 
 /// A worker and the tasks that it owns.
@@ -32,7 +32,7 @@ pub(super) struct Worker {
     running: HashMap<JobId, Running>,
     /// The jobs whose claim is not confirmed yet.
     claiming: HashMap<JobId, Claim>,
-    attempts: JoinSet<(JobId, bool)>,
+    attempts: JoinSet<Over>,
     writes: JoinSet<Wrote>,
     /// The steps that no server confirmed. They are tried again after the next renewal.
     failed: Vec<(JobId, u32)>,
@@ -54,6 +54,14 @@ struct Running {
     next: u32,
     memory: u64,
     stop: watch::Sender<Option<Stop>>,
+}
+
+/// An attempt that is over.
+struct Over {
+    id: JobId,
+    attempt: u32,
+    /// Whether it wrote a result.
+    is_result: bool,
 }
 
 /// A claim that is on its way.
@@ -206,6 +214,7 @@ impl Worker {
         for due in self.view.due(now) {
             self.write(due);
         }
+        self.give_back_unrun();
         while self.draining.is_none() {
             let taken = self.running.len() + self.claiming.len();
             if taken >= usize::try_from(self.options.slots).unwrap_or(usize::MAX) {
@@ -217,6 +226,16 @@ impl Worker {
             let (worker, run) = (self.options.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert(due.id.clone(), claim);
+            self.write(due);
+        }
+    }
+
+    /// Gives back the jobs that the queue says this worker runs, and that it does not: those whose
+    /// claim no server confirmed, and those whose machines it ended when it was cut off.
+    fn give_back_unrun(&mut self) {
+        let is_known = |id: &JobId| self.running.contains_key(id) || self.claiming.contains_key(id);
+        let change = || Change::Lost { cause: LostCause::Lease, message: String::new() };
+        for due in self.view.due_of_run(&self.run, is_known, change) {
             self.write(due);
         }
     }
@@ -269,15 +288,18 @@ impl Worker {
         self.summary.claimed += 1;
         self.running.insert(id.clone(), Running { attempt, next, memory, stop });
         let name = id.clone();
-        self.attempts.spawn(async move { (name, task.run().await) });
+        self.attempts.spawn(async move { Over { id: name, attempt, is_result: task.run().await } });
         self.check(&id);
     }
 
-    fn ended(&mut self, ended: Result<(JobId, bool), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Over, tokio::task::JoinError>) {
         self.busy = Instant::now();
         match ended {
-            Ok((id, is_result)) => {
-                self.running.remove(&id);
+            Ok(Over { id, attempt, is_result }) => {
+                // The next attempt may have begun here before this one was cleaned up.
+                if self.running.get(&id).is_some_and(|running| running.attempt == attempt) {
+                    self.running.remove(&id);
+                }
                 self.summary.ended += u64::from(is_result);
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -69,14 +69,14 @@ async fn connect(url: String, replicas: usize) -> Queue {
 }
 
 /// One server.
-pub struct One {
+pub(crate) struct One {
     server: Server,
     port: u16,
     _directory: tempfile::TempDir,
 }
 
 impl One {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
         let arguments = ["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"];
@@ -85,40 +85,40 @@ impl One {
         Self { server: Server::start(arguments), port, _directory: directory }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub async fn queue(&self) -> Queue {
+    pub(crate) async fn queue(&self) -> Queue {
         connect(self.url(), 1).await
     }
 
     /// Kills the server, and starts it again with its data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server.kill();
         self.server.child = spawn(&self.server.arguments);
     }
 
     /// Kills the server.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.server.kill();
     }
 
     /// Starts it again.
-    pub fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         self.server.child = spawn(&self.server.arguments);
     }
 }
 
 /// Three servers, each of which has a copy of all.
-pub struct Cluster {
+pub(crate) struct Cluster {
     servers: Vec<Server>,
     ports: Vec<u16>,
     _directory: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
@@ -144,14 +144,14 @@ impl Cluster {
         Self { servers, ports, _directory: directory }
     }
 
-    pub async fn queue(&self) -> Queue {
+    pub(crate) async fn queue(&self) -> Queue {
         let urls: Vec<String> =
             self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         connect(urls.join(","), 3).await
     }
 
     /// Kills a server.
-    pub fn kill(&mut self, number: usize) {
+    pub(crate) fn kill(&mut self, number: usize) {
         self.servers[number].kill();
     }
 }

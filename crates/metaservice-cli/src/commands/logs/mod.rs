@@ -23,6 +23,7 @@ pub(super) use self::outputs::Outputs;
 use self::source::Source;
 use self::spool::Spool;
 use self::tail::LastLines;
+use super::fleet::{QueueArgs, follow};
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -40,7 +41,7 @@ Examples:
 /// Show the log of a job.
 ///
 /// What the command has written to stdout goes to stdout, and its stderr to stderr. Of a job that
-/// has ended, the last 64 MiB are kept.
+/// has ended, the last 64 MiB are kept. With --queue, JOB is the id of a job of that queue.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Logs {
@@ -64,12 +65,19 @@ pub(crate) struct Logs {
     pub(crate) tail: Option<u64>,
     #[command(flatten)]
     pub(crate) name: JobName,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 /// How many bytes of the last lines are kept in memory.
 const MAX_TAIL: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
+    if args.queue.is_given() {
+        let is_plain = !args.timestamps && !args.merged && args.since.is_none();
+        ensure!(is_plain && args.tail.is_none(), "of a job of a queue, logs shows all, as it is");
+        return follow::logs(&args.queue, &args.name.job, args.follow, printer).await;
+    }
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
     // The maximum of the control API. A larger number means all lines.

@@ -8,8 +8,8 @@ use metaservice_sandbox::spec::Size;
 use serde_json::{Value, json};
 
 use super::format::Field;
-use crate::output::contact;
 use crate::output::printer::printable;
+use crate::output::{age, contact};
 
 /// The text of a field: one line, fit for a terminal, and `-` if it is not known. `now_ms` is the
 /// time since 1970.
@@ -61,17 +61,6 @@ fn state(job: &Job) -> String {
             format!("{state} ({status})")
         }
         _ => state,
-    }
-}
-
-/// A time in its largest unit.
-fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds}s"),
-        120..=7199 => format!("{}m", seconds / 60),
-        7200..=172_799 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
     }
 }
 

@@ -1,0 +1,72 @@
+//! Which queue a verb uses.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use metaservice_fleet::queue::{Queue, Settings};
+use metaservice_fleet::server;
+use metaservice_private::bases::BaseDirectory;
+
+use crate::hints;
+
+/// The heading of the options in the help.
+const QUEUE: &str = "Queue options";
+
+/// The word that names the queue of this host.
+const LOCAL: &str = "local";
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = QUEUE)]
+pub(crate) struct QueueArgs {
+    /// The servers of the queue: nats://HOST:PORT, with commas between several, or "local".
+    ///
+    /// "local" is the queue of this host, which "metaservice worker" starts.
+    #[arg(long, value_name = "URL", env = "METASERVICE_QUEUE", hide_env_values = true)]
+    pub(crate) queue: Option<String>,
+    /// A file of credentials for the queue (.creds).
+    #[arg(long, value_name = "FILE", env = "METASERVICE_QUEUE_CREDENTIALS", requires = "queue")]
+    pub(crate) queue_credentials: Option<PathBuf>,
+    /// A file of certificates (PEM) that sign those of the queue's servers.
+    #[arg(long, value_name = "FILE", env = "METASERVICE_QUEUE_CA", requires = "queue")]
+    pub(crate) queue_ca: Option<PathBuf>,
+}
+
+impl QueueArgs {
+    /// Whether a queue is named. Verbs that also know the jobs of this process's user need it.
+    pub(crate) fn is_given(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// The address. `None`: the queue of this host.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.queue.as_deref().filter(|url| *url != LOCAL)
+    }
+
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<Queue> {
+        let url = match self.url() {
+            Some(url) => url.to_owned(),
+            None => server::running(&directory()?.join("server")).ok_or_else(|| {
+                hints::hinted(
+                    "start \"metaservice worker\" on this host, or give --queue URL",
+                    "this host has no queue",
+                )
+            })?,
+        };
+        self.connect_to(url).await
+    }
+
+    pub(super) async fn connect_to(&self, url: String) -> Result<Queue> {
+        let mut settings = Settings::new(url);
+        settings.credentials.clone_from(&self.queue_credentials);
+        settings.ca.clone_from(&self.queue_ca);
+        Queue::connect(&settings).await.context("in --queue")
+    }
+}
+
+/// The directory of the queue and the workers of this user.
+pub(super) fn directory() -> Result<PathBuf> {
+    let state = BaseDirectory::state().context("there is no home directory: set HOME")?;
+    Ok(state.path().join("metaservice/fleet"))
+}

@@ -1,0 +1,149 @@
+//! `metaservice jobs`: the jobs of a queue.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::Args;
+use metaservice_fleet::name::{JobId, Tenant};
+use metaservice_fleet::state::{JobState, Phase};
+use metaservice_fleet::step::Outcome;
+use serde_json::{Value, json};
+
+use super::QueueArgs;
+use crate::output;
+use crate::output::printer::{Printer, json_text, printable};
+use crate::output::table;
+use crate::status::ExitStatus;
+
+const HELP: &str = "\
+Examples:
+  metaservice jobs
+  metaservice jobs --all --tenant course-101
+  metaservice jobs --all --json | jq '.[] | select(.state == \"exception\")'";
+
+/// List the jobs of a queue: those that wait and run, in their order.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Jobs {
+    /// Also list the jobs that have ended.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// List only the jobs of this tenant.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<Tenant>,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+pub(crate) async fn jobs(args: Jobs, printer: Printer) -> Result<ExitStatus> {
+    let view = args.queue.connect().await?.view().await?;
+    let wanted = |job: &JobState| {
+        (args.all || job.outcome().is_none())
+            && args.tenant.as_ref().is_none_or(|tenant| *tenant == job.request.tenant)
+    };
+    let mut jobs: Vec<_> = view.jobs().filter(|(_, job)| wanted(job)).collect();
+    jobs.sort_by_key(|(id, job)| (job.submitted, *id));
+    if printer.is_json() {
+        let all: Vec<_> = jobs.iter().map(|(id, job)| json_of(id, job)).collect();
+        output::line(json_text(&json!(all).to_string()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if printer.is_quiet() {
+        for (id, _) in jobs {
+            output::line(id)?;
+        }
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let head = ["ID", "TENANT", "STATE", "ATTEMPT", "WORKER", "AGE", "COMMAND"];
+    let head = head.map(str::to_owned).to_vec();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let rows = jobs.iter().map(|(id, job)| row(id, job, now));
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    for line in table::lines(&rows) {
+        output::line(line)?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn state(job: &JobState) -> (&'static str, Option<u8>) {
+    match &job.phase {
+        Phase::Waiting { .. } => ("waiting", None),
+        Phase::Running { .. } if job.is_cancelled => ("killing", None),
+        Phase::Running { .. } => ("running", None),
+        Phase::Ended { outcome: Outcome::Finished { status: 0, .. }, .. } => ("succeeded", Some(0)),
+        Phase::Ended { outcome: Outcome::Finished { status, .. }, .. } => ("failed", Some(*status)),
+        Phase::Ended { outcome: Outcome::Cancelled, .. } => ("cancelled", None),
+        _ => ("exception", None),
+    }
+}
+
+fn worker(job: &JobState) -> Option<String> {
+    match &job.phase {
+        Phase::Running { worker, .. } => Some(worker.to_string()),
+        Phase::Ended { worker, .. } => worker.as_ref().map(ToString::to_string),
+        _ => None,
+    }
+}
+
+fn row(id: &JobId, job: &JobState, now: u64) -> Vec<String> {
+    let (state, status) = state(job);
+    let state = match status {
+        Some(status) if status != 0 => format!("{state} ({status})"),
+        _ => state.to_owned(),
+    };
+    let command = printable(&job.request.spec.command.join(" ")).replace(['\n', '\t'], " ");
+    let age = std::time::Duration::from_secs(now.saturating_sub(job.submitted / 1000));
+    vec![
+        id.to_string(),
+        job.request.tenant.to_string(),
+        state,
+        job.attempt.to_string(),
+        worker(job).unwrap_or_else(|| "-".to_owned()),
+        crate::output::age(age),
+        command.chars().take(60).collect(),
+    ]
+}
+
+fn json_of(id: &JobId, job: &JobState) -> Value {
+    let (state, status) = state(job);
+    let message = match job.outcome() {
+        Some(Outcome::Exception { message, .. }) => Some(message.clone()),
+        _ => job.last_loss.as_ref().map(|(_, message)| message.clone()),
+    };
+    json!({
+        "id": id,
+        "tenant": job.request.tenant,
+        "priority": job.request.priority,
+        "state": state,
+        "status": status,
+        "attempt": job.attempt,
+        "attempts": job.request.attempts,
+        "worker": worker(job),
+        "submittedMs": job.submitted,
+        "message": message,
+        "command": job.request.spec.command,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use metaservice_fleet::request::Request;
+    use metaservice_fleet::state::Stored;
+    use metaservice_fleet::step::Change;
+    use metaservice_sandbox::spec::JobSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_row_has_no_escape_and_no_line_of_its_own() {
+        let request = Request::new(JobSpec::new(["echo", "a\u{1b}[2J\nb"]));
+        let at = |number| Stored { number, sequence: 1, time: 1000 };
+        let change = Change::Submitted(Box::new(request));
+        let mut job = JobState::submitted(at(0), change).unwrap();
+        let id = "a".parse().unwrap();
+        let cells = row(&id, &job, 61).join("|");
+        assert_eq!(cells, "a|default|waiting|0|-|60s|echo a\u{fffd}[2J b");
+        job.apply(at(1), Some(Change::Cancelled));
+        assert_eq!(json_of(&id, &job)["state"], "cancelled");
+    }
+}

@@ -1,0 +1,14 @@
+//! The verbs of a queue: jobs on many hosts.
+
+pub(crate) mod artifacts;
+pub(crate) mod cancel;
+mod connection;
+pub(crate) mod drain;
+pub(crate) mod follow;
+pub(crate) mod jobs;
+pub(crate) mod retry;
+pub(crate) mod submit;
+pub(crate) mod worker;
+pub(crate) mod workers;
+
+pub(crate) use connection::QueueArgs;

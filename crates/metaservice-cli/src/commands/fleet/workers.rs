@@ -1,0 +1,52 @@
+//! `metaservice workers`: the workers of a queue.
+
+use anyhow::Result;
+use clap::Args;
+use metaservice_fleet::step::{Renewal, WorkerState};
+use serde_json::json;
+
+use super::QueueArgs;
+use crate::output;
+use crate::output::printer::{Printer, json_text, printable};
+use crate::output::table;
+use crate::status::ExitStatus;
+
+/// List the workers of a queue.
+#[derive(Debug, Args)]
+pub(crate) struct Workers {
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+pub(crate) async fn workers(args: Workers, printer: Printer) -> Result<ExitStatus> {
+    let view = args.queue.connect().await?.view().await?;
+    if printer.is_json() {
+        let all: Vec<_> = view.workers().collect();
+        output::line(json_text(&json!(all).to_string()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let head = ["NAME", "STATE", "RUNNING", "SLOTS", "VERSION", "LABELS"];
+    let head = head.map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(view.workers().map(row)).collect();
+    for line in table::lines(&rows) {
+        output::line(line)?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn row(worker: &Renewal) -> Vec<String> {
+    let state = match worker.state {
+        WorkerState::Ready => "ready",
+        WorkerState::Draining => "draining",
+        WorkerState::Gone => "gone",
+    };
+    let labels = worker.labels.iter().cloned().collect::<Vec<_>>().join(",");
+    vec![
+        worker.worker.to_string(),
+        state.to_owned(),
+        worker.running.to_string(),
+        worker.slots.to_string(),
+        printable(&worker.version).replace('\n', " "),
+        printable(&labels).replace('\n', " "),
+    ]
+}

@@ -1,0 +1,233 @@
+//! Workers with real machines, on a real `nats-server`.
+#![allow(clippy::unwrap_used)]
+
+mod servers;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use metaservice_fleet::log::Stream;
+use metaservice_fleet::name::JobId;
+use metaservice_fleet::queue::Queue;
+use metaservice_fleet::request::Request;
+use metaservice_fleet::state::Phase;
+use metaservice_fleet::step::Outcome;
+use metaservice_fleet::worker::{self, Event, Options, Summary, WorkerError};
+use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use servers::One;
+
+fn id(name: &str) -> JobId {
+    name.parse().unwrap()
+}
+
+fn shell(script: &str) -> Request {
+    let mut request = Request::new(JobSpec::new(["sh", "-c", script]));
+    request.spec.machine.memory.0 = 256 << 20;
+    request
+}
+
+struct Worker {
+    task: JoinHandle<Result<Summary, WorkerError>>,
+    drain: CancellationToken,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Worker {
+    fn start(queue: &Queue, name: &str, directory: &Path) -> Self {
+        Self::with(queue, name, directory, |_| {})
+    }
+
+    fn with(
+        queue: &Queue,
+        name: &str,
+        directory: &Path,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
+        let mut options = Options {
+            name: name.parse().unwrap(),
+            slots: 2,
+            labels: BTreeSet::new(),
+            memory: 4 << 30,
+            directory: directory.join(name),
+            once: false,
+            idle_exit: None,
+            drain_timeout: Duration::from_secs(60),
+        };
+        change(&mut options);
+        let (sender, mut real) = mpsc::unbounded_channel();
+        let (copy, events) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(e) = real.recv().await {
+                eprintln!("{e:?}");
+                let _ = copy.send(e);
+            }
+        });
+        let drain = CancellationToken::new();
+        let task = tokio::spawn(worker::run(queue.clone(), options, drain.clone(), sender));
+        Self { task, drain, events }
+    }
+
+    async fn drained(self) -> Summary {
+        self.drain.cancel();
+        self.task.await.unwrap().unwrap()
+    }
+
+    async fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let event = self.events.recv().await.expect("the worker works");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+}
+
+async fn outcome(queue: &Queue, name: &str) -> Outcome {
+    let mut follow = queue.follow(&id(name)).await.unwrap();
+    loop {
+        if let Some(outcome) = follow.next().await.unwrap().outcome() {
+            return outcome.clone();
+        }
+    }
+}
+
+async fn log(queue: &Queue, name: &str, attempt: u32) -> (String, String) {
+    let mut reader = queue.log(&id(name), attempt).await.unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(chunk) = reader.next().await.unwrap() {
+        match chunk.stream {
+            Stream::Stdout => out.extend(chunk.bytes),
+            Stream::Stderr => err.extend(chunk.bytes),
+        }
+    }
+    (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut request =
+        shell("echo out; echo err >&2; mkdir /d; echo 1 > /d/one; echo x > /f; exit 3");
+    for path in ["/f", "/d", "/missing"] {
+        let artifact: ArtifactSpec =
+            serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
+        request.spec.artifacts.push(artifact);
+    }
+    queue.submit(&id("a"), &request).await.unwrap();
+    let worker = Worker::start(&queue, "w", directory.path());
+    let Outcome::Finished { status, log: length, artifacts } = outcome(&queue, "a").await else {
+        panic!("it has no result");
+    };
+    assert_eq!((status, length), (3, 8));
+    assert_eq!(log(&queue, "a", 1).await, ("out\n".to_owned(), "err\n".to_owned()));
+    let mut file = Vec::new();
+    queue.fetch(artifacts[0].object.as_deref().unwrap(), &mut file).await.unwrap();
+    assert_eq!((file.as_slice(), artifacts[0].is_directory), (&b"x\n"[..], false));
+    assert!(artifacts[1].is_directory);
+    let mut archive = Vec::new();
+    queue.fetch(artifacts[1].object.as_deref().unwrap(), &mut archive).await.unwrap();
+    assert!(archive.windows(5).any(|part| part == b"d/one"));
+    assert_eq!(artifacts[2].object, None);
+    assert_eq!(worker.drained().await, Summary { claimed: 1, ended: 1 });
+    let left = std::fs::read_dir(directory.path().join("w/attempts")).unwrap().count();
+    assert_eq!(left, 0, "the outputs of the attempt are removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_killed_when_it_is_cancelled() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    queue.submit(&id("a"), &shell("echo begun; sleep 1000")).await.unwrap();
+    let worker = Worker::start(&queue, "w", directory.path());
+    let mut reader = queue.log(&id("a"), 1).await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().bytes, "begun\n");
+    queue.cancel(&id("a")).await.unwrap();
+    assert_eq!(outcome(&queue, "a").await, Outcome::Cancelled);
+    assert_eq!(reader.next().await.unwrap(), None, "the log has an end");
+    worker.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_worker_that_is_gone_runs_elsewhere() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    queue.submit(&id("a"), &shell("echo begun; sleep 3; echo ended")).await.unwrap();
+    let mut first = Worker::start(&queue, "first", directory.path());
+    first.event(|event| matches!(event, Event::Claimed { .. })).await;
+    // As if it was killed: it renews nothing, and writes nothing.
+    first.task.abort();
+    let second = Worker::start(&queue, "second", directory.path());
+    let Outcome::Finished { status: 0, .. } = outcome(&queue, "a").await else {
+        panic!("it has no result");
+    };
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert_eq!(job.attempt, 2);
+    let Phase::Ended { worker: Some(name), .. } = job.phase else { panic!("no worker") };
+    assert_eq!(name.as_str(), "second");
+    assert_eq!(log(&queue, "a", 2).await.0, "begun\nended\n");
+    second.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_gives_back_what_takes_too_long() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut request = shell("sleep 1000");
+    request.attempts = 1;
+    queue.submit(&id("a"), &request).await.unwrap();
+    let mut worker = Worker::with(&queue, "w", directory.path(), |options| {
+        options.drain_timeout = Duration::from_millis(300);
+    });
+    worker.event(|event| matches!(event, Event::Claimed { .. })).await;
+    queue.drain(&"w".parse().unwrap()).await.unwrap();
+    assert_eq!(worker.task.await.unwrap().unwrap(), Summary { claimed: 1, ended: 0 });
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert!(matches!(job.phase, Phase::Waiting { .. }), "the attempt does not count");
+    assert_eq!(queue.view().await.unwrap().workers().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_no_server_confirms_ends_its_machines_before_its_lease() {
+    let mut server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    queue.submit(&id("a"), &shell("sleep 1000")).await.unwrap();
+    let mut worker = Worker::start(&queue, "w", directory.path());
+    worker.event(|event| matches!(event, Event::Claimed { .. })).await;
+    server.kill();
+    worker.event(|event| matches!(event, Event::Dropped { .. })).await;
+    server.revive();
+    worker.event(|event| matches!(event, Event::Back)).await;
+    // The job that was dropped runs again, and not for the old claim.
+    worker.event(|event| matches!(event, Event::Claimed { attempt: 2, .. })).await;
+    queue.cancel(&id("a")).await.unwrap();
+    assert_eq!(outcome(&queue, "a").await, Outcome::Cancelled);
+    worker.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_works_once_ends_with_the_last_job() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..5 {
+        queue.submit(&id(&format!("j{number}")), &shell("true")).await.unwrap();
+    }
+    let mut missing = shell("true");
+    missing.attempts = 1;
+    missing.spec.machine.image = Some("no-such-image".into());
+    queue.submit(&id("missing"), &missing).await.unwrap();
+    let worker = Worker::with(&queue, "w", directory.path(), |options| options.once = true);
+    assert_eq!(worker.task.await.unwrap().unwrap(), Summary { claimed: 6, ended: 5 });
+    assert!(matches!(outcome(&queue, "missing").await, Outcome::Exception { .. }));
+}
