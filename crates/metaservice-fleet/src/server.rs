@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use metaservice_private::Directory;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
 use crate::name::RunId;
@@ -66,6 +66,8 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct LocalServer {
     child: Child,
+    /// The pipe whose end ends the server. The child would close it before a wait.
+    _alive: Option<ChildStdin>,
     directory: PathBuf,
     url: String,
     _lock: std::fs::File,
@@ -94,11 +96,17 @@ impl LocalServer {
         let text = configuration(directory, &ports, &log, &password);
         private.replace(CONFIGURATION, text.as_bytes())?;
         let _ = std::fs::remove_file(&log);
-        let child = command(&program, &config)
+        let mut child = command(&program, &config)
             .spawn()
             .map_err(|cause| ServerError::Start { program, cause })?;
-        let mut server =
-            Self { child, directory: directory.to_owned(), url: String::new(), _lock: lock };
+        let alive = child.stdin.take();
+        let mut server = Self {
+            child,
+            _alive: alive,
+            directory: directory.to_owned(),
+            url: String::new(),
+            _lock: lock,
+        };
         let port = server.port(&ports, &log).await?;
         server.url = format!("nats://metaservice:{password}@127.0.0.1:{port}");
         private.replace(ADDRESS, server.url.as_bytes())?;
@@ -229,4 +237,29 @@ fn written_port(ports: &Path) -> Option<u16> {
     let file = std::fs::read_dir(ports).ok()?.flatten().next()?.path();
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     json["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Queue, Settings};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_find_the_server_while_it_runs_and_only_one_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("server");
+        assert_eq!(running(&place), None);
+        let server = LocalServer::start(&place).await.unwrap();
+        let url = running(&place).unwrap();
+        assert_eq!(url, server.url());
+        Queue::connect(&Settings::new(url.clone())).await.unwrap();
+        let second = LocalServer::start(&place).await;
+        assert!(matches!(second, Err(ServerError::Running(_))), "{second:?}");
+        let without_password = format!("nats://{}", url.rsplit_once('@').unwrap().1);
+        assert!(Queue::connect(&Settings::new(without_password)).await.is_err());
+        server.stop().await;
+        assert_eq!(running(&place), None);
+        let again = LocalServer::start(&place).await.unwrap();
+        Queue::connect(&Settings::new(again.url())).await.unwrap();
+    }
 }

@@ -16,14 +16,8 @@ pub type ServerError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum ConnectError {
     /// The address is none.
-    #[error("{url:?} is no address of a queue")]
-    Url {
-        /// The address.
-        url: String,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
+    #[error("this is no address of a queue")]
+    Url(#[source] io::Error),
     /// The file of credentials cannot be used.
     #[error("cannot use the credentials of {}", path.display())]
     Credentials {
@@ -34,8 +28,8 @@ pub enum ConnectError {
         cause: io::Error,
     },
     /// No server takes the connection.
-    #[error("cannot connect to the queue")]
-    Server(#[source] async_nats::ConnectError),
+    #[error("cannot connect to the queue: {0}")]
+    Server(async_nats::ConnectError),
     /// The server has no such stream and creates none.
     #[error("the server has no queue and cannot create it")]
     Stream(#[source] CreateStreamError),

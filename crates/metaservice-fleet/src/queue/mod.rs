@@ -117,7 +117,7 @@ impl Queue {
             .split(',')
             .map(|address| address.trim().parse())
             .collect::<Result<_, _>>()
-            .map_err(|cause| ConnectError::Url { url: settings.url.clone(), cause })?;
+            .map_err(ConnectError::Url)?;
         let mut options = ConnectOptions::new()
             .name("metaservice")
             .connection_timeout(TIMEOUT)
@@ -126,6 +126,12 @@ impl Queue {
             .reconnect_delay_callback(|tries| {
                 Duration::from_millis(50 << tries.min(5)).min(Duration::from_secs(1))
             });
+        // The library does not use the user that an address names.
+        let user =
+            addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
+        if let Some((user, password)) = user {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         if let Some(file) = &settings.credentials {
             options = options
                 .credentials_file(file)
