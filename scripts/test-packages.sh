@@ -12,6 +12,7 @@ curl curl
 wget wget
 openssl openssl
 ip iproute2
+nats-server nats-server
 python3 python3
 /usr/lib/python3/dist-packages/pip/__init__.py python3-pip
 /usr/lib/python3/dist-packages/requests/__init__.py python3-requests

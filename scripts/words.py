@@ -20,7 +20,7 @@ CHECKED = """
     crates/metaservice crates/metaservice-cli/setup.sh crates/metaservice-cli/src
     crates/metaservice-cli/Cargo.toml crates/metaservice-sandbox/build.rs crates/metaservice-sandbox/src
     crates/metaservice-sandbox/Cargo.toml crates/metaservice-testing
-    crates/metaservice-archive crates/metaservice-egress crates/metaservice-gateway
+    crates/metaservice-archive crates/metaservice-egress crates/metaservice-fleet crates/metaservice-gateway
     crates/metaservice-guest crates/metaservice-image
     crates/metaservice-nic crates/metaservice-private crates/metaservice-protocol
     crates/metaservice-qemu
@@ -45,7 +45,7 @@ RETIRED = {
     r"(?:goes|go|went|gone|going) on": "continues; for a machine: is restored",
     r"(?:saved|continued) machines?": "snapshot",
     r"[Ww]hat (?:it|they) ha(?:s|ve)": "say what",
-    r"[Dd]rains?(?!\()": "log sink",
+    r"[Ll]og drains?": "log sink",
     r"[Pp]atience|PATIENCE|[Ff]arewell|FAREWELL": "timeout",
     r"[Bb]ounds?|BOUNDS?|unbounded": "limit, target, timeout",
     r"folders?": "directory",

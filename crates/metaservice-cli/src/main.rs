@@ -140,7 +140,8 @@ fn dispatch(cli: Cli, printer: Printer) -> Result<ExitStatus> {
 fn trace(verbose: u8) {
     use tracing_subscriber::EnvFilter;
     // The NATS client reports each failure as an error value too.
-    let level = ["error,async_nats=off", "info,metaservice=debug", "trace"][usize::from(verbose.min(2))];
+    let level =
+        ["error,async_nats=off", "info,metaservice=debug", "trace"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_env("METASERVICE_LOG");
     let filter = filter.unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()

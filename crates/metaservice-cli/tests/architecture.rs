@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each published crate, and the crates of the workspace that it may use in its code and its build.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("metaservice-protocol", &[]),
     ("metaservice-private", &[]),
     ("metaservice-archive", &["metaservice-private"]),
@@ -32,11 +32,13 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "metaservice-qemu",
         ],
     ),
+    ("metaservice-fleet", &["metaservice-private", "metaservice-sandbox"]),
     (
         "metaservice-cli",
         &[
             "metaservice",
             "metaservice-egress",
+            "metaservice-fleet",
             "metaservice-image",
             "metaservice-nic",
             "metaservice-private",

@@ -3,8 +3,8 @@
 use async_nats::jetstream::object_store::ObjectStore;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::connection::{FILES, Queue};
 use super::error::{FetchError, ServerError};
-use super::{FILES, Queue};
 
 impl Queue {
     async fn files(&self) -> Result<ObjectStore, ServerError> {

@@ -1,8 +1,9 @@
 //! One job, from its state now to its end.
 
+use super::connection::Queue;
 use super::error::ReadError;
+use super::keys::step_subject;
 use super::watch::{Steps, StoredStep};
-use super::{Queue, step_subject};
 use crate::name::JobId;
 use crate::state::JobState;
 

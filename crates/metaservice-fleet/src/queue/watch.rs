@@ -1,4 +1,4 @@
-//! Readers of buckets: what is there, and what comes. They go on by themselves after a cut.
+//! Readers of buckets: what is there, and what comes. They continue by themselves after a cut.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
+use super::connection::{JOBS, LEASES, LOGS, Queue};
 use super::error::ReadError;
-use super::{JOBS, LEASES, LOGS, Queue, read_step};
+use super::keys::read_step;
 use crate::name::JobId;
 use crate::state::{ServerTime, Stored};
 use crate::step::{Change, Renewal};

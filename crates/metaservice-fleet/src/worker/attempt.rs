@@ -9,7 +9,8 @@ use metaservice_sandbox::spec::JobSpec;
 use metaservice_sandbox::{Builder, Report, StartError};
 use tokio::sync::{mpsc, watch};
 
-use super::{Event, files, output};
+use super::types::Event;
+use super::{files, output};
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written};
 use crate::request::Request;
@@ -79,13 +80,13 @@ impl Attempt {
     /// Runs the command in a machine, and carries its outputs to the queue.
     async fn execute(&self) -> Change {
         if let Err(error) = self.request.check() {
-            return lost(LostCause::Refused, error);
+            return lost(LostCause::Refused, error.to_string());
         }
         let places =
             (0..self.request.spec.artifacts.len()).map(|n| files::place(&self.directory, n));
         for directory in places.chain([self.directory.clone()]) {
             if let Err(error) = tokio::fs::create_dir_all(directory).await {
-                return lost(LostCause::Output, error);
+                return lost(LostCause::Output, error.to_string());
             }
         }
         let ([stdout, stderr], log) = output::pipes();
@@ -206,8 +207,8 @@ async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
     }
 }
 
-fn lost(cause: LostCause, message: impl ToString) -> Change {
-    let mut message = message.to_string();
+fn lost(cause: LostCause, message: impl Into<String>) -> Change {
+    let mut message = message.into();
     message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     Change::Lost { cause, message }
 }

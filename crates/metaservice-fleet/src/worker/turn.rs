@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Stop};
-use super::{Event, Options, Summary, WorkerError, attempts};
+use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::request::Request;
@@ -260,7 +260,7 @@ impl Worker {
         let Wrote { due, result } = wrote;
         let claim = self.claiming.remove(&due.id);
         match (claim, result) {
-            (Some(claim), Ok(Written::Own)) => self.begin(due.id, due.number + 1, claim),
+            (Some(claim), Ok(Written::Own)) => self.begin(&due.id, due.number + 1, claim),
             // The view gets the other's step, and with it another number to try.
             (_, Ok(_)) => {}
             (_, Err(error)) => {
@@ -270,7 +270,7 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, id: JobId, next: u32, claim: Claim) {
+    fn begin(&mut self, id: &JobId, next: u32, claim: Claim) {
         let Claim { attempt, request } = claim;
         let (stop, stopped) = watch::channel(None);
         let memory = request.spec.machine.memory.0;
@@ -289,7 +289,7 @@ impl Worker {
         self.running.insert(id.clone(), Running { attempt, next, memory, stop });
         let name = id.clone();
         self.attempts.spawn(async move { Over { id: name, attempt, is_result: task.run().await } });
-        self.check(&id);
+        self.check(id);
     }
 
     fn ended(&mut self, ended: Result<Over, tokio::task::JoinError>) {

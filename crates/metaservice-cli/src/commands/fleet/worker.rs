@@ -53,7 +53,7 @@ pub(crate) struct Worker {
     /// The memory of all machines together [default: three quarters of the host's].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
-    /// How long running jobs may go on when the worker ends. Then they go back to the queue.
+    /// How long jobs may still run when the worker ends. Then they return to the queue.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     pub(crate) drain_timeout: String,
     /// End when the queue has no more jobs for this worker.
@@ -114,7 +114,7 @@ async fn local_server() -> Result<LocalServer> {
     let directory = connection::directory()?.join("server");
     LocalServer::start(&directory).await.map_err(|error| match error {
         ServerError::NotInstalled => hints::hinted(
-            "\"metaservice doctor --install\" installs it; or give the --queue of another host",
+            "install the package nats-server, or give the --queue of another host",
             "there is no nats-server on this host",
         ),
         ServerError::Running(_) => hints::hinted(

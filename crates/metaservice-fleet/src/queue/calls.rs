@@ -1,0 +1,225 @@
+//! What clients and workers ask of a queue.
+
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use bytes::Bytes;
+
+use super::connection::{JOBS, Queue};
+use super::error::{CancelError, DrainError, ReadError, SubmitError, WriteError};
+use super::follow::Follow;
+use super::keys::{drain_subject, read_step, step_subject};
+use super::reader::LogReader;
+use super::watch::{Leases, Steps, StoredStep};
+use crate::name::{JobId, RunId, WorkerName};
+use crate::request::{Request, VERSION};
+use crate::state::{JobState, Phase};
+use crate::step::{Change, MAX_STEP, Renewal, Step};
+use crate::view::View;
+
+/// How often a step is written again that no server confirmed.
+const TRIES: u32 = 3;
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// The queue has a new job.
+    New,
+    /// The queue had this job already.
+    Known,
+}
+
+/// What a cancellation found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The job waited. It never starts.
+    Waiting,
+    /// The job runs. Its worker kills it.
+    Running,
+    /// The job had ended, or was cancelled already.
+    Ended,
+}
+
+/// Who wrote a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// This call.
+    Own,
+    /// Another writer was first, with this step. `None`: it cannot be read.
+    Other(Option<Box<Change>>),
+}
+
+impl Queue {
+    /// Submits a job. The id makes it the same job: a second submission changes nothing.
+    ///
+    /// Cancellation: the job may be submitted or not; submit it again with the same id.
+    ///
+    /// # Errors
+    /// When no worker could run it, another job has this id, or no server confirms it.
+    pub async fn submit(&self, id: &JobId, request: &Request) -> Result<Submitted, SubmitError> {
+        request.check()?;
+        let change = Change::Submitted(Box::new(request.clone()));
+        match self.write(id, 0, change).await? {
+            Written::Own => Ok(Submitted::New),
+            Written::Other(Some(change)) => match *change {
+                Change::Submitted(known) if *known == *request => Ok(Submitted::Known),
+                _ => Err(SubmitError::Other(id.clone())),
+            },
+            Written::Other(None) => Err(SubmitError::Other(id.clone())),
+        }
+    }
+
+    /// Cancels a job.
+    ///
+    /// # Errors
+    /// When there is no such job, or no server confirms it.
+    pub async fn cancel(&self, id: &JobId) -> Result<Cancelled, CancelError> {
+        loop {
+            let job = self.job(id).await?.ok_or_else(|| CancelError::NoJob(id.clone()))?;
+            if job.outcome().is_some() || job.is_cancelled {
+                return Ok(Cancelled::Ended);
+            }
+            let waits = matches!(job.phase, Phase::Waiting { .. });
+            if self.write(id, job.next, Change::Cancelled).await? == Written::Own {
+                return Ok(if waits { Cancelled::Waiting } else { Cancelled::Running });
+            }
+        }
+    }
+
+    /// Writes the step of a job with this number, if no one else has. A step that no server
+    /// confirmed is looked up: the answer is never a guess.
+    ///
+    /// # Errors
+    /// When no server confirms it. The step may be written then.
+    pub async fn write(
+        &self,
+        id: &JobId,
+        number: u32,
+        change: Change,
+    ) -> Result<Written, WriteError> {
+        let nonce = RunId::random();
+        let step = Step { version: VERSION, nonce: nonce.clone(), change };
+        let json = Bytes::from(serde_json::to_vec(&step).map_err(WriteError::Form)?);
+        if json.len() > MAX_STEP {
+            return Err(WriteError::Size(json.len()));
+        }
+        let subject = step_subject(id, number);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let sent = self.context().publish(subject.clone(), json.clone()).await;
+            let error = match sent {
+                Ok(confirmed) => match confirmed.await {
+                    Ok(_) => return Ok(Written::Own),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            match self.step(&subject).await {
+                Ok(Some(step)) if step.as_ref().is_some_and(|step| step.nonce == nonce) => {
+                    return Ok(Written::Own);
+                }
+                Ok(Some(step)) => {
+                    return Ok(Written::Other(step.map(|step| Box::new(step.change))));
+                }
+                Ok(None) | Err(_) if tries >= TRIES => return Err(WriteError::Server(error)),
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The step of this subject: `None` if there is none, `Some(None)` if it cannot be read.
+    async fn step(&self, subject: &str) -> Result<Option<Option<Step>>, ReadError> {
+        match self.stream(JOBS).await?.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(read_step(&message.payload))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(ReadError::Server(error.into())),
+        }
+    }
+
+    /// A job as it is now.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn job(&self, id: &JobId) -> Result<Option<JobState>, ReadError> {
+        match self.follow(id).await?.next().await {
+            Ok(job) => Ok(Some(job)),
+            Err(ReadError::NoJob(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Follows a job.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn follow(&self, id: &JobId) -> Result<Follow, ReadError> {
+        Follow::open(self, id).await
+    }
+
+    /// All steps, from the first to those to come.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn steps(&self) -> Result<Steps, ReadError> {
+        Steps::open(self, "$KV.ms_jobs.job.>".to_owned()).await
+    }
+
+    /// The last renewal of each worker, and those to come.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn leases(&self) -> Result<Leases, ReadError> {
+        Leases::open(self).await
+    }
+
+    /// All jobs and workers as they are now.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn view(&self) -> Result<View, ReadError> {
+        let mut view = View::of_client();
+        let began = tokio::time::Instant::now();
+        let mut steps = self.steps().await?;
+        while !steps.is_caught_up() {
+            let StoredStep { id, at, change } = steps.next().await?;
+            view.apply(began.elapsed(), &id, at, change);
+        }
+        let mut leases = self.leases().await?;
+        while !leases.is_caught_up() {
+            let (stored, renewal) = leases.next().await?;
+            view.renewed(began.elapsed(), stored, renewal);
+        }
+        Ok(view)
+    }
+
+    /// Renews the lease of a worker.
+    pub(crate) async fn renew(&self, renewal: &Renewal) -> Result<(), WriteError> {
+        let json = serde_json::to_vec(renewal).map_err(WriteError::Form)?;
+        let subject = format!("$KV.ms_leases.lease.{}", renewal.worker);
+        let sent =
+            self.context().publish(subject, json.into()).await.map_err(WriteError::Server)?;
+        sent.await.map(drop).map_err(WriteError::Server)
+    }
+
+    /// Makes a worker finish its jobs, take no others, and end.
+    ///
+    /// # Errors
+    /// When no such worker answers.
+    pub async fn drain(&self, worker: &WorkerName) -> Result<(), DrainError> {
+        use async_nats::RequestErrorKind;
+        match self.client().request(drain_subject(worker), Bytes::new()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Err(DrainError::NoWorker(worker.clone()))
+            }
+            Err(error) => Err(DrainError::Server(error)),
+        }
+    }
+
+    /// The log of an attempt, from its first byte.
+    ///
+    /// # Errors
+    /// When no server answers, or there is no such job.
+    pub async fn log(&self, id: &JobId, attempt: u32) -> Result<LogReader, ReadError> {
+        LogReader::open(self, id, attempt).await
+    }
+}

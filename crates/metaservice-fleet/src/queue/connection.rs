@@ -1,0 +1,164 @@
+//! The connection, and what it creates on the server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::{self, object_store};
+use async_nats::{ConnectOptions, ServerAddr};
+
+use super::error::{ConnectError, ReadError};
+
+/// The stream of the bucket of jobs.
+pub(super) const JOBS: &str = "KV_ms_jobs";
+/// The stream of the bucket of leases.
+pub(super) const LEASES: &str = "KV_ms_leases";
+/// The stream of logs.
+pub(super) const LOGS: &str = "ms_logs";
+/// The object store.
+pub(super) const FILES: &str = "ms_files";
+/// How long the server may take for one answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Where a queue is, and with what right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The addresses of its servers, with commas between: `nats://a:4222,tls://b`.
+    pub url: String,
+    /// A file of credentials (`.creds`).
+    pub credentials: Option<PathBuf>,
+    /// A file of certificates (PEM) that sign the servers'.
+    pub ca: Option<PathBuf>,
+    /// The copies of each bucket and stream that this host creates: 1 to 5.
+    pub replicas: usize,
+}
+
+impl Settings {
+    /// The queue of this address, without credentials.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), credentials: None, ca: None, replicas: 1 }
+    }
+}
+
+/// A connection to a queue. A copy is the same connection, which connects again by itself.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    client: async_nats::Client,
+    context: jetstream::Context,
+    connections: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Queue {
+    /// Connects, and creates what is missing on the server.
+    ///
+    /// # Errors
+    /// When no server answers, the credentials are refused, or the server has no JetStream.
+    pub async fn connect(settings: &Settings) -> Result<Self, ConnectError> {
+        let addresses: Vec<ServerAddr> = settings
+            .url
+            .split(',')
+            .map(|address| address.trim().parse())
+            .collect::<Result<_, _>>()
+            .map_err(ConnectError::Url)?;
+        let mut options = ConnectOptions::new()
+            .name("metaservice")
+            .connection_timeout(TIMEOUT)
+            .request_timeout(Some(TIMEOUT))
+            .ping_interval(Duration::from_secs(5))
+            .reconnect_delay_callback(|tries| {
+                Duration::from_millis(50 << tries.min(5)).min(Duration::from_secs(1))
+            });
+        // The library does not use the user that an address names.
+        let user =
+            addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
+        if let Some((user, password)) = user {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        if let Some(file) = &settings.credentials {
+            options = options
+                .credentials_file(file)
+                .await
+                .map_err(|cause| ConnectError::Credentials { path: file.clone(), cause })?;
+        }
+        if let Some(file) = &settings.ca {
+            options = options.add_root_certificates(file.clone());
+        }
+        let (count, connections) = tokio::sync::watch::channel(0);
+        let options = options.event_callback(move |event| {
+            if matches!(event, async_nats::Event::Connected) {
+                count.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        });
+        let client = options.connect(addresses).await.map_err(ConnectError::Server)?;
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(TIMEOUT);
+        let queue = Self { client, context, connections };
+        queue.create(settings.replicas).await?;
+        Ok(queue)
+    }
+
+    async fn create(&self, replicas: usize) -> Result<(), ConnectError> {
+        let bucket = |name: &str, subject: &str| Config {
+            name: name.to_owned(),
+            subjects: vec![subject.to_owned()],
+            num_replicas: replicas,
+            max_messages_per_subject: 1,
+            ..Config::default()
+        };
+        let jobs = Config {
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            deny_delete: true,
+            ..bucket(JOBS, "$KV.ms_jobs.>")
+        };
+        let logs = Config {
+            discard: DiscardPolicy::New,
+            max_messages_per_subject: -1,
+            deny_delete: true,
+            ..bucket(LOGS, "ms.log.*.*")
+        };
+        for config in [jobs, bucket(LEASES, "$KV.ms_leases.>"), logs] {
+            self.context.get_or_create_stream(config).await.map_err(ConnectError::Stream)?;
+        }
+        if self.context.get_object_store(FILES).await.is_err() {
+            let config = object_store::Config {
+                bucket: FILES.to_owned(),
+                num_replicas: replicas,
+                ..object_store::Config::default()
+            };
+            self.context.create_object_store(config).await.map_err(ConnectError::Files)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the connection to a server is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// The number of connections so far. A reader of a stream starts anew with each: a server that
+    /// was restarted does not know it.
+    pub(crate) fn connections(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.connections.clone()
+    }
+
+    pub(crate) fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    pub(crate) fn context(&self) -> &jetstream::Context {
+        &self.context
+    }
+
+    pub(crate) async fn stream(
+        &self,
+        name: &str,
+    ) -> Result<jetstream::stream::Stream<()>, ReadError> {
+        self.context.get_stream_no_info(name).await.map_err(|error| ReadError::Server(error.into()))
+    }
+
+    pub(crate) async fn logs(&self) -> Result<jetstream::stream::Stream<()>, ReadError> {
+        self.stream(LOGS).await
+    }
+}

@@ -1,0 +1,127 @@
+//! The options, events and errors of a worker.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::name::{JobId, WorkerName};
+use crate::queue::{ReadError, WriteError};
+use crate::step::{LostCause, Outcome};
+
+/// What a worker may use, and when it ends.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name. No other worker of the queue may have it.
+    pub name: WorkerName,
+    /// How many jobs it runs at once: at least 1.
+    pub slots: u32,
+    /// The labels that jobs can require.
+    pub labels: BTreeSet<String>,
+    /// The memory of all its machines together, in bytes.
+    pub memory: u64,
+    /// A directory of its own, for the outputs of jobs that run.
+    pub directory: PathBuf,
+    /// It ends when no job is left that it could run.
+    pub once: bool,
+    /// It ends after this time without a job.
+    pub idle_exit: Option<Duration>,
+    /// How long its jobs may still run once it ends. Those that take longer go back to the queue.
+    pub drain_timeout: Duration,
+}
+
+/// What a worker reports.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// It knows the queue, and takes jobs.
+    Ready,
+    /// It has a job.
+    Claimed {
+        /// The job.
+        id: JobId,
+        /// The attempt, from 1.
+        attempt: u32,
+    },
+    /// A job has its result.
+    Ended {
+        /// The job.
+        id: JobId,
+        /// The attempt.
+        attempt: u32,
+        /// The result.
+        outcome: Outcome,
+    },
+    /// An attempt has no result.
+    Lost {
+        /// The job.
+        id: JobId,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        cause: LostCause,
+        /// What went wrong.
+        message: String,
+    },
+    /// An attempt was dropped: the job is another worker's now, or has ended.
+    Dropped {
+        /// The job.
+        id: JobId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// It takes no more jobs.
+    Draining,
+    /// No server confirms its lease. It has ended its machines.
+    Cut,
+    /// A server confirms its lease again.
+    Back,
+    /// The queue takes no more of a log or an artifact now. The job waits.
+    Full {
+        /// The job.
+        id: JobId,
+        /// What the server says.
+        reason: String,
+    },
+}
+
+/// What a worker did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// The attempts that it began.
+    pub claimed: u64,
+    /// The results that it wrote.
+    pub ended: u64,
+}
+
+/// Why a worker does not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// Another worker of this host uses its directory.
+    #[error("another worker uses {}", .0.display())]
+    Directory(PathBuf),
+    /// Its directory cannot be used.
+    #[error("cannot use the directory {}", path.display())]
+    Files {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The queue cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The first renewal was not confirmed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It cannot listen for requests.
+    #[error("cannot listen for requests")]
+    Listen(#[source] async_nats::SubscribeError),
+}
+
+/// The directory of the attempts that run.
+pub(super) fn attempts(directory: &Path) -> PathBuf {
+    directory.join("attempts")
+}
