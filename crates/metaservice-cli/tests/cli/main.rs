@@ -8,6 +8,7 @@ mod history;
 mod hostile;
 mod launch;
 mod network;
+mod queue;
 mod serve;
 
 /// The program under test.

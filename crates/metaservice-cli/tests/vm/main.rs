@@ -14,6 +14,7 @@ mod host;
 mod images;
 mod input;
 mod network;
+mod queue;
 mod root;
 mod run;
 mod silence;

@@ -1,0 +1,129 @@
+//! The verbs of a queue, with a real `nats-server` and no machine.
+
+use std::process::Child;
+
+use metaservice_testing::cli::{Cli, finish, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::METASERVICE;
+
+/// A worker that runs the queue of this host, and only jobs with a label that no test uses.
+struct Worker {
+    child: Option<Child>,
+    _messages: std::sync::mpsc::Receiver<String>,
+}
+
+impl Worker {
+    fn start(cli: &Cli, args: &[&str]) -> Self {
+        let mut child = cli.command(["worker"].iter().chain(args)).spawn().unwrap();
+        let messages = wait_for(&mut child, "metaservice: ready");
+        Self { child: Some(child), _messages: messages }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(id.cast_signed()).unwrap(), signal).unwrap();
+    }
+
+    fn end(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
+        finish(self.child.take().unwrap()).status
+    }
+}
+
+/// The label that the worker of these tests does not have: jobs with it wait.
+const WAITS: [&str; 3] = ["submit", "--require", "another"];
+
+fn submit(cli: &Cli, args: &[&str]) -> String {
+    let args: Vec<&str> = WAITS.into_iter().chain(args.iter().copied()).collect();
+    cli.run(&args).text(0).trim().to_owned()
+}
+
+#[test]
+fn without_a_queue_the_error_says_what_to_do() {
+    let cli = Cli::new(METASERVICE);
+    for args in [&["submit", "--", "true"][..], &["jobs"], &["workers"], &["cancel", "a"]] {
+        let finished = cli.run(args);
+        assert_eq!(finished.status, Some(125));
+        assert!(finished.stderr.contains("this host has no queue\nhint: start"), "{finished:?}");
+    }
+    let elsewhere = cli.run(&["jobs", "--queue", "nats://127.0.0.1:1"]);
+    assert!(elsewhere.stderr.contains("in --queue: cannot connect to the queue"), "{elsewhere:?}");
+}
+
+#[test]
+fn jobs_wait_in_the_queue_of_this_host_and_survive_its_worker() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let id = submit(&cli, &["--tenant", "t", "--", "echo", "hello"]);
+    assert_eq!(submit(&cli, &["--id", "mine", "--", "true"]), "mine");
+    assert_eq!(submit(&cli, &["--id", "mine", "--", "true"]), "mine");
+    let other = cli.run(&["submit", "--id", "mine", "--", "false"]);
+    assert_eq!(other.status, Some(125));
+    assert!(other.stderr.contains("another job has the id mine"), "{other:?}");
+    let listed = cli.run(&["jobs", "--tenant", "t"]).text(0);
+    assert!(listed.contains(&id) && listed.contains("waiting"), "{listed}");
+    assert!(cli.run(&["workers"]).text(0).contains("w     ready"));
+    // As if the host lost its power: the data are on its disk.
+    assert_eq!(worker.end(Signal::KILL), None);
+    cli.wait_for_exits();
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    assert_eq!(cli.run(&["jobs", "-q"]).text(0).lines().count(), 2);
+    cli.run(&["cancel", &id, "mine"]).text(0);
+    let waited = cli.run(&["wait", "--queue", "local", &id]);
+    assert_eq!(waited.status, Some(130));
+    let again = cli.run(&["retry", &id]).text(0);
+    assert_ne!(again.trim(), id);
+    assert_eq!(cli.run(&["jobs", "-a", "-q"]).text(0).lines().count(), 3);
+    cli.run(&["drain", "w"]).text(0);
+    let drained = finish(worker.into_child());
+    assert_eq!(drained.status, Some(0));
+}
+
+impl Worker {
+    fn into_child(mut self) -> Child {
+        self.child.take().unwrap()
+    }
+}
+
+#[test]
+fn a_file_of_jobs_is_submitted_whole_or_not_at_all() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &[]);
+    let file = cli.work().join("jobs.jsonl");
+    let good = r#"{"version": 1, "command": ["true"]}"#;
+    let named = format!(r#"{{"id": "b", "spec": {good}}}"#);
+    let path = r#"{"version": 1, "command": ["true"], "copyIn": [{"from": "/etc/shadow"}]}"#;
+    for wrong in ["{", path, r#"{"version": 1}"#] {
+        std::fs::write(&file, format!("{good}\n\n{wrong}\n")).unwrap();
+        let refused = cli.run(&["submit", "--file", "jobs.jsonl"]);
+        assert_eq!(refused.status, Some(125));
+        assert!(refused.stderr.contains("in line 3 of --file"), "{refused:?}");
+    }
+    assert_eq!(cli.run(&["jobs", "-a", "-q"]).text(0), "");
+    std::fs::write(&file, format!("{good}\n{named}\n")).unwrap();
+    let submitted = cli.run(&["submit", "--require", "another", "--file", "jobs.jsonl"]).text(0);
+    assert_eq!(submitted.lines().count(), 2);
+    assert_eq!(submitted.lines().last(), Some("b"));
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn what_only_this_host_has_is_refused() {
+    let cli = Cli::new(METASERVICE);
+    for args in [
+        &["--copy-in", "a"][..],
+        &["--rootfs", "/"],
+        &["-v", "/:/mnt"],
+        &["--log", "a"],
+        &["--image", "./disk.img"],
+        &["--kernel", "/vmlinuz", "--initrd", "/initrd"],
+        &["--net-policy", "pip"],
+    ] {
+        let args: Vec<&str> = ["submit"].into_iter().chain(args.iter().copied()).collect();
+        let args: Vec<&str> = args.into_iter().chain(["--", "true"]).collect();
+        let refused = cli.run(&args);
+        assert_eq!(refused.status, Some(125), "{args:?}");
+        assert!(refused.stderr.contains("a worker uses no path of a host"), "{refused:?}");
+    }
+}
