@@ -40,7 +40,8 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
     let mut worker = cli.command(["worker", "--name", "second"]).spawn().unwrap();
     let messages = wait_for(&mut worker, "attempt 2 begins");
     cli.run(&["cancel", id.trim()]).text(0);
-    assert_eq!(cli.run(&["wait", "--queue", "local", id.trim()]).status, Some(130));
+    let waited = cli.run(&["wait", "--queue", "local", id.trim()]);
+    assert_eq!(waited.status, Some(130), "{waited:?}");
     kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
     assert_eq!(finish(worker).status, Some(0));
     drop(messages);

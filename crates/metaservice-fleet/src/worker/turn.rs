@@ -258,7 +258,9 @@ impl Worker {
     /// Starts the job of a claim that was confirmed.
     fn wrote(&mut self, wrote: Wrote) {
         let Wrote { due, result } = wrote;
-        let claim = self.claiming.remove(&due.id);
+        // The claim of a job may be on its way while the step that freed the job is confirmed.
+        let is_claim = matches!(due.change, Change::Claimed { .. });
+        let claim = is_claim.then(|| self.claiming.remove(&due.id)).flatten();
         match (claim, result) {
             (Some(claim), Ok(Written::Own)) => self.begin(&due.id, due.number + 1, claim),
             // The view gets the other's step, and with it another number to try.
