@@ -1,10 +1,11 @@
 #!/bin/sh
 # Gets what a virtual machine needs on Debian and Ubuntu: QEMU, a kernel with its
-# modules, and a static busybox. What is there already is left alone.
+# modules, and a static busybox; and nats-server for a queue of jobs on this host, where
+# there is a package of it. What is there already is left alone.
 #
-# Kernel and busybox are never installed, only unpacked into the cache directory. QEMU is
-# installed where that is allowed and removes no package, and unpacked into the cache
-# directory otherwise.
+# Kernel, busybox and nats-server are never installed, only unpacked into the cache
+# directory: the package nats-server would start a service. QEMU is installed where that is
+# allowed and removes no package, and unpacked into the cache directory otherwise.
 set -eu
 
 usage() {
@@ -12,13 +13,14 @@ usage() {
 Usage: setup.sh [--check]
 
 Installs what a virtual machine needs: QEMU, a kernel with its modules, a static busybox.
+Also gets nats-server. Only a queue on this host needs it, so it is no failure if it is missing.
 
-  --check   only list what is found and what is missing; exit status 1 if something is missing
+  --check   only list what is found and what is missing; exit status 1 if a machine lacks something
   --help    print this text
 
 What is not installed as a package is unpacked to ${XDG_CACHE_HOME:-~/.cache}/metaservice.
 To use other tools, set METASERVICE_QEMU, METASERVICE_QEMU_IMG,
-METASERVICE_KERNEL, METASERVICE_MODULES or METASERVICE_BUSYBOX.
+METASERVICE_KERNEL, METASERVICE_MODULES, METASERVICE_BUSYBOX or METASERVICE_NATS_SERVER.
 USAGE
 }
 
@@ -84,13 +86,15 @@ locate() { # OVERRIDE NAME
 
 runs() { "$1" --version >/dev/null 2>&1 </dev/null; }
 
-# True for version 7.2 and newer: older ones cannot hand network frames to a socket.
-is_new_enough() { # VERSION
+is_at_least() { # VERSION MAJOR MINOR
     major=${1%%.*} minor=${1#*.}
     minor=${minor%%[!0-9]*}
     case $major$minor in '' | *[!0-9]*) return 1 ;; esac
-    [ "$major" -gt 7 ] || { [ "$major" -eq 7 ] && [ "${minor:-0}" -ge 2 ]; }
+    [ "$major" -gt "$2" ] || { [ "$major" -eq "$2" ] && [ "${minor:-0}" -ge "$3" ]; }
 }
+
+# Older ones cannot hand network frames to a socket.
+is_new_enough() { is_at_least "$1" 7 2; }
 
 is_static() {
     [ -x "$1" ] || return 1
@@ -136,28 +140,49 @@ find_kernel() {
     fi
 }
 
+# The worker takes the first one that is there, in this order. Older ones than 2.9 have no queue.
+find_nats_server() {
+    for nats_server in "${METASERVICE_NATS_SERVER:-}" "$(command -v nats-server || :)" \
+        /usr/sbin/nats-server /usr/local/sbin/nats-server /usr/local/bin/nats-server "$cache/bin/nats-server"; do
+        [ -n "$nats_server" ] && [ -f "$nats_server" ] || continue
+        nats_version=$("$nats_server" --version 2>/dev/null </dev/null | sed -n 's/^nats-server: v\([0-9][0-9.]*\).*/\1/p')
+        if is_at_least "$nats_version" 2 9; then return 0; fi
+        break
+    done
+    return 1
+}
+
 missing=
+lacks_nats_server=false
 look() {
-    missing=
+    missing= lacks_nats_server=false
     if find_qemu; then say "found:   QEMU      $qemu ($qemu_version)"; else missing="$missing qemu"; fi
     if find_qemu_img; then say "found:   qemu-img  $qemu_img"; else missing="$missing qemu-img"; fi
     if find_busybox; then say "found:   busybox   $busybox"; else missing="$missing busybox"; fi
     if find_kernel; then say "found:   kernel    $kernel"; else missing="$missing kernel"; fi
+    if find_nats_server; then say "found:   NATS      $nats_server ($nats_version)"; else lacks_nats_server=true; fi
+}
+
+have_apt() {
+    for tool in apt-get apt-cache dpkg-deb; do
+        command -v "$tool" >/dev/null 2>&1 || return 1
+    done
+}
+
+finish() {
+    if $lacks_nats_server; then say 'missing: nats-server 2.9 or newer, which only a queue on this host needs'; fi
+    [ -z "$missing" ] || exit 1
+    say 'Everything that a virtual machine needs is installed.'
+    exit 0
 }
 
 look
-if [ -z "$missing" ]; then
-    say 'Everything that a virtual machine needs is installed.'
-    exit 0
-fi
 for thing in $missing; do say "missing: $thing"; done
-if $check_only; then exit 1; fi
+if $check_only || { [ -z "$missing" ] && { ! $lacks_nats_server || ! have_apt; }; }; then finish; fi
 
-for tool in apt-get apt-cache dpkg-deb; do
-    command -v "$tool" >/dev/null 2>&1 || fail "this system has no $tool, so packages cannot be fetched" \
-        "install QEMU 7.2 or newer ($emulator and qemu-img) and a static busybox by hand" \
-        'set METASERVICE_KERNEL to a kernel image and METASERVICE_MODULES to its directory in /lib/modules'
-done
+have_apt || fail "this system has no $tool, so packages cannot be fetched" \
+    "install QEMU 7.2 or newer ($emulator and qemu-img) and a static busybox by hand" \
+    'set METASERVICE_KERNEL to a kernel image and METASERVICE_MODULES to its directory in /lib/modules'
 
 # --- one at a time, and nothing half-written -----------------------------------------
 
@@ -275,6 +300,24 @@ get_busybox() {
     done
     fail 'the package busybox-static has no busybox'
 }
+
+# In a subshell: a failure here must not end the rest.
+get_nats_server() (
+    # The program of the variable is the user's.
+    [ -z "${METASERVICE_NATS_SERVER:-}" ] || return 1
+    if ! known nats-server; then
+        # Lists that know another package do not lack this one by their age.
+        if known busybox-static || ! $may_be_root; then return 1; fi
+        update_lists 'apt does not know the package nats-server' && known nats-server || return 1
+    fi
+    say "NATS: unpacking package nats-server to $cache/bin/nats-server"
+    unpack "$staging/nats-server" nats-server
+    program=$staging/nats-server/usr/sbin/nats-server
+    [ -f "$program" ] || program=$staging/nats-server/usr/bin/nats-server
+    [ -x "$program" ] || fail 'the package nats-server has no nats-server'
+    settle
+    mv -f "$program" "$cache/bin/nats-server"
+)
 
 find_depmod() {
     for depmod in "$(command -v depmod || :)" /sbin/depmod /usr/sbin/depmod; do
@@ -465,6 +508,7 @@ get_qemu() {
 case " $missing " in *' busybox '*) get_busybox ;; esac
 case " $missing " in *' kernel '*) get_kernel ;; esac
 case " $missing " in *' qemu '* | *' qemu-img '*) get_qemu ;; esac
+if $lacks_nats_server; then get_nats_server || :; fi
 
 hash -r
 look >"$staging/report"
@@ -472,4 +516,4 @@ cat "$staging/report"
 if [ -n "$missing" ]; then
     fail "still missing:$missing" "remove $cache and try again"
 fi
-say 'Everything that a virtual machine needs is installed.'
+finish
