@@ -115,13 +115,22 @@ fn the_doctor_says_what_is_missing_and_what_to_type() {
     command
         .env("PATH", "/nowhere")
         .env("XDG_CACHE_HOME", cli.work())
-        .env("METASERVICE_KERNEL", "/nowhere");
+        .env("METASERVICE_KERNEL", "/nowhere")
+        .env("METASERVICE_NATS_SERVER", "/nowhere");
     let ill = finish(command.spawn().unwrap());
     let told = ill.text(1);
+    assert!(told.contains("optional nats      /nowhere is no nats-server that runs"), "{told}");
     assert!(
         told.contains("missing  qemu") && told.contains("metaservice doctor --install"),
         "{told}"
     );
+
+    // A host without a queue of its own needs no server.
+    let mut command = cli.command(["doctor", "--json"]);
+    command.env("METASERVICE_NATS_SERVER", "/nowhere");
+    let shown: serde_json::Value =
+        serde_json::from_str(&finish(command.spawn().unwrap()).text(0)).unwrap();
+    assert!(shown["nats-server"]["hint"].as_str().unwrap().contains("METASERVICE_NATS_SERVER"));
 
     let mut command = cli.command(["run", "--", "true"]);
     command.env("PATH", "/nowhere").env("XDG_CACHE_HOME", cli.work());

@@ -2,18 +2,22 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use metaservice_fleet::queue::{Queue, Settings};
 
-/// The program: that of the variable, or of the system.
-fn program() -> String {
-    std::env::var("METASERVICE_NATS_SERVER").unwrap_or_else(|_| {
-        let system = "/usr/sbin/nats-server";
-        if Path::new(system).exists() { system.to_owned() } else { "nats-server".to_owned() }
-    })
+/// The program: that of the variable, of the system, or of the cache that `make setup` fills.
+fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("METASERVICE_NATS_SERVER") {
+        return program.into();
+    }
+    let cache = metaservice_private::bases::BaseDirectory::cache();
+    let cache = cache.map(|cache| cache.path().join("metaservice/bin/nats-server"));
+    let known = [Some("/usr/sbin/nats-server".into()), cache];
+    let found = known.into_iter().flatten().find(|program| program.is_file());
+    found.unwrap_or_else(|| "nats-server".into())
 }
 
 /// A port that was free a moment ago. The servers of a cluster must know each other's.

@@ -1,6 +1,7 @@
 //! `metaservice doctor`: checks dependencies, suggests fixes, and installs what is missing.
 
 mod cloud;
+mod nats;
 
 use std::process::Stdio;
 
@@ -12,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use self::cloud::Cloud;
+use self::nats::NatsServer;
 use crate::config::Config;
 use crate::output;
 use crate::output::printer::{Printer, printable};
@@ -39,6 +41,7 @@ pub(crate) async fn doctor(
     let report = tokio::task::block_in_place(metaservice_qemu::check);
     let boundary = tokio::task::block_in_place(Boundary::of_host);
     let cloud = tokio::task::block_in_place(Cloud::of_host);
+    let nats = tokio::task::block_in_place(NatsServer::of_host);
     let accelerator = Accelerator::Auto.choose(Arch::HOST)?;
     let missing = report.require().err();
     let config = Config::of_user().and_then(|config| match config {
@@ -46,15 +49,17 @@ pub(crate) async fn doctor(
         None => Ok(None),
     });
     let shown = if printer.is_json() {
-        output::line(as_json(&report, &accelerator.to_string(), boundary, &config, cloud))
+        let mut shown = as_json(&report, &accelerator.to_string(), boundary, &config, cloud);
+        shown["nats-server"] = entry(&nats);
+        output::line(shown)
     } else {
         let advice = missing.as_ref().map(|missing| format!("\n\nTo mend this: {}", missing.hint));
         let advice = advice.unwrap_or_default();
         let state = if boundary.is_complete() { "ok" } else { "weak" };
         let speed = format_args!("ok       {:<9} {accelerator}", "speed");
         let boundary = format_args!("{state:<8} {:<9} {boundary}", "boundary");
-        let (config, cloud) = (config_line(&config), cloud_line(cloud));
-        output::line(format_args!("{report}{speed}\n{boundary}\n{cloud}\n{config}{advice}"))
+        let (config, cloud, nats) = (config_line(&config), cloud_line(cloud), nats_line(&nats));
+        output::line(format_args!("{report}{nats}\n{speed}\n{boundary}\n{cloud}\n{config}{advice}"))
     };
     // If the reader has closed standard output, the exit status still has the result.
     if let Err(error) = shown.map_err(anyhow::Error::from)
@@ -100,6 +105,15 @@ fn cloud_line(cloud: Option<Cloud>) -> String {
     format!("{state:<8} {:<9} {text}", "cloud")
 }
 
+/// A host without it runs machines, and jobs of a queue on other hosts.
+fn nats_line(nats: &Finding<NatsServer>) -> String {
+    let (state, text) = match nats {
+        Finding::Found(server) => ("ok", server.to_string()),
+        Finding::Missing { problem, hint } => ("optional", format!("{problem}: {hint}")),
+    };
+    format!("{state:<8} {:<9} {}", "nats", printable(&text))
+}
+
 async fn install() -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-s"]).stdin(Stdio::piped()).kill_on_drop(true);
@@ -116,6 +130,13 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
+fn entry<T: std::fmt::Display>(finding: &Finding<T>) -> Value {
+    match finding {
+        Finding::Found(thing) => json!({ "found": thing.to_string() }),
+        Finding::Missing { problem, hint } => json!({ "missing": problem, "hint": hint }),
+    }
+}
+
 fn as_json(
     report: &Report,
     accelerator: &str,
@@ -123,12 +144,6 @@ fn as_json(
     config: &Configured,
     cloud: Option<Cloud>,
 ) -> Value {
-    fn entry<T: std::fmt::Display>(finding: &Finding<T>) -> Value {
-        match finding {
-            Finding::Found(thing) => json!({ "found": thing.to_string() }),
-            Finding::Missing { problem, hint } => json!({ "missing": problem, "hint": hint }),
-        }
-    }
     fn path(finding: &Finding<std::path::PathBuf>) -> Value {
         match finding {
             Finding::Found(path) => json!({ "found": path }),

@@ -114,7 +114,7 @@ async fn local_server() -> Result<LocalServer> {
     let directory = connection::directory()?.join("server");
     LocalServer::start(&directory).await.map_err(|error| match error {
         ServerError::NotInstalled => hints::hinted(
-            "install the package nats-server, or give the --queue of another host",
+            "\"metaservice doctor --install\" installs it; or give the --queue of another host",
             "there is no nats-server on this host",
         ),
         ServerError::Running(_) => hints::hinted(
