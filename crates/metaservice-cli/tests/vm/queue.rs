@@ -45,4 +45,6 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
     kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
     assert_eq!(finish(worker).status, Some(0));
     drop(messages);
+    // What the killed worker left in the directory of jobs.
+    cli.remove_sockets();
 }
