@@ -12,6 +12,22 @@
 //! answer. A [state](state::JobState) is what the steps of one job make, a [view](view::View) what
 //! the steps of all jobs make.
 //!
+//! ```no_run
+//! use metaservice_fleet::name::JobId;
+//! use metaservice_fleet::queue::{Queue, Settings};
+//! use metaservice_fleet::request::Request;
+//! use metaservice_sandbox::spec::JobSpec;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let queue = Queue::connect(&Settings::new("nats://queue.example:4222")).await?;
+//! let id = JobId::random();
+//! queue.submit(&id, &Request::new(JobSpec::new(["make", "test"]))).await?;
+//! let mut follow = queue.follow(&id).await?;
+//! while follow.next().await?.outcome().is_none() {}
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | module | owns |
 //! | --- | --- |
 //! | [`name`] | names of jobs, workers and tenants |

@@ -63,6 +63,10 @@ fn jobs_wait_in_the_queue_of_this_host_and_survive_its_worker() {
     assert!(other.stderr.contains("another job has the id mine"), "{other:?}");
     let listed = cli.run(&["jobs", "--tenant", "t"]).text(0);
     assert!(listed.contains(&id) && listed.contains("waiting"), "{listed}");
+    let second = cli.run(&["worker", "--name", "second", "--once"]);
+    assert_eq!(second.status, Some(125));
+    assert!(second.stderr.contains("another worker of this user runs the queue"), "{second:?}");
+    cli.run(&["worker", "--queue", "local", "--name", "second", "--once"]).text(0);
     assert!(cli.run(&["workers"]).text(0).contains("w     ready"));
     // As if the host lost its power: the data are on its disk.
     assert_eq!(worker.end(Signal::KILL), None);

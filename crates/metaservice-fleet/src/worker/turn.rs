@@ -178,6 +178,8 @@ impl Worker {
                 () = at(quiet) => {},
             }
         }
+        // A renewal that comes after the last one would bring the worker back.
+        self.renewals.shutdown().await;
         self.queue.renew(&self.renewal(WorkerState::Gone)).await.ok();
         Ok(self.summary)
     }

@@ -39,12 +39,17 @@ impl QueueArgs {
     }
 
     /// The address. `None`: the queue of this host.
-    pub(super) fn url(&self) -> Option<&str> {
+    fn url(&self) -> Option<&str> {
         self.queue.as_deref().filter(|url| *url != LOCAL)
     }
 
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Queue> {
+        self.connect_with(1).await
+    }
+
+    /// Connects. The buckets that this creates have so many copies.
+    pub(super) async fn connect_with(&self, replicas: u8) -> Result<Queue> {
         let url = match self.url() {
             Some(url) => url.to_owned(),
             None => server::running(&directory()?.join("server")).ok_or_else(|| {
@@ -54,11 +59,13 @@ impl QueueArgs {
                 )
             })?,
         };
-        self.connect_to(url).await
+        self.connect_to(url, replicas).await
     }
 
-    pub(super) async fn connect_to(&self, url: String) -> Result<Queue> {
+    /// Connects to these servers. The buckets that this creates have so many copies.
+    pub(super) async fn connect_to(&self, url: String, replicas: u8) -> Result<Queue> {
         let mut settings = Settings::new(url);
+        settings.replicas = usize::from(replicas);
         settings.credentials.clone_from(&self.queue_credentials);
         settings.ca.clone_from(&self.queue_ca);
         Queue::connect(&settings).await.context("in --queue")

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_fleet::name::WorkerName;
-use metaservice_fleet::queue::Queue;
 use metaservice_fleet::server::{LocalServer, ServerError};
 use metaservice_fleet::step::Outcome;
 use metaservice_fleet::worker::{self, Event, Options};
@@ -53,6 +52,12 @@ pub(crate) struct Worker {
     /// The memory of all machines together [default: three quarters of the host's].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+    /// How many servers of a cluster keep a copy of the queue: 1 to 5.
+    ///
+    /// It counts for the first connection to a new queue, which creates its buckets.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) replicas: u8,
     /// How long jobs may still run when the worker ends. Then they return to the queue.
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     pub(crate) drain_timeout: String,
@@ -69,13 +74,13 @@ pub(crate) struct Worker {
 pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus> {
     let options = options(&args)?;
     let mut interrupts = Interrupts::listen()?;
-    let mut server = match args.queue.url() {
-        Some(_) => None,
-        None => Some(local_server().await?),
+    let mut server = match args.queue.is_given() {
+        true => None,
+        false => Some(local_server().await?),
     };
-    let queue: Queue = match &server {
-        Some(server) => args.queue.connect_to(server.url().to_owned()).await?,
-        None => args.queue.connect().await?,
+    let queue = match &server {
+        Some(server) => args.queue.connect_to(server.url().to_owned(), 1).await?,
+        None => args.queue.connect_with(args.replicas).await?,
     };
     let (events, mut reported) = mpsc::unbounded_channel();
     let drain = CancellationToken::new();
