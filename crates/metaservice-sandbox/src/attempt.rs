@@ -20,9 +20,9 @@ use crate::event::{Event, EventSender, RestoreError};
 use crate::history::NETWORK_LOG;
 use crate::job::{Job, OutputField};
 use crate::life::Start;
-use crate::machine::card::{self, CardParts, NetworkCard};
+use crate::machine::card::{self, CardParts, NetworkCard, Routes, WaitingCard};
 use crate::machine::snapshot::{Snapshot, SnapshotError};
-use crate::machine::{Describer, Individual, MachineError, Plan, SavedNetwork};
+use crate::machine::{Describer, Individual, MachineError, Names, Plan, SavedNetwork, WarmMachine};
 use crate::network::GuestNetwork;
 use crate::output;
 
@@ -49,6 +49,8 @@ pub(crate) struct Beginning {
     pub(crate) failed: Option<Attempt>,
     pub(crate) describer: Arc<Describer>,
     pub(crate) individual: Individual,
+    /// A machine that is restored already, for the first attempt.
+    pub(crate) warm: Option<Box<WarmMachine>>,
     pub(crate) job: Arc<Job>,
     pub(crate) service: MetaService,
     pub(crate) network: GuestNetwork,
@@ -152,15 +154,16 @@ struct Work {
 }
 
 impl Work {
-    async fn run(self, failed: Option<Attempt>) {
+    async fn run(mut self, failed: Option<Attempt>) {
         if let Some(failed) = failed {
             failed.end().await;
             // Its agent may have claimed the job.
             self.beginning.service.release();
         }
-        let started = match self.beginning.start {
-            Start::Boot => self.boot().await,
-            Start::Restore => self.restore().await,
+        let started = match (self.beginning.start, self.beginning.warm.take()) {
+            (Start::Restore, Some(warm)) => self.take_over(*warm).await,
+            (Start::Restore, None) => self.restore().await,
+            (Start::Boot, _) => self.boot().await,
         };
         let report = &self.beginning.report;
         match started {
@@ -249,28 +252,42 @@ impl Work {
         }
     }
 
+    /// Takes a machine whose agent waits already. The service answers it.
+    async fn take_over(&self, warm: WarmMachine) -> Result<Arc<Machine>, Attempted> {
+        let (machine, card, names, in_use) = warm.into_parts();
+        lock(&self.made)._in_use = in_use;
+        let machine = self.keep(machine);
+        self.open(card, names).await.map_err(Attempted::Failed)?;
+        Ok(machine)
+    }
+
     /// Makes the card that the service serves; the machine's end of it.
     async fn connect(
         &self,
         saved: SavedNetwork,
     ) -> Result<std::os::unix::net::UnixStream, MachineError> {
+        let parts = CardParts {
+            limits: self.beginning.job.limits.card,
+            pcap: self.pcap().await?,
+            stale: saved.connections,
+        };
+        let (card, guest) = WaitingCard::attach(parts).map_err(MachineError::Card)?;
+        self.open(card, saved.names).await?;
+        Ok(guest)
+    }
+
+    /// Serves the guest of a card, and lets it reach what the job may reach.
+    async fn open(&self, card: WaitingCard, names: Names) -> Result<(), MachineError> {
         let service = self.beginning.service.clone();
         let network = &self.beginning.job.hardware.network;
         let mut gateway = metaservice_gateway::Config::default();
         gateway.policy = self.beginning.network.policy();
         gateway.limits = self.beginning.job.limits.network;
         gateway.log = self.network_log().await?;
-        gateway.names = saved.names;
+        gateway.names = names;
         let events = self.beginning.events.clone();
-        let parts = CardParts {
-            limits: self.beginning.job.limits.card,
-            pcap: self.pcap().await?,
-            stale: saved.connections,
-            gateway,
-            denied: Box::new(move |denial| events.send(Event::Denied(Box::new(denial)))),
-        };
-        let (card, guest) = NetworkCard::connect(parts, |listener| service.serve(listener))
-            .map_err(MachineError::Card)?;
+        let denied = Box::new(move |denial| events.send(Event::Denied(Box::new(denial))));
+        let card = card.open(Routes { gateway, denied }, |listener| service.serve(listener));
         self.beginning.network.attach(card.gateway().clone());
         lock(&self.made).card = Some(card);
         for publish in network.published() {
@@ -279,7 +296,7 @@ impl Work {
             let published = Event::Published { publish: *publish, address };
             self.beginning.events.send(published);
         }
-        Ok(guest)
+        Ok(())
     }
 
     fn keep(&self, machine: Machine) -> Arc<Machine> {

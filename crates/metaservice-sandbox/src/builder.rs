@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use crate::job::{InvalidJob, Job};
 use crate::launch::{LaunchError, Launcher};
 use crate::life::{End, KillReason};
-use crate::machine::{Plan, PlanError};
+use crate::machine::{Plan, PlanError, WarmKind, WarmMachine};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::spec::{ArtifactSpec, CopyInSpec, JobSpec, NetworkSpec, Period, Size, VolumeSpec};
@@ -202,6 +202,17 @@ impl Builder {
         self
     }
 
+    /// Checks the description, and finds its image. Blocks for a moment.
+    ///
+    /// # Errors
+    /// When the description is wrong, or the image cannot be used.
+    pub fn prepare(self) -> Result<Prepared, StartError> {
+        let Self { spec, secrets, log, stderr } = self;
+        let job = Job::resolve(spec, |name| secrets.get(name).cloned())?;
+        let plan = Plan::resolve(&job)?;
+        Ok(Prepared { job, plan, log, stderr, warm: None })
+    }
+
     /// Launches the sandbox: its machine is being started when this returns. Must be called within
     /// a tokio runtime.
     ///
@@ -210,19 +221,8 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or something that the job needs cannot be opened.
     pub async fn launch(self) -> Result<Sandbox, StartError> {
-        let Self { spec, secrets, log, stderr } = self;
-        let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
-        let plan = crate::blocking::block(|| Plan::resolve(&job))?;
-        let launcher = Launcher::new(job);
-        let launcher = match log {
-            Some(sink) => launcher.log(sink),
-            None => launcher,
-        };
-        let launcher = match stderr {
-            Some(sink) => launcher.log_stderr(sink),
-            None => launcher,
-        };
-        Ok(launcher.launch(plan).await?)
+        let prepared = crate::blocking::block(|| self.prepare())?;
+        Ok(prepared.launch().await?)
     }
 
     /// Launches the sandbox and waits until its guest has fetched the command.
@@ -241,5 +241,61 @@ impl Builder {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Builder").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// A sandbox whose description was checked.
+#[must_use = "it does nothing before it is launched"]
+pub struct Prepared {
+    job: Job,
+    plan: Plan,
+    log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    warm: Option<Box<WarmMachine>>,
+}
+
+impl Prepared {
+    /// Which warm machines it can take over. `None`: none.
+    #[must_use]
+    pub fn kind(&self) -> Option<WarmKind> {
+        WarmKind::of(&self.job, &self.plan)
+    }
+
+    /// The machine that it needs.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Takes over this machine, if it is of the same [kind](Self::kind). Another one is ended.
+    pub fn warm(mut self, machine: WarmMachine) -> Self {
+        if self.kind().as_ref() == Some(machine.kind()) {
+            self.warm = Some(Box::new(machine));
+        }
+        self
+    }
+
+    /// Launches the sandbox, as [`Builder::launch`].
+    ///
+    /// Cancellation: nothing is left.
+    ///
+    /// # Errors
+    /// When something that the job needs cannot be opened.
+    pub async fn launch(self) -> Result<Sandbox, LaunchError> {
+        let Self { job, plan, log, stderr, warm } = self;
+        let mut launcher = Launcher::new(job).warm(warm);
+        if let Some(sink) = log {
+            launcher = launcher.log(sink);
+        }
+        if let Some(sink) = stderr {
+            launcher = launcher.log_stderr(sink);
+        }
+        launcher.launch(plan).await
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Prepared").field("job", &self.job.name()).finish_non_exhaustive()
     }
 }

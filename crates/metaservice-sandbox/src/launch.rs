@@ -22,7 +22,7 @@ use crate::force::{self, ForceOrders};
 use crate::history::{Artifacts, Began, Jobs, Recorder};
 use crate::job::Job;
 use crate::life::{Rules, Start};
-use crate::machine::{Describer, Individual, Plan};
+use crate::machine::{Describer, Individual, Plan, WarmMachine};
 use crate::network::GuestNetwork;
 use crate::output::log_sink::{self, LogSink};
 use crate::place::{Place, PreparedDisk};
@@ -94,6 +94,7 @@ pub struct Launcher {
     history: bool,
     volumes: Vec<Volume>,
     findable: bool,
+    warm: Option<Box<WarmMachine>>,
 }
 
 impl Launcher {
@@ -112,7 +113,14 @@ impl Launcher {
             history: false,
             volumes: Vec::new(),
             findable: false,
+            warm: None,
         }
+    }
+
+    /// Takes over this machine, which fits the job.
+    pub(crate) fn warm(mut self, machine: Option<Box<WarmMachine>>) -> Self {
+        self.warm = machine;
+        self
     }
 
     /// Fails if clients could not find the job. Without this, only a job that has a name in its
@@ -209,11 +217,13 @@ impl Launcher {
         let cloud = individual.cloud.clone();
         let network = GuestNetwork::new(self.job.hardware.network.policy().clone());
         self.network = Some(network.clone());
+        let warm = self.warm.take();
         let mut opened = self.open_with(cloud, rules).await?;
         let place = Place::Machine {
             describer: Arc::new(Describer::new(Arc::new(plan))),
             individual: Box::new(individual),
             network,
+            warm,
             disk: opened.prepared_disk.take(),
         };
         Ok(opened.run(place))

@@ -58,7 +58,7 @@ mod socket;
 pub mod spec;
 
 pub use agent::{AGENT, PLATFORM};
-pub use builder::{Builder, StartError};
+pub use builder::{Builder, Prepared, StartError};
 pub use collect::CollectError;
 pub use copy_in::{CopyInError, CopyProgress};
 pub use event::Event;

@@ -7,7 +7,7 @@ use metaservice_qemu::Disk;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::machine::{Describer, Individual};
+use crate::machine::{Describer, Individual, WarmMachine};
 use crate::network::GuestNetwork;
 
 /// How long a machine may take to power off by itself.
@@ -20,6 +20,8 @@ pub(crate) enum Place {
         describer: Arc<Describer>,
         individual: Box<Individual>,
         network: GuestNetwork,
+        /// A machine that waits for the job already. The first attempt takes it.
+        warm: Option<Box<WarmMachine>>,
         disk: Option<PreparedDisk>,
     },
     /// Another program starts it. It may come late, and come back: it is never lost.

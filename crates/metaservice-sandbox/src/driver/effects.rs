@@ -50,7 +50,8 @@ impl Driver {
             None => self.report_event(Event::Starting),
             Some(failed) => self.give_up(failed),
         }
-        let Place::Machine { describer, individual, network, disk } = &self.parts.place else {
+        let Place::Machine { describer, individual, network, warm, disk } = &mut self.parts.place
+        else {
             return;
         };
         self.attempts += 1;
@@ -63,6 +64,7 @@ impl Driver {
             failed,
             describer: Arc::clone(describer),
             individual: (**individual).clone(),
+            warm: warm.take(),
             job: Arc::clone(&self.parts.job),
             service: self.parts.service.clone(),
             network: network.clone(),

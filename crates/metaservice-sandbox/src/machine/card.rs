@@ -14,17 +14,118 @@ use tracing::Instrument;
 
 /// The service's end of a card. Only the guest can connect.
 #[derive(Debug)]
-pub(crate) struct CardListener(Nic);
+pub(crate) struct CardListener {
+    nic: Nic,
+    /// A connection that the guest has already.
+    first: Option<Connection>,
+}
 
 impl Listener for CardListener {
     type Stream = Connection;
     type Peer = ();
 
     async fn accept(&mut self) -> (Connection, ()) {
-        match self.0.accept().await {
+        if let Some(first) = self.first.take() {
+            return (first, ());
+        }
+        match self.nic.accept().await {
             Some(connection) => (connection, ()),
             // The machine has ended, which its owner sees.
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// What a card is made of.
+#[derive(Default)]
+pub(crate) struct CardParts {
+    pub(crate) limits: Limits,
+    pub(crate) pcap: Option<Pcap>,
+    /// The connections that a restored guest has.
+    pub(crate) stale: Vec<StaleConnection>,
+}
+
+/// What a card's guest reaches besides the service. By default, nothing.
+pub(crate) struct Routes {
+    pub(crate) gateway: GatewayConfig,
+    /// Gets what is denied for the first time.
+    pub(crate) denied: Box<dyn Fn(Denial) + Send>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { gateway: GatewayConfig::default(), denied: Box::new(|_| {}) }
+    }
+}
+
+/// A card whose guest waits: its connections are accepted, and nothing answers them yet. What it
+/// sends elsewhere waits too, within the limits of the card. Dropping it ends the card.
+#[derive(Debug)]
+pub(crate) struct WaitingCard {
+    driving: AbortOnDropHandle<()>,
+    drained: CancellationToken,
+    listener: CardListener,
+    router: metaservice_nic::Gateway,
+    observer: Observer,
+}
+
+impl WaitingCard {
+    /// Makes a card, and the machine's end of it.
+    pub(crate) fn attach(parts: CardParts) -> io::Result<(Self, UnixStream)> {
+        let (host, guest) = UnixStream::pair()?;
+        host.set_nonblocking(true)?;
+        let host = tokio::net::UnixStream::from_std(host)?;
+        let CardParts { limits, pcap, stale } = parts;
+        let config = Config::default().limits(limits).stale_connections(stale);
+        let config = match pcap {
+            Some(pcap) => config.pcap(pcap),
+            None => config,
+        };
+        let (nic, router, driver) = metaservice_nic::attach_gateway(host, config);
+        let observer = nic.observer();
+        let (driving, drained) = spawn(async move {
+            match driver.run().await {
+                Ok(statistics) => tracing::debug!(?statistics, "the card has ended"),
+                Err(error) => tracing::warn!(%error, "the card has failed"),
+            }
+        });
+        let listener = CardListener { nic, first: None };
+        Ok((Self { driving, drained, listener, router, observer }, guest))
+    }
+
+    /// Waits until the guest has connected to the service. Cancel safe.
+    pub(crate) async fn connected(&mut self) {
+        if self.listener.first.is_none() {
+            let (connection, ()) = self.listener.accept().await;
+            self.listener.first = Some(connection);
+        }
+    }
+
+    /// Lets `serve` answer the guest's connections to the service, and routes the others.
+    pub(crate) fn open<F>(
+        self,
+        routes: Routes,
+        serve: impl FnOnce(CardListener) -> F,
+    ) -> NetworkCard
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { driving, drained, listener, router, observer } = self;
+        let (_serving, served) = spawn(serve(listener));
+        let gateway = Gateway::start(router, routes.gateway);
+        let control = gateway.control();
+        let stop = CancellationToken::new();
+        let (_routing, stopped) = spawn(route(gateway, routes.denied, stop.clone()));
+        NetworkCard {
+            _driving: driving,
+            _serving,
+            _routing,
+            stop,
+            stopped,
+            drained,
+            served,
+            observer,
+            gateway: control,
         }
     }
 }
@@ -43,77 +144,7 @@ pub(crate) struct NetworkCard {
     gateway: Control,
 }
 
-/// What a card is made of.
-pub(crate) struct CardParts {
-    pub(crate) limits: Limits,
-    pub(crate) pcap: Option<Pcap>,
-    /// The connections that a restored guest has.
-    pub(crate) stale: Vec<StaleConnection>,
-    /// What the guest may connect to.
-    pub(crate) gateway: GatewayConfig,
-    /// Gets what is denied for the first time.
-    pub(crate) denied: Box<dyn Fn(Denial) + Send>,
-}
-
-impl Default for CardParts {
-    /// The card of a guest that reaches only the service.
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            pcap: None,
-            stale: Vec::new(),
-            gateway: GatewayConfig::default(),
-            denied: Box::new(|_| {}),
-        }
-    }
-}
-
 impl NetworkCard {
-    /// Makes a card whose connections to the service `serve` answers, and the machine's end of it.
-    pub(crate) fn connect<F>(
-        parts: CardParts,
-        serve: impl FnOnce(CardListener) -> F,
-    ) -> io::Result<(Self, UnixStream)>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (host, guest) = UnixStream::pair()?;
-        host.set_nonblocking(true)?;
-        let host = tokio::net::UnixStream::from_std(host)?;
-        let CardParts { limits, pcap, stale, gateway, denied } = parts;
-        let config = Config::default().limits(limits).stale_connections(stale);
-        let config = match pcap {
-            Some(pcap) => config.pcap(pcap),
-            None => config,
-        };
-        let (nic, router, driver) = metaservice_nic::attach_gateway(host, config);
-        let observer = nic.observer();
-        let driving = async move {
-            match driver.run().await {
-                Ok(statistics) => tracing::debug!(?statistics, "the card has ended"),
-                Err(error) => tracing::warn!(%error, "the card has failed"),
-            }
-        };
-        let (_driving, drained) = spawn(driving);
-        let (_serving, served) = spawn(serve(CardListener(nic)));
-        let gateway = Gateway::start(router, gateway);
-        let control = gateway.control();
-        let stop = CancellationToken::new();
-        let (_routing, stopped) = spawn(route(gateway, denied, stop.clone()));
-        let card = Self {
-            _driving,
-            _serving,
-            _routing,
-            stop,
-            stopped,
-            drained,
-            served,
-            observer,
-            gateway: control,
-        };
-        Ok((card, guest))
-    }
-
     /// Ends all connections of the guest, and completes when each of them is recorded.
     pub(crate) async fn end(self) {
         self.stop.cancel();

@@ -7,12 +7,14 @@ mod image;
 mod network;
 mod plan;
 pub mod snapshot;
+mod warm;
 
 pub use describe::{DescribeError, disk};
 pub(crate) use describe::{Describer, Individual};
 pub use image::{Image, ImageError, Prepared, is_name};
-pub(crate) use network::SavedNetwork;
+pub(crate) use network::{Names, SavedNetwork};
 pub use plan::{Plan, PlanError, PlanSummary};
+pub use warm::{WarmError, WarmKind, WarmMachine};
 
 use std::io;
 use std::path::PathBuf;

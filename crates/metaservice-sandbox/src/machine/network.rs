@@ -14,11 +14,14 @@ use serde_json::Value;
 
 use super::card::NetworkCard;
 
+/// The addresses of the names that a guest has resolved.
+pub(crate) type Names = Vec<(Ipv4Addr, DomainName)>;
+
 /// The network of a guest when its snapshot was made.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SavedNetwork {
     pub(crate) connections: Vec<StaleConnection>,
-    pub(crate) names: Vec<(Ipv4Addr, DomainName)>,
+    pub(crate) names: Names,
 }
 
 impl SavedNetwork {

@@ -19,7 +19,7 @@ use metaservice_qemu::{
 
 use super::Plan;
 use super::address;
-use super::card::{CardParts, NetworkCard};
+use super::card::{CardParts, NetworkCard, Routes, WaitingCard};
 use super::describe::{DescribeError, Describer};
 use super::network::SavedNetwork;
 use crate::agent::{AGENT, PLATFORM};
@@ -258,7 +258,8 @@ impl Idle {
         let serving = idle_service.clone();
         let serve = |listener| async move { match serving.serve(listener).await {} };
         let (card, guest) =
-            NetworkCard::connect(CardParts::default(), serve).map_err(SnapshotError::Card)?;
+            WaitingCard::attach(CardParts::default()).map_err(SnapshotError::Card)?;
+        let card = card.open(Routes::default(), serve);
         let mut spec = crate::blocking::block(|| describer.describe(None, guest))?;
         if let Some(cloud) = &cloud {
             spec = spec.uuid(SystemUuid::from(cloud.system_uuid()));
