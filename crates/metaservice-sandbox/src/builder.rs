@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use crate::job::{InvalidJob, Job};
 use crate::launch::{LaunchError, Launcher};
 use crate::life::{End, KillReason};
-use crate::machine::{Plan, PlanError, WarmKind, WarmMachine};
+use crate::machine::{Plan, PlanError, WarmError, WarmKind, WarmMachine};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::spec::{ArtifactSpec, CopyInSpec, JobSpec, NetworkSpec, Period, Size, VolumeSpec};
@@ -265,6 +265,17 @@ impl Prepared {
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Restores a machine that waits for a job of the same kind as this one. Completes when its
+    /// agent waits.
+    ///
+    /// Cancellation: dropping the future ends the machine.
+    ///
+    /// # Errors
+    /// When such a machine cannot wait, has no snapshot, or does not start.
+    pub async fn warm_up(&self) -> Result<WarmMachine, WarmError> {
+        WarmMachine::start(&self.job, &self.plan).await
     }
 
     /// Takes over this machine, if it is of the same [kind](Self::kind). Another one is ended.

@@ -19,7 +19,7 @@ fn builder() -> Builder {
 async fn warm() -> WarmMachine {
     let like = builder().command(["true"]).prepare().unwrap();
     snapshot::make(like.plan(), true).await.unwrap();
-    WarmMachine::start(&like).await.unwrap()
+    like.warm_up().await.unwrap()
 }
 
 /// Runs a job in this machine, and returns its status and its log.
@@ -69,7 +69,7 @@ async fn a_warm_machine_that_has_ended_costs_the_job_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_not_the_same_for_all_jobs_does_not_wait() {
     let like = Sandbox::builder().snapshot(false).command(["true"]).prepare().unwrap();
-    assert!(matches!(WarmMachine::start(&like).await, Err(WarmError::NotPlain)));
+    assert!(matches!(like.warm_up().await, Err(WarmError::NotPlain)));
     let like = Sandbox::builder().memory(333 << 20).command(["true"]).prepare().unwrap();
-    assert!(matches!(WarmMachine::start(&like).await, Err(WarmError::NoSnapshot)));
+    assert!(matches!(like.warm_up().await, Err(WarmError::NoSnapshot)));
 }

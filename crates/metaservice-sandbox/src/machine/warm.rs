@@ -96,10 +96,9 @@ pub enum WarmError {
 ///
 /// ```no_run
 /// use metaservice_sandbox::Sandbox;
-/// use metaservice_sandbox::machine::WarmMachine;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let warm = WarmMachine::start(&Sandbox::builder().command(["true"]).prepare()?).await?;
+/// let warm = Sandbox::builder().command(["true"]).prepare()?.warm_up().await?;
 /// let next = Sandbox::builder().command(["uname", "-a"]).prepare()?;
 /// let mut sandbox = next.warm(warm).launch().await?;
 /// println!("{}", sandbox.wait().await.status());
@@ -117,14 +116,9 @@ pub struct WarmMachine {
 
 impl WarmMachine {
     /// Restores a machine for jobs of the same kind as this one. Completes when its agent waits.
-    ///
-    /// Cancellation: dropping the future ends the machine.
-    ///
-    /// # Errors
-    /// When such a machine cannot be warm, has no snapshot, or does not start.
-    pub async fn start(like: &crate::Prepared) -> Result<Self, WarmError> {
-        let kind = like.kind().ok_or(WarmError::NotPlain)?;
-        let describer = Describer::new(Arc::new(like.plan().clone()));
+    pub(crate) async fn start(job: &Job, plan: &Plan) -> Result<Self, WarmError> {
+        let kind = WarmKind::of(job, plan).ok_or(WarmError::NotPlain)?;
+        let describer = Describer::new(Arc::new(plan.clone()));
         let mut snapshot = block(|| Snapshot::find(&describer))?.ok_or(WarmError::NoSnapshot)?;
         let (saved, in_use) = (snapshot.network(), snapshot.take_mark());
         let parts = CardParts { stale: saved.connections, ..CardParts::default() };
