@@ -198,20 +198,49 @@ async fn a_drained_worker_gives_back_what_takes_too_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_no_server_confirms_ends_its_machines_before_its_lease() {
-    let mut server = One::start().await;
+    let server = One::start().await;
     let queue = server.queue().await;
     let directory = tempfile::tempdir().unwrap();
     queue.submit(&id("a"), &shell("sleep 1000")).await.unwrap();
     let mut worker = Worker::start(&queue, "w", directory.path());
     worker.event(|event| matches!(event, Event::Claimed { .. })).await;
-    server.kill();
+    // Its host answers, and it does not: another worker may reach it.
+    server.pause();
     worker.event(|event| matches!(event, Event::Dropped { .. })).await;
-    server.revive();
+    server.resume();
     worker.event(|event| matches!(event, Event::Back)).await;
     // The job that was dropped runs again, and not for the old claim.
     worker.event(|event| matches!(event, Event::Claimed { attempt: 2, .. })).await;
     queue.cancel(&id("a")).await.unwrap();
     assert_eq!(outcome(&queue, "a").await, Outcome::Cancelled);
+    worker.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_down_longer_than_a_lease_gets_the_log_and_the_result_later() {
+    let mut server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    // More than the outputs and the pipes hold in memory: what waits is on disk.
+    let script = "echo begun; sleep 12; head -c 3000000 /dev/zero | tr '\\0' x; sleep 12; echo end";
+    queue.submit(&id("a"), &shell(script)).await.unwrap();
+    let mut worker = Worker::start(&queue, "w", directory.path());
+    let mut reader = queue.log(&id("a"), 1).await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().bytes, "begun\n");
+    server.kill();
+    worker.event(|event| matches!(event, Event::Down)).await;
+    // Longer than a lease after the last renewal, and until the command has ended.
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    server.revive();
+    let Outcome::Finished { status: 0, log: length, .. } = outcome(&queue, "a").await else {
+        panic!("it has no result");
+    };
+    assert_eq!(length, 6 + 3_000_000 + 4);
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert_eq!(job.attempt, 1, "no other attempt was needed");
+    let (out, _) = log(&queue, "a", 1).await;
+    assert!(out.starts_with("begun\nxxx") && out.ends_with("xend\n") && out.len() == 3_000_010);
+    worker.event(|event| matches!(event, Event::Back)).await;
     worker.drained().await;
 }
 

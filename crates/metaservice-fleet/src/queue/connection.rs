@@ -8,6 +8,7 @@ use async_nats::jetstream::{self, object_store};
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::error::{ConnectError, ReadError};
+use super::probe;
 
 /// The stream of the bucket of jobs.
 pub(super) const JOBS: &str = "KV_ms_jobs";
@@ -44,6 +45,7 @@ impl Settings {
 pub struct Queue {
     client: async_nats::Client,
     context: jetstream::Context,
+    addresses: std::sync::Arc<[ServerAddr]>,
     connections: tokio::sync::watch::Receiver<u64>,
 }
 
@@ -89,10 +91,10 @@ impl Queue {
             }
             std::future::ready(())
         });
-        let client = options.connect(addresses).await.map_err(ConnectError::Server)?;
+        let client = options.connect(&addresses[..]).await.map_err(ConnectError::Server)?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(TIMEOUT);
-        let queue = Self { client, context, connections };
+        let queue = Self { client, context, addresses: addresses.into(), connections };
         queue.create(settings.replicas).await?;
         Ok(queue)
     }
@@ -135,6 +137,13 @@ impl Queue {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Whether the servers are down: most of them refuse connections. `false` if they only do not
+    /// answer, because another host may reach them.
+    pub(crate) async fn is_down(&self) -> bool {
+        let named = self.client.server_info().connect_urls;
+        probe::are_down(probe::servers(&self.addresses, &named)).await
     }
 
     /// The number of connections so far. A reader of a stream starts anew with each: a server that

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod follow;
 mod keys;
+mod probe;
 mod reader;
 mod watch;
 

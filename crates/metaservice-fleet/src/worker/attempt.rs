@@ -9,8 +9,9 @@ use metaservice_sandbox::spec::JobSpec;
 use metaservice_sandbox::{Builder, Report, StartError};
 use tokio::sync::{mpsc, watch};
 
+use super::files;
+use super::output::{self, Destination};
 use super::types::Event;
-use super::{files, output};
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written};
 use crate::request::Request;
@@ -105,9 +106,16 @@ impl Attempt {
             report
         };
         let full = |reason| self.tell(Event::Full { id: self.id.clone(), reason });
-        let sent = log.send(&self.queue, &self.id, self.attempt, full);
-        let (report, log) = tokio::join!(ended, sent);
-        self.conclude(&report, log).await
+        let to = Destination {
+            queue: &self.queue,
+            id: &self.id,
+            attempt: self.attempt,
+            directory: &self.directory,
+        };
+        match tokio::join!(ended, log.send(to, full)) {
+            (report, Ok(log)) => self.conclude(&report, log).await,
+            (_, Err(error)) => lost(LostCause::Output, error.to_string()),
+        }
     }
 
     /// The description for this host: outputs go to the worker's directory, whatever the job says.

@@ -9,6 +9,7 @@
 //! | `files` | the artifacts of an attempt on their way to the queue |
 
 mod attempt;
+mod backlog;
 mod files;
 mod output;
 mod turn;

@@ -19,6 +19,9 @@ use crate::request::Request;
 use crate::step::{Change, LostCause, Renewal, WorkerState};
 use crate::view::{Due, RENEWAL, SELF_STOP, Seeker, View};
 
+/// How often to ask whether the servers are down, while none confirms the lease.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// A worker and the tasks that it owns.
 pub(super) struct Worker {
     queue: Queue,
@@ -39,6 +42,11 @@ pub(super) struct Worker {
     renewals: JoinSet<(Instant, Result<(), WriteError>)>,
     /// When the last renewal was sent that a server confirmed.
     confirmed: Instant,
+    /// Questions to the servers whether they are down.
+    probes: JoinSet<(Instant, bool)>,
+    /// When a question was sent whose answer was that they are down.
+    down: Option<Instant>,
+    probed: Instant,
     is_cut: bool,
     busy: Instant,
     drain: CancellationToken,
@@ -100,6 +108,9 @@ impl Worker {
             failed: Vec::new(),
             renewals: JoinSet::new(),
             confirmed: began,
+            probes: JoinSet::new(),
+            down: None,
+            probed: began,
             is_cut: false,
             busy: began,
             draining: None,
@@ -154,6 +165,7 @@ impl Worker {
             }
             let (quiet, cut, released) = (self.quiet(), self.cut_at(), self.release_at());
             let (idle, has_jobs) = (self.idle_at(), !self.running.is_empty());
+            let probe = self.probe_at();
             tokio::select! {
                 step = self.steps.next() => if let Ok(step) = step { self.take(step) },
                 lease = self.leases.next() => if let Ok((stored, renewal)) = lease {
@@ -172,6 +184,8 @@ impl Worker {
                     self.begin_drain();
                 },
                 () = drain.cancelled(), if self.draining.is_none() => self.begin_drain(),
+                () = at(probe) => self.probe(),
+                Some(Ok((asked, is_down))) = self.probes.join_next() => self.probed(asked, is_down),
                 () = tokio::time::sleep_until(cut), if !self.is_cut => self.cut(),
                 () = at(released), if has_jobs => self.stop_all(Stop::Released),
                 () = at(idle), if !has_jobs => self.begin_drain(),
@@ -210,7 +224,7 @@ impl Worker {
     /// Writes what is due, and claims jobs while there is room.
     fn advance(&mut self) {
         let now = self.now();
-        if self.is_cut {
+        if self.is_cut || self.down.is_some() {
             return;
         }
         for due in self.view.due(now) {
@@ -334,7 +348,8 @@ impl Worker {
                         self.view.not_written(&id);
                     }
                 }
-                if std::mem::take(&mut self.is_cut) {
+                let was_down = self.down.take().is_some();
+                if std::mem::take(&mut self.is_cut) || was_down {
                     self.tell(Event::Back);
                 }
             }
@@ -343,8 +358,31 @@ impl Worker {
         }
     }
 
+    /// When the machines must end, if nothing arrives. While the servers are down, no other worker
+    /// takes their jobs.
     fn cut_at(&self) -> Instant {
-        self.confirmed + SELF_STOP
+        self.confirmed.max(self.down.unwrap_or(self.confirmed)) + SELF_STOP
+    }
+
+    /// When to ask whether the servers are down: often enough that a worker which missed their
+    /// return ends its machines before its lease.
+    fn probe_at(&self) -> Option<Instant> {
+        let overdue = self.confirmed + RENEWAL + PROBE;
+        (self.probes.is_empty() && !self.is_cut).then(|| overdue.max(self.probed + PROBE))
+    }
+
+    fn probe(&mut self) {
+        self.probed = Instant::now();
+        let (queue, asked) = (self.queue.clone(), self.probed);
+        self.probes.spawn(async move { (asked, queue.is_down().await) });
+    }
+
+    /// Takes the answer to a question that was asked then.
+    fn probed(&mut self, asked: Instant, is_down: bool) {
+        // A renewal that was confirmed since then knows better.
+        if is_down && asked > self.confirmed && self.down.replace(asked).is_none() {
+            self.tell(Event::Down);
+        }
     }
 
     /// Ends all machines before others may take their jobs.

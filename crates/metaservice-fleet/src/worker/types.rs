@@ -74,6 +74,8 @@ pub enum Event {
     Draining,
     /// No server confirms its lease. It has ended its machines.
     Cut,
+    /// Most servers are down. Its machines continue, and their logs and results wait on its disk.
+    Down,
     /// A server confirms its lease again.
     Back,
     /// The queue takes no more of a log or an artifact now. The job waits.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use metaservice_fleet::queue::{Queue, Settings};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The program: that of the variable, of the system, or of the cache that `make setup` fills.
 fn program() -> PathBuf {
@@ -40,6 +41,11 @@ impl Server {
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(process, signal).unwrap();
     }
 }
 
@@ -106,6 +112,16 @@ impl One {
     /// Kills the server.
     pub(crate) fn kill(&mut self) {
         self.server.kill();
+    }
+
+    /// Stops its process. It keeps its connections, and accepts more.
+    pub(crate) fn pause(&self) {
+        self.server.signal(Signal::STOP);
+    }
+
+    /// Continues its process.
+    pub(crate) fn resume(&self) {
+        self.server.signal(Signal::CONT);
     }
 
     /// Starts it again.

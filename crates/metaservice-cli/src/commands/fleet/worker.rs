@@ -211,6 +211,10 @@ fn words(event: &Event) -> (&'static str, serde_json::Value, String) {
             let text = "no server of the queue answers: the machines were ended";
             ("cut", json!({}), text.to_owned())
         }
+        Event::Down => {
+            let text = "the queue is down; the machines continue, and logs and results wait here";
+            ("down", json!({}), text.to_owned())
+        }
         Event::Back => ("back", json!({}), "the queue answers again".to_owned()),
         Event::Full { id, reason } => (
             "full",
