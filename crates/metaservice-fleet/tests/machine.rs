@@ -13,7 +13,7 @@ use metaservice_fleet::queue::Queue;
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::Outcome;
-use metaservice_fleet::worker::{self, Event, Options, Summary, WorkerError};
+use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -53,6 +53,7 @@ impl Worker {
             slots: 2,
             labels: BTreeSet::new(),
             memory: 4 << 30,
+            warm: Vec::new(),
             directory: directory.join(name),
             once: false,
             idle_exit: None,
@@ -241,6 +242,41 @@ async fn a_queue_that_is_down_longer_than_a_lease_gets_the_log_and_the_result_la
     let (out, _) = log(&queue, "a", 1).await;
     assert!(out.starts_with("begun\nxxx") && out.ends_with("xend\n") && out.len() == 3_000_010);
     worker.event(|event| matches!(event, Event::Back)).await;
+    worker.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_takes_over_a_machine_that_waits_and_another_is_started() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let warm = |count| Warm { image: None, memory: Some(256 << 20), cpus: None, count };
+    let mut worker = Worker::with(&queue, "w", directory.path(), |options| {
+        options.warm = vec![
+            warm(1),
+            Warm { image: Some("no-such-image".to_owned()), memory: None, cpus: None, count: 1 },
+        ];
+    });
+    worker.event(|event| matches!(event, Event::NotWarm { image: Some(_), .. })).await;
+    let mut leases = queue.leases().await.unwrap();
+    let mut waits_for = async |count| {
+        while leases.next().await.unwrap().1.warm != count {}
+    };
+    waits_for(1).await;
+    let long = shell("cat /proc/uptime; echo begun; sleep 1000");
+    queue.submit(&id("a"), &long).await.unwrap();
+    let claim = worker.event(|event| matches!(event, Event::Started { .. })).await;
+    let Event::Started { warm: true, .. } = claim else { panic!("it got a machine of its own") };
+    waits_for(1).await;
+    queue.cancel(&id("a")).await.unwrap();
+    assert_eq!(outcome(&queue, "a").await, Outcome::Cancelled);
+    // Another size: a machine of its own.
+    let mut other = shell("true");
+    other.spec.machine.memory.0 = 300 << 20;
+    queue.submit(&id("b"), &other).await.unwrap();
+    let claim = worker.event(|event| matches!(event, Event::Started { .. })).await;
+    assert!(matches!(claim, Event::Started { warm: false, .. }));
+    assert!(matches!(outcome(&queue, "b").await, Outcome::Finished { status: 0, .. }));
     worker.drained().await;
 }
 

@@ -10,8 +10,12 @@
 
 mod attempt;
 mod backlog;
+mod chain;
 mod files;
+mod memory;
 mod output;
+mod pool;
+mod stock;
 mod turn;
 mod types;
 
@@ -22,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::types::attempts;
-pub use self::types::{Event, Options, Summary, WorkerError};
+pub use self::types::{Event, Options, Summary, Warm, WorkerError};
 use crate::queue::Queue;
 
 /// Works until it is drained: by the token, a request of a client, or its options.

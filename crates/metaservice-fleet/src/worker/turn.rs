@@ -10,8 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Attempt, Stop};
+use super::pool::Pool;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
@@ -36,6 +38,8 @@ pub(super) struct Worker {
     /// The jobs whose claim is not confirmed yet.
     claiming: HashMap<JobId, Claim>,
     attempts: JoinSet<Over>,
+    pool: Pool,
+    _pool: AbortOnDropHandle<()>,
     writes: JoinSet<Wrote>,
     /// The steps that no server confirmed. They are tried again after the next renewal.
     failed: Vec<(JobId, u32)>,
@@ -95,6 +99,7 @@ impl Worker {
         let began = Instant::now();
         let run = RunId::random();
         let subject = drain_subject(&options.name);
+        let (pool, keeper) = Pool::start(options.warm.clone(), events.clone());
         let requests = queue.client().subscribe(subject).await.map_err(WorkerError::Listen)?;
         let mut worker = Self {
             view: View::of_worker(run.clone(), Duration::ZERO),
@@ -103,6 +108,8 @@ impl Worker {
             requests,
             running: HashMap::new(),
             claiming: HashMap::new(),
+            pool,
+            _pool: keeper,
             attempts: JoinSet::new(),
             writes: JoinSet::new(),
             failed: Vec::new(),
@@ -142,6 +149,7 @@ impl Worker {
             run: self.run.clone(),
             slots: self.options.slots,
             running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            warm: self.pool.count(),
             state,
             labels: self.options.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -231,6 +239,14 @@ impl Worker {
             self.write(due);
         }
         self.give_back_unrun();
+        self.claim(now);
+        // What waits takes what the jobs leave. A worker that ends needs no machine.
+        let left = if self.draining.is_some() { 0 } else { self.free_memory() };
+        self.pool.set_budget(left);
+    }
+
+    /// Claims jobs while there is room.
+    fn claim(&mut self, now: Duration) {
         while self.draining.is_none() {
             let taken = self.running.len() + self.claiming.len();
             if taken >= usize::try_from(self.options.slots).unwrap_or(usize::MAX) {
@@ -259,7 +275,9 @@ impl Worker {
     fn free_memory(&self) -> u64 {
         let running: u64 = self.running.values().map(|running| running.memory).sum();
         let claims = self.claiming.values().map(|claim| claim.request.spec.machine.memory.0);
-        self.options.memory.saturating_sub(running + claims.sum::<u64>())
+        let left = self.options.memory.saturating_sub(running + claims.sum::<u64>());
+        // Other programs of the host may use more than the worker's owner knew.
+        left.min(super::memory::available().unwrap_or(u64::MAX))
     }
 
     fn write(&mut self, due: Due) {
@@ -300,6 +318,7 @@ impl Worker {
             request,
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
+            pool: self.pool.clone(),
             events: self.events.clone(),
         };
         self.tell(Event::Claimed { id: id.clone(), attempt });
