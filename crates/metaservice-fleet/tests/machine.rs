@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::Queue;
+use metaservice_fleet::queue::{Queue, Submitted};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
-use metaservice_fleet::step::Outcome;
+use metaservice_fleet::step::{Artifact, Outcome};
 use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
@@ -53,6 +53,7 @@ impl Worker {
             slots: 2,
             labels: BTreeSet::new(),
             memory: 4 << 30,
+            max_log: 1 << 30,
             warm: Vec::new(),
             directory: directory.join(name),
             once: false,
@@ -137,8 +138,41 @@ async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
     assert!(archive.windows(5).any(|part| part == b"d/one"));
     assert_eq!(artifacts[2].object, None);
     assert_eq!(worker.drained().await, Summary { claimed: 1, ended: 1 });
+    removes_all(&server, &queue, &artifacts).await;
     let left = std::fs::read_dir(directory.path().join("w/attempts")).unwrap().count();
     assert_eq!(left, 0, "the outputs of the attempt are removed");
+}
+
+/// Removes the job "a", and finds nothing of it.
+async fn removes_all(server: &One, queue: &Queue, artifacts: &[Artifact]) {
+    assert_eq!(queue.prune(|_| false).await.unwrap(), []);
+    assert_eq!(queue.prune(|_| true).await.unwrap(), [id("a")]);
+    assert!(queue.job(&id("a")).await.unwrap().is_none());
+    let object = artifacts[0].object.as_deref().unwrap();
+    assert!(queue.fetch(object, &mut Vec::new()).await.is_err());
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    for stream in ["KV_ms_jobs", "ms_logs", "OBJ_ms_files"] {
+        let mut stream = context.get_stream(stream).await.unwrap();
+        assert_eq!(stream.info().await.unwrap().state.messages, 0);
+    }
+    // The id is free again.
+    let submitted = queue.submit(&id("a"), &shell("true")).await.unwrap();
+    assert_eq!(submitted, Submitted::New);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_longer_than_the_worker_allows_ends_the_job() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    queue.submit(&id("a"), &shell("yes; sleep 1000")).await.unwrap();
+    let worker = Worker::with(&queue, "w", directory.path(), |o| o.max_log = 1 << 20);
+    let Outcome::Finished { status, log: length, .. } = outcome(&queue, "a").await else {
+        panic!("it has no result");
+    };
+    assert_eq!((status, length), (125, 1 << 20));
+    worker.drained().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use super::output::{self, Destination};
 use super::pool::Pool;
 use super::types::Event;
 use crate::name::{JobId, RunId};
-use crate::queue::{Queue, Written};
+use crate::queue::{Queue, Written, object_name};
 use crate::request::Request;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Outcome};
 
@@ -47,6 +47,8 @@ pub(super) struct Attempt {
     pub(super) directory: PathBuf,
     pub(super) stop: watch::Receiver<Option<Stop>>,
     pub(super) pool: Pool,
+    /// The most bytes of the log.
+    pub(super) max_log: u64,
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -138,6 +140,7 @@ impl Attempt {
         let (id, run) = (self.id.as_str(), RunId::random());
         let id = id.get(..ID_IN_NAME).unwrap_or(id);
         spec.name = Some(format!("{id}-{run}"));
+        spec.max_log.0 = spec.max_log.0.min(self.max_log);
         for (number, artifact) in spec.artifacts.iter_mut().enumerate() {
             artifact.to = Some(files::place(&self.directory, number));
         }
@@ -168,7 +171,7 @@ impl Attempt {
     /// Stores an artifact. It tries again as long as the queue takes none.
     async fn store(&self, number: usize, path: String) -> Result<Artifact, String> {
         let place = files::place(&self.directory, number);
-        let object = files::object(&self.id, self.attempt, number);
+        let object = object_name(&self.id, self.attempt, number);
         let mut was_told = false;
         loop {
             let stored = files::store(&self.queue, &place, object.clone(), path.clone()).await;

@@ -319,6 +319,7 @@ impl Worker {
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
             pool: self.pool.clone(),
+            max_log: self.options.max_log,
             events: self.events.clone(),
         };
         self.tell(Event::Claimed { id: id.clone(), attempt });

@@ -20,6 +20,8 @@ pub struct Options {
     pub labels: BTreeSet<String>,
     /// The memory of all its machines together, in bytes.
     pub memory: u64,
+    /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.
+    pub max_log: u64,
     /// The machines that wait for jobs.
     pub warm: Vec<Warm>,
     /// A directory of its own, for the outputs of jobs that run.

@@ -54,6 +54,9 @@ pub(crate) struct Worker {
     /// The memory of all machines together [default: three quarters of the host's].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+    /// The most bytes of a job's log. A job that has more is killed.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) max_log: Size,
     /// Keep machines that wait for jobs: IMAGE[@MEMORY[/CPUS]]=COUNT, with commas between.
     ///
     /// A job whose machine is the same takes one over, and its command starts at once. "builtin" is
@@ -159,6 +162,7 @@ fn options(args: &Worker) -> Result<Options> {
         slots: args.slots,
         labels: args.label.iter().cloned().collect::<BTreeSet<_>>(),
         memory,
+        max_log: args.max_log.0,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,
         once: args.once,
