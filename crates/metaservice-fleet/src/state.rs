@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn finished(status: u8) -> Outcome {
-        Outcome::Finished { status, log: 0, artifacts: Vec::new() }
+        Outcome::Finished { status, log: 0, log_object: None, artifacts: Vec::new() }
     }
 
     fn after(mut job: JobState, changes: impl IntoIterator<Item = Change>) -> JobState {

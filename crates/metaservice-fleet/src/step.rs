@@ -85,6 +85,9 @@ pub enum Outcome {
         status: u8,
         /// The length of the log in bytes.
         log: u64,
+        /// The whole log, if the worker has a store for it: both outputs in one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log_object: Option<Object>,
         /// What was fetched of the guest, in the order of the description.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         artifacts: Vec<Artifact>,
@@ -110,20 +113,45 @@ pub enum ExceptionCause {
     Deadline,
 }
 
+/// Something that a worker has stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Object {
+    /// Its name.
+    #[serde(rename = "object")]
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its digest.
+    pub digest: Digest,
+    /// The address of its store. `None`: the object store of the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+/// The SHA-256 of an object: 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(pub String);
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// A file or a directory that a job left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// Its path in the guest.
     pub path: String,
-    /// The name of its object. `None`: it could not be fetched.
-    pub object: Option<String>,
+    /// Its content. `None`: it could not be fetched.
+    #[serde(flatten)]
+    pub object: Option<Object>,
     /// Whether the object is a tar archive of a directory.
     #[serde(default)]
     pub is_directory: bool,
-    /// The length of the object in bytes.
-    #[serde(default)]
-    pub bytes: u64,
     /// Why it could not be fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -13,6 +13,7 @@ use metaservice_fleet::queue::{Queue, Submitted};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Artifact, Outcome};
+use metaservice_fleet::store::Store;
 use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
@@ -54,6 +55,7 @@ impl Worker {
             labels: BTreeSet::new(),
             memory: 4 << 30,
             max_log: 1 << 30,
+            store: None,
             warm: Vec::new(),
             directory: directory.join(name),
             once: false,
@@ -124,17 +126,19 @@ async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
     }
     queue.submit(&id("a"), &request).await.unwrap();
     let worker = Worker::start(&queue, "w", directory.path());
-    let Outcome::Finished { status, log: length, artifacts } = outcome(&queue, "a").await else {
+    let Outcome::Finished { status, log: length, artifacts, .. } = outcome(&queue, "a").await
+    else {
         panic!("it has no result");
     };
     assert_eq!((status, length), (3, 8));
     assert_eq!(log(&queue, "a", 1).await, ("out\n".to_owned(), "err\n".to_owned()));
+    let store = Store::of_queue(queue.clone());
     let mut file = Vec::new();
-    queue.fetch(artifacts[0].object.as_deref().unwrap(), &mut file).await.unwrap();
+    store.get(artifacts[0].object.as_ref().unwrap(), &mut file).await.unwrap();
     assert_eq!((file.as_slice(), artifacts[0].is_directory), (&b"x\n"[..], false));
     assert!(artifacts[1].is_directory);
     let mut archive = Vec::new();
-    queue.fetch(artifacts[1].object.as_deref().unwrap(), &mut archive).await.unwrap();
+    store.get(artifacts[1].object.as_ref().unwrap(), &mut archive).await.unwrap();
     assert!(archive.windows(5).any(|part| part == b"d/one"));
     assert_eq!(artifacts[2].object, None);
     assert_eq!(worker.drained().await, Summary { claimed: 1, ended: 1 });
@@ -143,13 +147,39 @@ async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
     assert_eq!(left, 0, "the outputs of the attempt are removed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_has_the_artifacts_and_the_whole_log() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let folder = format!("file://{}", directory.path().join("store").display());
+    let store = Store::open(&folder).unwrap();
+    let mut request = shell("echo out; seq 100000; echo x > /f");
+    let artifact = serde_json::from_value(serde_json::json!({ "path": "/f" })).unwrap();
+    request.spec.artifacts.push(artifact);
+    queue.submit(&id("a"), &request).await.unwrap();
+    let kept = store.clone();
+    let worker = Worker::with(&queue, "w", directory.path(), |o| o.store = Some(kept));
+    let Outcome::Finished { log: length, log_object, artifacts, .. } = outcome(&queue, "a").await
+    else {
+        panic!("it has no result");
+    };
+    let (mut whole, mut file) = (Vec::new(), Vec::new());
+    store.get(&log_object.unwrap(), &mut whole).await.unwrap();
+    let (streamed, _) = log(&queue, "a", 1).await;
+    assert!(whole.len() as u64 == length && whole == streamed.as_bytes());
+    store.get(artifacts[0].object.as_ref().unwrap(), &mut file).await.unwrap();
+    assert_eq!(file, b"x\n");
+    worker.drained().await;
+}
+
 /// Removes the job "a", and finds nothing of it.
 async fn removes_all(server: &One, queue: &Queue, artifacts: &[Artifact]) {
     assert_eq!(queue.prune(|_| false).await.unwrap(), []);
     assert_eq!(queue.prune(|_| true).await.unwrap(), [id("a")]);
     assert!(queue.job(&id("a")).await.unwrap().is_none());
-    let object = artifacts[0].object.as_deref().unwrap();
-    assert!(queue.fetch(object, &mut Vec::new()).await.is_err());
+    let store = Store::of_queue(queue.clone());
+    assert!(store.get(artifacts[0].object.as_ref().unwrap(), &mut Vec::new()).await.is_err());
     let client = async_nats::connect(server.url()).await.unwrap();
     let context = async_nats::jetstream::new(client);
     for stream in ["KV_ms_jobs", "ms_logs", "OBJ_ms_files"] {

@@ -36,6 +36,9 @@ pub(crate) struct Prune {
     /// Remove only jobs that ended longer ago than this.
     #[arg(long, value_name = "DURATION")]
     pub(crate) older_than: Option<String>,
+    /// Remove only the logs in the queue, and only those that workers have kept in a --store.
+    #[arg(long, requires = "queue")]
+    pub(crate) stored_logs: bool,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
 }
@@ -48,7 +51,7 @@ pub(crate) async fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> 
             let hint = "--older-than 1s removes all that have ended before now";
             hints::hinted(hint, "to remove jobs of a queue, say how old they are: --older-than")
         })?;
-        let removed = args.queue.prune(age).await?;
+        let removed = args.queue.prune(age, args.stored_logs).await?;
         return print(&removed, printer);
     }
     let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));

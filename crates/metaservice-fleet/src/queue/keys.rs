@@ -26,6 +26,11 @@ pub(crate) fn object_name(id: &JobId, attempt: u32, number: usize) -> String {
     format!("{id}.{attempt}.{number}")
 }
 
+/// The name of the object of a whole log.
+pub(crate) fn log_name(id: &JobId, attempt: u32) -> String {
+    format!("{id}.{attempt}.log")
+}
+
 /// The subject of the mark that the object store keeps of an object: its format, not this crate's.
 pub(super) fn mark_subject(object: &str) -> String {
     format!("$O.ms_files.M.{}", URL_SAFE.encode(object))

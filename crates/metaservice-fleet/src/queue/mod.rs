@@ -26,6 +26,6 @@ pub use error::{
     SubmitError, WriteError,
 };
 pub use follow::Follow;
-pub(crate) use keys::{drain_subject, object_name};
+pub(crate) use keys::{drain_subject, log_name, object_name};
 pub use reader::LogReader;
 pub use watch::{Leases, Steps, StoredStep};

@@ -12,11 +12,37 @@ use super::watch::StoredStep;
 use crate::log;
 use crate::name::JobId;
 use crate::state::JobState;
+use crate::step::Outcome;
 use crate::view::View;
 
 impl Queue {
-    /// Removes the jobs that have ended and that `is_old` names, with their logs and artifacts.
-    /// Returns their ids. An id that was removed may be submitted again.
+    /// Removes the logs of jobs that have ended and that `is_old` names, if their workers have
+    /// stored the whole logs. Returns the ids of the jobs.
+    ///
+    /// Cancellation: a part of a log is removed. The next call removes the rest.
+    ///
+    /// # Errors
+    /// When no server answers. The logs before are removed.
+    pub async fn prune_stored_logs(
+        &self,
+        is_old: impl Fn(&JobState) -> bool,
+    ) -> Result<Vec<JobId>, PruneError> {
+        let view = self.view().await?;
+        let has_stored = |job: &JobState| {
+            matches!(job.outcome(), Some(Outcome::Finished { log_object: Some(_), .. }))
+        };
+        let old = view.jobs().filter(|(_, job)| has_stored(job) && is_old(job));
+        let mut ids: Vec<JobId> = old.map(|(id, _)| id.clone()).collect();
+        for id in &ids {
+            self.remove(LOGS, log::subjects(id), None).await.map_err(PruneError::Server)?;
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Removes the jobs that have ended and that `is_old` names, with their logs and artifacts in
+    /// the queue. What they have in another store stays. Returns their ids. An id that was removed
+    /// may be submitted again.
     ///
     /// Cancellation: a part of a job is removed. The next call removes the rest.
     ///

@@ -15,9 +15,10 @@ use super::output::{self, Destination};
 use super::pool::Pool;
 use super::types::Event;
 use crate::name::{JobId, RunId};
-use crate::queue::{Queue, Written, object_name};
+use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
-use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Outcome};
+use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
+use crate::store::Store;
 
 /// How long to wait before a step is written again that no server confirmed.
 const RETRY: Duration = Duration::from_millis(500);
@@ -47,6 +48,8 @@ pub(super) struct Attempt {
     pub(super) directory: PathBuf,
     pub(super) stop: watch::Receiver<Option<Stop>>,
     pub(super) pool: Pool,
+    /// Where artifacts go.
+    pub(super) store: Store,
     /// The most bytes of the log.
     pub(super) max_log: u64,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -124,6 +127,7 @@ impl Attempt {
             id: &self.id,
             attempt: self.attempt,
             directory: &self.directory,
+            keeps_file: self.store.url().is_some(),
         };
         match tokio::join!(ended, log.send(to, full)) {
             (report, Ok(log)) => self.conclude(&report, log).await,
@@ -159,26 +163,43 @@ impl Attempt {
         let mut artifacts = Vec::new();
         for (number, artifact) in self.request.spec.artifacts.iter().enumerate().take(MAX_ARTIFACTS)
         {
-            match self.store(number, artifact.path.clone()).await {
-                Ok(artifact) => artifacts.push(artifact),
-                Err(error) => return lost(LostCause::Output, error),
-            }
+            artifacts.push(self.store(number, &artifact.path).await);
         }
         let status = report.status();
-        Change::Ended(Outcome::Finished { status, log, artifacts })
+        let log_object = self.archive().await;
+        Change::Ended(Outcome::Finished { status, log, log_object, artifacts })
     }
 
-    /// Stores an artifact. It tries again as long as the queue takes none.
-    async fn store(&self, number: usize, path: String) -> Result<Artifact, String> {
+    /// Stores an artifact.
+    async fn store(&self, number: usize, path: &str) -> Artifact {
         let place = files::place(&self.directory, number);
         let object = object_name(&self.id, self.attempt, number);
+        self.insist(|| files::store(&self.store, &place, &object, path.to_owned())).await
+    }
+
+    /// Stores the whole log, if the worker has a store for it.
+    async fn archive(&self) -> Option<Object> {
+        self.store.url()?;
+        let (path, object) = (output::file(&self.directory), log_name(&self.id, self.attempt));
+        Some(self.insist(|| self.store.put_path(&object, &path)).await)
+    }
+
+    /// Tries to store something as long as the store does not take it.
+    async fn insist<T, E, F>(&self, store: impl Fn() -> F) -> T
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
         let mut was_told = false;
         loop {
-            let stored = files::store(&self.queue, &place, object.clone(), path.clone()).await;
-            let Err(reason) = stored else { return stored };
+            let error = match store().await {
+                Ok(stored) => return stored,
+                Err(error) => error,
+            };
             if self.queue.is_connected() && !std::mem::replace(&mut was_told, true) {
-                self.tell(Event::Full { id: self.id.clone(), reason });
+                self.tell(Event::Full { id: self.id.clone(), reason: chain(&error) });
             }
+            drop(error);
             tokio::time::sleep(RETRY).await;
         }
     }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::queue::Queue;
 use crate::step::Artifact;
+use crate::store::{PutError, Store};
 
 /// The directory that the sandbox fetches an artifact to: one for each.
 pub(super) fn place(directory: &Path, number: usize) -> PathBuf {
@@ -14,21 +14,29 @@ pub(super) fn place(directory: &Path, number: usize) -> PathBuf {
 
 /// Stores what the sandbox fetched to a place.
 pub(super) async fn store(
-    queue: &Queue,
+    store: &Store,
     directory: &Path,
-    object: String,
+    object: &str,
     path: String,
-) -> Result<Artifact, String> {
+) -> Result<Artifact, StoreError> {
     let place = directory.to_owned();
     let packed = tokio::task::spawn_blocking(move || pack(&place)).await;
-    let packed = packed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let packed = packed.map_err(io::Error::from).flatten().map_err(StoreError::Pack)?;
     let Some(Packed { file, is_directory }) = packed else {
         let error = Some("it was not fetched".to_owned());
-        return Ok(Artifact { path, object: None, is_directory: false, bytes: 0, error });
+        return Ok(Artifact { path, object: None, is_directory: false, error });
     };
-    let mut file = tokio::fs::File::from_std(file);
-    let bytes = queue.store(&object, &mut file).await.map_err(|error| error.to_string())?;
-    Ok(Artifact { path, object: Some(object), is_directory, bytes, error: None })
+    let object = store.put(object, file).await?;
+    Ok(Artifact { path, object: Some(object), is_directory, error: None })
+}
+
+/// Why an artifact was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("cannot read the artifact")]
+    Pack(#[source] io::Error),
+    #[error(transparent)]
+    Put(#[from] PutError),
 }
 
 struct Packed {

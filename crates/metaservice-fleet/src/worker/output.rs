@@ -2,7 +2,7 @@
 //! does not stop the command.
 
 use std::io::{self, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -43,6 +43,13 @@ pub(super) struct Destination<'a> {
     pub(super) attempt: u32,
     /// An empty directory of this attempt.
     pub(super) directory: &'a Path,
+    /// Whether the file keeps the whole log.
+    pub(super) keeps_file: bool,
+}
+
+/// The file of a log in the directory of its attempt.
+pub(super) fn file(directory: &Path) -> PathBuf {
+    directory.join("log")
 }
 
 impl Log {
@@ -56,11 +63,16 @@ impl Log {
         to: Destination<'_>,
         full: impl Fn(String) + Sync,
     ) -> io::Result<u64> {
-        let path = to.directory.join("log");
+        let path = file(to.directory);
         let mut options = File::options();
         let writing = options.write(true).create_new(true).open(&path).await?;
         let reading = File::open(&path).await?;
-        let spool = Spool { state: Mutex::default(), more: Notify::new(), less: Notify::new() };
+        let spool = Spool {
+            state: Mutex::default(),
+            more: Notify::new(),
+            less: Notify::new(),
+            keeps_file: to.keeps_file,
+        };
         let ((), length) = tokio::join!(
             spool.collect(self, writing, &full), //
             spool.deliver(reading, to, &full),
@@ -107,6 +119,7 @@ struct Spool {
     more: Notify,
     /// There is less to send.
     less: Notify,
+    keeps_file: bool,
 }
 
 impl Spool {
@@ -132,7 +145,7 @@ impl Spool {
 
     async fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         let is_sent = lock(&self.state).is_sent();
-        if is_sent {
+        if is_sent && !self.keeps_file {
             file.set_len(0).await?;
             lock(&self.state).emptied();
         }

@@ -19,6 +19,7 @@ use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::request::Request;
 use crate::step::{Change, LostCause, Renewal, WorkerState};
+use crate::store::Store;
 use crate::view::{Due, RENEWAL, SELF_STOP, Seeker, View};
 
 /// How often to ask whether the servers are down, while none confirms the lease.
@@ -320,6 +321,10 @@ impl Worker {
             stop: stopped,
             pool: self.pool.clone(),
             max_log: self.options.max_log,
+            store: match &self.options.store {
+                Some(store) => store.clone(),
+                None => Store::of_queue(self.queue.clone()),
+            },
             events: self.events.clone(),
         };
         self.tell(Event::Claimed { id: id.clone(), attempt });

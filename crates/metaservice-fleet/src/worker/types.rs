@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::name::{JobId, WorkerName};
 use crate::queue::{ReadError, WriteError};
 use crate::step::{LostCause, Outcome};
+use crate::store::Store;
 
 /// What a worker may use, and when it ends.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Options {
     pub memory: u64,
     /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.
     pub max_log: u64,
+    /// Where artifacts and whole logs go. `None`: artifacts go to the object store of the queue.
+    pub store: Option<Store>,
     /// The machines that wait for jobs.
     pub warm: Vec<Warm>,
     /// A directory of its own, for the outputs of jobs that run.

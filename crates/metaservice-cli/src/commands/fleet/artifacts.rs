@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::{Queue, ReadError};
+use metaservice_fleet::queue::ReadError;
 use metaservice_fleet::step::{Artifact, Outcome};
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
-use super::QueueArgs;
+use super::store::Stores;
+use super::{QueueArgs, StoreArgs};
 use crate::output;
 use crate::output::printer::{Printer, json_text, printable};
 use crate::output::table;
@@ -37,6 +38,8 @@ pub(crate) struct Artifacts {
     pub(crate) id: JobId,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 pub(crate) async fn artifacts(args: Artifacts, printer: Printer) -> Result<ExitStatus> {
@@ -47,9 +50,10 @@ pub(crate) async fn artifacts(args: Artifacts, printer: Printer) -> Result<ExitS
         _ => &[],
     };
     let Some(directory) = args.to else { return list(left, printer) };
+    let stores = Stores::open(&queue, &args.store)?;
     let mut fetched = true;
     for artifact in left {
-        fetched &= fetch(&queue, artifact, &directory, printer).await;
+        fetched &= fetch(&stores, artifact, &directory, printer).await;
     }
     Ok(if fetched { ExitStatus::SUCCESS } else { ExitStatus::FAILED })
 }
@@ -66,7 +70,11 @@ fn list(artifacts: &[Artifact], printer: Printer) -> Result<ExitStatus> {
             (Some(_), true) => "directory",
             (Some(_), false) => "file",
         };
-        vec![printable(&artifact.path), kind.to_owned(), artifact.bytes.to_string()]
+        vec![
+            printable(&artifact.path),
+            kind.to_owned(),
+            artifact.object.as_ref().map_or(0, |object| object.bytes).to_string(),
+        ]
     };
     let rows: Vec<_> = std::iter::once(head).chain(artifacts.iter().map(row)).collect();
     for line in table::lines(&rows) {
@@ -77,7 +85,7 @@ fn list(artifacts: &[Artifact], printer: Printer) -> Result<ExitStatus> {
 
 /// Fetches the artifacts of a job to the places that its description names.
 pub(super) async fn place(
-    queue: &Queue,
+    stores: &Stores,
     spec: &JobSpec,
     artifacts: &[Artifact],
     printer: Printer,
@@ -85,14 +93,14 @@ pub(super) async fn place(
     let mut fetched = true;
     for (artifact, wanted) in artifacts.iter().zip(&spec.artifacts) {
         let directory = wanted.to.clone().unwrap_or_else(|| PathBuf::from("."));
-        fetched &= fetch(queue, artifact, &directory, printer).await;
+        fetched &= fetch(stores, artifact, &directory, printer).await;
     }
     fetched
 }
 
 /// Fetches one artifact into a directory. Returns whether it is there.
-async fn fetch(queue: &Queue, artifact: &Artifact, directory: &Path, printer: Printer) -> bool {
-    match try_fetch(queue, artifact, directory).await {
+async fn fetch(stores: &Stores, artifact: &Artifact, directory: &Path, printer: Printer) -> bool {
+    match try_fetch(stores, artifact, directory).await {
         Ok(path) => {
             printer.note(&format!("fetched {} to {}", artifact.path, path.display()));
             true
@@ -104,8 +112,8 @@ async fn fetch(queue: &Queue, artifact: &Artifact, directory: &Path, printer: Pr
     }
 }
 
-async fn try_fetch(queue: &Queue, artifact: &Artifact, directory: &Path) -> Result<PathBuf> {
-    let object = artifact.object.as_deref().context("the job did not leave it")?;
+async fn try_fetch(stores: &Stores, artifact: &Artifact, directory: &Path) -> Result<PathBuf> {
+    let object = artifact.object.as_ref().context("the job did not leave it")?;
     let path = directory.join(file_name(artifact));
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -114,7 +122,7 @@ async fn try_fetch(queue: &Queue, artifact: &Artifact, directory: &Path) -> Resu
         .with_context(|| format!("cannot write to {}", directory.display()))?;
     let (file, temporary) = new.into_parts();
     let mut file = tokio::fs::File::from_std(file);
-    queue.fetch(object, &mut file).await?;
+    stores.get(object, &mut file).await?;
     temporary.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
@@ -134,13 +142,8 @@ mod tests {
     #[test]
     fn the_path_of_an_artifact_never_leaves_the_directory() {
         let name = |path: &str, is_directory| {
-            let artifact = Artifact {
-                path: path.to_owned(),
-                object: None,
-                is_directory,
-                bytes: 0,
-                error: None,
-            };
+            let artifact =
+                Artifact { path: path.to_owned(), object: None, is_directory, error: None };
             file_name(&artifact)
         };
         assert_eq!(name("/out/report.xml", false), "report.xml");

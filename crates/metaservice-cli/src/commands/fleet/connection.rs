@@ -14,7 +14,7 @@ use metaservice_private::bases::BaseDirectory;
 use crate::hints;
 
 /// The heading of the options in the help.
-const QUEUE: &str = "Queue options";
+pub(super) const QUEUE: &str = "Queue options";
 
 /// The word that names the queue of this host.
 const LOCAL: &str = "local";
@@ -65,12 +65,17 @@ impl QueueArgs {
         self.connect_to(url, replicas).await
     }
 
-    /// Removes the jobs of the queue that ended longer ago than this. Returns their ids.
-    pub(crate) async fn prune(&self, age: Duration) -> Result<Vec<JobId>> {
+    /// Removes the jobs of the queue that ended longer ago than this, or only those of their logs
+    /// that a store has. Returns their ids.
+    pub(crate) async fn prune(&self, age: Duration, only_stored_logs: bool) -> Result<Vec<JobId>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let latest = u64::try_from(now.saturating_sub(age).as_millis()).unwrap_or_default();
         let is_old = |job: &JobState| matches!(job.phase, Phase::Ended { at, .. } if at <= latest);
-        Ok(self.connect().await?.prune(is_old).await?)
+        let queue = self.connect().await?;
+        Ok(match only_stored_logs {
+            true => queue.prune_stored_logs(is_old).await?,
+            false => queue.prune(is_old).await?,
+        })
     }
 
     /// Connects to these servers. The buckets that this creates have so many copies.

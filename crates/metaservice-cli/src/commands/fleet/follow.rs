@@ -9,7 +9,8 @@ use metaservice_fleet::step::{ExceptionCause, LostCause, Outcome};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::QueueArgs;
+use super::store::Stores;
+use super::{QueueArgs, StoreArgs};
 use crate::interrupts::Interrupts;
 use crate::output::printer::{Printer, json_text};
 use crate::output::{self, AsyncOutput, AsyncStderr};
@@ -21,6 +22,7 @@ const CANCELLED: ExitStatus = ExitStatus::signal(2);
 /// Writes the log of a job: of its last attempt, and with `follow` also what comes.
 pub(crate) async fn logs(
     args: &QueueArgs,
+    store: &StoreArgs,
     id: &str,
     follow: bool,
     printer: Printer,
@@ -28,11 +30,20 @@ pub(crate) async fn logs(
     let id: JobId = id.parse()?;
     let mut interrupts = Interrupts::listen()?;
     let queue = args.connect().await?;
+    let stores = Stores::open(&queue, store)?;
     let printed = async {
+        let job = queue.job(&id).await?.ok_or_else(|| ReadError::NoJob(id.clone()))?;
+        if let Some(Outcome::Finished { log, log_object: Some(object), .. }) = job.outcome()
+            && *log > 0
+            && queue.log(&id, job.attempt).await?.try_next().await?.is_none()
+        {
+            let mut stdout = AsyncOutput::of_command(false);
+            stores.get(object, &mut stdout).await?;
+            return stdout.flush().await.context("cannot write the log");
+        }
         if follow {
             return print_all(&queue, &id, printer).await.map(drop);
         }
-        let job = queue.job(&id).await?.ok_or_else(|| ReadError::NoJob(id.clone()))?;
         print(&queue, &id, job.attempt, false, printer).await
     };
     tokio::select! {

@@ -7,9 +7,11 @@ pub(crate) mod drain;
 pub(crate) mod follow;
 pub(crate) mod jobs;
 pub(crate) mod retry;
+mod store;
 pub(crate) mod submit;
 mod warm;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
 pub(crate) use connection::QueueArgs;
+pub(crate) use store::StoreArgs;

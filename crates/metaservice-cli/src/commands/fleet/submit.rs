@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::connection::QueueArgs;
+use super::store::{StoreArgs, Stores};
 use super::{artifacts, follow};
 use crate::description::{self, Description};
 use crate::flags::{JobArgs, VmArgs};
@@ -78,6 +79,8 @@ pub(crate) struct Submit {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) job: JobArgs,
     #[command(flatten)]
@@ -151,10 +154,11 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
         hand_over(&queue, &id, &request, printer).await?;
         return Ok(ExitStatus::SUCCESS);
     }
+    let stores = Stores::open(&queue, &args.store)?;
     queue.submit(&id, &request).await.map_err(submission)?;
     printer.event("submitted", json!({ "id": id }));
     printer.note(&format!("{id} waits for a worker"));
-    wait(&queue, &id, &request, &mut interrupts, printer).await
+    wait(&queue, &stores, &id, &request, &mut interrupts, printer).await
 }
 
 /// Submits a job, and prints its id.
@@ -175,6 +179,7 @@ pub(super) async fn hand_over(
 /// Shows the log until the job has ended. An interrupt cancels it; a second one leaves it.
 async fn wait(
     queue: &Queue,
+    stores: &Stores,
     id: &JobId,
     request: &Request,
     interrupts: &mut Interrupts,
@@ -197,7 +202,7 @@ async fn wait(
     let Some(outcome) = job.outcome() else { return Ok(ExitStatus::FAILED) };
     let fetched = match outcome {
         Outcome::Finished { artifacts, .. } => {
-            artifacts::place(queue, &request.spec, artifacts, printer).await
+            artifacts::place(stores, &request.spec, artifacts, printer).await
         }
         _ => true,
     };

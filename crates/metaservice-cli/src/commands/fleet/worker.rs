@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::StoreArgs;
 use super::connection::{self, QueueArgs};
 use super::warm::{BUILTIN, WarmArg};
 use crate::description;
@@ -81,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) idle_exit: Option<String>,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus> {
@@ -162,6 +165,7 @@ fn options(args: &Worker) -> Result<Options> {
         slots: args.slots,
         labels: args.label.iter().cloned().collect::<BTreeSet<_>>(),
         memory,
+        store: args.store.open()?,
         max_log: args.max_log.0,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,

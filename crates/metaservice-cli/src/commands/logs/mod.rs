@@ -23,7 +23,7 @@ pub(super) use self::outputs::Outputs;
 use self::source::Source;
 use self::spool::Spool;
 use self::tail::LastLines;
-use super::fleet::{QueueArgs, follow};
+use super::fleet::{QueueArgs, StoreArgs, follow};
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -67,6 +67,8 @@ pub(crate) struct Logs {
     pub(crate) name: JobName,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// How many bytes of the last lines are kept in memory.
@@ -76,7 +78,7 @@ pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     if args.queue.is_given() {
         let is_plain = !args.timestamps && !args.merged && args.since.is_none();
         ensure!(is_plain && args.tail.is_none(), "of a job of a queue, logs shows all, as it is");
-        return follow::logs(&args.queue, &args.name.job, args.follow, printer).await;
+        return follow::logs(&args.queue, &args.store, &args.name.job, args.follow, printer).await;
     }
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
