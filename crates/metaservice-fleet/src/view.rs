@@ -31,7 +31,7 @@ const BLIND: Duration = Duration::from_secs(7);
 pub struct View {
     jobs: HashMap<JobId, JobState>,
     waiting: BTreeMap<Tenant, BTreeSet<Place>>,
-    running: HashMap<JobId, RunId>,
+    running: BTreeMap<JobId, RunId>,
     tenants: HashMap<Tenant, u32>,
     deadlines: BTreeSet<(ServerTime, JobId)>,
     tried: HashMap<JobId, u32>,
