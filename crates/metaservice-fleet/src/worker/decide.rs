@@ -100,6 +100,8 @@ struct Running {
 struct Claim {
     attempt: u32,
     request: Arc<Request>,
+    /// The lease ended before the answer came: the job may be another worker's.
+    is_late: bool,
 }
 
 impl Decider {
@@ -179,7 +181,8 @@ impl Decider {
         while !self.is_draining && self.has_room() {
             let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory() };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
-            let claim = Claim { attempt: job.attempt + 1, request: job.request.clone() };
+            let (attempt, request) = (job.attempt + 1, job.request.clone());
+            let claim = Claim { attempt, request, is_late: false };
             let (worker, run) = (self.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert(due.id.clone(), claim);
@@ -213,13 +216,17 @@ impl Decider {
         self.orders.push(Order::Write(due));
     }
 
-    /// Takes the answer to a step. The job of a claim that was confirmed starts.
-    pub(super) fn wrote(&mut self, due: Due, answer: Answer) {
+    /// Takes the answer to a step. The job of a claim that was confirmed starts, unless the answer
+    /// came so late that another worker may have the job.
+    pub(super) fn wrote(&mut self, now: Duration, due: Due, answer: Answer) {
         // The claim of a job may be on its way while the step that freed the job is confirmed.
         let is_claim = matches!(due.change, Change::Claimed { .. });
         let claim = is_claim.then(|| self.claiming.remove(&due.id)).flatten();
+        let has_lease = self.cut_at().is_some_and(|cut| now < cut);
         match (claim, answer) {
-            (Some(claim), Answer::Own) => self.begin(due.id, due.number + 1, claim),
+            (Some(claim), Answer::Own) if has_lease && !claim.is_late => {
+                self.begin(due.id, due.number + 1, claim);
+            }
             // The view gets the other's step, and with it another number to try.
             (_, Answer::Own | Answer::Other) => {}
             (_, Answer::Unknown) => self.failed.push((due.id, due.number)),
@@ -227,7 +234,7 @@ impl Decider {
     }
 
     fn begin(&mut self, id: JobId, next: u32, claim: Claim) {
-        let Claim { attempt, request } = claim;
+        let Claim { attempt, request, .. } = claim;
         let memory = request.spec.machine.memory.0;
         self.running.insert(id.clone(), Running { attempt, next, memory, stop: None });
         self.orders.push(Order::Begin(Begin { id: id.clone(), attempt, next, request }));
@@ -245,6 +252,10 @@ impl Decider {
     /// Notes that a server confirmed the renewal that was sent then. Returns whether the worker was
     /// cut off before, or the servers were down.
     pub(super) fn confirmed(&mut self, sent: Duration) -> bool {
+        // A worker that was paused may hear of its new lease before it has noticed the end of the old.
+        if self.cut_at().is_some_and(|cut| cut <= sent) {
+            self.cut();
+        }
         self.confirmed = self.confirmed.max(sent);
         for (id, number) in std::mem::take(&mut self.failed) {
             // The step may have been written. Its number tells.
@@ -279,6 +290,7 @@ impl Decider {
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.stop_all(Stop::Dropped);
+        self.claiming.values_mut().for_each(|claim| claim.is_late = true);
     }
 
     /// Stops all jobs.
@@ -305,6 +317,11 @@ impl Decider {
     /// Whether a job runs here that is not to stop.
     pub(super) fn has_unstopped(&self) -> bool {
         self.running.values().any(|running| running.stop.is_none())
+    }
+
+    #[cfg(test)]
+    pub(super) const fn view(&self) -> &View {
+        &self.view
     }
 
     pub(super) const fn is_cut(&self) -> bool {

@@ -14,6 +14,8 @@ mod backlog;
 mod decide;
 mod files;
 mod output;
+#[cfg(test)]
+mod simulation;
 mod turn;
 mod types;
 

@@ -216,7 +216,7 @@ impl Worker {
                 Answer::Unknown
             }
         };
-        self.decider.wrote(due, answer);
+        self.decider.wrote(self.now(), due, answer);
     }
 
     fn begin(&mut self, begin: Begin) {
