@@ -72,8 +72,9 @@ pub(super) struct Decider {
     capacity: Capacity,
     view: View,
     running: BTreeMap<JobId, Running>,
-    /// The jobs whose claim is not confirmed yet.
-    claiming: BTreeMap<JobId, Claim>,
+    /// The claims that are not confirmed yet, by the number of their step: the answer to one may come
+    /// after the next claim of the same job.
+    claiming: BTreeMap<(JobId, u32), Claim>,
     /// The steps that no server confirmed. They are tried again after the next renewal.
     failed: Vec<(JobId, u32)>,
     /// When the last renewal was sent that a server confirmed.
@@ -185,9 +186,15 @@ impl Decider {
             let claim = Claim { attempt, request, is_late: false };
             let (worker, run) = (self.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
-            self.claiming.insert(due.id.clone(), claim);
+            self.claiming.insert((due.id.clone(), due.number), claim);
             self.write(due);
         }
+    }
+
+    /// Whether a job that could run here pauses after a lost attempt.
+    pub(super) fn has_pausing(&self, now: Duration) -> bool {
+        let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory() };
+        self.view.has_pausing(now, seeker)
     }
 
     fn has_room(&self) -> bool {
@@ -204,7 +211,8 @@ impl Decider {
     /// Gives back the jobs that the queue says this worker runs, and that it does not: those whose
     /// claim no server confirmed, and those whose machines it ended when it was cut off.
     fn give_back_unrun(&mut self) {
-        let is_known = |id: &JobId| self.running.contains_key(id) || self.claiming.contains_key(id);
+        let is_claimed = |id: &JobId| self.claiming.keys().any(|(claimed, _)| claimed == id);
+        let is_known = |id: &JobId| self.running.contains_key(id) || is_claimed(id);
         let change = || Change::Lost { cause: LostCause::Lease, message: String::new() };
         for due in self.view.due_of_run(&self.run, is_known, change) {
             self.write(due);
@@ -219,9 +227,7 @@ impl Decider {
     /// Takes the answer to a step. The job of a claim that was confirmed starts, unless the answer
     /// came so late that another worker may have the job.
     pub(super) fn wrote(&mut self, now: Duration, due: Due, answer: Answer) {
-        // The claim of a job may be on its way while the step that freed the job is confirmed.
-        let is_claim = matches!(due.change, Change::Claimed { .. });
-        let claim = is_claim.then(|| self.claiming.remove(&due.id)).flatten();
+        let claim = self.claiming.remove(&(due.id.clone(), due.number));
         let has_lease = self.cut_at().is_some_and(|cut| now < cut);
         match (claim, answer) {
             (Some(claim), Answer::Own) if has_lease && !claim.is_late => {

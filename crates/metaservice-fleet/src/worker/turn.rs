@@ -336,7 +336,8 @@ impl Worker {
 
     fn is_done(&mut self) -> bool {
         let is_idle = self.attempts.is_empty() && self.writes.is_empty();
-        if is_idle && self.options.once && self.draining.is_none() && !self.decider.is_cut() {
+        let is_last = is_idle && self.options.once && !self.decider.has_pausing(self.now());
+        if is_last && self.draining.is_none() && !self.decider.is_cut() {
             self.begin_drain();
         }
         is_idle && self.draining.is_some()
