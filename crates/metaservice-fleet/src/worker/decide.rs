@@ -72,8 +72,8 @@ pub(super) struct Decider {
     capacity: Capacity,
     view: View,
     running: BTreeMap<JobId, Running>,
-    /// The claims that are not confirmed yet, by the number of their step: the answer to one may come
-    /// after the next claim of the same job.
+    /// The claims that are not confirmed yet, by the number of their step: the answer to one may
+    /// come after the next claim of the same job.
     claiming: BTreeMap<(JobId, u32), Claim>,
     /// The steps that no server confirmed. They are tried again after the next renewal.
     failed: Vec<(JobId, u32)>,
@@ -231,7 +231,7 @@ impl Decider {
         let has_lease = self.cut_at().is_some_and(|cut| now < cut);
         match (claim, answer) {
             (Some(claim), Answer::Own) if has_lease && !claim.is_late => {
-                self.begin(due.id, due.number + 1, claim);
+                self.begin(&due.id, due.number + 1, claim);
             }
             // The view gets the other's step, and with it another number to try.
             (_, Answer::Own | Answer::Other) => {}
@@ -239,12 +239,12 @@ impl Decider {
         }
     }
 
-    fn begin(&mut self, id: JobId, next: u32, claim: Claim) {
+    fn begin(&mut self, id: &JobId, next: u32, claim: Claim) {
         let Claim { attempt, request, .. } = claim;
         let memory = request.spec.machine.memory.0;
         self.running.insert(id.clone(), Running { attempt, next, memory, stop: None });
         self.orders.push(Order::Begin(Begin { id: id.clone(), attempt, next, request }));
-        self.check(&id);
+        self.check(id);
     }
 
     /// Notes that an attempt is over.
@@ -258,7 +258,7 @@ impl Decider {
     /// Notes that a server confirmed the renewal that was sent then. Returns whether the worker was
     /// cut off before, or the servers were down.
     pub(super) fn confirmed(&mut self, sent: Duration) -> bool {
-        // A worker that was paused may hear of its new lease before it has noticed the end of the old.
+        // A worker that was paused may hear of its new lease before it notices the end of the old.
         if self.cut_at().is_some_and(|cut| cut <= sent) {
             self.cut();
         }

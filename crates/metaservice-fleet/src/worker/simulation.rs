@@ -8,21 +8,21 @@
 //! After each run: each job that was accepted has one result, no two machines ran one job at once,
 //! no machine ran on after its worker saw a cancellation, and all readers know the same.
 
+mod attempts;
+mod course;
 mod host;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use metaservice_sandbox::spec::JobSpec;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use self::host::{Host, Machine};
+use self::host::Host;
 use self::server::{EPOCH, Server};
 use super::decide::{Answer, Order, Stop};
 use crate::name::JobId;
-use crate::request::Request;
-use crate::step::{Change, LostCause, Outcome, Renewal, WorkerState};
+use crate::step::{Renewal, WorkerState};
 use crate::view::{Due, RENEWAL, View};
 
 /// Faults happen in this time, in milliseconds.
@@ -40,7 +40,7 @@ const KILL: u64 = 2_000;
 /// How long a worker that was paused may need to notice it.
 const NOTICE: u64 = 300;
 
-/// A server that has not answered by now is asked what it has.
+/// A server that has not answered by now is asked who wrote the step.
 const TIMEOUT: u64 = 5_000;
 
 /// How often a step is sent.
@@ -205,86 +205,6 @@ impl World {
         }
     }
 
-    /// A client submits the job, or cancels it if it is there.
-    fn client(&mut self, job: usize) {
-        let id: JobId = format!("j{job}").parse().unwrap();
-        let (number, change) = match self.server.jobs.get(&id) {
-            Some(job) if job.outcome().is_some() || job.is_cancelled => return,
-            Some(job) if self.random.random_bool(0.5) => (job.next, Change::Cancelled),
-            _ => (0, Change::Submitted(Box::new(self.request(job)))),
-        };
-        self.count += 1;
-        self.server.write(self.time, &id, number, self.count, &change);
-        self.announce();
-    }
-
-    fn request(&mut self, job: usize) -> Request {
-        let mut request = Request::new(JobSpec::new(["true"]));
-        request.tenant = format!("t{}", job % 2).parse().unwrap();
-        request.attempts = u32::try_from(self.draw(1, 4)).unwrap();
-        let now = EPOCH + self.time;
-        request.not_before = (self.draw(0, 4) == 0).then(|| now + self.draw(0, 60_000));
-        request.deadline = (self.draw(0, 4) == 0).then(|| now + self.draw(0, 90_000));
-        request
-    }
-
-    fn fault(&mut self) {
-        let host = usize::try_from(self.draw(0, self.hosts.len() as u64)).unwrap();
-        let length = self.draw(0, 40_000);
-        let until = self.time + length;
-        if !self.hosts[host].is_alive {
-            return;
-        }
-        match self.draw(0, 4) {
-            0 => self.hosts[host].cut_until = until,
-            1 if self.hosts[host].paused_until <= self.time => {
-                self.hosts[host].paused_until = until;
-                self.happen(host, length, Happening::Continue);
-            }
-            2 => {
-                self.hosts[host].end();
-                self.after(length, Event::Start(host));
-            }
-            _ => {
-                self.hosts[host].is_draining = true;
-                self.hosts[host].decider.drain();
-                self.happen(host, 20_000, Happening::Release);
-                self.after(length + 60_000, Event::Start(host));
-            }
-        }
-    }
-
-    fn start(&mut self, host: usize) {
-        if self.hosts[host].is_alive {
-            // One that drains is started again later.
-            if self.hosts[host].is_draining {
-                self.after(1_000, Event::Start(host));
-            }
-            return;
-        }
-        if self.is_cut(host) {
-            return self.after(1_000, Event::Start(host));
-        }
-        let time = self.time;
-        self.hosts[host].start(time);
-        let renewal = self.hosts[host].renewal(WorkerState::Ready);
-        // The bucket has the last renewal of each worker.
-        let last: BTreeMap<_, _> =
-            self.server.leases.iter().map(|(at, lease)| (lease.worker.clone(), *at)).collect();
-        for (at, lease) in &self.server.leases {
-            if last[&lease.worker] == *at {
-                self.hosts[host].decider.lease(std::time::Duration::ZERO, *at, lease.clone());
-            }
-        }
-        let read = (self.server.steps.len(), self.server.leases.len());
-        self.hosts[host].read.1 = read.1;
-        self.server.leases.push((EPOCH + time, renewal));
-        self.read(host, read);
-        self.announce();
-        self.happen(host, 5_000, Happening::Renew);
-        self.turn(host, false);
-    }
-
     fn read(&mut self, host: usize, (steps, leases): (usize, usize)) {
         let (time, host) = (self.time, &mut self.hosts[host]);
         let now = host.clock(time);
@@ -443,115 +363,12 @@ impl World {
         let (due, attempt) = (sent.due.clone(), sent.attempt);
         self.hosts[host].writing.remove(&write);
         match attempt {
-            Some(attempt) => self.concluded(host, due, attempt, answer, other),
+            Some(attempt) => self.concluded(host, due, attempt, answer, other.as_ref()),
             None => {
                 let now = self.hosts[host].clock(self.time);
                 self.hosts[host].decider.wrote(now, due, answer);
             }
         }
-    }
-
-    fn begin(&mut self, host: usize, id: &JobId, attempt: u32, number: u32) {
-        let time = self.time;
-        for other in &self.hosts {
-            let runs = other.machines.iter().any(|((of, _), machine)| of == id && machine.runs);
-            let is_paused = other.paused_until > 0 && time < other.paused_until + KILL + NOTICE;
-            assert!(!runs || is_paused, "{id} runs twice at {time}: also on {}", other.name);
-        }
-        let machine = Machine { number, runs: true, stop: None, finishing: None, cancelled: None };
-        self.hosts[host].machines.insert((id.clone(), attempt), machine);
-        let length = if self.draw(0, 4) == 0 { 60_000 } else { 5_000 };
-        let length = self.draw(0, length);
-        self.happen(host, length, Happening::Finished(id.clone(), attempt));
-    }
-
-    fn stop(&mut self, host: usize, id: &JobId, stop: Stop) {
-        let delay = self.draw(0, KILL - 100);
-        let machines = &mut self.hosts[host].machines;
-        let last = machines.iter_mut().rfind(|((of, _), _)| of == id);
-        let Some(((_, attempt), machine)) = last else { return };
-        let attempt = *attempt;
-        machine.stop = Some(stop);
-        if machine.runs {
-            self.happen(host, delay, Happening::Killed(id.clone(), attempt));
-        }
-    }
-
-    fn finished(&mut self, host: usize, id: JobId, attempt: u32) {
-        let status = u8::try_from(self.draw(0, 256)).unwrap();
-        let key = (id, attempt);
-        let Some(machine) = self.hosts[host].machines.get_mut(&key) else { return };
-        if !machine.runs || machine.stop.is_some() {
-            return;
-        }
-        machine.runs = false;
-        let outcome = Outcome::Finished { status, log: 0, artifacts: Vec::new() };
-        machine.finishing = Some(Change::Ended(outcome));
-        if self.is_troubled(10) {
-            let (cause, message) = (LostCause::Machine, String::new());
-            let machine = self.hosts[host].machines.get_mut(&key).unwrap();
-            machine.finishing = Some(Change::Lost { cause, message });
-        }
-        self.conclude(host, &key.0, attempt);
-    }
-
-    fn killed(&mut self, host: usize, id: JobId, attempt: u32) {
-        let (time, at) = (self.time, &mut self.hosts[host]);
-        let (key, paused) = ((id, attempt), at.paused_until);
-        let Some(machine) = at.machines.get_mut(&key).filter(|machine| machine.runs) else {
-            return;
-        };
-        if let Some(seen) = machine.cancelled {
-            assert!(time <= seen.max(paused) + KILL, "{} runs after a cancellation", key.0);
-        }
-        machine.runs = false;
-        machine.finishing = match machine.stop {
-            Some(Stop::Cancelled) => Some(Change::Ended(Outcome::Cancelled)),
-            Some(Stop::Released) => {
-                Some(Change::Lost { cause: LostCause::Released, message: String::new() })
-            }
-            _ => return self.over(host, &key.0, attempt),
-        };
-        self.conclude(host, &key.0, attempt);
-    }
-
-    fn over(&mut self, host: usize, id: &JobId, attempt: u32) {
-        self.hosts[host].machines.remove(&(id.clone(), attempt));
-        self.hosts[host].decider.ended(id, attempt);
-    }
-
-    /// Writes the last step of an attempt.
-    fn conclude(&mut self, host: usize, id: &JobId, attempt: u32) {
-        let machine = &self.hosts[host].machines[&(id.clone(), attempt)];
-        let change = machine.finishing.clone().unwrap();
-        let due = Due { id: id.clone(), number: machine.number, change };
-        self.write(host, due, Some(attempt));
-    }
-
-    fn concluded(
-        &mut self,
-        host: usize,
-        due: Due,
-        attempt: u32,
-        answer: Answer,
-        other: Option<Change>,
-    ) {
-        let key = (due.id.clone(), attempt);
-        let machine = self.hosts[host].machines.get_mut(&key).unwrap();
-        match answer {
-            Answer::Other if other == Some(Change::Cancelled) => {
-                machine.number += 1;
-                return self.conclude(host, &due.id, attempt);
-            }
-            Answer::Unknown if machine.stop != Some(Stop::Dropped) => {
-                return self.happen(host, 500, Happening::Again(due.id, attempt));
-            }
-            Answer::Own if matches!(due.change, Change::Ended(_)) => {
-                assert!(self.results.insert(due.id.clone()), "two results of {}", due.id);
-            }
-            _ => {}
-        }
-        self.over(host, &due.id, attempt);
     }
 
     fn judge(&self) {
