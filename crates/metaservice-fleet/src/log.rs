@@ -88,6 +88,11 @@ pub(crate) fn subject(id: &JobId, attempt: u32) -> String {
     format!("ms.log.{id}.{attempt}")
 }
 
+/// The subjects of the logs of all attempts of a job.
+pub(crate) fn subjects(id: &JobId) -> String {
+    format!("ms.log.{id}.*")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -141,6 +141,9 @@ pub struct Renewal {
     pub slots: u32,
     /// How many it runs now.
     pub running: u32,
+    /// How many machines wait for jobs.
+    #[serde(default)]
+    pub warm: u32,
     /// Whether it takes new jobs.
     pub state: WorkerState,
     /// Its labels.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::Queue;
+use metaservice_fleet::queue::{Queue, Submitted};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
-use metaservice_fleet::step::Outcome;
-use metaservice_fleet::worker::{self, Event, Options, Summary, WorkerError};
+use metaservice_fleet::step::{Artifact, Outcome};
+use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -53,6 +53,8 @@ impl Worker {
             slots: 2,
             labels: BTreeSet::new(),
             memory: 4 << 30,
+            max_log: 1 << 30,
+            warm: Vec::new(),
             directory: directory.join(name),
             once: false,
             idle_exit: None,
@@ -136,8 +138,41 @@ async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
     assert!(archive.windows(5).any(|part| part == b"d/one"));
     assert_eq!(artifacts[2].object, None);
     assert_eq!(worker.drained().await, Summary { claimed: 1, ended: 1 });
+    removes_all(&server, &queue, &artifacts).await;
     let left = std::fs::read_dir(directory.path().join("w/attempts")).unwrap().count();
     assert_eq!(left, 0, "the outputs of the attempt are removed");
+}
+
+/// Removes the job "a", and finds nothing of it.
+async fn removes_all(server: &One, queue: &Queue, artifacts: &[Artifact]) {
+    assert_eq!(queue.prune(|_| false).await.unwrap(), []);
+    assert_eq!(queue.prune(|_| true).await.unwrap(), [id("a")]);
+    assert!(queue.job(&id("a")).await.unwrap().is_none());
+    let object = artifacts[0].object.as_deref().unwrap();
+    assert!(queue.fetch(object, &mut Vec::new()).await.is_err());
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    for stream in ["KV_ms_jobs", "ms_logs", "OBJ_ms_files"] {
+        let mut stream = context.get_stream(stream).await.unwrap();
+        assert_eq!(stream.info().await.unwrap().state.messages, 0);
+    }
+    // The id is free again.
+    let submitted = queue.submit(&id("a"), &shell("true")).await.unwrap();
+    assert_eq!(submitted, Submitted::New);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_longer_than_the_worker_allows_ends_the_job() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    queue.submit(&id("a"), &shell("yes; sleep 1000")).await.unwrap();
+    let worker = Worker::with(&queue, "w", directory.path(), |o| o.max_log = 1 << 20);
+    let Outcome::Finished { status, log: length, .. } = outcome(&queue, "a").await else {
+        panic!("it has no result");
+    };
+    assert_eq!((status, length), (125, 1 << 20));
+    worker.drained().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,6 +276,41 @@ async fn a_queue_that_is_down_longer_than_a_lease_gets_the_log_and_the_result_la
     let (out, _) = log(&queue, "a", 1).await;
     assert!(out.starts_with("begun\nxxx") && out.ends_with("xend\n") && out.len() == 3_000_010);
     worker.event(|event| matches!(event, Event::Back)).await;
+    worker.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_takes_over_a_machine_that_waits_and_another_is_started() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let warm = |count| Warm { image: None, memory: Some(256 << 20), cpus: None, count };
+    let mut worker = Worker::with(&queue, "w", directory.path(), |options| {
+        options.warm = vec![
+            warm(1),
+            Warm { image: Some("no-such-image".to_owned()), memory: None, cpus: None, count: 1 },
+        ];
+    });
+    worker.event(|event| matches!(event, Event::NotWarm { image: Some(_), .. })).await;
+    let mut leases = queue.leases().await.unwrap();
+    let mut waits_for = async |count| {
+        while leases.next().await.unwrap().1.warm != count {}
+    };
+    waits_for(1).await;
+    let long = shell("cat /proc/uptime; echo begun; sleep 1000");
+    queue.submit(&id("a"), &long).await.unwrap();
+    let claim = worker.event(|event| matches!(event, Event::Started { .. })).await;
+    let Event::Started { warm: true, .. } = claim else { panic!("it got a machine of its own") };
+    waits_for(1).await;
+    queue.cancel(&id("a")).await.unwrap();
+    assert_eq!(outcome(&queue, "a").await, Outcome::Cancelled);
+    // Another size: a machine of its own.
+    let mut other = shell("true");
+    other.spec.machine.memory.0 = 300 << 20;
+    queue.submit(&id("b"), &other).await.unwrap();
+    let claim = worker.event(|event| matches!(event, Event::Started { .. })).await;
+    assert!(matches!(claim, Event::Started { warm: false, .. }));
+    assert!(matches!(outcome(&queue, "b").await, Outcome::Finished { status: 0, .. }));
     worker.drained().await;
 }
 

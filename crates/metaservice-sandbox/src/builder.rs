@@ -202,14 +202,16 @@ impl Builder {
         self
     }
 
-    /// Checks the description, and finds its image. Blocks for a moment.
+    /// Checks the description, and finds its image.
+    ///
+    /// Cancellation: nothing is left.
     ///
     /// # Errors
     /// When the description is wrong, or the image cannot be used.
-    pub fn prepare(self) -> Result<Prepared, StartError> {
+    pub async fn prepare(self) -> Result<Prepared, StartError> {
         let Self { spec, secrets, log, stderr } = self;
-        let job = Job::resolve(spec, |name| secrets.get(name).cloned())?;
-        let plan = Plan::resolve(&job)?;
+        let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
+        let plan = crate::blocking::block(|| Plan::resolve(&job))?;
         Ok(Prepared { job, plan, log, stderr, warm: None })
     }
 
@@ -221,8 +223,7 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or something that the job needs cannot be opened.
     pub async fn launch(self) -> Result<Sandbox, StartError> {
-        let prepared = crate::blocking::block(|| self.prepare())?;
-        Ok(prepared.launch().await?)
+        Ok(self.prepare().await?.launch().await?)
     }
 
     /// Launches the sandbox and waits until its guest has fetched the command.
@@ -274,8 +275,9 @@ impl Prepared {
     ///
     /// # Errors
     /// When such a machine cannot wait, has no snapshot, or does not start.
-    pub async fn warm_up(&self) -> Result<WarmMachine, WarmError> {
-        WarmMachine::start(&self.job, &self.plan).await
+    pub fn warm_up(&self) -> impl Future<Output = Result<WarmMachine, WarmError>> + Send + use<> {
+        let (kind, plan) = (self.kind(), self.plan.clone());
+        async move { WarmMachine::start(kind.ok_or(WarmError::NotPlain)?, plan).await }
     }
 
     /// Takes over this machine, if it is of the same [kind](Self::kind). Another one is ended.

@@ -17,7 +17,7 @@ fn builder() -> Builder {
 }
 
 async fn warm() -> WarmMachine {
-    let like = builder().command(["true"]).prepare().unwrap();
+    let like = builder().command(["true"]).prepare().await.unwrap();
     snapshot::make(like.plan(), true).await.unwrap();
     like.warm_up().await.unwrap()
 }
@@ -25,7 +25,7 @@ async fn warm() -> WarmMachine {
 /// Runs a job in this machine, and returns its status and its log.
 async fn run(warm: WarmMachine, builder: Builder) -> (u8, String) {
     let (sink, mut log) = tokio::io::duplex(1 << 20);
-    let mut sandbox = builder.log(sink).prepare().unwrap().warm(warm).launch().await.unwrap();
+    let mut sandbox = builder.log(sink).prepare().await.unwrap().warm(warm).launch().await.unwrap();
     let status = sandbox.wait().await.status();
     drop(sandbox);
     let mut text = String::new();
@@ -68,8 +68,8 @@ async fn a_warm_machine_that_has_ended_costs_the_job_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_not_the_same_for_all_jobs_does_not_wait() {
-    let like = Sandbox::builder().snapshot(false).command(["true"]).prepare().unwrap();
+    let like = Sandbox::builder().snapshot(false).command(["true"]).prepare().await.unwrap();
     assert!(matches!(like.warm_up().await, Err(WarmError::NotPlain)));
-    let like = Sandbox::builder().memory(333 << 20).command(["true"]).prepare().unwrap();
+    let like = Sandbox::builder().memory(333 << 20).command(["true"]).prepare().await.unwrap();
     assert!(matches!(like.warm_up().await, Err(WarmError::NoSnapshot)));
 }

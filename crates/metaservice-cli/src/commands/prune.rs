@@ -1,13 +1,16 @@
 //! `metaservice prune`: removes all jobs that have ended, with their logs.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
 use metaservice_sandbox::control;
 use metaservice_sandbox::history::PastJob;
+use serde::Serialize;
 use serde_json::json;
 
+use super::fleet::QueueArgs;
 use crate::description;
 use crate::hints;
 use crate::output;
@@ -17,25 +20,43 @@ use crate::status::ExitStatus;
 const HELP: &str = "\
 Examples:
   metaservice prune
-  metaservice prune --older-than 7d";
+  metaservice prune --older-than 7d
+  metaservice prune --queue nats://queue.example:4222 --older-than 30d";
 
 /// Remove all jobs that have ended, with their logs.
 ///
 /// Prints the names of the removed jobs. Each start of a job also removes old jobs: see the limits
 /// history-jobs, history-age and history-size in "metaservice help limits".
+///
+/// With --queue, it removes the jobs of a queue, with their logs and artifacts. Then it needs
+/// --older-than, because these jobs may be those of others.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Prune {
     /// Remove only jobs that ended longer ago than this.
     #[arg(long, value_name = "DURATION")]
     pub(crate) older_than: Option<String>,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 pub(crate) async fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> {
     let age = description::period(args.older_than.as_deref(), "--older-than")?;
     let age = age.map(metaservice_sandbox::spec::Period::get);
+    if args.queue.is_given() {
+        let age = age.ok_or_else(|| {
+            let hint = "--older-than 1s removes all that have ended before now";
+            hints::hinted(hint, "to remove jobs of a queue, say how old they are: --older-than")
+        })?;
+        let removed = args.queue.prune(age).await?;
+        return print(&removed, printer);
+    }
     let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));
     let removed = control::prune(old).await.map_err(hints::control)?;
+    print(&removed, printer)
+}
+
+fn print(removed: &[impl Serialize + Display], printer: Printer) -> Result<ExitStatus> {
     if printer.is_json() {
         output::line(json_text(&json!(removed).to_string()))?;
         return Ok(ExitStatus::SUCCESS);

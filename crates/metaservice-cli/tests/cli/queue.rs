@@ -131,3 +131,19 @@ fn what_only_this_host_has_is_refused() {
         assert!(refused.stderr.contains("a worker uses no path of a host"), "{refused:?}");
     }
 }
+
+#[test]
+fn jobs_of_a_queue_are_removed_by_their_age() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let (ended, waits) = (submit(&cli, &["--", "true"]), submit(&cli, &["--", "true"]));
+    cli.run(&["cancel", &ended]).text(0);
+    let unlimited = cli.run(&["prune", "--queue", "local"]);
+    assert!(unlimited.stderr.contains("--older-than 1s removes all"), "{unlimited:?}");
+    assert_eq!(cli.run(&["prune", "--queue", "local", "--older-than", "1h"]).text(0), "");
+    let removed = cli.run(&["prune", "--queue", "local", "--older-than", "1ms"]).text(0);
+    assert_eq!(removed.trim(), ended);
+    let left = cli.run(&["jobs", "--all"]).text(0);
+    assert!(left.contains(&waits) && !left.contains(&ended), "{left}");
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}

@@ -18,6 +18,8 @@ pub(super) const LEASES: &str = "KV_ms_leases";
 pub(super) const LOGS: &str = "ms_logs";
 /// The object store.
 pub(super) const FILES: &str = "ms_files";
+/// The stream of the object store.
+pub(super) const OBJECTS: &str = "OBJ_ms_files";
 /// How long the server may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a queue is, and with what right.

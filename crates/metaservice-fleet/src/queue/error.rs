@@ -115,6 +115,18 @@ pub enum DrainError {
     Server(#[source] async_nats::RequestError),
 }
 
+/// Why jobs were not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PruneError {
+    /// The jobs cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The server does not remove what a job left.
+    #[error("the queue does not remove it")]
+    Server(#[source] ServerError),
+}
+
 /// Why an artifact was not fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

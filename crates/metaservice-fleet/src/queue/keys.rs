@@ -1,5 +1,8 @@
 //! The subjects of keys, and the steps in them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+
 use crate::name::{JobId, WorkerName};
 use crate::request::VERSION;
 use crate::step::Step;
@@ -11,6 +14,21 @@ pub(crate) fn drain_subject(worker: &WorkerName) -> String {
 
 pub(super) fn step_subject(id: &JobId, number: u32) -> String {
     format!("$KV.ms_jobs.job.{id}.{number}")
+}
+
+/// The subjects of all steps of a job.
+pub(super) fn job_subjects(id: &JobId) -> String {
+    format!("$KV.ms_jobs.job.{id}.*")
+}
+
+/// The name of an artifact's object.
+pub(crate) fn object_name(id: &JobId, attempt: u32, number: usize) -> String {
+    format!("{id}.{attempt}.{number}")
+}
+
+/// The subject of the mark that the object store keeps of an object: its format, not this crate's.
+pub(super) fn mark_subject(object: &str) -> String {
+    format!("$O.ms_files.M.{}", URL_SAFE.encode(object))
 }
 
 /// A step, if this version can read it.

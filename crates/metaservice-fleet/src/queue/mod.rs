@@ -15,16 +15,17 @@ mod files;
 mod follow;
 mod keys;
 mod probe;
+mod prune;
 mod reader;
 mod watch;
 
 pub use calls::{Cancelled, Submitted, Written};
 pub use connection::{Queue, Settings};
 pub use error::{
-    CancelError, ConnectError, DrainError, FetchError, ReadError, ServerError, SubmitError,
-    WriteError,
+    CancelError, ConnectError, DrainError, FetchError, PruneError, ReadError, ServerError,
+    SubmitError, WriteError,
 };
 pub use follow::Follow;
-pub(crate) use keys::drain_subject;
+pub(crate) use keys::{drain_subject, object_name};
 pub use reader::LogReader;
 pub use watch::{Leases, Steps, StoredStep};

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::spec::JobSpec;
-use metaservice_sandbox::{Builder, Report, StartError};
+use metaservice_sandbox::{Builder, Report};
 use tokio::sync::{mpsc, watch};
 
+use super::chain::chain;
 use super::decide::Stop;
 use super::files;
 use super::output::{self, Destination};
+use super::pool::Pool;
 use super::types::Event;
 use crate::name::{JobId, RunId};
-use crate::queue::{Queue, Written};
+use crate::queue::{Queue, Written, object_name};
 use crate::request::Request;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Outcome};
 
@@ -34,6 +36,9 @@ pub(super) struct Attempt {
     pub(super) request: Arc<Request>,
     pub(super) directory: PathBuf,
     pub(super) stop: watch::Receiver<Option<Stop>>,
+    pub(super) pool: Pool,
+    /// The most bytes of the log.
+    pub(super) max_log: u64,
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -82,11 +87,19 @@ impl Attempt {
         }
         let ([stdout, stderr], log) = output::pipes();
         let builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
-        let mut sandbox = match builder.launch().await {
+        let prepared = match builder.prepare().await {
+            Ok(prepared) => prepared,
+            Err(error) => return lost(LostCause::Refused, chain(&error)),
+        };
+        let warm = prepared.kind().and_then(|kind| self.pool.take(&kind));
+        let (id, attempt) = (self.id.clone(), self.attempt);
+        self.tell(Event::Started { id, attempt, warm: warm.is_some() });
+        let prepared = match warm {
+            Some(machine) => prepared.warm(machine),
+            None => prepared,
+        };
+        let mut sandbox = match prepared.launch().await {
             Ok(sandbox) => sandbox,
-            Err(error @ (StartError::Job(_) | StartError::Plan(_))) => {
-                return lost(LostCause::Refused, chain(&error));
-            }
             Err(error) => return lost(LostCause::Machine, chain(&error)),
         };
         let ended = async {
@@ -117,6 +130,7 @@ impl Attempt {
         let (id, run) = (self.id.as_str(), RunId::random());
         let id = id.get(..ID_IN_NAME).unwrap_or(id);
         spec.name = Some(format!("{id}-{run}"));
+        spec.max_log.0 = spec.max_log.0.min(self.max_log);
         for (number, artifact) in spec.artifacts.iter_mut().enumerate() {
             artifact.to = Some(files::place(&self.directory, number));
         }
@@ -147,7 +161,7 @@ impl Attempt {
     /// Stores an artifact. It tries again as long as the queue takes none.
     async fn store(&self, number: usize, path: String) -> Result<Artifact, String> {
         let place = files::place(&self.directory, number);
-        let object = files::object(&self.id, self.attempt, number);
+        let object = object_name(&self.id, self.attempt, number);
         let mut was_told = false;
         loop {
             let stored = files::store(&self.queue, &place, object.clone(), path.clone()).await;
@@ -209,16 +223,4 @@ fn lost(cause: LostCause, message: impl Into<String>) -> Change {
     let mut message = message.into();
     message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     Change::Lost { cause, message }
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |mut text, cause| {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        text
-    })
 }

@@ -170,8 +170,9 @@ impl Decider {
         }
     }
 
-    /// Writes what is due, and claims jobs while there is room.
-    pub(super) fn advance(&mut self, now: Duration) {
+    /// Writes what is due, and claims jobs while there is room. The host has so many bytes of memory
+    /// available.
+    pub(super) fn advance(&mut self, now: Duration, available: u64) {
         if self.is_cut || self.down.is_some() {
             return;
         }
@@ -180,7 +181,8 @@ impl Decider {
         }
         self.give_back_unrun();
         while !self.is_draining && self.has_room() {
-            let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory() };
+            let seeker =
+                Seeker { labels: &self.capacity.labels, memory: self.free_memory(available) };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
             let (attempt, request) = (job.attempt + 1, job.request.clone());
             let claim = Claim { attempt, request, is_late: false };
@@ -193,7 +195,7 @@ impl Decider {
 
     /// Whether a job that could run here pauses after a lost attempt.
     pub(super) fn has_pausing(&self, now: Duration) -> bool {
-        let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory() };
+        let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory(u64::MAX) };
         self.view.has_pausing(now, seeker)
     }
 
@@ -202,10 +204,11 @@ impl Decider {
         taken < usize::try_from(self.capacity.slots).unwrap_or(usize::MAX)
     }
 
-    fn free_memory(&self) -> u64 {
+    /// The bytes that its jobs leave, of those that the host has available.
+    pub(super) fn free_memory(&self, available: u64) -> u64 {
         let running: u64 = self.running.values().map(|running| running.memory).sum();
         let claims = self.claiming.values().map(|claim| claim.request.spec.machine.memory.0);
-        self.capacity.memory.saturating_sub(running + claims.sum::<u64>())
+        self.capacity.memory.saturating_sub(running + claims.sum::<u64>()).min(available)
     }
 
     /// Gives back the jobs that the queue says this worker runs, and that it does not: those whose

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::name::JobId;
 use crate::queue::Queue;
 use crate::step::Artifact;
 
@@ -30,11 +29,6 @@ pub(super) async fn store(
     let mut file = tokio::fs::File::from_std(file);
     let bytes = queue.store(&object, &mut file).await.map_err(|error| error.to_string())?;
     Ok(Artifact { path, object: Some(object), is_directory, bytes, error: None })
-}
-
-/// The name of an artifact's object.
-pub(super) fn object(id: &JobId, attempt: u32, number: usize) -> String {
-    format!("{id}.{attempt}.{number}")
 }
 
 struct Packed {

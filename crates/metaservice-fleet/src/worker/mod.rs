@@ -11,11 +11,15 @@
 
 mod attempt;
 mod backlog;
+mod chain;
 mod decide;
 mod files;
+mod memory;
 mod output;
+mod pool;
 #[cfg(test)]
 mod simulation;
+mod stock;
 mod turn;
 mod types;
 
@@ -26,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::types::attempts;
-pub use self::types::{Event, Options, Summary, WorkerError};
+pub use self::types::{Event, Options, Summary, Warm, WorkerError};
 use crate::queue::Queue;
 
 /// Works until it is drained: by the token, a request of a client, or its options.

@@ -286,7 +286,7 @@ impl World {
         if may_cut && at.decider.cut_at().is_some_and(|cut| cut <= now) {
             at.decider.cut();
         }
-        at.decider.advance(now);
+        at.decider.advance(now, u64::MAX);
         for order in self.hosts[host].decider.orders() {
             match order {
                 Order::Write(due) => self.write(host, due, None),

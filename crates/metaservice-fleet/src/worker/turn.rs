@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
+use super::pool::Pool;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
@@ -34,6 +36,8 @@ pub(super) struct Worker {
     /// How to stop each attempt that runs.
     stops: HashMap<JobId, (u32, watch::Sender<Option<Stop>>)>,
     attempts: JoinSet<Over>,
+    pool: Pool,
+    _pool: AbortOnDropHandle<()>,
     writes: JoinSet<Wrote>,
     renewals: JoinSet<(Duration, Result<(), WriteError>)>,
     /// Questions to the servers whether they are down.
@@ -71,6 +75,7 @@ impl Worker {
         let began = Instant::now();
         let run = RunId::random();
         let subject = drain_subject(&options.name);
+        let (pool, keeper) = Pool::start(options.warm.clone(), events.clone());
         let requests = queue.client().subscribe(subject).await.map_err(WorkerError::Listen)?;
         let capacity = Capacity {
             slots: options.slots,
@@ -83,6 +88,8 @@ impl Worker {
             leases: queue.leases().await?,
             requests,
             stops: HashMap::new(),
+            pool,
+            _pool: keeper,
             attempts: JoinSet::new(),
             writes: JoinSet::new(),
             renewals: JoinSet::new(),
@@ -118,6 +125,7 @@ impl Worker {
             run: self.run.clone(),
             slots: self.options.slots,
             running: u32::try_from(self.decider.running()).unwrap_or(u32::MAX),
+            warm: self.pool.count(),
             state,
             labels: self.options.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -135,8 +143,7 @@ impl Worker {
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain = self.drain.clone();
         loop {
-            self.decider.advance(self.now());
-            self.obey();
+            self.advance();
             if self.is_done() {
                 break;
             }
@@ -198,6 +205,17 @@ impl Worker {
         }
     }
 
+    /// Decides what is to be done, and does it.
+    fn advance(&mut self) {
+        // Other programs of the host may use more than the worker's owner knew.
+        let available = super::memory::available().unwrap_or(u64::MAX);
+        self.decider.advance(self.now(), available);
+        self.obey();
+        // What waits takes what the jobs leave. A worker that ends needs no machine.
+        let is_draining = self.draining.is_some();
+        self.pool.set_budget(if is_draining { 0 } else { self.decider.free_memory(available) });
+    }
+
     fn write(&mut self, due: Due) {
         let queue = self.queue.clone();
         self.writes.spawn(async move {
@@ -230,6 +248,8 @@ impl Worker {
             request,
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
+            pool: self.pool.clone(),
+            max_log: self.options.max_log,
             events: self.events.clone(),
         };
         self.tell(Event::Claimed { id: id.clone(), attempt });

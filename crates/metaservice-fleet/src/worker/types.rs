@@ -20,6 +20,10 @@ pub struct Options {
     pub labels: BTreeSet<String>,
     /// The memory of all its machines together, in bytes.
     pub memory: u64,
+    /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.
+    pub max_log: u64,
+    /// The machines that wait for jobs.
+    pub warm: Vec<Warm>,
     /// A directory of its own, for the outputs of jobs that run.
     pub directory: PathBuf,
     /// It ends when no job is left that it could run.
@@ -28,6 +32,20 @@ pub struct Options {
     pub idle_exit: Option<Duration>,
     /// How long its jobs may still run once it ends. Those that take longer go back to the queue.
     pub drain_timeout: Duration,
+}
+
+/// Machines that a worker restores before there are jobs for them. A job takes one over if its
+/// machine is the same. They take what is left of the worker's memory, as measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm {
+    /// The name of the image. `None`: the built-in guest.
+    pub image: Option<String>,
+    /// Bytes of memory. `None`: as many as a job has that names no number.
+    pub memory: Option<u64>,
+    /// The number of processors. `None`: as many as a job has that names no number.
+    pub cpus: Option<u32>,
+    /// How many machines wait.
+    pub count: u32,
 }
 
 /// What a worker reports.
@@ -42,6 +60,15 @@ pub enum Event {
         id: JobId,
         /// The attempt, from 1.
         attempt: u32,
+    },
+    /// The machine of a job is being started, or was waiting.
+    Started {
+        /// The job.
+        id: JobId,
+        /// The attempt.
+        attempt: u32,
+        /// Whether the machine was waiting.
+        warm: bool,
     },
     /// A job has its result.
     Ended {
@@ -78,6 +105,13 @@ pub enum Event {
     Down,
     /// A server confirms its lease again.
     Back,
+    /// A warm machine does not start. It is tried again.
+    NotWarm {
+        /// The image. `None`: the built-in guest.
+        image: Option<String>,
+        /// What went wrong.
+        message: String,
+    },
     /// The queue takes no more of a log or an artifact now. The job waits.
     Full {
         /// The job.

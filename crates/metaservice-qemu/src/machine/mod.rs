@@ -109,13 +109,15 @@ impl Machine {
 
     /// Waits for the end of the machine. Cancel-safe. Any number of tasks can wait, and all get the
     /// same result.
-    pub async fn wait(&self) -> Exit {
+    pub fn wait(&self) -> impl Future<Output = Exit> + Send + use<> {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
-            Ok(Some(exit)) => exit,
-            // The watching task ends early only together with its runtime. Then no task waits any
-            // more.
-            _ => std::future::pending().await,
+        async move {
+            match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
+                Ok(Some(exit)) => exit,
+                // The watching task ends early only together with its runtime. Then no task waits
+                // any more.
+                _ => std::future::pending().await,
+            }
         }
     }
 

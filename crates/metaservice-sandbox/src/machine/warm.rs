@@ -98,8 +98,8 @@ pub enum WarmError {
 /// use metaservice_sandbox::Sandbox;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let warm = Sandbox::builder().command(["true"]).prepare()?.warm_up().await?;
-/// let next = Sandbox::builder().command(["uname", "-a"]).prepare()?;
+/// let warm = Sandbox::builder().command(["true"]).prepare().await?.warm_up().await?;
+/// let next = Sandbox::builder().command(["uname", "-a"]).prepare().await?;
 /// let mut sandbox = next.warm(warm).launch().await?;
 /// println!("{}", sandbox.wait().await.status());
 /// # Ok(())
@@ -115,10 +115,9 @@ pub struct WarmMachine {
 }
 
 impl WarmMachine {
-    /// Restores a machine for jobs of the same kind as this one. Completes when its agent waits.
-    pub(crate) async fn start(job: &Job, plan: &Plan) -> Result<Self, WarmError> {
-        let kind = WarmKind::of(job, plan).ok_or(WarmError::NotPlain)?;
-        let describer = Describer::new(Arc::new(plan.clone()));
+    /// Restores a machine of this kind and plan. Completes when its agent waits.
+    pub(crate) async fn start(kind: WarmKind, plan: Plan) -> Result<Self, WarmError> {
+        let describer = Describer::new(Arc::new(plan));
         let mut snapshot = block(|| Snapshot::find(&describer))?.ok_or(WarmError::NoSnapshot)?;
         let (saved, in_use) = (snapshot.network(), snapshot.take_mark());
         let parts = CardParts { stale: saved.connections, ..CardParts::default() };
@@ -149,9 +148,12 @@ impl WarmMachine {
         self.machine.process_id()
     }
 
-    /// Completes when the machine has ended by itself: it is of no use then. Cancel safe.
-    pub async fn ended(&self) {
-        self.machine.wait().await;
+    /// Completes when the machine has ended: by itself, or because this value was dropped.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = self.machine.wait();
+        async move {
+            ended.await;
+        }
     }
 
     pub(crate) fn into_parts(self) -> (Machine, WaitingCard, Names, Option<InUse>) {

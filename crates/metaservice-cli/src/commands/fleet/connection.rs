@@ -1,11 +1,14 @@
 //! Which queue a verb uses.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, Settings};
 use metaservice_fleet::server;
+use metaservice_fleet::state::{JobState, Phase};
 use metaservice_private::bases::BaseDirectory;
 
 use crate::hints;
@@ -60,6 +63,14 @@ impl QueueArgs {
             })?,
         };
         self.connect_to(url, replicas).await
+    }
+
+    /// Removes the jobs of the queue that ended longer ago than this. Returns their ids.
+    pub(crate) async fn prune(&self, age: Duration) -> Result<Vec<JobId>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let latest = u64::try_from(now.saturating_sub(age).as_millis()).unwrap_or_default();
+        let is_old = |job: &JobState| matches!(job.phase, Phase::Ended { at, .. } if at <= latest);
+        Ok(self.connect().await?.prune(is_old).await?)
     }
 
     /// Connects to these servers. The buckets that this creates have so many copies.

@@ -8,6 +8,7 @@ pub(crate) mod follow;
 pub(crate) mod jobs;
 pub(crate) mod retry;
 pub(crate) mod submit;
+mod warm;
 pub(crate) mod worker;
 pub(crate) mod workers;
 

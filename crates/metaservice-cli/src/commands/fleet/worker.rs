@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, QueueArgs};
+use super::warm::{BUILTIN, WarmArg};
 use crate::description;
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -25,6 +26,7 @@ const HELP: &str = "\
 Examples:
   metaservice worker --slots 2
   metaservice worker --queue nats://queue.example:4222 --slots 8 --label kvm
+  metaservice worker --slots 4 --warm builtin=4,debian@2G=1
   metaservice worker --once
 
 Ctrl-C and SIGTERM: take no more jobs, and end when the running ones have ended. A second one ends
@@ -52,6 +54,16 @@ pub(crate) struct Worker {
     /// The memory of all machines together [default: three quarters of the host's].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+    /// The most bytes of a job's log. A job that has more is killed.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) max_log: Size,
+    /// Keep machines that wait for jobs: IMAGE[@MEMORY[/CPUS]]=COUNT, with commas between.
+    ///
+    /// A job whose machine is the same takes one over, and its command starts at once. "builtin" is
+    /// the built-in guest. Without MEMORY and CPUS, the machine is that of a job which names none.
+    /// The waiting machines use what the running jobs leave of --memory, as measured.
+    #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
+    pub(crate) warm: Vec<WarmArg>,
     /// How many servers of a cluster keep a copy of the queue: 1 to 5.
     ///
     /// It counts for the first connection to a new queue, which creates its buckets.
@@ -150,6 +162,8 @@ fn options(args: &Worker) -> Result<Options> {
         slots: args.slots,
         labels: args.label.iter().cloned().collect::<BTreeSet<_>>(),
         memory,
+        max_log: args.max_log.0,
+        warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,
         once: args.once,
         idle_exit: idle,
@@ -186,6 +200,16 @@ fn words(event: &Event) -> (&'static str, serde_json::Value, String) {
             json!({ "id": id, "attempt": attempt }),
             format!("{id}: attempt {attempt} begins"),
         ),
+        Event::Started { id, attempt, warm } => {
+            let machine = if *warm { "a machine that waited" } else { "a machine of its own" };
+            let text = format!("{id}: attempt {attempt} gets {machine}");
+            ("started", json!({ "id": id, "attempt": attempt, "warm": warm }), text)
+        }
+        Event::NotWarm { image, message } => {
+            let name = image.as_deref().unwrap_or(BUILTIN);
+            let text = format!("no {name} machine waits for jobs: {message}");
+            ("notWarm", json!({ "image": image, "message": message }), text)
+        }
         Event::Ended { id, attempt, outcome } => (
             "ended",
             json!({ "id": id, "attempt": attempt, "outcome": outcome }),

@@ -25,7 +25,7 @@ pub(crate) async fn workers(args: Workers, printer: Printer) -> Result<ExitStatu
         output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let head = ["NAME", "STATE", "RUNNING", "SLOTS", "VERSION", "LABELS"];
+    let head = ["NAME", "STATE", "RUNNING", "SLOTS", "WARM", "VERSION", "LABELS"];
     let head = head.map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(view.workers().map(row)).collect();
     for line in table::lines(&rows) {
@@ -46,6 +46,7 @@ fn row(worker: &Renewal) -> Vec<String> {
         state.to_owned(),
         worker.running.to_string(),
         worker.slots.to_string(),
+        worker.warm.to_string(),
         printable(&worker.version).replace('\n', " "),
         printable(&labels).replace('\n', " "),
     ]

@@ -95,6 +95,7 @@ impl Host {
             run: self.run.clone(),
             slots: 2,
             running: 0,
+            warm: 0,
             state,
             labels: BTreeSet::new(),
             version: String::new(),

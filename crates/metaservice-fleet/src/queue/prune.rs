@@ -1,0 +1,93 @@
+//! The removal of jobs that have ended, with their logs and artifacts.
+
+use std::collections::HashMap;
+
+use async_nats::jetstream::object_store::DeleteErrorKind;
+use tokio::time::Instant;
+
+use super::connection::{FILES, JOBS, LOGS, OBJECTS, Queue};
+use super::error::{PruneError, ServerError};
+use super::keys::{job_subjects, mark_subject, object_name};
+use super::watch::StoredStep;
+use crate::log;
+use crate::name::JobId;
+use crate::state::JobState;
+use crate::view::View;
+
+impl Queue {
+    /// Removes the jobs that have ended and that `is_old` names, with their logs and artifacts.
+    /// Returns their ids. An id that was removed may be submitted again.
+    ///
+    /// Cancellation: a part of a job is removed. The next call removes the rest.
+    ///
+    /// # Errors
+    /// When no server answers. The jobs before are removed.
+    pub async fn prune(
+        &self,
+        is_old: impl Fn(&JobState) -> bool,
+    ) -> Result<Vec<JobId>, PruneError> {
+        let mut view = View::of_client();
+        let mut last: HashMap<JobId, u64> = HashMap::new();
+        let began = Instant::now();
+        let mut steps = self.steps().await?;
+        while !steps.is_caught_up() {
+            let StoredStep { id, at, change } = steps.next().await?;
+            last.insert(id.clone(), at.sequence);
+            view.apply(began.elapsed(), &id, at, change);
+        }
+        let mut removed = Vec::new();
+        for (id, last) in last {
+            match view.job(&id) {
+                Some(job) if job.outcome().is_some() && is_old(job) => {
+                    self.remove_outputs(&id, job).await.map_err(PruneError::Server)?;
+                    self.remove(JOBS, job_subjects(&id), Some(last))
+                        .await
+                        .map_err(PruneError::Server)?;
+                    removed.push(id);
+                }
+                Some(_) => {}
+                // A late step of a job that was removed.
+                None => {
+                    self.remove(JOBS, job_subjects(&id), Some(last))
+                        .await
+                        .map_err(PruneError::Server)?;
+                }
+            }
+        }
+        removed.sort();
+        Ok(removed)
+    }
+
+    /// Removes what all attempts of a job have left.
+    async fn remove_outputs(&self, id: &JobId, job: &JobState) -> Result<(), ServerError> {
+        let files = self.context().get_object_store(FILES).await?;
+        let count = job.request.spec.artifacts.len();
+        for attempt in 1..=job.attempt {
+            for number in 0..count {
+                let name = object_name(id, attempt, number);
+                match files.delete(&name).await {
+                    // The store keeps a mark of each object that it had.
+                    Ok(()) => self.remove(OBJECTS, mark_subject(&name), None).await?,
+                    Err(error) if error.kind() == DeleteErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.remove(LOGS, log::subjects(id), None).await
+    }
+
+    /// Removes the messages of these subjects, up to this one.
+    async fn remove(
+        &self,
+        stream: &str,
+        subjects: String,
+        last: Option<u64>,
+    ) -> Result<(), ServerError> {
+        let purge = self.stream(stream).await?.purge().filter(subjects);
+        match last {
+            Some(last) => purge.sequence(last + 1).await?,
+            None => purge.await?,
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The warm machines of a worker, and the task that starts and ends them.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use metaservice_private::lock;
+use metaservice_sandbox::machine::snapshot::{self, SnapshotError};
+use metaservice_sandbox::machine::{WarmError, WarmKind, WarmMachine};
+use metaservice_sandbox::spec::{JobSpec, Size};
+use metaservice_sandbox::{Builder, StartError};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::chain::chain;
+use super::memory;
+use super::stock::{Order, Stock};
+use super::types::{Event, Warm};
+
+/// How long to wait before a kind of machine is tried again that did not start.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Why a warm machine does not start.
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    #[error(transparent)]
+    Prepare(#[from] StartError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Start(#[from] WarmError),
+    #[error("cannot read what the machine takes")]
+    Measure(#[from] io::Error),
+}
+
+/// The warm machines. A clone hands out the same ones.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    stock: Stock<WarmKind>,
+    machines: HashMap<u64, WarmMachine>,
+}
+
+impl Pool {
+    /// Keeps these machines, until the handle is dropped. It starts one at a time.
+    pub(super) fn start(
+        wanted: Vec<Warm>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> (Self, AbortOnDropHandle<()>) {
+        let stock = Stock::new(wanted.iter().map(|warm| warm.count));
+        let state = Mutex::new(State { stock, machines: HashMap::new() });
+        let pool = Self(Arc::new(Shared { state, changed: Notify::new() }));
+        let keeper = Keeper { pool: pool.clone(), wanted, events };
+        (pool, AbortOnDropHandle::new(tokio::spawn(keeper.run())))
+    }
+
+    /// Hands out a machine of this kind, if one waits.
+    pub(super) fn take(&self, kind: &WarmKind) -> Option<WarmMachine> {
+        let mut state = lock(&self.0.state);
+        let number = state.stock.take(kind);
+        self.0.changed.notify_one();
+        state.machines.remove(&number?)
+    }
+
+    /// What all warm machines may take, in bytes. More are ended.
+    pub(super) fn set_budget(&self, bytes: u64) {
+        lock(&self.0.state).stock.set_budget(bytes);
+        self.0.changed.notify_one();
+    }
+
+    /// The number of machines that wait.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(lock(&self.0.state).stock.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Starts and ends the machines of a pool.
+struct Keeper {
+    pool: Pool,
+    wanted: Vec<Warm>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut ends = FuturesUnordered::new();
+        loop {
+            let order = lock(&self.pool.0.state).stock.order();
+            match order {
+                Some(Order::End(number)) => self.end(number),
+                Some(Order::Start(shelf)) => match self.fill(shelf).await {
+                    Ok((number, end)) => ends.push(async move {
+                        end.await;
+                        number
+                    }),
+                    Err(error) => self.failed(shelf, &error),
+                },
+                None => {
+                    let has_failed = lock(&self.pool.0.state).stock.has_failed();
+                    tokio::select! {
+                        () = self.pool.0.changed.notified() => {}
+                        Some(number) = ends.next() => self.end(number),
+                        () = tokio::time::sleep(RETRY), if has_failed => {
+                            lock(&self.pool.0.state).stock.try_again();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&self, number: u64) {
+        let mut state = lock(&self.pool.0.state);
+        state.stock.ended(number);
+        state.machines.remove(&number);
+    }
+
+    /// Starts a machine. Returns its number and its end.
+    async fn fill(
+        &self,
+        shelf: usize,
+    ) -> Result<(u64, impl Future<Output = ()> + Send + use<>), FillError> {
+        let spec = self.wanted.get(shelf).map_or_else(|| JobSpec::new(["true"]), Warm::spec);
+        let prepared = Builder::from_spec(spec).prepare().await?;
+        let machine = match prepared.warm_up().await {
+            Err(WarmError::NoSnapshot) => {
+                snapshot::make(prepared.plan(), true).await?;
+                prepared.warm_up().await
+            }
+            started => started,
+        }?;
+        let bytes = memory::of(machine.process_id())?;
+        let end = machine.ended();
+        let mut state = lock(&self.pool.0.state);
+        let (number, old) = state.stock.started(shelf, machine.kind().clone(), bytes);
+        for old in old {
+            state.machines.remove(&old);
+        }
+        state.machines.insert(number, machine);
+        Ok((number, end))
+    }
+
+    fn failed(&self, shelf: usize, error: &FillError) {
+        lock(&self.pool.0.state).stock.failed(shelf);
+        let image = self.wanted.get(shelf).and_then(|warm| warm.image.clone());
+        let message = chain(error);
+        // The worker's user may listen no more.
+        let _ = self.events.send(Event::NotWarm { image, message });
+    }
+}
+
+impl Warm {
+    /// A job that such a machine fits.
+    fn spec(&self) -> JobSpec {
+        let mut spec = JobSpec::new(["true"]);
+        spec.machine.image = self.image.as_ref().map(Into::into);
+        if let Some(memory) = self.memory {
+            spec.machine.memory = Size(memory);
+        }
+        if let Some(cpus) = self.cpus {
+            spec.machine.cpus = cpus;
+        }
+        spec
+    }
+}
