@@ -9,6 +9,12 @@ use crate::step::{Change, ExceptionCause, LostCause, Outcome};
 /// Milliseconds since 1970, of the server's clock: the time at which it stored a step.
 pub type ServerTime = u64;
 
+/// How long a job waits after its first lost attempt, in milliseconds. The time doubles with each.
+pub const FIRST_PAUSE: u64 = 1_000;
+
+/// The longest time that a job waits after a lost attempt, in milliseconds.
+pub const MAX_PAUSE: u64 = 60_000;
+
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,6 +47,8 @@ pub enum Phase {
         since: ServerTime,
         /// The sequence number of its last step: a job that waits again is behind the others.
         place: u64,
+        /// No worker claims it before: a lost attempt is repeated after a pause.
+        earliest: ServerTime,
     },
     /// A worker runs it.
     Running {
@@ -89,7 +97,7 @@ impl JobState {
             used: 0,
             is_cancelled: false,
             last_loss: None,
-            phase: Phase::Waiting { since: at.time, place: at.sequence },
+            phase: Phase::Waiting { since: at.time, place: at.sequence, earliest: 0 },
         })
     }
 
@@ -139,7 +147,8 @@ impl JobState {
             self.end(at, Outcome::Exception { cause, message });
         } else {
             self.last_loss = Some((cause, message));
-            self.phase = Phase::Waiting { since: at.time, place: at.sequence };
+            let earliest = at.time.saturating_add(pause(cause, self.used));
+            self.phase = Phase::Waiting { since: at.time, place: at.sequence, earliest };
         }
     }
 
@@ -149,6 +158,16 @@ impl JobState {
             _ => None,
         };
         self.phase = Phase::Ended { outcome, at: at.time, worker };
+    }
+
+    /// No worker claims it before: by its request, or after a lost attempt. `None`: any may now.
+    #[must_use]
+    pub fn earliest(&self) -> Option<ServerTime> {
+        let after_loss = match self.phase {
+            Phase::Waiting { earliest, .. } => Some(earliest),
+            _ => None,
+        };
+        after_loss.filter(|earliest| *earliest > 0).max(self.request.not_before)
     }
 
     /// The result, once there is one.
@@ -165,6 +184,15 @@ impl JobState {
     pub fn is_run_by(&self, owner: &RunId, attempt: u32) -> bool {
         matches!(&self.phase, Phase::Running { run, .. } if run == owner) && self.attempt == attempt
     }
+}
+
+/// How long a job waits after an attempt that was lost, if so many count.
+fn pause(cause: LostCause, used: u32) -> u64 {
+    if cause == LostCause::Released {
+        return 0;
+    }
+    let doublings = used.saturating_sub(1).min(MAX_PAUSE.ilog2());
+    (FIRST_PAUSE << doublings).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -220,7 +248,7 @@ mod tests {
     #[test]
     fn a_lost_attempt_is_repeated_until_none_is_left() {
         let once = after(job(2), [claimed(), lost(LostCause::Lease)]);
-        assert_eq!(once.phase, Phase::Waiting { since: 2000, place: 12 });
+        assert_eq!(once.phase, Phase::Waiting { since: 2000, place: 12, earliest: 3000 });
         let twice = after(once, [claimed(), lost(LostCause::Machine)]);
         let cause = ExceptionCause::Lost(LostCause::Machine);
         assert_eq!(twice.outcome(), Some(&Outcome::Exception { cause, message: "m".to_owned() }));
@@ -232,6 +260,32 @@ mod tests {
         let job = after(job(1), released.into_iter().cycle().take(20));
         assert_eq!((job.attempt, job.used), (10, 0));
         assert!(matches!(job.phase, Phase::Waiting { .. }));
+    }
+
+    #[test]
+    fn each_loss_doubles_the_pause_up_to_a_minute() {
+        let pauses: Vec<_> = (1..10).map(|used| pause(LostCause::Lease, used)).collect();
+        let expected = [1, 2, 4, 8, 16, 32, 60, 60, 60].map(|seconds| seconds * 1000);
+        assert_eq!(pauses, expected);
+        assert_eq!(pause(LostCause::Machine, u32::MAX), MAX_PAUSE);
+    }
+
+    #[test]
+    fn a_job_that_was_given_back_may_start_at_once() {
+        let released = after(job(3), [claimed(), lost(LostCause::Released)]);
+        assert!(matches!(released.phase, Phase::Waiting { since: 2000, earliest: 2000, .. }));
+        let again = after(released, [claimed(), lost(LostCause::Machine)]);
+        assert_eq!(again.earliest(), Some(5000));
+    }
+
+    #[test]
+    fn the_later_of_the_request_and_the_pause_counts() {
+        let waiting = after(job(3), [claimed(), lost(LostCause::Machine)]);
+        for (not_before, earliest) in [(None, 3000), (Some(10), 3000), (Some(9000), 9000)] {
+            let mut job = waiting.clone();
+            std::sync::Arc::make_mut(&mut job.request).not_before = not_before;
+            assert_eq!(job.earliest(), Some(earliest));
+        }
     }
 
     #[test]
@@ -288,6 +342,11 @@ mod tests {
                 job.apply(at(next), Some(change));
                 prop_assert!(job.used <= attempts);
                 prop_assert!(job.used <= job.attempt);
+                if let Phase::Waiting { since, earliest, .. } = job.phase {
+                    prop_assert!(earliest.saturating_sub(since) <= MAX_PAUSE);
+                    let is_lost = job.last_loss.as_ref().is_some_and(|loss| loss.0 != LostCause::Released);
+                    prop_assert_eq!(earliest > since, is_lost);
+                }
                 if let Some(result) = &result {
                     prop_assert_eq!(job.outcome(), Some(result));
                 }

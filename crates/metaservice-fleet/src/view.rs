@@ -31,7 +31,7 @@ const BLIND: Duration = Duration::from_secs(7);
 pub struct View {
     jobs: HashMap<JobId, JobState>,
     waiting: BTreeMap<Tenant, BTreeSet<Place>>,
-    running: HashMap<JobId, RunId>,
+    running: BTreeMap<JobId, RunId>,
     tenants: HashMap<Tenant, u32>,
     deadlines: BTreeSet<(ServerTime, JobId)>,
     tried: HashMap<JobId, u32>,
@@ -240,11 +240,28 @@ impl View {
         Some((id.clone(), self.jobs.get(id)?))
     }
 
+    /// Whether a job that this worker could run pauses after a lost attempt.
+    #[must_use]
+    pub fn has_pausing(&self, now: Duration, seeker: Seeker<'_>) -> bool {
+        let time = self.server_time(now);
+        self.waiting.values().flatten().any(|Place(.., id)| {
+            self.jobs.get(id).is_some_and(|job| {
+                let may_start = |earliest: Option<ServerTime>| earliest.is_none_or(|e| e <= time);
+                may_start(job.request.not_before) && !may_start(job.earliest())
+            }) && self.fits(id, time, seeker)
+        })
+    }
+
     fn is_eligible(&self, id: &JobId, time: ServerTime, seeker: Seeker<'_>) -> bool {
+        let earliest = self.jobs.get(id).and_then(JobState::earliest);
+        earliest.is_none_or(|earliest| earliest <= time) && self.fits(id, time, seeker)
+    }
+
+    /// Whether this worker could run the job, but for the time at which it may start.
+    fn fits(&self, id: &JobId, time: ServerTime, seeker: Seeker<'_>) -> bool {
         let Some(job) = self.jobs.get(id) else { return false };
         let request = &job.request;
         self.tried.get(id) != Some(&job.next)
-            && request.not_before.is_none_or(|earliest| earliest <= time)
             && request.deadline.is_none_or(|deadline| time <= deadline)
             && request.require.is_subset(seeker.labels)
             && request.spec.machine.memory.0 <= seeker.memory
@@ -270,7 +287,7 @@ impl View {
         let after = |moment: ServerTime| Duration::from_millis(moment.saturating_sub(time) + 1);
         let deadlines = self.deadlines.first().map(|(deadline, _)| after(*deadline));
         let places = self.waiting.values().flatten();
-        let starts = places.filter_map(|place| self.jobs.get(&place.2)?.request.not_before);
+        let starts = places.filter_map(|place| self.jobs.get(&place.2)?.earliest());
         let starts = starts.filter(|start| *start > time).map(after);
         // A lease that is over was written already, or cannot be judged now.
         let least = Duration::from_millis(200);

@@ -128,6 +128,26 @@ fn labels_memory_and_the_time_decide_who_may_run_it() {
 }
 
 #[test]
+fn a_lost_attempt_is_repeated_after_a_pause() {
+    let mut queue = Queue::new();
+    queue.submit("a", |_| {});
+    queue.claim("a", "own");
+    let lost = |cause| Change::Lost { cause, message: String::new() };
+    queue.next("a", lost(LostCause::Machine));
+    assert_eq!(queue.chosen(), None);
+    let labels = BTreeSet::new();
+    let seeker = Seeker { labels: &labels, memory: 2 << 30 };
+    assert!(queue.view.has_pausing(queue.now, seeker));
+    assert_eq!(queue.view.quiet(queue.now).unwrap(), Duration::from_millis(1001));
+    queue.now = second(1);
+    assert!(!queue.view.has_pausing(queue.now, seeker));
+    assert_eq!(queue.chosen().unwrap(), "a");
+    queue.claim("a", "own");
+    queue.next("a", lost(LostCause::Released));
+    assert_eq!(queue.chosen().unwrap(), "a");
+}
+
+#[test]
 fn a_deadline_that_has_passed_ends_a_waiting_job() {
     let mut queue = Queue::new();
     queue.submit("a", |request| request.deadline = Some(HOUR + 3_000));

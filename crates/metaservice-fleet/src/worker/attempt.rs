@@ -10,6 +10,7 @@ use metaservice_sandbox::{Builder, Report};
 use tokio::sync::{mpsc, watch};
 
 use super::chain::chain;
+use super::decide::Stop;
 use super::files;
 use super::output::{self, Destination};
 use super::pool::Pool;
@@ -25,17 +26,6 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How much of an id is in the name of its machine, in characters.
 const ID_IN_NAME: usize = 50;
-
-/// Why an attempt stops before its command has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// A client cancelled the job.
-    Cancelled,
-    /// The worker ends, and gives the job back.
-    Released,
-    /// The job is not this worker's any more: nothing more may be written.
-    Dropped,
-}
 
 /// What an attempt needs.
 pub(super) struct Attempt {

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `turn` | the loop: what arrives, what is due, who runs |
+//! | `decide` | what to claim, to stop and to give back, without I/O or clock |
 //! | `attempt` | one attempt, from the claim to its last step |
 //! | `output` | the log of an attempt on its way to the queue |
 //! | `types` | options, events and errors |
@@ -11,10 +12,13 @@
 mod attempt;
 mod backlog;
 mod chain;
+mod decide;
 mod files;
 mod memory;
 mod output;
 mod pool;
+#[cfg(test)]
+mod simulation;
 mod stock;
 mod turn;
 mod types;

@@ -1,0 +1,339 @@
+//! What a worker decides: which jobs it claims, stops and gives back. No I/O, no clock.
+//!
+//! Times are durations of the worker's own monotonic clock since it began.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::name::{JobId, RunId, WorkerName};
+use crate::request::Request;
+use crate::state::{ServerTime, Stored};
+use crate::step::{Change, LostCause, Renewal};
+use crate::view::{Due, SELF_STOP, Seeker, View};
+
+/// Why an attempt stops before its command has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// A client cancelled the job.
+    Cancelled,
+    /// The worker ends, and gives the job back.
+    Released,
+    /// The job is not this worker's any more: nothing more may be written.
+    Dropped,
+}
+
+/// What the worker has to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Write a step, and say what became of it.
+    Write(Due),
+    /// Start a machine for the job.
+    Begin(Begin),
+    /// Stop the last attempt of the job that began here.
+    Stop(JobId, Stop),
+}
+
+/// An attempt that begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Begin {
+    pub(super) id: JobId,
+    pub(super) attempt: u32,
+    /// The number of the step after the claim.
+    pub(super) next: u32,
+    pub(super) request: Arc<Request>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It was written.
+    Own,
+    /// Another writer was first.
+    Other,
+    /// No server confirmed it. It may be written.
+    Unknown,
+}
+
+/// What a worker has for its jobs.
+#[derive(Debug, Clone)]
+pub(super) struct Capacity {
+    pub(super) slots: u32,
+    pub(super) labels: BTreeSet<String>,
+    /// In bytes.
+    pub(super) memory: u64,
+}
+
+/// The decisions of one life of a worker.
+#[derive(Debug)]
+pub(super) struct Decider {
+    name: WorkerName,
+    run: RunId,
+    capacity: Capacity,
+    view: View,
+    running: BTreeMap<JobId, Running>,
+    /// The claims that are not confirmed yet, by the number of their step: the answer to one may
+    /// come after the next claim of the same job.
+    claiming: BTreeMap<(JobId, u32), Claim>,
+    /// The steps that no server confirmed. They are tried again after the next renewal.
+    failed: Vec<(JobId, u32)>,
+    /// When the last renewal was sent that a server confirmed.
+    confirmed: Duration,
+    /// When a question was sent whose answer was that the servers are down.
+    down: Option<Duration>,
+    is_cut: bool,
+    is_draining: bool,
+    orders: Vec<Order>,
+}
+
+/// A job that this worker runs.
+#[derive(Debug)]
+struct Running {
+    attempt: u32,
+    /// The number of the step after its claim.
+    next: u32,
+    memory: u64,
+    stop: Option<Stop>,
+}
+
+/// A claim that is on its way.
+#[derive(Debug)]
+struct Claim {
+    attempt: u32,
+    request: Arc<Request>,
+    /// The lease ended before the answer came: the job may be another worker's.
+    is_late: bool,
+}
+
+impl Decider {
+    pub(super) fn new(name: WorkerName, run: RunId, capacity: Capacity) -> Self {
+        Self {
+            view: View::of_worker(run.clone(), Duration::ZERO),
+            name,
+            run,
+            capacity,
+            running: BTreeMap::new(),
+            claiming: BTreeMap::new(),
+            failed: Vec::new(),
+            confirmed: Duration::ZERO,
+            down: None,
+            is_cut: false,
+            is_draining: false,
+            orders: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub(super) fn orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Takes a step, and notices what it means for the jobs that run here.
+    pub(super) fn take(&mut self, now: Duration, id: &JobId, at: Stored, change: Option<Change>) {
+        self.view.apply(now, id, at, change);
+        self.check(id);
+    }
+
+    /// Takes a lease that was renewed.
+    pub(super) fn lease(&mut self, now: Duration, stored: ServerTime, renewal: Renewal) {
+        self.view.renewed(now, stored, renewal);
+    }
+
+    /// Stops a job that runs here, if the queue has cancelled it or gave it to another worker.
+    fn check(&mut self, id: &JobId) {
+        let Some(running) = self.running.get(id) else { return };
+        let stop = match self.view.job(id) {
+            // The claim has not come yet.
+            Some(job) if job.next < running.next => return,
+            Some(job) if job.is_run_by(&self.run, running.attempt) => {
+                if !job.is_cancelled {
+                    return;
+                }
+                Stop::Cancelled
+            }
+            // The last step of this worker also comes here. Its attempt has ended then.
+            _ => Stop::Dropped,
+        };
+        self.stop(id, stop);
+    }
+
+    /// Stops a job. Only a drop goes over another reason.
+    fn stop(&mut self, id: &JobId, stop: Stop) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        let changes = match running.stop {
+            None => true,
+            Some(before) => stop == Stop::Dropped && before != stop,
+        };
+        if changes {
+            running.stop = Some(stop);
+            self.orders.push(Order::Stop(id.clone(), stop));
+        }
+    }
+
+    /// Writes what is due, and claims jobs while there is room. The host has so many bytes of memory
+    /// available.
+    pub(super) fn advance(&mut self, now: Duration, available: u64) {
+        if self.is_cut || self.down.is_some() {
+            return;
+        }
+        for due in self.view.due(now) {
+            self.write(due);
+        }
+        self.give_back_unrun();
+        while !self.is_draining && self.has_room() {
+            let seeker =
+                Seeker { labels: &self.capacity.labels, memory: self.free_memory(available) };
+            let Some((id, job)) = self.view.choose(now, seeker) else { return };
+            let (attempt, request) = (job.attempt + 1, job.request.clone());
+            let claim = Claim { attempt, request, is_late: false };
+            let (worker, run) = (self.name.clone(), self.run.clone());
+            let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
+            self.claiming.insert((due.id.clone(), due.number), claim);
+            self.write(due);
+        }
+    }
+
+    /// Whether a job that could run here pauses after a lost attempt.
+    pub(super) fn has_pausing(&self, now: Duration) -> bool {
+        let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory(u64::MAX) };
+        self.view.has_pausing(now, seeker)
+    }
+
+    fn has_room(&self) -> bool {
+        let taken = self.running.len() + self.claiming.len();
+        taken < usize::try_from(self.capacity.slots).unwrap_or(usize::MAX)
+    }
+
+    /// The bytes that its jobs leave, of those that the host has available.
+    pub(super) fn free_memory(&self, available: u64) -> u64 {
+        let running: u64 = self.running.values().map(|running| running.memory).sum();
+        let claims = self.claiming.values().map(|claim| claim.request.spec.machine.memory.0);
+        self.capacity.memory.saturating_sub(running + claims.sum::<u64>()).min(available)
+    }
+
+    /// Gives back the jobs that the queue says this worker runs, and that it does not: those whose
+    /// claim no server confirmed, and those whose machines it ended when it was cut off.
+    fn give_back_unrun(&mut self) {
+        let is_claimed = |id: &JobId| self.claiming.keys().any(|(claimed, _)| claimed == id);
+        let is_known = |id: &JobId| self.running.contains_key(id) || is_claimed(id);
+        let change = || Change::Lost { cause: LostCause::Lease, message: String::new() };
+        for due in self.view.due_of_run(&self.run, is_known, change) {
+            self.write(due);
+        }
+    }
+
+    fn write(&mut self, due: Due) {
+        self.view.tried(&due.id, due.number);
+        self.orders.push(Order::Write(due));
+    }
+
+    /// Takes the answer to a step. The job of a claim that was confirmed starts, unless the answer
+    /// came so late that another worker may have the job.
+    pub(super) fn wrote(&mut self, now: Duration, due: Due, answer: Answer) {
+        let claim = self.claiming.remove(&(due.id.clone(), due.number));
+        let has_lease = self.cut_at().is_some_and(|cut| now < cut);
+        match (claim, answer) {
+            (Some(claim), Answer::Own) if has_lease && !claim.is_late => {
+                self.begin(&due.id, due.number + 1, claim);
+            }
+            // The view gets the other's step, and with it another number to try.
+            (_, Answer::Own | Answer::Other) => {}
+            (_, Answer::Unknown) => self.failed.push((due.id, due.number)),
+        }
+    }
+
+    fn begin(&mut self, id: &JobId, next: u32, claim: Claim) {
+        let Claim { attempt, request, .. } = claim;
+        let memory = request.spec.machine.memory.0;
+        self.running.insert(id.clone(), Running { attempt, next, memory, stop: None });
+        self.orders.push(Order::Begin(Begin { id: id.clone(), attempt, next, request }));
+        self.check(id);
+    }
+
+    /// Notes that an attempt is over.
+    pub(super) fn ended(&mut self, id: &JobId, attempt: u32) {
+        // The next attempt may have begun here before this one was cleaned up.
+        if self.running.get(id).is_some_and(|running| running.attempt == attempt) {
+            self.running.remove(id);
+        }
+    }
+
+    /// Notes that a server confirmed the renewal that was sent then. Returns whether the worker was
+    /// cut off before, or the servers were down.
+    pub(super) fn confirmed(&mut self, sent: Duration) -> bool {
+        // A worker that was paused may hear of its new lease before it notices the end of the old.
+        if self.cut_at().is_some_and(|cut| cut <= sent) {
+            self.cut();
+        }
+        self.confirmed = self.confirmed.max(sent);
+        for (id, number) in std::mem::take(&mut self.failed) {
+            // The step may have been written. Its number tells.
+            if self.view.job(&id).is_some_and(|job| job.next == number) {
+                self.view.not_written(&id);
+            }
+        }
+        let was_down = self.down.take().is_some();
+        std::mem::take(&mut self.is_cut) || was_down
+    }
+
+    /// When the last renewal was sent that a server confirmed.
+    pub(super) const fn last_confirmed(&self) -> Duration {
+        self.confirmed
+    }
+
+    /// Notes that the servers are down, as the answer to a question that was asked then. Returns
+    /// whether that is news.
+    pub(super) fn down(&mut self, asked: Duration) -> bool {
+        // A renewal that was confirmed since then knows better.
+        asked > self.confirmed && self.down.replace(asked).is_none()
+    }
+
+    /// When the machines must end, if nothing arrives. `None`: they have. While the servers are
+    /// down, no other worker takes their jobs.
+    pub(super) fn cut_at(&self) -> Option<Duration> {
+        let known = self.confirmed.max(self.down.unwrap_or_default());
+        (!self.is_cut).then_some(known + SELF_STOP)
+    }
+
+    /// Ends all machines before others may take their jobs.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+        self.stop_all(Stop::Dropped);
+        self.claiming.values_mut().for_each(|claim| claim.is_late = true);
+    }
+
+    /// Stops all jobs.
+    pub(super) fn stop_all(&mut self, stop: Stop) {
+        let ids: Vec<_> = self.running.keys().cloned().collect();
+        ids.iter().for_each(|id| self.stop(id, stop));
+    }
+
+    /// Takes no more jobs.
+    pub(super) const fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// How long nothing is due, if nothing arrives.
+    pub(super) fn quiet(&self, now: Duration) -> Option<Duration> {
+        self.view.quiet(now)
+    }
+
+    /// The number of jobs that run here.
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether a job runs here that is not to stop.
+    pub(super) fn has_unstopped(&self) -> bool {
+        self.running.values().any(|running| running.stop.is_none())
+    }
+
+    #[cfg(test)]
+    pub(super) const fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub(super) const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+}
