@@ -37,6 +37,7 @@
 //! | [`view`] | all jobs and workers: who runs next, who is lost, without I/O or clock |
 //! | [`queue`] | the connection to NATS, its buckets and streams |
 //! | [`log`] | the live log of an attempt, in chunks with offsets |
+//! | [`metrics`] | what a worker counts, for Prometheus, and its HTTP end-point |
 //! | [`worker`] | claims jobs, and runs them in machines |
 //! | [`server`] | a `nats-server` of this host, for a queue without installation |
 
@@ -44,6 +45,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod log;
+pub mod metrics;
 pub mod name;
 pub mod queue;
 pub mod request;

@@ -47,13 +47,15 @@ pub(super) struct Destination<'a> {
 
 impl Log {
     /// Sends all of the log, and returns its length in bytes. It tries again as long as the queue
-    /// or the disk takes no more, and says so once: its owner ends it with the lease.
+    /// or the disk takes no more, and says so once: its owner ends it with the lease. `first` is
+    /// called when output comes first.
     ///
     /// # Errors
     /// When the file of what waits cannot be used.
     pub(super) async fn send(
         self,
         to: Destination<'_>,
+        first: impl FnOnce(),
         full: impl Fn(String) + Sync,
     ) -> io::Result<u64> {
         let path = to.directory.join("log");
@@ -62,7 +64,7 @@ impl Log {
         let reading = File::open(&path).await?;
         let spool = Spool { state: Mutex::default(), more: Notify::new(), less: Notify::new() };
         let ((), length) = tokio::join!(
-            spool.collect(self, writing, &full), //
+            spool.collect(self, writing, first, &full), //
             spool.deliver(reading, to, &full),
         );
         length
@@ -111,8 +113,18 @@ struct Spool {
 
 impl Spool {
     /// Writes the outputs to the file.
-    async fn collect(&self, mut log: Log, mut file: File, full: &(impl Fn(String) + Sync)) {
+    async fn collect(
+        &self,
+        mut log: Log,
+        mut file: File,
+        first: impl FnOnce(),
+        full: &(impl Fn(String) + Sync),
+    ) {
+        let mut first = Some(first);
         while let Some((stream, bytes)) = log.next().await {
+            if let Some(first) = first.take() {
+                first();
+            }
             while !lock(&self.state).has_room() {
                 self.less.notified().await;
             }

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Attempt, Stop};
+use super::events::Events;
 use super::pool::Pool;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::request::Request;
+use crate::state::ServerTime;
 use crate::step::{Change, LostCause, Renewal, WorkerState};
 use crate::view::{Due, RENEWAL, SELF_STOP, Seeker, View};
 
@@ -55,7 +57,7 @@ pub(super) struct Worker {
     busy: Instant,
     drain: CancellationToken,
     draining: Option<Instant>,
-    events: mpsc::UnboundedSender<Event>,
+    events: Events,
     summary: Summary,
 }
 
@@ -80,6 +82,8 @@ struct Over {
 struct Claim {
     attempt: u32,
     request: Arc<Request>,
+    /// Since when the job could run.
+    since: ServerTime,
 }
 
 /// A step that was on its way.
@@ -94,7 +98,7 @@ impl Worker {
         queue: Queue,
         options: Options,
         drain: CancellationToken,
-        events: mpsc::UnboundedSender<Event>,
+        events: Events,
     ) -> Result<Self, WorkerError> {
         let began = Instant::now();
         let run = RunId::random();
@@ -130,6 +134,9 @@ impl Worker {
             events,
         };
         worker.queue.renew(&worker.renewal(WorkerState::Ready)).await?;
+        if let Some(metrics) = worker.events.metrics() {
+            metrics.confirmed(began);
+        }
         while !worker.steps.is_caught_up() {
             let step = worker.steps.next().await?;
             worker.take(step);
@@ -139,8 +146,7 @@ impl Worker {
     }
 
     fn tell(&self, event: Event) {
-        // The worker's user may listen no more.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     fn renewal(&self, state: WorkerState) -> Renewal {
@@ -208,6 +214,9 @@ impl Worker {
 
     /// Takes a step, and notices what it means for the jobs that run here.
     fn take(&mut self, step: StoredStep) {
+        if let Some(metrics) = self.events.metrics() {
+            metrics.step(self.view.job(&step.id), &step);
+        }
         let StoredStep { id, at, change } = step;
         self.view.apply(self.now(), &id, at, change);
         self.check(&id);
@@ -254,7 +263,8 @@ impl Worker {
             }
             let seeker = Seeker { labels: &self.options.labels, memory: self.free_memory() };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
-            let claim = Claim { attempt: job.attempt + 1, request: job.request.clone() };
+            let request = job.request.clone();
+            let claim = Claim { attempt: job.attempt + 1, request, since: job.could_run_since() };
             let (worker, run) = (self.options.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert(due.id.clone(), claim);
@@ -307,7 +317,7 @@ impl Worker {
     }
 
     fn begin(&mut self, id: &JobId, next: u32, claim: Claim) {
-        let Claim { attempt, request } = claim;
+        let Claim { attempt, request, since } = claim;
         let (stop, stopped) = watch::channel(None);
         let memory = request.spec.machine.memory.0;
         let task = Attempt {
@@ -318,10 +328,13 @@ impl Worker {
             request,
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
+            claimed: Instant::now(),
             pool: self.pool.clone(),
             events: self.events.clone(),
         };
-        self.tell(Event::Claimed { id: id.clone(), attempt });
+        let waited = self.view.server_time(self.now()).saturating_sub(since);
+        let waited = Duration::from_millis(waited);
+        self.tell(Event::Claimed { id: id.clone(), attempt, waited });
         self.summary.claimed += 1;
         self.running.insert(id.clone(), Running { attempt, next, memory, stop });
         let name = id.clone();
@@ -361,6 +374,9 @@ impl Worker {
         match renewed {
             Ok((sent, Ok(()))) => {
                 self.confirmed = self.confirmed.max(sent);
+                if let Some(metrics) = self.events.metrics() {
+                    metrics.confirmed(sent);
+                }
                 for (id, number) in std::mem::take(&mut self.failed) {
                     // The step may have been written. Its number tells.
                     if self.view.job(&id).is_some_and(|job| job.next == number) {
