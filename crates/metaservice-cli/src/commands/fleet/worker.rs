@@ -98,10 +98,9 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
     let options = options(&args)?;
     let reporter = Reporter::new(printer, options.name.clone());
     let mut interrupts = Interrupts::listen()?;
-    let metrics = Metrics::new(&options.name, options.slots);
     // The end-point also says that a worker starts, so it is there before the queue.
-    let _endpoint = match args.metrics {
-        Some(address) => Some(endpoint(address, &metrics, &reporter).await?),
+    let endpoint = match args.metrics {
+        Some(address) => Some(endpoint(address, &options, &reporter).await?),
         None => None,
     };
     let mut server = match args.queue.is_given() {
@@ -113,7 +112,10 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
         None => args.queue.connect_with(args.replicas).await?,
     };
     let (events, mut reported) = mpsc::unbounded_channel();
-    let events = Events::from(events).counted(metrics);
+    let events = match &endpoint {
+        Some((metrics, _)) => Events::from(events).counted(metrics.clone()),
+        None => events.into(),
+    };
     let drain = CancellationToken::new();
     let mut working = std::pin::pin!(worker::run(queue, options, drain.clone(), events));
     let summary = loop {
@@ -139,17 +141,18 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Serves the metrics until the value is dropped.
+/// Serves metrics until the value is dropped.
 async fn endpoint(
     address: SocketAddr,
-    metrics: &Metrics,
+    options: &Options,
     reporter: &Reporter,
-) -> Result<AbortOnDropHandle<()>> {
+) -> Result<(Metrics, AbortOnDropHandle<()>)> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| format!("in --metrics: cannot listen at {address}"))?;
     reporter.serves(listener.local_addr().unwrap_or(address));
-    let serving = metrics::serve(listener, metrics.clone());
-    Ok(AbortOnDropHandle::new(tokio::spawn(serving)))
+    let metrics = Metrics::new(&options.name, options.slots);
+    let serving = tokio::spawn(metrics::serve(listener, metrics.clone()));
+    Ok((metrics, AbortOnDropHandle::new(serving)))
 }
 
 async fn ended(server: &mut Option<LocalServer>) {
