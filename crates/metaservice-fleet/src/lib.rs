@@ -38,6 +38,7 @@
 //! | [`queue`] | the connection to NATS, its buckets and streams |
 //! | [`log`] | the live log of an attempt, in chunks with offsets |
 //! | [`store`] | where artifacts and whole logs are kept |
+//! | [`metrics`] | what a worker counts, for Prometheus, and its HTTP end-point |
 //! | [`worker`] | claims jobs, and runs them in machines |
 //! | [`server`] | a `nats-server` of this host, for a queue without installation |
 
@@ -45,6 +46,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod log;
+pub mod metrics;
 pub mod name;
 pub mod queue;
 pub mod request;

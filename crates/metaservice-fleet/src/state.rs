@@ -170,6 +170,17 @@ impl JobState {
         after_loss.filter(|earliest| *earliest > 0).max(self.request.not_before)
     }
 
+    /// Since when a waiting job could run: it waits since then, or it may not start before. For
+    /// another job, since it was submitted.
+    #[must_use]
+    pub fn could_run_since(&self) -> ServerTime {
+        let since = match &self.phase {
+            Phase::Waiting { since, .. } => *since,
+            _ => self.submitted,
+        };
+        since.max(self.request.not_before.unwrap_or_default())
+    }
+
     /// The result, once there is one.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
@@ -252,6 +263,16 @@ mod tests {
         let twice = after(once, [claimed(), lost(LostCause::Machine)]);
         let cause = ExceptionCause::Lost(LostCause::Machine);
         assert_eq!(twice.outcome(), Some(&Outcome::Exception { cause, message: "m".to_owned() }));
+    }
+
+    #[test]
+    fn a_job_waits_since_it_could_run() {
+        let mut job = job(2);
+        assert_eq!(job.could_run_since(), 0);
+        job = after(job, [claimed(), lost(LostCause::Lease)]);
+        assert_eq!(job.could_run_since(), 2000);
+        Arc::make_mut(&mut job.request).not_before = Some(9000);
+        assert_eq!(job.could_run_since(), 9000);
     }
 
     #[test]

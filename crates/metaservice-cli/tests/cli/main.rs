@@ -8,6 +8,7 @@ mod history;
 mod hostile;
 mod launch;
 mod network;
+mod operate;
 mod queue;
 mod serve;
 

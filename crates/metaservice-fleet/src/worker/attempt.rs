@@ -7,10 +7,12 @@ use std::time::Duration;
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::spec::JobSpec;
 use metaservice_sandbox::{Builder, Report};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::chain::chain;
 use super::decide::Stop;
+use super::events::Events;
 use super::files;
 use super::output::{self, Destination};
 use super::pool::Pool;
@@ -42,7 +44,9 @@ pub(super) struct Attempt {
     pub(super) store: Store,
     /// The most bytes of the log.
     pub(super) max_log: u64,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// When its claim was confirmed.
+    pub(super) claimed: Instant,
+    pub(super) events: Events,
 }
 
 impl Attempt {
@@ -72,8 +76,7 @@ impl Attempt {
     }
 
     fn tell(&self, event: Event) {
-        // The worker's user may listen no more.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     /// Runs the command in a machine, and carries its outputs to the queue.
@@ -111,7 +114,12 @@ impl Attempt {
             drop(sandbox);
             report
         };
-        let full = |reason| self.tell(Event::Full { id: self.id.clone(), reason });
+        let (id, attempt) = (&self.id, self.attempt);
+        let full = |reason| self.tell(Event::Full { id: id.clone(), attempt, reason });
+        let first = || {
+            let after = self.claimed.elapsed();
+            self.tell(Event::Output { id: id.clone(), attempt, after });
+        };
         let to = Destination {
             queue: &self.queue,
             id: &self.id,
@@ -119,7 +127,7 @@ impl Attempt {
             directory: &self.directory,
             keeps_file: self.store.url().is_some(),
         };
-        match tokio::join!(ended, log.send(to, full)) {
+        match tokio::join!(ended, log.send(to, first, full)) {
             (report, Ok(log)) => self.conclude(&report, log).await,
             (_, Err(error)) => lost(LostCause::Output, error.to_string()),
         }
@@ -187,7 +195,8 @@ impl Attempt {
                 Err(error) => error,
             };
             if self.queue.is_connected() && !std::mem::replace(&mut was_told, true) {
-                self.tell(Event::Full { id: self.id.clone(), reason: chain(&error) });
+                let (id, attempt, reason) = (self.id.clone(), self.attempt, chain(&error));
+                self.tell(Event::Full { id, attempt, reason });
             }
             drop(error);
             tokio::time::sleep(RETRY).await;
@@ -201,7 +210,10 @@ impl Attempt {
         let (id, attempt) = (self.id.clone(), self.attempt);
         match change {
             _ if !written => {}
-            Change::Ended(outcome) => self.tell(Event::Ended { id, attempt, outcome }),
+            Change::Ended(outcome) => {
+                let ran = self.claimed.elapsed();
+                self.tell(Event::Ended { id, attempt, outcome, ran });
+            }
             Change::Lost { cause, message } => {
                 self.tell(Event::Lost { id, attempt, cause, message });
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::name::{JobId, RunId, WorkerName};
 use crate::request::Request;
-use crate::state::{ServerTime, Stored};
+use crate::state::{JobState, ServerTime, Stored};
 use crate::step::{Change, LostCause, Renewal};
 use crate::view::{Due, SELF_STOP, Seeker, View};
 
@@ -42,6 +42,8 @@ pub(super) struct Begin {
     /// The number of the step after the claim.
     pub(super) next: u32,
     pub(super) request: Arc<Request>,
+    /// Since when the job could run.
+    pub(super) since: ServerTime,
 }
 
 /// What became of a step.
@@ -101,6 +103,7 @@ struct Running {
 struct Claim {
     attempt: u32,
     request: Arc<Request>,
+    since: ServerTime,
     /// The lease ended before the answer came: the job may be another worker's.
     is_late: bool,
 }
@@ -132,6 +135,16 @@ impl Decider {
     pub(super) fn take(&mut self, now: Duration, id: &JobId, at: Stored, change: Option<Change>) {
         self.view.apply(now, id, at, change);
         self.check(id);
+    }
+
+    /// A job that has not ended.
+    pub(super) fn job(&self, id: &JobId) -> Option<&JobState> {
+        self.view.job(id)
+    }
+
+    /// The server's time, as far as it is known.
+    pub(super) fn server_time(&self, now: Duration) -> ServerTime {
+        self.view.server_time(now)
     }
 
     /// Takes a lease that was renewed.
@@ -185,7 +198,7 @@ impl Decider {
                 Seeker { labels: &self.capacity.labels, memory: self.free_memory(available) };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
             let (attempt, request) = (job.attempt + 1, job.request.clone());
-            let claim = Claim { attempt, request, is_late: false };
+            let claim = Claim { attempt, request, since: job.could_run_since(), is_late: false };
             let (worker, run) = (self.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert((due.id.clone(), due.number), claim);
@@ -243,10 +256,10 @@ impl Decider {
     }
 
     fn begin(&mut self, id: &JobId, next: u32, claim: Claim) {
-        let Claim { attempt, request, .. } = claim;
+        let Claim { attempt, request, since, .. } = claim;
         let memory = request.spec.machine.memory.0;
         self.running.insert(id.clone(), Running { attempt, next, memory, stop: None });
-        self.orders.push(Order::Begin(Begin { id: id.clone(), attempt, next, request }));
+        self.orders.push(Order::Begin(Begin { id: id.clone(), attempt, next, request, since }));
         self.check(id);
     }
 

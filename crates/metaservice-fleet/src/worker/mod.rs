@@ -7,12 +7,14 @@
 //! | `attempt` | one attempt, from the claim to its last step |
 //! | `output` | the log of an attempt on its way to the queue |
 //! | `types` | options, events and errors |
+//! | `events` | where the events go: a channel, and metrics |
 //! | `files` | the artifacts of an attempt on their way to the queue |
 
 mod attempt;
 mod backlog;
 mod chain;
 mod decide;
+mod events;
 mod files;
 mod memory;
 mod output;
@@ -21,14 +23,14 @@ mod pool;
 mod simulation;
 mod stock;
 mod turn;
-mod types;
+pub(crate) mod types;
 
 use std::io;
 use std::path::Path;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use self::events::Events;
 use self::types::attempts;
 pub use self::types::{Event, Options, Summary, Warm, WorkerError};
 use crate::queue::Queue;
@@ -43,10 +45,10 @@ pub async fn run(
     queue: Queue,
     options: Options,
     drain: CancellationToken,
-    events: mpsc::UnboundedSender<Event>,
+    events: impl Into<Events>,
 ) -> Result<Summary, WorkerError> {
     let _lock = claim_directory(&options.directory)?;
-    turn::Worker::start(queue, options, drain, events).await?.run().await
+    turn::Worker::start(queue, options, drain, events.into()).await?.run().await
 }
 
 /// Takes the directory, and removes what a killed worker left in it.

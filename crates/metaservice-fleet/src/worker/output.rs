@@ -54,13 +54,15 @@ pub(super) fn file(directory: &Path) -> PathBuf {
 
 impl Log {
     /// Sends all of the log, and returns its length in bytes. It tries again as long as the queue
-    /// or the disk takes no more, and says so once: its owner ends it with the lease.
+    /// or the disk takes no more, and says so once: its owner ends it with the lease. `first` is
+    /// called when output comes first.
     ///
     /// # Errors
     /// When the file of what waits cannot be used.
     pub(super) async fn send(
         self,
         to: Destination<'_>,
+        first: impl FnOnce(),
         full: impl Fn(String) + Sync,
     ) -> io::Result<u64> {
         let path = file(to.directory);
@@ -74,7 +76,7 @@ impl Log {
             keeps_file: to.keeps_file,
         };
         let ((), length) = tokio::join!(
-            spool.collect(self, writing, &full), //
+            spool.collect(self, writing, first, &full), //
             spool.deliver(reading, to, &full),
         );
         length
@@ -124,8 +126,18 @@ struct Spool {
 
 impl Spool {
     /// Writes the outputs to the file.
-    async fn collect(&self, mut log: Log, mut file: File, full: &(impl Fn(String) + Sync)) {
+    async fn collect(
+        &self,
+        mut log: Log,
+        mut file: File,
+        first: impl FnOnce(),
+        full: &(impl Fn(String) + Sync),
+    ) {
+        let mut first = Some(first);
         while let Some((stream, bytes)) = log.next().await {
+            if let Some(first) = first.take() {
+                first();
+            }
             while !lock(&self.state).has_room() {
                 self.less.notified().await;
             }

@@ -11,10 +11,11 @@ use metaservice_sandbox::machine::snapshot::{self, SnapshotError};
 use metaservice_sandbox::machine::{WarmError, WarmKind, WarmMachine};
 use metaservice_sandbox::spec::{JobSpec, Size};
 use metaservice_sandbox::{Builder, StartError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::chain;
+use super::events::Events;
 use super::memory;
 use super::stock::{Order, Stock};
 use super::types::{Event, Warm};
@@ -51,10 +52,7 @@ struct State {
 
 impl Pool {
     /// Keeps these machines, until the handle is dropped. It starts one at a time.
-    pub(super) fn start(
-        wanted: Vec<Warm>,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> (Self, AbortOnDropHandle<()>) {
+    pub(super) fn start(wanted: Vec<Warm>, events: Events) -> (Self, AbortOnDropHandle<()>) {
         let stock = Stock::new(wanted.iter().map(|warm| warm.count));
         let state = Mutex::new(State { stock, machines: HashMap::new() });
         let pool = Self(Arc::new(Shared { state, changed: Notify::new() }));
@@ -86,7 +84,7 @@ impl Pool {
 struct Keeper {
     pool: Pool,
     wanted: Vec<Warm>,
-    events: mpsc::UnboundedSender<Event>,
+    events: Events,
 }
 
 impl Keeper {
@@ -152,8 +150,7 @@ impl Keeper {
         lock(&self.pool.0.state).stock.failed(shelf);
         let image = self.wanted.get(shelf).and_then(|warm| warm.image.clone());
         let message = chain(error);
-        // The worker's user may listen no more.
-        let _ = self.events.send(Event::NotWarm { image, message });
+        self.events.tell(Event::NotWarm { image, message });
     }
 }
 

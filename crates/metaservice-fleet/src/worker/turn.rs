@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
+use super::events::Events;
 use super::pool::Pool;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
@@ -47,7 +48,7 @@ pub(super) struct Worker {
     busy: Instant,
     drain: CancellationToken,
     draining: Option<Instant>,
-    events: mpsc::UnboundedSender<Event>,
+    events: Events,
     summary: Summary,
 }
 
@@ -71,7 +72,7 @@ impl Worker {
         queue: Queue,
         options: Options,
         drain: CancellationToken,
-        events: mpsc::UnboundedSender<Event>,
+        events: Events,
     ) -> Result<Self, WorkerError> {
         let began = Instant::now();
         let run = RunId::random();
@@ -107,6 +108,9 @@ impl Worker {
             events,
         };
         worker.queue.renew(&worker.renewal(WorkerState::Ready)).await?;
+        if let Some(metrics) = worker.events.metrics() {
+            metrics.confirmed(began);
+        }
         while !worker.steps.is_caught_up() {
             let step = worker.steps.next().await?;
             worker.take(step);
@@ -116,8 +120,7 @@ impl Worker {
     }
 
     fn tell(&self, event: Event) {
-        // The worker's user may listen no more.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     fn renewal(&self, state: WorkerState) -> Renewal {
@@ -187,6 +190,9 @@ impl Worker {
 
     /// Takes a step.
     fn take(&mut self, step: StoredStep) {
+        if let Some(metrics) = self.events.metrics() {
+            metrics.step(self.decider.job(&step.id), &step);
+        }
         let StoredStep { id, at, change } = step;
         self.decider.take(self.now(), &id, at, change);
     }
@@ -239,7 +245,7 @@ impl Worker {
     }
 
     fn begin(&mut self, begin: Begin) {
-        let Begin { id, attempt, next, request } = begin;
+        let Begin { id, attempt, next, request, since } = begin;
         let (stop, stopped) = watch::channel(None);
         let task = Attempt {
             queue: self.queue.clone(),
@@ -249,6 +255,7 @@ impl Worker {
             request,
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
+            claimed: Instant::now(),
             pool: self.pool.clone(),
             max_log: self.options.max_log,
             store: match &self.options.store {
@@ -257,7 +264,9 @@ impl Worker {
             },
             events: self.events.clone(),
         };
-        self.tell(Event::Claimed { id: id.clone(), attempt });
+        let waited = self.decider.server_time(self.now()).saturating_sub(since);
+        let waited = Duration::from_millis(waited);
+        self.tell(Event::Claimed { id: id.clone(), attempt, waited });
         self.summary.claimed += 1;
         self.stops.insert(id.clone(), (attempt, stop));
         self.attempts.spawn(async move { Over { id, attempt, is_result: task.run().await } });
@@ -295,6 +304,9 @@ impl Worker {
     ) {
         match renewed {
             Ok((sent, Ok(()))) => {
+                if let Some(metrics) = self.events.metrics() {
+                    metrics.confirmed(self.began + sent);
+                }
                 if self.decider.confirmed(sent) {
                     self.tell(Event::Back);
                 }

@@ -63,6 +63,18 @@ pub enum Event {
         id: JobId,
         /// The attempt, from 1.
         attempt: u32,
+        /// How long the job has waited, by the server's clock: since it was submitted, its attempt
+        /// before was lost, or it could start at the earliest. Whichever came last counts.
+        waited: Duration,
+    },
+    /// The first output of a job has come.
+    Output {
+        /// The job.
+        id: JobId,
+        /// The attempt.
+        attempt: u32,
+        /// Since its claim was confirmed.
+        after: Duration,
     },
     /// The machine of a job is being started, or was waiting.
     Started {
@@ -81,6 +93,8 @@ pub enum Event {
         attempt: u32,
         /// The result.
         outcome: Outcome,
+        /// Since its claim was confirmed.
+        ran: Duration,
     },
     /// An attempt has no result.
     Lost {
@@ -119,6 +133,8 @@ pub enum Event {
     Full {
         /// The job.
         id: JobId,
+        /// The attempt.
+        attempt: u32,
         /// What the server says.
         reason: String,
     },

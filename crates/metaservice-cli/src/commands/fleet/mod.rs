@@ -6,6 +6,7 @@ mod connection;
 pub(crate) mod drain;
 pub(crate) mod follow;
 pub(crate) mod jobs;
+mod report;
 pub(crate) mod retry;
 mod store;
 pub(crate) mod submit;

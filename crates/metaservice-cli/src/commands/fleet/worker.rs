@@ -1,22 +1,25 @@
 //! `metaservice worker`: run jobs of a queue on this host.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use metaservice_fleet::metrics::{self, Metrics};
 use metaservice_fleet::name::WorkerName;
 use metaservice_fleet::server::{LocalServer, ServerError};
-use metaservice_fleet::step::Outcome;
-use metaservice_fleet::worker::{self, Event, Options};
+use metaservice_fleet::worker::{self, Events, Options};
 use metaservice_sandbox::spec::Size;
-use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::StoreArgs;
 use super::connection::{self, QueueArgs};
-use super::warm::{BUILTIN, WarmArg};
+use super::report::Reporter;
+use super::warm::WarmArg;
 use crate::description;
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -29,6 +32,11 @@ Examples:
   metaservice worker --queue nats://queue.example:4222 --slots 8 --label kvm
   metaservice worker --slots 4 --warm builtin=4,debian@2G=1
   metaservice worker --once
+  metaservice worker --metrics 127.0.0.1:9464
+
+With --json, each event is a line of JSON on standard error, with its time and the name of the
+worker, and with the id and the attempt of a job. Under systemd with Type=notify, the worker says
+when it is ready and when it stops.
 
 Ctrl-C and SIGTERM: take no more jobs, and end when the running ones have ended. A second one ends
 the machines at once; their jobs go to other workers.
@@ -80,6 +88,12 @@ pub(crate) struct Worker {
     /// End after this time without a job.
     #[arg(long, value_name = "DURATION")]
     pub(crate) idle_exit: Option<String>,
+    /// Serve metrics for Prometheus at this address, by HTTP: /metrics, /healthz and /readyz.
+    ///
+    /// There is no authentication: use loopback, unless you mean it. With port 0, the system chooses
+    /// a port, which the worker prints.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
     #[command(flatten)]
@@ -88,7 +102,13 @@ pub(crate) struct Worker {
 
 pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus> {
     let options = options(&args)?;
+    let reporter = Reporter::new(printer, options.name.clone());
     let mut interrupts = Interrupts::listen()?;
+    // The end-point also says that a worker starts, so it is there before the queue.
+    let endpoint = match args.metrics {
+        Some(address) => Some(endpoint(address, &options, &reporter).await?),
+        None => None,
+    };
     let mut server = match args.queue.is_given() {
         true => None,
         false => Some(local_server().await?),
@@ -98,12 +118,16 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
         None => args.queue.connect_with(args.replicas).await?,
     };
     let (events, mut reported) = mpsc::unbounded_channel();
+    let events = match &endpoint {
+        Some((metrics, _)) => Events::from(events).counted(metrics.clone()),
+        None => events.into(),
+    };
     let drain = CancellationToken::new();
     let mut working = std::pin::pin!(worker::run(queue, options, drain.clone(), events));
     let summary = loop {
         tokio::select! {
             ended = &mut working => break ended.context("cannot work")?,
-            Some(event) = reported.recv() => report(&event, printer),
+            Some(event) = reported.recv() => reporter.report(&event),
             interrupt = interrupts.next() => {
                 if drain.is_cancelled() {
                     return Ok(ExitStatus::signal(interrupt.number));
@@ -114,13 +138,27 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
         }
     };
     while let Ok(event) = reported.try_recv() {
-        report(&event, printer);
+        reporter.report(&event);
     }
     if let Some(server) = server {
         server.stop().await;
     }
     printer.note(&format!("{} attempts, {} results", summary.claimed, summary.ended));
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Serves metrics until the value is dropped.
+async fn endpoint(
+    address: SocketAddr,
+    options: &Options,
+    reporter: &Reporter,
+) -> Result<(Metrics, AbortOnDropHandle<()>)> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("in --metrics: cannot listen at {address}"))?;
+    reporter.serves(listener.local_addr().unwrap_or(address));
+    let metrics = Metrics::new(&options.name, options.slots);
+    let serving = tokio::spawn(metrics::serve(listener, metrics.clone()));
+    Ok((metrics, AbortOnDropHandle::new(serving)))
 }
 
 async fn ended(server: &mut Option<LocalServer>) {
@@ -188,67 +226,4 @@ fn host_memory() -> u64 {
     #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
     let total = information.totalram as u64 * u64::from(information.mem_unit);
     total / 4 * 3
-}
-
-fn report(event: &Event, printer: Printer) {
-    let (name, details, text) = words(event);
-    printer.event(name, details);
-    printer.note(&text);
-}
-
-fn words(event: &Event) -> (&'static str, serde_json::Value, String) {
-    match event {
-        Event::Ready => ("ready", json!({}), "ready".to_owned()),
-        Event::Claimed { id, attempt } => (
-            "claimed",
-            json!({ "id": id, "attempt": attempt }),
-            format!("{id}: attempt {attempt} begins"),
-        ),
-        Event::Started { id, attempt, warm } => {
-            let machine = if *warm { "a machine that waited" } else { "a machine of its own" };
-            let text = format!("{id}: attempt {attempt} gets {machine}");
-            ("started", json!({ "id": id, "attempt": attempt, "warm": warm }), text)
-        }
-        Event::NotWarm { image, message } => {
-            let name = image.as_deref().unwrap_or(BUILTIN);
-            let text = format!("no {name} machine waits for jobs: {message}");
-            ("notWarm", json!({ "image": image, "message": message }), text)
-        }
-        Event::Ended { id, attempt, outcome } => (
-            "ended",
-            json!({ "id": id, "attempt": attempt, "outcome": outcome }),
-            match outcome {
-                Outcome::Finished { status, .. } => format!("{id}: ended with status {status}"),
-                _ => format!("{id}: cancelled"),
-            },
-        ),
-        Event::Lost { id, attempt, cause, message } => (
-            "lost",
-            json!({ "id": id, "attempt": attempt, "cause": cause, "message": message }),
-            format!("{id}: attempt {attempt} has no result: {message}"),
-        ),
-        Event::Dropped { id, attempt } => (
-            "dropped",
-            json!({ "id": id, "attempt": attempt }),
-            format!("{id}: attempt {attempt} was dropped: the job is not this worker's any more"),
-        ),
-        Event::Draining => {
-            ("draining", json!({}), "taking no more jobs; Ctrl-C again ends them".to_owned())
-        }
-        Event::Cut => {
-            let text = "no server of the queue answers: the machines were ended";
-            ("cut", json!({}), text.to_owned())
-        }
-        Event::Down => {
-            let text = "the queue is down; the machines continue, and logs and results wait here";
-            ("down", json!({}), text.to_owned())
-        }
-        Event::Back => ("back", json!({}), "the queue answers again".to_owned()),
-        Event::Full { id, reason } => (
-            "full",
-            json!({ "id": id, "reason": reason }),
-            format!("{id}: waiting: the queue takes no output: {reason}"),
-        ),
-        event => ("event", json!({}), format!("{event:?}")),
-    }
 }

@@ -42,7 +42,7 @@ impl World {
             return;
         }
         machine.runs = false;
-        let outcome = Outcome::Finished { status, log: 0, artifacts: Vec::new() };
+        let outcome = Outcome::Finished { status, log: 0, log_object: None, artifacts: Vec::new() };
         machine.finishing = Some(Change::Ended(outcome));
         if self.is_troubled(10) {
             let (cause, message) = (LostCause::Machine, String::new());
