@@ -37,6 +37,7 @@
 //! | [`view`] | all jobs and workers: who runs next, who is lost, without I/O or clock |
 //! | [`queue`] | the connection to NATS, its buckets and streams |
 //! | [`log`] | the live log of an attempt, in chunks with offsets |
+//! | [`tunnel`] | connections to a running job, over the queue's connection |
 //! | [`worker`] | claims jobs, and runs them in machines |
 //! | [`server`] | a `nats-server` of this host, for a queue without installation |
 
@@ -50,5 +51,6 @@ pub mod request;
 pub mod server;
 pub mod state;
 pub mod step;
+pub mod tunnel;
 pub mod view;
 pub mod worker;
