@@ -196,7 +196,7 @@ impl<'a, L: Link + Sync, M: Stream<Item = Incoming> + Unpin + Send> Pump<'a, L, 
             tokio::select! {
                 notice = self.watch.next() => drop(self.note(notice).await?),
                 written = write(&mut writer, &mut self.waiting), if can_write => {
-                    is_shut |= self.written(written)?;
+                    is_shut |= self.written(written.ok())?;
                 }
                 read = reader.read(&mut buffer[..room]), if room > 0 => {
                     let count = read.unwrap_or(0);
@@ -207,17 +207,17 @@ impl<'a, L: Link + Sync, M: Stream<Item = Incoming> + Unpin + Send> Pump<'a, L, 
         Ok(())
     }
 
-    /// Notes what the stream took. Returns whether it takes no more.
-    fn written(&mut self, written: io::Result<usize>) -> Result<bool, Stop> {
+    /// Notes what the stream took. `None`: it failed. Returns whether it takes no more.
+    fn written(&mut self, written: Option<usize>) -> Result<bool, Stop> {
         match written {
-            Ok(0) => Ok(true),
-            Ok(count) => {
+            Some(0) => Ok(true),
+            Some(count) => {
                 self.flow.passed(count);
                 Ok(false)
             }
-            Err(_) if self.flow.has_finished() => Err(Stop::Own(Reason::Closed)),
+            None if self.flow.has_finished() => Err(Stop::Own(Reason::Closed)),
             // What its process wrote before can still be read.
-            Err(_) => {
+            None => {
                 self.is_deaf = true;
                 self.flow.passed(self.waiting.len());
                 self.waiting.clear();

@@ -6,6 +6,7 @@ mod connection;
 pub(crate) mod drain;
 pub(crate) mod follow;
 pub(crate) mod jobs;
+mod reach;
 pub(crate) mod retry;
 pub(crate) mod submit;
 mod warm;
@@ -13,3 +14,4 @@ pub(crate) mod worker;
 pub(crate) mod workers;
 
 pub(crate) use connection::QueueArgs;
+pub(crate) use reach::{MaybeQueue, Reached};
