@@ -30,7 +30,7 @@ pub const MAX_CONNECTIONS: usize = 64;
 /// those without data.
 const MAX_WAITING: usize = WINDOW / OVERHEAD + 64;
 
-/// How long connections may take to end once the attempt is over, and then once they are told.
+/// How long connections may take to end once the attempt is over, and again once it ends them.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Takes connections to a socket of this host, for one attempt of a job. Dropping it ends them:
@@ -168,7 +168,7 @@ impl Doorkeeper {
 
 /// Says no. The connection has no other message of this side.
 async fn refuse(link: NatsLink, reason: Reason) {
-    // Without a server there is nobody to tell.
+    // Without a server, no client can hear it.
     let _ = link.send(Frame::Reset(reason).encode(0)).await;
 }
 

@@ -3,7 +3,7 @@
 //! Each side numbers its messages from zero. NATS delivers a message at most once: a number that is
 //! not the next one ends the connection. A side may have [`WINDOW`] on the way. Each message of data
 //! counts its bytes and [`OVERHEAD`], so that many small ones are bounded too. The receiver gives
-//! credit for what it has passed on.
+//! credit for the bytes that it passed on.
 
 use bytes::Bytes;
 

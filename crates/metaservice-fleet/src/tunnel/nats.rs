@@ -11,7 +11,7 @@ use super::pump::{Incoming, Link, SILENCE};
 pub(super) struct NatsLink {
     pub(super) client: Client,
     pub(super) to: Subject,
-    /// Where the other side answers, and where the server says that nobody is there.
+    /// Where the other side answers, and where the server says that no process listens.
     pub(super) reply: Subject,
 }
 

@@ -27,7 +27,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub(super) enum Incoming {
     /// A message.
     Message(Bytes),
-    /// The server says that nobody is there.
+    /// The server says that no process listens there.
     Gone,
 }
 
@@ -79,7 +79,7 @@ impl<'a, L: Link + Sync, M: Stream<Item = Incoming> + Unpin + Send> Pump<'a, L, 
     /// Connects, and carries bytes until both sides have finished or one is gone.
     ///
     /// # Errors
-    /// Why it ended early. The other side was told.
+    /// Why it ended early. The other side also knows it, if it can be reached.
     pub(super) async fn run<S: AsyncRead + AsyncWrite + Send + Unpin>(
         mut self,
         connecting: impl Future<Output = io::Result<S>> + Send,
@@ -101,7 +101,7 @@ impl<'a, L: Link + Sync, M: Stream<Item = Incoming> + Unpin + Send> Pump<'a, L, 
             Err(Stop::Told(reason)) => Err(reason),
             Err(Stop::Own(reason)) => {
                 let message = self.flow.reset(reason);
-                // It may be this what does not work.
+                // The server may take no message.
                 let _ = self.link.send(message).await;
                 Err(reason)
             }

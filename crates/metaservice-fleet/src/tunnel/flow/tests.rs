@@ -25,6 +25,7 @@ fn a_sender_stops_at_the_window_and_continues_with_credit() {
     while client.room() > 0 {
         let room = client.room();
         sent += room;
+        assert!(sent <= WINDOW, "the window does not end");
         assert_eq!(worker.receive(&client.data(bytes(room))), Ok(Event::Data(bytes(room))));
     }
     assert!(sent <= WINDOW && sent > WINDOW - 2 * MAX_DATA, "{sent}");
@@ -45,6 +46,7 @@ fn a_sender_that_ignores_the_window_is_stopped() {
             Err(reason) => break reason,
         }
         number += 1;
+        assert!(number < 10_000, "the window does not end");
     };
     assert_eq!((taken, end), (WINDOW / (1 + OVERHEAD), Reason::Broken));
     // Credit for more than was sent is an error too.
@@ -128,7 +130,7 @@ impl Wire {
 
 proptest! {
     #[test]
-    fn all_bytes_arrive_and_the_window_bounds_what_waits(
+    fn all_bytes_arrive_and_the_window_limits_what_waits(
         total in (0_usize..2_000_000, 0_usize..2_000_000),
         steps in proptest::collection::vec((0_u8..3, 0_usize..2, 1_usize..100_000), 0..400),
     ) {

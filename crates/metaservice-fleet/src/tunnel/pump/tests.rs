@@ -111,7 +111,7 @@ async fn a_stream_whose_process_is_gone_ends_the_connection() {
     drop(near);
     assert_eq!(next(&mut from).await, Frame::Open);
     assert_eq!(next(&mut from).await, Frame::Finish);
-    to.send(data(b"nobody reads this", 0)).unwrap();
+    to.send(data(b"not read", 0)).unwrap();
     assert_eq!(next(&mut from).await, Frame::Reset(Reason::Closed));
     assert_eq!(running.await.unwrap(), Err(Reason::Closed));
 }
