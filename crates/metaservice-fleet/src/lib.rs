@@ -39,6 +39,7 @@
 //! | [`log`] | the live log of an attempt, in chunks with offsets |
 //! | [`store`] | where artifacts and whole logs are kept |
 //! | [`metrics`] | what a worker counts, for Prometheus, and its HTTP end-point |
+//! | [`tunnel`] | connections to a running job, over the queue's connection |
 //! | [`worker`] | claims jobs, and runs them in machines |
 //! | [`server`] | a `nats-server` of this host, for a queue without installation |
 
@@ -54,5 +55,6 @@ pub mod server;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod tunnel;
 pub mod view;
 pub mod worker;

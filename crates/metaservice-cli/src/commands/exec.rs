@@ -10,9 +10,9 @@ use clap::Args;
 use metaservice::control::{Client, ClientError, Code};
 use metaservice::{Child, Command, TerminalSize};
 
+use super::fleet::MaybeQueue;
 use crate::flags::JobName;
 use crate::interrupts::Interrupts;
-use crate::jobs;
 use crate::output;
 use crate::output::printer::{Hint, Printer};
 use crate::output::remarks;
@@ -21,14 +21,17 @@ use crate::terminal::attachment::{Attachment, Parting, attach};
 use crate::terminal::{self, Escape, Terminal};
 
 const HELP: &str = "\
-Example:
+Examples:
   metaservice exec -e DEBUG=1 -w /srv -u www-data build -- make check
+  metaservice exec --queue local 1f2e3d4c5b6a -- ps
 
 Exit status:
   that of the command; 125 if metaservice failed, 126 if the command cannot be run,
   127 if it is not found, 128+N after signal N.";
 
 /// Run one more command in the guest of a job.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Exec {
@@ -48,6 +51,8 @@ pub(crate) struct Exec {
     /// The command and its arguments [default with -i: the default shell of the guest].
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 /// The environment of a command, and how to leave it.
@@ -77,13 +82,14 @@ pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
     }
     let exec = describe(args.around, args.command, args.tty)?;
     if args.detach {
-        return start(&job, exec, printer).await;
+        return start(&job, &args.queue, exec, printer).await;
     }
     let no_terminal = || {
         Error::new(Hint("leave out -t to send standard input as it is".to_owned()))
             .context("-t with -i needs a terminal, and standard input is not one")
     };
-    attend(&job, exec, args.interactive, escape, no_terminal, printer).await
+    let client = args.queue.reach(&job, printer).await?;
+    attend(&job, &client, exec, args.interactive, escape, no_terminal, printer).await
 }
 
 /// A command with its environment and terminal, from the flags.
@@ -127,8 +133,13 @@ pub(super) fn describe(around: AroundArgs, command: Vec<String>, tty: bool) -> R
 }
 
 /// Starts a command without streams, and prints its process id.
-async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatus> {
-    let client = jobs::running(job, printer).await?;
+async fn start(
+    job: &str,
+    queue: &MaybeQueue,
+    exec: Described,
+    printer: Printer,
+) -> Result<ExitStatus> {
+    let client = queue.reach(job, printer).await?;
     let pid = match exec.at(&client).spawn_detached().await {
         Ok(pid) => pid,
         Err(error) => {
@@ -148,13 +159,13 @@ async fn start(job: &str, exec: Described, printer: Printer) -> Result<ExitStatu
 
 pub(super) async fn attend(
     job: &str,
+    client: &Client,
     mut exec: Described,
     interactive: bool,
     escape: Escape,
     no_terminal: impl FnOnce() -> Error,
     printer: Printer,
 ) -> Result<ExitStatus> {
-    let client = jobs::running(job, printer).await?;
     let tty = exec.tty;
     let terminal = match (tty, interactive) {
         (false, _) => None,
@@ -167,7 +178,7 @@ pub(super) async fn attend(
     }
     let mut interrupts = Interrupts::listen()?;
     let mut shell = tokio::select! {
-        shell = begin(&client, exec) => shell.with_context(|| format!("cannot run in {job}"))?,
+        shell = begin(client, exec) => shell.with_context(|| format!("cannot run in {job}"))?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let attachment = Attachment { interactive, tty, terminal, escape };
@@ -183,7 +194,7 @@ pub(super) async fn attend(
             Ok(ExitStatus::SUCCESS)
         }
         // When a job ends, its other commands end too.
-        Err(error) if has_ended(&client).await => {
+        Err(error) if has_ended(client).await => {
             Err(error.context(format!("the job {job} has ended, and what ran beside it")))
         }
         Err(error) => Err(error),

@@ -17,9 +17,9 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::fleet::MaybeQueue;
 use crate::flags::JobName;
 use crate::interrupts::Interrupts;
-use crate::jobs;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
@@ -28,10 +28,13 @@ const HELP: &str = "\
 Examples:
   metaservice forward build 8080:80
   metaservice forward build 0.0.0.0:8443:443 0:5432
+  metaservice forward --queue local 1f2e3d4c5b6a 8080:80
 
 The ports are those of localhost in the guest. The verb ends with Ctrl-C or with the job.";
 
 /// Forward TCP ports of the host to ports of the guest.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct ForwardVerb {
@@ -42,6 +45,8 @@ pub(crate) struct ForwardVerb {
     /// The default address is 127.0.0.1. Port 0 stands for any free port, which is printed.
     #[arg(value_name = "SPEC", required = true)]
     pub(crate) specs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 /// The host name in the guest to which connections go.
@@ -50,7 +55,7 @@ const HOST: &str = "localhost";
 pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitStatus> {
     let specs = args.specs.iter().map(|spec| Forward::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
-    let client = jobs::running(&args.name.job, printer).await?;
+    let client = args.queue.reach(&args.name.job, printer).await?;
     check(&client).await.with_context(|| format!("cannot forward to {}", args.name.job))?;
     let mut interrupts = Interrupts::listen()?;
     let mut forwarding = JoinSet::new();
@@ -58,7 +63,7 @@ pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitS
         let listener = TcpListener::bind(spec.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", spec.listen))?;
         told(listener.local_addr()?, spec.port, printer)?;
-        forwarding.spawn(accept(listener, client.clone(), spec.port, printer));
+        forwarding.spawn(accept(listener, Client::clone(&client), spec.port, printer));
     }
     // Dropping the set at the end of this function ends all tasks.
     tokio::select! {

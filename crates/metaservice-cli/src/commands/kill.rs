@@ -4,9 +4,10 @@
 use anyhow::{Context, Error, Result};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use metaservice::control::{ClientError, JobState, KILL_ORDER_TIMEOUT, Killed};
+use metaservice::control::{Client, ClientError, JobState, KILL_ORDER_TIMEOUT, Killed};
 
 use super::each::each;
+use super::fleet::{MaybeQueue, Reached};
 use crate::completions;
 use crate::flags::JobNames;
 use crate::hints;
@@ -19,10 +20,14 @@ Examples:
   metaservice kill build db
   metaservice kill --force build
   metaservice kill -s HUP build
+  metaservice kill -s HUP --queue local 1f2e3d4c5b6a
 
 Exit status: 0, or 125 if one of the jobs was not killed.";
 
 /// Kill the commands of jobs, or send them a signal.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs. Its result is that
+/// of a command that was killed; "cancel" also ends a job that waits.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Kill {
@@ -41,20 +46,37 @@ pub(crate) struct Kill {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) names: JobNames,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 pub(crate) async fn kill(args: Kill, printer: Printer) -> Result<ExitStatus> {
     let signal = args.signal.as_deref().map(signals::parse).transpose().context("in --signal")?;
-    let force = args.force;
-    let kill_one = async |job: String| match signal {
-        None => end(&job, force, printer).await,
-        Some(signal) => send(&job, signal).await,
+    let (force, queue) = (args.force, args.queue);
+    if force && queue.is_named() {
+        let hint = "`metaservice cancel ID` ends a job of a queue";
+        return Err(hints::hinted(hint, "--force is for jobs of this host"));
+    }
+    let kill_one = async |job: String| {
+        let client = find(&queue, &job, printer).await?;
+        match signal {
+            None => end(&job, &client, force, printer).await,
+            Some(signal) => send(&job, &client, signal).await,
+        }
     };
     each(args.names.jobs, printer, kill_one, Ok).await
 }
 
-async fn end(job: &str, force: bool, printer: Printer) -> Result<()> {
-    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+/// The job, which must run: one that starts is not awaited.
+async fn find(queue: &MaybeQueue, job: &str, printer: Printer) -> Result<Reached> {
+    if queue.is_given() {
+        return queue.reach(job, printer).await;
+    }
+    let found = metaservice_sandbox::control::find(job).await;
+    found.map(Reached::here).map_err(hints::control)
+}
+
+async fn end(job: &str, client: &Client, force: bool, printer: Printer) -> Result<()> {
     let cannot = || format!("cannot kill {job}");
     if force {
         return match client.kill_machine().await {
@@ -79,8 +101,7 @@ async fn end(job: &str, force: bool, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-async fn send(job: &str, signal: u8) -> Result<()> {
-    let client = metaservice_sandbox::control::find(job).await.map_err(hints::control)?;
+async fn send(job: &str, client: &Client, signal: u8) -> Result<()> {
     let sent = client.signal(signal).await;
     sent.with_context(|| format!("cannot send signal {signal} to {job}"))
 }

@@ -147,3 +147,39 @@ fn jobs_of_a_queue_are_removed_by_their_age() {
     assert!(left.contains(&waits) && !left.contains(&ended), "{left}");
     assert_eq!(worker.end(Signal::TERM), Some(0));
 }
+
+#[test]
+fn verbs_enter_only_a_job_that_runs() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &[]);
+    let id = submit(&cli, &["--", "true"]);
+    let place = format!("{id}:/x");
+    let waits = format!("the job {id} waits for a worker");
+    for args in [
+        &["exec", "--queue", "local", &id, "--", "true"][..],
+        &["exec", "--queue", "local", "-d", &id, "--", "true"],
+        &["ls", "--queue", "local", &id, "/"],
+        &["cp", "--queue", "local", &place, "."],
+        &["cp", "--queue", "local", "Cargo.toml", &place],
+        &["stats", "--queue", "local", &id],
+        &["stats", "--queue", "local", "--no-stream", &id],
+        &["forward", "--queue", "local", &id, "0:80"],
+        &["kill", "--queue", "local", &id],
+        &["kill", "--queue", "local", "-s", "HUP", &id],
+    ] {
+        let refused = cli.run(args);
+        assert_eq!(refused.status, Some(125), "{refused:?}");
+        assert!(refused.stderr.contains(&waits), "{refused:?}");
+    }
+    let none = cli.run(&["ls", "--queue", "local", "missing", "/"]);
+    assert!(none.stderr.contains("missing"), "{none:?}");
+    let force = cli.run(&["kill", "--queue", "local", "--force", &id]);
+    assert!(force.stderr.contains("--force is for jobs of this host"), "{force:?}");
+    let all = cli.run(&["stats", "--queue", "local"]);
+    assert!(all.stderr.contains("--queue needs the ids of jobs"), "{all:?}");
+    cli.run(&["cancel", &id]).text(0);
+    let ended = cli.run(&["exec", "--queue", "local", &id, "--", "true"]);
+    let hint = format!("the job {id} has ended\nhint: `metaservice artifacts {id}` fetches");
+    assert!(ended.stderr.contains(&hint), "{ended:?}");
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}

@@ -48,3 +48,55 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
     // What the killed worker left in the directory of jobs.
     cli.remove_sockets();
 }
+
+#[test]
+fn verbs_enter_a_job_of_a_queue() {
+    let cli = Cli::new(METASERVICE);
+    let mut worker = cli.command(["worker"]).spawn().unwrap();
+    let messages = wait_for(&mut worker, "metaservice: ready");
+    let waiting = cli.run(&["submit", "--require", "another", "--", "true"]).text(0);
+    let id = cli.run(&["submit", "--", "sleep", "600"]).text(0);
+    let (waiting, id) = (waiting.trim(), id.trim());
+    while !cli.run(&["jobs"]).text(0).contains("running") {}
+    let at = |verb: &str, args: &[&str]| {
+        let mut all = vec![verb, "--queue", "local"];
+        all.extend(args);
+        cli.run(&all)
+    };
+
+    // The machine may still boot.
+    let name = at("exec", &[id, "--", "cat", "/proc/sys/kernel/hostname"]);
+    assert_eq!(name.text(0).trim(), id);
+    let failed = at("exec", &[id, "--", "sh", "-c", "echo kept > /file; exit 3"]);
+    assert_eq!(failed.status, Some(3), "{failed:?}");
+    at("cp", &[&format!("{id}:/file"), "copy"]).text(0);
+    assert_eq!(std::fs::read_to_string(cli.work().join("copy")).unwrap(), "kept\n");
+    std::fs::write(cli.work().join("large"), vec![7; 3 << 20]).unwrap();
+    at("cp", &["large", &format!("{id}:/large")]).text(0);
+    assert!(at("ls", &["-l", id, "/"]).text(0).contains("3145728"));
+    let archive = at("cp", &[&format!("{id}:/file"), "-"]);
+    assert!(archive.text(0).contains("kept"));
+    assert!(at("stats", &["--no-stream", id]).text(0).contains(id));
+    // A queue in the environment is enough for a name that no job of this host has.
+    let mut elsewhere = cli.command(["exec", id, "--", "true"]);
+    elsewhere.env("METASERVICE_QUEUE", "local");
+    assert_eq!(finish(elsewhere.spawn().unwrap()).status, Some(0));
+
+    let early = at("exec", &[waiting, "--", "true"]);
+    assert_eq!(early.status, Some(125));
+    assert!(early.stderr.contains(&format!("the job {waiting} waits for a worker")), "{early:?}");
+    let mut beside = cli.command(["exec", "--queue", "local", id, "--", "sh", "-c"]);
+    let mut beside = beside.arg("echo up >&2; sleep 600").spawn().unwrap();
+    let running = wait_for(&mut beside, "up");
+    at("kill", &[id]).text(0);
+    assert_eq!(at("wait", &[id]).status, Some(143));
+    assert_eq!(finish(beside).status, Some(125));
+    drop(running);
+    let late = at("exec", &[id, "--", "true"]);
+    assert_eq!(late.status, Some(125));
+    assert!(late.stderr.contains(&format!("hint: `metaservice artifacts {id}`")), "{late:?}");
+
+    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(finish(worker).status, Some(0));
+    drop(messages);
+}

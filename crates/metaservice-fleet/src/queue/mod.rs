@@ -7,6 +7,7 @@
 //! | stream `ms_logs` | `ms.log.ID.ATTEMPT` | the logs, in chunks |
 //! | object store `ms_files` | `ID.ATTEMPT.NUMBER` | artifacts |
 //! | no stream | `ms.worker.WORKER.drain` | requests to a worker |
+//! | no stream | `ms.open.ID.ATTEMPT.NAME` | [connections](crate::tunnel) to a job |
 
 mod calls;
 mod connection;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metaservice_sandbox::life::End;
 use metaservice_sandbox::spec::JobSpec;
-use metaservice_sandbox::{Builder, Report};
+use metaservice_sandbox::{Builder, Report, control};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
 use crate::store::Store;
+use crate::tunnel::Door;
 
 /// How long to wait before a step is written again that no server confirmed.
 const RETRY: Duration = Duration::from_millis(500);
@@ -53,6 +54,7 @@ impl Attempt {
     /// Runs it, and writes its last step. Returns whether a result was written.
     pub(super) async fn run(self) -> bool {
         let directory = self.directory.clone();
+        let door = Door::open(&self.queue, &self.id, self.attempt);
         let mut stop = self.stop.clone();
         let change = tokio::select! {
             biased;
@@ -61,13 +63,16 @@ impl Attempt {
                 Stop::Released => Some(lost(LostCause::Released, "the worker ends")),
                 Stop::Dropped => None,
             },
-            change = self.execute() => Some(change),
+            change = self.execute(&door) => Some(change),
         };
         let is_result = matches!(change, Some(Change::Ended(_)));
-        let written = match change {
-            Some(change) => self.finish(change).await,
-            None => false,
+        let finishing = async {
+            match change {
+                Some(change) => self.finish(change).await,
+                None => false,
+            }
         };
+        let (written, ()) = tokio::join!(finishing, door.close());
         if !written {
             self.tell(Event::Dropped { id: self.id.clone(), attempt: self.attempt });
         }
@@ -80,7 +85,7 @@ impl Attempt {
     }
 
     /// Runs the command in a machine, and carries its outputs to the queue.
-    async fn execute(&self) -> Change {
+    async fn execute(&self, door: &Door) -> Change {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
         }
@@ -108,6 +113,9 @@ impl Attempt {
             Ok(sandbox) => sandbox,
             Err(error) => return lost(LostCause::Machine, chain(&error)),
         };
+        if let Ok(client) = control::find(sandbox.name()).await {
+            door.lead_to(client.socket().to_owned());
+        }
         let ended = async {
             let report = sandbox.wait().await;
             // The log ends with the handle.

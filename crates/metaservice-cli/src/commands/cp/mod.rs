@@ -18,9 +18,9 @@ use metaservice_sandbox::copy::{self, CopyError, Fetched, GuestTarget, How};
 
 use self::place::Place;
 use self::summary::report;
+use super::fleet::MaybeQueue;
 use crate::completions;
 use crate::interrupts::Interrupts;
-use crate::jobs;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
 
@@ -29,6 +29,7 @@ Examples:
   metaservice cp build:/var/log/messages .
   metaservice cp ./site/. build:/srv/www
   metaservice cp build:/etc - | tar t
+  metaservice cp --queue local 1f2e3d4c5b6a:/etc/hostname .
 
 The rules are those of docker cp:
   - If DEST is a directory, the copy is placed in it, under its own name.
@@ -45,6 +46,8 @@ A file at DEST, or a link to one, is replaced when the copy is complete. A devic
 /dev/stdout, or a link to one, gets the bytes.";
 
 /// Copy files and directories from or to the guest.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Cp {
@@ -60,11 +63,14 @@ pub(crate) struct Cp {
     /// The destination: JOB:PATH, a path of the host, or "-" for a tar archive on standard output.
     #[arg(value_name = "DEST", add = ArgValueCompleter::new(completions::places))]
     pub(crate) destination: String,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
     let source = Place::parse(&args.source)?;
     let destination = Place::parse(&args.destination)?;
+    let queue = args.queue;
     let mut how = How::default();
     (how.follow, how.set_id) = (args.follow_link, args.set_id);
     let mut interrupts = Interrupts::listen()?;
@@ -74,14 +80,14 @@ pub(crate) async fn cp(args: Cp, printer: Printer) -> Result<ExitStatus> {
                 bail!("SRC and DEST are both in a guest: copy to the host, and from there")
             }
             (Place::Guest { job, path }, to) => {
-                let client = jobs::running(&job, printer).await?;
+                let client = queue.reach(&job, printer).await?;
                 match to {
                     Place::Host(to) => fetch(&client, &path, &to, how, printer).await,
                     _ => stream::fetch(&client, &path, how, printer).await,
                 }
             }
             (from, Place::Guest { job, path }) => {
-                let client = jobs::running(&job, printer).await?;
+                let client = queue.reach(&job, printer).await?;
                 match from {
                     Place::Host(from) => send(&client, &from, &path, how, printer).await,
                     _ => stream::send(&client, &path, how, printer).await,

@@ -6,6 +6,7 @@ mod connection;
 pub(crate) mod drain;
 pub(crate) mod follow;
 pub(crate) mod jobs;
+mod reach;
 mod report;
 pub(crate) mod retry;
 mod store;
@@ -15,4 +16,5 @@ pub(crate) mod worker;
 pub(crate) mod workers;
 
 pub(crate) use connection::QueueArgs;
+pub(crate) use reach::{MaybeQueue, Reached};
 pub(crate) use store::StoreArgs;

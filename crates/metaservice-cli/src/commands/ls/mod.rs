@@ -18,8 +18,8 @@ use metaservice::control::{Client, ClientError, Code};
 use serde_json::json;
 
 use self::listing::{Columns, Sizes};
+use super::fleet::MaybeQueue;
 use crate::completions;
-use crate::jobs;
 use crate::output::Output;
 use crate::output::printer::{Hint, Printer, json_text};
 use crate::status::ExitStatus;
@@ -27,9 +27,12 @@ use crate::status::ExitStatus;
 const HELP: &str = "\
 Examples:
   metaservice ls -l build /var/log
-  metaservice ls -lh build:/var/log";
+  metaservice ls -lh build:/var/log
+  metaservice ls --queue local 1f2e3d4c5b6a /tmp";
 
 /// List a directory of the guest.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 #[command(disable_help_flag = true)]
@@ -55,6 +58,8 @@ pub(crate) struct Ls {
     /// The directory in the guest.
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<String>,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 /// How many lines of a long listing are aligned together.
@@ -68,7 +73,7 @@ const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     let (job, path) = place(args.job, args.path)?;
-    let client = jobs::running(&job, printer).await?;
+    let client = args.queue.reach(&job, printer).await?;
     let cannot = || format!("cannot list {path}");
     let mut entries = match client.list(&*path).recursive(args.recursive).entries().await {
         Ok(entries) => entries,

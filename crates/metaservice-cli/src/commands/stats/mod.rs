@@ -27,10 +27,10 @@ use self::board::Board;
 use self::gauges::Gauges;
 use self::screen::Screen;
 use super::each::each;
+use super::fleet::{MaybeQueue, Reached};
 use crate::completions;
 use crate::hints;
 use crate::interrupts::Interrupts;
-use crate::jobs;
 use crate::output::Output;
 use crate::output::printer::{Printer, json_text};
 use crate::status::ExitStatus;
@@ -40,12 +40,15 @@ Examples:
   metaservice stats
   metaservice stats --no-stream build db
   metaservice stats --json build | jq .memoryUsed
+  metaservice stats --queue local 1f2e3d4c5b6a
 
 Without JOB, all jobs are shown: they appear when they start and vanish when they end. With JOB, the
 verb ends when these jobs have ended. A job that cannot be observed has \"-\" in its cells.
 With --json, each observation is a line.";
 
 /// Show the processor, memory, disk and network use of guests.
+///
+/// With --queue, JOB is the id of a job of that queue, on whatever host it runs.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct StatsVerb {
@@ -61,6 +64,8 @@ pub(crate) struct StatsVerb {
     /// The names of the jobs [default: all jobs that run].
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs))]
     pub(crate) jobs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) queue: MaybeQueue,
 }
 
 /// The time between the two observations with `--no-stream`.
@@ -76,13 +81,18 @@ pub(crate) async fn stats(args: StatsVerb, printer: Printer) -> Result<ExitStatu
     let interval = args.interval.parse::<Period>().context("in --interval")?.get();
     let range = Duration::from_millis(100)..=Duration::from_secs(10);
     ensure!(range.contains(&interval), "--interval must be 100ms to 10s");
+    let is_of_queue = args.queue.is_named();
+    ensure!(!is_of_queue || !args.jobs.is_empty(), "--queue needs the ids of jobs");
     let mut interrupts = Interrupts::listen()?;
     let watching = async {
         match (args.no_stream, args.jobs.is_empty()) {
-            (true, true) => once(control::names().await.map_err(hints::control)?, printer).await,
-            (true, false) => once(args.jobs, printer).await,
+            (true, true) => {
+                let names = control::names().await.map_err(hints::control)?;
+                once(names, &args.queue, printer).await
+            }
+            (true, false) => once(args.jobs, &args.queue, printer).await,
             (false, true) => Watch::new(interval, printer).all().await,
-            (false, false) => Watch::new(interval, printer).these(args.jobs).await,
+            (false, false) => Watch::new(interval, printer).these(args.jobs, &args.queue).await,
         }
     };
     tokio::select! {
@@ -109,11 +119,11 @@ impl Observed {
 }
 
 /// Observes each job once.
-async fn once(names: Vec<String>, printer: Printer) -> Result<ExitStatus> {
+async fn once(names: Vec<String>, queue: &MaybeQueue, printer: Printer) -> Result<ExitStatus> {
     let mut board = Board::default();
     board.list(&names);
     let first = async |name: String| {
-        let client = jobs::running(&name, printer).await?;
+        let client = queue.reach(&name, printer).await?;
         let (sender, mut receiver) = mpsc::channel(1);
         let observed = async {
             tokio::select! {
@@ -239,17 +249,17 @@ impl Watch {
         let names: Vec<String> = running.iter().map(|running| running.name.clone()).collect();
         let new = self.board.list(&names);
         for running in running.into_iter().filter(|running| new.contains(&running.name)) {
-            self.begin(running.name, running.client);
+            self.begin(running.name, Reached::here(running.client));
         }
         Ok(())
     }
 
     /// Watches these jobs, until they have ended.
-    async fn these(mut self, names: Vec<String>) -> Result<ExitStatus> {
+    async fn these(mut self, names: Vec<String>, queue: &MaybeQueue) -> Result<ExitStatus> {
         let is_alone = names.len() == 1;
         self.board.list(&names);
         for name in names {
-            match jobs::running(&name, self.printer).await {
+            match queue.reach(&name, self.printer).await {
                 Ok(client) => self.begin(name, client),
                 Err(error) if is_alone => return Err(error),
                 Err(error) => self.fail(&name, &error),
@@ -277,7 +287,7 @@ impl Watch {
         Ok(self.status)
     }
 
-    fn begin(&mut self, name: String, client: Client) {
+    fn begin(&mut self, name: String, client: Reached) {
         let (interval, sender) = (self.interval, self.sender.clone());
         self.tasks.spawn(async move {
             let parting = match observe(&name, &client, interval, &sender).await {
