@@ -117,6 +117,8 @@ impl<'a, L: Link + Sync, M: Stream<Item = Incoming> + Unpin + Send> Pump<'a, L, 
         let mut connecting = pin!(connecting);
         let stream = loop {
             let notice = tokio::select! {
+                // A stream that is there gets what came before the end.
+                biased;
                 stream = &mut connecting => {
                     break stream.map_err(|_| Stop::Own(Reason::CannotConnect))?;
                 }
