@@ -10,7 +10,7 @@ use metaservice_sandbox::history::PastJob;
 use serde::Serialize;
 use serde_json::json;
 
-use super::fleet::QueueArgs;
+use super::fleet::MaybeQueue;
 use crate::description;
 use crate::hints;
 use crate::output;
@@ -29,7 +29,8 @@ Examples:
 /// history-jobs, history-age and history-size in "metaservice help limits".
 ///
 /// With --queue, it removes the jobs of a queue, with their logs and artifacts. Then it needs
-/// --older-than, because these jobs may be those of others.
+/// --older-than, because these jobs may be those of others. METASERVICE_QUEUE alone does not do
+/// this.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Prune {
@@ -40,18 +41,18 @@ pub(crate) struct Prune {
     #[arg(long, requires = "queue")]
     pub(crate) stored_logs: bool,
     #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub(crate) queue: MaybeQueue,
 }
 
 pub(crate) async fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> {
     let age = description::period(args.older_than.as_deref(), "--older-than")?;
     let age = age.map(metaservice_sandbox::spec::Period::get);
-    if args.queue.is_given() {
+    if args.queue.is_named() {
         let age = age.ok_or_else(|| {
             let hint = "--older-than 1s removes all that have ended before now";
             hints::hinted(hint, "to remove jobs of a queue, say how old they are: --older-than")
         })?;
-        let removed = args.queue.prune(age, args.stored_logs).await?;
+        let removed = args.queue.args().prune(age, args.stored_logs).await?;
         return print(&removed, printer);
     }
     let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));

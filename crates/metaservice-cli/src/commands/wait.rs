@@ -8,7 +8,7 @@ use metaservice_sandbox::control::{self, ControlError, Found};
 use serde_json::json;
 
 use super::each::each;
-use super::fleet::{QueueArgs, follow};
+use super::fleet::{MaybeQueue, follow};
 use crate::flags::AnyJobNames;
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -39,7 +39,7 @@ pub(crate) struct Wait {
     #[command(flatten)]
     pub(crate) names: AnyJobNames,
     #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub(crate) queue: MaybeQueue,
 }
 
 /// An event in the life of a job.
@@ -61,7 +61,7 @@ async fn wait_on_queue(
     let mut first = ExitStatus::SUCCESS;
     for id in args.names.jobs {
         let status = tokio::select! {
-            status = follow::wait(&args.queue, &id, printer) => status?,
+            status = follow::wait(args.queue.args(), &id, printer) => status?,
             interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
         };
         if first == ExitStatus::SUCCESS {
@@ -74,7 +74,10 @@ async fn wait_on_queue(
 pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let event = args.event;
-    if args.queue.is_given() {
+    let first = args.names.jobs.first();
+    if let Some(first) = first
+        && args.queue.has(first).await
+    {
         return wait_on_queue(args, &mut interrupts, printer).await;
     }
     let wait_for = async |name: String| match event {

@@ -100,3 +100,45 @@ fn verbs_enter_a_job_of_a_queue() {
     assert_eq!(finish(worker).status, Some(0));
     drop(messages);
 }
+
+#[test]
+fn a_store_has_the_log_after_the_queue_has_it_no_more() {
+    let cli = Cli::new(METASERVICE);
+    let store = format!("file://{}", cli.work().join("store").display());
+    let mut worker = cli.command(["worker", "--store", &store]).spawn().unwrap();
+    let messages = wait_for(&mut worker, "metaservice: ready");
+    let script = "echo out; echo kept > /file";
+    let id = cli.run(&["submit", "--artifact", "/file", "--", "sh", "-c", script]).text(0);
+    let id = id.trim();
+    cli.run(&["wait", "--queue", "local", id]).text(0);
+    let unknown = cli.run(&["artifacts", id, "--to", "results"]);
+    assert_eq!(unknown.status, Some(125));
+    assert!(unknown.stderr.contains(&format!("hint: give --store {store}")), "{unknown:?}");
+    cli.run(&["artifacts", id, "--to", "results", "--store", &store]).text(0);
+    assert_eq!(std::fs::read_to_string(cli.work().join("results/file")).unwrap(), "kept\n");
+
+    let logs = ["logs", "--queue", "local", "--store", &store, id];
+    assert_eq!(cli.run(&logs).text(0), "out\n");
+    let pruned = ["prune", "--queue", "local", "--older-than", "1ms", "--stored-logs"];
+    assert_eq!(cli.run(&pruned).text(0).trim(), id);
+    assert_eq!(cli.run(&logs).text(0), "out\n");
+    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(finish(worker).status, Some(0));
+    drop(messages);
+}
+
+#[test]
+fn a_queue_of_the_environment_takes_no_name_of_a_job_of_this_host() {
+    let cli = Cli::new(METASERVICE);
+    cli.run(&["run", "--name", "mine", "--", "echo", "here"]).text(0);
+    for args in [["logs", "mine"], ["wait", "mine"]] {
+        let mut command = cli.command(args);
+        command.env("METASERVICE_QUEUE", "nats://127.0.0.1:1");
+        let finished = finish(command.spawn().unwrap());
+        assert_eq!(finished.status, Some(0), "{finished:?}");
+    }
+    let mut command = cli.command(["logs", "other"]);
+    command.env("METASERVICE_QUEUE", "nats://127.0.0.1:1");
+    let finished = finish(command.spawn().unwrap());
+    assert!(finished.stderr.contains("cannot connect to the queue"), "{finished:?}");
+}

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use metaservice::control::Client;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::tunnel::{Portal, PortalError};
-use metaservice_sandbox::control;
+use metaservice_sandbox::control::{self, ControlError};
 
 use super::QueueArgs;
 use crate::output::printer::Printer;
@@ -53,6 +53,19 @@ impl MaybeQueue {
     /// Whether there is a queue: of the command line, or of the environment.
     pub(crate) fn is_given(&self) -> bool {
         self.args.is_given()
+    }
+
+    /// The queue.
+    pub(crate) fn args(&self) -> &QueueArgs {
+        &self.args
+    }
+
+    /// Whether this name means a job of the queue: the command line names a queue, or the
+    /// environment does and this host has no such job, neither running nor ended.
+    pub(crate) async fn has(&self, name: &str) -> bool {
+        self.is_named
+            || self.is_given()
+                && matches!(control::find(name).await, Err(ControlError::NotFound { .. }))
     }
 
     /// A client of a job that runs: of the queue, or of this host.

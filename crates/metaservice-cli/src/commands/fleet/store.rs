@@ -52,7 +52,7 @@ impl Stores {
             (Some(url), _) => {
                 let url = crate::output::printer::printable(url);
                 return Err(hints::hinted(
-                    &format!("give --store {url}, or set METASERVICE_STORE"),
+                    format!("give --store {url}, or set METASERVICE_STORE"),
                     "the worker has kept it in a store that this command does not use",
                 ));
             }

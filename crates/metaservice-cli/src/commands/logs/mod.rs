@@ -23,7 +23,7 @@ pub(super) use self::outputs::Outputs;
 use self::source::Source;
 use self::spool::Spool;
 use self::tail::LastLines;
-use super::fleet::{QueueArgs, StoreArgs, follow};
+use super::fleet::{MaybeQueue, StoreArgs, follow};
 use crate::flags::{JobName, numbers};
 use crate::hints;
 use crate::interrupts::Interrupts;
@@ -66,7 +66,7 @@ pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) name: JobName,
     #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub(crate) queue: MaybeQueue,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
@@ -75,10 +75,11 @@ pub(crate) struct Logs {
 const MAX_TAIL: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
-    if args.queue.is_given() {
+    if args.queue.has(&args.name.job).await {
         let is_plain = !args.timestamps && !args.merged && args.since.is_none();
         ensure!(is_plain && args.tail.is_none(), "of a job of a queue, logs shows all, as it is");
-        return follow::logs(&args.queue, &args.store, &args.name.job, args.follow, printer).await;
+        return follow::logs(args.queue.args(), &args.store, &args.name.job, args.follow, printer)
+            .await;
     }
     let since = args.since.as_deref().map(|since| since::parse(since, SystemTime::now()));
     let since = since.transpose().context("in --since")?;
