@@ -5,7 +5,7 @@ use std::path::Path;
 
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::Queue;
+use metaservice_fleet::queue::{Queue, StoredStep};
 use metaservice_fleet::state::{JobState, Phase};
 use metaservice_fleet::step::{Change, Outcome};
 
@@ -79,30 +79,39 @@ pub(crate) fn no_two_at_once(runs: &Runs, jobs: &HashMap<JobId, JobState>, recor
     }
 }
 
-/// Reads all steps until so many jobs have ended. Each has one result.
-pub(crate) async fn all_ended(queue: &Queue, count: usize) -> HashMap<JobId, JobState> {
-    let mut steps = queue.steps().await.unwrap();
-    let mut jobs: HashMap<JobId, JobState> = HashMap::new();
-    let mut results: HashMap<JobId, u32> = HashMap::new();
-    let mut ended = 0;
-    while ended < count {
-        // The servers may be down.
-        let Ok(step) = steps.next().await else { continue };
-        let change = step.change.expect("a step of this version");
-        *results.entry(step.id.clone()).or_default() +=
-            u32::from(matches!(change, Change::Ended(_)));
-        let Some(job) = jobs.get_mut(&step.id) else {
-            let job = JobState::submitted(step.at, change).expect("a submission is first");
-            jobs.insert(step.id, job);
-            continue;
-        };
-        let had = job.outcome().is_some();
-        assert_eq!(step.at.number, job.next, "the steps of {} have no gap", step.id);
-        job.apply(step.at, Some(change));
-        ended += usize::from(!had && job.outcome().is_some());
+/// What the steps of all jobs make of them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) jobs: HashMap<JobId, JobState>,
+    results: HashMap<JobId, u32>,
+}
+
+impl Ledger {
+    /// Reads all steps until so many jobs have ended. Each has one result.
+    pub(crate) async fn read(&mut self, queue: &Queue, count: usize) {
+        let mut steps = queue.steps().await.unwrap();
+        while self.jobs.values().filter(|job| job.outcome().is_some()).count() < count {
+            // The servers may be down.
+            if let Ok(step) = steps.next().await {
+                self.take(step);
+            }
+        }
+        assert!(self.results.values().all(|count| *count <= 1), "a job has two results");
     }
-    assert!(results.values().all(|count| *count <= 1), "a job has two results");
-    jobs
+
+    fn take(&mut self, step: StoredStep) {
+        let StoredStep { id, at, change } = step;
+        let change = change.expect("a step of this version");
+        let is_result = matches!(change, Change::Ended(_));
+        *self.results.entry(id.clone()).or_default() += u32::from(is_result);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            let job = JobState::submitted(at, change).expect("a submission is first");
+            self.jobs.insert(id, job);
+            return;
+        };
+        assert_eq!(at.number, job.next, "the steps of {id} have no gap");
+        job.apply(at, Some(change));
+    }
 }
 
 /// The result of a job is that of its last attempt, and its log has each byte of it.

@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use checks::{Ran, is_over};
+use checks::{Ledger, Ran, is_over};
 use fake::Script;
 use faults::{Fault, Record, Servers, Target};
 use process::Part;
@@ -130,9 +130,12 @@ async fn chaos(mut servers: Servers, queue: &Queue, url: &str, replicas: usize) 
         faults::suffer(plan, &mut servers, &parts, &mut workers),
         clients(queue, seed, &ids)
     );
-    let ending = checks::all_ended(queue, ids.len());
-    let ended = tokio::time::timeout(Duration::from_secs(120), ending).await;
-    let ended = ended.expect("each job has a result in time");
+    let mut ledger = Ledger::default();
+    let ending = tokio::time::timeout(Duration::from_secs(120), ledger.read(queue, ids.len()));
+    if ending.await.is_err() {
+        panic!("{}", unfinished(&ledger, &parts));
+    }
+    let ended = ledger.jobs;
     for worker in workers {
         worker.drained().await;
     }
@@ -153,6 +156,26 @@ async fn chaos(mut servers: Servers, queue: &Queue, url: &str, replicas: usize) 
         runs.len(),
         began.elapsed()
     );
+}
+
+/// The jobs that have no result, and what the workers said last.
+fn unfinished(ledger: &Ledger, parts: &[Part]) -> String {
+    let left = ledger.jobs.iter().filter(|(_, job)| job.outcome().is_none());
+    let mut text = String::from("some jobs have no result\n");
+    for (id, job) in left {
+        text.push_str(&format!(
+            "{id} step {} attempt {}: {:?}\n",
+            job.next, job.attempt, job.phase
+        ));
+    }
+    for part in parts {
+        let said = std::fs::read_to_string(part.root.join(format!("{}.txt", part.name)));
+        let said = said.unwrap_or_default();
+        let lines: Vec<&str> = said.lines().rev().take(12).collect();
+        text.push_str(&format!("{}:\n", part.name));
+        lines.iter().rev().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    text
 }
 
 fn ids(count: u64) -> Vec<JobId> {
