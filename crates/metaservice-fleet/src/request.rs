@@ -7,6 +7,7 @@ use metaservice_sandbox::spec::JobSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Tenant;
+use crate::sealed::Sealed;
 
 /// The version of requests and steps.
 pub const VERSION: u32 = 1;
@@ -60,6 +61,9 @@ pub struct Request {
     /// The labels that its worker must have.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub require: BTreeSet<String>,
+    /// Its secrets, which only a worker with the key can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 const fn attempts() -> u32 {
@@ -82,6 +86,9 @@ pub enum InvalidRequest {
     /// It needs a value that only the client has.
     #[error("the queue carries no {0}")]
     Client(&'static str),
+    /// Its sealed secrets are too long.
+    #[error("the sealed secrets of the job are too long")]
+    Sealed,
     /// It is too long.
     #[error("the job has {0} bytes of JSON, more than {MAX_REQUEST}")]
     Size(usize),
@@ -99,6 +106,7 @@ impl Request {
             not_before: None,
             deadline: None,
             require: BTreeSet::new(),
+            sealed: None,
         }
     }
 
@@ -124,11 +132,22 @@ impl Request {
         if self.allowed() != self.spec {
             return Err(InvalidRequest::Client("other setting of the client's host"));
         }
+        if self.sealed.as_ref().is_some_and(|sealed| !sealed.is_bounded()) {
+            return Err(InvalidRequest::Sealed);
+        }
         match serde_json::to_vec(self).map(|json| json.len()) {
             Ok(length) if length <= MAX_REQUEST => Ok(()),
             Ok(length) => Err(InvalidRequest::Size(length)),
             Err(_) => Err(InvalidRequest::HostPath("one that is no text")),
         }
+    }
+
+    /// Whether it asks for the same as this one. Two boxes of the same secrets differ: those for the
+    /// same key count as the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let key = |request: &Self| request.sealed.as_ref().map(|sealed| sealed.to.clone());
+        key(self) == key(other) && Self { sealed: other.sealed.clone(), ..self.clone() } == *other
     }
 
     /// The description with only what a job may say to a worker. A field that is added to

@@ -20,6 +20,7 @@ use super::types::Event;
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
+use crate::sealed::{self, WorkerKey};
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
 use crate::store::Store;
 use crate::tunnel::Door;
@@ -43,6 +44,8 @@ pub(super) struct Attempt {
     pub(super) pool: Pool,
     /// Where artifacts go.
     pub(super) store: Store,
+    /// Opens the secrets of the job.
+    pub(super) key: Option<WorkerKey>,
     /// The most bytes of the log.
     pub(super) max_log: u64,
     /// When its claim was confirmed.
@@ -89,6 +92,10 @@ impl Attempt {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
         }
+        let secrets = match sealed::open(self.key.as_ref(), &self.id, &self.request) {
+            Ok(secrets) => secrets,
+            Err(error) => return lost(LostCause::Refused, error.to_string()),
+        };
         let places =
             (0..self.request.spec.artifacts.len()).map(|n| files::place(&self.directory, n));
         for directory in places.chain([self.directory.clone()]) {
@@ -97,7 +104,10 @@ impl Attempt {
             }
         }
         let ([stdout, stderr], log) = output::pipes();
-        let builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
+        let mut builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
+        for (name, value) in secrets {
+            builder = builder.secret(name, value);
+        }
         let prepared = match builder.prepare().await {
             Ok(prepared) => prepared,
             Err(error) => return lost(LostCause::Refused, chain(&error)),

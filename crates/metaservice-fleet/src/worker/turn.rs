@@ -258,6 +258,7 @@ impl Worker {
             claimed: Instant::now(),
             pool: self.pool.clone(),
             max_log: self.options.max_log,
+            key: self.options.key.clone(),
             store: match &self.options.store {
                 Some(store) => store.clone(),
                 None => Store::of_queue(self.queue.clone()),
