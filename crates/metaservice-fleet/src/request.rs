@@ -5,9 +5,10 @@ use std::path::{Component, Path};
 
 use metaservice_sandbox::spec::JobSpec;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::name::Tenant;
-use crate::sealed::Sealed;
+use crate::name::{JobId, Tenant};
+use crate::sealed::{Owner, PublicKey, SealError, Sealed, Secrets, WorkerKey};
 
 /// The version of requests and steps.
 pub const VERSION: u32 = 1;
@@ -142,6 +143,39 @@ impl Request {
         }
     }
 
+    /// Seals secrets for the workers with this key. They belong to the job and the request: it must
+    /// not change after this.
+    ///
+    /// # Errors
+    /// When they are too long.
+    pub fn seal(
+        &mut self,
+        id: &JobId,
+        secrets: &Secrets,
+        key: &PublicKey,
+    ) -> Result<(), SealError> {
+        self.sealed = Some(Sealed::new(secrets, key, self.owner(id)?)?);
+        Ok(())
+    }
+
+    /// Opens the secrets of the job with the key of a worker. A job without secrets needs no key.
+    ///
+    /// # Errors
+    /// When there is no key or another one, or they are another job's or another request's.
+    pub fn secrets(&self, id: &JobId, key: Option<&WorkerKey>) -> Result<Secrets, SealError> {
+        match &self.sealed {
+            Some(sealed) => sealed.open(key, &self.owner(id)?),
+            None => Ok(Secrets::new()),
+        }
+    }
+
+    fn owner(&self, id: &JobId) -> Result<Owner, SealError> {
+        let request = Self { sealed: None, ..self.clone() };
+        let json = serde_json::to_vec(&request).map_err(SealError::Form)?;
+        let request = metaservice_private::hex(&Sha256::digest(json));
+        Ok(Owner { job: id.clone(), request })
+    }
+
     /// Whether it asks for the same as this one. Two boxes of the same secrets differ: those for the
     /// same key count as the same.
     #[must_use]
@@ -267,6 +301,33 @@ mod tests {
         assert_eq!(secret, Err(InvalidRequest::Client("secrets")));
         let stdin = checked(|request| request.spec.stdin = true);
         assert_eq!(stdin, Err(InvalidRequest::Client("standard input")));
+    }
+
+    #[test]
+    fn secrets_are_for_one_job_and_one_command() {
+        let (key, id) = (WorkerKey::random(), "a".parse().unwrap());
+        let secrets: Secrets = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
+        let mut request = Request::new(JobSpec::new(["deploy"]));
+        request.spec.env.insert("A".into(), "b".into());
+        request.seal(&id, &secrets, &key.public()).unwrap();
+        assert_eq!(request.check(), Ok(()));
+        let json = serde_json::to_string(&request).unwrap();
+        let request: Request = serde_json::from_str(&json).unwrap();
+        assert_eq!(request.secrets(&id, Some(&key)).unwrap(), secrets);
+        let other = request.secrets(&"b".parse().unwrap(), Some(&key));
+        assert!(matches!(other, Err(SealError::OtherJob)), "{other:?}");
+        let mut changed = request.clone();
+        changed.spec.command = vec!["env".into()];
+        let other = changed.secrets(&id, Some(&key));
+        assert!(matches!(other, Err(SealError::OtherJob)), "{other:?}");
+
+        // The same secrets again are the same request.
+        let mut again = request.clone();
+        again.seal(&id, &secrets, &key.public()).unwrap();
+        assert!(again != request && again.is_same(&request));
+        assert!(!changed.is_same(&request));
+        again.sealed = None;
+        assert!(!again.is_same(&request));
     }
 
     #[test]

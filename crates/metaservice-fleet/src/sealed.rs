@@ -1,10 +1,10 @@
 //! Secrets of a job, sealed for workers.
 //!
 //! All workers that may open secrets share one key pair. Its public key comes to the client by hand:
-//! a key that a worker announced over the queue would be that of whoever can write there. The box is
+//! a key that a worker announced over the queue could be that of anyone who writes there. The box is
 //! `crypto_box` of NaCl (X25519, XSalsa20 and Poly1305) with a key pair of the client that is used
-//! once. The text in it names the job and the digest of its request, so nobody can move the box to
-//! another job, or to another command under the same id.
+//! once. The text in it names the job and the digest of its request, so no client can move the
+//! box to another job, or to another command under the same id.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nkeys::XKey;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::name::JobId;
-use crate::request::Request;
 
 /// The most bytes of all values and names of a job together.
 pub const MAX_SECRETS: usize = 64 * 1024;
@@ -198,62 +196,61 @@ impl WorkerKey {
     }
 }
 
+/// What the secrets belong to. In another place, they cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Owner {
+    pub(crate) job: JobId,
+    /// The digest of the request without its secrets.
+    pub(crate) request: String,
+}
+
 /// What is in the box.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
-    job: JobId,
-    request: String,
+    owner: Owner,
     secrets: Secrets,
 }
 
-/// Seals secrets for a job. The request must not change any more, but for its sealed secrets.
-///
-/// # Errors
-/// When they are too long.
-pub fn seal(
-    secrets: &Secrets,
-    key: &PublicKey,
-    job: &JobId,
-    request: &Request,
-) -> Result<Sealed, SealError> {
-    if length(secrets) > MAX_SECRETS {
-        return Err(SealError::Size);
-    }
-    let (job, request) = (job.clone(), digest(request)?);
-    let content = Content { job, request, secrets: secrets.clone() };
-    let content = serde_json::to_vec(&content).map_err(SealError::Form)?;
-    let from = XKey::new();
-    let content = from.seal(&content, &key.0).map_err(|_| SealError::PublicKey)?;
-    let content = STANDARD.encode(content);
-    Ok(Sealed { to: key.to_string(), from: from.public_key(), content })
-}
-
-/// Opens the secrets of a job.
-///
-/// # Errors
-/// When there is no key or another one, or they are another job's.
-pub fn open(key: Option<&WorkerKey>, job: &JobId, request: &Request) -> Result<Secrets, SealError> {
-    let Some(sealed) = &request.sealed else { return Ok(Secrets::new()) };
-    let key = key.ok_or(SealError::NoKey)?;
-    let own = key.public().to_string();
-    if own != sealed.to {
-        return Err(SealError::OtherKey { to: sealed.to.clone(), own });
-    }
-    let from: PublicKey = sealed.from.parse().map_err(|_| SealError::Changed)?;
-    let content = STANDARD.decode(&sealed.content).map_err(|_| SealError::Changed)?;
-    let content = key.0.open(&content, &from.0).map_err(|_| SealError::Changed)?;
-    let content: Content = serde_json::from_slice(&content).map_err(|_| SealError::Changed)?;
-    if content.job != *job || content.request != digest(request)? {
-        return Err(SealError::OtherJob);
-    }
-    if length(&content.secrets) > MAX_SECRETS {
-        return Err(SealError::Size);
-    }
-    Ok(content.secrets)
-}
-
 impl Sealed {
+    /// Seals secrets. Refuses those that are too long.
+    pub(crate) fn new(secrets: &Secrets, key: &PublicKey, owner: Owner) -> Result<Self, SealError> {
+        if length(secrets) > MAX_SECRETS {
+            return Err(SealError::Size);
+        }
+        let content = Content { owner, secrets: secrets.clone() };
+        let content = serde_json::to_vec(&content).map_err(SealError::Form)?;
+        let from = XKey::new();
+        let content = from.seal(&content, &key.0).map_err(|_| SealError::PublicKey)?;
+        let content = STANDARD.encode(content);
+        Ok(Self { to: key.to_string(), from: from.public_key(), content })
+    }
+
+    /// Opens the secrets of this owner.
+    pub(crate) fn open(
+        &self,
+        key: Option<&WorkerKey>,
+        owner: &Owner,
+    ) -> Result<Secrets, SealError> {
+        let key = key.ok_or(SealError::NoKey)?;
+        let own = key.public().to_string();
+        if own != self.to {
+            return Err(SealError::OtherKey { to: self.to.clone(), own });
+        }
+        let from: PublicKey = self.from.parse().map_err(|_| SealError::Changed)?;
+        let content = STANDARD.decode(&self.content).map_err(|_| SealError::Changed)?;
+        let content = key.0.open(&content, &from.0).map_err(|_| SealError::Changed)?;
+        let content: Content = serde_json::from_slice(&content).map_err(|_| SealError::Changed)?;
+        if content.owner != *owner {
+            return Err(SealError::OtherJob);
+        }
+        if length(&content.secrets) > MAX_SECRETS {
+            return Err(SealError::Size);
+        }
+        Ok(content.secrets)
+    }
+
     /// Whether each part has a length that a worker accepts.
     pub(crate) fn is_bounded(&self) -> bool {
         let keys = [&self.to, &self.from];
@@ -265,67 +262,34 @@ fn length(secrets: &Secrets) -> usize {
     secrets.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
-/// The digest of a request without its sealed secrets.
-fn digest(request: &Request) -> Result<String, SealError> {
-    let request = Request { sealed: None, ..request.clone() };
-    let json = serde_json::to_vec(&request).map_err(SealError::Form)?;
-    Ok(metaservice_private::hex(&Sha256::digest(json)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use metaservice_sandbox::spec::JobSpec;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn id(name: &str) -> JobId {
-        name.parse().unwrap()
+    fn owner(job: &str) -> Owner {
+        Owner { job: job.parse().unwrap(), request: "digest".to_owned() }
     }
 
-    fn request(command: &str) -> Request {
-        let mut request = Request::new(JobSpec::new([command]));
-        request.spec.env.insert("A".into(), "b".into());
-        request.require.insert("kvm".into());
-        request
-    }
-
-    fn sealed(key: &WorkerKey, secrets: &Secrets) -> Request {
-        let mut request = request("true");
-        request.sealed = Some(seal(secrets, &key.public(), &id("a"), &request).unwrap());
-        assert_eq!(request.check(), Ok(()));
-        request
-    }
-
-    fn token() -> Secrets {
-        [("TOKEN".to_owned(), "hunter2".to_owned())].into()
-    }
-
-    #[test]
-    fn secrets_are_for_one_job_and_one_command() {
-        let key = WorkerKey::random();
-        let request = sealed(&key, &token());
-        assert_eq!(open(Some(&key), &id("a"), &request).unwrap(), token());
-        let other = open(Some(&key), &id("b"), &request);
-        assert!(matches!(other, Err(SealError::OtherJob)), "{other:?}");
-        let mut changed = request.clone();
-        changed.spec.command = vec!["cat".into()];
-        let changed = open(Some(&key), &id("a"), &changed);
-        assert!(matches!(changed, Err(SealError::OtherJob)), "{changed:?}");
+    fn sealed(key: &WorkerKey) -> Sealed {
+        let secrets = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
+        Sealed::new(&secrets, &key.public(), owner("a")).unwrap()
     }
 
     #[test]
     fn only_the_key_opens_secrets() {
         let (key, other) = (WorkerKey::random(), WorkerKey::random());
-        let mut request = sealed(&key, &token());
-        assert!(matches!(open(None, &id("a"), &request), Err(SealError::NoKey)));
-        let refused = open(Some(&other), &id("a"), &request);
+        let mut sealed = sealed(&key);
+        assert_eq!(sealed.open(Some(&key), &owner("a")).unwrap()["TOKEN"], "hunter2");
+        assert!(matches!(sealed.open(None, &owner("a")), Err(SealError::NoKey)));
+        let refused = sealed.open(Some(&other), &owner("a"));
         assert!(matches!(refused, Err(SealError::OtherKey { .. })), "{refused:?}");
-        // Who names another key gains nothing.
-        request.sealed.as_mut().unwrap().to = other.public().to_string();
-        let refused = open(Some(&other), &id("a"), &request);
+        // To name another key opens nothing.
+        sealed.to = other.public().to_string();
+        let refused = sealed.open(Some(&other), &owner("a"));
         assert!(matches!(refused, Err(SealError::Changed)), "{refused:?}");
     }
 
@@ -333,11 +297,12 @@ mod tests {
     fn secrets_have_a_limit() {
         let large = [("A".to_owned(), "x".repeat(MAX_SECRETS))].into();
         let key = WorkerKey::random();
-        let refused = seal(&large, &key.public(), &id("a"), &request("true"));
+        let refused = Sealed::new(&large, &key.public(), owner("a"));
         assert!(matches!(refused, Err(SealError::Size)));
-        let mut request = sealed(&key, &token());
-        request.sealed.as_mut().unwrap().content = "A".repeat(MAX_BOX + 1);
-        assert!(request.check().is_err());
+        let mut sealed = sealed(&key);
+        assert!(sealed.is_bounded());
+        sealed.content = "A".repeat(MAX_BOX + 1);
+        assert!(!sealed.is_bounded());
     }
 
     #[test]
@@ -361,17 +326,16 @@ mod tests {
         #[test]
         fn secrets_survive_the_queue(secrets: BTreeMap<String, String>, place: prop::sample::Index) {
             let key = WorkerKey::random();
-            let request = sealed(&key, &secrets);
-            let json = serde_json::to_string(&request).unwrap();
-            let mut read: Request = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(&open(Some(&key), &id("a"), &read).unwrap(), &secrets);
+            let sealed = Sealed::new(&secrets, &key.public(), owner("a")).unwrap();
+            let json = serde_json::to_string(&sealed).unwrap();
+            let mut read: Sealed = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&read.open(Some(&key), &owner("a")).unwrap(), &secrets);
             // One bit of the box.
-            let sealed = read.sealed.as_mut().unwrap();
-            let mut content = STANDARD.decode(&sealed.content).unwrap();
+            let mut content = STANDARD.decode(&read.content).unwrap();
             let place = place.index(content.len());
             content[place] ^= 1;
-            sealed.content = STANDARD.encode(content);
-            prop_assert!(open(Some(&key), &id("a"), &read).is_err());
+            read.content = STANDARD.encode(content);
+            prop_assert!(read.open(Some(&key), &owner("a")).is_err());
         }
     }
 }

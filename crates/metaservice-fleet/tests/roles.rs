@@ -12,7 +12,7 @@ use metaservice_fleet::queue::{
     CancelError, Cancelled, ConnectError, Queue, Settings, SubmitError, WriteError,
 };
 use metaservice_fleet::request::Request;
-use metaservice_fleet::sealed::{self, WorkerKey};
+use metaservice_fleet::sealed::{Secrets, WorkerKey};
 use metaservice_fleet::state::CANCELLATION;
 use metaservice_fleet::step::{Change, ExceptionCause, LostCause, Outcome};
 use metaservice_fleet::store::Store;
@@ -193,8 +193,8 @@ async fn each_role_does_its_part_of_a_job() {
     let mut request = shell("echo $TOKEN | tr a-z A-Z | tee /f");
     let artifact = serde_json::from_value::<ArtifactSpec>(serde_json::json!({ "path": "/f" }));
     request.spec.artifacts.push(artifact.unwrap());
-    let secrets = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
-    request.sealed = Some(sealed::seal(&secrets, &key.public(), &id("a"), &request).unwrap());
+    let secrets: Secrets = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
+    request.seal(&id("a"), &secrets, &key.public()).unwrap();
     let mut moved = request.clone();
     moved.attempts = 1;
     client.submit(&id("moved"), &moved).await.unwrap();
@@ -202,7 +202,7 @@ async fn each_role_does_its_part_of_a_job() {
     let mut other = shell("true");
     other.attempts = 1;
     let key_of_others = WorkerKey::random().public();
-    other.sealed = Some(sealed::seal(&secrets, &key_of_others, &id("b"), &other).unwrap());
+    other.seal(&id("b"), &secrets, &key_of_others).unwrap();
     client.submit(&id("b"), &other).await.unwrap();
 
     let working = work(&worker, &directory, Some(key));

@@ -20,7 +20,7 @@ use super::types::Event;
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
-use crate::sealed::{self, WorkerKey};
+use crate::sealed::WorkerKey;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
 use crate::store::Store;
 use crate::tunnel::Door;
@@ -92,7 +92,7 @@ impl Attempt {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
         }
-        let secrets = match sealed::open(self.key.as_ref(), &self.id, &self.request) {
+        let secrets = match self.request.secrets(&self.id, self.key.as_ref()) {
             Ok(secrets) => secrets,
             Err(error) => return lost(LostCause::Refused, error.to_string()),
         };

@@ -333,6 +333,8 @@ impl Decider {
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.stop_all(Stop::Dropped);
+        // What was confirmed is given back once it arrives.
+        self.claiming.retain(|_, claim| !claim.is_own);
         self.claiming.values_mut().for_each(|claim| claim.is_late = true);
     }
 
@@ -355,6 +357,11 @@ impl Decider {
     /// The number of jobs that run here.
     pub(super) fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether a job may still begin here.
+    pub(super) fn has_claims(&self) -> bool {
+        !self.claiming.is_empty()
     }
 
     /// Whether a job runs here that is not to stop.

@@ -373,7 +373,8 @@ impl Worker {
     }
 
     fn is_done(&mut self) -> bool {
-        let is_idle = self.attempts.is_empty() && self.writes.is_empty();
+        let has_work = !self.attempts.is_empty() || self.decider.has_claims();
+        let is_idle = !has_work && self.writes.is_empty();
         let is_last = is_idle && self.options.once && !self.decider.has_pausing(self.now());
         if is_last && self.draining.is_none() && !self.decider.is_cut() {
             self.begin_drain();

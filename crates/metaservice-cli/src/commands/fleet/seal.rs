@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::request::Request;
-use metaservice_fleet::sealed::{self, PublicKey, Secrets};
+use metaservice_fleet::sealed::{PublicKey, Secrets};
 
 use super::connection::QUEUE;
 use crate::hints;
@@ -48,7 +48,6 @@ impl SealArgs {
                 "--secret needs the public key of the workers",
             )
         })?;
-        request.sealed = Some(sealed::seal(secrets, key, id, request).context("in --secret")?);
-        Ok(())
+        request.seal(id, secrets, key).context("in --secret")
     }
 }
