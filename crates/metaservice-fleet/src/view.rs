@@ -64,7 +64,7 @@ struct Leases {
 /// A worker that looks for a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeker<'a> {
-    /// What it has for the requirements of jobs.
+    /// Its features, for the requirements of jobs.
     pub features: &'a Features,
     /// The memory that the job may have, in bytes.
     pub memory: u64,

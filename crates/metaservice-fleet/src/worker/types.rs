@@ -18,7 +18,7 @@ pub struct Options {
     pub name: WorkerName,
     /// How many jobs it runs at once: at least 1.
     pub slots: u32,
-    /// What it has for the requirements of jobs, as [`host_features`](super::host_features) says.
+    /// Its features, for the requirements of jobs, as [`host_features`](super::host_features) says.
     pub features: Features,
     /// The memory of all its machines together, in bytes.
     pub memory: u64,
