@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use metaservice_fleet::name::{JobId, RunId};
+use metaservice_fleet::name::{JobId, RunId, Tenant};
 use metaservice_fleet::queue::{
-    CancelError, Cancelled, ConnectError, Queue, Settings, SubmitError, WriteError,
+    CancelError, Cancelled, ConnectError, LimitError, Queue, RoomError, Settings, SubmitError,
+    WriteError,
 };
 use metaservice_fleet::request::Request;
 use metaservice_fleet::sealed::{Secrets, WorkerKey};
 use metaservice_fleet::state::CANCELLATION;
 use metaservice_fleet::step::{Change, ExceptionCause, LostCause, Outcome};
 use metaservice_fleet::store::Store;
+use metaservice_fleet::tenants::TenantLimits;
 use metaservice_fleet::worker::{self, Options};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
@@ -142,6 +144,25 @@ async fn a_watcher_reads_and_changes_nothing() {
     assert_eq!(text, "the user of the queue may not publish to $KV.ms_jobs.job.b.0");
     let refused = watcher.cancel(&id("a")).await;
     assert!(matches!(refused, Err(CancelError::Write(WriteError::Denied(_)))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_admin_limits_tenants_and_all_others_read_it() {
+    let server = One::with_roles();
+    let admin = server.queue_of("admin").await;
+    let tenant = Tenant::default();
+    let limits = TenantLimits { running: Some(2), waiting: Some(0) };
+    admin.limit(&tenant, limits).await.unwrap();
+    for role in ["client", "worker", "watcher"] {
+        let queue = server.queue_of(role).await;
+        assert_eq!(queue.limits_of(&tenant).await.unwrap(), limits);
+        assert_eq!(queue.view().await.unwrap().tenants()[&tenant].limits, limits);
+        let denied = queue.limit(&tenant, TenantLimits::default()).await;
+        assert!(matches!(denied, Err(LimitError::Denied(_))), "{denied:?}");
+        let full = queue.check_room(&tenant, &[&id("a")]).await;
+        assert!(matches!(full, Err(RoomError::Full { limit: 0, .. })), "{full:?}");
+    }
+    assert_eq!(admin.limits_of(&tenant).await.unwrap(), limits);
 }
 
 #[tokio::test(flavor = "multi_thread")]
