@@ -15,6 +15,7 @@ mod machine;
 mod measure;
 mod page;
 mod plot;
+mod queue;
 mod runner;
 mod statistics;
 
@@ -64,7 +65,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Selection {
-    /// Take only these: a group (`loopback`, `machine`), or a measure such as `loopback/log`.
+    /// Take only these: a group (`loopback`, `machine`, `queue`), or a measure such as `loopback/log`.
     filter: Vec<String>,
     /// The agent, built as for guests.
     #[arg(long)]
@@ -135,7 +136,8 @@ fn source(bytes: u64) -> anyhow::Result<()> {
 
 /// All measures, in the order of the page.
 fn entries() -> Vec<Entry> {
-    loopback::entries().into_iter().chain(machine::entries()).collect()
+    let groups = [loopback::entries(), machine::entries(), queue::entries()];
+    groups.into_iter().flatten().collect()
 }
 
 fn run(selection: &Selection, file: &Path) -> anyhow::Result<()> {

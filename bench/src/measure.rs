@@ -17,6 +17,8 @@ pub(crate) enum Group {
     Loopback,
     /// In a virtual machine.
     Machine,
+    /// Jobs of a queue, with one server and one worker on this host.
+    Queue,
 }
 
 impl fmt::Display for Group {
@@ -24,6 +26,7 @@ impl fmt::Display for Group {
         f.write_str(match self {
             Self::Loopback => "loopback",
             Self::Machine => "machine",
+            Self::Queue => "queue",
         })
     }
 }

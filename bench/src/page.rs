@@ -29,7 +29,7 @@ pub(crate) fn render(data: &Data, file: &Path) -> anyhow::Result<()> {
     let directory = file.parent().context("a data file is in a directory")?;
     let page = directory.with_extension("md");
     let mut text = introduction(data);
-    for group in [Group::Loopback, Group::Machine] {
+    for group in [Group::Loopback, Group::Machine, Group::Queue] {
         let records: Vec<&Record> = data.records.iter().filter(|r| r.group == group).collect();
         if records.is_empty() {
             continue;
@@ -37,6 +37,7 @@ pub(crate) fn render(data: &Data, file: &Path) -> anyhow::Result<()> {
         text.push_str(match group {
             Group::Loopback => "\n## Host and agent on one machine, over loopback\n",
             Group::Machine => "\n## In a virtual machine\n",
+            Group::Queue => "\n## Jobs of a queue\n",
         });
         for record in records {
             let note =

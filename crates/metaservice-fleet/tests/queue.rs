@@ -4,6 +4,7 @@
 mod servers;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use metaservice_fleet::name::{JobId, RunId};
 use metaservice_fleet::queue::{Cancelled, Queue, ReadError, SubmitError, Submitted, Written};
@@ -125,4 +126,26 @@ async fn steps_of_a_queue_come_after_a_restart_of_its_server() {
     assert_eq!(step.id, id("b"), "no step is lost or repeated");
     let names: BTreeSet<_> = queue.view().await.unwrap().jobs().map(|(id, _)| id.clone()).collect();
     assert_eq!(names, BTreeSet::from([id("a"), id("b")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_begins_anew_though_its_calls_are_cancelled() {
+    let mut server = One::start().await;
+    let queue = server.queue().await;
+    let mut steps = queue.steps().await.unwrap();
+    server.kill();
+    let begun = std::time::Instant::now();
+    // A worker with other events cancels its calls as often.
+    let mut read = async || tokio::time::timeout(Duration::from_millis(100), steps.next()).await;
+    // The reader must fail once before the server is there again.
+    while !matches!(read().await, Ok(Err(_))) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "a server that is down is an error");
+    }
+    server.revive();
+    let id: JobId = "late".parse().unwrap();
+    while queue.submit(&id, &request("true")).await.is_err() {}
+    let begun = std::time::Instant::now();
+    while !matches!(read().await, Ok(Ok(_))) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the reader begins anew");
+    }
 }

@@ -7,6 +7,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{JOBS, LEASES, LOGS, Queue};
 use super::error::ReadError;
@@ -22,6 +23,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long to wait before a reader is made again that could not be made.
 const RETRY: Duration = Duration::from_millis(500);
 
+const NONE: Duration = Duration::ZERO;
+
 /// The messages of some subjects of a stream, in order, each once.
 ///
 /// The client library's own ordered reader can sleep for ever after a heartbeat that it misses.
@@ -35,7 +38,38 @@ struct Messages {
     pending: u64,
     reader: Option<Box<pull::Stream>>,
     failed: bool,
+    /// A reader that is being opened. It is a task: a caller that has other events all the time
+    /// cancels its calls, and would never see the end of an opening that is in them.
+    opening: Option<AbortOnDropHandle<Result<(pull::Stream, u64), ReadError>>>,
     connections: watch::Receiver<u64>,
+}
+
+/// Opens a reader of what comes after this message. Returns also how many messages are there.
+async fn open(
+    queue: &Queue,
+    stream: &str,
+    subject: String,
+    last: u64,
+) -> Result<(pull::Stream, u64), ReadError> {
+    let stream = queue.stream(stream).await?;
+    let deliver_policy = match last {
+        0 => DeliverPolicy::All,
+        last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+    };
+    let config = pull::Config {
+        filter_subject: subject,
+        deliver_policy,
+        ack_policy: AckPolicy::None,
+        inactive_threshold: HEARTBEAT * 6,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let server = |error: super::error::ServerError| ReadError::Server(error);
+    let consumer = stream.create_consumer(config).await.map_err(|error| server(error.into()))?;
+    let pending = consumer.cached_info().num_pending;
+    let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
+    Ok((reader.await.map_err(|error| server(error.into()))?, pending))
 }
 
 impl std::fmt::Debug for Messages {
@@ -64,40 +98,39 @@ impl Messages {
             pending: 0,
             reader: None,
             failed: false,
+            opening: None,
             connections,
         };
         messages.reopen().await?;
         Ok(messages)
     }
 
+    /// Cancellation: the next call waits for the same reader.
     async fn reopen(&mut self) -> Result<(), ReadError> {
-        if self.failed {
-            tokio::time::sleep(RETRY).await;
-        }
-        self.failed = true;
-        self.connections.mark_unchanged();
-        let stream = self.queue.stream(self.stream).await?;
-        let deliver_policy = match self.last {
-            0 => DeliverPolicy::All,
-            last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+        let opening = match &mut self.opening {
+            Some(opening) => opening,
+            None => {
+                self.connections.mark_unchanged();
+                let queue = self.queue.clone();
+                let (stream, subject, last) = (self.stream, self.subject.clone(), self.last);
+                let pause = if std::mem::replace(&mut self.failed, true) { RETRY } else { NONE };
+                let task = tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    open(&queue, stream, subject, last).await
+                });
+                self.opening.insert(AbortOnDropHandle::new(task))
+            }
         };
-        let config = pull::Config {
-            filter_subject: self.subject.clone(),
-            deliver_policy,
-            ack_policy: AckPolicy::None,
-            inactive_threshold: HEARTBEAT * 6,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
+        let opened = opening.await;
+        self.opening = None;
+        let (reader, pending) = match opened {
+            Ok(opened) => opened?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => return std::future::pending().await,
         };
-        let server = |error: super::error::ServerError| ReadError::Server(error);
-        let consumer =
-            stream.create_consumer(config).await.map_err(|error| server(error.into()))?;
-        self.pending = consumer.cached_info().num_pending;
-        self.count = 0;
-        let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
-        self.reader = Some(Box::new(reader.await.map_err(|error| server(error.into()))?));
-        self.failed = false;
+        self.reader = Some(Box::new(reader));
+        (self.pending, self.count, self.failed) = (pending, 0, false);
         Ok(())
     }
 

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaservice_sandbox::life::End;
 use metaservice_sandbox::spec::JobSpec;
-use metaservice_sandbox::{Builder, Report, control};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -14,8 +12,9 @@ use super::chain::chain;
 use super::decide::Stop;
 use super::events::Events;
 use super::files;
+use super::machines::Machines;
 use super::output::{self, Destination};
-use super::pool::Pool;
+use super::runner::{Run, RunError};
 use super::types::Event;
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
@@ -40,7 +39,7 @@ pub(super) struct Attempt {
     pub(super) request: Arc<Request>,
     pub(super) directory: PathBuf,
     pub(super) stop: watch::Receiver<Option<Stop>>,
-    pub(super) pool: Pool,
+    pub(super) machines: Machines,
     /// Where artifacts go.
     pub(super) store: Store,
     /// The most bytes of the log.
@@ -84,7 +83,7 @@ impl Attempt {
         self.events.tell(event);
     }
 
-    /// Runs the command in a machine, and carries its outputs to the queue.
+    /// Runs the command, and carries its outputs to the queue.
     async fn execute(&self, door: &Door) -> Change {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
@@ -97,30 +96,12 @@ impl Attempt {
             }
         }
         let ([stdout, stderr], log) = output::pipes();
-        let builder = Builder::from_spec(self.spec()).log(stdout).log_stderr(stderr);
-        let prepared = match builder.prepare().await {
-            Ok(prepared) => prepared,
-            Err(error) => return lost(LostCause::Refused, chain(&error)),
-        };
-        let warm = prepared.kind().and_then(|kind| self.pool.take(&kind));
         let (id, attempt) = (self.id.clone(), self.attempt);
-        self.tell(Event::Started { id, attempt, warm: warm.is_some() });
-        let prepared = match warm {
-            Some(machine) => prepared.warm(machine),
-            None => prepared,
-        };
-        let mut sandbox = match prepared.launch().await {
-            Ok(sandbox) => sandbox,
-            Err(error) => return lost(LostCause::Machine, chain(&error)),
-        };
-        if let Ok(client) = control::find(sandbox.name()).await {
-            door.lead_to(client.socket().to_owned());
-        }
-        let ended = async {
-            let report = sandbox.wait().await;
-            // The log ends with the handle.
-            drop(sandbox);
-            report
+        let run = Run { id, attempt, spec: self.spec(), stdout, stderr };
+        let starting = |warm| self.tell(Event::Started { id: self.id.clone(), attempt, warm });
+        let ended = match self.machines.start(run, door, starting).await {
+            Ok(ended) => ended,
+            Err(error) => return not_run(error),
         };
         let (id, attempt) = (&self.id, self.attempt);
         let full = |reason| self.tell(Event::Full { id: id.clone(), attempt, reason });
@@ -136,7 +117,8 @@ impl Attempt {
             keeps_file: self.store.url().is_some(),
         };
         match tokio::join!(ended, log.send(to, first, full)) {
-            (report, Ok(log)) => self.conclude(&report, log).await,
+            (Ok(status), Ok(log)) => self.conclude(status, log).await,
+            (Err(error), Ok(_)) => not_run(error),
             (_, Err(error)) => lost(LostCause::Output, error.to_string()),
         }
     }
@@ -157,21 +139,12 @@ impl Attempt {
         spec
     }
 
-    async fn conclude(&self, report: &Report, log: u64) -> Change {
-        match report.outcome.end {
-            End::Result | End::Killed(_) | End::Unread => {}
-            end => {
-                let cause = report.not_started.as_ref().map(|error| chain(error));
-                let cause = cause.or_else(|| report.exit.as_ref().map(|e| e.cause.to_string()));
-                return lost(LostCause::Machine, cause.unwrap_or_else(|| format!("{end:?}")));
-            }
-        }
+    async fn conclude(&self, status: u8, log: u64) -> Change {
         let mut artifacts = Vec::new();
         for (number, artifact) in self.request.spec.artifacts.iter().enumerate().take(MAX_ARTIFACTS)
         {
             artifacts.push(self.store(number, &artifact.path).await);
         }
-        let status = report.status();
         let log_object = self.archive().await;
         Change::Ended(Outcome::Finished { status, log, log_object, artifacts })
     }
@@ -257,6 +230,13 @@ async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
         Ok(Some(stop)) => stop,
         // The worker is gone, and its lease with it.
         _ => Stop::Dropped,
+    }
+}
+
+fn not_run(error: RunError) -> Change {
+    match error {
+        RunError::Refused(message) => lost(LostCause::Refused, message),
+        RunError::Machine(message) => lost(LostCause::Machine, message),
     }
 }
 

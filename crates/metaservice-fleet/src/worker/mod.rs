@@ -5,6 +5,7 @@
 //! | `turn` | the loop: what arrives, what is due, who runs |
 //! | `decide` | what to claim, to stop and to give back, without I/O or clock |
 //! | `attempt` | one attempt, from the claim to its last step |
+//! | `machines` | what the command runs in: sandboxes, or what a library user gave |
 //! | `output` | the log of an attempt on its way to the queue |
 //! | `types` | options, events and errors |
 //! | `events` | where the events go: a channel, and metrics |
@@ -16,9 +17,11 @@ mod chain;
 mod decide;
 mod events;
 mod files;
+mod machines;
 mod memory;
 mod output;
 mod pool;
+mod runner;
 #[cfg(test)]
 mod simulation;
 mod stock;
@@ -27,10 +30,12 @@ pub(crate) mod types;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 pub use self::events::Events;
+pub use self::runner::{Run, RunError, Runner, Running};
 use self::types::attempts;
 pub use self::types::{Event, Options, Summary, Warm, WorkerError};
 use crate::queue::Queue;
@@ -47,8 +52,59 @@ pub async fn run(
     drain: CancellationToken,
     events: impl Into<Events>,
 ) -> Result<Summary, WorkerError> {
+    work(queue, options, None, drain, events.into()).await
+}
+
+/// Works as [`run`] does, but runs the jobs in something else than machines of this host. There are
+/// no warm machines, and no connections to a running job.
+///
+/// ```no_run
+/// use metaservice_fleet::worker::{self, Run, RunError, Runner, Running};
+/// use tokio::io::AsyncWriteExt;
+///
+/// #[derive(Debug)]
+/// struct Echo;
+///
+/// impl Runner for Echo {
+///     fn run(&self, mut run: Run) -> Running {
+///         Box::pin(async move {
+///             let line = format!("{:?}\n", run.spec.command);
+///             let written = run.stdout.write_all(line.as_bytes()).await;
+///             written.map(|()| 0).map_err(|error| RunError::Machine(error.to_string()))
+///         })
+///     }
+/// }
+/// # async fn example(queue: metaservice_fleet::queue::Queue, options: worker::Options) {
+/// let (events, _reports) = tokio::sync::mpsc::unbounded_channel();
+/// # let drain = tokio_util::sync::CancellationToken::new();
+/// let summary = worker::run_in(queue, options, Echo, drain, events).await;
+/// # }
+/// ```
+///
+/// Cancellation: its runs are dropped. The queue gives their jobs to other workers after the lease.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    queue: Queue,
+    options: Options,
+    runner: impl Runner,
+    drain: CancellationToken,
+    events: impl Into<Events>,
+) -> Result<Summary, WorkerError> {
+    let options = Options { warm: Vec::new(), ..options };
+    work(queue, options, Some(Arc::new(runner)), drain, events.into()).await
+}
+
+async fn work(
+    queue: Queue,
+    options: Options,
+    runner: Option<Arc<dyn Runner>>,
+    drain: CancellationToken,
+    events: Events,
+) -> Result<Summary, WorkerError> {
     let _lock = claim_directory(&options.directory)?;
-    turn::Worker::start(queue, options, drain, events.into()).await?.run().await
+    turn::Worker::start(queue, options, runner, drain, events).await?.run().await
 }
 
 /// Takes the directory, and removes what a killed worker left in it.

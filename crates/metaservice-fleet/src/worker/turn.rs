@@ -1,6 +1,7 @@
 //! The loop of a worker: what arrives, what is due, who runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -14,7 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
 use super::events::Events;
+use super::machines::Machines;
 use super::pool::Pool;
+use super::runner::Runner;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
@@ -39,6 +42,7 @@ pub(super) struct Worker {
     stops: HashMap<JobId, (u32, watch::Sender<Option<Stop>>)>,
     attempts: JoinSet<Over>,
     pool: Pool,
+    machines: Machines,
     _pool: AbortOnDropHandle<()>,
     writes: JoinSet<Wrote>,
     renewals: JoinSet<(Duration, Result<(), WriteError>)>,
@@ -71,6 +75,7 @@ impl Worker {
     pub(super) async fn start(
         queue: Queue,
         options: Options,
+        runner: Option<Arc<dyn Runner>>,
         drain: CancellationToken,
         events: Events,
     ) -> Result<Self, WorkerError> {
@@ -90,6 +95,7 @@ impl Worker {
             leases: queue.leases().await?,
             requests,
             stops: HashMap::new(),
+            machines: runner.map_or_else(|| Machines::Sandboxes(pool.clone()), Machines::Other),
             pool,
             _pool: keeper,
             attempts: JoinSet::new(),
@@ -256,7 +262,7 @@ impl Worker {
             directory: attempts(&self.options.directory).join(format!("{id}.{attempt}")),
             stop: stopped,
             claimed: Instant::now(),
-            pool: self.pool.clone(),
+            machines: self.machines.clone(),
             max_log: self.options.max_log,
             store: match &self.options.store {
                 Some(store) => store.clone(),

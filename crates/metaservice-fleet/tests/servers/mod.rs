@@ -81,22 +81,29 @@ async fn connect(url: String, replicas: usize) -> Queue {
 /// One server.
 pub(crate) struct One {
     server: Server,
+    address: String,
     port: u16,
     _directory: tempfile::TempDir,
 }
 
 impl One {
     pub(crate) async fn start() -> Self {
+        Self::on("127.0.0.1").await
+    }
+
+    /// A server that listens on this address.
+    pub(crate) async fn on(address: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let arguments = ["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"];
+        let arguments = ["-a", address, "-p", &port.to_string(), "-js", "-sd"];
         let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).to_vec();
         arguments.push(directory.path().display().to_string());
-        Self { server: Server::start(arguments), port, _directory: directory }
+        let address = address.to_owned();
+        Self { server: Server::start(arguments), address, port, _directory: directory }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.address, self.port)
     }
 
     pub(crate) async fn queue(&self) -> Queue {
@@ -164,14 +171,34 @@ impl Cluster {
         Self { servers, ports, _directory: directory }
     }
 
-    pub(crate) async fn queue(&self) -> Queue {
+    pub(crate) fn url(&self) -> String {
         let urls: Vec<String> =
             self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        connect(urls.join(","), 3).await
+        urls.join(",")
+    }
+
+    pub(crate) async fn queue(&self) -> Queue {
+        connect(self.url(), 3).await
     }
 
     /// Kills a server.
     pub(crate) fn kill(&mut self, number: usize) {
         self.servers[number].kill();
+    }
+
+    /// Starts a server again.
+    pub(crate) fn revive(&mut self, number: usize) {
+        let server = &mut self.servers[number];
+        server.child = spawn(&server.arguments);
+    }
+
+    /// Stops the process of a server. It keeps its connections, and accepts more.
+    pub(crate) fn pause(&self, number: usize) {
+        self.servers[number].signal(Signal::STOP);
+    }
+
+    /// Continues the process of a server.
+    pub(crate) fn resume(&self, number: usize) {
+        self.servers[number].signal(Signal::CONT);
     }
 }
