@@ -1,4 +1,4 @@
-//! Where artifacts and whole logs are kept: in the object store of the queue, in a folder, or in a
+//! Where artifacts and whole logs are kept: in the object store of the queue, in a directory, or in a
 //! bucket of a cloud provider.
 //!
 //! An object is visible only as a whole. It has a digest, which the step of its job names, so a
@@ -41,10 +41,10 @@ pub enum OpenError {
         "the address of a store has no user and no password: set the variables of its provider"
     )]
     Password,
-    /// The folder cannot be used.
-    #[error("cannot use the folder {}", path.display())]
-    Folder {
-        /// The folder.
+    /// The directory cannot be used.
+    #[error("cannot use the directory {}", path.display())]
+    Directory {
+        /// The directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -122,7 +122,7 @@ impl Store {
 
     /// The store at this address: `file:///DIRECTORY`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
     /// `az://CONTAINER/PREFIX`. The credentials come from the variables of the provider's tools, such
-    /// as `AWS_ACCESS_KEY_ID`. A folder is created if it does not exist.
+    /// as `AWS_ACCESS_KEY_ID`. A directory is created if it does not exist.
     ///
     /// # Errors
     /// When the address or the settings are wrong. No connection is made.
@@ -132,7 +132,7 @@ impl Store {
             return Err(OpenError::Password);
         }
         let (objects, prefix) = match url.scheme() {
-            "file" => (folder(&url)?, Path::default()),
+            "file" => (directory(&url)?, Path::default()),
             #[cfg(feature = "clouds")]
             "s3" | "gs" | "az" => bucket(&url)?,
             _ => return Err(OpenError::Url),
@@ -227,12 +227,12 @@ fn object(prefix: &Path, name: &str) -> Path {
     prefix.clone().join(name)
 }
 
-fn folder(url: &Url) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn directory(url: &Url) -> Result<Arc<dyn ObjectStore>, OpenError> {
     let path = url.to_file_path().map_err(|()| OpenError::Url)?;
-    let failed = |cause| OpenError::Folder { path: path.clone(), cause };
+    let failed = |cause| OpenError::Directory { path: path.clone(), cause };
     std::fs::create_dir_all(&path).map_err(failed)?;
-    let folder = LocalFileSystem::new_with_prefix(&path).map_err(OpenError::Settings)?;
-    Ok(Arc::new(folder.with_fsync(true)))
+    let directory = LocalFileSystem::new_with_prefix(&path).map_err(OpenError::Settings)?;
+    Ok(Arc::new(directory.with_fsync(true)))
 }
 
 #[cfg(feature = "clouds")]
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_in_a_folder_is_whole_or_not_there() {
+    async fn an_object_in_a_directory_is_whole_or_not_there() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("a b");
         let store = Store::open(Url::from_directory_path(&place).unwrap().as_str()).unwrap();

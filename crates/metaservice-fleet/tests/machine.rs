@@ -148,12 +148,12 @@ async fn a_job_leaves_its_log_its_status_and_its_artifacts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_has_the_artifacts_and_the_whole_log() {
+async fn a_directory_has_the_artifacts_and_the_whole_log() {
     let server = One::start().await;
     let queue = server.queue().await;
     let directory = tempfile::tempdir().unwrap();
-    let folder = format!("file://{}", directory.path().join("store").display());
-    let store = Store::open(&folder).unwrap();
+    let directory = format!("file://{}", directory.path().join("store").display());
+    let store = Store::open(&directory).unwrap();
     let mut request = shell("echo out; seq 100000; echo x > /f");
     let artifact = serde_json::from_value(serde_json::json!({ "path": "/f" })).unwrap();
     request.spec.artifacts.push(artifact);

@@ -41,7 +41,7 @@ impl Queue {
     }
 
     /// Removes the jobs that have ended and that `is_old` names, with their logs and artifacts in
-    /// the queue. What they have in another store stays. Returns their ids. An id that was removed
+    /// the queue. What is in another store stays. Returns their ids. An id that was removed
     /// may be submitted again.
     ///
     /// Cancellation: a part of a job is removed. The next call removes the rest.
