@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use checks::{Ledger, Ran, is_over};
+use checks::{Course, Ran, is_over};
 use fake::Script;
 use faults::{Fault, Record, Servers, Target};
 use process::Part;
@@ -130,12 +130,12 @@ async fn chaos(mut servers: Servers, queue: &Queue, url: &str, replicas: usize) 
         faults::suffer(plan, &mut servers, &parts, &mut workers),
         clients(queue, seed, &ids)
     );
-    let mut ledger = Ledger::default();
-    let ending = tokio::time::timeout(Duration::from_secs(120), ledger.read(queue, ids.len()));
+    let mut course = Course::default();
+    let ending = tokio::time::timeout(Duration::from_secs(120), course.read(queue, ids.len()));
     if ending.await.is_err() {
-        panic!("{}", unfinished(&ledger, &parts));
+        panic!("{}", unfinished(&course, &parts));
     }
-    let ended = ledger.jobs;
+    let ended = course.jobs;
     for worker in workers {
         worker.drained().await;
     }
@@ -159,8 +159,8 @@ async fn chaos(mut servers: Servers, queue: &Queue, url: &str, replicas: usize) 
 }
 
 /// The jobs that have no result, and what the workers said last.
-fn unfinished(ledger: &Ledger, parts: &[Part]) -> String {
-    let left = ledger.jobs.iter().filter(|(_, job)| job.outcome().is_none());
+fn unfinished(course: &Course, parts: &[Part]) -> String {
+    let left = course.jobs.iter().filter(|(_, job)| job.outcome().is_none());
     let mut text = String::from("some jobs have no result\n");
     for (id, job) in left {
         text.push_str(&format!(
