@@ -68,6 +68,7 @@ fn names(command: &Command) -> Vec<String> {
             None => args.job.secret.clone(),
         },
         Command::Serve(args) => args.job.secret.clone(),
+        Command::Submit(args) => args.job.secret.clone(),
         _ => Vec::new(),
     }
 }
@@ -76,6 +77,7 @@ fn job(command: &mut Command) -> Option<&mut JobArgs> {
     match command {
         Command::Run(args) => Some(&mut args.job),
         Command::Serve(args) => Some(&mut args.job),
+        Command::Submit(args) => Some(&mut args.job),
         _ => None,
     }
 }

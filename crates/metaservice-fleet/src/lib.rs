@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | [`name`] | names of jobs, workers and tenants |
 //! | [`request`] | what a client asks for: a description, a tenant, a priority, attempts |
+//! | [`sealed`] | secrets of a job, sealed for workers |
 //! | [`step`] | the changes of a job, as JSON |
 //! | [`state`] | one job: what its steps make of it, without I/O |
 //! | [`view`] | all jobs and workers: who runs next, who is lost, without I/O or clock |
@@ -51,6 +52,7 @@ pub mod metrics;
 pub mod name;
 pub mod queue;
 pub mod request;
+pub mod sealed;
 pub mod server;
 pub mod state;
 pub mod step;

@@ -5,8 +5,10 @@ use std::path::{Component, Path};
 
 use metaservice_sandbox::spec::JobSpec;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::name::Tenant;
+use crate::name::{JobId, Tenant};
+use crate::sealed::{Owner, PublicKey, SealError, Sealed, Secrets, WorkerKey};
 
 /// The version of requests and steps.
 pub const VERSION: u32 = 1;
@@ -60,6 +62,9 @@ pub struct Request {
     /// The labels that its worker must have.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub require: BTreeSet<String>,
+    /// Its secrets, which only a worker with the key can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 const fn attempts() -> u32 {
@@ -82,6 +87,9 @@ pub enum InvalidRequest {
     /// It needs a value that only the client has.
     #[error("the queue carries no {0}")]
     Client(&'static str),
+    /// Its sealed secrets are too long.
+    #[error("the sealed secrets of the job are too long")]
+    Sealed,
     /// It is too long.
     #[error("the job has {0} bytes of JSON, more than {MAX_REQUEST}")]
     Size(usize),
@@ -99,6 +107,7 @@ impl Request {
             not_before: None,
             deadline: None,
             require: BTreeSet::new(),
+            sealed: None,
         }
     }
 
@@ -124,11 +133,55 @@ impl Request {
         if self.allowed() != self.spec {
             return Err(InvalidRequest::Client("other setting of the client's host"));
         }
+        if self.sealed.as_ref().is_some_and(|sealed| !sealed.is_bounded()) {
+            return Err(InvalidRequest::Sealed);
+        }
         match serde_json::to_vec(self).map(|json| json.len()) {
             Ok(length) if length <= MAX_REQUEST => Ok(()),
             Ok(length) => Err(InvalidRequest::Size(length)),
             Err(_) => Err(InvalidRequest::HostPath("one that is no text")),
         }
+    }
+
+    /// Seals secrets for the workers with this key. They belong to the job and the request: it must
+    /// not change after this.
+    ///
+    /// # Errors
+    /// When they are too long.
+    pub fn seal(
+        &mut self,
+        id: &JobId,
+        secrets: &Secrets,
+        key: &PublicKey,
+    ) -> Result<(), SealError> {
+        self.sealed = Some(Sealed::new(secrets, key, self.owner(id)?)?);
+        Ok(())
+    }
+
+    /// Opens the secrets of the job with the key of a worker. A job without secrets needs no key.
+    ///
+    /// # Errors
+    /// When there is no key or another one, or they are another job's or another request's.
+    pub fn secrets(&self, id: &JobId, key: Option<&WorkerKey>) -> Result<Secrets, SealError> {
+        match &self.sealed {
+            Some(sealed) => sealed.open(key, &self.owner(id)?),
+            None => Ok(Secrets::new()),
+        }
+    }
+
+    fn owner(&self, id: &JobId) -> Result<Owner, SealError> {
+        let request = Self { sealed: None, ..self.clone() };
+        let json = serde_json::to_vec(&request).map_err(SealError::Form)?;
+        let request = metaservice_private::hex(&Sha256::digest(json));
+        Ok(Owner { job: id.clone(), request })
+    }
+
+    /// Whether it asks for the same as this one. Two boxes of the same secrets differ: those for the
+    /// same key count as the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let key = |request: &Self| request.sealed.as_ref().map(|sealed| sealed.to.clone());
+        key(self) == key(other) && Self { sealed: other.sealed.clone(), ..self.clone() } == *other
     }
 
     /// The description with only what a job may say to a worker. A field that is added to
@@ -248,6 +301,33 @@ mod tests {
         assert_eq!(secret, Err(InvalidRequest::Client("secrets")));
         let stdin = checked(|request| request.spec.stdin = true);
         assert_eq!(stdin, Err(InvalidRequest::Client("standard input")));
+    }
+
+    #[test]
+    fn secrets_are_for_one_job_and_one_command() {
+        let (key, id) = (WorkerKey::random(), "a".parse().unwrap());
+        let secrets: Secrets = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
+        let mut request = Request::new(JobSpec::new(["deploy"]));
+        request.spec.env.insert("A".into(), "b".into());
+        request.seal(&id, &secrets, &key.public()).unwrap();
+        assert_eq!(request.check(), Ok(()));
+        let json = serde_json::to_string(&request).unwrap();
+        let request: Request = serde_json::from_str(&json).unwrap();
+        assert_eq!(request.secrets(&id, Some(&key)).unwrap(), secrets);
+        let other = request.secrets(&"b".parse().unwrap(), Some(&key));
+        assert!(matches!(other, Err(SealError::OtherJob)), "{other:?}");
+        let mut changed = request.clone();
+        changed.spec.command = vec!["env".into()];
+        let other = changed.secrets(&id, Some(&key));
+        assert!(matches!(other, Err(SealError::OtherJob)), "{other:?}");
+
+        // The same secrets again are the same request.
+        let mut again = request.clone();
+        again.seal(&id, &secrets, &key.public()).unwrap();
+        assert!(again != request && again.is_same(&request));
+        assert!(!changed.is_same(&request));
+        again.sealed = None;
+        assert!(!again.is_same(&request));
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub const FIRST_PAUSE: u64 = 1_000;
 /// The longest time that a job waits after a lost attempt, in milliseconds.
 pub const MAX_PAUSE: u64 = 60_000;
 
+/// The number of a client's cancellation. It is none of the steps that workers count, so a client
+/// needs no right to write those. Its place in the bucket decides what it finds.
+pub const CANCELLATION: u32 = u32::MAX;
+
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,6 +109,9 @@ impl JobState {
     /// state takes its number and changes nothing, so that all readers agree. `None`: a step that
     /// this version cannot read.
     pub fn apply(&mut self, at: Stored, change: Option<Change>) -> bool {
+        if at.number == CANCELLATION {
+            return self.cancel(at);
+        }
         if at.number != self.next {
             return false;
         }
@@ -116,22 +123,27 @@ impl JobState {
                 self.used += 1;
                 self.phase = Phase::Running { worker, run, since: at.time };
             }
-            (Phase::Waiting { .. }, Change::Cancelled) => {
-                self.is_cancelled = true;
-                self.end(at, Outcome::Cancelled);
-            }
+            (_, Change::Cancelled) => return self.cancel(at),
             (Phase::Waiting { .. }, Change::Expired) => {
                 let cause = ExceptionCause::Deadline;
                 self.end(at, Outcome::Exception { cause, message: String::new() });
-            }
-            (Phase::Running { .. }, Change::Cancelled) if !self.is_cancelled => {
-                self.is_cancelled = true;
             }
             (Phase::Running { .. }, Change::Ended(outcome)) => self.end(at, outcome),
             (Phase::Running { .. }, Change::Lost { cause, message }) => {
                 self.lost(at, cause, message);
             }
             _ => return false,
+        }
+        true
+    }
+
+    fn cancel(&mut self, at: Stored) -> bool {
+        if self.is_cancelled || self.outcome().is_some() {
+            return false;
+        }
+        self.is_cancelled = true;
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.end(at, Outcome::Cancelled);
         }
         true
     }
@@ -242,6 +254,21 @@ mod tests {
             job.apply(at(next), Some(change));
         }
         job
+    }
+
+    #[test]
+    fn a_cancellation_counts_at_its_place_and_takes_no_number() {
+        let cancelled = at(CANCELLATION);
+        let mut waiting = job(2);
+        assert!(waiting.apply(cancelled, Some(Change::Cancelled)));
+        assert!(!waiting.apply(cancelled, Some(Change::Cancelled)));
+        let late = after(waiting, [claimed()]);
+        assert_eq!((late.outcome(), late.next), (Some(&Outcome::Cancelled), 2));
+        let mut running = after(job(2), [claimed()]);
+        assert!(running.apply(cancelled, Some(Change::Cancelled)));
+        assert!(running.is_cancelled && running.outcome().is_none());
+        let ended = after(running, [Change::Ended(finished(1))]);
+        assert_eq!((ended.outcome(), ended.next), (Some(&finished(1)), 3));
     }
 
     #[test]

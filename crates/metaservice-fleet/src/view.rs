@@ -34,6 +34,8 @@ pub struct View {
     running: BTreeMap<JobId, RunId>,
     tenants: HashMap<Tenant, u32>,
     deadlines: BTreeSet<(ServerTime, JobId)>,
+    /// The waiting jobs that may not start before a time.
+    starts: BTreeSet<(ServerTime, JobId)>,
     tried: HashMap<JobId, u32>,
     leases: Leases,
     keeps_ended: bool,
@@ -108,6 +110,7 @@ impl View {
                 let place = Place(Reverse(request.priority), *place, id.clone());
                 self.waiting.entry(request.tenant.clone()).or_default().insert(place);
                 self.deadlines.extend(request.deadline.map(|deadline| (deadline, id.clone())));
+                self.starts.extend(job.earliest().map(|earliest| (earliest, id.clone())));
             }
             Phase::Running { run, .. } => {
                 *self.tenants.entry(request.tenant.clone()).or_default() += 1;
@@ -137,6 +140,9 @@ impl View {
                 }
                 if let Some(deadline) = request.deadline {
                     self.deadlines.remove(&(deadline, id.clone()));
+                }
+                if let Some(earliest) = job.earliest() {
+                    self.starts.remove(&(earliest, id.clone()));
                 }
             }
             Phase::Running { .. } => {
@@ -244,7 +250,7 @@ impl View {
     #[must_use]
     pub fn has_pausing(&self, now: Duration, seeker: Seeker<'_>) -> bool {
         let time = self.server_time(now);
-        self.waiting.values().flatten().any(|Place(.., id)| {
+        self.starts.iter().any(|(_, id)| {
             self.jobs.get(id).is_some_and(|job| {
                 let may_start = |earliest: Option<ServerTime>| earliest.is_none_or(|e| e <= time);
                 may_start(job.request.not_before) && !may_start(job.earliest())
@@ -286,9 +292,8 @@ impl View {
         let leases = leases.map(|seen| (*seen + LEASE).saturating_sub(now));
         let after = |moment: ServerTime| Duration::from_millis(moment.saturating_sub(time) + 1);
         let deadlines = self.deadlines.first().map(|(deadline, _)| after(*deadline));
-        let places = self.waiting.values().flatten();
-        let starts = places.filter_map(|place| self.jobs.get(&place.2)?.earliest());
-        let starts = starts.filter(|start| *start > time).map(after);
+        let mut later = self.starts.iter().map(|(start, _)| *start);
+        let starts = later.find(|start| *start > time).map(after);
         // A lease that is over was written already, or cannot be judged now.
         let least = Duration::from_millis(200);
         leases.chain(deadlines).chain(starts).min().map(|quiet| quiet.max(least))

@@ -50,6 +50,7 @@ impl Worker {
         change: impl FnOnce(&mut Options),
     ) -> Self {
         let mut options = Options {
+            key: None,
             name: name.parse().unwrap(),
             slots: 2,
             labels: BTreeSet::new(),

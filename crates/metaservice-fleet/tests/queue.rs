@@ -91,7 +91,7 @@ async fn a_client_follows_a_job_to_its_end() {
     assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Running);
     assert!(follow.next().await.unwrap().is_cancelled);
     assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Ended);
-    queue.write(&id("a"), 3, Change::Ended(Outcome::Cancelled)).await.unwrap();
+    queue.write(&id("a"), 2, Change::Ended(Outcome::Cancelled)).await.unwrap();
     assert_eq!(follow.next().await.unwrap().outcome(), Some(&Outcome::Cancelled));
 }
 
@@ -101,7 +101,7 @@ async fn a_waiting_job_that_is_cancelled_has_ended() {
     let queue = server.queue().await;
     queue.submit(&id("a"), &request("true")).await.unwrap();
     assert_eq!(queue.cancel(&id("a")).await.unwrap(), Cancelled::Waiting);
-    assert_eq!(queue.write(&id("a"), 2, claim("w")).await.unwrap(), Written::Own);
+    assert_eq!(queue.write(&id("a"), 1, claim("w")).await.unwrap(), Written::Own);
     let job = queue.job(&id("a")).await.unwrap().unwrap();
     assert_eq!(job.outcome(), Some(&Outcome::Cancelled), "a late claim changes nothing");
 }

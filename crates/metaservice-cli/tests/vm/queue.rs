@@ -1,6 +1,6 @@
 //! A queue, its worker and its clients, with real machines.
 
-use metaservice_testing::cli::{Cli, finish, wait_for};
+use metaservice_testing::cli::{Cli, finish, wait_for, wait_for_line};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
@@ -122,6 +122,36 @@ fn a_store_has_the_log_after_the_queue_has_it_no_more() {
     let pruned = ["prune", "--queue", "local", "--older-than", "1ms", "--stored-logs"];
     assert_eq!(cli.run(&pruned).text(0).trim(), id);
     assert_eq!(cli.run(&logs).text(0), "out\n");
+    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(finish(worker).status, Some(0));
+    drop(messages);
+}
+
+#[test]
+fn a_secret_reaches_a_job_of_a_queue() {
+    let cli = Cli::new(METASERVICE);
+    let mut worker = cli.command(["worker", "--key", "key"]).spawn().unwrap();
+    let (told, messages) = wait_for_line(&mut worker, "secrets are sealed for");
+    let key = told.split_whitespace().last().unwrap().to_owned();
+    assert!(messages.iter().any(|line| line.contains("ready")));
+    let submit = |seal: &[&str], value: Option<&str>| {
+        let mut args = vec!["submit", "--wait", "--id", "a", "--secret", "TOKEN"];
+        args.extend(seal);
+        args.extend(["--", "sh", "-c", "echo $TOKEN | tr a-z A-Z"]);
+        let mut command = cli.command(args);
+        value.map(|value| command.env("TOKEN", value));
+        finish(command.spawn().unwrap())
+    };
+    assert_eq!(submit(&["--seal-for", &key], Some("hunter2")).text(0), "HUNTER2\n");
+    let shown = cli.run(&["--json", "jobs", "--all"]).text(0);
+    assert!(shown.contains("\"a\"") && !shown.contains("hunter2"), "{shown}");
+
+    let unsealed = submit(&[], Some("hunter2"));
+    assert!(unsealed.stderr.contains("--seal-for KEY"), "{unsealed:?}");
+    let missing = submit(&["--seal-for", &key], None);
+    assert!(missing.stderr.contains("there is no variable TOKEN"), "{missing:?}");
+    let again = cli.run(&["retry", "a"]);
+    assert!(again.stderr.contains("submit it again"), "{again:?}");
     kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
     assert_eq!(finish(worker).status, Some(0));
     drop(messages);

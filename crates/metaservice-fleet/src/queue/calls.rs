@@ -11,8 +11,8 @@ use super::reader::LogReader;
 use super::watch::{Leases, Steps, StoredStep};
 use crate::name::{JobId, RunId, WorkerName};
 use crate::request::{Request, VERSION};
-use crate::state::{JobState, Phase};
-use crate::step::{Change, MAX_STEP, Renewal, Step};
+use crate::state::{CANCELLATION, JobState, Phase};
+use crate::step::{Change, MAX_STEP, Outcome, Renewal, Step};
 use crate::view::View;
 
 /// How often a step is written again that no server confirmed.
@@ -60,7 +60,7 @@ impl Queue {
         match self.write(id, 0, change).await? {
             Written::Own => Ok(Submitted::New),
             Written::Other(Some(change)) => match *change {
-                Change::Submitted(known) if *known == *request => Ok(Submitted::Known),
+                Change::Submitted(known) if known.is_same(request) => Ok(Submitted::Known),
                 _ => Err(SubmitError::Other(id.clone())),
             },
             Written::Other(None) => Err(SubmitError::Other(id.clone())),
@@ -70,16 +70,27 @@ impl Queue {
     /// Cancels a job.
     ///
     /// # Errors
-    /// When there is no such job, or no server confirms it.
+    /// When there is no such job, its cancellation was there before the job, or no server confirms
+    /// it.
     pub async fn cancel(&self, id: &JobId) -> Result<Cancelled, CancelError> {
+        let job = self.job(id).await?.ok_or_else(|| CancelError::NoJob(id.clone()))?;
+        if job.outcome().is_some() || job.is_cancelled {
+            return Ok(Cancelled::Ended);
+        }
+        let written = self.write(id, CANCELLATION, Change::Cancelled).await?;
+        // Its place among the steps decides what it found.
+        let mut follow = self.follow(id).await?;
         loop {
-            let job = self.job(id).await?.ok_or_else(|| CancelError::NoJob(id.clone()))?;
-            if job.outcome().is_some() || job.is_cancelled {
-                return Ok(Cancelled::Ended);
-            }
-            let waits = matches!(job.phase, Phase::Waiting { .. });
-            if self.write(id, job.next, Change::Cancelled).await? == Written::Own {
-                return Ok(if waits { Cancelled::Waiting } else { Cancelled::Running });
+            let job = follow.next().await?;
+            match job.phase {
+                Phase::Ended { outcome: Outcome::Cancelled, worker: None, .. } => {
+                    return Ok(Cancelled::Waiting);
+                }
+                Phase::Running { .. } if job.is_cancelled => return Ok(Cancelled::Running),
+                Phase::Ended { .. } if job.is_cancelled => return Ok(Cancelled::Running),
+                Phase::Ended { .. } => return Ok(Cancelled::Ended),
+                _ if written == Written::Own => {}
+                _ => return Err(CancelError::Early(id.clone())),
             }
         }
     }
@@ -105,12 +116,10 @@ impl Queue {
         let mut tries = 0;
         loop {
             tries += 1;
-            let sent = self.context().publish(subject.clone(), json.clone()).await;
-            let error = match sent {
-                Ok(confirmed) => match confirmed.await {
-                    Ok(_) => return Ok(Written::Own),
-                    Err(error) => error,
-                },
+            let sending =
+                async { self.context().publish(subject.clone(), json.clone()).await?.await };
+            let error = match self.denials().watch(&subject, sending).await? {
+                Ok(_) => return Ok(Written::Own),
                 Err(error) => error,
             };
             match self.step(&subject).await {
@@ -195,9 +204,9 @@ impl Queue {
     pub(crate) async fn renew(&self, renewal: &Renewal) -> Result<(), WriteError> {
         let json = serde_json::to_vec(renewal).map_err(WriteError::Form)?;
         let subject = format!("$KV.ms_leases.lease.{}", renewal.worker);
-        let sent =
-            self.context().publish(subject, json.into()).await.map_err(WriteError::Server)?;
-        sent.await.map(drop).map_err(WriteError::Server)
+        let sending = async { self.context().publish(subject.clone(), json.into()).await?.await };
+        let sent = self.denials().watch(&subject, sending).await?;
+        sent.map(drop).map_err(WriteError::Server)
     }
 
     /// Makes a worker finish its jobs, take no others, and end.
@@ -206,7 +215,9 @@ impl Queue {
     /// When no such worker answers.
     pub async fn drain(&self, worker: &WorkerName) -> Result<(), DrainError> {
         use async_nats::RequestErrorKind;
-        match self.client().request(drain_subject(worker), Bytes::new()).await {
+        let subject = drain_subject(worker);
+        let asking = self.client().request(subject.clone(), Bytes::new());
+        match self.denials().watch(&subject, asking).await? {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
                 Err(DrainError::NoWorker(worker.clone()))

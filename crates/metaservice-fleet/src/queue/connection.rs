@@ -7,6 +7,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, object_store};
 use async_nats::{ConnectOptions, ServerAddr};
 
+use super::denial::Denials;
 use super::error::{ConnectError, ReadError};
 use super::probe;
 
@@ -47,6 +48,7 @@ impl Settings {
 pub struct Queue {
     client: async_nats::Client,
     context: jetstream::Context,
+    denials: Denials,
     addresses: std::sync::Arc<[ServerAddr]>,
     connections: tokio::sync::watch::Receiver<u64>,
 }
@@ -76,6 +78,10 @@ impl Queue {
             addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
         if let Some((user, password)) = user {
             options = options.user_and_password(user.to_owned(), password.to_owned());
+            if is_token(user) {
+                // The answers to this user, which no other role needs to read.
+                options = options.custom_inbox_prefix(format!("_INBOX.{user}"));
+            }
         }
         if let Some(file) = &settings.credentials {
             options = options
@@ -87,16 +93,22 @@ impl Queue {
             options = options.add_root_certificates(file.clone());
         }
         let (count, connections) = tokio::sync::watch::channel(0);
+        let denials = Denials::new();
+        let noted = denials.clone();
         let options = options.event_callback(move |event| {
-            if matches!(event, async_nats::Event::Connected) {
-                count.send_modify(|count| *count += 1);
+            match event {
+                async_nats::Event::Connected => count.send_modify(|count| *count += 1),
+                async_nats::Event::ServerError(async_nats::ServerError::Other(error)) => {
+                    noted.note(&error);
+                }
+                _ => {}
             }
             std::future::ready(())
         });
         let client = options.connect(&addresses[..]).await.map_err(ConnectError::Server)?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(TIMEOUT);
-        let queue = Self { client, context, addresses: addresses.into(), connections };
+        let queue = Self { client, context, denials, addresses: addresses.into(), connections };
         queue.create(settings.replicas).await?;
         Ok(queue)
     }
@@ -122,17 +134,33 @@ impl Queue {
             ..bucket(LOGS, "ms.log.*.*")
         };
         for config in [jobs, bucket(LEASES, "$KV.ms_leases.>"), logs] {
-            self.context.get_or_create_stream(config).await.map_err(ConnectError::Stream)?;
+            self.provide(config).await?;
         }
-        if self.context.get_object_store(FILES).await.is_err() {
+        let subject = format!("$JS.API.STREAM.INFO.{OBJECTS}");
+        let store = self.denials.watch(&subject, self.context.get_object_store(FILES)).await?;
+        if store.is_err() {
             let config = object_store::Config {
                 bucket: FILES.to_owned(),
                 num_replicas: replicas,
                 ..object_store::Config::default()
             };
-            self.context.create_object_store(config).await.map_err(ConnectError::Files)?;
+            let subject = format!("$JS.API.STREAM.CREATE.{OBJECTS}");
+            let creating = self.context.create_object_store(config);
+            let created = self.denials.watch(&subject, creating).await?;
+            created.map_err(ConnectError::Files)?;
         }
         Ok(())
+    }
+
+    /// Creates a stream if there is none. Only that needs the right to create.
+    async fn provide(&self, config: Config) -> Result<(), ConnectError> {
+        let name = config.name.clone();
+        let (info, create) =
+            (format!("$JS.API.STREAM.INFO.{name}"), format!("$JS.API.STREAM.CREATE.{name}"));
+        let providing = self.context.get_or_create_stream(config);
+        let provided = self.denials.watch(&create, providing);
+        let provided = self.denials.watch(&info, provided).await??;
+        provided.map(drop).map_err(ConnectError::Stream)
     }
 
     /// Whether the connection to a server is up.
@@ -154,6 +182,10 @@ impl Queue {
         self.connections.clone()
     }
 
+    pub(super) const fn denials(&self) -> &Denials {
+        &self.denials
+    }
+
     pub(crate) fn client(&self) -> &async_nats::Client {
         &self.client
     }
@@ -172,4 +204,10 @@ impl Queue {
     pub(crate) async fn logs(&self) -> Result<jetstream::stream::Stream<()>, ReadError> {
         self.stream(LOGS).await
     }
+}
+
+/// Whether a name of a user can be a part of a subject.
+fn is_token(user: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !user.is_empty() && user.bytes().all(is_plain)
 }

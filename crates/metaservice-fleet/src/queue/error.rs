@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use async_nats::jetstream::context::{CreateObjectStoreError, CreateStreamError, PublishError};
 
+use super::denial::Denied;
 use crate::name::{JobId, WorkerName};
 use crate::request::InvalidRequest;
 
@@ -30,6 +31,9 @@ pub enum ConnectError {
     /// No server takes the connection.
     #[error("cannot connect to the queue: {0}")]
     Server(async_nats::ConnectError),
+    /// The user may not read the queue, or not create it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The server has no such stream and creates none.
     #[error("the server has no queue and cannot create it")]
     Stream(#[source] CreateStreamError),
@@ -48,6 +52,9 @@ pub enum WriteError {
     /// It is too long.
     #[error("a step has {0} bytes, more than {max}", max = crate::step::MAX_STEP)]
     Size(usize),
+    /// The user has no right to write it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// No server confirms it.
     #[error("the queue does not confirm it")]
     Server(#[source] PublishError),
@@ -60,6 +67,9 @@ pub enum ReadError {
     /// There is no such job.
     #[error("the queue has no job {0}")]
     NoJob(JobId),
+    /// The user has no right to read it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The server does not answer.
     #[error("the queue does not answer")]
     Server(#[source] ServerError),
@@ -95,6 +105,9 @@ pub enum CancelError {
     /// There is no such job.
     #[error("the queue has no job {0}")]
     NoJob(JobId),
+    /// Someone wrote its cancellation before the job. It counts for none, and there is one only.
+    #[error("the job {0} cannot be cancelled: its cancellation is older than the job")]
+    Early(JobId),
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -110,6 +123,9 @@ pub enum DrainError {
     /// No such worker listens.
     #[error("the queue has no worker {0}")]
     NoWorker(WorkerName),
+    /// The user may not end workers.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// No answer came.
     #[error("the worker does not answer")]
     Server(#[source] async_nats::RequestError),

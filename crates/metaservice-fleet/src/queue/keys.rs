@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE;
 
 use crate::name::{JobId, WorkerName};
 use crate::request::VERSION;
+use crate::state::CANCELLATION;
 use crate::step::Step;
 
 /// The subject on which a worker listens.
@@ -13,7 +14,10 @@ pub(crate) fn drain_subject(worker: &WorkerName) -> String {
 }
 
 pub(super) fn step_subject(id: &JobId, number: u32) -> String {
-    format!("$KV.ms_jobs.job.{id}.{number}")
+    match number {
+        CANCELLATION => format!("$KV.ms_jobs.job.{id}.cancel"),
+        number => format!("$KV.ms_jobs.job.{id}.{number}"),
+    }
 }
 
 /// The subjects of all steps of a job.

@@ -3,6 +3,7 @@
 //! | on the server | subjects | content |
 //! | --- | --- | --- |
 //! | bucket `ms_jobs` | `job.ID.STEP` | the steps of all jobs; each key is taken once |
+//! | bucket `ms_jobs` | `job.ID.cancel` | the cancellation of a job by a client |
 //! | bucket `ms_leases` | `lease.WORKER` | the last renewal of each worker |
 //! | stream `ms_logs` | `ms.log.ID.ATTEMPT` | the logs, in chunks |
 //! | object store `ms_files` | `ID.ATTEMPT.NUMBER` | artifacts |
@@ -11,6 +12,7 @@
 
 mod calls;
 mod connection;
+mod denial;
 mod error;
 mod files;
 mod follow;
@@ -22,6 +24,7 @@ mod watch;
 
 pub use calls::{Cancelled, Submitted, Written};
 pub use connection::{Queue, Settings};
+pub use denial::Denied;
 pub use error::{
     CancelError, ConnectError, DrainError, FetchError, PruneError, ReadError, ServerError,
     SubmitError, WriteError,

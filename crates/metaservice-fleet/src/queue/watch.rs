@@ -13,7 +13,7 @@ use super::connection::{JOBS, LEASES, LOGS, Queue};
 use super::error::ReadError;
 use super::keys::read_step;
 use crate::name::JobId;
-use crate::state::{ServerTime, Stored};
+use crate::state::{CANCELLATION, ServerTime, Stored};
 use crate::step::{Change, Renewal};
 
 /// How often a server says that it is there while nothing comes. Two such times without a word: the
@@ -47,11 +47,11 @@ struct Messages {
 /// Opens a reader of what comes after this message. Returns also how many messages are there.
 async fn open(
     queue: &Queue,
-    stream: &str,
+    name: &str,
     subject: String,
     last: u64,
 ) -> Result<(pull::Stream, u64), ReadError> {
-    let stream = queue.stream(stream).await?;
+    let stream = queue.stream(name).await?;
     let deliver_policy = match last {
         0 => DeliverPolicy::All,
         last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
@@ -66,7 +66,9 @@ async fn open(
         ..pull::Config::default()
     };
     let server = |error: super::error::ServerError| ReadError::Server(error);
-    let consumer = stream.create_consumer(config).await.map_err(|error| server(error.into()))?;
+    let subject = format!("$JS.API.CONSUMER.CREATE.{name}");
+    let created = queue.denials().watch(&subject, stream.create_consumer(config)).await?;
+    let consumer = created.map_err(|error| server(error.into()))?;
     let pending = consumer.cached_info().num_pending;
     let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
     Ok((reader.await.map_err(|error| server(error.into()))?, pending))
@@ -211,7 +213,11 @@ impl Steps {
         loop {
             let Read { message, sequence, time } = self.0.next().await?;
             let Some((id, number)) = key(message.subject.as_str()) else { continue };
-            let change = read_step(&message.payload).map(|step| step.change);
+            let change = match number {
+                // The key says it all.
+                CANCELLATION => Some(Change::Cancelled),
+                _ => read_step(&message.payload).map(|step| step.change),
+            };
             return Ok(StoredStep { id, at: Stored { number, sequence, time }, change });
         }
     }
@@ -220,7 +226,11 @@ impl Steps {
 /// The job and the number of a step's subject.
 fn key(subject: &str) -> Option<(JobId, u32)> {
     let (id, number) = subject.strip_prefix("$KV.ms_jobs.job.")?.split_once('.')?;
-    Some((id.parse().ok()?, number.parse().ok()?))
+    let number = match number {
+        "cancel" => CANCELLATION,
+        number => number.parse().ok().filter(|number| *number != CANCELLATION)?,
+    };
+    Some((id.parse().ok()?, number))
 }
 
 /// The renewals of workers.
@@ -282,6 +292,8 @@ mod tests {
         for wrong in ["", "$KV.ms_jobs.job.a", "$KV.ms_jobs.job.a.b", "$KV.ms_jobs.job.-.1"] {
             assert!(key(wrong).is_none(), "{wrong}");
         }
+        assert_eq!(key("$KV.ms_jobs.job.a.cancel").unwrap().1, CANCELLATION);
+        assert!(key("$KV.ms_jobs.job.a.4294967295").is_none());
         assert!(key("$KV.ms_jobs.job.a.1.2").is_none());
         assert!(key("$KV.ms_jobs.job.a.-1").is_none());
     }

@@ -19,6 +19,7 @@ use super::types::Event;
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
+use crate::sealed::WorkerKey;
 use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
 use crate::store::Store;
 use crate::tunnel::Door;
@@ -42,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) machines: Machines,
     /// Where artifacts go.
     pub(super) store: Store,
+    /// Opens the secrets of the job.
+    pub(super) key: Option<WorkerKey>,
     /// The most bytes of the log.
     pub(super) max_log: u64,
     /// When its claim was confirmed.
@@ -88,6 +91,10 @@ impl Attempt {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
         }
+        let secrets = match self.request.secrets(&self.id, self.key.as_ref()) {
+            Ok(secrets) => secrets,
+            Err(error) => return lost(LostCause::Refused, error.to_string()),
+        };
         let places =
             (0..self.request.spec.artifacts.len()).map(|n| files::place(&self.directory, n));
         for directory in places.chain([self.directory.clone()]) {
@@ -97,7 +104,7 @@ impl Attempt {
         }
         let ([stdout, stderr], log) = output::pipes();
         let (id, attempt) = (self.id.clone(), self.attempt);
-        let run = Run { id, attempt, spec: self.spec(), stdout, stderr };
+        let run = Run { id, attempt, spec: self.spec(), secrets, stdout, stderr };
         let starting = |warm| self.tell(Event::Started { id: self.id.clone(), attempt, warm });
         let ended = match self.machines.start(run, door, starting).await {
             Ok(ended) => ended,

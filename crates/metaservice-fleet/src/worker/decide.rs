@@ -74,8 +74,8 @@ pub(super) struct Decider {
     capacity: Capacity,
     view: View,
     running: BTreeMap<JobId, Running>,
-    /// The claims that are not confirmed yet, by the number of their step: the answer to one may
-    /// come after the next claim of the same job.
+    /// The claims whose jobs have not begun, by the number of their step: the answer to one may come
+    /// after the next claim of the same job.
     claiming: BTreeMap<(JobId, u32), Claim>,
     /// The steps that no server confirmed. They are tried again after the next renewal.
     failed: Vec<(JobId, u32)>,
@@ -101,6 +101,8 @@ struct Running {
 /// A claim that is on its way.
 #[derive(Debug)]
 struct Claim {
+    /// Whether a server confirmed it. It may still be behind a cancellation.
+    is_own: bool,
     attempt: u32,
     request: Arc<Request>,
     since: ServerTime,
@@ -134,6 +136,7 @@ impl Decider {
     /// Takes a step, and notices what it means for the jobs that run here.
     pub(super) fn take(&mut self, now: Duration, id: &JobId, at: Stored, change: Option<Change>) {
         self.view.apply(now, id, at, change);
+        self.begin_claimed(now, id);
         self.check(id);
     }
 
@@ -198,7 +201,8 @@ impl Decider {
                 Seeker { labels: &self.capacity.labels, memory: self.free_memory(available) };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
             let (attempt, request) = (job.attempt + 1, job.request.clone());
-            let claim = Claim { attempt, request, since: job.could_run_since(), is_late: false };
+            let (since, is_late, is_own) = (job.could_run_since(), false, false);
+            let claim = Claim { is_own, attempt, request, since, is_late };
             let (worker, run) = (self.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert((due.id.clone(), due.number), claim);
@@ -240,18 +244,35 @@ impl Decider {
         self.orders.push(Order::Write(due));
     }
 
-    /// Takes the answer to a step. The job of a claim that was confirmed starts, unless the answer
-    /// came so late that another worker may have the job.
+    /// Takes the answer to a step. The job of a claim that was confirmed starts once the claim
+    /// arrives here, unless that is so late that another worker may have the job.
     pub(super) fn wrote(&mut self, now: Duration, due: Due, answer: Answer) {
         let claim = self.claiming.remove(&(due.id.clone(), due.number));
-        let has_lease = self.cut_at().is_some_and(|cut| now < cut);
         match (claim, answer) {
-            (Some(claim), Answer::Own) if has_lease && !claim.is_late => {
-                self.begin(&due.id, due.number + 1, claim);
+            (Some(claim), Answer::Own) => {
+                let claim = Claim { is_own: true, ..claim };
+                self.claiming.insert((due.id.clone(), due.number), claim);
+                self.begin_claimed(now, &due.id);
             }
             // The view gets the other's step, and with it another number to try.
             (_, Answer::Own | Answer::Other) => {}
             (_, Answer::Unknown) => self.failed.push((due.id, due.number)),
+        }
+    }
+
+    /// Begins the job whose own claim has arrived: it is not behind a cancellation then.
+    fn begin_claimed(&mut self, now: Duration, id: &JobId) {
+        let next = self.view.job(id).map(|job| job.next);
+        let keys = (id.clone(), 0)..=(id.clone(), u32::MAX);
+        let arrived = |number: u32| next.is_none_or(|next| number < next);
+        let own =
+            self.claiming.range(keys).find(|((_, number), claim)| claim.is_own && arrived(*number));
+        let Some(key) = own.map(|(key, _)| key.clone()) else { return };
+        let Some(claim) = self.claiming.remove(&key) else { return };
+        let has_lease = self.cut_at().is_some_and(|cut| now < cut) && !claim.is_late;
+        let job = self.view.job(id);
+        if has_lease && job.is_some_and(|job| job.is_run_by(&self.run, claim.attempt)) {
+            self.begin(id, key.1 + 1, claim);
         }
     }
 
@@ -312,6 +333,8 @@ impl Decider {
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.stop_all(Stop::Dropped);
+        // What was confirmed is given back once it arrives.
+        self.claiming.retain(|_, claim| !claim.is_own);
         self.claiming.values_mut().for_each(|claim| claim.is_late = true);
     }
 
@@ -334,6 +357,11 @@ impl Decider {
     /// The number of jobs that run here.
     pub(super) fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether a job may still begin here.
+    pub(super) fn has_claims(&self) -> bool {
+        !self.claiming.is_empty()
     }
 
     /// Whether a job runs here that is not to stop.

@@ -45,7 +45,10 @@ async fn sandbox(
     door: &Door,
     starting: impl FnOnce(bool),
 ) -> Result<Running, RunError> {
-    let builder = Builder::from_spec(run.spec).log(run.stdout).log_stderr(run.stderr);
+    let mut builder = Builder::from_spec(run.spec).log(run.stdout).log_stderr(run.stderr);
+    for (name, value) in run.secrets {
+        builder = builder.secret(name, value);
+    }
     let prepared = builder.prepare().await.map_err(|error| RunError::Refused(chain(&error)))?;
     let warm = prepared.kind().and_then(|kind| pool.take(&kind));
     starting(warm.is_some());

@@ -1,5 +1,6 @@
 //! What a library user runs jobs in, instead of machines of this host.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
@@ -26,7 +27,6 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
 pub type Running = Pin<Box<dyn Future<Output = Result<u8, RunError>> + Send>>;
 
 /// One attempt.
-#[derive(Debug)]
 pub struct Run {
     /// The job.
     pub id: JobId,
@@ -34,10 +34,20 @@ pub struct Run {
     pub attempt: u32,
     /// The description for this host. Each artifact has the path to which it is copied.
     pub spec: JobSpec,
+    /// The secrets of the job, by name.
+    pub secrets: BTreeMap<String, String>,
     /// Takes the standard output. It waits if the worker's disk or the queue is slow.
     pub stdout: DuplexStream,
     /// Takes the standard error.
     pub stderr: DuplexStream,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, attempt, spec, .. } = self;
+        let mut run = formatter.debug_struct("Run");
+        run.field("id", id).field("attempt", attempt).field("spec", spec).finish_non_exhaustive()
+    }
 }
 
 /// Why a command has no exit status. The text goes into the queue; the worker cuts it off after

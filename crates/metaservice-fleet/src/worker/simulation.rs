@@ -295,7 +295,11 @@ impl World {
             }
         }
         let at = &mut self.hosts[host];
-        if at.is_draining && at.machines.is_empty() && at.writing.is_empty() {
+        if at.is_draining
+            && at.machines.is_empty()
+            && at.writing.is_empty()
+            && !at.decider.has_claims()
+        {
             let gone = at.renewal(WorkerState::Gone);
             at.end();
             self.server.leases.push((EPOCH + self.time, gone));

@@ -264,6 +264,7 @@ impl Worker {
             claimed: Instant::now(),
             machines: self.machines.clone(),
             max_log: self.options.max_log,
+            key: self.options.key.clone(),
             store: match &self.options.store {
                 Some(store) => store.clone(),
                 None => Store::of_queue(self.queue.clone()),
@@ -378,7 +379,8 @@ impl Worker {
     }
 
     fn is_done(&mut self) -> bool {
-        let is_idle = self.attempts.is_empty() && self.writes.is_empty();
+        let has_work = !self.attempts.is_empty() || self.decider.has_claims();
+        let is_idle = !has_work && self.writes.is_empty();
         let is_last = is_idle && self.options.once && !self.decider.has_pausing(self.now());
         if is_last && self.draining.is_none() && !self.decider.is_cut() {
             self.begin_drain();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::name::{JobId, WorkerName};
 use crate::queue::{ReadError, WriteError};
+use crate::sealed::WorkerKey;
 use crate::step::{LostCause, Outcome};
 use crate::store::Store;
 
@@ -25,6 +26,8 @@ pub struct Options {
     pub max_log: u64,
     /// Where artifacts and whole logs go. `None`: artifacts go to the object store of the queue.
     pub store: Option<Store>,
+    /// Opens the secrets of jobs. `None`: it gives back jobs that have some.
+    pub key: Option<WorkerKey>,
     /// The machines that wait for jobs.
     pub warm: Vec<Warm>,
     /// A directory of its own, for the outputs of jobs that run.

@@ -63,11 +63,7 @@ pub(crate) fn is_over(ran: &Ran, record: &Record, time: u64) -> bool {
         || stops.into_iter().any(|(from, to)| *from <= time && end <= to.saturating_add(GRACE))
 }
 
-<<<<<<< HEAD
 /// Each attempt begins after the one before, and none continues after the job has ended.
-=======
-/// Each attempt begins after the one before, and none continues after the job has ended.
->>>>>>> ee5dff25444c69ab8994079f0a3576d6ac8d9034
 pub(crate) fn no_two_at_once(runs: &Runs, jobs: &HashMap<JobId, JobState>, record: &Record) {
     for ((id, attempt), ran) in runs {
         let next = (id.clone(), attempt + 1)..(id.clone(), u32::MAX);
@@ -85,20 +81,12 @@ pub(crate) fn no_two_at_once(runs: &Runs, jobs: &HashMap<JobId, JobState>, recor
 
 /// What the steps of all jobs make of them.
 #[derive(Debug, Default)]
-<<<<<<< HEAD
-pub(crate) struct Record {
-=======
 pub(crate) struct Course {
->>>>>>> ee5dff25444c69ab8994079f0a3576d6ac8d9034
     pub(crate) jobs: HashMap<JobId, JobState>,
     results: HashMap<JobId, u32>,
 }
 
-<<<<<<< HEAD
-impl Record {
-=======
 impl Course {
->>>>>>> ee5dff25444c69ab8994079f0a3576d6ac8d9034
     /// Reads all steps until so many jobs have ended. Each has one result.
     pub(crate) async fn read(&mut self, queue: &Queue, count: usize) {
         let mut steps = queue.steps().await.unwrap();

@@ -45,11 +45,8 @@ pub(crate) fn plan(
         let mut time = random.random_range(2_000..8_000);
         let mut stops = number % 2 == 0;
         while time < horizon {
-<<<<<<< HEAD
-=======
             // The run does not wait long for a worker that is stopped at its end.
             stops &= time + STOPPED < horizon + STOPPED / 2;
->>>>>>> ee5dff25444c69ab8994079f0a3576d6ac8d9034
             let takes = if stops { STOPPED } else { random.random_range(300..2_000) };
             add(&mut faults, time, takes, Target::Worker(number), stops);
             time += takes + random.random_range(3_000..12_000);

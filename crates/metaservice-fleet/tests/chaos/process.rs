@@ -110,6 +110,7 @@ pub(crate) fn options(name: &str, root: &Path) -> Options {
         memory: 4 << 30,
         max_log: 1 << 30,
         store: None,
+        key: None,
         warm: Vec::new(),
         directory: root.join(name),
         once: false,

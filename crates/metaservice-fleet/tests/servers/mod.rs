@@ -26,6 +26,9 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The users of `contrib/nats/roles.conf`. Here, the password of each is its name.
+pub(crate) const ROLES: [&str; 4] = ["admin", "worker", "client", "watcher"];
+
 /// A server that ends with this value.
 struct Server {
     child: Child,
@@ -51,6 +54,9 @@ impl Server {
 
 fn spawn(arguments: &[String]) -> Child {
     let mut command = Command::new(program());
+    for role in ROLES {
+        command.env(format!("QUEUE_{}_PASSWORD", role.to_uppercase()), role);
+    }
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("nats-server is installed: `make setup`")
 }
@@ -100,6 +106,34 @@ impl One {
         arguments.push(directory.path().display().to_string());
         let address = address.to_owned();
         Self { server: Server::start(arguments), address, port, _directory: directory }
+    }
+
+    /// A server with the users of `contrib/nats/roles.conf`.
+    pub(crate) fn with_roles() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let roles = include_str!("../../../../contrib/nats/roles.conf");
+        std::fs::write(directory.path().join("roles.conf"), roles).unwrap();
+        let config = directory.path().join("server.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n\
+             include \"roles.conf\"\n",
+            directory.path().join("data").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let server = Server::start(vec!["-c".to_owned(), config.display().to_string()]);
+        let address = "127.0.0.1".to_owned();
+        Self { server, address, port, _directory: directory }
+    }
+
+    /// The address for this role.
+    pub(crate) fn url_of(&self, role: &str) -> String {
+        format!("nats://{role}:{role}@127.0.0.1:{}", self.port)
+    }
+
+    /// A connection of this role.
+    pub(crate) async fn queue_of(&self, role: &str) -> Queue {
+        connect(self.url_of(role), 1).await
     }
 
     pub(crate) fn url(&self) -> String {

@@ -9,6 +9,7 @@ pub(crate) mod jobs;
 mod reach;
 mod report;
 pub(crate) mod retry;
+mod seal;
 mod store;
 pub(crate) mod submit;
 mod warm;

@@ -1,6 +1,6 @@
 //! `metaservice retry`: submit a job of a queue again.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::ReadError;
@@ -23,6 +23,8 @@ pub(crate) async fn retry(args: Retry, printer: Printer) -> Result<ExitStatus> {
     let queue = args.queue.connect().await?;
     let job = queue.job(&args.id).await?.ok_or_else(|| ReadError::NoJob(args.id.clone()))?;
     let mut request = (*job.request).clone();
+    let is_open = request.sealed.is_none();
+    ensure!(is_open, "the job has secrets, which are for its own id: submit it again");
     // Both times were meant for the first job.
     (request.not_before, request.deadline) = (None, None);
     submit::hand_over(&queue, &JobId::random(), &request, printer).await?;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::connection::QueueArgs;
+use super::seal::SealArgs;
 use super::store::{StoreArgs, Stores};
 use super::{artifacts, follow};
 use crate::description::{self, Description};
@@ -29,6 +30,7 @@ const HELP: &str = "\
 Examples:
   metaservice submit -- make test
   metaservice submit --wait --image debian --artifact /out:results -- make test
+  metaservice submit --secret TOKEN --seal-for XKEY -- ./deploy
   metaservice submit --file jobs.jsonl --tenant course-101 --priority low
 
 A line of --file is a description, as \"run --dry-run=json\" prints it, or an object with an \"id\"
@@ -40,7 +42,8 @@ result.";
 /// Hand a job to a queue, and print its id.
 ///
 /// A worker of the queue runs it. It uses no path of a host: --copy-in, --volume, --rootfs, --log
-/// and other paths of yours do not go with it, and neither do secrets and standard input.
+/// and other paths of yours do not go with it, and neither does standard input. --secret seals its
+/// value for the workers: it needs --seal-for.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 #[command(mut_arg("command", |arg| arg.required_unless_present_any(["file", "entrypoint"])))]
@@ -81,6 +84,8 @@ pub(crate) struct Submit {
     pub(crate) queue: QueueArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) seal: SealArgs,
     #[command(flatten)]
     pub(crate) job: JobArgs,
     #[command(flatten)]
@@ -135,6 +140,7 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
         require: args.require,
     };
     if let Some(file) = &args.file {
+        ensure!(args.job.secret.is_empty(), "--secret cannot be used with --file");
         let jobs = read(file, &treatment)?;
         let queue = args.queue.connect().await?;
         for (id, request) in jobs {
@@ -144,10 +150,12 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
     }
     let mut description = Description::of_job(args.job)?;
     description.spec.machine = description::machine(args.vm)?;
-    let (spec, _) = description.into_parts();
-    let request = treatment.request(spec);
-    request.check().map_err(invalid)?;
+    let (spec, withdrawn) = description.into_parts();
     let id = args.id.unwrap_or_else(JobId::random);
+    let mut request = treatment.request(spec);
+    let secrets = SealArgs::take(&mut request, withdrawn)?;
+    args.seal.seal(&id, &mut request, &secrets)?;
+    request.check().map_err(invalid)?;
     let mut interrupts = Interrupts::listen()?;
     let queue = args.queue.connect().await?;
     if !args.wait {

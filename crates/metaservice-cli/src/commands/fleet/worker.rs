@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_fleet::metrics::{self, Metrics};
 use metaservice_fleet::name::WorkerName;
+use metaservice_fleet::sealed::WorkerKey;
 use metaservice_fleet::server::{LocalServer, ServerError};
 use metaservice_fleet::worker::{self, Events, Options};
 use metaservice_sandbox::spec::Size;
@@ -88,6 +90,12 @@ pub(crate) struct Worker {
     /// End after this time without a job.
     #[arg(long, value_name = "DURATION")]
     pub(crate) idle_exit: Option<String>,
+    /// The file of the key that opens secrets of jobs. If there is none, it is made.
+    ///
+    /// All workers of a queue that run such jobs need the same file. The worker prints its public
+    /// key, for "submit --seal-for".
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// Serve metrics for Prometheus at this address, by HTTP: /metrics, /healthz and /readyz.
     ///
     /// There is no authentication: use loopback, unless you mean it. With port 0, the system chooses
@@ -102,6 +110,9 @@ pub(crate) struct Worker {
 
 pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus> {
     let options = options(&args)?;
+    if let Some(key) = &options.key {
+        printer.note(&format!("secrets are sealed for {}", key.public()));
+    }
     let reporter = Reporter::new(printer, options.name.clone());
     let mut interrupts = Interrupts::listen()?;
     // The end-point also says that a worker starts, so it is there before the queue.
@@ -204,6 +215,7 @@ fn options(args: &Worker) -> Result<Options> {
         labels: args.label.iter().cloned().collect::<BTreeSet<_>>(),
         memory,
         store: args.store.open()?,
+        key: args.key.as_deref().map(WorkerKey::of_file).transpose().context("in --key")?,
         max_log: args.max_log.0,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,

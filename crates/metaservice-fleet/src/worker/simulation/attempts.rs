@@ -4,6 +4,7 @@ use super::super::decide::{Answer, Stop};
 use super::host::Machine;
 use super::{Happening, KILL, NOTICE, World};
 use crate::name::JobId;
+use crate::state::CANCELLATION;
 use crate::step::{Change, LostCause, Outcome};
 use crate::view::Due;
 
@@ -15,6 +16,10 @@ impl World {
             let is_paused = other.paused_until > 0 && time < other.paused_until + KILL + NOTICE;
             assert!(!runs || is_paused, "{id} runs twice at {time}: also on {}", other.name);
         }
+        let claim = self.server.place(id, number - 1);
+        let cancellation = self.server.place(id, CANCELLATION);
+        let is_first = cancellation.is_none_or(|place| claim.is_some_and(|claim| claim < place));
+        assert!(is_first, "{id} starts after a cancellation");
         let machine = Machine { number, runs: true, stop: None, finishing: None, cancelled: None };
         self.hosts[host].machines.insert((id.clone(), attempt), machine);
         let length = if self.draw(0, 4) == 0 { 60_000 } else { 5_000 };

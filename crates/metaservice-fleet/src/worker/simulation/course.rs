@@ -9,6 +9,7 @@ use super::server::EPOCH;
 use super::{Event, Happening, World};
 use crate::name::JobId;
 use crate::request::Request;
+use crate::state::CANCELLATION;
 use crate::step::{Change, WorkerState};
 
 impl World {
@@ -17,7 +18,7 @@ impl World {
         let id: JobId = format!("j{job}").parse().unwrap();
         let (number, change) = match self.server.jobs.get(&id) {
             Some(job) if job.outcome().is_some() || job.is_cancelled => return,
-            Some(job) if self.random.random_bool(0.5) => (job.next, Change::Cancelled),
+            Some(_) if self.random.random_bool(0.5) => (CANCELLATION, Change::Cancelled),
             _ => (0, Change::Submitted(Box::new(self.request(job)))),
         };
         self.count += 1;

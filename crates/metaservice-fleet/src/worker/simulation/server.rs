@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::name::JobId;
-use crate::state::{JobState, Phase, Stored};
+use crate::state::{CANCELLATION, JobState, Phase, Stored};
 use crate::step::{Change, Renewal};
 
 /// The server's clock at the start, in milliseconds since 1970.
@@ -22,6 +22,11 @@ impl Server {
     /// Who wrote this step, and what.
     pub(super) fn step(&self, id: &JobId, number: u32) -> Option<&(u64, Change)> {
         self.writers.get(&(id.clone(), number))
+    }
+
+    /// The place of this step in the queue.
+    pub(super) fn place(&self, id: &JobId, number: u32) -> Option<usize> {
+        self.steps.iter().position(|(of, at, _)| of == id && at.number == number)
     }
 
     /// Stores a step if its number is free.
@@ -46,10 +51,11 @@ impl Server {
             self.jobs.insert(id.clone(), job);
             return;
         };
-        assert_eq!(job.next, number, "a step of {id} before its turn");
+        let is_in_turn = job.next == number || number == CANCELLATION;
+        assert!(is_in_turn, "a step of {id} before its turn");
         if let Change::Claimed { .. } = change {
-            assert!(matches!(job.phase, Phase::Waiting { .. }), "a claim of {id}: {job:?}");
-            assert!(!job.is_cancelled, "{id} starts after a cancellation");
+            let waits = matches!(job.phase, Phase::Waiting { .. });
+            assert!(waits || job.is_cancelled, "a claim of {id}: {job:?}");
             // A reader's clock is fast by one percent at most.
             let early = job.request.not_before.unwrap_or(0);
             assert!(at.time + 1000 + time / 50 >= early, "{id} starts too early");
