@@ -45,6 +45,7 @@ impl Lab {
             memory: u64::MAX,
             max_log: 1 << 30,
             store: None,
+            key: None,
             warm: Vec::new(),
             directory: self.directory.path().join("worker"),
             once: false,

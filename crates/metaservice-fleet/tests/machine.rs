@@ -153,8 +153,8 @@ async fn a_directory_has_the_artifacts_and_the_whole_log() {
     let server = One::start().await;
     let queue = server.queue().await;
     let directory = tempfile::tempdir().unwrap();
-    let directory = format!("file://{}", directory.path().join("store").display());
-    let store = Store::open(&directory).unwrap();
+    let address = format!("file://{}", directory.path().join("store").display());
+    let store = Store::open(&address).unwrap();
     let mut request = shell("echo out; seq 100000; echo x > /f");
     let artifact = serde_json::from_value(serde_json::json!({ "path": "/f" })).unwrap();
     request.spec.artifacts.push(artifact);
