@@ -14,7 +14,7 @@ use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Artifact, Outcome};
 use metaservice_fleet::store::Store;
-use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
+use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError, host_features};
 use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -53,7 +53,7 @@ impl Worker {
             key: None,
             name: name.parse().unwrap(),
             slots: 2,
-            labels: BTreeSet::new(),
+            features: host_features(BTreeSet::new()),
             memory: 4 << 30,
             max_log: 1 << 30,
             store: None,

@@ -9,6 +9,7 @@
 //! | `output` | the log of an attempt on its way to the queue |
 //! | `types` | options, events and errors |
 //! | `events` | where the events go: a channel, and metrics |
+//! | `host` | what the host has for the requirements of jobs |
 //! | `files` | the artifacts of an attempt on their way to the queue |
 
 mod attempt;
@@ -17,6 +18,7 @@ mod chain;
 mod decide;
 mod events;
 mod files;
+mod host;
 mod machines;
 mod memory;
 mod output;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::events::Events;
+pub use self::host::host_features;
 pub use self::runner::{Run, RunError, Runner, Running};
 use self::types::attempts;
 pub use self::types::{Event, Options, Summary, Warm, WorkerError};

@@ -1,12 +1,12 @@
 //! The options, events and errors of a worker.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::name::{JobId, WorkerName};
 use crate::queue::{ReadError, WriteError};
+use crate::requirement::Features;
 use crate::sealed::WorkerKey;
 use crate::step::{LostCause, Outcome};
 use crate::store::Store;
@@ -18,8 +18,8 @@ pub struct Options {
     pub name: WorkerName,
     /// How many jobs it runs at once: at least 1.
     pub slots: u32,
-    /// The labels that jobs can require.
-    pub labels: BTreeSet<String>,
+    /// What it has for the requirements of jobs, as [`host_features`](super::host_features) says.
+    pub features: Features,
     /// The memory of all its machines together, in bytes.
     pub memory: u64,
     /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use metaservice_fleet::queue::{Queue, Settings};
-use metaservice_fleet::worker::{self, Event, Options};
+use metaservice_fleet::worker::{self, Event, Options, host_features};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
@@ -106,7 +106,7 @@ pub(crate) fn options(name: &str, root: &Path) -> Options {
     Options {
         name: name.parse().unwrap(),
         slots: 2,
-        labels: BTreeSet::new(),
+        features: host_features(BTreeSet::new()),
         memory: 4 << 30,
         max_log: 1 << 30,
         store: None,
