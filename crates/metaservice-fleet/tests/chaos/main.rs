@@ -109,7 +109,7 @@ async fn each_job_has_one_result_whatever_happens_to_one_server() {
 
 async fn chaos(mut servers: Servers, queue: &Queue, url: &str, replicas: usize) {
     let seed = number("METASERVICE_CHAOS_SEED").unwrap_or_else(fake::now);
-    let jobs = number("METASERVICE_CHAOS_JOBS").unwrap_or(200);
+    let jobs = number("METASERVICE_CHAOS_JOBS").unwrap_or(100);
     eprintln!("METASERVICE_CHAOS_SEED={seed} METASERVICE_CHAOS_JOBS={jobs}");
     let began = Instant::now();
     let root = tempfile::tempdir().unwrap();
