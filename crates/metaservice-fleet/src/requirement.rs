@@ -107,6 +107,7 @@ mod tests {
     fn memory_and_processors_are_numbers_and_all_else_is_a_label() {
         assert_eq!(parsed("mem=8G"), Ok(Requirement::Memory(8 << 30)));
         assert_eq!(parsed("cpus=4"), Ok(Requirement::Processors(4)));
+        assert_eq!(parsed("cpus=1"), Ok(Requirement::Processors(1)));
         for label in ["kvm", "arch=aarch64", "memory=8G", "mem", "cpu=4"] {
             assert_eq!(parsed(label), Ok(Requirement::Label(label.to_owned())));
         }
