@@ -37,8 +37,9 @@ pub(crate) struct Prune {
     /// Remove only jobs that ended longer ago than this.
     #[arg(long, value_name = "DURATION")]
     pub(crate) older_than: Option<String>,
-    /// Remove only the logs in the queue, and only those that workers have kept in a --store.
-    #[arg(long, requires = "queue")]
+    /// With --queue: remove only the logs in the queue, and only those that workers have kept in a
+    /// --store.
+    #[arg(long)]
     pub(crate) stored_logs: bool,
     #[command(flatten)]
     pub(crate) queue: MaybeQueue,
@@ -54,6 +55,10 @@ pub(crate) async fn prune(args: &Prune, printer: Printer) -> Result<ExitStatus> 
         })?;
         let removed = args.queue.args().prune(age, args.stored_logs).await?;
         return print(&removed, printer);
+    }
+    if args.stored_logs {
+        let hint = "METASERVICE_QUEUE alone is not enough: name the queue with --queue";
+        return Err(hints::hinted(hint, "--stored-logs is for the logs of a queue"));
     }
     let old = |past: &PastJob| age.is_none_or(|age| is_older(past, age, SystemTime::now()));
     let removed = control::prune(old).await.map_err(hints::control)?;

@@ -141,6 +141,10 @@ fn jobs_of_a_queue_are_removed_by_their_age() {
     let unlimited = cli.run(&["prune", "--queue", "local"]);
     assert!(unlimited.stderr.contains("--older-than 1s removes all"), "{unlimited:?}");
     assert_eq!(cli.run(&["prune", "--queue", "local", "--older-than", "1h"]).text(0), "");
+    let mut unnamed = cli.command(["prune", "--stored-logs", "--older-than", "1ms"]);
+    let unnamed = finish(unnamed.env("METASERVICE_QUEUE", "local").spawn().unwrap());
+    assert_eq!(unnamed.status, Some(125));
+    assert!(unnamed.stderr.contains("name the queue with --queue"), "{unnamed:?}");
     let removed = cli.run(&["prune", "--queue", "local", "--older-than", "1ms"]).text(0);
     assert_eq!(removed.trim(), ended);
     let left = cli.run(&["jobs", "--all"]).text(0);
