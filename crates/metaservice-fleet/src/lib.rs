@@ -49,6 +49,7 @@
 
 pub mod log;
 pub mod metrics;
+mod moment;
 pub mod name;
 pub mod queue;
 pub mod request;

@@ -20,6 +20,7 @@ use super::frame::{Frame, Reason};
 use super::nats::{NatsLink, incoming};
 use super::pump::{Incoming, Link, Opening, Pump};
 use super::subject;
+use crate::moment::at;
 use crate::name::JobId;
 use crate::queue::Queue;
 
@@ -170,11 +171,4 @@ impl Doorkeeper {
 async fn refuse(link: NatsLink, reason: Reason) {
     // Without a server, no client can hear it.
     let _ = link.send(Frame::Reset(reason).encode(0)).await;
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }

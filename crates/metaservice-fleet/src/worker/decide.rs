@@ -216,7 +216,8 @@ impl Decider {
         self.view.has_pausing(now, seeker)
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether a slot is free.
+    pub(super) fn has_room(&self) -> bool {
         let taken = self.running.len() + self.claiming.len();
         taken < usize::try_from(self.capacity.slots).unwrap_or(usize::MAX)
     }

@@ -12,6 +12,7 @@ use metaservice_sandbox::machine::{WarmError, WarmKind, WarmMachine};
 use metaservice_sandbox::spec::{JobSpec, Size};
 use metaservice_sandbox::{Builder, StartError};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::chain;
@@ -19,6 +20,7 @@ use super::events::Events;
 use super::memory;
 use super::stock::{Order, Stock};
 use super::types::{Event, Warm};
+use crate::moment::at;
 
 /// How long to wait before a kind of machine is tried again that did not start.
 const RETRY: Duration = Duration::from_secs(60);
@@ -70,8 +72,9 @@ impl Pool {
 
     /// What all warm machines may take, in bytes. More are ended.
     pub(super) fn set_budget(&self, bytes: u64) {
-        lock(&self.0.state).stock.set_budget(bytes);
-        self.0.changed.notify_one();
+        if lock(&self.0.state).stock.set_budget(bytes) {
+            self.0.changed.notify_one();
+        }
     }
 
     /// The number of machines that wait.
@@ -90,6 +93,8 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         let mut ends = FuturesUnordered::new();
+        // When to try again what did not start. Other changes do not put it off.
+        let mut retry: Option<Instant> = None;
         loop {
             let order = lock(&self.pool.0.state).stock.order();
             match order {
@@ -99,18 +104,19 @@ impl Keeper {
                         end.await;
                         number
                     }),
-                    Err(error) => self.failed(shelf, &error),
-                },
-                None => {
-                    let has_failed = lock(&self.pool.0.state).stock.has_failed();
-                    tokio::select! {
-                        () = self.pool.0.changed.notified() => {}
-                        Some(number) = ends.next() => self.end(number),
-                        () = tokio::time::sleep(RETRY), if has_failed => {
-                            lock(&self.pool.0.state).stock.try_again();
-                        }
+                    Err(error) => {
+                        self.failed(shelf, &error);
+                        retry.get_or_insert_with(|| Instant::now() + RETRY);
                     }
-                }
+                },
+                None => tokio::select! {
+                    () = self.pool.0.changed.notified() => {}
+                    Some(number) = ends.next() => self.end(number),
+                    () = at(retry) => {
+                        retry = None;
+                        lock(&self.pool.0.state).stock.try_again();
+                    }
+                },
             }
         }
     }
@@ -166,5 +172,37 @@ impl Warm {
             spec.machine.cpus = cpus;
         }
         spec
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_does_not_start_is_tried_again_whatever_else_changes() {
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let image = Some("no-such-image".to_owned());
+        let wanted = vec![Warm { image, memory: None, cpus: None, count: 1 }];
+        let (pool, _keeper) = Pool::start(wanted, Events::from(sender));
+        let began = Instant::now();
+        let changes = async {
+            for budget in 1..60 {
+                pool.set_budget(budget);
+                tokio::time::sleep(RETRY / 10).await;
+            }
+        };
+        let tries = async {
+            for _ in 0..3 {
+                assert!(matches!(events.recv().await, Some(Event::NotWarm { .. })));
+            }
+        };
+        tokio::select! {
+            () = changes => {}
+            () = tries => {}
+        }
+        assert!(began.elapsed() < RETRY * 3, "{:?}", began.elapsed());
     }
 }

@@ -19,6 +19,7 @@ use super::machines::Machines;
 use super::pool::Pool;
 use super::runner::Runner;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
+use crate::moment::at;
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::step::{Renewal, WorkerState};
@@ -220,8 +221,10 @@ impl Worker {
 
     /// Decides what is to be done, and does it.
     fn advance(&mut self) {
-        // Other programs of the host may use more than the worker's owner knew.
-        let available = super::memory::available().unwrap_or(u64::MAX);
+        // Other programs of the host may use more than the worker's owner knew. This reads a file
+        // of the kernel, so only if the number decides something.
+        let decides = self.decider.has_room() || !self.options.warm.is_empty();
+        let available = decides.then(super::memory::available).flatten().unwrap_or(u64::MAX);
         self.decider.advance(self.now(), available);
         self.obey();
         // What waits takes what the jobs leave. A worker that ends needs no machine.
@@ -386,12 +389,5 @@ impl Worker {
             self.begin_drain();
         }
         is_idle && self.draining.is_some()
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
