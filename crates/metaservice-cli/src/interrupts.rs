@@ -42,9 +42,17 @@ pub(crate) struct Interrupt {
 /// Whether the verb has ended, so that only queued output is left to write.
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// Marks the verb as ended: from now on, one signal ends the process.
+/// Marks the verb as ended: from now on, one signal ends the process at once.
 pub(crate) fn verb_is_over() {
     OVER.store(true, Ordering::SeqCst);
+}
+
+/// Lets one signal end the process at once, with its clean-up, as the default would without it. For
+/// a verb that does not wait for signals, and that leaves something if it is killed.
+pub(crate) fn leave_at_once() -> Result<()> {
+    Interrupts::listen()?;
+    verb_is_over();
+    Ok(())
 }
 
 fn is_over() -> bool {

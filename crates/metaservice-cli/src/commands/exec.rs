@@ -88,8 +88,7 @@ pub(crate) async fn exec(args: Exec, printer: Printer) -> Result<ExitStatus> {
         Error::new(Hint("leave out -t to send standard input as it is".to_owned()))
             .context("-t with -i needs a terminal, and standard input is not one")
     };
-    let client = args.queue.reach(&job, printer).await?;
-    attend(&job, &client, exec, args.interactive, escape, no_terminal, printer).await
+    attend(&job, &args.queue, exec, args.interactive, escape, no_terminal, printer).await
 }
 
 /// A command with its environment and terminal, from the flags.
@@ -139,7 +138,7 @@ async fn start(
     exec: Described,
     printer: Printer,
 ) -> Result<ExitStatus> {
-    let client = queue.reach(job, printer).await?;
+    let client = queue.reach_briefly(job, printer).await?;
     let pid = match exec.at(&client).spawn_detached().await {
         Ok(pid) => pid,
         Err(error) => {
@@ -159,7 +158,7 @@ async fn start(
 
 pub(super) async fn attend(
     job: &str,
-    client: &Client,
+    queue: &MaybeQueue,
     mut exec: Described,
     interactive: bool,
     escape: Escape,
@@ -177,8 +176,13 @@ pub(super) async fn attend(
         exec.size = Some(size.unwrap_or(terminal::USUAL_SIZE));
     }
     let mut interrupts = Interrupts::listen()?;
-    let mut shell = tokio::select! {
-        shell = begin(client, exec) => shell.with_context(|| format!("cannot run in {job}"))?,
+    let beginning = async {
+        let client = queue.reach(job, printer).await?;
+        let shell = begin(&client, exec).await.with_context(|| format!("cannot run in {job}"))?;
+        anyhow::Ok((client, shell))
+    };
+    let (client, mut shell) = tokio::select! {
+        begun = beginning => begun?,
         interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
     };
     let attachment = Attachment { interactive, tty, terminal, escape };
@@ -194,7 +198,7 @@ pub(super) async fn attend(
             Ok(ExitStatus::SUCCESS)
         }
         // When a job ends, its other commands end too.
-        Err(error) if has_ended(client).await => {
+        Err(error) if has_ended(&client).await => {
             Err(error.context(format!("the job {job} has ended, and what ran beside it")))
         }
         Err(error) => Err(error),

@@ -55,9 +55,17 @@ const HOST: &str = "localhost";
 pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitStatus> {
     let specs = args.specs.iter().map(|spec| Forward::parse(spec));
     let specs = specs.collect::<Result<Vec<_>>>()?;
-    let client = args.queue.reach(&args.name.job, printer).await?;
-    check(&client).await.with_context(|| format!("cannot forward to {}", args.name.job))?;
     let mut interrupts = Interrupts::listen()?;
+    let job = &args.name.job;
+    let reaching = async {
+        let client = args.queue.reach(job, printer).await?;
+        check(&client).await.with_context(|| format!("cannot forward to {job}"))?;
+        anyhow::Ok(client)
+    };
+    let client = tokio::select! {
+        client = reaching => client?,
+        interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
+    };
     let mut forwarding = JoinSet::new();
     for spec in specs {
         let listener = TcpListener::bind(spec.listen).await;
@@ -68,7 +76,7 @@ pub(crate) async fn forward(args: ForwardVerb, printer: Printer) -> Result<ExitS
     // Dropping the set at the end of this function ends all tasks.
     tokio::select! {
         waited = client.wait() => {
-            waited.with_context(|| format!("lost the job {}", args.name.job))?;
+            waited.with_context(|| format!("lost the job {job}"))?;
             Ok(ExitStatus::SUCCESS)
         }
         interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),

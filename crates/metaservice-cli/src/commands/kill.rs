@@ -70,7 +70,7 @@ pub(crate) async fn kill(args: Kill, printer: Printer) -> Result<ExitStatus> {
 /// The job, which must run: one that starts is not awaited.
 async fn find(queue: &MaybeQueue, job: &str, printer: Printer) -> Result<Reached> {
     if queue.is_given() {
-        return queue.reach(job, printer).await;
+        return queue.reach_briefly(job, printer).await;
     }
     let found = metaservice_sandbox::control::find(job).await;
     found.map(Reached::here).map_err(hints::control)

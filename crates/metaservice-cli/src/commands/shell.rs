@@ -42,6 +42,5 @@ pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
         let hint = format!("write `metaservice exec -i {job} -- sh` to send it a script");
         Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is not one")
     };
-    let client = args.queue.reach(&job, printer).await?;
-    attend(&job, &client, exec, true, escape, no_terminal, printer).await
+    attend(&job, &args.queue, exec, true, escape, no_terminal, printer).await
 }

@@ -1,15 +1,47 @@
 //! A queue, its worker and its clients, with real machines.
 
+use std::io::Read;
+use std::process::Child;
+use std::sync::mpsc::Receiver;
+
 use metaservice_testing::cli::{Cli, finish, wait_for, wait_for_line};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
 
+/// A worker of the queue of this host.
+struct Worker {
+    child: Child,
+    messages: Receiver<String>,
+}
+
+impl Worker {
+    fn start(cli: &Cli, args: &[&str]) -> Self {
+        let mut child = cli.command(["worker"].iter().chain(args)).spawn().unwrap();
+        let messages = wait_for(&mut child, "metaservice: ready");
+        Self { child, messages }
+    }
+
+    /// Waits for a message.
+    fn says(&self, text: &str) {
+        assert!(self.messages.iter().any(|line| line.contains(text)), "the worker has ended");
+    }
+
+    /// Ends it in order.
+    fn end(self) {
+        signal(&self.child, Signal::TERM);
+        assert_eq!(finish(self.child).status, Some(0));
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
 #[test]
 fn a_job_of_a_queue_ends_as_a_run_does() {
     let cli = Cli::new(METASERVICE);
-    let mut worker = cli.command(["worker", "--slots", "2"]).spawn().unwrap();
-    let messages = wait_for(&mut worker, "metaservice: ready");
+    let mut worker = Worker::start(&cli, &["--slots", "2"]);
     let script = "echo out; echo err >&2; echo kept > /file; exit 4";
     let args = ["submit", "--wait", "--artifact", "/file:results", "--", "sh", "-c", script];
     let finished = cli.run(&args);
@@ -24,27 +56,24 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
         .spawn()
         .unwrap();
     let running = wait_for(&mut waiting, "up");
-    kill_process(Pid::from_raw(waiting.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    signal(&waiting, Signal::INT);
     assert_eq!(finish(waiting).status, Some(130));
     drop(running);
 
     // A killed worker leaves no machine and no server.
     let id = cli.run(&["submit", "--", "sleep", "600"]).text(0);
-    while !cli.run(&["jobs"]).text(0).contains("running") {}
-    worker.kill().unwrap();
-    worker.wait().unwrap();
+    worker.says(&format!("{}: attempt 1 begins", id.trim()));
+    worker.child.kill().unwrap();
+    worker.child.wait().unwrap();
     cli.wait_for_exits();
-    drop(messages);
 
     // The next one gets the job once the lease of the first is over.
-    let mut worker = cli.command(["worker", "--name", "second"]).spawn().unwrap();
-    let messages = wait_for(&mut worker, "attempt 2 begins");
+    let worker = Worker::start(&cli, &["--name", "second"]);
+    worker.says("attempt 2 begins");
     cli.run(&["cancel", id.trim()]).text(0);
     let waited = cli.run(&["wait", "--queue", "local", id.trim()]);
     assert_eq!(waited.status, Some(130), "{waited:?}");
-    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
-    assert_eq!(finish(worker).status, Some(0));
-    drop(messages);
+    worker.end();
     // What the killed worker left in the directory of jobs.
     cli.remove_sockets();
 }
@@ -52,12 +81,11 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
 #[test]
 fn verbs_enter_a_job_of_a_queue() {
     let cli = Cli::new(METASERVICE);
-    let mut worker = cli.command(["worker"]).spawn().unwrap();
-    let messages = wait_for(&mut worker, "metaservice: ready");
+    let worker = Worker::start(&cli, &[]);
     let waiting = cli.run(&["submit", "--require", "another", "--", "true"]).text(0);
     let id = cli.run(&["submit", "--", "sleep", "600"]).text(0);
     let (waiting, id) = (waiting.trim(), id.trim());
-    while !cli.run(&["jobs"]).text(0).contains("running") {}
+    worker.says(&format!("{id}: attempt 1 begins"));
     let at = |verb: &str, args: &[&str]| {
         let mut all = vec![verb, "--queue", "local"];
         all.extend(args);
@@ -82,6 +110,20 @@ fn verbs_enter_a_job_of_a_queue() {
     elsewhere.env("METASERVICE_QUEUE", "local");
     assert_eq!(finish(elsewhere.spawn().unwrap()).status, Some(0));
 
+    // A signal ends a verb in the middle, and its way to the job: `cli` finds what is left.
+    for args in [
+        &["ls", "--queue", "local", "-R", id, "/"][..],
+        &["forward", "--queue", "local", id, "0:80"],
+    ] {
+        let mut child = cli.command(args).spawn().unwrap();
+        // It has printed something, and waits: for the reader, or for connections.
+        let mut first = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        signal(&child, Signal::INT);
+        let status = child.wait().unwrap();
+        assert!(status.code() == Some(130), "{args:?}: {status}");
+    }
+
     let early = at("exec", &[waiting, "--", "true"]);
     assert_eq!(early.status, Some(125));
     assert!(early.stderr.contains(&format!("the job {waiting} waits for a worker")), "{early:?}");
@@ -96,17 +138,14 @@ fn verbs_enter_a_job_of_a_queue() {
     assert_eq!(late.status, Some(125));
     assert!(late.stderr.contains(&format!("hint: `metaservice artifacts {id}`")), "{late:?}");
 
-    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
-    assert_eq!(finish(worker).status, Some(0));
-    drop(messages);
+    worker.end();
 }
 
 #[test]
 fn a_store_has_the_log_after_the_queue_has_it_no_more() {
     let cli = Cli::new(METASERVICE);
     let store = format!("file://{}", cli.work().join("store").display());
-    let mut worker = cli.command(["worker", "--store", &store]).spawn().unwrap();
-    let messages = wait_for(&mut worker, "metaservice: ready");
+    let worker = Worker::start(&cli, &["--store", &store]);
     let script = "echo out; echo kept > /file";
     let id = cli.run(&["submit", "--artifact", "/file", "--", "sh", "-c", script]).text(0);
     let id = id.trim();
@@ -122,18 +161,17 @@ fn a_store_has_the_log_after_the_queue_has_it_no_more() {
     let pruned = ["prune", "--queue", "local", "--older-than", "1ms", "--stored-logs"];
     assert_eq!(cli.run(&pruned).text(0).trim(), id);
     assert_eq!(cli.run(&logs).text(0), "out\n");
-    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
-    assert_eq!(finish(worker).status, Some(0));
-    drop(messages);
+    worker.end();
 }
 
 #[test]
 fn a_secret_reaches_a_job_of_a_queue() {
     let cli = Cli::new(METASERVICE);
-    let mut worker = cli.command(["worker", "--key", "key"]).spawn().unwrap();
-    let (told, messages) = wait_for_line(&mut worker, "secrets are sealed for");
+    let mut child = cli.command(["worker", "--key", "key"]).spawn().unwrap();
+    let (told, messages) = wait_for_line(&mut child, "secrets are sealed for");
     let key = told.split_whitespace().last().unwrap().to_owned();
-    assert!(messages.iter().any(|line| line.contains("ready")));
+    let worker = Worker { child, messages };
+    worker.says("metaservice: ready");
     let submit = |seal: &[&str], value: Option<&str>| {
         let mut args = vec!["submit", "--wait", "--id", "a", "--secret", "TOKEN"];
         args.extend(seal);
@@ -152,9 +190,7 @@ fn a_secret_reaches_a_job_of_a_queue() {
     assert!(missing.stderr.contains("there is no variable TOKEN"), "{missing:?}");
     let again = cli.run(&["retry", "a"]);
     assert!(again.stderr.contains("submit it again"), "{again:?}");
-    kill_process(Pid::from_raw(worker.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
-    assert_eq!(finish(worker).status, Some(0));
-    drop(messages);
+    worker.end();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use metaservice_private::SocketPath;
 use metaservice_private::bases::{NamedFilesError, temporary_for_names};
+use metaservice_sandbox::exit::CleanUp;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -75,7 +76,8 @@ pub enum PortalError {
 pub struct Portal {
     path: PathBuf,
     _serving: AbortOnDropHandle<()>,
-    _directory: tempfile::TempDir,
+    /// Also when the process is ended at once.
+    _removal: CleanUp,
 }
 
 impl Portal {
@@ -116,7 +118,9 @@ impl Portal {
         let listener = UnixListener::bind(address.as_path()).map_err(failed)?;
         let serving = serve(listener, queue.clone(), id.clone(), attempt);
         let serving = AbortOnDropHandle::new(tokio::spawn(serving));
-        Ok(Self { path, _serving: serving, _directory: directory })
+        let directory = directory.keep();
+        let removal = CleanUp::new(move || drop(std::fs::remove_dir_all(directory)));
+        Ok(Self { path, _serving: serving, _removal: removal })
     }
 
     /// The path of the socket, for a client of the control API.

@@ -11,6 +11,7 @@ use metaservice_fleet::tunnel::{Portal, PortalError};
 use metaservice_sandbox::control::{self, ControlError};
 
 use super::QueueArgs;
+use crate::interrupts::leave_at_once;
 use crate::output::printer::Printer;
 use crate::{hints, jobs};
 
@@ -66,6 +67,15 @@ impl MaybeQueue {
         self.is_named
             || self.is_given()
                 && matches!(control::find(name).await, Err(ControlError::NotFound { .. }))
+    }
+
+    /// As [`reach`](Self::reach), for a verb that does not wait for signals: one ends the process,
+    /// and leaves nothing of the way to the job.
+    pub(crate) async fn reach_briefly(&self, name: &str, printer: Printer) -> Result<Reached> {
+        if self.is_given() {
+            leave_at_once()?;
+        }
+        self.reach(name, printer).await
     }
 
     /// A client of a job that runs: of the queue, or of this host.

@@ -73,7 +73,7 @@ const SORTED_BYTES: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn ls(args: Ls, printer: Printer) -> Result<ExitStatus> {
     let (job, path) = place(args.job, args.path)?;
-    let client = args.queue.reach(&job, printer).await?;
+    let client = args.queue.reach_briefly(&job, printer).await?;
     let cannot = || format!("cannot list {path}");
     let mut entries = match client.list(&*path).recursive(args.recursive).entries().await {
         Ok(entries) => entries,
