@@ -65,7 +65,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Selection {
-    /// Take only these: a group (`loopback`, `machine`, `queue`), or a measure such as `loopback/log`.
+    /// Take only these: a group (`loopback`, `machine`, `queue`), or a measure such as
+    /// `loopback/log`.
     filter: Vec<String>,
     /// The agent, built as for guests.
     #[arg(long)]

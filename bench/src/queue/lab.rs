@@ -1,6 +1,6 @@
 //! A server, and workers in this process.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,20 +38,8 @@ impl Lab {
     }
 
     pub(super) fn options(&self, slots: u32) -> anyhow::Result<Options> {
-        Ok(Options {
-            name: "bench".parse()?,
-            slots,
-            labels: BTreeSet::new(),
-            memory: u64::MAX,
-            max_log: 1 << 30,
-            store: None,
-            key: None,
-            warm: Vec::new(),
-            directory: self.directory.path().join("worker"),
-            once: false,
-            idle_exit: None,
-            drain_timeout: Duration::from_secs(60),
-        })
+        let directory = self.directory.path().join("worker");
+        Ok(Options { slots, ..Options::new("bench".parse()?, directory) })
     }
 
     /// A worker whose jobs have no machines. It has read the queue when this returns.
