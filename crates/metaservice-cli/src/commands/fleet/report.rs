@@ -68,9 +68,7 @@ fn words(event: &Event) -> (&'static str, Value, Option<String>) {
             format!("{id}: attempt {attempt} begins"),
         ),
         Event::Started { id, attempt, warm } => {
-            let machine = if *warm { "a machine that waited" } else { "a machine of its own" };
-            let text = format!("{id}: attempt {attempt} gets {machine}");
-            ("started", json!({ "id": id, "attempt": attempt, "warm": warm }), text)
+            return ("started", json!({ "id": id, "attempt": attempt, "warm": warm }), None);
         }
         Event::NotWarm { image, message } => {
             let name = image.as_deref().unwrap_or(BUILTIN);
