@@ -79,7 +79,7 @@ names! {
 fn random() -> String {
     let mut bytes = [0; 6];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    metaservice_private::hex(&bytes)
 }
 
 impl JobId {

@@ -16,6 +16,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::{InspectReader, InspectWriter};
 use url::Url;
 
 use crate::queue::{FetchError, Queue, ServerError};
@@ -62,10 +63,10 @@ pub enum PutError {
     /// The file cannot be read.
     #[error("cannot read what is to be stored")]
     Read(#[source] io::Error),
-    /// The store takes it not.
+    /// The store does not take it.
     #[error("the store does not take it")]
     Store(#[source] io::Error),
-    /// The queue takes it not.
+    /// The queue does not take it.
     #[error("the queue does not take it")]
     Queue(#[source] ServerError),
 }
@@ -158,7 +159,8 @@ impl Store {
     pub async fn put(&self, name: &str, file: std::fs::File) -> Result<Object, PutError> {
         let mut file = file;
         file.rewind().map_err(PutError::Read)?;
-        let mut reader = Hashing { file: tokio::fs::File::from_std(file), hasher: Sha256::new() };
+        let (file, mut hasher) = (tokio::fs::File::from_std(file), Sha256::new());
+        let mut reader = InspectReader::new(file, |bytes: &[u8]| hasher.update(bytes));
         let bytes = match &self.0 {
             Kind::Queue(queue) => queue.store(name, &mut reader).await.map_err(PutError::Queue)?,
             Kind::Objects { objects, prefix, .. } => {
@@ -174,7 +176,7 @@ impl Store {
             }
         };
         let (name, store) = (name.to_owned(), self.url().map(ToOwned::to_owned));
-        Ok(Object { name, bytes, digest: digest(reader.hasher), store })
+        Ok(Object { name, bytes, digest: digest(hasher), store })
     }
 
     /// Stores the file at this path, as [`put`](Self::put).
@@ -202,7 +204,8 @@ impl Store {
             return Err(GetError::Elsewhere(wanted.store.clone().unwrap_or(of_queue)));
         }
         let name = wanted.name.as_str();
-        let mut to = HashingWriter { to, hasher: Sha256::new(), bytes: 0 };
+        let mut hasher = Sha256::new();
+        let mut to = InspectWriter::new(to, |bytes: &[u8]| hasher.update(bytes));
         match &self.0 {
             Kind::Queue(queue) => drop(queue.fetch(name, &mut to).await?),
             Kind::Objects { objects, prefix, .. } => {
@@ -210,7 +213,7 @@ impl Store {
             }
         }
         to.flush().await.map_err(GetError::Write)?;
-        if digest(to.hasher) == wanted.digest {
+        if digest(hasher) == wanted.digest {
             Ok(())
         } else {
             Err(GetError::Digest(name.to_owned()))
@@ -219,7 +222,7 @@ impl Store {
 }
 
 fn digest(hasher: Sha256) -> Digest {
-    Digest(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Digest(metaservice_private::hex(&hasher.finalize()))
 }
 
 /// The place of an object.
@@ -271,16 +274,16 @@ async fn copy(
 }
 
 /// Reads an object, and continues after an error that came behind new bytes.
-async fn read<W: AsyncWrite + Unpin>(
+async fn read(
     objects: &dyn ObjectStore,
     place: &Path,
     name: &str,
-    to: &mut HashingWriter<'_, W>,
+    to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), GetError> {
     let failed = |cause| GetError::Store { name: name.to_owned(), cause };
-    let mut errors = 0;
+    let (mut read, mut errors) = (0, 0);
     loop {
-        let from = to.bytes;
+        let from = read;
         let range = (from > 0).then_some(GetRange::Offset(from));
         let options = GetOptions { range, ..GetOptions::default() };
         let object = objects.get_opts(place, options).await.map_err(failed)?;
@@ -289,74 +292,20 @@ async fn read<W: AsyncWrite + Unpin>(
         let cause = loop {
             match stream.next().await {
                 None => return Ok(()),
-                Some(Ok(bytes)) => to.write_all(&bytes).await.map_err(GetError::Write)?,
+                Some(Ok(bytes)) => {
+                    to.write_all(&bytes).await.map_err(GetError::Write)?;
+                    read += bytes.len() as u64;
+                }
                 Some(Err(error)) => break error,
             }
         };
         errors += 1;
-        if to.bytes == from || errors > READS {
+        if read == from || errors > READS {
             return Err(failed(cause));
         }
-        if to.bytes == size {
+        if read == size {
             return Ok(());
         }
-    }
-}
-
-/// A file, and the digest of what was read of it.
-struct Hashing {
-    file: tokio::fs::File,
-    hasher: Sha256,
-}
-
-impl AsyncRead for Hashing {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = std::pin::Pin::new(&mut this.file).poll_read(context, buffer);
-        this.hasher.update(&buffer.filled()[before..]);
-        polled
-    }
-}
-
-/// A writer, and the digest of what was written to it.
-struct HashingWriter<'a, W> {
-    to: &'a mut W,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for HashingWriter<'_, W> {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = std::pin::Pin::new(&mut *this.to).poll_write(context, bytes);
-        if let std::task::Poll::Ready(Ok(count)) = polled {
-            this.hasher.update(&bytes[..count]);
-            this.bytes += count as u64;
-        }
-        polled
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut *self.get_mut().to).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut *self.get_mut().to).poll_shutdown(context)
     }
 }
 

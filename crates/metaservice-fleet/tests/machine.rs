@@ -3,34 +3,21 @@
 
 mod servers;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use metaservice_fleet::log::Stream;
-use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, Submitted};
-use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Artifact, Outcome};
 use metaservice_fleet::store::Store;
 use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
-use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
+use metaservice_sandbox::spec::ArtifactSpec;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use servers::One;
-
-fn id(name: &str) -> JobId {
-    name.parse().unwrap()
-}
-
-fn shell(script: &str) -> Request {
-    let mut request = Request::new(JobSpec::new(["sh", "-c", script]));
-    request.spec.machine.memory.0 = 256 << 20;
-    request
-}
+use servers::{One, id, shell};
 
 struct Worker {
     task: JoinHandle<Result<Summary, WorkerError>>,
@@ -49,20 +36,9 @@ impl Worker {
         directory: &Path,
         change: impl FnOnce(&mut Options),
     ) -> Self {
-        let mut options = Options {
-            key: None,
-            name: name.parse().unwrap(),
-            slots: 2,
-            labels: BTreeSet::new(),
-            memory: 4 << 30,
-            max_log: 1 << 30,
-            store: None,
-            warm: Vec::new(),
-            directory: directory.join(name),
-            once: false,
-            idle_exit: None,
-            drain_timeout: Duration::from_secs(60),
-        };
+        let mut options = Options::new(name.parse().unwrap(), directory.join(name));
+        (options.slots, options.memory) = (2, 4 << 30);
+        options.drain_timeout = Duration::from_secs(60);
         change(&mut options);
         let (sender, mut real) = mpsc::unbounded_channel();
         let (copy, events) = mpsc::unbounded_channel();

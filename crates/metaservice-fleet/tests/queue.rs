@@ -13,11 +13,7 @@ use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Change, Outcome};
 use metaservice_sandbox::spec::JobSpec;
 
-use servers::{Cluster, One};
-
-fn id(name: &str) -> JobId {
-    name.parse().unwrap()
-}
+use servers::{Cluster, One, id};
 
 fn request(word: &str) -> Request {
     Request::new(JobSpec::new([word]))

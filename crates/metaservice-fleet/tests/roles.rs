@@ -7,32 +7,21 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use metaservice_fleet::name::{JobId, RunId};
+use metaservice_fleet::name::RunId;
 use metaservice_fleet::queue::{
     CancelError, Cancelled, ConnectError, Queue, Settings, SubmitError, WriteError,
 };
-use metaservice_fleet::request::Request;
 use metaservice_fleet::sealed::{Secrets, WorkerKey};
 use metaservice_fleet::state::CANCELLATION;
 use metaservice_fleet::step::{Change, ExceptionCause, LostCause, Outcome};
 use metaservice_fleet::store::Store;
 use metaservice_fleet::worker::{self, Options};
-use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
+use metaservice_sandbox::spec::ArtifactSpec;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use servers::One;
-
-fn id(name: &str) -> JobId {
-    name.parse().unwrap()
-}
-
-fn shell(script: &str) -> Request {
-    let mut request = Request::new(JobSpec::new(["sh", "-c", script]));
-    request.spec.machine.memory.0 = 256 << 20;
-    request
-}
+use servers::{One, id, shell};
 
 fn claim() -> Change {
     Change::Claimed { worker: "w".parse().unwrap(), run: RunId::random() }

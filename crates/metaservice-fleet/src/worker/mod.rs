@@ -6,10 +6,17 @@
 //! | `decide` | what to claim, to stop and to give back, without I/O or clock |
 //! | `attempt` | one attempt, from the claim to its last step |
 //! | `machines` | what the command runs in: sandboxes, or what a library user gave |
-//! | `output` | the log of an attempt on its way to the queue |
+//! | `runner` | what a library user gives to run jobs in something else |
+//! | `stock` | which machines wait for jobs, without I/O or clock |
+//! | `pool` | starts and ends the machines that wait |
+//! | `memory` | what processes take of the host's memory, and what is left |
+//! | `backlog` | what of a log is written and not sent yet, without I/O |
+//! | `output` | the log of an attempt on its way to the queue, over a file |
+//! | `files` | the artifacts of an attempt on their way to the queue |
 //! | `types` | options, events and errors |
 //! | `events` | where the events go: a channel, and metrics |
-//! | `files` | the artifacts of an attempt on their way to the queue |
+//! | `chain` | errors as one line |
+//! | `simulation` | many workers, clients and servers from a seed: a test |
 
 mod attempt;
 mod backlog;

@@ -40,6 +40,28 @@ pub struct Options {
     pub drain_timeout: Duration,
 }
 
+impl Options {
+    /// The usual options: one job at a time, as much memory as the host has available, at most 1 GiB
+    /// of each log, and 10 minutes to end.
+    #[must_use]
+    pub const fn new(name: WorkerName, directory: PathBuf) -> Self {
+        Self {
+            name,
+            slots: 1,
+            labels: BTreeSet::new(),
+            memory: u64::MAX,
+            max_log: 1 << 30,
+            store: None,
+            key: None,
+            warm: Vec::new(),
+            directory,
+            once: false,
+            idle_exit: None,
+            drain_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
 /// Machines that a worker restores before there are jobs for them. A job takes one over if its
 /// machine is the same. They take what is left of the worker's memory, as measured.
 #[derive(Debug, Clone, PartialEq, Eq)]

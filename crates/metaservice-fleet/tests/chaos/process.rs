@@ -1,6 +1,5 @@
 //! Workers as processes of their own, so that they can be killed and stopped.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -103,20 +102,9 @@ pub(crate) fn journal(root: &Path) -> PathBuf {
 }
 
 pub(crate) fn options(name: &str, root: &Path) -> Options {
-    Options {
-        name: name.parse().unwrap(),
-        slots: 2,
-        labels: BTreeSet::new(),
-        memory: 4 << 30,
-        max_log: 1 << 30,
-        store: None,
-        key: None,
-        warm: Vec::new(),
-        directory: root.join(name),
-        once: false,
-        idle_exit: None,
-        drain_timeout: Duration::from_secs(60),
-    }
+    let mut options = Options::new(name.parse().unwrap(), root.join(name));
+    (options.slots, options.drain_timeout) = (2, Duration::from_secs(60));
+    options
 }
 
 /// A worker process. It is killed with this value.

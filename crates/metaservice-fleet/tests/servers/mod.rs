@@ -1,4 +1,4 @@
-//! Real `nats-server`s for tests: one, and a cluster of three.
+//! Real `nats-server`s for tests: one, and a cluster of three. And jobs for them.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::net::TcpListener;
@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, Settings};
+use metaservice_fleet::request::Request;
+use metaservice_sandbox::spec::JobSpec;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The program: that of the variable, of the system, or of the cache that `make setup` fills.
@@ -235,4 +238,16 @@ impl Cluster {
     pub(crate) fn resume(&self, number: usize) {
         self.servers[number].signal(Signal::CONT);
     }
+}
+
+/// The id of this name.
+pub(crate) fn id(name: &str) -> JobId {
+    name.parse().unwrap()
+}
+
+/// A job that runs this script in a small machine.
+pub(crate) fn shell(script: &str) -> Request {
+    let mut request = Request::new(JobSpec::new(["sh", "-c", script]));
+    request.spec.machine.memory.0 = 256 << 20;
+    request
 }
