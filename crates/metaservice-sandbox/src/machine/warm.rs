@@ -31,12 +31,6 @@ pub struct WarmKind {
 }
 
 impl WarmKind {
-    /// The memory of such a machine, in bytes.
-    #[must_use]
-    pub const fn memory(&self) -> u64 {
-        self.memory
-    }
-
     /// The kind of machine that this job can take over. `None`: its machine is not the same for all
     /// jobs, because it has a directory of the host or limits of its own card, say.
     #[must_use]
