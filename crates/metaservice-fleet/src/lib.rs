@@ -32,6 +32,8 @@
 //! | --- | --- |
 //! | [`name`] | names of jobs, workers and tenants |
 //! | [`request`] | what a client asks for: a description, a tenant, a priority, attempts |
+//! | [`requirement`] | what a job needs of its worker, and what a worker has |
+//! | [`tenants`] | the limits of tenants |
 //! | [`sealed`] | secrets of a job, sealed for workers |
 //! | [`step`] | the changes of a job, as JSON |
 //! | [`state`] | one job: what its steps make of it, without I/O |
@@ -53,11 +55,13 @@ mod moment;
 pub mod name;
 pub mod queue;
 pub mod request;
+pub mod requirement;
 pub mod sealed;
 pub mod server;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod tenants;
 pub mod tunnel;
 pub mod view;
 pub mod worker;

@@ -13,6 +13,10 @@ pub const MAX: usize = 63;
 #[error("a name is 1 to {MAX} letters, digits and dashes, and begins with no dash, not {0:?}")]
 pub struct InvalidName(String);
 
+/// What [`check`] allows, as a regular expression.
+#[cfg(feature = "schema")]
+const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9-]*$";
+
 fn check(text: &str) -> Result<(), InvalidName> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let fits = !text.is_empty() && text.len() <= MAX && !text.starts_with('-');
@@ -23,6 +27,8 @@ macro_rules! names {
     ($($(#[$meta:meta])* $name:ident;)*) => { $(
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+        #[cfg_attr(feature = "schema", schemars(extend("pattern" = PATTERN, "maxLength" = MAX)))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

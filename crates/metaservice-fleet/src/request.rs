@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::name::{JobId, Tenant};
+use crate::requirement::{InvalidRequirement, Requirement};
 use crate::sealed::{Owner, PublicKey, SealError, Sealed, Secrets, WorkerKey};
 
 /// The version of requests and steps.
@@ -22,10 +23,18 @@ pub const MAX_ATTEMPTS: u32 = 100;
 /// The longest request as JSON, in bytes. A message of NATS has at most 1 MiB.
 pub const MAX_REQUEST: usize = 512 * 1024;
 
+/// The JSON Schema of a request.
+#[cfg(feature = "schema")]
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Request).into()
+}
+
 /// The class of a job. Within one tenant, jobs of a higher class are first.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// After all others.
@@ -39,6 +48,7 @@ pub enum Priority {
 
 /// A job as a client submits it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Request {
@@ -52,6 +62,7 @@ pub struct Request {
     pub priority: Priority,
     /// How often it is tried: an attempt that failed by no fault of the command is repeated.
     #[serde(default = "attempts")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_ATTEMPTS)))]
     pub attempts: u32,
     /// It does not start before: milliseconds since 1970, of the server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +70,7 @@ pub struct Request {
     /// It does not start after: milliseconds since 1970, of the server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,
-    /// The labels that its worker must have.
+    /// What its worker must have: labels, `mem=8G`, `cpus=4`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub require: BTreeSet<String>,
     /// Its secrets, which only a worker with the key can read.
@@ -90,6 +101,9 @@ pub enum InvalidRequest {
     /// Its sealed secrets are too long.
     #[error("the sealed secrets of the job are too long")]
     Sealed,
+    /// It requires something that is no [requirement](Requirement).
+    #[error(transparent)]
+    Requirement(#[from] InvalidRequirement),
     /// It is too long.
     #[error("the job has {0} bytes of JSON, more than {MAX_REQUEST}")]
     Size(usize),
@@ -123,6 +137,9 @@ impl Request {
         }
         if !(1..=MAX_ATTEMPTS).contains(&self.attempts) {
             return Err(InvalidRequest::Attempts(self.attempts));
+        }
+        for text in &self.require {
+            text.parse::<Requirement>()?;
         }
         if let Some(path) = self.host_path() {
             return Err(InvalidRequest::HostPath(path));
@@ -328,6 +345,18 @@ mod tests {
         assert!(!changed.is_same(&request));
         again.sealed = None;
         assert!(!again.is_same(&request));
+    }
+
+    #[test]
+    fn a_requirement_that_no_worker_understands_is_refused() {
+        let require = |text: &str| {
+            checked(|request| {
+                request.require.insert(text.to_owned());
+            })
+        };
+        assert_eq!(require("mem=8G"), Ok(()));
+        let wrong = InvalidRequirement::Memory("x".to_owned());
+        assert_eq!(require("mem=x"), Err(InvalidRequest::Requirement(wrong)));
     }
 
     #[test]

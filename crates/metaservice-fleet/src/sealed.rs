@@ -37,6 +37,7 @@ pub type Secrets = BTreeMap<String, String>;
 
 /// Secrets that only the owners of one key can read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sealed {
     /// The public key that they are for.

@@ -10,8 +10,14 @@ use std::time::Duration;
 
 use crate::name::{JobId, RunId, Tenant, WorkerName};
 use crate::request::Priority;
+use crate::requirement::Features;
 use crate::state::{JobState, Phase, ServerTime, Stored};
 use crate::step::{Change, LostCause, Renewal, WorkerState};
+use crate::tenants::{TenantLimits, TenantUse};
+
+mod tenants;
+
+use self::tenants::Tenants;
 
 /// A worker that has renewed nothing for so long is lost.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -32,7 +38,7 @@ pub struct View {
     jobs: HashMap<JobId, JobState>,
     waiting: BTreeMap<Tenant, BTreeSet<Place>>,
     running: BTreeMap<JobId, RunId>,
-    tenants: HashMap<Tenant, u32>,
+    tenants: Tenants,
     deadlines: BTreeSet<(ServerTime, JobId)>,
     /// The waiting jobs that may not start before a time.
     starts: BTreeSet<(ServerTime, JobId)>,
@@ -58,8 +64,8 @@ struct Leases {
 /// A worker that looks for a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeker<'a> {
-    /// Its labels.
-    pub labels: &'a BTreeSet<String>,
+    /// Its features, for the requirements of jobs.
+    pub features: &'a Features,
     /// The memory that the job may have, in bytes.
     pub memory: u64,
 }
@@ -113,7 +119,7 @@ impl View {
                 self.starts.extend(job.earliest().map(|earliest| (earliest, id.clone())));
             }
             Phase::Running { run, .. } => {
-                *self.tenants.entry(request.tenant.clone()).or_default() += 1;
+                self.tenants.begin(&request.tenant);
                 self.running.insert(id.clone(), run.clone());
                 self.leases.seen.entry(run.clone()).or_insert(now);
             }
@@ -147,12 +153,7 @@ impl View {
             }
             Phase::Running { .. } => {
                 self.running.remove(id);
-                if let Some(count) = self.tenants.get_mut(&request.tenant) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.tenants.remove(&request.tenant);
-                    }
-                }
+                self.tenants.end(&request.tenant);
             }
             Phase::Ended { .. } => {}
         }
@@ -233,17 +234,65 @@ impl View {
     }
 
     /// The job that a worker takes next: of the tenant with the fewest running jobs, then the highest
-    /// class, then the one that has waited longest.
+    /// class, then the one that has waited longest. A tenant with as many running jobs as it may have
+    /// waits. What this reader claims already counts as running.
     #[must_use]
     pub fn choose(&self, now: Duration, seeker: Seeker<'_>) -> Option<(JobId, &JobState)> {
         let time = self.server_time(now);
+        let claimed = self.claimed();
         let heads = self.waiting.iter().filter_map(|(tenant, places)| {
+            let claimed = claimed.get(tenant).copied().unwrap_or_default();
+            let running = self.tenants.running(tenant).saturating_add(claimed);
+            if !self.tenants.allow(tenant, running.saturating_add(1)) {
+                return None;
+            }
             let place = places.iter().find(|place| self.is_eligible(&place.2, time, seeker))?;
-            let running = self.tenants.get(tenant).copied().unwrap_or_default();
             Some((running, place))
         });
         let (_, Place(.., id)) = heads.min()?;
         Some((id.clone(), self.jobs.get(id)?))
+    }
+
+    /// The waiting jobs that this reader claims already, by tenant.
+    fn claimed(&self) -> HashMap<&Tenant, u32> {
+        let mut claimed = HashMap::new();
+        for (id, number) in &self.tried {
+            let job = self.jobs.get(id).filter(|job| job.next == *number);
+            if let Some(job) = job
+                && matches!(job.phase, Phase::Waiting { .. })
+            {
+                *claimed.entry(&job.request.tenant).or_default() += 1;
+            }
+        }
+        claimed
+    }
+
+    /// Takes the limits of a tenant.
+    pub fn limit(&mut self, tenant: Tenant, limits: TenantLimits) {
+        self.tenants.limit(tenant, limits);
+    }
+
+    /// Whether more jobs of this job's tenant run than may.
+    #[must_use]
+    pub fn is_over_limit(&self, id: &JobId) -> bool {
+        self.jobs.get(id).is_some_and(|job| {
+            let tenant = &job.request.tenant;
+            !self.tenants.allow(tenant, self.tenants.running(tenant))
+        })
+    }
+
+    /// The tenants that have jobs which run or wait, or that have limits.
+    #[must_use]
+    pub fn tenants(&self) -> BTreeMap<Tenant, TenantUse> {
+        let Tenants { running, limits } = &self.tenants;
+        let names = self.waiting.keys().chain(running.keys()).chain(limits.keys());
+        let all = names.map(|tenant| {
+            let waiting = self.waiting.get(tenant).map_or(0, BTreeSet::len);
+            let (running, limits) = (self.tenants.running(tenant), self.tenants.limits(tenant));
+            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+            (tenant.clone(), TenantUse { running, waiting, limits })
+        });
+        all.collect()
     }
 
     /// Whether a job that this worker could run pauses after a lost attempt.
@@ -269,7 +318,7 @@ impl View {
         let request = &job.request;
         self.tried.get(id) != Some(&job.next)
             && request.deadline.is_none_or(|deadline| time <= deadline)
-            && request.require.is_subset(seeker.labels)
+            && seeker.features.meet(&request.require)
             && request.spec.machine.memory.0 <= seeker.memory
     }
 

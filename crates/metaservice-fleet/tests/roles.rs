@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use metaservice_fleet::name::RunId;
+use metaservice_fleet::name::{RunId, Tenant};
 use metaservice_fleet::queue::{
-    CancelError, Cancelled, ConnectError, Queue, Settings, SubmitError, WriteError,
+    CancelError, Cancelled, ConnectError, LimitError, Queue, RoomError, Settings, SubmitError,
+    WriteError,
 };
 use metaservice_fleet::sealed::{Secrets, WorkerKey};
 use metaservice_fleet::state::CANCELLATION;
 use metaservice_fleet::step::{Change, ExceptionCause, LostCause, Outcome};
 use metaservice_fleet::store::Store;
+use metaservice_fleet::tenants::TenantLimits;
 use metaservice_fleet::worker::{self, Options};
 use metaservice_sandbox::spec::ArtifactSpec;
 use tokio::sync::mpsc;
@@ -29,20 +31,10 @@ fn claim() -> Change {
 
 /// A worker that works until the value is dropped.
 fn work(queue: &Queue, directory: &tempfile::TempDir, key: Option<WorkerKey>) -> impl Drop {
-    let options = Options {
-        key,
-        name: "w".parse().unwrap(),
-        slots: 2,
-        labels: ["kvm".to_owned()].into(),
-        memory: 4 << 30,
-        max_log: 1 << 30,
-        store: None,
-        warm: Vec::new(),
-        directory: directory.path().join("w"),
-        once: false,
-        idle_exit: None,
-        drain_timeout: Duration::from_secs(60),
-    };
+    let mut options = Options::new("w".parse().unwrap(), directory.path().join("w"));
+    options.features.labels.insert("kvm".to_owned());
+    (options.slots, options.key) = (2, key);
+    options.drain_timeout = Duration::from_secs(60);
     let (events, _) = mpsc::unbounded_channel::<worker::Event>();
     let working = worker::run(queue.clone(), options, CancellationToken::new(), events);
     AbortOnDropHandle::new(tokio::spawn(async move { working.await.unwrap() }))
@@ -134,6 +126,25 @@ async fn a_watcher_reads_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_an_admin_limits_tenants_and_all_others_read_it() {
+    let server = One::with_roles();
+    let admin = server.queue_of("admin").await;
+    let tenant = Tenant::default();
+    let limits = TenantLimits { running: Some(2), waiting: Some(0) };
+    admin.limit(&tenant, limits).await.unwrap();
+    for role in ["client", "worker", "watcher"] {
+        let queue = server.queue_of(role).await;
+        assert_eq!(queue.limits_of(&tenant).await.unwrap(), limits);
+        assert_eq!(queue.view().await.unwrap().tenants()[&tenant].limits, limits);
+        let denied = queue.limit(&tenant, TenantLimits::default()).await;
+        assert!(matches!(denied, Err(LimitError::Denied(_))), "{denied:?}");
+        let full = queue.check_room(&tenant, &[&id("a")]).await;
+        assert!(matches!(full, Err(RoomError::Full { limit: 0, .. })), "{full:?}");
+    }
+    assert_eq!(admin.limits_of(&tenant).await.unwrap(), limits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_the_right_to_create_finds_no_queue() {
     let server = One::with_roles();
     // The server answers once this succeeds.
@@ -159,6 +170,7 @@ async fn what_a_role_may_not_write_is_not_written() {
             "$KV.ms_jobs.job.a.1",
             "$KV.ms_jobs.x",
             "$KV.ms_leases.lease.w",
+            "$KV.ms_tenants.tenant.t",
             "ms.log.a.1",
             "$O.ms_files.M.x",
             "$JS.API.STREAM.PURGE.KV_ms_jobs",

@@ -29,6 +29,9 @@ pub(crate) struct Man {
     /// Print the JSON Schema of the file of `run --spec`.
     #[arg(long, hide = true, conflicts_with_all = ["directory", "markdown"])]
     pub(crate) schema: bool,
+    /// Print the JSON Schema of what "submit" sends to a queue.
+    #[arg(long, hide = true, conflicts_with_all = ["directory", "markdown", "schema"])]
+    pub(crate) request_schema: bool,
 }
 
 /// The width of the help texts in the Markdown page.
@@ -37,6 +40,10 @@ const COLUMNS: usize = 100;
 pub(crate) fn man(args: &Man, mut cli: Command) -> Result<ExitStatus> {
     if args.schema {
         Output::lock().write_all(schema()?.as_bytes())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if args.request_schema {
+        Output::lock().write_all(request_schema()?.as_bytes())?;
         return Ok(ExitStatus::SUCCESS);
     }
     if args.markdown {
@@ -86,6 +93,11 @@ fn with_synopsis(command: Command) -> Command {
 /// The JSON Schema of a job's description.
 fn schema() -> Result<String> {
     Ok(serde_json::to_string_pretty(&metaservice_sandbox::spec::schema())? + "\n")
+}
+
+/// The JSON Schema of a request to a queue.
+fn request_schema() -> Result<String> {
+    Ok(serde_json::to_string_pretty(&metaservice_fleet::request::schema())? + "\n")
 }
 
 /// The help of all verbs as a page, with a section for each.
@@ -149,6 +161,17 @@ mod tests {
             committed == schema().unwrap(),
             "docs/reference/job.schema.json differs; renew it: \
              cargo run -p metaservice-cli -- man --schema > docs/reference/job.schema.json"
+        );
+    }
+
+    #[test]
+    fn the_schema_of_requests_is_that_of_the_queue() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/request.schema.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == request_schema().unwrap(),
+            "docs/reference/request.schema.json differs; renew it: cargo run -p metaservice-cli -- \
+             man --request-schema > docs/reference/request.schema.json"
         );
     }
 

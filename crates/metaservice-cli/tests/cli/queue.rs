@@ -153,6 +153,70 @@ fn jobs_of_a_queue_are_removed_by_their_age() {
 }
 
 #[test]
+fn a_tenant_has_limits_and_the_one_of_waiting_jobs_refuses_more() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let listed = cli.run(&["tenants", "t", "--running", "3", "--waiting", "2"]).text(0);
+    let columns = |text: &str| {
+        let row = text.lines().nth(1).unwrap_or_default().to_owned();
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(columns(&listed), ["t", "0", "3", "0", "2"]);
+    let tenant = ["--tenant", "t", "--id"];
+    let with = |id: &'static str| [&tenant[..], &[id, "--", "true"]].concat();
+    submit(&cli, &with("a"));
+    submit(&cli, &with("b"));
+    let args = [&WAITS[..], &with("c")].concat();
+    let refused = cli.run(&args);
+    assert_eq!(refused.status, Some(125));
+    let error = "the tenant t may have 2 waiting jobs: 2 wait, and 1 are new\nhint: wait until";
+    assert!(refused.stderr.contains(error), "{refused:?}");
+    assert_eq!(submit(&cli, &with("b")), "b", "the queue knows it already");
+    submit(&cli, &["--tenant", "other", "--", "true"]);
+    let file = cli.work().join("jobs.jsonl");
+    let spec = r#"{"version": 1, "command": ["true"]}"#;
+    std::fs::write(&file, format!("{spec}\n{spec}\n")).unwrap();
+    let whole = ["submit", "--require", "another", "--tenant", "t", "--file", "jobs.jsonl"];
+    assert_eq!(cli.run(&whole).status, Some(125));
+    cli.run(&["cancel", "a"]).text(0);
+    assert_eq!(cli.run(&whole).status, Some(125), "there is room for one of two");
+    assert_eq!(cli.run(&["retry", "a"]).status, Some(0));
+    assert_eq!(cli.run(&["retry", "a"]).status, Some(125));
+    let json: serde_json::Value =
+        serde_json::from_str(&cli.run(&["tenants", "t", "--json"]).text(0)).unwrap();
+    let limits = serde_json::json!({"running": 3, "waiting": 2});
+    let expected = serde_json::json!([
+        {"tenant": "t", "running": 0, "waiting": 2, "limits": limits},
+    ]);
+    assert_eq!(json, expected);
+    let cleared = cli.run(&["tenants", "t", "--clear"]).text(0);
+    assert_eq!(columns(&cleared), ["t", "0", "-", "2", "-"]);
+    submit(&cli, &with("d"));
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn requirements_are_checked_before_a_job_is_submitted() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    for (wrong, error) in [
+        ("mem=x", "mem= needs a size such as 8G, not \"x\""),
+        ("kvm,cpus=0", "cpus= needs a number from 1, not \"0\""),
+    ] {
+        let refused = cli.run(&["submit", "--require", wrong, "--", "true"]);
+        assert_eq!(refused.status, Some(125));
+        assert!(refused.stderr.contains(error), "{refused:?}");
+    }
+    submit(&cli, &["--require", "mem=1000T,cpus=4", "--require", "arch=none", "--", "true"]);
+    let listed = cli.run(&["workers"]).text(0);
+    let arch = format!("arch={}", std::env::consts::ARCH);
+    assert!(listed.contains(&arch) && listed.contains("os=linux"), "{listed}");
+    let label = cli.run(&["worker", "--label", "mem=8G"]);
+    assert!(label.stderr.contains("the worker measures memory"), "{label:?}");
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
 fn verbs_enter_only_a_job_that_runs() {
     let cli = Cli::new(METASERVICE);
     let worker = Worker::start(&cli, &[]);

@@ -197,6 +197,11 @@ impl Queue {
             let (stored, renewal) = leases.next().await?;
             view.renewed(began.elapsed(), stored, renewal);
         }
+        let mut limits = self.limits().await?;
+        while !limits.is_caught_up() {
+            let (tenant, limits) = limits.next().await?;
+            view.limit(tenant, limits);
+        }
         Ok(view)
     }
 

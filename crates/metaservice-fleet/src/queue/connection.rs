@@ -15,6 +15,8 @@ use super::probe;
 pub(super) const JOBS: &str = "KV_ms_jobs";
 /// The stream of the bucket of leases.
 pub(super) const LEASES: &str = "KV_ms_leases";
+/// The stream of the bucket of tenants.
+pub(super) const TENANTS: &str = "KV_ms_tenants";
 /// The stream of logs.
 pub(super) const LOGS: &str = "ms_logs";
 /// The object store.
@@ -133,7 +135,8 @@ impl Queue {
             deny_delete: true,
             ..bucket(LOGS, "ms.log.*.*")
         };
-        for config in [jobs, bucket(LEASES, "$KV.ms_leases.>"), logs] {
+        let tenants = bucket(TENANTS, "$KV.ms_tenants.>");
+        for config in [jobs, bucket(LEASES, "$KV.ms_leases.>"), tenants, logs] {
             self.provide(config).await?;
         }
         let subject = format!("$JS.API.STREAM.INFO.{OBJECTS}");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_nats::jetstream::context::{CreateObjectStoreError, CreateStreamError, PublishError};
 
 use super::denial::Denied;
-use crate::name::{JobId, WorkerName};
+use crate::name::{JobId, Tenant, WorkerName};
 use crate::request::InvalidRequest;
 
 /// An error of the NATS client.
@@ -96,6 +96,42 @@ pub enum SubmitError {
     /// It was not written.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// Why a tenant may submit no more jobs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// It has as many waiting jobs as it may have.
+    #[error("the tenant {tenant} may have {limit} waiting jobs: {waiting} wait, and {new} are new")]
+    Full {
+        /// The tenant.
+        tenant: Tenant,
+        /// How many may wait.
+        limit: u32,
+        /// How many wait.
+        waiting: u32,
+        /// How many would be submitted.
+        new: usize,
+    },
+    /// The jobs cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why a tenant's limits were not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// They have no form in JSON.
+    #[error("the limits have no form in JSON")]
+    Form(#[source] serde_json::Error),
+    /// The user of the queue lacks the right.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No server confirms them. They may be written.
+    #[error("the queue does not confirm the limits")]
+    Server(#[source] PublishError),
 }
 
 /// Why a job was not cancelled.

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 
-use crate::name::{JobId, WorkerName};
+use crate::name::{JobId, Tenant, WorkerName};
 use crate::request::VERSION;
 use crate::state::CANCELLATION;
 use crate::step::Step;
@@ -18,6 +18,16 @@ pub(super) fn step_subject(id: &JobId, number: u32) -> String {
         CANCELLATION => format!("$KV.ms_jobs.job.{id}.cancel"),
         number => format!("$KV.ms_jobs.job.{id}.{number}"),
     }
+}
+
+/// The subject of a tenant's limits.
+pub(super) fn tenant_subject(tenant: &Tenant) -> String {
+    format!("$KV.ms_tenants.tenant.{tenant}")
+}
+
+/// The tenant of such a subject.
+pub(super) fn tenant_of(subject: &str) -> Option<Tenant> {
+    subject.strip_prefix("$KV.ms_tenants.tenant.")?.parse().ok()
 }
 
 /// The subjects of all steps of a job.

@@ -5,6 +5,7 @@
 //! | bucket `ms_jobs` | `job.ID.STEP` | the steps of all jobs; each key is taken once |
 //! | bucket `ms_jobs` | `job.ID.cancel` | the cancellation of a job by a client |
 //! | bucket `ms_leases` | `lease.WORKER` | the last renewal of each worker |
+//! | bucket `ms_tenants` | `tenant.NAME` | the limits of each tenant that has some |
 //! | stream `ms_logs` | `ms.log.ID.ATTEMPT` | the logs, in chunks |
 //! | object store `ms_files` | `ID.ATTEMPT.NUMBER` | artifacts |
 //! | no stream | `ms.worker.WORKER.drain` | requests to a worker |
@@ -20,16 +21,17 @@ mod keys;
 mod probe;
 mod prune;
 mod reader;
+mod tenants;
 mod watch;
 
 pub use calls::{Cancelled, Submitted, Written};
 pub use connection::{Queue, Settings};
 pub use denial::Denied;
 pub use error::{
-    CancelError, ConnectError, DrainError, FetchError, PruneError, ReadError, ServerError,
-    SubmitError, WriteError,
+    CancelError, ConnectError, DrainError, FetchError, LimitError, PruneError, ReadError,
+    RoomError, ServerError, SubmitError, WriteError,
 };
 pub use follow::Follow;
 pub(crate) use keys::{drain_subject, log_name, object_name};
 pub use reader::LogReader;
-pub use watch::{Leases, Steps, StoredStep};
+pub use watch::{Leases, Limits, Steps, StoredStep};

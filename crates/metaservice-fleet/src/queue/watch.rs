@@ -9,12 +9,13 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{JOBS, LEASES, LOGS, Queue};
+use super::connection::{JOBS, LEASES, LOGS, Queue, TENANTS};
 use super::error::ReadError;
-use super::keys::read_step;
-use crate::name::JobId;
+use super::keys::{read_step, tenant_of};
+use crate::name::{JobId, Tenant};
 use crate::state::{CANCELLATION, ServerTime, Stored};
 use crate::step::{Change, Renewal};
+use crate::tenants::TenantLimits;
 
 /// How often a server says that it is there while nothing comes. Two such times without a word: the
 /// reader begins anew.
@@ -262,6 +263,38 @@ impl Leases {
             let own = format!("$KV.ms_leases.lease.{}", renewal.worker);
             if message.subject.as_str() == own {
                 return Ok((time, renewal));
+            }
+        }
+    }
+}
+
+/// The limits of tenants.
+#[derive(Debug)]
+pub struct Limits(Messages);
+
+impl Limits {
+    pub(super) async fn open(queue: &Queue) -> Result<Self, ReadError> {
+        Messages::open(queue, TENANTS, "$KV.ms_tenants.tenant.>".to_owned()).await.map(Self)
+    }
+
+    /// Whether all limits were read that were there when the reader looked last.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.0.is_caught_up()
+    }
+
+    /// The next limits of a tenant. Waits for them.
+    ///
+    /// Cancellation: no limits are lost.
+    ///
+    /// # Errors
+    /// When no server answers. The next call tries it again.
+    pub async fn next(&mut self) -> Result<(Tenant, TenantLimits), ReadError> {
+        loop {
+            let Read { message, .. } = self.0.next().await?;
+            let tenant = tenant_of(message.subject.as_str());
+            if let (Some(tenant), Some(limits)) = (tenant, TenantLimits::read(&message.payload)) {
+                return Ok((tenant, limits));
             }
         }
     }

@@ -1,6 +1,8 @@
 use metaservice_sandbox::spec::JobSpec;
 use proptest::prelude::*;
 
+mod limits;
+
 use super::*;
 use crate::request::Request;
 use crate::step::Outcome;
@@ -13,6 +15,11 @@ fn second(number: u64) -> Duration {
 
 fn id(text: &str) -> JobId {
     text.parse().unwrap()
+}
+
+fn features() -> Features {
+    let labels = BTreeSet::from(["kvm".to_owned(), "arch=x86_64".to_owned()]);
+    Features { labels, memory: 8 << 30, processors: 4 }
 }
 
 struct Queue {
@@ -71,8 +78,7 @@ impl Queue {
     }
 
     fn chosen(&self) -> Option<String> {
-        let labels = BTreeSet::from(["kvm".to_owned()]);
-        let seeker = Seeker { labels: &labels, memory: 2 << 30 };
+        let seeker = Seeker { features: &features(), memory: 2 << 30 };
         self.view.choose(self.now, seeker).map(|(id, _)| id.to_string())
     }
 }
@@ -135,8 +141,7 @@ fn a_lost_attempt_is_repeated_after_a_pause() {
     let lost = |cause| Change::Lost { cause, message: String::new() };
     queue.next("a", lost(LostCause::Machine));
     assert_eq!(queue.chosen(), None);
-    let labels = BTreeSet::new();
-    let seeker = Seeker { labels: &labels, memory: 2 << 30 };
+    let seeker = Seeker { features: &Features::default(), memory: 2 << 30 };
     assert!(queue.view.has_pausing(queue.now, seeker));
     assert_eq!(queue.view.quiet(queue.now).unwrap(), Duration::from_millis(1001));
     queue.now = second(1);
@@ -275,9 +280,9 @@ proptest! {
             prop_assert_eq!(waiting, count(|phase| matches!(phase, Phase::Waiting { .. })));
             let running = count(|phase| matches!(phase, Phase::Running { .. }));
             prop_assert_eq!(view.running.len(), running);
-            let tenants: u32 = view.tenants.values().sum();
+            let tenants: u32 = view.tenants.running.values().sum();
             prop_assert_eq!(usize::try_from(tenants).unwrap(), running);
-            prop_assert!(view.tenants.values().all(|count| *count > 0));
+            prop_assert!(view.tenants.running.values().all(|count| *count > 0));
         }
     }
 }

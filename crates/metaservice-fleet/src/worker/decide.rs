@@ -2,14 +2,16 @@
 //!
 //! Times are durations of the worker's own monotonic clock since it began.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::{JobId, RunId, WorkerName};
+use crate::name::{JobId, RunId, Tenant, WorkerName};
 use crate::request::Request;
+use crate::requirement::Features;
 use crate::state::{JobState, ServerTime, Stored};
 use crate::step::{Change, LostCause, Renewal};
+use crate::tenants::TenantLimits;
 use crate::view::{Due, SELF_STOP, Seeker, View};
 
 /// Why an attempt stops before its command has ended.
@@ -61,7 +63,7 @@ pub(super) enum Answer {
 #[derive(Debug, Clone)]
 pub(super) struct Capacity {
     pub(super) slots: u32,
-    pub(super) labels: BTreeSet<String>,
+    pub(super) features: Features,
     /// In bytes.
     pub(super) memory: u64,
 }
@@ -108,6 +110,8 @@ struct Claim {
     since: ServerTime,
     /// The lease ended before the answer came: the job may be another worker's.
     is_late: bool,
+    /// The tenant has as many running jobs as it may have without this one.
+    is_over: bool,
 }
 
 impl Decider {
@@ -135,9 +139,26 @@ impl Decider {
 
     /// Takes a step, and notices what it means for the jobs that run here.
     pub(super) fn take(&mut self, now: Duration, id: &JobId, at: Stored, change: Option<Change>) {
+        let is_own = matches!(&change, Some(Change::Claimed { run, .. }) if *run == self.run);
         self.view.apply(now, id, at, change);
+        if is_own && self.view.is_over_limit(id) {
+            self.exceeds(id, at.number);
+        }
         self.begin_claimed(now, id);
         self.check(id);
+    }
+
+    /// Takes the limits of a tenant.
+    pub(super) fn limit(&mut self, tenant: Tenant, limits: TenantLimits) {
+        self.view.limit(tenant, limits);
+    }
+
+    /// Notes that another worker took the last place of the tenant before this claim. All readers
+    /// count in the order of the steps, so the claims before stay.
+    fn exceeds(&mut self, id: &JobId, number: u32) {
+        if let Some(claim) = self.claiming.get_mut(&(id.clone(), number)) {
+            claim.is_over = true;
+        }
     }
 
     /// A job that has not ended.
@@ -198,11 +219,11 @@ impl Decider {
         self.give_back_unrun();
         while !self.is_draining && self.has_room() {
             let seeker =
-                Seeker { labels: &self.capacity.labels, memory: self.free_memory(available) };
+                Seeker { features: &self.capacity.features, memory: self.free_memory(available) };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
             let (attempt, request) = (job.attempt + 1, job.request.clone());
             let (since, is_late, is_own) = (job.could_run_since(), false, false);
-            let claim = Claim { is_own, attempt, request, since, is_late };
+            let claim = Claim { is_own, attempt, request, since, is_late, is_over: false };
             let (worker, run) = (self.name.clone(), self.run.clone());
             let due = Due { id, number: job.next, change: Change::Claimed { worker, run } };
             self.claiming.insert((due.id.clone(), due.number), claim);
@@ -212,7 +233,8 @@ impl Decider {
 
     /// Whether a job that could run here pauses after a lost attempt.
     pub(super) fn has_pausing(&self, now: Duration) -> bool {
-        let seeker = Seeker { labels: &self.capacity.labels, memory: self.free_memory(u64::MAX) };
+        let (features, memory) = (&self.capacity.features, self.free_memory(u64::MAX));
+        let seeker = Seeker { features, memory };
         self.view.has_pausing(now, seeker)
     }
 
@@ -272,7 +294,11 @@ impl Decider {
         let Some(claim) = self.claiming.remove(&key) else { return };
         let has_lease = self.cut_at().is_some_and(|cut| now < cut) && !claim.is_late;
         let job = self.view.job(id);
-        if has_lease && job.is_some_and(|job| job.is_run_by(&self.run, claim.attempt)) {
+        let is_here = job.is_some_and(|job| job.is_run_by(&self.run, claim.attempt));
+        if is_here && claim.is_over {
+            let change = Change::Lost { cause: LostCause::Released, message: String::new() };
+            self.write(Due { id: id.clone(), number: key.1 + 1, change });
+        } else if is_here && has_lease {
             self.begin(id, key.1 + 1, claim);
         }
     }
@@ -379,3 +405,6 @@ impl Decider {
         self.is_cut
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@
 //! | `events` | where the events go: a channel, and metrics |
 //! | `chain` | errors as one line |
 //! | `simulation` | many workers, clients and servers from a seed: a test |
+//! | `host` | what the host has for the requirements of jobs |
 
 mod attempt;
 mod backlog;
@@ -24,6 +25,7 @@ mod chain;
 mod decide;
 mod events;
 mod files;
+mod host;
 mod machines;
 mod memory;
 mod output;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::events::Events;
+pub use self::host::host_features;
 pub use self::runner::{Run, RunError, Runner, Running};
 use self::types::attempts;
 pub use self::types::{Event, Options, Summary, Warm, WorkerError};

@@ -21,7 +21,7 @@ use super::runner::Runner;
 use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::moment::at;
 use crate::name::{JobId, RunId};
-use crate::queue::{Leases, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
+use crate::queue::{Leases, Limits, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
 use crate::step::{Renewal, WorkerState};
 use crate::store::Store;
 use crate::view::{Due, RENEWAL};
@@ -38,6 +38,7 @@ pub(super) struct Worker {
     decider: Decider,
     steps: Steps,
     leases: Leases,
+    limits: Limits,
     requests: Subscriber,
     /// How to stop each attempt that runs.
     stops: HashMap<JobId, (u32, watch::Sender<Option<Stop>>)>,
@@ -87,13 +88,14 @@ impl Worker {
         let requests = queue.client().subscribe(subject).await.map_err(WorkerError::Listen)?;
         let capacity = Capacity {
             slots: options.slots,
-            labels: options.labels.clone(),
+            features: options.features.clone(),
             memory: options.memory,
         };
         let mut worker = Self {
             decider: Decider::new(options.name.clone(), run.clone(), capacity),
             steps: queue.steps().await?,
             leases: queue.leases().await?,
+            limits: queue.limits().await?,
             requests,
             stops: HashMap::new(),
             machines: runner.map_or_else(|| Machines::Sandboxes(pool.clone()), Machines::Other),
@@ -122,6 +124,10 @@ impl Worker {
             let step = worker.steps.next().await?;
             worker.take(step);
         }
+        while !worker.limits.is_caught_up() {
+            let (tenant, limits) = worker.limits.next().await?;
+            worker.decider.limit(tenant, limits);
+        }
         worker.tell(Event::Ready);
         Ok(worker)
     }
@@ -138,7 +144,7 @@ impl Worker {
             running: u32::try_from(self.decider.running()).unwrap_or(u32::MAX),
             warm: self.pool.count(),
             state,
-            labels: self.options.labels.clone(),
+            labels: self.options.features.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reason: None,
         }
@@ -165,6 +171,9 @@ impl Worker {
                 step = self.steps.next() => if let Ok(step) = step { self.take(step) },
                 lease = self.leases.next() => if let Ok((stored, renewal)) = lease {
                     self.decider.lease(self.began.elapsed(), stored, renewal);
+                },
+                limits = self.limits.next() => if let Ok((tenant, limits)) = limits {
+                    self.decider.limit(tenant, limits);
                 },
                 _ = renewal.tick() => self.renew(),
                 Some(renewed) = self.renewals.join_next() => self.renewed(renewed),
@@ -316,6 +325,11 @@ impl Worker {
             Ok((sent, Ok(()))) => {
                 if let Some(metrics) = self.events.metrics() {
                     metrics.confirmed(self.began + sent);
+                }
+                // A worker that was paused may hear of its new lease before it notices the end of
+                // the old.
+                if self.cut_at().is_some_and(|cut| cut <= self.began + sent) {
+                    self.cut();
                 }
                 if self.decider.confirmed(sent) {
                     self.tell(Event::Back);

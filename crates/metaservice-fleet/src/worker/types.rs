@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::name::{JobId, WorkerName};
 use crate::queue::{ReadError, WriteError};
+use crate::requirement::Features;
 use crate::sealed::WorkerKey;
 use crate::step::{LostCause, Outcome};
 use crate::store::Store;
+use crate::worker::host::host_features;
 
 /// What a worker may use, and when it ends.
 #[derive(Debug, Clone)]
@@ -18,8 +20,8 @@ pub struct Options {
     pub name: WorkerName,
     /// How many jobs it runs at once: at least 1.
     pub slots: u32,
-    /// The labels that jobs can require.
-    pub labels: BTreeSet<String>,
+    /// Its features, for the requirements of jobs, as [`host_features`](super::host_features) says.
+    pub features: Features,
     /// The memory of all its machines together, in bytes.
     pub memory: u64,
     /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.
@@ -41,14 +43,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual options: one job at a time, as much memory as the host has available, at most 1 GiB
-    /// of each log, and 10 minutes to end.
+    /// The usual options: the features of this host, one job at a time, as much memory as the host
+    /// has available, at most 1 GiB of each log, and 10 minutes to end.
     #[must_use]
-    pub const fn new(name: WorkerName, directory: PathBuf) -> Self {
+    pub fn new(name: WorkerName, directory: PathBuf) -> Self {
         Self {
             name,
             slots: 1,
-            labels: BTreeSet::new(),
+            features: host_features(BTreeSet::new()),
             memory: u64::MAX,
             max_log: 1 << 30,
             store: None,

@@ -12,6 +12,7 @@ pub(crate) mod retry;
 mod seal;
 mod store;
 pub(crate) mod submit;
+pub(crate) mod tenants;
 mod warm;
 pub(crate) mod worker;
 pub(crate) mod workers;

@@ -27,6 +27,8 @@ pub(crate) async fn retry(args: Retry, printer: Printer) -> Result<ExitStatus> {
     ensure!(is_open, "the job has secrets, which are for its own id: submit it again");
     // Both times were meant for the first job.
     (request.not_before, request.deadline) = (None, None);
-    submit::hand_over(&queue, &JobId::random(), &request, printer).await?;
+    let id = JobId::random();
+    submit::check_room(&queue, &request.tenant, &[&id]).await?;
+    submit::hand_over(&queue, &id, &request, printer).await?;
     Ok(ExitStatus::SUCCESS)
 }

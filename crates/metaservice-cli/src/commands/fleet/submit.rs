@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, ValueEnum};
 use metaservice_fleet::name::{JobId, Tenant};
-use metaservice_fleet::queue::{Queue, SubmitError};
+use metaservice_fleet::queue::{Queue, RoomError, SubmitError};
 use metaservice_fleet::request::{ATTEMPTS, InvalidRequest, MAX_ATTEMPTS, Request};
 use metaservice_fleet::step::Outcome;
 use metaservice_sandbox::spec::JobSpec;
@@ -31,6 +31,7 @@ Examples:
   metaservice submit -- make test
   metaservice submit --wait --image debian --artifact /out:results -- make test
   metaservice submit --secret TOKEN --seal-for XKEY -- ./deploy
+  metaservice submit --require mem=64G,cpus=16,kvm -- make test
   metaservice submit --file jobs.jsonl --tenant course-101 --priority low
 
 A line of --file is a description, as \"run --dry-run=json\" prints it, or an object with an \"id\"
@@ -67,8 +68,11 @@ pub(crate) struct Submit {
     /// Do not start the job after this time has passed.
     #[arg(long, value_name = "DURATION")]
     pub(crate) deadline: Option<String>,
-    /// Run the job only on a worker with this label. Repeatable.
-    #[arg(long, value_name = "LABEL")]
+    /// Run the job only on a worker that has this, with commas between several. Repeatable.
+    ///
+    /// "mem=8G": its host has so much memory. "cpus=4": its host has so many processors. All else is
+    /// a label of the worker: "arch=aarch64", "os=linux", "kvm", or one of worker --label.
+    #[arg(long, value_name = "NEED", value_delimiter = ',')]
     pub(crate) require: Vec<String>,
     /// Show the log, fetch the artifacts, and exit with the status of the command, as "run" does.
     ///
@@ -143,6 +147,8 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
         ensure!(args.job.secret.is_empty(), "--secret cannot be used with --file");
         let jobs = read(file, &treatment)?;
         let queue = args.queue.connect().await?;
+        let ids: Vec<_> = jobs.iter().map(|(id, _)| id).collect();
+        check_room(&queue, &treatment.tenant, &ids).await?;
         for (id, request) in jobs {
             hand_over(&queue, &id, &request, printer).await?;
         }
@@ -158,6 +164,7 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
     request.check().map_err(invalid)?;
     let mut interrupts = Interrupts::listen()?;
     let queue = args.queue.connect().await?;
+    check_room(&queue, &request.tenant, &[&id]).await?;
     if !args.wait {
         hand_over(&queue, &id, &request, printer).await?;
         return Ok(ExitStatus::SUCCESS);
@@ -167,6 +174,17 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
     printer.event("submitted", json!({ "id": id }));
     printer.note(&format!("{id} waits for a worker"));
     wait(&queue, &stores, &id, &request, &mut interrupts, printer).await
+}
+
+/// Checks whether the tenant may submit these jobs.
+pub(super) async fn check_room(queue: &Queue, tenant: &Tenant, ids: &[&JobId]) -> Result<()> {
+    queue.check_room(tenant, ids).await.map_err(|error| match error {
+        error @ RoomError::Full { .. } => hints::hinted(
+            format!("wait until some have started; \"metaservice tenants {tenant}\" shows them"),
+            error.to_string(),
+        ),
+        error => Error::new(error).context("cannot submit the job"),
+    })
 }
 
 /// Submits a job, and prints its id.

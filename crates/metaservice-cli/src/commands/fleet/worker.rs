@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use metaservice_fleet::metrics::{self, Metrics};
 use metaservice_fleet::name::WorkerName;
+use metaservice_fleet::requirement::Requirement;
 use metaservice_fleet::sealed::WorkerKey;
 use metaservice_fleet::server::{LocalServer, ServerError};
 use metaservice_fleet::worker::{self, Events, Options};
+use metaservice_qemu::{Accelerator, Arch};
 use metaservice_sandbox::spec::Size;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -60,7 +62,10 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<WorkerName>,
     /// Something that this host has, for jobs with --require. Repeatable.
-    #[arg(long, value_name = "LABEL")]
+    ///
+    /// A worker has the labels arch=ARCH (x86_64, aarch64) and os=linux by itself, and kvm if KVM
+    /// works.
+    #[arg(long, value_name = "LABEL", value_parser = label)]
     pub(crate) label: Vec<String>,
     /// The memory of all machines together [default: three quarters of the host's].
     #[arg(long, value_name = "SIZE")]
@@ -208,11 +213,15 @@ fn options(args: &Worker) -> Result<Options> {
         Ok(period.map(metaservice_sandbox::spec::Period::get).unwrap_or_default())
     };
     let idle = args.idle_exit.as_deref().map(|text| period(text, "--idle-exit")).transpose()?;
+    let mut labels: BTreeSet<String> = args.label.iter().cloned().collect();
+    if Accelerator::Auto.choose(Arch::HOST).is_ok_and(|choice| choice.kvm) {
+        labels.insert("kvm".to_owned());
+    }
     let directory = connection::directory()?.join("workers").join(name.as_str());
     Ok(Options {
         name,
         slots: args.slots,
-        labels: args.label.iter().cloned().collect::<BTreeSet<_>>(),
+        features: worker::host_features(labels),
         memory,
         store: args.store.open()?,
         key: args.key.as_deref().map(WorkerKey::of_file).transpose().context("in --key")?,
@@ -223,6 +232,14 @@ fn options(args: &Worker) -> Result<Options> {
         idle_exit: idle,
         drain_timeout: period(&args.drain_timeout, "--drain-timeout")?,
     })
+}
+
+/// A label is what a requirement can name, other than memory and processors.
+fn label(text: &str) -> Result<String> {
+    match text.parse()? {
+        Requirement::Label(label) => Ok(label),
+        _ => Err(anyhow::Error::msg("the worker measures memory and processors itself")),
+    }
 }
 
 fn host_name() -> Result<WorkerName> {

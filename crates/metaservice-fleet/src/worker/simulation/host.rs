@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::decide::{Capacity, Decider, Stop};
 use super::Event;
 use crate::name::{JobId, RunId, WorkerName};
+use crate::requirement::Features;
 use crate::step::{Change, Renewal, WorkerState};
 
 pub(super) struct Host {
@@ -67,7 +68,7 @@ impl Host {
     }
 
     fn decider(name: &WorkerName, run: &RunId) -> Decider {
-        let capacity = Capacity { slots: 2, labels: BTreeSet::new(), memory: u64::MAX };
+        let capacity = Capacity { slots: 2, features: Features::default(), memory: u64::MAX };
         Decider::new(name.clone(), run.clone(), capacity)
     }
 

@@ -1,0 +1,93 @@
+use metaservice_sandbox::spec::JobSpec;
+
+use super::*;
+
+/// A worker with two slots, and the steps of a queue whose tenant may run one job.
+struct Worker {
+    decider: Decider,
+    sequence: u64,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let capacity = Capacity { slots: 2, features: Features::default(), memory: u64::MAX };
+        let decider = Decider::new("own".parse().unwrap(), "own".parse().unwrap(), capacity);
+        let mut worker = Self { decider, sequence: 0 };
+        let limits = TenantLimits { running: Some(1), waiting: None };
+        worker.decider.limit(Tenant::default(), limits);
+        for id in ["a", "b"] {
+            let request = Request::new(JobSpec::new(["true"]));
+            worker.step(id, 0, Change::Submitted(Box::new(request)));
+        }
+        worker
+    }
+
+    fn step(&mut self, id: &str, number: u32, change: Change) {
+        self.sequence += 1;
+        let at = Stored { number, sequence: self.sequence, time: 1000 };
+        self.decider.take(Duration::ZERO, &id.parse().unwrap(), at, Some(change));
+    }
+
+    /// The one step that it writes now.
+    fn writes(&mut self) -> Due {
+        let orders = self.nothing();
+        let [Order::Write(due)] = &orders[..] else { panic!("not one step: {orders:?}") };
+        due.clone()
+    }
+
+    fn nothing(&mut self) -> Vec<Order> {
+        self.decider.advance(Duration::ZERO, u64::MAX);
+        self.decider.orders()
+    }
+
+    fn confirm(&mut self, due: &Due) -> Vec<Order> {
+        self.decider.wrote(Duration::ZERO, due.clone(), Answer::Own);
+        self.decider.orders()
+    }
+}
+
+fn claim_of(worker: &str) -> Change {
+    Change::Claimed { worker: worker.parse().unwrap(), run: worker.parse().unwrap() }
+}
+
+fn released(id: &str) -> Due {
+    let change = Change::Lost { cause: LostCause::Released, message: String::new() };
+    Due { id: id.parse().unwrap(), number: 2, change }
+}
+
+#[test]
+fn a_worker_claims_no_more_jobs_of_a_tenant_than_may_run() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    assert_eq!((due.id.as_str(), due.number), ("a", 1));
+}
+
+#[test]
+fn a_claim_that_came_too_late_is_given_back_before_its_machine_starts() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    worker.step("b", 1, claim_of("other"));
+    worker.step("a", 1, claim_of("own"));
+    assert_eq!(worker.confirm(&due), [Order::Write(released("a"))]);
+}
+
+#[test]
+fn a_claim_that_came_too_late_is_given_back_also_if_its_answer_was_first() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    assert_eq!(worker.confirm(&due), []);
+    worker.step("b", 1, claim_of("other"));
+    worker.step("a", 1, claim_of("own"));
+    assert_eq!(worker.decider.orders(), [Order::Write(released("a"))]);
+    assert_eq!(worker.nothing(), [], "it is given back once");
+}
+
+#[test]
+fn the_first_claim_stays() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    worker.step("a", 1, claim_of("own"));
+    worker.step("b", 1, claim_of("other"));
+    let orders = worker.confirm(&due);
+    assert!(matches!(&orders[..], [Order::Begin(begin)] if begin.id.as_str() == "a"), "{orders:?}");
+}
