@@ -8,7 +8,7 @@ sh scripts/test-packages.sh
 sh scripts/cloud-image.sh > /dev/null
 
 if command -v cargo-nextest > /dev/null; then
-    cargo nextest run --workspace
+    cargo nextest run --workspace --test-threads $(($(nproc) + 1))
 else
     # Few threads: many concurrent emulated machines are too slow for their timeouts.
     cargo test --workspace --all-targets -- --test-threads 2

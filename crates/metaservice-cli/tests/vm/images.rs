@@ -344,7 +344,7 @@ const IDENTITY: &str = "cat /root/command /root/data; \
 const COMMON: [&str; 4] = ["me", "user data", "own disk", "cloud-init disabled"];
 
 #[test]
-fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
+fn machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     let gallery = Gallery::new();
     // The preparation boots a distribution, which takes minutes: all that needs one is checked
     // here.
@@ -354,7 +354,7 @@ fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     let before = sha256(&disk);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut seen = BTreeSet::new();
-    for pair in 0..10 {
+    for pair in 0..3 {
         let begun = now();
         let machines = [2 * pair, 2 * pair + 1].map(|n| {
             let name = format!("machine-{n}");
@@ -378,7 +378,7 @@ fn twenty_machines_from_a_snapshot_of_a_stock_image_share_nothing() {
             }
         }
     }
-    assert_eq!(seen.len(), 120);
+    assert_eq!(seen.len(), 36);
     assert_eq!(sha256(&disk), before, "a machine has written to the image");
     gallery.run(&["image", "rm", "ready"]).text(0);
     assert_eq!(snapshots(&gallery), 0);
