@@ -1,6 +1,8 @@
 //! The verbs of a queue, with a real `nats-server` and no machine.
 
+use std::io::{BufRead, BufReader};
 use std::process::Child;
+use std::sync::mpsc::{Receiver, channel};
 
 use metaservice_testing::cli::{Cli, finish, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,7 +12,7 @@ use crate::METASERVICE;
 /// A worker that runs the queue of this host, and only jobs with a label that no test uses.
 struct Worker {
     child: Option<Child>,
-    _messages: std::sync::mpsc::Receiver<String>,
+    _messages: Receiver<String>,
 }
 
 impl Worker {
@@ -88,6 +90,42 @@ impl Worker {
     fn into_child(mut self) -> Child {
         self.child.take().unwrap()
     }
+}
+
+#[test]
+fn each_change_of_a_job_is_listed_until_ctrl_c() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let first = submit(&cli, &["--tenant", "t", "--", "echo", "hello"]);
+    let mut table = cli.command(["jobs", "-f"]).spawn().unwrap();
+    let mut json = cli.command(["jobs", "-f", "--json", "--tenant", "t"]).spawn().unwrap();
+    let [rows, objects] = [&mut table, &mut json].map(lines);
+    assert!(rows.recv().unwrap().starts_with("ID "));
+    assert!(rows.recv().unwrap().contains(&first));
+    assert!(objects.recv().unwrap().contains(&first));
+    let other = submit(&cli, &["--", "true"]);
+    let row = rows.recv().unwrap();
+    assert!(row.contains(&other) && row.contains("waiting"), "{row}");
+    cli.run(&["cancel", &first]).text(0);
+    let row = rows.recv().unwrap();
+    assert!(row.contains(&first) && row.contains("cancelled"), "{row}");
+    let object = objects.recv().unwrap();
+    assert!(object.contains(&first) && object.contains(r#""state":"cancelled""#), "{object}");
+    for child in [table, json] {
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(finish(child).status, Some(130));
+    }
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+/// The lines of a process, as they come.
+fn lines(child: &mut Child) -> Receiver<String> {
+    let (sender, lines) = channel();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
 }
 
 #[test]

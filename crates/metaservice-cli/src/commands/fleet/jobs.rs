@@ -1,24 +1,29 @@
 //! `metaservice jobs`: the jobs of a queue.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::convert::Infallible;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
 use metaservice_fleet::name::{JobId, Tenant};
+use metaservice_fleet::queue::StoredStep;
 use metaservice_fleet::state::{JobState, Phase};
 use metaservice_fleet::step::Outcome;
+use metaservice_fleet::view::View;
 use serde_json::{Value, json};
 
 use super::QueueArgs;
+use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Printer, json_text, printable};
-use crate::output::table;
+use crate::output::table::Columns;
 use crate::status::ExitStatus;
 
 const HELP: &str = "\
 Examples:
   metaservice jobs
   metaservice jobs --all --tenant course-101
+  metaservice jobs --follow --json
   metaservice jobs --all --json | jq '.[] | select(.state == \"exception\")'";
 
 /// List the jobs of a queue: those that wait and run, in their order.
@@ -28,6 +33,11 @@ pub(crate) struct Jobs {
     /// Also list the jobs that have ended.
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Then list each job again whenever its state changes, until Ctrl-C.
+    ///
+    /// With --json: one object in each line.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
     /// List only the jobs of this tenant.
     #[arg(long, value_name = "TENANT")]
     pub(crate) tenant: Option<Tenant>,
@@ -35,34 +45,102 @@ pub(crate) struct Jobs {
     pub(crate) queue: QueueArgs,
 }
 
+impl Jobs {
+    /// Whether the job is of a tenant that is asked for.
+    fn is_of_tenant(&self, job: &JobState) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| *tenant == job.request.tenant)
+    }
+
+    /// The jobs that are asked for, in their order.
+    fn list<'a>(&self, view: &'a View) -> Vec<(&'a JobId, &'a JobState)> {
+        let wanted =
+            |job: &JobState| (self.all || job.outcome().is_none()) && self.is_of_tenant(job);
+        let mut jobs: Vec<_> = view.jobs().filter(|(_, job)| wanted(job)).collect();
+        jobs.sort_by_key(|(id, job)| (job.submitted, *id));
+        jobs
+    }
+}
+
 pub(crate) async fn jobs(args: Jobs, printer: Printer) -> Result<ExitStatus> {
+    if args.follow {
+        let mut interrupts = Interrupts::listen()?;
+        return tokio::select! {
+            Err(error) = follow(&args, printer) => Err(error),
+            interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
+        };
+    }
     let view = args.queue.connect().await?.view().await?;
-    let wanted = |job: &JobState| {
-        (args.all || job.outcome().is_none())
-            && args.tenant.as_ref().is_none_or(|tenant| *tenant == job.request.tenant)
-    };
-    let mut jobs: Vec<_> = view.jobs().filter(|(_, job)| wanted(job)).collect();
-    jobs.sort_by_key(|(id, job)| (job.submitted, *id));
+    let jobs = args.list(&view);
     if printer.is_json() {
         let all: Vec<_> = jobs.iter().map(|(id, job)| json_of(id, job)).collect();
         output::line(json_text(&json!(all).to_string()))?;
-        return Ok(ExitStatus::SUCCESS);
-    }
-    if printer.is_quiet() {
-        for (id, _) in jobs {
-            output::line(id)?;
-        }
-        return Ok(ExitStatus::SUCCESS);
-    }
-    let head = ["ID", "TENANT", "STATE", "ATTEMPT", "WORKER", "AGE", "COMMAND"];
-    let head = head.map(str::to_owned).to_vec();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let rows = jobs.iter().map(|(id, job)| row(id, job, now));
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    for line in table::lines(&rows) {
-        output::line(line)?;
+    } else {
+        Lines::begin(&jobs, printer)?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Writes the list, and each job again whenever its state changes.
+async fn follow(args: &Jobs, printer: Printer) -> Result<Infallible> {
+    let queue = args.queue.connect().await?;
+    let (mut view, began) = (View::of_client(), Instant::now());
+    let mut steps = queue.steps().await?;
+    while !steps.is_caught_up() {
+        let step = steps.next().await?;
+        view.apply(began.elapsed(), &step.id, step.at, step.change);
+    }
+    let lines = Lines::begin(&args.list(&view), printer)?;
+    loop {
+        let StoredStep { id, at, change } = steps.next().await?;
+        let shown = |job: &JobState| (state(job), job.attempt);
+        let before = view.job(&id).map(shown);
+        view.apply(began.elapsed(), &id, at, change);
+        if let Some(job) = view.job(&id)
+            && args.is_of_tenant(job)
+            && before != Some(shown(job))
+        {
+            lines.write(&id, job)?;
+        }
+    }
+}
+
+/// Jobs as lines: rows of a table, ids or JSON.
+struct Lines {
+    columns: Columns,
+    printer: Printer,
+}
+
+impl Lines {
+    /// Writes these jobs first.
+    fn begin(jobs: &[(&JobId, &JobState)], printer: Printer) -> Result<Self> {
+        let head = ["ID", "TENANT", "STATE", "ATTEMPT", "WORKER", "AGE", "COMMAND"];
+        let head = head.map(str::to_owned).to_vec();
+        let rows = jobs.iter().map(|(id, job)| row(id, job, now()));
+        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+        let lines = Self { columns: Columns::of(&rows), printer };
+        if printer.is_json() || printer.is_quiet() {
+            jobs.iter().try_for_each(|(id, job)| lines.write(id, job))?;
+        } else {
+            rows.iter().try_for_each(|row| output::line(lines.columns.line(row)))?;
+        }
+        Ok(lines)
+    }
+
+    fn write(&self, id: &JobId, job: &JobState) -> Result<()> {
+        if self.printer.is_json() {
+            output::line(json_text(&json_of(id, job).to_string()))?;
+        } else if self.printer.is_quiet() {
+            output::line(id)?;
+        } else {
+            output::line(self.columns.line(&row(id, job, now())))?;
+        }
+        Ok(())
+    }
+}
+
+/// The time in seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn state(job: &JobState) -> (&'static str, Option<u8>) {
