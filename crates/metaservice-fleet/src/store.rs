@@ -4,29 +4,28 @@
 //! An object is visible only as a whole. It has a digest, which the step of its job names, so a
 //! reader trusts no store.
 
+mod upload;
+
 use std::fmt;
 use std::io::{self, Seek};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::{InspectReader, InspectWriter};
 use url::Url;
 
+use self::upload::upload;
 use crate::queue::{FetchError, Queue, ServerError};
 use crate::step::{Digest, Object};
 
 /// How often a read continues after an error, if it had got bytes since the one before.
 const READS: u32 = 5;
-
-/// How much is read from a file at once, in bytes.
-const BUFFER: usize = 256 * 1024;
 
 /// Why an address is that of no store.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +64,7 @@ pub enum PutError {
     Read(#[source] io::Error),
     /// The store does not take it.
     #[error("the store does not take it")]
-    Store(#[source] io::Error),
+    Store(#[source] object_store::Error),
     /// The queue does not take it.
     #[error("the queue does not take it")]
     Queue(#[source] ServerError),
@@ -164,15 +163,7 @@ impl Store {
         let bytes = match &self.0 {
             Kind::Queue(queue) => queue.store(name, &mut reader).await.map_err(PutError::Queue)?,
             Kind::Objects { objects, prefix, .. } => {
-                let mut writer = BufWriter::new(Arc::clone(objects), object(prefix, name));
-                match copy(&mut reader, &mut writer).await {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        // The parts that the store has already cost money.
-                        let _ = writer.abort().await;
-                        return Err(error);
-                    }
-                }
+                upload(objects.as_ref(), &object(prefix, name), &mut reader).await?
             }
         };
         let (name, store) = (name.to_owned(), self.url().map(ToOwned::to_owned));
@@ -254,25 +245,6 @@ fn bucket(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
     Ok((objects.into(), prefix))
 }
 
-async fn copy(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-) -> Result<u64, PutError> {
-    let mut buffer = vec![0; BUFFER];
-    let mut bytes = 0;
-    loop {
-        match from.read(&mut buffer).await.map_err(PutError::Read)? {
-            0 => break,
-            count => {
-                to.write_all(&buffer[..count]).await.map_err(PutError::Store)?;
-                bytes += count as u64;
-            }
-        }
-    }
-    to.shutdown().await.map_err(PutError::Store)?;
-    Ok(bytes)
-}
-
 /// Reads an object, and continues after an error that came behind new bytes.
 async fn read(
     objects: &dyn ObjectStore,
@@ -344,6 +316,18 @@ mod tests {
         let elsewhere = Object { store: Some("s3://a".to_owned()), ..kept };
         let elsewhere = store.get(&elsewhere, &mut Vec::new()).await;
         assert!(matches!(elsewhere, Err(GetError::Elsewhere(_))));
+    }
+
+    #[tokio::test]
+    async fn what_a_store_does_not_take_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(Url::from_directory_path(&directory).unwrap().as_str()).unwrap();
+        // A directory is where the object should be.
+        std::fs::create_dir_all(directory.path().join("id.1.0/in")).unwrap();
+        for content in [&b"small"[..], &b"content".repeat(3_000_000)] {
+            let refused = store.put("id.1.0", file(content)).await;
+            assert!(matches!(refused, Err(PutError::Store(_))), "{refused:?}");
+        }
     }
 
     #[test]
