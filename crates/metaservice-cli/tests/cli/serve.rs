@@ -37,23 +37,23 @@ fn a_version_1_guest_uses_each_end_point_and_action() {
     let service = cli.serve(&args);
     let guest = guest(&service.address);
 
-    assert_eq!(cli.run(&["ls", "v1", "/a folder"]).text(0), "a\nb\n");
-    assert_eq!(cli.run(&["ls", "-R", "v1", "/a folder/"]).text(0), "a\nb\n");
+    assert_eq!(cli.run(&["ls", "v1", "/a directory"]).text(0), "a\nb\n");
+    assert_eq!(cli.run(&["ls", "-R", "v1", "/a directory/"]).text(0), "a\nb\n");
     cli.run(&["cp", "v1:/there", "copied"]).text(0);
     assert_eq!(std::fs::read(cli.work().join("copied")).unwrap(), b"\0content\xff");
     assert_eq!(cli.run(&["logs", "v1"]).text(0), "the log\n");
-    needs_more(&cli, &["ls", "-l", "v1", "/a folder"], "list");
+    needs_more(&cli, &["ls", "-l", "v1", "/a directory"], "list");
     needs_more(&cli, &["exec", "-e", "A=1", "v1", "true"], "exec");
     needs_more(&cli, &["exec", "-w", "/", "v1", "true"], "exec");
-    needs_more(&cli, &["exec", "-u", "nobody", "v1", "true"], "exec");
+    needs_more(&cli, &["exec", "-u", "daemon", "v1", "true"], "exec");
     needs_more(&cli, &["exec", "-d", "v1", "true"], "exec");
     needs_more(&cli, &["cp", "v1:/there", "-"], "read");
     needs_more(&cli, &["cp", "copied", "v1:/"], "write");
     needs_more(&cli, &["kill", "-s", "HUP", "v1"], "signal");
     needs_more(&cli, &["stats", "v1"], "stats");
     needs_more(&cli, &["forward", "v1", "0:7"], "dial");
-    needs_more(&cli, &["cp", "v1:/a folder", "copied-folder"], "read");
-    assert!(!cli.work().join("copied-folder").exists());
+    needs_more(&cli, &["cp", "v1:/a directory", "copied-directory"], "read");
+    assert!(!cli.work().join("copied-directory").exists());
 
     let mut shell =
         cli.command(["exec", "-i", "v1", "cat", "-"]).stdin(Stdio::piped()).spawn().unwrap();

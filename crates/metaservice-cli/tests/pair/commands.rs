@@ -37,7 +37,7 @@ fn refused<T>(result: Result<T, ExecError>) -> Failure {
 }
 
 #[tokio::test]
-async fn a_command_has_its_environment_folder_and_exit_code() {
+async fn a_command_has_its_environment_directory_and_exit_code() {
     let pair = Pair::idle(&AGENT).await;
     let exec = sh(&pair, "echo $GREETING $PWD; echo bad >&2; exit 42");
     let (out, error, code, signal) = run(exec.env("GREETING", "hello").workdir("/usr")).await;
@@ -58,13 +58,13 @@ async fn a_command_has_its_environment_folder_and_exit_code() {
 async fn an_unknown_user_is_refused_before_anything_runs() {
     let pair = Pair::idle(&AGENT).await;
     for detach in [false, true] {
-        let exec = sh(&pair, "true").user("nobody-at-all");
+        let exec = sh(&pair, "true").user("no-such-user");
         let failure = match detach {
             false => refused(exec.spawn().await),
             true => refused(exec.spawn_detached().await),
         };
         assert_eq!(failure.code, FailureCode::NotFound);
-        assert!(failure.message.contains("nobody-at-all"), "{failure}");
+        assert!(failure.message.contains("no-such-user"), "{failure}");
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_port_of_the_guest_is_reached_with_half_closes() {
     echo.await.unwrap();
 
     let Err(ActionError::Failed(failure)) = pair.service.dial("127.0.0.1", port).await else {
-        panic!("nobody listens any longer")
+        panic!("no one listens any longer")
     };
     assert_eq!(failure.code, FailureCode::ConnectionRefused);
     let Err(ActionError::Failed(failure)) = pair.service.dial("example.org", 80).await else {

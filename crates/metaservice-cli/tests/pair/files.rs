@@ -36,9 +36,9 @@ fn cuts() -> Vec<u64> {
 /// Creates a tree with entries of many kinds.
 fn make_tree(root: &Path) {
     for n in 0..60 {
-        let folder = root.join(format!("d{}/e{}", n % 5, n % 7));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("file {n}")), noise(n * 3000)).unwrap();
+        let directory = root.join(format!("d{}/e{}", n % 5, n % 7));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(format!("file {n}")), noise(n * 3000)).unwrap();
     }
     std::fs::write(root.join("d0/exact"), noise(512)).unwrap();
     std::fs::write(root.join("d0/empty"), b"").unwrap();
@@ -112,7 +112,7 @@ async fn a_file_comes_out_byte_by_byte_however_often_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_folder_comes_out_with_all_its_attributes_however_often_it_is_cut() {
+async fn a_directory_comes_out_with_all_its_attributes_however_often_it_is_cut() {
     let pair = Pair::cut(&AGENT, cuts()).await;
     let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
@@ -146,7 +146,7 @@ async fn a_file_goes_in_byte_by_byte_however_often_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_folder_goes_in_with_all_its_attributes_however_often_it_is_cut() {
+async fn a_directory_goes_in_with_all_its_attributes_however_often_it_is_cut() {
     let pair = Pair::cut(&AGENT, cuts()).await;
     let (from, to) = (pair.directory.path().join("from"), pair.directory.path().join("to"));
     std::fs::create_dir(&from).unwrap();
@@ -219,7 +219,7 @@ async fn set_id_bits_go_in_when_they_are_asked_for_and_holes_stay() {
 #[tokio::test]
 async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() {
     let pair = Pair::idle(&AGENT).await;
-    let folder = pair.directory.path();
+    let directory = pair.directory.path();
     let code = async |destination: Destination| {
         let content = noise(3_000_000);
         match pair.service.write(destination, &content[..]).await {
@@ -229,7 +229,7 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
             other => panic!("{other:?}"),
         }
     };
-    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     assert_eq!(code(Destination::file(path("none/file"))).await, FailureCode::NotFound);
     assert_eq!(code(Destination::file(path(""))).await, FailureCode::NotAFile);
     let named = |name: &str| {
@@ -242,28 +242,29 @@ async fn what_cannot_be_written_is_refused_with_its_reason_and_leaves_nothing() 
     }
     // Noise is not an archive.
     assert_eq!(code(Destination::directory(path("new"))).await, FailureCode::Invalid);
-    std::fs::write(folder.join("plain"), b"x").unwrap();
+    std::fs::write(directory.join("plain"), b"x").unwrap();
     assert_eq!(code(Destination::directory(path("plain"))).await, FailureCode::NotADirectory);
-    let hidden = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let hidden = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(hidden.into_iter().all(|name| !name.to_str().unwrap().starts_with(".metaservice")));
 
     pair.service.write(named("inside"), &b"content"[..]).await.unwrap();
-    assert_eq!(std::fs::read(folder.join("inside")).unwrap(), b"content");
+    assert_eq!(std::fs::read(directory.join("inside")).unwrap(), b"content");
 }
 
 #[tokio::test]
-async fn a_folder_is_listed() {
+async fn a_directory_is_listed() {
     let pair = Pair::idle(&AGENT).await;
-    let folder = pair.directory.path().join("tree");
-    std::fs::create_dir(&folder).unwrap();
-    make_tree(&folder);
+    let directory = pair.directory.path().join("tree");
+    std::fs::create_dir(&directory).unwrap();
+    make_tree(&directory);
     let mut lines =
-        pair.service.list(folder.to_str().unwrap()).recursive(true).entries().await.unwrap();
+        pair.service.list(directory.to_str().unwrap()).recursive(true).entries().await.unwrap();
     let mut seen = BTreeMap::new();
     while let Some(entry) = lines.try_next().await.unwrap() {
         seen.insert(entry.path.clone(), entry);
     }
-    let expected: Vec<String> = look(&folder).into_keys().filter(|name| !name.is_empty()).collect();
+    let expected: Vec<String> =
+        look(&directory).into_keys().filter(|name| !name.is_empty()).collect();
     assert_eq!(seen.keys().cloned().collect::<Vec<_>>(), expected);
     assert_eq!(seen["d1/link"].kind, EntryKind::Link);
     assert_eq!((seen["d0/exact"].mode, seen["d0/exact"].links), (0o751, 2));

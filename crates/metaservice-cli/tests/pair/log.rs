@@ -116,8 +116,8 @@ async fn a_host_that_stalls_holds_the_command_back() {
 
 async fn stalls(separate: bool) {
     let (log, mut reader) = tokio::io::duplex(1000);
-    let folder = tempfile::tempdir().unwrap();
-    let progress = folder.path().join("progress");
+    let directory = tempfile::tempdir().unwrap();
+    let progress = directory.path().join("progress");
     let script = format!(
         "for n in $(seq 1 100); do head -c 900000 /dev/zero; head -c 100000 /dev/zero >&2; \
          echo $n > {}; done",

@@ -41,7 +41,7 @@ async fn a_command_gets_its_stdin_and_gives_both_outputs_and_its_status() {
     let missing = client.run(&RunRequest::new(["/none"])).await.unwrap();
     assert_eq!((missing.status, missing.reason), (127, Some(Reason::NotFound)));
     let mut request = sh("true");
-    request.user = Some("nobody-at-all".into());
+    request.user = Some("no-such-user".into());
     assert_eq!(client.run(&request).await.unwrap_err().code(), Some(Code::NotFound));
 }
 

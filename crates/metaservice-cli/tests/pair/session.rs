@@ -25,7 +25,7 @@ async fn ask(pair: &Pair, method: &str, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_but_the_agent_speaks_for_the_job_and_it_goes_on_after_a_restart() {
+async fn only_the_agent_speaks_for_the_job_and_it_continues_after_a_restart() {
     for mode in [SessionMode::Claimed, SessionMode::Required] {
         let (log, mut reader) = tokio::io::duplex(1000);
         let builder = MetaService::builder(["sh", "-c", "echo $TOKEN; sleep 1; echo $PLAIN"])
@@ -84,8 +84,8 @@ async fn what_is_secret_is_in_no_argument_and_in_nothing_that_others_can_read() 
 /// and the command runs once. A new service has no result, so the command runs again.
 #[tokio::test]
 async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
     let (kept, runs) = (at("kept"), at("runs"));
     let line = format!("echo $TOKEN >> {}", runs.display());
     let builder = || {
@@ -104,7 +104,8 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     };
 
     let (service, serving) = begin(builder().state(&kept), listener).await;
-    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent =
+        spawn_agent(AGENT.as_str(), address, directory.path(), &["--host-timeout", "1"]);
     result(&service).await;
     service.shutdown().await.unwrap();
     serving.await.unwrap();
@@ -112,7 +113,8 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(TIMEOUT, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent =
+        spawn_agent(AGENT.as_str(), address, directory.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder().state(&kept), listener).await;
     result(&service).await;
@@ -125,7 +127,8 @@ async fn an_agent_that_has_left_belongs_to_its_service_when_that_comes_back() {
     let left = tokio::task::spawn_blocking(move || agent.wait().unwrap());
     assert!(timeout(TIMEOUT, left).await.unwrap().unwrap().success());
 
-    let mut agent = spawn_agent(AGENT.as_str(), address, folder.path(), &["--host-timeout", "1"]);
+    let mut agent =
+        spawn_agent(AGENT.as_str(), address, directory.path(), &["--host-timeout", "1"]);
     let listener = TcpListener::bind(address).await.unwrap();
     let (service, serving) = begin(builder(), listener).await;
     result(&service).await;

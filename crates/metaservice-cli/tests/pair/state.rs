@@ -17,14 +17,14 @@ use crate::AGENT;
 
 /// A service with a state directory, which can be killed any number of times.
 struct Service<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     port: u16,
     script: String,
 }
 
 impl Service<'_> {
     fn start(&self) -> Child {
-        let path = |name: &str| self.folder.join(name).display().to_string();
+        let path = |name: &str| self.directory.join(name).display().to_string();
         let said =
             std::fs::File::options().append(true).create(true).open(path("messages")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_metaservice"))
@@ -33,7 +33,7 @@ impl Service<'_> {
             .args(["--artifact", &format!("{}:{}", path("made"), path("fetched"))])
             .args(["sh", "-c", &self.script])
             .env("SECRET", "only once")
-            .env("XDG_STATE_HOME", self.folder)
+            .env("XDG_STATE_HOME", self.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(said)
@@ -60,18 +60,18 @@ fn a_killed_service_goes_on_with_its_job() {
 
 fn killed(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (parts, lines) = (random.random_range(1..20), random.random_range(1..30_000));
     let status = random.random_range(0..3);
     let script = format!(
         "for n in $(seq 1 {parts}); do seq 1 {lines}; seq 1 {lines} >&2; sleep 0.01; done; \
          head -c 3000000 /dev/urandom > {made}; echo \"$SECRET\"; exit {status}",
-        made = folder.join("made").display(),
+        made = directory.join("made").display(),
     );
-    let service = Service { folder, port, script };
-    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
+    let service = Service { directory, port, script };
+    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), directory, &[]);
     let mut kills = random.random_range(1..8);
     let ended = loop {
         let mut running = service.start();
@@ -80,23 +80,23 @@ fn killed(seed: u64) {
         if let Some(ended) = ended {
             break ended;
         }
-        let messages = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
+        let messages = || std::fs::read_to_string(directory.join("messages")).unwrap_or_default();
         assert!(kills > 0, "the service does not end: {}", messages());
         kills -= 1;
         running.kill().unwrap();
         running.wait().unwrap();
     };
-    let said = std::fs::read_to_string(folder.join("messages")).unwrap();
+    let said = std::fs::read_to_string(directory.join("messages")).unwrap();
     assert_eq!(ended.code(), Some(status), "{said}");
     let part: String = (1..=lines).map(|n| format!("{n}\n")).collect();
     let errors = part.repeat(parts);
     let expected = errors.clone() + "only once\n";
-    for (log, expected) in stored(&folder.join("kept")).iter().zip([expected, errors]) {
+    for (log, expected) in stored(&directory.join("kept")).iter().zip([expected, errors]) {
         let same = log.iter().zip(expected.bytes()).take_while(|(a, b)| **a == *b).count();
         let whole = log == expected.as_bytes();
         assert!(whole, "{} of {} bytes, {same} right", log.len(), expected.len());
     }
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let read = |name: &str| std::fs::read(directory.join(name)).unwrap();
     assert!(read("made") == read("fetched"));
     // A further start finds that the job has ended.
     let again = service.start().wait().unwrap();
@@ -123,16 +123,16 @@ fn stored(state: &Path) -> [Vec<u8>; 2] {
 
 #[test]
 fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let go = folder.join("go").display().to_string();
-    let made = folder.join("made").display().to_string();
-    let service = Service { folder, port, script: script_of(&go, &made) };
-    let said = || std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
-    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), folder, &[]);
+    let go = directory.join("go").display().to_string();
+    let made = directory.join("made").display().to_string();
+    let service = Service { directory, port, script: script_of(&go, &made) };
+    let said = || std::fs::read_to_string(directory.join("messages")).unwrap_or_default();
+    let mut guest = spawn_agent(AGENT.as_str(), ([127, 0, 0, 1], port).into(), directory, &[]);
     let mut running = service.start();
-    for_file(&folder.join("made"));
+    for_file(&directory.join("made"));
     let second = service.start().wait().unwrap();
     assert_eq!(second.code(), Some(125), "{}", said());
     assert!(said().contains("another service is using it"), "{}", said());
@@ -149,11 +149,11 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let mut running = service.start();
     std::fs::write(&go, "").unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(0), "{}", said());
-    assert_eq!(std::fs::read(folder.join("kept/log")).unwrap(), b"begun\n");
+    assert_eq!(std::fs::read(directory.join("kept/log")).unwrap(), b"begun\n");
 
     // The state directory belongs to this job: another job is refused.
-    let ledger = || std::fs::read(folder.join("kept/ledger.json")).unwrap();
-    let kept = ledger();
+    let state = || std::fs::read(directory.join("kept/ledger.json")).unwrap();
+    let kept = state();
     let other = Service { script: "echo other".to_owned(), ..service };
     let before = said().len();
     assert_eq!(other.start().wait().unwrap().code(), Some(125), "{}", said());
@@ -161,7 +161,7 @@ fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let service = Service { script: script_of(&go, &made), ..other };
     assert_eq!(service.start().wait().unwrap().code(), Some(0), "{}", said());
     assert!(said().contains("the job has ended before, with this status"), "{}", said());
-    assert!(ledger() == kept);
+    assert!(state() == kept);
     let pid = rustix::process::Pid::from_child(&guest);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     guest.wait().unwrap();

@@ -1,6 +1,6 @@
 """The distribution's cloud-init reads a service: as EC2, as an older EC2, and as a NoCloud seed.
 
-Prints what it has read as JSON. Whatever it logs as a warning or worse is in there too."""
+Prints the answers as JSON. All that it logs as a warning or worse is in there too."""
 import json, logging, sys, tempfile
 
 from cloudinit import helpers, user_data, util
@@ -24,8 +24,8 @@ logging.getLogger().addHandler(Complaints(level=logging.WARNING))
 def crawl(platform):
     """Everything as the data source has it in a machine of this platform."""
     source.identify_platform = lambda: platform
-    folder = tempfile.mkdtemp()
-    paths = helpers.Paths({"cloud_dir": folder, "run_dir": folder, "templates_dir": folder})
+    directory = tempfile.mkdtemp()
+    paths = helpers.Paths({"cloud_dir": directory, "run_dir": directory, "templates_dir": directory})
     config = {"datasource": {"Ec2": {"metadata_urls": [URL], "max_wait": 20, "timeout": 10}}}
     found = source.DataSourceEc2(config, None, paths)
     assert found._get_data(), "there is no data source"

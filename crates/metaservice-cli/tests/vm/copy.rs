@@ -15,13 +15,13 @@ const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
 /// Returns what a copy keeps, by path: kind, mode, time, content.
 fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             let metadata = path.symlink_metadata().unwrap();
             let content = if metadata.is_dir() {
-                folders.push(path.clone());
+                directories.push(path.clone());
                 Vec::new()
             } else if metadata.is_symlink() {
                 std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
@@ -37,11 +37,11 @@ fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
 }
 
 fn plant(root: &Path) {
-    for folder in 0..50 {
-        let folder = root.join(format!("folder {folder}"));
-        std::fs::create_dir_all(&folder).unwrap();
+    for directory in 0..50 {
+        let directory = root.join(format!("directory {directory}"));
+        std::fs::create_dir_all(&directory).unwrap();
         for n in 0..100usize {
-            let path = folder.join(format!("file-{n}"));
+            let path = directory.join(format!("file-{n}"));
             std::fs::write(&path, vec![u8::try_from(n).unwrap(); n * 37]).unwrap();
             let mode = if n % 3 == 0 { 0o755 } else { 0o640 };
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -49,8 +49,8 @@ fn plant(root: &Path) {
                 + std::time::Duration::new(1_700_000_000 + n as u64, 123_456_789);
             std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         }
-        symlink("file-1", folder.join("link")).unwrap();
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o750)).unwrap();
+        symlink("file-1", directory.join("link")).unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o750)).unwrap();
     }
 }
 
@@ -119,33 +119,32 @@ fn five_thousand_files_go_in_and_come_out_the_same() {
 
     // An existing directory gets the directory itself. With `/.`, it gets only the content.
     std::fs::create_dir(cli.work().join("into")).unwrap();
-    cli.run(&["cp", "grove:/tmp/tree/folder 1", "into"]).text(0);
-    cli.run(&["cp", "grove:/tmp/tree/folder 2/.", "into"]).text(0);
+    cli.run(&["cp", "grove:/tmp/tree/directory 1", "into"]).text(0);
+    cli.run(&["cp", "grove:/tmp/tree/directory 2/.", "into"]).text(0);
     let into = cli.work().join("into");
-    assert!(into.join("folder 1/file-7").is_file() && into.join("file-7").is_file());
+    assert!(into.join("directory 1/file-7").is_file() && into.join("file-7").is_file());
 
     // As a tar archive on the standard streams.
-    let packed = cli.run(&["cp", "grove:/tmp/tree/folder 3", "-"]);
+    let packed = cli.run(&["cp", "grove:/tmp/tree/directory 3", "-"]);
     assert_eq!(packed.status, Some(0), "{}", packed.stderr);
-    std::fs::write(cli.work().join("folder.tar"), &packed.stdout).unwrap();
-    let listed = Command::new("tar").arg("tf").arg(cli.work().join("folder.tar")).output();
+    std::fs::write(cli.work().join("directory.tar"), &packed.stdout).unwrap();
+    let listed = Command::new("tar").arg("tf").arg(cli.work().join("directory.tar")).output();
     let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
     assert!(
-        listed.starts_with("folder 3/\n") && listed.contains("\nfolder 3/file-99\n"),
+        listed.starts_with("directory 3/\n") && listed.contains("\nfolder 3/file-99\n"),
         "{listed}"
     );
-    let tar = std::fs::File::open(cli.work().join("folder.tar")).unwrap();
+    let tar = std::fs::File::open(cli.work().join("directory.tar")).unwrap();
     cli.run(&["exec", "grove", "mkdir", "/tmp/unpacked"]).text(0);
     let mut command = cli.command(["cp", "-", "grove:/tmp/unpacked"]);
     finish(command.stdin(Stdio::from(tar)).spawn().unwrap()).text(0);
-    let check =
-        "cd '/tmp/unpacked/folder 3' && cmp '/tmp/tree/folder 3/file-99' file-99 && readlink link";
+    let check = "cd '/tmp/unpacked/directory 3' && cmp '/tmp/tree/directory 3/file-99' file-99 && readlink link";
     assert_eq!(cli.run(&["exec", "grove", "sh", "-c", check]).text(0), "file-1\n");
 
     // Copying a file into a missing directory is an error.
-    cli.run(&["cp", "-L", "grove:/tmp/tree/folder 1/link", "alone"]).text(0);
+    cli.run(&["cp", "-L", "grove:/tmp/tree/directory 1/link", "alone"]).text(0);
     assert_eq!(std::fs::read(cli.work().join("alone")).unwrap(), vec![1; 37]);
-    let nowhere = cli.run(&["cp", "grove:/tmp/tree/folder 1/file-1", "nowhere/"]);
+    let nowhere = cli.run(&["cp", "grove:/tmp/tree/directory 1/file-1", "nowhere/"]);
     assert!(
         nowhere.status == Some(125) && nowhere.stderr.contains("there is no directory nowhere/")
     );

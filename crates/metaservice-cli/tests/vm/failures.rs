@@ -34,10 +34,10 @@ fn files_that_fill_the_memory_are_refused_and_a_command_that_does_is_killed_and_
 fn files_of_any_number_leave_memory_for_processes() {
     let cli = Cli::new(METASERVICE);
     // Create as many empty files as possible, and then content.
-    let script = "for folder in /tmp / /dev; do mkdir $folder/q; cd $folder/q; \
+    let script = "for directory in /tmp / /dev; do mkdir $directory/q; cd $directory/q; \
                   seq 20000 | xargs touch 2> /dev/null; rm -f 1; done; \
-                  for folder in /tmp / /dev; do \
-                  dd if=/dev/zero of=$folder/x bs=64k 2>&1 | grep -o 'No space left on device'; \
+                  for directory in /tmp / /dev; do \
+                  dd if=/dev/zero of=$directory/x bs=64k 2>&1 | grep -o 'No space left on device'; \
                   done; exit 3";
     let finished = cli.run(&["run", "--memory", "128M", "--", "sh", "-c", script]);
     assert_eq!(finished.text(3), "No space left on device\n".repeat(3));

@@ -181,7 +181,7 @@ fn a_tool_that_is_killed_takes_its_machine_along() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_ends_the_job() {
+fn a_log_without_a_reader_ends_the_job() {
     let cli = Cli::new(METASERVICE);
     let mut job = cli.start("unread", &["--", "sh", "-c", "while :; do echo line; done"]);
     drop(job.child.stdout.take());
@@ -194,7 +194,7 @@ fn a_log_that_nobody_reads_ends_the_job() {
 }
 
 #[test]
-fn a_job_that_nobody_reads_fetches_its_artifacts_and_keeps_its_failure() {
+fn a_job_without_a_reader_fetches_its_artifacts_and_keeps_its_failure() {
     let cli = Cli::new(METASERVICE);
     let run = |artifact: &[&str], script: &str| {
         let args = [&["run"], artifact, &["--", "sh", "-c", script]].concat();

@@ -41,8 +41,8 @@ fn a_guest_finds_no_process_and_no_secret_of_the_host_under_its_root() {
 #[test]
 fn a_file_that_the_host_changes_is_read_as_it_is() {
     let cli = Cli::new(METASERVICE);
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    let file = folder.path().join("file");
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = directory.path().join("file");
     std::fs::write(&file, "old".repeat(3000)).unwrap();
     let path = file.to_str().unwrap();
     let job = cli.start("host", &["--rootfs", "/", "--", "sleep", "600"]);
@@ -65,11 +65,11 @@ fn a_file_that_the_host_changes_is_read_as_it_is() {
 }
 
 #[test]
-fn no_guest_writes_through_its_root_folder_whatever_it_mounts() {
+fn no_guest_writes_through_its_root_directory_whatever_it_mounts() {
     let cli = Cli::new(METASERVICE);
-    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    std::fs::write(folder.path().join("kept"), "kept").unwrap();
-    let here = folder.path().display();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::write(directory.path().join("kept"), "kept").unwrap();
+    let here = directory.path().display();
     // The share by another mount, below the overlay, and in the init's mount namespace.
     let script = format!(
         "mkdir /tmp/m; mount -t 9p -o trans=virtio,version=9p2000.L,rw metaservice0 /tmp/m; \
@@ -81,8 +81,12 @@ fn no_guest_writes_through_its_root_folder_whatever_it_mounts() {
     );
     let finished = cli.run(&["run", "--rootfs", "/", "--", "sh", "-c", &script]);
     assert!(finished.text(0).ends_with("tried\n"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the guest wrote to the host");
-    assert_eq!(std::fs::read_to_string(folder.path().join("kept")).unwrap(), "kept");
+    assert_eq!(
+        std::fs::read_dir(directory.path()).unwrap().count(),
+        1,
+        "the guest wrote to the host"
+    );
+    assert_eq!(std::fs::read_to_string(directory.path().join("kept")).unwrap(), "kept");
 }
 
 #[test]
@@ -137,8 +141,8 @@ fn tool(work: &Path, program: &str, args: &[&str]) {
 pub(crate) fn disk_image(work: &Path) -> std::path::PathBuf {
     let tools = metaservice_qemu::find().require().unwrap();
     let root = work.join("root");
-    for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {
-        std::fs::create_dir_all(root.join(folder)).unwrap();
+    for directory in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "tmp", "usr"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
     }
     std::fs::copy(&tools.busybox, root.join("bin/busybox")).unwrap();
     for applet in ["sh", "cat", "echo", "sync"] {

@@ -7,7 +7,7 @@ use crate::METASERVICE;
 #[test]
 fn a_command_greets_with_its_environment() {
     let cli = Cli::new(METASERVICE);
-    std::fs::write(cli.work().join("env"), "# two\nWHO=nobody\nPLACE=machine\n").unwrap();
+    std::fs::write(cli.work().join("env"), "# two\nWHO=someone\nPLACE=machine\n").unwrap();
     let script = r#"echo "hello $WHO in the $PLACE"; id -u; cat /proc/sys/kernel/hostname"#;
     let args = [
         "run",
@@ -77,7 +77,7 @@ fn stdout_and_stderr_are_two_outputs() {
 }
 
 #[test]
-fn the_commands_status_is_ours() {
+fn the_status_of_the_command_is_that_of_the_tool() {
     let cli = Cli::new(METASERVICE);
     let finished = cli.run(&["run", "--", "sh", "-c", "echo before; exit 3"]);
     assert_eq!(finished.text(3), "before\n");
@@ -201,7 +201,7 @@ fn the_wire_and_the_console_can_be_kept() {
 }
 
 #[test]
-fn files_of_the_wire_and_the_console_end_at_their_bounds_and_the_job_does_not() {
+fn files_of_the_wire_and_the_console_end_at_their_limits_and_the_job_does_not() {
     let cli = Cli::new(METASERVICE);
     let script = "head -c 40000 /dev/zero | tr '\\0' x > /dev/console; head -c 100000 /dev/zero";
     let args = ["run", "--pcap", "wire", "--console", "console", "--limit", "pcap=20K"];

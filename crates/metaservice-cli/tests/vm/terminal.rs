@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::METASERVICE;
 
 /// The timeout for expected output of a terminal.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const WAIT: &str = "echo ready; while [ ! -e /tmp/done ]; do sleep 1; done";
 
@@ -52,7 +52,7 @@ impl Session {
                 return;
             }
             let mut buffer = [0; 4096];
-            let read = tokio::time::timeout(PATIENCE, self.pty.read(&mut buffer)).await;
+            let read = tokio::time::timeout(TIMEOUT, self.pty.read(&mut buffer)).await;
             let count = read.unwrap_or_else(|_| panic!("{text:?} never came: {:?}", self.seen));
             let count = count.unwrap_or_else(|_| panic!("{text:?} never came: {:?}", self.seen));
             self.seen += &String::from_utf8_lossy(&buffer[..count]);
@@ -198,9 +198,9 @@ async fn without_a_terminal_signals_and_ends_go_through() {
 #[tokio::test]
 async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
     let cli = Cli::new(METASERVICE);
-    let job = start(&cli, "tame");
+    let job = start(&cli, "calm");
     let script = r"printf 'out\033[2J\302\2331m\303\244\n'; printf 'err\033]0;x\007\n' >&2; exit 3";
-    let exec = ["exec", "tame", "sh", "-c", script];
+    let exec = ["exec", "calm", "sh", "-c", script];
     for line in ["out\u{fffd}[2J\u{fffd}1m\u{e4}\r\n", "err\u{fffd}]0;x\u{fffd}\r\n"] {
         let mut shown = Session::start(&cli, &exec);
         shown.until(line).await;
@@ -210,10 +210,10 @@ async fn a_terminal_that_was_not_given_is_not_written_to_by_a_guest() {
     assert_eq!(piped.stdout, b"out\x1b[2J\xc2\x9b1m\xc3\xa4\n");
     assert_eq!(piped.stderr, "err\x1b]0;x\x07\n");
 
-    let mut refused = Session::start(&cli, &["cp", "tame:/etc", "-"]);
+    let mut refused = Session::start(&cli, &["cp", "calm:/etc", "-"]);
     refused.until("an archive is not written to a terminal").await;
     assert_eq!(refused.finish().await, 125);
-    end(&cli, job, "tame").await;
+    end(&cli, job, "calm").await;
 }
 
 /// A command can have a terminal without input.

@@ -80,8 +80,8 @@ fn a_command_runs_in_its_own_surroundings() {
         "echo $A $B $(pwd) $(id -u):$(id -g)",
     ];
     assert_eq!(cli.run(&show).text(0), "1 2 /tmp 7:8\n");
-    let nobody = cli.run(&["exec", "-u", "no-such-user", "around", "true"]);
-    assert!(nobody.stderr.contains("no-such-user"), "{}", nobody.stderr);
+    let unknown = cli.run(&["exec", "-u", "no-such-user", "around", "true"]);
+    assert!(unknown.stderr.contains("no-such-user"), "{}", unknown.stderr);
     let pid = cli.run(&["exec", "-d", "around", "sh", "-c", "echo $$ > /tmp/pid"]).text(0);
     let read = "while [ ! -s /tmp/pid ]; do sleep 0.1; done; cat /tmp/pid";
     assert_eq!(cli.run(&["exec", "around", "sh", "-c", read]).text(0), pid);
@@ -120,7 +120,7 @@ fn ports_lead_into_the_guest() {
         assert_eq!(to, port.to_string());
         address.to_owned()
     };
-    let (echo, nobody) = (address(7), address(9));
+    let (echo, closed) = (address(7), address(9));
     let talk = |address: String, content: Vec<u8>| {
         std::thread::spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -140,7 +140,7 @@ fn ports_lead_into_the_guest() {
         (1..=4u8).map(|n| talk(echo.clone(), vec![n; 300_000 * usize::from(n)])).collect();
     connections.into_iter().for_each(|connection| connection.join().unwrap());
     // Without a listener in the guest, this connection ends. The others stay.
-    let mut refused = TcpStream::connect(&nobody).unwrap();
+    let mut refused = TcpStream::connect(&closed).unwrap();
     let _ = refused.read_to_end(&mut Vec::new());
     talk(echo, b"still".to_vec()).join().unwrap();
     cli.release("ports");

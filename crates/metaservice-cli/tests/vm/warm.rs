@@ -90,7 +90,7 @@ fn a_run_that_goes_on_from_a_saved_machine_is_like_any_other() {
 }
 
 #[test]
-fn twenty_machines_from_one_share_nothing_that_should_be_theirs_alone() {
+fn twenty_machines_from_one_share_nothing_that_should_be_their_own() {
     let warm = Warm::new();
     warm.save();
     let script = "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | hexdump -v -e '/1 \"%02x\"'; \

@@ -1,4 +1,4 @@
-"""Servers that take everything, and say what they have understood: the lenient other side.
+"""Servers that take everything, and say what they understood: the lenient other side.
 
 They serve at each address of their network. Each connection, request, datagram and question is a
 line of stderr, and each answer says for which name it is and at which address. The first line of

@@ -1,6 +1,6 @@
 """What the cases of the guest have in common: their registry, connections, questions.
 
-A case returns whether it has passed, and says what it has tried. Each is one line of stdout:
+A case returns whether it has passed, and says what it tried. Each is one line of stdout:
 
     CASE {"name": ..., "result": "passed", "detail": ..., "attempts": [[protocol, to, port], ...]}
 
