@@ -3,9 +3,9 @@
 # checkout. The tool must contain the agent, and run a command in a machine.
 set -eu
 # Absolute: cargo runs in another directory below.
-CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/packaged")
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR
-trap 'rm -rf "$CARGO_TARGET_DIR" "${empty:-}"' EXIT
+trap 'rm -rf "$CARGO_TARGET_DIR/package" "${empty:-}"' EXIT
 rm -rf "$CARGO_TARGET_DIR/package"
 
 # Without building: the installation below builds all of it from the packages.
@@ -28,10 +28,11 @@ for package in $(find "$CARGO_TARGET_DIR/package" -name '*.crate'); do
     echo "${directory%-*} = { path = '$empty/$directory' }" >> "$empty/.cargo/config.toml"
 done
 
+# With the versions and the target directory of the checkout, so that this builds no dependency that
+# `make build` has built.
+cp Cargo.lock "$empty"/metaservice-cli-*/
 cd "$empty"
-# The development profile, without debug information: it builds faster, and one command runs here.
-CARGO_PROFILE_DEV_DEBUG=0
-export CARGO_PROFILE_DEV_DEBUG
-cargo install --quiet --debug --path metaservice-cli-* --root "$empty/installed"
+cargo update --quiet --offline --workspace --manifest-path metaservice-cli-*/Cargo.toml
+cargo install --quiet --locked --path metaservice-cli-* --root "$empty/installed"
 find . -maxdepth 1 -name 'metaservice*' -exec rm -r {} +
 METASERVICE_NO_SNAPSHOT=1 installed/bin/metaservice run -- echo 'the installed tool works'
