@@ -8,7 +8,7 @@ FUZZ_JOBS ?= 1
 PACKAGES ?= --package metaservice-cli
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame nic_gateway transfer archive \
-  requests dns client_hello authority policy
+  requests dns client_hello authority policy fleet_view fleet_tunnel fleet_parse
 # Coverage-guided fuzzing on a stable toolchain: the compiler flags that libFuzzer needs.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

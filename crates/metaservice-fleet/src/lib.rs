@@ -49,6 +49,9 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod log;
 pub mod metrics;
 mod moment;

@@ -56,7 +56,7 @@ impl Denials {
 }
 
 /// Whether this error of the server says that the user may not publish there.
-fn is_denial(error: &str, subject: &str) -> bool {
+pub(crate) fn is_denial(error: &str, subject: &str) -> bool {
     let Some((head, rest)) = error.split_once('"') else { return false };
     let named = rest.split('"').next().unwrap_or_default();
     head.trim_end().eq_ignore_ascii_case("permissions violation for publish to") && named == subject

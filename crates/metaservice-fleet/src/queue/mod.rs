@@ -35,3 +35,8 @@ pub use follow::Follow;
 pub(crate) use keys::{drain_subject, log_name, object_name};
 pub use reader::LogReader;
 pub use watch::{Leases, Limits, Steps, StoredStep};
+#[cfg(fuzzing)]
+pub(crate) use {
+    denial::is_denial,
+    watch::{stored_limits, stored_renewal, stored_step},
+};

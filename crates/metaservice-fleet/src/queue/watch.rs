@@ -213,15 +213,28 @@ impl Steps {
     pub async fn next(&mut self) -> Result<StoredStep, ReadError> {
         loop {
             let Read { message, sequence, time } = self.0.next().await?;
-            let Some((id, number)) = key(message.subject.as_str()) else { continue };
-            let change = match number {
-                // The key says it all.
-                CANCELLATION => Some(Change::Cancelled),
-                _ => read_step(&message.payload).map(|step| step.change),
-            };
-            return Ok(StoredStep { id, at: Stored { number, sequence, time }, change });
+            let step = stored_step(message.subject.as_str(), &message.payload, sequence, time);
+            if let Some(step) = step {
+                return Ok(step);
+            }
         }
     }
+}
+
+/// The step in a message, which the server stored there. `None`: its subject is that of no step.
+pub(crate) fn stored_step(
+    subject: &str,
+    json: &[u8],
+    sequence: u64,
+    time: ServerTime,
+) -> Option<StoredStep> {
+    let (id, number) = key(subject)?;
+    let change = match number {
+        // The key says it all.
+        CANCELLATION => Some(Change::Cancelled),
+        _ => read_step(json).map(|step| step.change),
+    };
+    Some(StoredStep { id, at: Stored { number, sequence, time }, change })
 }
 
 /// The job and the number of a step's subject.
@@ -258,14 +271,17 @@ impl Leases {
     pub async fn next(&mut self) -> Result<(ServerTime, Renewal), ReadError> {
         loop {
             let Read { message, time, .. } = self.0.next().await?;
-            let Ok(renewal) = serde_json::from_slice::<Renewal>(&message.payload) else { continue };
-            // A worker speaks for itself only.
-            let own = format!("$KV.ms_leases.lease.{}", renewal.worker);
-            if message.subject.as_str() == own {
+            if let Some(renewal) = stored_renewal(message.subject.as_str(), &message.payload) {
                 return Ok((time, renewal));
             }
         }
     }
+}
+
+/// The renewal in a message, if it is one. A worker speaks for itself only.
+pub(crate) fn stored_renewal(subject: &str, json: &[u8]) -> Option<Renewal> {
+    let renewal: Renewal = serde_json::from_slice(json).ok()?;
+    (subject == format!("$KV.ms_leases.lease.{}", renewal.worker)).then_some(renewal)
 }
 
 /// The limits of tenants.
@@ -292,12 +308,16 @@ impl Limits {
     pub async fn next(&mut self) -> Result<(Tenant, TenantLimits), ReadError> {
         loop {
             let Read { message, .. } = self.0.next().await?;
-            let tenant = tenant_of(message.subject.as_str());
-            if let (Some(tenant), Some(limits)) = (tenant, TenantLimits::read(&message.payload)) {
-                return Ok((tenant, limits));
+            if let Some(limits) = stored_limits(message.subject.as_str(), &message.payload) {
+                return Ok(limits);
             }
         }
     }
+}
+
+/// The limits in a message, if it has some.
+pub(crate) fn stored_limits(subject: &str, json: &[u8]) -> Option<(Tenant, TenantLimits)> {
+    Some((tenant_of(subject)?, TenantLimits::read(json)?))
 }
 
 /// The messages of one attempt's log.

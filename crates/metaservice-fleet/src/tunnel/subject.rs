@@ -21,14 +21,14 @@ pub(super) fn connection(id: &JobId, attempt: u32) -> String {
 }
 
 /// The name of the connection in a subject, if it has a valid one.
-pub(super) fn name(subject: &str) -> Option<&str> {
+pub(crate) fn name(subject: &str) -> Option<&str> {
     let name = subject.rsplit('.').next()?;
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (is_plain && (1..=MAX_CONNECTION).contains(&name.len())).then_some(name)
 }
 
 /// Whether a worker may answer there: a client must not make it write to a bucket.
-pub(super) fn is_inbox(subject: &str) -> bool {
+pub(crate) fn is_inbox(subject: &str) -> bool {
     subject.starts_with("_INBOX") && !subject.contains(['*', '>'])
 }
 
