@@ -35,6 +35,9 @@ pub struct JobState {
     pub used: u32,
     /// Whether a client has cancelled it.
     pub is_cancelled: bool,
+    /// Whether a later version wrote a step of it that this version cannot read. What follows is
+    /// shown as far as this version knows it, and no worker of this version touches the job.
+    pub has_unknown_step: bool,
     /// Why the attempt before was lost.
     pub last_loss: Option<(LostCause, String)>,
     /// Where it is.
@@ -100,6 +103,7 @@ impl JobState {
             attempt: 0,
             used: 0,
             is_cancelled: false,
+            has_unknown_step: false,
             last_loss: None,
             phase: Phase::Waiting { since: at.time, place: at.sequence, earliest: 0 },
         })
@@ -107,7 +111,7 @@ impl JobState {
 
     /// Takes the next step. Returns whether it changed the job. A step that is not possible in this
     /// state takes its number and changes nothing, so that all readers agree. `None`: a step that
-    /// this version cannot read.
+    /// this version cannot read. From then on the job is one of a later version.
     pub fn apply(&mut self, at: Stored, change: Option<Change>) -> bool {
         if at.number == CANCELLATION {
             return self.cancel(at);
@@ -116,7 +120,10 @@ impl JobState {
             return false;
         }
         self.next += 1;
-        let Some(change) = change else { return false };
+        let Some(change) = change else { return self.unknown() };
+        if self.has_unknown_step {
+            return self.follow(at, change);
+        }
         match (&self.phase, change) {
             (Phase::Waiting { .. }, Change::Claimed { worker, run }) => {
                 self.attempt += 1;
@@ -137,12 +144,40 @@ impl JobState {
         true
     }
 
+    fn unknown(&mut self) -> bool {
+        let is_news = self.outcome().is_none() && !self.has_unknown_step;
+        self.has_unknown_step |= is_news;
+        is_news
+    }
+
+    /// Takes a step behind one that this version cannot read. Its writer could read that one,
+    /// so it is possible, unless a cancellation came between.
+    fn follow(&mut self, at: Stored, change: Change) -> bool {
+        match change {
+            _ if self.outcome().is_some() => return false,
+            Change::Claimed { worker, run } => {
+                self.attempt += 1;
+                self.phase = Phase::Running { worker, run, since: at.time };
+            }
+            Change::Lost { cause, message } => {
+                self.last_loss = Some((cause, message));
+                let earliest = at.time;
+                self.phase = Phase::Waiting { since: at.time, place: at.sequence, earliest };
+            }
+            Change::Ended(outcome) => self.end(at, outcome),
+            Change::Cancelled => return self.cancel(at),
+            Change::Submitted(_) | Change::Expired => return false,
+        }
+        true
+    }
+
     fn cancel(&mut self, at: Stored) -> bool {
         if self.is_cancelled || self.outcome().is_some() {
             return false;
         }
         self.is_cancelled = true;
-        if matches!(self.phase, Phase::Waiting { .. }) {
+        // Behind an unknown step, only a later version knows whether the job waits.
+        if matches!(self.phase, Phase::Waiting { .. }) && !self.has_unknown_step {
             self.end(at, Outcome::Cancelled);
         }
         true
@@ -202,10 +237,18 @@ impl JobState {
         }
     }
 
-    /// Whether this life of a worker runs this attempt of the job.
+    /// Whether this life of a worker runs this attempt of the job, as far as all versions agree.
     #[must_use]
     pub fn is_run_by(&self, owner: &RunId, attempt: u32) -> bool {
-        matches!(&self.phase, Phase::Running { run, .. } if run == owner) && self.attempt == attempt
+        matches!(&self.phase, Phase::Running { run, .. } if run == owner)
+            && self.attempt == attempt
+            && !self.has_unknown_step
+    }
+
+    /// Whether it has no result, and only a later version knows what may be written for it.
+    #[must_use]
+    pub fn is_of_later_version(&self) -> bool {
+        self.has_unknown_step && self.outcome().is_none()
     }
 }
 
@@ -349,10 +392,36 @@ mod tests {
     fn only_the_next_step_counts_and_an_unknown_one_takes_its_number() {
         let mut job = job(2);
         assert!(!job.apply(at(2), Some(claimed())));
-        assert!(!job.apply(at(1), None));
+        assert!(job.apply(at(1), None));
         assert!(!job.apply(at(1), Some(claimed())));
         assert!(job.apply(at(2), Some(claimed())));
-        assert!(job.is_run_by(&"r".parse().unwrap(), 1));
+        assert_eq!((job.next, job.attempt), (3, 1));
+    }
+
+    #[test]
+    fn behind_an_unknown_step_only_a_result_is_final() {
+        let unknown = |mut job: JobState| {
+            let next = job.next;
+            job.apply(at(next), None);
+            job
+        };
+        let run = "r".parse().unwrap();
+        let waiting = unknown(job(1));
+        assert!(waiting.is_of_later_version());
+        // Whether it waits, only a later version knows: neither of these ends it.
+        for change in [Change::Cancelled, Change::Expired] {
+            assert!(after(waiting.clone(), [change]).is_of_later_version());
+        }
+        let running = unknown(after(job(1), [claimed()]));
+        assert!(!running.is_run_by(&run, 1), "its worker writes no more");
+        let lost = after(running.clone(), [lost(LostCause::Lease)]);
+        assert!(lost.is_of_later_version() && !lost.is_run_by(&run, 1));
+        let again = after(lost, [claimed()]);
+        assert!(!again.is_run_by(&run, 2) && again.attempt == 2);
+        let ended = after(again, [Change::Ended(finished(3)), Change::Ended(finished(4))]);
+        assert_eq!(ended.outcome(), Some(&finished(3)));
+        let late = unknown(after(job(1), [claimed(), Change::Ended(finished(1))]));
+        assert!(!late.is_of_later_version() && late.outcome() == Some(&finished(1)));
     }
 
     #[test]

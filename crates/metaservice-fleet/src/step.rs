@@ -1,6 +1,13 @@
 //! The changes of a job. Each is one message, and never changes.
+//!
+//! Workers and clients of several versions share a queue. A later version may add a field that
+//! others can ignore, a new kind of [outcome](Outcome), or, if no other way is left, a new kind of
+//! [change](Change). A version that cannot read a change leaves the job to those that can. What is
+//! added to a [request](crate::request::Request) is never ignored: a version that does not know it
+//! leaves the whole job alone.
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::name::{RunId, WorkerName};
 use crate::request::Request;
@@ -42,7 +49,7 @@ pub enum Change {
         run: RunId,
     },
     /// The worker has the result. It is final.
-    Ended(Outcome),
+    Ended(#[serde(deserialize_with = "any_outcome")] Outcome),
     /// The attempt is over without a result of the command. The job waits again, if it has attempts
     /// left.
     Lost {
@@ -56,6 +63,20 @@ pub enum Change {
     Cancelled,
     /// The deadline of a waiting job has passed.
     Expired,
+}
+
+/// An outcome, also of a kind that this version does not know.
+fn any_outcome<'de, D: Deserializer<'de>>(from: D) -> Result<Outcome, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Known(Outcome),
+        Later(IgnoredAny),
+    }
+    Any::deserialize(from).map(|any| match any {
+        Any::Known(outcome) => outcome,
+        Any::Later(IgnoredAny) => Outcome::Unknown,
+    })
 }
 
 /// Why an attempt has no result.
@@ -101,6 +122,8 @@ pub enum Outcome {
         /// What the last worker said.
         message: String,
     },
+    /// It has ended in a way that only a later version knows. No version writes this.
+    Unknown,
 }
 
 /// Why a job has ended without a result.
@@ -194,4 +217,7 @@ pub enum WorkerState {
     Draining,
     /// It has ended.
     Gone,
+    /// A state that only a later version knows. It has its lease. No version writes this.
+    #[serde(other)]
+    Unknown,
 }

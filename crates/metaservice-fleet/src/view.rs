@@ -45,6 +45,8 @@ pub struct View {
     tried: HashMap<JobId, u32>,
     leases: Leases,
     keeps_ended: bool,
+    /// The jobs whose submission this version cannot read. Only a client keeps them.
+    unknown: BTreeSet<JobId>,
     ahead: Option<i128>,
 }
 
@@ -101,6 +103,8 @@ impl View {
         let Some(mut job) = self.jobs.remove(id) else {
             if let Some(job) = change.and_then(|change| JobState::submitted(at, change)) {
                 self.insert(now, id.clone(), job);
+            } else if at.number == 0 && self.keeps_ended {
+                self.unknown.insert(id.clone());
             }
             return;
         };
@@ -112,6 +116,7 @@ impl View {
     fn insert(&mut self, now: Duration, id: JobId, job: JobState) {
         let request = &job.request;
         match &job.phase {
+            _ if job.is_of_later_version() => drop(self.tried.remove(&id)),
             Phase::Waiting { place, .. } => {
                 let place = Place(Reverse(request.priority), *place, id.clone());
                 self.waiting.entry(request.tenant.clone()).or_default().insert(place);
@@ -137,6 +142,7 @@ impl View {
     fn forget(&mut self, id: &JobId, job: &JobState) {
         let request = &job.request;
         match &job.phase {
+            _ if job.is_of_later_version() => {}
             Phase::Waiting { place, .. } => {
                 if let Some(places) = self.waiting.get_mut(&request.tenant) {
                     places.remove(&Place(Reverse(request.priority), *place, id.clone()));
@@ -357,6 +363,18 @@ impl View {
     /// All jobs, in no order.
     pub fn jobs(&self) -> impl Iterator<Item = (&JobId, &JobState)> {
         self.jobs.iter()
+    }
+
+    /// The jobs whose submission this version cannot read: a later version wrote it. A view of a
+    /// worker knows none.
+    pub fn unknown(&self) -> impl Iterator<Item = &JobId> {
+        self.unknown.iter()
+    }
+
+    /// Whether the queue has such a job that this version cannot read.
+    #[must_use]
+    pub fn is_unknown(&self, id: &JobId) -> bool {
+        self.unknown.contains(id)
     }
 
     /// The workers that have not said that they end, by name.

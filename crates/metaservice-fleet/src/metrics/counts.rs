@@ -16,7 +16,7 @@ pub(super) const MACHINES: [Word; 2] = ["warm", "cold"];
 pub(super) const RESULTS: [Word; 3] = ["succeeded", "failed", "cancelled"];
 
 /// The kinds of a result of the queue, each with the cause of an exception.
-pub(super) const QUEUE_RESULTS: [(Word, Word); 9] = [
+pub(super) const QUEUE_RESULTS: [(Word, Word); 10] = [
     ("succeeded", ""),
     ("failed", ""),
     ("cancelled", ""),
@@ -26,6 +26,7 @@ pub(super) const QUEUE_RESULTS: [(Word, Word); 9] = [
     ("exception", "output"),
     ("exception", "refused"),
     ("exception", "deadline"),
+    ("unknown", ""),
 ];
 
 /// Why an attempt of this worker has no result.
@@ -122,6 +123,7 @@ fn kind(outcome: &Outcome) -> (Word, Word) {
             ("exception", loss(*cause))
         }
         Outcome::Exception { cause: ExceptionCause::Deadline, .. } => ("exception", "deadline"),
+        Outcome::Unknown => ("unknown", ""),
     }
 }
 

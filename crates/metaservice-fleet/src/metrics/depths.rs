@@ -43,9 +43,9 @@ impl Depths {
     }
 
     fn add(&mut self, job: Option<&JobState>, number: i64) {
-        let Some(job) = job.filter(|job| matches!(job.phase, Phase::Waiting { .. })) else {
-            return;
-        };
+        let waits =
+            |job: &&JobState| matches!(job.phase, Phase::Waiting { .. }) && !job.has_unknown_step;
+        let Some(job) = job.filter(waits) else { return };
         let tenant = &job.request.tenant;
         let classes = self.waiting.entry(tenant.clone()).or_default();
         for (place, (class, _)) in CLASSES.iter().enumerate() {

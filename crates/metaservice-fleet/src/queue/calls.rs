@@ -32,7 +32,8 @@ pub enum Submitted {
 pub enum Cancelled {
     /// The job waited. It never starts.
     Waiting,
-    /// The job runs. Its worker kills it.
+    /// The job runs. Its worker kills it. Or a worker of a later version ends it, whether it waits
+    /// or runs.
     Running,
     /// The job had ended, or was cancelled already.
     Ended,
@@ -89,6 +90,8 @@ impl Queue {
                 Phase::Running { .. } if job.is_cancelled => return Ok(Cancelled::Running),
                 Phase::Ended { .. } if job.is_cancelled => return Ok(Cancelled::Running),
                 Phase::Ended { .. } => return Ok(Cancelled::Ended),
+                // A later version wrote one of its steps, and knows where it is.
+                _ if job.is_cancelled => return Ok(Cancelled::Running),
                 _ if written == Written::Own => {}
                 _ => return Err(CancelError::Early(id.clone())),
             }

@@ -67,6 +67,9 @@ pub enum ReadError {
     /// There is no such job.
     #[error("the queue has no job {0}")]
     NoJob(JobId),
+    /// A later version submitted it.
+    #[error("a later version of metaservice submitted the job {0}: this version cannot read it")]
+    Later(JobId),
     /// The user has no right to read it.
     #[error(transparent)]
     Denied(#[from] Denied),

@@ -27,7 +27,7 @@ impl Follow {
     /// Cancellation: no change is lost.
     ///
     /// # Errors
-    /// When there is no such job, or no server answers.
+    /// When there is no such job, a later version submitted it, or no server answers.
     pub async fn next(&mut self) -> Result<JobState, ReadError> {
         let is_first = self.state.is_none();
         if is_first && self.steps.is_caught_up() {
@@ -45,6 +45,7 @@ impl Follow {
             let caught_up = self.steps.is_caught_up();
             match &self.state {
                 Some(state) if caught_up && (changed || is_first) => return Ok(state.clone()),
+                None if at.number == 0 => return Err(ReadError::Later(self.id.clone())),
                 None if caught_up => return Err(ReadError::NoJob(self.id.clone())),
                 _ => {}
             }

@@ -42,7 +42,7 @@ impl Queue {
 
     /// Removes the jobs that have ended and that `is_old` names, with their logs and artifacts in
     /// the queue. What is in another store stays. Returns their ids. An id that was removed
-    /// may be submitted again.
+    /// may be submitted again. A job that this version cannot read stays.
     ///
     /// Cancellation: a part of a job is removed. The next call removes the rest.
     ///
@@ -72,6 +72,7 @@ impl Queue {
                     removed.push(id);
                 }
                 Some(_) => {}
+                None if view.is_unknown(&id) => {}
                 // A late step of a job that was removed.
                 None => {
                     self.remove(JOBS, job_subjects(&id), Some(last))

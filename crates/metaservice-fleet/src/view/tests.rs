@@ -1,6 +1,7 @@
 use metaservice_sandbox::spec::JobSpec;
 use proptest::prelude::*;
 
+mod later;
 mod limits;
 
 use super::*;

@@ -57,8 +57,11 @@ pub(crate) async fn wait(args: &QueueArgs, id: &str, printer: Printer) -> Result
     let id: JobId = id.parse()?;
     let queue = args.connect().await?;
     let mut follow = queue.follow(&id).await?;
+    let mut later = Later::default();
     let outcome = loop {
-        if let Some(outcome) = follow.next().await?.outcome() {
+        let job = follow.next().await?;
+        later.note(&id, &job, printer);
+        if let Some(outcome) = job.outcome() {
             break outcome.clone();
         }
     };
@@ -69,12 +72,27 @@ pub(crate) async fn wait(args: &QueueArgs, id: &str, printer: Printer) -> Result
     Ok(conclude(&id, &outcome, printer))
 }
 
+/// Says once that a job is one of a later version.
+#[derive(Debug, Default)]
+struct Later(bool);
+
+impl Later {
+    fn note(&mut self, id: &JobId, job: &JobState, printer: Printer) {
+        if job.is_of_later_version() && !std::mem::replace(&mut self.0, true) {
+            let text = "a later version of metaservice changed it; waiting for its result";
+            printer.note(&format!("{id}: {text}"));
+        }
+    }
+}
+
 /// Writes the log of each attempt while it grows, and returns the job once it has ended.
 pub(super) async fn print_all(queue: &Queue, id: &JobId, printer: Printer) -> Result<JobState> {
     let mut follow = queue.follow(id).await?;
     let mut printed = 0;
+    let mut later = Later::default();
     loop {
         let job = follow.next().await?;
+        later.note(id, &job, printer);
         // The log of an attempt that is over was removed by no one.
         while printed < job.attempt {
             printed += 1;
@@ -133,6 +151,10 @@ pub(super) fn conclude(id: &JobId, outcome: &Outcome, printer: Printer) -> ExitS
             let text = exception(*cause);
             let more = if message.is_empty() { String::new() } else { format!(": {message}") };
             printer.note(&format!("{id} has no result: {text}{more}"));
+        }
+        Outcome::Unknown => {
+            let text = "has ended, and only a later version of metaservice can say how";
+            printer.note(&format!("{id} {text}"));
         }
         _ => {}
     }

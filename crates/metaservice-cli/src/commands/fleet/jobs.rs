@@ -71,6 +71,11 @@ pub(crate) async fn jobs(args: Jobs, printer: Printer) -> Result<ExitStatus> {
     }
     let view = args.queue.connect().await?.view().await?;
     let jobs = args.list(&view);
+    let unknown = view.unknown().count();
+    if unknown > 0 {
+        let text = "jobs are not shown: a later version of metaservice submitted them";
+        printer.note(&format!("{unknown} {text}"));
+    }
     if printer.is_json() {
         let all: Vec<_> = jobs.iter().map(|(id, job)| json_of(id, job)).collect();
         output::line(json_text(&json!(all).to_string()))?;
@@ -145,12 +150,14 @@ fn now() -> u64 {
 
 fn state(job: &JobState) -> (&'static str, Option<u8>) {
     match &job.phase {
+        _ if job.is_of_later_version() => ("unknown", None),
         Phase::Waiting { .. } => ("waiting", None),
         Phase::Running { .. } if job.is_cancelled => ("killing", None),
         Phase::Running { .. } => ("running", None),
         Phase::Ended { outcome: Outcome::Finished { status: 0, .. }, .. } => ("succeeded", Some(0)),
         Phase::Ended { outcome: Outcome::Finished { status, .. }, .. } => ("failed", Some(*status)),
         Phase::Ended { outcome: Outcome::Cancelled, .. } => ("cancelled", None),
+        Phase::Ended { outcome: Outcome::Unknown, .. } => ("ended", None),
         _ => ("exception", None),
     }
 }
@@ -223,5 +230,16 @@ mod tests {
         assert_eq!(cells, "a|default|waiting|0|-|60s|echo a\u{fffd}[2J b");
         job.apply(at(1), Some(Change::Cancelled));
         assert_eq!(json_of(&id, &job)["state"], "cancelled");
+    }
+
+    #[test]
+    fn a_job_of_a_later_version_is_unknown_until_it_has_ended() {
+        let at = |number| Stored { number, sequence: 1, time: 1000 };
+        let request = Request::new(JobSpec::new(["true"]));
+        let mut job = JobState::submitted(at(0), Change::Submitted(Box::new(request))).unwrap();
+        job.apply(at(1), None);
+        assert_eq!(state(&job).0, "unknown");
+        job.apply(at(2), Some(Change::Ended(Outcome::Unknown)));
+        assert_eq!(state(&job).0, "ended");
     }
 }

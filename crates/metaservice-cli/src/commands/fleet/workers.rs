@@ -39,6 +39,7 @@ fn row(worker: &Renewal) -> Vec<String> {
         WorkerState::Ready => "ready",
         WorkerState::Draining => "draining",
         WorkerState::Gone => "gone",
+        WorkerState::Unknown => "unknown",
     };
     let labels = worker.labels.iter().cloned().collect::<Vec<_>>().join(",");
     vec![

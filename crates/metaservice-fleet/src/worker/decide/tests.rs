@@ -91,3 +91,19 @@ fn the_first_claim_stays() {
     let orders = worker.confirm(&due);
     assert!(matches!(&orders[..], [Order::Begin(begin)] if begin.id.as_str() == "a"), "{orders:?}");
 }
+
+#[test]
+fn an_attempt_ends_without_a_step_once_a_later_version_writes_one() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    worker.step("a", 1, claim_of("own"));
+    worker.confirm(&due);
+    let at = Stored { number: 2, sequence: 9, time: 1000 };
+    let id: JobId = "a".parse().unwrap();
+    worker.decider.take(Duration::ZERO, &id, at, None);
+    let stop = Order::Stop(id.clone(), Stop::Dropped);
+    assert_eq!(worker.decider.orders(), [stop]);
+    worker.decider.ended(&id, 1);
+    let next = worker.writes();
+    assert_eq!((next.id.as_str(), next.number), ("b", 1), "only the other job is claimed");
+}
