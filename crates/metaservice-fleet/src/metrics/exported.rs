@@ -14,6 +14,7 @@ use super::condition::{Condition, Readiness};
 use super::counts::{Count, LOSSES, MACHINES, QUEUE_RESULTS, RESULTS, Word};
 use super::depths::Depth;
 use crate::name::WorkerName;
+use crate::worker::idle::Reason;
 
 /// The upper ends of the histograms, in seconds.
 const WAITS: [f64; 10] = [0.1, 0.5, 1., 5., 15., 60., 300., 1800., 7200., 43_200.];
@@ -42,6 +43,7 @@ pub(super) struct Exported {
     lease: Gauge,
     renewal: Gauge<f64, AtomicU64>,
     draining: Gauge,
+    idle: Family<Labels<1>, Gauge>,
 }
 
 impl Exported {
@@ -64,6 +66,7 @@ impl Exported {
             lease: Gauge::default(),
             renewal: Gauge::default(),
             draining: Gauge::default(),
+            idle: Family::default(),
         };
         exported.begin_at_zero();
         let info = [("worker", worker.to_string()), ("version", env!("CARGO_PKG_VERSION").into())];
@@ -129,6 +132,8 @@ impl Exported {
         let text = "Since the last renewal of its lease that a server confirmed";
         r.register_with_unit("worker_renewal_age", text, second(), self.renewal.clone());
         r.register("worker_draining", "Whether it ends", self.draining.clone());
+        let text = "Whether it takes no job for this reason";
+        r.register("worker_blocked", text, self.idle.clone());
         self
     }
 
@@ -168,7 +173,12 @@ impl Exported {
         depths: Vec<Depth>,
         condition: Condition,
         renewal: Option<Duration>,
+        idle: Option<Reason>,
     ) -> String {
+        for reason in Reason::ALL {
+            let gauge = self.idle.get_or_create(&[("reason", reason.word())]);
+            gauge.set(i64::from(idle == Some(reason)));
+        }
         for Depth { tenant, class, jobs } in depths {
             let labels = [("tenant", tenant), ("priority", class.to_owned())];
             self.waiting.get_or_create(&labels).set(jobs);

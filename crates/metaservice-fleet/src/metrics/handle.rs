@@ -12,6 +12,7 @@ use super::exported::Exported;
 use crate::name::WorkerName;
 use crate::queue::StoredStep;
 use crate::state::JobState;
+use crate::worker::idle::Reason;
 use crate::worker::types::Event;
 
 /// The metrics of one worker. Clones are the same metrics.
@@ -32,6 +33,7 @@ struct State {
     depths: Depths,
     condition: Condition,
     confirmed: Option<Instant>,
+    idle: Option<Reason>,
 }
 
 impl Metrics {
@@ -46,11 +48,11 @@ impl Metrics {
     /// [`MAX_TENANTS`](super::MAX_TENANTS) and one tenants.
     #[must_use]
     pub fn text(&self) -> String {
-        let (depths, condition, confirmed) = {
+        let (depths, condition, confirmed, idle) = {
             let mut state = lock(&self.0.state);
-            (state.depths.sample(), state.condition, state.confirmed)
+            (state.depths.sample(), state.condition, state.confirmed, state.idle)
         };
-        self.0.exported.text(depths, condition, confirmed.map(|at| at.elapsed()))
+        self.0.exported.text(depths, condition, confirmed.map(|at| at.elapsed()), idle)
     }
 
     /// Whether the worker takes jobs.
@@ -80,6 +82,11 @@ impl Metrics {
             let counts = counts::of_step(before, after.as_ref(), change);
             counts.into_iter().for_each(|count| self.0.exported.add(count));
         }
+    }
+
+    /// Takes why the worker takes no job.
+    pub(crate) fn idle(&self, reason: Option<Reason>) {
+        lock(&self.0.state).idle = reason;
     }
 
     /// Takes the time at which a renewal was sent that a server confirmed.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::idle::{Left, Reason};
 use crate::name::{JobId, RunId, Tenant, WorkerName};
 use crate::request::Request;
 use crate::requirement::Features;
@@ -66,6 +67,8 @@ pub(super) struct Capacity {
     pub(super) features: Features,
     /// In bytes.
     pub(super) memory: u64,
+    /// It takes no job while less is free on its disk, in bytes.
+    pub(super) min_free_disk: u64,
 }
 
 /// The decisions of one life of a worker.
@@ -87,6 +90,7 @@ pub(super) struct Decider {
     down: Option<Duration>,
     is_cut: bool,
     is_draining: bool,
+    idle: Option<Reason>,
     orders: Vec<Order>,
 }
 
@@ -128,6 +132,7 @@ impl Decider {
             down: None,
             is_cut: false,
             is_draining: false,
+            idle: None,
             orders: Vec::new(),
         }
     }
@@ -207,9 +212,18 @@ impl Decider {
         }
     }
 
-    /// Writes what is due, and claims jobs while there is room. The host has so many bytes of memory
-    /// available.
-    pub(super) fn advance(&mut self, now: Duration, available: u64) {
+    /// Writes what is due, and claims jobs while there is room, with what the host has left.
+    pub(super) fn advance(&mut self, now: Duration, left: Left) {
+        self.write_due(now, left);
+        self.idle = self.why_idle(now, left);
+    }
+
+    /// Why the worker took no more jobs when it looked last.
+    pub(super) const fn idle(&self) -> Option<Reason> {
+        self.idle
+    }
+
+    fn write_due(&mut self, now: Duration, left: Left) {
         if self.is_cut || self.down.is_some() {
             return;
         }
@@ -217,9 +231,9 @@ impl Decider {
             self.write(due);
         }
         self.give_back_unrun();
-        while !self.is_draining && self.has_room() {
-            let seeker =
-                Seeker { features: &self.capacity.features, memory: self.free_memory(available) };
+        while !self.is_draining && self.has_room() && self.has_disk(left) {
+            let memory = self.free_memory(left.memory);
+            let seeker = Seeker { features: &self.capacity.features, memory };
             let Some((id, job)) = self.view.choose(now, seeker) else { return };
             let (attempt, request) = (job.attempt + 1, job.request.clone());
             let (since, is_late, is_own) = (job.could_run_since(), false, false);
@@ -229,6 +243,26 @@ impl Decider {
             self.claiming.insert((due.id.clone(), due.number), claim);
             self.write(due);
         }
+    }
+
+    /// After the claims: what is left is for no job.
+    fn why_idle(&self, now: Duration, left: Left) -> Option<Reason> {
+        if self.is_draining {
+            return Some(Reason::Draining);
+        }
+        if self.is_cut || self.down.is_some() || !self.has_room() {
+            return None;
+        }
+        if !self.has_disk(left) {
+            return Some(Reason::Disk);
+        }
+        let (features, memory) = (&self.capacity.features, self.capacity.memory);
+        let could_run = self.view.choose(now, Seeker { features, memory });
+        could_run.map(|_| Reason::Memory)
+    }
+
+    const fn has_disk(&self, left: Left) -> bool {
+        left.disk >= self.capacity.min_free_disk
     }
 
     /// Whether a job that could run here pauses after a lost attempt.

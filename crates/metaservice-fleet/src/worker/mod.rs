@@ -9,6 +9,8 @@
 //! | `runner` | what a library user gives to run jobs in something else |
 //! | `stock` | which machines wait for jobs, without I/O or clock |
 //! | `pool` | starts and ends the machines that wait |
+//! | `idle` | why the worker takes no job, without I/O |
+//! | `disk` | what is free on the disk, as the kernel measures it |
 //! | `memory` | what processes take of the host's memory, and what is left |
 //! | `backlog` | what of a log is written and not sent yet, without I/O |
 //! | `output` | the log of an attempt on its way to the queue, over a file |
@@ -23,9 +25,11 @@ mod attempt;
 mod backlog;
 mod chain;
 mod decide;
+mod disk;
 mod events;
 mod files;
 mod host;
+pub(crate) mod idle;
 mod machines;
 mod memory;
 mod output;

@@ -21,6 +21,7 @@ use rand::{RngExt, SeedableRng};
 use self::host::Host;
 use self::server::{EPOCH, Server};
 use super::decide::{Answer, Order, Stop};
+use super::idle::Left;
 use crate::name::JobId;
 use crate::step::{Renewal, WorkerState};
 use crate::view::{Due, RENEWAL, View};
@@ -286,7 +287,7 @@ impl World {
         if may_cut && at.decider.cut_at().is_some_and(|cut| cut <= now) {
             at.decider.cut();
         }
-        at.decider.advance(now, u64::MAX);
+        at.decider.advance(now, Left::UNKNOWN);
         for order in self.hosts[host].decider.orders() {
             match order {
                 Order::Write(due) => self.write(host, due, None),

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
 use super::events::Events;
+use super::idle::Left;
 use super::machines::Machines;
 use super::pool::Pool;
 use super::runner::Runner;
@@ -90,6 +91,7 @@ impl Worker {
             slots: options.slots,
             features: options.features.clone(),
             memory: options.memory,
+            min_free_disk: options.min_free_disk,
         };
         let mut worker = Self {
             decider: Decider::new(options.name.clone(), run.clone(), capacity),
@@ -146,7 +148,7 @@ impl Worker {
             state,
             labels: self.options.features.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            reason: None,
+            reason: self.decider.idle().map(|reason| reason.word().to_owned()),
         }
     }
 
@@ -230,15 +232,28 @@ impl Worker {
 
     /// Decides what is to be done, and does it.
     fn advance(&mut self) {
-        // Other programs of the host may use more than the worker's owner knew. This reads a file
-        // of the kernel, so only if the number decides something.
-        let decides = self.decider.has_room() || !self.options.warm.is_empty();
-        let available = decides.then(super::memory::available).flatten().unwrap_or(u64::MAX);
-        self.decider.advance(self.now(), available);
+        let left = self.left();
+        self.decider.advance(self.now(), left);
+        if let Some(metrics) = self.events.metrics() {
+            metrics.idle(self.decider.idle());
+        }
         self.obey();
         // What waits takes what the jobs leave. A worker that ends needs no machine.
         let is_draining = self.draining.is_some();
-        self.pool.set_budget(if is_draining { 0 } else { self.decider.free_memory(available) });
+        self.pool.set_budget(if is_draining { 0 } else { self.decider.free_memory(left.memory) });
+    }
+
+    /// Other programs of the host may use more than the worker's owner knew. This asks the kernel,
+    /// so only if the numbers decide something.
+    fn left(&self) -> Left {
+        let has_room = self.decider.has_room();
+        let memory = || super::memory::available();
+        let disk = || super::disk::free(&self.options.directory);
+        let needs_memory = has_room || !self.options.warm.is_empty();
+        Left {
+            memory: needs_memory.then(memory).flatten().unwrap_or(Left::UNKNOWN.memory),
+            disk: has_room.then(disk).flatten().unwrap_or(Left::UNKNOWN.disk),
+        }
     }
 
     fn write(&mut self, due: Due) {

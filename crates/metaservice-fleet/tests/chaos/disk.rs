@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use metaservice_fleet::state::Phase;
-use metaservice_fleet::worker::{self, Event};
+use metaservice_fleet::worker::{self, Event, Options};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +65,7 @@ async fn a_job_waits_for_room_on_the_disk_and_loses_nothing() {
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
     let work = tokio::spawn(worker::run_in(
         queue.clone(),
-        options("w", root.path()),
+        Options { min_free_disk: 0, ..options("w", root.path()) },
         fake(root.path()),
         drain.clone(),
         sender,
@@ -89,6 +89,37 @@ async fn a_job_waits_for_room_on_the_disk_and_loses_nothing() {
     let job = queue.job(&id).await.unwrap().unwrap();
     assert_eq!(job.attempt, 1, "it waited in its first attempt");
     has_its_log(&queue, &id, &job).await;
+    drain.cancel();
+    work.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_no_job_while_its_disk_is_nearly_full() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(root.path().join("w")) else {
+        eprintln!("skipped: this user may mount nothing");
+        return;
+    };
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let drain = CancellationToken::new();
+    let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let filler = small.fill();
+    let options = Options { min_free_disk: 128 << 10, ..options("w", root.path()) };
+    // It needs a little for itself.
+    std::fs::File::options().write(true).open(&filler).unwrap().set_len(200 << 10).unwrap();
+    let fake = fake(root.path());
+    let work = tokio::spawn(worker::run_in(queue.clone(), options, fake, drain.clone(), sender));
+    event(&mut events, |event| matches!(event, Event::Ready)).await;
+    let id = "waits".parse().unwrap();
+    queue.submit(&id, &request()).await.unwrap();
+    let mut leases = queue.leases().await.unwrap();
+    while leases.next().await.unwrap().1.reason.as_deref() != Some("disk") {}
+    let job = queue.job(&id).await.unwrap().unwrap();
+    assert!(matches!(job.phase, Phase::Waiting { .. }), "{:?}", job.phase);
+    std::fs::remove_file(filler).unwrap();
+    event(&mut events, |event| matches!(event, Event::Ended { .. })).await;
+    while leases.next().await.unwrap().1.reason.is_some() {}
     drain.cancel();
     work.await.unwrap().unwrap();
 }

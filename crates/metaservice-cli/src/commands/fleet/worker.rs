@@ -73,6 +73,11 @@ pub(crate) struct Worker {
     /// The most bytes of a job's log. A job that has more is killed.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) max_log: Size,
+    /// Take no job while less is free on the disk of the worker's directory.
+    ///
+    /// "workers" then shows the reason "disk".
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) min_free_disk: Size,
     /// Keep machines that wait for jobs: IMAGE[@MEMORY[/CPUS]]=COUNT, with commas between.
     ///
     /// A job whose machine is the same takes one over, and its command starts at once. "builtin" is
@@ -226,6 +231,7 @@ fn options(args: &Worker) -> Result<Options> {
         store: args.store.open()?,
         key: args.key.as_deref().map(WorkerKey::of_file).transpose().context("in --key")?,
         max_log: args.max_log.0,
+        min_free_disk: args.min_free_disk.0,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,
         once: args.once,

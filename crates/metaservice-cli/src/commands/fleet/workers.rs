@@ -12,6 +12,9 @@ use crate::output::table;
 use crate::status::ExitStatus;
 
 /// List the workers of a queue.
+///
+/// A worker with a free slot that takes no job says why: "memory" if a job waits that needs more than
+/// is left, "disk" if its disk is nearly full, "draining" if it ends.
 #[derive(Debug, Args)]
 pub(crate) struct Workers {
     #[command(flatten)]
@@ -25,7 +28,7 @@ pub(crate) async fn workers(args: Workers, printer: Printer) -> Result<ExitStatu
         output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let head = ["NAME", "STATE", "RUNNING", "SLOTS", "WARM", "VERSION", "LABELS"];
+    let head = ["NAME", "STATE", "REASON", "RUNNING", "SLOTS", "WARM", "VERSION", "LABELS"];
     let head = head.map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(view.workers().map(row)).collect();
     for line in table::lines(&rows) {
@@ -41,14 +44,16 @@ fn row(worker: &Renewal) -> Vec<String> {
         WorkerState::Gone => "gone",
         WorkerState::Unknown => "unknown",
     };
+    let text = |text: &str| printable(text).replace('\n', " ");
     let labels = worker.labels.iter().cloned().collect::<Vec<_>>().join(",");
     vec![
         worker.worker.to_string(),
         state.to_owned(),
+        text(worker.reason.as_deref().unwrap_or("-")),
         worker.running.to_string(),
         worker.slots.to_string(),
         worker.warm.to_string(),
-        printable(&worker.version).replace('\n', " "),
-        printable(&labels).replace('\n', " "),
+        text(&worker.version),
+        text(&labels),
     ]
 }

@@ -10,7 +10,8 @@ struct Worker {
 
 impl Worker {
     fn new() -> Self {
-        let capacity = Capacity { slots: 2, features: Features::default(), memory: u64::MAX };
+        let features = Features::default();
+        let capacity = Capacity { slots: 2, features, memory: 8 << 30, min_free_disk: 1000 };
         let decider = Decider::new("own".parse().unwrap(), "own".parse().unwrap(), capacity);
         let mut worker = Self { decider, sequence: 0 };
         let limits = TenantLimits { running: Some(1), waiting: None };
@@ -36,7 +37,7 @@ impl Worker {
     }
 
     fn nothing(&mut self) -> Vec<Order> {
-        self.decider.advance(Duration::ZERO, u64::MAX);
+        self.decider.advance(Duration::ZERO, Left::UNKNOWN);
         self.decider.orders()
     }
 
@@ -106,4 +107,45 @@ fn an_attempt_ends_without_a_step_once_a_later_version_writes_one() {
     worker.decider.ended(&id, 1);
     let next = worker.writes();
     assert_eq!((next.id.as_str(), next.number), ("b", 1), "only the other job is claimed");
+}
+
+/// How many of two jobs of 1 GiB the worker takes with this left, and why not more. A third job
+/// never fits.
+fn idle(left: Left) -> (usize, Option<Reason>) {
+    let mut worker = Worker::new();
+    worker.decider.limit(Tenant::default(), TenantLimits::default());
+    let mut request = Request::new(JobSpec::new(["true"]));
+    request.spec.machine.memory.0 = 9 << 30;
+    worker.step("huge", 0, Change::Submitted(Box::new(request)));
+    worker.decider.advance(Duration::ZERO, left);
+    (worker.decider.orders().len(), worker.decider.idle())
+}
+
+#[test]
+fn a_worker_says_why_it_takes_no_job() {
+    let left = |memory, disk| Left { memory, disk };
+    assert_eq!(idle(left(4 << 30, 1000)), (2, None), "no slot is free, and the host has room");
+    assert_eq!(idle(left(1 << 20, 1000)), (0, Some(Reason::Memory)));
+    assert_eq!(idle(left(4 << 30, 999)), (0, Some(Reason::Disk)));
+    assert_eq!(idle(left(1 << 20, 999)), (0, Some(Reason::Disk)));
+
+    let capacity =
+        Capacity { slots: 1, features: Features::default(), memory: 0, min_free_disk: 0 };
+    let decider = || Decider::new("w".parse().unwrap(), "r".parse().unwrap(), capacity.clone());
+    let mut small = Worker { decider: decider(), sequence: 0 };
+    small.step("a", 0, Change::Submitted(Box::new(Request::new(JobSpec::new(["true"])))));
+    small.decider.advance(Duration::ZERO, left(0, 0));
+    assert_eq!(small.decider.idle(), None, "a job that never fits is not waited for");
+    small.decider.drain();
+    small.decider.advance(Duration::ZERO, Left::UNKNOWN);
+    assert_eq!(small.decider.idle(), Some(Reason::Draining));
+}
+
+#[test]
+fn a_worker_takes_jobs_again_once_the_host_has_room() {
+    let mut worker = Worker::new();
+    worker.decider.advance(Duration::ZERO, Left { memory: u64::MAX, disk: 10 });
+    assert_eq!((worker.decider.orders().len(), worker.decider.idle()), (0, Some(Reason::Disk)));
+    let due = worker.writes();
+    assert_eq!((due.id.as_str(), worker.decider.idle()), ("a", None));
 }

@@ -68,7 +68,12 @@ impl Host {
     }
 
     fn decider(name: &WorkerName, run: &RunId) -> Decider {
-        let capacity = Capacity { slots: 2, features: Features::default(), memory: u64::MAX };
+        let capacity = Capacity {
+            slots: 2,
+            features: Features::default(),
+            memory: u64::MAX,
+            min_free_disk: 0,
+        };
         Decider::new(name.clone(), run.clone(), capacity)
     }
 
