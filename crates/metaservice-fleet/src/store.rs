@@ -4,11 +4,11 @@
 //! An object is visible only as a whole. It has a digest, which the step of its job names, so a
 //! reader trusts no store.
 
+mod error;
 mod upload;
 
 use std::fmt;
-use std::io::{self, Seek};
-use std::path::PathBuf;
+use std::io::Seek;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -20,82 +20,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::{InspectReader, InspectWriter};
 use url::Url;
 
+pub use self::error::{GetError, OpenError, PutError};
 use self::upload::upload;
-use crate::queue::{FetchError, Queue, ServerError};
+use crate::queue::Queue;
 use crate::step::{Digest, Object};
 
 /// How often a read continues after an error, if it had got bytes since the one before.
 const READS: u32 = 5;
-
-/// Why an address is that of no store.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// It is none.
-    #[error(
-        "this is no address of a store: file:///DIRECTORY, s3://BUCKET, gs://BUCKET or az://CONTAINER"
-    )]
-    Url,
-    /// It has a user or a password. They would be in the steps of each job.
-    #[error(
-        "the address of a store has no user and no password: set the variables of its provider"
-    )]
-    Password,
-    /// The directory cannot be used.
-    #[error("cannot use the directory {}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
-    /// The settings of the store are wrong.
-    #[error("cannot use the store")]
-    Settings(#[source] object_store::Error),
-}
-
-/// Why an object was not stored.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PutError {
-    /// The file cannot be read.
-    #[error("cannot read what is to be stored")]
-    Read(#[source] io::Error),
-    /// The store does not take it.
-    #[error("the store does not take it")]
-    Store(#[source] object_store::Error),
-    /// The queue does not take it.
-    #[error("the queue does not take it")]
-    Queue(#[source] ServerError),
-}
-
-/// Why an object was not read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GetError {
-    /// The queue's object store does not give it.
-    #[error(transparent)]
-    Queue(#[from] FetchError),
-    /// The store does not give it.
-    #[error("the store does not give the object {name}")]
-    Store {
-        /// The name of the object.
-        name: String,
-        /// Why.
-        #[source]
-        cause: object_store::Error,
-    },
-    /// It cannot be written on this host.
-    #[error("cannot write the object")]
-    Write(#[source] io::Error),
-    /// It is in another store.
-    #[error("it is in the store {0}")]
-    Elsewhere(String),
-    /// It is not what the worker stored.
-    #[error("the object {0} was changed in the store: its digest is another")]
-    Digest(String),
-}
 
 /// A store. A clone is the same one.
 #[derive(Clone)]

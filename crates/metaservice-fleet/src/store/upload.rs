@@ -4,7 +4,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::PutError;
+use super::error::PutError;
 
 /// The length of a part, in bytes. Stores take at most 10,000 parts, so an object has at most
 /// 100 GB.
