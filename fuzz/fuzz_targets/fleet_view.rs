@@ -123,6 +123,8 @@ struct Queue {
     client: View,
     now: Duration,
     sequence: u64,
+    /// The subjects of jobs that have a message. The server takes each once.
+    taken: BTreeSet<String>,
     ids: BTreeSet<JobId>,
     workers: BTreeSet<String>,
     results: BTreeMap<JobId, Outcome>,
@@ -136,6 +138,7 @@ impl Queue {
             client: View::of_client(),
             now: Duration::ZERO,
             sequence: 0,
+            taken: BTreeSet::new(),
             ids: BTreeSet::new(),
             workers: BTreeSet::new(),
             results: BTreeMap::new(),
@@ -147,6 +150,9 @@ impl Queue {
     }
 
     fn step(&mut self, subject: &str, content: &[u8]) {
+        if !self.taken.insert(subject.to_owned()) {
+            return;
+        }
         self.sequence += 1;
         let Some(step) = fuzzing::step(subject, content, self.sequence, self.time()) else {
             return;
@@ -194,7 +200,7 @@ impl Queue {
         let seeker = Seeker { features: &features, memory: 1 << 30 };
         let (id, job) = self.worker.choose(self.now, seeker)?;
         self.may_write(&id, job.next);
-        assert!(job.request.require.is_empty());
+        assert!(features.meet(&job.request.require));
         let _ = self.worker.has_pausing(self.now, seeker);
         Some((id, job.next))
     }
