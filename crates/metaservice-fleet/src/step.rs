@@ -134,6 +134,8 @@ pub enum ExceptionCause {
     Lost(LostCause),
     /// It did not start before its deadline.
     Deadline,
+    /// Its artifacts are larger than its worker allows.
+    Artifacts,
 }
 
 /// Something that a worker has stored.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::queue::{Queue, Submitted};
 use metaservice_fleet::state::Phase;
-use metaservice_fleet::step::{Artifact, Outcome};
+use metaservice_fleet::step::{Artifact, ExceptionCause, Outcome};
 use metaservice_fleet::store::Store;
 use metaservice_fleet::worker::{self, Event, Options, Summary, Warm, WorkerError};
 use metaservice_sandbox::spec::ArtifactSpec;
@@ -181,6 +181,38 @@ async fn a_log_that_is_longer_than_the_worker_allows_ends_the_job() {
     assert_eq!((status, length), (125, 1 << 20));
     worker.drained().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_that_are_larger_than_the_worker_allows_leave_no_result_and_no_file() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = "mkdir /d; head -c 700000 /dev/zero | tee /a /b > /d/c";
+    for (name, paths) in
+        [("fits", &["/a"][..]), ("one", &["/d", "/a", "/b"]), ("two", &["/d", "/a"])]
+    {
+        let mut request = shell(script);
+        let artifacts = paths.iter().map(|path| serde_json::json!({ "path": path }));
+        let artifacts = artifacts.map(|path| serde_json::from_value(path).unwrap());
+        request.spec.artifacts = artifacts.collect();
+        queue.submit(&id(name), &request).await.unwrap();
+    }
+    let worker = Worker::with(&queue, "w", directory.path(), |o| o.max_artifacts = 1 << 20);
+    let fits = outcome(&queue, "fits").await;
+    assert!(matches!(fits, Outcome::Finished { status: 0, .. }), "{fits:?}");
+    for name in ["one", "two"] {
+        let Outcome::Exception { cause, message } = outcome(&queue, name).await else {
+            panic!("{name} has a result");
+        };
+        assert_eq!((cause, message.as_str()), (ExceptionCause::Artifacts, TOO_LARGE), "{name}");
+        assert_eq!(queue.job(&id(name)).await.unwrap().unwrap().attempt, 1, "it is not repeated");
+    }
+    worker.drained().await;
+    let left = std::fs::read_dir(directory.path().join("w/attempts"));
+    assert_eq!(left.map_or(0, Iterator::count), 0, "nothing is left");
+}
+
+const TOO_LARGE: &str = "the artifacts are larger than 1048576 bytes";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_is_killed_when_it_is_cancelled() {

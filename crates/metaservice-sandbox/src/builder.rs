@@ -63,12 +63,14 @@ pub struct Builder {
     secrets: BTreeMap<String, String>,
     log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    max_artifacts: u64,
 }
 
 impl Builder {
     /// A sandbox of this description.
     pub fn from_spec(spec: JobSpec) -> Self {
-        Self { spec, secrets: BTreeMap::new(), log: None, stderr: None }
+        let max_artifacts = u64::MAX;
+        Self { spec, secrets: BTreeMap::new(), log: None, stderr: None, max_artifacts }
     }
 
     /// The command and its arguments. The sandbox lasts as long as it runs.
@@ -182,6 +184,14 @@ impl Builder {
         self
     }
 
+    /// Limits all artifacts together, in bytes, whatever the description says. What is behind the
+    /// limit is not fetched, and the [report](Report::exceeds_artifacts) says so. While an artifact is
+    /// fetched, as many bytes again may be in temporary storage.
+    pub const fn max_artifacts(mut self, bytes: u64) -> Self {
+        self.max_artifacts = bytes;
+        self
+    }
+
     /// Changes a limit by its name: see the reference page on limits.
     pub fn limit(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.spec.limits.insert(name.into(), value.into());
@@ -209,8 +219,10 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or the image cannot be used.
     pub async fn prepare(self) -> Result<Prepared, StartError> {
-        let Self { spec, secrets, log, stderr } = self;
-        let job = crate::blocking::block(|| Job::resolve(spec, |name| secrets.get(name).cloned()))?;
+        let Self { spec, secrets, log, stderr, max_artifacts } = self;
+        let secret = |name: &str| secrets.get(name).cloned();
+        let mut job = crate::blocking::block(|| Job::resolve(spec, secret))?;
+        job.limits.limit_artifacts(max_artifacts);
         let plan = crate::blocking::block(|| Plan::resolve(&job))?;
         Ok(Prepared { job, plan, log, stderr, warm: None })
     }

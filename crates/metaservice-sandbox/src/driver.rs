@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::attempt::{Attempt, Attempted};
+use crate::collect::Missing;
 use crate::control::Control;
 use crate::copy_in::CopyInError;
 use crate::event::{CONTACT_LIMIT, Event, EventSender};
@@ -70,7 +71,7 @@ pub(crate) enum Message {
     /// The guest has started the command after that.
     CommandStarted(Result<(), ActionError>),
     Collected {
-        missing: usize,
+        missing: Missing,
         progress: Progress,
     },
     Closed(Result<(), LogError>),
@@ -93,7 +94,7 @@ pub(crate) struct Driver {
     contact: Contact,
     contacts: usize,
     log: Option<LogError>,
-    missing: usize,
+    missing: Missing,
     not_started: Option<MachineError>,
     exit: Option<Exit>,
     progress_error: Option<ProgressError>,
@@ -105,7 +106,7 @@ impl Driver {
         let (sender, inbox) = mpsc::unbounded_channel();
         Self {
             life: Life::new(parts.rules.clone()),
-            missing: parts.job.artifacts.len(),
+            missing: Missing { count: parts.job.artifacts.len(), exceeds: false },
             parts,
             inbox,
             sender,
@@ -283,7 +284,7 @@ impl Driver {
             Message::Collected { missing, progress } => {
                 self.missing = missing;
                 self.parts.progress = progress;
-                let all = if missing == 0 { Collected::All } else { Collected::Failed };
+                let all = if missing.count == 0 { Collected::All } else { Collected::Failed };
                 self.handle(Input::Collected(all));
             }
             Message::Closed(closed) => {
@@ -447,7 +448,8 @@ impl Driver {
             result: self.parts.service.try_result(),
             log: self.log.clone(),
             fetched: self.parts.service.is_fetched(),
-            missing: self.missing,
+            missing: self.missing.count,
+            exceeds_artifacts: self.missing.exceeds,
             not_started: None,
             exit: self.exit.clone(),
             console: Vec::new(),

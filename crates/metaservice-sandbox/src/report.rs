@@ -21,6 +21,8 @@ pub struct Report {
     pub fetched: bool,
     /// The number of artifacts that were to be fetched and were not.
     pub missing: usize,
+    /// Whether all artifacts together are larger than [they may be](crate::Builder::max_artifacts).
+    pub exceeds_artifacts: bool,
     /// Why the machine did not start, if it did not.
     pub not_started: Option<MachineError>,
     /// How the machine ended, if it is known.
@@ -108,6 +110,7 @@ mod tests {
             log: None,
             fetched: true,
             missing: 0,
+            exceeds_artifacts: false,
             not_started: None,
             exit: None,
             console: Vec::new(),

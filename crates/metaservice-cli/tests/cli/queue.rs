@@ -255,6 +255,24 @@ fn requirements_are_checked_before_a_job_is_submitted() {
 }
 
 #[test]
+fn a_worker_whose_disk_is_nearly_full_says_so() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w", "--min-free-disk", "1000T"]);
+    submit(&cli, &["--", "true"]);
+    let list = || -> serde_json::Value {
+        serde_json::from_str(&cli.run(&["workers", "--json"]).text(0)).unwrap()
+    };
+    // It says so in the renewal after its start, which may not be there yet.
+    let says = (0..100).map(|_| list()).find(|workers| workers[0]["reason"] == "disk");
+    assert!(says.is_some(), "{}", list());
+    let listed = cli.run(&["workers"]).text(0);
+    let row = listed.lines().nth(1).unwrap_or_default();
+    assert!(row.split_whitespace().take(3).eq(["w", "ready", "disk"]), "{listed}");
+    assert!(cli.run(&["jobs"]).text(0).contains("waiting"));
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
 fn verbs_enter_only_a_job_that_runs() {
     let cli = Cli::new(METASERVICE);
     let worker = Worker::start(&cli, &[]);

@@ -13,10 +13,10 @@ pub(super) type Word = &'static str;
 pub(super) const MACHINES: [Word; 2] = ["warm", "cold"];
 
 /// The kinds of results that a worker writes.
-pub(super) const RESULTS: [Word; 3] = ["succeeded", "failed", "cancelled"];
+pub(super) const RESULTS: [Word; 4] = ["succeeded", "failed", "cancelled", "exception"];
 
 /// The kinds of a result of the queue, each with the cause of an exception.
-pub(super) const QUEUE_RESULTS: [(Word, Word); 10] = [
+pub(super) const QUEUE_RESULTS: [(Word, Word); 11] = [
     ("succeeded", ""),
     ("failed", ""),
     ("cancelled", ""),
@@ -26,6 +26,7 @@ pub(super) const QUEUE_RESULTS: [(Word, Word); 10] = [
     ("exception", "output"),
     ("exception", "refused"),
     ("exception", "deadline"),
+    ("exception", "artifacts"),
     ("unknown", ""),
 ];
 
@@ -123,6 +124,7 @@ fn kind(outcome: &Outcome) -> (Word, Word) {
             ("exception", loss(*cause))
         }
         Outcome::Exception { cause: ExceptionCause::Deadline, .. } => ("exception", "deadline"),
+        Outcome::Exception { cause: ExceptionCause::Artifacts, .. } => ("exception", "artifacts"),
         Outcome::Unknown => ("unknown", ""),
     }
 }

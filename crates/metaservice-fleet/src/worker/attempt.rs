@@ -20,7 +20,9 @@ use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
 use crate::sealed::WorkerKey;
-use crate::step::{Artifact, Change, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome};
+use crate::step::{
+    Artifact, Change, ExceptionCause, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome,
+};
 use crate::store::Store;
 use crate::tunnel::Door;
 
@@ -244,6 +246,10 @@ fn not_run(error: RunError) -> Change {
     match error {
         RunError::Refused(message) => lost(LostCause::Refused, message),
         RunError::Machine(message) => lost(LostCause::Machine, message),
+        RunError::TooLarge(_) => {
+            let (cause, message) = (ExceptionCause::Artifacts, error.to_string());
+            Change::Ended(Outcome::Exception { cause, message })
+        }
     }
 }
 

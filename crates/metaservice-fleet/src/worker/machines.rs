@@ -13,8 +13,8 @@ use crate::tunnel::Door;
 /// What a worker runs its jobs in.
 #[derive(Clone)]
 pub(super) enum Machines {
-    /// Machines of this host. Some wait in the pool.
-    Sandboxes(Pool),
+    /// Machines of this host. Some wait in the pool. Each may leave so many bytes of artifacts.
+    Sandboxes(Pool, u64),
     /// What a library user gave.
     Other(Arc<dyn Runner>),
 }
@@ -30,7 +30,7 @@ impl Machines {
         starting: impl FnOnce(bool),
     ) -> Result<Running, RunError> {
         match self {
-            Self::Sandboxes(pool) => sandbox(pool, run, door, starting).await,
+            Self::Sandboxes(pool, max) => sandbox(pool, *max, run, door, starting).await,
             Self::Other(runner) => {
                 starting(false);
                 Ok(runner.run(run))
@@ -41,11 +41,13 @@ impl Machines {
 
 async fn sandbox(
     pool: &Pool,
+    max_artifacts: u64,
     run: Run,
     door: &Door,
     starting: impl FnOnce(bool),
 ) -> Result<Running, RunError> {
     let mut builder = Builder::from_spec(run.spec).log(run.stdout).log_stderr(run.stderr);
+    builder = builder.max_artifacts(max_artifacts);
     for (name, value) in run.secrets {
         builder = builder.secret(name, value);
     }
@@ -64,11 +66,14 @@ async fn sandbox(
         let report = sandbox.wait().await;
         // The log ends with the handle.
         drop(sandbox);
-        status(&report)
+        status(&report, max_artifacts)
     }))
 }
 
-fn status(report: &Report) -> Result<u8, RunError> {
+fn status(report: &Report, max_artifacts: u64) -> Result<u8, RunError> {
+    if report.exceeds_artifacts {
+        return Err(RunError::TooLarge(max_artifacts));
+    }
     match report.outcome.end {
         End::Result | End::Killed(_) | End::Unread => Ok(report.status()),
         end => {

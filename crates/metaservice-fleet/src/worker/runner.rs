@@ -60,4 +60,8 @@ pub enum RunError {
     /// The command did not start, or what it ran in ended before it.
     #[error("{0}")]
     Machine(String),
+    /// The command has ended, and left more than the worker may store. The job has no result, and
+    /// is not repeated.
+    #[error("the artifacts are larger than {0} bytes")]
+    TooLarge(u64),
 }

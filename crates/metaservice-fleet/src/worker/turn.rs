@@ -93,6 +93,8 @@ impl Worker {
             memory: options.memory,
             min_free_disk: options.min_free_disk,
         };
+        let max_artifacts = options.max_artifacts;
+        let sandboxes = || Machines::Sandboxes(pool.clone(), max_artifacts);
         let mut worker = Self {
             decider: Decider::new(options.name.clone(), run.clone(), capacity),
             steps: queue.steps().await?,
@@ -100,7 +102,7 @@ impl Worker {
             limits: queue.limits().await?,
             requests,
             stops: HashMap::new(),
-            machines: runner.map_or_else(|| Machines::Sandboxes(pool.clone()), Machines::Other),
+            machines: runner.map_or_else(sandboxes, Machines::Other),
             pool,
             _pool: keeper,
             attempts: JoinSet::new(),

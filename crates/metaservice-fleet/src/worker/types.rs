@@ -26,6 +26,9 @@ pub struct Options {
     pub memory: u64,
     /// The most bytes of a job's log, whatever the job allows. A job that has more is killed.
     pub max_log: u64,
+    /// The most bytes of all artifacts of a job together, whatever the job allows. A job that has
+    /// more ends without a result. On the disk, they take up to twice as much while they are stored.
+    pub max_artifacts: u64,
     /// It takes no job while less than this is free on the file system of its directory, in bytes.
     pub min_free_disk: u64,
     /// Where artifacts and whole logs go. `None`: artifacts go to the object store of the queue.
@@ -46,7 +49,8 @@ pub struct Options {
 
 impl Options {
     /// The usual options: the features of this host, one job at a time, as much memory as the host
-    /// has available, at most 1 GiB of each log, 1 GiB of free disk, and 10 minutes to end.
+    /// has available, at most 1 GiB of each log and 16 GiB of artifacts of each job, 1 GiB of free
+    /// disk, and 10 minutes to end.
     #[must_use]
     pub fn new(name: WorkerName, directory: PathBuf) -> Self {
         Self {
@@ -55,6 +59,7 @@ impl Options {
             features: host_features(BTreeSet::new()),
             memory: u64::MAX,
             max_log: 1 << 30,
+            max_artifacts: 16 << 30,
             min_free_disk: 1 << 30,
             store: None,
             key: None,

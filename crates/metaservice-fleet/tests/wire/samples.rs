@@ -80,6 +80,10 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("finished", finished),
         ("finished-plain", plain),
         ("cancelled", Outcome::Cancelled),
+        (
+            "artifacts",
+            Outcome::Exception { cause: ExceptionCause::Artifacts, message: "too many".into() },
+        ),
         ("lost", Outcome::Exception { cause: lost, message: "no kernel".into() }),
         (
             "deadline",

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use metaservice::{ActionError, ListError, ReadError};
+use metaservice_archive::ExtractCause;
 
 use crate::copy::CopyError;
 use crate::progress::ProgressError;
@@ -65,4 +66,15 @@ pub enum CollectError {
     /// It was fetched, and that cannot be persisted.
     #[error(transparent)]
     Progress(#[from] ProgressError),
+}
+
+impl CollectError {
+    /// Whether it has more bytes, or names, than it may have.
+    pub(super) const fn is_too_large(&self) -> bool {
+        match self {
+            Self::TooLarge(_) | Self::Fetch(ReadError::TooLarge(_)) => true,
+            Self::Copy(CopyError::Extract(error)) => matches!(error.cause, ExtractCause::Limit),
+            _ => false,
+        }
+    }
 }

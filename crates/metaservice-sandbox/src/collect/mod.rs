@@ -28,7 +28,16 @@ pub(crate) enum News {
     NotFetched { artifact: Artifact, error: CollectError },
 }
 
-/// Fetches all artifacts of a job that were not fetched before. Returns how many are missing.
+/// The artifacts that were not fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) count: usize,
+    /// Whether all together are larger than they may be.
+    pub(crate) exceeds: bool,
+}
+
+/// Fetches all artifacts of a job that were not fetched before. Behind the limit of all together,
+/// none is fetched.
 ///
 /// Cancellation: dropping the future may leave a thread that writes a file.
 pub(crate) async fn run(
@@ -36,27 +45,32 @@ pub(crate) async fn run(
     service: &MetaService,
     progress: &mut Progress,
     report: impl Fn(News),
-) -> usize {
+) -> Missing {
     let mut expanded = Vec::new();
     for artifact in job.artifacts.iter().filter(|artifact| !progress.has(artifact)) {
         expanded
             .push((artifact, expand::expand(service, artifact, job.limits.service.names).await));
     }
-    let mut missing = 0;
+    let mut missing = Missing { count: 0, exceeds: false };
+    let mut budget = Budget { left: job.limits.artifacts };
     for Planned { artifact, parts } in plan::plan(expanded) {
         let mut complete = true;
-        let mut left = job.limits.service.artifact;
+        let mut own = Budget { left: job.limits.service.artifact };
         for (part, error) in parts {
             let stored = match error {
                 Some(error) => Err(error),
+                None if missing.exceeds => Err(CollectError::TooLarge(job.limits.artifacts)),
                 None => {
                     report(News::Fetching(part.clone()));
-                    store::fetch(service, &part, left, progress.is_stored()).await
+                    let limit = own.left.min(budget.left);
+                    store::fetch(service, &part, limit, progress.is_stored()).await
                 }
             };
+            missing.exceeds |= stored.as_ref().is_err_and(|error| budget.is_exceeded(own, error));
             report(match stored {
                 Ok(length) => {
-                    left = left.saturating_sub(length);
+                    own.take(length);
+                    budget.take(length);
                     News::Fetched { artifact: part, length }
                 }
                 Err(error) => {
@@ -70,7 +84,42 @@ pub(crate) async fn run(
             let (artifact, error) = (artifact.clone(), error.into());
             report(News::NotFetched { artifact, error });
         }
-        missing += usize::from(!complete);
+        missing.count += usize::from(!complete);
     }
     missing
+}
+
+/// The bytes that may still be fetched.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    const fn take(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    /// Whether this budget of all artifacts was too small, and not only that of the artifact.
+    fn is_exceeded(self, own: Self, error: &CollectError) -> bool {
+        self.left <= own.left && error.is_too_large()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_budget_is_the_one_that_is_exceeded() {
+        let too_large = CollectError::TooLarge(1);
+        let mut all = Budget { left: 10 };
+        assert!(!all.is_exceeded(Budget { left: 9 }, &too_large));
+        assert!(all.is_exceeded(Budget { left: 10 }, &too_large));
+        assert!(!all.is_exceeded(Budget { left: 10 }, &CollectError::NotFound));
+        all.take(8);
+        assert!(all.is_exceeded(Budget { left: 9 }, &too_large));
+        all.take(8);
+        assert_eq!(all.left, 0);
+    }
 }

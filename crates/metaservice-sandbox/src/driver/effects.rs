@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Driver, Message};
 use crate::attempt::{Attempt, Beginning, Restored};
-use crate::collect;
+use crate::collect::{self, Missing};
 use crate::event::{Event, RestoreError};
 use crate::life::{Collected, Effect, End, Input, KillReason, Outcome, Start};
 use crate::place::Place;
@@ -125,7 +125,7 @@ impl Driver {
         let success = service.try_result().is_some_and(|result| result.success)
             && self.life.outcome().is_some_and(|outcome| outcome.end == End::Result);
         if !job.artifacts_on.wants(success) {
-            self.missing = 0;
+            self.missing = Missing { count: 0, exceeds: false };
             return self.handle(Input::Collected(Collected::All));
         }
         let mut progress = std::mem::take(&mut self.parts.progress);

@@ -14,6 +14,8 @@ use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
 pub struct Limits {
     pub(crate) service: metaservice::Limits,
     pub(crate) card: CardLimits,
+    /// Bytes of all artifacts together, at their destinations. It has no name.
+    pub(crate) artifacts: u64,
     /// How long all artifacts together may take, once the command has ended.
     pub(crate) artifact_timeout: Duration,
     /// Bytes of the file that the console is written to.
@@ -73,6 +75,7 @@ impl Default for Limits {
         Self {
             service: metaservice::Limits::default(),
             card: CardLimits::default(),
+            artifacts: u64::MAX,
             artifact_timeout: Duration::from_secs(60 * 60),
             console: 64 << 20,
             pcap: 16 << 30,
@@ -88,6 +91,13 @@ impl Limits {
     #[must_use]
     pub fn artifact_timeout(&self) -> Duration {
         self.artifact_timeout
+    }
+
+    /// Limits all artifacts together, also in temporary storage.
+    pub(crate) fn limit_artifacts(&mut self, bytes: u64) {
+        self.artifacts = bytes;
+        self.service.artifact = self.service.artifact.min(bytes);
+        self.service.storage = self.service.storage.min(bytes);
     }
 
     /// How long an agent that has polled may send nothing until it is unresponsive.
@@ -126,8 +136,9 @@ impl Limits {
 
     /// Each limit by its name, in the order of the reference page.
     fn slots(&mut self) -> [(&'static str, Slot<'_>); 29] {
-        let Self { service, card, artifact_timeout, console, pcap, network, network_log, history } =
+        let Self { service, card, artifact_timeout, console, pcap, network, network_log, .. } =
             self;
+        let history = &mut self.history;
         [
             ("connections", Slot::Count(&mut service.connections)),
             ("headers", Slot::Count(&mut service.headers)),
@@ -285,6 +296,7 @@ mod tests {
         let expected = Limits {
             service,
             card,
+            artifacts: u64::MAX,
             artifact_timeout,
             console,
             pcap: 0,

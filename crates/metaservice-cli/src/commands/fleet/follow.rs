@@ -173,6 +173,7 @@ fn status_of(outcome: &Outcome) -> ExitStatus {
 pub(super) fn exception(cause: ExceptionCause) -> &'static str {
     match cause {
         ExceptionCause::Deadline => "it did not start before its deadline",
+        ExceptionCause::Artifacts => "its worker does not allow such artifacts",
         ExceptionCause::Lost(LostCause::Lease) => "its worker was lost",
         ExceptionCause::Lost(LostCause::Machine) => "its machine failed",
         ExceptionCause::Lost(LostCause::Output) => "its outputs could not be kept",

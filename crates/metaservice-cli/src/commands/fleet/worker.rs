@@ -73,6 +73,11 @@ pub(crate) struct Worker {
     /// The most bytes of a job's log. A job that has more is killed.
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub(crate) max_log: Size,
+    /// The most bytes of all artifacts of a job together. A job that has more has no result.
+    ///
+    /// While they are stored, they take up to twice as much of the disk.
+    #[arg(long, value_name = "SIZE", default_value = "16G")]
+    pub(crate) max_artifacts: Size,
     /// Take no job while less is free on the disk of the worker's directory.
     ///
     /// "workers" then shows the reason "disk".
@@ -231,6 +236,7 @@ fn options(args: &Worker) -> Result<Options> {
         store: args.store.open()?,
         key: args.key.as_deref().map(WorkerKey::of_file).transpose().context("in --key")?,
         max_log: args.max_log.0,
+        max_artifacts: args.max_artifacts.0,
         min_free_disk: args.min_free_disk.0,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,
