@@ -69,6 +69,7 @@ pub use find::qemu::{Qemu, QemuVersion};
 pub use find::report::{Finding, MissingTools, Report, Tools};
 pub use find::search::{Search, check, find};
 pub use initramfs::modules::{ModuleError, ModuleNeed};
+pub use machine::cgroup::CgroupError;
 pub use machine::console::Console;
 pub use machine::exit::{Exit, ExitCause};
 pub use machine::life::MachineState;

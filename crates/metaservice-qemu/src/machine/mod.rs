@@ -27,8 +27,10 @@
 //! | `exit`, `out_of_memory` | the verdict on the end |
 //! | `console`, `sanitize` | the serial console, fit for a terminal |
 //! | `state` | the state of processors and devices |
+//! | `cgroup` | the cgroup that QEMU joins |
 //! | `scratch` | where the guest's writes to the disk go |
 
+pub(crate) mod cgroup;
 pub(crate) mod console;
 mod events;
 pub(crate) mod exit;
@@ -41,6 +43,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 mod watcher;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,6 +51,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::cgroup::CgroupError;
 use self::console::Console;
 use self::exit::Exit;
 use self::life::{MachineState, advance};
@@ -99,6 +103,16 @@ impl Machine {
     #[must_use]
     pub const fn process_id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Moves QEMU to a cgroup (v2), from any other. It has no effect after the end of the machine.
+    ///
+    /// Takes some milliseconds. If the future is dropped, QEMU may join the group nevertheless.
+    ///
+    /// # Errors
+    /// If the directory is no cgroup, or this process may not change it.
+    pub async fn join_cgroup(&self, directory: &Path) -> Result<(), CgroupError> {
+        cgroup::join(directory, self.process.id()).await
     }
 
     /// The current state, and each change of it.

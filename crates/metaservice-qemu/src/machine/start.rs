@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::cgroup::{self, CgroupError};
 use super::console::{Console, ConsoleLog};
 use super::events::Observer;
 use super::life::MachineState;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The host has no process, thread or descriptor left.
     #[error("cannot start QEMU")]
     Process(#[source] io::Error),
+    /// QEMU cannot join its cgroup. It has been killed.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The host does not have that much memory.
     #[error("the host does not have {0} of memory for the machine")]
     NoMemory(Memory),
@@ -172,6 +176,9 @@ async fn start_process(
     kept.extend(scratch.into_descriptor());
     kept.extend(confinement.take_descriptors());
     let process = Process::start(command, kept, confinement).await?;
+    if let Some(directory) = &spec.cgroup {
+        cgroup::join(directory, process.id()).await?;
+    }
     let console = Console::read(console, log).map_err(StartError::Process)?;
     Ok(Started { process, console, monitor })
 }

@@ -75,6 +75,7 @@ pub struct MachineSpec {
     pub(crate) console_log: Option<File>,
     pub(crate) console_limit: u64,
     pub(crate) scratch: Option<PathBuf>,
+    pub(crate) cgroup: Option<PathBuf>,
     pub(crate) snapshot: Option<SnapshotUse>,
 }
 
@@ -103,6 +104,7 @@ impl MachineSpec {
             console_log: None,
             console_limit: u64::MAX,
             scratch: None,
+            cgroup: None,
             snapshot: None,
         }
     }
@@ -253,6 +255,15 @@ impl MachineSpec {
     #[must_use]
     pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
         self.scratch = Some(directory.into());
+        self
+    }
+
+    /// Sets the directory of a cgroup (v2) that QEMU joins right after it is spawned. The group
+    /// outlives the machine: who made it removes it. Without this, QEMU is in the group of this
+    /// process.
+    #[must_use]
+    pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(directory.into());
         self
     }
 }

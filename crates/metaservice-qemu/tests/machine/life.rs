@@ -111,6 +111,26 @@ async fn a_machine_can_be_paused() {
 }
 
 #[tokio::test]
+async fn a_machine_joins_its_cgroup_or_does_not_start() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for group in [&first, &second] {
+        std::fs::write(group.path().join("cgroup.procs"), "").unwrap();
+    }
+    let joined = |group: &tempfile::TempDir| {
+        std::fs::read_to_string(group.path().join("cgroup.procs")).unwrap()
+    };
+    let machine = start(with_script(SLEEP).cgroup(first.path())).await;
+    let process = machine.process_id().to_string();
+    assert_eq!((joined(&first), joined(&second)), (process.clone(), String::new()));
+    machine.join_cgroup(second.path()).await.unwrap();
+    assert_eq!(joined(&second), process);
+
+    let no_group = first.path().join("no-group");
+    let error = Machine::start(with_script(SLEEP).cgroup(&no_group)).await.unwrap_err();
+    assert!(matches!(&error, StartError::Cgroup(error) if error.directory == no_group), "{error}");
+}
+
+#[tokio::test]
 async fn two_machines_do_not_touch_each_other() {
     let (one, other) = tokio::join!(
         start(with_script("echo this is one; while :; do sleep 1000; done")),
