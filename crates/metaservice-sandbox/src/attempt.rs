@@ -51,6 +51,8 @@ pub(crate) struct Beginning {
     pub(crate) individual: Individual,
     /// A machine that is restored already, for the first attempt.
     pub(crate) warm: Option<Box<WarmMachine>>,
+    /// The cgroup that the machine joins.
+    pub(crate) cgroup: Option<PathBuf>,
     pub(crate) job: Arc<Job>,
     pub(crate) service: MetaService,
     pub(crate) network: GuestNetwork,
@@ -198,7 +200,7 @@ impl Work {
             None => spec,
         };
         let spec = self.with_console(spec).await.map_err(Attempted::Failed)?;
-        let machine = Machine::start(spec).await;
+        let machine = Machine::start(self.with_cgroup(spec)).await;
         Ok(self.keep(machine.map_err(|error| Attempted::Failed(error.into()))?))
     }
 
@@ -229,11 +231,14 @@ impl Work {
                 None => spec,
             }
         };
-        match Machine::start(spec).await {
+        match Machine::start(self.with_cgroup(spec)).await {
             Ok(machine) => Ok(self.keep(machine)),
             // A machine that boots would not start either.
             Err(
-                error @ (StartError::Spec(_) | StartError::Process(_) | StartError::NoMemory(_)),
+                error @ (StartError::Spec(_)
+                | StartError::Process(_)
+                | StartError::Cgroup(_)
+                | StartError::NoMemory(_)),
             ) => Err(Attempted::Failed(error.into())),
             Err(error) => {
                 if let Some(restored) = &mut lock(&self.made).restored {
@@ -257,6 +262,10 @@ impl Work {
         let (machine, card, names, in_use) = warm.into_parts();
         lock(&self.made)._in_use = in_use;
         let machine = self.keep(machine);
+        if let Some(directory) = &self.beginning.cgroup {
+            let joined = machine.join_cgroup(directory).await.map_err(StartError::from);
+            joined.map_err(|error| Attempted::Failed(error.into()))?;
+        }
         self.open(card, names).await.map_err(Attempted::Failed)?;
         Ok(machine)
     }
@@ -354,6 +363,13 @@ impl Work {
                 _ => Event::LimitReached { output, path, limit },
             });
         })))
+    }
+
+    fn with_cgroup(&self, spec: MachineSpec) -> MachineSpec {
+        match &self.beginning.cgroup {
+            Some(directory) => spec.cgroup(directory),
+            None => spec,
+        }
     }
 
     /// The machine writes its console to a file, if the description has one. Waits for the reader

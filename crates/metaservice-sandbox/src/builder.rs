@@ -64,13 +64,20 @@ pub struct Builder {
     log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     max_artifacts: u64,
+    cgroup: Option<PathBuf>,
 }
 
 impl Builder {
     /// A sandbox of this description.
     pub fn from_spec(spec: JobSpec) -> Self {
-        let max_artifacts = u64::MAX;
-        Self { spec, secrets: BTreeMap::new(), log: None, stderr: None, max_artifacts }
+        Self {
+            spec,
+            secrets: BTreeMap::new(),
+            log: None,
+            stderr: None,
+            max_artifacts: u64::MAX,
+            cgroup: None,
+        }
     }
 
     /// The command and its arguments. The sandbox lasts as long as it runs.
@@ -212,6 +219,14 @@ impl Builder {
         self
     }
 
+    /// The machine joins this cgroup (v2), given by its directory: right after its start, or when it
+    /// [takes over](Prepared::warm) a machine. A group that it cannot join is an error of the
+    /// machine's start. The group must exist until the machine has ended, and is not removed.
+    pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(directory.into());
+        self
+    }
+
     /// Checks the description, and finds its image.
     ///
     /// Cancellation: nothing is left.
@@ -219,12 +234,12 @@ impl Builder {
     /// # Errors
     /// When the description is wrong, or the image cannot be used.
     pub async fn prepare(self) -> Result<Prepared, StartError> {
-        let Self { spec, secrets, log, stderr, max_artifacts } = self;
+        let Self { spec, secrets, log, stderr, max_artifacts, cgroup } = self;
         let secret = |name: &str| secrets.get(name).cloned();
         let mut job = crate::blocking::block(|| Job::resolve(spec, secret))?;
         job.limits.limit_artifacts(max_artifacts);
         let plan = crate::blocking::block(|| Plan::resolve(&job))?;
-        Ok(Prepared { job, plan, log, stderr, warm: None })
+        Ok(Prepared { job, plan, log, stderr, cgroup, warm: None })
     }
 
     /// Launches the sandbox: its machine is being started when this returns. Must be called within
@@ -264,6 +279,7 @@ pub struct Prepared {
     plan: Plan,
     log: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    cgroup: Option<PathBuf>,
     warm: Option<Box<WarmMachine>>,
 }
 
@@ -307,8 +323,8 @@ impl Prepared {
     /// # Errors
     /// When something that the job needs cannot be opened.
     pub async fn launch(self) -> Result<Sandbox, LaunchError> {
-        let Self { job, plan, log, stderr, warm } = self;
-        let mut launcher = Launcher::new(job).warm(warm);
+        let Self { job, plan, log, stderr, cgroup, warm } = self;
+        let mut launcher = Launcher::new(job).warm(warm).cgroup(cgroup);
         if let Some(sink) = log {
             launcher = launcher.log(sink);
         }

@@ -95,6 +95,7 @@ pub struct Launcher {
     volumes: Vec<Volume>,
     findable: bool,
     warm: Option<Box<WarmMachine>>,
+    cgroup: Option<PathBuf>,
 }
 
 impl Launcher {
@@ -114,12 +115,19 @@ impl Launcher {
             volumes: Vec::new(),
             findable: false,
             warm: None,
+            cgroup: None,
         }
     }
 
     /// Takes over this machine, which fits the job.
     pub(crate) fn warm(mut self, machine: Option<Box<WarmMachine>>) -> Self {
         self.warm = machine;
+        self
+    }
+
+    /// The machine joins this cgroup (v2), given by its directory.
+    pub fn cgroup(mut self, directory: Option<PathBuf>) -> Self {
+        self.cgroup = directory;
         self
     }
 
@@ -217,13 +225,14 @@ impl Launcher {
         let cloud = individual.cloud.clone();
         let network = GuestNetwork::new(self.job.hardware.network.policy().clone());
         self.network = Some(network.clone());
-        let warm = self.warm.take();
+        let (warm, cgroup) = (self.warm.take(), self.cgroup.take());
         let mut opened = self.open_with(cloud, rules).await?;
         let place = Place::Machine {
             describer: Arc::new(Describer::new(Arc::new(plan))),
             individual: Box::new(individual),
             network,
             warm,
+            cgroup,
             disk: opened.prepared_disk.take(),
         };
         Ok(opened.run(place))

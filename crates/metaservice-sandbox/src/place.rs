@@ -1,5 +1,6 @@
 //! Where the machine of a job runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) enum Place {
         network: GuestNetwork,
         /// A machine that waits for the job already. The first attempt takes it.
         warm: Option<Box<WarmMachine>>,
+        /// The cgroup that the machine joins.
+        cgroup: Option<PathBuf>,
         disk: Option<PreparedDisk>,
     },
     /// Another program starts it. It may come late, and come back: it is never lost.

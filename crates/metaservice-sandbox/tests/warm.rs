@@ -48,6 +48,23 @@ async fn jobs_take_over_machines_that_are_not_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_waited_joins_the_cgroup_of_its_job() {
+    let group = tempfile::tempdir().unwrap();
+    let joined = group.path().join("cgroup.procs");
+    std::fs::write(&joined, "").unwrap();
+    let warm = warm().await;
+    let process = warm.process_id().to_string();
+    let (status, _) = run(warm, builder().command(["true"]).cgroup(group.path())).await;
+    assert_eq!((status, std::fs::read_to_string(&joined).unwrap()), (0, process));
+
+    let builder = builder().command(["true"]).cgroup(group.path().join("no-group"));
+    let mut sandbox = builder.launch().await.unwrap();
+    let report = sandbox.wait().await;
+    let error = report.not_started.as_ref().unwrap().to_string();
+    assert!(error.contains("cannot join the cgroup"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_another_kind_gets_a_machine_of_its_own() {
     let warm = warm().await;
     let other = Sandbox::builder().memory(256 << 20).snapshot(false);

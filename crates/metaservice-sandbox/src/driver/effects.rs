@@ -50,7 +50,8 @@ impl Driver {
             None => self.report_event(Event::Starting),
             Some(failed) => self.give_up(failed),
         }
-        let Place::Machine { describer, individual, network, warm, disk } = &mut self.parts.place
+        let Place::Machine { describer, individual, network, warm, cgroup, disk } =
+            &mut self.parts.place
         else {
             return;
         };
@@ -65,6 +66,7 @@ impl Driver {
             describer: Arc::clone(describer),
             individual: (**individual).clone(),
             warm: warm.take(),
+            cgroup: cgroup.clone(),
             job: Arc::clone(&self.parts.job),
             service: self.parts.service.clone(),
             network: network.clone(),
