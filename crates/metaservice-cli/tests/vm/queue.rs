@@ -1,7 +1,8 @@
 //! A queue, its worker and its clients, with real machines.
 
 use std::io::Read;
-use std::process::Child;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
 use metaservice_testing::cli::{Cli, finish, wait_for, wait_for_line};
@@ -139,6 +140,64 @@ fn verbs_enter_a_job_of_a_queue() {
     assert!(late.stderr.contains(&format!("hint: `metaservice artifacts {id}`")), "{late:?}");
 
     worker.end();
+}
+
+/// A new cgroup for a worker, if this process may make one. It need not have the controller cpu.
+fn new_cgroup() -> Option<PathBuf> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    let mounts = read("/proc/self/mountinfo");
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
+    let groups = read("/proc/self/cgroup");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let group = PathBuf::from(mount).join(own).join(format!("test{}", std::process::id()));
+    std::fs::create_dir(&group).ok().map(|()| group)
+}
+
+/// The tool, in this group from its start.
+fn within(group: &std::path::Path, tool: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(group.join("cgroup.procs"));
+    command.arg(tool.get_program()).args(tool.get_args());
+    command.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(tool.get_current_dir().unwrap());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_job_has_a_cgroup_with_its_weight_where_the_host_allows_it() {
+    let cli = Cli::new(METASERVICE);
+    let group = new_cgroup();
+    let read = |file: &str| std::fs::read_to_string(group.as_ref()?.join(file)).ok();
+    let has_cpu = read("cgroup.controllers")
+        .is_some_and(|all| all.split_whitespace().any(|one| one == "cpu"));
+    let tool = cli.command(["--json", "worker", "--name", "w"]);
+    // Where there is no controller, also the group of this process has none, or others are in it.
+    let mut tool = match &group {
+        Some(group) => within(group, &tool),
+        None => tool,
+    };
+    let mut child = tool.spawn().unwrap();
+    let (ready, messages) = wait_for_line(&mut child, r#""event":"ready""#);
+    let worker = Worker { child, messages };
+    assert!(ready.contains(&format!(r#""cpuWeight":{has_cpu}"#)), "{ready}");
+
+    let script = "echo up; sleep 600";
+    let id = ["--id", "a", "--priority", "high", "--cpus", "2"];
+    let submit = ["submit"].iter().chain(&id).chain(&["--", "sh", "-c", script]);
+    cli.run(&submit.copied().collect::<Vec<_>>()).text(0);
+    worker.says(r#""event":"output""#);
+    let of_job = read("job.w.a.1/cpu.weight").map(|text| text.trim().to_owned());
+    assert_eq!(of_job, has_cpu.then(|| "800".to_owned()));
+    let members = read("job.w.a.1/cgroup.procs").map(|text| text.lines().count());
+    assert_eq!(members, has_cpu.then_some(1));
+    cli.run(&["cancel", "a"]).text(0);
+    worker.end();
+    if let Some(group) = group {
+        // The worker removed the group of the job: else this fails.
+        let _ = std::fs::remove_dir(group.join("worker"));
+        std::fs::remove_dir(group).unwrap();
+    }
 }
 
 #[test]

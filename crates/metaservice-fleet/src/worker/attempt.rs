@@ -12,6 +12,7 @@ use super::chain::chain;
 use super::decide::Stop;
 use super::events::Events;
 use super::files;
+use super::group::{self, Group, Groups};
 use super::machines::Machines;
 use super::output::{self, Destination};
 use super::runner::{Run, RunError};
@@ -43,6 +44,7 @@ pub(super) struct Attempt {
     pub(super) directory: PathBuf,
     pub(super) stop: watch::Receiver<Option<Stop>>,
     pub(super) machines: Machines,
+    pub(super) groups: Option<Groups>,
     /// Where artifacts go.
     pub(super) store: Store,
     /// Opens the secrets of the job.
@@ -59,6 +61,7 @@ impl Attempt {
     pub(super) async fn run(self) -> bool {
         let directory = self.directory.clone();
         let door = Door::open(&self.queue, &self.id, self.attempt);
+        let group = self.group();
         let mut stop = self.stop.clone();
         let change = tokio::select! {
             biased;
@@ -67,7 +70,7 @@ impl Attempt {
                 Stop::Released => Some(lost(LostCause::Released, "the worker ends")),
                 Stop::Dropped => None,
             },
-            change = self.execute(&door) => Some(change),
+            change = self.execute(&door, group.as_ref()) => Some(change),
         };
         let is_result = matches!(change, Some(Change::Ended(_)));
         let finishing = async {
@@ -81,6 +84,9 @@ impl Attempt {
             self.tell(Event::Dropped { id: self.id.clone(), attempt: self.attempt });
         }
         let _ = tokio::fs::remove_dir_all(directory).await;
+        if let Some(group) = group {
+            group.close().await;
+        }
         written && is_result
     }
 
@@ -88,8 +94,20 @@ impl Attempt {
         self.events.tell(event);
     }
 
+    /// The cgroup of the attempt. A job does not fail for want of one.
+    fn group(&self) -> Option<Group> {
+        let weight = group::weight(self.request.priority, self.request.spec.machine.cpus);
+        match self.groups.as_ref()?.group(&self.id, self.attempt, weight) {
+            Ok(group) => Some(group),
+            Err(error) => {
+                tracing::warn!(id = %self.id, error = chain(&error), "a job has no cgroup");
+                None
+            }
+        }
+    }
+
     /// Runs the command, and carries its outputs to the queue.
-    async fn execute(&self, door: &Door) -> Change {
+    async fn execute(&self, door: &Door, group: Option<&Group>) -> Change {
         if let Err(error) = self.request.check() {
             return lost(LostCause::Refused, error.to_string());
         }
@@ -106,7 +124,8 @@ impl Attempt {
         }
         let ([stdout, stderr], log) = output::pipes();
         let (id, attempt) = (self.id.clone(), self.attempt);
-        let run = Run { id, attempt, spec: self.spec(), secrets, stdout, stderr };
+        let cgroup = group.map(|group| group.directory().to_owned());
+        let run = Run { id, attempt, spec: self.spec(), secrets, cgroup, stdout, stderr };
         let starting = |warm| self.tell(Event::Started { id: self.id.clone(), attempt, warm });
         let ended = match self.machines.start(run, door, starting).await {
             Ok(ended) => ended,

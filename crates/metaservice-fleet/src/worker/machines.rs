@@ -48,6 +48,9 @@ async fn sandbox(
 ) -> Result<Running, RunError> {
     let mut builder = Builder::from_spec(run.spec).log(run.stdout).log_stderr(run.stderr);
     builder = builder.max_artifacts(max_artifacts);
+    if let Some(directory) = run.cgroup {
+        builder = builder.cgroup(directory);
+    }
     for (name, value) in run.secrets {
         builder = builder.secret(name, value);
     }

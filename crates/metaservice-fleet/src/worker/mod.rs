@@ -19,6 +19,7 @@
 //! | `events` | where the events go: a channel, and metrics |
 //! | `chain` | errors as one line |
 //! | `simulation` | many workers, clients and servers from a seed: a test |
+//! | `group` | a cgroup for each attempt, with its share of the processors |
 //! | `host` | what the host has for the requirements of jobs |
 
 mod attempt;
@@ -28,6 +29,7 @@ mod decide;
 mod disk;
 mod events;
 mod files;
+mod group;
 mod host;
 pub(crate) mod idle;
 mod machines;
@@ -48,6 +50,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::events::Events;
+pub use self::group::{Groups, GroupsError};
 pub use self::host::host_features;
 pub use self::runner::{Run, RunError, Runner, Running};
 use self::types::attempts;
@@ -118,6 +121,9 @@ async fn work(
     events: Events,
 ) -> Result<Summary, WorkerError> {
     let _lock = claim_directory(&options.directory)?;
+    if let Some(groups) = &options.groups {
+        groups.remove_left();
+    }
     turn::Worker::start(queue, options, runner, drain, events).await?.run().await
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use metaservice_sandbox::spec::JobSpec;
@@ -36,6 +37,9 @@ pub struct Run {
     pub spec: JobSpec,
     /// The secrets of the job, by name.
     pub secrets: BTreeMap<String, String>,
+    /// The directory of the attempt's cgroup, which exists until the future has ended: what runs the
+    /// command joins it.
+    pub cgroup: Option<PathBuf>,
     /// Takes the standard output. It waits if the worker's disk or the queue is slow.
     pub stdout: DuplexStream,
     /// Takes the standard error.

@@ -292,6 +292,7 @@ impl Worker {
             stop: stopped,
             claimed: Instant::now(),
             machines: self.machines.clone(),
+            groups: self.options.groups.clone(),
             max_log: self.options.max_log,
             key: self.options.key.clone(),
             store: match &self.options.store {

@@ -11,6 +11,7 @@ use crate::requirement::Features;
 use crate::sealed::WorkerKey;
 use crate::step::{LostCause, Outcome};
 use crate::store::Store;
+use crate::worker::group::Groups;
 use crate::worker::host::host_features;
 
 /// What a worker may use, and when it ends.
@@ -37,6 +38,8 @@ pub struct Options {
     pub key: Option<WorkerKey>,
     /// The machines that wait for jobs.
     pub warm: Vec<Warm>,
+    /// A cgroup for each attempt. `None`: machines are in the cgroup of this process.
+    pub groups: Option<Groups>,
     /// A directory of its own, for the outputs of jobs that run.
     pub directory: PathBuf,
     /// It ends when no job is left that it could run.
@@ -64,6 +67,7 @@ impl Options {
             store: None,
             key: None,
             warm: Vec::new(),
+            groups: None,
             directory,
             once: false,
             idle_exit: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use metaservice_fleet::name::WorkerName;
 use metaservice_fleet::step::Outcome;
-use metaservice_fleet::worker::Event;
+use metaservice_fleet::worker::{Event, Options};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 
@@ -16,17 +16,22 @@ use crate::output::printer::Printer;
 pub(super) struct Reporter {
     printer: Printer,
     worker: WorkerName,
+    has_weights: bool,
 }
 
 impl Reporter {
-    pub(super) fn new(printer: Printer, worker: WorkerName) -> Self {
-        Self { printer, worker }
+    pub(super) fn new(printer: Printer, options: &Options) -> Self {
+        let (worker, has_weights) = (options.name.clone(), options.groups.is_some());
+        Self { printer, worker, has_weights }
     }
 
     /// Reports an event.
     pub(super) fn report(&self, event: &Event) {
         notify(event);
-        let (name, details, text) = words(event);
+        let (name, mut details, text) = words(event);
+        if let Event::Ready = event {
+            details["cpuWeight"] = self.has_weights.into();
+        }
         self.print(name, details, text.as_deref());
     }
 

@@ -12,7 +12,7 @@ use metaservice_fleet::name::WorkerName;
 use metaservice_fleet::requirement::Requirement;
 use metaservice_fleet::sealed::WorkerKey;
 use metaservice_fleet::server::{LocalServer, ServerError};
-use metaservice_fleet::worker::{self, Events, Options};
+use metaservice_fleet::worker::{self, Events, Groups, Options};
 use metaservice_qemu::{Accelerator, Arch};
 use metaservice_sandbox::spec::Size;
 use tokio::net::TcpListener;
@@ -124,11 +124,19 @@ pub(crate) struct Worker {
 }
 
 pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus> {
-    let options = options(&args)?;
+    let mut options = options(&args)?;
+    // What it starts from now on, also the server, is in the group of the worker.
+    options.groups = match Groups::delegated(&options.name) {
+        Ok(groups) => Some(groups),
+        Err(error) => {
+            tracing::info!("all jobs share the processors: {:#}", anyhow::Error::from(error));
+            None
+        }
+    };
     if let Some(key) = &options.key {
         printer.note(&format!("secrets are sealed for {}", key.public()));
     }
-    let reporter = Reporter::new(printer, options.name.clone());
+    let reporter = Reporter::new(printer, &options);
     let mut interrupts = Interrupts::listen()?;
     // The end-point also says that a worker starts, so it is there before the queue.
     let endpoint = match args.metrics {
@@ -238,6 +246,7 @@ fn options(args: &Worker) -> Result<Options> {
         max_log: args.max_log.0,
         max_artifacts: args.max_artifacts.0,
         min_free_disk: args.min_free_disk.0,
+        groups: None,
         warm: args.warm.iter().map(|warm| warm.0.clone()).collect(),
         directory,
         once: args.once,
