@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each published crate, and the crates of the workspace that it may use in its code and its build.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("metaservice-protocol", &[]),
     ("metaservice-private", &[]),
     ("metaservice-archive", &["metaservice-private"]),
@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("metaservice-fleet", &["metaservice-private", "metaservice-sandbox"]),
+    ("metaservice-web", &["metaservice"]),
     (
         "metaservice-cli",
         &[
@@ -44,6 +45,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "metaservice-private",
             "metaservice-qemu",
             "metaservice-sandbox",
+            "metaservice-web",
         ],
     ),
 ];

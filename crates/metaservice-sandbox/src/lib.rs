@@ -56,6 +56,7 @@ mod report;
 mod sandbox;
 mod socket;
 pub mod spec;
+mod watch;
 
 pub use agent::{AGENT, PLATFORM};
 pub use builder::{Builder, Prepared, StartError};
@@ -68,3 +69,4 @@ pub use metaservice_gateway::Denial;
 pub use progress::ProgressError;
 pub use report::Report;
 pub use sandbox::{Events, Sandbox};
+pub use watch::JobsWatch;

@@ -66,7 +66,7 @@ pub async fn list(all: bool) -> Result<Vec<ListedJob>, ControlError> {
     list_in(&jobs, all).await
 }
 
-async fn list_in(jobs: &Jobs, all: bool) -> Result<Vec<ListedJob>, ControlError> {
+pub(crate) async fn list_in(jobs: &Jobs, all: bool) -> Result<Vec<ListedJob>, ControlError> {
     let mut asking = JoinSet::new();
     for Running { name, pid, client } in control::all_in(jobs).await? {
         asking.spawn(async move {

@@ -29,6 +29,7 @@ pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod stats;
 pub(crate) mod wait;
+pub(crate) mod web;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -43,7 +44,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 6] = [
         "Running jobs",
         &[
             "ps", "inspect", "logs", "attach", "wait", "exec", "shell", "ls", "cp", "forward",
-            "stats", "kill", "net", "api",
+            "stats", "kill", "net", "api", "web",
         ],
     ),
     ("Ended jobs", &["rm", "prune"]),
@@ -88,6 +89,7 @@ pub(crate) enum Command {
     Forward(forward::ForwardVerb),
     Net(net::Net),
     Api(api::ApiVerb),
+    Web(web::Web),
     Worker(fleet::worker::Worker),
     Submit(Box<fleet::submit::Submit>),
     #[command(visible_alias = "queue")]
@@ -132,6 +134,7 @@ impl Command {
             Self::Stats(args) => stats::stats(args, printer).await,
             Self::Net(args) => net::net(args, printer).await,
             Self::Api(_) => api::api(printer).await,
+            Self::Web(args) => web::web(args, printer).await,
             Self::Worker(args) => fleet::worker::worker(args, printer).await,
             Self::Submit(args) => fleet::submit::submit(*args, printer).await,
             Self::Jobs(args) => fleet::jobs::jobs(args, printer).await,

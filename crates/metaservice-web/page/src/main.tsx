@@ -1,0 +1,16 @@
+import { render } from "preact";
+import { App } from "./App";
+import { enter } from "./server";
+import "./styles/base.css";
+import "./styles/jobs.css";
+import "./styles/log.css";
+
+const page = document.getElementById("page");
+if (page) {
+  render(<App />, page);
+  void enter();
+}
+addEventListener("hashchange", () => {
+  // A new link of the terminal in a tab that is open.
+  if (location.hash.includes("token=")) void enter();
+});

@@ -1,0 +1,201 @@
+//! Decides by the head of a request whether it comes from the page. It does no I/O.
+//!
+//! A page of another server must not use this one through the user's browser. Its requests have
+//! its own `Origin`, and after DNS rebinding its own name in `Host`.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// What the decision needs of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head<'a> {
+    /// Whether the method is GET or HEAD.
+    pub(crate) reads: bool,
+    /// Whether it asks for a websocket.
+    pub(crate) upgrades: bool,
+    /// The headers, each of which must be there at most once.
+    pub(crate) host: Header<'a>,
+    pub(crate) origin: Header<'a>,
+    pub(crate) site: Header<'a>,
+}
+
+/// The values of a header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Header<'a> {
+    /// It is missing.
+    #[default]
+    None,
+    /// It is there once.
+    One(&'a str),
+    /// It is there more than once, or it is not text.
+    Other,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// `Host` is not the address of this server.
+    Host,
+    /// `Origin` is not that of this server, or is missing where it must be there.
+    Origin,
+    /// The browser says that another site asks.
+    Site,
+}
+
+/// The names by which a browser reaches this server.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    hosts: Vec<String>,
+}
+
+impl Gate {
+    /// The gate of a server that listens at a loopback address.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let names = [ip, "localhost".to_owned()];
+        let mut hosts: Vec<String> =
+            names.iter().map(|name| format!("{name}:{}", address.port())).collect();
+        // Browsers leave the port out if it is the usual one.
+        if address.port() == 80 {
+            hosts.extend(names);
+        }
+        Self { hosts }
+    }
+
+    /// Whether the request may come from the page.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn check(&self, head: Head<'_>) -> Result<(), Refusal> {
+        let is_own = |name: &str| self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+        match head.host {
+            Header::One(host) if is_own(host) => {}
+            _ => return Err(Refusal::Host),
+        }
+        match (head.origin, head.host) {
+            // The page of another name of this server is another origin.
+            (Header::One(origin), Header::One(host))
+                if origin
+                    .strip_prefix("http://")
+                    .is_some_and(|origin| origin.eq_ignore_ascii_case(host)) => {}
+            // A browser sends none when it only reads from the same origin.
+            (Header::None, _) if head.reads && !head.upgrades => {}
+            _ => return Err(Refusal::Origin),
+        }
+        match head.site {
+            // "none" is a link that the user opened from elsewhere than a page.
+            Header::None | Header::One("same-origin" | "none") => Ok(()),
+            Header::One(_) | Header::Other => Err(Refusal::Site),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Header::{None as Missing, One, Other};
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::new("127.0.0.1:7878".parse().unwrap())
+    }
+
+    fn read<'a>(host: Header<'a>, origin: Header<'a>) -> Head<'a> {
+        Head { reads: true, host, origin, ..Head::default() }
+    }
+
+    #[test]
+    fn only_the_names_of_this_server_are_accepted() {
+        for host in ["127.0.0.1:7878", "localhost:7878", "LocalHost:7878"] {
+            assert_eq!(gate().check(read(One(host), Missing)), Ok(()), "{host}");
+        }
+        for host in [
+            "",
+            "127.0.0.1",
+            "localhost",
+            "127.0.0.1:80",
+            "evil.example:7878",
+            "localhost:7878.evil.example",
+            "localhost:78789",
+            "evil@localhost:7878",
+            "[::1]:7878",
+            "localhost.:7878",
+        ] {
+            assert_eq!(gate().check(read(One(host), Missing)), Err(Refusal::Host), "{host}");
+        }
+        assert_eq!(gate().check(read(Missing, Missing)), Err(Refusal::Host));
+        assert_eq!(gate().check(read(Other, Missing)), Err(Refusal::Host));
+        let six = Gate::new("[::1]:80".parse().unwrap());
+        for host in ["[::1]:80", "[::1]", "localhost", "localhost:80"] {
+            assert_eq!(six.check(read(One(host), Missing)), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn other_origins_are_refused() {
+        let host = One("localhost:7878");
+        assert_eq!(gate().check(read(host, One("http://localhost:7878"))), Ok(()));
+        for origin in [
+            "null",
+            "http://localhost",
+            "https://localhost:7878",
+            "http://127.0.0.1:7878",
+            "http://localhost:7879",
+            "http://evil.example",
+            "http://localhost:7878.evil.example",
+            "",
+        ] {
+            let refused = gate().check(read(host, One(origin)));
+            assert_eq!(refused, Err(Refusal::Origin), "{origin}");
+        }
+        assert_eq!(gate().check(read(host, Other)), Err(Refusal::Origin));
+    }
+
+    #[test]
+    fn what_changes_something_or_opens_a_websocket_needs_an_origin() {
+        let host = One("localhost:7878");
+        let write = Head { host, ..Head::default() };
+        assert_eq!(gate().check(write), Err(Refusal::Origin));
+        let socket = Head { upgrades: true, ..read(host, Missing) };
+        assert_eq!(gate().check(socket), Err(Refusal::Origin));
+        let origin = One("http://localhost:7878");
+        assert_eq!(gate().check(Head { origin, ..write }), Ok(()));
+        assert_eq!(gate().check(Head { origin, ..socket }), Ok(()));
+    }
+
+    #[test]
+    fn what_the_browser_says_about_the_site_counts() {
+        let head = read(One("localhost:7878"), Missing);
+        for (site, allowed) in
+            [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
+        {
+            let checked = gate().check(Head { site: One(site), ..head });
+            assert_eq!(checked.is_ok(), allowed, "{site}");
+        }
+        assert_eq!(gate().check(Head { site: Other, ..head }), Err(Refusal::Site));
+    }
+
+    proptest! {
+        /// Whatever the headers are, what passes has a name of this server, and no other origin.
+        #[test]
+        fn what_passes_is_from_the_page(
+            host in "(localhost|127\\.0\\.0\\.1|[a-z.@:]{0,12})(:7878|:[0-9]{0,3}|)",
+            origin in prop::option::of("(http://|https://|)(localhost|127\\.0\\.0\\.1|[a-z.]{0,8})(:7878|)"),
+            reads: bool,
+            upgrades: bool,
+        ) {
+            let origin_header = origin.as_deref().map_or(Missing, One);
+            let head = Head { reads, upgrades, host: One(&host), origin: origin_header, site: Missing };
+            if gate().check(head).is_ok() {
+                prop_assert!(["localhost:7878", "127.0.0.1:7878"].contains(&host.as_str()));
+                match origin {
+                    Some(origin) => prop_assert_eq!(origin, format!("http://{host}")),
+                    None => prop_assert!(reads && !upgrades),
+                }
+            }
+        }
+    }
+}

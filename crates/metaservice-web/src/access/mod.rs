@@ -1,0 +1,7 @@
+//! Who may use the server. All of it is decided without I/O and without a clock.
+//!
+//! [`gate`] looks at the head of a request, [`sessions`] knows the browsers, by [`secret`]s.
+
+pub(crate) mod gate;
+pub(crate) mod secret;
+pub(crate) mod sessions;

@@ -1,0 +1,187 @@
+//! The browsers that may use the server: tokens become sessions. It does no I/O and has no clock.
+//!
+//! A token is in the link that the server prints. It makes one session, and then the next token
+//! replaces it: a link in the history of a browser opens nothing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::secret::Secret;
+
+/// The most sessions. A further one ends the one that was used longest ago.
+pub(crate) const MAX_SESSIONS: usize = 16;
+
+/// How long a session lives without a request.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How many wrong tokens are accepted in a row.
+pub(crate) const MAX_TRIES: u32 = 10;
+
+/// After this time, one more try is allowed.
+pub(crate) const TRY_INTERVAL: Duration = Duration::from_secs(6);
+
+/// Why a token makes no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// It is wrong, or it was used.
+    Wrong,
+    /// There were too many wrong ones. This much later there is one more try.
+    TooMany(Duration),
+}
+
+/// The sessions.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    token: Secret,
+    /// The one that was used last is the last.
+    sessions: VecDeque<Session>,
+    tries: u32,
+    refilled: Instant,
+}
+
+#[derive(Debug)]
+struct Session {
+    secret: Secret,
+    used: Instant,
+}
+
+impl Sessions {
+    /// No session. `token` makes the first one.
+    pub(crate) fn new(token: Secret, now: Instant) -> Self {
+        Self { token, sessions: VecDeque::new(), tries: MAX_TRIES, refilled: now }
+    }
+
+    /// The token that makes the next session.
+    pub(crate) const fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// Makes the session `fresh` if `offered` is the token. `next` is then the token.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub(crate) fn exchange(
+        &mut self,
+        offered: &str,
+        fresh: Secret,
+        next: Secret,
+        now: Instant,
+    ) -> Result<(), Denied> {
+        self.refill(now);
+        if self.tries == 0 {
+            let waited = now.saturating_duration_since(self.refilled);
+            return Err(Denied::TooMany(TRY_INTERVAL.saturating_sub(waited)));
+        }
+        if !self.token.is(offered) {
+            self.tries -= 1;
+            return Err(Denied::Wrong);
+        }
+        self.token = next;
+        while self.sessions.len() >= MAX_SESSIONS {
+            self.sessions.pop_front();
+        }
+        self.sessions.push_back(Session { secret: fresh, used: now });
+        Ok(())
+    }
+
+    /// Whether this is the secret of a session, which is then used.
+    pub(crate) fn accept(&mut self, offered: &str, now: Instant) -> bool {
+        self.sessions.retain(|session| now.saturating_duration_since(session.used) < IDLE_TIMEOUT);
+        let Some(at) = self.sessions.iter().position(|session| session.secret.is(offered)) else {
+            return false;
+        };
+        if let Some(session) = self.sessions.remove(at) {
+            self.sessions.push_back(Session { used: now, ..session });
+        }
+        true
+    }
+
+    fn refill(&mut self, now: Instant) {
+        while self.tries < MAX_TRIES && now.saturating_duration_since(self.refilled) >= TRY_INTERVAL
+        {
+            self.tries += 1;
+            self.refilled += TRY_INTERVAL;
+        }
+        if self.tries == MAX_TRIES {
+            self.refilled = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secret(number: u8) -> Secret {
+        Secret::of([number; 32])
+    }
+
+    fn text(number: u8) -> String {
+        secret(number).reveal().to_owned()
+    }
+
+    #[test]
+    fn a_token_makes_one_session() {
+        let now = Instant::now();
+        let mut sessions = Sessions::new(secret(1), now);
+        assert!(!sessions.accept(&text(1), now), "a token is no session");
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now), Ok(()));
+        assert!(sessions.accept(&text(2), now));
+        assert_eq!(sessions.exchange(&text(1), secret(4), secret(5), now), Err(Denied::Wrong));
+        assert!(!sessions.accept(&text(4), now));
+        assert_eq!(sessions.exchange(&text(3), secret(4), secret(5), now), Ok(()));
+        assert!(sessions.accept(&text(2), now) && sessions.accept(&text(4), now));
+    }
+
+    #[test]
+    fn a_session_ends_when_it_is_not_used() {
+        let now = Instant::now();
+        let mut sessions = Sessions::new(secret(1), now);
+        sessions.exchange(&text(1), secret(2), secret(3), now).unwrap();
+        let later = now + IDLE_TIMEOUT - Duration::from_secs(1);
+        assert!(sessions.accept(&text(2), later));
+        assert!(sessions.accept(&text(2), later + IDLE_TIMEOUT - Duration::from_secs(1)));
+        assert!(!sessions.accept(&text(2), later + 3 * IDLE_TIMEOUT));
+    }
+
+    #[test]
+    fn wrong_tokens_are_limited_and_the_right_one_waits_too() {
+        let now = Instant::now();
+        let mut sessions = Sessions::new(secret(1), now);
+        for _ in 0..MAX_TRIES {
+            assert_eq!(sessions.exchange("x", secret(2), secret(3), now), Err(Denied::Wrong));
+        }
+        let later = now + Duration::from_secs(2);
+        let denied = Err(Denied::TooMany(Duration::from_secs(4)));
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), later), denied);
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now + TRY_INTERVAL), Ok(()));
+    }
+
+    proptest! {
+        /// In any time, no more tokens are tried than the limit allows, and there are no more
+        /// sessions than may be.
+        #[test]
+        fn nothing_exceeds_its_limit(steps in prop::collection::vec((0u64..20, any::<bool>()), 1..200)) {
+            let start = Instant::now();
+            let (mut now, mut tried, mut number) = (start, 0, 0_u8);
+            let mut sessions = Sessions::new(secret(0), start);
+            for (seconds, right) in steps {
+                now += Duration::from_secs(seconds);
+                let token = sessions.token().reveal().to_owned();
+                let offered = if right { token.as_str() } else { "wrong" };
+                number = number.wrapping_add(1);
+                let made = sessions.exchange(offered, secret(number), Secret::of([number; 32]), now);
+                tried += u32::from(made == Err(Denied::Wrong));
+                let spent = now - start;
+                let allowed = MAX_TRIES + u32::try_from(spent.as_secs() / TRY_INTERVAL.as_secs()).unwrap();
+                prop_assert!(tried <= allowed, "{tried} in {spent:?}");
+                prop_assert!(sessions.sessions.len() <= MAX_SESSIONS);
+                prop_assert!(right || made.is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The logs that are open, a limited number of them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::access::{Access, AccessError};
+use super::open::OpenLog;
+use crate::source::Source;
+
+/// The most logs that are open. Each has an index of less than 1 MiB, and a task.
+const MAX_OPEN: usize = 16;
+
+/// The open logs.
+pub(crate) struct Logs {
+    source: Arc<dyn Source>,
+    /// The one that was used last is the last.
+    open: Mutex<VecDeque<(String, Arc<OpenLog>)>>,
+}
+
+impl Logs {
+    /// No log is open.
+    pub(crate) fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, open: Mutex::default() }
+    }
+
+    /// The log of the job `name`, opened if it is not. Cancel safe.
+    pub(crate) async fn open(&self, name: &str) -> Result<Arc<OpenLog>, AccessError> {
+        let access = Access::find(&*self.source, name).await?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|(known, _)| known == name)
+            && let Some((name, log)) = open.remove(at)
+            && log.started_ms() == access.started_ms()
+        {
+            open.push_back((name, Arc::clone(&log)));
+            return Ok(log);
+        }
+        while open.len() >= MAX_OPEN {
+            open.pop_front();
+        }
+        let log = Arc::new(OpenLog::start(Arc::clone(&self.source), name, access));
+        open.push_back((name.to_owned(), Arc::clone(&log)));
+        Ok(log)
+    }
+
+    /// The log of the job `name` that was started then, if it is open.
+    pub(crate) fn get(&self, name: &str, started_ms: u64) -> Option<Arc<OpenLog>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let at =
+            open.iter().position(|(known, log)| known == name && log.started_ms() == started_ms)?;
+        let used = open.remove(at)?;
+        let log = Arc::clone(&used.1);
+        open.push_back(used);
+        Some(log)
+    }
+}

@@ -1,0 +1,127 @@
+//! The log of a job: its length, its lines, what matches in it, all of it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::header;
+use serde::{Deserialize, Serialize};
+
+use super::app::App;
+use super::responses::{Code, Refused, refuse};
+use super::sockets;
+use crate::log::{Access, AccessError, Matches, OpenLog, Pattern, ShownLine};
+
+/// The first answer about a log.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Opened {
+    started_ms: u64,
+}
+
+/// Opens the log, and says which job of this name it is of.
+pub(super) async fn open(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<Opened>, Refused> {
+    let log = app.logs.open(&name).await?;
+    Ok(Json(Opened { started_ms: log.started_ms() }))
+}
+
+/// A query that may not be valid.
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// Which job of a name is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    started: u64,
+}
+
+/// Sends the length of the log after each change.
+pub(super) async fn follow(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    which: Asked<Which>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refused> {
+    let Query(Which { started }) = which?;
+    let log = find(&app, &name, started)?;
+    Ok(sockets::push(upgrade, log.progress(), app.end.clone(), log))
+}
+
+/// Some lines.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lines {
+    started: u64,
+    from: u64,
+    count: u64,
+    /// What is marked in them.
+    find: Option<String>,
+}
+
+/// Some lines of the log.
+pub(super) async fn lines(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    asked: Asked<Lines>,
+) -> Result<Json<Vec<ShownLine>>, Refused> {
+    let Query(Lines { started, from, count, find: pattern }) = asked?;
+    let log = find(&app, &name, started)?;
+    let pattern = pattern.map(|pattern| pattern.parse::<Pattern>()).transpose()?;
+    Ok(Json(log.lines(from, count, pattern).await?))
+}
+
+/// What is searched.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Find {
+    started: u64,
+    find: String,
+}
+
+/// The lines that match. Some searches run at a time; the others wait.
+pub(super) async fn search(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    asked: Asked<Find>,
+) -> Result<Json<Matches>, Refused> {
+    let Query(Find { started, find: pattern }) = asked?;
+    let log = find(&app, &name, started)?;
+    let pattern = pattern.parse::<Pattern>()?;
+    let _turn =
+        app.searches.acquire().await.map_err(|_| refuse(Code::Failed, "the server ends"))?;
+    Ok(Json(log.search(pattern).await?))
+}
+
+/// All of the log that is kept, as the command wrote it.
+pub(super) async fn download(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let reader = Access::find(&*app.source, &name).await?.read(0, false).await?;
+    let body = stream::try_unfold(reader, async |mut reader| {
+        let next = reader.next().await.map_err(AccessError::from)?;
+        Ok::<_, AccessError>(next.map(|segment| (segment.bytes, reader)))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.log\"", plain(&name))),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// A name that can be the name of a file.
+fn plain(name: &str) -> String {
+    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "-_.".contains(*char);
+    name.chars().filter(is_plain).take(100).collect()
+}
+
+fn find(app: &App, name: &str, started: u64) -> Result<Arc<OpenLog>, Refused> {
+    app.logs.get(name, started).ok_or_else(|| refuse(Code::Gone, "this log is not open"))
+}
