@@ -15,7 +15,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
 .PHONY: help build setup demo api test test-fast lint book deny package api-list api-check fuzz man \
-  bench bench-quick
+  bench bench-quick web web-check web-test
 
 MAN ?= $(HOME)/.local/share/man/man1
 
@@ -56,6 +56,15 @@ lint: ## format, clippy, API documentation, links, words, tests of promises, cir
 
 book: ## the manual of docs/ as a book, at target/book/index.html
 	@sh scripts/book.sh
+
+web: ## build the web page from its source
+	@sh scripts/web.sh --write
+
+web-check: ## compare the assets of the web page with its source
+	@sh scripts/web.sh
+
+web-test: ## test the web page in a browser, with jobs in real VMs
+	@sh scripts/web-test.sh
 
 deny: ## the dependency policy: licences, duplicates, sources, advisories, unused ones
 	@sh scripts/deny.sh

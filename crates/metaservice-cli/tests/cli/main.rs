@@ -11,6 +11,7 @@ mod network;
 mod operate;
 mod queue;
 mod serve;
+mod web;
 
 /// The program under test.
 const METASERVICE: &str = env!("CARGO_BIN_EXE_metaservice");

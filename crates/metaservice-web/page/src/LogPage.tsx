@@ -5,7 +5,7 @@ import { bytes, count, duration, many } from "./format";
 import { find, listing, now } from "./jobs";
 import { StateWord } from "./JobsPage";
 import { KillDialog } from "./KillDialog";
-import { LogView } from "./LogView";
+import { LogView, type Match } from "./LogView";
 import { Search } from "./Search";
 import { Feed, get, lost, Refused } from "./server";
 import type { Job, LogLength } from "./types";
@@ -57,12 +57,20 @@ export function LogPage(props: { name: string }): VNode {
   const [times, setTimes] = useState(false);
   const [asksKill, setAsksKill] = useState(false);
   const [pattern, setPattern] = useState<string>();
-  const [current, setCurrent] = useState<number>();
+  const [current, setCurrent] = useState<Match>();
   const view = useRef<LogView>(null);
   const job = find(name);
   useEffect(() => {
     document.title = `${name} · metaservice`;
   }, [name]);
+  // A new job of this name has replaced the one whose log is open.
+  const newer = useRef(0);
+  useEffect(() => {
+    if (opened.state !== "open" || !job || job.startedMs <= opened.started) return;
+    if (newer.current === job.startedMs) return;
+    newer.current = job.startedMs;
+    again();
+  });
   const length = opened.state === "open" ? opened.length : undefined;
   return (
     <div class={`job-page ${lost.value.count > 0 ? "stale" : ""}`}>

@@ -1,9 +1,14 @@
 import { Component, createRef, type VNode } from "preact";
-import { many } from "./format";
+import { count, many } from "./format";
 import { Lines } from "./lines";
 import { Row } from "./Row";
 import { Scale } from "./scroll";
 import type { LogLength } from "./types";
+
+/** A line that a search has found. */
+export interface Match {
+  line: number;
+}
 
 interface Props {
   name: string;
@@ -13,8 +18,8 @@ interface Props {
   times: boolean;
   follow: boolean;
   pattern: string | undefined;
-  /** The line that was searched last. */
-  current: number | undefined;
+  /** The match that is shown. Another value shows it again. */
+  current: Match | undefined;
   setFollow: (follow: boolean) => void;
   failed: (error: unknown) => void;
 }
@@ -89,7 +94,7 @@ export class LogView extends Component<Props, State> {
 
   override componentDidUpdate(before: Props): void {
     const { current, length } = this.props;
-    if (current !== undefined && current !== before.current) this.#show(current);
+    if (current !== undefined && current !== before.current) this.#show(current.line);
     const { target } = this.state;
     if (!this.#placedTarget && target !== undefined && this.state.height > 0 && length.lines > 0) {
       if (length.lines > target || length.state !== "open") {
@@ -219,7 +224,10 @@ export class LogView extends Component<Props, State> {
     const { scale, top } = this.#view();
     const first = Math.floor(top);
     const last = Math.min(scale.lines, first + Math.ceil(height / rowHeight) + 1);
-    if (!follow) this.#lines.want(first, last);
+    if (!follow) {
+      this.#followed = length.lines;
+      this.#lines.want(first, last);
+    }
     const rows: VNode[] = [];
     for (let number = first; number < last; number += 1) {
       rows.push(
@@ -229,12 +237,12 @@ export class LogView extends Component<Props, State> {
           line={this.#lines.at(number)}
           times={times}
           target={number === target}
-          current={number === current}
+          current={number === current?.line}
           choose={this.#choose}
         />,
       );
     }
-    const digits = String(scale.lines).length;
+    const digits = count(scale.lines).length;
     return (
       <div class="viewport">
         <div
@@ -248,8 +256,11 @@ export class LogView extends Component<Props, State> {
         >
           <div class="space" style={{ height: `${scale.height}px` }}>
             <div
-              class={`rows digits-${Math.min(15, digits)}`}
-              style={{ height: `${Math.max(0, Math.min(height, scale.height))}px` }}
+              class="rows"
+              style={{
+                height: `${Math.max(0, Math.min(height, scale.height))}px`,
+                "--digits": Math.max(4, digits),
+              }}
             >
               <div style={{ transform: `translateY(${-(top - first) * rowHeight}px)` }}>{rows}</div>
             </div>

@@ -24,7 +24,6 @@ export const Row = memo(function Row(props: Props): VNode {
         class="no"
         href={`#L${number + 1}`}
         tabIndex={-1}
-        aria-label={`Line ${number + 1}`}
         onClick={(event) => {
           event.preventDefault();
           props.choose(number);

@@ -1,6 +1,7 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count } from "./format";
+import type { Match } from "./LogView";
 import { get, Refused } from "./server";
 import type { LogLength, Matches } from "./types";
 
@@ -10,7 +11,7 @@ interface Props {
   length: LogLength;
   /** The first line on the screen. */
   top: () => number;
-  show: (line: number | undefined) => void;
+  show: (match: Match | undefined) => void;
   setPattern: (pattern: string | undefined) => void;
 }
 
@@ -34,7 +35,8 @@ export function Search(props: Props): VNode {
   };
   const go = (to: Found): void => {
     setFound(to);
-    props.show(to.matches.lines[to.at]);
+    const line = to.matches.lines[to.at];
+    props.show(line === undefined ? undefined : { line });
   };
   const step = (by: number): void => {
     if (!found || found.matches.lines.length === 0) return;

@@ -73,8 +73,8 @@ impl Server {
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        let bound: io::Result<_> = listen.await;
-        let (listener, address) = bound.map_err(|cause| BindError::Listen { address, cause })?;
+        let listening: io::Result<_> = listen.await;
+        let (listener, address) = listening.map_err(|cause| BindError::Listen { address, cause })?;
         let token = Secret::random().map_err(BindError::Random)?;
         let (lists, jobs) = watch::channel(Listing::default());
         let end = CancellationToken::new();

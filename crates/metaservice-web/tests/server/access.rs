@@ -20,7 +20,10 @@ async fn without_a_session_there_is_only_the_page() {
     }
     assert_eq!(page.socket("/api/jobs", &page.own()).await.err(), Some(401));
     let index = page.get("/").await;
-    assert_eq!((index.status, index.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
+    assert_eq!(
+        (index.status, index.headers["content-type"].as_str()),
+        (200, "text/html; charset=utf-8")
+    );
     assert_eq!(page.get("/job/any").await.body, index.body);
     for (name, value) in [
         ("x-frame-options", "DENY"),
@@ -194,21 +197,15 @@ async fn connections_are_limited_and_a_closed_one_makes_room() {
 #[tokio::test]
 async fn the_page_is_for_this_host_alone() {
     let page = Page::start().await;
-    let source = OneJob { client: page.service_client(), ended: Arc::default() };
+    let source = OneJob { client: page.client(), ended: Arc::default() };
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
-        let bound = Server::bind(address.parse().unwrap(), Arc::new(OneJob {
-            client: source.client.clone(),
-            ended: Arc::default(),
-        }));
-        let refused = bound.await.err().unwrap().to_string();
+        let listening = Server::bind(
+            address.parse().unwrap(),
+            Arc::new(OneJob { client: source.client.clone(), ended: Arc::default() }),
+        );
+        let refused = listening.await.err().unwrap().to_string();
         assert!(refused.ends_with("is not a loopback address"), "{refused}");
     }
     let taken = Server::bind(page.address, Arc::new(source)).await.err().unwrap();
     assert_eq!(taken.to_string(), format!("cannot listen on {}", page.address));
-}
-
-impl Page {
-    fn service_client(&self) -> Client {
-        Client::new(self.directory.path().join("job.sock"))
-    }
 }

@@ -15,7 +15,10 @@ async fn the_list_comes_over_a_websocket() {
         }
     };
     let job = &list["jobs"][0];
-    assert_eq!((&job["name"], &job["state"], &job["command"]), (&JOB.into(), &"waiting".into(), &"make test".into()));
+    assert_eq!(
+        (&job["name"], &job["state"], &job["command"]),
+        (&JOB.into(), &"waiting".into(), &"make test".into())
+    );
     // The page sends nothing: what sends is not the page.
     futures_util::SinkExt::send(&mut socket, Message::Text("hello".into())).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
@@ -26,11 +29,10 @@ async fn the_list_comes_over_a_websocket() {
 #[tokio::test]
 async fn a_job_is_killed_when_it_is_the_one_that_was_shown() {
     let page = Page::open().await;
-    let client = page.service_client();
+    let client = page.client();
     let started = client.job().await.unwrap().started_ms;
-    let kill = async |body: String| {
-        page.request("POST", "/api/jobs/build/kill", &page.own(), &body).await
-    };
+    let kill =
+        async |body: String| page.request("POST", "/api/jobs/build/kill", &page.own(), &body).await;
     assert_eq!(kill("{}".to_owned()).await.status, 400);
     assert_eq!(kill(format!("{{\"startedMs\":{}}}", started + 1)).await.status, 410);
     let other = page.request("POST", "/api/jobs/none/kill", &page.own(), "{\"startedMs\":1}").await;

@@ -48,9 +48,8 @@ async fn lines_are_read_where_they_are_asked_for() {
     page.write(b"\x1b[31mred\rR").await;
     let length = next(&mut socket).await;
     assert_eq!((&length["lines"], &length["state"]), (&20_001.into(), &"open".into()));
-    let last = page
-        .json(&format!("/api/jobs/build/log/lines?started={started}&from=20000&count=9"))
-        .await;
+    let last =
+        page.json(&format!("/api/jobs/build/log/lines?started={started}&from=20000&count=9")).await;
     let spans = serde_json::json!([{ "t": "Red", "s": "f1" }]);
     assert_eq!((last.as_array().unwrap().len(), &last[0]["spans"]), (1, &spans));
     page.service.shutdown().await.unwrap();
@@ -64,10 +63,13 @@ async fn the_whole_log_is_searched() {
     let (started, _socket) = page.log(4).await;
     let search = format!("/api/jobs/build/log/search?started={started}&find=");
     let found = page.json(&format!("{search}error")).await;
-    let expected = serde_json::json!({ "total": 2, "lines": [1, 3], "searched": 4, "complete": true });
+    let expected =
+        serde_json::json!({ "total": 2, "lines": [1, 3], "searched": 4, "complete": true });
     assert_eq!(found, expected);
     assert_eq!(page.json(&format!("{search}%5Efi%2Be%24")).await["total"], 0);
-    for (pattern, message) in [("a%28", "unclosed group"), ("", "empty"), (&"x".repeat(2000), "longer")] {
+    for (pattern, message) in
+        [("a%28", "unclosed group"), ("", "empty"), (&"x".repeat(2000), "longer")]
+    {
         let refused = page.get(&format!("{search}{pattern}")).await;
         assert_eq!(refused.status, 400);
         assert!(refused.json()["message"].as_str().unwrap().contains(message), "{refused:?}");
@@ -114,9 +116,15 @@ async fn a_log_that_was_open_can_be_read_when_its_job_has_ended() {
     let page = Page::open().await;
     let directory = page.directory.path().to_owned();
     let file = |name| {
-        std::fs::File::options().read(true).write(true).create_new(true).open(directory.join(name)).unwrap()
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(directory.join(name))
+            .unwrap()
     };
-    let kept = MetaService::builder(["true"]).keep_log(1 << 20).keep_log_in(file("log"), file("index"));
+    let kept =
+        MetaService::builder(["true"]).keep_log(1 << 20).keep_log_in(file("log"), file("index"));
     let ended = kept.start().unwrap();
     let guest = {
         let service = ended.clone();

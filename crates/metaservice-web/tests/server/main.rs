@@ -30,7 +30,7 @@ const JOB: &str = "build";
 struct Page {
     service: MetaService,
     guest: Guest,
-    /// What the page is told when the job has ended.
+    /// Where the log of the job is, when it has ended.
     ended: Arc<Mutex<Option<std::path::PathBuf>>>,
     address: SocketAddr,
     links: Links,
@@ -106,6 +106,11 @@ impl Page {
         page
     }
 
+    /// A client of the job, without the page.
+    fn client(&self) -> Client {
+        Client::new(self.directory.path().join("job.sock"))
+    }
+
     async fn enter(&mut self) {
         let token = self.token();
         let answer = self.exchange(&token).await;
@@ -145,10 +150,8 @@ impl Page {
         let length = ("Content-Length", body.len().to_string());
         let cookie = self.cookie.iter().map(|cookie| ("Cookie", cookie.clone()));
         let all = headers.iter().cloned().chain([length, ("Connection", "close".to_owned())]);
-        let lines: String = all
-            .chain(cookie)
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let lines: String =
+            all.chain(cookie).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let text = format!("{method} {target} HTTP/1.1\r\n{lines}\r\n{body}");
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();

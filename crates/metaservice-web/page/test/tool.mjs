@@ -1,0 +1,86 @@
+// The real tool with directories of its own, and a browser.
+
+import { spawn, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const tool = process.env.METASERVICE;
+
+export class Tool {
+  constructor() {
+    this.directory = mkdtempSync(join(tmpdir(), "metaservice-page-"));
+    for (const name of ["tmp", "state"]) mkdirSync(join(this.directory, name));
+    this.env = {
+      ...process.env,
+      TMPDIR: join(this.directory, "tmp"),
+      XDG_STATE_HOME: join(this.directory, "state"),
+      METASERVICE_CONFIG: "",
+    };
+  }
+
+  /** Runs the tool to its end. Returns what it wrote to stdout. */
+  run(...args) {
+    const options = { env: this.env, maxBuffer: 1 << 28, encoding: "buffer" };
+    const { status, stdout, stderr } = spawnSync(tool, args, options);
+    if (status !== 0) throw new Error(`${args.join(" ")}: ${status}: ${stderr}`);
+    return stdout;
+  }
+
+  /** Starts a job in a machine, in the background. */
+  start(name, script) {
+    this.run("run", "-d", "--name", name, "--", "sh", "-c", script);
+  }
+
+  /** Starts the server of the page. */
+  async web(listen = "127.0.0.1:0") {
+    const child = spawn(tool, ["web", "--json", "--listen", listen], { env: this.env });
+    const links = [];
+    let waiting = () => {};
+    let address;
+    createInterface({ input: child.stderr }).on("line", (line) => {
+      const event = JSON.parse(line);
+      address ??= event.address;
+      links.push(event.link);
+      waiting();
+    });
+    const link = async () => {
+      while (links.length === 0) await new Promise((resolve) => (waiting = resolve));
+      return links.shift();
+    };
+    const first = await link();
+    links.unshift(first);
+    const end = () =>
+      new Promise((resolve) => {
+        child.once("exit", resolve);
+        child.kill("SIGTERM");
+      });
+    return { link, address, end };
+  }
+
+  end() {
+    const jobs = JSON.parse(this.run("ps", "--json").toString());
+    for (const job of jobs) {
+      spawnSync(tool, ["rm", "--force", job.name], { env: this.env });
+    }
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Debian's Chromium. Without these options it looks for its maker's hosts. */
+export function browser() {
+  return chromium.launch({
+    executablePath: "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+}

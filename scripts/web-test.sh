@@ -1,0 +1,15 @@
+#!/bin/sh
+# Tests the page in Debian's Chromium, against jobs in real machines. The argument is the tool, by
+# default target/debug/metaservice. Pictures are written to SHOTS (by default target/web-shots).
+set -eu
+cd "$(dirname "$0")/.."
+tool=$(realpath "${1:-target/debug/metaservice}")
+SHOTS=$(realpath -m "${SHOTS:-target/web-shots}")
+export SHOTS METASERVICE_NO_SNAPSHOT=1
+if ! command -v chromium > /dev/null; then
+    echo 'installing chromium'
+    apt-get install -q -y --no-install-recommends chromium > /dev/null
+fi
+cd crates/metaservice-web/page
+[ -d node_modules ] || npm ci --no-fund --no-audit --loglevel=error
+METASERVICE=$tool node test/page.mjs
