@@ -50,6 +50,19 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
+/// Refuses what has no session.
+pub(super) async fn with_session(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refused> {
+    if has_session(&app, request.headers()) {
+        Ok(next.run(request).await)
+    } else {
+        Err(refuse(Code::NoSession, "there is no session: open a new link"))
+    }
+}
+
 async fn checked(app: &App, request: Request) -> Result<Request, Refused> {
     app.gate.check(head(request.method(), request.headers())).map_err(|refusal| {
         let message = match refusal {
@@ -59,10 +72,6 @@ async fn checked(app: &App, request: Request) -> Result<Request, Refused> {
         };
         refuse(Code::Foreign, message)
     })?;
-    let needs_session = request.uri().path().starts_with("/api/");
-    if needs_session && !has_session(app, request.headers()) {
-        return Err(refuse(Code::NoSession, "there is no session: open a new link"));
-    }
     if request.method() == Method::GET {
         return Ok(request);
     }

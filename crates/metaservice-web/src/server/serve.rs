@@ -139,11 +139,7 @@ impl Links {
 }
 
 fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(assets::index))
-        .route("/job/{name}", get(assets::index))
-        .route("/assets/{name}", get(assets::asset))
-        .route("/session", post(session::exchange))
+    let with_session = Router::new()
         .route("/api/session", get(session::show))
         .route("/api/jobs", get(jobs::follow))
         .route("/api/jobs/{name}/kill", post(jobs::kill))
@@ -152,6 +148,13 @@ fn router(app: App) -> Router {
         .route("/api/jobs/{name}/log/lines", get(log::lines))
         .route("/api/jobs/{name}/log/search", get(log::search))
         .route("/api/jobs/{name}/log/download", get(log::download))
+        .route_layer(from_fn_with_state(app.clone(), guard::with_session));
+    Router::new()
+        .route("/", get(assets::index))
+        .route("/job/{name}", get(assets::index))
+        .route("/assets/{name}", get(assets::asset))
+        .route("/session", post(session::exchange))
+        .merge(with_session)
         .fallback(async || refuse(Code::NotFound, "nothing is at this address"))
         .layer(from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
