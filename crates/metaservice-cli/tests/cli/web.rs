@@ -90,7 +90,10 @@ fn an_address_that_cannot_be_used_is_explained() {
     let cli = Cli::new(METASERVICE);
     let open = cli.run(&["web", "--listen", "0.0.0.0:7878"]);
     assert_eq!(open.text(125), "");
-    assert!(open.stderr.contains("in --listen: 0.0.0.0:7878 is not a loopback address"), "{open:?}");
+    assert!(
+        open.stderr.contains("in --listen: 0.0.0.0:7878 is not a loopback address"),
+        "{open:?}"
+    );
     assert!(open.stderr.contains("hint: from another host, use `ssh -L 7878:"), "{open:?}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

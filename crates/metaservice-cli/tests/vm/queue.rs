@@ -183,9 +183,8 @@ fn a_job_has_a_cgroup_with_its_weight_where_the_host_allows_it() {
     assert!(ready.contains(&format!(r#""cpuWeight":{has_cpu}"#)), "{ready}");
 
     let script = "echo up; sleep 600";
-    let id = ["--id", "a", "--priority", "high", "--cpus", "2"];
-    let submit = ["submit"].iter().chain(&id).chain(&["--", "sh", "-c", script]);
-    cli.run(&submit.copied().collect::<Vec<_>>()).text(0);
+    let submit = ["submit", "--id", "a", "--priority", "high", "--cpus", "2"];
+    cli.run(&[&submit[..], &["--", "sh", "-c", script]].concat()).text(0);
     worker.says(r#""event":"output""#);
     let of_job = read("job.w.a.1/cpu.weight").map(|text| text.trim().to_owned());
     assert_eq!(of_job, has_cpu.then(|| "800".to_owned()));

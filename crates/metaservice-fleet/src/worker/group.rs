@@ -157,6 +157,7 @@ impl Drop for Group {
 /// Completes when no process is in the group.
 async fn emptied(group: &Path) -> io::Result<()> {
     let events = File::open(group.join("cgroup.events"))?;
+    #[expect(deprecated, reason = "sound for a File, and this crate has no unsafe code")]
     let events = AsyncFd::with_interest(events, Interest::PRIORITY)?;
     loop {
         let mut text = [0; 256];

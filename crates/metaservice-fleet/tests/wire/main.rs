@@ -157,7 +157,7 @@ fn a_field_of_a_later_version_is_ignored_except_in_a_request() {
     }
 }
 
-fn change(change: Value) -> Option<Change> {
+fn change(change: &Value) -> Option<Change> {
     let step = json!({ "version": VERSION, "nonce": "0123456789ab", "change": change });
     serde_json::from_value::<Step>(step).ok().map(|step| step.change)
 }
@@ -170,7 +170,7 @@ fn a_later_kind_of_change_cannot_be_read_and_a_later_outcome_is_one() {
         json!({ "lost": { "cause": "flood", "message": "m" } }),
         json!({ "claimed": { "worker": "w", "run": ["r"] } }),
     ] {
-        assert_eq!(change(later.clone()), None, "{later}");
+        assert_eq!(change(&later), None, "{later}");
     }
     for later in [
         json!("exploded"),
@@ -179,9 +179,9 @@ fn a_later_kind_of_change_cannot_be_read_and_a_later_outcome_is_one() {
         json!({ "finished": { "status": 1000, "log": 0 } }),
     ] {
         let ended = Some(Change::Ended(Outcome::Unknown));
-        assert_eq!(change(json!({ "ended": later.clone() })), ended, "{later}");
+        assert_eq!(change(&json!({ "ended": later.clone() })), ended, "{later}");
     }
-    assert_eq!(change(json!({ "ended": "cancelled" })), Some(Change::Ended(Outcome::Cancelled)));
+    assert_eq!(change(&json!({ "ended": "cancelled" })), Some(Change::Ended(Outcome::Cancelled)));
 }
 
 #[test]

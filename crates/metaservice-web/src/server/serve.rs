@@ -74,7 +74,8 @@ impl Server {
             Ok((listener, address))
         };
         let listening: io::Result<_> = listen.await;
-        let (listener, address) = listening.map_err(|cause| BindError::Listen { address, cause })?;
+        let (listener, address) =
+            listening.map_err(|cause| BindError::Listen { address, cause })?;
         let token = Secret::random().map_err(BindError::Random)?;
         let (lists, jobs) = watch::channel(Listing::default());
         let end = CancellationToken::new();

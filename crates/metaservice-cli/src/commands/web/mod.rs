@@ -56,7 +56,7 @@ pub(crate) async fn web(args: Web, printer: Printer) -> Result<ExitStatus> {
                 printer.note(&format!("a browser has opened the page; the next link is {link}"));
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         error = server.serve() => Err(error.into()),
