@@ -121,17 +121,13 @@ fn span(pen: Pen, text: String) -> Span {
     Span { text, stderr, style: names.join(" "), text_color, color_behind }
 }
 
-/// A character that shows itself and changes nothing around it.
+/// A character that shows itself and changes nothing around it. Control characters are not for it.
 const fn harmless(char: char) -> char {
     match char {
-        // Control characters, and those that change the order or the direction of text.
-        '\0'..='\x1f'
-        | '\x7f'..='\u{9f}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}'
-        | '\u{61c}' => char::REPLACEMENT_CHARACTER,
+        // These change the order or the direction of text, or begin a line.
+        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}' => {
+            char::REPLACEMENT_CHARACTER
+        }
         char => char,
     }
 }
@@ -166,7 +162,10 @@ impl Screen {
 
 impl Perform for Screen {
     fn print(&mut self, char: char) {
-        self.put(harmless(char));
+        // The parser gives some of them to `execute`, depending on where bytes are cut.
+        if !char.is_control() {
+            self.put(harmless(char));
+        }
     }
 
     fn execute(&mut self, byte: u8) {
