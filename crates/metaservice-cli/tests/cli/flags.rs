@@ -241,7 +241,7 @@ fn what_cannot_be_meant_is_told() {
     refused(&["exec", "--detach-keys", "ctrl", "x"], "in --detach-keys");
     refused(&["exec", "-d", "-i", "x"], "cannot be used with");
     refused(&["stats", "--interval", "1ms", "x"], "--interval must be 100ms to 10s");
-    refused(&["shell", "x"], "there is no job named \"x\"");
+    refused(&["shell", "x"], "a shell needs a terminal");
     refused(&["exec", "x"], "exec needs a command");
     refused(&["exec", "-d", "x"], "hint: write `metaservice exec x -- COMMAND`");
     refused(&["exec", "-t", "x", "sh"], "there is no job named \"x\"");
