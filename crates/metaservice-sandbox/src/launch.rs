@@ -372,6 +372,7 @@ impl Launcher {
         let service = builder.start()?;
         let machine = MachineDescription::default();
         let files = made.as_ref().map(|registered| registered.files.clone());
+        let started = UNIX_EPOCH + Duration::from_millis(began.started_ms);
         let recorder = files.filter(|files| files.claim.is_kept()).map(|files| Recorder {
             claim: Arc::clone(&files.claim),
             began,
@@ -381,6 +382,8 @@ impl Launcher {
         let control = made.map(|Registered { listener, files, .. }| {
             let mut description = control::Description::from(job.name());
             description.command.clone_from(&job.shown);
+            // Clients know a job by its name and this time, also after its end.
+            description.started = Some(started);
             description.machine = machine.clone();
             description.force = Some(force);
             description.network = self.network.take().map(NetworkHandle::new);

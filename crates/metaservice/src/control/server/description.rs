@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use metaservice_private::lock;
 use tokio::sync::watch;
@@ -18,6 +19,8 @@ pub struct Description {
     /// The command to show, if the guest runs another one around it. Then the names of its
     /// variables are not shown.
     pub command: Option<Vec<String>>,
+    /// When the job was started. `None`: when it began to be served.
+    pub started: Option<SystemTime>,
     /// About its machine.
     pub machine: MachineDescription,
     /// How its machine is ended at once. `None`: this cannot be done.

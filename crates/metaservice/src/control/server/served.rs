@@ -22,8 +22,8 @@ pub(crate) struct Served {
 
 impl Served {
     pub(super) fn new(description: Description, service: MetaService) -> Self {
-        let described = Arc::default();
-        Self { description, service, started: SystemTime::now(), described }
+        let started = description.started.unwrap_or_else(SystemTime::now);
+        Self { description, service, started, described: Arc::default() }
     }
 
     fn described(&self) -> MutexGuard<'_, DescribedCommands> {
