@@ -1,5 +1,6 @@
 import type { VNode } from "preact";
 import { memo } from "preact/compat";
+import { readable } from "./color";
 import { clock, count } from "./format";
 import type { CachedLine } from "./lines";
 import type { Span } from "./types";
@@ -64,7 +65,7 @@ function pieces(line: CachedLine): VNode[] {
 
 function piece(span: Span, at: number, from: number, to: number, marked: boolean): VNode {
   const text = span.t.slice(from - at, to - at);
-  const color = span.f === undefined ? {} : { color: span.f };
+  const color = span.f === undefined ? {} : { color: readable(span.f, span.b) };
   const behind = span.b === undefined ? {} : { backgroundColor: span.b };
   const look = { class: names(span.s), style: { ...color, ...behind } };
   return marked ? (

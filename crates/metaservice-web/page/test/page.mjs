@@ -18,7 +18,7 @@ const problems = [];
 async function tab(options = {}, context = undefined) {
   const made = context ?? (await chromium.newContext({ viewport: { width: 1280, height: 800 }, ...options }));
   const page = await made.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => problems.push(`error in the page: ${error}`));
   page.on("dialog", (dialog) => problems.push(`a dialog: ${dialog.message()}`));
   page.on("console", (message) => {
@@ -44,7 +44,16 @@ async function look(page, name) {
 
 async function step(name, act) {
   const start = Date.now();
-  await act();
+  try {
+    await act();
+  } catch (error) {
+    const pages = chromium.contexts().flatMap((context) => context.pages());
+    for (const [number, page] of pages.entries()) {
+      await page.screenshot({ path: join(shots, `failed-${number}.png`) }).catch(() => {});
+    }
+    console.log(`failed: ${name}: ${problems.join("; ")}`);
+    throw error;
+  }
   assert.deepEqual(problems, [], name);
   console.log(`ok ${name} (${Date.now() - start} ms)`);
 }
@@ -104,7 +113,7 @@ try {
     tool.start("failing", "echo about to fail; exit 3");
     await seen(page, "failed (3)");
     await until(() => page.locator("tbody tr").first().locator("th").textContent(), "failing");
-    await until(() => page.locator("tr", { hasText: "build" }).locator(".state").textContent(), "running");
+    await until(() => page.locator("tr", { has: page.getByRole("link", { name: "build", exact: true }) }).locator(".state").textContent(), "running");
     await look(page, "jobs");
   });
 
@@ -186,7 +195,7 @@ try {
     await page.getByRole("link", { name: "build", exact: true }).click();
     await seen(page, "step 400");
     tool.run("exec", "build", "touch", "/tmp/go");
-    await seen(page, "resumed");
+    await rows(page).getByText("resumed", { exact: true }).waitFor();
     const shown = await rows(page).allTextContents();
     assert.deepEqual(shown.slice(-3), ["step 399", "step 400", "resumed"], "no gap and no repeat");
   });
@@ -246,7 +255,7 @@ try {
       await other.getByRole("link", { name: "build", exact: true }).waitFor();
       await look(other, `jobs-${name}`);
       await other.getByRole("link", { name: "build", exact: true }).click();
-      await seen(other, "resumed");
+      await rows(other).getByText("resumed", { exact: true }).waitFor();
       await other.keyboard.press("Home");
       await seen(other, "12 tests");
       const overflow = await other.evaluate(() => document.documentElement.scrollWidth - innerWidth);
