@@ -5,8 +5,8 @@
 //! long log, it knows fewer lines.
 
 use serde::Serialize;
-use vte::Parser;
 
+use super::feed::Feed;
 use super::row::MAX_LINE;
 use super::style::{Style, StyleOnly};
 
@@ -52,7 +52,7 @@ pub(crate) struct Index {
     missed: u64,
     style: StyleOnly,
     /// Parses the line that has not ended, from its first control sequence on.
-    parser: Option<Parser>,
+    parser: Option<Feed>,
     parsed: usize,
 }
 
@@ -118,7 +118,7 @@ impl Index {
         let Some(escape) = (if self.parser.is_some() { Some(0) } else { position(piece) }) else {
             return;
         };
-        let parser = self.parser.get_or_insert_with(Parser::new);
+        let parser = self.parser.get_or_insert_with(Feed::new);
         let piece = &piece[escape..];
         let taken = &piece[..piece.len().min(MAX_LINE - self.parsed)];
         self.parsed += taken.len();
@@ -157,6 +157,7 @@ fn position(piece: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use vte::Parser;
 
     use super::*;
 

@@ -6,6 +6,7 @@
 //! ones.
 
 mod access;
+mod feed;
 mod index;
 mod logs;
 mod open;

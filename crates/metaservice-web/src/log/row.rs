@@ -7,8 +7,9 @@
 
 use metaservice::LogOutput;
 use serde::Serialize;
-use vte::{Params, Parser, Perform};
+use vte::{Params, Perform};
 
+use super::feed::Feed;
 use super::style::{Color, Style};
 
 /// The most characters of a line that are shown.
@@ -53,7 +54,7 @@ struct Pen {
 
 /// Makes a row of the bytes of a line.
 pub(crate) struct Row {
-    parser: Parser,
+    feed: Feed,
     screen: Screen,
     bytes: usize,
 }
@@ -70,7 +71,7 @@ impl Row {
     pub(crate) fn new(style: Style) -> Self {
         let pen = Pen { output: LogOutput::Stdout, style };
         let screen = Screen { cells: Vec::new(), column: 0, pen, cut: false };
-        Self { parser: Parser::new(), screen, bytes: 0 }
+        Self { feed: Feed::new(), screen, bytes: 0 }
     }
 
     /// Adds bytes of the line, without its line break.
@@ -80,7 +81,7 @@ impl Row {
         self.screen.cut |= taken.len() < bytes.len();
         self.bytes += taken.len();
         self.screen.pen.output = output;
-        self.parser.advance(&mut self.screen, taken);
+        self.feed.advance(&mut self.screen, taken);
     }
 
     /// The style at the end of the line.
