@@ -45,6 +45,12 @@ impl Mark {
         self.pids().into_iter().for_each(wait_for_exit);
     }
 
+    /// Waits until each process has ended that has the mark now, and such a command line.
+    pub fn wait_for_exits_of(&self, is_wanted: impl Fn(&str) -> bool) {
+        let wanted = |pid: &Pid| command_line(*pid).is_some_and(|line| is_wanted(&line));
+        self.pids().into_iter().filter(wanted).for_each(wait_for_exit);
+    }
+
     /// Kills the processes that have the mark.
     pub fn kill(&self) {
         for pid in self.pids() {

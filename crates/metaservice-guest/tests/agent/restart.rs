@@ -166,6 +166,8 @@ async fn the_agent_notices_that_the_supervisor_was_killed() {
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
     let (success, header) = job.host.result().await;
     assert!(!success && header.unwrap().contains(r#""reason":"lost""#));
+    // The kernel kills the command too, and the agent does not wait for that.
+    agent.wait_for_no_job();
     agent.stop().await;
 }
 

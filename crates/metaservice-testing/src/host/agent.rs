@@ -92,8 +92,13 @@ impl Agent {
     /// Fails if a process other than the agent or its supervisor is left.
     pub fn assert_no_job_left(&self) {
         let mut left = self.processes();
-        left.retain(|line| !line.contains("metaservice-guest") && !line.contains("/proc/self/exe"));
+        left.retain(|line| is_of_job(line));
         assert!(left.is_empty(), "left running: {left:?}");
+    }
+
+    /// Waits until no process other than the agent or its supervisor is left.
+    pub fn wait_for_no_job(&self) {
+        self.mark().wait_for_exits_of(is_of_job);
     }
 
     /// The command lines of the agent and of each process that it has started.
@@ -110,6 +115,10 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.mark().kill();
     }
+}
+
+fn is_of_job(line: &str) -> bool {
+    !line.contains("metaservice-guest") && !line.contains("/proc/self/exe")
 }
 
 fn spawn(
