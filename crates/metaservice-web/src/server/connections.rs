@@ -70,8 +70,9 @@ async fn connection(stream: Counted, router: Router) {
 
 /// A connection that counts as long as it is open.
 struct Counted {
-    stream: TcpStream,
+    /// Released first: who sees the end of a connection finds room for another.
     _permit: OwnedSemaphorePermit,
+    stream: TcpStream,
 }
 
 impl AsyncRead for Counted {
