@@ -183,12 +183,16 @@ mod tests {
         #[test]
         fn what_passes_is_from_the_page(
             host in "(localhost|127\\.0\\.0\\.1|[a-z.@:]{0,12})(:7878|:[0-9]{0,3}|)",
-            origin in prop::option::of("(http://|https://|)(localhost|127\\.0\\.0\\.1|[a-z.]{0,8})(:7878|)"),
+            origin in prop::option::of(
+                "(http://|https://|)(localhost|127\\.0\\.0\\.1|[a-z.]{0,8})(:7878|)",
+            ),
             reads: bool,
             upgrades: bool,
         ) {
             let origin_header = origin.as_deref().map_or(Missing, One);
-            let head = Head { reads, upgrades, host: One(&host), origin: origin_header, site: Missing };
+            let host_header = One(&host);
+            let head =
+                Head { reads, upgrades, host: host_header, origin: origin_header, site: Missing };
             if gate().check(head).is_ok() {
                 prop_assert!(["localhost:7878", "127.0.0.1:7878"].contains(&host.as_str()));
                 match origin {

@@ -165,7 +165,9 @@ mod tests {
         /// In any time, no more tokens are tried than the limit allows, and there are no more
         /// sessions than may be.
         #[test]
-        fn nothing_exceeds_its_limit(steps in prop::collection::vec((0u64..20, any::<bool>()), 1..200)) {
+        fn nothing_exceeds_its_limit(
+            steps in prop::collection::vec((0u64..20, any::<bool>()), 1..200),
+        ) {
             let start = Instant::now();
             let (mut now, mut tried, mut number) = (start, 0, 0_u8);
             let mut sessions = Sessions::new(secret(0), start);
@@ -174,10 +176,11 @@ mod tests {
                 let token = sessions.token().reveal().to_owned();
                 let offered = if right { token.as_str() } else { "wrong" };
                 number = number.wrapping_add(1);
-                let made = sessions.exchange(offered, secret(number), Secret::of([number; 32]), now);
+                let made = sessions.exchange(offered, secret(number), secret(number), now);
                 tried += u32::from(made == Err(Denied::Wrong));
                 let spent = now - start;
-                let allowed = MAX_TRIES + u32::try_from(spent.as_secs() / TRY_INTERVAL.as_secs()).unwrap();
+                let refilled = spent.as_secs() / TRY_INTERVAL.as_secs();
+                let allowed = MAX_TRIES + u32::try_from(refilled).unwrap();
                 prop_assert!(tried <= allowed, "{tried} in {spent:?}");
                 prop_assert!(sessions.sessions.len() <= MAX_SESSIONS);
                 prop_assert!(right || made.is_err());

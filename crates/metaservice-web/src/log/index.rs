@@ -1,8 +1,8 @@
 //! A sparse index of the lines of a log. It does no I/O.
 //!
 //! A line ends with a line break, in the order in which both outputs arrived. The index knows where
-//! some lines begin; a reader begins at the last of them before its own. Its memory is limited: in a
-//! long log, it knows fewer lines.
+//! some lines begin; a reader begins at the last of them before its own. Its memory is limited: in
+//! a long log, it knows fewer lines.
 
 use serde::Serialize;
 
@@ -202,10 +202,13 @@ mod tests {
         /// style of a terminal.
         #[test]
         fn a_checkpoint_is_where_its_line_begins(
-            lines in prop::collection::vec("[ab]{0,5}(\x1b\\[3[0-7]m)?(\x1b\\[0?m)?[c]{0,3}", 1..60),
+            lines in prop::collection::vec(
+                "[ab]{0,5}(\x1b\\[3[0-7]m)?(\x1b\\[0?m)?[c]{0,3}", 1..60,
+            ),
             cuts in prop::collection::vec(1usize..30, 1..10),
         ) {
-            let log: Vec<u8> = lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
+            let log: Vec<u8> =
+                lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
             let mut index = Index::new();
             index.spacing = 16;
             let (mut rest, mut cuts) = (&log[..], cuts.into_iter().cycle());

@@ -111,7 +111,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pattern_and_any_line_end(pattern in "[a-z.*+?()|\\[\\]\\\\{}^$0-9(?-u)]{1,12}", line in ".{0,40}") {
+        fn any_pattern_and_any_line_end(
+            pattern in "[a-z.*+?()|\\[\\]\\\\{}^$0-9(?-u)]{1,12}",
+            line in ".{0,40}",
+        ) {
             let Ok(pattern) = pattern.parse::<Pattern>() else { return Ok(()) };
             let units = line.encode_utf16().count();
             for Mark(begin, end) in pattern.marks(&line) {

@@ -88,7 +88,8 @@ proptest! {
     fn any_bytes_become_harmless_text(bytes in hostile()) {
         let row = row(&bytes);
         let text = row.text();
-        prop_assert!(text.chars().all(|char| !char.is_control() && harmless(char) == char), "{text:?}");
+        let is_harmless = |char: char| !char.is_control() && harmless(char) == char;
+        prop_assert!(text.chars().all(is_harmless), "{text:?}");
         prop_assert!(text.chars().count() <= MAX_CELLS);
         let spans: String = row.spans().into_iter().map(|span| span.text).collect();
         prop_assert_eq!(spans, text);

@@ -41,7 +41,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> Infallible {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match Arc::clone(&room).try_acquire_owned() {
                     Ok(permit) => {
-                        connections.spawn(connection(Counted { stream, _permit: permit }, router.clone()));
+                        let counted = Counted { stream, _permit: permit };
+                        connections.spawn(connection(counted, router.clone()));
                     }
                     // A new connection has room for these bytes.
                     Err(_) => drop(stream.try_write(FULL)),
