@@ -16,13 +16,15 @@ use super::group::{self, Group, Groups};
 use super::machines::Machines;
 use super::output::{self, Destination};
 use super::runner::{Run, RunError};
+use super::tidy;
 use super::types::Event;
 use crate::name::{JobId, RunId};
 use crate::queue::{Queue, Written, log_name, object_name};
 use crate::request::Request;
 use crate::sealed::WorkerKey;
 use crate::step::{
-    Artifact, Change, ExceptionCause, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, Object, Outcome,
+    Artifact, Change, ExceptionCause, LostCause, MAX_ARTIFACTS, MAX_MESSAGE, MAX_STEP, Object,
+    Outcome,
 };
 use crate::store::Store;
 use crate::tunnel::Door;
@@ -32,6 +34,9 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How much of an id is in the name of its machine, in characters.
 const ID_IN_NAME: usize = 50;
+
+/// What a step has beside its change, in bytes, at most.
+const STEP_FRAME: usize = 1024;
 
 /// What an attempt needs.
 pub(super) struct Attempt {
@@ -51,6 +56,8 @@ pub(super) struct Attempt {
     pub(super) key: Option<WorkerKey>,
     /// The most bytes of the log.
     pub(super) max_log: u64,
+    /// The most bytes of the artifacts.
+    pub(super) max_artifacts: u64,
     /// When its claim was confirmed.
     pub(super) claimed: Instant,
     pub(super) events: Events,
@@ -83,7 +90,10 @@ impl Attempt {
         if !written {
             self.tell(Event::Dropped { id: self.id.clone(), attempt: self.attempt });
         }
-        let _ = tokio::fs::remove_dir_all(directory).await;
+        let removing = tokio::task::spawn_blocking(move || tidy::remove(&directory));
+        if let Ok(Err(error)) = removing.await {
+            tracing::warn!(id = %self.id, %error, "files of a job are left");
+        }
         if let Some(group) = group {
             group.close().await;
         }
@@ -181,7 +191,8 @@ impl Attempt {
     async fn store(&self, number: usize, path: &str) -> Artifact {
         let place = files::place(&self.directory, number);
         let object = object_name(&self.id, self.attempt, number);
-        self.insist(|| files::store(&self.store, &place, &object, path.to_owned())).await
+        let max = self.max_artifacts;
+        self.insist(|| files::store(&self.store, &place, &object, path.to_owned(), max)).await
     }
 
     /// Stores the whole log, if the worker has a store for it.
@@ -215,6 +226,7 @@ impl Attempt {
     /// Writes the last step of this attempt. Returns whether it was written: another writer may have
     /// been first.
     async fn finish(&self, change: Change) -> bool {
+        let change = fitting(change);
         let written = self.write(&change).await;
         let (id, attempt) = (self.id.clone(), self.attempt);
         match change {
@@ -270,6 +282,18 @@ fn not_run(error: RunError) -> Change {
             Change::Ended(Outcome::Exception { cause, message })
         }
     }
+}
+
+/// The step, or an exception if it is longer than the queue takes: no retry makes it shorter.
+fn fitting(change: Change) -> Change {
+    let length = serde_json::to_vec(&change).map_or(usize::MAX, |json| json.len());
+    if length < MAX_STEP - STEP_FRAME {
+        return change;
+    }
+    let message =
+        format!("the names of its artifacts take {length} bytes, more than a step may have");
+    let cause = ExceptionCause::Artifacts;
+    Change::Ended(Outcome::Exception { cause, message })
 }
 
 fn lost(cause: LostCause, message: impl Into<String>) -> Change {

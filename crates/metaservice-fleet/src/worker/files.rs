@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
+use super::tidy;
 use crate::step::Artifact;
 use crate::store::{PutError, Store};
 
@@ -12,19 +15,27 @@ pub(super) fn place(directory: &Path, number: usize) -> PathBuf {
     directory.join("artifacts").join(number.to_string())
 }
 
-/// Stores what the sandbox fetched to a place.
+/// Stores what the sandbox fetched to a place. The archive of a directory has at most so many bytes.
+///
+/// # Errors
+/// What can be over in a moment. What the guest made so that it cannot be packed is no error: the
+/// artifact says it.
 pub(super) async fn store(
     store: &Store,
     directory: &Path,
     object: &str,
     path: String,
+    max: u64,
 ) -> Result<Artifact, StoreError> {
     let place = directory.to_owned();
-    let packed = tokio::task::spawn_blocking(move || pack(&place)).await;
-    let packed = packed.map_err(io::Error::from).flatten().map_err(StoreError::Pack)?;
-    let Some(Packed { file, is_directory }) = packed else {
-        let error = Some("it was not fetched".to_owned());
-        return Ok(Artifact { path, object: None, is_directory: false, error });
+    let packed = tokio::task::spawn_blocking(move || pack(&place, max)).await;
+    let missing =
+        |path, error| Artifact { path, object: None, is_directory: false, error: Some(error) };
+    let (file, is_directory) = match packed.map_err(io::Error::from).flatten() {
+        Ok(Some(Packed { file, is_directory })) => (file, is_directory),
+        Ok(None) => return Ok(missing(path, "it was not fetched".to_owned())),
+        Err(error) if may_pass(&error) => return Err(StoreError::Pack(error)),
+        Err(error) => return Ok(missing(path, format!("it cannot be packed: {error}"))),
     };
     let object = store.put(object, file).await?;
     Ok(Artifact { path, object: Some(object), is_directory, error: None })
@@ -39,13 +50,23 @@ pub(super) enum StoreError {
     Put(#[from] PutError),
 }
 
+/// Whether the error is the host's, and may be over later.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull};
+    let has_no_descriptor =
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+    has_no_descriptor
+        || matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory | Interrupted)
+}
+
 struct Packed {
     file: File,
     is_directory: bool,
 }
 
 /// One file as it is, anything else as a tar archive. `None`: nothing was fetched.
-fn pack(place: &Path) -> io::Result<Option<Packed>> {
+fn pack(place: &Path, max: u64) -> io::Result<Option<Packed>> {
+    tidy::open_up(place);
     let mut entries = match std::fs::read_dir(place) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -56,20 +77,42 @@ fn pack(place: &Path) -> io::Result<Option<Packed>> {
         (Some(entry), true) if entry.file_type()?.is_file() => {
             Ok(Some(Packed { file: File::open(entry.path())?, is_directory: false }))
         }
-        _ => Ok(Some(Packed { file: archive(place)?, is_directory: true })),
+        _ => Ok(Some(Packed { file: archive(place, max)?, is_directory: true })),
     }
 }
 
-/// A tar archive of a directory's content, in a file without a name. Links stay links.
-fn archive(place: &Path) -> io::Result<File> {
+/// A tar archive of a directory's content, in a file without a name. Links stay links, but each hard
+/// link is a file of its own, so that a small tree can have a large archive.
+fn archive(place: &Path, max: u64) -> io::Result<File> {
     use std::io::Seek as _;
     let file = tempfile::tempfile_in(place.parent().unwrap_or(place))?;
-    let mut archive = tar::Builder::new(file);
+    let mut archive = tar::Builder::new(Limited { file, left: max });
     archive.follow_symlinks(false);
     archive.append_dir_all("", place)?;
-    let mut file = archive.into_inner()?;
+    let mut file = archive.into_inner()?.file;
     file.rewind()?;
     Ok(file)
+}
+
+/// A file that takes only so many bytes more.
+struct Limited {
+    file: File,
+    left: u64,
+}
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "its archive is too large"));
+        }
+        let written = self.file.write(bytes)?;
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +125,7 @@ mod tests {
     fn one_file_is_itself_and_a_tree_is_an_archive() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path(), 0);
+        let pack = |place: &Path| pack(place, 1 << 20);
         assert!(pack(&place).unwrap().is_none());
         std::fs::create_dir_all(&place).unwrap();
         assert!(pack(&place).unwrap().is_none());
@@ -102,5 +146,43 @@ mod tests {
         }
         assert!(found.contains(&(tar::EntryType::Symlink, 0)), "{found:?}");
         assert!(found.contains(&(tar::EntryType::Regular, 3)), "{found:?}");
+    }
+
+    #[test]
+    fn hard_links_do_not_make_an_archive_larger_than_it_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), 0);
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("file"), vec![0; 100_000]).unwrap();
+        for number in 0..20 {
+            std::fs::hard_link(place.join("file"), place.join(number.to_string())).unwrap();
+        }
+        let error = pack(&place, 1_000_000).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(!may_pass(&error) && pack(&place, 3_000_000).unwrap().is_some());
+        assert!(may_pass(&io::Error::from(io::ErrorKind::StorageFull)));
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_cannot_be_packed_is_an_artifact_with_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), 0);
+        std::fs::create_dir_all(&place).unwrap();
+        // Longer than a path may be: the guest made it step by step.
+        let name = "n".repeat(224);
+        let mut at =
+            rustix::fs::open(&place, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())
+                .unwrap();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&at, &name, 0o700.into()).unwrap();
+            let flags = rustix::fs::OFlags::DIRECTORY;
+            at = rustix::fs::openat(&at, &name, flags, rustix::fs::Mode::empty()).unwrap();
+        }
+        let url = format!("file://{}", directory.path().join("store").display());
+        let kept = Store::open(&url).unwrap();
+        let stored = store(&kept, &place, "a.1.0", "/out".to_owned(), 1 << 20).await.unwrap();
+        assert!(stored.object.is_none(), "{stored:?}");
+        assert!(stored.error.unwrap().starts_with("it cannot be packed: "));
+        tidy::remove(&place).unwrap();
     }
 }

@@ -15,6 +15,7 @@
 //! | `backlog` | what of a log is written and not sent yet, without I/O |
 //! | `output` | the log of an attempt on its way to the queue, over a file |
 //! | `files` | the artifacts of an attempt on their way to the queue |
+//! | `tidy` | removes what a guest has left on the host |
 //! | `types` | options, events and errors |
 //! | `events` | where the events go: a channel, and metrics |
 //! | `chain` | errors as one line |
@@ -40,10 +41,10 @@ mod runner;
 #[cfg(test)]
 mod simulation;
 mod stock;
+mod tidy;
 mod turn;
 pub(crate) mod types;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -141,8 +142,9 @@ fn claim_directory(directory: &Path) -> Result<std::fs::File, WorkerError> {
         }
         Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
     }
-    match std::fs::remove_dir_all(attempts(directory)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-        _ => Ok(lock),
+    // No attempt has a directory of another: what cannot be removed is in the way of none.
+    if let Err(error) = tidy::remove(&attempts(directory)) {
+        tracing::warn!(%error, path = %directory.display(), "files of earlier jobs are left");
     }
+    Ok(lock)
 }

@@ -294,6 +294,7 @@ impl Worker {
             machines: self.machines.clone(),
             groups: self.options.groups.clone(),
             max_log: self.options.max_log,
+            max_artifacts: self.options.max_artifacts,
             key: self.options.key.clone(),
             store: match &self.options.store {
                 Some(store) => store.clone(),
