@@ -39,7 +39,11 @@ pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
     let job = args.name.job;
     let exec = describe(args.around, args.command, true)?;
     let no_terminal = || {
-        let hint = format!("write `metaservice exec -i {job} -- sh` to send it a script");
+        let queue = match args.queue.args().name() {
+            Some(name) if args.queue.is_named() => format!("--queue {name} "),
+            _ => String::new(),
+        };
+        let hint = format!("write `metaservice exec {queue}-i {job} -- sh` to send it a script");
         Error::new(Hint(hint)).context("a shell needs a terminal, and standard input is not one")
     };
     attend(&job, &args.queue, exec, true, escape, no_terminal, printer).await

@@ -14,6 +14,12 @@ impl Columns {
         Self((0..columns).map(width).collect())
     }
 
+    /// These columns, where the first ones have at least these widths.
+    pub(crate) fn at_least(mut self, widths: &[usize]) -> Self {
+        self.0.iter_mut().zip(widths).for_each(|(width, least)| *width = (*width).max(*least));
+        self
+    }
+
     /// A row as a line. A longer cell moves those after it.
     pub(crate) fn line(&self, row: &[String]) -> String {
         let cells = row.iter().zip(&self.0).map(|(cell, width)| format!("{cell:<width$}"));
@@ -39,5 +45,7 @@ mod tests {
         assert_eq!(lines(&rows), ["NAME    N   COMMAND", "\u{e4}bcdef  10  x", "a"]);
         assert_eq!(lines(&[]), [""; 0]);
         assert_eq!(Columns::of(&rows).line(&row(["longer than", "2", "y"])), "longer than  2   y");
+        assert_eq!(Columns::of(&rows).at_least(&[1, 4]).line(&rows[2]), "a");
+        assert_eq!(Columns::of(&rows).at_least(&[1, 4]).line(&rows[1]), "\u{e4}bcdef  10    x");
     }
 }

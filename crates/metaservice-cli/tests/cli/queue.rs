@@ -207,7 +207,7 @@ fn a_tenant_has_limits_and_the_one_of_waiting_jobs_refuses_more() {
     let args = [&WAITS[..], &with("c")].concat();
     let refused = cli.run(&args);
     assert_eq!(refused.status, Some(125));
-    let error = "the tenant t may have 2 waiting jobs: 2 wait, and 1 are new\nhint: wait until";
+    let error = "the tenant t may have 2 waiting jobs: 2 wait, and 1 are new\nhint: submit fewer";
     assert!(refused.stderr.contains(error), "{refused:?}");
     assert_eq!(submit(&cli, &with("b")), "b", "the queue knows it already");
     submit(&cli, &["--tenant", "other", "--", "true"]);

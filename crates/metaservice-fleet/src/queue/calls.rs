@@ -1,5 +1,8 @@
 //! What clients and workers ask of a queue.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 
@@ -12,7 +15,7 @@ use super::watch::{Leases, Steps, StoredStep};
 use crate::name::{JobId, RunId, WorkerName};
 use crate::request::{Request, VERSION};
 use crate::state::{CANCELLATION, JobState, Phase};
-use crate::step::{Change, MAX_STEP, Outcome, Renewal, Step};
+use crate::step::{Change, MAX_STEP, Outcome, Renewal, Step, WorkerState};
 use crate::view::View;
 
 /// How often a step is written again that no server confirmed.
@@ -181,6 +184,25 @@ impl Queue {
     /// When no server answers.
     pub async fn leases(&self) -> Result<Leases, ReadError> {
         Leases::open(self).await
+    }
+
+    /// The workers that have not ended, by their names, each with the time since its last renewal by the server's clock.
+    /// After [`LEASE`](crate::view::LEASE), it is lost.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn workers(&self) -> Result<Vec<(Renewal, Duration)>, ReadError> {
+        let mut leases = self.leases().await?;
+        let mut last = BTreeMap::new();
+        while !leases.is_caught_up() {
+            let (stored, renewal) = leases.next().await?;
+            match renewal.state {
+                WorkerState::Gone => drop(last.remove(&renewal.worker)),
+                _ => drop(last.insert(renewal.worker.clone(), (stored, renewal))),
+            }
+        }
+        let age = |stored| Duration::from_millis(leases.opened().saturating_sub(stored));
+        Ok(last.into_values().map(|(stored, renewal)| (renewal, age(stored))).collect())
     }
 
     /// All jobs and workers as they are now.

@@ -37,21 +37,21 @@ struct Messages {
     /// The number of the last message within the reader that is open.
     count: u64,
     pending: u64,
+    /// When the server opened the reader.
+    opened: ServerTime,
     reader: Option<Box<pull::Stream>>,
     failed: bool,
     /// A reader that is being opened. It is a task: a caller that has other events all the time
     /// cancels its calls, and would never see the end of an opening that is in them.
-    opening: Option<AbortOnDropHandle<Result<(pull::Stream, u64), ReadError>>>,
+    opening: Option<AbortOnDropHandle<Result<Opened, ReadError>>>,
     connections: watch::Receiver<u64>,
 }
 
-/// Opens a reader of what comes after this message. Returns also how many messages are there.
-async fn open(
-    queue: &Queue,
-    name: &str,
-    subject: String,
-    last: u64,
-) -> Result<(pull::Stream, u64), ReadError> {
+/// A reader, how many messages are there, and when the server opened it.
+type Opened = (pull::Stream, u64, ServerTime);
+
+/// Opens a reader of what comes after this message.
+async fn open(queue: &Queue, name: &str, subject: String, last: u64) -> Result<Opened, ReadError> {
     let stream = queue.stream(name).await?;
     let deliver_policy = match last {
         0 => DeliverPolicy::All,
@@ -70,9 +70,15 @@ async fn open(
     let subject = format!("$JS.API.CONSUMER.CREATE.{name}");
     let created = queue.denials().watch(&subject, stream.create_consumer(config)).await?;
     let consumer = created.map_err(|error| server(error.into()))?;
-    let pending = consumer.cached_info().num_pending;
+    let info = consumer.cached_info();
+    let (pending, opened) = (info.num_pending, server_time(info.created.unix_timestamp_nanos()));
     let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
-    Ok((reader.await.map_err(|error| server(error.into()))?, pending))
+    Ok((reader.await.map_err(|error| server(error.into()))?, pending, opened))
+}
+
+/// The time of so many nanoseconds since 1970.
+fn server_time(nanoseconds: i128) -> ServerTime {
+    ServerTime::try_from(nanoseconds / 1_000_000).unwrap_or_default()
 }
 
 impl std::fmt::Debug for Messages {
@@ -99,6 +105,7 @@ impl Messages {
             last: 0,
             count: 0,
             pending: 0,
+            opened: 0,
             reader: None,
             failed: false,
             opening: None,
@@ -126,14 +133,15 @@ impl Messages {
         };
         let opened = opening.await;
         self.opening = None;
-        let (reader, pending) = match opened {
+        let (reader, pending, opened) = match opened {
             Ok(opened) => opened?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime ends.
             Err(_) => return std::future::pending().await,
         };
         self.reader = Some(Box::new(reader));
-        (self.pending, self.count, self.failed) = (pending, 0, false);
+        (self.pending, self.opened) = (pending, opened);
+        (self.count, self.failed) = (0, false);
         Ok(())
     }
 
@@ -170,8 +178,7 @@ impl Messages {
                 continue;
             }
             self.last = info.stream_sequence;
-            let milliseconds = info.published.unix_timestamp_nanos() / 1_000_000;
-            let time = ServerTime::try_from(milliseconds).unwrap_or_default();
+            let time = server_time(info.published.unix_timestamp_nanos());
             let sequence = info.stream_sequence;
             return Ok(Read { message, sequence, time });
         }
@@ -254,6 +261,12 @@ pub struct Leases(Messages);
 impl Leases {
     pub(super) async fn open(queue: &Queue) -> Result<Self, ReadError> {
         Messages::open(queue, LEASES, "$KV.ms_leases.lease.>".to_owned()).await.map(Self)
+    }
+
+    /// When the server opened the reader last, by its own clock.
+    #[must_use]
+    pub fn opened(&self) -> ServerTime {
+        self.0.opened
     }
 
     /// Whether all renewals were read that were there when the reader looked last.

@@ -51,10 +51,8 @@ pub(crate) async fn artifacts(args: Artifacts, printer: Printer) -> Result<ExitS
     };
     let Some(directory) = args.to else { return list(left, printer) };
     let stores = Stores::open(&queue, &args.store)?;
-    let mut fetched = true;
-    for artifact in left {
-        fetched &= fetch(&stores, artifact, &directory, printer).await;
-    }
+    let left: Vec<_> = left.iter().map(|artifact| (directory.clone(), artifact)).collect();
+    let fetched = fetch_all(&stores, &left, printer).await;
     Ok(if fetched { ExitStatus::SUCCESS } else { ExitStatus::FAILED })
 }
 
@@ -90,18 +88,37 @@ pub(super) async fn place(
     artifacts: &[Artifact],
     printer: Printer,
 ) -> bool {
+    let left = artifacts.iter().zip(&spec.artifacts).map(|(artifact, wanted)| {
+        (wanted.to.clone().unwrap_or_else(|| PathBuf::from(".")), artifact)
+    });
+    fetch_all(stores, &left.collect::<Vec<_>>(), printer).await
+}
+
+/// Fetches artifacts, each into a directory. Returns whether all are there.
+async fn fetch_all(stores: &Stores, left: &[(PathBuf, &Artifact)], printer: Printer) -> bool {
     let mut fetched = true;
-    for (artifact, wanted) in artifacts.iter().zip(&spec.artifacts) {
-        let directory = wanted.to.clone().unwrap_or_else(|| PathBuf::from("."));
-        fetched &= fetch(stores, artifact, &directory, printer).await;
+    for (path, (_, artifact)) in paths(left).into_iter().zip(left) {
+        fetched &= fetch(stores, artifact, path, printer).await;
     }
     fetched
 }
 
-/// Fetches one artifact into a directory. Returns whether it is there.
-async fn fetch(stores: &Stores, artifact: &Artifact, directory: &Path, printer: Printer) -> bool {
-    match try_fetch(stores, artifact, directory).await {
-        Ok(path) => {
+/// The path of each artifact. Of those that would have the same, each is named by its whole path in
+/// the guest.
+fn paths(left: &[(PathBuf, &Artifact)]) -> Vec<PathBuf> {
+    let short = left.iter().map(|(directory, artifact)| directory.join(file_name(artifact)));
+    let short: Vec<_> = short.collect();
+    let is_shared = |path: &PathBuf| short.iter().filter(|other| *other == path).count() > 1;
+    let path = |(path, (directory, artifact)): (&PathBuf, &(PathBuf, &Artifact))| {
+        if is_shared(path) { directory.join(long_name(artifact)) } else { path.clone() }
+    };
+    short.iter().zip(left).map(path).collect()
+}
+
+/// Fetches one artifact. Returns whether it is there.
+async fn fetch(stores: &Stores, artifact: &Artifact, path: PathBuf, printer: Printer) -> bool {
+    match try_fetch(stores, artifact, &path).await {
+        Ok(()) => {
             printer.note(&format!("fetched {} to {}", artifact.path, path.display()));
             true
         }
@@ -112,9 +129,9 @@ async fn fetch(stores: &Stores, artifact: &Artifact, directory: &Path, printer: 
     }
 }
 
-async fn try_fetch(stores: &Stores, artifact: &Artifact, directory: &Path) -> Result<PathBuf> {
+async fn try_fetch(stores: &Stores, artifact: &Artifact, path: &Path) -> Result<()> {
     let object = artifact.object.as_ref().context("the job did not leave it")?;
-    let path = directory.join(file_name(artifact));
+    let directory = path.parent().context("it has no directory")?;
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     // The file is not visible before it is whole.
@@ -123,15 +140,25 @@ async fn try_fetch(stores: &Stores, artifact: &Artifact, directory: &Path) -> Re
     let (file, temporary) = new.into_parts();
     let mut file = tokio::fs::File::from_std(file);
     stores.get(object, &mut file).await?;
-    temporary.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    temporary.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
 }
 
-/// The last part of an artifact's path, which is no path of a directory above.
+/// The last part of an artifact's path.
 fn file_name(artifact: &Artifact) -> String {
-    let last = artifact.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let last = printable(last).replace(['\n', '*', '?'], "_");
-    let name = if matches!(last.as_str(), "" | "." | "..") { "artifact".to_owned() } else { last };
+    let last = artifact.path.trim_end_matches('/').rsplit('/').next();
+    name_of(artifact, last.unwrap_or_default())
+}
+
+/// All of an artifact's path, in one name.
+fn long_name(artifact: &Artifact) -> String {
+    name_of(artifact, artifact.path.trim_matches('/'))
+}
+
+/// A name of a file, which is no path of another directory.
+fn name_of(artifact: &Artifact, text: &str) -> String {
+    let text = printable(text).replace(['/', '\n', '*', '?'], "_");
+    let name = if matches!(text.as_str(), "" | "." | "..") { "artifact".to_owned() } else { text };
     if artifact.is_directory { format!("{name}.tar") } else { name }
 }
 
@@ -153,5 +180,20 @@ mod tests {
             assert_eq!(name(wrong, false), "artifact");
         }
         assert_eq!(name("/a\u{1b}[2J", false), "a\u{fffd}[2J");
+    }
+
+    #[test]
+    fn artifacts_of_the_same_name_do_not_replace_each_other() {
+        let artifact = |path: &str| {
+            let path = path.to_owned();
+            Artifact { path, object: None, is_directory: false, error: None }
+        };
+        let all = ["/o/a/s.txt", "/o/b/s.txt", "/o/t.txt", "/../s.txt"].map(artifact);
+        let there = PathBuf::from("results");
+        let left: Vec<_> = all.iter().map(|artifact| (there.clone(), artifact)).collect();
+        let names = ["o_a_s.txt", "o_b_s.txt", "t.txt", ".._s.txt"];
+        assert_eq!(paths(&left), names.map(|name| there.join(name)));
+        let apart = [(PathBuf::from("x"), &all[0]), (PathBuf::from("y"), &all[1])];
+        assert_eq!(paths(&apart), ["x/s.txt", "y/s.txt"].map(PathBuf::from));
     }
 }

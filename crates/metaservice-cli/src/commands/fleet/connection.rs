@@ -38,12 +38,17 @@ pub(crate) struct QueueArgs {
 impl QueueArgs {
     /// Whether a queue is named. Verbs that also know the jobs of this process's user need it.
     pub(crate) fn is_given(&self) -> bool {
-        self.queue.is_some()
+        self.name().is_some()
+    }
+
+    /// The queue that is named. An empty variable of the environment names none.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.queue.as_deref().filter(|name| !name.is_empty())
     }
 
     /// The address. `None`: the queue of this host.
     fn url(&self) -> Option<&str> {
-        self.queue.as_deref().filter(|url| *url != LOCAL)
+        self.name().filter(|url| *url != LOCAL)
     }
 
     /// Connects.

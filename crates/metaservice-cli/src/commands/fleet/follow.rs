@@ -134,12 +134,18 @@ async fn print(
             Err(error) => return Err(error.into()),
         };
         match chunk.stream {
-            Stream::Stderr if !printer.is_json() => stderr.write_all(&chunk.bytes).await?,
-            _ => stdout.write_all(&chunk.bytes).await?,
+            Stream::Stderr if !printer.is_json() => {
+                stderr.write_all(&chunk.bytes).await?;
+                stderr.flush().await?;
+            }
+            // A terminal shows it at once, also without the end of the line.
+            _ => {
+                stdout.write_all(&chunk.bytes).await?;
+                stdout.flush().await.context("cannot write the log")?;
+            }
         }
     }
-    stdout.flush().await?;
-    stderr.flush().await.context("cannot write the log")
+    Ok(())
 }
 
 /// Says what became of a job, and returns the exit status.

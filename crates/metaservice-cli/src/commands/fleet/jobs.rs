@@ -122,7 +122,9 @@ impl Lines {
         let head = head.map(str::to_owned).to_vec();
         let rows = jobs.iter().map(|(id, job)| row(id, job, now()));
         let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-        let lines = Self { columns: Columns::of(&rows), printer };
+        // Later rows are as wide as most are.
+        let columns = Columns::of(&rows).at_least(&[12, 8, 11, 7, 10]);
+        let lines = Self { columns, printer };
         if printer.is_json() || printer.is_quiet() {
             jobs.iter().try_for_each(|(id, job)| lines.write(id, job))?;
         } else {
@@ -185,8 +187,16 @@ fn row(id: &JobId, job: &JobState, now: u64) -> Vec<String> {
         job.attempt.to_string(),
         worker(job).unwrap_or_else(|| "-".to_owned()),
         crate::output::age(age),
-        command.chars().take(60).collect(),
+        short(&command),
     ]
+}
+
+/// At most 60 characters of a command.
+fn short(command: &str) -> String {
+    match command.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &command[..end]),
+        None => command.to_owned(),
+    }
 }
 
 fn json_of(id: &JobId, job: &JobState) -> Value {
@@ -228,6 +238,8 @@ mod tests {
         let id = "a".parse().unwrap();
         let cells = row(&id, &job, 61).join("|");
         assert_eq!(cells, "a|default|waiting|0|-|60s|echo a\u{fffd}[2J b");
+        assert_eq!(short(&"x".repeat(60)).len(), 60);
+        assert_eq!(short(&"x".repeat(61)), format!("{}...", "x".repeat(60)));
         job.apply(at(1), Some(Change::Cancelled));
         assert_eq!(json_of(&id, &job)["state"], "cancelled");
     }

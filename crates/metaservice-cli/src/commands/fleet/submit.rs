@@ -180,7 +180,7 @@ pub(crate) async fn submit(args: Submit, printer: Printer) -> Result<ExitStatus>
 pub(super) async fn check_room(queue: &Queue, tenant: &Tenant, ids: &[&JobId]) -> Result<()> {
     queue.check_room(tenant, ids).await.map_err(|error| match error {
         error @ RoomError::Full { .. } => hints::hinted(
-            format!("wait until some have started; \"metaservice tenants {tenant}\" shows them"),
+            format!("submit fewer at once, or wait: \"metaservice tenants {tenant}\" shows them"),
             error.to_string(),
         ),
         error => Error::new(error).context("cannot submit the job"),

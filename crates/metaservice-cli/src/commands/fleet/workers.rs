@@ -1,9 +1,12 @@
 //! `metaservice workers`: the workers of a queue.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args;
 use metaservice_fleet::step::{Renewal, WorkerState};
-use serde_json::json;
+use metaservice_fleet::view::LEASE;
+use serde_json::{Value, json};
 
 use super::QueueArgs;
 use crate::output;
@@ -14,7 +17,8 @@ use crate::status::ExitStatus;
 /// List the workers of a queue.
 ///
 /// A worker with a free slot that takes no job says why: "memory" if a job waits that needs more than
-/// is left, "disk" if its disk is nearly full, "draining" if it ends.
+/// is left, "disk" if its disk is nearly full, "draining" if it ends. A worker is "lost" if it has
+/// not renewed its lease for 15 s: it was killed, or it has no connection to the queue.
 #[derive(Debug, Args)]
 pub(crate) struct Workers {
     #[command(flatten)]
@@ -22,23 +26,37 @@ pub(crate) struct Workers {
 }
 
 pub(crate) async fn workers(args: Workers, printer: Printer) -> Result<ExitStatus> {
-    let view = args.queue.connect().await?.view().await?;
+    let workers = args.queue.connect().await?.workers().await?;
     if printer.is_json() {
-        let all: Vec<_> = view.workers().collect();
+        let all: Vec<_> = workers.iter().map(json_of).collect();
         output::line(json_text(&json!(all).to_string()))?;
         return Ok(ExitStatus::SUCCESS);
     }
     let head = ["NAME", "STATE", "REASON", "RUNNING", "SLOTS", "WARM", "VERSION", "LABELS"];
     let head = head.map(str::to_owned).to_vec();
-    let rows: Vec<_> = std::iter::once(head).chain(view.workers().map(row)).collect();
+    let rows: Vec<_> = std::iter::once(head).chain(workers.iter().map(row)).collect();
     for line in table::lines(&rows) {
         output::line(line)?;
     }
     Ok(ExitStatus::SUCCESS)
 }
 
-fn row(worker: &Renewal) -> Vec<String> {
+/// Whether a worker has not renewed its lease in time.
+fn is_lost((_, age): &(Renewal, Duration)) -> bool {
+    *age > LEASE
+}
+
+fn json_of(known: &(Renewal, Duration)) -> Value {
+    let mut json = json!(known.0);
+    json["lost"] = is_lost(known).into();
+    json["renewedMsAgo"] = u64::try_from(known.1.as_millis()).unwrap_or(u64::MAX).into();
+    json
+}
+
+fn row(known: &(Renewal, Duration)) -> Vec<String> {
+    let worker = &known.0;
     let state = match worker.state {
+        _ if is_lost(known) => "lost",
         WorkerState::Ready => "ready",
         WorkerState::Draining => "draining",
         WorkerState::Gone => "gone",
@@ -56,4 +74,21 @@ fn row(worker: &Renewal) -> Vec<String> {
         text(&worker.version),
         text(&labels),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_renews_nothing_is_lost() {
+        let renewal = json!({
+            "worker": "w", "run": "r", "slots": 1, "running": 1, "state": "ready", "version": "1",
+        });
+        let worker: Renewal = serde_json::from_value(renewal).unwrap();
+        let known = |worker: &Renewal, seconds| (worker.clone(), Duration::from_secs(seconds));
+        assert_eq!(row(&known(&worker, 15))[1], "ready");
+        assert_eq!(row(&known(&worker, 16))[1], "lost");
+        assert_eq!(json_of(&known(&worker, 16))["lost"], true);
+    }
 }

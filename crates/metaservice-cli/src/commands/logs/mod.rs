@@ -77,7 +77,10 @@ const MAX_TAIL: usize = 64 * 1024 * 1024;
 pub(crate) async fn logs(args: Logs, printer: Printer) -> Result<ExitStatus> {
     if args.queue.has(&args.name.job).await {
         let is_plain = !args.timestamps && !args.merged && args.since.is_none();
-        ensure!(is_plain && args.tail.is_none(), "of a job of a queue, logs shows all, as it is");
+        ensure!(
+            is_plain && args.tail.is_none(),
+            "the log of a job of a queue is shown whole: pipe it to tail or grep"
+        );
         return follow::logs(args.queue.args(), &args.store, &args.name.job, args.follow, printer)
             .await;
     }
