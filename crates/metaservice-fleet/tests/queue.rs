@@ -4,13 +4,15 @@
 mod servers;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::time::Duration;
 
 use metaservice_fleet::name::{JobId, RunId};
 use metaservice_fleet::queue::{Cancelled, Queue, ReadError, SubmitError, Submitted, Written};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
-use metaservice_fleet::step::{Change, Outcome};
+use metaservice_fleet::step::{Artifact, Change, Outcome};
+use metaservice_fleet::store::Store;
 use metaservice_sandbox::spec::JobSpec;
 
 use servers::{Cluster, One, id};
@@ -37,6 +39,40 @@ async fn the_same_submission_is_the_same_job_and_another_is_refused() {
     wrong.spec.log = Some("/etc/passwd".into());
     assert!(matches!(queue.submit(&id("b"), &wrong).await, Err(SubmitError::Invalid(_))));
     assert_eq!(queue.view().await.unwrap().jobs().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_full_is_freed_by_the_removal_of_old_jobs() {
+    let mut server = One::of_size(20 << 20);
+    let queue = server.queue().await;
+    let mut left = request("true");
+    let artifact = serde_json::from_value(serde_json::json!({ "path": "/f" })).unwrap();
+    left.spec.artifacts.push(artifact);
+    queue.submit(&id("a"), &left).await.unwrap();
+    queue.write(&id("a"), 1, claim("w")).await.unwrap();
+    let store = Store::of_queue(queue.clone());
+    let file = || {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; 8 << 20]).unwrap();
+        file
+    };
+    let object = store.put("a.1.0", file()).await.unwrap();
+    let (path, error) = ("/f".to_owned(), None);
+    let artifacts = vec![Artifact { path, object: Some(object), is_directory: false, error }];
+    let outcome = Outcome::Finished { status: 0, log: 0, log_object: None, artifacts };
+    queue.write(&id("a"), 2, Change::Ended(outcome)).await.unwrap();
+    while store.put("other.1.0", file()).await.is_ok() {}
+    let refused = queue.submit(&id("b"), &request(&"x".repeat(100_000))).await;
+    assert!(refused.is_err(), "the server is not full");
+    assert_eq!(queue.prune(|_| true).await.unwrap(), [id("a")]);
+    // A server that was full counts anew when it starts.
+    server.restart().await;
+    let taken = async {
+        while queue.submit(&id("b"), &request(&"x".repeat(100_000))).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), taken).await.expect("the server has room");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,11 @@ pub(super) fn mark_subject(object: &str) -> String {
     format!("$O.ms_files.M.{}", URL_SAFE.encode(object))
 }
 
+/// The subject of the parts of an object: the object store's format, not this crate's.
+pub(super) fn content_subject(nuid: &str) -> String {
+    format!("$O.ms_files.C.{nuid}")
+}
+
 /// A step, if this version can read it.
 pub(super) fn read_step(json: &[u8]) -> Option<Step> {
     let step: Step = serde_json::from_slice(json).ok()?;

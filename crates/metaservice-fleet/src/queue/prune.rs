@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use async_nats::jetstream::object_store::DeleteErrorKind;
+use async_nats::jetstream::object_store::InfoErrorKind;
 use tokio::time::Instant;
 
 use super::connection::{FILES, JOBS, LOGS, OBJECTS, Queue};
 use super::error::{PruneError, ServerError};
-use super::keys::{job_subjects, mark_subject, object_name};
+use super::keys::{content_subject, job_subjects, mark_subject, object_name};
 use super::watch::StoredStep;
 use crate::log;
 use crate::name::JobId;
@@ -92,10 +92,13 @@ impl Queue {
         for attempt in 1..=job.attempt {
             for number in 0..count {
                 let name = object_name(id, attempt, number);
-                match files.delete(&name).await {
-                    // The store keeps a mark of each object that it had.
-                    Ok(()) => self.remove(OBJECTS, mark_subject(&name), None).await?,
-                    Err(error) if error.kind() == DeleteErrorKind::NotFound => {}
+                match files.info(&name).await {
+                    // Deleting it would write that it is deleted, which a full server refuses.
+                    Ok(info) => {
+                        self.remove(OBJECTS, content_subject(&info.nuid), None).await?;
+                        self.remove(OBJECTS, mark_subject(&name), None).await?;
+                    }
+                    Err(error) if error.kind() == InfoErrorKind::NotFound => {}
                     Err(error) => return Err(error.into()),
                 }
             }

@@ -111,16 +111,26 @@ impl One {
         Self { server: Server::start(arguments), address, port, _directory: directory }
     }
 
+    /// A server that keeps only so many bytes in files.
+    pub(crate) fn of_size(bytes: u64) -> Self {
+        let store = format!("max_file_store: {bytes}");
+        Self::configured(&store, "")
+    }
+
     /// A server with the users of `contrib/nats/roles.conf`.
     pub(crate) fn with_roles() -> Self {
+        Self::configured("", include_str!("../../../../contrib/nats/roles.conf"))
+    }
+
+    /// A server with more lines in its configuration: for JetStream, and in all.
+    fn configured(jetstream: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let roles = include_str!("../../../../contrib/nats/roles.conf");
-        std::fs::write(directory.path().join("roles.conf"), roles).unwrap();
+        std::fs::write(directory.path().join("more.conf"), more).unwrap();
         let config = directory.path().join("server.conf");
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n\
-             include \"roles.conf\"\n",
+            "listen: \"127.0.0.1:{port}\"\njetstream {{\nstore_dir: \"{}\"\n{jetstream}\n}}\n\
+             include \"more.conf\"\n",
             directory.path().join("data").display()
         );
         std::fs::write(&config, text).unwrap();
