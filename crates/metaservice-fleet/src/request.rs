@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
+use metaservice_sandbox::job::{Field, InvalidJob, Job};
 use metaservice_sandbox::spec::JobSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -104,6 +105,14 @@ pub enum InvalidRequest {
     /// It requires something that is no [requirement](Requirement).
     #[error(transparent)]
     Requirement(#[from] InvalidRequirement),
+    /// A limit or a time of the description is more than a host can bear.
+    #[error("in {field}: {reason}")]
+    Bound {
+        /// Which one.
+        field: Field,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It is too long.
     #[error("the job has {0} bytes of JSON, more than {MAX_REQUEST}")]
     Size(usize),
@@ -131,6 +140,24 @@ impl Request {
     /// # Errors
     /// The first thing that no worker runs.
     pub fn check(&self) -> Result<(), InvalidRequest> {
+        self.check_form()?;
+        self.check_bounds()
+    }
+
+    /// Whether the limits and times are such that they harm no worker.
+    fn check_bounds(&self) -> Result<(), InvalidRequest> {
+        Job::check_bounds(&self.spec).map_err(|error| match error {
+            InvalidJob::Field { field, cause } => {
+                InvalidRequest::Bound { field, reason: cause.to_string() }
+            }
+            _ => InvalidRequest::Client("such limits"),
+        })
+    }
+
+    /// Whether this is a job of the queue. All versions must agree on it: a reader that knows a job
+    /// less counts and judges otherwise than the others. So what a later version refuses is not
+    /// here, but in [`check`](Self::check): its worker takes the job and says why it does not run.
+    pub(crate) fn check_form(&self) -> Result<(), InvalidRequest> {
         let spec = &self.spec;
         if spec.command.is_empty() && spec.entrypoint.is_none() {
             return Err(InvalidRequest::NoCommand);
@@ -357,6 +384,26 @@ mod tests {
         assert_eq!(require("mem=8G"), Ok(()));
         let wrong = InvalidRequirement::Memory("x".to_owned());
         assert_eq!(require("mem=x"), Err(InvalidRequest::Requirement(wrong)));
+    }
+
+    #[test]
+    fn what_would_end_a_worker_is_refused_by_name() {
+        let limit = |name: &str, value: &str| {
+            checked(|request| {
+                request.spec.limits.insert(name.to_owned(), value.to_owned());
+            })
+        };
+        assert_eq!(limit("headers", "128"), Ok(()));
+        let refused = limit("headers", "1T").unwrap_err();
+        let text = "in limits (headers=1T): 1099511627776 is too large: the most is 4096";
+        assert_eq!(refused.to_string(), text);
+        for (name, value) in [("stall", "18000000000000000000s"), ("none", "1"), ("list", "x")] {
+            assert!(matches!(limit(name, value), Err(InvalidRequest::Bound { .. })), "{name}");
+        }
+        let json = serde_json::json!({
+            "spec": {"version": 1, "command": ["true"], "timeout": "18000000000000000000s"},
+        });
+        assert!(serde_json::from_value::<Request>(json).is_err());
     }
 
     #[test]

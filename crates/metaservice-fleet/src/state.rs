@@ -93,7 +93,7 @@ impl JobState {
     #[must_use]
     pub fn submitted(at: Stored, change: Change) -> Option<Self> {
         let Change::Submitted(request) = change else { return None };
-        if at.number != 0 || request.check().is_err() {
+        if at.number != 0 || request.check_form().is_err() {
             return None;
         }
         Some(Self {

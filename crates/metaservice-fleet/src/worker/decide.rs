@@ -353,6 +353,21 @@ impl Decider {
         }
     }
 
+    /// Notes that an attempt ended by a fault of the worker's program. The job gets another one, and
+    /// the worker goes on with its other jobs. Returns whether the job was still its own.
+    pub(super) fn broken(&mut self, id: &JobId, attempt: u32, message: String) -> bool {
+        self.ended(id, attempt);
+        let Some(job) = self.view.job(id).filter(|job| job.is_run_by(&self.run, attempt)) else {
+            return false;
+        };
+        if self.is_cut || self.running.contains_key(id) {
+            return false;
+        }
+        let change = Change::Lost { cause: LostCause::Machine, message };
+        self.write(Due { id: id.clone(), number: job.next, change });
+        true
+    }
+
     /// Notes that a server confirmed the renewal that was sent then. Returns whether the worker was
     /// cut off before, or the servers were down.
     pub(super) fn confirmed(&mut self, sent: Duration) -> bool {

@@ -20,6 +20,7 @@
 //! | `events` | where the events go: a channel, and metrics |
 //! | `chain` | errors as one line |
 //! | `simulation` | many workers, clients and servers from a seed: a test |
+//! | `guarded` | an attempt whose fault ends only itself |
 //! | `group` | a cgroup for each attempt, with its share of the processors |
 //! | `host` | what the host has for the requirements of jobs |
 
@@ -31,6 +32,7 @@ mod disk;
 mod events;
 mod files;
 mod group;
+mod guarded;
 mod host;
 pub(crate) mod idle;
 mod machines;

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
 use super::events::Events;
+use super::guarded::guarded;
 use super::idle::Left;
 use super::machines::Machines;
 use super::pool::Pool;
@@ -23,7 +24,7 @@ use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::moment::at;
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Limits, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
-use crate::step::{Renewal, WorkerState};
+use crate::step::{LostCause, MAX_MESSAGE, Renewal, WorkerState};
 use crate::store::Store;
 use crate::view::{Due, RENEWAL};
 
@@ -63,8 +64,8 @@ pub(super) struct Worker {
 struct Over {
     id: JobId,
     attempt: u32,
-    /// Whether it wrote a result.
-    is_result: bool,
+    /// Whether it wrote a result. An error: it broke.
+    is_result: Result<bool, String>,
 }
 
 /// A step that was on its way.
@@ -307,13 +308,20 @@ impl Worker {
         self.tell(Event::Claimed { id: id.clone(), attempt, waited });
         self.summary.claimed += 1;
         self.stops.insert(id.clone(), (attempt, stop));
-        self.attempts.spawn(async move { Over { id, attempt, is_result: task.run().await } });
+        let directory = task.directory.clone();
+        self.attempts.spawn(async move {
+            Over { id, attempt, is_result: guarded(task.run(), directory).await }
+        });
     }
 
     fn ended(&mut self, ended: Result<Over, tokio::task::JoinError>) {
         self.busy = Instant::now();
         match ended {
             Ok(Over { id, attempt, is_result }) => {
+                let is_result = is_result.unwrap_or_else(|message| {
+                    self.broken(&id, attempt, message);
+                    false
+                });
                 self.decider.ended(&id, attempt);
                 // The next attempt may have begun here before this one was cleaned up.
                 if self.stops.get(&id).is_some_and(|(last, _)| *last == attempt) {
@@ -321,8 +329,20 @@ impl Worker {
                 }
                 self.summary.ended += u64::from(is_result);
             }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The panic of an attempt is in what it returns, and none is cancelled before the worker.
             Err(_) => {}
+        }
+    }
+
+    fn broken(&mut self, id: &JobId, attempt: u32, mut message: String) {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        tracing::error!(%id, attempt, message, "an attempt broke");
+        let (id, event) = (id.clone(), message.clone());
+        if self.decider.broken(&id, attempt, message) {
+            let cause = LostCause::Machine;
+            self.tell(Event::Lost { id, attempt, cause, message: event });
+        } else {
+            self.tell(Event::Dropped { id, attempt });
         }
     }
 

@@ -1,6 +1,7 @@
 //! What workers and clients write: it stays as it is, and later forms do no harm.
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod samples;
 #[path = "../servers/mod.rs"]
 mod servers;

@@ -9,6 +9,9 @@ use metaservice_nic::Limits as CardLimits;
 use crate::history::Keep;
 use crate::spec::{InvalidPeriod, InvalidSize, Period, Size};
 
+/// The most connections and the like. Each takes some hundred bytes of the host's memory, or more.
+const MANY: u64 = 1 << 20;
+
 /// All limits of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -52,17 +55,22 @@ pub enum InvalidLimit {
     /// A guest cannot work with none.
     #[error("a guest needs at least one")]
     Zero,
-    /// Its value is more than the host can count.
-    #[error("{0} is too large")]
-    TooLarge(u64),
+    /// Its value is more than a host has for one job.
+    #[error("{value} is too large: the most is {most}")]
+    TooLarge {
+        /// The value.
+        value: u64,
+        /// The largest value of this limit.
+        most: u64,
+    },
 }
 
 /// The limit that a name stands for.
 enum Slot<'a> {
-    /// A number that is not zero.
-    Count(&'a mut usize),
-    /// The same, of at most 32 bits.
-    Rate(&'a mut u32),
+    /// A number that is not zero, and the largest: it bounds what the job takes of the host's memory.
+    Count(&'a mut usize, u64),
+    /// The same, per second.
+    Rate(&'a mut u32, u64),
     /// Bytes or a number, and zero means none.
     Bytes(&'a mut u64),
     Time(&'a mut Duration),
@@ -140,31 +148,31 @@ impl Limits {
             self;
         let history = &mut self.history;
         [
-            ("connections", Slot::Count(&mut service.connections)),
-            ("headers", Slot::Count(&mut service.headers)),
-            ("line", Slot::Count(&mut service.line)),
-            ("head", Slot::Count(&mut service.head)),
+            ("connections", Slot::Count(&mut service.connections, MANY)),
+            ("headers", Slot::Count(&mut service.headers, 4 << 10)),
+            ("line", Slot::Count(&mut service.line, 1 << 20)),
+            ("head", Slot::Count(&mut service.head, 1 << 20)),
             ("head-time", Slot::Time(&mut service.head_time)),
             ("stall", Slot::Time(&mut service.stall)),
             ("agent-lost", Slot::Time(&mut service.agent_lost)),
             ("agent-dead", Slot::Time(&mut service.agent_dead)),
             ("no-guest", Slot::OptionalTime(&mut service.no_guest)),
-            ("list", Slot::Count(&mut service.list)),
-            ("names", Slot::Count(&mut service.names)),
-            ("streams", Slot::Count(&mut service.streams)),
+            ("list", Slot::Count(&mut service.list, 1 << 30)),
+            ("names", Slot::Count(&mut service.names, 16 << 20)),
+            ("streams", Slot::Count(&mut service.streams, 64 << 10)),
             ("storage", Slot::Bytes(&mut service.storage)),
-            ("buffers", Slot::Count(&mut card.buffers)),
-            ("frames", Slot::Rate(&mut card.frames)),
-            ("half-open", Slot::Count(&mut card.half_open)),
+            ("buffers", Slot::Count(&mut card.buffers, 16 << 30)),
+            ("frames", Slot::Rate(&mut card.frames, 1 << 30)),
+            ("half-open", Slot::Count(&mut card.half_open, MANY)),
             ("artifact-timeout", Slot::Time(artifact_timeout)),
             ("console", Slot::Bytes(console)),
             ("pcap", Slot::Bytes(pcap)),
             ("net-log", Slot::Bytes(network_log)),
-            ("net-connections", Slot::Count(&mut network.connections)),
-            ("net-per-name", Slot::Count(&mut network.per_name)),
-            ("net-names", Slot::Count(&mut network.names)),
-            ("net-queries", Slot::Rate(&mut network.queries)),
-            ("net-udp", Slot::Count(&mut network.associations)),
+            ("net-connections", Slot::Count(&mut network.connections, MANY)),
+            ("net-per-name", Slot::Count(&mut network.per_name, MANY)),
+            ("net-names", Slot::Count(&mut network.names, MANY)),
+            ("net-queries", Slot::Rate(&mut network.queries, 1 << 30)),
+            ("net-udp", Slot::Count(&mut network.associations, MANY)),
             ("net-dial", Slot::Time(&mut network.dial)),
             ("history-jobs", Slot::Bytes(&mut history.jobs)),
             ("history-age", Slot::Time(&mut history.age)),
@@ -178,8 +186,8 @@ impl Limits {
         let found = self.slots().into_iter().find(|(known, _)| *known == name);
         let (_, slot) = found.ok_or_else(|| InvalidLimit::Name { name: name.to_owned() })?;
         match slot {
-            Slot::Count(limit) => *limit = count(value)?,
-            Slot::Rate(limit) => *limit = count(value)?,
+            Slot::Count(limit, most) => *limit = count(value, most)?,
+            Slot::Rate(limit, most) => *limit = count(value, most)?,
             Slot::Bytes(limit) => *limit = value.parse::<Size>()?.0,
             Slot::Time(limit) => *limit = value.parse::<Period>()?.get(),
             Slot::OptionalTime(limit) if value == "none" => *limit = None,
@@ -189,10 +197,13 @@ impl Limits {
     }
 }
 
-fn count<T: TryFrom<u64>>(value: &str) -> Result<T, InvalidLimit> {
-    match value.parse::<Size>()?.0 {
+fn count<T: TryFrom<u64>>(value: &str, most: u64) -> Result<T, InvalidLimit> {
+    let value = value.parse::<Size>()?.0;
+    let too_large = || InvalidLimit::TooLarge { value, most };
+    match value {
         0 => Err(InvalidLimit::Zero),
-        count => count.try_into().map_err(|_| InvalidLimit::TooLarge(count)),
+        value if value > most => Err(too_large()),
+        value => value.try_into().map_err(|_| too_large()),
     }
 }
 
@@ -240,6 +251,37 @@ mod tests {
             limits.iter().map(|(name, default)| format!("{name}={default}")).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         assert_eq!(set(&words).unwrap(), Limits::default(), "{path}");
+    }
+
+    #[test]
+    fn what_takes_memory_of_the_host_has_a_most_that_the_page_states() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/limits.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let mut stated: Vec<(String, u64)> = Vec::new();
+        for line in page.lines() {
+            let Some((most, names)) =
+                line.strip_prefix("- at most ").and_then(|line| line.split_once(": "))
+            else {
+                continue;
+            };
+            let most = most.parse::<Size>().unwrap().0;
+            stated.extend(names.split(", ").map(|name| (name.trim_matches('`').to_owned(), most)));
+        }
+        stated.sort_unstable();
+        let mut limits = Limits::default();
+        let known = limits.slots().into_iter().filter_map(|(name, slot)| match slot {
+            Slot::Count(_, most) | Slot::Rate(_, most) => Some((name.to_owned(), most)),
+            Slot::Bytes(_) | Slot::Time(_) | Slot::OptionalTime(_) => None,
+        });
+        let mut known: Vec<(String, u64)> = known.collect();
+        known.sort_unstable();
+        assert_eq!(stated, known, "{path}");
+        for (name, most) in known {
+            assert!(set(&[&format!("{name}={most}")]).is_ok(), "{name}");
+            let value = most + 1;
+            let wrong = Err(InvalidLimit::TooLarge { value, most });
+            assert_eq!(set(&[&format!("{name}={value}")]), wrong, "{name}");
+        }
     }
 
     #[test]
@@ -328,7 +370,13 @@ mod tests {
         assert!(name("speed").to_string().contains("half-open, artifact-timeout, console, pcap"));
         assert_eq!(set(&["list=0"]), Err(InvalidLimit::Zero));
         assert_eq!(set(&["frames=0"]), Err(InvalidLimit::Zero));
-        assert_eq!(set(&["frames=5G"]), Err(InvalidLimit::TooLarge(5 << 30)));
+        assert_eq!(
+            set(&["frames=5G"]),
+            Err(InvalidLimit::TooLarge { value: 5 << 30, most: 1 << 30 })
+        );
+        assert!(matches!(set(&["headers=1T"]), Err(InvalidLimit::TooLarge { .. })));
+        let long = set(&["stall=18000000000000000000s"]);
+        assert_eq!(long, Err(InvalidLimit::Period(InvalidPeriod::TooLong)));
         assert!(matches!(set(&["list="]), Err(InvalidLimit::Size(_))));
         assert!(matches!(set(&["list=x"]), Err(InvalidLimit::Size(_))));
         assert_eq!(set(&["stall=0"]), Err(InvalidLimit::Period(InvalidPeriod::Zero)));

@@ -105,8 +105,7 @@ impl Job {
         if spec.command.is_empty() && !entrypoint {
             return Err(InvalidJob::NoCommand);
         }
-        let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)
-            .map_err(|(limit, error)| Field::Limit(limit).error(error))?;
+        let (limits, timeout) = bounded(&spec)?;
         for name in spec.env.keys() {
             variables::check_name(name).map_err(|error| Field::Env.error(error))?;
         }
@@ -130,8 +129,6 @@ impl Job {
             CopyIn::resolve(copy, workdir).map_err(invalid)
         });
         let copy_in = copy_in.collect::<Result<_, _>>()?;
-        let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
-        let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
         let described = described(&spec);
         let mut job = Self {
             named: spec.name.is_some(),
@@ -165,6 +162,15 @@ impl Job {
         job.guard_artifacts();
         job.check_outputs()?;
         Ok(job)
+    }
+
+    /// Checks the limits and the timeout of a description only: whether a host can bear them. It
+    /// reads no file and no variable.
+    ///
+    /// # Errors
+    /// The first of these values that is wrong.
+    pub fn check_bounds(spec: &JobSpec) -> Result<(), InvalidJob> {
+        bounded(spec).map(|_| ())
     }
 
     /// Artifacts do not follow what the guest makes in a volume that it writes.
@@ -317,6 +323,15 @@ impl TryFrom<JobSpec> for Job {
     fn try_from(spec: JobSpec) -> Result<Self, InvalidJob> {
         Self::resolve(spec, |name| std::env::var(name).ok())
     }
+}
+
+/// The limits and the timeout of a description.
+fn bounded(spec: &JobSpec) -> Result<(Limits, Option<Duration>), InvalidJob> {
+    let limits = Limits::resolve(&spec.limits, spec.max_log, spec.max_artifact)
+        .map_err(|(limit, error)| Field::Limit(limit).error(error))?;
+    let timeout = spec.timeout.map(|timeout| Period::new(timeout.get())).transpose();
+    let timeout = timeout.map_err(|error| Field::Timeout.error(error))?.map(Period::get);
+    Ok((limits, timeout))
 }
 
 /// The description for the history. Values of variables may be secrets.

@@ -150,3 +150,19 @@ fn an_artifact_in_a_writable_volume_has_the_path_that_it_had_before_the_guest() 
     let read_only = resolved(&to("link/name"), VolumeModeSpec::Ro);
     assert_eq!(read_only, (here.join("link/name"), Named::ByUser));
 }
+
+#[test]
+fn the_bounds_of_a_description_are_checked_without_the_rest() {
+    let check = Job::check_bounds;
+    let mut wrong = spec();
+    wrong.log = Some("/none/such/log".into());
+    wrong.secrets.insert("OTHER".to_owned());
+    assert!(check(&wrong).is_ok());
+    wrong.limits.insert("headers".to_owned(), "1T".to_owned());
+    let limit = Field::Limit("headers=1T".to_owned());
+    assert!(matches!(check(&wrong), Err(InvalidJob::Field { field, .. }) if field == limit));
+    let too_long = Some(Period::unchecked(Duration::MAX));
+    let wrong = JobSpec { timeout: too_long, ..spec() };
+    let refused = check(&wrong);
+    assert!(matches!(refused, Err(InvalidJob::Field { field: Field::Timeout, .. })));
+}

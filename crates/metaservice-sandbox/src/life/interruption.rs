@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::types::after;
 use super::{Collected, Effect, End, Force, KillReason, Life, Signal, Start, State};
 
 impl Life {
@@ -106,12 +107,12 @@ impl Life {
             State::Kept => {
                 self.kill_machine();
                 self.close(self.collected);
-                self.deadline = Some(now + self.rules.close_timeout);
+                self.deadline = Some(after(now, self.rules.close_timeout));
             }
             // The outcome is known.
             State::Closing => {
                 self.kill_machine();
-                self.deadline.get_or_insert(now + self.rules.close_timeout);
+                self.deadline.get_or_insert(after(now, self.rules.close_timeout));
             }
             State::Ending => self.kill_machine(),
             State::Done => {}

@@ -59,6 +59,7 @@ mod types;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::types::after;
 pub use self::types::{
     Collected, Effect, End, Force, Input, KillReason, Outcome, Rules, Signal, Start, State,
 };
@@ -173,7 +174,7 @@ impl Life {
                     Start::Restore => Some(self.rules.restore_timeout),
                     Start::Boot => self.rules.boot_timeout,
                 };
-                self.deadline = timeout.map(|timeout| now + timeout);
+                self.deadline = timeout.map(|timeout| after(now, timeout));
             }
             (Input::RestoreFailed, State::Starting(Start::Restore)) => self.boot_instead(),
             (Input::StartFailed, State::Starting(_)) => self.finish_as(End::NotStarted),
@@ -254,7 +255,7 @@ impl Life {
     fn copy_in(&mut self, timeout: Duration, now: Instant) {
         self.started = false;
         self.state = State::CopyingIn;
-        self.deadline = Some(now + timeout);
+        self.deadline = Some(after(now, timeout));
         self.effects.push_back(Effect::CopyIn);
     }
 
@@ -262,7 +263,7 @@ impl Life {
     fn run(&mut self, ago: Duration, now: Instant) {
         self.started = true;
         self.state = State::Running;
-        let left = |timeout: Duration| now + timeout.saturating_sub(ago);
+        let left = |timeout: Duration| after(now, timeout.saturating_sub(ago));
         self.deadline = self.rules.timeout.map(left);
     }
 
@@ -287,8 +288,8 @@ impl Life {
         };
         self.stop_copying_in();
         self.state = State::Killing(reason);
-        self.deadline = Some(now + order);
-        self.report_by = Some(now + self.rules.kill_timeout);
+        self.deadline = Some(after(now, order));
+        self.report_by = Some(after(now, self.rules.kill_timeout));
         self.effects.push_back(Effect::KillCommand(reason));
     }
 
@@ -308,7 +309,7 @@ impl Life {
             Some(_) if self.started => Collected::Unresponsive,
             Some(_) | None => Collected::All,
         });
-        self.deadline = Some(now + self.rules.close_timeout);
+        self.deadline = Some(after(now, self.rules.close_timeout));
     }
 
     fn collect(&mut self, end: End, now: Instant) {
@@ -316,7 +317,7 @@ impl Life {
         match self.rules.artifact_timeout {
             Some(timeout) if self.started && !self.machine_gone => {
                 self.state = State::Collecting;
-                self.deadline = Some(now + timeout);
+                self.deadline = Some(after(now, timeout));
                 self.effects.push_back(Effect::Collect);
             }
             Some(_) | None => self.keep(self.no_artifacts(), now),
@@ -331,7 +332,7 @@ impl Life {
             Some(keep) if ended && failed && !self.machine_gone && !self.signalled => {
                 self.collected = collected;
                 self.state = State::Kept;
-                self.deadline = Some(now + keep);
+                self.deadline = Some(after(now, keep));
                 self.effects.push_back(Effect::Keep(keep));
             }
             _ => self.close(collected),
@@ -360,7 +361,7 @@ impl Life {
     fn lose(&mut self, end: End, now: Instant) {
         self.end = Some(end);
         self.close(self.no_artifacts());
-        self.deadline = Some(now + self.rules.close_timeout);
+        self.deadline = Some(after(now, self.rules.close_timeout));
     }
 
     fn closed(&mut self) {

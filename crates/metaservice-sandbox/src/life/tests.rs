@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod bounds;
 mod copies;
 mod properties;
 

@@ -1,6 +1,6 @@
 //! The inputs, effects, rules and states of a job's life.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a job's life depends on, besides its inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,4 +242,10 @@ pub enum State {
     Ending,
     /// The life is over.
     Done,
+}
+
+/// The moment so long after now. One that no clock can count is a moment that nothing reaches.
+pub(super) fn after(now: Instant, period: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+    now.checked_add(period).unwrap_or_else(|| now + FAR)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A span of time that is not zero. A number alone is seconds.
+/// A span of time that is not zero, of at most 100 years. A number alone is seconds.
 ///
 /// ```
 /// use metaservice_sandbox::spec::Period;
@@ -36,15 +36,25 @@ pub enum InvalidPeriod {
     /// Nothing can run in no time.
     #[error("a duration cannot be zero")]
     Zero,
+    /// A clock cannot count so far. The most is [`Period::MAX`].
+    #[error("a duration cannot be longer than 100 years")]
+    TooLong,
 }
 
 impl Period {
-    /// A span of time, unless it is zero.
+    /// The longest: 100 years. A clock can count so far from now.
+    pub const MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+    /// A span of time, unless it is zero or too long.
     ///
     /// # Errors
-    /// [`InvalidPeriod::Zero`].
+    /// [`InvalidPeriod::Zero`] and [`InvalidPeriod::TooLong`].
     pub fn new(duration: Duration) -> Result<Self, InvalidPeriod> {
-        if duration.is_zero() { Err(InvalidPeriod::Zero) } else { Ok(Self(duration)) }
+        match duration {
+            Duration::ZERO => Err(InvalidPeriod::Zero),
+            duration if duration > Self::MAX => Err(InvalidPeriod::TooLong),
+            duration => Ok(Self(duration)),
+        }
     }
 
     /// For a value that is checked later.
@@ -109,6 +119,18 @@ mod tests {
         for zero in ["0", "0s", "0.0"] {
             assert_eq!(zero.parse::<Period>(), Err(InvalidPeriod::Zero));
         }
+    }
+
+    #[test]
+    fn a_clock_can_count_a_period_from_now() {
+        let longest = "100years".parse::<Period>().unwrap();
+        assert!(std::time::Instant::now().checked_add(longest.get()).is_some());
+        for text in ["101years", "18000000000000000000s"] {
+            assert_eq!(text.parse::<Period>(), Err(InvalidPeriod::TooLong), "{text}");
+            let json = serde_json::from_value::<Period>(text.into());
+            assert!(json.unwrap_err().to_string().contains("longer than 100 years"), "{text}");
+        }
+        assert!(Period::new(Period::MAX).is_ok());
     }
 
     #[test]

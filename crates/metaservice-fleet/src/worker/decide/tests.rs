@@ -109,6 +109,43 @@ fn an_attempt_ends_without_a_step_once_a_later_version_writes_one() {
     assert_eq!((next.id.as_str(), next.number), ("b", 1), "only the other job is claimed");
 }
 
+#[test]
+fn a_job_whose_attempt_broke_waits_again_and_the_worker_goes_on() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    worker.step("a", 1, claim_of("own"));
+    worker.confirm(&due);
+    let id: JobId = "a".parse().unwrap();
+    assert!(worker.decider.broken(&id, 1, "fault".to_owned()));
+    let change = Change::Lost { cause: LostCause::Machine, message: "fault".to_owned() };
+    let lost = Due { id: id.clone(), number: 2, change: change.clone() };
+    assert_eq!(worker.decider.orders(), [Order::Write(lost)]);
+    assert_eq!(worker.nothing(), [], "it is written once");
+    worker.step("a", 2, change);
+    let next = worker.writes();
+    assert_eq!((next.id.as_str(), next.number), ("b", 1));
+
+    // The attempt had written its result before.
+    assert!(!worker.decider.broken(&id, 1, "fault".to_owned()));
+    assert_eq!(worker.decider.orders(), []);
+}
+
+#[test]
+fn a_step_of_a_broken_attempt_that_no_server_confirmed_is_written_again() {
+    let mut worker = Worker::new();
+    let due = worker.writes();
+    worker.step("a", 1, claim_of("own"));
+    worker.confirm(&due);
+    let id: JobId = "a".parse().unwrap();
+    worker.decider.broken(&id, 1, "fault".to_owned());
+    let orders = worker.decider.orders();
+    let [Order::Write(lost)] = &orders[..] else { panic!("not one step: {orders:?}") };
+    worker.decider.wrote(Duration::ZERO, lost.clone(), Answer::Unknown);
+    worker.decider.confirmed(Duration::from_secs(1));
+    let again = worker.writes();
+    assert_eq!((again.id, again.number), (id, 2));
+}
+
 /// How many of two jobs of 1 GiB the worker takes with this left, and why not more. A third job
 /// never fits.
 fn idle(left: Left) -> (usize, Option<Reason>) {
