@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::name::{JobId, Tenant};
-use crate::requirement::{InvalidRequirement, Requirement};
+use crate::requirement::{InvalidRequirement, MOST, Requirement};
 use crate::sealed::{Owner, PublicKey, SealError, Sealed, Secrets, WorkerKey};
 
 /// The version of requests and steps.
@@ -105,6 +105,9 @@ pub enum InvalidRequest {
     /// It requires something that is no [requirement](Requirement).
     #[error(transparent)]
     Requirement(#[from] InvalidRequirement),
+    /// It requires too much.
+    #[error("a job has at most {MOST} requirements, not {0}")]
+    Requirements(usize),
     /// A limit or a time of the description is more than a host can bear.
     #[error("in {field}: {reason}")]
     Bound {
@@ -140,8 +143,20 @@ impl Request {
     /// # Errors
     /// The first thing that no worker runs.
     pub fn check(&self) -> Result<(), InvalidRequest> {
+        if self.require.len() > MOST {
+            return Err(InvalidRequest::Requirements(self.require.len()));
+        }
         self.check_form()?;
         self.check_bounds()
+    }
+
+    /// What it requires, as it was read once. A worker looks at it each time that it looks for a
+    /// job. More than a job may have is nothing: any worker takes the job, to say so.
+    pub(crate) fn requirements(&self) -> Vec<Requirement> {
+        if self.require.len() > MOST {
+            return Vec::new();
+        }
+        self.require.iter().filter_map(|text| text.parse().ok()).collect()
     }
 
     /// Whether the limits and times are such that they harm no worker.
@@ -384,6 +399,15 @@ mod tests {
         assert_eq!(require("mem=8G"), Ok(()));
         let wrong = InvalidRequirement::Memory("x".to_owned());
         assert_eq!(require("mem=x"), Err(InvalidRequest::Requirement(wrong)));
+    }
+
+    #[test]
+    fn a_job_requires_at_most_64_things() {
+        let require = |count: usize| {
+            checked(|request| request.require = (0..count).map(|n| format!("l{n}")).collect())
+        };
+        assert_eq!(require(64), Ok(()));
+        assert_eq!(require(65), Err(InvalidRequest::Requirements(65)));
     }
 
     #[test]

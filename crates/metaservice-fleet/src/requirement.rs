@@ -9,6 +9,9 @@ use metaservice_sandbox::spec::Size;
 /// The longest requirement as text, in bytes.
 pub const MAX: usize = 256;
 
+/// The most requirements of a job.
+pub const MOST: usize = 64;
+
 /// What a job needs of its worker. As text: `mem=8G`, `cpus=4`, or any other text for a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -84,12 +87,17 @@ impl Features {
     /// requirement is never met.
     #[must_use]
     pub fn meet<'a>(&self, require: impl IntoIterator<Item = &'a String>) -> bool {
-        require.into_iter().all(|text| match text.parse() {
-            Ok(Requirement::Label(label)) => self.labels.contains(&label),
-            Ok(Requirement::Memory(bytes)) => bytes <= self.memory,
-            Ok(Requirement::Processors(number)) => number <= self.processors,
-            Err(_) => false,
-        })
+        require.into_iter().all(|text| text.parse().is_ok_and(|need| self.has(&need)))
+    }
+
+    /// Whether a worker with these features has what this requires.
+    #[must_use]
+    pub fn has(&self, need: &Requirement) -> bool {
+        match need {
+            Requirement::Label(label) => self.labels.contains(label),
+            Requirement::Memory(bytes) => *bytes <= self.memory,
+            Requirement::Processors(number) => *number <= self.processors,
+        }
     }
 }
 

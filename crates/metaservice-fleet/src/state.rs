@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::name::{RunId, WorkerName};
 use crate::request::Request;
+use crate::requirement::{Features, Requirement};
 use crate::step::{Change, ExceptionCause, LostCause, Outcome};
 
 /// Milliseconds since 1970, of the server's clock: the time at which it stored a step.
@@ -25,6 +26,8 @@ pub const CANCELLATION: u32 = u32::MAX;
 pub struct JobState {
     /// What its client asked for.
     pub request: Arc<Request>,
+    /// What it needs of its worker, as its request says it.
+    needs: Arc<[Requirement]>,
     /// When it was submitted.
     pub submitted: ServerTime,
     /// The number of the next step.
@@ -97,6 +100,7 @@ impl JobState {
             return None;
         }
         Some(Self {
+            needs: request.requirements().into(),
             request: Arc::new(*request),
             submitted: at.time,
             next: 1,
@@ -226,6 +230,12 @@ impl JobState {
             _ => self.submitted,
         };
         since.max(self.request.not_before.unwrap_or_default())
+    }
+
+    /// Whether a worker with these features takes it.
+    #[must_use]
+    pub fn is_met_by(&self, features: &Features) -> bool {
+        self.needs.iter().all(|need| features.has(need))
     }
 
     /// The result, once there is one.

@@ -324,7 +324,7 @@ impl View {
         let request = &job.request;
         self.tried.get(id) != Some(&job.next)
             && request.deadline.is_none_or(|deadline| time <= deadline)
-            && seeker.features.meet(&request.require)
+            && job.is_met_by(seeker.features)
             && request.spec.machine.memory.0 <= seeker.memory
     }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use metaservice_sandbox::spec::JobSpec;
 use proptest::prelude::*;
 
@@ -5,7 +7,7 @@ mod later;
 mod limits;
 
 use super::*;
-use crate::request::Request;
+use crate::request::{InvalidRequest, Request};
 use crate::step::Outcome;
 
 const HOUR: u64 = 3_600_000;
@@ -132,6 +134,27 @@ fn labels_memory_and_the_time_decide_who_may_run_it() {
     assert_eq!(queue.view.quiet(queue.now).unwrap(), Duration::from_millis(5001));
     queue.now = second(9);
     assert_eq!(queue.chosen().unwrap(), "later");
+}
+
+#[test]
+fn requirements_are_read_when_the_job_enters_and_not_at_each_choice() {
+    let mut queue = Queue::new();
+    queue.submit("a", |request| request.require = BTreeSet::from(["mem=1G".to_owned()]));
+    let job = queue.view.jobs.get_mut(&id("a")).unwrap();
+    Arc::make_mut(&mut job.request).require = BTreeSet::from(["mem=999G".to_owned()]);
+    assert_eq!(queue.chosen().unwrap(), "a");
+}
+
+#[test]
+fn any_worker_takes_a_job_with_too_many_requirements_to_refuse_it() {
+    let mut queue = Queue::new();
+    let many = |count: u64| (0..count).map(|n| format!("mem={}", (9 << 40) + n)).collect();
+    queue.submit("many", |request| request.require = many(64));
+    assert_eq!(queue.chosen(), None);
+    queue.submit("more", |request| request.require = many(65));
+    assert_eq!(queue.chosen().unwrap(), "more");
+    let refused = queue.view.job(&id("more")).unwrap().request.check();
+    assert_eq!(refused, Err(InvalidRequest::Requirements(65)));
 }
 
 #[test]
