@@ -15,8 +15,10 @@ use crate::state::{JobState, Phase, ServerTime, Stored};
 use crate::step::{Change, LostCause, Renewal, WorkerState};
 use crate::tenants::{TenantLimits, TenantUse};
 
+mod clock;
 mod tenants;
 
+use self::clock::Clock;
 use self::tenants::Tenants;
 
 /// A worker that has renewed nothing for so long is lost.
@@ -47,7 +49,7 @@ pub struct View {
     keeps_ended: bool,
     /// The jobs whose submission this version cannot read. Only a client keeps them.
     unknown: BTreeSet<JobId>,
-    ahead: Option<i128>,
+    clock: Clock,
 }
 
 /// The place of a job among those of its tenant.
@@ -99,7 +101,7 @@ impl View {
 
     /// Takes a step. `None`: one that this version cannot read.
     pub fn apply(&mut self, now: Duration, id: &JobId, at: Stored, change: Option<Change>) {
-        self.note_time(now, at.time);
+        self.clock.note(now, at.time);
         let Some(mut job) = self.jobs.remove(id) else {
             if let Some(job) = change.and_then(|change| JobState::submitted(at, change)) {
                 self.insert(now, id.clone(), job);
@@ -167,9 +169,10 @@ impl View {
 
     /// Takes the renewal of a worker's lease, which the server stored at this time.
     pub fn renewed(&mut self, now: Duration, stored: ServerTime, renewal: Renewal) {
-        self.note_time(now, stored);
+        self.clock.note(now, stored);
         let leases = &mut self.leases;
         if leases.own.as_ref() == Some(&renewal.run) {
+            self.clock.note_own(now, stored);
             if now.saturating_sub(leases.own_seen) > BLIND {
                 leases.seen.values_mut().for_each(|seen| *seen = now);
             }
@@ -186,16 +189,11 @@ impl View {
         }
     }
 
-    fn note_time(&mut self, now: Duration, stored: ServerTime) {
-        let ahead = i128::from(stored) - now.as_millis().cast_signed();
-        self.ahead = Some(self.ahead.map_or(ahead, |known| known.max(ahead)));
-    }
-
-    /// The server's time, as far as it is known from what it stored.
+    /// The server's time, as far as it is known from what it stored last. A worker goes by its own
+    /// renewals, once one has arrived.
     #[must_use]
     pub fn server_time(&self, now: Duration) -> ServerTime {
-        let time = self.ahead.map_or(0, |ahead| ahead + now.as_millis().cast_signed());
-        ServerTime::try_from(time).unwrap_or_default()
+        self.clock.time(now)
     }
 
     /// Whether the lease of this life is over.
@@ -217,7 +215,10 @@ impl View {
             self.due_of(id, change)
         });
         let time = self.server_time(now);
-        let expired = self.deadlines.iter().take_while(|(deadline, _)| *deadline < time);
+        // No one can take back such a step: what an old step says of the time is not enough.
+        let is_sure = self.clock.is_sure();
+        let passed = |deadline: ServerTime| is_sure && deadline < time;
+        let expired = self.deadlines.iter().take_while(|(deadline, _)| passed(*deadline));
         let expired = expired.filter_map(|(_, id)| self.due_of(id, Change::Expired));
         lost.chain(expired).collect()
     }

@@ -192,6 +192,50 @@ fn a_deadline_that_has_passed_ends_a_waiting_job() {
     assert_eq!(queue.view.jobs().count(), 0);
 }
 
+/// A step that a server stored with a clock that is a year ahead.
+fn step_of_next_year(queue: &mut Queue) {
+    queue.submit("other", |_| {});
+    let at = Stored { number: 1, sequence: 99, time: queue.time() + 365 * 24 * HOUR };
+    let (now, cancelled) = (queue.now, Some(Change::Cancelled));
+    queue.view.apply(now, &id("other"), at, cancelled);
+}
+
+#[test]
+fn one_wrong_time_of_a_server_ends_no_job() {
+    let mut queue = Queue::new();
+    queue.submit("a", |request| request.deadline = Some(2 * HOUR));
+    step_of_next_year(&mut queue);
+    assert_eq!((queue.view.due(queue.now), queue.chosen().as_deref()), (vec![], Some("a")));
+    assert_eq!(queue.view.server_time(queue.now), queue.time());
+}
+
+#[test]
+fn a_worker_that_starts_again_goes_by_its_own_renewal_and_not_by_old_steps() {
+    let mut queue = Queue::new();
+    queue.view = View::of_worker("own".parse().unwrap(), Duration::ZERO);
+    queue.submit("a", |request| request.deadline = Some(2 * HOUR));
+    step_of_next_year(&mut queue);
+    assert_eq!(queue.view.due(queue.now), [], "the time is not known yet");
+    queue.renew("own");
+    assert_eq!((queue.view.due(queue.now), queue.chosen().as_deref()), (vec![], Some("a")));
+    queue.now = second(3601);
+    assert_eq!(queue.view.due(queue.now).len(), 1);
+}
+
+#[test]
+fn a_clock_that_goes_wrong_and_right_again_leaves_nothing() {
+    let mut queue = Queue::new();
+    let renewal = queue.view.leases.renewals.values().next().unwrap().clone();
+    let renew = |queue: &mut Queue, time| queue.view.renewed(queue.now, time, renewal.clone());
+    let (right, wrong) = (queue.time(), queue.time() + 365 * 24 * HOUR);
+    renew(&mut queue, wrong);
+    assert_eq!(queue.view.server_time(queue.now), right, "one time is not believed");
+    renew(&mut queue, wrong);
+    assert_eq!(queue.view.server_time(queue.now), wrong);
+    renew(&mut queue, right);
+    assert_eq!(queue.view.server_time(queue.now), right);
+}
+
 #[test]
 fn a_lease_ends_after_15_seconds_without_a_renewal() {
     let mut queue = Queue::new();
