@@ -110,7 +110,7 @@ pub enum InvalidRequest {
     Requirements(usize),
     /// A limit or a time of the description is more than a host can bear.
     #[error("in {field}: {reason}")]
-    Bound {
+    Limit {
         /// Which one.
         field: Field,
         /// What is wrong with it.
@@ -147,7 +147,7 @@ impl Request {
             return Err(InvalidRequest::Requirements(self.require.len()));
         }
         self.check_form()?;
-        self.check_bounds()
+        self.check_limits()
     }
 
     /// What it requires, as it was read once. A worker looks at it each time that it looks for a
@@ -160,10 +160,10 @@ impl Request {
     }
 
     /// Whether the limits and times are such that they harm no worker.
-    fn check_bounds(&self) -> Result<(), InvalidRequest> {
-        Job::check_bounds(&self.spec).map_err(|error| match error {
+    fn check_limits(&self) -> Result<(), InvalidRequest> {
+        Job::check_limits(&self.spec).map_err(|error| match error {
             InvalidJob::Field { field, cause } => {
-                InvalidRequest::Bound { field, reason: cause.to_string() }
+                InvalidRequest::Limit { field, reason: cause.to_string() }
             }
             _ => InvalidRequest::Client("such limits"),
         })
@@ -422,7 +422,7 @@ mod tests {
         let text = "in limits (headers=1T): 1099511627776 is too large: the most is 4096";
         assert_eq!(refused.to_string(), text);
         for (name, value) in [("stall", "18000000000000000000s"), ("none", "1"), ("list", "x")] {
-            assert!(matches!(limit(name, value), Err(InvalidRequest::Bound { .. })), "{name}");
+            assert!(matches!(limit(name, value), Err(InvalidRequest::Limit { .. })), "{name}");
         }
         let json = serde_json::json!({
             "spec": {"version": 1, "command": ["true"], "timeout": "18000000000000000000s"},

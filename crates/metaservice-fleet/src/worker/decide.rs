@@ -354,7 +354,7 @@ impl Decider {
     }
 
     /// Notes that an attempt ended by a fault of the worker's program. The job gets another one, and
-    /// the worker goes on with its other jobs. Returns whether the job was still its own.
+    /// the worker continues with its other jobs. Returns whether the job was still its own.
     pub(super) fn broken(&mut self, id: &JobId, attempt: u32, message: String) -> bool {
         self.ended(id, attempt);
         let Some(job) = self.view.job(id).filter(|job| job.is_run_by(&self.run, attempt)) else {

@@ -316,22 +316,18 @@ impl Worker {
 
     fn ended(&mut self, ended: Result<Over, tokio::task::JoinError>) {
         self.busy = Instant::now();
-        match ended {
-            Ok(Over { id, attempt, is_result }) => {
-                let is_result = is_result.unwrap_or_else(|message| {
-                    self.broken(&id, attempt, message);
-                    false
-                });
-                self.decider.ended(&id, attempt);
-                // The next attempt may have begun here before this one was cleaned up.
-                if self.stops.get(&id).is_some_and(|(last, _)| *last == attempt) {
-                    self.stops.remove(&id);
-                }
-                self.summary.ended += u64::from(is_result);
-            }
-            // The panic of an attempt is in what it returns, and none is cancelled before the worker.
-            Err(_) => {}
+        // The panic of an attempt is in what it returns, and none is cancelled before the worker.
+        let Ok(Over { id, attempt, is_result }) = ended else { return };
+        let is_result = is_result.unwrap_or_else(|message| {
+            self.broken(&id, attempt, message);
+            false
+        });
+        self.decider.ended(&id, attempt);
+        // The next attempt may have begun here before this one was cleaned up.
+        if self.stops.get(&id).is_some_and(|(last, _)| *last == attempt) {
+            self.stops.remove(&id);
         }
+        self.summary.ended += u64::from(is_result);
     }
 
     fn broken(&mut self, id: &JobId, attempt: u32, mut message: String) {

@@ -67,7 +67,7 @@ pub enum InvalidLimit {
 
 /// The limit that a name stands for.
 enum Slot<'a> {
-    /// A number that is not zero, and the largest: it bounds what the job takes of the host's memory.
+    /// A number that is not zero, and the largest: it limits what the job takes of the host's memory.
     Count(&'a mut usize, u64),
     /// The same, per second.
     Rate(&'a mut u32, u64),

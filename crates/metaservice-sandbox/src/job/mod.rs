@@ -169,7 +169,7 @@ impl Job {
     ///
     /// # Errors
     /// The first of these values that is wrong.
-    pub fn check_bounds(spec: &JobSpec) -> Result<(), InvalidJob> {
+    pub fn check_limits(spec: &JobSpec) -> Result<(), InvalidJob> {
         bounded(spec).map(|_| ())
     }
 

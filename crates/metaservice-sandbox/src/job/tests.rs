@@ -152,8 +152,8 @@ fn an_artifact_in_a_writable_volume_has_the_path_that_it_had_before_the_guest() 
 }
 
 #[test]
-fn the_bounds_of_a_description_are_checked_without_the_rest() {
-    let check = Job::check_bounds;
+fn the_limits_of_a_description_are_checked_without_the_rest() {
+    let check = Job::check_limits;
     let mut wrong = spec();
     wrong.log = Some("/none/such/log".into());
     wrong.secrets.insert("OTHER".to_owned());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
-mod bounds;
 mod copies;
+mod limits;
 mod properties;
 
 const SECOND: Duration = Duration::from_secs(1);
