@@ -25,9 +25,6 @@ use crate::moment::at;
 /// How long to wait before a kind of machine is tried again that did not start.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// How long no machine is started after one was handed out: first its command has the processors.
-const HEAD_START: Duration = Duration::from_secs(1);
-
 /// Why a warm machine does not start.
 #[derive(Debug, thiserror::Error)]
 enum FillError {
@@ -53,16 +50,13 @@ struct Shared {
 struct State {
     stock: Stock<WarmKind>,
     machines: HashMap<u64, WarmMachine>,
-    /// No machine is started before. Only a start removes it, so that a stream of jobs cannot put
-    /// it off for ever.
-    hold: Option<Instant>,
 }
 
 impl Pool {
     /// Keeps these machines, until the handle is dropped. It starts one at a time.
     pub(super) fn start(wanted: Vec<Warm>, events: Events) -> (Self, AbortOnDropHandle<()>) {
         let stock = Stock::new(wanted.iter().map(|warm| warm.count));
-        let state = Mutex::new(State { stock, machines: HashMap::new(), hold: None });
+        let state = Mutex::new(State { stock, machines: HashMap::new() });
         let pool = Self(Arc::new(Shared { state, changed: Notify::new() }));
         let keeper = Keeper { pool: pool.clone(), wanted, events };
         (pool, AbortOnDropHandle::new(tokio::spawn(keeper.run())))
@@ -71,11 +65,9 @@ impl Pool {
     /// Hands out a machine of this kind, if one waits.
     pub(super) fn take(&self, kind: &WarmKind) -> Option<WarmMachine> {
         let mut state = lock(&self.0.state);
-        let number = state.stock.take(kind);
+        let number = state.stock.take(kind, Instant::now());
         self.0.changed.notify_one();
-        let machine = state.machines.remove(&number?)?;
-        state.hold.get_or_insert_with(|| Instant::now() + HEAD_START);
-        Some(machine)
+        state.machines.remove(&number?)
     }
 
     /// What all warm machines may take, in bytes. More are ended.
@@ -104,11 +96,13 @@ impl Keeper {
         // When to try again what did not start. Other changes do not put it off.
         let mut retry: Option<Instant> = None;
         loop {
-            let hold = self.hold();
-            let order = lock(&self.pool.0.state).stock.order();
+            let (order, hold) = {
+                let (stock, now) = (&mut lock(&self.pool.0.state).stock, Instant::now());
+                (stock.order(now), stock.held_until(now))
+            };
             match order {
                 Some(Order::End(number)) => self.end(number),
-                Some(Order::Start(shelf)) if hold.is_none() => match self.fill(shelf).await {
+                Some(Order::Start(shelf)) => match self.fill(shelf).await {
                     Ok((number, end)) => ends.push(async move {
                         end.await;
                         number
@@ -118,7 +112,7 @@ impl Keeper {
                         retry.get_or_insert_with(|| Instant::now() + RETRY);
                     }
                 },
-                _ => tokio::select! {
+                None => tokio::select! {
                     () = self.pool.0.changed.notified() => {}
                     () = at(hold) => {}
                     Some(number) = ends.next() => self.end(number),
@@ -129,11 +123,6 @@ impl Keeper {
                 },
             }
         }
-    }
-
-    /// Until when no machine may be started.
-    fn hold(&self) -> Option<Instant> {
-        lock(&self.pool.0.state).hold.filter(|until| *until > Instant::now())
     }
 
     fn end(&self, number: u64) {
@@ -147,7 +136,6 @@ impl Keeper {
         &self,
         shelf: usize,
     ) -> Result<(u64, impl Future<Output = ()> + Send + use<>), FillError> {
-        lock(&self.pool.0.state).hold = None;
         let spec = self.wanted.get(shelf).map_or_else(|| JobSpec::new(["true"]), Warm::spec);
         let prepared = Builder::from_spec(spec).prepare().await?;
         let machine = match prepared.warm_up().await {

@@ -1,4 +1,12 @@
-//! Which warm machines a worker keeps: what to start and what to end next. No I/O, no clock.
+//! Which warm machines a worker keeps: what to start and what to end next. No I/O, and the time is
+//! an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long no machine is started after one was handed out: first its command has the processors.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// The warm machines of a worker. `K` is their kind.
 #[derive(Debug)]
@@ -9,6 +17,9 @@ pub(super) struct Stock<K> {
     /// Counts the questions, so that a shelf knows when it was asked last.
     questions: u64,
     machines: u64,
+    /// No machine is started before. Only a start removes it, so that a stream of jobs cannot put
+    /// it off for ever.
+    hold: Option<Instant>,
 }
 
 /// The machines of one kind.
@@ -52,7 +63,7 @@ impl<K: PartialEq> Stock<K> {
             has_failed: false,
         };
         let shelves = wanted.into_iter().map(shelf).collect();
-        Self { shelves, budget: 0, questions: 0, machines: 0 }
+        Self { shelves, budget: 0, questions: 0, machines: 0, hold: None }
     }
 
     /// What all machines may take, in bytes. Returns whether that is another number.
@@ -63,7 +74,7 @@ impl<K: PartialEq> Stock<K> {
     }
 
     /// What to do next. A start that was ordered must be answered before the next question.
-    pub(super) fn order(&self) -> Option<Order> {
+    pub(super) fn order(&mut self, now: Instant) -> Option<Order> {
         if self.bytes() > self.budget {
             let filled = self.shelves.iter().filter(|shelf| !shelf.idle.is_empty());
             let last = filled.min_by_key(|shelf| shelf.asked)?.idle.last()?;
@@ -77,7 +88,16 @@ impl<K: PartialEq> Stock<K> {
         let shelves = self.shelves.iter().enumerate().filter(|(_, shelf)| lacks(shelf));
         let (number, _) =
             shelves.max_by_key(|(number, shelf)| (shelf.asked, std::cmp::Reverse(*number)))?;
+        if self.held_until(now).is_some() {
+            return None;
+        }
+        self.hold = None;
         Some(Order::Start(number))
+    }
+
+    /// Until when no machine is started, because one was handed out.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.hold.filter(|until| *until > now)
     }
 
     fn bytes(&self) -> u64 {
@@ -116,11 +136,13 @@ impl<K: PartialEq> Stock<K> {
     }
 
     /// Hands out a machine of this kind: the one that has waited longest.
-    pub(super) fn take(&mut self, kind: &K) -> Option<u64> {
+    pub(super) fn take(&mut self, kind: &K, now: Instant) -> Option<u64> {
         self.questions += 1;
         let shelf = self.shelves.iter_mut().find(|shelf| shelf.kind.as_ref() == Some(kind))?;
         shelf.asked = self.questions;
-        (!shelf.idle.is_empty()).then(|| shelf.idle.remove(0).number)
+        let taken = (!shelf.idle.is_empty()).then(|| shelf.idle.remove(0).number)?;
+        self.hold.get_or_insert_with(|| now + HEAD_START);
+        Some(taken)
     }
 
     /// Notes that a machine has ended.
@@ -137,10 +159,15 @@ mod tests {
 
     use super::*;
 
+    /// When nothing is held that is handed out now.
+    fn later() -> Instant {
+        Instant::now() + 2 * HEAD_START
+    }
+
     /// Does what is ordered until nothing is.
     fn fill(stock: &mut Stock<char>, kinds: &str, bytes: u64) {
         for _ in 0..1000 {
-            match stock.order() {
+            match stock.order(later()) {
                 None => return,
                 Some(Order::End(number)) => stock.ended(number),
                 Some(Order::Start(shelf)) => {
@@ -155,13 +182,13 @@ mod tests {
     #[test]
     fn each_kind_gets_as_many_machines_as_it_wants() {
         let mut stock = Stock::new([2, 1]);
-        assert_eq!(stock.order(), Some(Order::Start(0)));
+        assert_eq!(stock.order(later()), Some(Order::Start(0)));
         stock.set_budget(300);
         fill(&mut stock, "ab", 100);
-        assert_eq!((stock.count(), stock.order()), (3, None));
-        assert_eq!(stock.take(&'a'), Some(1), "the oldest");
-        assert_eq!(stock.order(), Some(Order::Start(0)));
-        assert_eq!(stock.take(&'c'), None);
+        assert_eq!((stock.count(), stock.order(later())), (3, None));
+        assert_eq!(stock.take(&'a', Instant::now()), Some(1), "the oldest");
+        assert_eq!(stock.order(later()), Some(Order::Start(0)));
+        assert_eq!(stock.take(&'c', Instant::now()), None);
     }
 
     #[test]
@@ -169,13 +196,16 @@ mod tests {
         let mut stock = Stock::new([2, 2]);
         stock.set_budget(400);
         fill(&mut stock, "ab", 100);
-        assert!(stock.take(&'a').is_some());
+        assert!(stock.take(&'a', Instant::now()).is_some());
         fill(&mut stock, "ab", 100);
         stock.set_budget(250);
         fill(&mut stock, "ab", 100);
         assert_eq!(stock.count(), 2);
-        assert!(stock.take(&'a').is_some() && stock.take(&'a').is_some());
-        assert_eq!(stock.take(&'b'), None);
+        assert!(
+            stock.take(&'a', Instant::now()).is_some()
+                && stock.take(&'a', Instant::now()).is_some()
+        );
+        assert_eq!(stock.take(&'b', Instant::now()), None);
     }
 
     #[test]
@@ -185,7 +215,10 @@ mod tests {
         let (old, _) = stock.started(0, 'a', 100);
         let (new, ended) = stock.started(0, 'b', 100);
         assert_eq!(ended, [old]);
-        assert_eq!((stock.take(&'a'), stock.take(&'b')), (None, Some(new)));
+        assert_eq!(
+            (stock.take(&'a', Instant::now()), stock.take(&'b', Instant::now())),
+            (None, Some(new))
+        );
     }
 
     #[test]
@@ -193,9 +226,27 @@ mod tests {
         let mut stock: Stock<char> = Stock::new([1, 1]);
         stock.set_budget(100);
         stock.failed(0);
-        assert_eq!(stock.order(), Some(Order::Start(1)));
+        assert_eq!(stock.order(later()), Some(Order::Start(1)));
         stock.try_again();
-        assert_eq!(stock.order(), Some(Order::Start(0)));
+        assert_eq!(stock.order(later()), Some(Order::Start(0)));
+    }
+
+    #[test]
+    fn a_command_that_gets_a_machine_has_the_processors_first() {
+        let mut stock = Stock::new([2]);
+        stock.set_budget(200);
+        fill(&mut stock, "a", 100);
+        let now = Instant::now();
+        assert!(stock.take(&'a', now).is_some());
+        let end = now + HEAD_START;
+        assert_eq!((stock.order(now), stock.held_until(now)), (None, Some(end)));
+        // Another one does not put it off.
+        assert!(stock.take(&'a', now + HEAD_START / 2).is_some());
+        assert_eq!((stock.held_until(end), stock.order(end)), (None, Some(Order::Start(0))));
+        stock.started(0, 'a', 100);
+        // The next one that is handed out does.
+        assert!(stock.take(&'a', end).is_some());
+        assert_eq!(stock.order(end), None);
     }
 
     proptest! {
@@ -212,7 +263,7 @@ mod tests {
                 fill(&mut stock, kinds, bytes);
                 prop_assert!(stock.bytes() <= budget);
                 prop_assert!(stock.count() <= most as usize);
-                stock.take(&kinds.chars().nth(kind).unwrap());
+                stock.take(&kinds.chars().nth(kind).unwrap(), Instant::now());
             }
         }
     }
