@@ -224,7 +224,7 @@ async fn each_role_does_its_part_of_a_job() {
         assert_eq!(cause, ExceptionCause::Lost(LostCause::Refused));
         assert!(message.contains(words), "{message}");
     }
-    assert_eq!(watcher.view().await.unwrap().workers().count(), 1);
+    assert_eq!(watcher.workers().await.unwrap().len(), 1);
     for (subject, payload) in messages(&server).await {
         let text = String::from_utf8_lossy(&payload);
         assert!(!text.contains("hunter2"), "{subject} has the secret");

@@ -205,7 +205,7 @@ impl Queue {
         Ok(last.into_values().map(|(stored, renewal)| (renewal, age(stored))).collect())
     }
 
-    /// All jobs and workers as they are now.
+    /// All jobs and tenants as they are now.
     ///
     /// # Errors
     /// When no server answers.
@@ -216,11 +216,6 @@ impl Queue {
         while !steps.is_caught_up() {
             let StoredStep { id, at, change } = steps.next().await?;
             view.apply(began.elapsed(), &id, at, change);
-        }
-        let mut leases = self.leases().await?;
-        while !leases.is_caught_up() {
-            let (stored, renewal) = leases.next().await?;
-            view.renewed(began.elapsed(), stored, renewal);
         }
         let mut limits = self.limits().await?;
         while !limits.is_caught_up() {

@@ -301,3 +301,28 @@ fn lost(cause: LostCause, message: impl Into<String>) -> Change {
     message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     Change::Lost { cause, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_is_longer_than_a_step_is_an_exception() {
+        let artifact = |length| Artifact {
+            path: "p".repeat(length),
+            object: None,
+            is_directory: false,
+            error: None,
+        };
+        let ended = |length| {
+            let artifacts = vec![artifact(length)];
+            Change::Ended(Outcome::Finished { status: 0, log: 0, log_object: None, artifacts })
+        };
+        assert_eq!(fitting(ended(1000)), ended(1000));
+        let Change::Ended(Outcome::Exception { cause, message }) = fitting(ended(MAX_STEP)) else {
+            panic!("it is no exception");
+        };
+        assert_eq!(cause, ExceptionCause::Artifacts);
+        assert!(message.len() < MAX_MESSAGE);
+    }
+}

@@ -154,7 +154,7 @@ async fn a_worker_leaves_alone_what_a_later_version_wrote() {
     // A client of this version shows what it can.
     let view = queue.view().await.unwrap();
     assert_eq!(view.unknown().collect::<Vec<_>>(), [&id("request")]);
-    assert!(view.workers().any(|worker| worker.state == WorkerState::Unknown));
+    assert!(queue.workers().await.unwrap().iter().any(|(w, _)| w.state == WorkerState::Unknown));
     let outcome = job(&queue, "outcome", has_ended).await;
     assert_eq!(outcome.outcome(), Some(&Outcome::Unknown));
     let submitted = queue.job(&id("request")).await;
