@@ -40,6 +40,8 @@ pub(crate) async fn shell(args: Shell, printer: Printer) -> Result<ExitStatus> {
     let exec = describe(args.around, args.command, true)?;
     let no_terminal = || {
         let queue = match args.queue.args().name() {
+            // An address can have a password.
+            Some(name) if args.queue.is_named() && name.contains('@') => "--queue URL ".to_owned(),
             Some(name) if args.queue.is_named() => format!("--queue {name} "),
             _ => String::new(),
         };

@@ -22,7 +22,8 @@ Examples:
   metaservice artifacts 1f2e3d4c5b6a
   metaservice artifacts 1f2e3d4c5b6a --to results
 
-A directory is fetched as a tar archive, NAME.tar.
+A directory is fetched as a tar archive, NAME.tar. If two artifacts have the same name, each gets its
+whole path as its name: o_a_log.txt for /o/a/log.txt.
 
 Exit status: 0, or 125 if an artifact is missing or cannot be fetched.";
 
