@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metaservice_egress::audit::{Decision, Protocol, Reason, Record, Totals, suggestion};
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 /// The most first denials that are reported. They are different from each other.
@@ -180,6 +181,23 @@ impl Log {
     }
 }
 
+/// A line of the file.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    /// The rule that would allow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggestion: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn of(record: &'a Record) -> Self {
+        let is_denied = record.verdict == Decision::Denied;
+        Self { record, suggestion: if is_denied { suggestion(record) } else { None } }
+    }
+}
+
 impl State {
     /// Returns whether the file has grown.
     fn write(&mut self, record: &Record) -> io::Result<bool> {
@@ -187,7 +205,7 @@ impl State {
             self.totals.unrecorded += u64::from(self.failed);
             return Ok(false);
         };
-        let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let mut line = serde_json::to_vec(&Line::of(record)).map_err(io::Error::other)?;
         line.push(b'\n');
         let after = self.written.saturating_add(line.len() as u64);
         if after > log.limit {

@@ -1,9 +1,11 @@
-//! A web page to watch jobs: their list, and their logs.
+//! A web page to watch and touch jobs: their list, logs, terminals, files, statistics and
+//! connections.
 //!
 //! The page shows what a [`Source`] has, through the control API of each job. It is in the program,
-//! and needs no other server. It is for the users of this host alone:
+//! and needs no other server. It is closed:
 //!
 //! - The server listens at a loopback address. A link with a random token lets one browser in.
+//!   For other hosts it needs TLS, and [`Users`] with tokens and roles.
 //! - Requests of other sites are refused, by `Host`, `Origin` and the browser's own headers.
 //! - What a guest says is text: nothing of it acts in the page.
 //!
@@ -12,8 +14,13 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `access` | who may use the server; pure decisions |
+//! | `access` | who may use the server, and do what; pure decisions |
 //! | `log` | lines, styles, index and search of logs |
+//! | `look` | what kind of file a guest has |
+//! | `network` | the attempts of a guest to connect |
+//! | `stats` | what machines use, as series of points |
+//! | `terminal` | how much a browser gets of a terminal |
+//! | `upload` | files that come in parts |
 //! | `server` | connections, routes, websockets, the files of the page |
 //! | [`Source`] | where jobs come from |
 //!
@@ -23,8 +30,19 @@
 
 mod access;
 mod log;
+mod look;
+mod network;
 mod server;
 mod source;
+mod stats;
+mod terminal;
+mod upload;
 
-pub use server::{BindError, Links, ServeError, Server};
-pub use source::{Found, ListedJob, Listing, MAX_JOBS, Source, SourceError};
+pub use access::users::{InvalidRole, InvalidUsers, NewUser, NewUserError, Role, Users};
+pub use server::{
+    BindError, Identity, IdentityError, Links, MadeIdentity, ServeError, Server, Settings,
+};
+pub use source::{
+    Artifact, ArtifactBody, Attempt, Depth, EndedJob, Fleet, FleetTenant, FleetWorker, Found,
+    Image, ListedJob, Listing, MAX_JOBS, Place, Reached, Source, SourceError, Trust,
+};

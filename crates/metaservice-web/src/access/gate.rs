@@ -16,6 +16,7 @@ pub(crate) struct Head<'a> {
     pub(crate) host: Header<'a>,
     pub(crate) origin: Header<'a>,
     pub(crate) site: Header<'a>,
+    pub(crate) mode: Header<'a>,
 }
 
 /// The values of a header.
@@ -45,23 +46,32 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     hosts: Vec<String>,
+    /// What an origin begins with.
+    scheme: &'static str,
 }
 
 impl Gate {
-    /// The gate of a server that listens at a loopback address.
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        let names = [ip, "localhost".to_owned()];
-        let mut hosts: Vec<String> =
-            names.iter().map(|name| format!("{name}:{}", address.port())).collect();
-        // Browsers leave the port out if it is the usual one.
-        if address.port() == 80 {
-            hosts.extend(names);
+    /// The gate of a server that listens at this address, and also has these names.
+    pub(crate) fn new(address: SocketAddr, names: &[String], is_tls: bool) -> Self {
+        let (scheme, usual) = if is_tls { ("https://", 443) } else { ("http://", 80) };
+        let mut all = names.to_vec();
+        // The unspecified address is that of no connection.
+        if !address.ip().is_unspecified() {
+            all.push(match address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            });
         }
-        Self { hosts }
+        if address.ip().is_loopback() {
+            all.push("localhost".to_owned());
+        }
+        let mut hosts: Vec<String> =
+            all.iter().map(|name| format!("{name}:{}", address.port())).collect();
+        // Browsers leave the port out if it is the usual one.
+        if address.port() == usual {
+            hosts.extend(all);
+        }
+        Self { hosts, scheme }
     }
 
     /// Whether the request may come from the page.
@@ -78,16 +88,19 @@ impl Gate {
             // The page of another name of this server is another origin.
             (Header::One(origin), Header::One(host))
                 if origin
-                    .strip_prefix("http://")
+                    .strip_prefix(self.scheme)
                     .is_some_and(|origin| origin.eq_ignore_ascii_case(host)) => {}
             // A browser sends none when it only reads from the same origin.
             (Header::None, _) if head.reads && !head.upgrades => {}
             _ => return Err(Refusal::Origin),
         }
-        match head.site {
+        match (head.site, head.mode) {
             // "none" is a link that the user opened from elsewhere than a page.
-            Header::None | Header::One("same-origin" | "none") => Ok(()),
-            Header::One(_) | Header::Other => Err(Refusal::Site),
+            (Header::None | Header::One("same-origin" | "none"), _) => Ok(()),
+            // The user follows a link of another page. It gets the page and no session: its cookie
+            // is not sent.
+            (Header::One(_), Header::One("navigate")) if head.reads && !head.upgrades => Ok(()),
+            (Header::One(_) | Header::Other, _) => Err(Refusal::Site),
         }
     }
 }
@@ -100,7 +113,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate::new("127.0.0.1:7878".parse().unwrap())
+        Gate::new("127.0.0.1:7878".parse().unwrap(), &[], false)
     }
 
     fn read<'a>(host: Header<'a>, origin: Header<'a>) -> Head<'a> {
@@ -128,10 +141,30 @@ mod tests {
         }
         assert_eq!(gate().check(read(Missing, Missing)), Err(Refusal::Host));
         assert_eq!(gate().check(read(Other, Missing)), Err(Refusal::Host));
-        let six = Gate::new("[::1]:80".parse().unwrap());
+        let six = Gate::new("[::1]:80".parse().unwrap(), &[], false);
         for host in ["[::1]:80", "[::1]", "localhost", "localhost:80"] {
             assert_eq!(six.check(read(One(host), Missing)), Ok(()), "{host}");
         }
+    }
+
+    #[test]
+    fn a_server_for_other_hosts_has_the_names_that_it_was_given() {
+        let names = ["jobs.example".to_owned()];
+        let all = Gate::new("0.0.0.0:443".parse().unwrap(), &names, true);
+        for host in ["jobs.example", "jobs.example:443"] {
+            assert_eq!(all.check(read(One(host), Missing)), Ok(()), "{host}");
+            let own = format!("https://{host}");
+            assert_eq!(all.check(read(One(host), One(&own))), Ok(()), "{host}");
+            let plain = format!("http://{host}");
+            let refused = all.check(read(One(host), One(&plain)));
+            assert_eq!(refused, Err(Refusal::Origin), "{host}");
+        }
+        for host in ["0.0.0.0", "localhost", "0.0.0.0:443", "jobs.example:80"] {
+            assert_eq!(all.check(read(One(host), Missing)), Err(Refusal::Host), "{host}");
+        }
+        let one = Gate::new("192.0.2.7:7878".parse().unwrap(), &[], true);
+        assert_eq!(one.check(read(One("192.0.2.7:7878"), Missing)), Ok(()));
+        assert_eq!(one.check(read(One("localhost:7878"), Missing)), Err(Refusal::Host));
     }
 
     #[test]
@@ -176,6 +209,16 @@ mod tests {
             assert_eq!(checked.is_ok(), allowed, "{site}");
         }
         assert_eq!(gate().check(Head { site: Other, ..head }), Err(Refusal::Site));
+        let linked = Head { site: One("cross-site"), mode: One("navigate"), ..head };
+        assert_eq!(gate().check(linked), Ok(()));
+        let origin = One("http://localhost:7878");
+        for not_a_link in [
+            Head { mode: One("no-cors"), ..linked },
+            Head { reads: false, origin, ..linked },
+            Head { upgrades: true, origin, ..linked },
+        ] {
+            assert_eq!(gate().check(not_a_link), Err(Refusal::Site), "{not_a_link:?}");
+        }
     }
 
     proptest! {
@@ -192,7 +235,7 @@ mod tests {
             let origin_header = origin.as_deref().map_or(Missing, One);
             let host_header = One(&host);
             let head =
-                Head { reads, upgrades, host: host_header, origin: origin_header, site: Missing };
+                Head { reads, upgrades, host: host_header, origin: origin_header, ..Head::default() };
             if gate().check(head).is_ok() {
                 prop_assert!(["localhost:7878", "127.0.0.1:7878"].contains(&host.as_str()));
                 match origin {

@@ -1,7 +1,8 @@
 //! The browsers that may use the server: tokens become sessions. It does no I/O and has no clock.
 //!
 //! A token is in the link that the server prints. It makes one session, and then the next token
-//! replaces it: a link in the history of a browser opens nothing.
+//! replaces it: a link in the history of a browser opens nothing. A server with users has no link:
+//! each user has a token.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::secret::Secret;
+use super::users::{Users, Who};
 
 /// The most sessions. A further one ends the one that was used longest ago.
 pub(crate) const MAX_SESSIONS: usize = 16;
@@ -31,10 +33,19 @@ pub(crate) enum Denied {
     TooMany(Duration),
 }
 
+/// What opens the page.
+#[derive(Debug)]
+pub(crate) enum Key {
+    /// A link with this token, once.
+    Link(Secret),
+    /// The token of a user.
+    Users(Users),
+}
+
 /// The sessions.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    token: Secret,
+    key: Key,
     /// The one that was used last is the last.
     sessions: VecDeque<Session>,
     tries: u32,
@@ -44,21 +55,26 @@ pub(crate) struct Sessions {
 #[derive(Debug)]
 struct Session {
     secret: Secret,
+    who: Who,
     used: Instant,
 }
 
 impl Sessions {
-    /// No session. `token` makes the first one.
-    pub(crate) fn new(token: Secret, now: Instant) -> Self {
-        Self { token, sessions: VecDeque::new(), tries: MAX_TRIES, refilled: now }
+    /// No session. `key` makes them.
+    pub(crate) fn new(key: Key, now: Instant) -> Self {
+        Self { key, sessions: VecDeque::new(), tries: MAX_TRIES, refilled: now }
     }
 
-    /// The token that makes the next session.
-    pub(crate) const fn token(&self) -> &Secret {
-        &self.token
+    /// The token of the link that makes the next session. `None`: users have tokens of their own.
+    pub(crate) const fn token(&self) -> Option<&Secret> {
+        match &self.key {
+            Key::Link(token) => Some(token),
+            Key::Users(_) => None,
+        }
     }
 
-    /// Makes the session `fresh` if `offered` is the token. `next` is then the token.
+    /// Makes the session `fresh` if `offered` is a token. If it was that of the link, `next` is
+    /// then the token of the link.
     ///
     /// # Errors
     /// [`Denied`].
@@ -74,28 +90,41 @@ impl Sessions {
             let waited = now.saturating_duration_since(self.refilled);
             return Err(Denied::TooMany(TRY_INTERVAL.saturating_sub(waited)));
         }
-        if !self.token.is(offered) {
+        let who = match &self.key {
+            Key::Link(token) => token.is(offered).then_some(Who::OWNER),
+            Key::Users(users) => users.find(offered),
+        };
+        let Some(who) = who else {
             self.tries -= 1;
             return Err(Denied::Wrong);
+        };
+        if let Key::Link(token) = &mut self.key {
+            *token = next;
         }
-        self.token = next;
         while self.sessions.len() >= MAX_SESSIONS {
             self.sessions.pop_front();
         }
-        self.sessions.push_back(Session { secret: fresh, used: now });
+        self.sessions.push_back(Session { secret: fresh, who, used: now });
         Ok(())
     }
 
-    /// Whether this is the secret of a session, which is then used.
-    pub(crate) fn accept(&mut self, offered: &str, now: Instant) -> bool {
+    /// The user of the session with this secret, which is then used.
+    pub(crate) fn accept(&mut self, offered: &str, now: Instant) -> Option<Who> {
         self.sessions.retain(|session| now.saturating_duration_since(session.used) < IDLE_TIMEOUT);
-        let Some(at) = self.sessions.iter().position(|session| session.secret.is(offered)) else {
-            return false;
-        };
-        if let Some(session) = self.sessions.remove(at) {
-            self.sessions.push_back(Session { used: now, ..session });
-        }
-        true
+        let session = self.remove(offered)?;
+        let who = session.who.clone();
+        self.sessions.push_back(Session { used: now, ..session });
+        Some(who)
+    }
+
+    /// Ends the session with this secret.
+    pub(crate) fn end(&mut self, offered: &str) {
+        self.remove(offered);
+    }
+
+    fn remove(&mut self, offered: &str) -> Option<Session> {
+        let at = self.sessions.iter().position(|session| session.secret.is(offered))?;
+        self.sessions.remove(at)
     }
 
     fn refill(&mut self, now: Instant) {
@@ -114,6 +143,7 @@ impl Sessions {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::users::{NewUser, Role};
     use super::*;
 
     fn secret(number: u8) -> Secret {
@@ -127,31 +157,37 @@ mod tests {
     #[test]
     fn a_token_makes_one_session() {
         let now = Instant::now();
-        let mut sessions = Sessions::new(secret(1), now);
-        assert!(!sessions.accept(&text(1), now), "a token is no session");
+        let mut sessions = Sessions::new(Key::Link(secret(1)), now);
+        assert!(sessions.accept(&text(1), now).is_none(), "a token is no session");
         assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now), Ok(()));
-        assert!(sessions.accept(&text(2), now));
+        assert_eq!(sessions.accept(&text(2), now), Some(Who::OWNER));
         assert_eq!(sessions.exchange(&text(1), secret(4), secret(5), now), Err(Denied::Wrong));
-        assert!(!sessions.accept(&text(4), now));
+        assert!(sessions.accept(&text(4), now).is_none());
         assert_eq!(sessions.exchange(&text(3), secret(4), secret(5), now), Ok(()));
-        assert!(sessions.accept(&text(2), now) && sessions.accept(&text(4), now));
+        for open in [2, 4] {
+            assert!(sessions.accept(&text(open), now).is_some());
+        }
+        sessions.end(&text(2));
+        assert!(sessions.accept(&text(2), now).is_none());
+        assert!(sessions.accept(&text(4), now).is_some());
     }
 
     #[test]
     fn a_session_ends_when_it_is_not_used() {
         let now = Instant::now();
-        let mut sessions = Sessions::new(secret(1), now);
+        let mut sessions = Sessions::new(Key::Link(secret(1)), now);
         sessions.exchange(&text(1), secret(2), secret(3), now).unwrap();
         let later = now + IDLE_TIMEOUT - Duration::from_secs(1);
-        assert!(sessions.accept(&text(2), later));
-        assert!(sessions.accept(&text(2), later + IDLE_TIMEOUT - Duration::from_secs(1)));
-        assert!(!sessions.accept(&text(2), later + 3 * IDLE_TIMEOUT));
+        assert!(sessions.accept(&text(2), later).is_some());
+        let later = later + IDLE_TIMEOUT - Duration::from_secs(1);
+        assert!(sessions.accept(&text(2), later).is_some());
+        assert!(sessions.accept(&text(2), later + 2 * IDLE_TIMEOUT).is_none());
     }
 
     #[test]
     fn wrong_tokens_are_limited_and_the_right_one_waits_too() {
         let now = Instant::now();
-        let mut sessions = Sessions::new(secret(1), now);
+        let mut sessions = Sessions::new(Key::Link(secret(1)), now);
         for _ in 0..MAX_TRIES {
             assert_eq!(sessions.exchange("x", secret(2), secret(3), now), Err(Denied::Wrong));
         }
@@ -159,6 +195,21 @@ mod tests {
         let denied = Err(Denied::TooMany(Duration::from_secs(4)));
         assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), later), denied);
         assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now + TRY_INTERVAL), Ok(()));
+    }
+
+    #[test]
+    fn a_user_has_a_token_for_any_number_of_sessions() {
+        let now = Instant::now();
+        let anna = NewUser::make("anna", Role::Operate).unwrap();
+        let users = Users::parse(anna.line()).unwrap();
+        let mut sessions = Sessions::new(Key::Users(users), now);
+        assert!(sessions.token().is_none());
+        for number in [1, 2] {
+            assert_eq!(sessions.exchange(anna.token(), secret(number), secret(9), now), Ok(()));
+            let who = sessions.accept(&text(number), now).unwrap();
+            assert_eq!((who.name.as_deref(), who.role), (Some("anna"), Role::Operate));
+        }
+        assert_eq!(sessions.exchange(&text(9), secret(3), secret(4), now), Err(Denied::Wrong));
     }
 
     proptest! {
@@ -170,10 +221,10 @@ mod tests {
         ) {
             let start = Instant::now();
             let (mut now, mut tried, mut number) = (start, 0, 0_u8);
-            let mut sessions = Sessions::new(secret(0), start);
+            let mut sessions = Sessions::new(Key::Link(secret(0)), start);
             for (seconds, right) in steps {
                 now += Duration::from_secs(seconds);
-                let token = sessions.token().reveal().to_owned();
+                let token = sessions.token().unwrap().reveal().to_owned();
                 let offered = if right { token.as_str() } else { "wrong" };
                 number = number.wrapping_add(1);
                 let made = sessions.exchange(offered, secret(number), secret(number), now);

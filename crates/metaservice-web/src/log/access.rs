@@ -2,14 +2,14 @@
 
 use std::io;
 
-use metaservice::control::{Client, ClientError, Job, LogSegments};
+use metaservice::control::{ClientError, Job, LogSegments};
 use metaservice::{LogFrom, LogReader, LogSegment, StoredLog};
 
-use crate::source::{Found, Source, SourceError};
+use crate::source::{Found, Reached, Source, SourceError};
 
 /// A job whose log can be read.
 pub(crate) enum Access {
-    Running { job: Box<Job>, client: Client },
+    Running { job: Box<Job>, client: Reached },
     Ended { job: Box<Job>, log: StoredLog },
 }
 
@@ -22,6 +22,8 @@ pub(crate) enum AccessError {
     Client(#[from] ClientError),
     #[error("no log of this job is kept")]
     NoLog,
+    #[error("the job waits for a worker")]
+    Waits,
     #[error("the log cannot be read")]
     Io(#[from] io::Error),
 }
@@ -34,8 +36,11 @@ impl Access {
                 let job = Box::new(client.job().await?);
                 Ok(Self::Running { job, client })
             }
-            Found::Ended { job, log: Some(log) } => Ok(Self::Ended { job, log }),
-            Found::Ended { log: None, .. } => Err(AccessError::NoLog),
+            Found::Waiting(_) => Err(AccessError::Waits),
+            Found::Ended(ended) => match ended.log {
+                Some(log) => Ok(Self::Ended { job: Box::new(ended.job), log }),
+                None => Err(AccessError::NoLog),
+            },
         }
     }
 

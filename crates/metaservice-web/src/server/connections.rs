@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::tls::Identity;
+
 /// The most connections, also those that have become websockets.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
@@ -32,8 +34,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Serves connections as long as it is polled. Dropping it ends them, but for websockets.
-pub(super) async fn serve(listener: TcpListener, router: Router) -> Infallible {
+/// Serves connections as long as it is polled, with TLS if there is a certificate. Dropping it ends
+/// them, but for websockets.
+pub(super) async fn serve(
+    listener: TcpListener,
+    identity: Option<Identity>,
+    router: Router,
+) -> Infallible {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -42,10 +49,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> Infallible {
                 Ok((stream, _)) => match Arc::clone(&room).try_acquire_owned() {
                     Ok(permit) => {
                         let counted = Counted { stream, _permit: permit };
-                        connections.spawn(connection(counted, router.clone()));
+                        connections.spawn(secured(counted, identity.clone(), router.clone()));
                     }
                     // A new connection has room for these bytes.
-                    Err(_) => drop(stream.try_write(FULL)),
+                    Err(_) if identity.is_none() => drop(stream.try_write(FULL)),
+                    Err(_) => {}
                 },
                 Err(error) => {
                     tracing::warn!(%error, "a connection is not accepted");
@@ -57,7 +65,20 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> Infallible {
     }
 }
 
-async fn connection(stream: Counted, router: Router) {
+async fn secured(stream: Counted<TcpStream>, identity: Option<Identity>, router: Router) {
+    match identity {
+        None => connection(stream, router).await,
+        Some(identity) => match identity.accept(stream).await {
+            Ok(stream) => connection(stream, router).await,
+            Err(error) => tracing::debug!(%error, "a handshake fails"),
+        },
+    }
+}
+
+async fn connection<S>(stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -70,13 +91,13 @@ async fn connection(stream: Counted, router: Router) {
 }
 
 /// A connection that counts as long as it is open.
-struct Counted {
+pub(super) struct Counted<S> {
     /// Released first: who sees the end of a connection finds room for another.
     _permit: OwnedSemaphorePermit,
-    stream: TcpStream,
+    stream: S,
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -86,7 +107,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

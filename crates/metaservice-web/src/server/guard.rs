@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderName};
@@ -13,9 +13,13 @@ use tokio::time::{Instant, timeout};
 use super::app::App;
 use super::responses::{Code, Refused, refuse};
 use crate::access::gate::{Head, Header, Refusal};
+use crate::access::users::{Role, Who};
 
 /// The longest body of a request, in bytes.
-const MAX_BODY: usize = 4 * 1024;
+const MAX_BODY: usize = 16 * 1024;
+
+/// The longest description of a job, in bytes.
+const MAX_DESCRIPTION: usize = 256 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,17 +54,36 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-/// Refuses what has no session.
+/// Refuses what has no session. Handlers get the user, as [`Extension`](axum::Extension).
 pub(super) async fn with_session(
     State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refused> {
+    let Some(who) = session(&app, request.headers()) else {
+        return Err(refuse(Code::NoSession, "there is no session: open a new link"));
+    };
+    request.extensions_mut().insert(who);
+    Ok(next.run(request).await)
+}
+
+/// Refuses users without this role. It comes after [`with_session`].
+pub(super) async fn with_role(
+    State(role): State<Role>,
+    Extension(who): Extension<Who>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refused> {
-    if has_session(&app, request.headers()) {
-        Ok(next.run(request).await)
-    } else {
-        Err(refuse(Code::NoSession, "there is no session: open a new link"))
+    check(&who, role)?;
+    Ok(next.run(request).await)
+}
+
+/// Refuses a user without this role.
+pub(super) fn check(who: &Who, role: Role) -> Result<(), Refused> {
+    if who.role < role {
+        return Err(refuse(Code::Denied, format!("this needs the role {role}")));
     }
+    Ok(())
 }
 
 async fn checked(app: &App, request: Request) -> Result<Request, Refused> {
@@ -72,11 +95,13 @@ async fn checked(app: &App, request: Request) -> Result<Request, Refused> {
         };
         refuse(Code::Foreign, message)
     })?;
-    if request.method() == Method::GET {
+    // A part of an upload is read by its handler, to a limit of its own.
+    if matches!(*request.method(), Method::GET | Method::PUT) {
         return Ok(request);
     }
     let (parts, body) = request.into_parts();
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+    let most = if parts.uri.path() == "/api/jobs" { MAX_DESCRIPTION } else { MAX_BODY };
+    match timeout(BODY_TIMEOUT, to_bytes(body, most)).await {
         Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body))),
         _ => Err(refuse(Code::Invalid, "the body is too long, or does not arrive")),
     }
@@ -89,6 +114,7 @@ fn head<'a>(method: &Method, headers: &'a HeaderMap) -> Head<'a> {
         host: only(headers, header::HOST.as_str()),
         origin: only(headers, header::ORIGIN.as_str()),
         site: only(headers, "sec-fetch-site"),
+        mode: only(headers, "sec-fetch-mode"),
     }
 }
 
@@ -101,12 +127,17 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Header<'a> {
     }
 }
 
-fn has_session(app: &App, headers: &HeaderMap) -> bool {
+fn session(app: &App, headers: &HeaderMap) -> Option<Who> {
     let now = Instant::now();
+    let mut sessions = app.sessions();
+    secrets(app, headers).find_map(|secret| sessions.accept(secret, now))
+}
+
+/// The secrets of sessions that a request has.
+pub(super) fn secrets<'a>(app: &'a App, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
     // A browser may send another one of this name, for a longer path.
     let own = pairs.filter(|(name, _)| name.trim() == app.cookie).take(4);
-    let mut sessions = app.sessions();
-    own.map(|(_, secret)| secret.trim()).any(|secret| sessions.accept(secret, now))
+    own.map(|(_, secret)| secret.trim())
 }

@@ -1,46 +1,132 @@
-//! The list of jobs, and what is done to one.
+//! The list of jobs, and all that is known of one.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State, WebSocketUpgrade};
+use axum::body::Body;
+use axum::extract::{Path, Query, State, WebSocketUpgrade};
 use axum::response::Response;
-use metaservice::control::Killed;
+use metaservice::control::Job;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::app::App;
+use super::files::attachment;
+use super::find::{Asked, Which, ended, same};
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
-use crate::source::Found;
+use crate::source::{Artifact, Attempt, EndedJob, Found};
 
 /// Sends the list of jobs after each change.
 pub(super) async fn follow(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
     sockets::push(upgrade, app.jobs.clone(), app.end.clone(), ())
 }
 
-/// Which job of a name is meant.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Which {
-    started_ms: u64,
+/// Sends what the jobs of the list use.
+pub(super) async fn usage(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
+    sockets::push(upgrade, app.samples.usage(), app.end.clone(), ())
 }
 
-#[derive(Serialize)]
-pub(super) struct KilledWhat {
-    killed: Killed,
+/// Sends the workers and tenants after each change.
+pub(super) async fn fleet(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
+    sockets::push(upgrade, app.fleet.clone(), app.end.clone(), ())
 }
 
-/// Kills the command of a job. Answers when it was killed, or its machine has ended.
-pub(super) async fn kill(
+/// Sends what the machine of a job uses.
+pub(super) async fn stats(
     State(app): State<App>,
     Path(name): Path<String>,
-    which: Result<Json<Which>, JsonRejection>,
-) -> Result<Json<KilledWhat>, Refused> {
-    let Json(Which { started_ms }) = which?;
-    let Found::Running(client) = app.source.find(&name).await? else {
-        return Err(refuse(Code::Refused, "the job has ended"));
-    };
-    if client.job().await?.started_ms != started_ms {
-        return Err(refuse(Code::Gone, "another job has this name now"));
+    which: Asked<Which>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refused> {
+    let Query(Which { started }) = which?;
+    if !app.samples.has(&name, started) {
+        let found = app.source.find(&name).await?;
+        match found {
+            Found::Running(client) => same(client.job().await?.started_ms, started)?,
+            Found::Waiting(job) => same(job.started_ms, started)?,
+            Found::Ended(_) => {
+                return Err(refuse(Code::NotFound, "the page was not open while the job ran"));
+            }
+        }
     }
-    Ok(Json(KilledWhat { killed: client.kill().await? }))
+    Ok(sockets::push(upgrade, app.samples.chart(&name, started), app.end.clone(), ()))
+}
+
+/// All that is known of a job.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Details {
+    job: Job,
+    ended: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    console: Vec<String>,
+    artifacts: Vec<Artifact>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    spec: Value,
+    attempts: Vec<Attempt>,
+    /// Whether it says what its guest connects to.
+    network: bool,
+}
+
+impl Details {
+    fn of(ended: EndedJob) -> Self {
+        let EndedJob { job, ended_ms, end, error, console, artifacts, spec, attempts, .. } = ended;
+        let network = ended.network.is_some();
+        let ended = true;
+        Self { job, ended, ended_ms, end, error, console, artifacts, spec, attempts, network }
+    }
+}
+
+/// The job of a name; that which was started then, if a time is given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Maybe {
+    started: Option<u64>,
+}
+
+/// Says all that is known of a job.
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    which: Asked<Maybe>,
+) -> Result<Json<Details>, Refused> {
+    let Query(Maybe { started }) = which?;
+    let details = match app.source.find(&name).await? {
+        Found::Running(client) => {
+            let job = client.job().await?;
+            let network = client.network_policy().await.is_ok();
+            Details { job, network, ..Details::default() }
+        }
+        Found::Waiting(job) => Details { job: *job, ..Details::default() },
+        Found::Ended(ended) => Details::of(*ended),
+    };
+    if let Some(started) = started {
+        same(details.job.started_ms, started)?;
+    }
+    Ok(Json(details))
+}
+
+/// An artifact by its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    started: u64,
+    name: String,
+}
+
+/// An artifact of a job that has ended.
+pub(super) async fn artifact(
+    State(app): State<App>,
+    Path(job): Path<String>,
+    named: Asked<Named>,
+) -> Result<Response, Refused> {
+    let Query(Named { started, name }) = named?;
+    let ended = ended(&app, &job, started).await?;
+    let body = app.source.artifact(&ended, &name).await?;
+    Ok(attachment(&name, Body::from_stream(body)))
 }

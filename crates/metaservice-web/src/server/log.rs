@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -12,6 +11,8 @@ use http::header;
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
+use super::files::plain;
+use super::find::{Asked, Which};
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
 use crate::log::{Access, AccessError, Matches, OpenLog, Pattern, ShownLine};
@@ -30,16 +31,6 @@ pub(super) async fn open(
 ) -> Result<Json<Opened>, Refused> {
     let log = app.logs.open(&name).await?;
     Ok(Json(Opened { started_ms: log.started_ms() }))
-}
-
-/// A query that may not be valid.
-type Asked<T> = Result<Query<T>, QueryRejection>;
-
-/// Which job of a name is meant.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Which {
-    started: u64,
 }
 
 /// Sends the length of the log after each change.
@@ -114,12 +105,6 @@ pub(super) async fn download(
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.log\"", plain(&name))),
     ];
     Ok((headers, Body::from_stream(body)).into_response())
-}
-
-/// A name that can be the name of a file.
-fn plain(name: &str) -> String {
-    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "-_.".contains(*char);
-    name.chars().filter(is_plain).take(100).collect()
 }
 
 fn find(app: &App, name: &str, started: u64) -> Result<Arc<OpenLog>, Refused> {

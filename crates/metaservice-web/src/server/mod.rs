@@ -1,18 +1,29 @@
 //! The server of the page.
 //!
 //! [`connections`] accepts a limited number of them, [`guard`] looks at each request. [`assets`]
-//! is the page, [`session`] lets a browser in, [`jobs`] and [`log`] answer it, also over
-//! [`sockets`]. They share the [`app`]. Errors are [`responses`].
+//! is the page, [`session`] lets a browser in. The rest answers it, some of it over [`sockets`]:
+//! [`jobs`], [`log`], [`terminal`], [`files`], [`uploads`] and [`network`] show a job, and
+//! [`actions`] change it. [`tls`] is for other hosts. [`routes`] says who may do what. They share the [`app`], and [`mod@find`] the
+//! job that a request means. Errors are [`responses`].
 
+mod actions;
 mod app;
 mod assets;
 mod connections;
+mod files;
+mod find;
 mod guard;
 mod jobs;
 mod log;
+mod network;
 mod responses;
+mod routes;
 mod serve;
 mod session;
 mod sockets;
+mod terminal;
+mod tls;
+mod uploads;
 
-pub use serve::{BindError, Links, ServeError, Server};
+pub use serve::{BindError, Links, ServeError, Server, Settings};
+pub use tls::{Identity, IdentityError, MadeIdentity};

@@ -21,16 +21,22 @@ pub(super) enum Code {
     NoSession,
     /// There were too many wrong tokens.
     TooMany,
+    /// The user may not do it.
+    Denied,
     /// There is no such job or file.
     NotFound,
     /// Another job has this name now, or its log was closed: open it again.
     Gone,
     /// No log of the job is kept.
     NoLog,
+    /// The job waits for a worker: it has nothing yet.
+    Waits,
     /// The request is not valid.
     Invalid,
     /// The job does not do it.
     Refused,
+    /// The job, its guest or its source cannot do it.
+    Unsupported,
     /// The job or its files cannot be reached.
     Failed,
 }
@@ -38,13 +44,13 @@ pub(super) enum Code {
 impl Code {
     const fn status(self) -> StatusCode {
         match self {
-            Self::Foreign => StatusCode::FORBIDDEN,
+            Self::Foreign | Self::Denied => StatusCode::FORBIDDEN,
             Self::NoSession => StatusCode::UNAUTHORIZED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound | Self::NoLog => StatusCode::NOT_FOUND,
             Self::Gone => StatusCode::GONE,
             Self::Invalid => StatusCode::BAD_REQUEST,
-            Self::Refused => StatusCode::CONFLICT,
+            Self::Refused | Self::Unsupported | Self::Waits => StatusCode::CONFLICT,
             Self::Failed => StatusCode::BAD_GATEWAY,
         }
     }
@@ -69,7 +75,7 @@ impl IntoResponse for Refused {
 }
 
 /// The message of an error and of its causes.
-fn whole(error: &dyn Error) -> String {
+pub(super) fn whole(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -93,6 +99,7 @@ impl From<AccessError> for Refused {
         let code = match error {
             AccessError::Source(error) => return error.into(),
             AccessError::NoLog => Code::NoLog,
+            AccessError::Waits => Code::Waits,
             AccessError::Client(ClientError::Refused { code: JobCode::NotFound, .. }) => {
                 Code::NoLog
             }
@@ -106,6 +113,8 @@ impl From<SourceError> for Refused {
     fn from(error: SourceError) -> Self {
         let code = match error {
             SourceError::NotFound => Code::NotFound,
+            SourceError::Refused(_) => Code::Refused,
+            SourceError::Unsupported => Code::Unsupported,
             SourceError::Failed(_) => Code::Failed,
         };
         refuse(code, whole(&error))
@@ -114,7 +123,13 @@ impl From<SourceError> for Refused {
 
 impl From<ClientError> for Refused {
     fn from(error: ClientError) -> Self {
-        let code = if error.code().is_some() { Code::Refused } else { Code::Failed };
+        let code = match error.code() {
+            Some(JobCode::NotFound) => Code::NotFound,
+            Some(JobCode::Unsupported) => Code::Unsupported,
+            Some(JobCode::InvalidRequest) => Code::Invalid,
+            Some(_) => Code::Refused,
+            None => Code::Failed,
+        };
         refuse(code, whole(&error))
     }
 }

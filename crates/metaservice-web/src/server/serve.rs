@@ -1,32 +1,62 @@
-//! The routes, and the life of the server.
+//! The life of the server.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::app::App;
-use super::responses::{Code, refuse};
-use super::{assets, connections, guard, jobs, log, session};
+use super::app::{App, Door};
+use super::connections;
+use super::routes::router;
+use super::tls::Identity;
+use crate::access::gate::Gate;
 use crate::access::secret::Secret;
-use crate::access::sessions::Sessions;
-use crate::source::{Listing, Source, SourceError};
+use crate::access::sessions::{Key, Sessions};
+use crate::access::users::Users;
+use crate::source::{Fleet, Listing, Source, SourceError};
+
+/// Where a server listens, and for whom.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The address. Port 0 is any free port.
+    pub listen: SocketAddr,
+    /// The names by which browsers reach the server, besides the address. A name has no port.
+    pub names: Vec<String>,
+    /// Who may use it. `None`: the user of this host, by a link.
+    pub users: Option<Users>,
+    /// The certificate. `None`: without TLS.
+    pub identity: Option<Identity>,
+}
+
+impl Settings {
+    /// A server at this address, for the user of this host.
+    #[must_use]
+    pub const fn new(listen: SocketAddr) -> Self {
+        Self { listen, names: Vec::new(), users: None, identity: None }
+    }
+
+    /// Whether other hosts may connect.
+    const fn is_closed(&self) -> bool {
+        self.users.is_some() && self.identity.is_some()
+    }
+}
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// Other hosts could connect to this address. The page is for this host alone.
-    #[error("{0} is not a loopback address")]
-    NotLoopback(SocketAddr),
+    /// Other hosts could connect to this address. For them, the server needs TLS and users.
+    #[error("{0} is not a loopback address, and there are no TLS and no users")]
+    Open(SocketAddr),
+    /// The server listens at all addresses, and has no name.
+    #[error("{0} is no address that a browser can have, and there are no names")]
+    NoName(SocketAddr),
     /// The address cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
@@ -54,34 +84,50 @@ pub enum ServeError {
 pub struct Server {
     address: SocketAddr,
     listener: TcpListener,
+    identity: Option<Identity>,
     app: App,
     lists: watch::Sender<Listing>,
+    fleets: watch::Sender<Fleet>,
     end: CancellationToken,
 }
 
 impl Server {
-    /// Listens at a loopback address for the page of these jobs. Port 0 is any free port.
+    /// Listens for the page of these jobs.
     ///
     /// # Errors
     /// [`BindError`].
-    pub async fn bind(address: SocketAddr, source: Arc<dyn Source>) -> Result<Self, BindError> {
-        if !address.ip().is_loopback() {
-            return Err(BindError::NotLoopback(address));
+    pub async fn bind(settings: Settings, source: Arc<dyn Source>) -> Result<Self, BindError> {
+        let listen = settings.listen;
+        if !listen.ip().is_loopback() && !settings.is_closed() {
+            return Err(BindError::Open(listen));
         }
-        let listen = async {
-            let listener = TcpListener::bind(address).await?;
+        if listen.ip().is_unspecified() && settings.names.is_empty() {
+            return Err(BindError::NoName(listen));
+        }
+        let listening = async {
+            let listener = TcpListener::bind(listen).await?;
             let address = listener.local_addr()?;
-            Ok((listener, address))
+            io::Result::Ok((listener, address))
         };
-        let listening: io::Result<_> = listen.await;
         let (listener, address) =
-            listening.map_err(|cause| BindError::Listen { address, cause })?;
-        let token = Secret::random().map_err(BindError::Random)?;
+            listening.await.map_err(|cause| BindError::Listen { address: listen, cause })?;
+        let Settings { names, users, identity, .. } = settings;
+        let key = match users {
+            Some(users) => Key::Users(users),
+            None => Key::Link(Secret::random().map_err(BindError::Random)?),
+        };
+        let is_tls = identity.is_some();
+        let door = Door {
+            gate: Gate::new(address, &names, is_tls),
+            is_tls,
+            port: address.port(),
+            sessions: Sessions::new(key, Instant::now()),
+        };
         let (lists, jobs) = watch::channel(Listing::default());
+        let (fleets, fleet) = watch::channel(Fleet::default());
         let end = CancellationToken::new();
-        let sessions = Sessions::new(token, Instant::now());
-        let app = App::new(address, source, sessions, jobs, end.clone());
-        Ok(Self { address, listener, app, lists, end })
+        let app = App::new(door, source, jobs, fleet, end.clone());
+        Ok(Self { address, listener, identity, app, lists, fleets, end })
     }
 
     /// Where it listens.
@@ -91,10 +137,13 @@ impl Server {
     }
 
     /// The links that open the page: the first one, and after each use the next one. Each link
-    /// opens the page in one browser, and is a secret until then.
+    /// opens the page in one browser, and is a secret until then. If there are users, there is one
+    /// link, for all of them, and it is no secret.
     #[must_use]
     pub fn links(&self) -> Links {
-        Links { address: self.address, tokens: self.app.tokens.subscribe() }
+        let scheme = if self.app.is_tls { "https" } else { "http" };
+        let page = format!("{scheme}://{}/", self.address);
+        Links { page, tokens: self.app.tokens.subscribe() }
     }
 
     /// Serves the page.
@@ -105,14 +154,28 @@ impl Server {
     /// # Cancellation
     /// Dropping the future ends the server and all connections.
     pub async fn serve(self) -> ServeError {
-        let Self { listener, app, lists, end, .. } = self;
+        let Self { listener, identity, app, lists, fleets, end, .. } = self;
         let _end = end.drop_guard();
         let following = AbortOnDropHandle::new(tokio::spawn(app.source.follow(lists)));
+        let fleet = app.source.fleet(fleets);
+        let fleet = AbortOnDropHandle::new(tokio::spawn(async move {
+            match fleet {
+                Some(fleet) => fleet.await,
+                None => std::future::pending().await,
+            }
+        }));
+        let (samples, jobs) = (Arc::clone(&app.samples), app.jobs.clone());
+        let _sampling = AbortOnDropHandle::new(tokio::spawn(async move {
+            samples.follow(jobs).await;
+        }));
         tokio::select! {
             followed = following => ServeError::Source(
                 followed.unwrap_or_else(|error| SourceError::Failed(error.into())),
             ),
-            never = connections::serve(listener, router(app)) => match never {},
+            followed = fleet => ServeError::Source(
+                followed.unwrap_or_else(|error| SourceError::Failed(error.into())),
+            ),
+            never = connections::serve(listener, identity, router(app)) => match never {},
         }
     }
 }
@@ -120,15 +183,19 @@ impl Server {
 /// Links that open the page.
 #[derive(Debug, Clone)]
 pub struct Links {
-    address: SocketAddr,
-    tokens: watch::Receiver<String>,
+    page: String,
+    /// `None`: a link has no token.
+    tokens: watch::Receiver<Option<String>>,
 }
 
 impl Links {
-    /// The link that opens the page in one browser.
+    /// The link that opens the page.
     #[must_use]
     pub fn current(&mut self) -> String {
-        format!("http://{}/#token={}", self.address, *self.tokens.borrow_and_update())
+        match &*self.tokens.borrow_and_update() {
+            Some(token) => format!("{}#token={token}", self.page),
+            None => self.page.clone(),
+        }
     }
 
     /// Waits until the last link that was returned was used, and returns the next one. `None`: the
@@ -137,26 +204,4 @@ impl Links {
         self.tokens.changed().await.ok()?;
         Some(self.current())
     }
-}
-
-fn router(app: App) -> Router {
-    let with_session = Router::new()
-        .route("/api/session", get(session::show))
-        .route("/api/jobs", get(jobs::follow))
-        .route("/api/jobs/{name}/kill", post(jobs::kill))
-        .route("/api/jobs/{name}/log", get(log::open))
-        .route("/api/jobs/{name}/log/length", get(log::follow))
-        .route("/api/jobs/{name}/log/lines", get(log::lines))
-        .route("/api/jobs/{name}/log/search", get(log::search))
-        .route("/api/jobs/{name}/log/download", get(log::download))
-        .route_layer(from_fn_with_state(app.clone(), guard::with_session));
-    Router::new()
-        .route("/", get(assets::index))
-        .route("/job/{name}", get(assets::index))
-        .route("/assets/{name}", get(assets::asset))
-        .route("/session", post(session::exchange))
-        .merge(with_session)
-        .fallback(async || refuse(Code::NotFound, "nothing is at this address"))
-        .layer(from_fn_with_state(app.clone(), guard::guard))
-        .with_state(app)
 }

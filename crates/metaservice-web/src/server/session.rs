@@ -1,17 +1,26 @@
 //! A token becomes a session.
 
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
-use serde::Deserialize;
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::app::App;
+use super::guard;
 use super::responses::{Code, Refused, refuse};
 use crate::access::secret::Secret;
 use crate::access::sessions::Denied;
+use crate::access::users::{Role, Who};
+use crate::source::Place;
+
+/// Says what opens the page: a link, or the token of a user.
+pub(super) async fn door(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "signIn": app.sessions().token().is_none() }))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,11 +38,19 @@ pub(super) async fn exchange(
         return Err(refuse(Code::Failed, "the system has no random numbers"));
     };
     let printed = next.reveal().to_owned();
-    let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict", app.cookie, fresh.reveal());
+    let only_tls = if app.is_tls { "; Secure" } else { "" };
+    let (name, secret) = (&app.cookie, fresh.reveal());
+    let cookie = format!("{name}={secret}; Path=/; HttpOnly; SameSite=Strict{only_tls}");
     let made = app.sessions().exchange(&token, fresh, next, Instant::now());
     match made {
         Ok(()) => {
-            app.tokens.send_replace(printed);
+            app.tokens.send_if_modified(|token| match token {
+                Some(token) => {
+                    *token = printed;
+                    true
+                }
+                None => false,
+            });
             Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
         }
         Err(Denied::Wrong) => Err(refuse(Code::NoSession, "the token is wrong, or was used")),
@@ -45,7 +62,41 @@ pub(super) async fn exchange(
     }
 }
 
-/// Says that there is a session, or else the guard says that there is none.
-pub(super) async fn show() -> StatusCode {
-    StatusCode::NO_CONTENT
+/// Ends the session.
+pub(super) async fn end(State(app): State<App>, headers: HeaderMap) -> Response {
+    let mut sessions = app.sessions();
+    guard::secrets(&app, &headers).for_each(|secret| sessions.end(secret));
+    let cookie = format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0", app.cookie);
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
+}
+
+/// What the page knows of itself.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    user: Option<String>,
+    role: Role,
+    source: &'static str,
+    place: String,
+    can: Can,
+}
+
+/// What the source can do.
+#[derive(Serialize)]
+struct Can {
+    run: bool,
+    remove: bool,
+}
+
+/// Says whose session this is, and what the page shows.
+pub(super) async fn show(
+    State(app): State<App>,
+    Extension(Who { name, role }): Extension<Who>,
+) -> Json<Shown> {
+    let (source, place) = match app.source.place() {
+        Place::Host(name) => ("host", name),
+        Place::Queue(address) => ("queue", address),
+    };
+    // What is left of the jobs of a queue is removed by age, by those who run the queue.
+    let can = Can { run: true, remove: source == "host" };
+    Json(Shown { user: name.map(|name| name.to_string()), role, source, place, can })
 }

@@ -6,8 +6,8 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::watch;
-use tokio::time::{interval, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The least time between two values. Values in between are left out.
@@ -32,50 +32,90 @@ pub(super) fn push<T>(
 where
     T: Serialize + Clone + Send + Sync + 'static,
 {
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    upgrade.on_upgrade(move |socket| async move {
-        end.run_until_cancelled(send(socket, values)).await;
+    limited(upgrade).on_upgrade(move |socket| async move {
+        end.run_until_cancelled(send_last(Page::new(socket), values)).await;
         drop(kept);
     })
 }
 
-/// Ends with the websocket, or with the values.
-async fn send<T: Serialize + Clone>(mut socket: WebSocket, mut values: watch::Receiver<T>) {
-    let mut pings = interval(PING_INTERVAL);
-    // Whether the browser has answered the last ping.
-    let mut answered = true;
+/// Sends each value, and ends with them. `kept` lives as long as the websocket.
+pub(super) fn pass<T: Serialize + Send + Sync + 'static>(
+    upgrade: WebSocketUpgrade,
+    values: mpsc::Receiver<T>,
+    end: CancellationToken,
+    kept: impl Send + 'static,
+) -> Response {
+    limited(upgrade).on_upgrade(move |socket| async move {
+        end.run_until_cancelled(send_all(Page::new(socket), values)).await;
+        drop(kept);
+    })
+}
+
+fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE)
+}
+
+async fn send_last<T: Serialize + Clone>(mut page: Page, mut values: watch::Receiver<T>) {
     values.mark_changed();
-    loop {
-        let message = tokio::select! {
-            received = socket.recv() => match received {
-                Some(Ok(Message::Pong(_))) => {
-                    answered = true;
-                    continue;
-                }
-                Some(Ok(Message::Ping(_))) => continue,
-                _ => return,
-            },
-            _ = pings.tick() => {
-                if !std::mem::take(&mut answered) {
-                    return;
-                }
-                Message::Ping(Bytes::new())
-            }
-            changed = values.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let value = values.borrow_and_update().clone();
-                let Ok(text) = serde_json::to_string(&value) else { return };
-                Message::Text(Utf8Bytes::from(text))
-            }
-        };
-        let is_value = matches!(message, Message::Text(_));
-        if !matches!(timeout(SEND_TIMEOUT, socket.send(message)).await, Ok(Ok(()))) {
+    while let Some(Ok(())) = page.until(values.changed()).await {
+        let value = values.borrow_and_update().clone();
+        if !page.send(&value).await {
             return;
         }
-        if is_value {
-            sleep(PACE).await;
+        sleep(PACE).await;
+    }
+}
+
+async fn send_all<T: Serialize>(mut page: Page, mut values: mpsc::Receiver<T>) {
+    while let Some(Some(value)) = page.until(values.recv()).await {
+        if !page.send(&value).await {
+            return;
         }
+    }
+}
+
+/// A page that listens.
+struct Page {
+    socket: WebSocket,
+    pings: Interval,
+    /// Whether the browser has answered the last ping.
+    answered: bool,
+}
+
+impl Page {
+    fn new(socket: WebSocket) -> Self {
+        Self { socket, pings: interval(PING_INTERVAL), answered: true }
+    }
+
+    /// Waits for something to say. `None`: the browser is gone, or it is not the page.
+    async fn until<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                next = &mut next => return Some(next),
+                received = self.socket.recv() => match received {
+                    Some(Ok(Message::Pong(_))) => self.answered = true,
+                    Some(Ok(Message::Ping(_))) => {}
+                    _ => return None,
+                },
+                _ = self.pings.tick() => {
+                    let is_there = std::mem::take(&mut self.answered);
+                    if !is_there || !self.write(Message::Ping(Bytes::new())).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, value: &impl Serialize) -> bool {
+        match serde_json::to_string(value) {
+            Ok(text) => self.write(Message::Text(Utf8Bytes::from(text))).await,
+            Err(_) => false,
+        }
+    }
+
+    async fn write(&mut self, message: Message) -> bool {
+        matches!(timeout(SEND_TIMEOUT, self.socket.send(message)).await, Ok(Ok(())))
     }
 }

@@ -59,10 +59,10 @@ async fn a_token_lets_one_browser_in() {
     page.cookie = Some(format!("{cookie}0"));
     assert_eq!(page.get("/api/session").await.status, 401);
     page.cookie = Some(format!("a=b; {cookie}"));
-    assert_eq!(page.get("/api/session").await.status, 204);
+    assert_eq!(page.get("/api/session").await.status, 200);
     page.cookie = None;
     page.enter().await;
-    assert_eq!(page.get("/api/session").await.status, 204);
+    assert_eq!(page.get("/api/session").await.status, 200);
 }
 
 #[tokio::test]
@@ -119,22 +119,29 @@ async fn requests_of_other_sites_are_refused() {
     let killed = page.request("POST", "/api/jobs/build/kill", &missing, "{}").await;
     assert_eq!(killed.status, 403);
     assert_eq!(page.socket("/api/jobs", &missing).await.err(), Some(403));
-    assert_eq!(page.request("GET", "/api/session", &missing, "").await.status, 204);
+    assert_eq!(page.request("GET", "/api/session", &missing, "").await.status, 200);
     let twice = [page.own(), vec![("Host", page.address.to_string())]].concat();
-    assert_ne!(page.request("GET", "/api/session", &twice, "").await.status, 204);
+    assert_ne!(page.request("GET", "/api/session", &twice, "").await.status, 200);
     assert!(page.socket("/api/jobs", &page.own()).await.is_ok());
 }
 
 #[tokio::test]
 async fn nothing_is_changed_by_get() {
     let page = Page::open().await;
-    for target in ["/session", "/api/jobs/build/kill"] {
+    for target in [
+        "/api/jobs/build/kill",
+        "/api/jobs/build/signal",
+        "/api/jobs/build/retry",
+        "/api/jobs/build/remove",
+        "/api/jobs/build/uploads",
+        "/api/prune",
+    ] {
         for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
             let answer = page.request(method, target, &page.own(), "").await;
             assert_eq!(answer.status, 405, "{method} {target}");
         }
     }
-    assert_eq!(page.get("/api/session").await.status, 204);
+    assert_eq!(page.get("/api/session").await.status, 200);
 }
 
 #[tokio::test]
@@ -161,8 +168,14 @@ async fn paths_lead_to_no_other_file() {
 async fn large_requests_are_refused() {
     let page = Page::open().await;
     let body = |length| format!("{{\"token\":\"{}\"}}", "x".repeat(length));
-    assert_eq!(page.request("POST", "/session", &page.own(), &body(4000)).await.status, 401);
-    assert_eq!(page.request("POST", "/session", &page.own(), &body(4100)).await.status, 400);
+    assert_eq!(
+        page.request("POST", "/session", &page.own(), &body(16 * 1024 - 12)).await.status,
+        401
+    );
+    assert_eq!(
+        page.request("POST", "/session", &page.own(), &body(16 * 1024 - 11)).await.status,
+        400
+    );
 }
 
 #[tokio::test]
@@ -184,21 +197,154 @@ async fn connections_are_limited_and_a_closed_one_makes_room() {
     let mut closed = sockets.pop().unwrap();
     closed.close(None).await.unwrap();
     while let Some(Ok(_)) = closed.next().await {}
-    assert_eq!(page.get("/api/session").await.status, 204);
+    assert_eq!(page.get("/api/session").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_page_is_for_this_host_alone() {
+async fn other_hosts_need_tls_and_users() {
     let page = Page::start().await;
-    let source = OneJob { client: page.client(), ended: Arc::default() };
+    let source = || OneJob { client: page.client(), ended: Arc::default() };
+    let bind = async |settings: Settings| {
+        Server::bind(settings, Arc::new(source())).await.err().unwrap().to_string()
+    };
+    let (_, users) = users();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
-        let listening = Server::bind(
-            address.parse().unwrap(),
-            Arc::new(OneJob { client: source.client.clone(), ended: Arc::default() }),
-        );
-        let refused = listening.await.err().unwrap().to_string();
-        assert!(refused.ends_with("is not a loopback address"), "{refused}");
+        let mut settings = Settings::new(address.parse().unwrap());
+        for part in ["nothing", "users", "tls"] {
+            settings.users = (part == "users").then(|| users.clone());
+            settings.identity = (part == "tls").then(|| identity().0);
+            let refused = bind(settings.clone()).await;
+            assert!(refused.contains("is not a loopback address"), "{part}: {refused}");
+        }
     }
-    let taken = Server::bind(page.address, Arc::new(source)).await.err().unwrap();
-    assert_eq!(taken.to_string(), format!("cannot listen on {}", page.address));
+    let mut nameless = Settings::new("0.0.0.0:0".parse().unwrap());
+    (nameless.users, nameless.identity) = (Some(users), Some(identity().0));
+    let refused = bind(nameless).await;
+    assert!(refused.ends_with("there are no names"), "{refused}");
+    let taken = bind(Settings::new(page.address)).await;
+    assert_eq!(taken, format!("cannot listen on {}", page.address));
+}
+
+/// The tokens of users with each role, and all of them.
+fn users() -> ([String; 3], Users) {
+    let all = Role::ALL.map(|role| NewUser::make(role.word(), role).unwrap());
+    let lines: Vec<_> = all.iter().map(NewUser::line).collect();
+    (all.each_ref().map(|user| user.token().to_owned()), Users::parse(&lines.join("\n")).unwrap())
+}
+
+/// A certificate for this host, and its text.
+fn identity() -> (Identity, MadeIdentity) {
+    let made = MadeIdentity::new(&["localhost".to_owned()]).unwrap();
+    let identity = Identity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
+    (identity, made)
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_it_says() {
+    let (tokens, users) = users();
+    let mut settings = Settings::new("127.0.0.1:0".parse().unwrap());
+    settings.users = Some(users);
+    let mut page = Page::with(1 << 20, settings).await;
+    assert_eq!(page.links.current(), format!("http://{}/", page.address));
+    assert_eq!(page.get("/session").await.json()["signIn"], true);
+    assert_eq!(page.exchange(&"0".repeat(64)).await.status, 401);
+    // What a request gets if the role is enough: the job is another one, or there is none.
+    let requests = [
+        ("GET", "/api/jobs/build", "", Role::Watch, 200),
+        ("GET", "/api/jobs/none/stats?started=1", "", Role::Watch, 400),
+        ("GET", "/api/jobs/none/artifact?started=1&name=a", "", Role::Watch, 404),
+        ("GET", "/api/images", "", Role::Operate, 200),
+        ("GET", "/api/jobs/none/files?started=1&path=/", "", Role::Operate, 404),
+        ("GET", "/api/jobs/none/look?started=1&path=/", "", Role::Operate, 404),
+        ("GET", "/api/jobs/none/picture?started=1&path=/", "", Role::Operate, 404),
+        ("GET", "/api/jobs/none/file?started=1&path=/", "", Role::Operate, 404),
+        ("POST", "/api/jobs/none/kill", "{\"startedMs\":1}", Role::Operate, 404),
+        ("POST", "/api/jobs/none/kill", "{\"startedMs\":1,\"what\":\"machine\"}", Role::Admin, 404),
+        ("POST", "/api/jobs/none/signal", "{\"startedMs\":1,\"signal\":9}", Role::Operate, 404),
+        ("POST", "/api/jobs/none/retry", "{\"startedMs\":1}", Role::Operate, 404),
+        ("POST", "/api/jobs", "{\"spec\":{\"command\":[\"a\"]}}", Role::Operate, 409),
+        (
+            "POST",
+            "/api/jobs/none/uploads",
+            "{\"startedMs\":1,\"path\":\"/a\",\"size\":1}",
+            Role::Operate,
+            404,
+        ),
+        ("PUT", "/api/uploads/x?offset=0", "", Role::Operate, 404),
+        ("POST", "/api/jobs/none/remove", "{\"startedMs\":1}", Role::Admin, 404),
+        ("POST", "/api/prune", "{}", Role::Admin, 200),
+    ];
+    for (role, token) in Role::ALL.into_iter().zip(&tokens) {
+        page.cookie = None;
+        page.enter_with(token).await;
+        let session = page.get("/api/session").await.json();
+        assert_eq!(
+            (&session["user"], &session["role"]),
+            (&role.word().into(), &role.word().into())
+        );
+        for (method, target, body, needed, allowed) in requests {
+            let answer = page.request(method, target, &page.own(), body).await;
+            let expected = if role >= needed { allowed } else { 403 };
+            assert_eq!(answer.status, expected, "{role}: {method} {target}: {answer:?}");
+        }
+        let terminal = "/api/jobs/build/terminal?started=1&columns=80&rows=24";
+        let refused = page.socket(terminal, &page.own()).await.err().unwrap();
+        assert_eq!(refused, if role >= Role::Operate { 410 } else { 403 }, "{role}");
+    }
+    let ended = page.request("DELETE", "/api/session", &page.own(), "").await;
+    assert_eq!(ended.status, 204);
+    assert_eq!(page.get("/api/session").await.status, 401);
+}
+
+#[tokio::test]
+async fn the_user_of_this_host_has_a_link_and_may_do_all() {
+    let page = Page::open().await;
+    let session = page.get("/api/session").await.json();
+    assert_eq!(
+        session,
+        serde_json::json!({
+            "user": null, "role": "admin", "source": "host", "place": "here",
+            "can": { "run": true, "remove": true },
+        })
+    );
+    let run = "{\"spec\":{\"command\":[\"a\"]}}";
+    let started = page.request("POST", "/api/jobs", &page.own(), run).await;
+    assert_eq!((started.status, &started.json()["name"]), (200, &"a".into()));
+    for wrong in ["{}", "{\"spec\":7}", "{\"spec\":{},\"more\":1}"] {
+        assert_eq!(page.request("POST", "/api/jobs", &page.own(), wrong).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn with_tls_the_cookie_is_for_tls_alone() {
+    let (identity, made) = identity();
+    let mut settings = Settings::new("127.0.0.1:0".parse().unwrap());
+    settings.identity = Some(identity);
+    let mut page = Page::with(1 << 20, settings).await;
+    let (address, link) = (page.address, page.links.current());
+    let token = link.strip_prefix(&format!("https://{address}/#token=")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = directory.path().join("certificate");
+    std::fs::write(&trusted, &made.certificate).unwrap();
+    let curl = tokio::process::Command::new("curl")
+        .args([
+            "-si",
+            "--cacert",
+            trusted.to_str().unwrap(),
+            "-H",
+            "Content-Type: application/json",
+        ])
+        .args(["-H", &format!("Origin: https://localhost:{}", address.port()), "-d"])
+        .arg(format!("{{\"token\":\"{token}\"}}"))
+        .arg(format!("https://localhost:{}/session", address.port()))
+        .output();
+    let answer = String::from_utf8(curl.await.unwrap().stdout).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    assert!(answer.contains("; HttpOnly; SameSite=Strict; Secure"), "{answer}");
+    // Without TLS, there is no answer.
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = plain.read_to_end(&mut bytes).await;
+    assert!(!bytes.starts_with(b"HTTP"), "{bytes:?}");
 }

@@ -13,7 +13,11 @@ use futures_util::{FutureExt, StreamExt};
 use metaservice::control::{self, Client};
 use metaservice::{MetaService, StoredLog};
 use metaservice_testing::guest::{Answer, Guest};
-use metaservice_web::{Found, Links, ListedJob, Listing, Server, Source, SourceError};
+use metaservice_web::{
+    Artifact, ArtifactBody, EndedJob, Fleet, Found, Identity, Image, Links, ListedJob, Listing,
+    MadeIdentity, NewUser, Place, Reached, Role, Server, Settings, Source, SourceError, Trust,
+    Users,
+};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
@@ -45,6 +49,10 @@ struct OneJob {
 }
 
 impl Source for OneJob {
+    fn place(&self) -> Place {
+        Place::Host("here".to_owned())
+    }
+
     fn follow(&self, lists: watch::Sender<Listing>) -> BoxFuture<'static, SourceError> {
         let client = self.client.clone();
         async move {
@@ -61,15 +69,72 @@ impl Source for OneJob {
             let ended = self.ended.lock().unwrap().clone();
             match (name == JOB, ended) {
                 (false, _) => Err(SourceError::NotFound),
-                (true, None) => Ok(Found::Running(self.client.clone())),
+                (true, None) => Ok(Found::Running(Reached::here(self.client.clone()))),
                 (true, Some(directory)) => {
                     let open = |name| std::fs::File::open(directory.join(name)).unwrap();
                     let log = StoredLog::open(open("log"), open("index")).unwrap();
-                    Ok(Found::Ended { job: Box::new(control::Job::lost(JOB)), log: Some(log) })
+                    let mut ended = EndedJob::of(control::Job::lost(JOB));
+                    ended.log = Some(log);
+                    ended.artifacts =
+                        vec![Artifact { name: Some("core".to_owned()), ..Artifact::default() }];
+                    Ok(Found::Ended(Box::new(ended)))
                 }
             }
         }
         .boxed()
+    }
+
+    fn run(&self, spec: Value, trust: Trust) -> BoxFuture<'_, Result<String, SourceError>> {
+        let command = spec["command"][0].as_str().unwrap_or_default().to_owned();
+        async move {
+            match trust {
+                Trust::Owner => Ok(command),
+                Trust::User => Err(SourceError::Refused("no path".to_owned())),
+            }
+        }
+        .boxed()
+    }
+
+    fn retry<'a>(
+        &'a self,
+        job: &'a EndedJob,
+        _: Trust,
+    ) -> BoxFuture<'a, Result<String, SourceError>> {
+        async move { Ok(format!("{}-2", job.job.name)) }.boxed()
+    }
+
+    fn cancel<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), SourceError>> {
+        async { Err(SourceError::Unsupported) }.boxed()
+    }
+
+    fn remove<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), SourceError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<usize, SourceError>> {
+        async { Ok(1) }.boxed()
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<Image>, SourceError>> {
+        async { Ok(vec![Image { name: "debian".to_owned(), size: Some(7) }]) }.boxed()
+    }
+
+    fn artifact<'a>(
+        &'a self,
+        _: &'a EndedJob,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<ArtifactBody, SourceError>> {
+        async move {
+            match name {
+                "core" => Ok(futures_util::stream::iter([Ok("dumped".into())]).boxed()),
+                _ => Err(SourceError::NotFound),
+            }
+        }
+        .boxed()
+    }
+
+    fn fleet(&self, _: watch::Sender<Fleet>) -> Option<BoxFuture<'static, SourceError>> {
+        None
     }
 }
 
@@ -80,6 +145,10 @@ impl Page {
 
     /// A page of a job that keeps this many bytes of its log.
     async fn keeping(bytes: u64) -> Self {
+        Self::with(bytes, Settings::new("127.0.0.1:0".parse().unwrap())).await
+    }
+
+    async fn with(bytes: u64, settings: Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("job.sock");
         let service = MetaService::builder(["make", "test"]).keep_log(bytes).start().unwrap();
@@ -92,7 +161,7 @@ impl Page {
         });
         let ended = Arc::default();
         let source = OneJob { client: Client::new(socket), ended: Arc::clone(&ended) };
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), Arc::new(source)).await.unwrap();
+        let server = Server::bind(settings, Arc::new(source)).await.unwrap();
         let (address, links) = (server.address(), server.links());
         let serving = tokio::spawn(async move { panic!("{}", server.serve().await) });
         let _serving = AbortOnDropHandle::new(serving);
@@ -113,7 +182,11 @@ impl Page {
 
     async fn enter(&mut self) {
         let token = self.token();
-        let answer = self.exchange(&token).await;
+        self.enter_with(&token).await;
+    }
+
+    async fn enter_with(&mut self, token: &str) {
+        let answer = self.exchange(token).await;
         assert_eq!(answer.status, 204, "{answer:?}");
         let cookie = answer.headers["set-cookie"].split(';').next().unwrap();
         self.cookie = Some(cookie.to_owned());

@@ -16,7 +16,7 @@ use crate::status::ExitStatus;
 
 const HELP: &str = "\
 Each attempt that has ended is a line of JSON: timeMs, verdict, rule, name, address, port, protocol,
-sent, received, durationMs, reason.
+sent, received, durationMs, reason, suggestion (the rule that would allow a denied one).
 
 Examples:
   metaservice net log -f build

@@ -1,55 +1,13 @@
-//! Where the jobs of a page come from.
+//! The list of jobs.
 
-use futures_util::future::BoxFuture;
-use metaservice::StoredLog;
-use metaservice::control::{Client, Job, JobState};
+use metaservice::control::{Job, JobState};
 use serde::Serialize;
-use tokio::sync::watch;
 
 /// The most jobs of a list. The page says that there are more.
 pub const MAX_JOBS: usize = 1000;
 
 /// The most bytes of a text about a job.
 const MAX_TEXT: usize = 1024;
-
-/// The jobs that a page shows: those of this host, or those of a queue.
-pub trait Source: Send + Sync + 'static {
-    /// Publishes the list of jobs at once and after each change, as long as the future is polled.
-    /// While the list has no receivers, it may be old. Completes only with an error.
-    fn follow(&self, lists: watch::Sender<Listing>) -> BoxFuture<'static, SourceError>;
-
-    /// Finds a job by its name. Cancel safe.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>>;
-}
-
-/// A job that was found.
-#[derive(Debug)]
-pub enum Found {
-    /// It runs.
-    Running(Client),
-    /// It has ended.
-    Ended {
-        /// What is known of it.
-        job: Box<Job>,
-        /// What is kept of its log. `None`: nothing.
-        log: Option<StoredLog>,
-    },
-}
-
-/// Why there are no jobs.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    /// There is no job of this name.
-    #[error("there is no such job")]
-    NotFound,
-    /// The jobs cannot be read.
-    #[error("the jobs cannot be read")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
 
 /// The list of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -67,10 +25,16 @@ impl Listing {
     /// The list of these jobs: the youngest [`MAX_JOBS`] of them.
     #[must_use]
     pub fn new(mut jobs: Vec<ListedJob>) -> Self {
-        jobs.sort_by(|a, b| (b.started_ms, &a.name).cmp(&(a.started_ms, &b.name)));
+        let age = |job: &ListedJob| job.queued_ms.unwrap_or(job.started_ms);
+        jobs.sort_by(|a, b| (age(b), &a.name).cmp(&(age(a), &b.name)));
         let more = jobs.len().saturating_sub(MAX_JOBS);
         jobs.truncate(MAX_JOBS);
         Self { jobs, more, known: true }
+    }
+
+    /// The jobs.
+    pub(crate) fn jobs(&self) -> &[ListedJob] {
+        &self.jobs
     }
 }
 
@@ -98,6 +62,24 @@ pub struct ListedJob {
     /// When it ended, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_ms: Option<u64>,
+    /// The label that it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whose job it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Its priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// The number of its last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The worker of its last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// When it was submitted, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<u64>,
 }
 
 impl ListedJob {
@@ -128,7 +110,7 @@ impl ListedJob {
             command: text(&job.command.join(" ")),
             image: job.machine.get("image").and_then(|image| image.as_str()).map(text),
             started_ms: job.started_ms,
-            ended_ms: None,
+            ..Self::default()
         }
     }
 }

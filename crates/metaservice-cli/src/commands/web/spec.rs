@@ -1,0 +1,65 @@
+//! Descriptions of jobs that come from the page.
+
+use metaservice_fleet::request::Request;
+use metaservice_sandbox::spec::JobSpec;
+use metaservice_web::SourceError;
+use serde_json::Value;
+
+/// Reads a description.
+pub(super) fn read(spec: Value) -> Result<JobSpec, SourceError> {
+    serde_json::from_value(spec).map_err(|error| SourceError::Refused(error.to_string()))
+}
+
+/// Refuses what a user of the page may not say to this host. It is what a job may not say to a
+/// worker, and where artifacts go.
+pub(super) fn check_paths(spec: &JobSpec) -> Result<(), SourceError> {
+    if spec.artifacts.iter().any(|artifact| artifact.to.is_some()) {
+        let text = "the description says where an artifact goes on the host";
+        return Err(SourceError::Refused(text.to_owned()));
+    }
+    Request::new(spec.clone()).check().map_err(|error| SourceError::Refused(error.to_string()))
+}
+
+/// The message of a job that did not start, without what is for a terminal.
+pub(super) fn message(error: &str) -> String {
+    let lines: Vec<_> = error.lines().map(|line| line.trim_start_matches("error: ")).collect();
+    match lines.join("\n").trim() {
+        "" => "the job did not start".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_user_names_no_path_of_the_host() {
+        let refused = |spec: Value| check_paths(&read(spec).unwrap()).is_err();
+        let plain = json!({ "version": 1, "command": ["true"] });
+        assert!(!refused(plain.clone()));
+        for (name, value) in [
+            ("machine", json!({ "rootfs": "/" })),
+            ("machine", json!({ "volumes": [{ "host": "/", "guest": "/mnt" }] })),
+            ("machine", json!({ "image": "/etc/shadow" })),
+            ("machine", json!({ "console": "x" })),
+            ("machine", json!({ "network": { "log": "x" } })),
+            ("artifacts", json!([{ "path": "/a", "to": "/etc/cron.d/a" }])),
+            ("copyIn", json!([{ "from": "/etc/shadow" }])),
+            ("secrets", json!(["HOME"])),
+        ] {
+            let mut spec = plain.clone();
+            spec[name] = value;
+            assert!(refused(spec.clone()), "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_no_words_for_a_terminal() {
+        assert_eq!(message("error: no room\n\nhint: x\n"), "no room\n\nhint: x");
+        assert_eq!(message(" \n"), "the job did not start");
+        assert!(matches!(read(json!({ "command": 1 })), Err(SourceError::Refused(_))));
+    }
+}

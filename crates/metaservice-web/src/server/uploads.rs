@@ -1,0 +1,93 @@
+//! Files from the browser to the machine of a job, in parts.
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+use super::app::App;
+use super::files::check;
+use super::find::{Asked, running};
+use super::responses::{Code, Refused, refuse, whole};
+use crate::upload::{MAX_PART, Progress, UploadError};
+
+/// How long a part may take to arrive.
+const PART_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl From<UploadError> for Refused {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::Unknown => Code::NotFound,
+            UploadError::Guest(error) => return error.into(),
+            UploadError::Silent | UploadError::Random(_) => Code::Failed,
+            UploadError::Busy
+            | UploadError::Offset(_)
+            | UploadError::TooLong
+            | UploadError::TooMany => Code::Refused,
+        };
+        refuse(code, whole(&error))
+    }
+}
+
+/// The file that comes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Begin {
+    started_ms: u64,
+    path: String,
+    size: u64,
+}
+
+/// Begins an upload.
+pub(super) async fn begin(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    begin: Result<Json<Begin>, JsonRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Json(Begin { started_ms, path, size }) = begin?;
+    check(&path)?;
+    let client = running(&app, &name, started_ms).await?;
+    let id = app.uploads.begin(client, path, size)?;
+    Ok(Json(json!({ "id": id })))
+}
+
+/// Where a part begins.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct At {
+    offset: u64,
+}
+
+/// Adds a part.
+pub(super) async fn add(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    at: Asked<At>,
+    body: Body,
+) -> Result<Json<Progress>, Refused> {
+    let Query(At { offset }) = at?;
+    let part = match timeout(PART_TIMEOUT, to_bytes(body, MAX_PART)).await {
+        Ok(Ok(part)) => part,
+        _ => return Err(refuse(Code::Invalid, "the part is too long, or does not arrive")),
+    };
+    Ok(Json(app.uploads.add(&id, offset, part).await?))
+}
+
+/// How far an upload is.
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Progress>, Refused> {
+    Ok(Json(app.uploads.progress(&id)?))
+}
+
+/// Ends an upload.
+pub(super) async fn end(State(app): State<App>, Path(id): Path<String>) -> StatusCode {
+    app.uploads.end(&id);
+    StatusCode::NO_CONTENT
+}

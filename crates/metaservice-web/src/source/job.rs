@@ -1,0 +1,140 @@
+//! One job.
+
+use std::any::Any;
+use std::fs::File;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use metaservice::StoredLog;
+use metaservice::control::{Client, Job};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A job that was found.
+#[derive(Debug)]
+pub enum Found {
+    /// It runs.
+    Running(Reached),
+    /// It waits for a worker.
+    Waiting(Box<Job>),
+    /// It has ended.
+    Ended(Box<EndedJob>),
+}
+
+/// A client of a job that runs, and what keeps the way to it open.
+#[derive(Clone)]
+pub struct Reached {
+    client: Client,
+    _way: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Reached {
+    /// A job of this host.
+    #[must_use]
+    pub fn here(client: Client) -> Self {
+        Self { client, _way: None }
+    }
+
+    /// A job whose client works as long as this way exists.
+    #[must_use]
+    pub fn by(client: Client, way: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { client, _way: Some(way) }
+    }
+}
+
+impl Deref for Reached {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl std::fmt::Debug for Reached {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Reached").field(&self.client).finish()
+    }
+}
+
+/// What is known of a job that has ended.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct EndedJob {
+    /// The job.
+    pub job: Job,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_ms: Option<u64>,
+    /// How it ended, as its history or its queue has it.
+    pub end: Option<String>,
+    /// Why it has no result, or its log is not complete.
+    pub error: Option<String>,
+    /// The last lines of the machine's console, if they are kept.
+    pub console: Vec<String>,
+    /// What it left.
+    pub artifacts: Vec<Artifact>,
+    /// Its description.
+    pub spec: Value,
+    /// Its attempts, if there can be several.
+    pub attempts: Vec<Attempt>,
+    /// What is kept of its log. `None`: nothing.
+    pub log: Option<StoredLog>,
+    /// What its guest has tried to connect to, as lines of JSON. `None`: nothing is kept.
+    pub network: Option<File>,
+}
+
+impl EndedJob {
+    /// A job of which no more is known.
+    #[must_use]
+    pub fn of(job: Job) -> Self {
+        Self { job, ..Self::default() }
+    }
+}
+
+/// An artifact of a job that has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// Its path in the guest.
+    pub path: String,
+    /// Where it is on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Its length, if it was fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Why it was not fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The name by which the page can fetch it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// An attempt to run a job of a queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The worker.
+    pub worker: String,
+    /// When it began, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<u64>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// An image of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// Its name.
+    pub name: String,
+    /// Its size, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
