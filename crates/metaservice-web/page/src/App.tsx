@@ -1,16 +1,24 @@
 import type { ComponentChildren, VNode } from "preact";
 import { useEffect } from "preact/hooks";
+import { lost, tryNow } from "./feed";
+import { JobPage } from "./job/JobPage";
 import { follow, now } from "./jobs";
-import { JobsPage } from "./JobsPage";
-import { LogPage } from "./LogPage";
+import { JobsPage } from "./list/JobsPage";
+import { RunPage } from "./run/RunPage";
 import { go, route } from "./route";
-import { access, lost, tryNow } from "./server";
+import { access } from "./server";
+import { may, session } from "./session";
+import { Flash } from "./ui/Flash";
+import { Mark } from "./ui/Head";
+import { useKeys } from "./ui/keys";
+import { KeysDialog } from "./ui/KeysDialog";
 
 export function App(): VNode {
   switch (access.value) {
     case "unknown":
       return <Notice title="Opening" busy />;
     case "none":
+    case "signIn":
       return (
         <Notice title="Open the link from the terminal">
           <p>
@@ -37,16 +45,32 @@ export function App(): VNode {
 
 function Open(): VNode {
   useEffect(follow, []);
-  const at = route.value;
+  useKeys((event) => {
+    if (event.key === "r" && session.value.can.run && may("operate")) go("/run");
+  });
   return (
     <>
       <a class="skip" href="#content">
         Skip to the content
       </a>
       <Lost />
-      {at.page === "jobs" ? <JobsPage /> : <LogPage key={at.name} name={at.name} />}
+      <Page />
+      <Flash />
+      <KeysDialog />
     </>
   );
+}
+
+function Page(): VNode {
+  const at = route.value;
+  switch (at.page) {
+    case "job":
+      return <JobPage key={at.name} name={at.name} tab={at.tab} query={at.query} />;
+    case "run":
+      return <RunPage key={at.query} query={at.query} />;
+    default:
+      return <JobsPage />;
+  }
 }
 
 function Lost(): VNode {
@@ -76,35 +100,5 @@ function Notice(props: { title: string; busy?: boolean; children?: ComponentChil
       <h1>{props.title}</h1>
       {props.children}
     </main>
-  );
-}
-
-function Mark(): VNode {
-  return (
-    <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
-      <rect width="32" height="32" rx="7" />
-      <path d="M8 11l5 5-5 5M16 22h8" />
-    </svg>
-  );
-}
-
-/** The head of a page. */
-export function Head(props: { children: ComponentChildren }): VNode {
-  return (
-    <header class="head">
-      <a
-        class="home"
-        href="/"
-        aria-label="All jobs"
-        onClick={(event) => {
-          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-          event.preventDefault();
-          go("/");
-        }}
-      >
-        <Mark />
-      </a>
-      {props.children}
-    </header>
   );
 }

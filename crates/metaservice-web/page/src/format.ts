@@ -6,8 +6,9 @@ const UNITS: [number, string][] = [
   [60, "min"],
 ];
 
-/** A time as one or two numbers: 12 s, 3 min, 5 h, 2 d. */
-export function duration(ms: number): string {
+/** A time as one number: 12 s, 3 min, 5 h, 2 d. `exact`: also parts of a second. */
+export function duration(ms: number, exact = false): string {
+  if (exact && ms < 10_000) return `${(ms / 1000).toFixed(ms < 1000 ? 3 : 2)} s`;
   const seconds = Math.max(0, Math.floor(ms / 1000));
   for (const [size, unit] of UNITS) {
     if (seconds >= size * 2) return `${Math.floor(seconds / size)} ${unit}`;
@@ -39,4 +40,11 @@ export function clock(ms: number): string {
   const two = (number: number): string => String(number).padStart(2, "0");
   const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
   return `${time}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
+const DATE_TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+/** A time with its day, as this browser's time zone has it. */
+export function dateTime(ms: number): string {
+  return DATE_TIME.format(new Date(ms));
 }

@@ -1,7 +1,7 @@
 // The list of jobs, live.
 
-import { computed, signal } from "@preact/signals";
-import { Feed } from "./server";
+import { signal } from "@preact/signals";
+import { Feed } from "./feed";
 import type { Job, Listing } from "./types";
 
 export const listing = signal<Listing>({ jobs: [], more: 0, known: false });
@@ -23,17 +23,6 @@ export function follow(): () => void {
   };
 }
 
-function matches(job: Job, words: string[]): boolean {
-  const text = `${job.name} ${job.state} ${job.command} ${job.image ?? ""} ${job.status ?? ""}`.toLowerCase();
-  return words.every((word) => text.includes(word));
-}
-
-/** The jobs that have all words of the filter. */
-export const shown = computed<Job[]>(() => {
-  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-  return words.length === 0 ? listing.value.jobs : listing.value.jobs.filter((job) => matches(job, words));
-});
-
 export function find(name: string): Job | undefined {
   return listing.value.jobs.find((job) => job.name === name);
 }
@@ -41,7 +30,7 @@ export function find(name: string): Job | undefined {
 export type Tone = "live" | "good" | "bad" | "odd" | "calm";
 
 /** How a state looks, and its word. */
-export function tone(job: Job): [Tone, string] {
+export function tone(job: Pick<Job, "state" | "status">): [Tone, string] {
   switch (job.state) {
     case "running":
       return ["live", "running"];
@@ -53,8 +42,12 @@ export function tone(job: Job): [Tone, string] {
       return ["bad", job.status === undefined ? "failed" : `failed (${job.status})`];
     case "kept":
       return ["bad", job.status === undefined ? "failed, kept" : `failed (${job.status}), kept`];
-    case "lost":
-      return ["odd", "lost"];
+    case "exception":
+      return ["bad", "no result"];
+    case "silent":
+      return ["odd", "does not answer"];
+    case "other":
+      return ["odd", "unknown"];
     default:
       return ["odd", job.state];
   }

@@ -1,9 +1,13 @@
 import { render } from "preact";
 import { App } from "./App";
-import { enter } from "./server";
+import { enter } from "./session";
 import "./styles/base.css";
+import "./styles/ui.css";
 import "./styles/jobs.css";
 import "./styles/log.css";
+import "./styles/colors.css";
+import "./styles/details.css";
+import "./styles/run.css";
 
 const page = document.getElementById("page");
 if (page) {

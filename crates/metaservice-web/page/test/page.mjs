@@ -138,7 +138,7 @@ try {
     assert.equal(texts[0], "ok  12 tests");
     assert.equal(texts[2], "100% done");
     assert.ok(texts.includes("<img src=x onerror=alert(1)> link"), texts.slice(0, 6).join("\n"));
-    assert.equal(await page.locator("main img, main a:not(.no)").count(), 0);
+    assert.equal(await page.locator(".log img, .log a:not(.no)").count(), 0);
     assert.equal(await page.locator(".row.err .text").first().textContent(), "error: no such file");
     assert.equal(await page.locator(".text .bold.f2").first().textContent(), "ok");
     await page.getByRole("button", { name: "Times" }).click();

@@ -1,9 +1,10 @@
 import { Component, createRef, type VNode } from "preact";
-import { count, many } from "./format";
+import { count, many } from "../format";
 import { Lines } from "./lines";
 import { Row } from "./Row";
 import { Scale } from "./scroll";
-import type { LogLength } from "./types";
+import type { LogLength } from "../types";
+import * as wrapped from "./wrapped";
 
 /** A line that a search has found. */
 export interface Match {
@@ -16,6 +17,7 @@ interface Props {
   started: number;
   length: LogLength;
   times: boolean;
+  wrap: boolean;
   follow: boolean;
   pattern: string | undefined;
   /** The match that is shown. Another value shows it again. */
@@ -55,6 +57,9 @@ export class LogView extends Component<Props, State> {
     tick: 0,
   };
   #scroller = createRef<HTMLDivElement>();
+  #box = createRef<HTMLDivElement>();
+  /** The first line in the box. */
+  #first = 0;
   #observer: ResizeObserver | undefined;
   /** Where this component has put the scroll bar. */
   #placed = 0;
@@ -93,7 +98,8 @@ export class LogView extends Component<Props, State> {
   }
 
   override componentDidUpdate(before: Props): void {
-    const { current, length } = this.props;
+    const { current, length, wrap } = this.props;
+    if (wrap !== before.wrap && !this.props.follow) this.setState({ top: Math.floor(this.state.top) });
     if (current !== undefined && current !== before.current) this.#show(current.line);
     const { target } = this.state;
     if (!this.#placedTarget && target !== undefined && this.state.height > 0 && length.lines > 0) {
@@ -103,20 +109,44 @@ export class LogView extends Component<Props, State> {
       }
     }
     this.#place();
+    this.#settle();
+  }
+
+  /** Wrapped lines: puts the first one in place. Below the last one there is no room. */
+  #settle(): void {
+    const { wrap, follow, length } = this.props;
+    const rendered = this.#rendered();
+    if (!wrap || !rendered || this.state.height === 0) return;
+    if (follow) return wrapped.shift(rendered, 0);
+    const { top } = this.#view();
+    wrapped.shift(rendered, top - Math.floor(top));
+    const { line, hasRoom } = wrapped.bottomLine(rendered);
+    if (hasRoom && line === length.lines - 1) this.props.setFollow(true);
+  }
+
+  #rendered(): wrapped.Rendered | undefined {
+    const box = this.#box.current;
+    return box ? { box, first: this.#first } : undefined;
+  }
+
+  /** The line at the top now, with a fraction, also while the log is followed. */
+  #now(): number {
+    const rendered = this.props.wrap && this.props.follow ? this.#rendered() : undefined;
+    return rendered ? wrapped.topLine(rendered) : this.#view().top;
   }
 
   /** The line at the top, for a search that begins there. */
   get top(): number {
-    return Math.floor(this.#view().top);
+    return Math.floor(this.#now());
   }
 
   /** The log as it is shown: how many lines it has, and the first of them. */
   #view(): { scale: Scale; top: number } {
-    const { length, follow } = this.props;
+    const { length, follow, wrap } = this.props;
     const { height, rowHeight } = this.state;
     const rows = Math.max(1, height / rowHeight);
     if (follow) this.#advance(length.lines, Math.ceil(rows));
-    const scale = new Scale(follow ? this.#followed : length.lines, rowHeight, height);
+    const scale = new Scale(follow ? this.#followed : length.lines, rowHeight, height, wrap);
     return { scale, top: follow ? scale.maxTop : scale.clamp(this.state.top) };
   }
 
@@ -150,8 +180,8 @@ export class LogView extends Component<Props, State> {
   }
 
   #scrollTo(top: number): void {
-    const { length } = this.props;
-    const scale = new Scale(length.lines, this.state.rowHeight, this.state.height);
+    const { length, wrap } = this.props;
+    const scale = new Scale(length.lines, this.state.rowHeight, this.state.height, wrap);
     const next = scale.clamp(top);
     this.props.setFollow(next >= scale.maxTop - 0.1 && length.lines > 0);
     this.setState({ top: next });
@@ -160,30 +190,36 @@ export class LogView extends Component<Props, State> {
   /** Shows a line in the upper third. */
   #show(line: number): void {
     this.props.setFollow(false);
-    this.setState({ top: line - this.state.height / this.state.rowHeight / 3 });
+    const before = this.props.wrap ? 1 : this.state.height / this.state.rowHeight / 3;
+    this.setState({ top: Math.max(0, line - before) });
   }
 
   #scrolled = (): void => {
     const scroller = this.#scroller.current;
     if (!scroller || Math.abs(scroller.scrollTop - this.#placed) < 1) return;
     const { scale } = this.#view();
+    const to = scale.top(scroller.scrollTop);
+    const moved = to - scale.top(this.#placed);
     this.#placed = scroller.scrollTop;
-    this.#scrollTo(scale.top(scroller.scrollTop));
+    this.#scrollTo(this.props.wrap && to > 0 ? this.#now() + moved : to);
   };
 
   /** One pixel of the scroll bar of a long log is many lines, so the wheel does not move it. */
   #wheel = (event: WheelEvent): void => {
-    const { scale, top } = this.#view();
-    if (scale.isExact || event.ctrlKey || event.deltaY === 0) return;
+    if (this.#view().scale.isExact || event.ctrlKey || event.deltaY === 0) return;
     event.preventDefault();
-    const unit = event.deltaMode === 0 ? 1 / this.state.rowHeight : event.deltaMode === 1 ? 1 : 20;
+    const top = this.#now();
+    const rendered = this.props.wrap && event.deltaY > 0 ? this.#rendered() : undefined;
+    const height = rendered ? wrapped.topHeight(rendered) : this.state.rowHeight;
+    const unit = event.deltaMode === 0 ? 1 / height : event.deltaMode === 1 ? 1 : 20;
     this.#scrollTo(top + event.deltaY * unit);
   };
 
   #keys = (event: KeyboardEvent): void => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { scale, top } = this.#view();
-    const page = Math.max(1, Math.floor(this.state.height / this.state.rowHeight) - 2);
+    const { scale } = this.#view();
+    const top = this.#now();
+    const page = this.#page(top);
     const moves: Record<string, number> = {
       ArrowUp: top - 1,
       k: top - 1,
@@ -203,6 +239,15 @@ export class LogView extends Component<Props, State> {
     this.#scrollTo(next);
   };
 
+  /** How many lines a page has. */
+  #page(top: number): number {
+    const rendered = this.props.wrap ? this.#rendered() : undefined;
+    const lines = rendered
+      ? wrapped.bottomLine(rendered).line - Math.floor(top)
+      : Math.floor(this.state.height / this.state.rowHeight) - 2;
+    return Math.max(1, lines);
+  }
+
   #hash = (): void => {
     const target = hashLine();
     this.setState({ target });
@@ -211,19 +256,21 @@ export class LogView extends Component<Props, State> {
 
   #choose = (line: number): void => {
     history.replaceState(null, "", `#L${line + 1}`);
-    this.setState({ target: line });
+    const top = this.#now();
     this.props.setFollow(false);
-    this.setState({ top: this.#view().top });
+    this.setState({ target: line, top });
   };
 
   override render(): VNode {
-    const { length, times, follow, current, pattern } = this.props;
+    const { length, times, wrap, follow, current, pattern } = this.props;
     const { rowHeight, height, target, skipped } = this.state;
     this.#lines.length = length;
     this.#lines.pattern = pattern;
     const { scale, top } = this.#view();
-    const first = Math.floor(top);
-    const last = Math.min(scale.lines, first + Math.ceil(height / rowHeight) + 1);
+    const fits = Math.ceil(height / rowHeight);
+    const first = wrap && follow ? Math.max(0, scale.lines - fits) : Math.floor(top);
+    this.#first = first;
+    const last = Math.min(scale.lines, first + fits + 1);
     if (!follow) {
       this.#followed = length.lines;
       this.#lines.want(first, last);
@@ -254,15 +301,16 @@ export class LogView extends Component<Props, State> {
           onScroll={this.#scrolled}
           onKeyDown={this.#keys}
         >
-          <div class="space" style={{ height: `${scale.height}px` }}>
+          <div class={wrap ? "space wraps" : "space"} style={{ height: `${scale.height}px` }}>
             <div
-              class="rows"
+              ref={this.#box}
+              class={wrap ? `rows wraps ${follow ? "at-end" : ""}` : "rows"}
               style={{
                 height: `${Math.max(0, Math.min(height, scale.height))}px`,
                 "--digits": Math.max(4, digits),
               }}
             >
-              <div style={{ transform: `translateY(${-(top - first) * rowHeight}px)` }}>{rows}</div>
+              <div style={wrap ? {} : { transform: `translateY(${-(top - first) * rowHeight}px)` }}>{rows}</div>
             </div>
           </div>
         </div>

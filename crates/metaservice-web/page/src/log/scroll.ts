@@ -13,11 +13,13 @@ export class Scale {
     readonly lines: number,
     readonly rowHeight: number,
     readonly viewHeight: number,
+    /** Lines may be higher than a row. So the last one can be at the top. */
+    readonly wraps = false,
   ) {
-    const whole = lines * rowHeight;
-    this.isExact = whole <= MAX_HEIGHT;
+    const whole = lines * rowHeight + (wraps ? viewHeight : 0);
+    this.isExact = whole <= MAX_HEIGHT && !wraps;
     this.height = Math.max(viewHeight, Math.min(whole, MAX_HEIGHT));
-    this.maxTop = Math.max(0, lines - viewHeight / rowHeight);
+    this.maxTop = Math.max(0, lines - (wraps ? 1 : viewHeight / rowHeight));
   }
 
   /** The line at the top, with a fraction, for a position of the scroll bar. */

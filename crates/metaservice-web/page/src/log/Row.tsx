@@ -1,9 +1,9 @@
 import type { VNode } from "preact";
 import { memo } from "preact/compat";
 import { readable } from "./color";
-import { clock, count } from "./format";
+import { clock, count } from "../format";
 import type { CachedLine } from "./lines";
-import type { Span } from "./types";
+import type { Span } from "../types";
 
 interface Props {
   number: number;

@@ -1,7 +1,7 @@
 // The lines of a log that this tab has: some around those that are shown.
 
-import { get, Refused } from "./server";
-import type { Line, LogLength } from "./types";
+import { get, Refused } from "../server";
+import type { Line, LogLength } from "../types";
 
 /** The most lines in memory. */
 const MOST = 4_000;

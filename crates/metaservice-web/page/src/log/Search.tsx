@@ -1,9 +1,9 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { count } from "./format";
+import { count } from "../format";
 import type { Match } from "./LogView";
-import { get, Refused } from "./server";
-import type { LogLength, Matches } from "./types";
+import { get, Refused } from "../server";
+import type { LogLength, Matches } from "../types";
 
 interface Props {
   path: string;

@@ -1,68 +1,24 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Head } from "./App";
-import { bytes, count, duration, many } from "./format";
-import { find, listing, now } from "./jobs";
-import { StateWord } from "./JobsPage";
-import { KillDialog } from "./KillDialog";
+import { bytes, count, duration, many } from "../format";
+import { listing, now } from "../jobs";
+import { jobApi, Refused } from "../server";
+import type { Job, LogLength } from "../types";
+import { useKeys } from "../ui/keys";
 import { LogView, type Match } from "./LogView";
 import { Search } from "./Search";
-import { Feed, get, lost, Refused } from "./server";
-import type { Job, LogLength } from "./types";
+import { type Opened, useLog } from "./useLog";
 
-type Opened =
-  | { state: "loading" }
-  | { state: "open"; started: number; length: LogLength }
-  | { state: "none"; code: string; message: string };
-
-/** Opens the log of a job, and follows its length. A later job of this name is opened again. */
-function useLog(path: string): [Opened, () => void] {
-  const [opened, setOpened] = useState<Opened>({ state: "loading" });
-  const [round, setRound] = useState(0);
-  useEffect(() => {
-    let feed: Feed<LogLength> | undefined;
-    let isOver = false;
-    const fail = (error: unknown): void => {
-      if (isOver) return;
-      const code = error instanceof Refused ? error.code : "Failed";
-      const message = error instanceof Error ? error.message : String(error);
-      setOpened({ state: "none", code, message });
-    };
-    const open = async (): Promise<void> => {
-      const { startedMs: started } = await get<{ startedMs: number }>(path);
-      if (isOver) return;
-      const received = (length: LogLength): void => setOpened({ state: "open", started, length });
-      const retry = async (): Promise<boolean> => {
-        const again = await get<{ startedMs: number }>(path);
-        if (again.startedMs === started) return true;
-        setRound((round) => round + 1);
-        return false;
-      };
-      feed = new Feed(`${path}/length?started=${started}`, received, retry);
-    };
-    open().catch(fail);
-    return () => {
-      isOver = true;
-      feed?.close();
-    };
-  }, [path, round]);
-  return [opened, () => setRound((round) => round + 1)];
-}
-
-export function LogPage(props: { name: string }): VNode {
-  const { name } = props;
-  const path = `/api/jobs/${encodeURIComponent(name)}/log`;
+export function LogTab(props: { name: string; job: Job | undefined }): VNode {
+  const { name, job } = props;
+  const path = `${jobApi(name)}/log`;
   const [opened, again] = useLog(path);
   const [follow, setFollow] = useState(location.hash === "");
   const [times, setTimes] = useState(false);
-  const [asksKill, setAsksKill] = useState(false);
+  const [wrap, setWrap] = useState(false);
   const [pattern, setPattern] = useState<string>();
   const [current, setCurrent] = useState<Match>();
   const view = useRef<LogView>(null);
-  const job = find(name);
-  useEffect(() => {
-    document.title = `${name} · metaservice`;
-  }, [name]);
   // A new job of this name has replaced the one whose log is open.
   const newer = useRef(0);
   useEffect(() => {
@@ -71,43 +27,34 @@ export function LogPage(props: { name: string }): VNode {
     newer.current = job.startedMs;
     again();
   });
-  const length = opened.state === "open" ? opened.length : undefined;
+  useKeys((event) => {
+    if (event.key === "f") setFollow(!follow);
+    else if (event.key === "t") setTimes(!times);
+    else if (event.key === "z") setWrap(!wrap);
+  });
   return (
-    <div class={`job-page ${lost.value.count > 0 ? "stale" : ""}`}>
-      <Head>
-        <h1 title={name}>{name}</h1>
-        {job && <StateWord job={job} />}
-        <p class="summary" title={job?.command}>
-          <code>{job?.command}</code>
-        </p>
+    <>
+    <main id="content">
+      <div class="toolbar">
+        {opened.state === "open" && (
+          <Search
+            path={path}
+            started={opened.started}
+            length={opened.length}
+            top={() => view.current?.top ?? 0}
+            show={setCurrent}
+            setPattern={setPattern}
+          />
+        )}
         <div class="tools">
-          {opened.state === "open" && (
-            <Search
-              path={path}
-              started={opened.started}
-              length={opened.length}
-              top={() => view.current?.top ?? 0}
-              show={setCurrent}
-              setPattern={setPattern}
-            />
-          )}
-          <button type="button" aria-pressed={follow} onClick={() => setFollow(!follow)}>
-            Follow
-          </button>
-          <button type="button" aria-pressed={times} onClick={() => setTimes(!times)}>
-            Times
-          </button>
+          <Toggle text="Follow" on={follow} set={setFollow} />
+          <Toggle text="Times" on={times} set={setTimes} />
+          <Toggle text="Wrap" on={wrap} set={setWrap} />
           <a class="button" href={`${path}/download`} download>
             Download
           </a>
-          {job && !job.ended && job.state !== "silent" && (
-            <button type="button" class="danger" onClick={() => setAsksKill(true)}>
-              Kill
-            </button>
-          )}
         </div>
-      </Head>
-      <main id="content">
+      </div>
         <Body opened={opened} again={again} name={name}>
           {opened.state === "open" && (
             <LogView
@@ -118,6 +65,7 @@ export function LogPage(props: { name: string }): VNode {
               started={opened.started}
               length={opened.length}
               times={times}
+              wrap={wrap}
               follow={follow}
               pattern={pattern}
               current={current}
@@ -129,9 +77,16 @@ export function LogPage(props: { name: string }): VNode {
           )}
         </Body>
       </main>
-      {length && <Foot length={length} job={job} />}
-      {asksKill && job && <KillDialog job={job} close={() => setAsksKill(false)} />}
-    </div>
+      <Foot length={opened.state === "open" ? opened.length : undefined} job={job} />
+    </>
+  );
+}
+
+function Toggle(props: { text: string; on: boolean; set: (on: boolean) => void }): VNode {
+  return (
+    <button type="button" aria-pressed={props.on} onClick={() => props.set(!props.on)}>
+      {props.text}
+    </button>
   );
 }
 
@@ -190,8 +145,10 @@ function Body(props: {
 }
 
 /** What is known of the log as a whole. */
-function Foot(props: { length: LogLength; job: Job | undefined }): VNode {
+function Foot(props: { length: LogLength | undefined; job: Job | undefined }): VNode {
   const { length, job } = props;
+  // It has its height before there is a log.
+  if (!length) return <footer class="foot">&nbsp;</footer>;
   const isKnown = listing.value.known && job !== undefined;
   const took = isKnown && job.startedMs > 0 ? (job.endedMs ?? now.value) - job.startedMs : undefined;
   const state =

@@ -1,0 +1,174 @@
+import type { ComponentChildren, VNode } from "preact";
+import { bytes, dateTime, many } from "../format";
+import { jobPath } from "../route";
+import { jobApi } from "../server";
+import { quote } from "../run/shell";
+import type { Artifact, Attempt, Details } from "../types";
+import { Copy } from "../ui/Copy";
+import { Link } from "../ui/Link";
+import { Empty, Problem } from "../ui/States";
+import { asText, sections } from "./facts";
+import type { Known } from "./useDetails";
+import { verdict } from "./words";
+
+export function DetailsTab(props: { name: string; known: Known; again: () => void }): VNode {
+  const { name, known, again } = props;
+  return (
+    <main id="content" class="scrolls">
+      {known.state === "loading" ? (
+        <Empty title="Reading the details" busy />
+      ) : known.state === "none" ? (
+        known.code === "NotFound" ? (
+          <Empty title={`There is no job named ${name}`}>
+            <p>It was removed, or it never ran here.</p>
+          </Empty>
+        ) : (
+          <Problem title="The details cannot be read" message={known.message} again={again} />
+        )
+      ) : (
+        <Found details={known.details} />
+      )}
+    </main>
+  );
+}
+
+function Found({ details }: { details: Details }): VNode {
+  const { job, artifacts, attempts = [], error, spec } = details;
+  const console = details.console ?? [];
+  const found = verdict(details);
+  const command = job.command.map(quote).join(" ");
+  const env = job.env ?? [];
+  return (
+    <div class="details">
+      <section class={`verdict ${found.tone}`} aria-label="What became of the job">
+        <h2>{found.says}</h2>
+        {error !== undefined && <p class="error">{error}</p>}
+        {found.help !== undefined && <p>{found.help}</p>}
+        <div class="tools">
+          <Link class="button" to={jobPath(job.name)}>
+            Log
+          </Link>
+          <Copy text={() => asText(details, found.says, command)} what="all details as text" label="Copy all" />
+        </div>
+      </section>
+      <Part title="Command" tools={<Copy text={() => command} what="the command" />}>
+        <pre class="block">
+          <code>{command || "the command of the image"}</code>
+        </pre>
+      </Part>
+      {console.length > 0 && (
+        <Part
+          title="Last lines of the console"
+          tools={<Copy text={() => `${console.join("\n")}\n`} what="the console" />}
+        >
+          <pre class="block" tabIndex={0} role="region" aria-label="Last lines of the console">
+            <code>{console.join("\n")}</code>
+          </pre>
+        </Part>
+      )}
+      <div class="grid">
+        {sections(details).map(({ title, facts }) => (
+          <Part key={title} title={title}>
+            <dl class="facts">
+              {facts.map(([name, value]) => (
+                <div key={name}>
+                  <dt>{name}</dt>
+                  <dd>{value}</dd>
+                </div>
+              ))}
+            </dl>
+          </Part>
+        ))}
+        <Part title="Environment">
+          {env.length === 0 ? (
+            <p class="none">The command has no variables of its own.</p>
+          ) : (
+            <>
+              <ul class="names">
+                {env.map((name) => (
+                  <li key={name}>
+                    <code>{name}</code>
+                  </li>
+                ))}
+              </ul>
+              <p class="none">The values are not shown: they can be secrets.</p>
+            </>
+          )}
+        </Part>
+      </div>
+      {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
+      {attempts.length > 0 && <Attempts attempts={attempts} />}
+      {spec && <Description text={JSON.stringify(spec, null, 2)} />}
+    </div>
+  );
+}
+
+function Part(props: { title: string; tools?: VNode; children: ComponentChildren }): VNode {
+  return (
+    <section class="part">
+      <div class="part-head">
+        <h3>{props.title}</h3>
+        {props.tools}
+      </div>
+      {props.children}
+    </section>
+  );
+}
+
+function Artifacts(props: { name: string; started: number; artifacts: Artifact[] }): VNode {
+  const { name, started, artifacts } = props;
+  const link = (artifact: string): string =>
+    `${jobApi(name)}/artifact?${new URLSearchParams({ started: String(started), name: artifact })}`;
+  return (
+    <Part title={`${many(artifacts.length, "artifact")}`}>
+      <ul class="lines">
+        {artifacts.map((artifact) => (
+          <li key={`${artifact.path} ${artifact.name ?? ""}`}>
+            <code class="grow">{artifact.path}</code>
+            {artifact.to !== undefined && <span class="dim-text">to {artifact.to}</span>}
+            {artifact.error !== undefined ? (
+              <span class="problem">{artifact.error}</span>
+            ) : (
+              artifact.bytes !== undefined && <span class="number">{bytes(artifact.bytes)}</span>
+            )}
+            {artifact.name !== undefined && (
+              <a class="button" href={link(artifact.name)} download aria-label={`Download ${artifact.path}`}>
+                Download
+              </a>
+            )}
+          </li>
+        ))}
+      </ul>
+    </Part>
+  );
+}
+
+function Attempts(props: { attempts: Attempt[] }): VNode {
+  return (
+    <Part title={many(props.attempts.length, "attempt")}>
+      <ul class="lines">
+        {props.attempts.map((attempt) => (
+          <li key={attempt.number}>
+            <b>{attempt.number}</b>
+            <span class="grow">{attempt.worker}</span>
+            {attempt.startedMs !== undefined && <span class="dim-text">{dateTime(attempt.startedMs)}</span>}
+            <span>{attempt.outcome ?? "runs"}</span>
+          </li>
+        ))}
+      </ul>
+    </Part>
+  );
+}
+
+function Description(props: { text: string }): VNode {
+  return (
+    <Part title="Description" tools={<Copy text={() => props.text} what="the description" />}>
+      <details>
+        <summary>What the job was started with, for --spec</summary>
+        <pre class="block">
+          <code>{props.text}</code>
+        </pre>
+      </details>
+    </Part>
+  );
+}
