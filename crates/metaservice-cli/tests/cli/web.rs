@@ -1,11 +1,19 @@
 //! `metaservice web`: the page of the jobs of this host, without a browser.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use metaservice_testing::cli::{Cli, finish};
+use futures_util::{SinkExt, StreamExt};
+use metaservice_testing::cli::{Cli, Service, finish};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::METASERVICE;
 
@@ -45,7 +53,7 @@ impl Web {
         let mut command = Command::new("curl");
         command.args(["-s", "-w", "\n%{http_code}", "-b", &self.jar, "-c", &self.jar]);
         let output = command.args(args).arg(format!("{}/{target}", self.page)).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
         let (body, status) = text.rsplit_once('\n').unwrap();
         (status.parse().unwrap(), body.to_owned())
     }
@@ -85,6 +93,194 @@ fn the_page_has_the_logs_of_jobs_that_run_and_of_those_that_have_ended() {
     web.end();
 }
 
+/// The agent of the tool, as a process of this host.
+struct Agent(Child);
+
+impl Agent {
+    fn start(cli: &Cli, service: &Service) -> Self {
+        let program = cli.work().join("agent");
+        let from = format!("http://{}/engine/v1/agent/linux-x86_64", service.address);
+        let fetched = Command::new("curl").args(["-sfo"]).arg(&program).arg(from).status().unwrap();
+        assert!(fetched.success());
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let child = Command::new(program)
+            .args(["--host", &service.address, "--state"])
+            .arg(cli.work().join("agent-state"))
+            .stdin(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn files_go_both_ways() {
+    let cli = Cli::new(METASERVICE);
+    let web = Web::start(&cli);
+    let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
+    let _agent = Agent::start(&cli, &service);
+    let client = cli.run(&["wait", "--for", "running", "build"]);
+    client.text(0);
+    let started = web.get("api/jobs/build")["job"]["startedMs"].as_u64().unwrap();
+    let guest = cli.work().join("guest");
+    fs::create_dir_all(guest.join("<b>directory")).unwrap();
+    fs::write(guest.join("text"), "one\ntwo\n").unwrap();
+    fs::write(guest.join("picture.txt"), b"\x89PNG\r\n\x1a\n....").unwrap();
+    fs::write(guest.join("page.png"), "<svg onload=alert(1)>").unwrap();
+    let at = |kind: &str, path: &str| {
+        format!("api/jobs/build/{kind}?started={started}&path={}{path}", guest.display())
+    };
+    let listed = web.get(&at("files", ""));
+    let mut names: Vec<_> = listed["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| format!("{} {}", entry["name"].as_str().unwrap(), entry["kind"]))
+        .collect();
+    names.sort();
+    let expected = [
+        "<b>directory \"directory\"",
+        "page.png \"file\"",
+        "picture.txt \"file\"",
+        "text \"file\"",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(web.get(&at("look", "/text"))["text"], "one\ntwo\n");
+    assert_eq!(web.get(&at("look", "/picture.txt"))["kind"], "picture");
+    // The type is that of the bytes, whatever the name says.
+    let head = ["-D", "-", "-o", "/dev/null"];
+    let shown = web.curl(&head, &at("picture", "/picture.txt")).1;
+    assert!(shown.contains("content-type: image/png"), "{shown}");
+    assert_eq!(web.curl(&[], &at("picture", "/page.png")).0, 409);
+    let head = web.curl(&["-i"], &at("file", "/page.png")).1;
+    assert!(head.contains("content-disposition: attachment; filename=\"page.png\""), "{head}");
+    assert!(head.contains("content-type: application/octet-stream"), "{head}");
+    assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+    assert!(web.curl(&["-i"], &format!("{}&as=tar", at("file", ""))).1.contains("guest.tar\""));
+    for wrong in ["", "text", "/a%00b"] {
+        let target = format!("api/jobs/build/files?started={started}&path={wrong}");
+        assert_eq!(web.curl(&[], &target).0, 400, "{wrong}");
+    }
+    assert_eq!(web.curl(&[], &at("files", "/none")).0, 404);
+    upload(&web, started, &guest.join("uploaded"));
+    cli.run(&["kill", "build"]).text(0);
+    service.finish();
+    web.end();
+}
+
+/// Uploads a file in parts, as a browser does.
+fn upload(web: &Web, started: u64, to: &Path) {
+    let begin = |size: usize| {
+        let path = to.display();
+        let body = format!("{{\"startedMs\":{started},\"path\":\"{path}\",\"size\":{size}}}");
+        let (status, body) = web.post("api/jobs/build/uploads", &body);
+        assert_eq!(status, 200, "{body}");
+        let begun: Value = serde_json::from_str(&body).unwrap();
+        format!("api/uploads/{}", begun["id"].as_str().unwrap())
+    };
+    let origin = format!("Origin: {}", web.page);
+    let put = |upload: &str, offset: usize, bytes: &str| {
+        let part = ["-X", "PUT", "-H", &origin, "--data-binary", bytes];
+        web.curl(&part, &format!("{upload}?offset={offset}"))
+    };
+    let whole = begin(11);
+    assert_eq!(put(&whole, 0, "hello ").1, r#"{"offset":6,"size":11,"done":false}"#);
+    // A part that was sent again, after its answer was lost.
+    assert_eq!(put(&whole, 0, "hello ").0, 409);
+    assert_eq!(web.get(&whole)["offset"], 6);
+    assert!(!to.exists(), "the file is in its place at the end");
+    assert_eq!(put(&whole, 6, "world").1, r#"{"offset":11,"size":11,"done":true}"#);
+    assert_eq!(fs::read_to_string(to).unwrap(), "hello world");
+    assert_eq!(web.curl(&[], &whole).0, 404);
+    // One that lies about its size, and one that is given up, change nothing.
+    assert_eq!(put(&begin(3), 0, "four").0, 409);
+    let given_up = begin(9);
+    assert_eq!(put(&given_up, 0, "bye").0, 200);
+    assert_eq!(web.curl(&["-X", "DELETE", "-H", &origin], &given_up).0, 204);
+    assert_eq!(put(&given_up, 3, "bye").0, 404);
+    assert_eq!(fs::read_to_string(to).unwrap(), "hello world");
+    assert_eq!(put(&begin(0), 0, "").1, r#"{"offset":0,"size":0,"done":true}"#);
+    assert_eq!(fs::read_to_string(to).unwrap(), "");
+}
+
+/// A websocket of the page.
+type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
+
+impl Web {
+    async fn socket(&self, target: &str) -> Socket {
+        let address = self.page.strip_prefix("http://").unwrap();
+        let mut request = format!("ws://{address}/{target}").into_client_request().unwrap();
+        let jar = fs::read_to_string(&self.jar).unwrap();
+        let cookie = jar.lines().find_map(|line| line.strip_prefix("#HttpOnly_")).unwrap();
+        let fields: Vec<_> = cookie.split('\t').collect();
+        let cookie = format!("{}={}", fields[5], fields[6]);
+        request.headers_mut().insert("Cookie", cookie.parse().unwrap());
+        request.headers_mut().insert("Origin", self.page.parse().unwrap());
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio_tungstenite::client_async(request, stream).await.unwrap().0
+    }
+}
+
+/// What a terminal writes until it has written this.
+async fn until(socket: &mut Socket, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Binary(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Message::Text(said) => return format!("{seen}[{said}]"),
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_held_back_and_ends_with_its_browser() {
+    let cli = Cli::new(METASERVICE);
+    let web = Web::start(&cli);
+    let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
+    let _agent = Agent::start(&cli, &service);
+    cli.run(&["wait", "--for", "running", "build"]).text(0);
+    let started = web.get("api/jobs/build")["job"]["startedMs"].as_u64().unwrap();
+    let command = |word: &str| {
+        let size = "columns=80&rows=24";
+        format!("api/jobs/build/terminal?started={started}&{size}&command=%5B%22{word}%22%5D")
+    };
+    let mut shell = web.socket(&command("sh")).await;
+    shell.send(Message::Text("{\"resize\":[100,30]}".into())).await.unwrap();
+    let typed = "stty size; echo $TERM; tty >/dev/null && echo terminal; exit 7\n";
+    shell.send(Message::Binary(typed.into())).await.unwrap();
+    let seen = until(&mut shell, "{").await;
+    assert!(seen.contains("30 100\r\nxterm-256color\r\nterminal\r\n"), "{seen}");
+    assert!(seen.ends_with("[{\"ended\":{\"status\":7}}]"), "{seen}");
+    let mut missing = web.socket(&command("no-such-program")).await;
+    let said = until(&mut missing, "{").await;
+    assert!(said.contains("no-such-program"), "{said}");
+    // Without a word of the browser, only a window arrives. Then it goes on.
+    let mut floods = web.socket(&command("yes")).await;
+    let mut arrived = 0;
+    while let Ok(Some(Ok(message))) = timeout(Duration::from_secs(2), floods.next()).await {
+        arrived += message.len();
+    }
+    assert!((256 << 10..512 << 10).contains(&arrived), "{arrived}");
+    let took = format!("{{\"took\":{arrived}}}");
+    floods.send(Message::Text(took.into())).await.unwrap();
+    assert!(until(&mut floods, "y\r\n").await.contains('y'));
+    let yes = || cli.run(&["exec", "build", "--", "pgrep", "-x", "yes"]).status;
+    assert_eq!(yes(), Some(0));
+    drop(floods);
+    metaservice_testing::wait::until("the end of yes", || yes() == Some(1));
+    cli.run(&["kill", "build"]).text(0);
+    service.finish();
+    web.end();
+}
+
 #[test]
 fn an_address_that_cannot_be_used_is_explained() {
     let cli = Cli::new(METASERVICE);
@@ -94,7 +290,7 @@ fn an_address_that_cannot_be_used_is_explained() {
         open.stderr.contains("in --listen: 0.0.0.0:7878 is not a loopback address"),
         "{open:?}"
     );
-    assert!(open.stderr.contains("hint: from another host, use `ssh -L 7878:"), "{open:?}");
+    assert!(open.stderr.contains("hint: use `ssh -L 7878:"), "{open:?}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let second = cli.run(&["web", "--listen", &address]);

@@ -117,7 +117,7 @@ async fn start(
     command: Vec<String>,
     size: TerminalSize,
 ) -> Result<Child, ClientError> {
-    let plain = client.exec(command).terminal_size(size);
+    let plain = client.exec(command).terminal().terminal_size(size);
     match plain.clone().env("TERM", "xterm-256color").spawn().await {
         // An agent of version 1 takes no environment.
         Err(error) if error.code() == Some(JobCode::Unsupported) => plain.spawn().await,

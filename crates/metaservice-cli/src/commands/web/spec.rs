@@ -17,6 +17,10 @@ pub(super) fn check_paths(spec: &JobSpec) -> Result<(), SourceError> {
         let text = "the description says where an artifact goes on the host";
         return Err(SourceError::Refused(text.to_owned()));
     }
+    // The loopback interface of this host is for its user.
+    if let Some(rule) = spec.machine.network.allow.iter().find(|rule| rule.starts_with("host:")) {
+        return Err(SourceError::Refused(format!("the rule {rule} is for the user of this host")));
+    }
     Request::new(spec.clone()).check().map_err(|error| SourceError::Refused(error.to_string()))
 }
 
@@ -46,6 +50,7 @@ mod tests {
             ("machine", json!({ "image": "/etc/shadow" })),
             ("machine", json!({ "console": "x" })),
             ("machine", json!({ "network": { "log": "x" } })),
+            ("machine", json!({ "network": { "allow": ["host:22"] } })),
             ("artifacts", json!([{ "path": "/a", "to": "/etc/cron.d/a" }])),
             ("copyIn", json!([{ "from": "/etc/shadow" }])),
             ("secrets", json!(["HOME"])),
