@@ -34,6 +34,8 @@ pub struct JobState {
     pub next: u32,
     /// The last attempt, from 1. Zero: it was never claimed. This is its fencing token.
     pub attempt: u32,
+    /// When the last attempt began.
+    pub claimed: Option<ServerTime>,
     /// The attempts that count towards its limit.
     pub used: u32,
     /// Whether a client has cancelled it.
@@ -105,6 +107,7 @@ impl JobState {
             submitted: at.time,
             next: 1,
             attempt: 0,
+            claimed: None,
             used: 0,
             is_cancelled: false,
             has_unknown_step: false,
@@ -132,6 +135,7 @@ impl JobState {
             (Phase::Waiting { .. }, Change::Claimed { worker, run }) => {
                 self.attempt += 1;
                 self.used += 1;
+                self.claimed = Some(at.time);
                 self.phase = Phase::Running { worker, run, since: at.time };
             }
             (_, Change::Cancelled) => return self.cancel(at),
@@ -161,6 +165,7 @@ impl JobState {
             _ if self.outcome().is_some() => return false,
             Change::Claimed { worker, run } => {
                 self.attempt += 1;
+                self.claimed = Some(at.time);
                 self.phase = Phase::Running { worker, run, since: at.time };
             }
             Change::Lost { cause, message } => {

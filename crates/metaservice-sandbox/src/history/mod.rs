@@ -29,7 +29,7 @@ pub use claim::ClaimError;
 pub(crate) use claim::{Claim, Claimed};
 pub use place::{Jobs, MESSAGES, place};
 pub(crate) use record::Began;
-pub use record::{NETWORK_LOG, PastArtifact, PastJob};
+pub use record::{NETWORK_LOG, PastArtifact, PastJob, stored_log};
 pub use recorder::HistoryError;
 pub(crate) use recorder::{Artifacts, Recorder};
 pub use retention::Keep;

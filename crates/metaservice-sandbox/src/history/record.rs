@@ -89,6 +89,15 @@ pub struct PastArtifact {
     pub error: Option<String>,
 }
 
+/// The log of the job with this directory, as far as it is kept. Blocks.
+///
+/// # Errors
+/// The files cannot be read.
+pub fn stored_log(directory: &Path) -> io::Result<StoredLog> {
+    let open = |name| File::open(directory.join(name));
+    StoredLog::open(open(LOG)?, open(INDEX)?)
+}
+
 impl PastJob {
     /// Reads the directory of a job whose process has ended. What cannot be read is left out.
     pub(super) fn read(name: &JobName, directory: PathBuf) -> Self {
@@ -104,8 +113,7 @@ impl PastJob {
     /// # Errors
     /// The files cannot be read.
     pub fn log(&self) -> io::Result<StoredLog> {
-        let open = |name| File::open(self.directory.join(name));
-        StoredLog::open(open(LOG)?, open(INDEX)?)
+        stored_log(&self.directory)
     }
 
     /// What its guest has tried, as lines of JSON: the file that its description names, or that of

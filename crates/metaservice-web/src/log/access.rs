@@ -37,7 +37,7 @@ impl Access {
                 Ok(Self::Running { job, client })
             }
             Found::Waiting(_) => Err(AccessError::Waits),
-            Found::Ended(ended) => match ended.log {
+            Found::Ended(ended) => match source.log(&ended).await? {
                 Some(log) => Ok(Self::Ended { job: Box::new(ended.job), log }),
                 None => Err(AccessError::NoLog),
             },

@@ -1,7 +1,5 @@
 //! Who runs the jobs of a queue.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 /// The workers and tenants of a queue.
@@ -28,8 +26,8 @@ pub struct FleetWorker {
     pub slots: u32,
     /// How many it runs now.
     pub running: u32,
-    /// Its warm machines of each image.
-    pub warm: BTreeMap<String, u32>,
+    /// How many of its machines wait for jobs.
+    pub warm: u32,
     /// Why it takes no job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::fs::File;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use metaservice::StoredLog;
-use metaservice::control::{Client, Job};
+use metaservice::control::{Client, ClientError, Job};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +25,8 @@ pub enum Found {
 #[derive(Clone)]
 pub struct Reached {
     client: Client,
+    /// Its name and start, if its source knows it by others than its service.
+    known_as: Option<(String, u64)>,
     _way: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -32,13 +34,42 @@ impl Reached {
     /// A job of this host.
     #[must_use]
     pub fn here(client: Client) -> Self {
-        Self { client, _way: None }
+        Self { client, known_as: None, _way: None }
     }
 
-    /// A job whose client works as long as this way exists.
+    /// A job whose client works as long as this way exists. Its source knows it by this name and
+    /// this start, in milliseconds since 1970.
     #[must_use]
-    pub fn by(client: Client, way: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { client, _way: Some(way) }
+    pub fn by(
+        client: Client,
+        way: Arc<dyn Any + Send + Sync>,
+        name: String,
+        started_ms: u64,
+    ) -> Self {
+        Self { client, known_as: Some((name, started_ms)), _way: Some(way) }
+    }
+
+    /// The job, as its source knows it. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn job(&self) -> Result<Job, ClientError> {
+        self.client.job().await.map(|job| self.named(job))
+    }
+
+    /// As [`job`](Self::job), when the guest has fetched the command. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn wait_for_start(&self) -> Result<Job, ClientError> {
+        self.client.wait_for_start().await.map(|job| self.named(job))
+    }
+
+    fn named(&self, mut job: Job) -> Job {
+        if let Some((name, started_ms)) = &self.known_as {
+            (job.name, job.started_ms) = (name.clone(), *started_ms);
+        }
+        job
     }
 }
 
@@ -76,8 +107,8 @@ pub struct EndedJob {
     pub spec: Value,
     /// Its attempts, if there can be several.
     pub attempts: Vec<Attempt>,
-    /// What is kept of its log. `None`: nothing.
-    pub log: Option<StoredLog>,
+    /// Its directory, if it is a job of this host.
+    pub directory: Option<PathBuf>,
     /// What its guest has tried to connect to, as lines of JSON. `None`: nothing is kept.
     pub network: Option<File>,
 }

@@ -32,6 +32,13 @@ impl Listing {
         Self { jobs, more, known: true }
     }
 
+    /// The list of these jobs, where `more` are left out already.
+    #[must_use]
+    pub fn of_some(jobs: Vec<ListedJob>, more: usize) -> Self {
+        let list = Self::new(jobs);
+        Self { more: list.more + more, ..list }
+    }
+
     /// The jobs.
     pub(crate) fn jobs(&self) -> &[ListedJob] {
         &self.jobs

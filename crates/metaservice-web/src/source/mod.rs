@@ -11,6 +11,7 @@ mod listing;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use metaservice::StoredLog;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -55,6 +56,15 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`].
     fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>>;
+
+    /// Opens what is kept of the log of a job that has ended. `None`: nothing.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn log<'a>(
+        &'a self,
+        job: &'a EndedJob,
+    ) -> BoxFuture<'a, Result<Option<StoredLog>, SourceError>>;
 
     /// Starts a job of this description, and returns its name when it has begun or waits. The
     /// description is a `JobSpec` as JSON, and is not valid yet. Dropping the future may leave a

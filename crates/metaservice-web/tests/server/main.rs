@@ -71,15 +71,25 @@ impl Source for OneJob {
                 (false, _) => Err(SourceError::NotFound),
                 (true, None) => Ok(Found::Running(Reached::here(self.client.clone()))),
                 (true, Some(directory)) => {
-                    let open = |name| std::fs::File::open(directory.join(name)).unwrap();
-                    let log = StoredLog::open(open("log"), open("index")).unwrap();
                     let mut ended = EndedJob::of(control::Job::lost(JOB));
-                    ended.log = Some(log);
+                    ended.directory = Some(directory);
                     ended.artifacts =
                         vec![Artifact { name: Some("core".to_owned()), ..Artifact::default() }];
                     Ok(Found::Ended(Box::new(ended)))
                 }
             }
+        }
+        .boxed()
+    }
+
+    fn log<'a>(
+        &'a self,
+        job: &'a EndedJob,
+    ) -> BoxFuture<'a, Result<Option<StoredLog>, SourceError>> {
+        async move {
+            let directory = job.directory.as_ref().unwrap();
+            let open = |name| std::fs::File::open(directory.join(name)).unwrap();
+            Ok(Some(StoredLog::open(open("log"), open("index")).unwrap()))
         }
         .boxed()
     }

@@ -51,8 +51,18 @@ impl QueueArgs {
         self.name().filter(|url| *url != LOCAL)
     }
 
+    /// The address without secrets, for people.
+    pub(crate) fn shown(&self) -> String {
+        let one = |url: &str| match url.rsplit_once('@') {
+            Some((_, host)) => format!("nats://{host}"),
+            None => url.to_owned(),
+        };
+        let all: Vec<_> = self.name().unwrap_or(LOCAL).split(',').map(one).collect();
+        all.join(",")
+    }
+
     /// Connects.
-    pub(super) async fn connect(&self) -> Result<Queue> {
+    pub(crate) async fn connect(&self) -> Result<Queue> {
         self.connect_with(1).await
     }
 

@@ -176,7 +176,7 @@ fn status_of(outcome: &Outcome) -> ExitStatus {
 }
 
 /// Why a job has no result, in words.
-pub(super) fn exception(cause: ExceptionCause) -> &'static str {
+pub(crate) fn exception(cause: ExceptionCause) -> &'static str {
     match cause {
         ExceptionCause::Deadline => "it did not start before its deadline",
         ExceptionCause::Artifacts => "its worker does not allow such artifacts",

@@ -150,7 +150,8 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn state(job: &JobState) -> (&'static str, Option<u8>) {
+/// The state in a word, and the exit status.
+pub(crate) fn state(job: &JobState) -> (&'static str, Option<u8>) {
     match &job.phase {
         _ if job.is_of_later_version() => ("unknown", None),
         Phase::Waiting { .. } => ("waiting", None),
@@ -164,7 +165,8 @@ fn state(job: &JobState) -> (&'static str, Option<u8>) {
     }
 }
 
-fn worker(job: &JobState) -> Option<String> {
+/// The worker that runs or ran it.
+pub(crate) fn worker(job: &JobState) -> Option<String> {
     match &job.phase {
         Phase::Running { worker, .. } => Some(worker.to_string()),
         Phase::Ended { worker, .. } => worker.as_ref().map(ToString::to_string),

@@ -19,4 +19,4 @@ pub(crate) mod workers;
 
 pub(crate) use connection::QueueArgs;
 pub(crate) use reach::{MaybeQueue, Reached};
-pub(crate) use store::StoreArgs;
+pub(crate) use store::{StoreArgs, Stores};

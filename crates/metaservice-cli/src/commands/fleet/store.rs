@@ -30,18 +30,18 @@ impl StoreArgs {
 
 /// The stores that a client reads: that of the queue, and the one that is given. A client uses no
 /// store that only a worker names.
-pub(super) struct Stores {
+pub(crate) struct Stores {
     queue: Store,
     given: Option<Store>,
 }
 
 impl Stores {
-    pub(super) fn open(queue: &Queue, args: &StoreArgs) -> Result<Self> {
+    pub(crate) fn open(queue: &Queue, args: &StoreArgs) -> Result<Self> {
         Ok(Self { queue: Store::of_queue(queue.clone()), given: args.open()? })
     }
 
     /// Reads an object.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         object: &Object,
         to: &mut (impl AsyncWrite + Unpin),

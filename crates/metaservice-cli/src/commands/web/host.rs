@@ -7,9 +7,10 @@ use std::process::Stdio;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use metaservice::StoredLog;
 use metaservice_image::ImageStore;
 use metaservice_sandbox::control::{self, ControlError};
-use metaservice_sandbox::history::{PastArtifact, PastJob};
+use metaservice_sandbox::history::{self, PastArtifact, PastJob};
 use metaservice_sandbox::{JobsWatch, ListedJob};
 use metaservice_web::{
     Artifact, ArtifactBody, EndedJob, Fleet, Found, Image, Listing, Place, Reached, Source,
@@ -64,6 +65,17 @@ impl Source for Host {
                 Ok(_) | Err(ControlError::NotFound { .. }) => Err(SourceError::NotFound),
                 Err(error) => Err(SourceError::Failed(error.into())),
             }
+        })
+    }
+
+    fn log<'a>(
+        &'a self,
+        job: &'a EndedJob,
+    ) -> BoxFuture<'a, Result<Option<StoredLog>, SourceError>> {
+        Box::pin(async move {
+            let Some(directory) = &job.directory else { return Ok(None) };
+            // A job that left no log has none.
+            Ok(tokio::task::block_in_place(|| history::stored_log(directory).ok()))
         })
     }
 
@@ -155,10 +167,11 @@ fn row(job: &ListedJob) -> Option<metaservice_web::ListedJob> {
 fn ended(past: PastJob) -> EndedJob {
     let mut ended = EndedJob::of(past.job.clone());
     // What it did not leave is not there.
-    (ended.log, ended.network) = (past.log().ok(), past.network_log().ok());
+    ended.network = past.network_log().ok();
     ended.artifacts = past.artifacts.iter().enumerate().map(artifact).collect();
     (ended.ended_ms, ended.end, ended.error) = (past.ended_ms, past.end, past.error);
     (ended.console, ended.spec) = (past.console, past.spec);
+    ended.directory = Some(past.directory);
     ended
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod browser;
 mod host;
+mod queue;
 mod spec;
 
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use serde_json::json;
 use self::access::NewUserArg;
 use self::browser::Opened;
 use self::host::Host;
+use self::queue::OfQueue;
+use super::fleet::{QueueArgs, StoreArgs};
 use crate::hints::hinted;
 use crate::interrupts::Interrupts;
 use crate::output;
@@ -30,6 +33,7 @@ const HELP: &str = "\
 Examples:
   metaservice web
   metaservice web --listen 127.0.0.1:0 --no-open
+  metaservice web --queue nats://queue.example:4222
   ssh -L 7878:127.0.0.1:7878 HOST metaservice web    open the printed link on your own host
 
   metaservice web --auth users --add-user anna:operate    prints anna's token
@@ -37,7 +41,7 @@ Examples:
   metaservice web --auth users --tls-cert web.pem --tls-key web.key --listen 0.0.0.0:443 \\
     --name jobs.example.org
 
-The page lists the jobs of this host. It shows and searches their logs, opens terminals, shows and
+The page lists the jobs of this host, or of a queue. It shows and searches their logs, opens terminals, shows and
 takes files, draws what the machines use, lists what they connect to, and starts and ends jobs. The
 verb ends with Ctrl-C. \"docs/how-to/web.md\" has more.";
 
@@ -56,6 +60,10 @@ pub(crate) struct Web {
     /// Do not open a browser.
     #[arg(long)]
     pub(crate) no_open: bool,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Let the users of this file in, each with a token, instead of one browser with the link.
     ///
     /// A line has a name, a role and the SHA-256 of the token. The role "watch" may look at jobs,
@@ -89,7 +97,10 @@ pub(crate) async fn web(args: Web, printer: Printer) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::listen()?;
     let settings = settings(&args)?;
     let fingerprint = settings.identity.as_ref().map(|identity| identity.fingerprint().to_owned());
-    let source: Arc<dyn Source> = Arc::new(Host);
+    let source: Arc<dyn Source> = match args.queue.is_given() {
+        true => Arc::new(OfQueue::connect(&args.queue, &args.store).await?),
+        false => Arc::new(Host),
+    };
     let server = Server::bind(settings, source).await.map_err(explain)?;
     let (address, mut links) = (server.address().to_string(), server.links());
     let link = links.current();
