@@ -80,9 +80,7 @@ function Lost(): VNode {
     <div role="status">
       {count > 0 && (
         <div class="lost">
-          <span>
-            Connection lost. {seconds > 0 ? `The next try is in ${seconds} s.` : "Trying again."}
-          </span>
+          <span>Connection lost. {seconds > 0 ? `The next try is in ${seconds} s.` : "Trying again."}</span>
           <button type="button" onClick={tryNow}>
             Try now
           </button>

@@ -48,3 +48,16 @@ const DATE_TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeSt
 export function dateTime(ms: number): string {
   return DATE_TIME.format(new Date(ms));
 }
+
+/** Text of a guest, without what would change the direction of text or has no picture. */
+export function plain(text: string): string {
+  return text.replace(
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    "\ufffd",
+  );
+}
+
+/** The same, in one line. */
+export function plainLine(text: string): string {
+  return plain(text).replace(/[\t\n]+/g, " ");
+}

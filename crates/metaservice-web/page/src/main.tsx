@@ -8,6 +8,8 @@ import "./styles/log.css";
 import "./styles/colors.css";
 import "./styles/details.css";
 import "./styles/run.css";
+import "./styles/terminal.css";
+import "./styles/files.css";
 
 const page = document.getElementById("page");
 if (page) {

@@ -35,7 +35,10 @@ export function Actions({ job }: { job: Job }): VNode {
     items.push({ text: "Send a signal…", act: () => setAsked("signal") });
   }
   if (can.run && may("operate")) {
-    items.push({ text: "Run again with changes…", act: () => go(`/run?from=${encodeURIComponent(job.name)}`) });
+    items.push({
+      text: "Run again with changes…",
+      act: () => go(`/run?from=${encodeURIComponent(job.name)}`),
+    });
   }
   if (!job.ended && !waits && may("admin")) {
     items.push({ text: "End the machine by force…", act: () => setAsked("force"), danger: true });

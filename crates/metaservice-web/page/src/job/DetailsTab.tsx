@@ -1,5 +1,5 @@
 import type { ComponentChildren, VNode } from "preact";
-import { bytes, dateTime, many } from "../format";
+import { bytes, dateTime, many, plain } from "../format";
 import { jobPath } from "../route";
 import { jobApi } from "../server";
 import { quote } from "../run/shell";
@@ -41,19 +41,23 @@ function Found({ details }: { details: Details }): VNode {
   return (
     <div class="details">
       <section class={`verdict ${found.tone}`} aria-label="What became of the job">
-        <h2>{found.says}</h2>
-        {error !== undefined && <p class="error">{error}</p>}
+        <h2>{plain(found.says)}</h2>
+        {error !== undefined && <p class="error">{plain(error)}</p>}
         {found.help !== undefined && <p>{found.help}</p>}
         <div class="tools">
           <Link class="button" to={jobPath(job.name)}>
             Log
           </Link>
-          <Copy text={() => asText(details, found.says, command)} what="all details as text" label="Copy all" />
+          <Copy
+            text={() => asText(details, found.says, command)}
+            what="all details as text"
+            label="Copy all"
+          />
         </div>
       </section>
       <Part title="Command" tools={<Copy text={() => command} what="the command" />}>
         <pre class="block">
-          <code>{command || "the command of the image"}</code>
+          <code>{plain(command) || "the command of the image"}</code>
         </pre>
       </Part>
       {console.length > 0 && (
@@ -62,7 +66,7 @@ function Found({ details }: { details: Details }): VNode {
           tools={<Copy text={() => `${console.join("\n")}\n`} what="the console" />}
         >
           <pre class="block" tabIndex={0} role="region" aria-label="Last lines of the console">
-            <code>{console.join("\n")}</code>
+            <code>{plain(console.join("\n"))}</code>
           </pre>
         </Part>
       )}
@@ -87,7 +91,7 @@ function Found({ details }: { details: Details }): VNode {
               <ul class="names">
                 {env.map((name) => (
                   <li key={name}>
-                    <code>{name}</code>
+                    <code>{plain(name)}</code>
                   </li>
                 ))}
               </ul>
@@ -124,15 +128,20 @@ function Artifacts(props: { name: string; started: number; artifacts: Artifact[]
       <ul class="lines">
         {artifacts.map((artifact) => (
           <li key={`${artifact.path} ${artifact.name ?? ""}`}>
-            <code class="grow">{artifact.path}</code>
-            {artifact.to !== undefined && <span class="dim-text">to {artifact.to}</span>}
+            <code class="grow">{plain(artifact.path)}</code>
+            {artifact.to !== undefined && <span class="dim-text">to {plain(artifact.to)}</span>}
             {artifact.error !== undefined ? (
-              <span class="problem">{artifact.error}</span>
+              <span class="problem">{plain(artifact.error)}</span>
             ) : (
               artifact.bytes !== undefined && <span class="number">{bytes(artifact.bytes)}</span>
             )}
             {artifact.name !== undefined && (
-              <a class="button" href={link(artifact.name)} download aria-label={`Download ${artifact.path}`}>
+              <a
+                class="button"
+                href={link(artifact.name)}
+                download
+                aria-label={`Download ${plain(artifact.path)}`}
+              >
                 Download
               </a>
             )}
@@ -166,7 +175,7 @@ function Description(props: { text: string }): VNode {
       <details>
         <summary>What the job was started with, for --spec</summary>
         <pre class="block">
-          <code>{props.text}</code>
+          <code>{plain(props.text)}</code>
         </pre>
       </details>
     </Part>

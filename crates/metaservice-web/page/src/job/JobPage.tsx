@@ -1,7 +1,9 @@
 import type { VNode } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { lost } from "../feed";
+import { plainLine } from "../format";
 import { find } from "../jobs";
+import { FilesTab } from "../files/FilesTab";
 import { LogTab } from "../log/LogTab";
 import { go, jobPath, type Tab, TABS } from "../route";
 import { Head } from "../ui/Head";
@@ -9,6 +11,7 @@ import { useKeys } from "../ui/keys";
 import { Link } from "../ui/Link";
 import { StateWord } from "../ui/StateWord";
 import { Actions } from "./Actions";
+import { TerminalTab } from "../terminal/TerminalTab";
 import { DetailsTab } from "./DetailsTab";
 import { useDetails } from "./useDetails";
 
@@ -22,7 +25,7 @@ const TITLES: Record<Tab, string> = {
 };
 
 /** The tabs that there are. */
-const SHOWN: Tab[] = TABS.filter((tab) => tab === "log" || tab === "details");
+const SHOWN: Tab[] = TABS.filter((tab) => ["log", "terminal", "files", "details"].includes(tab));
 
 export function JobPage(props: { name: string; tab: Tab; query: string }): VNode {
   const { name } = props;
@@ -38,11 +41,16 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
     else if (to) go(jobPath(name, to));
   });
   const facts = known.state === "known" ? known.details.job : undefined;
-  const command = job?.command ?? facts?.command.join(" ");
+  const started = job?.startedMs ?? facts?.startedMs;
+  // A machine that is kept has ended its command, and has shells all the same.
+  const runs = job ? !job.ended && job.state !== "silent" : known.state === "known" && !known.details.ended;
+  const [terminal, setTerminal] = useState(tab === "terminal");
+  useEffect(() => setTerminal((before) => before || tab === "terminal"), [tab]);
+  const command = plainLine(job?.command ?? facts?.command.join(" ") ?? "");
   return (
     <div class={`job-page ${lost.value.count > 0 ? "stale" : ""}`}>
       <Head>
-        <h1 title={name}>{job?.label ?? name}</h1>
+        <h1 title={name}>{plainLine(job?.label ?? name)}</h1>
         {(job ?? facts) && <StateWord job={job ?? facts ?? { state: "" }} />}
         <p class="summary" title={command}>
           <code>{command}</code>
@@ -57,6 +65,15 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         ))}
       </nav>
       {tab === "log" && <LogTab name={name} job={job} />}
+      {terminal && (
+        <TerminalTab
+          key={started}
+          name={name}
+          started={runs ? started : undefined}
+          shown={tab === "terminal"}
+        />
+      )}
+      {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
       {tab === "details" && <DetailsTab name={name} known={known} again={again} />}
     </div>
   );

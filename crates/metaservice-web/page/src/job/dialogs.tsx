@@ -19,14 +19,21 @@ async function kill({ name, startedMs }: Target, what: "command" | "machine"): P
   const response = await post(`${jobApi(name)}/kill`, { startedMs, what });
   const body = (await response.json().catch(() => ({}))) as { killed?: string };
   // A guest that does not take the order loses its machine.
-  if (what === "command" && body.killed === "machine") say("The guest did not answer, so the machine was ended.");
+  if (what === "command" && body.killed === "machine")
+    say("The guest did not answer, so the machine was ended.");
 }
 
 export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): VNode {
   const verb = props.waits ? "Cancel the job" : props.kept ? "End the machine" : "Kill the command";
   return (
     <Ask
-      title={props.waits ? `Cancel ${props.name}?` : props.kept ? `End the machine of ${props.name}?` : `Kill ${props.name}?`}
+      title={
+        props.waits
+          ? `Cancel ${props.name}?`
+          : props.kept
+            ? `End the machine of ${props.name}?`
+            : `Kill ${props.name}?`
+      }
       verb={verb}
       busy={props.waits ? "Cancelling" : props.kept ? "Ending" : "Killing"}
       close={props.close}
@@ -93,8 +100,8 @@ export function PruneDialog(props: { ended: number; close: () => void }): VNode 
       }}
     >
       <p>
-        The logs and results of {many(props.ended, "job")} are deleted. Jobs that run are not touched.
-        Fetched artifacts stay where they are.
+        The logs and results of {many(props.ended, "job")} are deleted. Jobs that run are not touched. Fetched
+        artifacts stay where they are.
       </p>
     </Ask>
   );

@@ -1,6 +1,6 @@
 // What is known of a job, as names and texts.
 
-import { bytes, dateTime, duration } from "../format";
+import { bytes, dateTime, duration, plain } from "../format";
 import type { Details } from "../types";
 import { signalName } from "./words";
 
@@ -16,7 +16,7 @@ type Value = string | number | boolean | null | undefined;
 /** The facts that are known. */
 function known(facts: [string, Value][]): Fact[] {
   return facts.flatMap(([name, value]) =>
-    value === undefined || value === null || value === "" ? [] : [[name, String(value)] as Fact],
+    value === undefined || value === null || value === "" ? [] : [[name, plain(String(value))] as Fact],
   );
 }
 
@@ -31,10 +31,13 @@ const CONTACTS: Record<string, string> = {
 };
 
 const time = (ms: number | undefined): string | undefined => (ms ? dateTime(ms) : undefined);
-const span = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : duration(ms, true));
+const span = (ms: number | undefined): string | undefined =>
+  ms === undefined ? undefined : duration(ms, true);
 
 function text(value: unknown): Value {
-  return typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? value : undefined;
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean"
+    ? value
+    : undefined;
 }
 
 function size(value: unknown): Value {
@@ -85,7 +88,10 @@ export function sections({ job, ended, endedMs, end, error, spec }: Details): Se
         ["Processors", text(machine["cpus"]) ?? text(spec?.machine?.cpus)],
         ["Memory", size(machine["memory"] ?? spec?.machine?.memory)],
         ["Accelerator", text(machine["accelerator"])],
-        ["From a snapshot", typeof machine["snapshot"] === "boolean" ? (machine["snapshot"] ? "yes" : "no") : undefined],
+        [
+          "From a snapshot",
+          typeof machine["snapshot"] === "boolean" ? (machine["snapshot"] ? "yes" : "no") : undefined,
+        ],
         ["Host process", job.pid ? job.pid : undefined],
       ]),
     },
@@ -127,7 +133,9 @@ export function asText(details: Details, says: string, command: string): string 
   if (details.artifacts.length > 0) {
     lines.push("", "Artifacts");
     for (const { path, to, bytes: length, error } of details.artifacts) {
-      lines.push(`  ${path}${to ? ` -> ${to}` : ""}: ${error ?? (length === undefined ? "fetched" : bytes(length))}`);
+      lines.push(
+        `  ${path}${to ? ` -> ${to}` : ""}: ${error ?? (length === undefined ? "fetched" : bytes(length))}`,
+      );
     }
   }
   if (details.console?.length) lines.push("", "Console", ...details.console.map((line) => `  ${line}`));

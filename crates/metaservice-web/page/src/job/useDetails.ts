@@ -21,7 +21,9 @@ export function useDetails(name: string, job: Job | undefined): [Known, () => vo
         const code = error instanceof Refused ? error.code : "Failed";
         // What was known is better than nothing.
         setKnown((before) =>
-          before.state === "known" && code === "Failed" ? before : { state: "none", code, message: reason(error) },
+          before.state === "known" && code === "Failed"
+            ? before
+            : { state: "none", code, message: reason(error) },
         );
       },
     );

@@ -62,10 +62,14 @@ const HELP: Record<string, string> = {
 export function verdict({ job, ended, end, error }: Details): Verdict {
   const { state, status, ending } = job;
   if (state === "succeeded") return { tone: "good", says: "The command has succeeded: exit status 0." };
-  if (!ended && state === "waiting") return { tone: "calm", says: "The guest has not fetched the command yet." };
+  if (!ended && state === "waiting")
+    return { tone: "calm", says: "The guest has not fetched the command yet." };
   if (!ended && state === "running") return { tone: "live", says: "The command runs." };
   if (!ended && state === "unresponsive") {
-    return { tone: "odd", says: "The command runs, as far as is known. The agent in the guest does not answer." };
+    return {
+      tone: "odd",
+      says: "The command runs, as far as is known. The agent in the guest does not answer.",
+    };
   }
   if (state === "cancelled") return { tone: "odd", says: "The job was cancelled." };
   if (state === "lost") {
@@ -86,7 +90,11 @@ export function verdict({ job, ended, end, error }: Details): Verdict {
             ? "The job has no result."
             : "It is not known how the job ended.";
   const kept = state === "kept" ? " The machine is kept: use the terminal and the files." : "";
-  return { tone: state === "failed" || state === "kept" || state === "exception" ? "bad" : "odd", says: says + kept, ...helpOf(end, ending) };
+  return {
+    tone: state === "failed" || state === "kept" || state === "exception" ? "bad" : "odd",
+    says: says + kept,
+    ...helpOf(end, ending),
+  };
 }
 
 function endingWords(ending: Ending): string {
@@ -119,7 +127,9 @@ function helpOf(end: string | undefined, ending: Ending | undefined): { help?: s
   if (oom > 0) {
     const many = oom === 1 ? "a process" : `${oom} processes`;
     const peak = ending?.peakMemory === undefined ? "" : ` One process used ${bytes(ending.peakMemory)}.`;
-    return { help: `The kernel of the guest killed ${many} for lack of memory.${peak} Give the machine more memory.` };
+    return {
+      help: `The kernel of the guest killed ${many} for lack of memory.${peak} Give the machine more memory.`,
+    };
   }
   const signals: Record<number, string> = {
     9: "If you did not send it, the kernel may have sent it for lack of memory: see the memory in the stats.",

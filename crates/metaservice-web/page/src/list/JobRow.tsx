@@ -1,5 +1,5 @@
 import type { VNode } from "preact";
-import { bytes, duration } from "../format";
+import { bytes, duration, plainLine } from "../format";
 import { now } from "../jobs";
 import { go, jobPath } from "../route";
 import { isQueue } from "../session";
@@ -12,6 +12,7 @@ import { usageOf } from "./usage";
 
 export function JobRow({ job }: { job: Job }): VNode {
   const path = jobPath(job.name);
+  const command = plainLine(job.command);
   const ran = took(job, now.value);
   const start = job.startedMs || job.queuedMs || 0;
   return (
@@ -27,13 +28,13 @@ export function JobRow({ job }: { job: Job }): VNode {
         <StateWord job={job} />
       </td>
       <th scope="row" class="c-name" title={job.label === undefined ? undefined : job.name}>
-        <Link to={path}>{title(job)}</Link>
+        <Link to={path}>{plainLine(title(job))}</Link>
       </th>
-      <td class="c-command" title={job.command}>
-        <code>{job.command || "–"}</code>
+      <td class="c-command" title={command}>
+        <code>{command || "–"}</code>
       </td>
       <Usages job={job} />
-      <td class="c-image">{job.image ?? "–"}</td>
+      <td class="c-image">{plainLine(job.image ?? "–")}</td>
       {isQueue() && (
         <>
           <td class="c-tenant">

@@ -111,7 +111,8 @@ function Groups(): VNode | null {
   const { known, jobs } = listing.value;
   if (!known || jobs.length === 0) return null;
   const names = (Object.keys(GROUPS) as Group[]).filter(
-    (name) => counts.value[name] > 0 || name === group.value || ["running", "failed", "succeeded"].includes(name),
+    (name) =>
+      counts.value[name] > 0 || name === group.value || ["running", "failed", "succeeded"].includes(name),
   );
   return (
     <div class="groups" role="group" aria-label="Show jobs by state">

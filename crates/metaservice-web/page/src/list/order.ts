@@ -55,7 +55,10 @@ export const counts = computed<Record<Group, number>>(() => {
 function matches(job: Job, words: string[]): boolean {
   const { name, label, state, command, image, status, tenant, worker } = job;
   const parts = [name, label, state, command, image, status, tenant, worker];
-  const text = parts.filter((part) => part !== undefined).join(" ").toLowerCase();
+  const text = parts
+    .filter((part) => part !== undefined)
+    .join(" ")
+    .toLowerCase();
   return words.every((word) => text.includes(word));
 }
 

@@ -34,27 +34,27 @@ export function LogTab(props: { name: string; job: Job | undefined }): VNode {
   });
   return (
     <>
-    <main id="content">
-      <div class="toolbar">
-        {opened.state === "open" && (
-          <Search
-            path={path}
-            started={opened.started}
-            length={opened.length}
-            top={() => view.current?.top ?? 0}
-            show={setCurrent}
-            setPattern={setPattern}
-          />
-        )}
-        <div class="tools">
-          <Toggle text="Follow" on={follow} set={setFollow} />
-          <Toggle text="Times" on={times} set={setTimes} />
-          <Toggle text="Wrap" on={wrap} set={setWrap} />
-          <a class="button" href={`${path}/download`} download>
-            Download
-          </a>
+      <main id="content">
+        <div class="toolbar">
+          {opened.state === "open" && (
+            <Search
+              path={path}
+              started={opened.started}
+              length={opened.length}
+              top={() => view.current?.top ?? 0}
+              show={setCurrent}
+              setPattern={setPattern}
+            />
+          )}
+          <div class="tools">
+            <Toggle text="Follow" on={follow} set={setFollow} />
+            <Toggle text="Times" on={times} set={setTimes} />
+            <Toggle text="Wrap" on={wrap} set={setWrap} />
+            <a class="button" href={`${path}/download`} download>
+              Download
+            </a>
+          </div>
         </div>
-      </div>
         <Body opened={opened} again={again} name={name}>
           {opened.state === "open" && (
             <LogView
@@ -90,12 +90,7 @@ function Toggle(props: { text: string; on: boolean; set: (on: boolean) => void }
   );
 }
 
-function Body(props: {
-  opened: Opened;
-  again: () => void;
-  name: string;
-  children: VNode | false;
-}): VNode {
+function Body(props: { opened: Opened; again: () => void; name: string; children: VNode | false }): VNode {
   const { opened, again, name } = props;
   if (opened.state === "loading") {
     return (
@@ -166,9 +161,7 @@ function Foot(props: { length: LogLength | undefined; job: Job | undefined }): V
       </span>
       <span>{many(length.lines, "line")}</span>
       <span>{bytes(length.bytes)}</span>
-      {length.missed > 0 && (
-        <span class="odd">{bytes(length.missed)} before them are no longer kept</span>
-      )}
+      {length.missed > 0 && <span class="odd">{bytes(length.missed)} before them are no longer kept</span>}
       {length.first > 0 && length.missed === 0 && (
         <span class="odd">begins at line {count(length.first + 1)}</span>
       )}

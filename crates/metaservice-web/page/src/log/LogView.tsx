@@ -310,7 +310,9 @@ export class LogView extends Component<Props, State> {
                 "--digits": Math.max(4, digits),
               }}
             >
-              <div style={wrap ? {} : { transform: `translateY(${-(top - first) * rowHeight}px)` }}>{rows}</div>
+              <div style={wrap ? {} : { transform: `translateY(${-(top - first) * rowHeight}px)` }}>
+                {rows}
+              </div>
             </div>
           </div>
         </div>

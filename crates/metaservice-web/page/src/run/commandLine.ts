@@ -12,7 +12,9 @@ const text = (value: unknown): string | undefined =>
 const texts = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
 
 const record = (value: unknown): Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
+  typeof value === "object" && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : {};
 
 const records = (value: unknown): Record<string, unknown>[] =>
   Array.isArray(value) ? value.map(record) : [];
@@ -38,10 +40,13 @@ function options(spec: JobSpec, name: string | undefined): string[][] {
   one("--name", name);
   one("--image", machine["image"]);
   one("--rootfs", machine["rootfs"]);
-  all("--volume", records(machine["volumes"]).map(({ host, guest, mode }) => {
-    const suffix = text(mode) === undefined || mode === "ro" ? "" : `:${text(mode)}`;
-    return `${path(host)}:${path(guest)}${suffix}`;
-  }));
+  all(
+    "--volume",
+    records(machine["volumes"]).map(({ host, guest, mode }) => {
+      const suffix = text(mode) === undefined || mode === "ro" ? "" : `:${text(mode)}`;
+      return `${path(host)}:${path(guest)}${suffix}`;
+    }),
+  );
   all("--show", texts(machine["show"]));
   all("--hide", texts(machine["hide"]));
   one("--cpus", machine["cpus"], "1");
@@ -63,19 +68,31 @@ function options(spec: JobSpec, name: string | undefined): string[][] {
   one("--workdir", spec.workdir);
   one("--user", spec.user);
   one("--hostname", spec["hostname"]);
-  all("--env", Object.entries(spec.env ?? {}).map(([name, value]) => `${name}=${value}`));
+  all(
+    "--env",
+    Object.entries(spec.env ?? {}).map(([name, value]) => `${name}=${value}`),
+  );
   all("--secret", texts(spec["secrets"]));
   const entrypoint = spec["entrypoint"];
   if (Array.isArray(entrypoint)) made.push(["--entrypoint", String(entrypoint[0] ?? "")]);
-  all("--copy-in", records(spec["copyIn"]).map(({ from, to }) => pair(from, to)));
-  all("--artifact", records(spec["artifacts"]).map(({ path: from, to }) => pair(from, to)));
+  all(
+    "--copy-in",
+    records(spec["copyIn"]).map(({ from, to }) => pair(from, to)),
+  );
+  all(
+    "--artifact",
+    records(spec["artifacts"]).map(({ path: from, to }) => pair(from, to)),
+  );
   one("--artifacts-on", spec["artifactsOn"], "always");
   one("--stderr", spec["stderr"]);
   one("--log", spec["log"]);
   one("--session", spec["session"], "claimed");
   one("--max-log", spec["maxLog"], "64G");
   one("--max-artifact", spec["maxArtifact"], "64G");
-  all("--limit", Object.entries(record(spec["limits"])).map(([name, value]) => `${name}=${String(value)}`));
+  all(
+    "--limit",
+    Object.entries(record(spec["limits"])).map(([name, value]) => `${name}=${String(value)}`),
+  );
   one("--timeout", spec.timeout);
   const keep = text(spec.keepOnFailure);
   if (keep !== undefined) made.push([`--keep-on-failure=${keep}`]);
@@ -90,7 +107,11 @@ export function commandLine(spec: JobSpec, name: string | undefined, queue: bool
   const start = queue ? "metaservice submit" : "metaservice run -d";
   if (!isWhole) return `${start} --spec FILE`;
   const made = options(spec, name).map(([option = "", value]) =>
-    value !== undefined ? `${option} ${quote(value)}` : /=/.test(option) ? option.replace(/=(.*)$/s, (_, v: string) => `=${quote(v)}`) : option,
+    value !== undefined
+      ? `${option} ${quote(value)}`
+      : /=/.test(option)
+        ? option.replace(/=(.*)$/s, (_, v: string) => `=${quote(v)}`)
+        : option,
   );
   const command = spec.command.length > 0 ? [`-- ${spec.command.map(quote).join(" ")}`] : [];
   const parts = [start, ...made, ...command];

@@ -78,7 +78,8 @@ export function describe(fields: Fields, rest: Rest | undefined): { spec: JobSpe
   if (!/^\d+(\.\d+)?[KMGT]?$/i.test(fields.memory)) errors.memory = "a size, as 512M or 1.5G";
   if (fields.timeout !== "" && !DURATION.test(fields.timeout)) errors.timeout = "a time, as 90s or 1h 30m";
   if (fields.keep && !DURATION.test(fields.keepFor)) errors.keepFor = "a time, as 30m";
-  if (fields.workdir !== "" && !fields.workdir.startsWith("/")) errors.workdir = "an absolute path in the guest";
+  if (fields.workdir !== "" && !fields.workdir.startsWith("/"))
+    errors.workdir = "an absolute path in the guest";
   const kept = without(rest, OWN);
   const machine = without(rest?.machine, OWN_MACHINE);
   const network = without(rest?.machine?.network, ["mode", "allow"]);

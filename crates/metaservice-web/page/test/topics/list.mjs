@@ -1,0 +1,50 @@
+// The list of jobs.
+
+import assert from "node:assert/strict";
+import { look, seen, step, until } from "../harness.mjs";
+
+const COLOURS = [
+  "printf '\\033[1;32mok\\033[0m  12 tests\\n'",
+  "printf '\\033[33mwarning\\033[0m: unused \\033[38;2;200;80;160mvariable\\033[0m\\n'",
+  "printf '  0%%\\r 50%%\\r100%% done\\n'",
+  "echo 'error: no such file' >&2",
+  "printf '<img src=x onerror=alert(1)> \\033]0;title\\007\\033]8;;http://evil.example\\033\\\\link\\n'",
+].join("; ");
+
+export default async function (t) {
+  const { tool } = t;
+  let { page } = t;
+  await step("jobs appear when they start, and show how they end", async () => {
+    tool.start(
+      "build",
+      `${COLOURS}; for n in $(seq 400); do echo "step $n"; done; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo resumed; sleep 600`,
+    );
+    await page.getByRole("link", { name: "build", exact: true }).waitFor();
+    tool.start("failing", "echo about to fail; exit 3");
+    await seen(page, "failed (3)");
+    await until(() => page.locator("tbody tr").first().locator("th").textContent(), "failing");
+    await until(
+      () =>
+        page
+          .locator("tr", { has: page.getByRole("link", { name: "build", exact: true }) })
+          .locator(".state")
+          .textContent(),
+      "running",
+    );
+    await look(page, "jobs");
+  });
+
+  await step("the list is filtered and used by the keyboard alone", async () => {
+    await page.keyboard.press("/");
+    await page.keyboard.type("nothing like it");
+    await seen(page, "No job matches");
+    await look(page, "no-match");
+    await page.keyboard.press("Escape");
+    await page.keyboard.type("running");
+    await until(() => page.locator("tbody tr").count(), 1);
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/job/build");
+  });
+  t.page = page;
+}
