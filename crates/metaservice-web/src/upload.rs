@@ -37,7 +37,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the guest may take for a part.
 const PART_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why an upload does not go on.
+/// Why an upload ends, or does not take a part.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
     #[error("there is no such upload: it has ended, or it waited for too long")]

@@ -262,7 +262,7 @@ async fn a_terminal_is_held_back_and_ends_with_its_browser() {
     let mut missing = web.socket(&command("no-such-program")).await;
     let said = until(&mut missing, "{").await;
     assert!(said.contains("no-such-program"), "{said}");
-    // Without a word of the browser, only a window arrives. Then it goes on.
+    // Without a word of the browser, only a window arrives. Then more does.
     let mut floods = web.socket(&command("yes")).await;
     let mut arrived = 0;
     while let Ok(Some(Ok(message))) = timeout(Duration::from_secs(2), floods.next()).await {

@@ -1,21 +1,19 @@
 //! Accepts connections, a limited number of them.
 
 use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::counted::Counted;
 use super::tls::Identity;
 
 /// The most connections, also those that have become websockets.
@@ -48,7 +46,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match Arc::clone(&room).try_acquire_owned() {
                     Ok(permit) => {
-                        let counted = Counted { stream, _permit: permit };
+                        let counted = Counted::new(stream, permit);
                         connections.spawn(secured(counted, identity.clone(), router.clone()));
                     }
                     // A new connection has room for these bytes.
@@ -87,40 +85,5 @@ where
         .with_upgrades();
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection ends");
-    }
-}
-
-/// A connection that counts as long as it is open.
-pub(super) struct Counted<S> {
-    /// Released first: who sees the end of a connection finds room for another.
-    _permit: OwnedSemaphorePermit,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -11,10 +11,10 @@ pub(super) fn read(spec: Value) -> Result<JobSpec, SourceError> {
 }
 
 /// Refuses what a user of the page may not say to this host. It is what a job may not say to a
-/// worker, and where artifacts go.
+/// worker, and the places of artifacts.
 pub(super) fn check_paths(spec: &JobSpec) -> Result<(), SourceError> {
     if spec.artifacts.iter().any(|artifact| artifact.to.is_some()) {
-        let text = "the description says where an artifact goes on the host";
+        let text = "the description names a place on the host for an artifact";
         return Err(SourceError::Refused(text.to_owned()));
     }
     // The loopback interface of this host is for its user.
