@@ -16,10 +16,12 @@
 mod finished;
 pub mod images;
 mod service;
+mod web;
 
 use self::finished::read_all;
 pub use self::finished::{Finished, finish};
 pub use service::Service;
+pub use web::Web;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
 
-use metaservice_testing::cli::{Cli, finish, wait_for};
+use metaservice_testing::cli::{Cli, Web, finish, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
@@ -305,5 +305,37 @@ fn verbs_enter_only_a_job_that_runs() {
     let ended = cli.run(&["exec", "--queue", "local", &id, "--", "true"]);
     let hint = format!("the job {id} has ended\nhint: `metaservice artifacts {id}` fetches");
     assert!(ended.stderr.contains(&hint), "{ended:?}");
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn the_page_of_a_queue_lists_submits_and_cancels() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let id = submit(&cli, &["--tenant", "t", "-e", "TOKEN=secret", "--", "make", "test"]);
+    let web = Web::start(&cli, &["--queue", "local"]);
+    let session = web.get("api/session");
+    assert_eq!((&session["source"], &session["can"]["remove"]), (&"queue".into(), &false.into()));
+    let details = web.get(&format!("api/jobs/{id}"));
+    assert_eq!((&details["job"]["state"], &details["ended"]), (&"waiting".into(), &false.into()));
+    assert_eq!(web.curl(&[], &format!("api/jobs/{id}/log")).0, 409, "it has no log yet");
+    assert_eq!(web.curl(&[], "api/jobs/none").0, 404);
+    assert_eq!(web.curl(&[], "api/jobs/..%2f*").0, 404);
+    let started = details["job"]["startedMs"].as_u64().unwrap();
+    let act = |what: &str, started: u64| {
+        web.post(&format!("api/jobs/{id}/{what}"), &format!("{{\"startedMs\":{started}}}"))
+    };
+    assert_eq!(act("kill", started + 1).0, 410);
+    assert_eq!(act("kill", started), (200, "{\"killed\":\"command\"}".to_owned()));
+    let details = web.get(&format!("api/jobs/{id}"));
+    assert_eq!((&details["end"], &details["ended"]), (&"cancelled".into(), &true.into()));
+    assert!(!details.to_string().contains("secret"), "{details}");
+    assert_eq!(act("remove", started).0, 409, "the queue is for all");
+    let (status, retried) = act("retry", started);
+    assert_eq!(status, 200, "{retried}");
+    let spec = r#"{"spec":{"version":1,"command":["true"],"machine":{"rootfs":"/"}}}"#;
+    let (status, refused) = web.post("api/jobs", spec);
+    assert!(status == 409 && refused.contains("machine.rootfs"), "{refused}");
+    web.end();
     assert_eq!(worker.end(Signal::TERM), Some(0));
 }

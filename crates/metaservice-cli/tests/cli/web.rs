@@ -1,15 +1,13 @@
 //! `metaservice web`: the page of the jobs of this host, without a browser.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use metaservice_testing::cli::{Cli, Service, finish};
-use rustix::process::{Pid, Signal, kill_process};
+use metaservice_testing::cli::{Cli, Service, Web};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -17,60 +15,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::METASERVICE;
 
-/// The server, and a browser that it has let in.
-struct Web {
-    child: Child,
-    page: String,
-    jar: String,
-}
-
-impl Web {
-    fn start(cli: &Cli) -> Self {
-        let mut child = cli.command(["web", "--listen", "127.0.0.1:0"]).spawn().unwrap();
-        let mut link = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut link).unwrap();
-        let (page, token) = link.trim_end().split_once("/#token=").unwrap();
-        let jar = cli.work().join("cookies").to_str().unwrap().to_owned();
-        let web = Self { child, page: page.to_owned(), jar };
-        assert_eq!(web.post("session", &format!("{{\"token\":\"{token}\"}}")).0, 204);
-        web
-    }
-
-    fn post(&self, target: &str, body: &str) -> (u16, String) {
-        let origin = format!("Origin: {}", self.page);
-        let json = "Content-Type: application/json";
-        self.curl(&["-X", "POST", "-H", &origin, "-H", json, "-d", body], target)
-    }
-
-    fn get(&self, target: &str) -> Value {
-        let (status, body) = self.curl(&[], target);
-        assert_eq!(status, 200, "{target}: {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    /// The status and the body.
-    fn curl(&self, args: &[&str], target: &str) -> (u16, String) {
-        let mut command = Command::new("curl");
-        command.args(["-s", "-w", "\n%{http_code}", "-b", &self.jar, "-c", &self.jar]);
-        let output = command.args(args).arg(format!("{}/{target}", self.page)).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let (body, status) = text.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), body.to_owned())
-    }
-
-    fn end(self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        let finished = finish(self.child);
-        assert_eq!(finished.status, Some(130));
-        let next = "metaservice: a browser has opened the page; the next link is ";
-        assert!(finished.stderr.contains(&format!("{next}{}/#token=", self.page)), "{finished:?}");
-    }
-}
-
 #[test]
 fn the_page_has_the_logs_of_jobs_that_run_and_of_those_that_have_ended() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli);
+    let web = Web::start(&cli, &[]);
     let service = cli.serve(&["--name", "build", "--", "make", "test"]);
     service.request("GET", "execute", "");
     service.request_with("POST", "log", "", "one\ntwo\n");
@@ -122,7 +70,7 @@ impl Drop for Agent {
 #[test]
 fn files_go_both_ways() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli);
+    let web = Web::start(&cli, &[]);
     let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
     let _agent = Agent::start(&cli, &service);
     let client = cli.run(&["wait", "--for", "running", "build"]);
@@ -212,19 +160,13 @@ fn upload(web: &Web, started: u64, to: &Path) {
 /// A websocket of the page.
 type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
 
-impl Web {
-    async fn socket(&self, target: &str) -> Socket {
-        let address = self.page.strip_prefix("http://").unwrap();
-        let mut request = format!("ws://{address}/{target}").into_client_request().unwrap();
-        let jar = fs::read_to_string(&self.jar).unwrap();
-        let cookie = jar.lines().find_map(|line| line.strip_prefix("#HttpOnly_")).unwrap();
-        let fields: Vec<_> = cookie.split('\t').collect();
-        let cookie = format!("{}={}", fields[5], fields[6]);
-        request.headers_mut().insert("Cookie", cookie.parse().unwrap());
-        request.headers_mut().insert("Origin", self.page.parse().unwrap());
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        tokio_tungstenite::client_async(request, stream).await.unwrap().0
-    }
+async fn open(web: &Web, target: &str) -> Socket {
+    let address = web.page.strip_prefix("http://").unwrap();
+    let mut request = format!("ws://{address}/{target}").into_client_request().unwrap();
+    request.headers_mut().insert("Cookie", web.cookie().parse().unwrap());
+    request.headers_mut().insert("Origin", web.page.parse().unwrap());
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    tokio_tungstenite::client_async(request, stream).await.unwrap().0
 }
 
 /// What a terminal writes until it has written this.
@@ -243,7 +185,7 @@ async fn until(socket: &mut Socket, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_held_back_and_ends_with_its_browser() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli);
+    let web = Web::start(&cli, &[]);
     let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
     let _agent = Agent::start(&cli, &service);
     cli.run(&["wait", "--for", "running", "build"]).text(0);
@@ -252,18 +194,18 @@ async fn a_terminal_is_held_back_and_ends_with_its_browser() {
         let size = "columns=80&rows=24";
         format!("api/jobs/build/terminal?started={started}&{size}&command=%5B%22{word}%22%5D")
     };
-    let mut shell = web.socket(&command("sh")).await;
+    let mut shell = open(&web, &command("sh")).await;
     shell.send(Message::Text("{\"resize\":[100,30]}".into())).await.unwrap();
     let typed = "stty size; echo $TERM; tty >/dev/null && echo terminal; exit 7\n";
     shell.send(Message::Binary(typed.into())).await.unwrap();
     let seen = until(&mut shell, "{").await;
     assert!(seen.contains("30 100\r\nxterm-256color\r\nterminal\r\n"), "{seen}");
     assert!(seen.ends_with("[{\"ended\":{\"status\":7}}]"), "{seen}");
-    let mut missing = web.socket(&command("no-such-program")).await;
+    let mut missing = open(&web, &command("no-such-program")).await;
     let said = until(&mut missing, "{").await;
     assert!(said.contains("no-such-program"), "{said}");
     // Without a word of the browser, only a window arrives. Then more does.
-    let mut floods = web.socket(&command("yes")).await;
+    let mut floods = open(&web, &command("yes")).await;
     let mut arrived = 0;
     while let Ok(Some(Ok(message))) = timeout(Duration::from_secs(2), floods.next()).await {
         arrived += message.len();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
-use metaservice_testing::cli::{Cli, finish, wait_for, wait_for_line};
+use metaservice_testing::cli::{Cli, Web, finish, wait_for, wait_for_line};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
@@ -265,4 +265,30 @@ fn a_queue_of_the_environment_takes_no_name_of_a_job_of_this_host() {
     command.env("METASERVICE_QUEUE", "nats://127.0.0.1:1");
     let finished = finish(command.spawn().unwrap());
     assert!(finished.stderr.contains("cannot connect to the queue"), "{finished:?}");
+}
+
+#[test]
+fn the_page_shows_a_job_of_a_queue_that_runs_and_that_has_ended() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &[]);
+    let script = "echo hello; echo kept > /file; until test -e /go; do sleep 0.1; done; exit 3";
+    let id = cli.run(&["submit", "--artifact", "/file:x", "--", "sh", "-c", script]).text(0);
+    let id = id.trim();
+    cli.run(&["exec", "--queue", "local", id, "--", "true"]).text(0);
+    let web = Web::start(&cli, &["--queue", "local"]);
+    let started = web.get(&format!("api/jobs/{id}/log"))["startedMs"].as_u64().unwrap();
+    let log = || web.curl(&[], &format!("api/jobs/{id}/log/download"));
+    assert_eq!(log(), (200, "hello\n".to_owned()));
+    let file = web.curl(&[], &format!("api/jobs/{id}/file?started={started}&path=/file"));
+    assert_eq!(file, (200, "kept\n".to_owned()));
+    cli.run(&["exec", "--queue", "local", id, "--", "touch", "/go"]).text(0);
+    assert_eq!(cli.run(&["wait", "--queue", "local", id]).status, Some(3));
+    let details = web.get(&format!("api/jobs/{id}?started={started}"));
+    assert_eq!((&details["job"]["status"], &details["end"]), (&3.into(), &"failed".into()));
+    let artifact = details["artifacts"][0]["name"].as_str().unwrap();
+    let kept = format!("api/jobs/{id}/artifact?started={started}&name={artifact}");
+    assert_eq!(web.curl(&[], &kept), (200, "kept\n".to_owned()));
+    assert_eq!(log(), (200, "hello\n".to_owned()));
+    web.end();
+    worker.end();
 }
