@@ -1,13 +1,15 @@
 import type { ComponentChildren, VNode } from "preact";
 import { useEffect } from "preact/hooks";
 import { lost, tryNow } from "./feed";
+import { FleetPage } from "./fleet/FleetPage";
 import { JobPage } from "./job/JobPage";
 import { follow, now } from "./jobs";
 import { JobsPage } from "./list/JobsPage";
 import { RunPage } from "./run/RunPage";
 import { go, route } from "./route";
 import { access } from "./server";
-import { may, session } from "./session";
+import { isQueue, may, session } from "./session";
+import { SignIn } from "./SignIn";
 import { Flash } from "./ui/Flash";
 import { Mark } from "./ui/Head";
 import { useKeys } from "./ui/keys";
@@ -17,8 +19,9 @@ export function App(): VNode {
   switch (access.value) {
     case "unknown":
       return <Notice title="Opening" busy />;
-    case "none":
     case "signIn":
+      return <SignIn />;
+    case "none":
       return (
         <Notice title="Open the link from the terminal">
           <p>
@@ -47,6 +50,7 @@ function Open(): VNode {
   useEffect(follow, []);
   useKeys((event) => {
     if (event.key === "r" && session.value.can.run && may("operate")) go("/run");
+    else if (event.key === "w" && isQueue()) go("/workers");
   });
   return (
     <>
@@ -68,6 +72,8 @@ function Page(): VNode {
       return <JobPage key={at.name} name={at.name} tab={at.tab} query={at.query} />;
     case "run":
       return <RunPage key={at.query} query={at.query} />;
+    case "workers":
+      return <FleetPage />;
     default:
       return <JobsPage />;
   }

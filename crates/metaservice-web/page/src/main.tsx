@@ -10,6 +10,8 @@ import "./styles/details.css";
 import "./styles/run.css";
 import "./styles/terminal.css";
 import "./styles/files.css";
+import "./styles/stats.css";
+import "./styles/fleet.css";
 
 const page = document.getElementById("page");
 if (page) {

@@ -11,20 +11,14 @@ import { asText, sections } from "./facts";
 import type { Known } from "./useDetails";
 import { verdict } from "./words";
 
-export function DetailsTab(props: { name: string; known: Known; again: () => void }): VNode {
-  const { name, known, again } = props;
+export function DetailsTab(props: { known: Known; again: () => void }): VNode {
+  const { known, again } = props;
   return (
     <main id="content" class="scrolls">
       {known.state === "loading" ? (
         <Empty title="Reading the details" busy />
       ) : known.state === "none" ? (
-        known.code === "NotFound" ? (
-          <Empty title={`There is no job named ${name}`}>
-            <p>It was removed, or it never ran here.</p>
-          </Empty>
-        ) : (
-          <Problem title="The details cannot be read" message={known.message} again={again} />
-        )
+        <Problem title="The details cannot be read" message={known.message} again={again} />
       ) : (
         <Found details={known.details} />
       )}

@@ -1,5 +1,5 @@
 import type { VNode } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { lost } from "../feed";
 import { plainLine } from "../format";
 import { find } from "../jobs";
@@ -9,8 +9,11 @@ import { go, jobPath, type Tab, TABS } from "../route";
 import { Head } from "../ui/Head";
 import { useKeys } from "../ui/keys";
 import { Link } from "../ui/Link";
+import { Empty } from "../ui/States";
 import { StateWord } from "../ui/StateWord";
 import { Actions } from "./Actions";
+import { NetworkTab } from "../network/NetworkTab";
+import { StatsTab } from "../stats/StatsTab";
 import { TerminalTab } from "../terminal/TerminalTab";
 import { DetailsTab } from "./DetailsTab";
 import { useDetails } from "./useDetails";
@@ -24,19 +27,21 @@ const TITLES: Record<Tab, string> = {
   details: "Details",
 };
 
-/** The tabs that there are. */
-const SHOWN: Tab[] = TABS.filter((tab) => ["log", "terminal", "files", "details"].includes(tab));
-
 export function JobPage(props: { name: string; tab: Tab; query: string }): VNode {
   const { name } = props;
-  const tab = SHOWN.includes(props.tab) ? props.tab : "log";
+  const { tab } = props;
+  const tabs = useRef<HTMLElement>(null);
   const job = find(name);
   const [known, again] = useDetails(name, job);
   useEffect(() => {
+    // On a small screen they do not fit side by side.
+    tabs.current
+      ?.querySelector('[aria-current="page"]')
+      ?.scrollIntoView({ block: "nearest", inline: "nearest" });
     document.title = `${name} · ${TITLES[tab]} · metaservice`;
   }, [name, tab]);
   useKeys((event) => {
-    const to = SHOWN[Number(event.key) - 1];
+    const to = TABS[Number(event.key) - 1];
     if (event.key === "u") go("/");
     else if (to) go(jobPath(name, to));
   });
@@ -46,6 +51,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
   const runs = job ? !job.ended && job.state !== "silent" : known.state === "known" && !known.details.ended;
   const [terminal, setTerminal] = useState(tab === "terminal");
   useEffect(() => setTerminal((before) => before || tab === "terminal"), [tab]);
+  const isMissing = !job && known.state === "none" && known.code === "NotFound";
   const command = plainLine(job?.command ?? facts?.command.join(" ") ?? "");
   return (
     <div class={`job-page ${lost.value.count > 0 ? "stale" : ""}`}>
@@ -57,15 +63,16 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         </p>
         {job && <Actions job={job} />}
       </Head>
-      <nav class="tabs" aria-label="Views of the job">
-        {SHOWN.map((each) => (
+      <nav class="tabs" ref={tabs} aria-label="Views of the job">
+        {TABS.map((each) => (
           <Link key={each} to={jobPath(name, each)} current={each === tab}>
             {TITLES[each]}
           </Link>
         ))}
       </nav>
+      {isMissing && tab !== "log" && <Missing name={name} />}
       {tab === "log" && <LogTab name={name} job={job} />}
-      {terminal && (
+      {!isMissing && terminal && (
         <TerminalTab
           key={started}
           name={name}
@@ -74,7 +81,19 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         />
       )}
       {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
-      {tab === "details" && <DetailsTab name={name} known={known} again={again} />}
+      {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
+      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} />}
+      {!isMissing && tab === "details" && <DetailsTab known={known} again={again} />}
     </div>
+  );
+}
+
+function Missing({ name }: { name: string }): VNode {
+  return (
+    <main id="content">
+      <Empty title={`There is no job named ${plainLine(name)}`}>
+        <p>It was removed, or it never ran here.</p>
+      </Empty>
+    </main>
   );
 }

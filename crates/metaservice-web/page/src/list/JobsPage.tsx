@@ -1,10 +1,12 @@
 import type { RefObject, VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lost } from "../feed";
-import { many } from "../format";
+import { many, plainLine } from "../format";
 import { PruneDialog } from "../job/dialogs";
 import { filter, listing } from "../jobs";
-import { isQueue, may, session } from "../session";
+import { reason } from "../server";
+import { isQueue, may, session, signOut } from "../session";
+import { say } from "../ui/Flash";
 import { Head } from "../ui/Head";
 import { isTyping } from "../ui/keys";
 import { Link } from "../ui/Link";
@@ -66,11 +68,15 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
   const [prunes, setPrunes] = useState(false);
   const live = jobs.filter((job) => !job.ended).length;
   const ended = jobs.length - live;
-  const { can, place } = session.value;
+  const { can, place, user, role } = session.value;
   const items: Item[] = [];
   if (can.remove && may("admin") && ended > 0) {
     items.push({ text: "Remove all ended jobs…", act: () => setPrunes(true), danger: true });
   }
+  items.push({
+    text: "Sign out",
+    act: () => void signOut().catch((error) => say(`You are not signed out: ${reason(error)}.`, true)),
+  });
   return (
     <Head>
       <h1>Jobs</h1>
@@ -78,6 +84,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
         {place && `${place}: `}
         {known && `${live} running, ${ended} ended`}
         {more > 0 && `, ${many(more, "older one")} not listed`}
+        {user !== null && ` · ${plainLine(user)} (${role})`}
       </p>
       <div class="field">
         <input
@@ -94,12 +101,17 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
         <kbd aria-hidden="true">/</kbd>
       </div>
       <div class="actions">
+        {isQueue() && (
+          <Link class="button" to="/workers">
+            Workers
+          </Link>
+        )}
         {can.run && may("operate") && (
           <Link class="button primary" to="/run">
             Run a job
           </Link>
         )}
-        {items.length > 0 && <Menu label="More" items={items} />}
+        <Menu label="More" items={items} />
       </div>
       {prunes && <PruneDialog ended={ended} close={() => setPrunes(false)} />}
     </Head>

@@ -1,0 +1,219 @@
+import type { VNode } from "preact";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { bytes, clock, count, dateTime, duration, many, plainLine } from "../format";
+import { Copy } from "../ui/Copy";
+import { useKeys } from "../ui/keys";
+import { Empty } from "../ui/States";
+import { type Attempted, grouped, type Network, reasonWords, type Row, single, useNetwork } from "./records";
+
+const ROWS = 300;
+
+export function NetworkTab({ name, started }: { name: string; started: number | undefined }): VNode {
+  const network = useNetwork(name, started);
+  return (
+    <main id="content" class="network-page">
+      {network === undefined ? (
+        <Empty title="Reading the record of connections" busy />
+      ) : network === "none" ? (
+        <Empty title="There is no record of connections">
+          <p>The server does not have it for this job.</p>
+        </Empty>
+      ) : network.policy === null && network.records.length === 0 ? (
+        <Empty title="This job has no network policy">
+          <p>Its guest reaches the service of the job and nothing else. Rules let it reach more:</p>
+          <pre>
+            <code>metaservice run --allow-net example.org:443 -- COMMAND</code>
+          </pre>
+        </Empty>
+      ) : (
+        <Known network={network} />
+      )}
+    </main>
+  );
+}
+
+function Known({ network }: { network: Network }): VNode {
+  const [denied, setDenied] = useState(false);
+  const [isGrouped, setGrouped] = useState(false);
+  const [words, setWords] = useState("");
+  const [most, setMost] = useState(ROWS);
+  const filter = useRef<HTMLInputElement>(null);
+  useKeys((event) => {
+    if (event.key !== "/") return;
+    event.preventDefault();
+    filter.current?.focus();
+  });
+  const { records } = network;
+  const rows = useMemo(() => {
+    const all = words.toLowerCase().split(/\s+/).filter(Boolean);
+    const chosen = records.filter(
+      (record) =>
+        (!denied || record.verdict === "denied") && all.every((word) => textOf(record).includes(word)),
+    );
+    return isGrouped ? grouped(chosen) : single(chosen);
+  }, [records, denied, isGrouped, words]);
+  return (
+    <>
+      <div class="toolbar">
+        <Totals network={network} />
+        <div class="tools">
+          <div class="field">
+            <input
+              ref={filter}
+              type="search"
+              placeholder="Filter"
+              aria-label="Filter by name, address or port"
+              aria-keyshortcuts="/"
+              value={words}
+              onInput={(event) => setWords(event.currentTarget.value)}
+              onKeyDown={(event) => {
+                if (event.key === "Escape") setWords("");
+              }}
+            />
+            <kbd aria-hidden="true">/</kbd>
+          </div>
+          <button type="button" aria-pressed={denied} onClick={() => setDenied(!denied)}>
+            Only denied
+          </button>
+          <button type="button" aria-pressed={isGrouped} onClick={() => setGrouped(!isGrouped)}>
+            Group
+          </button>
+        </div>
+      </div>
+      <div class="scrolls attempts-box">
+        <Policy network={network} />
+        {rows.length === 0 ? (
+          <Empty title={records.length === 0 ? "No attempts yet" : "No attempt matches"}>
+            {records.length === 0 && <p>The guest has not tried to reach anything.</p>}
+          </Empty>
+        ) : (
+          <Table rows={rows.slice(0, most)} isGrouped={isGrouped} />
+        )}
+        <p class="files-more">
+          {rows.length > most && (
+            <button type="button" onClick={() => setMost(most + ROWS)}>
+              Show more of {count(rows.length)}
+            </button>
+          )}
+          {network.more > 0 && <span>{many(network.more, "older attempt")} not listed</span>}
+        </p>
+      </div>
+    </>
+  );
+}
+
+function textOf({ name, address, port, protocol, reason }: Attempted): string {
+  return `${name ?? ""} ${address ?? ""} ${port ?? ""} ${protocol} ${reason}`.toLowerCase();
+}
+
+function Totals({ network }: { network: Network }): VNode {
+  const total = useMemo(() => {
+    const made = { allowed: 0, denied: 0, sent: 0, received: 0 };
+    for (const record of network.records) {
+      made[record.verdict] += 1;
+      made.sent += record.sent;
+      made.received += record.received;
+    }
+    return made;
+  }, [network.records]);
+  return (
+    <p class="stats-line">
+      <span class="state good">{count(total.allowed)} allowed</span>
+      <span class={total.denied > 0 ? "state bad" : "state calm"}>{count(total.denied)} denied</span>
+      <span>{bytes(total.sent)} sent</span>
+      <span>{bytes(total.received)} received</span>
+      {!network.live && <span>the job has ended</span>}
+    </p>
+  );
+}
+
+function Policy({ network }: { network: Network }): VNode | null {
+  const { policy } = network;
+  if (!policy) return null;
+  const rules = (title: string, list: string[]): VNode => (
+    <div>
+      <dt>{title}</dt>
+      <dd>{list.length === 0 ? "nothing" : list.map((rule) => <code key={rule}>{plainLine(rule)}</code>)}</dd>
+    </div>
+  );
+  return (
+    <dl class="policy">
+      {rules("Rules allow", policy.allow)}
+      {policy.deny.length > 0 && rules("Rules deny", policy.deny)}
+    </dl>
+  );
+}
+
+function Table({ rows, isGrouped }: { rows: Row[]; isGrouped: boolean }): VNode {
+  return (
+    <table class="attempts">
+      <thead>
+        <tr>
+          <th scope="col" class="a-time">
+            {isGrouped ? "Last" : "Time"}
+          </th>
+          <th scope="col" class="a-verdict">
+            Verdict
+          </th>
+          <th scope="col" class="a-target">
+            Name or address
+          </th>
+          <th scope="col" class="a-port">
+            Port
+          </th>
+          <th scope="col" class="a-bytes number">
+            Sent
+          </th>
+          <th scope="col" class="a-bytes number">
+            Received
+          </th>
+          <th scope="col" class="a-took number">
+            {isGrouped ? "Times" : "Took"}
+          </th>
+          <th scope="col" class="a-why">
+            Why
+          </th>
+        </tr>
+      </thead>
+      <tbody>
+        {rows.map((row) => (
+          <Line key={row.key} row={row} isGrouped={isGrouped} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function Line({ row, isGrouped }: { row: Row; isGrouped: boolean }): VNode {
+  const { last, times, sent, received } = row;
+  const { name, address, port, protocol, hint } = last;
+  return (
+    <tr>
+      <td class="a-time" title={dateTime(last.timeMs)}>
+        {clock(last.timeMs).slice(0, 8)}
+      </td>
+      <td class="a-verdict">
+        <span class={`state ${last.verdict === "allowed" ? "good" : "bad"}`}>{last.verdict}</span>
+      </td>
+      <th scope="row" class="a-target">
+        {plainLine(name ?? address ?? "–")}
+        {name !== undefined && address !== undefined && <span class="dim-text"> {address}</span>}
+      </th>
+      <td class="a-port">
+        {port ?? ""} <span class="dim-text">{protocol}</span>
+      </td>
+      <td class="a-bytes number">{sent > 0 ? bytes(sent) : "–"}</td>
+      <td class="a-bytes number">{received > 0 ? bytes(received) : "–"}</td>
+      <td class="a-took number">{isGrouped ? count(times) : duration(last.durationMs, true)}</td>
+      <td class="a-why">
+        <span>{plainLine(reasonWords(last))}</span>
+        {hint !== undefined && (
+          <span class="flag">
+            <code>{plainLine(hint)}</code>
+            <Copy text={() => hint} what={`the flag that allows ${plainLine(name ?? address ?? "it")}`} />
+          </span>
+        )}
+      </td>
+    </tr>
+  );
+}
