@@ -74,6 +74,6 @@ export async function signIn(token: string): Promise<void> {
 }
 
 export async function signOut(): Promise<void> {
-  await remove("/session");
+  await remove("/api/session");
   access.value = (await wantsSignIn()) ? "signIn" : "none";
 }

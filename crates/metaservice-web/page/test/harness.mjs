@@ -15,6 +15,7 @@ const problems = [];
 
 export async function tab(options = {}, context = undefined) {
   const made = context ?? (await chromium.newContext({ viewport: { width: 1280, height: 800 }, ...options }));
+  await made.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await made.newPage();
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => problems.push(`error in the page: ${error}`));
@@ -62,8 +63,8 @@ export const seen = (page, text) => page.getByText(text).first().waitFor();
 export const rows = (page) => page.locator(".row .text");
 
 /** Waits until the page shows this. */
-export async function until(read, expected) {
-  const end = Date.now() + 20_000;
+export async function until(read, expected, ms = 20_000) {
+  const end = Date.now() + ms;
   let value = await read();
   for (; value !== expected && Date.now() < end; value = await read()) {
     await new Promise((resolve) => setTimeout(resolve, 50));

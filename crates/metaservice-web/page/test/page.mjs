@@ -4,7 +4,21 @@
 import { chromium, shots } from "./harness.mjs";
 import { Tool } from "./tool.mjs";
 
-const TOPICS = ["access", "list", "log", "kill", "long", "sizes"];
+const TOPICS = [
+  "access",
+  "list",
+  "details",
+  "terminal",
+  "files",
+  "stats",
+  "users",
+  "log",
+  "kill",
+  "run",
+  "long",
+  "sizes",
+  "prune",
+];
 const NEEDED = ["access", "list"];
 
 const chosen = process.argv.slice(2);

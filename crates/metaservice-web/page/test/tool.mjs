@@ -30,13 +30,15 @@ export class Tool {
   }
 
   /** Starts a job in a machine, in the background. */
-  start(name, script) {
-    this.run("run", "-d", "--name", name, "--", "sh", "-c", script);
+  start(name, script, ...options) {
+    this.run("run", "-d", "--name", name, ...options, "--", "sh", "-c", script);
   }
 
   /** Starts the server of the page. */
-  async web(listen = "127.0.0.1:0") {
-    const child = spawn(tool, ["web", "--json", "--listen", listen], { env: this.env });
+  async web(listen = "127.0.0.1:0", ...options) {
+    const child = spawn(tool, ["web", "--json", "--no-open", "--listen", listen, ...options], {
+      env: this.env,
+    });
     const links = [];
     let waiting = () => {};
     let address;

@@ -26,6 +26,15 @@ interface Props {
 }
 
 export function FilesTab({ name, started, query }: Props): VNode {
+  if (!may("operate")) {
+    return (
+      <main id="content">
+        <Empty title="You cannot look at files">
+          <p>Your role allows you to watch.</p>
+        </Empty>
+      </main>
+    );
+  }
   if (started === undefined) {
     return (
       <main id="content">
@@ -56,7 +65,6 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
     event.preventDefault();
     filter.current?.focus();
   });
-  const allowed = may("operate");
   const send = (files: File[]): void => {
     add(files.map((each) => new Upload(place, join(path, each.name), each, reload)));
   };
@@ -72,7 +80,7 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
       id="content"
       class={over ? "file-page over" : "file-page"}
       onDragOver={(event) => {
-        if (!allowed || !event.dataTransfer?.types.includes("Files")) return;
+        if (!event.dataTransfer?.types.includes("Files")) return;
         event.preventDefault();
         setOver(true);
       }}
@@ -82,7 +90,7 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
       }}
       onDrop={(event) => {
         setOver(false);
-        if (!allowed || !event.dataTransfer) return;
+        if (!event.dataTransfer) return;
         event.preventDefault();
         const files = dropped(event.dataTransfer);
         if (files.length > 0) choose(files);
@@ -112,20 +120,18 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
           <a class="button" href={fileApi(place, "file", path, { as: "tar" })} download>
             Download as tar
           </a>
-          {allowed && (
-            <label class="button primary file-button">
-              Upload
-              <input
-                type="file"
-                multiple
-                class="vh"
-                onChange={(event) => {
-                  choose([...(event.currentTarget.files ?? [])]);
-                  event.currentTarget.value = "";
-                }}
-              />
-            </label>
-          )}
+          <label class="button primary file-button">
+            Upload
+            <input
+              type="file"
+              multiple
+              class="vh"
+              onChange={(event) => {
+                choose([...(event.currentTarget.files ?? [])]);
+                event.currentTarget.value = "";
+              }}
+            />
+          </label>
         </div>
       </div>
       <div class={file === undefined ? "file-panes" : "file-panes with-file"}>

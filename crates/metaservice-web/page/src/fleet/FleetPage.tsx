@@ -14,8 +14,8 @@ interface Worker {
   state: string;
   slots: number;
   running: number;
-  /** How many machines of an image wait for a job. */
-  warm: Record<string, number>;
+  /** How many machines wait for a job: all, or those of each image. */
+  warm: number | Record<string, number>;
   reason?: string;
   labels: string[];
 }
@@ -144,7 +144,7 @@ function Tenants({ tenants }: { tenants: Tenant[] }): VNode {
 }
 
 function tone(state: string): Tone {
-  if (["ready", "idle", "busy", "running", "active", "up"].includes(state)) return "good";
+  if (["ready", "working", "idle", "busy", "running", "active", "up"].includes(state)) return "good";
   if (["gone", "lost", "dead"].includes(state)) return "bad";
   return "odd";
 }
@@ -230,7 +230,8 @@ function Slots(props: { of: number; running: number }): VNode {
   );
 }
 
-function Warm({ warm }: { warm: Record<string, number> }): VNode {
+function Warm({ warm }: { warm: Worker["warm"] }): VNode {
+  if (typeof warm === "number") return warm > 0 ? <>{count(warm)}</> : <span class="dim-text">–</span>;
   const images = Object.entries(warm).filter(([, machines]) => machines > 0);
   if (images.length === 0) return <span class="dim-text">–</span>;
   return (

@@ -58,7 +58,7 @@ export function Shell(props: Props): VNode {
   return (
     <section class="shell" hidden={!props.shown} aria-label={props.title} onFocusIn={props.activate}>
       <div class="screen" ref={box} />
-      <div class="shell-state" role="status">
+      <div class={state.is === "opening" ? "vh" : "shell-state"} role="status">
         {message(state) && (
           <>
             <span>{message(state)}</span>

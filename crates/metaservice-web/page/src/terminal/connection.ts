@@ -29,9 +29,12 @@ export class ShellConnection {
   #encoder = new TextEncoder();
   #took = 0;
   #isOver = false;
+  /** Columns and rows, which can change before there is a connection. */
+  #size: [number, number];
 
   constructor(options: ShellOptions) {
     const { name, started, columns, rows, command } = options;
+    this.#size = [columns, rows];
     const query = new URLSearchParams({
       started: String(started),
       columns: String(columns),
@@ -48,6 +51,8 @@ export class ShellConnection {
     };
     socket.onopen = () => {
       opened = true;
+      const [width, height] = this.#size;
+      if (width !== columns || height !== rows) this.resize(width, height);
     };
     socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
       if (typeof data !== "string") return options.output(new Uint8Array(data));
@@ -69,6 +74,7 @@ export class ShellConnection {
   }
 
   resize(columns: number, rows: number): void {
+    this.#size = [columns, rows];
     this.#send(JSON.stringify({ resize: [columns, rows] }));
   }
 

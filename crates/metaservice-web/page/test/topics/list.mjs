@@ -18,6 +18,8 @@ export default async function (t) {
     tool.start(
       "build",
       `${COLOURS}; for n in $(seq 400); do echo "step $n"; done; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo resumed; sleep 600`,
+      "--allow-net",
+      "allowed.example.com:80",
     );
     await page.getByRole("link", { name: "build", exact: true }).waitFor();
     tool.start("failing", "echo about to fail; exit 3");

@@ -1,0 +1,39 @@
+// Why a job failed.
+
+import assert from "node:assert/strict";
+import { look, rows, seen, step } from "../harness.mjs";
+
+export default async function (t) {
+  const { page } = t;
+  await step("the details say why a job failed, and can be copied", async () => {
+    await page.goto(`http://${t.server.address}/job/failing/details`);
+    await seen(page, "The command has failed: exit status 3.");
+    await seen(page, "sh -c 'echo about to fail; exit 3'");
+    await page.getByRole("button", { name: /^Copy all/ }).click();
+    await seen(page, "Copied");
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    assert.match(copied, /^failing: The command has failed: exit status 3\./);
+    assert.match(copied, /Exit status: 3/);
+    await look(page, "details");
+    await page.getByRole("link", { name: "Log", exact: true }).last().click();
+    await rows(page).getByText("about to fail").waitFor();
+  });
+
+  await step("each view has an address, a key, and a way back", async () => {
+    await page.goto(`http://${t.server.address}/job/build/network`);
+    await seen(page, "Rules allow");
+    await page.keyboard.press("6");
+    await page.waitForURL("**/job/build/details");
+    await seen(page, "The command runs.");
+    await page.goBack();
+    await page.waitForURL("**/job/build/network");
+    await page.keyboard.press("?");
+    await seen(page, "leave the terminal");
+    await look(page, "keys");
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("u");
+    await page.waitForURL(`http://${t.server.address}/`);
+    await page.goto(`http://${t.server.address}/job/none/stats`);
+    await seen(page, "There is no job named none");
+  });
+}
