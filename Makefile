@@ -15,7 +15,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
 .PHONY: help build setup demo api test test-fast lint book deny package api-list api-check fuzz man \
-  bench bench-quick web web-check web-test
+  bench bench-quick web web-check web-test web-budget
 
 MAN ?= $(HOME)/.local/share/man/man1
 
@@ -65,6 +65,9 @@ web-check: ## compare the assets of the web page with its source
 
 web-test: ## test the web page in a browser, with jobs in real VMs
 	@sh scripts/web-test.sh
+
+web-budget: build ## measure the web page: its size, a log of 1 GiB, a terminal
+	@sh scripts/web-budget.sh
 
 deny: ## the dependency policy: licences, duplicates, sources, advisories, unused ones
 	@sh scripts/deny.sh

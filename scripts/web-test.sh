@@ -6,10 +6,6 @@ cd "$(dirname "$0")/.."
 tool=$(realpath "${1:-target/debug/metaservice}")
 SHOTS=$(realpath -m "${SHOTS:-target/web-shots}")
 export SHOTS METASERVICE_NO_SNAPSHOT=1
-if ! command -v chromium > /dev/null; then
-    echo 'installing chromium'
-    apt-get install -q -y --no-install-recommends chromium > /dev/null
-fi
+sh scripts/web-packages.sh
 cd crates/metaservice-web/page
-[ -d node_modules ] || npm ci --no-fund --no-audit --loglevel=error
 METASERVICE=$tool node test/page.mjs

@@ -12,7 +12,7 @@ const MIB = 1 << 20;
 const ASSETS = new URL("../../assets/", import.meta.url);
 
 /** All lines together are a little more than 1 GiB. */
-const LINES = 10_000_000;
+const LINES = Number(process.env.BUDGET_LINES ?? 10_000_000);
 const TEXT = "x".repeat(107);
 
 let failed = false;
@@ -40,7 +40,7 @@ size("assets of the first page, compressed", first, 100_000);
 const tool = new Tool();
 const chromium = await browser();
 try {
-  const make = `yes ${TEXT} | head -n ${LINES}; echo the last line`;
+  const make = `yes ${TEXT} | head -c ${LINES * (TEXT.length + 1)}; echo the last line`;
   const begin = performance.now();
   tool.start("big", make);
   tool.run("wait", "big");
@@ -48,7 +48,8 @@ try {
   console.log(`a log of ${LINES + 1} lines was made in ${Math.round(made)} ms`);
   tool.start("talker", "sleep 3600");
   const server = await tool.web();
-  const page = await chromium.newPage({ viewport: { width: 1280, height: 800 } });
+  const context = await chromium.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
   page.setDefaultTimeout(120_000);
   await page.goto(await server.link());
   await page.getByText("big").first().waitFor();
@@ -84,18 +85,20 @@ async function bigLog(page, server) {
   await page.locator(".row .text").first().waitFor();
   time("the first lines of 1 GiB", performance.now() - start, "an empty log", small);
   await page.getByText("the last line").waitFor();
-  time("the last line of 1 GiB", performance.now() - start, "the time to make it", 1e3 * 60);
+  time("the last line of 1 GiB", performance.now() - start, "an empty log", small);
   await heap(page, "1 GiB and 10 million lines");
   for (let at = 0; at < 200; at++) await page.keyboard.press("PageUp");
   await heap(page, "the same after 200 pages");
 }
 
-/** How fast a command can write to a terminal of the page, and to one of the command line. */
+/** How fast a command can write to a terminal of the page, and to one of the command line. The terminal of
+ * the guest is the same. */
 async function terminal(page, server) {
-  const bytes = 20 * MIB;
+  const bytes = 5 * MIB;
   const command = `head -c ${bytes} /dev/zero | tr '\\0' x | fold -w 79; echo; echo its-end`;
   const start = performance.now();
-  const direct = spawn(process.env.METASERVICE, ["exec", "talker", "--", "sh", "-c", command], {
+  const exec = `"$METASERVICE" exec -t talker -- sh -c "${command}"`;
+  const direct = spawn("script", ["-qefc", exec, "/dev/null"], {
     env: tool.env,
     stdio: ["ignore", "pipe", "ignore"],
   });
@@ -112,6 +115,6 @@ async function terminal(page, server) {
     undefined,
     { timeout: 300_000, polling: 100 },
   );
-  time(`${bytes / MIB} MiB in a terminal of the page`, performance.now() - begin, "exec without one", plain);
-  await heap(page, "a terminal that has had 20 MiB");
+  time(`${bytes / MIB} MiB in a terminal of the page`, performance.now() - begin, "exec -t", plain);
+  await heap(page, `a terminal that has had ${bytes / MIB} MiB`);
 }
