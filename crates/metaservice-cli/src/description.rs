@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
@@ -115,15 +116,31 @@ const MAX_FILE: u64 = 8 << 20;
 
 /// Reads a description.
 fn read(path: &Path) -> Result<JobSpec> {
-    let mut text = Vec::new();
-    let file = File::open(path);
-    file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text))
-        .with_context(|| format!("cannot read --spec {}", path.display()))?;
+    let text = text_of(path).with_context(|| format!("cannot read --spec {}", path.display()))?;
     let spec = match text.len() as u64 > MAX_FILE {
         true => Err(Error::msg(format!("the file is larger than {} MiB", MAX_FILE >> 20))),
         false => serde_json::from_slice(&text).map_err(Error::new),
     };
     spec.with_context(|| format!("in --spec {}", path.display()))
+}
+
+/// The text of a description; "-" is stdin. It is read once: a pipe has it once, and it is needed
+/// twice, before the first thread and after.
+fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+    static READ: Mutex<Option<(PathBuf, Vec<u8>)>> = Mutex::new(None);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((known, text)) = &*read
+        && known == path
+    {
+        return Ok(text.clone());
+    }
+    let mut text = Vec::new();
+    match path.as_os_str() == "-" {
+        true => io::stdin().take(MAX_FILE + 1).read_to_end(&mut text)?,
+        false => File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?,
+    };
+    *read = Some((path.to_owned(), text.clone()));
+    Ok(text)
 }
 
 /// The names of the secrets of a description, as far as it can be read.

@@ -86,7 +86,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "30m", help_heading = JOB)]
     pub(crate) keep_on_failure: Option<String>,
-    /// Take the description of the job from a file, as --dry-run=json prints it.
+    /// Take the description of the job from a file, as --dry-run=json prints it. "-" is stdin.
     ///
     /// It is the whole description: no COMMAND and no other option goes with it, except
     /// --no-snapshot.

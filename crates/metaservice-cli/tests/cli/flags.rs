@@ -446,3 +446,16 @@ fn a_service_waits_for_its_guest_as_long_as_it_is_told() {
     finished.text(125);
     assert!(finished.stderr.contains("no guest has fetched its command within 200ms"));
 }
+
+#[test]
+fn a_description_can_come_from_a_pipe() {
+    let cli = Cli::new(METASERVICE);
+    for file in ["-", "/dev/stdin"] {
+        let mut command = cli.command(["run", "--spec", file, "--dry-run=json"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let spec = r#"{"version":1,"command":["from","a","pipe"]}"#;
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), spec.as_bytes()).unwrap();
+        let described = metaservice_testing::cli::finish(child).text(0);
+        assert!(described.contains("\"pipe\""), "{file}: {described}");
+    }
+}

@@ -17,7 +17,7 @@ use super::counted::Counted;
 use super::tls::Identity;
 
 /// The most connections, also those that have become websockets.
-pub(crate) const MAX_CONNECTIONS: usize = 64;
+pub(crate) const MAX_CONNECTIONS: usize = 256;
 
 /// How long a connection may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

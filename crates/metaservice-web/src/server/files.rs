@@ -1,5 +1,7 @@
 //! The files of a job's machine: what a directory has, what a file has, and both as downloads.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -9,6 +11,7 @@ use http::header;
 use metaservice_protocol::{DirectoryEntry, EntryKind, Form};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use super::app::App;
 use super::find::{Asked, running};
@@ -21,6 +24,12 @@ const MAX_ENTRIES: usize = 10_000;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 4096;
+
+/// The longest target of a link that is shown, in bytes.
+const MAX_TARGET: usize = 1024;
+
+/// How long a file may take to show its beginning: a device may never have a byte.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A path in the machine of a job.
 #[derive(Deserialize)]
@@ -76,7 +85,10 @@ impl From<DirectoryEntry> for Entry {
             EntryKind::Link => "link",
             _ => "other",
         };
-        let DirectoryEntry { path: name, size, mode, mtime_ns, target, .. } = entry;
+        let DirectoryEntry { path: name, size, mode, mtime_ns, mut target, .. } = entry;
+        if let Some(target) = &mut target {
+            target.truncate(target.floor_char_boundary(MAX_TARGET));
+        }
         Self { name, kind, size, mode, modified_ms: mtime_ns / 1_000_000, target }
     }
 }
@@ -174,7 +186,13 @@ async fn begin(client: &Reached, path: &str, most: usize) -> Result<(u64, Vec<u8
     let told = file.head.and_then(|head| head.size);
     let mut bytes = Vec::new();
     let mut body = AsyncReadExt::take(file.body, most as u64);
-    body.read_to_end(&mut bytes).await.map_err(|error| refuse(Code::Failed, whole(&error)))?;
+    match timeout(LOOK_TIMEOUT, body.read_to_end(&mut bytes)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(refuse(Code::Failed, whole(&error))),
+        // What it has said so far.
+        Err(_) if !bytes.is_empty() => {}
+        Err(_) => return Err(refuse(Code::Failed, "the file has no byte yet")),
+    }
     Ok((told.unwrap_or(bytes.len() as u64), bytes))
 }
 

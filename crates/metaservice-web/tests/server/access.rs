@@ -182,7 +182,7 @@ async fn large_requests_are_refused() {
 async fn connections_are_limited_and_a_closed_one_makes_room() {
     let page = Page::open().await;
     let mut sockets = Vec::new();
-    while sockets.len() < 60 {
+    while sockets.len() < 252 {
         sockets.push(page.socket("/api/jobs", &page.own()).await.unwrap());
     }
     // Websockets count, and so do connections that say nothing.

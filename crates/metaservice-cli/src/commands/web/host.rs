@@ -85,7 +85,11 @@ impl Source for Host {
             if trust == Trust::User {
                 spec::check_paths(&spec)?;
             }
-            start(&json!(spec)).await
+            // A job that has begun to start does not end with the browser. The start takes a limited
+            // time.
+            tokio::spawn(start(json!(spec)))
+                .await
+                .map_err(|error| SourceError::Failed(error.into()))?
         })
     }
 
@@ -206,15 +210,14 @@ fn refused(error: ControlError) -> SourceError {
 }
 
 /// Starts a job in the background, in a process of its own, as `run --detach` does.
-async fn start(spec: &Value) -> Result<String, SourceError> {
+async fn start(spec: Value) -> Result<String, SourceError> {
     let failed = |error: std::io::Error| SourceError::Failed(error.into());
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command
-        .args(["--quiet", "run", "--detach", "--spec", "/dev/stdin"])
+        .args(["--quiet", "run", "--detach", "--spec", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let (Some(mut stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())

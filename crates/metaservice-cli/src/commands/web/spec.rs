@@ -26,7 +26,12 @@ pub(super) fn check_paths(spec: &JobSpec) -> Result<(), SourceError> {
 
 /// The message of a job that did not start, without what is for a terminal.
 pub(super) fn message(error: &str) -> String {
-    let lines: Vec<_> = error.lines().map(|line| line.trim_start_matches("error: ")).collect();
+    // The flag is one that the user of the page has not given.
+    let text = |line: &'_ str| {
+        let line = line.strip_prefix("metaservice: ").unwrap_or(line);
+        line.strip_prefix("in --spec -: ").unwrap_or(line).to_owned()
+    };
+    let lines: Vec<_> = error.lines().map(text).collect();
     match lines.join("\n").trim() {
         "" => "the job did not start".to_owned(),
         text => text.to_owned(),
@@ -63,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_message_has_no_words_for_a_terminal() {
-        assert_eq!(message("error: no room\n\nhint: x\n"), "no room\n\nhint: x");
+        assert_eq!(message("metaservice: in --spec -: no room\nhint: x\n"), "no room\nhint: x");
         assert_eq!(message(" \n"), "the job did not start");
         assert!(matches!(read(json!({ "command": 1 })), Err(SourceError::Refused(_))));
     }
