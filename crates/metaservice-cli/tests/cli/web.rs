@@ -116,6 +116,16 @@ fn files_go_both_ways() {
         assert_eq!(web.curl(&[], &target).0, 400, "{wrong}");
     }
     assert_eq!(web.curl(&[], &at("files", "/none")).0, 404);
+    // A directory of any size takes a limited part of the server's memory.
+    let many = guest.join("many");
+    fs::create_dir(&many).unwrap();
+    (0..10_001).for_each(|number| drop(fs::File::create(many.join(number.to_string())).unwrap()));
+    let listed = web.get(&at("files", "/many"));
+    let count = listed["entries"].as_array().unwrap().len();
+    assert_eq!((count, &listed["more"]), (10_000, &true.into()));
+    // A device has no end, and is no file.
+    let device = format!("api/jobs/build/look?started={started}&path=/dev/zero");
+    assert_eq!(web.curl(&[], &device).0, 409);
     upload(&web, started, &guest.join("uploaded"));
     cli.run(&["kill", "build"]).text(0);
     service.finish();

@@ -189,7 +189,7 @@ async fn begin(client: &Reached, path: &str, most: usize) -> Result<(u64, Vec<u8
     match timeout(LOOK_TIMEOUT, body.read_to_end(&mut bytes)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(refuse(Code::Failed, whole(&error))),
-        // What it has said so far.
+        // The bytes so far.
         Err(_) if !bytes.is_empty() => {}
         Err(_) => return Err(refuse(Code::Failed, "the file has no byte yet")),
     }

@@ -190,10 +190,16 @@ async fn connections_are_limited_and_a_closed_one_makes_room() {
     while idle.len() < 4 {
         idle.push(TcpStream::connect(page.address).await.unwrap());
     }
-    let mut refused = Vec::new();
-    let mut stream = TcpStream::connect(page.address).await.unwrap();
-    stream.read_to_end(&mut refused).await.unwrap();
-    assert_eq!(Answer::parse(&refused).status, 503);
+    // A thousand more, all at once.
+    let mut more = Vec::new();
+    while more.len() < 1_000 {
+        more.push(TcpStream::connect(page.address).await.unwrap());
+    }
+    for mut stream in more {
+        let mut refused = Vec::new();
+        stream.read_to_end(&mut refused).await.unwrap();
+        assert_eq!(Answer::parse(&refused).status, 503);
+    }
     let mut closed = sockets.pop().unwrap();
     closed.close(None).await.unwrap();
     while let Some(Ok(_)) = closed.next().await {}
