@@ -1,7 +1,7 @@
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { go, jobPath } from "../route";
-import { jobApi, post, reason } from "../server";
+import { jobApi, post, reason, Refused } from "../server";
 import { isQueue, may, session } from "../session";
 import type { Job } from "../types";
 import { say } from "../ui/Flash";
@@ -26,7 +26,9 @@ export function Actions({ job }: { job: Job }): VNode {
       go(jobPath(name));
       say(`The job was started again as ${name}.`);
     } catch (error) {
-      say(`The job was not started again: ${reason(error)}.`, true);
+      const isRefused = error instanceof Refused && error.code === "Refused";
+      const help = isRefused ? " Use “Run again with changes”." : "";
+      say(`The job was not started again: ${reason(error)}.${help}`, true);
     }
     setBusy(false);
   };

@@ -4,7 +4,16 @@ import { bytes, clock, count, dateTime, duration, many, plainLine } from "../for
 import { Copy } from "../ui/Copy";
 import { useKeys } from "../ui/keys";
 import { Empty } from "../ui/States";
-import { type Attempted, grouped, type Network, reasonWords, type Row, single, useNetwork } from "./records";
+import {
+  type Attempted,
+  flagOf,
+  grouped,
+  type Network,
+  reasonWords,
+  type Row,
+  single,
+  useNetwork,
+} from "./records";
 
 const ROWS = 300;
 
@@ -186,7 +195,8 @@ function Table({ rows, isGrouped }: { rows: Row[]; isGrouped: boolean }): VNode 
 
 function Line({ row, isGrouped }: { row: Row; isGrouped: boolean }): VNode {
   const { last, times, sent, received } = row;
-  const { name, address, port, protocol, hint } = last;
+  const { name, address, port, protocol } = last;
+  const flag = flagOf(last);
   return (
     <tr>
       <td class="a-time" title={dateTime(last.timeMs)}>
@@ -207,10 +217,10 @@ function Line({ row, isGrouped }: { row: Row; isGrouped: boolean }): VNode {
       <td class="a-took number">{isGrouped ? count(times) : duration(last.durationMs, true)}</td>
       <td class="a-why">
         <span>{plainLine(reasonWords(last))}</span>
-        {hint !== undefined && (
+        {flag !== undefined && (
           <span class="flag">
-            <code>{plainLine(hint)}</code>
-            <Copy text={() => hint} what={`the flag that allows ${plainLine(name ?? address ?? "it")}`} />
+            <code>{plainLine(flag)}</code>
+            <Copy text={() => flag} what={`the flag that allows ${plainLine(name ?? address ?? "it")}`} />
           </span>
         )}
       </td>

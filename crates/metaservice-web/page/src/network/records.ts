@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { Feed } from "../feed";
+import { quote } from "../run/shell";
 import { jobApi } from "../server";
 
 export interface Attempted {
@@ -16,8 +17,13 @@ export interface Attempted {
   received: number;
   durationMs: number;
   reason: string;
-  /** The flag that would allow it. */
+  /** The flag that would allow it, or its rule. */
   hint?: string;
+  suggestion?: string;
+}
+
+export function flagOf({ hint, suggestion }: Attempted): string | undefined {
+  return hint ?? (suggestion === undefined ? undefined : `--allow-net ${quote(suggestion)}`);
 }
 
 interface Message {

@@ -15,12 +15,12 @@ import { CommandFields, MachineFields, NetworkFields } from "./sections";
 
 type Loaded =
   | { state: "loading" }
-  | { state: "ready"; fields: Fields; rest: Rest | undefined }
+  | { state: "ready"; fields: Fields; rest: Rest | undefined; unknown: string[] }
   | { state: "failed"; message: string };
 
 /** Reads the description of the job that this one is like. */
 function useStart(from: string | undefined): [Loaded, () => void] {
-  const blank: Loaded = { state: "ready", fields: BLANK, rest: undefined };
+  const blank: Loaded = { state: "ready", fields: BLANK, rest: undefined, unknown: [] };
   const [loaded, setLoaded] = useState<Loaded>(from === undefined ? blank : { state: "loading" });
   const [round, setRound] = useState(0);
   useEffect(() => {
@@ -28,7 +28,11 @@ function useStart(from: string | undefined): [Loaded, () => void] {
     get<Details>(jobApi(from)).then(
       ({ spec, job }) => {
         const description: JobSpec = spec ?? { version: 1, command: job.command };
-        setLoaded({ state: "ready", fields: fieldsOf(description), rest: description });
+        // The values of variables are not kept: they can be secrets.
+        const unknown = (job.env ?? []).filter((name) => description.env?.[name] === undefined);
+        const fields = fieldsOf(description);
+        fields.env = [fields.env, ...unknown.map((name) => `${name}=`)].filter(Boolean).join("\n");
+        setLoaded({ state: "ready", fields, rest: description, unknown });
       },
       (error: unknown) => setLoaded({ state: "failed", message: reason(error) }),
     );
@@ -58,14 +62,14 @@ export function RunPage(props: { query: string }): VNode {
         ) : loaded.state === "failed" ? (
           <Problem title="The job cannot be read" message={loaded.message} again={again} />
         ) : (
-          <Form first={loaded.fields} rest={loaded.rest} />
+          <Form first={loaded.fields} rest={loaded.rest} unknown={loaded.unknown} />
         )}
       </main>
     </>
   );
 }
 
-function Form(props: { first: Fields; rest: Rest | undefined }): VNode {
+function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] }): VNode {
   const [fields, setFields] = useState(props.first);
   const [rest, setRest] = useState(props.rest);
   const [tried, setTried] = useState(false);
@@ -89,7 +93,7 @@ function Form(props: { first: Fields; rest: Rest | undefined }): VNode {
     setBusy(true);
     setFailed("");
     try {
-      const response = await post("/api/jobs", { spec, ...(name !== undefined && { name }) });
+      const response = await post("/api/jobs", { spec: name === undefined ? spec : { ...spec, name } });
       const made = (await response.json()) as { name: string };
       go(jobPath(made.name));
       say(`${made.name} was started.`);
@@ -110,7 +114,7 @@ function Form(props: { first: Fields; rest: Rest | undefined }): VNode {
       }}
     >
       <div class="form-fields">
-        <CommandFields fields={fields} errors={shown} set={set} />
+        <CommandFields fields={fields} errors={shown} set={set} unknown={props.unknown} />
         <MachineFields fields={fields} errors={shown} set={set} />
         <NetworkFields fields={fields} errors={shown} set={set} />
         {kept.length > 0 && (

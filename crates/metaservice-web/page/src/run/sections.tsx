@@ -16,7 +16,7 @@ interface Props {
 
 const plain = { autocomplete: "off", spellcheck: false } as const;
 
-export function CommandFields({ fields, errors, set }: Props): VNode {
+export function CommandFields({ fields, errors, set, unknown }: Props & { unknown: string[] }): VNode {
   const isScript = fields.mode === "script";
   return (
     <section class="group">
@@ -86,7 +86,15 @@ export function CommandFields({ fields, errors, set }: Props): VNode {
           )}
         </Field>
       </div>
-      <Field label="Environment" hint="NAME=VALUE, one a line. Write no secrets here." error={errors.env}>
+      <Field
+        label="Environment"
+        hint={
+          unknown.length > 0
+            ? `The values of the other job are not kept. Write them again: ${unknown.join(", ")}.`
+            : "NAME=VALUE, one a line. Write no secrets here."
+        }
+        error={errors.env}
+      >
         {(attributes) => (
           <textarea
             {...attributes}

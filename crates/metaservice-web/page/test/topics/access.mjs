@@ -12,6 +12,7 @@ export default async function (t) {
     await seen(page, "Open the link from the terminal");
     await look(page, "no-session");
     await page.goto(`http://${t.server.address}/#token=${"0".repeat(64)}`);
+    await seen(page, "This link was used already");
     await page.reload();
     await seen(page, "Open the link from the terminal");
   });

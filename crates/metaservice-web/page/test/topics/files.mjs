@@ -93,7 +93,7 @@ export default async function (t) {
         return route.continue();
       cuts -= 1;
       if (cuts === 0) await route.fetch();
-      return route.abort();
+      return route.abort("connectionfailed");
     });
     await page.goto(address);
     await entry("zeros").waitFor();
@@ -128,7 +128,7 @@ export default async function (t) {
   });
 
   await step("an upload is cancelled", async () => {
-    await page.route("**/api/uploads/*?offset=*", (route) => route.abort());
+    await page.route("**/api/uploads/*?offset=*", (route) => route.abort("connectionfailed"));
     await page
       .locator("input[type=file]")
       .setInputFiles({ name: "not.bin", mimeType: "", buffer: Buffer.alloc(10) });

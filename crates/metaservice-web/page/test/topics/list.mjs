@@ -9,6 +9,7 @@ const COLOURS = [
   "printf '  0%%\\r 50%%\\r100%% done\\n'",
   "echo 'error: no such file' >&2",
   "printf '<img src=x onerror=alert(1)> \\033]0;title\\007\\033]8;;http://evil.example\\033\\\\link\\n'",
+  "for n in $(seq 300); do printf 'word%s ' $n; done; echo",
 ].join("; ");
 
 export default async function (t) {

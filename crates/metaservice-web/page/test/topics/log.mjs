@@ -8,6 +8,7 @@ export default async function (t) {
   const { tool } = t;
   let { page } = t;
   await step("a log shows what a terminal would, and nothing acts", async () => {
+    await page.goto(`http://${t.server.address}/job/build`);
     await seen(page, "step 400");
     await page.keyboard.press("Home");
     await seen(page, "12 tests");
@@ -24,6 +25,37 @@ export default async function (t) {
       .first()
       .waitFor();
     await look(page, "log");
+  });
+
+  await step("long lines are wrapped", async () => {
+    const log = page.locator(".log");
+    const long = page.locator(".row", { hasText: "word300" });
+    const height = () => long.evaluate((row) => row.getBoundingClientRect().height);
+    assert.equal(await height(), 20);
+    await page.getByRole("button", { name: "Wrap" }).click();
+    await until(async () => (await height()) >= 40, true);
+    assert.ok(await log.evaluate((box) => box.scrollWidth <= box.clientWidth));
+    await look(page, "wrap");
+    await log.focus();
+    await page.keyboard.press("End");
+    await until(() => page.getByRole("button", { name: "Follow" }).getAttribute("aria-pressed"), "true");
+    const room = async () => {
+      const last = await rows(page).getByText("step 400", { exact: true }).boundingBox();
+      const box = await log.boundingBox();
+      return box.y + box.height - last.y - last.height;
+    };
+    await until(async () => Math.abs(await room()) < 5, true);
+    await page.keyboard.press("PageUp");
+    await until(() => page.getByRole("button", { name: "Follow" }).getAttribute("aria-pressed"), "false");
+    await page.mouse.move(600, 400);
+    for (let turn = 0; turn < 40; turn += 1) await page.mouse.wheel(0, -400);
+    await until(() => rows(page).first().textContent(), "ok  12 tests");
+    for (let turn = 0; turn < 60; turn += 1) await page.mouse.wheel(0, 400);
+    await until(() => page.getByRole("button", { name: "Follow" }).getAttribute("aria-pressed"), "true");
+    await page.keyboard.press("Home");
+    await until(() => rows(page).first().textContent(), "ok  12 tests");
+    await page.getByRole("button", { name: "Wrap" }).click();
+    await log.focus();
   });
 
   await step("the whole log is searched", async () => {

@@ -128,6 +128,7 @@ export default async function (t) {
     await look(page, "terminal-cut");
     t.server = await t.tool.web(at);
     await page.goto(await t.server.link());
+    await page.getByRole("link", { name: "build", exact: true }).waitFor();
     await page.goto(address);
     await until(async () => /#/.test(await text(page)), true);
     await page.getByRole("button", { name: "Close Shell 1" }).click();
