@@ -38,6 +38,7 @@
 //! | [`step`] | the changes of a job, as JSON |
 //! | [`state`] | one job: what its steps make of it, without I/O |
 //! | [`view`] | all jobs and workers: who runs next, who is lost, without I/O or clock |
+//! | [`why_waiting`] | why a job waits, without I/O or clock |
 //! | [`queue`] | the connection to NATS, its buckets and streams |
 //! | [`log`] | the live log of an attempt, in chunks with offsets |
 //! | [`store`] | where artifacts and whole logs are kept |
@@ -67,4 +68,5 @@ pub mod store;
 pub mod tenants;
 pub mod tunnel;
 pub mod view;
+pub mod why_waiting;
 pub mod worker;

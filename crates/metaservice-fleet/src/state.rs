@@ -237,6 +237,12 @@ impl JobState {
         since.max(self.request.not_before.unwrap_or_default())
     }
 
+    /// What it needs of its worker.
+    #[must_use]
+    pub fn needs(&self) -> &[Requirement] {
+        &self.needs
+    }
+
     /// Whether a worker with these features takes it.
     #[must_use]
     pub fn is_met_by(&self, features: &Features) -> bool {

@@ -207,6 +207,21 @@ pub struct Renewal {
     /// Why it takes no job, where it is the host's fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Its capacity. `None`: a worker of an earlier version does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+}
+
+/// What a worker has for jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// The memory of all its machines together, in bytes.
+    pub memory: u64,
+    /// The memory of its host, in bytes.
+    pub host_memory: u64,
+    /// The processors of its host.
+    pub processors: u32,
 }
 
 /// Whether a worker takes jobs.

@@ -302,6 +302,11 @@ impl View {
         all.collect()
     }
 
+    /// The waiting jobs, each with its place among those of its tenant, from 1.
+    pub fn places(&self) -> impl Iterator<Item = (&JobId, usize)> {
+        self.waiting.values().flat_map(|places| places.iter().map(|place| &place.2).zip(1..))
+    }
+
     /// Whether a job that this worker could run pauses after a lost attempt.
     #[must_use]
     pub fn has_pausing(&self, now: Duration, seeker: Seeker<'_>) -> bool {

@@ -5,15 +5,23 @@ mod servers;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use metaservice_fleet::name::{JobId, RunId};
-use metaservice_fleet::queue::{Cancelled, Queue, ReadError, SubmitError, Submitted, Written};
+use metaservice_fleet::queue::{
+    Cancelled, LEFT_AFTER, Queue, ReadError, SubmitError, Submitted, Written,
+};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Artifact, Change, Outcome};
 use metaservice_fleet::store::Store;
+use metaservice_fleet::worker::{self, Event, Options, Run, Runner, Running};
 use metaservice_sandbox::spec::JobSpec;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use servers::{Cluster, One, id};
 
@@ -61,7 +69,7 @@ async fn a_server_that_is_full_is_freed_by_the_removal_of_old_jobs() {
     let artifacts = vec![Artifact { path, object: Some(object), is_directory: false, error }];
     let outcome = Outcome::Finished { status: 0, log: 0, log_object: None, artifacts };
     queue.write(&id("a"), 2, Change::Ended(outcome)).await.unwrap();
-    while store.put("other.1.0", file()).await.is_ok() {}
+    server.fill().await;
     let refused = queue.submit(&id("b"), &request(&"x".repeat(100_000))).await;
     assert!(refused.is_err(), "the server is not full");
     assert_eq!(queue.prune(|_| true).await.unwrap(), [id("a")]);
@@ -69,6 +77,114 @@ async fn a_server_that_is_full_is_freed_by_the_removal_of_old_jobs() {
     server.restart().await;
     let queue = server.queue().await;
     queue.submit(&id("b"), &request(&"x".repeat(100_000))).await.unwrap();
+}
+
+/// Runs each job until a signal.
+#[derive(Debug)]
+struct UntilTold(Arc<Notify>);
+
+impl Runner for UntilTold {
+    fn run(&self, mut run: Run) -> Running {
+        let told = self.0.clone();
+        Box::pin(async move {
+            run.stdout.write_all(b"begin\n").await.unwrap();
+            told.notified().await;
+            run.stdout.write_all(b"end\n").await.unwrap();
+            Ok(3)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_continue_while_the_server_is_full_and_finish_once_it_is_not() {
+    let mut server = One::of_size(8 << 20);
+    let queue = server.queue().await;
+    let (told, drain) = (Arc::new(Notify::new()), CancellationToken::new());
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new("w".parse().unwrap(), directory.path().join("w"));
+    let (sender, mut events) = mpsc::unbounded_channel::<Event>();
+    let runner = UntilTold(told.clone());
+    let work = tokio::spawn(worker::run_in(queue.clone(), options, runner, drain.clone(), sender));
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    while !matches!(events.recv().await.unwrap(), Event::Output { .. }) {}
+    let mut leases = queue.leases().await.unwrap();
+    server.fill().await;
+    assert!(queue.submit(&id("b"), &request("true")).await.is_err(), "the server is not full");
+    told.notify_one();
+    // A lease that is not renewed would be over.
+    let (first, _) = leases.next().await.unwrap();
+    let mut last = first;
+    while last - first < 20_000 {
+        last = leases.next().await.unwrap().0;
+    }
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert!(matches!(job.phase, Phase::Running { .. }), "{:?}", job.phase);
+    let mut told_full = false;
+    while let Ok(event) = events.try_recv() {
+        told_full |= matches!(event, Event::Full { .. });
+        assert!(!matches!(event, Event::Cut | Event::Lost { .. } | Event::Dropped { .. }));
+    }
+    assert!(told_full);
+    assert_eq!(queue.remove_left_parts(Duration::ZERO).await.unwrap(), 1);
+    // A server that was full counts anew when it starts. It has forgotten the leases then.
+    server.restart().await;
+    while !matches!(events.recv().await.unwrap(), Event::Ended { .. }) {}
+    // Its bucket of leases begins anew, and so does the reader, which may miss the server at first.
+    let renewed = async { while leases.next().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), renewed).await.unwrap();
+    let job = queue.job(&id("a")).await.unwrap().unwrap();
+    assert!(matches!(job.outcome(), Some(Outcome::Finished { status: 3, log: 10, .. })), "{job:?}");
+    assert_eq!(job.attempt, 1);
+    drain.cancel();
+    work.await.unwrap().unwrap();
+}
+
+/// The parts of files in the object store.
+async fn parts(server: &One) -> usize {
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let stream = context.get_stream("OBJ_ms_files").await.unwrap();
+    let subjects = stream.info_with_subjects("$O.ms_files.C.*").await.unwrap();
+    subjects.try_fold(0, |count, (_, parts)| async move { Ok(count + parts) }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_fails_leaves_no_parts() {
+    let server = One::of_size(4 << 20);
+    let queue = server.queue().await;
+    let store = Store::of_queue(queue);
+    let file = |length: usize| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; length]).unwrap();
+        file
+    };
+    store.put("a.1.0", file(300_000)).await.unwrap();
+    let before = parts(&server).await;
+    assert!(before >= 3, "{before}");
+    store.put("b.1.0", file(8 << 20)).await.unwrap_err();
+    assert_eq!(parts(&server).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_belong_to_no_object_are_removed_once_they_are_old() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let store = Store::of_queue(queue.clone());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[1; 300_000]).unwrap();
+    let object = store.put("a.1.0", file).await.unwrap();
+    let whole = parts(&server).await;
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    for number in 0..3 {
+        let subject = format!("$O.ms_files.C.left{}", number / 2);
+        context.publish(subject, "part".into()).await.unwrap().await.unwrap();
+    }
+    assert_eq!(queue.remove_left_parts(LEFT_AFTER).await.unwrap(), 0);
+    assert_eq!(parts(&server).await, whole + 3);
+    assert_eq!(queue.remove_left_parts(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(parts(&server).await, whole);
+    let mut read = Vec::new();
+    store.get(&object, &mut read).await.unwrap();
+    assert_eq!(read.len(), 300_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

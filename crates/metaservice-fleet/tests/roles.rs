@@ -9,14 +9,15 @@ use async_nats::jetstream;
 use futures_util::TryStreamExt;
 use metaservice_fleet::name::{RunId, Tenant};
 use metaservice_fleet::queue::{
-    CancelError, Cancelled, ConnectError, LimitError, Queue, RoomError, Settings, SubmitError,
-    WriteError,
+    CancelError, Cancelled, ConnectError, LimitError, PruneError, Queue, ReadError, RoomError,
+    Settings, SubmitError, WriteError,
 };
 use metaservice_fleet::sealed::{Secrets, WorkerKey};
 use metaservice_fleet::state::CANCELLATION;
 use metaservice_fleet::step::{Change, ExceptionCause, LostCause, Outcome};
 use metaservice_fleet::store::Store;
 use metaservice_fleet::tenants::TenantLimits;
+use metaservice_fleet::tunnel::{Portal, PortalError};
 use metaservice_fleet::worker::{self, Options};
 use metaservice_sandbox::spec::ArtifactSpec;
 use tokio::sync::mpsc;
@@ -125,6 +126,48 @@ async fn a_watcher_reads_and_changes_nothing() {
     assert!(matches!(refused, Err(CancelError::Write(WriteError::Denied(_)))), "{refused:?}");
 }
 
+/// What a call returns long before it runs out of time.
+async fn soon<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(4), call).await.expect("it ends at once")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_denied_fails_at_once() {
+    let server = One::with_roles();
+    let admin = server.queue_of("admin").await;
+    admin.submit(&id("a"), &shell("true")).await.unwrap();
+    admin.submit(&id("b"), &shell("true")).await.unwrap();
+    admin.write(&id("a"), 1, claim()).await.unwrap();
+    admin.cancel(&id("b")).await.unwrap();
+    let watcher = server.queue_of("watcher").await;
+    let entered = soon(Portal::open(&watcher, &id("a"))).await;
+    let Err(PortalError::Denied(denied)) = entered else { panic!("{entered:?}") };
+    assert!(denied.subject.starts_with("ms.open.a.1."), "{denied}");
+    let pruned = soon(watcher.prune(|_| true)).await;
+    assert!(matches!(pruned, Err(PruneError::Denied(_))), "{pruned:?}");
+    let store = Store::of_queue(watcher);
+    let stored = store.put("a.1.0", tempfile::tempfile().unwrap());
+    let stored = soon(stored).await.unwrap_err();
+    let cause = std::error::Error::source(&stored).unwrap().to_string();
+    assert!(cause.contains("may not publish to $O.ms_files.M."), "{cause}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_without_its_rights_fails_at_once() {
+    let words = ["\"$JS.API.CONSUMER.MSG.NEXT.KV_ms_jobs.*\"", "\"_INBOX.watcher.>\""];
+    let server = One::with_roles_but(&words);
+    server.queue_of("admin").await.submit(&id("a"), &shell("true")).await.unwrap();
+    let client = server.queue_of("client").await;
+    let read = soon(client.view()).await.map(drop);
+    let Err(ReadError::Denied(denied)) = read else { panic!("{read:?}") };
+    assert!(denied.subject.starts_with("$JS.API.CONSUMER.MSG.NEXT.KV_ms_jobs."), "{denied}");
+    // No answer would ever come.
+    let connected = soon(Queue::connect(&Settings::new(server.url_of("watcher")))).await;
+    let Err(ConnectError::Denied(denied)) = connected else { panic!("{connected:?}") };
+    let text = "the user of the queue may not subscribe to _INBOX.watcher.";
+    assert!(denied.to_string().starts_with(text), "{denied}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_admin_limits_tenants_and_all_others_read_it() {
     let server = One::with_roles();
@@ -151,10 +194,28 @@ async fn a_role_without_the_right_to_create_finds_no_queue() {
     let raw = async_nats::ConnectOptions::with_user_and_password("client".into(), "client".into());
     raw.retry_on_initial_connect().connect(server.url()).await.unwrap().flush().await.unwrap();
     let mut denied = Queue::connect(&Settings::new(server.url_of("client"))).await;
-    while let Err(ConnectError::Server(_)) = denied {
+    while let Err(ConnectError::Server { .. }) = denied {
         denied = Queue::connect(&Settings::new(server.url_of("client"))).await;
     }
     assert!(matches!(denied, Err(ConnectError::Denied(_))), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_its_lease_when_the_server_is_restarted() {
+    let mut server = One::with_roles();
+    server.queue_of("admin").await;
+    let (client, worker) = (server.queue_of("client").await, server.queue_of("worker").await);
+    let directory = tempfile::tempdir().unwrap();
+    let working = work(&worker, &directory, None);
+    while client.workers().await.unwrap().is_empty() {}
+    server.restart().await;
+    // A client may come before the worker has renewed its lease.
+    let again = server.queue_of("client").await;
+    while again.workers().await.unwrap().is_empty() {}
+    again.submit(&id("a"), &shell("true")).await.unwrap();
+    let finished = outcome(&again, "a").await;
+    assert!(matches!(finished, Outcome::Finished { status: 0, .. }), "{finished:?}");
+    drop(working);
 }
 
 /// What no client and no watcher stores or removes, whatever it sends.

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
 use super::connection::{JOBS, Queue};
-use super::error::{CancelError, DrainError, ReadError, SubmitError, WriteError};
+use super::error::{CancelError, ConnectError, DrainError, ReadError, SubmitError, WriteError};
 use super::follow::Follow;
 use super::keys::{drain_subject, read_step, step_subject};
 use super::reader::LogReader;
-use super::watch::{Leases, Steps, StoredStep};
+use super::watch::{LEASE_HEAD, Leases, Steps, StoredStep};
 use crate::name::{JobId, RunId, WorkerName};
 use crate::request::{Request, VERSION};
 use crate::state::{CANCELLATION, JobState, Phase};
@@ -143,11 +147,23 @@ impl Queue {
 
     /// The step of this subject: `None` if there is none, `Some(None)` if it cannot be read.
     async fn step(&self, subject: &str) -> Result<Option<Option<Step>>, ReadError> {
-        match self.stream(JOBS).await?.get_last_raw_message_by_subject(subject).await {
+        match self.last(JOBS, subject).await? {
             Ok(message) => Ok(Some(read_step(&message.payload))),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(ReadError::Server(error.into())),
         }
+    }
+
+    /// The last message of a subject, as the server answers.
+    pub(super) async fn last(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Result<StreamMessage, LastRawMessageError>, ReadError> {
+        let request = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let stream = self.stream(stream).await?;
+        let getting = stream.get_last_raw_message_by_subject(subject);
+        Ok(self.denials().watch(&request, getting).await?)
     }
 
     /// A job as it is now.
@@ -186,13 +202,16 @@ impl Queue {
         Leases::open(self).await
     }
 
-    /// The workers that have not ended, by their names, each with the time since its last renewal by the server's clock.
-    /// After [`LEASE`](crate::view::LEASE), it is lost.
+    /// The workers that have not ended, by their names, each with the time since its last renewal by
+    /// the server's clock. After [`LEASE`](crate::view::LEASE), it is lost.
     ///
     /// # Errors
     /// When no server answers.
     pub async fn workers(&self) -> Result<Vec<(Renewal, Duration)>, ReadError> {
-        let mut leases = self.leases().await?;
+        let mut leases = match self.leases().await {
+            Err(ReadError::NoLeases) => return Ok(Vec::new()),
+            leases => leases?,
+        };
         let mut last = BTreeMap::new();
         while !leases.is_caught_up() {
             let (stored, renewal) = leases.next().await?;
@@ -225,13 +244,51 @@ impl Queue {
         Ok(view)
     }
 
-    /// Renews the lease of a worker.
+    /// Renews the lease of a worker. A server that was restarted gets a new bucket for it.
     pub(crate) async fn renew(&self, renewal: &Renewal) -> Result<(), WriteError> {
+        let json = Bytes::from(serde_json::to_vec(renewal).map_err(WriteError::Form)?);
+        let subject = format!("{LEASE_HEAD}{}", renewal.worker);
+        let send = async || {
+            let sending =
+                async { self.context().publish(subject.clone(), json.clone()).await?.await };
+            let sent = self.denials().watch(&subject, sending).await?;
+            sent.map(drop).map_err(WriteError::Server)
+        };
+        match send().await {
+            Err(WriteError::Server(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
+                match self.provide_leases().await {
+                    Ok(()) => send().await,
+                    Err(ConnectError::Denied(denied)) => Err(denied.into()),
+                    Err(_) => Err(WriteError::Server(error)),
+                }
+            }
+            sent => sent,
+        }
+    }
+
+    /// Takes a lease: its first renewal. `last` is the number of the last renewal with this name in
+    /// the bucket. Returns whether no other worker was first.
+    pub(crate) async fn take_lease(
+        &self,
+        renewal: &Renewal,
+        last: Option<u64>,
+    ) -> Result<bool, WriteError> {
         let json = serde_json::to_vec(renewal).map_err(WriteError::Form)?;
-        let subject = format!("$KV.ms_leases.lease.{}", renewal.worker);
-        let sending = async { self.context().publish(subject.clone(), json.into()).await?.await };
-        let sent = self.denials().watch(&subject, sending).await?;
-        sent.map(drop).map_err(WriteError::Server)
+        let subject = format!("{LEASE_HEAD}{}", renewal.worker);
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            HeaderValue::from(last.unwrap_or_default()),
+        );
+        let sending = async {
+            let subject = subject.clone();
+            self.context().publish_with_headers(subject, headers, json.into()).await?.await
+        };
+        match self.denials().watch(&subject, sending).await? {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Err(error) => Err(WriteError::Server(error)),
+        }
     }
 
     /// Makes a worker finish its jobs, take no others, and end.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::jetstream::{self, object_store};
 use async_nats::{ConnectOptions, ServerAddr};
 
@@ -52,6 +53,7 @@ pub struct Queue {
     context: jetstream::Context,
     denials: Denials,
     addresses: std::sync::Arc<[ServerAddr]>,
+    replicas: usize,
     connections: tokio::sync::watch::Receiver<u64>,
 }
 
@@ -75,6 +77,7 @@ impl Queue {
             .reconnect_delay_callback(|tries| {
                 Duration::from_millis(50 << tries.min(5)).min(Duration::from_secs(1))
             });
+        let mut inbox = "_INBOX".to_owned();
         // The library does not use the user that an address names.
         let user =
             addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
@@ -82,7 +85,8 @@ impl Queue {
             options = options.user_and_password(user.to_owned(), password.to_owned());
             if is_token(user) {
                 // The answers to this user, which no other role needs to read.
-                options = options.custom_inbox_prefix(format!("_INBOX.{user}"));
+                inbox = format!("_INBOX.{user}");
+                options = options.custom_inbox_prefix(inbox.clone());
             }
         }
         if let Some(file) = &settings.credentials {
@@ -95,7 +99,7 @@ impl Queue {
             options = options.add_root_certificates(file.clone());
         }
         let (count, connections) = tokio::sync::watch::channel(0);
-        let denials = Denials::new();
+        let denials = Denials::new(&inbox);
         let noted = denials.clone();
         let options = options.event_callback(move |event| {
             match event {
@@ -107,37 +111,38 @@ impl Queue {
             }
             std::future::ready(())
         });
-        let client = options.connect(&addresses[..]).await.map_err(ConnectError::Server)?;
+        let failed = |cause| ConnectError::Server { servers: named(&addresses), cause };
+        let client = options.connect(&addresses[..]).await.map_err(failed)?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(TIMEOUT);
-        let queue = Self { client, context, denials, addresses: addresses.into(), connections };
-        queue.create(settings.replicas).await?;
+        let (addresses, replicas) = (addresses.into(), settings.replicas);
+        let queue = Self { client, context, denials, addresses, replicas, connections };
+        queue.create().await?;
         Ok(queue)
     }
 
-    async fn create(&self, replicas: usize) -> Result<(), ConnectError> {
-        let bucket = |name: &str, subject: &str| Config {
-            name: name.to_owned(),
-            subjects: vec![subject.to_owned()],
-            num_replicas: replicas,
-            max_messages_per_subject: 1,
-            ..Config::default()
-        };
+    async fn create(&self) -> Result<(), ConnectError> {
+        let replicas = self.replicas;
         let jobs = Config {
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             deny_delete: true,
-            ..bucket(JOBS, "$KV.ms_jobs.>")
+            ..bucket(JOBS, "$KV.ms_jobs.>", replicas)
         };
         let logs = Config {
             discard: DiscardPolicy::New,
             max_messages_per_subject: -1,
             deny_delete: true,
-            ..bucket(LOGS, "ms.log.*.*")
+            ..bucket(LOGS, "ms.log.*.*", replicas)
         };
-        let tenants = bucket(TENANTS, "$KV.ms_tenants.>");
-        for config in [jobs, bucket(LEASES, "$KV.ms_leases.>"), tenants, logs] {
+        let tenants = bucket(TENANTS, "$KV.ms_tenants.>", replicas);
+        for config in [jobs, tenants, logs] {
             self.provide(config).await?;
+        }
+        match self.provide_leases().await {
+            // A worker creates them before it renews its own.
+            Err(ConnectError::Denied(denied)) => tracing::debug!(%denied, "there are no leases"),
+            provided => provided?,
         }
         let subject = format!("$JS.API.STREAM.INFO.{OBJECTS}");
         let store = self.denials.watch(&subject, self.context.get_object_store(FILES)).await?;
@@ -153,6 +158,22 @@ impl Queue {
             created.map_err(ConnectError::Files)?;
         }
         Ok(())
+    }
+
+    /// Creates the bucket of leases if there is none, in the memory of the servers: a server whose
+    /// files are full still takes renewals. A single server forgets it when it is restarted. Then
+    /// the workers create it again.
+    pub(super) async fn provide_leases(&self) -> Result<(), ConnectError> {
+        let in_files = bucket(LEASES, "$KV.ms_leases.>", self.replicas);
+        let in_memory = Config { storage: StorageType::Memory, ..in_files.clone() };
+        match self.provide(in_memory).await {
+            // The server may keep nothing in memory.
+            Err(ConnectError::Stream(error)) if is_refused(&error) => {
+                tracing::warn!(%error, "leases are kept in files: a full queue loses attempts");
+                self.provide(in_files).await
+            }
+            provided => provided,
+        }
     }
 
     /// Creates a stream if there is none. Only that needs the right to create.
@@ -185,7 +206,7 @@ impl Queue {
         self.connections.clone()
     }
 
-    pub(super) const fn denials(&self) -> &Denials {
+    pub(crate) const fn denials(&self) -> &Denials {
         &self.denials
     }
 
@@ -203,10 +224,34 @@ impl Queue {
     ) -> Result<jetstream::stream::Stream<()>, ReadError> {
         self.context.get_stream_no_info(name).await.map_err(|error| ReadError::Server(error.into()))
     }
+}
 
-    pub(crate) async fn logs(&self) -> Result<jetstream::stream::Stream<()>, ReadError> {
-        self.stream(LOGS).await
+/// A stream whose subjects keep their last message.
+fn bucket(name: &str, subject: &str, replicas: usize) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        num_replicas: replicas,
+        max_messages_per_subject: 1,
+        ..Config::default()
     }
+}
+
+/// Whether a server answered, and refused.
+fn is_refused(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(_))
+}
+
+/// Servers as text, without users and passwords.
+fn named(servers: &[ServerAddr]) -> String {
+    let named = servers.iter().map(|server| {
+        let (scheme, host, port) = (server.scheme(), server.host(), server.port());
+        match host.contains(':') {
+            true => format!("{scheme}://[{host}]:{port}"),
+            false => format!("{scheme}://{host}:{port}"),
+        }
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a name of a user can be a part of a subject.

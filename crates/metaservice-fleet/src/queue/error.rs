@@ -29,8 +29,13 @@ pub enum ConnectError {
         cause: io::Error,
     },
     /// No server takes the connection.
-    #[error("cannot connect to the queue: {0}")]
-    Server(async_nats::ConnectError),
+    #[error("cannot connect to the queue at {servers}: {cause}")]
+    Server {
+        /// The addresses of the servers, without users and passwords.
+        servers: String,
+        /// Why.
+        cause: async_nats::ConnectError,
+    },
     /// The user may not read the queue, or not create it.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -73,6 +78,9 @@ pub enum ReadError {
     /// The user has no right to read it.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// A server that was restarted has no leases. The next worker creates their bucket again.
+    #[error("no worker has renewed a lease since the queue was restarted")]
+    NoLeases,
     /// The server does not answer.
     #[error("the queue does not answer")]
     Server(#[source] ServerError),
@@ -177,6 +185,9 @@ pub enum PruneError {
     /// The jobs cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The user may not remove them.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The server does not remove what a job left.
     #[error("the queue does not remove it")]
     Server(#[source] ServerError),
@@ -186,6 +197,9 @@ pub enum PruneError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
+    /// The user may not read it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The queue has no such object.
     #[error("the queue has no object {name}")]
     Missing {

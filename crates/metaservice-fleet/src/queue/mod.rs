@@ -12,28 +12,35 @@
 //! | no stream | `ms.open.ID.ATTEMPT.NAME` | [connections](crate::tunnel) to a job |
 
 mod calls;
+mod cause;
 mod connection;
 mod denial;
 mod error;
 mod files;
 mod follow;
 mod keys;
+mod left_parts;
 mod probe;
 mod prune;
 mod reader;
 mod tenants;
+mod waiting;
 mod watch;
 
 pub use calls::{Cancelled, Submitted, Written};
+pub use cause::Cause;
 pub use connection::{Queue, Settings};
-pub use denial::Denied;
+pub use denial::{Access, Denied};
 pub use error::{
     CancelError, ConnectError, DrainError, FetchError, LimitError, PruneError, ReadError,
     RoomError, ServerError, SubmitError, WriteError,
 };
 pub use follow::Follow;
 pub(crate) use keys::{drain_subject, log_name, object_name};
+pub use left_parts::LEFT_AFTER;
 pub use reader::LogReader;
+pub use waiting::Waiting;
+pub(crate) use watch::HeldLease;
 pub use watch::{Leases, Limits, Steps, StoredStep};
 #[cfg(fuzzing)]
 pub(crate) use {

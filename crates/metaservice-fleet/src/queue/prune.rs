@@ -6,6 +6,7 @@ use async_nats::jetstream::object_store::InfoErrorKind;
 use tokio::time::Instant;
 
 use super::connection::{FILES, JOBS, LOGS, OBJECTS, Queue};
+use super::denial::Denied;
 use super::error::{PruneError, ServerError};
 use super::keys::{content_subject, job_subjects, mark_subject, object_name};
 use super::watch::StoredStep;
@@ -14,6 +15,14 @@ use crate::name::JobId;
 use crate::state::JobState;
 use crate::step::Outcome;
 use crate::view::View;
+
+/// What was not removed.
+pub(super) fn failed(error: ServerError) -> PruneError {
+    match error.downcast::<Denied>() {
+        Ok(denied) => PruneError::Denied(*denied),
+        Err(error) => PruneError::Server(error),
+    }
+}
 
 impl Queue {
     /// Removes the logs of jobs that have ended and that `is_old` names, if their workers have
@@ -34,7 +43,7 @@ impl Queue {
         let old = view.jobs().filter(|(_, job)| has_stored(job) && is_old(job));
         let mut ids: Vec<JobId> = old.map(|(id, _)| id.clone()).collect();
         for id in &ids {
-            self.remove(LOGS, log::subjects(id), None).await.map_err(PruneError::Server)?;
+            self.remove(LOGS, log::subjects(id), None).await.map_err(failed)?;
         }
         ids.sort();
         Ok(ids)
@@ -65,19 +74,15 @@ impl Queue {
         for (id, last) in last {
             match view.job(&id) {
                 Some(job) if job.outcome().is_some() && is_old(job) => {
-                    self.remove_outputs(&id, job).await.map_err(PruneError::Server)?;
-                    self.remove(JOBS, job_subjects(&id), Some(last))
-                        .await
-                        .map_err(PruneError::Server)?;
+                    self.remove_outputs(&id, job).await.map_err(failed)?;
+                    self.remove(JOBS, job_subjects(&id), Some(last)).await.map_err(failed)?;
                     removed.push(id);
                 }
                 Some(_) => {}
                 None if view.is_unknown(&id) => {}
                 // A late step of a job that was removed.
                 None => {
-                    self.remove(JOBS, job_subjects(&id), Some(last))
-                        .await
-                        .map_err(PruneError::Server)?;
+                    self.remove(JOBS, job_subjects(&id), Some(last)).await.map_err(failed)?;
                 }
             }
         }
@@ -107,17 +112,23 @@ impl Queue {
     }
 
     /// Removes the messages of these subjects, up to this one.
-    async fn remove(
+    ///
+    /// A user without the right to do that gets a [`Denied`](super::Denied).
+    pub(super) async fn remove(
         &self,
         stream: &str,
         subjects: String,
         last: Option<u64>,
     ) -> Result<(), ServerError> {
+        let subject = format!("$JS.API.STREAM.PURGE.{stream}");
         let purge = self.stream(stream).await?.purge().filter(subjects);
-        match last {
-            Some(last) => purge.sequence(last + 1).await?,
-            None => purge.await?,
+        let purging = async {
+            match last {
+                Some(last) => purge.sequence(last + 1).await,
+                None => purge.await,
+            }
         };
+        self.denials().watch(&subject, purging).await??;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the log of an attempt while it grows.
 
-use super::connection::Queue;
+use super::connection::{LOGS, Queue};
 use super::error::ReadError;
 use super::follow::Follow;
 use super::watch::LogMessages;
@@ -97,7 +97,7 @@ impl LogReader {
     /// The length of what the server has.
     async fn stored(&self) -> Result<u64, ReadError> {
         use async_nats::jetstream::stream::LastRawMessageErrorKind;
-        match self.queue.logs().await?.get_last_raw_message_by_subject(&self.subject).await {
+        match self.queue.last(LOGS, &self.subject).await? {
             Ok(message) => Ok(Chunk::decode(&message.payload).map_or(0, |chunk| chunk.end())),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
             Err(error) => Err(ReadError::Server(error.into())),

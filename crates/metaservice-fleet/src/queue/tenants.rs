@@ -23,8 +23,7 @@ impl Queue {
     /// # Errors
     /// When no server answers.
     pub async fn limits_of(&self, tenant: &Tenant) -> Result<TenantLimits, ReadError> {
-        let stream = self.stream(TENANTS).await?;
-        match stream.get_last_raw_message_by_subject(&tenant_subject(tenant)).await {
+        match self.last(TENANTS, &tenant_subject(tenant)).await? {
             Ok(message) => Ok(TenantLimits::read(&message.payload).unwrap_or_default()),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
                 Ok(TenantLimits::default())

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{JOBS, LEASES, LOGS, Queue, TENANTS};
+use super::connection::{JOBS, LEASES, LOGS, OBJECTS, Queue, TENANTS};
+use super::denial::Watcher;
 use super::error::ReadError;
 use super::keys::{read_step, tenant_of};
 use crate::name::{JobId, Tenant};
@@ -39,7 +42,9 @@ struct Messages {
     pending: u64,
     /// When the server opened the reader.
     opened: ServerTime,
-    reader: Option<Box<pull::Stream>>,
+    /// Whether a message was read that was stored since then.
+    is_behind_news: bool,
+    reader: Option<(Box<pull::Stream>, Watcher)>,
     failed: bool,
     /// A reader that is being opened. It is a task: a caller that has other events all the time
     /// cancels its calls, and would never see the end of an opening that is in them.
@@ -47,12 +52,23 @@ struct Messages {
     connections: watch::Receiver<u64>,
 }
 
-/// A reader, how many messages are there, and when the server opened it.
-type Opened = (pull::Stream, u64, ServerTime);
+/// A reader that is open.
+struct Opened {
+    reader: pull::Stream,
+    /// The message behind which it begins.
+    last: u64,
+    /// How many messages are there.
+    pending: u64,
+    /// When the server opened it.
+    opened: ServerTime,
+    /// What it may not do.
+    watcher: Watcher,
+}
 
 /// Opens a reader of what comes after this message.
 async fn open(queue: &Queue, name: &str, subject: String, last: u64) -> Result<Opened, ReadError> {
     let stream = queue.stream(name).await?;
+    let last = if name == LEASES { last_of_leases(queue, last).await? } else { last };
     let deliver_policy = match last {
         0 => DeliverPolicy::All,
         last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
@@ -69,11 +85,36 @@ async fn open(queue: &Queue, name: &str, subject: String, last: u64) -> Result<O
     let server = |error: super::error::ServerError| ReadError::Server(error);
     let subject = format!("$JS.API.CONSUMER.CREATE.{name}");
     let created = queue.denials().watch(&subject, stream.create_consumer(config)).await?;
-    let consumer = created.map_err(|error| server(error.into()))?;
+    let consumer = match created {
+        Err(error) if name == LEASES && is_missing(&error) => return Err(ReadError::NoLeases),
+        created => created.map_err(|error| server(error.into()))?,
+    };
     let info = consumer.cached_info();
     let (pending, opened) = (info.num_pending, server_time(info.created.unix_timestamp_nanos()));
+    // The stream asks for messages by itself, and hears of no denial.
+    let watcher = queue.denials().watcher(&[&format!("$JS.API.CONSUMER.MSG.NEXT.{name}.>")]);
     let reader = consumer.stream().heartbeat(HEARTBEAT).expires(HEARTBEAT * 4).messages();
-    Ok((reader.await.map_err(|error| server(error.into()))?, pending, opened))
+    let reader = reader.await.map_err(|error| server(error.into()))?;
+    Ok(Opened { reader, last, pending, opened, watcher })
+}
+
+/// The message behind which a reader of leases continues: zero after a restart of the server, which
+/// begins their bucket anew.
+async fn last_of_leases(queue: &Queue, last: u64) -> Result<u64, ReadError> {
+    if last == 0 {
+        return Ok(0);
+    }
+    let request = format!("$JS.API.STREAM.INFO.{LEASES}");
+    let stream = queue.stream(LEASES).await?;
+    let info = queue.denials().watch(&request, stream.get_info()).await?;
+    // Without a bucket, none is missed.
+    Ok(if info.is_ok_and(|info| info.state.last_sequence >= last) { last } else { 0 })
+}
+
+/// Whether the server has no such stream.
+fn is_missing(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// The time of so many nanoseconds since 1970.
@@ -106,6 +147,7 @@ impl Messages {
             count: 0,
             pending: 0,
             opened: 0,
+            is_behind_news: false,
             reader: None,
             failed: false,
             opening: None,
@@ -133,21 +175,28 @@ impl Messages {
         };
         let opened = opening.await;
         self.opening = None;
-        let (reader, pending, opened) = match opened {
+        let Opened { reader, last, pending, opened, watcher } = match opened {
             Ok(opened) => opened?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime ends.
             Err(_) => return std::future::pending().await,
         };
-        self.reader = Some(Box::new(reader));
-        (self.pending, self.opened) = (pending, opened);
-        (self.count, self.failed) = (0, false);
+        self.reader = Some((Box::new(reader), watcher));
+        (self.last, self.pending, self.opened) = (last, pending, opened);
+        (self.count, self.failed, self.is_behind_news) = (0, false, false);
         Ok(())
     }
 
     /// Whether all messages were read that were there when the reader looked last.
     fn is_caught_up(&self) -> bool {
-        self.pending == 0
+        self.pending == 0 || self.is_behind_news && self.replaces()
+    }
+
+    /// Whether a message replaces the one before of its subject. A server of release 2.9 then counts
+    /// a message for ever that was replaced while the reader was opened. But one that was stored
+    /// since then is behind all that were there.
+    fn replaces(&self) -> bool {
+        !matches!(self.stream, JOBS | LOGS)
     }
 
     /// The next message. Waits for it.
@@ -155,12 +204,16 @@ impl Messages {
     /// Cancellation: no message is lost.
     async fn next(&mut self) -> Result<Read, ReadError> {
         loop {
-            let Some(reader) = &mut self.reader else {
+            let Some((reader, watcher)) = &mut self.reader else {
                 self.reopen().await?;
                 continue;
             };
             let message = tokio::select! {
                 message = reader.next() => message,
+                denied = watcher.denied() => {
+                    (self.reader, self.failed) = (None, true);
+                    return Err(denied.into());
+                }
                 Ok(()) = self.connections.changed() => None,
             };
             let Some(Ok(message)) = message else {
@@ -180,6 +233,7 @@ impl Messages {
             self.last = info.stream_sequence;
             let time = server_time(info.published.unix_timestamp_nanos());
             let sequence = info.stream_sequence;
+            self.is_behind_news |= time >= self.opened;
             return Ok(Read { message, sequence, time });
         }
     }
@@ -254,6 +308,22 @@ fn key(subject: &str) -> Option<(JobId, u32)> {
     Some((id.parse().ok()?, number))
 }
 
+/// What the subject of a lease begins with. The name of the worker follows.
+pub(super) const LEASE_HEAD: &str = "$KV.ms_leases.lease.";
+
+/// The lease of a worker, as the server stored it.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldLease {
+    /// The name of the worker.
+    pub(crate) name: String,
+    /// The number of the renewal in the bucket.
+    pub(crate) sequence: u64,
+    /// When it was stored.
+    pub(crate) time: ServerTime,
+    /// What the worker said. `None`: this version cannot read it.
+    pub(crate) renewal: Option<Renewal>,
+}
+
 /// The renewals of workers.
 #[derive(Debug)]
 pub struct Leases(Messages);
@@ -283,18 +353,27 @@ impl Leases {
     /// When no server answers. The next call tries it again.
     pub async fn next(&mut self) -> Result<(ServerTime, Renewal), ReadError> {
         loop {
-            let Read { message, time, .. } = self.0.next().await?;
-            if let Some(renewal) = stored_renewal(message.subject.as_str(), &message.payload) {
+            let HeldLease { time, renewal, .. } = self.next_held().await?;
+            if let Some(renewal) = renewal {
                 return Ok((time, renewal));
             }
         }
+    }
+
+    /// As [`next`](Self::next), also with one that this version cannot read.
+    pub(crate) async fn next_held(&mut self) -> Result<HeldLease, ReadError> {
+        let Read { message, sequence, time } = self.0.next().await?;
+        let subject = message.subject.as_str();
+        let name = subject.strip_prefix(LEASE_HEAD).unwrap_or_default().to_owned();
+        let renewal = stored_renewal(subject, &message.payload);
+        Ok(HeldLease { name, sequence, time, renewal })
     }
 }
 
 /// The renewal in a message, if it is one. A worker speaks for itself only.
 pub(crate) fn stored_renewal(subject: &str, json: &[u8]) -> Option<Renewal> {
     let renewal: Renewal = serde_json::from_slice(json).ok()?;
-    (subject == format!("$KV.ms_leases.lease.{}", renewal.worker)).then_some(renewal)
+    (subject == format!("{LEASE_HEAD}{}", renewal.worker)).then_some(renewal)
 }
 
 /// The limits of tenants.
@@ -331,6 +410,31 @@ impl Limits {
 /// The limits in a message, if it has some.
 pub(crate) fn stored_limits(subject: &str, json: &[u8]) -> Option<(Tenant, TenantLimits)> {
     Some((tenant_of(subject)?, TenantLimits::read(json)?))
+}
+
+/// The marks of objects: each is there once its object is whole.
+#[derive(Debug)]
+pub(super) struct Marks(Messages);
+
+impl Marks {
+    pub(super) async fn open(queue: &Queue) -> Result<Self, ReadError> {
+        Messages::open(queue, OBJECTS, "$O.ms_files.M.>".to_owned()).await.map(Self)
+    }
+
+    pub(super) const fn opened(&self) -> ServerTime {
+        self.0.opened
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.0.is_caught_up()
+    }
+
+    /// Under which name the next object has its parts, if its mark can be read.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, ReadError> {
+        let Read { message, .. } = self.0.next().await?;
+        let info = serde_json::from_slice::<async_nats::jetstream::object_store::ObjectInfo>;
+        Ok(info(&message.payload).ok().map(|info| info.nuid))
+    }
 }
 
 /// The messages of one attempt's log.

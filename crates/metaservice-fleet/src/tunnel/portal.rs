@@ -22,7 +22,7 @@ use super::nats::{NatsLink, incoming};
 use super::pump::{Link, Opening, Pump};
 use super::subject;
 use crate::name::JobId;
-use crate::queue::{Queue, ReadError};
+use crate::queue::{Denied, Queue, ReadError};
 use crate::state::Phase;
 
 /// How long a worker may take to listen for a job that it has just claimed.
@@ -47,6 +47,9 @@ pub enum PortalError {
     /// The queue cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The user may not enter jobs.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The worker refuses, or does not answer.
     #[error("cannot reach the job {id}")]
     Refused {
@@ -92,7 +95,9 @@ impl Portal {
         let deadline = Instant::now() + CLAIM;
         loop {
             let attempt = running(queue, id).await?;
-            match probe(queue, id, attempt).await {
+            let probing = probe(queue, id, attempt);
+            let subjects = format!("ms.open.{id}.{attempt}.>");
+            match queue.denials().watch_all(&[&subjects], probing).await? {
                 Ok(()) => return Self::to_attempt(queue, id, attempt),
                 // The job may have just been claimed, or have just ended.
                 Err(Reason::Silent | Reason::Ended) if Instant::now() < deadline => {

@@ -50,6 +50,7 @@ impl Queue {
             labels: BTreeSet::new(),
             version: String::new(),
             reason: None,
+            capacity: None,
         };
         self.view.renewed(self.now, self.time(), renewal);
     }
@@ -296,6 +297,7 @@ fn a_life_without_jobs_is_forgotten_when_its_worker_starts_again() {
         labels: BTreeSet::new(),
         version: String::new(),
         reason: None,
+        capacity: None,
     };
     for number in 0..100 {
         let time = queue.time();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaservice_sandbox::spec::JobSpec;
+use metaservice_sandbox::spec::{ArtifactSpec, JobSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -181,18 +181,18 @@ impl Attempt {
         let mut artifacts = Vec::new();
         for (number, artifact) in self.request.spec.artifacts.iter().enumerate().take(MAX_ARTIFACTS)
         {
-            artifacts.push(self.store(number, &artifact.path).await);
+            artifacts.push(self.store(number, artifact).await);
         }
         let log_object = self.archive().await;
         Change::Ended(Outcome::Finished { status, log, log_object, artifacts })
     }
 
     /// Stores an artifact.
-    async fn store(&self, number: usize, path: &str) -> Artifact {
+    async fn store(&self, number: usize, wanted: &ArtifactSpec) -> Artifact {
         let place = files::place(&self.directory, number);
         let object = object_name(&self.id, self.attempt, number);
         let max = self.max_artifacts;
-        self.insist(|| files::store(&self.store, &place, &object, path.to_owned(), max)).await
+        self.insist(|| files::store(&self.store, &place, &object, wanted, max)).await
     }
 
     /// Stores the whole log, if the worker has a store for it.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use metaservice_sandbox::spec::ArtifactSpec;
 use rustix::io::Errno;
 
 use super::tidy;
@@ -24,11 +25,12 @@ pub(super) async fn store(
     store: &Store,
     directory: &Path,
     object: &str,
-    path: String,
+    wanted: &ArtifactSpec,
     max: u64,
 ) -> Result<Artifact, StoreError> {
-    let place = directory.to_owned();
-    let packed = tokio::task::spawn_blocking(move || pack(&place, max)).await;
+    let (place, path, is_pattern) =
+        (directory.to_owned(), wanted.path.clone(), wanted.is_pattern());
+    let packed = tokio::task::spawn_blocking(move || pack(&place, is_pattern, max)).await;
     let missing =
         |path, error| Artifact { path, object: None, is_directory: false, error: Some(error) };
     let (file, is_directory) = match packed.map_err(io::Error::from).flatten() {
@@ -64,8 +66,9 @@ struct Packed {
     is_directory: bool,
 }
 
-/// One file as it is, anything else as a tar archive. `None`: nothing was fetched.
-fn pack(place: &Path, max: u64) -> io::Result<Option<Packed>> {
+/// One file as it is, anything else as a tar archive. What a pattern found is always an archive,
+/// which has the names. `None`: nothing was fetched.
+fn pack(place: &Path, is_pattern: bool, max: u64) -> io::Result<Option<Packed>> {
     tidy::open_up(place);
     let mut entries = match std::fs::read_dir(place) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
@@ -74,7 +77,7 @@ fn pack(place: &Path, max: u64) -> io::Result<Option<Packed>> {
     };
     match (entries.pop(), entries.is_empty()) {
         (None, _) => Ok(None),
-        (Some(entry), true) if entry.file_type()?.is_file() => {
+        (Some(entry), true) if entry.file_type()?.is_file() && !is_pattern => {
             Ok(Some(Packed { file: File::open(entry.path())?, is_directory: false }))
         }
         _ => Ok(Some(Packed { file: archive(place, max)?, is_directory: true })),
@@ -88,6 +91,8 @@ fn archive(place: &Path, max: u64) -> io::Result<File> {
     let file = tempfile::tempfile_in(place.parent().unwrap_or(place))?;
     let mut archive = tar::Builder::new(Limited { file, left: max });
     archive.follow_symlinks(false);
+    // Clients extract plain members only: what else there is comes from no worker.
+    archive.sparse(false);
     archive.append_dir_all("", place)?;
     let mut file = archive.into_inner()?.file;
     file.rewind()?;
@@ -125,7 +130,7 @@ mod tests {
     fn one_file_is_itself_and_a_tree_is_an_archive() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path(), 0);
-        let pack = |place: &Path| pack(place, 1 << 20);
+        let pack = |place: &Path| pack(place, false, 1 << 20);
         assert!(pack(&place).unwrap().is_none());
         std::fs::create_dir_all(&place).unwrap();
         assert!(pack(&place).unwrap().is_none());
@@ -134,6 +139,7 @@ mod tests {
         let mut text = String::new();
         packed.file.read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), packed.is_directory), ("one", false));
+        assert!(super::pack(&place, true, 1 << 20).unwrap().unwrap().is_directory);
         std::os::unix::fs::symlink("/etc/passwd", place.join("link")).unwrap();
         let packed = pack(&place).unwrap().unwrap();
         assert!(packed.is_directory);
@@ -157,9 +163,9 @@ mod tests {
         for number in 0..20 {
             std::fs::hard_link(place.join("file"), place.join(number.to_string())).unwrap();
         }
-        let error = pack(&place, 1_000_000).err().unwrap();
+        let error = pack(&place, false, 1_000_000).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
-        assert!(!may_pass(&error) && pack(&place, 3_000_000).unwrap().is_some());
+        assert!(!may_pass(&error) && pack(&place, false, 3_000_000).unwrap().is_some());
         assert!(may_pass(&io::Error::from(io::ErrorKind::StorageFull)));
     }
 
@@ -180,7 +186,8 @@ mod tests {
         }
         let url = format!("file://{}", directory.path().join("store").display());
         let kept = Store::open(&url).unwrap();
-        let stored = store(&kept, &place, "a.1.0", "/out".to_owned(), 1 << 20).await.unwrap();
+        let stored =
+            store(&kept, &place, "a.1.0", &"/out".parse().unwrap(), 1 << 20).await.unwrap();
         assert!(stored.object.is_none(), "{stored:?}");
         assert!(stored.error.unwrap().starts_with("it cannot be packed: "));
         tidy::remove(&place).unwrap();

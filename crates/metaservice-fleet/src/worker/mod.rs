@@ -9,6 +9,7 @@
 //! | `runner` | what a library user gives to run jobs in something else |
 //! | `stock` | which machines wait for jobs, without I/O or clock |
 //! | `pool` | starts and ends the machines that wait |
+//! | `identity` | that no other worker has its name |
 //! | `idle` | why the worker takes no job, without I/O |
 //! | `disk` | what is free on the disk, as the kernel measures it |
 //! | `memory` | what processes take of the host's memory, and what is left |
@@ -16,6 +17,7 @@
 //! | `output` | the log of an attempt on its way to the queue, over a file |
 //! | `files` | the artifacts of an attempt on their way to the queue |
 //! | `tidy` | removes what a guest has left on the host |
+//! | `unused` | removes the directories of workers that do not come back |
 //! | `types` | options, events and errors |
 //! | `events` | where the events go: a channel, and metrics |
 //! | `chain` | errors as one line |
@@ -34,6 +36,7 @@ mod files;
 mod group;
 mod guarded;
 mod host;
+mod identity;
 pub(crate) mod idle;
 mod machines;
 mod memory;
@@ -46,6 +49,7 @@ mod stock;
 mod tidy;
 mod turn;
 pub(crate) mod types;
+mod unused;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +62,7 @@ pub use self::host::host_features;
 pub use self::runner::{Run, RunError, Runner, Running};
 use self::types::attempts;
 pub use self::types::{Event, Options, Summary, Warm, WorkerError};
+pub use self::unused::remove_unused;
 use crate::queue::Queue;
 
 /// Works until it is drained: by the token, a request of a client, or its options.

@@ -207,16 +207,15 @@ async fn read(file: &mut File, part: Part) -> io::Result<Bytes> {
 async fn publish(queue: &Queue, subject: &str, message: &Bytes, full: &impl Fn(String)) {
     let mut was_told = false;
     loop {
-        let sent = queue.context().publish(subject.to_owned(), message.clone()).await;
-        let error = match sent {
-            Ok(confirmed) => match confirmed.await {
-                Ok(_) => return,
-                Err(error) => error,
-            },
-            Err(error) => error,
+        let sending =
+            async { queue.context().publish(subject.to_owned(), message.clone()).await?.await };
+        let error = match queue.denials().watch(subject, sending).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(denied) => denied.to_string(),
         };
         if queue.is_connected() && !std::mem::replace(&mut was_told, true) {
-            full(error.to_string());
+            full(error);
         }
         tokio::time::sleep(RETRY).await;
     }

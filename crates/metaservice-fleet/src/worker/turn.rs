@@ -16,6 +16,7 @@ use super::attempt::Attempt;
 use super::decide::{Answer, Begin, Capacity, Decider, Order, Stop};
 use super::events::Events;
 use super::guarded::guarded;
+use super::identity;
 use super::idle::Left;
 use super::machines::Machines;
 use super::pool::Pool;
@@ -121,7 +122,7 @@ impl Worker {
             drain,
             events,
         };
-        worker.queue.renew(&worker.renewal(WorkerState::Ready)).await?;
+        worker.take_name().await?;
         if let Some(metrics) = worker.events.metrics() {
             metrics.confirmed(began);
         }
@@ -135,6 +136,31 @@ impl Worker {
         }
         worker.tell(Event::Ready);
         Ok(worker)
+    }
+
+    /// Takes the lease, unless another worker has the name.
+    async fn take_name(&mut self) -> Result<(), WorkerError> {
+        let (name, directory) = (&self.options.name, &self.options.directory);
+        let (decider, began) = (&mut self.decider, self.began);
+        let held = identity::read(&mut self.leases, name, |lease| {
+            if let Some(renewal) = lease.renewal.clone() {
+                decider.lease(began.elapsed(), lease.time, renewal);
+            }
+        });
+        let (held, previous) = (held.await?, identity::previous(directory));
+        let taken = |age| WorkerError::Name { name: name.clone(), age };
+        let opened = self.leases.opened();
+        let age = |lease| identity::taken(lease, previous.as_ref(), opened);
+        if let Some(age) = held.as_ref().and_then(age) {
+            return Err(taken(age));
+        }
+        let failed = |cause| WorkerError::Files { path: directory.clone(), cause };
+        identity::note(directory, &self.run).map_err(failed)?;
+        let last = held.map(|lease| lease.sequence);
+        match self.queue.take_lease(&self.renewal(WorkerState::Ready), last).await? {
+            true => Ok(()),
+            false => Err(taken(Duration::ZERO)),
+        }
     }
 
     fn tell(&self, event: Event) {
@@ -152,6 +178,7 @@ impl Worker {
             labels: self.options.features.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reason: self.decider.idle().map(|reason| reason.word().to_owned()),
+            capacity: Some(self.options.capacity()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::name::{JobId, WorkerName};
 use crate::queue::{ReadError, WriteError};
 use crate::requirement::Features;
 use crate::sealed::WorkerKey;
-use crate::step::{LostCause, Outcome};
+use crate::step::{Capacity, LostCause, Outcome};
 use crate::store::Store;
 use crate::worker::group::Groups;
 use crate::worker::host::host_features;
@@ -73,6 +73,14 @@ impl Options {
             idle_exit: None,
             drain_timeout: Duration::from_secs(600),
         }
+    }
+}
+
+impl Options {
+    /// What the worker says that it has for jobs.
+    pub(super) const fn capacity(&self) -> Capacity {
+        let Features { memory: host_memory, processors, .. } = self.features;
+        Capacity { memory: self.memory, host_memory, processors }
     }
 }
 
@@ -195,6 +203,14 @@ pub enum WorkerError {
     /// Another worker of this host uses its directory.
     #[error("another worker uses {}", .0.display())]
     Directory(PathBuf),
+    /// Another worker of the queue has its name, and lives.
+    #[error("another worker has the name {name}: it renewed its lease {} s ago", age.as_secs())]
+    Name {
+        /// The name.
+        name: WorkerName,
+        /// The time since it renewed its lease.
+        age: Duration,
+    },
     /// Its directory cannot be used.
     #[error("cannot use the directory {}", path.display())]
     Files {

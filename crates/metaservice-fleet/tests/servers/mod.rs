@@ -111,6 +111,14 @@ impl One {
         Self { server: Server::start(arguments), address, port, _directory: directory }
     }
 
+    /// A server that keeps nothing.
+    pub(crate) fn without_jetstream() -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let arguments = ["-a", "127.0.0.1", "-p", &port.to_string()];
+        let server = Server::start(arguments.map(ToOwned::to_owned).to_vec());
+        Self { server, address: "127.0.0.1".to_owned(), port, _directory: directory }
+    }
+
     /// A server that keeps only so many bytes in files.
     pub(crate) fn of_size(bytes: u64) -> Self {
         let store = format!("max_file_store: {bytes}");
@@ -120,6 +128,16 @@ impl One {
     /// A server with the users of `contrib/nats/roles.conf`.
     pub(crate) fn with_roles() -> Self {
         Self::configured("", include_str!("../../../../contrib/nats/roles.conf"))
+    }
+
+    /// A server with these users, without these words in their permissions.
+    pub(crate) fn with_roles_but(words: &[&str]) -> Self {
+        let mut text = include_str!("../../../../contrib/nats/roles.conf").to_owned();
+        for word in words {
+            assert!(text.contains(word), "{word}");
+            text = text.replace(word, "\"none\"");
+        }
+        Self::configured("", &text)
     }
 
     /// A server with more lines in its configuration: for JetStream, and in all.
@@ -155,6 +173,16 @@ impl One {
 
     pub(crate) async fn queue(&self) -> Queue {
         connect(self.url(), 1).await
+    }
+
+    /// Stores something in it until it takes no more.
+    pub(crate) async fn fill(&self) {
+        let context = async_nats::jetstream::new(async_nats::connect(self.url()).await.unwrap());
+        for length in [512 << 10, 4 << 10] {
+            let filler = bytes::Bytes::from(vec![1; length]);
+            let store = || context.publish("$O.ms_files.C.filler", filler.clone());
+            while store().await.unwrap().await.is_ok() {}
+        }
     }
 
     /// Kills the server, and starts it again with its data.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use metaservice_fleet::log::{Chunk, Stream};
 use metaservice_fleet::request::{Priority, Request, VERSION};
 use metaservice_fleet::step::{
-    Artifact, Change, Digest, ExceptionCause, LostCause, Object, Outcome, Renewal, Step,
+    Artifact, Capacity, Change, Digest, ExceptionCause, LostCause, Object, Outcome, Renewal, Step,
     WorkerState,
 };
 use metaservice_fleet::tenants::TenantLimits;
@@ -143,10 +143,15 @@ pub(crate) fn renewals() -> Vec<(&'static str, Renewal)> {
             labels: ["arch=x86_64", "kvm"].map(str::to_owned).into(),
             version: "1.2.3".into(),
             reason: (state == WorkerState::Ready).then(|| "memory".to_owned()),
+            capacity: None,
         };
         (name, renewal)
     };
-    written.map(renewal).collect()
+    let mut all: Vec<_> = written.map(renewal).collect();
+    let capacity = Capacity { memory: 3 << 30, host_memory: 4 << 30, processors: 2 };
+    let (_, ready) = renewal(("ready", WorkerState::Ready));
+    all.push(("capacity", Renewal { capacity: Some(capacity), ..ready }));
+    all
 }
 
 /// The limits of tenants.

@@ -150,6 +150,14 @@ fn check_parent(destination: &Path) -> Result<(), InvalidArtifact> {
     }
 }
 
+impl ArtifactSpec {
+    /// Whether the path in the guest is a pattern for several files and directories.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        glob::is_pattern(&self.path)
+    }
+}
+
 impl FromStr for ArtifactSpec {
     type Err = std::convert::Infallible;
 

@@ -106,6 +106,7 @@ impl Host {
             labels: BTreeSet::new(),
             version: String::new(),
             reason: None,
+            capacity: None,
         }
     }
 
