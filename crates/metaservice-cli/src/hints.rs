@@ -19,6 +19,7 @@ use metaservice_sandbox::machine::snapshot::SnapshotError;
 use metaservice_sandbox::machine::{DescribeError, ImageError, MachineError, PlanError};
 use metaservice_sandbox::{LaunchError, Report};
 
+use crate::local_queue;
 use crate::output::printer::{Hint, printable};
 
 /// An error with what to do about it.
@@ -228,6 +229,7 @@ pub(crate) fn launch(error: LaunchError) -> Error {
 /// A job that is not found, or a control socket that cannot be made.
 pub(crate) fn control(error: ControlError) -> Error {
     let hint = match &error {
+        ControlError::NotFound { name, .. } if local_queue::may_have(name) => of_queue(name),
         ControlError::NameTaken(_) => {
             "choose another one with --name, or see `metaservice ps`".to_owned()
         }
@@ -245,9 +247,16 @@ pub(crate) fn control(error: ControlError) -> Error {
     hinted(hint, format!("{:#}", Error::new(error)))
 }
 
+fn of_queue(name: &str) -> String {
+    format!("{name} may be the id of a job of the queue of this host: add --queue local")
+}
+
 /// As [`control`], for a verb that also takes jobs that have ended.
 pub(crate) fn any_job(error: ControlError) -> Error {
-    let ControlError::NotFound { running, .. } = &error else { return control(error) };
+    let ControlError::NotFound { name, running, .. } = &error else { return control(error) };
+    if local_queue::may_have(name) {
+        return control(error);
+    }
     let all = "`metaservice ps -a` lists all jobs, also those that have ended";
     let hint = match running.is_empty() {
         true => all.to_owned(),

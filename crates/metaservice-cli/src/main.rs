@@ -31,6 +31,7 @@ mod interrupts;
 mod jobs;
 mod limits;
 mod listeners;
+mod local_queue;
 mod output;
 mod secrets;
 mod signals;

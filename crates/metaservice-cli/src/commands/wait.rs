@@ -1,7 +1,7 @@
 //! `metaservice wait JOB...`: waits until jobs end, prints their statuses, and exits with one of
 //! them.
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result};
 use clap::{Args, ValueEnum};
 use metaservice::control::{Client, ClientError, Code, Job, JobState};
 use metaservice_sandbox::control::{self, ControlError, Found};
@@ -20,6 +20,7 @@ const HELP: &str = "\
 Examples:
   metaservice wait build && echo it succeeded
   metaservice wait --for running db
+  metaservice wait --queue local --for running 1f2e3d4c5b6a
 
 With several jobs, each status is a line, in the order of the names.
 
@@ -45,7 +46,7 @@ pub(crate) struct Wait {
 /// An event in the life of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Event {
-    /// The guest has fetched the command.
+    /// The guest has fetched the command. A job of a queue: a worker has it.
     Running,
     /// The job has ended, with its artifacts, or its machine is kept.
     Ended,
@@ -57,11 +58,10 @@ async fn wait_on_queue(
     interrupts: &mut Interrupts,
     printer: Printer,
 ) -> Result<ExitStatus> {
-    ensure!(args.event == Event::Ended, "--for running is for jobs of this host");
     let mut first = ExitStatus::SUCCESS;
-    for id in args.names.jobs {
+    for id in &args.names.jobs {
         let status = tokio::select! {
-            status = follow::wait(args.queue.args(), &id, printer) => status?,
+            status = wait_for_one(&args, id, printer) => status?,
             interrupt = interrupts.next() => return Ok(ExitStatus::signal(interrupt.number)),
         };
         if first == ExitStatus::SUCCESS {
@@ -69,6 +69,13 @@ async fn wait_on_queue(
         }
     }
     Ok(first)
+}
+
+async fn wait_for_one(args: &Wait, id: &str, printer: Printer) -> Result<ExitStatus> {
+    match args.event {
+        Event::Running => follow::wait_for_start(args.queue.args(), id, printer).await,
+        Event::Ended => follow::wait(args.queue.args(), id, printer).await,
+    }
 }
 
 pub(crate) async fn wait(args: Wait, printer: Printer) -> Result<ExitStatus> {

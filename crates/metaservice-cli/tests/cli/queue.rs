@@ -50,7 +50,9 @@ fn without_a_queue_the_error_says_what_to_do() {
         assert!(finished.stderr.contains("this host has no queue\nhint: start"), "{finished:?}");
     }
     let elsewhere = cli.run(&["jobs", "--queue", "nats://127.0.0.1:1"]);
-    assert!(elsewhere.stderr.contains("in --queue: cannot connect to the queue"), "{elsewhere:?}");
+    let refused = "in --queue: cannot connect to the queue at nats://127.0.0.1:1: ";
+    assert!(elsewhere.stderr.contains(refused), "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("hint: check the port (4222 is usual)"), "{elsewhere:?}");
 }
 
 #[test]
@@ -269,6 +271,124 @@ fn a_worker_whose_disk_is_nearly_full_says_so() {
     let row = listed.lines().nth(1).unwrap_or_default();
     assert!(row.split_whitespace().take(3).eq(["w", "ready", "disk"]), "{listed}");
     assert!(cli.run(&["jobs"]).text(0).contains("waiting"));
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_job_of_the_queue_is_inspected_and_hinted_at() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let id = submit(&cli, &["--", "echo", "hello"]);
+    let inspected = cli.run(&["inspect", "--queue", "local", &id]).text(0);
+    let json: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!((&json["state"], &json["reason"]), (&"waiting".into(), &"needs".into()), "{json}");
+    assert_eq!(json["request"]["spec"]["command"], serde_json::json!(["echo", "hello"]));
+    assert_eq!(json["outcome"], serde_json::Value::Null);
+    let missing = cli.run(&["inspect", "--queue", "local", "missing", &id]);
+    assert_eq!(missing.status, Some(125));
+    assert!(missing.stderr.contains("the queue has no job missing"), "{missing:?}");
+    assert!(String::from_utf8_lossy(&missing.stdout).contains(&id), "{missing:?}");
+    let hint = format!("hint: {id} may be the id of a job of the queue of this host: add --queue");
+    for args in [&["wait", &id][..], &["logs", &id], &["exec", &id, "--", "ps"], &["inspect", &id]]
+    {
+        let refused = cli.run(args);
+        assert_eq!(refused.status, Some(125));
+        assert!(refused.stderr.contains(&hint), "{refused:?}");
+        let other = cli.run(&[&[args[0], "build"], &args[2..]].concat());
+        assert!(!other.stderr.contains("--queue"), "{other:?}");
+    }
+    let starts = ["wait", "--queue", "local", "--for", "running", &id];
+    let mut waits = cli.command(starts).spawn().unwrap();
+    let _why = wait_for(&mut waits, "waits: no worker has another");
+    cli.run(&["cancel", &id]).text(0);
+    let ended = finish(waits);
+    assert_eq!(ended.status, Some(125));
+    assert!(ended.stderr.contains("has ended") || ended.stderr.is_empty(), "{ended:?}");
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+    assert!(!cli.run(&["logs", &id]).stderr.contains("--queue"), "there is no queue");
+}
+
+#[test]
+fn a_line_of_a_file_that_is_wrong_is_named_with_its_column() {
+    let cli = Cli::new(METASERVICE);
+    let good = r#"{"version": 1, "command": ["true"]}"#;
+    for (wrong, error) in [
+        ("make test", "column 1: expected value"),
+        (r#"{"version": 1"#, "column 13: EOF while parsing an object"),
+        (r#"{"command": ["true"]}"#, "column 21: missing field `version`"),
+        (r#"{"version": 1, "command": "true"}"#, "column 32: invalid type: string"),
+        (r#"{"id": "a", "version": 1}"#, "column 21: unknown field `version`, expected `id` or"),
+    ] {
+        std::fs::write(cli.work().join("jobs"), format!("{good}\n\n{wrong}\n")).unwrap();
+        let refused = cli.run(&["submit", "--queue", "nats://127.0.0.1:1", "--file", "jobs"]);
+        assert_eq!(refused.status, Some(125));
+        let text = format!("in line 3 of --file: {error}");
+        assert!(refused.stderr.contains(&text), "{refused:?}");
+        assert!(refused.stderr.contains("hint: a line is a job such as {"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_worker_takes_no_name_of_another_that_lives() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let address = cli.jobs().with_file_name("fleet/server/address");
+    let address = std::fs::read_to_string(address).unwrap();
+    // A worker on another host has another directory.
+    let other = Cli::new(METASERVICE);
+    let join = |name| ["worker", "--queue", &address, "--once", "--name", name];
+    let refused = other.run(&join("w"));
+    assert_eq!(refused.status, Some(125));
+    let words = "cannot work: another worker has the name w: it renewed its lease ";
+    assert!(refused.stderr.contains(words), "{refused:?}");
+    assert!(refused.stderr.contains("hint: give it a --name of its own"), "{refused:?}");
+    other.run(&join("other")).text(0);
+    // One that was killed on the same host is over, whatever its lease says.
+    let mut second = cli.command(["worker", "--queue", "local", "--name", "second"]);
+    let mut second = second.spawn().unwrap();
+    let _messages = wait_for(&mut second, "metaservice: ready");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(other.run(&join("second")).status, Some(125));
+    cli.run(&["worker", "--queue", "local", "--once", "--name", "second"]).text(0);
+    // It has said that it ends.
+    other.run(&join("second")).text(0);
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_job_that_waits_says_why() {
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w", "--memory", "1G"]);
+    let mut waits = cli.command(["submit", "--wait", "--id", "a", "--require", "gpu,kvm=2"]);
+    let mut waits = waits.args(["--", "true"]).spawn().unwrap();
+    let _said = wait_for(&mut waits, "metaservice: a waits: no worker has gpu and kvm=2");
+    let mut json = cli.command(["wait", "--json", "--queue", "local", "a"]).spawn().unwrap();
+    let _event = wait_for(&mut json, r#""reason":"needs""#);
+    cli.run(&["submit", "--id", "b", "--memory", "2G", "--", "true"]).text(0);
+    cli.run(&["tenants", "t", "--running", "0"]).text(0);
+    let mut limited = cli.command(["submit", "--wait", "--tenant", "t", "--id", "c", "--", "true"]);
+    let mut limited = limited.spawn().unwrap();
+    let _limit = wait_for(&mut limited, "c waits: the tenant t may have 0 running jobs");
+    let listed = cli.run(&["jobs"]).text(0);
+    let reasons = listed.lines().skip(1).map(|row| row.split_whitespace().nth(3).unwrap());
+    assert_eq!(reasons.collect::<Vec<_>>(), ["needs", "too-large", "tenant"], "{listed}");
+    let jobs: serde_json::Value =
+        serde_json::from_str(&cli.run(&["jobs", "--json"]).text(0)).unwrap();
+    assert_eq!((&jobs[0]["place"], &jobs[1]["place"]), (&1.into(), &2.into()), "{jobs}");
+    let why = "its machine needs 2048 MiB, and no worker for it has more than 1024 MiB";
+    assert_eq!(jobs[1]["why"], why);
+    cli.run(&["cancel", "a", "c"]).text(0);
+    for child in [waits, json, limited] {
+        assert_eq!(finish(child).status, Some(130));
+    }
+    let late = ["submit", "--wait", "--require", "gpu", "--deadline", "1ms", "--", "true"];
+    let late = cli.run(&late);
+    assert_eq!(late.status, Some(125));
+    assert!(
+        late.stderr.contains("has no result: it did not start before its deadline"),
+        "{late:?}"
+    );
     assert_eq!(worker.end(Signal::TERM), Some(0));
 }
 

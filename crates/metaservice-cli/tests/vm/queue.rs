@@ -44,12 +44,35 @@ fn a_job_of_a_queue_ends_as_a_run_does() {
     let cli = Cli::new(METASERVICE);
     let mut worker = Worker::start(&cli, &["--slots", "2"]);
     let script = "echo out; echo err >&2; echo kept > /file; exit 4";
-    let args = ["submit", "--wait", "--artifact", "/file:results", "--", "sh", "-c", script];
+    let args = ["submit", "--wait", "--artifact", "/file:results/", "--", "sh", "-c", script];
     let finished = cli.run(&args);
     assert_eq!(finished.text(4), "out\n");
     assert!(finished.stderr.contains("err\n"), "{finished:?}");
     let kept = std::fs::read_to_string(cli.work().join("results/file")).unwrap();
     assert_eq!(kept, "kept\n");
+
+    // A directory, a pattern and a new name.
+    let script = "mkdir -p /out/sub; echo a > /out/a.txt; echo b > /out/sub/b";
+    let artifacts = ["/out", "/out:other", "/out/*.txt:texts", "/out/a.txt:one"];
+    let artifacts = artifacts.iter().flat_map(|artifact| ["--artifact", artifact]);
+    let args: Vec<&str> = artifacts.chain(["--", "sh", "-c", script]).collect();
+    for verb in [&["run"][..], &["submit", "--wait"]] {
+        cli.run(&[verb, &args].concat()).text(0);
+        for file in ["out/a.txt", "out/sub/b", "other/sub/b", "texts/a.txt", "one"] {
+            std::fs::remove_file(cli.work().join(file)).unwrap();
+        }
+        for directory in ["out", "other", "texts"] {
+            std::fs::remove_dir_all(cli.work().join(directory)).unwrap();
+        }
+    }
+
+    // The command's own status 124 is no timeout.
+    let late = cli.run(&["submit", "--wait", "--timeout", "1s", "--", "sleep", "600"]);
+    assert_eq!(late.status, Some(124));
+    assert!(late.stderr.contains("was killed: --timeout of 1s has passed"), "{late:?}");
+    let own = cli.run(&["submit", "--wait", "--timeout", "1h", "--", "sh", "-c", "exit 124"]);
+    assert_eq!(own.status, Some(124));
+    assert!(!own.stderr.contains("--timeout"), "{own:?}");
 
     // Ctrl-C cancels the job, and its machine ends.
     let mut waiting = cli

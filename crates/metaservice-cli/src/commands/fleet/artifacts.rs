@@ -10,6 +10,7 @@ use metaservice_fleet::step::{Artifact, Outcome};
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
+use super::places::{Target, extract, extract_as};
 use super::store::Stores;
 use super::{QueueArgs, StoreArgs};
 use crate::output;
@@ -52,8 +53,10 @@ pub(crate) async fn artifacts(args: Artifacts, printer: Printer) -> Result<ExitS
     };
     let Some(directory) = args.to else { return list(left, printer) };
     let stores = Stores::open(&queue, &args.store)?;
-    let left: Vec<_> = left.iter().map(|artifact| (directory.clone(), artifact)).collect();
-    let fetched = fetch_all(&stores, &left, printer).await;
+    let mut fetched = true;
+    for (path, artifact) in paths(&directory, left).into_iter().zip(left) {
+        fetched &= fetch(&stores, artifact, &Target::File(path), 0, printer).await;
+    }
     Ok(if fetched { ExitStatus::SUCCESS } else { ExitStatus::FAILED })
 }
 
@@ -89,37 +92,37 @@ pub(super) async fn place(
     artifacts: &[Artifact],
     printer: Printer,
 ) -> bool {
-    let left = artifacts.iter().zip(&spec.artifacts).map(|(artifact, wanted)| {
-        (wanted.to.clone().unwrap_or_else(|| PathBuf::from(".")), artifact)
-    });
-    fetch_all(stores, &left.collect::<Vec<_>>(), printer).await
-}
-
-/// Fetches artifacts, each into a directory. Returns whether all are there.
-async fn fetch_all(stores: &Stores, left: &[(PathBuf, &Artifact)], printer: Printer) -> bool {
     let mut fetched = true;
-    for (path, (_, artifact)) in paths(left).into_iter().zip(left) {
-        fetched &= fetch(stores, artifact, path, printer).await;
+    for (artifact, wanted) in artifacts.iter().zip(&spec.artifacts) {
+        let target = Target::of(wanted, artifact.is_directory);
+        fetched &= fetch(stores, artifact, &target, spec.max_artifact.0, printer).await;
     }
     fetched
 }
 
 /// The path of each artifact. Of those that would have the same, each is named by its whole path in
 /// the guest.
-fn paths(left: &[(PathBuf, &Artifact)]) -> Vec<PathBuf> {
-    let short = left.iter().map(|(directory, artifact)| directory.join(file_name(artifact)));
-    let short: Vec<_> = short.collect();
+fn paths(directory: &Path, left: &[Artifact]) -> Vec<PathBuf> {
+    let short: Vec<_> = left.iter().map(|artifact| directory.join(file_name(artifact))).collect();
     let is_shared = |path: &PathBuf| short.iter().filter(|other| *other == path).count() > 1;
-    let path = |(path, (directory, artifact)): (&PathBuf, &(PathBuf, &Artifact))| {
+    let path = |(path, artifact): (&PathBuf, &Artifact)| {
         if is_shared(path) { directory.join(long_name(artifact)) } else { path.clone() }
     };
     short.iter().zip(left).map(path).collect()
 }
 
-/// Fetches one artifact. Returns whether it is there.
-async fn fetch(stores: &Stores, artifact: &Artifact, path: PathBuf, printer: Printer) -> bool {
-    match try_fetch(stores, artifact, &path).await {
+/// Fetches one artifact. An archive that is extracted has files of so many bytes, at most. Returns
+/// whether it is there.
+async fn fetch(
+    stores: &Stores,
+    artifact: &Artifact,
+    target: &Target,
+    max: u64,
+    printer: Printer,
+) -> bool {
+    match try_fetch(stores, artifact, target, max).await {
         Ok(()) => {
+            let (Target::File(path) | Target::Into(path) | Target::As { path, .. }) = target;
             printer.note(&format!("fetched {} to {}", artifact.path, path.display()));
             true
         }
@@ -130,9 +133,9 @@ async fn fetch(stores: &Stores, artifact: &Artifact, path: PathBuf, printer: Pri
     }
 }
 
-async fn try_fetch(stores: &Stores, artifact: &Artifact, path: &Path) -> Result<()> {
+async fn try_fetch(stores: &Stores, artifact: &Artifact, target: &Target, max: u64) -> Result<()> {
     let object = artifact.object.as_ref().context("the job did not leave it")?;
-    let directory = path.parent().context("it has no directory")?;
+    let directory = &target.directory();
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     // The file is not visible before it is whole.
@@ -141,8 +144,19 @@ async fn try_fetch(stores: &Stores, artifact: &Artifact, path: &Path) -> Result<
     let (file, temporary) = new.into_parts();
     let mut file = tokio::fs::File::from_std(file);
     stores.get(object, &mut file).await?;
-    temporary.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(())
+    let archive = match target {
+        Target::File(path) => {
+            let persisted = temporary.persist(path);
+            return persisted.with_context(|| format!("cannot write {}", path.display()));
+        }
+        _ => std::fs::File::open(&temporary)?,
+    };
+    let target = target.clone();
+    let extracting = tokio::task::spawn_blocking(move || match target {
+        Target::As { path, name } => extract_as(&archive, &path, &name, max),
+        target => extract(&archive, &target.directory(), max),
+    });
+    extracting.await?
 }
 
 /// The last part of an artifact's path.
@@ -190,11 +204,8 @@ mod tests {
             Artifact { path, object: None, is_directory: false, error: None }
         };
         let all = ["/o/a/s.txt", "/o/b/s.txt", "/o/t.txt", "/../s.txt"].map(artifact);
-        let there = PathBuf::from("results");
-        let left: Vec<_> = all.iter().map(|artifact| (there.clone(), artifact)).collect();
+        let there = Path::new("results");
         let names = ["o_a_s.txt", "o_b_s.txt", "t.txt", ".._s.txt"];
-        assert_eq!(paths(&left), names.map(|name| there.join(name)));
-        let apart = [(PathBuf::from("x"), &all[0]), (PathBuf::from("y"), &all[1])];
-        assert_eq!(paths(&apart), ["x/s.txt", "y/s.txt"].map(PathBuf::from));
+        assert_eq!(paths(there, &all), names.map(|name| there.join(name)));
     }
 }

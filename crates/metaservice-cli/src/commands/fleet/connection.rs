@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::{Queue, Settings};
-use metaservice_fleet::server;
+use metaservice_fleet::queue::{Cause, ConnectError, LEFT_AFTER, Queue, Settings};
 use metaservice_fleet::state::{JobState, Phase};
-use metaservice_private::bases::BaseDirectory;
 
-use crate::hints;
+use crate::{hints, local_queue};
 
 /// The heading of the options in the help.
 pub(super) const QUEUE: &str = "Queue options";
@@ -70,7 +68,7 @@ impl QueueArgs {
     pub(super) async fn connect_with(&self, replicas: u8) -> Result<Queue> {
         let url = match self.url() {
             Some(url) => url.to_owned(),
-            None => server::running(&directory()?.join("server")).ok_or_else(|| {
+            None => local_queue::address()?.ok_or_else(|| {
                 hints::hinted(
                     "start \"metaservice worker\" on this host, or give --queue URL",
                     "this host has no queue",
@@ -89,7 +87,11 @@ impl QueueArgs {
         let queue = self.connect().await?;
         Ok(match only_stored_logs {
             true => queue.prune_stored_logs(is_old).await?,
-            false => queue.prune(is_old).await?,
+            false => {
+                let removed = queue.prune(is_old).await?;
+                queue.remove_left_parts(LEFT_AFTER).await?;
+                removed
+            }
         })
     }
 
@@ -99,12 +101,28 @@ impl QueueArgs {
         settings.replicas = usize::from(replicas);
         settings.credentials.clone_from(&self.queue_credentials);
         settings.ca.clone_from(&self.queue_ca);
-        Queue::connect(&settings).await.context("in --queue")
+        Queue::connect(&settings).await.map_err(hinted).context("in --queue")
     }
 }
 
-/// The directory of the queue and the workers of this user.
-pub(super) fn directory() -> Result<PathBuf> {
-    let state = BaseDirectory::state().context("there is no home directory: set HOME")?;
-    Ok(state.path().join("metaservice/fleet"))
+/// A connection that fails, with what to do about it.
+fn hinted(error: ConnectError) -> Error {
+    let hint = match error.likely() {
+        Some(Cause::Refused) => "check the port (4222 is usual), and that nats-server runs there",
+        Some(Cause::Name) => "check the name of the host",
+        Some(Cause::Silent) => "check the port (4222 is usual): no server of a queue answers there",
+        Some(Cause::Plain) => "the server does not speak TLS: check the port, or write nats://",
+        Some(Cause::Authority) => {
+            "give the certificate that signed the server's: METASERVICE_QUEUE_CA=FILE"
+        }
+        Some(Cause::OtherName) => "write the name of the host as its certificate has it",
+        Some(Cause::CaFile) => "check the file of --queue-ca",
+        Some(Cause::Credentials) => {
+            "check nats://USER:PASSWORD@HOST:PORT, or the file of --queue-credentials"
+        }
+        Some(Cause::JetStream) => "start nats-server with -js: a queue needs JetStream",
+        _ => return error.into(),
+    };
+    let text = format!("{:#}", Error::new(error));
+    hints::hinted(hint, text)
 }

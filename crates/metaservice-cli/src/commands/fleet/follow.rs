@@ -1,15 +1,19 @@
 //! The log and the result of a job of a queue.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::{Queue, ReadError};
+use metaservice_fleet::queue::{Follow, Queue, ReadError};
 use metaservice_fleet::state::{JobState, Phase};
-use metaservice_fleet::step::{ExceptionCause, LostCause, Outcome};
+use metaservice_fleet::step::Outcome;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
+use super::causes::exception;
 use super::store::Stores;
+use super::waiting::Told;
 use super::{QueueArgs, StoreArgs};
 use crate::interrupts::Interrupts;
 use crate::output::printer::{Printer, json_text};
@@ -58,18 +62,54 @@ pub(crate) async fn wait(args: &QueueArgs, id: &str, printer: Printer) -> Result
     let queue = args.connect().await?;
     let mut follow = queue.follow(&id).await?;
     let mut later = Later::default();
-    let outcome = loop {
-        let job = follow.next().await?;
+    let (mut told, mut before) = (Told::new(&queue, &id, printer), None);
+    let job = loop {
+        let job = next(&mut follow, &mut told, before.as_ref()).await?;
         later.note(&id, &job, printer);
-        if let Some(outcome) = job.outcome() {
-            break outcome.clone();
+        if job.outcome().is_some() {
+            break job;
         }
+        before = Some(job);
     };
+    let Some(outcome) = job.outcome() else { return Ok(ExitStatus::FAILED) };
     match printer.is_json() {
         true => output::line(json_text(&json!({ "id": id, "outcome": outcome }).to_string()))?,
-        false => output::line(status_of(&outcome).0)?,
+        false => output::line(status_of(outcome).0)?,
     }
-    Ok(conclude(&id, &outcome, printer))
+    Ok(conclude(&id, &job, outcome, printer))
+}
+
+/// Waits until a worker has claimed a job.
+pub(crate) async fn wait_for_start(
+    args: &QueueArgs,
+    id: &str,
+    printer: Printer,
+) -> Result<ExitStatus> {
+    let id: JobId = id.parse()?;
+    let queue = args.connect().await?;
+    let mut follow = queue.follow(&id).await?;
+    let (mut told, mut before) = (Told::new(&queue, &id, printer), None);
+    loop {
+        let job = next(&mut follow, &mut told, before.as_ref()).await?;
+        match job.phase {
+            Phase::Running { .. } => return Ok(ExitStatus::SUCCESS),
+            Phase::Ended { .. } => anyhow::bail!("the job {id} has ended"),
+            _ => before = Some(job),
+        }
+    }
+}
+
+/// The next state of a job. Until it comes, says why the job waits.
+async fn next(
+    follow: &mut Follow,
+    told: &mut Told<'_>,
+    before: Option<&JobState>,
+) -> Result<JobState, ReadError> {
+    tokio::select! {
+        biased;
+        job = follow.next() => job,
+        never = told.tell(before) => match never {},
+    }
 }
 
 /// Says once that a job is one of a later version.
@@ -90,8 +130,9 @@ pub(super) async fn print_all(queue: &Queue, id: &JobId, printer: Printer) -> Re
     let mut follow = queue.follow(id).await?;
     let mut printed = 0;
     let mut later = Later::default();
+    let (mut told, mut before) = (Told::new(queue, id, printer), None);
     loop {
-        let job = follow.next().await?;
+        let job = next(&mut follow, &mut told, before.as_ref()).await?;
         later.note(id, &job, printer);
         // The log of an attempt that is over was removed by no one.
         while printed < job.attempt {
@@ -105,6 +146,7 @@ pub(super) async fn print_all(queue: &Queue, id: &JobId, printer: Printer) -> Re
         if let Phase::Ended { .. } = job.phase {
             return Ok(job);
         }
+        before = Some(job);
     }
 }
 
@@ -149,7 +191,17 @@ async fn print(
 }
 
 /// Says what became of a job, and returns the exit status.
-pub(super) fn conclude(id: &JobId, outcome: &Outcome, printer: Printer) -> ExitStatus {
+pub(super) fn conclude(
+    id: &JobId,
+    job: &JobState,
+    outcome: &Outcome,
+    printer: Printer,
+) -> ExitStatus {
+    if let Some(timeout) = timed_out(job) {
+        let timeout = humantime::format_duration(timeout);
+        printer.note(&format!("{id}: the command was killed: --timeout of {timeout} has passed"));
+        printer.event("timeout", json!({ "id": id }));
+    }
     printer.event("ended", json!({ "id": id, "outcome": outcome }));
     match outcome {
         Outcome::Cancelled => printer.note(&format!("{id} was cancelled")),
@@ -167,23 +219,20 @@ pub(super) fn conclude(id: &JobId, outcome: &Outcome, printer: Printer) -> ExitS
     status_of(outcome)
 }
 
+/// The timeout of a job, if its command was killed by it. A command can have the same status.
+fn timed_out(job: &JobState) -> Option<Duration> {
+    let timeout = job.request.spec.timeout?.get();
+    let Phase::Ended { outcome: Outcome::Finished { status, .. }, at, .. } = &job.phase else {
+        return None;
+    };
+    let ran = Duration::from_millis(at.saturating_sub(job.claimed?));
+    (ExitStatus(*status) == ExitStatus::TIMED_OUT && ran >= timeout).then_some(timeout)
+}
+
 fn status_of(outcome: &Outcome) -> ExitStatus {
     match outcome {
         Outcome::Finished { status, .. } => ExitStatus(*status),
         Outcome::Cancelled => CANCELLED,
         _ => ExitStatus::FAILED,
-    }
-}
-
-/// Why a job has no result, in words.
-pub(crate) fn exception(cause: ExceptionCause) -> &'static str {
-    match cause {
-        ExceptionCause::Deadline => "it did not start before its deadline",
-        ExceptionCause::Artifacts => "its worker does not allow such artifacts",
-        ExceptionCause::Lost(LostCause::Lease) => "its worker was lost",
-        ExceptionCause::Lost(LostCause::Machine) => "its machine failed",
-        ExceptionCause::Lost(LostCause::Output) => "its outputs could not be kept",
-        ExceptionCause::Lost(LostCause::Refused) => "the worker cannot run it",
-        ExceptionCause::Lost(LostCause::Released) => "its worker gave it back",
     }
 }

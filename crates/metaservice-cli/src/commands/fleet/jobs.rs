@@ -1,18 +1,22 @@
 //! `metaservice jobs`: the jobs of a queue.
 
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
 use metaservice_fleet::name::{JobId, Tenant};
-use metaservice_fleet::queue::StoredStep;
-use metaservice_fleet::state::{JobState, Phase};
+use metaservice_fleet::queue::{Queue, ReadError, StoredStep};
+use metaservice_fleet::state::{JobState, Phase, ServerTime};
 use metaservice_fleet::step::Outcome;
+use metaservice_fleet::tenants::TenantUse;
 use metaservice_fleet::view::View;
+use metaservice_fleet::why_waiting::{Crew, Reason, why};
 use serde_json::{Value, json};
 
 use super::QueueArgs;
+use super::waiting::words;
 use crate::interrupts::Interrupts;
 use crate::output;
 use crate::output::printer::{Printer, json_text, printable};
@@ -27,6 +31,12 @@ Examples:
   metaservice jobs --all --json | jq '.[] | select(.state == \"exception\")'";
 
 /// List the jobs of a queue: those that wait and run, in their order.
+///
+/// REASON is why a job waits: "no-worker", "draining", "busy" (all slots are taken), "needs" (no
+/// worker has all of --require), "too-large" (more memory than each worker may use), "memory",
+/// "disk", "tenant" (its limit of running jobs), "not-before", "pause" (after a lost attempt) or
+/// "late" (after its deadline). With --json, "why" has the details, and "place" the place of a
+/// waiting job among those of its tenant.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Jobs {
@@ -69,7 +79,9 @@ pub(crate) async fn jobs(args: Jobs, printer: Printer) -> Result<ExitStatus> {
             interrupt = interrupts.next() => Ok(ExitStatus::signal(interrupt.number)),
         };
     }
-    let view = args.queue.connect().await?.view().await?;
+    let queue = args.queue.connect().await?;
+    let view = queue.view().await?;
+    let waits = Waits::of(&queue, &view).await?;
     let jobs = args.list(&view);
     let unknown = view.unknown().count();
     if unknown > 0 {
@@ -77,12 +89,41 @@ pub(crate) async fn jobs(args: Jobs, printer: Printer) -> Result<ExitStatus> {
         printer.note(&format!("{unknown} {text}"));
     }
     if printer.is_json() {
-        let all: Vec<_> = jobs.iter().map(|(id, job)| json_of(id, job)).collect();
+        let all: Vec<_> = jobs.iter().map(|(id, job)| waits.json_of(id, job)).collect();
         output::line(json_text(&json!(all).to_string()))?;
     } else {
-        Lines::begin(&jobs, printer)?;
+        Lines::begin(&jobs, Some(&waits), printer)?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Why jobs wait.
+struct Waits {
+    crew: Crew,
+    time: ServerTime,
+    tenants: BTreeMap<Tenant, TenantUse>,
+    places: HashMap<JobId, usize>,
+}
+
+impl Waits {
+    async fn of(queue: &Queue, view: &View) -> Result<Self> {
+        let (crew, time) = queue.crew().await?;
+        let places = view.places().map(|(id, place)| (id.clone(), place)).collect();
+        Ok(Self { crew, time, tenants: view.tenants(), places })
+    }
+
+    fn reason(&self, job: &JobState) -> Option<Reason> {
+        let tenant = self.tenants.get(&job.request.tenant).copied().unwrap_or_default();
+        why(job, &self.crew, tenant, self.time)
+    }
+
+    fn json_of(&self, id: &JobId, job: &JobState) -> Value {
+        let (mut json, reason) = (json_of(id, job), self.reason(job));
+        json["reason"] = reason.as_ref().map(Reason::word).into();
+        json["why"] = reason.map(|reason| words(&reason, job)).into();
+        json["place"] = self.places.get(id).copied().into();
+        json
+    }
 }
 
 /// Writes the list, and each job again whenever its state changes.
@@ -94,7 +135,7 @@ async fn follow(args: &Jobs, printer: Printer) -> Result<Infallible> {
         let step = steps.next().await?;
         view.apply(began.elapsed(), &step.id, step.at, step.change);
     }
-    let lines = Lines::begin(&args.list(&view), printer)?;
+    let lines = Lines::begin(&args.list(&view), None, printer)?;
     loop {
         let StoredStep { id, at, change } = steps.next().await?;
         let shown = |job: &JobState| (state(job), job.attempt);
@@ -109,6 +150,42 @@ async fn follow(args: &Jobs, printer: Printer) -> Result<Infallible> {
     }
 }
 
+/// The jobs of a queue, for those who ask for all about one.
+pub(crate) struct Inspected {
+    view: View,
+    waits: Waits,
+}
+
+impl Inspected {
+    pub(crate) async fn read(args: &QueueArgs) -> Result<Self> {
+        let queue = args.connect().await?;
+        let view = queue.view().await?;
+        let waits = Waits::of(&queue, &view).await?;
+        Ok(Self { view, waits })
+    }
+
+    /// All about a job, as JSON.
+    pub(crate) fn one(&self, id: &str) -> Result<String> {
+        let id: JobId = id.parse()?;
+        if self.view.is_unknown(&id) {
+            return Err(ReadError::Later(id).into());
+        }
+        let job = self.view.job(&id).ok_or_else(|| ReadError::NoJob(id.clone()))?;
+        let mut json = self.waits.json_of(&id, job);
+        json["request"] = json!(*job.request);
+        json["outcome"] = json!(job.outcome());
+        json["claimedMs"] = job.claimed.into();
+        json["endedMs"] = match job.phase {
+            Phase::Ended { at, .. } => at.into(),
+            _ => Value::Null,
+        };
+        Ok(serde_json::to_string_pretty(&json)?)
+    }
+}
+
+/// The place of the reason in a row: behind the state.
+const REASON: usize = 3;
+
 /// Jobs as lines: rows of a table, ids or JSON.
 struct Lines {
     columns: Columns,
@@ -117,13 +194,30 @@ struct Lines {
 
 impl Lines {
     /// Writes these jobs first.
-    fn begin(jobs: &[(&JobId, &JobState)], printer: Printer) -> Result<Self> {
+    ///
+    /// A reason holds at one moment: a list that is followed has none.
+    fn begin(
+        jobs: &[(&JobId, &JobState)],
+        waits: Option<&Waits>,
+        printer: Printer,
+    ) -> Result<Self> {
         let head = ["ID", "TENANT", "STATE", "ATTEMPT", "WORKER", "AGE", "COMMAND"];
-        let head = head.map(str::to_owned).to_vec();
-        let rows = jobs.iter().map(|(id, job)| row(id, job, now()));
+        let mut head = head.map(str::to_owned).to_vec();
+        if waits.is_some() {
+            head.insert(REASON, "REASON".to_owned());
+        }
+        let rows = jobs.iter().map(|(id, job)| {
+            let mut row = row(id, job, now());
+            if let Some(waits) = waits {
+                let reason = waits.reason(job).as_ref().map_or("-", Reason::word);
+                row.insert(REASON, reason.to_owned());
+            }
+            row
+        });
         let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
         // Later rows are as wide as most are.
-        let columns = Columns::of(&rows).at_least(&[12, 8, 11, 7, 10]);
+        let columns = Columns::of(&rows);
+        let columns = if waits.is_none() { columns.at_least(&[12, 8, 11, 7, 10]) } else { columns };
         let lines = Self { columns, printer };
         if printer.is_json() || printer.is_quiet() {
             jobs.iter().try_for_each(|(id, job)| lines.write(id, job))?;

@@ -2,10 +2,12 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod cancel;
+mod causes;
 mod connection;
 pub(crate) mod drain;
 pub(crate) mod follow;
 pub(crate) mod jobs;
+mod places;
 mod reach;
 mod report;
 pub(crate) mod retry;
@@ -13,10 +15,12 @@ mod seal;
 mod store;
 pub(crate) mod submit;
 pub(crate) mod tenants;
+mod waiting;
 mod warm;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
+pub(crate) use causes::exception;
 pub(crate) use connection::QueueArgs;
 pub(crate) use reach::{MaybeQueue, Reached};
 pub(crate) use store::{StoreArgs, Stores};

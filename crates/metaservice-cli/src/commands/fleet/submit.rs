@@ -35,7 +35,12 @@ Examples:
   metaservice submit --file jobs.jsonl --tenant course-101 --priority low
 
 A line of --file is a description, as \"run --dry-run=json\" prints it, or an object with an \"id\"
-and a \"spec\".
+and a \"spec\":
+
+  {\"version\": 1, \"command\": [\"make\", \"test\"], \"machine\": {\"memory\": \"2G\"}}
+  {\"id\": \"job-7\", \"spec\": {\"version\": 1, \"command\": [\"sh\", \"-c\", \"exit 3\"]}}
+
+  metaservice run --dry-run=json --image debian -- make test | jq -c . >> jobs.jsonl
 
 Exit status: 0. With --wait, that of the command; 130 if the job was cancelled; 125 if it has no
 result.";
@@ -232,7 +237,7 @@ async fn wait(
         }
         _ => true,
     };
-    match follow::conclude(id, outcome, printer) {
+    match follow::conclude(id, &job, outcome, printer) {
         ExitStatus::SUCCESS if !fetched => Ok(ExitStatus::FAILED),
         status => Ok(status),
     }
@@ -266,14 +271,24 @@ fn read(path: &Path, treatment: &Treatment) -> Result<Vec<(JobId, Request)>> {
 }
 
 fn job_of(line: &str, treatment: &Treatment) -> Result<(JobId, Request)> {
-    let value: serde_json::Value = serde_json::from_str(line)?;
-    let Line { id, spec } = match value.get("spec").is_some() {
-        true => serde_json::from_value(value)?,
-        false => Line { id: None, spec: serde_json::from_value(value)? },
+    let value: serde_json::Value = serde_json::from_str(line).map_err(malformed)?;
+    let has_spec = value.get("spec").is_some() || value.get("id").is_some();
+    let Line { id, spec } = match has_spec {
+        true => serde_json::from_str(line).map_err(malformed)?,
+        false => Line { id: None, spec: serde_json::from_str(line).map_err(malformed)? },
     };
     let request = treatment.request(spec);
     request.check().map_err(invalid)?;
     Ok((id.unwrap_or_else(JobId::random), request))
+}
+
+/// A line that is no job. Its own number is not that of the file.
+fn malformed(error: serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let text = text.trim_end_matches(&format!(" at line {line} column {column}"));
+    let hint = r#"a line is a job such as {"version": 1, "command": ["make", "test"]}"#;
+    hints::hinted(hint, format!("column {column}: {text}"))
 }
 
 /// A time from now, in milliseconds since 1970.

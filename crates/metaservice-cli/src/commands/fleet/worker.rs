@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use metaservice_fleet::metrics::{self, Metrics};
 use metaservice_fleet::name::WorkerName;
 use metaservice_fleet::requirement::Requirement;
 use metaservice_fleet::sealed::WorkerKey;
 use metaservice_fleet::server::{LocalServer, ServerError};
-use metaservice_fleet::worker::{self, Events, Groups, Options};
+use metaservice_fleet::worker::{self, Events, Groups, Options, WorkerError};
 use metaservice_qemu::{Accelerator, Arch};
 use metaservice_sandbox::spec::Size;
 use tokio::net::TcpListener;
@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::StoreArgs;
-use super::connection::{self, QueueArgs};
+use super::connection::QueueArgs;
 use super::report::Reporter;
 use super::warm::WarmArg;
 use crate::description;
-use crate::hints;
 use crate::interrupts::Interrupts;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
+use crate::{hints, local_queue};
 
 const HELP: &str = "\
 Examples:
@@ -151,6 +151,9 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
         Some(server) => args.queue.connect_to(server.url().to_owned(), 1).await?,
         None => args.queue.connect_with(args.replicas).await?,
     };
+    if let Some(workers) = options.directory.parent() {
+        remove_unused(workers, &options.directory);
+    }
     let (events, mut reported) = mpsc::unbounded_channel();
     let events = match &endpoint {
         Some((metrics, _)) => Events::from(events).counted(metrics.clone()),
@@ -160,7 +163,7 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
     let mut working = std::pin::pin!(worker::run(queue, options, drain.clone(), events));
     let summary = loop {
         tokio::select! {
-            ended = &mut working => break ended.context("cannot work")?,
+            ended = &mut working => break ended.map_err(failed)?,
             Some(event) = reported.recv() => reporter.report(&event),
             interrupt = interrupts.next() => {
                 if drain.is_cancelled() {
@@ -179,6 +182,29 @@ pub(crate) async fn worker(args: Worker, printer: Printer) -> Result<ExitStatus>
     }
     printer.note(&format!("{} attempts, {} results", summary.claimed, summary.ended));
     Ok(ExitStatus::SUCCESS)
+}
+
+fn failed(error: WorkerError) -> Error {
+    match error {
+        error @ WorkerError::Name { .. } => hints::hinted(
+            "give it a --name of its own; if the other one was killed, wait 15 s",
+            error.to_string(),
+        ),
+        error => Error::new(error),
+    }
+    .context("cannot work")
+}
+
+/// Directories of workers that no worker uses for so long are removed.
+const UNUSED: Duration = Duration::from_hours(7 * 24);
+
+/// Removes what workers have left that do not come back. It costs no worker its work.
+fn remove_unused(workers: &Path, own: &Path) {
+    match worker::remove_unused(workers, own, UNUSED) {
+        Ok(removed) if removed > 0 => tracing::info!(removed, "removed what old workers have left"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "what old workers have left is not removed"),
+    }
 }
 
 /// Serves metrics until the value is dropped.
@@ -203,7 +229,7 @@ async fn ended(server: &mut Option<LocalServer>) {
 }
 
 async fn local_server() -> Result<LocalServer> {
-    let directory = connection::directory()?.join("server");
+    let directory = local_queue::directory()?.join("server");
     LocalServer::start(&directory).await.map_err(|error| match error {
         ServerError::NotInstalled => hints::hinted(
             "\"metaservice doctor --install\" installs it; or give the --queue of another host",
@@ -235,7 +261,7 @@ fn options(args: &Worker) -> Result<Options> {
     if Accelerator::Auto.choose(Arch::HOST).is_ok_and(|choice| choice.kvm) {
         labels.insert("kvm".to_owned());
     }
-    let directory = connection::directory()?.join("workers").join(name.as_str());
+    let directory = local_queue::directory()?.join("workers").join(name.as_str());
     Ok(Options {
         name,
         slots: args.slots,

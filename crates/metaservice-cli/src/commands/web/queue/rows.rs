@@ -16,7 +16,7 @@ use metaservice_web::{
 };
 use serde_json::json;
 
-use crate::commands::fleet::follow::exception;
+use crate::commands::fleet::exception;
 use crate::commands::fleet::jobs::{state, worker};
 
 /// The list of a queue: the jobs that have not ended, and the youngest of those that have.
