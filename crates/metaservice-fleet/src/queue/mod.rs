@@ -20,6 +20,7 @@ mod files;
 mod follow;
 mod keys;
 mod left_parts;
+mod messages;
 mod probe;
 mod prune;
 mod reader;

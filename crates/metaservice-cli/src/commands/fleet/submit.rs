@@ -271,11 +271,13 @@ fn read(path: &Path, treatment: &Treatment) -> Result<Vec<(JobId, Request)>> {
 }
 
 fn job_of(line: &str, treatment: &Treatment) -> Result<(JobId, Request)> {
-    let value: serde_json::Value = serde_json::from_str(line).map_err(malformed)?;
+    let value: serde_json::Value = serde_json::from_str(line).map_err(|error| malformed(&error))?;
     let has_spec = value.get("spec").is_some() || value.get("id").is_some();
     let Line { id, spec } = match has_spec {
-        true => serde_json::from_str(line).map_err(malformed)?,
-        false => Line { id: None, spec: serde_json::from_str(line).map_err(malformed)? },
+        true => serde_json::from_str(line).map_err(|error| malformed(&error))?,
+        false => {
+            Line { id: None, spec: serde_json::from_str(line).map_err(|error| malformed(&error))? }
+        }
     };
     let request = treatment.request(spec);
     request.check().map_err(invalid)?;
@@ -283,7 +285,7 @@ fn job_of(line: &str, treatment: &Treatment) -> Result<(JobId, Request)> {
 }
 
 /// A line that is no job. Its own number is not that of the file.
-fn malformed(error: serde_json::Error) -> Error {
+fn malformed(error: &serde_json::Error) -> Error {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     let text = text.trim_end_matches(&format!(" at line {line} column {column}"));
