@@ -1,17 +1,3 @@
-//! Any bytes are either the answer of a poll or an error. An answer survives a round trip.
-
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::{Action, PollAnswer};
-
-fuzz_target!(|data: &[u8]| {
-    if let Ok(answer) = serde_json::from_slice::<PollAnswer>(data) {
-        let json = serde_json::to_vec(&answer).unwrap();
-        assert_eq!(serde_json::from_slice::<PollAnswer>(&json).unwrap(), answer);
-        let (PollAnswer::Action(Action { id, .. })
-        | PollAnswer::None { id }
-        | PollAnswer::Unknown { id, .. }) = answer;
-        assert!(!id.as_str().contains(['&', '#', '?', ' ', '\r', '\n']));
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| metaservice_fuzzing::action::run(data));

@@ -1,19 +1,3 @@
-//! Any message is either decoded or refused. A decoded message encodes to the same bytes.
-
 #![no_main]
 
-use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
-use metaservice_protocol::shell::{StreamProtocol, Frame};
-
-fuzz_target!(|data: &[u8]| {
-    let message = Bytes::copy_from_slice(data);
-    for version in [StreamProtocol::V1, StreamProtocol::V2] {
-        if let Ok(frame) = Frame::decode(&message, version) {
-            let again = frame.encode();
-            // Each non-zero exit status is decoded as failed and encoded as 1.
-            assert!(again == message || matches!(frame, Frame::Exit { success: false, .. }));
-            assert_eq!(Frame::decode(&again, version), Ok(frame));
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| metaservice_fuzzing::shell_frame::run(data));

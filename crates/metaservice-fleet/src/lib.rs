@@ -50,7 +50,7 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod log;

@@ -43,7 +43,7 @@ pub use reader::LogReader;
 pub use waiting::Waiting;
 pub(crate) use watch::HeldLease;
 pub use watch::{Leases, Limits, Steps, StoredStep};
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(crate) use {
     denial::is_denial,
     watch::{stored_limits, stored_renewal, stored_step},

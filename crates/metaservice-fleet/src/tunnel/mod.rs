@@ -25,5 +25,5 @@ mod subject;
 
 pub use door::{Door, MAX_CONNECTIONS};
 pub use portal::{Portal, PortalError};
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub(crate) use subject::{is_inbox, name};
