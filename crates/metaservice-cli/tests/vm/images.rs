@@ -354,13 +354,14 @@ fn machines_from_a_snapshot_of_a_stock_image_share_nothing() {
     let before = sha256(&disk);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut seen = BTreeSet::new();
-    for pair in 0..3 {
+    // Two at the same time, and one after them.
+    for names in [&["machine-0", "machine-1"][..], &["machine-2"]] {
         let begun = now();
-        let machines = [2 * pair, 2 * pair + 1].map(|n| {
-            let name = format!("machine-{n}");
-            let run = ["run", "--json", "--image", "ready", "--name", &name];
+        let start = |name: &&str| {
+            let run = ["run", "--json", "--image", "ready", "--name", name];
             gallery.start(&[&run[..], &["--", "sh", "-c", IDENTITY]].concat())
-        });
+        };
+        let machines: Vec<_> = names.iter().map(start).collect();
         for machine in machines {
             let finished = finish(machine);
             let text = finished.text(0);
@@ -378,7 +379,7 @@ fn machines_from_a_snapshot_of_a_stock_image_share_nothing() {
             }
         }
     }
-    assert_eq!(seen.len(), 36);
+    assert_eq!(seen.len(), 18);
     assert_eq!(sha256(&disk), before, "a machine has written to the image");
     gallery.run(&["image", "rm", "ready"]).text(0);
     assert_eq!(snapshots(&gallery), 0);
