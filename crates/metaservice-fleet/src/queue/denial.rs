@@ -144,7 +144,7 @@ fn denial(error: &str) -> Option<Denied> {
 }
 
 /// Whether this error of the server says that the user may not publish there.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn is_denial(error: &str, subject: &str) -> bool {
     denial(error)
         .is_some_and(|denied| denied.access == Access::Publish && denied.subject == subject)
