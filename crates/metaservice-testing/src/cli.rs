@@ -157,6 +157,12 @@ impl Cli {
         Service { child, address, stderr, stdout }
     }
 
+    /// Starts `metaservice web` with more arguments, and lets a browser in.
+    pub fn web(&self, args: &[&str]) -> Web {
+        let first = ["web", "--listen", "127.0.0.1:0"];
+        Web::start(self.command(first.iter().chain(args)), &self.work())
+    }
+
     /// Returns a client of the control socket of the job `name`.
     pub fn client(&self, name: &str) -> Client {
         Client::new(self.jobs().join(name).join("control.sock"))

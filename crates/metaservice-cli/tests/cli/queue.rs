@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
 
-use metaservice_testing::cli::{Cli, Web, finish, wait_for};
+use metaservice_testing::cli::{Cli, finish, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
@@ -433,7 +433,7 @@ fn the_page_of_a_queue_lists_submits_and_cancels() {
     let cli = Cli::new(METASERVICE);
     let worker = Worker::start(&cli, &["--name", "w"]);
     let id = submit(&cli, &["--tenant", "t", "-e", "TOKEN=secret", "--", "make", "test"]);
-    let web = Web::start(&cli, &["--queue", "local"]);
+    let web = cli.web(&["--queue", "local"]);
     let session = web.get("api/session");
     assert_eq!((&session["source"], &session["can"]["remove"]), (&"queue".into(), &false.into()));
     let details = web.get(&format!("api/jobs/{id}"));

@@ -18,7 +18,7 @@ use crate::METASERVICE;
 #[test]
 fn the_page_has_the_logs_of_jobs_that_run_and_of_those_that_have_ended() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli, &[]);
+    let web = cli.web(&[]);
     let service = cli.serve(&["--name", "build", "--", "make", "test"]);
     service.request("GET", "execute", "");
     service.request_with("POST", "log", "", "one\ntwo\n");
@@ -70,7 +70,7 @@ impl Drop for Agent {
 #[test]
 fn files_go_both_ways() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli, &[]);
+    let web = cli.web(&[]);
     let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
     let _agent = Agent::start(&cli, &service);
     let client = cli.run(&["wait", "--for", "running", "build"]);
@@ -195,7 +195,7 @@ async fn until(socket: &mut Socket, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_held_back_and_ends_with_its_browser() {
     let cli = Cli::new(METASERVICE);
-    let web = Web::start(&cli, &[]);
+    let web = cli.web(&[]);
     let service = cli.serve(&["--cloud", "--name", "build", "--", "sleep", "600"]);
     let _agent = Agent::start(&cli, &service);
     cli.run(&["wait", "--for", "running", "build"]).text(0);

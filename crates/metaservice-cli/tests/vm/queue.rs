@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
-use metaservice_testing::cli::{Cli, Web, finish, wait_for, wait_for_line};
+use metaservice_testing::cli::{Cli, finish, wait_for, wait_for_line};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::METASERVICE;
@@ -298,7 +298,7 @@ fn the_page_shows_a_job_of_a_queue_that_runs_and_that_has_ended() {
     let id = cli.run(&["submit", "--artifact", "/file:x", "--", "sh", "-c", script]).text(0);
     let id = id.trim();
     cli.run(&["exec", "--queue", "local", id, "--", "true"]).text(0);
-    let web = Web::start(&cli, &["--queue", "local"]);
+    let web = cli.web(&["--queue", "local"]);
     let started = web.get(&format!("api/jobs/{id}/log"))["startedMs"].as_u64().unwrap();
     let log = || web.curl(&[], &format!("api/jobs/{id}/log/download"));
     assert_eq!(log(), (200, "hello\n".to_owned()));

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::Cli;
 use super::finished::finish;
 
 /// The server of the page, and a browser that it has let in.
@@ -20,14 +20,14 @@ pub struct Web {
 }
 
 impl Web {
-    /// Starts the server with more arguments, and lets the browser in.
-    pub fn start(cli: &Cli, args: &[&str]) -> Self {
-        let first = ["web", "--listen", "127.0.0.1:0"];
-        let mut child = cli.command(first.iter().chain(args)).spawn().unwrap();
+    /// Starts the server with this command, and lets the browser in. Its cookies are in a file of
+    /// the directory.
+    pub(super) fn start(mut command: Command, directory: &Path) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut link = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut link).unwrap();
         let (page, token) = link.trim_end().split_once("/#token=").unwrap();
-        let jar = cli.work().join("cookies").to_str().unwrap().to_owned();
+        let jar = directory.join("cookies").to_str().unwrap().to_owned();
         let web = Self { child, page: page.to_owned(), jar };
         assert_eq!(web.post("session", &format!("{{\"token\":\"{token}\"}}")).0, 204);
         web
