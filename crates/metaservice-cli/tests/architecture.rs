@@ -33,7 +33,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("metaservice-fleet", &["metaservice-private", "metaservice-sandbox"]),
-    ("metaservice-web", &["metaservice"]),
+    ("metaservice-web", &["metaservice", "metaservice-protocol"]),
     (
         "metaservice-cli",
         &[
