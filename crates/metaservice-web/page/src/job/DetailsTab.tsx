@@ -36,7 +36,7 @@ function Found({ details }: { details: Details }): VNode {
     <div class="details">
       <section class={`verdict ${found.tone}`} aria-label="What became of the job">
         <h2>{plain(found.says)}</h2>
-        {error !== undefined && <p class="error">{plain(error)}</p>}
+        {error !== undefined && <p class="error">{sentence(plain(error))}</p>}
         {found.help !== undefined && <p>{found.help}</p>}
         <div class="tools">
           <Link class="button" to={jobPath(job.name)}>
@@ -174,4 +174,8 @@ function Description(props: { text: string }): VNode {
       </details>
     </Part>
   );
+}
+
+function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

@@ -2,7 +2,7 @@
 
 import { bytes, dateTime, duration, plain } from "../format";
 import type { Details } from "../types";
-import { signalName } from "./words";
+import { isKnownEnd, signalName } from "./words";
 
 export type Fact = [name: string, value: string];
 
@@ -48,7 +48,7 @@ function list(value: unknown): Value {
   return Array.isArray(value) && value.length > 0 ? value.map(String).join(", ") : undefined;
 }
 
-export function sections({ job, ended, endedMs, end, error, spec }: Details): Section[] {
+export function sections({ job, ended, endedMs, end, spec }: Details): Section[] {
   const { ending, agent, machine = {} } = job;
   const attempts = (machine["attempts"] ?? {}) as Record<string, unknown>;
   const network = spec?.machine?.network;
@@ -58,7 +58,7 @@ export function sections({ job, ended, endedMs, end, error, spec }: Details): Se
       title: "Result",
       facts: known([
         ["State", job.state],
-        ["End", end === "result" ? "the guest reported a result" : end],
+        ["End", end === "result" || isKnownEnd(end) ? undefined : end],
         ["Exit status", job.status],
         ["Signal", ending?.signal === undefined ? undefined : signalName(ending.signal)],
         ["Ran for", span(ending?.wallMs)],
@@ -66,7 +66,6 @@ export function sections({ job, ended, endedMs, end, error, spec }: Details): Se
         ["Peak memory", size(ending?.peakMemory)],
         ["Killed for lack of memory", ending?.oomKills],
         ["Failure", ending?.failure?.message || ending?.failure?.code],
-        ["Error", error],
       ]),
     },
     {
@@ -124,7 +123,9 @@ export function sections({ job, ended, endedMs, end, error, spec }: Details): Se
 
 /** All of it as plain text. */
 export function asText(details: Details, says: string, command: string): string {
-  const lines = [`${details.job.name}: ${says}`, "", "Command", `  ${command}`];
+  const lines = [`${details.job.name}: ${says}`];
+  if (details.error !== undefined) lines.push(details.error);
+  lines.push("", "Command", `  ${command}`);
   for (const { title, facts } of sections(details)) {
     lines.push("", title, ...facts.map(([name, value]) => `  ${name}: ${value}`));
   }

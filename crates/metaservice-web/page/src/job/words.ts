@@ -52,6 +52,11 @@ const ENDS: Record<string, string> = {
   abandoned: "The job was abandoned: it was interrupted twice.",
 };
 
+/** Whether the verdict says it in words. */
+export function isKnownEnd(end: string | undefined): boolean {
+  return end !== undefined && ENDS[end] !== undefined;
+}
+
 const HELP: Record<string, string> = {
   "machine-gone": "The last lines of the console often say why: a panic of the kernel, or a power-off.",
   "not-started": "The error and the messages of the job say why.",

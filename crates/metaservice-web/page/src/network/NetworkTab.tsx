@@ -27,6 +27,10 @@ export function NetworkTab({ name, started }: { name: string; started: number | 
         <Empty title="There is no record of connections">
           <p>The server does not have it for this job.</p>
         </Empty>
+      ) : !network.live && network.records.length === 0 ? (
+        <Empty title="No attempts are recorded">
+          <p>The guest has not tried to reach anything, or the job had no network policy.</p>
+        </Empty>
       ) : network.policy === null && network.records.length === 0 ? (
         <Empty title="This job has no network policy">
           <p>Its guest reaches the service of the job and nothing else. Rules let it reach more:</p>

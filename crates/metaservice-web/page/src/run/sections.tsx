@@ -100,7 +100,7 @@ export function CommandFields({ fields, errors, set, unknown }: Props & { unknow
             {...attributes}
             {...plain}
             class="code"
-            rows={3}
+            rows={Math.min(10, Math.max(3, fields.env.split("\n").length + 1))}
             value={fields.env}
             onInput={(event) => set({ env: event.currentTarget.value })}
           />

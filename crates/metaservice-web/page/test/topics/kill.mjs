@@ -7,6 +7,7 @@ export default async function (t) {
   const { tool } = t;
   let { page } = t;
   await step("a job is killed after one question", async () => {
+    await page.goto(`http://${t.server.address}/job/build`);
     await page.getByRole("button", { name: "Kill" }).click();
     await seen(page, "Kill build?");
     await look(page, "kill");

@@ -37,6 +37,27 @@ export default async function (t) {
     await look(page, "jobs");
   });
 
+  await step("the list is sorted, and chosen by state", async () => {
+    const names = () => page.locator("tbody th").allTextContents();
+    const first = async () => (await names())[0];
+    await page.getByRole("columnheader", { name: "Name" }).getByRole("button").click();
+    await until(first, "build");
+    assert.equal(
+      await page.getByRole("columnheader", { name: "Name" }).getAttribute("aria-sort"),
+      "ascending",
+    );
+    await page.getByRole("columnheader", { name: "Name" }).getByRole("button").click();
+    await until(first, "failing");
+    const states = page.getByRole("group", { name: "Show jobs by state" });
+    await states.getByRole("button", { name: "Running 1" }).click();
+    await until(() => names().then(String), "build");
+    await states.getByRole("button", { name: "Succeeded 0" }).click();
+    await seen(page, "No job is in this state");
+    await page.keyboard.press("Escape");
+    await page.getByRole("columnheader", { name: "Started" }).getByRole("button").click();
+    await until(first, "failing");
+  });
+
   await step("the list is filtered and used by the keyboard alone", async () => {
     await page.keyboard.press("/");
     await page.keyboard.type("nothing like it");

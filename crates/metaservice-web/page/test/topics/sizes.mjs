@@ -3,6 +3,11 @@
 import assert from "node:assert/strict";
 import { look, rows, seen, step, tab } from "../harness.mjs";
 
+async function fits(page) {
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${overflow} pixels too wide: ${page.url()}`);
+}
+
 export default async function (t) {
   const { tool } = t;
   let { page } = t;
@@ -25,12 +30,22 @@ export default async function (t) {
       await other.getByRole("link", { name: "build", exact: true }).waitFor();
       await look(other, `jobs-${name}`);
       await other.getByRole("link", { name: "build", exact: true }).click();
-      await rows(other).getByText("resumed", { exact: true }).waitFor();
+      await rows(other).getByText("step 400", { exact: true }).waitFor();
       await other.keyboard.press("Home");
       await seen(other, "12 tests");
-      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(overflow <= 0, `${overflow} pixels too wide`);
       await look(other, `log-${name}`);
+      for (const [view, path, words] of [
+        ["run", "/run", "The same on the command line"],
+        ["details", "/job/failing/details", "The command has failed: exit status 3."],
+        ["network", "/job/build/network", /denied|No attempts are recorded/],
+        ["files", "/job/build/files", "The job does not run"],
+      ]) {
+        await fits(other);
+        await other.goto(`http://${t.server.address}${path}`);
+        await seen(other, words);
+        await look(other, `${view}-${name}`);
+      }
+      await fits(other);
       await other.context().close();
     });
   }
