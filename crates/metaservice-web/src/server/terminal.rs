@@ -33,8 +33,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest message from a browser, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The most messages that wait until the command reads them.
-const MAX_TYPED: usize = 64;
+/// The most messages that wait until the command reads them. The page sends 16 KiB in one.
+const MAX_TYPED: usize = 256;
 
 /// The most bytes of output in a message.
 const MAX_OUTPUT: usize = 32 * 1024;

@@ -15,7 +15,7 @@ interface Worker {
   slots: number;
   running: number;
   /** How many machines wait for a job: all, or those of each image. */
-  warm: number | Record<string, number>;
+  warm: number;
   reason?: string;
   labels: string[];
 }
@@ -186,7 +186,7 @@ function Workers({ workers }: { workers: Worker[] }): VNode {
                 <Slots of={worker.slots} running={worker.running} />
               </td>
               <td>
-                <Warm warm={worker.warm} />
+                {worker.warm > 0 ? count(worker.warm) : <span class="dim-text">–</span>}
               </td>
               <td>
                 <span class="names">
@@ -226,21 +226,6 @@ function Slots(props: { of: number; running: number }): VNode {
       <span>
         {count(running)} of {count(of)}
       </span>
-    </span>
-  );
-}
-
-function Warm({ warm }: { warm: Worker["warm"] }): VNode {
-  if (typeof warm === "number") return warm > 0 ? <>{count(warm)}</> : <span class="dim-text">–</span>;
-  const images = Object.entries(warm).filter(([, machines]) => machines > 0);
-  if (images.length === 0) return <span class="dim-text">–</span>;
-  return (
-    <span class="warm">
-      {images.map(([image, machines]) => (
-        <span key={image}>
-          {count(machines)} <span class="dim-text">{plainLine(image)}</span>
-        </span>
-      ))}
     </span>
   );
 }

@@ -24,6 +24,9 @@ export interface ShellOptions {
 /** How many bytes are processed before the server hears of them. It pauses after 256 KiB. */
 const TOOK_STEP = 32 * 1024;
 
+/** The most bytes of a message to the server, which takes 64 KiB. */
+const MAX_TYPED = 16 * 1024;
+
 export class ShellConnection {
   #socket: WebSocket;
   #encoder = new TextEncoder();
@@ -64,8 +67,10 @@ export class ShellConnection {
     this.#socket = socket;
   }
 
+  /** A text that was pasted can be long: it is sent in parts. */
   type(text: string): void {
-    this.#send(this.#encoder.encode(text));
+    const bytes = this.#encoder.encode(text);
+    for (let at = 0; at < bytes.length; at += MAX_TYPED) this.#send(bytes.subarray(at, at + MAX_TYPED));
   }
 
   /** Sends bytes, each as a character. */
