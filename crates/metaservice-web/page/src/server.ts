@@ -1,6 +1,7 @@
 // Requests to the server, and whether it lets this browser in.
 
 import { signal } from "@preact/signals";
+import { plainLine } from "./format";
 
 /** Whether the server lets this browser in. */
 export type Access = "unknown" | "open" | "none" | "used" | "slow" | "signIn";
@@ -71,9 +72,8 @@ export async function wantsSignIn(): Promise<boolean> {
 
 /** The text of an error, for people. */
 export function reason(error: unknown): string {
-  if (error instanceof Refused) return error.message;
   if (error instanceof TypeError) return "the server does not answer";
-  return error instanceof Error ? error.message : String(error);
+  return plainLine(error instanceof Error ? error.message : String(error));
 }
 
 /** The path of a job's part of the API. */

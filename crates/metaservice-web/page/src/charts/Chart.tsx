@@ -17,7 +17,7 @@ interface Props {
   series: Series[];
   format: (value: number) => string;
   most?: number;
-  binary?: boolean;
+  steps?: "bytes" | "whole";
   group: string;
   /** What the curves say, for those who do not see them. */
   summary: string;
@@ -37,12 +37,12 @@ export function Chart(props: Props): VNode {
     import("./plot").then(
       ({ openPlot }) => {
         if (isOver || !box.current) return;
-        const { most, binary = false, group } = latest.current;
+        const { most, steps, group } = latest.current;
         plot.current = openPlot(box.current, {
           series: latest.current.series,
           format: (value) => latest.current.format(value),
           most,
-          binary,
+          steps,
           group,
           hover: setAt,
         });

@@ -12,8 +12,8 @@ export interface PlotOptions {
   format: (value: number) => string;
   /** The top of the scale; without one, that of the values. */
   most?: number | undefined;
-  /** Whether steps of the scale are those of bytes. */
-  binary: boolean;
+  /** The steps of the scale: those of bytes, or those of things that are counted. */
+  steps?: "bytes" | "whole" | undefined;
   /** Charts of one group show the same time. */
   group: string;
   /** Called with the index of the time under the pointer. */
@@ -25,7 +25,10 @@ export interface Plot {
   close: () => void;
 }
 
-const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
+const STEPS = {
+  bytes: Array.from({ length: 50 }, (_, power) => 2 ** power),
+  whole: Array.from({ length: 8 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat(),
+};
 
 function options(box: HTMLElement, chart: PlotOptions): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
@@ -49,7 +52,10 @@ function options(box: HTMLElement, chart: PlotOptions): uPlot.Options {
     },
     scales: {
       y: {
-        range: (_plot, _low, high) => [0, chart.most ?? Math.max(high * 1.1, chart.binary ? 1024 : 1)],
+        range: (_plot, _low, high) => [
+          0,
+          chart.most ?? Math.max(high * 1.1, chart.steps === "bytes" ? 1024 : 1),
+        ],
       },
     },
     series: [
@@ -68,7 +74,7 @@ function options(box: HTMLElement, chart: PlotOptions): uPlot.Options {
         ...axis,
         size: size * 6,
         space: size * 3,
-        ...(chart.binary && { incrs: BINARY }),
+        ...(chart.steps && { incrs: STEPS[chart.steps] }),
         values: (_plot, splits) => splits.map((value) => chart.format(value)),
       },
     ],

@@ -88,6 +88,7 @@ function Known({ fleet }: { fleet: Fleet }): VNode {
         <Chart
           title="Queue"
           group="fleet"
+          steps="whole"
           times={depth.times}
           format={jobs}
           series={[

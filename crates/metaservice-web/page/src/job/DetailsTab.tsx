@@ -153,9 +153,9 @@ function Attempts(props: { attempts: Attempt[] }): VNode {
         {props.attempts.map((attempt) => (
           <li key={attempt.number}>
             <b>{attempt.number}</b>
-            <span class="grow">{attempt.worker}</span>
+            <span class="grow">{plain(attempt.worker)}</span>
             {attempt.startedMs !== undefined && <span class="dim-text">{dateTime(attempt.startedMs)}</span>}
-            <span>{attempt.outcome ?? "runs"}</span>
+            <span>{plain(attempt.outcome ?? "runs")}</span>
           </li>
         ))}
       </ul>

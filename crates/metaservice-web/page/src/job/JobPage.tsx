@@ -38,7 +38,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
     tabs.current
       ?.querySelector('[aria-current="page"]')
       ?.scrollIntoView({ block: "nearest", inline: "nearest" });
-    document.title = `${name} · ${TITLES[tab]} · metaservice`;
+    document.title = `${plainLine(name)} · ${TITLES[tab]} · metaservice`;
   }, [name, tab]);
   useKeys((event) => {
     const to = TABS[Number(event.key) - 1];

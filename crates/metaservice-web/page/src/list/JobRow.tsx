@@ -38,13 +38,13 @@ export function JobRow({ job }: { job: Job }): VNode {
       {isQueue() && (
         <>
           <td class="c-tenant">
-            {job.tenant ?? "–"}
+            {plainLine(job.tenant ?? "–")}
             {job.priority !== undefined && job.priority !== "normal" && (
               <span class={`priority ${job.priority}`}> {job.priority}</span>
             )}
           </td>
           <td class="c-worker">
-            {job.worker ?? "–"}
+            {plainLine(job.worker ?? "–")}
             {job.attempt !== undefined && job.attempt > 1 && <span class="odd"> attempt {job.attempt}</span>}
           </td>
         </>

@@ -66,8 +66,9 @@ function useListKeys(search: RefObject<HTMLInputElement | null>, rows: Rows): vo
 function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode {
   const { known, jobs, more } = listing.value;
   const [prunes, setPrunes] = useState(false);
-  const live = jobs.filter((job) => !job.ended).length;
-  const ended = jobs.length - live;
+  const ended = jobs.filter((job) => job.ended).length;
+  const waiting = jobs.filter((job) => job.state === "waiting" && !job.ended).length;
+  const live = jobs.length - ended - waiting;
   const { can, place, user, role } = session.value;
   const items: Item[] = [];
   if (can.remove && may("admin") && ended > 0) {
@@ -82,7 +83,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
       <h1>Jobs</h1>
       <p class="summary">
         {place && `${place}: `}
-        {known && `${live} running, ${ended} ended`}
+        {known && `${live} running, ${waiting > 0 ? `${waiting} waiting, ` : ""}${ended} ended`}
         {more > 0 && `, ${many(more, "older one")} not listed`}
         {user !== null && ` · ${plainLine(user)} (${role})`}
       </p>

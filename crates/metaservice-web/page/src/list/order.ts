@@ -65,7 +65,8 @@ function matches(job: Job, words: string[]): boolean {
 export const title = (job: Job): string => job.label ?? job.name;
 
 export function took(job: Job, now: number): number | undefined {
-  if (job.startedMs <= 0 || (job.ended && job.endedMs === undefined)) return undefined;
+  if (job.startedMs <= 0 || job.state === "waiting" || (job.ended && job.endedMs === undefined))
+    return undefined;
   return Math.max(0, (job.endedMs ?? now) - job.startedMs);
 }
 

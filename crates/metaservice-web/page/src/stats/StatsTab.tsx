@@ -98,7 +98,7 @@ function Charts({ stats }: { stats: Stats }): VNode {
           group="stats"
           times={times}
           most={memoryTotal}
-          binary
+          steps="bytes"
           format={bytes}
           series={[{ label: "used", color: "--accent", values: stats.memory, filled: true }]}
           summary={inWords("Memory", stats.memory, bytes)}
@@ -107,7 +107,7 @@ function Charts({ stats }: { stats: Stats }): VNode {
           title="Disk"
           group="stats"
           times={times}
-          binary
+          steps="bytes"
           format={rate}
           series={[
             { label: "read", color: "--accent", values: stats.diskRead },
@@ -119,7 +119,7 @@ function Charts({ stats }: { stats: Stats }): VNode {
           title="Network"
           group="stats"
           times={times}
-          binary
+          steps="bytes"
           format={rate}
           series={[
             { label: "received", color: "--accent", values: stats.networkReceived },

@@ -1,5 +1,6 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { plainLine } from "../format";
 import { reason } from "../server";
 import { copyText } from "../ui/Copy";
 import { say } from "../ui/Flash";
@@ -80,7 +81,7 @@ function message(state: State): string {
   if (state.is === "open") return "";
   const { why } = state;
   if (why.kind === "ended") return `It has ended with exit status ${why.status}.`;
-  if (why.kind === "failed") return `It was not started: ${why.message}.`;
+  if (why.kind === "failed") return `It was not started: ${plainLine(why.message)}.`;
   return why.opened
     ? "The connection was cut, and the shell has ended with it."
     : "There is no connection: the server does not answer, or does not allow it.";
