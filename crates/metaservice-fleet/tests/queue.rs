@@ -114,9 +114,12 @@ async fn attempts_continue_while_the_server_is_full_and_finish_once_it_is_not() 
     // A lease that is not renewed would be over.
     let (first, _) = leases.next().await.unwrap();
     let mut last = first;
-    while last - first < 20_000 {
-        last = leases.next().await.unwrap().0;
-    }
+    let renewing = async {
+        while last - first < 20_000 {
+            last = leases.next().await.unwrap().0;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewing).await.expect("the lease is renewed");
     let job = queue.job(&id("a")).await.unwrap().unwrap();
     assert!(matches!(job.phase, Phase::Running { .. }), "{:?}", job.phase);
     let mut told_full = false;

@@ -28,9 +28,9 @@ Examples:
 /// Prints the names of the removed jobs. Each start of a job also removes old jobs: see the limits
 /// history-jobs, history-age and history-size in "metaservice help limits".
 ///
-/// With --queue, it removes the jobs of a queue, with their logs and artifacts. Then it needs
-/// --older-than, because these jobs may be those of others. METASERVICE_QUEUE alone does not do
-/// this.
+/// With --queue, it removes the jobs of a queue, with their logs and artifacts, and what is left of
+/// uploads that were cut off more than a day ago. Then it needs --older-than, because these jobs may
+/// be those of others. METASERVICE_QUEUE alone does not do this.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Prune {
