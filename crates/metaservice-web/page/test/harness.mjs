@@ -40,6 +40,8 @@ export async function look(page, name) {
     nodes.map((node) => `${impact} ${id}: ${node.html} ${node.failureSummary}`),
   );
   assert.deepEqual(found, [], `axe: ${name}`);
+  const isLost = (await page.locator(".lost").count()) > 0;
+  assert.equal(isLost, ["lost", "terminal-cut"].includes(name), `the connection: ${name}`);
   await page.screenshot({ path: join(shots, `${name}.png`) });
 }
 

@@ -68,7 +68,11 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
   const [prunes, setPrunes] = useState(false);
   const ended = jobs.filter((job) => job.ended).length;
   const waiting = jobs.filter((job) => job.state === "waiting" && !job.ended).length;
-  const live = jobs.length - ended - waiting;
+  const silent = jobs.filter((job) => job.state === "silent" && !job.ended).length;
+  const live = jobs.length - ended - waiting - silent;
+  const states = [`${live} running`, `${ended} ended`];
+  if (waiting > 0) states.splice(1, 0, `${waiting} waiting`);
+  if (silent > 0) states.push(silent === 1 ? "1 does not answer" : `${silent} do not answer`);
   const { can, place, user, role } = session.value;
   const items: Item[] = [];
   if (can.remove && may("admin") && ended > 0) {
@@ -83,7 +87,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
       <h1>Jobs</h1>
       <p class="summary">
         {place && `${place}: `}
-        {known && `${live} running, ${waiting > 0 ? `${waiting} waiting, ` : ""}${ended} ended`}
+        {known && states.join(", ")}
         {more > 0 && `, ${many(more, "older one")} not listed`}
         {user !== null && ` · ${plainLine(user)} (${role})`}
       </p>

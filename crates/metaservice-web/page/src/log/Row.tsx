@@ -23,6 +23,7 @@ export const Row = memo(function Row(props: Props): VNode {
     <div class={looks.filter(Boolean).join(" ")}>
       <a
         class="no"
+        title="Link to this line"
         href={`#L${number + 1}`}
         tabIndex={-1}
         onClick={(event) => {

@@ -136,6 +136,6 @@ function result(found: Found | undefined): string {
   const { total, lines, complete, searched } = found.matches;
   const part = complete ? "" : ` in the first ${count(searched)} lines`;
   if (total === 0) return `no line matches${part}`;
-  const of = lines.length < total ? `${count(lines.length)} shown, of ` : "of ";
-  return `${count(found.at + 1)} ${of}${count(total)}${part}`;
+  const few = lines.length < total ? ` (the first ${count(lines.length)} are listed)` : "";
+  return `${count(found.at + 1)} of ${count(total)}${few}${part}`;
 }

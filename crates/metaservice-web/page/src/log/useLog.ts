@@ -30,7 +30,10 @@ export function useLog(path: string): [Opened, () => void] {
         setRound((round) => round + 1);
         return false;
       };
-      feed = new Feed(`${path}/length?started=${started}`, received, { retry });
+      feed = new Feed(`${path}/length?started=${started}`, received, {
+        retry,
+        isLast: ({ state }) => state !== "open",
+      });
     };
     open().catch(fail);
     return () => {

@@ -89,7 +89,7 @@ function Known({ network }: { network: Network }): VNode {
             Only denied
           </button>
           <button type="button" aria-pressed={isGrouped} onClick={() => setGrouped(!isGrouped)}>
-            Group
+            Group by name
           </button>
         </div>
       </div>

@@ -66,6 +66,7 @@ function Charts({ stats }: { stats: Stats }): VNode {
   const span = (times.at(-1) ?? 0) - (times[0] ?? 0);
   const free = stats.rootFree.at(-1);
   const processes = stats.processes.at(-1);
+  const used = stats.rootFree.map((free) => (free === null ? null : rootTotal - free));
   return (
     <>
       <p class="stats-line">
@@ -104,7 +105,17 @@ function Charts({ stats }: { stats: Stats }): VNode {
           summary={inWords("Memory", stats.memory, bytes)}
         />
         <Chart
-          title="Disk"
+          title="Disk space"
+          group="stats"
+          times={times}
+          most={rootTotal}
+          steps="bytes"
+          format={bytes}
+          series={[{ label: "used", color: "--accent", values: used, filled: true }]}
+          summary={inWords("Disk space", used, bytes)}
+        />
+        <Chart
+          title="Disk traffic"
           group="stats"
           times={times}
           steps="bytes"
@@ -116,7 +127,7 @@ function Charts({ stats }: { stats: Stats }): VNode {
           summary={`${inWords("Read", stats.diskRead, rate)} ${inWords("Written", stats.diskWritten, rate)}`}
         />
         <Chart
-          title="Network"
+          title="Network traffic"
           group="stats"
           times={times}
           steps="bytes"
