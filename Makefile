@@ -46,7 +46,7 @@ test-fast: ## the tests that need no machine and no QEMU
 
 lint: ## format, clippy, API documentation, links, words, tests of promises, circles of modules
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --package metaservice -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --all-features --no-deps
 	@python3 scripts/links.py
