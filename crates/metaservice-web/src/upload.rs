@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ pub(crate) const MAX_PART: usize = 1024 * 1024;
 
 /// The most uploads at a time.
 const MAX_UPLOADS: usize = 8;
+
+/// The most uploads whose end is kept, with those that are open.
+const MAX_KEPT: usize = 256;
 
 /// How long an upload waits for its next part.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -69,14 +72,16 @@ pub(crate) struct Progress {
 }
 
 /// The uploads that have not ended.
-#[derive(Debug, Default)]
-pub(crate) struct Uploads(Mutex<BTreeMap<String, Slot>>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Uploads(Arc<Mutex<BTreeMap<String, Slot>>>);
 
 #[derive(Debug)]
 enum Slot {
     Waits(Upload),
     /// A part is on its way, after this progress.
     Busy(Progress),
+    /// The file is in its place since then. A browser may have lost the answer.
+    Done(Progress, Instant),
 }
 
 #[derive(Debug)]
@@ -101,8 +106,10 @@ impl Uploads {
         uploads.retain(|_, slot| match slot {
             Slot::Waits(upload) => upload.used.elapsed() < IDLE_TIMEOUT,
             Slot::Busy(_) => true,
+            Slot::Done(_, at) => at.elapsed() < IDLE_TIMEOUT,
         });
-        if uploads.len() >= MAX_UPLOADS {
+        let open = uploads.values().filter(|slot| !matches!(slot, Slot::Done(..))).count();
+        if open >= MAX_UPLOADS || uploads.len() >= MAX_KEPT {
             return Err(UploadError::TooMany);
         }
         let (parts, receiver) = mpsc::channel(2);
@@ -123,13 +130,17 @@ impl Uploads {
     /// How far an upload is.
     pub(crate) fn progress(&self, id: &str) -> Result<Progress, UploadError> {
         match self.lock().get(id) {
-            Some(Slot::Waits(Upload { progress, .. }) | Slot::Busy(progress)) => Ok(*progress),
+            Some(
+                Slot::Waits(Upload { progress, .. })
+                | Slot::Busy(progress)
+                | Slot::Done(progress, _),
+            ) => Ok(*progress),
             None => Err(UploadError::Unknown),
         }
     }
 
     /// Adds the part from `offset` on, and waits until the guest has room for more. After the last
-    /// part, it waits until the file is in its place. If the future is dropped, the upload ends.
+    /// part, it waits until the file is in its place. Dropping the future ends the upload.
     pub(crate) async fn add(
         &self,
         id: &str,
@@ -141,9 +152,10 @@ impl Uploads {
         match timeout(PART_TIMEOUT, taken.add(part)).await {
             Ok(Ok(upload)) => {
                 let progress = upload.progress;
-                if !progress.done {
-                    busy.put_back(upload);
-                }
+                busy.put_back(match progress.done {
+                    true => Slot::Done(progress, Instant::now()),
+                    false => Slot::Waits(upload),
+                });
                 Ok(progress)
             }
             Ok(Err(error)) => Err(error),
@@ -162,13 +174,14 @@ impl Uploads {
         let progress = match slot {
             Slot::Busy(_) => return Err(UploadError::Busy),
             Slot::Waits(upload) => upload.progress,
+            Slot::Done(progress, _) => return Err(UploadError::Offset(progress.offset)),
         };
         if progress.offset != offset {
             return Err(UploadError::Offset(progress.offset));
         }
         match std::mem::replace(slot, Slot::Busy(progress)) {
             Slot::Waits(upload) => Ok(upload),
-            Slot::Busy(_) => Err(UploadError::Busy),
+            Slot::Busy(_) | Slot::Done(..) => Err(UploadError::Busy),
         }
     }
 
@@ -210,10 +223,10 @@ struct Busy<'a> {
 }
 
 impl Busy<'_> {
-    fn put_back(self, upload: Upload) {
+    fn put_back(self, new: Slot) {
         // It may have been ended meanwhile.
         if let Some(slot) = self.uploads.lock().get_mut(self.id) {
-            *slot = Slot::Waits(upload);
+            *slot = new;
         }
     }
 }

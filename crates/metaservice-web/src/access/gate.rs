@@ -97,8 +97,7 @@ impl Gate {
         match (head.site, head.mode) {
             // "none" is a link that the user opened from elsewhere than a page.
             (Header::None | Header::One("same-origin" | "none"), _) => Ok(()),
-            // The user follows a link of another page. It gets the page and no session: its cookie
-            // is not sent.
+            // The user follows a link of another page, which leads to the page alone.
             (Header::One(_), Header::One("navigate")) if head.reads && !head.upgrades => Ok(()),
             (Header::One(_) | Header::Other, _) => Err(Refusal::Site),
         }

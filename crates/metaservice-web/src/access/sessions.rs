@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::secret::Secret;
 use super::users::{Users, Who};
 
-/// The most sessions. A further one ends the one that was used longest ago.
+/// The most sessions of a user. A further one ends the one that was used longest ago.
 pub(crate) const MAX_SESSIONS: usize = 16;
 
 /// How long a session lives without a request.
@@ -86,23 +86,27 @@ impl Sessions {
         now: Instant,
     ) -> Result<(), Denied> {
         self.refill(now);
-        if self.tries == 0 {
-            let waited = now.saturating_duration_since(self.refilled);
-            return Err(Denied::TooMany(TRY_INTERVAL.saturating_sub(waited)));
-        }
         let who = match &self.key {
             Key::Link(token) => token.is(offered).then_some(Who::OWNER),
             Key::Users(users) => users.find(offered),
         };
+        // A right one is always accepted, so that others cannot keep its owner out.
         let Some(who) = who else {
+            if self.tries == 0 {
+                let waited = now.saturating_duration_since(self.refilled);
+                return Err(Denied::TooMany(TRY_INTERVAL.saturating_sub(waited)));
+            }
             self.tries -= 1;
             return Err(Denied::Wrong);
         };
         if let Key::Link(token) = &mut self.key {
             *token = next;
         }
-        while self.sessions.len() >= MAX_SESSIONS {
-            self.sessions.pop_front();
+        let is_of_user = |session: &Session| session.who.name == who.name;
+        while self.sessions.iter().filter(|session| is_of_user(session)).count() >= MAX_SESSIONS
+            && let Some(oldest) = self.sessions.iter().position(is_of_user)
+        {
+            self.sessions.remove(oldest);
         }
         self.sessions.push_back(Session { secret: fresh, who, used: now });
         Ok(())
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tokens_are_limited_and_the_right_one_waits_too() {
+    fn wrong_tokens_are_limited_and_keep_no_owner_out() {
         let now = Instant::now();
         let mut sessions = Sessions::new(Key::Link(secret(1)), now);
         for _ in 0..MAX_TRIES {
@@ -193,8 +197,8 @@ mod tests {
         }
         let later = now + Duration::from_secs(2);
         let denied = Err(Denied::TooMany(Duration::from_secs(4)));
-        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), later), denied);
-        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now + TRY_INTERVAL), Ok(()));
+        assert_eq!(sessions.exchange("x", secret(2), secret(3), later), denied);
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), later), Ok(()));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::source::Source;
 /// How long a search may take.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long lines may take. What is read by then is shown.
+const LINES_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How often reading begins again in a row when it breaks without a new byte.
 const MAX_BREAKS: u32 = 3;
 
@@ -100,7 +103,8 @@ impl OpenLog {
         let begin = self.seek(from);
         let mut window = Window::new(begin, from, count, pattern);
         let mut reader = self.access().await?.read(begin.offset, false).await?;
-        while !window.is_full() {
+        let deadline = Instant::now() + LINES_TIMEOUT;
+        while !window.is_full() && Instant::now() < deadline {
             match reader.next().await.map_err(AccessError::from)? {
                 // The lines were overwritten since the index was read.
                 Some(segment) if segment.missed > 0 => return Ok(Vec::new()),

@@ -35,7 +35,7 @@ pub(super) struct Shared {
     /// The token of the link that makes the next session, for those who print it.
     pub(super) tokens: watch::Sender<Option<String>>,
     /// Searches that may run at a time.
-    pub(super) searches: Semaphore,
+    pub(super) searches: Arc<Semaphore>,
     /// Terminals that may be open at a time.
     pub(super) terminals: Arc<Semaphore>,
     /// Ends websockets with the server.
@@ -73,7 +73,7 @@ impl App {
             jobs,
             fleet,
             tokens: watch::Sender::new(token),
-            searches: Semaphore::new(MAX_SEARCHES),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             terminals: Arc::new(Semaphore::new(MAX_TERMINALS)),
             end,
             sessions: Mutex::new(sessions),

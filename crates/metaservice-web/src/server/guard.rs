@@ -87,7 +87,12 @@ pub(super) fn check(who: &Who, role: Role) -> Result<(), Refused> {
 }
 
 async fn checked(app: &App, request: Request) -> Result<Request, Refused> {
-    app.gate.check(head(request.method(), request.headers())).map_err(|refusal| {
+    let mut head = head(request.method(), request.headers());
+    // A link of another page leads to the page alone.
+    if request.uri().path().starts_with("/api") {
+        head.mode = Header::None;
+    }
+    app.gate.check(head).map_err(|refusal| {
         let message = match refusal {
             Refusal::Host => "this is not the address of this server",
             Refusal::Origin => "this is not a request of the page",

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::header;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use super::app::App;
 use super::files::plain;
@@ -64,8 +65,10 @@ pub(super) async fn lines(
 ) -> Result<Json<Vec<ShownLine>>, Refused> {
     let Query(Lines { started, from, count, find: pattern }) = asked?;
     let log = find(&app, &name, started)?;
-    let pattern = pattern.map(|pattern| pattern.parse::<Pattern>()).transpose()?;
-    Ok(Json(log.lines(from, count, pattern).await?))
+    let Some(pattern) = pattern else { return Ok(Json(log.lines(from, count, None).await?)) };
+    let pattern = pattern.parse::<Pattern>()?;
+    let lines = aside(&app, async move { log.lines(from, count, Some(pattern)).await });
+    Ok(Json(lines.await??))
 }
 
 /// What is searched.
@@ -85,9 +88,24 @@ pub(super) async fn search(
     let Query(Find { started, find: pattern }) = asked?;
     let log = find(&app, &name, started)?;
     let pattern = pattern.parse::<Pattern>()?;
-    let _turn =
-        app.searches.acquire().await.map_err(|_| refuse(Code::Failed, "the server ends"))?;
-    Ok(Json(log.search(pattern).await?))
+    let matches = aside(&app, async move { log.search(pattern).await });
+    Ok(Json(matches.await??))
+}
+
+/// Does work with a pattern, a limited number at a time. A pattern can take long for a line, so this
+/// is on a thread of its own.
+async fn aside<T: Send + 'static>(
+    app: &App,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refused> {
+    let ended = || refuse(Code::Failed, "the server ends");
+    let turn = app.searches.clone().acquire_owned().await.map_err(|_| ended())?;
+    let runtime = Handle::current();
+    let working = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        runtime.block_on(work)
+    });
+    working.await.map_err(|_| ended())
 }
 
 /// All of the log that is kept, as the command wrote it.

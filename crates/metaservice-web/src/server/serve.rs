@@ -83,6 +83,8 @@ pub enum ServeError {
 /// The server of the page, which listens.
 pub struct Server {
     address: SocketAddr,
+    /// The name that browsers use, if one was given.
+    name: Option<String>,
     listener: TcpListener,
     identity: Option<Identity>,
     app: App,
@@ -127,7 +129,8 @@ impl Server {
         let (fleets, fleet) = watch::channel(Fleet::default());
         let end = CancellationToken::new();
         let app = App::new(door, source, jobs, fleet, end.clone());
-        Ok(Self { address, listener, identity, app, lists, fleets, end })
+        let name = names.into_iter().next();
+        Ok(Self { address, name, listener, identity, app, lists, fleets, end })
     }
 
     /// Where it listens.
@@ -141,8 +144,12 @@ impl Server {
     /// link, for all of them, and it is no secret.
     #[must_use]
     pub fn links(&self) -> Links {
-        let scheme = if self.app.is_tls { "https" } else { "http" };
-        let page = format!("{scheme}://{}/", self.address);
+        let (scheme, usual) = if self.app.is_tls { ("https", 443) } else { ("http", 80) };
+        let page = match &self.name {
+            None => format!("{scheme}://{}/", self.address),
+            Some(name) if self.address.port() == usual => format!("{scheme}://{name}/"),
+            Some(name) => format!("{scheme}://{name}:{}/", self.address.port()),
+        };
         Links { page, tokens: self.app.tokens.subscribe() }
     }
 

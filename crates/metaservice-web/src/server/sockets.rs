@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Interval, interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The least time between two values. Values in between are left out.
@@ -84,7 +84,9 @@ struct Page {
 
 impl Page {
     fn new(socket: WebSocket) -> Self {
-        Self { socket, pings: interval(PING_INTERVAL), answered: true }
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { socket, pings, answered: true }
     }
 
     /// Waits for something to say. `None`: the browser is gone, or it is not the page.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::app::App;
@@ -31,10 +31,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest message from a browser, in bytes.
-const MAX_MESSAGE: usize = 64 * 1024;
+const MAX_MESSAGE: usize = 32 * 1024;
+
+/// How long the guest may take to say how a command has ended, after its output.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most messages that wait until the command reads them. The page sends 16 KiB in one.
-const MAX_TYPED: usize = 256;
+const MAX_TYPED: usize = 128;
 
 /// The most bytes of output in a message.
 const MAX_OUTPUT: usize = 32 * 1024;
@@ -96,15 +99,16 @@ async fn serve(socket: WebSocket, client: &Reached, command: Vec<String>, size: 
     let (keys, typed) = mpsc::channel(MAX_TYPED);
     let _typing = AbortOnDropHandle::new(tokio::spawn(write(stdin, typed)));
     let ended = match screen.attend(messages, stdout, &child, &keys).await {
-        Over::Command => match child.wait().await {
-            Ok(status) => {
+        Over::Command => match timeout(END_TIMEOUT, child.wait()).await {
+            Err(_) => json!({ "failed": "the guest does not say how the command has ended" }),
+            Ok(Ok(status)) => {
                 let code = status.ending().map_or_else(
                     || u8::from(!status.success()),
                     metaservice_protocol::Ending::shell_status,
                 );
                 json!({ "ended": { "status": code } })
             }
-            Err(error) => json!({ "failed": whole(&error) }),
+            Ok(Err(error)) => json!({ "failed": whole(&error) }),
         },
         Over::Stuck => json!({ "failed": "the command does not read what was typed" }),
         Over::Browser => return,
@@ -159,6 +163,7 @@ impl Screen {
         keys: &mpsc::Sender<Bytes>,
     ) -> Over {
         let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether the browser has answered the last ping.
         let mut answered = true;
         let mut output = BytesMut::new();

@@ -75,7 +75,13 @@ pub(super) async fn add(
         Ok(Ok(part)) => part,
         _ => return Err(refuse(Code::Invalid, "the part is too long, or does not arrive")),
     };
-    Ok(Json(app.uploads.add(&id, offset, part).await?))
+    // A browser that goes away meanwhile does not end the upload: it continues behind this part.
+    let uploads = app.uploads.clone();
+    let added = tokio::spawn(async move { uploads.add(&id, offset, part).await }).await;
+    match added {
+        Ok(added) => Ok(Json(added?)),
+        Err(_) => Err(refuse(Code::Failed, "the upload has ended")),
+    }
 }
 
 /// How far an upload is.

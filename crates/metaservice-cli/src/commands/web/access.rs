@@ -95,7 +95,8 @@ pub(super) fn given_identity(chain: &Path, key: &Path) -> Result<Identity> {
 
 /// The certificate of this user for an address and names: made once, so that browsers know it.
 pub(super) fn own_identity(listen: SocketAddr, names: &[String]) -> Result<Identity> {
-    let mut all = names.to_vec();
+    let plain = |name: &String| name.trim_matches(['[', ']']).to_owned();
+    let mut all: Vec<_> = names.iter().map(plain).collect();
     if !listen.ip().is_unspecified() {
         all.push(listen.ip().to_string());
     }

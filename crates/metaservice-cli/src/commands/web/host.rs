@@ -17,7 +17,7 @@ use metaservice_web::{
     SourceError, Trust,
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
@@ -84,6 +84,7 @@ impl Source for Host {
             let spec = spec::read(spec)?;
             if trust == Trust::User {
                 spec::check_paths(&spec)?;
+                self.check_image(spec.machine.image.as_deref()).await?;
             }
             // A job that has begun to start does not end with the browser. The start takes a limited
             // time.
@@ -158,6 +159,18 @@ impl Source for Host {
     }
 }
 
+impl Host {
+    /// A name that is none of the store can be that of a file.
+    async fn check_image(&self, image: Option<&Path>) -> Result<(), SourceError> {
+        let Some(image) = image else { return Ok(()) };
+        let known = self.images().await?;
+        match known.iter().any(|known| Path::new(&known.name) == image) {
+            true => Ok(()),
+            false => Err(SourceError::Refused(format!("there is no image {}", image.display()))),
+        }
+    }
+}
+
 fn row(job: &ListedJob) -> Option<metaservice_web::ListedJob> {
     use metaservice_web::ListedJob as Row;
     match job {
@@ -228,15 +241,18 @@ async fn start(spec: Value) -> Result<String, SourceError> {
         let _ = stdin.write_all(spec.to_string().as_bytes()).await;
         drop(stdin);
     };
-    let (mut name, mut error) = (String::new(), String::new());
-    let (mut stdout, mut stderr) = (stdout.take(MAX_ERROR), stderr.take(MAX_ERROR));
-    let read = async {
-        tokio::try_join!(stdout.read_to_string(&mut name), stderr.read_to_string(&mut error))
-    };
-    let ((), read, status) = tokio::join!(told, read, child.wait());
-    read.map_err(failed)?;
+    let ((), name, error, status) = tokio::join!(told, begin(stdout), begin(stderr), child.wait());
     if status.map_err(failed)?.success() {
         return Ok(name.trim().to_owned());
     }
     Err(SourceError::Refused(spec::message(&error)))
+}
+
+/// What a process says first. The rest is read too, so that the process does not wait.
+async fn begin(mut output: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // An error is an end.
+    let _ = (&mut output).take(MAX_ERROR).read_to_end(&mut bytes).await;
+    let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -13,15 +13,29 @@ pub(super) fn read(spec: Value) -> Result<JobSpec, SourceError> {
 /// Refuses what a user of the page may not say to this host. It is what a job may not say to a
 /// worker, and the places of artifacts.
 pub(super) fn check_paths(spec: &JobSpec) -> Result<(), SourceError> {
-    if spec.artifacts.iter().any(|artifact| artifact.to.is_some()) {
-        let text = "the description names a place on the host for an artifact";
+    // Without a place, they would be in the working directory of the server.
+    if !spec.artifacts.is_empty() {
+        let text = "artifacts are written to this host, which is for its user";
         return Err(SourceError::Refused(text.to_owned()));
     }
-    // The loopback interface of this host is for its user.
-    if let Some(rule) = spec.machine.network.allow.iter().find(|rule| rule.starts_with("host:")) {
-        return Err(SourceError::Refused(format!("the rule {rule} is for the user of this host")));
+    // A key can be the path of a file.
+    if !spec.cloud.ssh_keys.is_empty() {
+        let text = "the description has keys, which can name files of this host";
+        return Err(SourceError::Refused(text.to_owned()));
     }
+    check_rules(spec)?;
     Request::new(spec.clone()).check().map_err(|error| SourceError::Refused(error.to_string()))
+}
+
+/// Refuses rules for the loopback interface of the host that runs the job.
+pub(super) fn check_rules(spec: &JobSpec) -> Result<(), SourceError> {
+    match spec.machine.network.allow.iter().find(|rule| rule.trim_start().starts_with("host:")) {
+        Some(rule) => {
+            let text = format!("the rule {rule} is for the user of the host");
+            Err(SourceError::Refused(text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The message of a job that did not start, without what is for a terminal.
@@ -57,6 +71,8 @@ mod tests {
             ("machine", json!({ "network": { "log": "x" } })),
             ("machine", json!({ "network": { "allow": ["host:22"] } })),
             ("artifacts", json!([{ "path": "/a", "to": "/etc/cron.d/a" }])),
+            ("artifacts", json!([{ "path": "/tmp/.bashrc" }])),
+            ("cloud", json!({ "sshKeys": ["/etc/ssh/key.pub"] })),
             ("copyIn", json!([{ "from": "/etc/shadow" }])),
             ("secrets", json!(["HOME"])),
         ] {

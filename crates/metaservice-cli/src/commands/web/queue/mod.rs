@@ -182,14 +182,14 @@ impl Source for OfQueue {
         })
     }
 
-    fn run(&self, spec: Value, _: Trust) -> BoxFuture<'_, Result<String, SourceError>> {
-        Box::pin(async move { self.submit(Request::new(spec::read(spec)?)).await })
+    fn run(&self, spec: Value, trust: Trust) -> BoxFuture<'_, Result<String, SourceError>> {
+        Box::pin(async move { self.submit(Request::new(spec::read(spec)?), trust).await })
     }
 
     fn retry<'a>(
         &'a self,
         job: &'a EndedJob,
-        _: Trust,
+        trust: Trust,
     ) -> BoxFuture<'a, Result<String, SourceError>> {
         Box::pin(async move {
             let (_, state) = self.state(&job.job.name).await?;
@@ -200,7 +200,7 @@ impl Source for OfQueue {
             }
             // Both times were meant for the first job.
             (request.not_before, request.deadline) = (None, None);
-            self.submit(request).await
+            self.submit(request, trust).await
         })
     }
 
@@ -258,9 +258,12 @@ impl Source for OfQueue {
 }
 
 impl OfQueue {
-    async fn submit(&self, request: Request) -> Result<String, SourceError> {
+    async fn submit(&self, request: Request, trust: Trust) -> Result<String, SourceError> {
         use metaservice_fleet::queue::{RoomError, SubmitError};
         let refused = |error: &dyn std::error::Error| SourceError::Refused(error.to_string());
+        if trust == Trust::User {
+            spec::check_rules(&request.spec)?;
+        }
         let id = JobId::random();
         match self.queue.check_room(&request.tenant, &[&id]).await {
             Ok(()) => {}
