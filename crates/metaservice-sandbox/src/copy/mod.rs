@@ -13,6 +13,7 @@ mod archive;
 mod beside;
 mod content;
 mod error;
+mod extract;
 mod fetch;
 mod guest;
 mod how;
@@ -25,6 +26,7 @@ pub use metaservice_archive::LeftOut;
 
 pub use self::content::Content;
 pub use self::error::{CopyError, PlaceError};
+pub use self::extract::extract;
 pub use self::fetch::{Fetched, Opened, fetch};
 pub use self::guest::{Body, Guest};
 pub use self::how::How;

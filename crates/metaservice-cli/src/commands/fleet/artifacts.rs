@@ -7,10 +7,11 @@ use clap::Args;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::ReadError;
 use metaservice_fleet::step::{Artifact, Outcome};
+use metaservice_sandbox::copy::extract;
 use metaservice_sandbox::spec::JobSpec;
 use serde_json::json;
 
-use super::places::{Target, extract, extract_as};
+use super::places::{Target, extract_as};
 use super::store::Stores;
 use super::{QueueArgs, StoreArgs};
 use crate::output;
@@ -154,7 +155,7 @@ async fn try_fetch(stores: &Stores, artifact: &Artifact, target: &Target, max: u
     let target = target.clone();
     let extracting = tokio::task::spawn_blocking(move || match target {
         Target::As { path, name } => extract_as(&archive, &path, &name, max),
-        target => extract(&archive, &target.directory(), max),
+        target => Ok(extract(&archive, &target.directory(), max)?),
     });
     extracting.await?
 }

@@ -4,8 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use metaservice_archive::{ExtractOptions, Extractor};
-use metaservice_sandbox::copy::place;
+use metaservice_sandbox::copy::{extract, place};
 use metaservice_sandbox::spec::ArtifactSpec;
 
 /// Where an artifact goes.
@@ -60,14 +59,6 @@ fn parent(path: &Path) -> &Path {
 /// Whether a destination is a directory, or is written as one.
 fn is_directory(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir()
-}
-
-/// Extracts an archive into this directory. Its content is that of a guest. Blocks.
-pub(super) fn extract(archive: &File, directory: &Path, max: u64) -> Result<()> {
-    let mut options = ExtractOptions::default();
-    options.limits.bytes = max;
-    Extractor::open(directory, options)?.extract(archive)?;
-    Ok(())
 }
 
 /// Extracts an archive of one directory under another name. Blocks.
