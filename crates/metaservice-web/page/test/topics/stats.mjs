@@ -15,7 +15,7 @@ export default async function (t) {
 
   await step("stats are drawn over the life of the job, and said in words", async () => {
     await page.goto(`http://${t.server.address}/job/build/stats`);
-    await until(() => page.locator(".plot canvas").count(), 4);
+    await until(() => page.locator(".plot canvas").count(), 5);
     const summary = page.locator("figcaption p").first();
     assert.match(await summary.textContent(), /^Processors: now \d+ %, on average \d+ %, at most \d+ %\.$/);
     const before = await page.locator(".stats-line").first().textContent();
