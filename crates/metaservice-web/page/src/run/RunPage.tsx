@@ -82,9 +82,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
     setFailed("");
   };
   const isTaken = name !== undefined && listing.value.jobs.some((job) => job.name === name && !job.ended);
-  const all: Errors = isTaken ? { ...errors, name: "a job of this name runs" } : { ...errors };
-  const empty = props.unknown.filter((variable) => spec.env?.[variable] === "");
-  if (empty.length > 0) all.env ??= `write a value for ${empty.join(" and ")}, or delete the line`;
+  const all: Errors = isTaken ? { ...errors, name: "a job of this name runs" } : errors;
   const shown: Errors = tried ? all : pick(all, fields);
   const submit = async (): Promise<void> => {
     setTried(true);
