@@ -459,3 +459,27 @@ fn the_page_of_a_queue_lists_submits_and_cancels() {
     web.end();
     assert_eq!(worker.end(Signal::TERM), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_queue_without_jobs_has_an_empty_list() {
+    use futures_util::StreamExt;
+    let cli = Cli::new(METASERVICE);
+    let worker = Worker::start(&cli, &["--name", "w"]);
+    let web = cli.web(&["--queue", "local"]);
+    let mut lists = crate::web::open(&web, "api/jobs").await;
+    let known = async {
+        while let Some(Ok(message)) = lists.next().await {
+            let text = message.into_text().unwrap_or_default();
+            let list: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            if list["known"] == true {
+                return list;
+            }
+        }
+        panic!("the websocket has ended");
+    };
+    let list = tokio::time::timeout(std::time::Duration::from_secs(20), known).await.unwrap();
+    assert_eq!(list["jobs"], serde_json::json!([]));
+    drop(lists);
+    web.end();
+    assert_eq!(worker.end(Signal::TERM), Some(0));
+}

@@ -169,9 +169,9 @@ fn upload(web: &Web, started: u64, to: &Path) {
 }
 
 /// A websocket of the page.
-type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
+pub(crate) type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
 
-async fn open(web: &Web, target: &str) -> Socket {
+pub(crate) async fn open(web: &Web, target: &str) -> Socket {
     let address = web.page.strip_prefix("http://").unwrap();
     let mut request = format!("ws://{address}/{target}").into_client_request().unwrap();
     request.headers_mut().insert("Cookie", web.cookie().parse().unwrap());

@@ -44,7 +44,7 @@ pub(super) async fn stats(
             Found::Running(client) => same(client.job().await?.started_ms, started)?,
             Found::Waiting(job) => same(job.started_ms, started)?,
             Found::Ended(_) => {
-                return Err(refuse(Code::NotFound, "the page was not open while the job ran"));
+                return Err(refuse(Code::NotFound, "no statistics of this job are kept"));
             }
         }
     }

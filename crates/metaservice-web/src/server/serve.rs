@@ -41,8 +41,8 @@ impl Settings {
         Self { listen, names: Vec::new(), users: None, identity: None }
     }
 
-    /// Whether other hosts may connect.
-    const fn is_closed(&self) -> bool {
+    /// Whether other hosts may connect: there are users, and a certificate.
+    const fn is_for_others(&self) -> bool {
         self.users.is_some() && self.identity.is_some()
     }
 }
@@ -100,7 +100,7 @@ impl Server {
     /// [`BindError`].
     pub async fn bind(settings: Settings, source: Arc<dyn Source>) -> Result<Self, BindError> {
         let listen = settings.listen;
-        if !listen.ip().is_loopback() && !settings.is_closed() {
+        if !listen.ip().is_loopback() && !settings.is_for_others() {
             return Err(BindError::Open(listen));
         }
         if listen.ip().is_unspecified() && settings.names.is_empty() {

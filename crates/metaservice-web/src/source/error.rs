@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum SourceError {
     /// There is no job, image or artifact of this name.
-    #[error("there is no such job")]
+    #[error("there is no job, image or artifact of this name")]
     NotFound,
     /// It is not done, for this reason. The text is for people.
     #[error("{0}")]

@@ -85,8 +85,10 @@ impl Samples {
     pub(crate) fn chart(&self, name: &str, started_ms: u64) -> watch::Receiver<Chart> {
         let mut jobs = self.lock();
         let is_this = |job: &Sampled| job.name == name && job.started_ms == started_ms;
+        // One whose guest did not answer, maybe because it booted, is asked again.
         if let Some(at) = jobs.iter().position(is_this)
             && let Some(job) = jobs.remove(at)
+            && (job.chart.borrow().live || !job.chart.borrow().times.is_empty())
         {
             let chart = job.chart.clone();
             jobs.push_back(job);

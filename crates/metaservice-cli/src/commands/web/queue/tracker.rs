@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metaservice_fleet::name::WorkerName;
+use metaservice_fleet::name::{Tenant, WorkerName};
 use metaservice_fleet::queue::{Queue, ReadError, StoredStep};
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Renewal, WorkerState};
+use metaservice_fleet::tenants::TenantLimits;
 use metaservice_fleet::view::{LEASE, View};
 use metaservice_web::{Depth, Fleet, Listing};
 use tokio::sync::{Notify, watch};
@@ -37,13 +38,31 @@ struct Known {
 #[derive(Debug)]
 struct State {
     view: View,
+    /// The limits of tenants, for a view that begins anew.
+    limits: BTreeMap<Tenant, TenantLimits>,
     workers: BTreeMap<WorkerName, (Instant, Renewal)>,
     depth: Depth,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { view: View::of_client(), workers: BTreeMap::new(), depth: Depth::default() }
+        let view = View::of_client();
+        Self { view, limits: BTreeMap::new(), workers: BTreeMap::new(), depth: Depth::default() }
+    }
+}
+
+impl State {
+    /// Forgets the jobs: all of them are read again.
+    fn begin(&mut self) {
+        self.view = View::of_client();
+        for (tenant, limits) in &self.limits {
+            self.view.limit(tenant.clone(), *limits);
+        }
+    }
+
+    fn limit(&mut self, tenant: Tenant, limits: TenantLimits) {
+        self.limits.insert(tenant.clone(), limits);
+        self.view.limit(tenant, limits);
     }
 }
 
@@ -70,17 +89,18 @@ impl Tracker {
         lists: &watch::Sender<Listing>,
     ) -> Result<std::convert::Infallible, ReadError> {
         let (mut steps, began) = (queue.steps().await?, Instant::now());
-        self.lock().view = View::of_client();
+        self.lock().begin();
         loop {
+            // A queue without jobs has a list too.
+            if steps.is_caught_up() {
+                self.0.changed.notify_one();
+                lists.send_replace(rows::listing(&self.lock().view));
+            }
             let step = steps.next().await?;
             self.apply(began, step);
             let settled = Instant::now() + SETTLE;
             while let Ok(step) = timeout_at(settled, steps.next()).await {
                 self.apply(began, step?);
-            }
-            if steps.is_caught_up() {
-                self.0.changed.notify_one();
-                lists.send_replace(rows::listing(&self.lock().view));
             }
         }
     }
@@ -118,9 +138,11 @@ impl Tracker {
             tokio::select! {
                 renewed = leases.next() => {
                     let (stored, renewal) = renewed?;
-                    let age = Duration::from_millis(leases.opened().saturating_sub(stored));
-                    let seen = opened.checked_sub(age).unwrap_or(opened);
-                    let seen = if leases.is_caught_up() && age.is_zero() { Instant::now() } else { seen };
+                    // A renewal from before this reader is as old as the server says.
+                    let seen = match leases.opened().saturating_sub(stored) {
+                        0 => Instant::now(),
+                        age => opened.checked_sub(Duration::from_millis(age)).unwrap_or(opened),
+                    };
                     let mut state = self.lock();
                     match renewal.state {
                         WorkerState::Gone => drop(state.workers.remove(&renewal.worker)),
@@ -129,7 +151,7 @@ impl Tracker {
                 }
                 limited = limits.next() => {
                     let (tenant, limits) = limited?;
-                    self.lock().view.limit(tenant, limits);
+                    self.lock().limit(tenant, limits);
                 }
             }
             self.0.changed.notify_one();
@@ -183,5 +205,19 @@ impl Tracker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_are_read_again_leave_the_limits() {
+        let (mut state, tenant) = (State::default(), "t".parse::<Tenant>().unwrap());
+        let limits: TenantLimits = serde_json::from_str(r#"{"running":3}"#).unwrap();
+        state.limit(tenant.clone(), limits);
+        state.begin();
+        assert_eq!(state.view.tenants()[&tenant].limits.running, Some(3));
     }
 }
