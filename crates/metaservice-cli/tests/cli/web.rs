@@ -250,3 +250,20 @@ fn an_address_that_cannot_be_used_is_explained() {
     assert_eq!(second.text(125), "");
     assert!(second.stderr.contains("hint: `--listen 127.0.0.1:0` takes a free port"), "{second:?}");
 }
+
+#[test]
+fn users_are_added_once_and_a_missing_file_is_explained() {
+    let cli = Cli::new(METASERVICE);
+    let missing = cli.run(&["web", "--auth", "users"]);
+    assert_eq!(missing.text(125), "");
+    assert!(missing.stderr.contains("in --auth: cannot read users"), "{missing:?}");
+    assert!(missing.stderr.contains("--add-user NAME:admin` makes the file"), "{missing:?}");
+    let add = || cli.run(&["web", "--auth", "users", "--add-user", "anna:watch"]);
+    let token = add().text(0);
+    let file = fs::read_to_string(cli.work().join("users")).unwrap();
+    assert!(file.starts_with("anna watch ") && !file.contains(token.trim()), "{file}");
+    let again = add();
+    assert_eq!(again.text(125), "");
+    assert!(again.stderr.contains("has a user of this name"), "{again:?}");
+    assert_eq!(fs::read_to_string(cli.work().join("users")).unwrap(), file);
+}

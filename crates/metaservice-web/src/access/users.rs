@@ -144,6 +144,12 @@ impl Users {
         }
     }
 
+    /// Whether there is a user of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|user| &*user.name == name)
+    }
+
     /// The user of this token.
     pub(crate) fn find(&self, token: &str) -> Option<Who> {
         let digest = digest(token);

@@ -52,10 +52,10 @@ impl Settings {
 #[non_exhaustive]
 pub enum BindError {
     /// Other hosts could connect to this address. For them, the server needs TLS and users.
-    #[error("{0} is not a loopback address, and there are no TLS and no users")]
+    #[error("{0} is not a loopback address, so the server needs TLS and users")]
     Open(SocketAddr),
     /// The server listens at all addresses, and has no name.
-    #[error("{0} is no address that a browser can have, and there are no names")]
+    #[error("{0} stands for all addresses, so the server needs a name")]
     NoName(SocketAddr),
     /// The address cannot be used.
     #[error("cannot listen on {address}")]

@@ -227,7 +227,7 @@ async fn other_hosts_need_tls_and_users() {
     let mut nameless = Settings::new("0.0.0.0:0".parse().unwrap());
     (nameless.users, nameless.identity) = (Some(users), Some(identity().0));
     let refused = bind(nameless).await;
-    assert!(refused.ends_with("there are no names"), "{refused}");
+    assert!(refused.ends_with("needs a name"), "{refused}");
     let taken = bind(Settings::new(page.address)).await;
     assert_eq!(taken, format!("cannot listen on {}", page.address));
 }

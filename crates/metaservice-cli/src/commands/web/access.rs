@@ -13,6 +13,7 @@ use metaservice_web::{Identity, MadeIdentity, NewUser, Role, Users};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::hints::hinted;
 use crate::output;
 use crate::output::printer::Printer;
 use crate::status::ExitStatus;
@@ -51,6 +52,10 @@ pub(super) fn add_user(
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
+    if let Ok(users) = Users::parse(&text) {
+        let text = "has a user of this name: delete the line first";
+        ensure!(!users.has(name), "in --add-user {name}: {} {text}", file.display());
+    }
     let user = NewUser::make(name, *role).with_context(cannot)?;
     text.push_str(user.line());
     text.push('\n');
@@ -69,8 +74,13 @@ pub(super) fn add_user(
 
 /// The users of a file.
 pub(super) fn users(file: &Path) -> Result<Users> {
-    let text = String::from_utf8(read(file)?).with_context(|| format!("in {}", file.display()))?;
-    Users::parse(&text).with_context(|| format!("in --auth {}", file.display()))
+    let wrong = || format!("in --auth {}", file.display());
+    let bytes = read(file).map_err(|error| {
+        let hint = "`metaservice web --auth FILE --add-user NAME:admin` makes the file";
+        hinted(hint.to_owned(), format!("in --auth: {error:#}"))
+    })?;
+    let text = String::from_utf8(bytes).with_context(wrong)?;
+    Users::parse(&text).with_context(wrong)
 }
 
 /// Names that can be in an address.
