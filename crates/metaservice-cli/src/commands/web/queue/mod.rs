@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use metaservice::StoredLog;
 use metaservice::control::Client;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::Queue;
+use metaservice_fleet::queue::{Queue, ReadError};
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::{JobState, Phase};
 use metaservice_fleet::step::Outcome;
@@ -23,7 +23,7 @@ use metaservice_web::{
     Trust,
 };
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
@@ -51,15 +51,23 @@ pub(super) struct OfQueue {
     tracker: Tracker,
     ways: Mutex<VecDeque<(AttemptKey, Arc<Portal>)>>,
     logs: Mutex<VecDeque<(AttemptKey, File)>>,
+    /// One log is fetched at a time: the pages of a job share its file.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 impl OfQueue {
     pub(super) async fn connect(args: &QueueArgs, store: &StoreArgs) -> Result<Self> {
         let queue = args.connect().await?;
         let stores = Arc::new(Stores::open(&queue, store)?);
-        let (ways, logs) = (Mutex::default(), Mutex::default());
-        let tracker = Tracker::default();
-        Ok(Self { queue, address: args.shown(), stores, tracker, ways, logs })
+        Ok(Self {
+            queue,
+            address: args.shown(),
+            stores,
+            tracker: Tracker::default(),
+            ways: Mutex::default(),
+            logs: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        })
     }
 
     async fn state(&self, name: &str) -> Result<(JobId, JobState), SourceError> {
@@ -93,6 +101,7 @@ impl OfQueue {
     /// The file with the log of a job that has ended.
     async fn log_file(&self, id: &JobId, job: &JobState) -> Result<File, SourceError> {
         let key = (id.clone(), job.attempt);
+        let _fetching = self.fetching.lock().await;
         if let Some(file) = self.kept_log(&key) {
             return Ok(file);
         }
@@ -119,15 +128,26 @@ impl OfQueue {
         file
     }
 
-    /// Writes the log to a file: of the queue, or else of the store.
+    /// Writes the log to a file: that of the queue, or that of the store if the queue does not have
+    /// all of it.
     async fn fetch_log(&self, id: &JobId, job: &JobState, to: &mut tokio::fs::File) -> Result<()> {
         let mut reader = self.queue.log(id, job.attempt).await?;
-        let mut begun = false;
-        while let Some(chunk) = reader.try_next().await? {
-            to.write_all(&chunk.bytes).await?;
+        let (mut begun, mut gap) = (false, false);
+        loop {
+            match reader.try_next().await {
+                Ok(Some(chunk)) => to.write_all(&chunk.bytes).await?,
+                Ok(None) => break,
+                Err(ReadError::Gap { .. }) => gap = true,
+                Err(error) => return Err(error.into()),
+            }
             begun = true;
         }
-        if !begun && let Some(Outcome::Finished { log_object: Some(object), .. }) = job.outcome() {
+        if (gap || !begun)
+            && let Some(Outcome::Finished { log_object: Some(object), .. }) = job.outcome()
+        {
+            to.flush().await?;
+            to.set_len(0).await?;
+            to.rewind().await?;
             self.stores.get(object, to).await?;
         }
         Ok(to.flush().await?)
