@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result};
 use metaservice_sandbox::job::{Job, parse_env_file, parse_limit, set_variable};
@@ -76,9 +75,16 @@ impl Description {
         Ok(Self { spec, secrets: args.withdrawn, file: None })
     }
 
-    /// The description in a file, with the values of secrets.
-    pub(crate) fn of_file(file: &Path, secrets: BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self { spec: read(file)?, secrets, file: Some(file.to_owned()) })
+    /// The description in a file, with the values of secrets. `text`: the file, if it has been read.
+    pub(crate) fn of_file(
+        file: &Path,
+        text: Option<Vec<u8>>,
+        secrets: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let text = text.map_or_else(|| text_of(file), Ok);
+        let text = text.with_context(|| format!("cannot read --spec {}", file.display()))?;
+        let spec = parse(&text).with_context(|| format!("in --spec {}", file.display()))?;
+        Ok(Self { spec, secrets, file: Some(file.to_owned()) })
     }
 
     /// A description that another process of this tool has made of flags.
@@ -114,38 +120,26 @@ impl Description {
 /// The largest file of a description. The kernel takes no larger command and environment.
 const MAX_FILE: u64 = 8 << 20;
 
-/// Reads a description.
-fn read(path: &Path) -> Result<JobSpec> {
-    let text = text_of(path).with_context(|| format!("cannot read --spec {}", path.display()))?;
-    let spec = match text.len() as u64 > MAX_FILE {
+fn parse(text: &[u8]) -> Result<JobSpec> {
+    match text.len() as u64 > MAX_FILE {
         true => Err(Error::msg(format!("the file is larger than {} MiB", MAX_FILE >> 20))),
-        false => serde_json::from_slice(&text).map_err(Error::new),
-    };
-    spec.with_context(|| format!("in --spec {}", path.display()))
+        false => serde_json::from_slice(text).map_err(Error::new),
+    }
 }
 
-/// The text of a description; "-" is stdin. It is read once: a pipe has it once, and it is needed
-/// twice, before the first thread and after.
-fn text_of(path: &Path) -> io::Result<Vec<u8>> {
-    static READ: Mutex<Option<(PathBuf, Vec<u8>)>> = Mutex::new(None);
-    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((known, text)) = &*read
-        && known == path
-    {
-        return Ok(text.clone());
-    }
+/// Reads the file of a description, and not more than one byte above the limit. "-" is stdin.
+pub(crate) fn text_of(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    match path.as_os_str() == "-" {
+    match file.as_os_str() == "-" {
         true => io::stdin().take(MAX_FILE + 1).read_to_end(&mut text)?,
-        false => File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?,
+        false => File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut text)?,
     };
-    *read = Some((path.to_owned(), text.clone()));
     Ok(text)
 }
 
-/// The names of the secrets of a description, as far as it can be read.
-pub(crate) fn secrets_of(file: &Path) -> Vec<String> {
-    read(file).map(|spec| spec.secrets.into_iter().collect()).unwrap_or_default()
+/// The names of the secrets of a description, as far as it can be parsed.
+pub(crate) fn secrets_of(text: &[u8]) -> Vec<String> {
+    parse(text).map(|spec| spec.secrets.into_iter().collect()).unwrap_or_default()
 }
 
 /// The machine that the flags describe.

@@ -9,13 +9,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use metaservice_private::Directory;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::name::RunId;
 
 /// How long the server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the server may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The variable that names another `nats-server`.
 pub const VARIABLE: &str = "METASERVICE_NATS_SERVER";
@@ -68,6 +72,8 @@ pub struct LocalServer {
     child: Child,
     /// The pipe whose end ends the server. The child would close it before a wait.
     _alive: Option<ChildStdin>,
+    /// A pipe that ends with the shell's other half.
+    shell: Option<ChildStdout>,
     directory: PathBuf,
     url: String,
     _lock: std::fs::File,
@@ -99,10 +105,11 @@ impl LocalServer {
         let mut child = command(&program, &config)
             .spawn()
             .map_err(|cause| ServerError::Start { program, cause })?;
-        let alive = child.stdin.take();
+        let (alive, shell) = (child.stdin.take(), child.stdout.take());
         let mut server = Self {
             child,
             _alive: alive,
+            shell,
             directory: directory.to_owned(),
             url: String::new(),
             _lock: lock,
@@ -143,14 +150,18 @@ impl LocalServer {
         let _ = self.child.wait().await;
     }
 
-    /// Ends the server in order.
+    /// Ends the server in order. Then none of its processes is left.
     pub async fn stop(mut self) {
-        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok())
-            && let Some(id) = rustix::process::Pid::from_raw(id)
-        {
-            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
-        }
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(group) = id.and_then(rustix::process::Pid::from_raw) else { return };
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        let ended = async {
+            let _ = self.child.wait().await;
+            if let Some(shell) = &mut self.shell {
+                let _ = shell.read_to_end(&mut Vec::new()).await;
+            }
+        };
+        let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
     }
 }
 
@@ -217,16 +228,17 @@ fn configuration(directory: &Path, ports: &Path, log: &Path, password: &str) -> 
 }
 
 /// Runs the server as a child that ends with this process, however that ends: the shell's other half
-/// waits for the end of a pipe that only this process holds.
+/// waits for the end of a pipe that only this process holds. It has the process group of the server,
+/// so the id that it kills is of no other process.
 const SHELL: &str = "exec 3<&0\n\
-    { cat <&3 > /dev/null; kill $$; } 2> /dev/null &\n\
+    { cat <&3; kill $$; } 2> /dev/null &\n\
     exec 3<&-\n\
-    exec \"$@\" < /dev/null";
+    exec \"$@\" < /dev/null > /dev/null";
 
 fn command(program: &Path, config: &Path) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(SHELL).arg("sh").arg(program).arg("-c").arg(config);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // Ctrl-C of the terminal is for the worker, which ends the server after its jobs.
     command.process_group(0).kill_on_drop(true);
     command
@@ -244,6 +256,14 @@ mod tests {
     use super::*;
     use crate::queue::{Queue, Settings};
 
+    /// The number of processes that have the directory in their command line.
+    fn processes_of(directory: &Path) -> usize {
+        let text = directory.to_str().unwrap();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn clients_find_the_server_while_it_runs_and_only_one_runs() {
         let directory = tempfile::tempdir().unwrap();
@@ -257,7 +277,9 @@ mod tests {
         assert!(matches!(second, Err(ServerError::Running(_))), "{second:?}");
         let without_password = format!("nats://{}", url.rsplit_once('@').unwrap().1);
         assert!(Queue::connect(&Settings::new(without_password)).await.is_err());
+        assert!(processes_of(&place) >= 2, "the server and what ends it");
         server.stop().await;
+        assert_eq!(processes_of(&place), 0);
         assert_eq!(running(&place), None);
         let again = LocalServer::start(&place).await.unwrap();
         Queue::connect(&Settings::new(again.url())).await.unwrap();

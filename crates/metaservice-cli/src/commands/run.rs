@@ -92,6 +92,9 @@ pub(crate) struct Run {
     /// --no-snapshot.
     #[arg(long, value_name = "FILE", help_heading = JOB)]
     pub(crate) spec: Option<PathBuf>,
+    /// The text of that file, if it has been read. A pipe can be read once.
+    #[arg(skip)]
+    pub(crate) spec_text: Option<Vec<u8>>,
     /// Print what would be run, and start nothing: the machine in words, or the job as JSON.
     #[arg(long, value_name = "FORM", value_enum, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "text", help_heading = JOB)]
@@ -195,7 +198,8 @@ fn refuse_period(command: &[String]) -> Result<()> {
 
 /// The description that the flags make, or that a file has.
 fn describe(args: Run) -> Result<Description> {
-    let Run { interactive, tty, keep_on_failure, spec: file, job, vm, cloud, .. } = args;
+    let Run { interactive, tty, keep_on_failure, spec: file, spec_text: text, .. } = args;
+    let Run { job, vm, cloud, .. } = args;
     let mut description = Description::of_job(job)?.with_cloud(cloud);
     description.spec.stdin = interactive;
     let keep = description::period(keep_on_failure.as_deref(), "--keep-on-failure")?;
@@ -218,7 +222,7 @@ fn describe(args: Run) -> Result<Description> {
         "--spec {} is the whole description of the job: no other option or command goes with it",
         file.display()
     );
-    let mut description = Description::of_file(&file, description.secrets)?;
+    let mut description = Description::of_file(&file, text, description.secrets)?;
     description.spec.machine.snapshot &= snapshot;
     Ok(description)
 }

@@ -1,5 +1,8 @@
 //! Errors of the command line: one line and status 125. Requests for help succeed.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use metaservice_testing::cli::{Cli, finish, wait_for};
 
 use crate::METASERVICE;
@@ -447,15 +450,18 @@ fn a_service_waits_for_its_guest_as_long_as_it_is_told() {
     assert!(finished.stderr.contains("no guest has fetched its command within 200ms"));
 }
 
+/// With a secret, the tool executes itself again, after it has read the pipe.
 #[test]
 fn a_description_can_come_from_a_pipe() {
     let cli = Cli::new(METASERVICE);
-    for file in ["-", "/dev/stdin"] {
+    let plain = r#"{"version":1,"command":["from","a","pipe"]}"#;
+    let secret = r#"{"version":1,"command":["from","a","pipe"],"secrets":["TOKEN"]}"#;
+    for (file, spec) in [("-", plain), ("/dev/stdin", plain), ("-", secret), ("/dev/stdin", secret)]
+    {
         let mut command = cli.command(["run", "--spec", file, "--dry-run=json"]);
-        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let spec = r#"{"version":1,"command":["from","a","pipe"]}"#;
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), spec.as_bytes()).unwrap();
-        let described = metaservice_testing::cli::finish(child).text(0);
+        let mut child = command.env("TOKEN", "x").stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(spec.as_bytes()).unwrap();
+        let described = finish(child).text(0);
         assert!(described.contains("\"pipe\""), "{file}: {described}");
     }
 }

@@ -51,9 +51,10 @@ impl QueueArgs {
 
     /// The address without secrets, for people.
     pub(crate) fn shown(&self) -> String {
-        let one = |url: &str| match url.rsplit_once('@') {
-            Some((_, host)) => format!("nats://{host}"),
-            None => url.to_owned(),
+        let one = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => url.to_owned(),
         };
         let all: Vec<_> = self.name().unwrap_or(LOCAL).split(',').map(one).collect();
         all.join(",")
@@ -125,4 +126,20 @@ fn hinted(error: ConnectError) -> Error {
     };
     let text = format!("{:#}", Error::new(error));
     hints::hinted(hint, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_people_has_no_password() {
+        let shown = |queue: &str| {
+            let queue = Some(queue.to_owned());
+            QueueArgs { queue, queue_credentials: None, queue_ca: None }.shown()
+        };
+        assert_eq!(shown("local"), "local");
+        assert_eq!(shown("tls://me:a@b@q.example:4222"), "tls://q.example:4222");
+        assert_eq!(shown("nats://me:x@a,me:y@b"), "nats://a,b");
+    }
 }
