@@ -41,7 +41,7 @@ impl Attack {
     fn assert_harmless(self) {
         self.other.assert_serving();
         self.service.assert_serving();
-        let memory = self.service.peak_memory();
+        let memory = self.service.peak_memory().expect("it serves");
         assert!(memory < MEMORY, "{memory} bytes of memory");
         self.service.stop(Signal::TERM);
         self.other.stop(Signal::TERM);

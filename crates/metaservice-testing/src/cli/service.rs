@@ -80,11 +80,11 @@ impl Service {
         assert_eq!(self.request("GET", "ping", "").0, "HTTP/1.1 200 OK");
     }
 
-    /// The largest size of the memory of the process so far, in bytes.
-    pub fn peak_memory(&self) -> u64 {
+    /// The largest size of the memory of the process so far, in bytes. `None`: it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        Some(line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024)
     }
 
     /// Sends a signal to the tool.
