@@ -23,6 +23,24 @@ async function kill({ name, startedMs }: Target, what: "command" | "machine"): P
     say("The guest did not answer, so the machine was ended.");
 }
 
+export function StopDialog(props: Props): VNode {
+  const { name, startedMs } = props;
+  return (
+    <Ask
+      title={`Stop ${name}?`}
+      verb="Stop the command"
+      busy="Stopping"
+      close={props.close}
+      act={async () => {
+        await post(`${jobApi(name)}/signal`, { startedMs, signal: 15 });
+        say(`${name} was asked to end. If it does not, use Kill.`);
+      }}
+    >
+      <p>Its command gets signal TERM, so that it can save its work and end. A command can ignore this.</p>
+    </Ask>
+  );
+}
+
 export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): VNode {
   const verb = props.waits ? "Cancel the job" : props.kept ? "End the machine" : "Kill the command";
   return (
@@ -44,7 +62,7 @@ export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): 
           ? "It does not start. It stays in the list as cancelled."
           : props.kept
             ? "The command has ended. The files of the guest are lost; the log is kept."
-            : "Its command and all processes of the command end at once. What they wrote so far is kept."}
+            : "Its command and all its processes end at once, and cannot clean up. What they wrote so far is kept."}
       </p>
     </Ask>
   );
