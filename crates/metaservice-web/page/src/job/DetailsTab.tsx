@@ -9,7 +9,7 @@ import { Link } from "../ui/Link";
 import { Empty, Problem } from "../ui/States";
 import { asText, sections } from "./facts";
 import type { Known } from "./useDetails";
-import { verdict } from "./words";
+import { sentence, verdict } from "./words";
 
 export function DetailsTab(props: { known: Known; again: () => void }): VNode {
   const { known, again } = props;
@@ -36,6 +36,7 @@ function Found({ details }: { details: Details }): VNode {
     <div class="details">
       <section class={`verdict ${found.tone}`} aria-label="What became of the job">
         <h2>{plain(found.says)}</h2>
+        {details.why !== undefined && <p>{sentence(plain(details.why))}</p>}
         {error !== undefined && <p class="error">{sentence(plain(error))}</p>}
         {found.help !== undefined && <p>{found.help}</p>}
         <div class="tools">
@@ -174,8 +175,4 @@ function Description(props: { text: string }): VNode {
       </details>
     </Part>
   );
-}
-
-function sentence(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

@@ -1,7 +1,7 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lost } from "../feed";
-import { plainLine } from "../format";
+import { plain, plainLine } from "../format";
 import { find } from "../jobs";
 import { FilesTab } from "../files/FilesTab";
 import { LogTab } from "../log/LogTab";
@@ -17,6 +17,7 @@ import { StatsTab } from "../stats/StatsTab";
 import { TerminalTab } from "../terminal/TerminalTab";
 import { DetailsTab } from "./DetailsTab";
 import { useDetails } from "./useDetails";
+import { sentence } from "./words";
 
 const TITLES: Record<Tab, string> = {
   log: "Log",
@@ -46,6 +47,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
     else if (to) go(jobPath(name, to));
   });
   const facts = known.state === "known" ? known.details.job : undefined;
+  const why = known.state === "known" && job?.state === "waiting" ? known.details.why : undefined;
   const started = job?.startedMs ?? facts?.startedMs;
   // A machine that is kept has ended its command, and has shells all the same.
   const runs = job ? !job.ended && job.state !== "silent" : known.state === "known" && !known.details.ended;
@@ -63,6 +65,9 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         </p>
         {job && <Actions job={job} />}
       </Head>
+      <p class="why" role="status">
+        {why !== undefined && `The job waits. ${sentence(plain(why))}`}
+      </p>
       <nav class="tabs" ref={tabs} aria-label="Views of the job">
         {TABS.map((each) => (
           <Link key={each} to={jobPath(name, each)} current={each === tab}>
