@@ -98,7 +98,7 @@ export interface Artifact {
 
 export interface Attempt {
   number: number;
-  worker: string;
+  worker?: string;
   startedMs?: number;
   endedMs?: number;
   outcome?: string;

@@ -4,6 +4,7 @@ import { jobPath } from "../route";
 import { jobApi } from "../server";
 import { quote } from "../run/shell";
 import type { Artifact, Attempt, Details } from "../types";
+import { logAddress } from "../log/api";
 import { Copy } from "../ui/Copy";
 import { Link } from "../ui/Link";
 import { Empty, Problem } from "../ui/States";
@@ -11,8 +12,8 @@ import { asText, sections } from "./facts";
 import type { Known } from "./useDetails";
 import { sentence, verdict } from "./words";
 
-export function DetailsTab(props: { known: Known; again: () => void }): VNode {
-  const { known, again } = props;
+export function DetailsTab(props: { known: Known; attempts: Attempt[]; again: () => void }): VNode {
+  const { known, attempts, again } = props;
   return (
     <main id="content" class="scrolls">
       {known.state === "loading" ? (
@@ -20,14 +21,14 @@ export function DetailsTab(props: { known: Known; again: () => void }): VNode {
       ) : known.state === "none" ? (
         <Problem title="The details cannot be read" message={known.message} again={again} />
       ) : (
-        <Found details={known.details} />
+        <Found details={known.details} attempts={attempts} />
       )}
     </main>
   );
 }
 
-function Found({ details }: { details: Details }): VNode {
-  const { job, artifacts, attempts = [], error, spec } = details;
+function Found({ details, attempts }: { details: Details; attempts: Attempt[] }): VNode {
+  const { job, artifacts, error, spec } = details;
   const console = details.console ?? [];
   const found = verdict(details);
   const command = job.command.map(quote).join(" ");
@@ -96,7 +97,7 @@ function Found({ details }: { details: Details }): VNode {
         </Part>
       </div>
       {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
-      {attempts.length > 0 && <Attempts attempts={attempts} />}
+      {attempts.length > 0 && <Attempts name={job.name} attempts={attempts} />}
       {spec && <Description text={JSON.stringify(spec, null, 2)} />}
     </div>
   );
@@ -147,16 +148,24 @@ function Artifacts(props: { name: string; started: number; artifacts: Artifact[]
   );
 }
 
-function Attempts(props: { attempts: Attempt[] }): VNode {
+function Attempts({ name, attempts }: { name: string; attempts: Attempt[] }): VNode {
+  const last = attempts.length;
   return (
-    <Part title={many(props.attempts.length, "attempt")}>
+    <Part title={many(last, "attempt")}>
       <ul class="lines">
-        {props.attempts.map((attempt) => (
-          <li key={attempt.number}>
-            <b>{attempt.number}</b>
-            <span class="grow">{plain(attempt.worker)}</span>
-            {attempt.startedMs !== undefined && <span class="dim-text">{dateTime(attempt.startedMs)}</span>}
-            <span>{plain(attempt.outcome ?? "runs")}</span>
+        {attempts.map(({ number, worker, startedMs, outcome }) => (
+          <li key={number}>
+            <b>{number}</b>
+            <span class="grow">{worker !== undefined && plain(worker)}</span>
+            {startedMs !== undefined && <span class="dim-text">{dateTime(startedMs)}</span>}
+            <span>{plain(outcome ?? (number < last ? "ended without a result" : startedMs ? "runs" : ""))}</span>
+            <Link
+              class="button"
+              label={`Log of attempt ${number}`}
+              to={logAddress({ name, attempt: number === last ? undefined : number })}
+            >
+              Log
+            </Link>
           </li>
         ))}
       </ul>

@@ -4,6 +4,7 @@ import { lost } from "../feed";
 import { plain, plainLine } from "../format";
 import { find } from "../jobs";
 import { FilesTab } from "../files/FilesTab";
+import { attemptOf } from "../log/api";
 import { LogTab } from "../log/LogTab";
 import { go, jobPath, type Tab, TABS } from "../route";
 import { Head } from "../ui/Head";
@@ -15,6 +16,7 @@ import { Actions } from "./Actions";
 import { NetworkTab } from "../network/NetworkTab";
 import { StatsTab } from "../stats/StatsTab";
 import { TerminalTab } from "../terminal/TerminalTab";
+import { attemptsOf } from "./attempts";
 import { DetailsTab } from "./DetailsTab";
 import { useDetails } from "./useDetails";
 import { sentence } from "./words";
@@ -48,6 +50,10 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
   });
   const facts = known.state === "known" ? known.details.job : undefined;
   const why = known.state === "known" && job?.state === "waiting" ? known.details.why : undefined;
+  const attempts = attemptsOf(job, known.state === "known" ? known.details : undefined);
+  const asked = attemptOf(props.query);
+  // The address of the last attempt has no number.
+  const attempt = asked === attempts.length ? undefined : asked;
   const started = job?.startedMs ?? facts?.startedMs;
   // A machine that is kept has ended its command, and has shells all the same.
   const runs = job ? !job.ended && job.state !== "silent" : known.state === "known" && !known.details.ended;
@@ -76,7 +82,9 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         ))}
       </nav>
       {isMissing && tab !== "log" && <Missing name={name} />}
-      {tab === "log" && <LogTab name={name} job={job} />}
+      {tab === "log" && (
+        <LogTab key={attempt} name={name} job={job} attempt={attempt} attempts={attempts} />
+      )}
       {!isMissing && terminal && (
         <TerminalTab
           key={started}
@@ -88,7 +96,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
       {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
       {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
       {!isMissing && tab === "network" && <NetworkTab name={name} started={started} />}
-      {!isMissing && tab === "details" && <DetailsTab known={known} again={again} />}
+      {!isMissing && tab === "details" && <DetailsTab known={known} attempts={attempts} again={again} />}
     </div>
   );
 }

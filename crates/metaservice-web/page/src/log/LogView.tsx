@@ -1,5 +1,6 @@
 import { Component, createRef, type VNode } from "preact";
 import { count, many } from "../format";
+import type { LogOf } from "./api";
 import { Lines } from "./lines";
 import { Row } from "./Row";
 import { Scale } from "./scroll";
@@ -12,8 +13,7 @@ export interface Match {
 }
 
 interface Props {
-  name: string;
-  path: string;
+  log: LogOf;
   started: number;
   length: LogLength;
   times: boolean;
@@ -71,7 +71,7 @@ export class LogView extends Component<Props, State> {
 
   #fresh(): Lines {
     const changed = (): void => this.setState((state) => ({ tick: state.tick + 1 }));
-    return new Lines(this.props.path, this.props.started, changed, this.props.failed);
+    return new Lines(this.props.log, this.props.started, changed, this.props.failed);
   }
 
   override componentDidMount(): void {
@@ -296,7 +296,7 @@ export class LogView extends Component<Props, State> {
           ref={this.#scroller}
           class="log"
           role="region"
-          aria-label={`Log of ${this.props.name}`}
+          aria-label={`Log of ${this.props.log.name}`}
           tabIndex={0}
           onScroll={this.#scrolled}
           onKeyDown={this.#keys}
