@@ -2,7 +2,6 @@
 
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
-import { many } from "../format";
 import { go } from "../route";
 import { jobApi, post } from "../server";
 import { Ask } from "../ui/Dialog";
@@ -100,27 +99,6 @@ export function RemoveDialog(props: Props): VNode {
       }}
     >
       <p>Its log, its result and its description are deleted. Fetched artifacts stay where they are.</p>
-    </Ask>
-  );
-}
-
-export function PruneDialog(props: { ended: number; close: () => void }): VNode {
-  return (
-    <Ask
-      title="Remove all ended jobs?"
-      verb="Remove them"
-      busy="Removing"
-      close={props.close}
-      act={async () => {
-        const response = await post("/api/prune", {});
-        const { removed } = (await response.json()) as { removed: number };
-        say(`${many(removed, "job was", "jobs were")} removed.`);
-      }}
-    >
-      <p>
-        The logs and results of {many(props.ended, "job")} are deleted. Jobs that run are not touched. Fetched
-        artifacts stay where they are.
-      </p>
     </Ask>
   );
 }
