@@ -50,6 +50,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
   });
   const facts = known.state === "known" ? known.details.job : undefined;
   const why = known.state === "known" && job?.state === "waiting" ? known.details.why : undefined;
+  const spec = known.state === "known" ? known.details.spec : undefined;
   const attempts = attemptsOf(job, known.state === "known" ? known.details : undefined);
   const asked = attemptOf(props.query);
   // The address of the last attempt has no number.
@@ -95,7 +96,7 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
       )}
       {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
       {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
-      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} />}
+      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} spec={spec} />}
       {!isMissing && tab === "details" && <DetailsTab known={known} attempts={attempts} again={again} />}
     </div>
   );
