@@ -3,9 +3,6 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 FUZZ_JOBS ?= 1
-# The packages of a release build. Packages built together share their features, so that their
-# dependencies are built once; built separately, many are built twice.
-PACKAGES ?= --package metaservice-cli
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_TARGETS = shell_frame shell_session action payload header nic_frame nic_gateway transfer archive \
   requests dns client_hello authority policy fleet_view fleet_tunnel fleet_parse
@@ -23,7 +20,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 build: ## the command line tool, at target/release/metaservice
-	$(CARGO) build --release $(PACKAGES)
+	$(CARGO) build --release --package metaservice-cli
 
 setup: ## install QEMU, a guest kernel and busybox if they are missing
 	@sh crates/metaservice-cli/setup.sh

@@ -44,5 +44,5 @@ pub use server::{
 };
 pub use source::{
     Artifact, ArtifactBody, Attempt, Depth, EndedJob, Fleet, FleetTenant, FleetWorker, Found,
-    Image, ListedJob, Listing, MAX_JOBS, Place, Reached, Source, SourceError, Trust,
+    Image, ListedJob, Listing, MAX_JOBS, Place, Reached, Source, SourceError, Trust, WaitingJob,
 };

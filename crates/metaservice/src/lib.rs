@@ -81,7 +81,9 @@ pub use crate::job::contact::Contact;
 pub use crate::job::disk::DiskWork;
 pub use crate::job::error::TransportError;
 pub use crate::job::limits::Limits;
-pub use crate::job::log::{LogError, LogFrom, LogItem, LogReader, LogSegment, StoredLog};
+pub use crate::job::log::{
+    LogError, LogFrom, LogItem, LogReader, LogSegment, StoredLog, StoredLogWriter,
+};
 pub use crate::job::need::Need;
 pub use crate::job::persistence::StateError;
 pub use crate::job::queue::Stage;

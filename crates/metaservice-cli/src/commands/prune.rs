@@ -77,7 +77,7 @@ fn print(removed: &[impl Serialize + Display], printer: Printer) -> Result<ExitS
 }
 
 /// Whether a job ended longer ago than `age`. A lost job counts from its start.
-fn is_older(past: &PastJob, age: Duration, now: SystemTime) -> bool {
+pub(crate) fn is_older(past: &PastJob, age: Duration, now: SystemTime) -> bool {
     let ended = UNIX_EPOCH + Duration::from_millis(past.ended_ms.unwrap_or(past.job.started_ms));
     now.duration_since(ended).is_ok_and(|since| since > age)
 }

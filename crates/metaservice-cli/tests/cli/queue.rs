@@ -438,6 +438,7 @@ fn the_page_of_a_queue_lists_submits_and_cancels() {
     assert_eq!((&session["source"], &session["can"]["remove"]), (&"queue".into(), &false.into()));
     let details = web.get(&format!("api/jobs/{id}"));
     assert_eq!((&details["job"]["state"], &details["ended"]), (&"waiting".into(), &false.into()));
+    assert_eq!(details["why"], "no worker has another");
     assert_eq!(web.curl(&[], &format!("api/jobs/{id}/log")).0, 409, "it has no log yet");
     assert_eq!(web.curl(&[], "api/jobs/none").0, 404);
     assert_eq!(web.curl(&[], "api/jobs/..%2f*").0, 404);

@@ -291,6 +291,48 @@ fn a_queue_of_the_environment_takes_no_name_of_a_job_of_this_host() {
 }
 
 #[test]
+fn the_page_shows_each_attempt_of_a_job_and_its_log() {
+    let cli = Cli::new(METASERVICE);
+    let first = Worker::start(&cli, &["--name", "first", "--drain-timeout", "1ms"]);
+    let script = "echo begun; echo bad >&2; until test -e /go; do sleep 0.1; done; echo over";
+    let id = cli.run(&["submit", "--", "sh", "-c", script]).text(0);
+    let id = id.trim();
+    cli.run(&["exec", "--queue", "local", id, "--", "true"]).text(0);
+    let logs = ["logs", "--queue", "local", id];
+    assert_eq!(cli.run(&logs).text(0), "begun\n");
+    // It gives the job back.
+    first.end();
+    let second = Worker::start(&cli, &["--name", "second"]);
+    cli.run(&["exec", "--queue", "local", id, "--", "touch", "/go"]).text(0);
+    cli.run(&["wait", "--queue", "local", id]).text(0);
+    let web = cli.web(&["--queue", "local"]);
+    let log = |query: &str| web.curl(&[], &format!("api/jobs/{id}/log/download{query}"));
+    assert_eq!(log("?attempt=1"), (200, "begun\nbad\n".to_owned()));
+    for last in ["", "?attempt=2"] {
+        assert_eq!(log(last), (200, "begun\nbad\nover\n".to_owned()));
+    }
+    assert_eq!(log("?attempt=3").0, 404);
+    let attempts = web.get(&format!("api/jobs/{id}"))["attempts"].clone();
+    let row = |number: usize| {
+        let one = &attempts[number];
+        (one["worker"].clone(), one["outcome"].clone(), one["endedMs"].is_u64())
+    };
+    assert_eq!(row(0), ("first".into(), "its worker gave it back: the worker ends".into(), true));
+    assert_eq!(row(1), ("second".into(), "succeeded".into(), true));
+
+    // Both outputs are told apart, with their times.
+    let started = web.get(&format!("api/jobs/{id}/log?attempt=1"))["startedMs"].clone();
+    assert_eq!(started, attempts[0]["startedMs"]);
+    let lines = format!("api/jobs/{id}/log/lines?started={started}&from=0&count=9");
+    let lines = web.get(&lines);
+    let shown = |line: usize| (lines[line]["spans"][0].clone(), lines[line]["ms"].is_u64());
+    assert_eq!(shown(0), (serde_json::json!({ "t": "begun" }), true));
+    assert_eq!(shown(1), (serde_json::json!({ "t": "bad", "e": true }), true));
+    web.end();
+    second.end();
+}
+
+#[test]
 fn the_page_shows_a_job_of_a_queue_that_runs_and_that_has_ended() {
     let cli = Cli::new(METASERVICE);
     let worker = Worker::start(&cli, &[]);

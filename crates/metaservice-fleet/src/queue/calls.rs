@@ -11,6 +11,7 @@ use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
 use super::connection::{JOBS, Queue};
+use super::election::patiently;
 use super::error::{CancelError, ConnectError, DrainError, ReadError, SubmitError, WriteError};
 use super::follow::Follow;
 use super::keys::{drain_subject, read_step, step_subject};
@@ -162,7 +163,7 @@ impl Queue {
     ) -> Result<Result<StreamMessage, LastRawMessageError>, ReadError> {
         let request = format!("$JS.API.STREAM.MSG.GET.{stream}");
         let stream = self.stream(stream).await?;
-        let getting = stream.get_last_raw_message_by_subject(subject);
+        let getting = patiently(|| stream.get_last_raw_message_by_subject(subject));
         Ok(self.denials().watch(&request, getting).await?)
     }
 

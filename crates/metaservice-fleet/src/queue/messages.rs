@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{JOBS, LEASES, LOGS, Queue};
 use super::denial::Watcher;
+use super::election::patiently;
 use super::error::ReadError;
 use crate::state::ServerTime;
 
@@ -78,7 +79,8 @@ async fn open(queue: &Queue, name: &str, subject: String, last: u64) -> Result<O
     };
     let server = |error: super::error::ServerError| ReadError::Server(error);
     let subject = format!("$JS.API.CONSUMER.CREATE.{name}");
-    let created = queue.denials().watch(&subject, stream.create_consumer(config)).await?;
+    let creating = patiently(|| stream.create_consumer(config.clone()));
+    let created = queue.denials().watch(&subject, creating).await?;
     let consumer = match created {
         Err(error) if name == LEASES && is_missing(&error) => return Err(ReadError::NoLeases),
         created => created.map_err(|error| server(error.into()))?,

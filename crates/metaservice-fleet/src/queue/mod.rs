@@ -15,6 +15,7 @@ mod calls;
 mod cause;
 mod connection;
 mod denial;
+mod election;
 mod error;
 mod files;
 mod follow;

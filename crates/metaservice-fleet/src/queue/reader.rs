@@ -6,7 +6,7 @@ use super::follow::Follow;
 use super::watch::LogMessages;
 use crate::log::{Chunk, subject};
 use crate::name::JobId;
-use crate::state::{JobState, Phase};
+use crate::state::{JobState, Phase, ServerTime};
 
 /// Reads the log of an attempt, from its first byte to its end.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct LogReader {
     offset: u64,
     end: Option<u64>,
     after_gap: Option<Chunk>,
+    stored_at: ServerTime,
 }
 
 impl LogReader {
@@ -27,9 +28,17 @@ impl LogReader {
         let state = follow.next().await?;
         let subject = subject(id, attempt);
         let messages = LogMessages::open(queue, &subject).await?;
-        let queue = queue.clone();
-        let (offset, end, after_gap) = (0, None, None);
-        let mut reader = Self { queue, subject, attempt, messages, follow, offset, end, after_gap };
+        let mut reader = Self {
+            queue: queue.clone(),
+            subject,
+            attempt,
+            messages,
+            follow,
+            offset: 0,
+            end: None,
+            after_gap: None,
+            stored_at: 0,
+        };
         reader.note(&state).await?;
         Ok(reader)
     }
@@ -50,8 +59,10 @@ impl LogReader {
             }
             tokio::select! {
                 message = self.messages.next() => {
-                    let Some(chunk) = Chunk::decode(&message?) else { continue };
+                    let (message, stored_at) = message?;
+                    let Some(chunk) = Chunk::decode(&message) else { continue };
                     let Some(chunk) = chunk.unread(self.offset) else { continue };
+                    self.stored_at = stored_at;
                     if chunk.offset > self.offset {
                         let (from, to) = (self.offset, chunk.offset);
                         self.after_gap = Some(chunk);
@@ -73,6 +84,12 @@ impl LogReader {
             return Ok(None);
         }
         self.next().await
+    }
+
+    /// When the server stored the part that was returned last.
+    #[must_use]
+    pub const fn stored_at(&self) -> ServerTime {
+        self.stored_at
     }
 
     fn pass(&mut self, chunk: Chunk) -> Chunk {

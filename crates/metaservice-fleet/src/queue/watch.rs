@@ -218,8 +218,9 @@ impl LogMessages {
         Messages::open(queue, LOGS, subject.to_owned()).await.map(Self)
     }
 
-    pub(crate) async fn next(&mut self) -> Result<Bytes, ReadError> {
-        self.0.next().await.map(|read| read.message.payload.clone())
+    /// The next message, and when the server stored it.
+    pub(crate) async fn next(&mut self) -> Result<(Bytes, ServerTime), ReadError> {
+        self.0.next().await.map(|read| (read.message.payload.clone(), read.time))
     }
 }
 

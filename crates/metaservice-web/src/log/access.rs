@@ -29,9 +29,13 @@ pub(crate) enum AccessError {
 }
 
 impl Access {
-    /// Finds the job. Cancel safe.
-    pub(crate) async fn find(source: &dyn Source, name: &str) -> Result<Self, AccessError> {
-        match source.find(name).await? {
+    /// Finds the job, or one of its attempts. Cancel safe.
+    pub(crate) async fn find(
+        source: &dyn Source,
+        name: &str,
+        attempt: Option<u32>,
+    ) -> Result<Self, AccessError> {
+        match source.find(name, attempt).await? {
             Found::Running(client) => {
                 let job = Box::new(client.job().await?);
                 Ok(Self::Running { job, client })

@@ -57,6 +57,7 @@ pub(crate) enum ReadError {
 /// A log that is open. Dropping it ends its task.
 pub(crate) struct OpenLog {
     name: String,
+    attempt: Option<u32>,
     started_ms: u64,
     source: Arc<dyn Source>,
     index: Arc<Mutex<Index>>,
@@ -65,14 +66,20 @@ pub(crate) struct OpenLog {
 }
 
 impl OpenLog {
-    /// Follows the log of this job.
-    pub(crate) fn start(source: Arc<dyn Source>, name: &str, access: Access) -> Self {
+    /// Follows the log of this job, or of one of its attempts.
+    pub(crate) fn start(
+        source: Arc<dyn Source>,
+        name: &str,
+        attempt: Option<u32>,
+        access: Access,
+    ) -> Self {
         let index = Arc::new(Mutex::new(Index::new()));
         let extent = Extent::default();
         let (sender, progress) = watch::channel(Progress { extent, state: State::Open });
         let started_ms = access.started_ms();
         let follower = Follower {
             name: name.to_owned(),
+            attempt,
             started_ms,
             source: Arc::clone(&source),
             index: Arc::clone(&index),
@@ -80,7 +87,7 @@ impl OpenLog {
         };
         let following = AbortOnDropHandle::new(tokio::spawn(follower.run(access)));
         let name = name.to_owned();
-        Self { name, started_ms, source, index, progress, _following: following }
+        Self { name, attempt, started_ms, source, index, progress, _following: following }
     }
 
     /// When its job was started.
@@ -138,7 +145,7 @@ impl OpenLog {
 
     /// The job, which must be the one that was opened. Cancel safe.
     pub(crate) async fn access(&self) -> Result<Access, ReadError> {
-        let access = Access::find(&*self.source, &self.name).await?;
+        let access = Access::find(&*self.source, &self.name, self.attempt).await?;
         if access.started_ms() == self.started_ms { Ok(access) } else { Err(ReadError::Replaced) }
     }
 
@@ -150,6 +157,7 @@ impl OpenLog {
 /// The task that reads the log.
 struct Follower {
     name: String,
+    attempt: Option<u32>,
     started_ms: u64,
     source: Arc<dyn Source>,
     index: Arc<Mutex<Index>>,
@@ -168,7 +176,7 @@ impl Follower {
             }
             // A job that has ended has no more to say, and one that is cut is read again.
             breaks = if self.extent().bytes > before { 0 } else { breaks + 1 };
-            let found = Access::find(&*self.source, &self.name).await;
+            let found = Access::find(&*self.source, &self.name, self.attempt).await;
             match found {
                 Ok(found) if found.started_ms() == self.started_ms && breaks < MAX_BREAKS => {
                     access = found;

@@ -1,5 +1,7 @@
 //! What is done to a job.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
@@ -59,8 +61,8 @@ pub(super) async fn kill(
     if what == What::Machine {
         guard::check(&who, Role::Admin)?;
     }
-    if let Found::Waiting(job) = app.source.find(&name).await? {
-        same(job.started_ms, started_ms)?;
+    if let Found::Waiting(waiting) = app.source.find(&name, None).await? {
+        same(waiting.job.started_ms, started_ms)?;
         app.source.cancel(&name).await?;
         return Ok(Json(KilledWhat { killed: Killed::Command }));
     }
@@ -103,9 +105,20 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes what is kept of all jobs that have ended.
-pub(super) async fn prune(State(app): State<App>) -> Result<Json<Value>, Refused> {
-    Ok(Json(json!({ "removed": app.source.prune().await? })))
+/// Which jobs that have ended are removed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Old {
+    /// Only those that ended longer ago than this.
+    #[serde(default)]
+    older_than_ms: u64,
+}
+
+/// Removes what is kept of jobs that have ended.
+pub(super) async fn prune(State(app): State<App>, old: Sent<Old>) -> Result<Json<Value>, Refused> {
+    let Json(Old { older_than_ms }) = old?;
+    let age = Duration::from_millis(older_than_ms);
+    Ok(Json(json!({ "removed": app.source.prune(age).await? })))
 }
 
 /// Starts a job that has ended again.

@@ -20,7 +20,7 @@ pub(super) struct Which {
 
 /// The job of this name that was started then, which runs.
 pub(super) async fn running(app: &App, name: &str, started: u64) -> Result<Reached, Refused> {
-    match app.source.find(name).await? {
+    match app.source.find(name, None).await? {
         Found::Running(client) => {
             same(client.job().await?.started_ms, started)?;
             Ok(client)
@@ -32,7 +32,7 @@ pub(super) async fn running(app: &App, name: &str, started: u64) -> Result<Reach
 
 /// The job of this name that was started then, which has ended.
 pub(super) async fn ended(app: &App, name: &str, started: u64) -> Result<Box<EndedJob>, Refused> {
-    match app.source.find(name).await? {
+    match app.source.find(name, None).await? {
         Found::Ended(ended) => {
             same(ended.job.started_ms, started)?;
             Ok(ended)

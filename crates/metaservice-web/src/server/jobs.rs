@@ -13,7 +13,7 @@ use super::files::attachment;
 use super::find::{Asked, Which, ended, same};
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
-use crate::source::{Artifact, Attempt, EndedJob, Found};
+use crate::source::{Artifact, Attempt, EndedJob, Found, WaitingJob};
 
 /// Sends the list of jobs after each change.
 pub(super) async fn follow(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
@@ -39,10 +39,10 @@ pub(super) async fn stats(
 ) -> Result<Response, Refused> {
     let Query(Which { started }) = which?;
     if !app.samples.has(&name, started) {
-        let found = app.source.find(&name).await?;
+        let found = app.source.find(&name, None).await?;
         match found {
             Found::Running(client) => same(client.job().await?.started_ms, started)?,
-            Found::Waiting(job) => same(job.started_ms, started)?,
+            Found::Waiting(waiting) => same(waiting.job.started_ms, started)?,
             Found::Ended(_) => {
                 return Err(refuse(Code::NotFound, "no statistics of this job are kept"));
             }
@@ -63,6 +63,9 @@ pub(super) struct Details {
     end: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Why it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     console: Vec<String>,
     artifacts: Vec<Artifact>,
@@ -76,9 +79,8 @@ pub(super) struct Details {
 impl Details {
     fn of(ended: EndedJob) -> Self {
         let EndedJob { job, ended_ms, end, error, console, artifacts, spec, attempts, .. } = ended;
-        let network = ended.network.is_some();
-        let ended = true;
-        Self { job, ended, ended_ms, end, error, console, artifacts, spec, attempts, network }
+        let (ended, network, why) = (true, ended.network.is_some(), None);
+        Self { job, ended, ended_ms, end, error, why, console, artifacts, spec, attempts, network }
     }
 }
 
@@ -96,13 +98,17 @@ pub(super) async fn show(
     which: Asked<Maybe>,
 ) -> Result<Json<Details>, Refused> {
     let Query(Maybe { started }) = which?;
-    let details = match app.source.find(&name).await? {
+    let details = match app.source.find(&name, None).await? {
         Found::Running(client) => {
             let job = client.job().await?;
             let network = client.network_policy().await.is_ok();
-            Details { job, network, ..Details::default() }
+            let attempts = client.attempts().to_vec();
+            Details { job, network, attempts, ..Details::default() }
         }
-        Found::Waiting(job) => Details { job: *job, ..Details::default() },
+        Found::Waiting(waiting) => {
+            let WaitingJob { job, why, spec, attempts } = *waiting;
+            Details { job, why, spec, attempts, ..Details::default() }
+        }
         Found::Ended(ended) => Details::of(*ended),
     };
     if let Some(started) = started {

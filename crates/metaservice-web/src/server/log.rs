@@ -25,12 +25,22 @@ pub(super) struct Opened {
     started_ms: u64,
 }
 
-/// Opens the log, and says which job of this name it is of.
+/// Which attempt of a job is meant: by default, the last one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfAttempt {
+    attempt: Option<u32>,
+}
+
+/// Opens the log, and says which job of this name it is of. Each attempt of a job counts as a job,
+/// which has its own start.
 pub(super) async fn open(
     State(app): State<App>,
     Path(name): Path<String>,
+    which: Asked<OfAttempt>,
 ) -> Result<Json<Opened>, Refused> {
-    let log = app.logs.open(&name).await?;
+    let Query(OfAttempt { attempt }) = which?;
+    let log = app.logs.open(&name, attempt).await?;
     Ok(Json(Opened { started_ms: log.started_ms() }))
 }
 
@@ -112,8 +122,10 @@ async fn aside<T: Send + 'static>(
 pub(super) async fn download(
     State(app): State<App>,
     Path(name): Path<String>,
+    which: Asked<OfAttempt>,
 ) -> Result<Response, Refused> {
-    let reader = Access::find(&*app.source, &name).await?.read(0, false).await?;
+    let Query(OfAttempt { attempt }) = which?;
+    let reader = Access::find(&*app.source, &name, attempt).await?.read(0, false).await?;
     let body = stream::try_unfold(reader, async |mut reader| {
         let next = reader.next().await.map_err(AccessError::from)?;
         Ok::<_, AccessError>(next.map(|segment| (segment.bytes, reader)))

@@ -21,7 +21,7 @@ pub(super) async fn attempts(
 ) -> Result<Response, Refused> {
     let Query(Which { started }) = which?;
     let (sender, messages) = mpsc::channel(1);
-    let task = match app.source.find(&name).await? {
+    let task = match app.source.find(&name, None).await? {
         Found::Running(client) => {
             same(client.job().await?.started_ms, started)?;
             let policy = client.network_policy().await?;

@@ -16,15 +16,38 @@ pub enum Found {
     /// It runs.
     Running(Reached),
     /// It waits for a worker.
-    Waiting(Box<Job>),
+    Waiting(Box<WaitingJob>),
     /// It has ended.
     Ended(Box<EndedJob>),
+}
+
+/// What is known of a job that waits for a worker.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct WaitingJob {
+    /// The job.
+    pub job: Job,
+    /// Why it waits, as a clause: "all slots are taken". `None`: a worker is about to take it.
+    pub why: Option<String>,
+    /// Its description.
+    pub spec: Value,
+    /// The attempts that were lost.
+    pub attempts: Vec<Attempt>,
+}
+
+impl WaitingJob {
+    /// A job of which no more is known.
+    #[must_use]
+    pub fn of(job: Job) -> Self {
+        Self { job, ..Self::default() }
+    }
 }
 
 /// A client of a job that runs, and what keeps the way to it open.
 #[derive(Clone)]
 pub struct Reached {
     client: Client,
+    attempts: Vec<Attempt>,
     /// Its name and start, if its source knows it by others than its service.
     known_as: Option<(String, u64)>,
     _way: Option<Arc<dyn Any + Send + Sync>>,
@@ -34,7 +57,7 @@ impl Reached {
     /// A job of this host.
     #[must_use]
     pub fn here(client: Client) -> Self {
-        Self { client, known_as: None, _way: None }
+        Self { client, attempts: Vec::new(), known_as: None, _way: None }
     }
 
     /// A job whose client works as long as this way exists. Its source knows it by this name and
@@ -46,7 +69,19 @@ impl Reached {
         name: String,
         started_ms: u64,
     ) -> Self {
-        Self { client, known_as: Some((name, started_ms)), _way: Some(way) }
+        let (attempts, known_as) = (Vec::new(), Some((name, started_ms)));
+        Self { client, attempts, known_as, _way: Some(way) }
+    }
+
+    /// The same job, with its attempts. The last of them runs.
+    #[must_use]
+    pub fn with_attempts(self, attempts: Vec<Attempt>) -> Self {
+        Self { attempts, ..self }
+    }
+
+    /// Its attempts, if there can be several.
+    pub(crate) fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
     /// The job, as its source knows it. Cancel safe.
@@ -107,6 +142,8 @@ pub struct EndedJob {
     pub spec: Value,
     /// Its attempts, if there can be several.
     pub attempts: Vec<Attempt>,
+    /// The attempt that this is about, by its number. 0: there was none, or there is only one.
+    pub attempt: u32,
     /// Its directory, if it is a job of this host.
     pub directory: Option<PathBuf>,
     /// What its guest has tried to connect to, as lines of JSON. `None`: nothing is kept.

@@ -8,6 +8,8 @@ mod fleet;
 mod job;
 mod listing;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -17,7 +19,7 @@ use tokio::sync::watch;
 
 pub use self::error::SourceError;
 pub use self::fleet::{Depth, Fleet, FleetTenant, FleetWorker};
-pub use self::job::{Artifact, Attempt, EndedJob, Found, Image, Reached};
+pub use self::job::{Artifact, Attempt, EndedJob, Found, Image, Reached, WaitingJob};
 pub use self::listing::{ListedJob, Listing, MAX_JOBS};
 
 /// What a source is.
@@ -51,13 +53,19 @@ pub trait Source: Send + Sync + 'static {
     /// While the list has no receivers, it may be old. Completes only with an error.
     fn follow(&self, lists: watch::Sender<Listing>) -> BoxFuture<'static, SourceError>;
 
-    /// Finds a job by its name. Cancel safe.
+    /// Finds a job by its name. With the number of an attempt, the job is as that attempt left it:
+    /// an earlier attempt than the last one has ended. Cancel safe.
     ///
     /// # Errors
-    /// [`SourceError`].
-    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>>;
+    /// [`SourceError`]: [`NotFound`](SourceError::NotFound) if there is no such attempt.
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'a, Result<Found, SourceError>>;
 
-    /// Opens what is kept of the log of a job that has ended. `None`: nothing.
+    /// Opens what is kept of the log of a job that has ended, that of its
+    /// [attempt](EndedJob::attempt) if it has several. `None`: nothing.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -96,11 +104,12 @@ pub trait Source: Send + Sync + 'static {
     /// [`SourceError`].
     fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), SourceError>>;
 
-    /// Removes what is kept of all jobs that have ended, and returns how many there were.
+    /// Removes what is kept of the jobs that ended longer ago than this, and returns how many there
+    /// were.
     ///
     /// # Errors
     /// [`SourceError`].
-    fn prune(&self) -> BoxFuture<'_, Result<usize, SourceError>>;
+    fn prune(&self, age: Duration) -> BoxFuture<'_, Result<usize, SourceError>>;
 
     /// The images that a job can use without a download.
     ///

@@ -221,7 +221,7 @@ impl Asker {
     }
 
     async fn ask(&mut self) -> Over {
-        let client = match self.source.find(&self.name).await {
+        let client = match self.source.find(&self.name, None).await {
             Ok(Found::Running(client)) => client,
             Ok(Found::Waiting(_)) | Err(_) => return Over::Broken,
             Ok(Found::Ended(_)) => return Over::Ended,

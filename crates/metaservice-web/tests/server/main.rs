@@ -7,6 +7,7 @@ mod log;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
@@ -64,10 +65,14 @@ impl Source for OneJob {
         .boxed()
     }
 
-    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>> {
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'a, Result<Found, SourceError>> {
         async move {
             let ended = self.ended.lock().unwrap().clone();
-            match (name == JOB, ended) {
+            match (name == JOB && attempt.is_none(), ended) {
                 (false, _) => Err(SourceError::NotFound),
                 (true, None) => Ok(Found::Running(Reached::here(self.client.clone()))),
                 (true, Some(directory)) => {
@@ -121,8 +126,8 @@ impl Source for OneJob {
         async { Ok(()) }.boxed()
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<usize, SourceError>> {
-        async { Ok(1) }.boxed()
+    fn prune(&self, age: Duration) -> BoxFuture<'_, Result<usize, SourceError>> {
+        async move { Ok(if age.is_zero() { 1 } else { 0 }) }.boxed()
     }
 
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>, SourceError>> {

@@ -12,7 +12,7 @@ pub(crate) fn exception(cause: ExceptionCause) -> &'static str {
 }
 
 /// Why an attempt has no result, in words.
-pub(super) fn loss(cause: LostCause) -> &'static str {
+pub(crate) fn loss(cause: LostCause) -> &'static str {
     match cause {
         LostCause::Lease => "its worker was lost",
         LostCause::Machine => "its machine failed",

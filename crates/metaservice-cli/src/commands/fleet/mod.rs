@@ -15,12 +15,12 @@ mod seal;
 mod store;
 pub(crate) mod submit;
 pub(crate) mod tenants;
-mod waiting;
+pub(crate) mod waiting;
 mod warm;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
-pub(crate) use causes::exception;
+pub(crate) use causes::{exception, loss};
 pub(crate) use connection::QueueArgs;
 pub(crate) use reach::{MaybeQueue, Reached};
 pub(crate) use store::{StoreArgs, Stores};

@@ -79,7 +79,7 @@ impl<'a> Told<'a> {
 }
 
 /// Why a job waits.
-pub(super) fn words(reason: &Reason, job: &JobState) -> String {
+pub(crate) fn words(reason: &Reason, job: &JobState) -> String {
     match reason {
         Reason::NotBefore(start) => format!("it may not start before {}", time(*start)),
         Reason::Pause { until, cause, message } => {

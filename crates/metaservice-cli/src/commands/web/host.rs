@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
 use super::spec;
+use crate::commands::prune::is_older;
 
 /// How much a job that does not start may say.
 const MAX_ERROR: u64 = 4096;
@@ -54,8 +56,16 @@ impl Source for Host {
         })
     }
 
-    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>> {
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'a, Result<Found, SourceError>> {
         Box::pin(async move {
+            // A job of a host has one attempt, without a number.
+            if attempt.is_some() {
+                return Err(SourceError::NotFound);
+            }
             match control::lookup(name).await {
                 Ok(control::Found::Running(client)) => Ok(Found::Running(Reached::here(client))),
                 Ok(control::Found::Ended(past)) => {
@@ -122,8 +132,9 @@ impl Source for Host {
         Box::pin(async move { control::remove(name, false).await.map_err(refused) })
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<usize, SourceError>> {
-        Box::pin(async { Ok(control::prune(|_| true).await.map_err(refused)?.len()) })
+    fn prune(&self, age: Duration) -> BoxFuture<'_, Result<usize, SourceError>> {
+        let is_old = move |past: &PastJob| age.is_zero() || is_older(past, age, SystemTime::now());
+        Box::pin(async move { Ok(control::prune(is_old).await.map_err(refused)?.len()) })
     }
 
     fn images(&self) -> BoxFuture<'_, Result<Vec<Image>, SourceError>> {

@@ -22,7 +22,7 @@ pub(crate) use self::hole::Holes;
 pub use self::reader::{LogFrom, LogItem, LogReader};
 pub(crate) use self::record::Record;
 pub use self::segments::LogSegment;
-pub use self::stored::StoredLog;
+pub use self::stored::{StoredLog, StoredLogWriter};
 pub(crate) use self::streams::Misplaced;
 pub use self::writer::LogError;
 pub(crate) use self::writer::{Log, LogSinks, WriteError};

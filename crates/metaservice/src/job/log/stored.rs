@@ -3,9 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use metaservice_protocol::LogOutput;
 
 use super::files::Files;
 use super::reader::{LogFrom, LogReader, Readers};
+use super::ring::ENDLESS;
+use super::segments::{Segments, milliseconds};
 use super::shared::Shared;
 
 /// A log that a service has stored in two files, for readers after its end.
@@ -63,6 +69,60 @@ impl StoredLog {
     /// If the files cannot be read.
     pub async fn reader(&self, from: LogFrom) -> io::Result<LogReader> {
         self.readers.open(from, false).await
+    }
+}
+
+/// Writes the two files of a [`StoredLog`], for a log that comes from elsewhere than a service.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use metaservice::{LogFrom, LogOutput, StoredLog, StoredLogWriter};
+///
+/// let (log, index) = (tempfile::tempfile()?, tempfile::tempfile()?);
+/// let mut writer = StoredLogWriter::create(log.try_clone()?, index.try_clone()?, 1 << 20)?;
+/// writer.write(LogOutput::Stdout, None, "out\n".into())?;
+/// writer.write(LogOutput::Stderr, None, "error\n".into())?;
+///
+/// let mut reader = StoredLog::open(log, index)?.reader(LogFrom::Start).await?;
+/// reader.next_segment().await?;
+/// let second = reader.next_segment().await?.expect("it was written");
+/// assert_eq!((second.output, &second.bytes[..]), (LogOutput::Stderr, &b"error\n"[..]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct StoredLogWriter {
+    files: Files,
+    segments: Segments,
+    end: u64,
+}
+
+impl StoredLogWriter {
+    /// Empties the files, for a log of which the last `keep` bytes are kept. A zero counts as one.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn create(log: File, index: File, keep: u64) -> io::Result<Self> {
+        let files = Files::create(log, index, keep.clamp(1, ENDLESS - 1))?;
+        Ok(Self { files, segments: Segments::default(), end: 0 })
+    }
+
+    /// Adds bytes of an output, which arrived at this time. `None`: it is not known. Blocks.
+    ///
+    /// # Errors
+    /// If the files cannot be written. What they have then is not the log.
+    pub fn write(
+        &mut self,
+        output: LogOutput,
+        time: Option<SystemTime>,
+        bytes: Bytes,
+    ) -> io::Result<()> {
+        let time_ms = time.map_or(0, milliseconds);
+        let batch = self.segments.batch(vec![(output, bytes)], time_ms, self.end);
+        self.files.write(&batch)?;
+        self.end = batch.end();
+        Ok(())
     }
 }
 

@@ -195,3 +195,21 @@ async fn a_log_has_its_outputs_and_times_after_its_service_has_ended() {
     assert_eq!((second.output, &second.bytes[..]), (err, &b"c\n"[..]));
     assert!(reader.next_segment().await.unwrap().is_none());
 }
+
+proptest! {
+    /// What the writer gets is what readers see: the last bytes, with their outputs.
+    #[test]
+    fn a_written_log_is_read_as_it_was(chunks in chunks(), keep in 0u64..200) {
+        let both = Both::new();
+        let (log, index) = both.handles();
+        let mut writer = StoredLogWriter::create(log, index, keep).unwrap();
+        for (output, chunk) in &chunks {
+            writer.write(*output, None, Bytes::from(chunk.clone())).unwrap();
+        }
+        let all = bytes_of(&chunks);
+        let kept = all.len().min(usize::try_from(keep.max(1)).unwrap());
+        let (missed, read) = read(&both.open().unwrap(), LogFrom::Start).unwrap();
+        prop_assert_eq!(missed, (all.len() - kept) as u64);
+        prop_assert_eq!(&read[..], &all[all.len() - kept..]);
+    }
+}

@@ -1,11 +1,12 @@
 //! The jobs of a queue, for the page.
 
+mod log;
 mod rows;
 mod tracker;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
@@ -15,27 +16,26 @@ use metaservice::control::Client;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, ReadError};
 use metaservice_fleet::request::Request;
-use metaservice_fleet::state::{JobState, Phase};
+use metaservice_fleet::state::{Attempt, JobState, Phase};
 use metaservice_fleet::step::Outcome;
 use metaservice_fleet::tunnel::Portal;
+use metaservice_fleet::why_waiting::why;
 use metaservice_web::{
     ArtifactBody, EndedJob, Fleet, Found, Image, Listing, Place, Reached, Source, SourceError,
-    Trust,
+    Trust, WaitingJob,
 };
 use serde_json::Value;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
+use self::log::Fetched;
 use self::tracker::Tracker;
 use super::spec;
+use crate::commands::fleet::waiting::words;
 use crate::commands::fleet::{QueueArgs, StoreArgs, Stores};
 
 /// The most ways to jobs that are open.
 const MAX_WAYS: usize = 16;
-
-/// The most logs of ended jobs that are kept for readers. Each is a file without a name.
-const MAX_LOGS: usize = 8;
 
 /// The bytes of an artifact between the store and the browser.
 const PIPE: usize = 256 * 1024;
@@ -50,9 +50,7 @@ pub(super) struct OfQueue {
     stores: Arc<Stores>,
     tracker: Tracker,
     ways: Mutex<VecDeque<(AttemptKey, Arc<Portal>)>>,
-    logs: Mutex<VecDeque<(AttemptKey, File)>>,
-    /// One log is fetched at a time: the pages of a job share its file.
-    fetching: tokio::sync::Mutex<()>,
+    logs: Fetched,
 }
 
 impl OfQueue {
@@ -65,16 +63,25 @@ impl OfQueue {
             stores,
             tracker: Tracker::default(),
             ways: Mutex::default(),
-            logs: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            logs: Fetched::default(),
         })
     }
 
     async fn state(&self, name: &str) -> Result<(JobId, JobState), SourceError> {
+        self.history(name).await.map(|(id, job, _)| (id, job))
+    }
+
+    /// The job, and its attempts.
+    async fn history(&self, name: &str) -> Result<(JobId, JobState, Vec<Attempt>), SourceError> {
         let id: JobId = name.parse().map_err(|_| SourceError::NotFound)?;
-        match self.queue.job(&id).await {
-            Ok(Some(job)) => Ok((id, job)),
-            Ok(None) => Err(SourceError::NotFound),
+        let read = async {
+            let mut follow = self.queue.follow(&id).await?;
+            let job = follow.next().await?;
+            Ok((job, follow.attempts().to_vec()))
+        };
+        match read.await {
+            Ok((job, attempts)) => Ok((id, job, attempts)),
+            Err(ReadError::NoJob(_)) => Err(SourceError::NotFound),
             Err(error) => Err(failed(error)),
         }
     }
@@ -98,59 +105,17 @@ impl OfQueue {
         Ok(portal)
     }
 
-    /// The file with the log of a job that has ended.
-    async fn log_file(&self, id: &JobId, job: &JobState) -> Result<File, SourceError> {
-        let key = (id.clone(), job.attempt);
-        let _fetching = self.fetching.lock().await;
-        if let Some(file) = self.kept_log(&key) {
-            return Ok(file);
+    /// A job that waits, and why.
+    async fn waiting(&self, id: &JobId, job: &JobState, attempts: &[Attempt]) -> WaitingJob {
+        let mut waiting = WaitingJob::of(rows::describe(id, job));
+        waiting.spec = rows::spec(job);
+        waiting.attempts = rows::attempts(job, attempts);
+        // Without an answer, the job is shown without a reason.
+        if let Ok((crew, time)) = self.queue.crew().await {
+            let tenant = self.tracker.tenant(&job.request.tenant);
+            waiting.why = why(job, &crew, tenant, time).map(|reason| words(&reason, job));
         }
-        let file = tempfile::tempfile().map_err(failed)?;
-        let mut to = tokio::fs::File::from_std(file.try_clone().map_err(failed)?);
-        self.fetch_log(id, job, &mut to)
-            .await
-            .map_err(|error| SourceError::Failed(error.into()))?;
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        while logs.len() >= MAX_LOGS {
-            logs.pop_front();
-        }
-        let kept = file.try_clone().map_err(failed)?;
-        logs.push_back((key, kept));
-        Ok(file)
-    }
-
-    fn kept_log(&self, key: &AttemptKey) -> Option<File> {
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = logs.iter().position(|(known, _)| known == key)?;
-        let used = logs.remove(at)?;
-        let file = used.1.try_clone().ok();
-        logs.push_back(used);
-        file
-    }
-
-    /// Writes the log to a file: that of the queue, or that of the store if the queue does not have
-    /// all of it.
-    async fn fetch_log(&self, id: &JobId, job: &JobState, to: &mut tokio::fs::File) -> Result<()> {
-        let mut reader = self.queue.log(id, job.attempt).await?;
-        let (mut begun, mut gap) = (false, false);
-        loop {
-            match reader.try_next().await {
-                Ok(Some(chunk)) => to.write_all(&chunk.bytes).await?,
-                Ok(None) => break,
-                Err(ReadError::Gap { .. }) => gap = true,
-                Err(error) => return Err(error.into()),
-            }
-            begun = true;
-        }
-        if (gap || !begun)
-            && let Some(Outcome::Finished { log_object: Some(object), .. }) = job.outcome()
-        {
-            to.flush().await?;
-            to.set_len(0).await?;
-            to.rewind().await?;
-            self.stores.get(object, to).await?;
-        }
-        Ok(to.flush().await?)
+        waiting
     }
 }
 
@@ -168,18 +133,34 @@ impl Source for OfQueue {
         Box::pin(async move { failed(tracker.follow_jobs(&queue, &lists).await) })
     }
 
-    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Found, SourceError>> {
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'a, Result<Found, SourceError>> {
         Box::pin(async move {
-            let (id, job) = self.state(name).await?;
+            let (id, job, attempts) = self.history(name).await?;
+            if let Some(number) = attempt {
+                let one = attempts.iter().find(|attempt| attempt.number == number);
+                let one = one.ok_or(SourceError::NotFound)?;
+                // That with the result is the job as it is.
+                if one.ended.is_some() && (number < job.attempt || job.outcome().is_none()) {
+                    let ended = rows::ended_attempt(&id, &job, &attempts, one);
+                    return Ok(Found::Ended(Box::new(ended)));
+                }
+            }
             Ok(match job.phase {
-                Phase::Waiting { .. } => Found::Waiting(Box::new(rows::describe(&id, &job))),
+                Phase::Waiting { .. } => {
+                    Found::Waiting(Box::new(self.waiting(&id, &job, &attempts).await))
+                }
                 Phase::Running { .. } => {
                     let way = self.way(&id, job.attempt)?;
                     let client = Client::new(way.client_path());
                     let started = rows::started(&job);
-                    Found::Running(Reached::by(client, way, id.to_string(), started))
+                    let reached = Reached::by(client, way, id.to_string(), started);
+                    Found::Running(reached.with_attempts(rows::attempts(&job, &attempts)))
                 }
-                Phase::Ended { .. } => Found::Ended(Box::new(rows::ended(&id, &job))),
+                Phase::Ended { .. } => Found::Ended(Box::new(rows::ended(&id, &job, &attempts))),
                 _ => return Err(SourceError::Unsupported),
             })
         })
@@ -190,15 +171,18 @@ impl Source for OfQueue {
         job: &'a EndedJob,
     ) -> BoxFuture<'a, Result<Option<StoredLog>, SourceError>> {
         Box::pin(async move {
-            let (id, state) = self.state(&job.job.name).await?;
-            if state.attempt == 0 {
+            if job.attempt == 0 {
                 return Ok(None);
             }
-            let file = self.log_file(&id, &state).await?;
-            // Without an index, all of it is stdout: the queue keeps no times.
-            let index = tempfile::tempfile().map_err(failed)?;
-            let log = tokio::task::block_in_place(|| StoredLog::open(file, index));
-            log.map(Some).map_err(failed)
+            let (id, state) = self.state(&job.job.name).await?;
+            let whole = match state.outcome() {
+                Some(Outcome::Finished { log_object, .. }) if state.attempt == job.attempt => {
+                    log_object.as_ref()
+                }
+                _ => None,
+            };
+            let key = (id, job.attempt);
+            self.logs.log(&self.queue, &self.stores, &key, whole).await.map(Some)
         })
     }
 
@@ -235,7 +219,7 @@ impl Source for OfQueue {
         Box::pin(async { Err(SourceError::Unsupported) })
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<usize, SourceError>> {
+    fn prune(&self, _: Duration) -> BoxFuture<'_, Result<usize, SourceError>> {
         Box::pin(async { Err(SourceError::Unsupported) })
     }
 

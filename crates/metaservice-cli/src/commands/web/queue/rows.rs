@@ -7,17 +7,17 @@ use std::path::Path;
 use metaservice::control::{Job, JobState as ControlState};
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::request::Priority;
-use metaservice_fleet::state::{JobState, Phase};
+use metaservice_fleet::state::{Attempt as PastAttempt, JobState, Phase};
 use metaservice_fleet::step::{Outcome, Renewal, WorkerState};
 use metaservice_fleet::tenants::TenantUse;
 use metaservice_fleet::view::View;
 use metaservice_web::{
     Artifact, Attempt, EndedJob, FleetTenant, FleetWorker, ListedJob, Listing, MAX_JOBS,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::commands::fleet::exception;
 use crate::commands::fleet::jobs::{state, worker};
+use crate::commands::fleet::{exception, loss};
 
 /// The list of a queue: the jobs that have not ended, and the youngest of those that have.
 pub(super) fn listing(view: &View) -> Listing {
@@ -82,8 +82,52 @@ pub(super) fn started(job: &JobState) -> u64 {
     job.claimed.unwrap_or(job.submitted)
 }
 
+/// The description of a job. As in the history of a host, values of variables are not shown.
+pub(super) fn spec(job: &JobState) -> Value {
+    let mut spec = job.request.spec.clone();
+    spec.env.clear();
+    json!(spec)
+}
+
+/// The attempts of a job.
+pub(super) fn attempts(job: &JobState, all: &[PastAttempt]) -> Vec<Attempt> {
+    let shown = |attempt: &PastAttempt| Attempt {
+        number: attempt.number,
+        worker: attempt.worker.to_string(),
+        started_ms: Some(attempt.began),
+        ended_ms: attempt.ended,
+        outcome: match (&attempt.loss, attempt.ended) {
+            (Some((cause, message)), _) => Some(with_message(loss(*cause), message)),
+            (None, Some(_)) => Some(state(job).0.to_owned()),
+            (None, None) => None,
+        },
+    };
+    all.iter().map(shown).collect()
+}
+
+fn with_message(cause: &str, message: &str) -> String {
+    if message.is_empty() { cause.to_owned() } else { format!("{cause}: {message}") }
+}
+
+/// An attempt that ended without the result of its job.
+pub(super) fn ended_attempt(
+    id: &JobId,
+    job: &JobState,
+    all: &[PastAttempt],
+    one: &PastAttempt,
+) -> EndedJob {
+    let mut ended = EndedJob::of(describe(id, job));
+    (ended.job.state, ended.job.status) = (ControlState::Lost, None);
+    ended.job.started_ms = one.began;
+    ended.ended_ms = one.ended;
+    ended.end = Some("lost".to_owned());
+    ended.error = one.loss.as_ref().map(|(cause, message)| with_message(loss(*cause), message));
+    (ended.spec, ended.attempts, ended.attempt) = (spec(job), attempts(job, all), one.number);
+    ended
+}
+
 /// A job that has ended.
-pub(super) fn ended(id: &JobId, job: &JobState) -> EndedJob {
+pub(super) fn ended(id: &JobId, job: &JobState, all: &[PastAttempt]) -> EndedJob {
     let mut ended = EndedJob::of(describe(id, job));
     if let Phase::Ended { at, .. } = job.phase {
         ended.ended_ms = Some(at);
@@ -92,28 +136,14 @@ pub(super) fn ended(id: &JobId, job: &JobState) -> EndedJob {
     ended.end = Some(state.to_owned());
     ended.error = match job.outcome() {
         Some(Outcome::Exception { cause, message }) => {
-            let more = if message.is_empty() { String::new() } else { format!(": {message}") };
-            Some(format!("{}{more}", exception(*cause)))
+            Some(with_message(exception(*cause), message))
         }
         _ => None,
     };
     if let Some(Outcome::Finished { artifacts, .. }) = job.outcome() {
         ended.artifacts = artifacts.iter().enumerate().map(artifact).collect();
     }
-    let mut spec = job.request.spec.clone();
-    // As in the history of a host, values are not shown.
-    spec.env.clear();
-    ended.spec = json!(spec);
-    if job.attempt > 0 {
-        let attempt = Attempt {
-            number: job.attempt,
-            worker: worker(job).unwrap_or_default(),
-            started_ms: job.claimed,
-            ended_ms: ended.ended_ms,
-            outcome: ended.end.clone(),
-        };
-        ended.attempts = vec![attempt];
-    }
+    (ended.spec, ended.attempts, ended.attempt) = (spec(job), attempts(job, all), job.attempt);
     ended
 }
 
@@ -212,7 +242,7 @@ mod tests {
         job.apply(at(3, 2_000), Some(claimed()));
         assert_eq!(started(&job), 2_000);
         job.apply(at(4, 3_000), Some(lost));
-        let ended = ended(&id, &job);
+        let ended = ended(&id, &job, &[]);
         assert_eq!(ended.error.as_deref(), Some("its machine failed: no KVM"));
         assert_eq!((ended.job.started_ms, ended.ended_ms), (2_000, Some(3_000)));
         assert!(!ended.spec.to_string().contains("secret"), "{}", ended.spec);

@@ -8,7 +8,7 @@ use metaservice_fleet::name::{Tenant, WorkerName};
 use metaservice_fleet::queue::{Queue, ReadError, StoredStep};
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Renewal, WorkerState};
-use metaservice_fleet::tenants::TenantLimits;
+use metaservice_fleet::tenants::{TenantLimits, TenantUse};
 use metaservice_fleet::view::{LEASE, View};
 use metaservice_web::{Depth, Fleet, Listing};
 use tokio::sync::{Notify, watch};
@@ -174,6 +174,11 @@ impl Tracker {
                 changed
             });
         }
+    }
+
+    /// What a tenant uses, as far as the list of jobs is followed.
+    pub(super) fn tenant(&self, tenant: &Tenant) -> TenantUse {
+        self.lock().view.tenants().get(tenant).copied().unwrap_or_default()
     }
 
     fn note_depth(&self) {
