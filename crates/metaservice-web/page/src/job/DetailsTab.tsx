@@ -1,14 +1,15 @@
-import type { ComponentChildren, VNode } from "preact";
-import { bytes, dateTime, many, plain } from "../format";
+import type { VNode } from "preact";
+import { dateTime, many, plain } from "../format";
 import { jobPath } from "../route";
-import { jobApi } from "../server";
 import { quote } from "../run/shell";
-import type { Artifact, Attempt, Details } from "../types";
+import type { Attempt, Details } from "../types";
 import { logAddress } from "../log/api";
 import { Copy } from "../ui/Copy";
 import { Link } from "../ui/Link";
 import { Empty, Problem } from "../ui/States";
+import { Artifacts } from "./Artifacts";
 import { asText, sections } from "./facts";
+import { Part } from "./Part";
 import type { Known } from "./useDetails";
 import { sentence, verdict } from "./words";
 
@@ -56,6 +57,7 @@ function Found({ details, attempts }: { details: Details; attempts: Attempt[] })
           <code>{plain(command) || "the command of the image"}</code>
         </pre>
       </Part>
+      {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
       {console.length > 0 && (
         <Part
           title="Last lines of the console"
@@ -96,55 +98,9 @@ function Found({ details, attempts }: { details: Details; attempts: Attempt[] })
           )}
         </Part>
       </div>
-      {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
       {attempts.length > 0 && <Attempts name={job.name} attempts={attempts} />}
       {spec && <Description text={JSON.stringify(spec, null, 2)} />}
     </div>
-  );
-}
-
-function Part(props: { title: string; tools?: VNode; children: ComponentChildren }): VNode {
-  return (
-    <section class="part">
-      <div class="part-head">
-        <h3>{props.title}</h3>
-        {props.tools}
-      </div>
-      {props.children}
-    </section>
-  );
-}
-
-function Artifacts(props: { name: string; started: number; artifacts: Artifact[] }): VNode {
-  const { name, started, artifacts } = props;
-  const link = (artifact: string): string =>
-    `${jobApi(name)}/artifact?${new URLSearchParams({ started: String(started), name: artifact })}`;
-  return (
-    <Part title={`${many(artifacts.length, "artifact")}`}>
-      <ul class="lines">
-        {artifacts.map((artifact) => (
-          <li key={`${artifact.path} ${artifact.name ?? ""}`}>
-            <code class="grow">{plain(artifact.path)}</code>
-            {artifact.to !== undefined && <span class="dim-text">to {plain(artifact.to)}</span>}
-            {artifact.error !== undefined ? (
-              <span class="problem">{plain(artifact.error)}</span>
-            ) : (
-              artifact.bytes !== undefined && <span class="number">{bytes(artifact.bytes)}</span>
-            )}
-            {artifact.name !== undefined && (
-              <a
-                class="button"
-                href={link(artifact.name)}
-                download
-                aria-label={`Download ${plain(artifact.path)}`}
-              >
-                Download
-              </a>
-            )}
-          </li>
-        ))}
-      </ul>
-    </Part>
   );
 }
 
@@ -152,12 +108,12 @@ function Attempts({ name, attempts }: { name: string; attempts: Attempt[] }): VN
   const last = attempts.length;
   return (
     <Part title={many(last, "attempt")}>
-      <ul class="lines">
+      <ul class="lines columns-5">
         {attempts.map(({ number, worker, startedMs, outcome }) => (
           <li key={number}>
             <b>{number}</b>
             <span class="grow">{worker !== undefined && plain(worker)}</span>
-            {startedMs !== undefined && <span class="dim-text">{dateTime(startedMs)}</span>}
+            <span class="dim-text">{startedMs !== undefined && dateTime(startedMs)}</span>
             <span>{plain(outcome ?? (number < last ? "ended without a result" : startedMs ? "runs" : ""))}</span>
             <Link
               class="button"

@@ -48,10 +48,10 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
     if (event.key === "u") go("/");
     else if (to) go(jobPath(name, to));
   });
-  const facts = known.state === "known" ? known.details.job : undefined;
-  const why = known.state === "known" && job?.state === "waiting" ? known.details.why : undefined;
-  const spec = known.state === "known" ? known.details.spec : undefined;
-  const attempts = attemptsOf(job, known.state === "known" ? known.details : undefined);
+  const details = known.state === "known" ? known.details : undefined;
+  const facts = details?.job;
+  const why = job?.state === "waiting" ? details?.why : undefined;
+  const attempts = attemptsOf(job, details);
   const asked = attemptOf(props.query);
   // The address of the last attempt has no number.
   const attempt = asked === attempts.length ? undefined : asked;
@@ -94,9 +94,11 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
           shown={tab === "terminal"}
         />
       )}
-      {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
+      {tab === "files" && (
+        <FilesTab name={name} started={runs ? started : undefined} query={props.query} details={details} />
+      )}
       {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
-      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} spec={spec} />}
+      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} spec={details?.spec} />}
       {!isMissing && tab === "details" && <DetailsTab known={known} attempts={attempts} again={again} />}
     </div>
   );

@@ -13,7 +13,8 @@ type Part = "" | "/length" | "/lines" | "/search" | "/download";
 
 export function logApi({ name, attempt }: LogOf, part: Part, more: Record<string, string> = {}): string {
   const query = new URLSearchParams(more);
-  if (attempt !== undefined) query.set("attempt", String(attempt));
+  // An open log is known by its start: each attempt has its own.
+  if (attempt !== undefined && more["started"] === undefined) query.set("attempt", String(attempt));
   return `${jobApi(name)}/log${part}${query.size > 0 ? `?${query}` : ""}`;
 }
 
