@@ -53,6 +53,7 @@
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod history;
 pub mod log;
 pub mod metrics;
 mod moment;

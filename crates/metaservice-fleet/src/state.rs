@@ -1,16 +1,11 @@
 //! One job: what its steps make of it. No I/O, no clock.
 
-mod history;
-
 use std::sync::Arc;
 
 use crate::name::{RunId, WorkerName};
 use crate::request::Request;
 use crate::requirement::{Features, Requirement};
 use crate::step::{Change, ExceptionCause, LostCause, Outcome};
-
-pub use self::history::Attempt;
-pub(crate) use self::history::History;
 
 /// Milliseconds since 1970, of the server's clock: the time at which it stored a step.
 pub type ServerTime = u64;

@@ -40,7 +40,7 @@ mod stats;
 mod terminal;
 mod upload;
 
-pub use access::users::{InvalidRole, InvalidUsers, NewUser, NewUserError, Role, Users};
+pub use access::users::{Grant, InvalidRole, InvalidUsers, NewUser, NewUserError, Role, Users};
 pub use server::{
     BindError, Identity, IdentityError, Links, MadeIdentity, ServeError, Server, Settings,
 };

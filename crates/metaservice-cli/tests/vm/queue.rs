@@ -320,7 +320,7 @@ fn the_page_shows_each_attempt_of_a_job_and_its_log() {
     assert_eq!(row(0), ("first".into(), "its worker gave it back: the worker ends".into(), true));
     assert_eq!(row(1), ("second".into(), "succeeded".into(), true));
 
-    // Both outputs are told apart, with their times.
+    // It has both outputs, and times.
     let started = web.get(&format!("api/jobs/{id}/log?attempt=1"))["startedMs"].clone();
     assert_eq!(started, attempts[0]["startedMs"]);
     let lines = format!("api/jobs/{id}/log/lines?started={started}&from=0&count=9");

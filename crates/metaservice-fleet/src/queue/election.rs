@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{
 use tokio::time::{Instant, sleep};
 
 /// How long a call waits for a leader.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait before a call is made again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ fn is_election(code: ErrorCode) -> bool {
 pub(super) async fn patiently<T, E: Electing, F: Future<Output = Result<T, E>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, E> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         match call().await {
             Err(error) if error.has_no_leader() && Instant::now() < until => sleep(PAUSE).await,
@@ -78,6 +78,6 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::ZERO);
         let without = patiently(|| std::future::ready(Err::<(), _>(Refused(true))));
         assert_eq!(without.await, Err(Refused(true)));
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), TIMEOUT);
     }
 }

@@ -4,8 +4,9 @@ use super::connection::Queue;
 use super::error::ReadError;
 use super::keys::step_subject;
 use super::watch::{Steps, StoredStep};
+use crate::history::{Attempt, History};
 use crate::name::JobId;
-use crate::state::{Attempt, History, JobState};
+use crate::state::JobState;
 
 /// The states of a job.
 #[derive(Debug)]

@@ -42,19 +42,34 @@ pub(crate) enum Refusal {
     Site,
 }
 
-/// The names by which a browser reaches this server.
+/// The addresses by which a browser reaches this server.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
-    hosts: Vec<String>,
+pub(crate) struct Gate(Vec<Place>);
+
+#[derive(Debug, Clone)]
+struct Place {
     /// What an origin begins with.
     scheme: &'static str,
+    /// The name with the port, unless that is the usual one.
+    host: String,
+}
+
+impl Place {
+    /// The address of a proxy, if the name is one: it has a scheme.
+    fn of_proxy(name: &str) -> Option<Self> {
+        let scheme = ["https://", "http://"].into_iter().find(|scheme| name.starts_with(scheme))?;
+        Some(Self { scheme, host: name[scheme.len()..].to_owned() })
+    }
 }
 
 impl Gate {
-    /// The gate of a server that listens at this address, and also has these names.
+    /// The gate of a server that listens at this address, and also has these names. A name with a
+    /// scheme is the address of a proxy before this server, with its port unless that is usual.
     pub(crate) fn new(address: SocketAddr, names: &[String], is_tls: bool) -> Self {
         let (scheme, usual) = if is_tls { ("https://", 443) } else { ("http://", 80) };
-        let mut all = names.to_vec();
+        let is_proxy = |name: &&String| name.contains("://");
+        let (proxies, names): (Vec<_>, Vec<_>) = names.iter().partition(is_proxy);
+        let mut all: Vec<String> = names.into_iter().cloned().collect();
         // The unspecified address is that of no connection.
         if !address.ip().is_unspecified() {
             all.push(match address.ip() {
@@ -71,7 +86,9 @@ impl Gate {
         if address.port() == usual {
             hosts.extend(all);
         }
-        Self { hosts, scheme }
+        let own = hosts.into_iter().map(|host| Place { scheme, host });
+        let proxies = proxies.into_iter().filter_map(|name| Place::of_proxy(name));
+        Self(own.chain(proxies).collect())
     }
 
     /// Whether the request may come from the page.
@@ -79,19 +96,21 @@ impl Gate {
     /// # Errors
     /// [`Refusal`].
     pub(crate) fn check(&self, head: Head<'_>) -> Result<(), Refusal> {
-        let is_own = |name: &str| self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
-        match head.host {
-            Header::One(host) if is_own(host) => {}
-            _ => return Err(Refusal::Host),
+        let Header::One(host) = head.host else { return Err(Refusal::Host) };
+        let own = |place: &&Place| place.host.eq_ignore_ascii_case(host);
+        let places: Vec<&Place> = self.0.iter().filter(own).collect();
+        if places.is_empty() {
+            return Err(Refusal::Host);
         }
-        match (head.origin, head.host) {
+        let is_of = |origin: &str, place: &Place| {
+            let name = origin.strip_prefix(place.scheme);
+            name.is_some_and(|name| name.eq_ignore_ascii_case(host))
+        };
+        match head.origin {
             // The page of another name of this server is another origin.
-            (Header::One(origin), Header::One(host))
-                if origin
-                    .strip_prefix(self.scheme)
-                    .is_some_and(|origin| origin.eq_ignore_ascii_case(host)) => {}
+            Header::One(origin) if places.iter().any(|place| is_of(origin, place)) => {}
             // A browser sends none when it only reads from the same origin.
-            (Header::None, _) if head.reads && !head.upgrades => {}
+            Header::None if head.reads && !head.upgrades => {}
             _ => return Err(Refusal::Origin),
         }
         match (head.site, head.mode) {
@@ -164,6 +183,24 @@ mod tests {
         let one = Gate::new("192.0.2.7:7878".parse().unwrap(), &[], true);
         assert_eq!(one.check(read(One("192.0.2.7:7878"), Missing)), Ok(()));
         assert_eq!(one.check(read(One("localhost:7878"), Missing)), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn a_server_behind_a_proxy_has_the_address_of_the_proxy() {
+        let names = ["https://jobs.example".to_owned(), "https://[2001:db8::1]:8443".to_owned()];
+        let gate = Gate::new("127.0.0.1:7878".parse().unwrap(), &names, false);
+        for (host, origin, expected) in [
+            ("jobs.example", "https://jobs.example", Ok(())),
+            ("[2001:db8::1]:8443", "https://[2001:db8::1]:8443", Ok(())),
+            ("127.0.0.1:7878", "http://127.0.0.1:7878", Ok(())),
+            ("jobs.example", "http://jobs.example", Err(Refusal::Origin)),
+            ("jobs.example", "https://evil.example", Err(Refusal::Origin)),
+            ("127.0.0.1:7878", "https://jobs.example", Err(Refusal::Origin)),
+            ("127.0.0.1:7878", "https://127.0.0.1:7878", Err(Refusal::Origin)),
+            ("jobs.example:7878", "https://jobs.example:7878", Err(Refusal::Host)),
+        ] {
+            assert_eq!(gate.check(read(One(host), One(origin))), expected, "{host} {origin}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::secret::Secret;
 use super::users::{Users, Who};
@@ -57,6 +58,8 @@ struct Session {
     secret: Secret,
     who: Who,
     used: Instant,
+    /// Ends its websockets.
+    end: CancellationToken,
 }
 
 impl Sessions {
@@ -74,7 +77,7 @@ impl Sessions {
     }
 
     /// Makes the session `fresh` if `offered` is a token. If it was that of the link, `next` is
-    /// then the token of the link.
+    /// then the token of the link. `end` is cancelled when the user signs out.
     ///
     /// # Errors
     /// [`Denied`].
@@ -83,6 +86,7 @@ impl Sessions {
         offered: &str,
         fresh: Secret,
         next: Secret,
+        end: CancellationToken,
         now: Instant,
     ) -> Result<(), Denied> {
         self.refill(now);
@@ -106,24 +110,37 @@ impl Sessions {
         while self.sessions.iter().filter(|session| is_of_user(session)).count() >= MAX_SESSIONS
             && let Some(oldest) = self.sessions.iter().position(is_of_user)
         {
-            self.sessions.remove(oldest);
+            self.sessions.remove(oldest).inspect(|session| session.end.cancel());
         }
-        self.sessions.push_back(Session { secret: fresh, who, used: now });
+        self.sessions.push_back(Session { secret: fresh, who, used: now, end });
         Ok(())
     }
 
-    /// The user of the session with this secret, which is then used.
-    pub(crate) fn accept(&mut self, offered: &str, now: Instant) -> Option<Who> {
+    /// The user of the session with this secret, which is then used, and what is cancelled at its
+    /// end. A session that is not used for long opens nothing more, and what is open stays open.
+    pub(crate) fn accept(
+        &mut self,
+        offered: &str,
+        now: Instant,
+    ) -> Option<(Who, CancellationToken)> {
         self.sessions.retain(|session| now.saturating_duration_since(session.used) < IDLE_TIMEOUT);
         let session = self.remove(offered)?;
-        let who = session.who.clone();
+        let accepted = (session.who.clone(), session.end.clone());
         self.sessions.push_back(Session { used: now, ..session });
-        Some(who)
+        Some(accepted)
     }
 
-    /// Ends the session with this secret.
+    /// The user of this name, if the token is that of a proxy, which says who its users are.
+    pub(crate) fn by_proxy(&self, token: &str, name: &str) -> Option<Who> {
+        match &self.key {
+            Key::Link(_) => None,
+            Key::Users(users) => users.by_proxy(token, name),
+        }
+    }
+
+    /// Ends the session with this secret, and its websockets.
     pub(crate) fn end(&mut self, offered: &str) {
-        self.remove(offered);
+        self.remove(offered).inspect(|session| session.end.cancel());
     }
 
     fn remove(&mut self, offered: &str) -> Option<Session> {
@@ -147,8 +164,12 @@ impl Sessions {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::users::{NewUser, Role};
+    use super::super::users::{Grant, NewUser, Role};
     use super::*;
+
+    fn open() -> CancellationToken {
+        CancellationToken::new()
+    }
 
     fn secret(number: u8) -> Secret {
         Secret::of([number; 32])
@@ -163,11 +184,14 @@ mod tests {
         let now = Instant::now();
         let mut sessions = Sessions::new(Key::Link(secret(1)), now);
         assert!(sessions.accept(&text(1), now).is_none(), "a token is no session");
-        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), now), Ok(()));
-        assert_eq!(sessions.accept(&text(2), now), Some(Who::OWNER));
-        assert_eq!(sessions.exchange(&text(1), secret(4), secret(5), now), Err(Denied::Wrong));
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), open(), now), Ok(()));
+        assert_eq!(sessions.accept(&text(2), now).unwrap().0, Who::OWNER);
+        assert_eq!(
+            sessions.exchange(&text(1), secret(4), secret(5), open(), now),
+            Err(Denied::Wrong)
+        );
         assert!(sessions.accept(&text(4), now).is_none());
-        assert_eq!(sessions.exchange(&text(3), secret(4), secret(5), now), Ok(()));
+        assert_eq!(sessions.exchange(&text(3), secret(4), secret(5), open(), now), Ok(()));
         for open in [2, 4] {
             assert!(sessions.accept(&text(open), now).is_some());
         }
@@ -180,7 +204,7 @@ mod tests {
     fn a_session_ends_when_it_is_not_used() {
         let now = Instant::now();
         let mut sessions = Sessions::new(Key::Link(secret(1)), now);
-        sessions.exchange(&text(1), secret(2), secret(3), now).unwrap();
+        sessions.exchange(&text(1), secret(2), secret(3), open(), now).unwrap();
         let later = now + IDLE_TIMEOUT - Duration::from_secs(1);
         assert!(sessions.accept(&text(2), later).is_some());
         let later = later + IDLE_TIMEOUT - Duration::from_secs(1);
@@ -193,27 +217,36 @@ mod tests {
         let now = Instant::now();
         let mut sessions = Sessions::new(Key::Link(secret(1)), now);
         for _ in 0..MAX_TRIES {
-            assert_eq!(sessions.exchange("x", secret(2), secret(3), now), Err(Denied::Wrong));
+            assert_eq!(
+                sessions.exchange("x", secret(2), secret(3), open(), now),
+                Err(Denied::Wrong)
+            );
         }
         let later = now + Duration::from_secs(2);
         let denied = Err(Denied::TooMany(Duration::from_secs(4)));
-        assert_eq!(sessions.exchange("x", secret(2), secret(3), later), denied);
-        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), later), Ok(()));
+        assert_eq!(sessions.exchange("x", secret(2), secret(3), open(), later), denied);
+        assert_eq!(sessions.exchange(&text(1), secret(2), secret(3), open(), later), Ok(()));
     }
 
     #[test]
     fn a_user_has_a_token_for_any_number_of_sessions() {
         let now = Instant::now();
-        let anna = NewUser::make("anna", Role::Operate).unwrap();
+        let anna = NewUser::make("anna", Grant::User(Role::Operate)).unwrap();
         let users = Users::parse(anna.line()).unwrap();
         let mut sessions = Sessions::new(Key::Users(users), now);
         assert!(sessions.token().is_none());
         for number in [1, 2] {
-            assert_eq!(sessions.exchange(anna.token(), secret(number), secret(9), now), Ok(()));
-            let who = sessions.accept(&text(number), now).unwrap();
+            assert_eq!(
+                sessions.exchange(anna.token(), secret(number), secret(9), open(), now),
+                Ok(())
+            );
+            let (who, _) = sessions.accept(&text(number), now).unwrap();
             assert_eq!((who.name.as_deref(), who.role), (Some("anna"), Role::Operate));
         }
-        assert_eq!(sessions.exchange(&text(9), secret(3), secret(4), now), Err(Denied::Wrong));
+        assert_eq!(
+            sessions.exchange(&text(9), secret(3), secret(4), open(), now),
+            Err(Denied::Wrong)
+        );
     }
 
     proptest! {
@@ -231,7 +264,7 @@ mod tests {
                 let token = sessions.token().unwrap().reveal().to_owned();
                 let offered = if right { token.as_str() } else { "wrong" };
                 number = number.wrapping_add(1);
-                let made = sessions.exchange(offered, secret(number), secret(number), now);
+                let made = sessions.exchange(offered, secret(number), secret(number), open(), now);
                 tried += u32::from(made == Err(Denied::Wrong));
                 let spent = now - start;
                 let refilled = spent.as_secs() / TRY_INTERVAL.as_secs();

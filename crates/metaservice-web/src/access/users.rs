@@ -55,14 +55,41 @@ impl fmt::Display for Role {
 
 /// The text is no role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a role is watch, operate or admin")]
+#[error("a role is watch, operate, admin or proxy")]
 pub struct InvalidRole;
 
-impl FromStr for Role {
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// A user signs in with it, and has this role.
+    User(Role),
+    /// A proxy says with it who its users are. No one signs in with it.
+    Proxy,
+}
+
+impl Grant {
+    /// The word of it, as a file of users has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User(role) => role.word(),
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.word())
+    }
+}
+
+impl FromStr for Grant {
     type Err = InvalidRole;
 
     fn from_str(text: &str) -> Result<Self, InvalidRole> {
-        Self::ALL.into_iter().find(|role| role.word() == text).ok_or(InvalidRole)
+        let mut all = Role::ALL.into_iter().map(Self::User).chain([Self::Proxy]);
+        all.find(|grant| grant.word() == text).ok_or(InvalidRole)
     }
 }
 
@@ -72,11 +99,13 @@ pub(crate) struct Who {
     /// The name. `None`: the user of this host, who has opened the link.
     pub(crate) name: Option<Arc<str>>,
     pub(crate) role: Role,
+    /// Whether a proxy says so with each request, so that there is no session to end.
+    pub(crate) by_proxy: bool,
 }
 
 impl Who {
     /// The user of this host.
-    pub(crate) const OWNER: Self = Self { name: None, role: Role::Admin };
+    pub(crate) const OWNER: Self = Self { name: None, role: Role::Admin, by_proxy: false };
 }
 
 /// The users of a server, from a file with a line for each: `NAME ROLE DIGEST`. The digest is
@@ -88,7 +117,7 @@ pub struct Users(Vec<User>);
 #[derive(Debug, Clone)]
 struct User {
     name: Arc<str>,
-    role: Role,
+    grant: Grant,
     digest: [u8; DIGEST],
 }
 
@@ -150,14 +179,27 @@ impl Users {
         self.0.iter().any(|user| &*user.name == name)
     }
 
-    /// The user of this token.
+    /// The user who signs in with this token.
     pub(crate) fn find(&self, token: &str) -> Option<Who> {
+        self.of_token(token)?.who()
+    }
+
+    /// The user of this name, if the token is that of a proxy.
+    pub(crate) fn by_proxy(&self, token: &str, name: &str) -> Option<Who> {
+        if self.of_token(token)?.grant != Grant::Proxy {
+            return None;
+        }
+        let who = self.0.iter().find(|user| &*user.name == name)?.who()?;
+        Some(Who { by_proxy: true, ..who })
+    }
+
+    fn of_token(&self, token: &str) -> Option<&User> {
         let digest = digest(token);
         // All of them are compared: the time does not say which one it is.
         let mut found = None;
         for user in &self.0 {
             if bool::from(user.digest.ct_eq(&digest)) {
-                found = Some(Who { name: Some(Arc::clone(&user.name)), role: user.role });
+                found = Some(user);
             }
         }
         found
@@ -175,9 +217,15 @@ impl User {
         if !is_name(name) {
             return Err(InvalidUsers::Name(number));
         }
-        let role = role.parse().map_err(|error| InvalidUsers::Role(number, error))?;
+        let grant = role.parse().map_err(|error| InvalidUsers::Role(number, error))?;
         let digest = bytes(text).ok_or(InvalidUsers::Digest(number))?;
-        Ok(Self { name: name.into(), role, digest })
+        Ok(Self { name: name.into(), grant, digest })
+    }
+
+    /// The user. A proxy is none.
+    fn who(&self) -> Option<Who> {
+        let Grant::User(role) = self.grant else { return None };
+        Some(Who { name: Some(Arc::clone(&self.name)), role, by_proxy: false })
     }
 }
 
@@ -201,16 +249,16 @@ pub enum NewUserError {
 }
 
 impl NewUser {
-    /// Makes a token for a user.
+    /// Makes a token for a user, or for a proxy.
     ///
     /// # Errors
     /// [`NewUserError`].
-    pub fn make(name: &str, role: Role) -> Result<Self, NewUserError> {
+    pub fn make(name: &str, grant: Grant) -> Result<Self, NewUserError> {
         if !is_name(name) {
             return Err(NewUserError::Name);
         }
         let token = Secret::random().map_err(NewUserError::Random)?;
-        let mut line = format!("{name} {role} ");
+        let mut line = format!("{name} {grant} ");
         for byte in digest(token.reveal()) {
             let _ = write!(line, "{byte:02x}");
         }
@@ -263,8 +311,8 @@ mod tests {
     #[test]
     fn a_user_is_found_by_the_token() {
         let (anna, otto) = (
-            NewUser::make("anna", Role::Admin).unwrap(),
-            NewUser::make("otto", Role::Watch).unwrap(),
+            NewUser::make("anna", Grant::User(Role::Admin)).unwrap(),
+            NewUser::make("otto", Grant::User(Role::Watch)).unwrap(),
         );
         let text = format!("# users\n\n{}\n  {}\r\n", anna.line(), otto.line());
         let users = Users::parse(&text).unwrap();
@@ -293,16 +341,39 @@ mod tests {
         assert_eq!(wrong(twice), InvalidUsers::Twice(2));
         let many: String = (0..=MAX_USERS).map(|n| format!("u{n} watch {digest}\n")).collect();
         assert_eq!(wrong(many), InvalidUsers::TooMany);
-        assert!(matches!(NewUser::make("a b", Role::Watch), Err(NewUserError::Name)));
+        assert!(matches!(NewUser::make("a b", Grant::Proxy), Err(NewUserError::Name)));
     }
 
     #[test]
     fn roles_are_in_order() {
         assert!(Role::Watch < Role::Operate && Role::Operate < Role::Admin);
         for role in Role::ALL {
-            assert_eq!(role.to_string().parse(), Ok(role));
+            assert_eq!(role.to_string().parse(), Ok(Grant::User(role)));
         }
-        assert_eq!("Admin".parse::<Role>(), Err(InvalidRole));
+        assert_eq!("proxy".parse(), Ok(Grant::Proxy));
+        assert_eq!("Admin".parse::<Grant>(), Err(InvalidRole));
+    }
+
+    #[test]
+    fn only_a_proxy_says_who_a_user_is() {
+        let [anna, otto] =
+            ["anna", "otto"].map(|name| NewUser::make(name, Grant::User(Role::Watch)).unwrap());
+        let proxy = NewUser::make("nginx", Grant::Proxy).unwrap();
+        let text = format!("{}\n{}\n{}\n", anna.line(), otto.line(), proxy.line());
+        let users = Users::parse(&text).unwrap();
+        let name = |who: Option<Who>| who.and_then(|who| who.name).map(|name| name.to_string());
+        assert_eq!(name(users.by_proxy(proxy.token(), "otto")), Some("otto".to_owned()));
+        for (token, user) in [
+            (anna.token(), "otto"),
+            (anna.token(), "anna"),
+            (proxy.token(), "nginx"),
+            (proxy.token(), "olaf"),
+            (proxy.token(), ""),
+            ("", "anna"),
+        ] {
+            assert_eq!(users.by_proxy(token, user), None, "{user}");
+        }
+        assert_eq!(users.find(proxy.token()), None, "no one signs in with it");
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::responses::{Code, Refused, refuse};
@@ -54,16 +55,22 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-/// Refuses what has no session. Handlers get the user, as [`Extension`](axum::Extension).
+/// Cancelled when a websocket must end: with the session of its user, and with the server.
+#[derive(Clone)]
+pub(super) struct Until(pub(super) CancellationToken);
+
+/// Refuses what has no session. Handlers get the user and [`Until`], as
+/// [`Extension`](axum::Extension).
 pub(super) async fn with_session(
     State(app): State<App>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Refused> {
-    let Some(who) = session(&app, request.headers()) else {
+    let Some((who, end)) = session(&app, request.headers()) else {
         return Err(refuse(Code::NoSession, "there is no session: open a new link"));
     };
     request.extensions_mut().insert(who);
+    request.extensions_mut().insert(Until(end));
     Ok(next.run(request).await)
 }
 
@@ -132,10 +139,23 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Header<'a> {
     }
 }
 
-fn session(app: &App, headers: &HeaderMap) -> Option<Who> {
+/// The header with the token of a proxy.
+const PROXY: &str = "metaservice-proxy";
+
+/// The header in which a proxy names the user.
+const USER: &str = "metaservice-user";
+
+fn session(app: &App, headers: &HeaderMap) -> Option<(Who, CancellationToken)> {
     let now = Instant::now();
     let mut sessions = app.sessions();
-    secrets(app, headers).find_map(|secret| sessions.accept(secret, now))
+    match (only(headers, PROXY), only(headers, USER)) {
+        (Header::None, _) => secrets(app, headers).find_map(|secret| sessions.accept(secret, now)),
+        (Header::One(token), Header::One(name)) => {
+            sessions.by_proxy(token, name).map(|who| (who, app.end.clone()))
+        }
+        // A user who adds a header to that of a proxy is no one.
+        _ => None,
+    }
 }
 
 /// The secrets of sessions that a request has.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State, WebSocketUpgrade};
+use axum::extract::{Extension, Path, Query, State, WebSocketUpgrade};
 use axum::response::Response;
 use metaservice::control::Job;
 use serde::{Deserialize, Serialize};
@@ -11,23 +11,36 @@ use serde_json::Value;
 use super::app::App;
 use super::files::attachment;
 use super::find::{Asked, Which, ended, same};
+use super::guard::Until;
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
 use crate::source::{Artifact, Attempt, EndedJob, Found, WaitingJob};
 
 /// Sends the list of jobs after each change.
-pub(super) async fn follow(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    sockets::push(upgrade, app.jobs.clone(), app.end.clone(), ())
+pub(super) async fn follow(
+    State(app): State<App>,
+    Extension(Until(end)): Extension<Until>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    sockets::push(upgrade, app.jobs.clone(), end, ())
 }
 
 /// Sends what the jobs of the list use.
-pub(super) async fn usage(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    sockets::push(upgrade, app.samples.usage(), app.end.clone(), ())
+pub(super) async fn usage(
+    State(app): State<App>,
+    Extension(Until(end)): Extension<Until>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    sockets::push(upgrade, app.samples.usage(), end, ())
 }
 
 /// Sends the workers and tenants after each change.
-pub(super) async fn fleet(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    sockets::push(upgrade, app.fleet.clone(), app.end.clone(), ())
+pub(super) async fn fleet(
+    State(app): State<App>,
+    Extension(Until(end)): Extension<Until>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    sockets::push(upgrade, app.fleet.clone(), end, ())
 }
 
 /// Sends what the machine of a job uses.
@@ -35,6 +48,7 @@ pub(super) async fn stats(
     State(app): State<App>,
     Path(name): Path<String>,
     which: Asked<Which>,
+    Extension(Until(end)): Extension<Until>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refused> {
     let Query(Which { started }) = which?;
@@ -48,7 +62,7 @@ pub(super) async fn stats(
             }
         }
     }
-    Ok(sockets::push(upgrade, app.samples.chart(&name, started), app.end.clone(), ()))
+    Ok(sockets::push(upgrade, app.samples.chart(&name, started), end, ()))
 }
 
 /// All that is known of a job.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State, WebSocketUpgrade};
+use axum::extract::{Extension, Path, Query, State, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::header;
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use super::app::App;
 use super::files::plain;
 use super::find::{Asked, Which};
+use super::guard::Until;
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
 use crate::log::{Access, AccessError, Matches, OpenLog, Pattern, ShownLine};
@@ -49,11 +50,12 @@ pub(super) async fn follow(
     State(app): State<App>,
     Path(name): Path<String>,
     which: Asked<Which>,
+    Extension(Until(end)): Extension<Until>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refused> {
     let Query(Which { started }) = which?;
     let log = find(&app, &name, started)?;
-    Ok(sockets::push(upgrade, log.progress(), app.end.clone(), log))
+    Ok(sockets::push(upgrade, log.progress(), end, log))
 }
 
 /// Some lines.

@@ -1,12 +1,13 @@
 //! What the guest of a job has tried to connect to, over a websocket.
 
-use axum::extract::{Path, Query, State, WebSocketUpgrade};
+use axum::extract::{Extension, Path, Query, State, WebSocketUpgrade};
 use axum::response::Response;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::app::App;
 use super::find::{Asked, Which, same};
+use super::guard::Until;
 use super::responses::{Code, Refused, refuse};
 use super::sockets;
 use crate::network::{Attempts, follow, read};
@@ -17,6 +18,7 @@ pub(super) async fn attempts(
     State(app): State<App>,
     Path(name): Path<String>,
     which: Asked<Which>,
+    Extension(Until(end)): Extension<Until>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refused> {
     let Query(Which { started }) = which?;
@@ -38,5 +40,5 @@ pub(super) async fn attempts(
         }
     };
     let task = AbortOnDropHandle::new(task);
-    Ok(sockets::pass(upgrade, messages, app.end.clone(), task))
+    Ok(sockets::pass(upgrade, messages, end, task))
 }

@@ -26,7 +26,8 @@ use crate::source::{Fleet, Listing, Source, SourceError};
 pub struct Settings {
     /// The address. Port 0 is any free port.
     pub listen: SocketAddr,
-    /// The names by which browsers reach the server, besides the address. A name has no port.
+    /// The names by which browsers reach the server, besides the address. A name has no port. With a
+    /// scheme (`https://jobs.example`), it is the address of a proxy, with its port if it needs one.
     pub names: Vec<String>,
     /// Who may use it. `None`: the user of this host, by a link.
     pub users: Option<Users>,
@@ -147,6 +148,7 @@ impl Server {
         let (scheme, usual) = if self.app.is_tls { ("https", 443) } else { ("http", 80) };
         let page = match &self.name {
             None => format!("{scheme}://{}/", self.address),
+            Some(proxy) if proxy.contains("://") => format!("{proxy}/"),
             Some(name) if self.address.port() == usual => format!("{scheme}://{name}/"),
             Some(name) => format!("{scheme}://{name}:{}/", self.address.port()),
         };

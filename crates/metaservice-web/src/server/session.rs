@@ -41,7 +41,7 @@ pub(super) async fn exchange(
     let only_tls = if app.is_tls { "; Secure" } else { "" };
     let (name, secret) = (&app.cookie, fresh.reveal());
     let cookie = format!("{name}={secret}; Path=/; HttpOnly; SameSite=Strict{only_tls}");
-    let made = app.sessions().exchange(&token, fresh, next, Instant::now());
+    let made = app.sessions().exchange(&token, fresh, next, app.end.child_token(), Instant::now());
     match made {
         Ok(()) => {
             app.tokens.send_if_modified(|token| match token {
@@ -82,21 +82,23 @@ pub(super) struct Shown {
 
 /// What the source can do.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Can {
     run: bool,
     remove: bool,
+    sign_out: bool,
 }
 
 /// Says whose session this is, and what the page shows.
 pub(super) async fn show(
     State(app): State<App>,
-    Extension(Who { name, role }): Extension<Who>,
+    Extension(Who { name, role, by_proxy }): Extension<Who>,
 ) -> Json<Shown> {
     let (source, place) = match app.source.place() {
         Place::Host(name) => ("host", name),
         Place::Queue(address) => ("queue", address),
     };
     // What is left of the jobs of a queue is removed by age, by those who run the queue.
-    let can = Can { run: true, remove: source == "host" };
+    let can = Can { run: true, remove: source == "host", sign_out: !by_proxy };
     Json(Shown { user: name.map(|name| name.to_string()), role, source, place, can })
 }

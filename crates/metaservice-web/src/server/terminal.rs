@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::app::App;
 use super::find::{Asked, running};
+use super::guard::Until;
 use super::responses::{Code, Refused, refuse, whole};
 use crate::source::Reached;
 use crate::terminal::{Said, Window};
@@ -61,6 +62,7 @@ pub(super) async fn open(
     State(app): State<App>,
     Path(name): Path<String>,
     query: Asked<Open>,
+    Extension(Until(end)): Extension<Until>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refused> {
     let Query(Open { started, columns, rows, command }) = query?;
@@ -71,7 +73,6 @@ pub(super) async fn open(
     };
     let size = TerminalSize { columns: columns.max(1), rows: rows.max(1) };
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    let end = app.end.clone();
     Ok(upgrade.on_upgrade(move |socket| async move {
         end.run_until_cancelled(serve(socket, &client, command, size)).await;
         drop(room);

@@ -234,7 +234,7 @@ async fn other_hosts_need_tls_and_users() {
 
 /// The tokens of users with each role, and all of them.
 fn users() -> ([String; 3], Users) {
-    let all = Role::ALL.map(|role| NewUser::make(role.word(), role).unwrap());
+    let all = Role::ALL.map(|role| NewUser::make(role.word(), Grant::User(role)).unwrap());
     let lines: Vec<_> = all.iter().map(NewUser::line).collect();
     (all.each_ref().map(|user| user.token().to_owned()), Users::parse(&lines.join("\n")).unwrap())
 }
@@ -311,7 +311,7 @@ async fn the_user_of_this_host_has_a_link_and_may_do_all() {
         session,
         serde_json::json!({
             "user": null, "role": "admin", "source": "host", "place": "here",
-            "can": { "run": true, "remove": true },
+            "can": { "run": true, "remove": true, "signOut": true },
         })
     );
     let run = "{\"spec\":{\"command\":[\"a\"]}}";
@@ -320,6 +320,56 @@ async fn the_user_of_this_host_has_a_link_and_may_do_all() {
     for wrong in ["{}", "{\"spec\":7}", "{\"spec\":{},\"more\":1}"] {
         assert_eq!(page.request("POST", "/api/jobs", &page.own(), wrong).await.status, 400);
     }
+}
+
+#[tokio::test]
+async fn a_proxy_says_who_its_users_are() {
+    let proxy = NewUser::make("nginx", Grant::Proxy).unwrap();
+    let anna = NewUser::make("anna", Grant::User(Role::Watch)).unwrap();
+    let mut settings = Settings::new("127.0.0.1:0".parse().unwrap());
+    settings.names = vec!["https://jobs.example".to_owned()];
+    let text = format!("{}\n{}\n", proxy.line(), anna.line());
+    settings.users = Some(Users::parse(&text).unwrap());
+    let mut page = Page::with(1 << 20, settings).await;
+    assert_eq!(page.links.current(), "https://jobs.example/");
+    let headers = |token: &str, users: &[&str]| {
+        let mut headers = vec![
+            ("Host", "jobs.example".to_owned()),
+            ("Origin", "https://jobs.example".to_owned()),
+            ("Content-Type", "application/json".to_owned()),
+            ("Metaservice-Proxy", token.to_owned()),
+        ];
+        headers.extend(users.iter().map(|user| ("Metaservice-User", (*user).to_owned())));
+        headers
+    };
+    let right = headers(proxy.token(), &["anna"]);
+    let session = page.request("GET", "/api/session", &right, "").await.json();
+    assert_eq!((&session["user"], &session["role"]), (&"anna".into(), &"watch".into()));
+    assert_eq!(session["can"]["signOut"], false);
+    drop(page.socket("/api/jobs", &right).await.unwrap());
+    let prune = page.request("POST", "/api/prune", &right, "{}").await;
+    assert_eq!(prune.status, 403, "the role is that of the user");
+    for wrong in [
+        headers(proxy.token(), &[]),
+        headers(proxy.token(), &["anna", "anna"]),
+        headers(proxy.token(), &["nginx"]),
+        headers(proxy.token(), &["olaf"]),
+        headers(anna.token(), &["anna"]),
+        headers("", &["anna"]),
+    ] {
+        assert_eq!(page.request("GET", "/api/session", &wrong, "").await.status, 401);
+    }
+    let mut foreign = right.clone();
+    foreign[1].1 = "https://evil.example".to_owned();
+    assert_eq!(page.request("POST", "/api/prune", &foreign, "{}").await.status, 403);
+    assert_eq!(page.socket("/api/jobs", &foreign).await.err(), Some(403));
+
+    // Also a browser that has signed in is no one with a wrong header.
+    page.enter_with(anna.token()).await;
+    assert_eq!(page.get("/api/session").await.status, 200);
+    let wrong = page.request("GET", "/api/session", &headers("x", &["anna"]), "").await;
+    assert_eq!(wrong.status, 401);
+    assert_eq!(page.exchange(proxy.token()).await.status, 401, "a proxy does not sign in");
 }
 
 #[tokio::test]
@@ -354,4 +404,21 @@ async fn with_tls_the_cookie_is_for_tls_alone() {
     let mut bytes = Vec::new();
     let _ = plain.read_to_end(&mut bytes).await;
     assert!(!bytes.starts_with(b"HTTP"), "{bytes:?}");
+}
+
+#[tokio::test]
+async fn what_is_open_ends_when_its_user_signs_out() {
+    let mut page = Page::open().await;
+    let mut first = page.socket("/api/jobs", &page.own()).await.unwrap();
+    next(&mut first).await;
+    let first_cookie = page.cookie.clone();
+    page.enter().await;
+    let mut other = page.socket("/api/jobs", &page.own()).await.unwrap();
+    next(&mut other).await;
+    page.cookie = first_cookie;
+    assert_eq!(page.request("DELETE", "/api/session", &page.own(), "").await.status, 204);
+    while first.next().await.is_some_and(|message| message.is_ok()) {}
+    // That of another browser continues.
+    let quiet = tokio::time::timeout(Duration::from_millis(100), other.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
 }

@@ -16,9 +16,9 @@ use metaservice::control::{self, Client};
 use metaservice::{MetaService, StoredLog};
 use metaservice_testing::guest::{Answer, Guest};
 use metaservice_web::{
-    Artifact, ArtifactBody, EndedJob, Fleet, Found, Identity, Image, Links, ListedJob, Listing,
-    MadeIdentity, NewUser, Place, Reached, Role, Server, Settings, Source, SourceError, Trust,
-    Users,
+    Artifact, ArtifactBody, EndedJob, Fleet, Found, Grant, Identity, Image, Links, ListedJob,
+    Listing, MadeIdentity, NewUser, Place, Reached, Role, Server, Settings, Source, SourceError,
+    Trust, Users,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

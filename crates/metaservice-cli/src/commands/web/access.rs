@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 use metaservice_private::bases::BaseDirectory;
 use metaservice_private::{Directory, replace};
-use metaservice_web::{Identity, MadeIdentity, NewUser, Role, Users};
+use metaservice_web::{Grant, Identity, MadeIdentity, NewUser, Users};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -25,7 +25,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewUserArg {
     name: String,
-    role: Role,
+    grant: Grant,
 }
 
 impl FromStr for NewUserArg {
@@ -33,15 +33,15 @@ impl FromStr for NewUserArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, role) = text.split_once(':').ok_or("NAME:ROLE is expected, as anna:watch")?;
-        let role = role.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { name: name.to_owned(), role })
+        let grant = role.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { name: name.to_owned(), grant })
     }
 }
 
 /// Adds a user to the file, and prints the token.
 pub(super) fn add_user(
     file: &Path,
-    NewUserArg { name, role }: &NewUserArg,
+    NewUserArg { name, grant }: &NewUserArg,
     printer: Printer,
 ) -> Result<ExitStatus> {
     let cannot = || format!("in --add-user {name}");
@@ -56,14 +56,14 @@ pub(super) fn add_user(
         let text = "has a user of this name: delete the line first";
         ensure!(!users.has(name), "in --add-user {name}: {} {text}", file.display());
     }
-    let user = NewUser::make(name, *role).with_context(cannot)?;
+    let user = NewUser::make(name, *grant).with_context(cannot)?;
     text.push_str(user.line());
     text.push('\n');
     Users::parse(&text).with_context(|| format!("in {}", file.display()))?;
     replace(file, text.as_bytes(), 0o600)
         .with_context(|| format!("cannot write {}", file.display()))?;
     if printer.is_json() {
-        let facts = json!({ "name": name, "role": role.word(), "token": user.token() });
+        let facts = json!({ "name": name, "role": grant.word(), "token": user.token() });
         output::line(facts)?;
     } else {
         output::line(user.token())?;
@@ -86,9 +86,15 @@ pub(super) fn users(file: &Path) -> Result<Users> {
 /// Names that can be in an address.
 pub(super) fn names(names: &[String]) -> Result<Vec<String>> {
     for name in names {
+        let proxy = ["https://", "http://"].iter().find_map(|scheme| name.strip_prefix(scheme));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-[]:".contains(&byte);
-        let is_host = !name.is_empty() && name.len() <= 253 && name.bytes().all(is_plain);
-        ensure!(is_host, "in --name: {name:?} is not the name of a host");
+        let is_host = |name: &str| (1..=253).contains(&name.len()) && name.bytes().all(is_plain);
+        if let Some(address) = proxy {
+            let text = "is not the address of a proxy, as https://jobs.example.org";
+            ensure!(is_host(address), "in --name: {name:?} {text}");
+            continue;
+        }
+        ensure!(is_host(name), "in --name: {name:?} is not the name of a host");
         let has_port = !name.starts_with('[') && name.contains(':');
         ensure!(!has_port, "in --name: {name} has a port; the port is that of --listen");
     }
@@ -146,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_user_is_a_name_and_a_role() {
-        let user = NewUserArg { name: "anna".to_owned(), role: Role::Watch };
-        assert_eq!("anna:watch".parse(), Ok(user));
+        let user = NewUserArg { name: "anna".to_owned(), grant: Grant::Proxy };
+        assert_eq!("anna:proxy".parse(), Ok(user));
         for wrong in ["anna", "anna:", "anna:root", ""] {
             assert!(wrong.parse::<NewUserArg>().is_err(), "{wrong}");
         }
@@ -159,7 +165,11 @@ mod tests {
         for name in ["jobs.example.org", "localhost", "[2001:db8::1]", "192.0.2.7"] {
             assert!(valid(name), "{name}");
         }
-        for name in ["", "a:80", "https://a", "a/b", "a b", "a\r\n"] {
+        for name in ["https://jobs.example.org", "https://[2001:db8::1]:8443", "http://a"] {
+            assert!(valid(name), "{name}");
+        }
+        let proxies = ["https://", "https://a/", "https://a/b", "https://a b", "https://u@a"];
+        for name in ["", "a:80", "a/b", "a b", "a\r\n", "ftp://a"].into_iter().chain(proxies) {
             assert!(!valid(name), "{name}");
         }
     }

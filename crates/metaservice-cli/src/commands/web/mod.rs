@@ -72,6 +72,9 @@ pub(crate) struct Web {
     #[arg(long, value_name = "FILE", help_heading = OTHERS)]
     pub(crate) auth: Option<PathBuf>,
     /// Add a user to the file of --auth, print the token of the user, and end.
+    ///
+    /// With the role "proxy", it is the token of a proxy that says who its users are, in the header
+    /// Metaservice-User, with its token in Metaservice-Proxy. "docs/how-to/web.md" has an example.
     #[arg(long, value_name = "NAME:ROLE", requires = "auth", help_heading = OTHERS)]
     pub(crate) add_user: Option<NewUserArg>,
     /// Use TLS, with a certificate that is made once for this user and these names.
@@ -85,7 +88,8 @@ pub(crate) struct Web {
     /// The key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = OTHERS)]
     pub(crate) tls_key: Option<PathBuf>,
-    /// A name by which browsers reach the page. Repeatable.
+    /// A name by which browsers reach the page. Repeatable. Behind a proxy, the address of the
+    /// proxy: https://jobs.example.org.
     #[arg(long, value_name = "HOST", help_heading = OTHERS)]
     pub(crate) name: Vec<String>,
 }

@@ -111,7 +111,7 @@ impl StoredLogWriter {
     /// Adds bytes of an output, which arrived at this time. `None`: it is not known. Blocks.
     ///
     /// # Errors
-    /// If the files cannot be written. What they have then is not the log.
+    /// If the files cannot be written. Then they do not have the whole log.
     pub fn write(
         &mut self,
         output: LogOutput,

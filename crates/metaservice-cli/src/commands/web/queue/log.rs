@@ -15,7 +15,7 @@ use metaservice_fleet::step::Object;
 use metaservice_web::SourceError;
 use tokio::io::AsyncReadExt;
 
-use super::{AttemptKey, failed};
+use super::error::failed;
 use crate::commands::fleet::Stores;
 
 /// The most logs that are kept for readers.
@@ -26,6 +26,9 @@ const MAX_LOG: u64 = 1 << 30;
 
 /// The bytes between the store and a file.
 const PIPE: usize = 256 * 1024;
+
+/// An attempt of a job.
+pub(super) type AttemptKey = (JobId, u32);
 
 /// The logs that were fetched last.
 #[derive(Debug, Default)]

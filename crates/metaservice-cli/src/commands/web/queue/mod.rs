@@ -1,5 +1,6 @@
 //! The jobs of a queue, for the page.
 
+mod error;
 mod log;
 mod rows;
 mod tracker;
@@ -13,10 +14,11 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use metaservice::StoredLog;
 use metaservice::control::Client;
+use metaservice_fleet::history::Attempt;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, ReadError};
 use metaservice_fleet::request::Request;
-use metaservice_fleet::state::{Attempt, JobState, Phase};
+use metaservice_fleet::state::{JobState, Phase};
 use metaservice_fleet::step::Outcome;
 use metaservice_fleet::tunnel::Portal;
 use metaservice_fleet::why_waiting::why;
@@ -28,7 +30,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
-use self::log::Fetched;
+use self::error::failed;
+use self::log::{AttemptKey, Fetched};
 use self::tracker::Tracker;
 use super::spec;
 use crate::commands::fleet::waiting::words;
@@ -39,9 +42,6 @@ const MAX_WAYS: usize = 16;
 
 /// The bytes of an artifact between the store and the browser.
 const PIPE: usize = 256 * 1024;
-
-/// An attempt of a job.
-type AttemptKey = (JobId, u32);
 
 /// The jobs of a queue.
 pub(super) struct OfQueue {
@@ -117,10 +117,6 @@ impl OfQueue {
         }
         waiting
     }
-}
-
-fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SourceError {
-    SourceError::Failed(error.into())
 }
 
 impl Source for OfQueue {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use metaservice::control::{Job, JobState as ControlState};
+use metaservice_fleet::history::Attempt as PastAttempt;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::request::Priority;
-use metaservice_fleet::state::{Attempt as PastAttempt, JobState, Phase};
+use metaservice_fleet::state::{JobState, Phase};
 use metaservice_fleet::step::{Outcome, Renewal, WorkerState};
 use metaservice_fleet::tenants::TenantUse;
 use metaservice_fleet::view::View;

@@ -1,7 +1,7 @@
 //! The attempts of one job, as its steps tell them.
 
-use super::{JobState, Phase, ServerTime, Stored};
 use crate::name::WorkerName;
+use crate::state::{JobState, Phase, ServerTime, Stored};
 use crate::step::{Change, LostCause};
 
 /// The most attempts that are kept: the last ones. Attempts that a worker gives back are not limited
