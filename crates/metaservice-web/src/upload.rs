@@ -100,8 +100,7 @@ impl Uploads {
     /// Begins to write a file of the guest. Returns the id.
     pub(crate) fn begin(&self, client: Reached, target: Target) -> Result<String, UploadError> {
         let Target { path, member, size } = target;
-        let head = member.as_ref().map(|member| member.head(size)).transpose();
-        let head = head.map_err(UploadError::Name)?;
+        let head = member.map(|member| member.head(size)).transpose().map_err(UploadError::Name)?;
         let id = Secret::random().map_err(UploadError::Random)?.reveal().to_owned();
         let mut uploads = self.lock();
         uploads.retain(|_, slot| match slot {
@@ -115,11 +114,9 @@ impl Uploads {
         }
         // Of many small files, the first ends are not asked for any more.
         while uploads.len() >= MAX_KEPT {
-            let ends = uploads.iter().filter_map(|(id, slot)| match slot {
-                Slot::Done(_, at) => Some((*at, id.clone())),
-                _ => None,
-            });
-            let Some((_, oldest)) = ends.min() else { return Err(UploadError::TooMany) };
+            let ended = |slot: &Slot| if let Slot::Done(_, at) = slot { Some(*at) } else { None };
+            let ends = uploads.iter().filter_map(|(id, slot)| Some((ended(slot)?, id.clone())));
+            let (_, oldest) = ends.min().ok_or(UploadError::TooMany)?;
             uploads.remove(&oldest);
         }
         let (parts, receiver) = mpsc::channel(2);
