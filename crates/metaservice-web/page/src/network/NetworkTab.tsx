@@ -236,7 +236,7 @@ function Line({ row, isGrouped }: { row: Row; isGrouped: boolean }): VNode {
       </td>
       <td class="a-bytes number">{sent > 0 ? bytes(sent) : "–"}</td>
       <td class="a-bytes number">{received > 0 ? bytes(received) : "–"}</td>
-      <td class="a-took number">{isGrouped ? count(times) : duration(last.durationMs, true)}</td>
+      <td class="a-took number">{isGrouped ? count(times) : last.durationMs > 0 ? duration(last.durationMs, true) : "–"}</td>
       <td class="a-why">
         <span>{plainLine(reasonWords(last))}</span>
         {flag !== undefined && (

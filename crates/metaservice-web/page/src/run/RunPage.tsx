@@ -82,7 +82,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
     setFailed("");
   };
   const isTaken = name !== undefined && listing.value.jobs.some((job) => job.name === name && !job.ended);
-  const all: Errors = isTaken ? { ...errors, name: "a job of this name runs" } : errors;
+  const all: Errors = isTaken ? { ...errors, name: "A job of this name runs. Write another name, or none." } : errors;
   const shown: Errors = tried ? all : pick(all, fields);
   const submit = async (): Promise<void> => {
     setTried(true);
@@ -140,7 +140,9 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
           <code>{line}</code>
         </pre>
         <p class="problem" role="alert">
-          {failed && `The job was not started: ${failed}.`}
+          {failed
+            ? `The job was not started: ${failed}.`
+            : tried && Object.keys(all).length > 0 && "The job was not started. Correct the marked fields."}
         </p>
         <button type="submit" class="primary" disabled={busy}>
           {busy ? "Starting" : "Run the job"}
