@@ -14,6 +14,7 @@ export default async function (t) {
     const copied = await page.evaluate(() => navigator.clipboard.readText());
     assert.match(copied, /^failing: The command has failed: exit status 3\./);
     assert.match(copied, /Exit status: 3/);
+    assert.doesNotMatch(copied, /Contact/, "it has none any more");
     await look(page, "details");
     await page.getByRole("link", { name: "Log", exact: true }).last().click();
     await rows(page).getByText("about to fail").waitFor();
