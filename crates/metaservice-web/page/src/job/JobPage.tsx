@@ -97,7 +97,9 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
       {tab === "files" && (
         <FilesTab name={name} started={runs ? started : undefined} query={props.query} details={details} />
       )}
-      {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
+      {!isMissing && tab === "stats" && (
+        <StatsTab name={name} started={started} ending={facts?.ending} />
+      )}
       {!isMissing && tab === "network" && <NetworkTab name={name} started={started} spec={details?.spec} />}
       {!isMissing && tab === "details" && <DetailsTab known={known} attempts={attempts} again={again} />}
     </div>

@@ -5,6 +5,7 @@ import { Lines } from "./lines";
 import { Row } from "./Row";
 import { Scale } from "./scroll";
 import type { LogLength } from "../types";
+import { say } from "../ui/Flash";
 import * as wrapped from "./wrapped";
 
 /** A line that a search has found. */
@@ -256,6 +257,7 @@ export class LogView extends Component<Props, State> {
 
   #choose = (line: number): void => {
     history.replaceState(null, "", `#L${line + 1}`);
+    say(`The address of this page leads to line ${count(line + 1)} now.`);
     const top = this.#now();
     this.props.setFollow(false);
     this.setState({ target: line, top });
