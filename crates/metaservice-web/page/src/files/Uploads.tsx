@@ -9,7 +9,7 @@ export function Uploads({ name }: { name: string }): VNode | null {
   const isDone = own.some((upload) => upload.state.value === "done");
   return (
     <section class="uploads" aria-label="Uploads">
-      <ul class="lines">
+      <ul class="lines columns-4">
         {own.map((upload, index) => (
           <Line key={`${index} ${upload.path}`} upload={upload} />
         ))}
@@ -47,18 +47,20 @@ function Line({ upload }: { upload: Sending }): VNode {
       <span class={state === "failed" ? "upload-state problem" : "upload-state"} role="status">
         {words[state]}
       </span>
-      {state === "failed" && (
-        <button type="button" onClick={() => again(upload)}>
-          Try again
+      <span class="tools">
+        {state === "failed" && (
+          <button type="button" onClick={() => again(upload)}>
+            Try again
+          </button>
+        )}
+        <button
+          type="button"
+          aria-label={`${state === "done" ? "Forget" : "Cancel"} the upload of ${path}`}
+          onClick={() => drop(upload)}
+        >
+          {state === "done" || state === "failed" ? "×" : "Cancel"}
         </button>
-      )}
-      <button
-        type="button"
-        aria-label={`${state === "done" ? "Forget" : "Cancel"} the upload of ${path}`}
-        onClick={() => drop(upload)}
-      >
-        {state === "done" || state === "failed" ? "×" : "Cancel"}
-      </button>
+      </span>
     </li>
   );
 }

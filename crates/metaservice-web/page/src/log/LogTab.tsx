@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { bytes, count, duration, many } from "../format";
 import { listing, now } from "../jobs";
 import { Refused } from "../server";
+import { isQueue } from "../session";
 import type { Attempt, Job, LogLength } from "../types";
 import { useKeys } from "../ui/keys";
 import { logApi } from "./api";
@@ -36,6 +37,10 @@ export function LogTab({ name, job, attempt, attempts }: Props): VNode {
     newer.current = job.startedMs;
     again();
   });
+  // A job that waits has no log yet.
+  useEffect(() => {
+    if (opened.state === "none") again();
+  }, [job?.state, job?.startedMs]);
   useKeys((event) => {
     if (event.key === "f") setFollow(!follow);
     else if (event.key === "t") setTimes(!times);
@@ -65,7 +70,7 @@ export function LogTab({ name, job, attempt, attempts }: Props): VNode {
             </a>
           </div>
         </div>
-        <Body opened={opened} again={again} name={name}>
+        <Body opened={opened} again={again} name={name} waits={isQueue() && job?.state === "waiting"}>
           {opened.state === "open" && (
             <LogView
               key={opened.started}
@@ -99,8 +104,22 @@ function Toggle(props: { text: string; on: boolean; set: (on: boolean) => void }
   );
 }
 
-function Body(props: { opened: Opened; again: () => void; name: string; children: VNode | false }): VNode {
+function Body(props: {
+  opened: Opened;
+  again: () => void;
+  name: string;
+  waits: boolean;
+  children: VNode | false;
+}): VNode {
   const { opened, again, name } = props;
+  if (opened.state === "none" && props.waits) {
+    return (
+      <div class="empty" role="status">
+        <h2>The job waits</h2>
+        <p>Its log begins when a worker takes the job.</p>
+      </div>
+    );
+  }
   if (opened.state === "loading") {
     return (
       <div class="empty" role="status" aria-busy="true">

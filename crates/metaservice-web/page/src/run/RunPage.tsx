@@ -96,7 +96,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
       const response = await post("/api/jobs", { spec: name === undefined ? spec : { ...spec, name } });
       const made = (await response.json()) as { name: string };
       go(jobPath(made.name));
-      say(`${made.name} was started.`);
+      say(`${made.name} was ${isQueue() ? "submitted" : "started"}.`);
     } catch (error) {
       setFailed(reason(error));
       setBusy(false);

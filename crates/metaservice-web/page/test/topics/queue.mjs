@@ -87,9 +87,18 @@ export default async function (t) {
     assert.match((await downloaded).url(), /attempt=1/);
     await choice.selectOption("2");
     await page.waitForURL((url) => url.search === "");
+    const own = page;
+    page = await tab({}, own.context());
+    await submit("echo 'its turn'");
+    await seen(page, "Its log begins when a worker takes the job.");
+    const next = page;
+    page = own;
     tool.run("exec", "--queue", "local", id, "--", "touch", "/go");
     await rows(page).getByText("over", { exact: true }).waitFor();
     await page.locator(".head .state", { hasText: "succeeded" }).waitFor();
+    // The log of the job that has waited appears by itself.
+    await rows(next).getByText("its turn", { exact: true }).waitFor();
+    await next.close();
     await page.getByRole("link", { name: "Details", exact: true }).click();
     await seen(page, "2 attempts");
     const attempts = page.locator(".columns-5 li");
