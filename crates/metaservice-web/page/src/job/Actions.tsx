@@ -10,8 +10,8 @@ import { ForceDialog, KillDialog, RemoveDialog, SignalDialog, StopDialog } from 
 
 type Asked = "stop" | "kill" | "force" | "signal" | "remove";
 
-const STOPS = "Asks the command to end, with signal TERM";
-const KILLS = "Ends the command and all its processes at once";
+const STOPS = "Asks the command to end, with signal TERM, and gives it time";
+const KILLS = "Ends all processes of the command within seconds";
 
 /** What can be done with a job, as far as the role of the user allows it. */
 export function Actions({ job }: { job: Job }): VNode {

@@ -35,7 +35,10 @@ export function StopDialog(props: Props): VNode {
         say(`${name} was asked to end. If it does not, use Kill.`);
       }}
     >
-      <p>Its command gets signal TERM, so that it can save its work and end. A command can ignore this.</p>
+      <p>
+        The main process of its command gets signal TERM, so that it can save its work and end. It can take
+        its time, or ignore this.
+      </p>
     </Ask>
   );
 }
@@ -61,7 +64,7 @@ export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): 
           ? "It does not start. It stays in the list as cancelled."
           : props.kept
             ? "The command has ended. The files of the guest are lost; the log is kept."
-            : "Its command and all its processes end at once, and cannot clean up. What they wrote so far is kept."}
+            : "All processes of its command get signal TERM, and after 5 seconds signal KILL. What they wrote is kept."}
       </p>
     </Ask>
   );

@@ -9,6 +9,7 @@ import { Copy } from "../ui/Copy";
 import { say } from "../ui/Flash";
 import { Head } from "../ui/Head";
 import { Empty, Problem } from "../ui/States";
+import { sentence } from "../job/words";
 import { commandLine } from "./commandLine";
 import { BLANK, describe, type Errors, type Fields, fieldsOf, type Rest, restNames } from "./form";
 import { CommandFields, MachineFields, NetworkFields } from "./sections";
@@ -141,7 +142,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
         </pre>
         <p class="problem" role="alert">
           {failed
-            ? `The job was not started: ${failed}.`
+            ? `The job was not started: ${sentences(failed)}`
             : tried && Object.keys(all).length > 0 && "The job was not started. Correct the marked fields."}
         </p>
         <button type="submit" class="primary" disabled={busy}>
@@ -150,6 +151,12 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
       </aside>
     </form>
   );
+}
+
+/** An error of the tool, and its hint. */
+function sentences(failed: string): string {
+  const [error = "", ...hints] = failed.split(" hint: ");
+  return [error, ...hints.map(sentence)].join(". ").replace(/\.?$/, ".");
 }
 
 /** The errors of fields in which something is written. */

@@ -7,7 +7,9 @@ const SCRIPT = "echo begun; echo bad >&2; until test -e /go; do sleep 0.1; done;
 
 export default async function (t) {
   const { tool } = t;
-  let worker = await tool.worker("first", "--drain-timeout", "1ms");
+  // A worker that ends gives its job back.
+  const options = ["--drain-timeout", "1ms"];
+  let worker = await tool.worker("first", ...options);
   let server = await tool.web("127.0.0.1:0", "--queue", "local");
   let page = await tab();
   const address = (path) => `http://${server.address}${path}`;
@@ -65,9 +67,8 @@ export default async function (t) {
   await step("each attempt of a job has its log", async () => {
     await page.context().close();
     await server.end();
-    // The worker gives the job back.
     await worker.end();
-    worker = await tool.worker("second");
+    worker = await tool.worker("second", ...options);
     server = await tool.web("127.0.0.1:0", "--queue", "local");
     page = await tab();
     await page.goto(await server.link());
