@@ -46,6 +46,7 @@ export function FilesTab({ name, started, query, details }: Props): VNode {
       <main id="content" class="scrolls">
         {artifacts.length > 0 && details && (
           <div class="details">
+            <h2 class="vh">Files that were fetched</h2>
             <Artifacts name={name} started={details.job.startedMs} artifacts={artifacts} />
           </div>
         )}
