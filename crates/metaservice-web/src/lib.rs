@@ -17,6 +17,7 @@
 //! | `access` | who may use the server, and do what; pure decisions |
 //! | `log` | lines, styles, index and search of logs |
 //! | `look` | what kind of file a guest has |
+//! | `member` | a file in a directory, as an archive that a guest extracts |
 //! | `network` | the attempts of a guest to connect |
 //! | `stats` | what machines use, as series of points |
 //! | `terminal` | how much a browser gets of a terminal |
@@ -31,6 +32,7 @@
 mod access;
 mod log;
 mod look;
+mod member;
 mod network;
 mod server;
 mod source;

@@ -23,6 +23,7 @@ use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::secret::Secret;
+use crate::member::{Target, archived};
 use crate::source::Reached;
 
 /// The largest part, in bytes.
@@ -55,6 +56,8 @@ pub(crate) enum UploadError {
     TooMany,
     #[error("the guest does not take the file")]
     Silent,
+    #[error("the name of the file cannot be sent")]
+    Name(#[source] io::Error),
     #[error("the system has no random numbers")]
     Random(#[source] getrandom::Error),
     #[error("the guest does not take the file")]
@@ -94,13 +97,10 @@ struct Upload {
 }
 
 impl Uploads {
-    /// Begins to write a file of `size` bytes at this path of the guest. Returns the id.
-    pub(crate) fn begin(
-        &self,
-        client: Reached,
-        path: String,
-        size: u64,
-    ) -> Result<String, UploadError> {
+    /// Begins to write a file of the guest. Returns the id.
+    pub(crate) fn begin(&self, client: Reached, target: Target) -> Result<String, UploadError> {
+        let Target { path, member, size } = target;
+        let head = member.map(|member| member.head(size)).transpose().map_err(UploadError::Name)?;
         let id = Secret::random().map_err(UploadError::Random)?.reveal().to_owned();
         let mut uploads = self.lock();
         uploads.retain(|_, slot| match slot {
@@ -109,13 +109,25 @@ impl Uploads {
             Slot::Done(_, at) => at.elapsed() < IDLE_TIMEOUT,
         });
         let open = uploads.values().filter(|slot| !matches!(slot, Slot::Done(..))).count();
-        if open >= MAX_UPLOADS || uploads.len() >= MAX_KEPT {
+        if open >= MAX_UPLOADS {
             return Err(UploadError::TooMany);
+        }
+        // Of many small files, the first ends are not asked for any more.
+        while uploads.len() >= MAX_KEPT {
+            let ended = |slot: &Slot| if let Slot::Done(_, at) = slot { Some(*at) } else { None };
+            let ends = uploads.iter().filter_map(|(id, slot)| Some((ended(slot)?, id.clone())));
+            let (_, oldest) = ends.min().ok_or(UploadError::TooMany)?;
+            uploads.remove(&oldest);
         }
         let (parts, receiver) = mpsc::channel(2);
         let writing = tokio::spawn(async move {
-            let source = StreamReader::new(Box::pin(joined(receiver, size)));
-            client.write(Destination::file(path), source).await
+            let file = joined(receiver, size);
+            let Some(head) = head else {
+                let source = StreamReader::new(Box::pin(file));
+                return client.write(Destination::file(path), source).await;
+            };
+            let source = StreamReader::new(Box::pin(archived(head, file, size)));
+            client.write(Destination::directory(path), source).await
         });
         let upload = Upload {
             progress: Progress { offset: 0, size, done: false },

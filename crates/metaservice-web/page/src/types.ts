@@ -98,7 +98,7 @@ export interface Artifact {
 
 export interface Attempt {
   number: number;
-  worker: string;
+  worker?: string;
   startedMs?: number;
   endedMs?: number;
   outcome?: string;
@@ -112,6 +112,8 @@ export interface Details {
   /** How it ended, as a word: `result`, `killed`, `machine-gone`. */
   end?: string;
   error?: string;
+  /** Why a job waits: a sentence. */
+  why?: string;
   console?: string[];
   artifacts: Artifact[];
   spec?: JobSpec;

@@ -59,7 +59,7 @@ try {
   await server.end();
 } finally {
   await chromium.close();
-  tool.end();
+  await tool.end();
 }
 assert.ok(!failed, "a size is over its limit");
 

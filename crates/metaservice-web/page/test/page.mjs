@@ -18,6 +18,7 @@ const TOPICS = [
   "long",
   "sizes",
   "prune",
+  "queue",
 ];
 const NEEDED = ["access", "list"];
 
@@ -34,5 +35,5 @@ try {
   console.log(`pictures are in ${shots}`);
 } finally {
   await chromium.close();
-  tool.end();
+  await tool.end();
 }

@@ -10,6 +10,9 @@ import { chromium } from "playwright-core";
 const tool = process.env.METASERVICE;
 
 export class Tool {
+  /** The processes that run. */
+  #children = new Set();
+
   constructor() {
     this.directory = mkdtempSync(join(tmpdir(), "metaservice-page-"));
     for (const name of ["tmp", "state"]) mkdirSync(join(this.directory, name));
@@ -34,15 +37,41 @@ export class Tool {
     this.run("run", "-d", "--name", name, ...options, "--", "sh", "-c", script);
   }
 
+  /** Starts a process, which `end` ends if it still runs. */
+  #spawn(...args) {
+    const child = spawn(tool, args, { env: this.env });
+    const exit = new Promise((resolve) => child.once("exit", resolve));
+    const running = { child, lines: createInterface({ input: child.stderr }), end: undefined };
+    running.end = async () => {
+      child.kill("SIGTERM");
+      await exit;
+      this.#children.delete(running);
+    };
+    this.#children.add(running);
+    return running;
+  }
+
+  /** Starts a worker of this host's queue, and waits until it is ready. */
+  async worker(name, ...options) {
+    const { lines, end } = this.#spawn("worker", "--slots", "1", "--name", name, ...options);
+    const said = [];
+    for await (const line of lines) {
+      said.push(line);
+      if (line.includes("metaservice: ready")) {
+        lines.on("line", () => {});
+        return { end };
+      }
+    }
+    throw new Error(`the worker has ended: ${said.join("\n")}`);
+  }
+
   /** Starts the server of the page. */
   async web(listen = "127.0.0.1:0", ...options) {
-    const child = spawn(tool, ["web", "--json", "--no-open", "--listen", listen, ...options], {
-      env: this.env,
-    });
+    const { lines, end } = this.#spawn("web", "--json", "--no-open", "--listen", listen, ...options);
     const links = [];
     let waiting = () => {};
     let address;
-    createInterface({ input: child.stderr }).on("line", (line) => {
+    lines.on("line", (line) => {
       const event = JSON.parse(line);
       address ??= event.address;
       links.push(event.link);
@@ -54,15 +83,11 @@ export class Tool {
     };
     const first = await link();
     links.unshift(first);
-    const end = () =>
-      new Promise((resolve) => {
-        child.once("exit", resolve);
-        child.kill("SIGTERM");
-      });
     return { link, address, end };
   }
 
-  end() {
+  async end() {
+    await Promise.all([...this.#children].map(({ end }) => end()));
     const jobs = JSON.parse(this.run("ps", "--json").toString());
     for (const job of jobs) {
       spawnSync(tool, ["rm", "--force", job.name], { env: this.env });

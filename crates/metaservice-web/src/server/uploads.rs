@@ -14,6 +14,7 @@ use super::app::App;
 use super::files::check;
 use super::find::{Asked, running};
 use super::responses::{Code, Refused, refuse, whole};
+use crate::member::{Member, Target};
 use crate::upload::{MAX_PART, Progress, UploadError};
 
 /// How long a part may take to arrive.
@@ -25,6 +26,7 @@ impl From<UploadError> for Refused {
             UploadError::Unknown => Code::NotFound,
             UploadError::Guest(error) => return error.into(),
             UploadError::Silent | UploadError::Random(_) => Code::Failed,
+            UploadError::Name(_) => Code::Invalid,
             UploadError::Busy
             | UploadError::Offset(_)
             | UploadError::TooLong
@@ -39,8 +41,11 @@ impl From<UploadError> for Refused {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Begin {
     started_ms: u64,
+    /// The path of the file; with a member, that of the directory that the member is in.
     path: String,
     size: u64,
+    /// A file in a directory that is uploaded: its path below the directory.
+    member: Option<String>,
 }
 
 /// Begins an upload.
@@ -49,10 +54,12 @@ pub(super) async fn begin(
     Path(name): Path<String>,
     begin: Result<Json<Begin>, JsonRejection>,
 ) -> Result<Json<Value>, Refused> {
-    let Json(Begin { started_ms, path, size }) = begin?;
+    let Json(Begin { started_ms, path, size, member }) = begin?;
     check(&path)?;
+    let member = member.map(Member::new).transpose();
+    let member = member.map_err(|error| refuse(Code::Invalid, error.to_string()))?;
     let client = running(&app, &name, started_ms).await?;
-    let id = app.uploads.begin(client, path, size)?;
+    let id = app.uploads.begin(client, Target { path, member, size })?;
     Ok(Json(json!({ "id": id })))
 }
 

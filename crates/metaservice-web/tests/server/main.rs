@@ -4,6 +4,7 @@
 mod access;
 mod actions;
 mod log;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -86,9 +86,9 @@ function options(box: HTMLElement, chart: PlotOptions): uPlot.Options {
 
 /** Times in 24 hours, with the day where it changes. */
 const TIMES: uPlot.Axis.Values = [
-  [86_400, "{D}. {MMM}", null, null, null, null, null, null, 0],
-  [60, "{HH}:{mm}", "\n{D}. {MMM}", null, "\n{D}. {MMM}", null, null, null, 1],
-  [1, "{HH}:{mm}:{ss}", "\n{D}. {MMM}", null, "\n{D}. {MMM}", null, null, null, 1],
+  [86_400, "{D} {MMM}", null, null, null, null, null, null, 0],
+  [60, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1],
 ];
 
 /** Makes a chart in this element, with its size. */

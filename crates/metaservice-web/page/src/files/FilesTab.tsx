@@ -1,9 +1,10 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { plainLine } from "../format";
-import { jobPath } from "../route";
+import { count, plainLine } from "../format";
+import { Artifacts } from "../job/Artifacts";
 import { get, reason } from "../server";
 import { may } from "../session";
+import type { Details } from "../types";
 import { Ask } from "../ui/Dialog";
 import { say } from "../ui/Flash";
 import { useKeys } from "../ui/keys";
@@ -11,7 +12,9 @@ import { Link } from "../ui/Link";
 import { Empty, Problem } from "../ui/States";
 import { type Directory, fileApi, filesAddress, join, type Place, steps } from "./api";
 import { FileList } from "./FileList";
+import { TreeUpload } from "./treeUpload";
 import { Preview } from "./Preview";
+import { chosenTree, type Dropped, dropped, type Tree, MAX_FILES, readTree, TooManyFiles } from "./tree";
 import { add, Upload } from "./upload";
 import { Uploads } from "./Uploads";
 
@@ -23,9 +26,11 @@ interface Props {
   /** When the job was started, if it runs. */
   started: number | undefined;
   query: string;
+  /** What is known of the job. */
+  details: Details | undefined;
 }
 
-export function FilesTab({ name, started, query }: Props): VNode {
+export function FilesTab({ name, started, query, details }: Props): VNode {
   if (!may("operate")) {
     return (
       <main id="content">
@@ -36,12 +41,19 @@ export function FilesTab({ name, started, query }: Props): VNode {
     );
   }
   if (started === undefined) {
+    const artifacts = details?.artifacts ?? [];
     return (
-      <main id="content">
+      <main id="content" class="scrolls">
+        {artifacts.length > 0 && details && (
+          <div class="details">
+            <h2 class="vh">Files that were fetched</h2>
+            <Artifacts name={name} started={details.job.startedMs} artifacts={artifacts} />
+          </div>
+        )}
         <Empty title="The job does not run">
           <p>
-            The files of its machine are gone. What was fetched of them is in the{" "}
-            <Link to={jobPath(name, "details")}>details</Link>.
+            The files of its machine are gone
+            {artifacts.length > 0 ? ", except its artifacts." : ". Artifacts are kept: use --artifact PATH."}
           </p>
         </Empty>
       </main>
@@ -57,7 +69,7 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
   const [listed, reload] = useDirectory(place, path);
   const [words, setWords] = useState("");
   const [over, setOver] = useState(false);
-  const [replaces, setReplaces] = useState<File[]>();
+  const [replaces, setReplaces] = useState<Chosen>();
   const filter = useRef<HTMLInputElement>(null);
   useEffect(() => setWords(""), [path]);
   useKeys((event) => {
@@ -65,15 +77,24 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
     event.preventDefault();
     filter.current?.focus();
   });
-  const send = (files: File[]): void => {
-    add(files.map((each) => new Upload(place, join(path, each.name), each, reload)));
+  const send = ({ files, directories }: Chosen): void => {
+    add([
+      ...files.map((each) => new Upload(place, join(path, each.name), each, reload)),
+      ...directories.map((each) => new TreeUpload(place, path, each, reload)),
+    ]);
   };
-  const choose = (files: File[]): void => {
+  const choose = (chosen: Chosen): void => {
+    const directories = chosen.directories.filter(({ members }) => members.length > 0);
+    if (directories.length < chosen.directories.length) say("A directory without files is not uploaded.", true);
     const names = new Set(
       listed.state === "listed" ? listed.directory.entries.map((entry) => entry.name) : [],
     );
-    if (files.some((each) => names.has(each.name))) setReplaces(files);
-    else send(files);
+    const all = { files: chosen.files, directories };
+    if ([...all.files, ...directories].some((each) => names.has(each.name))) setReplaces(all);
+    else if (all.files.length + directories.length > 0) send(all);
+  };
+  const chooseDropped = async ({ files, directories }: Dropped): Promise<void> => {
+    choose({ files, directories: await Promise.all(directories.map(readTree)) });
   };
   return (
     <main
@@ -92,8 +113,7 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
         setOver(false);
         if (!event.dataTransfer) return;
         event.preventDefault();
-        const files = dropped(event.dataTransfer);
-        if (files.length > 0) choose(files);
+        chooseDropped(dropped(event.dataTransfer)).catch(sayUnread);
       }}
     >
       <div class="toolbar">
@@ -120,18 +140,12 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
           <a class="button" href={fileApi(place, "file", path, { as: "tar" })} download>
             Download as tar
           </a>
-          <label class="button primary file-button">
-            Upload
-            <input
-              type="file"
-              multiple
-              class="vh"
-              onChange={(event) => {
-                choose([...(event.currentTarget.files ?? [])]);
-                event.currentTarget.value = "";
-              }}
-            />
-          </label>
+          <FileButton text="Upload files" choose={(files) => choose({ files, directories: [] })} />
+          <FileButton
+            text="Upload directory"
+            isTree
+            choose={(files) => choose({ files: [], directories: [chosenTree(files)] })}
+          />
         </div>
       </div>
       <div class={file === undefined ? "file-panes" : "file-panes with-file"}>
@@ -160,10 +174,51 @@ function Files({ place, query }: { place: Place; query: string }): VNode {
           close={() => setReplaces(undefined)}
           act={async () => send(replaces)}
         >
-          <p>The directory has files of these names. Their content is lost.</p>
+          <p>
+            The directory has entries of these names. Files with the same path are replaced, and their content
+            is lost.
+          </p>
         </Ask>
       )}
     </main>
+  );
+}
+
+/** What the user wants to upload. */
+interface Chosen {
+  files: File[];
+  directories: Tree[];
+}
+
+function sayUnread(error: unknown): void {
+  if (error instanceof TooManyFiles) {
+    const most = count(MAX_FILES);
+    say(`The directory has more than ${most} files. Pack it into a tar file, and upload that.`, true);
+  } else say(`The directory cannot be read: ${reason(error)}.`, true);
+}
+
+function FileButton(props: { text: string; isTree?: boolean; choose: (files: File[]) => void }): VNode {
+  return (
+    <label class={props.isTree ? "button file-button tree-button" : "button primary file-button"}>
+      {props.text}
+      <input
+        type="file"
+        multiple
+        ref={(input) => {
+          if (input) input.webkitdirectory = props.isTree ?? false;
+        }}
+        class="vh"
+        onChange={(event) => {
+          const files = [...(event.currentTarget.files ?? [])];
+          event.currentTarget.value = "";
+          try {
+            if (files.length > 0) props.choose(files);
+          } catch (error) {
+            sayUnread(error);
+          }
+        }}
+      />
+    </label>
   );
 }
 
@@ -187,18 +242,6 @@ function useDirectory(place: Place, path: string): [Listed, () => void] {
     return () => abort.abort();
   }, [place.name, place.started, path, round]);
   return [listed, () => setRound((round) => round + 1)];
-}
-
-/** The files that were dropped. Directories are left out. */
-function dropped(data: DataTransfer): File[] {
-  const items = [...data.items].filter((item) => item.kind === "file");
-  const files = items.flatMap((item) => {
-    const file = item.webkitGetAsEntry()?.isDirectory ? null : item.getAsFile();
-    return file ? [file] : [];
-  });
-  if (files.length < items.length)
-    say("Directories are not uploaded. Pack them into a tar file first.", true);
-  return files;
 }
 
 function Crumbs({ name, path }: { name: string; path: string }): VNode {

@@ -1,6 +1,6 @@
 import type { VNode } from "preact";
 import { bytes, plainLine } from "../format";
-import { again, drop, dropDone, type Upload, uploads } from "./upload";
+import { again, drop, dropDone, type Sending, uploads } from "./upload";
 
 /** The uploads of a job, with what became of them. */
 export function Uploads({ name }: { name: string }): VNode | null {
@@ -9,9 +9,9 @@ export function Uploads({ name }: { name: string }): VNode | null {
   const isDone = own.some((upload) => upload.state.value === "done");
   return (
     <section class="uploads" aria-label="Uploads">
-      <ul class="lines">
-        {own.map((upload) => (
-          <Line key={`${upload.path} ${upload.file.lastModified}`} upload={upload} />
+      <ul class="lines columns-4">
+        {own.map((upload, index) => (
+          <Line key={`${index} ${upload.path}`} upload={upload} />
         ))}
       </ul>
       {isDone && (
@@ -23,17 +23,18 @@ export function Uploads({ name }: { name: string }): VNode | null {
   );
 }
 
-function Line({ upload }: { upload: Upload }): VNode {
+function Line({ upload }: { upload: Sending }): VNode {
   const state = upload.state.value;
-  const sent = upload.offset.value;
-  const { size } = upload.file;
+  const sent = upload.sent.value;
+  const { size } = upload;
+  const count = upload.count === undefined ? "" : `, ${upload.count.value}`;
   const path = plainLine(upload.path);
   const words = {
     waits: "waits",
-    sends: `${bytes(sent)} of ${bytes(size)}`,
+    sends: `${bytes(sent)} of ${bytes(size)}${count}`,
     retries: `the connection was cut at ${bytes(sent)}; trying again`,
-    done: `uploaded, ${bytes(size)}`,
-    failed: `failed: ${upload.error.value}`,
+    done: `uploaded, ${bytes(size)}${count}`,
+    failed: `failed${count && ` after ${count.slice(2)}`}: ${upload.error.value}`,
   };
   return (
     <li>
@@ -46,18 +47,20 @@ function Line({ upload }: { upload: Upload }): VNode {
       <span class={state === "failed" ? "upload-state problem" : "upload-state"} role="status">
         {words[state]}
       </span>
-      {state === "failed" && (
-        <button type="button" onClick={() => again(upload)}>
-          Try again
+      <span class="tools">
+        {state === "failed" && (
+          <button type="button" onClick={() => again(upload)}>
+            Try again
+          </button>
+        )}
+        <button
+          type="button"
+          aria-label={`${state === "done" ? "Forget" : "Cancel"} the upload of ${path}`}
+          onClick={() => drop(upload)}
+        >
+          {state === "done" || state === "failed" ? "×" : "Cancel"}
         </button>
-      )}
-      <button
-        type="button"
-        aria-label={`${state === "done" ? "Forget" : "Cancel"} the upload of ${path}`}
-        onClick={() => drop(upload)}
-      >
-        {state === "done" || state === "failed" ? "×" : "Cancel"}
-      </button>
+      </span>
     </li>
   );
 }

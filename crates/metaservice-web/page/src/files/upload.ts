@@ -1,6 +1,6 @@
 // Uploads: in slices, one file after the other, and on after a cut connection.
 
-import { signal } from "@preact/signals";
+import { type ReadonlySignal, signal } from "@preact/signals";
 import { get, jobApi, post, put, reason, Refused, remove } from "../server";
 import type { Place } from "./api";
 
@@ -11,9 +11,26 @@ const MAX_PAUSE = 8_000;
 
 export type UploadState = "waits" | "sends" | "retries" | "done" | "failed";
 
-export class Upload {
+/** A file or a directory that is sent. */
+export interface Sending {
+  readonly place: Place;
+  readonly path: string;
+  /** In bytes, as what is sent of it. */
+  readonly size: number;
+  readonly sent: ReadonlySignal<number>;
+  readonly state: ReadonlySignal<UploadState>;
+  readonly error: ReadonlySignal<string>;
+  /** How many files of a directory were sent. */
+  readonly count?: ReadonlySignal<string>;
+  run(): Promise<void>;
+  cancel(): void;
+  /** Lets it wait for another try. */
+  again(): void;
+}
+
+export class Upload implements Sending {
   readonly state = signal<UploadState>("waits");
-  readonly offset = signal(0);
+  readonly sent = signal(0);
   readonly error = signal("");
   #id: string | undefined;
   #abort = new AbortController();
@@ -23,7 +40,17 @@ export class Upload {
     readonly path: string,
     readonly file: File,
     readonly done: () => void,
+    /** The path of the file below `path`, if it is in a directory. */
+    readonly member?: string,
   ) {}
+
+  get size(): number {
+    return this.file.size;
+  }
+
+  again(): void {
+    this.state.value = "waits";
+  }
 
   /** Sends the file. Whether it did is in the state. */
   async run(): Promise<void> {
@@ -57,12 +84,12 @@ export class Upload {
   }
 
   async #begin(): Promise<void> {
-    const { place, path, file } = this;
-    const body = { startedMs: place.started, path, size: file.size };
+    const { place, path, size, member } = this;
+    const body = { startedMs: place.started, path, size, ...(member !== undefined && { member }) };
     const response = await this.#persist(() => post(`${jobApi(place.name)}/uploads`, body));
     const { id } = (await response.json()) as { id: string };
     this.#id = id;
-    this.offset.value = 0;
+    this.sent.value = 0;
     // It was cancelled meanwhile.
     if (this.#abort.signal.aborted) this.#forget();
   }
@@ -71,12 +98,12 @@ export class Upload {
     const id = this.#id;
     if (id === undefined) throw new DOMException("cancelled", "AbortError");
     for (let isDone = false; !isDone;) {
-      const at = this.offset.value;
+      const at = this.sent.value;
       const slice = this.file.slice(at, at + SLICE);
       try {
         const path = `${uploadApi(id)}?offset=${at}`;
         const next = await put<{ offset: number; done: boolean }>(path, slice, this.#abort.signal);
-        this.offset.value = next.offset;
+        this.sent.value = next.offset;
         isDone = next.done;
         this.state.value = "sends";
       } catch (error) {
@@ -93,7 +120,7 @@ export class Upload {
     const known = await this.#persist(() => get<{ offset: number; done: boolean }>(uploadApi(id)));
     // A server that refuses what it asks for will do so again.
     if (error instanceof Refused && known.offset === at && !known.done) throw error;
-    this.offset.value = known.offset;
+    this.sent.value = known.offset;
     return known.done;
   }
 
@@ -121,22 +148,22 @@ function uploadApi(id: string): string {
 }
 
 /** All uploads of this tab. They continue while other views are shown. */
-export const uploads = signal<Upload[]>([]);
+export const uploads = signal<Sending[]>([]);
 
 let isSending = false;
 
 /** Sends these files after those that are being sent. */
-export function add(added: Upload[]): void {
+export function add(added: Sending[]): void {
   uploads.value = [...uploads.value, ...added];
   void sendAll();
 }
 
-export function again(upload: Upload): void {
-  upload.state.value = "waits";
+export function again(upload: Sending): void {
+  upload.again();
   void sendAll();
 }
 
-export function drop(upload: Upload): void {
+export function drop(upload: Sending): void {
   if (upload.state.value !== "done") upload.cancel();
   uploads.value = uploads.value.filter((each) => each !== upload);
 }

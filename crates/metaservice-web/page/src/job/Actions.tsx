@@ -6,9 +6,12 @@ import { isQueue, may, session } from "../session";
 import type { Job } from "../types";
 import { say } from "../ui/Flash";
 import { type Item, Menu } from "../ui/Menu";
-import { ForceDialog, KillDialog, RemoveDialog, SignalDialog } from "./dialogs";
+import { ForceDialog, KillDialog, RemoveDialog, SignalDialog, StopDialog } from "./dialogs";
 
-type Asked = "kill" | "force" | "signal" | "remove";
+type Asked = "stop" | "kill" | "force" | "signal" | "remove";
+
+const STOPS = "Asks the command to end, with signal TERM, and gives it time";
+const KILLS = "Ends all processes of the command within seconds";
 
 /** What can be done with a job, as far as the role of the user allows it. */
 export function Actions({ job }: { job: Job }): VNode {
@@ -33,7 +36,8 @@ export function Actions({ job }: { job: Job }): VNode {
     setBusy(false);
   };
   const items: Item[] = [];
-  if (runs && !waits && job.state !== "kept" && may("operate")) {
+  const hasCommand = runs && !waits && job.state !== "kept" && may("operate");
+  if (hasCommand) {
     items.push({ text: "Send a signal…", act: () => setAsked("signal") });
   }
   if (can.run && may("operate")) {
@@ -56,12 +60,23 @@ export function Actions({ job }: { job: Job }): VNode {
           {busy ? "Starting" : "Run again"}
         </button>
       )}
+      {hasCommand && (
+        <button type="button" title={STOPS} onClick={() => setAsked("stop")}>
+          Stop
+        </button>
+      )}
       {runs && may("operate") && (
-        <button type="button" class="danger" onClick={() => setAsked("kill")}>
+        <button
+          type="button"
+          class="danger"
+          title={hasCommand ? KILLS : undefined}
+          onClick={() => setAsked("kill")}
+        >
           {waits ? "Cancel" : job.state === "kept" ? "End" : "Kill"}
         </button>
       )}
       {items.length > 0 && <Menu label="More" items={items} />}
+      {asked === "stop" && <StopDialog {...target} />}
       {asked === "kill" && <KillDialog {...target} waits={waits} kept={job.state === "kept"} />}
       {asked === "force" && <ForceDialog {...target} />}
       {asked === "signal" && <SignalDialog {...target} />}

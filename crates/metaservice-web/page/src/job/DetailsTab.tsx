@@ -1,18 +1,20 @@
-import type { ComponentChildren, VNode } from "preact";
-import { bytes, dateTime, many, plain } from "../format";
+import type { VNode } from "preact";
+import { dateTime, many, plain } from "../format";
 import { jobPath } from "../route";
-import { jobApi } from "../server";
 import { quote } from "../run/shell";
-import type { Artifact, Attempt, Details } from "../types";
+import type { Attempt, Details } from "../types";
+import { logAddress } from "../log/api";
 import { Copy } from "../ui/Copy";
 import { Link } from "../ui/Link";
 import { Empty, Problem } from "../ui/States";
+import { Artifacts } from "./Artifacts";
 import { asText, sections } from "./facts";
+import { Part } from "./Part";
 import type { Known } from "./useDetails";
-import { verdict } from "./words";
+import { sentence, verdict } from "./words";
 
-export function DetailsTab(props: { known: Known; again: () => void }): VNode {
-  const { known, again } = props;
+export function DetailsTab(props: { known: Known; attempts: Attempt[]; again: () => void }): VNode {
+  const { known, attempts, again } = props;
   return (
     <main id="content" class="scrolls">
       {known.state === "loading" ? (
@@ -20,14 +22,14 @@ export function DetailsTab(props: { known: Known; again: () => void }): VNode {
       ) : known.state === "none" ? (
         <Problem title="The details cannot be read" message={known.message} again={again} />
       ) : (
-        <Found details={known.details} />
+        <Found details={known.details} attempts={attempts} />
       )}
     </main>
   );
 }
 
-function Found({ details }: { details: Details }): VNode {
-  const { job, artifacts, attempts = [], error, spec } = details;
+function Found({ details, attempts }: { details: Details; attempts: Attempt[] }): VNode {
+  const { job, artifacts, error, spec } = details;
   const console = details.console ?? [];
   const found = verdict(details);
   const command = job.command.map(quote).join(" ");
@@ -36,6 +38,7 @@ function Found({ details }: { details: Details }): VNode {
     <div class="details">
       <section class={`verdict ${found.tone}`} aria-label="What became of the job">
         <h2>{plain(found.says)}</h2>
+        {details.why !== undefined && <p>{sentence(plain(details.why))}</p>}
         {error !== undefined && <p class="error">{sentence(plain(error))}</p>}
         {found.help !== undefined && <p>{found.help}</p>}
         <div class="tools">
@@ -54,6 +57,7 @@ function Found({ details }: { details: Details }): VNode {
           <code>{plain(command) || "the command of the image"}</code>
         </pre>
       </Part>
+      {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
       {console.length > 0 && (
         <Part
           title="Last lines of the console"
@@ -94,68 +98,30 @@ function Found({ details }: { details: Details }): VNode {
           )}
         </Part>
       </div>
-      {artifacts.length > 0 && <Artifacts name={job.name} started={job.startedMs} artifacts={artifacts} />}
-      {attempts.length > 0 && <Attempts attempts={attempts} />}
+      {attempts.length > 0 && <Attempts name={job.name} attempts={attempts} />}
       {spec && <Description text={JSON.stringify(spec, null, 2)} />}
     </div>
   );
 }
 
-function Part(props: { title: string; tools?: VNode; children: ComponentChildren }): VNode {
+function Attempts({ name, attempts }: { name: string; attempts: Attempt[] }): VNode {
+  const last = attempts.length;
   return (
-    <section class="part">
-      <div class="part-head">
-        <h3>{props.title}</h3>
-        {props.tools}
-      </div>
-      {props.children}
-    </section>
-  );
-}
-
-function Artifacts(props: { name: string; started: number; artifacts: Artifact[] }): VNode {
-  const { name, started, artifacts } = props;
-  const link = (artifact: string): string =>
-    `${jobApi(name)}/artifact?${new URLSearchParams({ started: String(started), name: artifact })}`;
-  return (
-    <Part title={`${many(artifacts.length, "artifact")}`}>
-      <ul class="lines">
-        {artifacts.map((artifact) => (
-          <li key={`${artifact.path} ${artifact.name ?? ""}`}>
-            <code class="grow">{plain(artifact.path)}</code>
-            {artifact.to !== undefined && <span class="dim-text">to {plain(artifact.to)}</span>}
-            {artifact.error !== undefined ? (
-              <span class="problem">{plain(artifact.error)}</span>
-            ) : (
-              artifact.bytes !== undefined && <span class="number">{bytes(artifact.bytes)}</span>
-            )}
-            {artifact.name !== undefined && (
-              <a
-                class="button"
-                href={link(artifact.name)}
-                download
-                aria-label={`Download ${plain(artifact.path)}`}
-              >
-                Download
-              </a>
-            )}
-          </li>
-        ))}
-      </ul>
-    </Part>
-  );
-}
-
-function Attempts(props: { attempts: Attempt[] }): VNode {
-  return (
-    <Part title={many(props.attempts.length, "attempt")}>
-      <ul class="lines">
-        {props.attempts.map((attempt) => (
-          <li key={attempt.number}>
-            <b>{attempt.number}</b>
-            <span class="grow">{plain(attempt.worker)}</span>
-            {attempt.startedMs !== undefined && <span class="dim-text">{dateTime(attempt.startedMs)}</span>}
-            <span>{plain(attempt.outcome ?? "runs")}</span>
+    <Part title={many(last, "attempt")}>
+      <ul class="lines columns-5">
+        {attempts.map(({ number, worker, startedMs, outcome }) => (
+          <li key={number}>
+            <b>{number}</b>
+            <span class="grow">{worker !== undefined && plain(worker)}</span>
+            <span class="dim-text">{startedMs !== undefined && dateTime(startedMs)}</span>
+            <span>{plain(outcome ?? (number < last ? "ended without a result" : startedMs ? "runs" : ""))}</span>
+            <Link
+              class="button"
+              label={`Log of attempt ${number}`}
+              to={logAddress({ name, attempt: number === last ? undefined : number })}
+            >
+              Log
+            </Link>
           </li>
         ))}
       </ul>
@@ -174,8 +140,4 @@ function Description(props: { text: string }): VNode {
       </details>
     </Part>
   );
-}
-
-function sentence(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

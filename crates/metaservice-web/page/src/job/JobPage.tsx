@@ -1,9 +1,10 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lost } from "../feed";
-import { plainLine } from "../format";
+import { plain, plainLine } from "../format";
 import { find } from "../jobs";
 import { FilesTab } from "../files/FilesTab";
+import { attemptOf } from "../log/api";
 import { LogTab } from "../log/LogTab";
 import { go, jobPath, type Tab, TABS } from "../route";
 import { Head } from "../ui/Head";
@@ -15,8 +16,10 @@ import { Actions } from "./Actions";
 import { NetworkTab } from "../network/NetworkTab";
 import { StatsTab } from "../stats/StatsTab";
 import { TerminalTab } from "../terminal/TerminalTab";
+import { attemptsOf } from "./attempts";
 import { DetailsTab } from "./DetailsTab";
 import { useDetails } from "./useDetails";
+import { sentence } from "./words";
 
 const TITLES: Record<Tab, string> = {
   log: "Log",
@@ -45,7 +48,13 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
     if (event.key === "u") go("/");
     else if (to) go(jobPath(name, to));
   });
-  const facts = known.state === "known" ? known.details.job : undefined;
+  const details = known.state === "known" ? known.details : undefined;
+  const facts = details?.job;
+  const why = job?.state === "waiting" ? details?.why : undefined;
+  const attempts = attemptsOf(job, details);
+  const asked = attemptOf(props.query);
+  // The address of the last attempt has no number.
+  const attempt = asked === attempts.length ? undefined : asked;
   const started = job?.startedMs ?? facts?.startedMs;
   // A machine that is kept has ended its command, and has shells all the same.
   const runs = job ? !job.ended && job.state !== "silent" : known.state === "known" && !known.details.ended;
@@ -63,6 +72,9 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         </p>
         {job && <Actions job={job} />}
       </Head>
+      <p class="why" role="status">
+        {why !== undefined && `The job waits. ${sentence(plain(why))}`}
+      </p>
       <nav class="tabs" ref={tabs} aria-label="Views of the job">
         {TABS.map((each) => (
           <Link key={each} to={jobPath(name, each)} current={each === tab}>
@@ -71,7 +83,9 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
         ))}
       </nav>
       {isMissing && tab !== "log" && <Missing name={name} />}
-      {tab === "log" && <LogTab name={name} job={job} />}
+      {tab === "log" && (
+        <LogTab key={attempt} name={name} job={job} attempt={attempt} attempts={attempts} />
+      )}
       {!isMissing && terminal && (
         <TerminalTab
           key={started}
@@ -80,10 +94,14 @@ export function JobPage(props: { name: string; tab: Tab; query: string }): VNode
           shown={tab === "terminal"}
         />
       )}
-      {tab === "files" && <FilesTab name={name} started={runs ? started : undefined} query={props.query} />}
-      {!isMissing && tab === "stats" && <StatsTab name={name} started={started} />}
-      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} />}
-      {!isMissing && tab === "details" && <DetailsTab known={known} again={again} />}
+      {tab === "files" && (
+        <FilesTab name={name} started={runs ? started : undefined} query={props.query} details={details} />
+      )}
+      {!isMissing && tab === "stats" && (
+        <StatsTab name={name} started={started} ending={facts?.ending} />
+      )}
+      {!isMissing && tab === "network" && <NetworkTab name={name} started={started} spec={details?.spec} />}
+      {!isMissing && tab === "details" && <DetailsTab known={known} attempts={attempts} again={again} />}
     </div>
   );
 }

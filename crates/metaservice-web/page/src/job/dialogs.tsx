@@ -2,7 +2,6 @@
 
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
-import { many } from "../format";
 import { go } from "../route";
 import { jobApi, post } from "../server";
 import { Ask } from "../ui/Dialog";
@@ -21,6 +20,27 @@ async function kill({ name, startedMs }: Target, what: "command" | "machine"): P
   // A guest that does not take the order loses its machine.
   if (what === "command" && body.killed === "machine")
     say("The guest did not answer, so the machine was ended.");
+}
+
+export function StopDialog(props: Props): VNode {
+  const { name, startedMs } = props;
+  return (
+    <Ask
+      title={`Stop ${name}?`}
+      verb="Stop the command"
+      busy="Stopping"
+      close={props.close}
+      act={async () => {
+        await post(`${jobApi(name)}/signal`, { startedMs, signal: 15 });
+        say(`${name} was asked to end. If it does not, use Kill.`);
+      }}
+    >
+      <p>
+        The main process of its command gets signal TERM, so that it can save its work and end. It can take
+        its time, or ignore this.
+      </p>
+    </Ask>
+  );
 }
 
 export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): VNode {
@@ -44,7 +64,7 @@ export function KillDialog(props: Props & { waits?: boolean; kept?: boolean }): 
           ? "It does not start. It stays in the list as cancelled."
           : props.kept
             ? "The command has ended. The files of the guest are lost; the log is kept."
-            : "Its command and all processes of the command end at once. What they wrote so far is kept."}
+            : "All processes of its command get signal TERM, and after 5 seconds signal KILL. What they wrote is kept."}
       </p>
     </Ask>
   );
@@ -82,27 +102,6 @@ export function RemoveDialog(props: Props): VNode {
       }}
     >
       <p>Its log, its result and its description are deleted. Fetched artifacts stay where they are.</p>
-    </Ask>
-  );
-}
-
-export function PruneDialog(props: { ended: number; close: () => void }): VNode {
-  return (
-    <Ask
-      title="Remove all ended jobs?"
-      verb="Remove them"
-      busy="Removing"
-      close={props.close}
-      act={async () => {
-        const response = await post("/api/prune", {});
-        const { removed } = (await response.json()) as { removed: number };
-        say(`${many(removed, "job was", "jobs were")} removed.`);
-      }}
-    >
-      <p>
-        The logs and results of {many(props.ended, "job")} are deleted. Jobs that run are not touched. Fetched
-        artifacts stay where they are.
-      </p>
     </Ask>
   );
 }

@@ -58,7 +58,7 @@ export function sections({ job, ended, endedMs, end, spec }: Details): Section[]
       title: "Result",
       facts: known([
         ["State", job.state],
-        ["End", end === "result" || isKnownEnd(end) ? undefined : end],
+        ["End", end === "result" || end === job.state || isKnownEnd(end) ? undefined : end],
         ["Exit status", job.status],
         ["Signal", ending?.signal === undefined ? undefined : signalName(ending.signal)],
         ["Ran for", span(ending?.wallMs)],
@@ -100,7 +100,7 @@ export function sections({ job, ended, endedMs, end, spec }: Details): Section[]
         ["Agent", agent?.version],
         ["System", agent ? `${agent.os}, ${agent.arch}` : undefined],
         ["Kernel", agent?.kernel],
-        ["Contact", job.contact === undefined ? undefined : (CONTACTS[job.contact] ?? job.contact)],
+        ["Contact", ended || job.contact === undefined ? undefined : (CONTACTS[job.contact] ?? job.contact)],
         ["Working directory", text(spec?.workdir)],
         ["User", text(spec?.user)],
         ["Terminal", job.tty ? "yes" : "no"],

@@ -7,6 +7,9 @@ export type Known =
   | { state: "known"; details: Details }
   | { state: "none"; code: string; message: string };
 
+/** How often what a job waits for is read again. */
+const WAIT_MS = 3_000;
+
 /** Reads all that is known of a job, again after each change of it. */
 export function useDetails(name: string, job: Job | undefined): [Known, () => void] {
   const [known, setKnown] = useState<Known>({ state: "loading" });
@@ -29,5 +32,11 @@ export function useDetails(name: string, job: Job | undefined): [Known, () => vo
     );
     return () => abort.abort();
   }, [name, change, round]);
+  const waits = job !== undefined && !job.ended && job.state === "waiting";
+  useEffect(() => {
+    if (!waits) return;
+    const timer = setInterval(() => setRound((round) => round + 1), WAIT_MS);
+    return () => clearInterval(timer);
+  }, [name, waits]);
   return [known, () => setRound((round) => round + 1)];
 }

@@ -31,6 +31,11 @@ export function signalName(number: number): string {
   return name === undefined ? `signal ${number}` : `signal ${number} (${name})`;
 }
 
+/** Text as a sentence. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
 /** What a job came to: one sentence, and what helps to find out why. */
 export interface Verdict {
   tone: Tone;
@@ -64,9 +69,10 @@ const HELP: Record<string, string> = {
   "agent-dead": "The guest may have no memory left, or its kernel has stopped: see the console.",
 };
 
-export function verdict({ job, ended, end, error }: Details): Verdict {
+export function verdict({ job, ended, end, error, why }: Details): Verdict {
   const { state, status, ending } = job;
   if (state === "succeeded") return { tone: "good", says: "The command has succeeded: exit status 0." };
+  if (!ended && state === "waiting" && why !== undefined) return { tone: "calm", says: "The job waits." };
   if (!ended && state === "waiting")
     return { tone: "calm", says: "The guest has not fetched the command yet." };
   if (!ended && state === "running") return { tone: "live", says: "The command runs." };

@@ -2,7 +2,6 @@ import type { RefObject, VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lost } from "../feed";
 import { many, plainLine } from "../format";
-import { PruneDialog } from "../job/dialogs";
 import { filter, listing } from "../jobs";
 import { reason } from "../server";
 import { isQueue, may, session, signOut } from "../session";
@@ -14,6 +13,7 @@ import { type Item, Menu } from "../ui/Menu";
 import { Empty } from "../ui/States";
 import { JobRow } from "./JobRow";
 import { counts, group, type Group, GROUPS, order, shown, sortBy, type SortKey } from "./order";
+import { PruneDialog } from "./PruneDialog";
 import { followUsage } from "./usage";
 
 type Rows = RefObject<HTMLTableSectionElement | null>;
@@ -76,7 +76,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
   const { can, place, user, role } = session.value;
   const items: Item[] = [];
   if (can.remove && may("admin") && ended > 0) {
-    items.push({ text: "Remove all ended jobs…", act: () => setPrunes(true), danger: true });
+    items.push({ text: "Remove ended jobs…", act: () => setPrunes(true), danger: true });
   }
   items.push({
     text: "Sign out",
@@ -118,7 +118,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
         )}
         <Menu label="More" items={items} />
       </div>
-      {prunes && <PruneDialog ended={ended} close={() => setPrunes(false)} />}
+      {prunes && <PruneDialog close={() => setPrunes(false)} />}
     </Head>
   );
 }

@@ -13,6 +13,7 @@ export function Spark(props: { values: number[]; most: number; text: string; wha
   return (
     <span class="spark">
       <svg viewBox={`0 0 ${POINTS - 1} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true">
+        <line x1="0" y1={HEIGHT - 1} x2={POINTS - 1} y2={HEIGHT - 1} />
         {values.length > 1 && (
           <>
             <polygon points={`${first},${HEIGHT} ${line} ${POINTS - 1},${HEIGHT}`} />

@@ -2,17 +2,27 @@ import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { bytes, count, duration, many } from "../format";
 import { listing, now } from "../jobs";
-import { jobApi, Refused } from "../server";
-import type { Job, LogLength } from "../types";
+import { Refused } from "../server";
+import { isQueue } from "../session";
+import type { Attempt, Job, LogLength } from "../types";
 import { useKeys } from "../ui/keys";
+import { logApi } from "./api";
+import { ChooseAttempt } from "./ChooseAttempt";
 import { LogView, type Match } from "./LogView";
 import { Search } from "./Search";
 import { type Opened, useLog } from "./useLog";
 
-export function LogTab(props: { name: string; job: Job | undefined }): VNode {
-  const { name, job } = props;
-  const path = `${jobApi(name)}/log`;
-  const [opened, again] = useLog(path);
+interface Props {
+  name: string;
+  job: Job | undefined;
+  /** Which of the attempts. Without a number, it is the last one. */
+  attempt: number | undefined;
+  attempts: Attempt[];
+}
+
+export function LogTab({ name, job, attempt, attempts }: Props): VNode {
+  const log = { name, attempt };
+  const [opened, again] = useLog(log);
   const [follow, setFollow] = useState(location.hash === "");
   const [times, setTimes] = useState(false);
   const [wrap, setWrap] = useState(false);
@@ -22,11 +32,15 @@ export function LogTab(props: { name: string; job: Job | undefined }): VNode {
   // A new job of this name has replaced the one whose log is open.
   const newer = useRef(0);
   useEffect(() => {
-    if (opened.state !== "open" || !job || job.startedMs <= opened.started) return;
+    if (attempt !== undefined || opened.state !== "open" || !job || job.startedMs <= opened.started) return;
     if (newer.current === job.startedMs) return;
     newer.current = job.startedMs;
     again();
   });
+  // A job that waits has no log yet.
+  useEffect(() => {
+    if (opened.state === "none") again();
+  }, [job?.state, job?.startedMs]);
   useKeys((event) => {
     if (event.key === "f") setFollow(!follow);
     else if (event.key === "t") setTimes(!times);
@@ -38,7 +52,7 @@ export function LogTab(props: { name: string; job: Job | undefined }): VNode {
         <div class="toolbar">
           {opened.state === "open" && (
             <Search
-              path={path}
+              log={log}
               started={opened.started}
               length={opened.length}
               top={() => view.current?.top ?? 0}
@@ -47,21 +61,21 @@ export function LogTab(props: { name: string; job: Job | undefined }): VNode {
             />
           )}
           <div class="tools">
+            {attempts.length > 1 && <ChooseAttempt log={log} attempts={attempts} />}
             <Toggle text="Follow" on={follow} set={setFollow} />
             <Toggle text="Times" on={times} set={setTimes} />
             <Toggle text="Wrap" on={wrap} set={setWrap} />
-            <a class="button" href={`${path}/download`} download>
+            <a class="button" href={logApi(log, "/download")} download>
               Download
             </a>
           </div>
         </div>
-        <Body opened={opened} again={again} name={name}>
+        <Body opened={opened} again={again} name={name} waits={isQueue() && job?.state === "waiting"}>
           {opened.state === "open" && (
             <LogView
               key={opened.started}
               ref={view}
-              name={name}
-              path={path}
+              log={log}
               started={opened.started}
               length={opened.length}
               times={times}
@@ -77,7 +91,7 @@ export function LogTab(props: { name: string; job: Job | undefined }): VNode {
           )}
         </Body>
       </main>
-      <Foot length={opened.state === "open" ? opened.length : undefined} job={job} />
+      <Foot length={opened.state === "open" ? opened.length : undefined} job={job} attempt={attempt} />
     </>
   );
 }
@@ -90,8 +104,22 @@ function Toggle(props: { text: string; on: boolean; set: (on: boolean) => void }
   );
 }
 
-function Body(props: { opened: Opened; again: () => void; name: string; children: VNode | false }): VNode {
+function Body(props: {
+  opened: Opened;
+  again: () => void;
+  name: string;
+  waits: boolean;
+  children: VNode | false;
+}): VNode {
   const { opened, again, name } = props;
+  if (opened.state === "none" && props.waits) {
+    return (
+      <div class="empty" role="status">
+        <h2>The job waits</h2>
+        <p>Its log begins when a worker takes the job.</p>
+      </div>
+    );
+  }
   if (opened.state === "loading") {
     return (
       <div class="empty" role="status" aria-busy="true">
@@ -140,8 +168,15 @@ function Body(props: { opened: Opened; again: () => void; name: string; children
 }
 
 /** What is known of the log as a whole. */
-function Foot(props: { length: LogLength | undefined; job: Job | undefined }): VNode {
-  const { length, job } = props;
+function Foot(props: {
+  length: LogLength | undefined;
+  job: Job | undefined;
+  attempt: number | undefined;
+}): VNode {
+  const { length, attempt } = props;
+  // The times and the status of the job are those of its last attempt.
+  const job = attempt === undefined ? props.job : undefined;
+  const what = attempt === undefined ? "The job" : `Attempt ${attempt}`;
   // It has its height before there is a log.
   if (!length) return <footer class="foot">&nbsp;</footer>;
   const isKnown = listing.value.known && job !== undefined;
@@ -149,11 +184,11 @@ function Foot(props: { length: LogLength | undefined; job: Job | undefined }): V
   const state =
     length.state === "complete"
       ? job?.status === undefined
-        ? "The job has ended"
-        : `The job has ended with exit status ${job.status}`
+        ? `${what} has ended`
+        : `${what} has ended with exit status ${job.status}`
       : length.state === "broken"
         ? "The log can no longer be read"
-        : "The job writes its log";
+        : `${what} writes its log`;
   return (
     <footer class="foot">
       <span role="status" class={length.state}>

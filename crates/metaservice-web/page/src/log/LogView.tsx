@@ -1,9 +1,11 @@
 import { Component, createRef, type VNode } from "preact";
 import { count, many } from "../format";
+import type { LogOf } from "./api";
 import { Lines } from "./lines";
 import { Row } from "./Row";
 import { Scale } from "./scroll";
 import type { LogLength } from "../types";
+import { say } from "../ui/Flash";
 import * as wrapped from "./wrapped";
 
 /** A line that a search has found. */
@@ -12,8 +14,7 @@ export interface Match {
 }
 
 interface Props {
-  name: string;
-  path: string;
+  log: LogOf;
   started: number;
   length: LogLength;
   times: boolean;
@@ -71,7 +72,7 @@ export class LogView extends Component<Props, State> {
 
   #fresh(): Lines {
     const changed = (): void => this.setState((state) => ({ tick: state.tick + 1 }));
-    return new Lines(this.props.path, this.props.started, changed, this.props.failed);
+    return new Lines(this.props.log, this.props.started, changed, this.props.failed);
   }
 
   override componentDidMount(): void {
@@ -256,6 +257,7 @@ export class LogView extends Component<Props, State> {
 
   #choose = (line: number): void => {
     history.replaceState(null, "", `#L${line + 1}`);
+    say(`The address of this page leads to line ${count(line + 1)} now.`);
     const top = this.#now();
     this.props.setFollow(false);
     this.setState({ target: line, top });
@@ -296,7 +298,7 @@ export class LogView extends Component<Props, State> {
           ref={this.#scroller}
           class="log"
           role="region"
-          aria-label={`Log of ${this.props.name}`}
+          aria-label={`Log of ${this.props.log.name}`}
           tabIndex={0}
           onScroll={this.#scrolled}
           onKeyDown={this.#keys}

@@ -35,7 +35,7 @@ export const Row = memo(function Row(props: Props): VNode {
       </a>
       {times && <span class="time">{line?.ms === undefined ? "" : clock(line.ms)}</span>}
       {stderr && <span class="vh">stderr: </span>}
-      <span class="text">
+      <span class="text" title={stderr ? "stderr" : undefined}>
         {line?.gone ? <i class="gone">no longer kept</i> : line && pieces(line)}
         {line?.cut && <i class="gone"> … the rest of this line is in the download</i>}
       </span>

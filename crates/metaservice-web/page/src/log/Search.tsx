@@ -1,12 +1,13 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count } from "../format";
+import { type LogOf, logApi } from "./api";
 import type { Match } from "./LogView";
 import { get, Refused } from "../server";
 import type { LogLength, Matches } from "../types";
 
 interface Props {
-  path: string;
+  log: LogOf;
   started: number;
   length: LogLength;
   /** The first line on the screen. */
@@ -53,8 +54,8 @@ export function Search(props: Props): VNode {
     setBusy(true);
     setError("");
     try {
-      const query = new URLSearchParams({ started: String(props.started), find: pattern });
-      const matches = await get<Matches>(`${props.path}/search?${query}`, abort.signal);
+      const query = { started: String(props.started), find: pattern };
+      const matches = await get<Matches>(logApi(props.log, "/search", query), abort.signal);
       const top = props.top();
       const at = matches.lines.findIndex((line) => line >= top);
       props.setPattern(pattern);

@@ -2,6 +2,7 @@
 
 import { get, Refused } from "../server";
 import type { Line, LogLength } from "../types";
+import { type LogOf, logApi } from "./api";
 
 /** The most lines in memory. */
 const MOST = 4_000;
@@ -31,7 +32,7 @@ export class Lines {
   #length: LogLength = { first: 0, lines: 0, bytes: 0, missed: 0, state: "open" };
 
   constructor(
-    readonly path: string,
+    readonly log: LogOf,
     readonly started: number,
     /** Called when there are new lines. */
     readonly changed: () => void,
@@ -92,13 +93,13 @@ export class Lines {
   async #fetch(from: number): Promise<void> {
     const { lines, bytes } = this.#length;
     const generation = this.#generation;
-    const query = new URLSearchParams({
+    const query = {
       started: String(this.started),
       from: String(from),
       count: String(BLOCK),
-    });
-    if (this.#pattern !== undefined) query.set("find", this.#pattern);
-    const read = await get<Line[]>(`${this.path}/lines?${query}`);
+      ...(this.#pattern !== undefined && { find: this.#pattern }),
+    };
+    const read = await get<Line[]>(logApi(this.log, "/lines", query));
     if (generation !== this.#generation) return;
     const first = read[0]?.line ?? Math.min(from + BLOCK, lines);
     for (let line = from; line < first; line += 1) {

@@ -1,6 +1,7 @@
 import type { VNode } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
 import { bytes, clock, count, dateTime, duration, many, plainLine } from "../format";
+import type { JobSpec } from "../types";
 import { Copy } from "../ui/Copy";
 import { useKeys } from "../ui/keys";
 import { Empty } from "../ui/States";
@@ -9,39 +10,73 @@ import {
   flagOf,
   grouped,
   type Network,
+  type Policy,
+  policyOf,
   reasonWords,
   type Row,
   single,
   useNetwork,
 } from "./records";
+import { Rules } from "./Rules";
 
 const ROWS = 300;
 
-export function NetworkTab({ name, started }: { name: string; started: number | undefined }): VNode {
+interface Props {
+  name: string;
+  started: number | undefined;
+  /** The description of a job that has ended. */
+  spec: JobSpec | undefined;
+}
+
+export function NetworkTab({ name, started, spec }: Props): VNode {
   const network = useNetwork(name, started);
   return (
     <main id="content" class="network-page">
       {network === undefined ? (
         <Empty title="Reading the record of connections" busy />
       ) : network === "none" ? (
-        <Empty title="There is no record of connections">
-          <p>The server does not have it for this job.</p>
-        </Empty>
-      ) : !network.live && network.records.length === 0 ? (
-        <Empty title="No attempts are recorded">
-          <p>The guest has not tried to reach anything, or the job had no network policy.</p>
-        </Empty>
-      ) : network.policy === null && network.records.length === 0 ? (
-        <Empty title="This job has no network policy">
-          <p>Its guest reaches the service of the job and nothing else. Rules let it reach more:</p>
-          <pre>
-            <code>metaservice run --allow-net example.org:443 -- COMMAND</code>
-          </pre>
-        </Empty>
+        <Without title="There is no record of connections" policy={policyOf(spec)}>
+          The server does not have it for this job.
+        </Without>
       ) : (
-        <Known network={network} />
+        <Found network={{ ...network, policy: network.policy ?? policyOf(spec) }} />
       )}
     </main>
+  );
+}
+
+function Found({ network }: { network: Network }): VNode {
+  const { live, policy, records } = network;
+  if (records.length > 0 || (live && policy)) return <Known network={network} />;
+  if (policy) {
+    return (
+      <Without title="No attempts are recorded" policy={policy}>
+        The guest has not tried to reach anything but the service of the job.
+      </Without>
+    );
+  }
+  return (
+    <Empty title={live ? "This job has no network policy" : "This job had no network policy"}>
+      <p>
+        Its guest {live ? "reaches" : "reached"} the service of the job and nothing else. Rules let it reach
+        more:
+      </p>
+      <pre>
+        <code>metaservice run --allow-net example.org:443 -- COMMAND</code>
+      </pre>
+    </Empty>
+  );
+}
+
+/** The rules alone. */
+function Without(props: { title: string; policy: Policy | null; children: string }): VNode {
+  return (
+    <>
+      <Rules policy={props.policy} />
+      <Empty title={props.title}>
+        <p>{props.children}</p>
+      </Empty>
+    </>
   );
 }
 
@@ -94,7 +129,7 @@ function Known({ network }: { network: Network }): VNode {
         </div>
       </div>
       <div class="scrolls attempts-box">
-        <Policy network={network} />
+        <Rules policy={network.policy} />
         {rows.length === 0 ? (
           <Empty title={records.length === 0 ? "No attempts yet" : "No attempt matches"}>
             {records.length === 0 && <p>The guest has not tried to reach anything.</p>}
@@ -137,23 +172,6 @@ function Totals({ network }: { network: Network }): VNode {
       <span>{bytes(total.received)} received</span>
       {!network.live && <span>the job has ended</span>}
     </p>
-  );
-}
-
-function Policy({ network }: { network: Network }): VNode | null {
-  const { policy } = network;
-  if (!policy) return null;
-  const rules = (title: string, list: string[]): VNode => (
-    <div>
-      <dt>{title}</dt>
-      <dd>{list.length === 0 ? "nothing" : list.map((rule) => <code key={rule}>{plainLine(rule)}</code>)}</dd>
-    </div>
-  );
-  return (
-    <dl class="policy">
-      {rules("Rules allow", policy.allow)}
-      {policy.deny.length > 0 && rules("Rules deny", policy.deny)}
-    </dl>
   );
 }
 
@@ -218,7 +236,7 @@ function Line({ row, isGrouped }: { row: Row; isGrouped: boolean }): VNode {
       </td>
       <td class="a-bytes number">{sent > 0 ? bytes(sent) : "–"}</td>
       <td class="a-bytes number">{received > 0 ? bytes(received) : "–"}</td>
-      <td class="a-took number">{isGrouped ? count(times) : duration(last.durationMs, true)}</td>
+      <td class="a-took number">{isGrouped ? count(times) : last.durationMs > 0 ? duration(last.durationMs, true) : "–"}</td>
       <td class="a-why">
         <span>{plainLine(reasonWords(last))}</span>
         {flag !== undefined && (

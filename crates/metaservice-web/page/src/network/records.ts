@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { Feed } from "../feed";
 import { quote } from "../run/shell";
 import { jobApi } from "../server";
+import type { JobSpec } from "../types";
 
 export interface Attempted {
   timeMs: number;
@@ -26,10 +27,26 @@ export function flagOf({ hint, suggestion }: Attempted): string | undefined {
   return hint ?? (suggestion === undefined ? undefined : `--allow-net ${quote(suggestion)}`);
 }
 
+export interface Policy {
+  allow: string[];
+  deny: string[];
+  /** A file with more rules, which is not read. */
+  file?: string;
+}
+
+/** The policy of a job's description. `null`: it has none. */
+export function policyOf(spec: JobSpec | undefined): Policy | null {
+  const { mode, allow = [], deny = [], policy: file } = spec?.machine?.network ?? {};
+  const open = mode === "open" ? ["public"] : [];
+  const isFile = typeof file === "string";
+  if (open.length + allow.length + deny.length === 0 && !isFile) return null;
+  return { allow: [...open, ...allow], deny, ...(isFile && { file }) };
+}
+
 interface Message {
   more?: number;
   records: Attempted[];
-  policy?: { allow: string[]; deny: string[] } | null;
+  policy?: Policy | null;
   live?: boolean;
 }
 
@@ -38,7 +55,7 @@ export interface Network {
   more: number;
   /** The newest first. */
   records: Attempted[];
-  policy: { allow: string[]; deny: string[] } | null;
+  policy: Policy | null;
   live: boolean;
 }
 

@@ -9,6 +9,7 @@ import { Copy } from "../ui/Copy";
 import { say } from "../ui/Flash";
 import { Head } from "../ui/Head";
 import { Empty, Problem } from "../ui/States";
+import { sentence } from "../job/words";
 import { commandLine } from "./commandLine";
 import { BLANK, describe, type Errors, type Fields, fieldsOf, type Rest, restNames } from "./form";
 import { CommandFields, MachineFields, NetworkFields } from "./sections";
@@ -82,7 +83,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
     setFailed("");
   };
   const isTaken = name !== undefined && listing.value.jobs.some((job) => job.name === name && !job.ended);
-  const all: Errors = isTaken ? { ...errors, name: "a job of this name runs" } : errors;
+  const all: Errors = isTaken ? { ...errors, name: "A job of this name runs. Write another name, or none." } : errors;
   const shown: Errors = tried ? all : pick(all, fields);
   const submit = async (): Promise<void> => {
     setTried(true);
@@ -96,7 +97,7 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
       const response = await post("/api/jobs", { spec: name === undefined ? spec : { ...spec, name } });
       const made = (await response.json()) as { name: string };
       go(jobPath(made.name));
-      say(`${made.name} was started.`);
+      say(`${made.name} was ${isQueue() ? "submitted" : "started"}.`);
     } catch (error) {
       setFailed(reason(error));
       setBusy(false);
@@ -140,7 +141,9 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
           <code>{line}</code>
         </pre>
         <p class="problem" role="alert">
-          {failed && `The job was not started: ${failed}.`}
+          {failed
+            ? `The job was not started: ${sentences(failed)}`
+            : tried && Object.keys(all).length > 0 && "The job was not started. Correct the marked fields."}
         </p>
         <button type="submit" class="primary" disabled={busy}>
           {busy ? "Starting" : "Run the job"}
@@ -148,6 +151,12 @@ function Form(props: { first: Fields; rest: Rest | undefined; unknown: string[] 
       </aside>
     </form>
   );
+}
+
+/** An error of the tool, and its hint. */
+function sentences(failed: string): string {
+  const [error = "", ...hints] = failed.split(" hint: ");
+  return [error, ...hints.map(sentence)].join(". ").replace(/\.?$/, ".");
 }
 
 /** The errors of fields in which something is written. */

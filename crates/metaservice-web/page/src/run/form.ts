@@ -59,27 +59,27 @@ export function describe(fields: Fields, rest: Rest | undefined): { spec: JobSpe
   const errors: Errors = {};
   let command: string[] = [];
   if (fields.mode === "script") {
-    if (fields.script.trim() === "") errors.script = "write what the shell of the guest should run";
+    if (fields.script.trim() === "") errors.script = "Write what the shell of the guest runs.";
     command = ["sh", "-c", fields.script];
   } else {
     const read = split(fields.command);
     if ("error" in read) errors.command = read.error;
     else command = read.words;
-    if (command.length === 0 && !errors.command) errors.command = "write a command";
+    if (command.length === 0 && !errors.command) errors.command = "Write a command, such as make test.";
   }
   const env: Record<string, string> = {};
   for (const line of fields.env.split("\n")) {
     if (line.trim() === "") continue;
     const at = line.indexOf("=");
-    if (at < 1) errors.env = `“${line.trim()}” is not NAME=VALUE`;
+    if (at < 1) errors.env = `Write “${line.trim()}” as NAME=VALUE, or remove the line.`;
     else env[line.slice(0, at).trim()] = line.slice(at + 1);
   }
-  if (!/^[1-9]\d{0,2}$/.test(fields.cpus)) errors.cpus = "a number from 1";
-  if (!/^\d+(\.\d+)?[KMGT]?$/i.test(fields.memory)) errors.memory = "a size, as 512M or 1.5G";
-  if (fields.timeout !== "" && !DURATION.test(fields.timeout)) errors.timeout = "a time, as 90s or 1h 30m";
-  if (fields.keep && !DURATION.test(fields.keepFor)) errors.keepFor = "a time, as 30m";
+  if (!/^[1-9]\d{0,2}$/.test(fields.cpus)) errors.cpus = "Write a whole number from 1 to 999.";
+  if (!/^\d+(\.\d+)?[KMGT]?$/i.test(fields.memory)) errors.memory = "Write a size, such as 512M or 1.5G.";
+  if (fields.timeout !== "" && !DURATION.test(fields.timeout)) errors.timeout = "Write a time, such as 90s or 1h 30m, or nothing.";
+  if (fields.keep && !DURATION.test(fields.keepFor)) errors.keepFor = "Write a time, such as 30m.";
   if (fields.workdir !== "" && !fields.workdir.startsWith("/"))
-    errors.workdir = "an absolute path in the guest";
+    errors.workdir = "Write an absolute path of the guest, such as /srv.";
   const kept = without(rest, OWN);
   const machine = without(rest?.machine, OWN_MACHINE);
   const network = without(rest?.machine?.network, ["mode", "allow"]);

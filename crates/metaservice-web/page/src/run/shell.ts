@@ -16,14 +16,14 @@ export function split(line: string): { words: string[] } | { error: string } {
     at += 1;
     if (char === "'") {
       const end = line.indexOf("'", at);
-      if (end < 0) return { error: "a single quote has no end" };
+      if (end < 0) return { error: "Close the single quote: write another ' at the end of the word." };
       word = (word ?? "") + line.slice(at, end);
       at = end + 1;
     } else if (char === '"') {
       word ??= "";
       for (;;) {
         const inner = line[at];
-        if (inner === undefined) return { error: "a double quote has no end" };
+        if (inner === undefined) return { error: 'Close the double quote: write another " at the end of the word.' };
         at += 1;
         if (inner === '"') break;
         const next = line[at];
@@ -36,7 +36,7 @@ export function split(line: string): { words: string[] } | { error: string } {
       }
     } else if (char === "\\") {
       const next = line[at];
-      if (next === undefined) return { error: "a backslash is the last character" };
+      if (next === undefined) return { error: "Write a character behind the backslash, or write two." };
       at += 1;
       if (next !== "\n") word = (word ?? "") + next;
     } else if (/\s/.test(char)) {

@@ -5,6 +5,7 @@ import type { Values } from "../charts/plot";
 import { Feed } from "../feed";
 import { bytes, count, duration } from "../format";
 import { jobApi } from "../server";
+import type { Ending } from "../types";
 import { Empty } from "../ui/States";
 
 /** What a machine used over the life of its job. All lists have the same length. */
@@ -31,7 +32,14 @@ interface Stats {
 const percent = (value: number): string => `${Math.round(value)} %`;
 const rate = (value: number): string => `${bytes(value)}/s`;
 
-export function StatsTab({ name, started }: { name: string; started: number | undefined }): VNode {
+interface Props {
+  name: string;
+  started: number | undefined;
+  /** What is known of the end of the job. */
+  ending: Ending | undefined;
+}
+
+export function StatsTab({ name, started, ending }: Props): VNode {
   const [stats, setStats] = useState<Stats | "none">();
   useEffect(() => {
     if (started === undefined) return;
@@ -49,6 +57,9 @@ export function StatsTab({ name, started }: { name: string; started: number | un
       ) : stats === "none" || (!stats.live && stats.times.length === 0) ? (
         <Empty title="There are no stats of this job">
           <p>The server has them of jobs that it has seen running.</p>
+          {ending?.peakMemory !== undefined && (
+            <p>The largest process of the command used {bytes(ending.peakMemory)} of memory.</p>
+          )}
         </Empty>
       ) : stats.times.length === 0 ? (
         <Empty title="No stats yet">

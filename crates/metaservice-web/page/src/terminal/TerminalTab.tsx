@@ -172,7 +172,7 @@ function CommandDialog(props: { open: (command: string[]) => void; close: () => 
   const [line, setLine] = useState("");
   const [tried, setTried] = useState(false);
   const read = split(line);
-  const error = "error" in read ? read.error : read.words.length === 0 ? "write a command" : undefined;
+  const error = "error" in read ? read.error : read.words.length === 0 ? "Write a command, such as top." : undefined;
   return (
     <Dialog title="Run a command in the job" close={props.close}>
       <form

@@ -1,8 +1,10 @@
 // Files of a running job.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { look, seen, step, until } from "../harness.mjs";
 
 const PNG =
@@ -63,7 +65,7 @@ export default async function (t) {
     await seen(page, "The file cannot be read");
     await page.getByRole("link", { name: "Close the file" }).click();
     const picture = { name: "picture.png", mimeType: "image/png", buffer: Buffer.from(PNG, "base64") };
-    await page.locator("input[type=file]").setInputFiles(picture);
+    await page.getByLabel("Upload files").setInputFiles(picture);
     await page.getByRole("link", { name: "picture.png" }).click();
     await until(() => page.locator(".preview-picture img").evaluate((image) => image.naturalWidth), 5);
   });
@@ -97,7 +99,7 @@ export default async function (t) {
     });
     await page.goto(address);
     await entry("zeros").waitFor();
-    await page.locator("input[type=file]").setInputFiles({ name: "sent.bin", mimeType: "", buffer });
+    await page.getByLabel("Upload files").setInputFiles({ name: "sent.bin", mimeType: "", buffer });
     await seen(page, /the connection was cut at 1.0 MiB/);
     await look(page, "upload");
     await seen(page, "uploaded, 3.0 MiB");
@@ -127,10 +129,71 @@ export default async function (t) {
     await until(() => tool.run("exec", "build", "cat", "/tmp/d/dropped").toString(), "two and more");
   });
 
+  await step("directories are uploaded by a button and by drop, with what is in them", async () => {
+    const from = join(tool.directory, "tree");
+    const long = "long".repeat(40);
+    mkdirSync(join(from, "a b", "deep", long), { recursive: true });
+    mkdirSync(join(from, "none"));
+    for (let n = 0; n < 30; n += 1) writeFileSync(join(from, `file ${n}`), "x".repeat(n));
+    writeFileSync(join(from, "a b", "deep", long, "ä"), "deep inside");
+    writeFileSync(join(from, "big"), randomBytes(1 << 20));
+    const sums = "find . -type f -exec sha256sum {} +";
+    const sorted = (text) => text.toString().trim().split("\n").sort();
+    await page.getByLabel("Upload directory").setInputFiles(from);
+    await seen(page, /uploaded, 1.0 MiB, 32 files/);
+    await look(page, "upload-directory");
+    const inGuest = tool.run("exec", "build", "sh", "-c", `cd /tmp/d/tree && ${sums}`);
+    assert.deepEqual(sorted(inGuest), sorted(execFileSync("sh", ["-c", sums], { cwd: from })));
+    await entry("tree").waitFor();
+    await page.getByRole("button", { name: "Clear the list" }).click();
+
+    writeFileSync(join(from, "file 1"), "changed");
+    const session = await page.context().newCDPSession(page);
+    const data = { items: [], files: [from], dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"]) {
+      await session.send("Input.dispatchDragEvent", { type, x: 400, y: 300, data });
+    }
+    await session.detach();
+    await seen(page, "Replace files?");
+    await page.getByRole("button", { name: "Replace", exact: true }).click();
+    await seen(page, /uploaded, 1.0 MiB, 32 files/);
+    assert.equal(tool.run("exec", "build", "cat", "/tmp/d/tree/file 1").toString(), "changed");
+    await page.getByRole("button", { name: "Clear the list" }).click();
+  });
+
+  await step("the upload of a directory says what has failed, goes on, and is cancelled", async () => {
+    const from = join(tool.directory, "parts");
+    mkdirSync(join(from, "sub"), { recursive: true });
+    for (const name of ["1", "2", "sub/3"]) writeFileSync(join(from, name), name);
+    // A file is in the way of a directory.
+    tool.run("exec", "build", "sh", "-c", "mkdir /tmp/d/parts && echo file > /tmp/d/parts/sub");
+    await page.getByRole("button", { name: "Reload" }).click();
+    await entry("parts").waitFor();
+    await page.getByLabel("Upload directory").setInputFiles(from);
+    await page.getByRole("button", { name: "Replace", exact: true }).click();
+    await seen(page, /failed after \d of 3 files: parts\/sub\/3: /);
+    tool.run("exec", "build", "rm", "/tmp/d/parts/sub");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await seen(page, /uploaded, 7 B, 3 files/);
+    assert.equal(tool.run("exec", "build", "cat", "/tmp/d/parts/sub/3").toString(), "sub/3");
+    await page.getByRole("button", { name: "Clear the list" }).click();
+    await page.route("**/api/uploads/*?offset=*", (route) => route.abort("connectionfailed"));
+    await page.getByLabel("Upload directory").setInputFiles(from);
+    await page.getByRole("button", { name: "Replace", exact: true }).click();
+    await page.getByRole("button", { name: "Cancel the upload of /tmp/d/parts/" }).click();
+    await until(() => page.getByText("/tmp/d/parts/").count(), 0);
+    await page.unroute("**/api/uploads/*?offset=*");
+    const many = join(tool.directory, "many");
+    mkdirSync(many);
+    for (let n = 0; n <= 2000; n += 1) writeFileSync(join(many, String(n)), "");
+    await page.getByLabel("Upload directory").setInputFiles(many);
+    await seen(page, "The directory has more than 2,000 files.");
+  });
+
   await step("an upload is cancelled", async () => {
     await page.route("**/api/uploads/*?offset=*", (route) => route.abort("connectionfailed"));
     await page
-      .locator("input[type=file]")
+      .getByLabel("Upload files")
       .setInputFiles({ name: "not.bin", mimeType: "", buffer: Buffer.alloc(10) });
     await page.getByRole("button", { name: "Cancel the upload of /tmp/d/not.bin" }).click();
     await until(() => page.getByText("/tmp/d/not.bin").count(), 0);

@@ -34,7 +34,7 @@ export default async function (t) {
     await seen(page, /No shell reads this/);
     await seen(page, `metaservice run -d -- echo its 'a b' '|' cat`);
     await page.getByLabel("Program and arguments").fill("echo 'open");
-    await seen(page, "a single quote has no end");
+    await seen(page, "Close the single quote");
     await look(page, "run-wrong");
     await page.getByRole("button", { name: "Script" }).click();
     await page.getByLabel("Script", { exact: true }).fill(SCRIPT);
