@@ -11,7 +11,7 @@ export interface Session {
   /** Whose jobs these are: those of a host, or those of a queue. */
   source: "host" | "queue";
   place: string;
-  can: { run: boolean; remove: boolean };
+  can: { run: boolean; remove: boolean; signOut: boolean };
 }
 
 /** A server that says nothing allows what the user of the host may do. */
@@ -20,7 +20,7 @@ const OWNER: Session = {
   role: "admin",
   source: "host",
   place: "",
-  can: { run: true, remove: true },
+  can: { run: true, remove: true, signOut: true },
 };
 
 export const session = signal<Session>(OWNER);

@@ -78,10 +78,14 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
   if (can.remove && may("admin") && ended > 0) {
     items.push({ text: "Remove ended jobs…", act: () => setPrunes(true), danger: true });
   }
-  items.push({
-    text: "Sign out",
-    act: () => void signOut().catch((error) => say(`You are not signed out: ${reason(error)}.`, true)),
-  });
+  // A proxy signs its users in and out.
+  if (can.signOut) {
+    items.push({
+      text: "Sign out",
+      act: () =>
+        void signOut().catch((error) => say(`You are not signed out: ${reason(error)}.`, true)),
+    });
+  }
   return (
     <Head>
       <h1>Jobs</h1>
@@ -116,7 +120,7 @@ function ListHead(props: { search: RefObject<HTMLInputElement | null> }): VNode 
             Run a job
           </Link>
         )}
-        <Menu label="More" items={items} />
+        {items.length > 0 && <Menu label="More" items={items} />}
       </div>
       {prunes && <PruneDialog close={() => setPrunes(false)} />}
     </Head>
