@@ -76,7 +76,8 @@ impl Member {
 
     /// What is behind them: the rest of the last block, and the end of the archive.
     fn tail(size: u64) -> Vec<u8> {
-        let rest = size.next_multiple_of(BLOCK) - size;
+        // A client names the size, which may be the largest number.
+        let rest = (BLOCK - size % BLOCK) % BLOCK;
         vec![0; usize::try_from(rest + 2 * BLOCK).unwrap_or_default()]
     }
 }
@@ -96,6 +97,13 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn the_end_of_an_archive_fills_the_last_block() {
+        for (size, rest) in [(0, 0), (1, 511), (512, 0), (513, 511), (u64::MAX, 1)] {
+            assert_eq!(Member::tail(size).len(), rest + 1024, "{size}");
+        }
+    }
 
     #[test]
     fn a_path_stays_below_its_directory() {
