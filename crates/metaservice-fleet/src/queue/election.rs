@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 /// How long a call waits for a leader.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait before a call is made again.
+/// How long to wait before a call is made again. No server says when there is a leader.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// An error of a call that an election can cause.

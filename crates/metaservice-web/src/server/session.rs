@@ -80,7 +80,7 @@ pub(super) struct Shown {
     can: Can,
 }
 
-/// What the source can do.
+/// What the page can do.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Can {

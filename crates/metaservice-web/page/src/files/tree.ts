@@ -52,7 +52,7 @@ export async function readTree(root: FileSystemDirectoryEntry): Promise<Tree> {
     const [path, directory] = next;
     for (const entry of await entriesOf(directory)) {
       const inside = `${path}/${entry.name}`;
-      // Links to directories above could go on for ever.
+      // Links to directories above could have no end.
       if ((seen += 1) > 2 * MAX_FILES) throw new TooManyFiles();
       if (isDirectory(entry)) waiting.push([inside, entry]);
       else if (isFile(entry)) members.push({ path: inside, file: await fileOf(entry) });

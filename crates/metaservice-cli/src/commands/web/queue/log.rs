@@ -170,6 +170,7 @@ async fn copy(stores: &Stores, object: &Object, mut writer: StoredLogWriter) -> 
         }
     };
     let (got, written) = tokio::join!(getting, writing);
-    got?;
-    written
+    // A file that cannot be written also ends the reading, so this is the cause.
+    written?;
+    got
 }
