@@ -30,6 +30,7 @@ pub mod network;
 pub mod outside;
 #[cfg(feature = "pair")]
 pub mod pair;
+pub mod port;
 #[cfg(any(feature = "cli", feature = "host", feature = "pair"))]
 pub mod processes;
 pub mod wait;

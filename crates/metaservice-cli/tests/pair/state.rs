@@ -1,6 +1,5 @@
 //! A service that is killed continues its job after a restart.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use metaservice_testing::pair::spawn_agent;
+use metaservice_testing::port;
 use metaservice_testing::processes::wait_within;
 use metaservice_testing::wait::{TIMEOUT, for_file};
 
@@ -62,7 +62,7 @@ fn killed(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port::reserve();
     let (parts, lines) = (random.random_range(1..20), random.random_range(1..30_000));
     let status = random.random_range(0..3);
     let script = format!(
@@ -125,7 +125,7 @@ fn stored(state: &Path) -> [Vec<u8>; 2] {
 fn a_stopped_service_leaves_its_job_alone_and_others_cannot_take_it() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port::reserve();
     let go = directory.join("go").display().to_string();
     let made = directory.join("made").display().to_string();
     let service = Service { directory, port, script: script_of(&go, &made) };

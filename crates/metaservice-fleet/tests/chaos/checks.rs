@@ -5,7 +5,7 @@ use std::path::Path;
 
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
-use metaservice_fleet::queue::{Queue, StoredStep};
+use metaservice_fleet::queue::{Queue, ReadError, Steps, StoredStep};
 use metaservice_fleet::state::{CANCELLATION, JobState, Phase};
 use metaservice_fleet::step::{Change, Outcome};
 
@@ -89,7 +89,7 @@ pub(crate) struct Course {
 impl Course {
     /// Reads all steps until so many jobs have ended. Each has one result.
     pub(crate) async fn read(&mut self, queue: &Queue, count: usize) {
-        let mut steps = queue.steps().await.unwrap();
+        let mut steps = opened(queue).await;
         while self.jobs.values().filter(|job| job.outcome().is_some()).count() < count {
             // The servers may be down.
             if let Ok(step) = steps.next().await {
@@ -112,6 +112,16 @@ impl Course {
         let is_in_order = at.number == job.next || at.number == CANCELLATION;
         assert!(is_in_order, "the steps of {id} have no gap");
         job.apply(at, Some(change));
+    }
+}
+
+/// A reader of all steps. A server that is stopped does not answer in time.
+async fn opened(queue: &Queue) -> Steps {
+    loop {
+        match queue.steps().await {
+            Err(ReadError::Server(error)) => eprintln!("no reader yet: {error}"),
+            opened => return opened.unwrap(),
+        }
     }
 }
 

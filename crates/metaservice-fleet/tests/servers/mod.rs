@@ -1,16 +1,19 @@
 //! Real `nats-server`s for tests: one, and a cluster of three. And jobs for them.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::slice;
 use std::time::Duration;
 
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, Settings};
 use metaservice_fleet::request::Request;
 use metaservice_sandbox::spec::JobSpec;
+use metaservice_testing::port;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// The program: that of the variable, of the system, or of the cache that `make setup` fills.
 fn program() -> PathBuf {
@@ -24,10 +27,8 @@ fn program() -> PathBuf {
     found.unwrap_or_else(|| "nats-server".into())
 }
 
-/// A port that was free a moment ago. The servers of a cluster must know each other's.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+/// How long the first connection waits for the servers.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The users of `contrib/nats/roles.conf`. Here, the password of each is its name.
 pub(crate) const ROLES: [&str; 4] = ["admin", "worker", "client", "watcher"];
@@ -36,12 +37,19 @@ pub(crate) const ROLES: [&str; 4] = ["admin", "worker", "client", "watcher"];
 struct Server {
     child: Child,
     arguments: Vec<String>,
+    /// What it says.
+    log: PathBuf,
 }
 
 impl Server {
-    fn start(arguments: Vec<String>) -> Self {
-        let child = spawn(&arguments);
-        Self { child, arguments }
+    fn start(arguments: Vec<String>, log: PathBuf) -> Self {
+        let child = spawn(&arguments, &log);
+        Self { child, arguments, log }
+    }
+
+    /// Starts it again after it was killed.
+    fn revive(&mut self) {
+        self.child = spawn(&self.arguments, &self.log);
     }
 
     fn kill(&mut self) {
@@ -55,12 +63,13 @@ impl Server {
     }
 }
 
-fn spawn(arguments: &[String]) -> Child {
+fn spawn(arguments: &[String], log: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(log).unwrap();
     let mut command = Command::new(program());
     for role in ROLES {
         command.env(format!("QUEUE_{}_PASSWORD", role.to_uppercase()), role);
     }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("nats-server is installed: `make setup`")
 }
 
@@ -72,19 +81,21 @@ impl Drop for Server {
 }
 
 /// Connects as soon as the servers answer.
-async fn connect(url: String, replicas: usize) -> Queue {
+async fn connect(url: String, replicas: usize, servers: &[Server]) -> Queue {
     let mut settings = Settings::new(url);
     settings.replicas = replicas;
-    let connecting = async {
-        loop {
-            match Queue::connect(&settings).await {
-                Ok(queue) => return queue,
-                // A server that has just been started refuses connections. It has no other sign.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
+    let until = Instant::now() + START_TIMEOUT;
+    let mut last = None;
+    while let Ok(connected) = timeout_at(until, Queue::connect(&settings)).await {
+        match connected {
+            Ok(queue) => return queue,
+            Err(error) => last = Some(error),
         }
-    };
-    tokio::time::timeout(Duration::from_secs(60), connecting).await.expect("the servers start")
+        // A server that has just been started refuses connections. It has no other sign.
+        sleep(Duration::from_millis(100)).await;
+    }
+    let said = servers.iter().map(|server| std::fs::read_to_string(&server.log).unwrap());
+    panic!("the servers do not start: {last:?}\n{}", said.collect::<String>());
 }
 
 /// One server.
@@ -103,19 +114,25 @@ impl One {
     /// A server that listens on this address.
     pub(crate) async fn on(address: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = port::reserve();
         let arguments = ["-a", address, "-p", &port.to_string(), "-js", "-sd"];
         let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).to_vec();
         arguments.push(directory.path().display().to_string());
         let address = address.to_owned();
-        Self { server: Server::start(arguments), address, port, _directory: directory }
+        Self {
+            server: Server::start(arguments, directory.path().join("log")),
+            address,
+            port,
+            _directory: directory,
+        }
     }
 
     /// A server that keeps nothing.
     pub(crate) fn without_jetstream() -> Self {
-        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let (directory, port) = (tempfile::tempdir().unwrap(), port::reserve());
         let arguments = ["-a", "127.0.0.1", "-p", &port.to_string()];
-        let server = Server::start(arguments.map(ToOwned::to_owned).to_vec());
+        let server =
+            Server::start(arguments.map(ToOwned::to_owned).to_vec(), directory.path().join("log"));
         Self { server, address: "127.0.0.1".to_owned(), port, _directory: directory }
     }
 
@@ -143,7 +160,7 @@ impl One {
     /// A server with more lines in its configuration: for JetStream, and in all.
     fn configured(jetstream: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = port::reserve();
         std::fs::write(directory.path().join("more.conf"), more).unwrap();
         let config = directory.path().join("server.conf");
         let text = format!(
@@ -152,7 +169,10 @@ impl One {
             directory.path().join("data").display()
         );
         std::fs::write(&config, text).unwrap();
-        let server = Server::start(vec!["-c".to_owned(), config.display().to_string()]);
+        let server = Server::start(
+            vec!["-c".to_owned(), config.display().to_string()],
+            directory.path().join("log"),
+        );
         let address = "127.0.0.1".to_owned();
         Self { server, address, port, _directory: directory }
     }
@@ -164,7 +184,7 @@ impl One {
 
     /// A connection of this role.
     pub(crate) async fn queue_of(&self, role: &str) -> Queue {
-        connect(self.url_of(role), 1).await
+        connect(self.url_of(role), 1, slice::from_ref(&self.server)).await
     }
 
     pub(crate) fn url(&self) -> String {
@@ -172,7 +192,7 @@ impl One {
     }
 
     pub(crate) async fn queue(&self) -> Queue {
-        connect(self.url(), 1).await
+        connect(self.url(), 1, slice::from_ref(&self.server)).await
     }
 
     /// Stores something in it until it takes no more.
@@ -188,7 +208,7 @@ impl One {
     /// Kills the server, and starts it again with its data.
     pub(crate) async fn restart(&mut self) {
         self.server.kill();
-        self.server.child = spawn(&self.server.arguments);
+        self.server.revive();
     }
 
     /// Kills the server.
@@ -208,7 +228,7 @@ impl One {
 
     /// Starts it again.
     pub(crate) fn revive(&mut self) {
-        self.server.child = spawn(&self.server.arguments);
+        self.server.revive();
     }
 }
 
@@ -222,8 +242,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let ports: Vec<u16> = (0..3).map(|_| port::reserve()).collect();
+        let routes: Vec<u16> = (0..3).map(|_| port::reserve()).collect();
         let route_list: Vec<String> =
             routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
         let servers = (0..3)
@@ -240,7 +260,10 @@ impl Cluster {
                     route_list.join(", "),
                 );
                 std::fs::write(&config, text).unwrap();
-                Server::start(vec!["-c".to_owned(), config.display().to_string()])
+                Server::start(
+                    vec!["-c".to_owned(), config.display().to_string()],
+                    directory.path().join(format!("{number}.log")),
+                )
             })
             .collect();
         Self { servers, ports, _directory: directory }
@@ -253,7 +276,7 @@ impl Cluster {
     }
 
     pub(crate) async fn queue(&self) -> Queue {
-        connect(self.url(), 3).await
+        connect(self.url(), 3, &self.servers).await
     }
 
     /// Kills a server.
@@ -263,8 +286,7 @@ impl Cluster {
 
     /// Starts a server again.
     pub(crate) fn revive(&mut self, number: usize) {
-        let server = &mut self.servers[number];
-        server.child = spawn(&server.arguments);
+        self.servers[number].revive();
     }
 
     /// Stops the process of a server. It keeps its connections, and accepts more.
