@@ -20,7 +20,7 @@ async fn the_list_comes_over_a_websocket() {
         (&JOB.into(), &"waiting".into(), &"make test".into())
     );
     // The page sends nothing: what sends is not the page.
-    futures_util::SinkExt::send(&mut socket, Message::Text("hello".into())).await.unwrap();
+    socket.send(Message::Text("hello".into())).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
         assert!(!message.is_text(), "{message:?}");
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use metaservice::control::{self, Client};
 use metaservice::{MetaService, StoredLog};
 use metaservice_testing::guest::{Answer, Guest};
