@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod launch;
 mod log;
+mod renewal;
 mod run;
 mod scripts;
 mod session;

@@ -12,7 +12,7 @@ use metaservice_sandbox::machine::{WarmError, WarmKind, WarmMachine};
 use metaservice_sandbox::spec::{JobSpec, Size};
 use metaservice_sandbox::{Builder, StartError};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::chain;
@@ -24,6 +24,9 @@ use crate::moment::at;
 
 /// How long to wait before a kind of machine is tried again that did not start.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// When the memory of a machine is measured again after its start: its agent has rehearsed then.
+const REHEARSED: Duration = Duration::from_secs(10);
 
 /// Why a warm machine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +95,7 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
-        let mut ends = FuturesUnordered::new();
+        let (mut ends, mut rehearsals) = (FuturesUnordered::new(), FuturesUnordered::new());
         // When to try again what did not start. Other changes do not put it off.
         let mut retry: Option<Instant> = None;
         loop {
@@ -103,10 +106,16 @@ impl Keeper {
             match order {
                 Some(Order::End(number)) => self.end(number),
                 Some(Order::Start(shelf)) => match self.fill(shelf).await {
-                    Ok((number, end)) => ends.push(async move {
-                        end.await;
-                        number
-                    }),
+                    Ok((number, end)) => {
+                        ends.push(async move {
+                            end.await;
+                            number
+                        });
+                        rehearsals.push(async move {
+                            sleep(REHEARSED).await;
+                            number
+                        });
+                    }
                     Err(error) => {
                         self.failed(shelf, &error);
                         retry.get_or_insert_with(|| Instant::now() + RETRY);
@@ -116,6 +125,7 @@ impl Keeper {
                     () = self.pool.0.changed.notified() => {}
                     () = at(hold) => {}
                     Some(number) = ends.next() => self.end(number),
+                    Some(number) = rehearsals.next() => self.measure(number),
                     () = at(retry) => {
                         retry = None;
                         lock(&self.pool.0.state).stock.try_again();
@@ -129,6 +139,15 @@ impl Keeper {
         let mut state = lock(&self.pool.0.state);
         state.stock.ended(number);
         state.machines.remove(&number);
+    }
+
+    /// Measures a machine that waits again.
+    fn measure(&self, number: u64) {
+        let process = |state: &State| state.machines.get(&number).map(WarmMachine::process_id);
+        let process = process(&lock(&self.pool.0.state));
+        if let Some(Ok(bytes)) = process.map(memory::of) {
+            lock(&self.pool.0.state).stock.measured(number, bytes);
+        }
     }
 
     /// Starts a machine. Returns its number and its end.

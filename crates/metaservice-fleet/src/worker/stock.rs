@@ -122,6 +122,15 @@ impl<K: PartialEq> Stock<K> {
         (number, old.into_iter().map(|idle| idle.number).collect())
     }
 
+    /// Notes what a machine takes, if it still waits.
+    pub(super) fn measured(&mut self, number: u64, bytes: u64) {
+        for shelf in &mut self.shelves {
+            if let Some(idle) = shelf.idle.iter_mut().find(|idle| idle.number == number) {
+                (idle.bytes, shelf.size) = (bytes, bytes);
+            }
+        }
+    }
+
     /// Notes that the ordered machine does not start. None is ordered for this shelf until
     /// [`try_again`](Self::try_again).
     pub(super) fn failed(&mut self, shelf: usize) {
@@ -206,6 +215,22 @@ mod tests {
                 && stock.take(&'a', Instant::now()).is_some()
         );
         assert_eq!(stock.take(&'b', Instant::now()), None);
+    }
+
+    #[test]
+    fn a_machine_that_takes_more_later_is_within_the_budget_again() {
+        let mut stock = Stock::new([3]);
+        stock.set_budget(300);
+        fill(&mut stock, "a", 90);
+        assert_eq!(stock.count(), 3);
+        stock.measured(3, 130);
+        assert_eq!(stock.order(later()), Some(Order::End(3)));
+        stock.ended(3);
+        assert_eq!(stock.order(later()), None, "the next one would take as much");
+        stock.measured(3, 10);
+        assert_eq!(stock.order(later()), None, "it waits no more");
+        stock.measured(2, 100);
+        assert_eq!(stock.order(later()), Some(Order::Start(0)));
     }
 
     #[test]

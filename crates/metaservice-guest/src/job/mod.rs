@@ -5,6 +5,7 @@
 
 pub(crate) mod control;
 pub(crate) mod pending_replies;
+mod rehearsal;
 mod renewal;
 pub(crate) mod run;
 pub(crate) mod session;

@@ -19,11 +19,13 @@ use metaservice_protocol::Renewal;
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use super::rehearsal::rehearse_until;
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::client::error::ClientError;
 use crate::diagnostics::{print, with_causes};
 use crate::program::remove_unit_variables;
+use crate::state::StateDirectory;
 use crate::system::host_name;
 
 /// A clock that differs by less stays as it is, because the response took some time.
@@ -35,14 +37,21 @@ const IMAGE_PROGRAM: &str = "/etc/metaservice/renew";
 /// How long the image's program may take.
 const IMAGE_PROGRAM_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Waits until there is a job, renews the machine and execs this program again.
+/// Waits until there is a job, renews the machine and execs this program again. A machine that was
+/// restored rehearses the job while it waits.
 ///
 /// Returns only the error that prevented this, for example because the service has a job already.
-pub(super) async fn wait_for_job(client: &Client) -> ClientError {
+pub(super) async fn wait_for_job(client: &Client, state: &StateDirectory) -> ClientError {
     let mut backoff = Backoff::new();
-    let mut cut = false;
+    let (mut cut, mut rehearsed) = (false, false);
     loop {
-        match client.renewal().await {
+        let asked = client.renewal();
+        let answer = if cut && !std::mem::replace(&mut rehearsed, true) {
+            rehearse_until(asked, state).await
+        } else {
+            asked.await
+        };
+        match answer {
             Ok(renewal) => {
                 renew(&renewal);
                 run_image_program(Path::new(IMAGE_PROGRAM)).await;

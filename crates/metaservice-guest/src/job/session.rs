@@ -40,7 +40,7 @@ pub(crate) async fn fetch(client: &Client, state: &StateDirectory) -> Result<Exe
             }
             Err(ClientError::Status { status: 503, .. }) if client.service().renewal => {
                 state.forget_agent()?;
-                renewal::wait_for_job(client).await
+                renewal::wait_for_job(client, state).await
             }
             Err(error) => error,
         };
