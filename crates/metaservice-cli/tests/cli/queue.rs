@@ -85,7 +85,7 @@ fn jobs_wait_in_the_queue_of_this_host_and_survive_its_worker() {
     assert_eq!(cli.run(&["jobs", "-a", "-q"]).text(0).lines().count(), 3);
     cli.run(&["drain", "w"]).text(0);
     let drained = finish(worker.into_child());
-    assert_eq!(drained.status, Some(0));
+    drained.text(0);
 }
 
 impl Worker {
@@ -220,7 +220,7 @@ fn a_tenant_has_limits_and_the_one_of_waiting_jobs_refuses_more() {
     assert_eq!(cli.run(&whole).status, Some(125));
     cli.run(&["cancel", "a"]).text(0);
     assert_eq!(cli.run(&whole).status, Some(125), "there is room for one of two");
-    assert_eq!(cli.run(&["retry", "a"]).status, Some(0));
+    cli.run(&["retry", "a"]).text(0);
     assert_eq!(cli.run(&["retry", "a"]).status, Some(125));
     let json: serde_json::Value =
         serde_json::from_str(&cli.run(&["tenants", "t", "--json"]).text(0)).unwrap();

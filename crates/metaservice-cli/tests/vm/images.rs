@@ -316,8 +316,18 @@ fn prepare_stock_image(gallery: &Gallery) -> PathBuf {
     let (image, _) = cloud_image();
     gallery.run(&["image", "import", &image, "--name", "stock"]).text(0);
     gallery.file("user-data", b"#!/bin/sh\necho user data > /root/data\n");
-    let flags =
-        ["--as", "ready", "--user-data", "user-data", "--console", "console", "-e", "WHO=me"];
+    let flags = [
+        "--as",
+        "ready",
+        "--user-data",
+        "user-data",
+        "--console",
+        "console",
+        "-e",
+        "WHO=me",
+        "--boot-timeout",
+        "10m",
+    ];
     let command = ["--", "sh", "-c", "echo \"$WHO\" > /root/command"];
     let prepared =
         gallery.run(&[&["image", "prepare", "stock"], &flags[..], &command[..]].concat());
