@@ -1,6 +1,8 @@
 //! Real `nats-server`s for tests: one, and a cluster of three. And jobs for them.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod lossy;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -189,6 +191,10 @@ impl One {
 
     pub(crate) fn url(&self) -> String {
         format!("nats://{}:{}", self.address, self.port)
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) async fn queue(&self) -> Queue {
