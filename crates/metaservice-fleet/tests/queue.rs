@@ -17,7 +17,7 @@ use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
 use metaservice_fleet::step::{Artifact, Change, Outcome};
 use metaservice_fleet::store::Store;
-use metaservice_fleet::worker::{self, Event, Options, Run, Runner, Running};
+use metaservice_fleet::worker::{self, Event, Options, Run, Runner, Running, WorkerError};
 use metaservice_sandbox::spec::JobSpec;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
@@ -314,4 +314,36 @@ async fn a_reader_whose_request_is_lost_begins_anew_soon() {
     }
     // Before it misses the heartbeats of the server.
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_name_is_taken_ends() {
+    let server = One::start().await;
+    let queue = server.queue().await;
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let renew = async |run: &str, state: &str| {
+        let renewal = serde_json::json!({
+            "worker": "w", "run": run, "slots": 1, "running": 0, "state": state, "version": "1",
+        });
+        let sent = context.publish("$KV.ms_leases.lease.w", renewal.to_string().into()).await;
+        sent.unwrap().await.unwrap();
+    };
+    renew("before", "gone").await;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new("w".parse().unwrap(), directory.path().join("w"));
+    let (sender, mut events) = mpsc::unbounded_channel::<Event>();
+    let told = Arc::new(Notify::new());
+    let (runner, drain) = (UntilTold(told.clone()), CancellationToken::new());
+    let work = tokio::spawn(worker::run_in(queue.clone(), options, runner, drain, sender));
+    while !matches!(events.recv().await.unwrap(), Event::Ready) {}
+    // A renewal of an earlier life that comes late.
+    renew("before", "ready").await;
+    queue.submit(&id("a"), &request("true")).await.unwrap();
+    told.notify_one();
+    while !matches!(events.recv().await.unwrap(), Event::Ended { .. }) {}
+    renew("after", "ready").await;
+    let ended = work.await.unwrap();
+    assert!(matches!(ended, Err(WorkerError::Name { .. })), "{ended:?}");
+    let (_, last) = queue.leases().await.unwrap().next().await.unwrap();
+    assert_eq!(last.run.to_string(), "after", "it has not written more");
 }

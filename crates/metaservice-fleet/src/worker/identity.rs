@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::name::{RunId, WorkerName};
 use crate::queue::{HeldLease, Leases, ReadError};
 use crate::state::ServerTime;
-use crate::step::WorkerState;
+use crate::step::{Renewal, WorkerState};
 use crate::view::LEASE;
 
 /// The file that has the last life of the worker with this directory.
@@ -55,6 +55,15 @@ pub(super) fn taken(
     (!is_over && age < LEASE).then_some(age)
 }
 
+/// Whether another worker has taken this name since this life took it. `before` are the lives that
+/// had it before: the last renewal of one may come late.
+pub(super) fn is_lost(name: &WorkerName, run: &RunId, before: &[RunId], renewal: &Renewal) -> bool {
+    renewal.worker == *name
+        && renewal.run != *run
+        && !before.contains(&renewal.run)
+        && renewal.state != WorkerState::Gone
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +101,19 @@ mod tests {
         }
         std::fs::write(directory.path().join(FILE), "not a name\n\n").unwrap();
         assert_eq!(previous(directory.path()), None);
+    }
+
+    #[test]
+    fn a_name_is_lost_to_a_later_life_and_to_no_earlier_one() {
+        let renewal = |state| held(state).renewal.unwrap();
+        let name = |name: &str| name.parse().unwrap();
+        let run = |run: &str| run.parse::<RunId>().unwrap();
+        let own = run("own");
+        assert!(is_lost(&name("w"), &own, &[run("zeroth")], &renewal("ready")));
+        assert!(is_lost(&name("w"), &own, &[], &renewal("draining")));
+        assert!(!is_lost(&name("w"), &own, &[], &renewal("gone")));
+        assert!(!is_lost(&name("w"), &own, &[run("first")], &renewal("ready")));
+        assert!(!is_lost(&name("w"), &run("first"), &[], &renewal("ready")));
+        assert!(!is_lost(&name("other"), &own, &[], &renewal("ready")));
     }
 }

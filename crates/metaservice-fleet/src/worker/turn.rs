@@ -25,6 +25,7 @@ use super::types::{Event, Options, Summary, WorkerError, attempts};
 use crate::moment::at;
 use crate::name::{JobId, RunId};
 use crate::queue::{Leases, Limits, Queue, Steps, StoredStep, WriteError, Written, drain_subject};
+use crate::state::ServerTime;
 use crate::step::{LostCause, MAX_MESSAGE, Renewal, WorkerState};
 use crate::store::Store;
 use crate::view::{Due, RENEWAL};
@@ -37,6 +38,8 @@ pub(super) struct Worker {
     queue: Queue,
     options: Options,
     run: RunId,
+    /// The lives that had the name before.
+    before: Vec<RunId>,
     began: Instant,
     decider: Decider,
     steps: Steps,
@@ -118,6 +121,7 @@ impl Worker {
             queue,
             options,
             run,
+            before: Vec::new(),
             began,
             drain,
             events,
@@ -156,7 +160,9 @@ impl Worker {
         }
         let failed = |cause| WorkerError::Files { path: directory.clone(), cause };
         identity::note(directory, &self.run).map_err(failed)?;
-        let last = held.map(|lease| lease.sequence);
+        let last = held.as_ref().map(|lease| lease.sequence);
+        let renewed = held.and_then(|lease| lease.renewal).map(|renewal| renewal.run);
+        self.before = renewed.into_iter().chain(previous).collect();
         match self.queue.take_lease(&self.renewal(WorkerState::Ready), last).await? {
             true => Ok(()),
             false => Err(taken(Duration::ZERO)),
@@ -202,7 +208,7 @@ impl Worker {
             tokio::select! {
                 step = self.steps.next() => if let Ok(step) = step { self.take(step) },
                 lease = self.leases.next() => if let Ok((stored, renewal)) = lease {
-                    self.decider.lease(self.began.elapsed(), stored, renewal);
+                    self.lease(stored, renewal)?;
                 },
                 limits = self.limits.next() => if let Ok((tenant, limits)) = limits {
                     self.decider.limit(tenant, limits);
@@ -243,6 +249,17 @@ impl Worker {
         }
         let StoredStep { id, at, change } = step;
         self.decider.take(self.now(), &id, at, change);
+    }
+
+    /// Takes a renewal, of this worker or of another.
+    fn lease(&mut self, stored: ServerTime, renewal: Renewal) -> Result<(), WorkerError> {
+        let name = &self.options.name;
+        if identity::is_lost(name, &self.run, &self.before, &renewal) {
+            // It was cut off for longer than its lease. Its machines end with it.
+            return Err(WorkerError::Name { name: name.clone(), age: Duration::ZERO });
+        }
+        self.decider.lease(self.now(), stored, renewal);
+        Ok(())
     }
 
     /// Does what was decided.
