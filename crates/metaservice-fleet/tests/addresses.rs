@@ -3,10 +3,24 @@
 
 mod servers;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use metaservice_fleet::queue::{Cause, ConnectError, Queue, Settings};
 use servers::One;
+
+/// A certificate, as a file of certificates has it.
+const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBMDCB46ADAgECAhRFf+gr4/jgMLWgAbG1IqAkbTNRxDAFBgMrZXAwDTELMAkG
+A1UEAwwCY2EwIBcNMjYxMTI4MDk1ODMxWhgPMjEyNjExMDQwOTU4MzFaMA0xCzAJ
+BgNVBAMMAmNhMCowBQYDK2VwAyEACYf5eMlpf6Ii0ZWtTRqm6o3m14fClw979HNW
+32cctB+jUzBRMB0GA1UdDgQWBBRWFEwW5D3Zlx3yoxDxssmfqYaTlDAfBgNVHSME
+GDAWgBRWFEwW5D3Zlx3yoxDxssmfqYaTlDAPBgNVHRMBAf8EBTADAQH/MAUGAytl
+cANBAGDgSzs+0cIJF97irr1zPDt2r+u1yXCh6KlTeitPYOPU3FHozJ43GiJNIO+n
+L398/RSfWAtkqcmca2KVRP+ShAI=
+-----END CERTIFICATE-----
+";
 
 async fn failed(url: &str, ca: Option<&Path>) -> ConnectError {
     let mut settings = Settings::new(url);
@@ -38,6 +52,11 @@ async fn an_address_that_is_wrong_is_told_from_others() {
     let missing = PathBuf::from("/no/such/file.pem");
     let url = format!("tls://127.0.0.1:{port}");
     assert_eq!(cause(&url, Some(&missing)).await, Some(Cause::CaFile));
+    // The server could be another one: it shows no certificate.
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(AUTHORITY.as_bytes()).unwrap();
+    let plain = format!("nats://admin:admin@127.0.0.1:{port}");
+    assert_eq!(cause(&plain, Some(file.path())).await, Some(Cause::Plain));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ pub struct Settings {
     pub url: String,
     /// A file of credentials (`.creds`).
     pub credentials: Option<PathBuf>,
-    /// A file of certificates (PEM) that sign the servers'.
+    /// A file of certificates (PEM) that sign the servers'. With it, each connection has TLS.
     pub ca: Option<PathBuf>,
     /// The copies of each bucket and stream that this host creates: 1 to 5.
     pub replicas: usize,
@@ -96,7 +96,8 @@ impl Queue {
                 .map_err(|cause| ConnectError::Credentials { path: file.clone(), cause })?;
         }
         if let Some(file) = &settings.ca {
-            options = options.add_root_certificates(file.clone());
+            // Without TLS, a server shows no certificate.
+            options = options.add_root_certificates(file.clone()).require_tls(true);
         }
         let (count, connections) = tokio::sync::watch::channel(0);
         let denials = Denials::new(&inbox);

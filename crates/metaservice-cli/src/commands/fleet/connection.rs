@@ -28,7 +28,7 @@ pub(crate) struct QueueArgs {
     /// A file of credentials for the queue (.creds).
     #[arg(long, value_name = "FILE", env = "METASERVICE_QUEUE_CREDENTIALS", requires = "queue")]
     pub(crate) queue_credentials: Option<PathBuf>,
-    /// A file of certificates (PEM) that sign those of the queue's servers.
+    /// A file of certificates (PEM) that sign those of the queue's servers. It demands TLS.
     #[arg(long, value_name = "FILE", env = "METASERVICE_QUEUE_CA", requires = "queue")]
     pub(crate) queue_ca: Option<PathBuf>,
 }
@@ -100,8 +100,11 @@ impl QueueArgs {
     pub(super) async fn connect_to(&self, url: String, replicas: u8) -> Result<Queue> {
         let mut settings = Settings::new(url);
         settings.replicas = usize::from(replicas);
-        settings.credentials.clone_from(&self.queue_credentials);
-        settings.ca.clone_from(&self.queue_ca);
+        // The server of the queue of this host has no credentials and no TLS.
+        if self.url().is_some() {
+            settings.credentials.clone_from(&self.queue_credentials);
+            settings.ca.clone_from(&self.queue_ca);
+        }
         Queue::connect(&settings).await.map_err(hinted).context("in --queue")
     }
 }
@@ -112,7 +115,9 @@ fn hinted(error: ConnectError) -> Error {
         Some(Cause::Refused) => "check the port (4222 is usual), and that nats-server runs there",
         Some(Cause::Name) => "check the name of the host",
         Some(Cause::Silent) => "check the port (4222 is usual): no server of a queue answers there",
-        Some(Cause::Plain) => "the server does not speak TLS: check the port, or write nats://",
+        Some(Cause::Plain) => {
+            "the server does not speak TLS: check the port, or write nats:// without --queue-ca"
+        }
         Some(Cause::Authority) => {
             "give the certificate that signed the server's: METASERVICE_QUEUE_CA=FILE"
         }
