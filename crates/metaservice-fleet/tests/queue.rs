@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use metaservice_fleet::name::{JobId, RunId};
 use metaservice_fleet::queue::{
-    Cancelled, LEFT_AFTER, Queue, ReadError, Settings, SubmitError, Submitted, Written,
+    Cancelled, LEFT_AFTER, Queue, ReadError, SubmitError, Submitted, Written,
 };
 use metaservice_fleet::request::Request;
 use metaservice_fleet::state::Phase;
@@ -23,7 +23,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use servers::lossy::lossy;
 use servers::{Cluster, One, id};
 
 fn request(word: &str) -> Request {
@@ -296,24 +295,6 @@ async fn a_reader_begins_anew_though_its_calls_are_cancelled() {
     while !matches!(read().await, Ok(Ok(_))) {
         assert!(begun.elapsed() < Duration::from_secs(30), "the reader begins anew");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_whose_request_is_lost_begins_anew_soon() {
-    const COUNT: usize = 500;
-    let server = One::start().await;
-    let queue = server.queue().await;
-    for number in 0..COUNT {
-        queue.submit(&id(&number.to_string()), &request("true")).await.unwrap();
-    }
-    let address = lossy(server.port(), 2).await;
-    let queue = Queue::connect(&Settings::new(address)).await.unwrap();
-    let (mut steps, begun) = (queue.steps().await.unwrap(), std::time::Instant::now());
-    for number in 0..COUNT {
-        assert_eq!(steps.next().await.unwrap().id, id(&number.to_string()));
-    }
-    // Before it misses the heartbeats of the server.
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

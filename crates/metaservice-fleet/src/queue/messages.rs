@@ -7,23 +7,17 @@ use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{ErrorCode, Message};
 use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{JOBS, LEASES, LOGS, Queue};
 use super::denial::Watcher;
 use super::election::patiently;
 use super::error::ReadError;
-use crate::moment::at;
 use crate::state::ServerTime;
 
 /// How often a server says that it is there while nothing comes. Two such times without a word: the
 /// reader begins anew.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// How long a message does not come of which the server has said that it is there, before the
-/// reader begins anew. A server of release 2.9 can lose a request for messages.
-const STALL: Duration = Duration::from_secs(2);
 
 /// How long to wait before a reader is made again that could not be made.
 const RETRY: Duration = Duration::from_millis(500);
@@ -46,8 +40,6 @@ pub(super) struct Messages {
     /// Whether a message was read that was stored since then.
     is_behind_news: bool,
     reader: Option<(Box<pull::Stream>, Watcher)>,
-    /// Since when the caller waits for the next message.
-    waits_since: Option<Instant>,
     failed: bool,
     /// A reader that is being opened. It is a task: a caller that has other events all the time
     /// cancels its calls, and would never see the end of an opening that is in them.
@@ -157,7 +149,6 @@ impl Messages {
             opened: 0,
             is_behind_news: false,
             reader: None,
-            waits_since: None,
             failed: false,
             opening: None,
             connections,
@@ -208,34 +199,17 @@ impl Messages {
         !matches!(self.stream, JOBS | LOGS)
     }
 
-    /// When the next message is late. A reader begins anew for this reason only after it has had a
-    /// message, so that it always gets on.
-    fn late_at(&self) -> Option<Instant> {
-        let is_there = self.count > 0 && self.pending > 0 && !self.replaces();
-        self.waits_since.filter(|_| is_there).map(|since| since + STALL)
-    }
-
     /// The next message. Waits for it.
     ///
     /// Cancellation: no message is lost.
     pub(super) async fn next(&mut self) -> Result<Read, ReadError> {
-        self.waits_since.get_or_insert_with(Instant::now);
-        let read = self.read().await;
-        self.waits_since = None;
-        read
-    }
-
-    async fn read(&mut self) -> Result<Read, ReadError> {
         loop {
-            let late = self.late_at();
             let Some((reader, watcher)) = &mut self.reader else {
                 self.reopen().await?;
                 continue;
             };
             let message = tokio::select! {
-                biased;
                 message = reader.next() => message,
-                () = at(late) => None,
                 denied = watcher.denied() => {
                     (self.reader, self.failed) = (None, true);
                     return Err(denied.into());

@@ -6,7 +6,7 @@ use std::path::Path;
 use metaservice_fleet::log::Stream;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, ReadError, Steps, StoredStep};
-use metaservice_fleet::state::{CANCELLATION, JobState, Phase};
+use metaservice_fleet::state::{CANCELLATION, JobState, Phase, Stored};
 use metaservice_fleet::step::{Change, Outcome};
 
 use super::fake::Script;
@@ -64,17 +64,19 @@ pub(crate) fn is_over(ran: &Ran, record: &Record, time: u64) -> bool {
 }
 
 /// Each attempt begins after the one before, and none continues after the job has ended.
-pub(crate) fn no_two_at_once(runs: &Runs, jobs: &HashMap<JobId, JobState>, record: &Record) {
+pub(crate) fn no_two_at_once(runs: &Runs, course: &Course, record: &Record) {
     for ((id, attempt), ran) in runs {
         let next = (id.clone(), attempt + 1)..(id.clone(), u32::MAX);
         if let Some(((_, later), after)) = runs.range(next).next() {
             let over = is_over(ran, record, after.begin);
             assert!(over, "attempts {attempt} and {later} of {id}: {ran:?}, {after:?}");
         }
-        let job = &jobs[&id.parse::<JobId>().unwrap()];
+        let key = id.parse::<JobId>().unwrap();
+        let (job, steps) = (&course.jobs[&key], &course.steps[&key]);
         let Phase::Ended { at, .. } = &job.phase else { panic!("{id} has no result") };
         // The clock of the servers has milliseconds, and cuts the rest off.
-        assert!(is_over(ran, record, at + 1), "attempt {attempt} of {id} after {at}: {ran:?}");
+        let over = is_over(ran, record, at + 1);
+        assert!(over, "attempt {attempt} of {id} after {at}: {ran:?}, {steps:?}");
         assert!(ran.begin <= at + 1, "attempt {attempt} of {id} began after {at}: {ran:?}");
     }
 }
@@ -83,6 +85,8 @@ pub(crate) fn no_two_at_once(runs: &Runs, jobs: &HashMap<JobId, JobState>, recor
 #[derive(Debug, Default)]
 pub(crate) struct Course {
     pub(crate) jobs: HashMap<JobId, JobState>,
+    /// All steps of each job, as they are stored.
+    steps: HashMap<JobId, Vec<(Stored, Change)>>,
     results: HashMap<JobId, u32>,
 }
 
@@ -102,6 +106,7 @@ impl Course {
     fn take(&mut self, step: StoredStep) {
         let StoredStep { id, at, change } = step;
         let change = change.expect("a step of this version");
+        self.steps.entry(id.clone()).or_default().push((at, change.clone()));
         let is_result = matches!(change, Change::Ended(_));
         *self.results.entry(id.clone()).or_default() += u32::from(is_result);
         let Some(job) = self.jobs.get_mut(&id) else {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::fake::now;
 use super::process::{Part, Process};
-use super::servers::{Cluster, One};
+use super::servers::{Cluster, One, keeps_what_it_confirms};
 
 /// Longer than a lease.
 const STOPPED: u64 = 20_000;
@@ -84,6 +84,10 @@ impl Servers {
             (Self::One(one), Fault::Start) => one.revive(),
             (Self::One(one), Fault::Stop) => one.pause(),
             (Self::One(one), Fault::Continue) => one.resume(),
+            (Self::Cluster(cluster), _) if !keeps_what_it_confirms() => match fault {
+                Fault::Kill | Fault::Stop => cluster.end(number),
+                Fault::Start | Fault::Continue => cluster.revive(number),
+            },
             (Self::Cluster(cluster), Fault::Kill) => cluster.kill(number),
             (Self::Cluster(cluster), Fault::Start) => cluster.revive(number),
             (Self::Cluster(cluster), Fault::Stop) => cluster.pause(number),
@@ -111,6 +115,12 @@ pub(crate) async fn suffer(
     let mut record = Record::default();
     for (time, target, fault) in faults {
         tokio::time::sleep_until(began + Duration::from_millis(time)).await;
+        if let (Servers::Cluster(cluster), Target::Server(_), Fault::Kill | Fault::Stop) =
+            (&*servers, target, fault)
+        {
+            // A server that still catches up has a fault.
+            cluster.whole().await;
+        }
         eprintln!("{} {target:?} {fault:?}", now());
         match (target, fault) {
             (Target::Server(number), fault) => servers.suffer(number, fault),

@@ -1,14 +1,13 @@
 //! Real `nats-server`s for tests: one, and a cluster of three. And jobs for them.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-pub(crate) mod lossy;
-
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::slice;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use metaservice_fleet::name::JobId;
 use metaservice_fleet::queue::{Queue, Settings};
 use metaservice_fleet::request::Request;
@@ -34,6 +33,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The users of `contrib/nats/roles.conf`. Here, the password of each is its name.
 pub(crate) const ROLES: [&str; 4] = ["admin", "worker", "client", "watcher"];
+
+/// Whether a cluster of this program keeps each message that it confirmed when a server is killed or
+/// stopped. One of release 2.9 can lose a message, or store two changes where one may be.
+pub(crate) fn keeps_what_it_confirms() -> bool {
+    let output = Command::new(program()).arg("--version").output().unwrap().stdout;
+    let text = String::from_utf8(output).unwrap();
+    let (_, version) = text.trim().split_once(": v").unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(10))
+}
 
 /// A server that ends with this value.
 struct Server {
@@ -193,10 +202,6 @@ impl One {
         format!("nats://{}:{}", self.address, self.port)
     }
 
-    pub(crate) const fn port(&self) -> u16 {
-        self.port
-    }
-
     pub(crate) async fn queue(&self) -> Queue {
         connect(self.url(), 1, slice::from_ref(&self.server)).await
     }
@@ -285,9 +290,32 @@ impl Cluster {
         connect(self.url(), 3, &self.servers).await
     }
 
+    /// Waits until each stream has a leader, and two copies that have caught up with it.
+    pub(crate) async fn whole(&self) {
+        let url = self.url();
+        let servers: Vec<async_nats::ServerAddr> =
+            url.split(',').map(|url| url.parse().unwrap()).collect();
+        let client = async_nats::connect(servers).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        loop {
+            let streams = context.streams().try_collect::<Vec<_>>().await;
+            if streams.is_ok_and(|streams| !streams.is_empty() && streams.iter().all(is_whole)) {
+                return;
+            }
+            // No server says when.
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Kills a server.
     pub(crate) fn kill(&mut self, number: usize) {
         self.servers[number].kill();
+    }
+
+    /// Ends a server in order.
+    pub(crate) fn end(&mut self, number: usize) {
+        self.servers[number].signal(Signal::TERM);
+        self.servers[number].child.wait().unwrap();
     }
 
     /// Starts a server again.
@@ -304,6 +332,13 @@ impl Cluster {
     pub(crate) fn resume(&self, number: usize) {
         self.servers[number].signal(Signal::CONT);
     }
+}
+
+fn is_whole(stream: &async_nats::jetstream::stream::Info) -> bool {
+    stream.cluster.as_ref().is_some_and(|cluster| {
+        let current = cluster.replicas.iter().filter(|copy| copy.current && !copy.offline);
+        cluster.leader.is_some() && current.count() == 2
+    })
 }
 
 /// The id of this name.
