@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::fake::now;
 use super::process::{Part, Process};
-use super::servers::{Cluster, One, keeps_what_it_confirms};
+use super::servers::{Cluster, One, readers_miss_nothing};
 
 /// Longer than a lease.
 const STOPPED: u64 = 20_000;
@@ -84,7 +84,7 @@ impl Servers {
             (Self::One(one), Fault::Start) => one.revive(),
             (Self::One(one), Fault::Stop) => one.pause(),
             (Self::One(one), Fault::Continue) => one.resume(),
-            (Self::Cluster(cluster), _) if !keeps_what_it_confirms() => match fault {
+            (Self::Cluster(cluster), _) if !readers_miss_nothing() => match fault {
                 Fault::Kill | Fault::Stop => cluster.end(number),
                 Fault::Start | Fault::Continue => cluster.revive(number),
             },

@@ -34,9 +34,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The users of `contrib/nats/roles.conf`. Here, the password of each is its name.
 pub(crate) const ROLES: [&str; 4] = ["admin", "worker", "client", "watcher"];
 
-/// Whether a cluster of this program keeps each message that it confirmed when a server is killed or
-/// stopped. One of release 2.9 can lose a message, or store two changes where one may be.
-pub(crate) fn keeps_what_it_confirms() -> bool {
+/// Whether the readers of a cluster of this program get each confirmed message, also after a server
+/// was killed or stopped. Those of release 2.9 can miss one.
+pub(crate) fn readers_miss_nothing() -> bool {
     let output = Command::new(program()).arg("--version").output().unwrap().stdout;
     let text = String::from_utf8(output).unwrap();
     let (_, version) = text.trim().split_once(": v").unwrap();
